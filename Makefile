@@ -1,0 +1,91 @@
+# Everything a developer does with this project. `make help` lists it.
+
+# The interpreter that the environment in .venv is made with: make PYTHON=python3.12 test
+PYTHON ?= python3
+# More for pytest: make test ARGS="-k endpoint"
+ARGS ?=
+# Give it any value and `make lock` takes the newest versions instead of keeping the locked ones.
+UPGRADE ?=
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-others test-all check format docs lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+# A terminal sends Ctrl-C to everything in its foreground process group. Were make in it too, it would
+# say "Interrupt" and fail although the service stopped as asked; so on a terminal the service becomes a
+# foreground job of its own (set -m). The `+` in the state that ps shows says that we have the terminal.
+# `exit` keeps the shell from replacing itself with its last command, which would then be no job.
+run: .venv/.tamed ## serve a poem on localhost:10000, in the foreground; Ctrl-C stops it
+	@echo "Read the poem from another terminal:"
+	@echo "    nc localhost 10000"
+	@echo "or, with nothing but bash:"
+	@echo "    exec 3<>/dev/tcp/localhost/10000; cat <&3"
+	@case "$$(ps -o stat= -p $$$$ 2>/dev/null)" in *+*) set -m ;; esac; $(BIN)/tamed run fastpoetry; exit $$?
+
+test: .venv/.tamed .venv/.dev ## run every test, in parallel, and demand 95 % coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+
+test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that we claim, where they are installed
+	.ci/test-others $(ARGS)
+
+test-all: test test-others ## test, then test-others
+
+check: .venv/.tamed .venv/.dev ## formatting, lint, types and the layer table; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -n 0 -q tests/structure
+
+format: .venv/.tamed .venv/.dev ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+# From scratch each time: Sphinx repeats no warning about a page that it need not read again.
+docs: .venv/.tamed .venv/.dev ## build the documentation into site/; a warning is an error
+	rm -rf site
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -d build/doctrees docs site
+	@echo "the documentation is in site/index.html"
+
+# uv resolves once for all the Pythons we claim, which pip cannot, and does not read pip's settings, so
+# no local wheel or mirror gets into a lock. It lives in an environment of its own.
+LOCK = build/lock/bin/uv pip compile --no-config --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	$(if $(UPGRADE),--upgrade) --quiet pyproject.toml
+
+lock: ## write requirements/*.txt anew after a change of the dependencies
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --group build --output-file requirements/run.txt
+	$(LOCK) --group dev --output-file requirements/dev.txt
+
+clean: ## remove all that the other targets made
+	rm -rf .venv build dist site .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made anew when what is locked has changed, so nothing that was dropped stays in it.
+# `make run` needs little and is quick; the tools are added by the first of the other targets.
+.venv/.run: requirements/run.txt
+	@$(PYTHON) .ci/fit.py || { \
+		echo "name another interpreter: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@$(INSTALL) --require-hashes -r requirements/run.txt
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	@echo "installing the development tools into .venv"
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Editable, so only what pyproject.toml says (the command, the plugins) can become stale.
+.venv/.tamed: .venv/.run pyproject.toml
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
