@@ -1,0 +1,205 @@
+"""Every public exception, by whose fault it is, with the exit status that says so.
+
+An error is a sentence on one line: what failed, why, and what to do about it. The three parts are
+fields, so that a program can look at them and a test need not parse the sentence.
+
+The statuses are those of ``sysexits.h``; see also ``docs/reference/exit-status.md``.
+"""
+
+import enum
+import errno
+from typing import ClassVar
+
+__all__ = [
+    "AlreadyRunning",
+    "ApplicationFailed",
+    "CannotCreate",
+    "ConfigurationError",
+    "DeadlinePassed",
+    "ExitStatus",
+    "MissingInput",
+    "PermissionRefused",
+    "ServiceFailed",
+    "ServiceMisuse",
+    "SystemRefused",
+    "TamedError",
+    "Unavailable",
+    "UsageError",
+    "exit_code",
+    "from_os_error",
+    "reason",
+    "status_of",
+]
+
+
+class ExitStatus(enum.IntEnum):
+    """How a process of ours ends, when no signal ends it: the codes of ``sysexits.h``."""
+
+    OK = 0
+    USAGE = 64
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    OS_ERROR = 71
+    CANNOT_CREATE = 73
+    ALREADY_RUNNING = 75
+    NO_PERMISSION = 77
+    CONFIGURATION = 78
+
+
+class TamedError(Exception):
+    """The base of every error that Tamed raises on purpose.
+
+    ``what`` names the thing and what could not be done with it, ``why`` is the reason and ``remedy``
+    tells the reader what to do; the last two may be empty. ``str()`` is all three, on one line.
+    """
+
+    status: ClassVar[ExitStatus] = ExitStatus.SOFTWARE
+
+    def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
+        super().__init__(what, why, remedy)
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        sentence = f"{self.what}: {self.why}" if self.why else self.what
+        sentence = f"{sentence}; {self.remedy}" if self.remedy else sentence
+        return " ".join(sentence.split())
+
+
+class UsageError(TamedError):
+    """The command line is wrong."""
+
+    status = ExitStatus.USAGE
+
+
+class MissingInput(TamedError):
+    """A file that was named does not exist."""
+
+    status = ExitStatus.NO_INPUT
+
+
+class Unavailable(TamedError):
+    """An address is in use, does not resolve, or is not on this machine."""
+
+    status = ExitStatus.UNAVAILABLE
+
+
+class ApplicationFailed(TamedError):
+    """The application's own code is at fault: it raised, or is not what it should be."""
+
+    status = ExitStatus.SOFTWARE
+
+
+class DeadlinePassed(ApplicationFailed):
+    """A service did not finish a phase in the seconds it has for it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not done within {seconds:g} s")
+        self.seconds = seconds
+
+
+class SystemRefused(TamedError):
+    """The operating system refused something it usually grants."""
+
+    status = ExitStatus.OS_ERROR
+
+
+class CannotCreate(TamedError):
+    """A file that Tamed has to write cannot be created."""
+
+    status = ExitStatus.CANNOT_CREATE
+
+
+class AlreadyRunning(TamedError):
+    """Another process holds this name."""
+
+    status = ExitStatus.ALREADY_RUNNING
+
+
+class PermissionRefused(TamedError):
+    """The user that runs this may not do it."""
+
+    status = ExitStatus.NO_PERMISSION
+
+
+class ConfigurationError(TamedError):
+    """A deployment file, an environment variable or a certificate is wrong."""
+
+    status = ExitStatus.CONFIGURATION
+
+
+class ServiceMisuse(TamedError):
+    """A rule of the service model was broken by the program that uses it."""
+
+
+class ServiceFailed(TamedError):
+    """A service failed in one of its phases, past what its restart policy allows.
+
+    ``path`` is the service's place in its application (``fastpoetry/poetry``), ``phase`` is one of
+    ``prepare``, ``start``, ``run``, ``stop`` and ``release``, and ``cause`` is what it raised.
+    """
+
+    def __init__(self, path: str, phase: str, cause: BaseException) -> None:
+        super().__init__(f"service {path} failed in {phase}", reason(cause))
+        self.path = path
+        self.phase = phase
+        self.cause = cause
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words, on one line, what an exception means to the person who reads it."""
+    if isinstance(error, TamedError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return " ".join(told.split())
+    name = type(error).__name__
+    text = " ".join(str(error).split())
+    return f"{name}: {text}" if text else name
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status that an exception stands for.
+
+    A failed service has the status of what made it fail; ``SystemExit`` has its own.
+    """
+    if isinstance(error, ServiceFailed):
+        return status_of(error.cause)
+    if isinstance(error, TamedError):
+        return error.status
+    if isinstance(error, SystemExit):
+        return exit_code(error)
+    if isinstance(error, OSError):
+        return _kind_of(error).status
+    return ExitStatus.SOFTWARE
+
+
+def exit_code(error: SystemExit) -> int:
+    """Return the status that ``SystemExit`` asks for, by the interpreter's own rule."""
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def from_os_error(what: str, error: OSError, remedy: str = "") -> TamedError:
+    """Turn what the operating system said into the error that says whose fault it is."""
+    return _kind_of(error)(what, error.strerror or reason(error), remedy)
+
+
+_KINDS: dict[int | None, type[TamedError]] = {
+    None: ApplicationFailed,  # raised by Python code (TimeoutError, say), not by the system
+    errno.ENOENT: MissingInput,
+    errno.ENOTDIR: MissingInput,
+    errno.EISDIR: MissingInput,
+    errno.EACCES: PermissionRefused,
+    errno.EPERM: PermissionRefused,
+    errno.EADDRINUSE: Unavailable,
+    errno.EADDRNOTAVAIL: Unavailable,
+    errno.EAFNOSUPPORT: Unavailable,
+}
+
+
+def _kind_of(error: OSError) -> type[TamedError]:
+    return _KINDS.get(error.errno, SystemRefused)
