@@ -1,0 +1,88 @@
+"""The root of a program's services."""
+
+import asyncio
+from typing import Self
+
+from tamed.errors import ServiceFailed, exit_code
+from tamed.service._multi import MultiService, Strategy
+from tamed.service._restart import Restart
+from tamed.service._service import Service
+
+__all__ = ["Application"]
+
+
+class Application(MultiService):
+    """The root multi-service: what a runner runs, under a name of its own.
+
+    It can end itself, with an exit status of its choice, and it ends when a service fails past every
+    restart policy.
+    """
+
+    name: str
+
+    failure: ServiceFailed | None = None
+    _exit_status: int | None = None
+    _exit_waiters: set[asyncio.Future[None]]
+
+    def __new__(cls, *_args: object, **_options: object) -> Self:
+        """Make what the framework keeps, so that a subclass need not call up to ``__init__``."""
+        self = super().__new__(cls)
+        self._exit_waiters = set()
+        return self
+
+    def __init__(
+        self,
+        name: str,
+        *children: Service,
+        strategy: Strategy = "one_for_one",
+        restart: Restart | None = None,
+    ) -> None:
+        super().__init__(name, *children, strategy=strategy, restart=restart)
+
+    def exit(self, status: int = 0) -> None:
+        """Ask the application to end: its services are stopped in reverse, and this is the exit status.
+
+        May be called by any service from the moment that the application is prepared, also while it
+        starts. The first call counts. Inside another application this is the other's `exit`.
+        """
+        root = self.root_service
+        if isinstance(root, Application) and root is not self:
+            root.exit(status)
+        elif self._exit_status is None:
+            self._exit_status = status
+            self._wake_exit_waiters()
+
+    async def wait(self) -> int:
+        """Wait until the application is to end; return its exit status, or raise what made it fail.
+
+        One `exit`, or one failure, ends one wait: the application may be started again afterwards.
+        """
+        while self.failure is None and self._exit_status is None:
+            waiting = asyncio.get_running_loop().create_future()
+            self._exit_waiters.add(waiting)
+            try:
+                await waiting
+            finally:
+                self._exit_waiters.discard(waiting)
+        failure, status = self.failure, self._exit_status
+        self.failure = self._exit_status = None
+        if failure is not None:
+            raise failure
+        return status or 0
+
+    def _wake_exit_waiters(self) -> None:
+        for waiting in self._exit_waiters:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self.failure = self._exit_status = None
+
+    def _take_failure(self, failure: ServiceFailed) -> None:
+        if isinstance(failure.cause, SystemExit):
+            self.exit(exit_code(failure.cause))
+            return
+        self.failure = self.failure or failure
+        self._wake_exit_waiters()
+        super()._take_failure(failure)

@@ -1,0 +1,105 @@
+"""The short form of a service: set up, yield, tear down."""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, ParamSpec, TypeVar
+
+from tamed.errors import ApplicationFailed
+from tamed.service._service import Service
+from tamed.service._turn import until_done
+
+__all__ = ["GeneratorService", "service"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def service(function: Callable[P, AsyncGenerator[T, None]]) -> "Callable[P, GeneratorService[T]]":
+    """Turn an async generator function into a maker of services.
+
+    ::
+
+        @service
+        async def database(url: str) -> AsyncGenerator[Pool, None]:
+            async with connect(url) as pool:
+                yield pool
+
+        pool = database("postgresql:///verse")  # a service named "database"
+
+    What comes before the ``yield`` is the service's ``start``, what comes after it its ``stop``, and what
+    is yielded its ``value`` while it runs. All of it runs in one task, so context managers and task
+    groups may stand around the ``yield``; one that fails meanwhile fails the service. Raises TypeError
+    for any other kind of function.
+    """
+    if not inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__} is not a service: write 'async def' with one 'yield' in it")
+
+    @functools.wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> GeneratorService[T]:
+        return GeneratorService(functools.wraps(function)(lambda: function(*args, **kwargs)))
+
+    return make
+
+
+class GeneratorService(Service, Generic[T]):
+    """A service made by `service`; ``value`` is what its generator yielded, while it runs."""
+
+    value: T
+
+    def __init__(self, generate: Callable[[], AsyncGenerator[T, None]], name: str | None = None) -> None:
+        super().__init__(name)
+        self._generate = generate
+        self._task: asyncio.Task[SystemExit | None] | None = None
+
+    def default_name(self) -> str:
+        """Return the name of the generator function: ``postgres_pool`` → ``postgres-pool``."""
+        return self._generate.__name__.strip("_").replace("_", "-")
+
+    async def start(self) -> None:
+        """Run the generator to its ``yield``."""
+        ready = asyncio.get_running_loop().create_future()
+        self._leave = asyncio.Event()
+        self._task = asyncio.create_task(self._drive(ready), name=self.full_name)
+        try:
+            await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._leave.set()  # for one that catches its cancellation and goes on to its yield
+            self._task.cancel()
+            await until_done([self._task])
+            await _outcome(self._task)
+            raise
+        if not ready.done():
+            await _outcome(self._task)
+
+    async def run(self) -> None:
+        """Wait for the generator, which ends only with the service, or fails."""
+        assert self._task is not None
+        await asyncio.wait([self._task])
+        task, self._task = self._task, None  # there is nothing left for `stop`
+        await _outcome(task)
+        raise ApplicationFailed("its generator ended by itself")
+
+    async def stop(self) -> None:
+        """Run the generator from its ``yield`` to its end."""
+        if self._task is not None:
+            self._leave.set()
+            await _outcome(self._task)
+
+    async def _drive(self, ready: "asyncio.Future[None]") -> SystemExit | None:
+        try:
+            async with asynccontextmanager(self._generate)() as self.value:
+                ready.set_result(None)
+                await self._leave.wait()
+        except SystemExit as error:  # raised by a task it would end the event loop there and then
+            return error
+        return None
+
+
+async def _outcome(task: "asyncio.Task[SystemExit | None]") -> None:
+    """Wait for a generator's end and raise what it raised."""
+    error = await task
+    if error is not None:
+        raise error

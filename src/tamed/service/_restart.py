@@ -1,0 +1,93 @@
+"""When a failed service is started again: arithmetic, without a clock or a task of its own."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import random as system_random
+from typing import Literal
+
+__all__ = ["Backoff", "Restart", "RestartBudget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponentially growing waits between attempts, spread by chance so that a crowd does not march in step.
+
+    ``first`` and ``maximum`` are seconds. Each wait is ``factor`` times the one before, at most ``maximum``,
+    and then moved by up to ``jitter`` of itself either way.
+    """
+
+    first: float = 0.1
+    factor: float = 2.0
+    maximum: float = 30.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.maximum < math.inf:
+            raise ValueError("a backoff needs 0 <= first <= maximum, in seconds")
+        if not (1 <= self.factor < math.inf and 0 <= self.jitter <= 1):
+            raise ValueError("a backoff needs factor >= 1 and 0 <= jitter <= 1")
+
+    def delay(self, attempt: int, random: Callable[[], float] = system_random) -> float:
+        """Return the seconds to wait before an attempt, counted from 1; ``random`` yields [0, 1)."""
+        try:
+            wait = min(self.first * float(self.factor) ** (attempt - 1), self.maximum)
+        except OverflowError:
+            wait = self.maximum if self.first else 0.0
+        return wait * (1 + self.jitter * (2 * random() - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """What happens when the ``run`` body of a service raises or ends.
+
+    ``when`` is one of
+
+    - ``"never"``: a body that raises fails its parent; one that ends is done;
+    - ``"on-failure"``: a body that raises is started again; one that ends is done;
+    - ``"always"``: it is started again either way.
+
+    More than ``limit`` restarts within ``within`` seconds fail the parent instead (``None``: no limit).
+    """
+
+    when: Literal["never", "on-failure", "always"] = "never"
+    limit: int | None = 5
+    within: float = 60.0
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def __post_init__(self) -> None:
+        if self.when not in ("never", "on-failure", "always"):
+            raise ValueError(f"restart {self.when!r}: expected never, on-failure or always")
+        if (self.limit is not None and self.limit < 0) or not self.within > 0:
+            raise ValueError("a restart policy needs limit >= 0 and within > 0")
+
+
+class RestartBudget:
+    """Counts the restarts of one service against its policy."""
+
+    __slots__ = ("_attempt", "_policy", "_random", "_times")
+
+    def __init__(self, policy: Restart, random: Callable[[], float] = system_random) -> None:
+        self._policy = policy
+        self._random = random
+        self._times: deque[float] = deque()
+        self._attempt = 0
+
+    def after(self, *, failed: bool, now: float, ran: float) -> float | None:
+        """Return the seconds to wait before the next start, or None if there is to be none.
+
+        ``failed`` says whether the body raised, ``now`` is the time on any monotonic clock and ``ran`` is
+        for how long the service had been up. One that had been up for the policy's ``within`` begins the
+        backoff anew.
+        """
+        policy = self._policy
+        if policy.when == "never" or (policy.when == "on-failure" and not failed):
+            return None
+        while self._times and self._times[0] <= now - policy.within:
+            self._times.popleft()
+        if policy.limit is not None and len(self._times) >= policy.limit:
+            return None
+        self._times.append(now)
+        self._attempt = 1 if ran >= policy.within else self._attempt + 1
+        return policy.backoff.delay(self._attempt, self._random)

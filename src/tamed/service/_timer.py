@@ -1,0 +1,62 @@
+"""A service that does something every few seconds."""
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+from tamed.service._hook import is_cancelled
+from tamed.service._service import Service
+
+__all__ = ["TimerService"]
+
+log = logging.getLogger("tamed.service")
+
+
+class TimerService(Service):
+    """Calls a function every ``interval`` seconds, the first time at once unless ``now`` is false.
+
+    The function may be a coroutine function. Calls never overlap, and the times do not drift: they are
+    multiples of the interval after the start on the event loop's clock, and those that pass during a call
+    are left out. A call that raises is logged with its traceback, and the timer goes on. Raises
+    ValueError for an interval that is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        interval: float,
+        call: Callable[[], object] | Callable[[], Awaitable[object]],
+        *,
+        now: bool = True,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if not 0 < interval < math.inf:
+            raise ValueError(f"a timer needs an interval above 0 seconds, not {interval!r}")
+        self.interval = interval
+        self._call = call
+        self._now = now
+
+    async def run(self) -> None:
+        """Call at every multiple of the interval, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        tick = 0
+        if self._now:
+            await self._call_once()
+        while True:
+            # Not the clock alone: an event loop may wake a little early, and one tick would be two.
+            tick = max(tick, int((clock() - begun) / self.interval)) + 1
+            await asyncio.sleep(begun + tick * self.interval - clock())
+            await self._call_once()
+
+    async def _call_once(self) -> None:
+        try:
+            result = self._call()
+            if inspect.isawaitable(result):
+                await result
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
+            log.exception("a call of timer %s failed; the timer goes on", self.full_name)

@@ -1,0 +1,23 @@
+"""What the tests of services share."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service.stand_ins import Diary
+
+
+@pytest.fixture
+def diary() -> Diary:
+    """Return the list into which a test's services write what is called."""
+    return Diary()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test after which asyncio finds an exception that nobody saw, or a task that nobody held."""
+    yield
+    gc.collect()
+    lost = [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
+    assert lost == []
