@@ -1,0 +1,88 @@
+"""A server for datagrams: UDP, and unix datagram sockets."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import ClassVar
+
+from tamed.net._connection import Connection
+from tamed.net._listening import Endpoints, ListeningService
+
+__all__ = ["DatagramServer"]
+
+log = logging.getLogger("tamed.net")
+
+
+class DatagramServer(ListeningService):
+    """Gives each of its sockets an asyncio datagram protocol that ``protocol_factory`` makes.
+
+    Packets are received when ``start`` has returned. ``stop`` sends what the protocols have written and
+    closes their transports; when it is stopped only to be started again, packets wait in the kernel's
+    queue. An endpoint of several addresses (``localhost``) has a protocol for each.
+    """
+
+    socket_kind: ClassVar[socket.SocketKind] = socket.SOCK_DGRAM
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        protocol_factory: Callable[[], asyncio.DatagramProtocol],
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(endpoint, name=name)
+        self._protocol_factory = protocol_factory
+        self._transports: dict[Connection, asyncio.DatagramTransport] = {}
+        self._idle: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Receive packets."""
+        try:
+            for listener in self.listeners:
+                for sock in listener.sockets:
+                    await self._open(sock)
+        except BaseException:
+            await self._close()
+            raise
+        for address in self.addresses:
+            log.info("listening on %s", address)
+
+    async def stop(self) -> None:
+        """Send what was written, and receive no more."""
+        if not self.restarting:
+            self._close_listeners()
+        await self._close()
+
+    async def _open(self, sock: socket.socket) -> None:
+        # A transport closes its socket, and ours must outlive a restart.
+        protocol = (
+            self._protocol_factory()
+        )  # not by uvloop, which would leave a broken transport if it raises
+        own = Connection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
+        try:
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: protocol, sock=own
+            )
+        except BaseException:
+            own.close()
+            raise
+        self._transports[own] = transport
+
+    def _closed(self, sock: Connection) -> None:
+        self._transports.pop(sock, None)
+        if self._idle is not None and not self._transports and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _close(self) -> None:
+        if not self._transports:
+            return
+        self._idle = asyncio.get_running_loop().create_future()
+        for transport in tuple(self._transports.values()):
+            transport.close()
+        try:
+            await self._idle
+        finally:
+            for transport in tuple(self._transports.values()):
+                transport.abort()

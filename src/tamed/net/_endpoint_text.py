@@ -1,0 +1,151 @@
+"""The parts that the texts of endpoints are made of: hosts and ports, settings, escapes.
+
+Pure. Every function here that refuses its argument raises ``ValueError`` with what was wrong and what was
+expected; ``Endpoint.parse`` adds the whole text to it.
+"""
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+FORMS = "HOST:PORT, :PORT, [IPV6]:PORT, tcp://, tls://, unix:, fd:// or systemd://"
+
+# RFC 1123 with the underscore that internal names often have; 63 letters a label, 253 in all (RFC 1035).
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.|\Z))+")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Take ``HOST:PORT``, ``:PORT`` or ``[IPV6]:PORT`` apart; the host is canonical."""
+    refuse_settings(text)
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        raise ValueError(_without_port(text))
+    host = _without_brackets(host, port)
+    if not port:
+        raise ValueError(_without_port(text))
+    if not re.fullmatch(r"[0-9]{1,9}", port):
+        raise ValueError(f"port {port!r} is not a number: expected 0 to 65535")
+    return canonical_host(host), check_port(int(port))
+
+
+def canonical_host(host: str) -> str:
+    """Return the one way to write this host: compressed, lower case; empty stays empty."""
+    if ":" in host:
+        zone = host.partition("%")[2]
+        if not _is_ipv6(host) or (zone and not _ZONE.fullmatch(zone)):
+            raise ValueError(f"{host!r} is not an IPv6 address")
+        return str(ipaddress.IPv6Address(host))
+    if re.fullmatch(r"[0-9.]+", host):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IPv4 address") from None
+    if host and not (host.isascii() and _HOST_NAME.fullmatch(host.lower())):
+        raise ValueError(f"{host!r} is not a host name: expected letters, digits, '-' and '.'")
+    return host.lower()
+
+
+def check_port(port: int) -> int:
+    """Return a port that may be one."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is out of range: expected 0 to 65535")
+    return port
+
+
+def authority(host: str, port: int) -> str:
+    """Write a host and a port as one types them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def settings(query: str, kind: str, known: tuple[str, ...]) -> dict[str, str]:
+    """Read what stands behind the question mark: ``NAME=VALUE&NAME=VALUE``."""
+    found: dict[str, str] = {}
+    for item in query.split("&") if query else ():
+        name, _, value = item.partition("=")
+        if name not in known:
+            takes = f"{kind} takes {', '.join(known)}"
+            raise ValueError(f"unknown setting {name!r}{nearest(name, known)}; {takes}")
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        if not value:
+            raise ValueError(f"{name} has no value")
+        found[name] = unescape(value)
+    return found
+
+
+def refuse_settings(text: str) -> None:
+    """Raise if there are settings where none belong."""
+    if "?" in text:
+        raise ValueError("no settings here: only tls:// and unix: take them")
+
+
+def octal(text: str) -> int:
+    """Read the mode of a file."""
+    if not re.fullmatch(r"[0-7]{1,4}", text):
+        raise ValueError(f"mode {text!r} is not octal: expected three digits from 0 to 7, such as 660")
+    return int(text, 8)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a question with the known word that was probably meant, or nothing."""
+    found = difflib.get_close_matches(word.lower(), known, n=1)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def canonical_text(text: str, what: str) -> str:
+    """Return a file's name with undecodable bytes as Python's own file functions show them."""
+    if "\0" in text:
+        raise ValueError(f"{what} contains a zero byte")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} cannot be written as UTF-8") from None
+
+
+def escape(text: str) -> str:
+    """Write ``%XX`` for what would be read as something else, and for all that is not ASCII."""
+    return quote(text, safe="/:@+,=~!$'()*;", errors="surrogateescape")
+
+
+def unescape(text: str) -> str:
+    """Undo ``escape``."""
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError("a % stands before two hexadecimal digits; write %25 for the sign itself")
+    return unquote(text, errors="surrogateescape")
+
+
+def _without_port(text: str) -> str:
+    if re.fullmatch(r"[0-9]{1,5}", text):
+        return f"a port alone: expected HOST:PORT, or :{text} for every interface"
+    return f"no port: expected {FORMS}"
+
+
+def _without_brackets(host: str, port: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        if ":" not in host:
+            raise ValueError(f"brackets are for IPv6 addresses, and {host[1:-1]!r} is none")
+        return host[1:-1]
+    if host == "*":
+        raise ValueError(f"every interface is written :{port or 'PORT'}")
+    if ":" in host:
+        raise ValueError(_unbracketed(host, port))
+    return host
+
+
+def _unbracketed(host: str, port: str) -> str:
+    """Say how to write an address without brackets; ``::1:80`` is one too, and a port is likelier."""
+    for address, rest in ((host, port or "PORT"), (f"{host}:{port}", "PORT")):
+        if _is_ipv6(address):
+            return f"an IPv6 address stands in brackets: expected [{address}]:{rest}"
+    return f"more than one colon: expected {FORMS}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

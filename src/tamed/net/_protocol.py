@@ -1,0 +1,57 @@
+"""A server for any asyncio protocol."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Unpack
+
+from tamed.net._accept import Take
+from tamed.net._connection import Connection
+from tamed.net._listening import Endpoints
+from tamed.net._server import Server, ServerOptions
+from tamed.net._source import Listener
+
+__all__ = ["ProtocolServer"]
+
+log = logging.getLogger("tamed.net")
+
+
+class ProtocolServer(Server):
+    """Serves each connection by a protocol that ``protocol_factory`` makes; `Server` has the options.
+
+    Protocols are used as ``loop.create_server`` would. A connection has been served to its end when its
+    protocol, or its peer, has closed it. A protocol may have one method more, ``connection_draining()``,
+    which is called once when the server stops: one that keeps connections open between requests should
+    close those that wait for a request, and the others after the next answer. Connections accepted during
+    the stop are told just after ``connection_made``; their peers have not been answered yet.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        super().__init__(endpoint, **options)
+        self._protocol_factory = protocol_factory
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        return self._take_with_transport(listener, sock, lambda _: self._protocol_factory())
+
+    def _drain_begins(self) -> None:
+        for connection in tuple(self._open):
+            if connection.transport is not None:
+                self._tell(connection.transport.get_protocol())
+
+    def _opened(self, connection: Connection) -> None:
+        if self.draining.is_set() and connection.transport is not None:
+            self._tell(connection.transport.get_protocol())
+
+    def _tell(self, protocol: asyncio.BaseProtocol | None) -> None:
+        told = getattr(protocol, "connection_draining", None)
+        if told is not None:
+            try:
+                told()
+            except Exception:
+                log.exception("%s: connection_draining failed", self.full_name)

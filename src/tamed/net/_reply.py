@@ -1,0 +1,151 @@
+"""The fast server for services whose whole answer is known when a client connects."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Unpack, cast
+
+from tamed.errors import reason
+from tamed.net._accept import Take
+from tamed.net._connection import Connection, peer_text
+from tamed.net._finish import close_when_sent, discard_input
+from tamed.net._listening import Endpoints
+from tamed.net._server import Server, ServerOptions
+from tamed.net._source import Listener
+
+__all__ = ["Reply", "ReplyServer"]
+
+log = logging.getLogger("tamed.net")
+
+Reply = Callable[[str], bytes]
+"""Makes the answer for a peer, whose address is given as one would type it."""
+
+
+class ReplyServer(Server):
+    """Sends each client ``reply(peer)`` and closes the connection; `Server` has the options.
+
+    Most connections are accepted, answered and closed without passing through the event loop: no
+    transport, no protocol, no task. Only if a client does not take its answer at once, the loop is asked
+    to send the rest. Whatever a client had sent is thrown away, so that it is not reset while it reads.
+    Clients that leave early are nothing unusual, and logged for debugging only.
+
+    ``reply`` must not block. If it raises, that is logged with the peer, and the client gets nothing.
+
+    ``send_timeout`` is how many seconds a client may take nothing of its answer before it is cut (None:
+    for ever).
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        reply: Reply,
+        *,
+        send_timeout: float | None = None,
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        super().__init__(endpoint, **options)
+        self._reply = reply
+        self._send_timeout = send_timeout
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        if listener.ssl is not None:
+            return self._take_with_transport(listener, sock, self._protocol_for)
+        family, kind, proto = sock.family, sock.type, sock.proto
+        internet = sock.family == socket.AF_INET
+
+        def take(fd: int, address: Any) -> None:
+            self.accepted += 1
+            # The C type that socket.socket is made of: there is nothing in Python to be run for it.
+            client = socket.SocketType(family, kind, proto, fd)
+            peer = f"{address[0]}:{address[1]}" if internet else peer_text(address, client)
+            answer = self._answer(peer)
+            try:
+                sent = client.send(answer, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                log.debug("%s lost %s: %s", self.full_name, peer, reason(error))
+                client.close()
+                return
+            if sent < len(answer):
+                slow = _SlowConnection(family, kind, proto, client.detach(), self._end)
+                self._begin(slow)
+                slow.send_rest(memoryview(answer)[sent:], self._send_timeout)
+            else:
+                discard_input(client)
+                client.close()
+
+        return take
+
+    def _protocol_for(self, connection: Connection) -> asyncio.BaseProtocol:
+        return _ReplyProtocol(connection, self._answer)
+
+    def _answer(self, peer: str) -> bytes:
+        try:
+            return self._reply(peer)
+        except Exception:
+            log.exception("%s has no reply for %s", self.full_name, peer)
+            return b""
+
+
+class _SlowConnection(Connection):
+    """A connection whose peer takes its time: the rest of its answer is sent as there is room."""
+
+    __slots__ = ("_loop", "_rest", "_seconds", "_timer")
+
+    def send_rest(self, rest: memoryview, seconds: float | None) -> None:
+        """Send the rest and close; give up when none of it was taken for so many seconds."""
+        self.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._rest = rest
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_writer(self, self._go_on)
+        self._wait()
+
+    def abort(self) -> None:
+        """End the connection; what is left is not sent."""
+        self._loop.remove_writer(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.close()
+
+    def _go_on(self) -> None:
+        try:
+            sent = self.send(self._rest)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.debug("lost %s, which had not taken %d bytes: %s", self.peer, len(self._rest), reason(error))
+            self.abort()
+            return
+        self._rest = self._rest[sent:]
+        if self._rest:
+            self._wait()
+        else:
+            discard_input(self)
+            self.abort()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._seconds is not None:
+            self._timer = self._loop.call_later(self._seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        log.info("cut %s, which took nothing for %g s", self.peer, self._seconds)
+        self.abort()
+
+
+class _ReplyProtocol(asyncio.Protocol):
+    """Sends the answer where a transport is needed: through TLS."""
+
+    def __init__(self, connection: Connection, answer: Callable[[str], bytes]) -> None:
+        self._connection = connection
+        self._answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)
+        stream.write(self._answer(self._connection.peer))
+        close_when_sent(stream, self._connection)

@@ -1,0 +1,203 @@
+"""What every stream server has in common: accepting, counting, limits, and stopping without a loss."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
+from typing import Any, Final, TypedDict, Unpack
+
+from tamed.errors import reason
+from tamed.net._accept import Acceptor, Door, Take
+from tamed.net._backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net._connection import Connection, Openings
+from tamed.net._listening import Endpoints, ListeningService
+from tamed.net._source import Listener, current
+
+__all__ = ["Server", "ServerOptions"]
+
+log = logging.getLogger("tamed.net")
+
+_GRACE: Final = 5.0
+"""Seconds that what was cut at the drain deadline has to come to its end."""
+
+_NAMED: Final = 10
+"""How many peers a log line names."""
+
+
+class ServerOptions(TypedDict, total=False):
+    """The options that every stream server takes; `Server` says what they mean."""
+
+    name: str | None
+    max_connections: int | None
+    backlog: int
+    drain_timeout: float | None
+    tls_handshake_timeout: float
+
+
+class Server(ListeningService):
+    """The base of the stream servers: it accepts connections, counts them, and stops without losing one.
+
+    Clients can connect when ``start`` has returned. A final ``stop`` accepts those who wait in the
+    kernel's queue, closes the sockets (sockets that other processes share are left to them, with their
+    queue), and waits until every connection has been served to its end. What is left after
+    ``drain_timeout`` seconds is aborted, with one warning that names it; its ``stop_timeout`` follows
+    from that. A server that is stopped only to be started again keeps its sockets, and clients wait in
+    the kernel's queue.
+
+    Servers are used as they are, not subclassed. These are the options of all of them:
+
+    - ``name``: the service's;
+    - ``max_connections``: with that many open, no more are accepted until one is closed (None: no limit);
+    - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
+    - ``drain_timeout``: seconds that connections have to come to their end (None: as the `Surroundings` say);
+    - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake.
+
+    ``accepted`` is the number of all connections so far. ``draining`` is set when ``stop`` begins: what
+    serves long connections may wait for it and end them when it suits.
+    """
+
+    def __init__(self, endpoint: Endpoints, **options: Unpack[ServerOptions]) -> None:
+        super().__init__(endpoint, name=options.get("name"))
+        self.max_connections = options.get("max_connections")
+        self.backlog = options.get("backlog", DEFAULT_BACKLOG)
+        self.drain_timeout = options.get("drain_timeout")
+        self.tls_handshake_timeout = options.get("tls_handshake_timeout", 60.0)
+        self.accepted = 0
+        self.draining = asyncio.Event()
+        self._drain_seconds = 0.0
+        self._open: set[Connection] = set()
+        self._acceptor: Acceptor | None = None
+        self._idle: asyncio.Future[None] | None = None
+        if self.max_connections is not None and self.max_connections < 1:
+            raise ValueError(f"max_connections must be at least 1, not {self.max_connections}")
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._open)
+
+    async def start(self) -> None:
+        """Let clients in."""
+        self.draining = asyncio.Event()  # a new one, as it belongs to the event loop that it is waited for in
+        self._drain_seconds = current().drain_timeout if self.drain_timeout is None else self.drain_timeout
+        self.stop_timeout = self._drain_seconds + _GRACE
+        backlog = usable_backlog(self.backlog)
+        for listener in self.listeners:
+            listener.listen(backlog)
+        self._acceptor = Acceptor(self.full_name, self._doors())
+        self._acceptor.resume()
+        for address in self.addresses:
+            log.info("listening on %s", address)
+
+    async def stop(self) -> None:
+        """Serve every connection to its end, or to the drain deadline."""
+        self.draining.set()
+        self._drain_begins()
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._stop_accepting()
+                await self._all_served()
+        except TimeoutError:
+            left = ", ".join(self._left())
+            log.warning("%s cuts what is not done within %g s: %s", self.full_name, self._drain_seconds, left)
+        finally:
+            self._close_doors()
+            self._cut()
+        await self._all_served()
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        """Return the function that serves the connections of one listening socket."""
+        raise NotImplementedError
+
+    def _take_with_transport(
+        self,
+        listener: Listener,
+        sock: socket.socket,
+        protocol_for: Callable[[Connection], asyncio.BaseProtocol],
+    ) -> Take:
+        """Return a function that gives each connection a transport, TLS if the listener says so."""
+        family, kind, proto = sock.family, sock.type, sock.proto
+        openings = Openings(self._opened, self._not_opened)
+        open_accepted = asyncio.get_running_loop().connect_accepted_socket
+        tls: dict[str, Any] = {}
+        if listener.ssl is not None:
+            tls = {"ssl": listener.ssl, "ssl_handshake_timeout": self.tls_handshake_timeout}
+
+        def take(fd: int, address: Any) -> None:
+            connection = Connection(family, kind, proto, fd, self._end)
+            if tls:
+                connection.address = address
+            self.accepted += 1
+            self._begin(connection)
+            openings.begin(connection, open_accepted(partial(protocol_for, connection), connection, **tls))
+
+        return take
+
+    def _opened(self, connection: Connection) -> None:
+        """Take note that a connection has its transport."""
+
+    def _not_opened(self, connection: Connection, error: BaseException) -> None:
+        if isinstance(error, OSError):  # the peer's doing: a TLS handshake that failed, as a rule
+            log.info("%s lost %s before it began: %s", self.full_name, connection.peer, reason(error))
+        else:
+            log.error("%s cannot serve %s", self.full_name, connection.peer, exc_info=error)
+
+    def _begin(self, connection: Connection) -> None:
+        """Count a connection that stays open for a while."""
+        self._open.add(connection)
+        if len(self._open) == self.max_connections and self._acceptor is not None:
+            self._acceptor.pause()
+
+    def _end(self, connection: Connection) -> None:
+        """Take note that a connection was closed; every `Connection` is told to call this."""
+        self._open.discard(connection)
+        if self._acceptor is not None and self._acceptor.paused:
+            self._acceptor.resume()
+        self._look_if_done()
+
+    def _busy(self) -> bool:
+        """Tell whether there is something that a stop waits for."""
+        return bool(self._open)
+
+    def _look_if_done(self) -> None:
+        if self._idle is not None and not self._idle.done() and not self._busy():
+            self._idle.set_result(None)
+
+    async def _all_served(self) -> None:
+        if self._busy():
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    def _doors(self) -> Iterable[Door]:
+        for listener in self.listeners:
+            for sock in listener.sockets:
+                yield Door(sock, self._take_from(listener, sock), shared=listener.shared)
+
+    async def _stop_accepting(self) -> None:
+        if self._acceptor is not None and not self.restarting:
+            await self._acceptor.finish(most=self.backlog)
+        self._close_doors()
+
+    def _close_doors(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
+        if not self.restarting:
+            self._close_listeners()
+
+    def _drain_begins(self) -> None:
+        """Tell those who are served, if they want to know."""
+
+    def _left(self) -> Iterable[str]:
+        """Say what is not done."""
+        if self._open:
+            peers = ", ".join(connection.peer for connection in islice(self._open, _NAMED))
+            more = ", ..." if len(self._open) > _NAMED else ""
+            yield f"{len(self._open)} connection{'s' * (len(self._open) > 1)} ({peers}{more})"
+
+    def _cut(self) -> None:
+        """Abort what is not done."""
+        for connection in tuple(self._open):
+            connection.abort()

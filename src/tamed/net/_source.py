@@ -1,0 +1,201 @@
+"""Where a server's sockets come from: it asks its source, and does not know whether that binds.
+
+In a process on its own the source is a ``LocalSource``, which binds; in a worker it is one that asks the
+supervisor. The source is part of the ``Surroundings``, which the runner installs.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl as tls
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from tamed.errors import from_os_error
+from tamed.net._bind import Address, bind, in_use, needs_lookup, resolve
+from tamed.net._bind_unix import SocketFile
+from tamed.net._endpoint import (
+    Endpoint,
+    FdEndpoint,
+    SystemdEndpoint,
+    TlsEndpoint,
+    UnixEndpoint,
+    address_text,
+)
+from tamed.net._inherit import Inheritance
+from tamed.net._tls import server_context
+
+__all__ = ["Listener", "LocalSource", "SocketSource", "Surroundings", "current", "install", "using"]
+
+T = TypeVar("T")
+
+
+class Listener:
+    """The sockets of one endpoint and one kind, and their owner.
+
+    ``sockets`` are bound, non-blocking and not inheritable; there may be several. Streams take connections
+    only after ``listen``, unless they were inherited listening. ``shared`` says that other processes accept
+    from the same sockets, so that a stopping server must leave them what waits in the backlog. ``ssl`` is
+    for the connections of a ``tls://`` endpoint. ``file`` is a unix socket's, if closing shall remove it.
+    ``addresses`` are the bound ones, as one would type them, with the ports that the kernel chose.
+    """
+
+    __slots__ = ("_file", "addresses", "endpoint", "shared", "sockets", "ssl")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        sockets: tuple[socket.socket, ...],
+        *,
+        shared: bool = False,
+        ssl: tls.SSLContext | None = None,
+        file: SocketFile | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.sockets = sockets
+        self.shared = shared
+        self.ssl = ssl
+        self.addresses = _addresses(endpoint, sockets)
+        self._file = file
+
+    def __repr__(self) -> str:
+        return f"<Listener {', '.join(self.addresses)}>"
+
+    def listen(self, backlog: int) -> None:
+        """Let connections in; sockets that listen already, and datagram sockets, are left as they are.
+
+        Raises ``Unavailable`` if another process began to listen on the same port after it was bound here.
+        """
+        for sock in self.sockets:
+            if sock.type == socket.SOCK_DGRAM or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                continue
+            try:
+                sock.listen(backlog)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise in_use(self.endpoint, address_text(sock.getsockname()), sock.type) from error
+                raise from_os_error(f"cannot listen on {self.endpoint}", error) from error
+
+    def close(self) -> None:
+        """Close the sockets, and remove the unix socket's file if it is still the one made for it.
+
+        May be called more than once.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
+        for sock in self.sockets:
+            sock.close()
+
+
+class SocketSource(Protocol):
+    """Whatever hands out listening sockets."""
+
+    async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Return bound sockets for an endpoint; the caller closes them.
+
+        Raises ``Unavailable``, ``PermissionRefused``, ``MissingInput``, ``CannotCreate`` or
+        ``ConfigurationError``, and then nothing is left bound.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """The source of a process on its own: it binds by itself, and knows what it inherited.
+
+    ``environ`` and ``pid`` tell what systemd passed to this process. ``lookup`` finds the addresses of a
+    host, outside the event loop's thread.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    pid: int = field(default_factory=os.getpid)
+    lookup: Callable[[Endpoint, socket.SocketKind], tuple[Address, ...]] = resolve
+
+    async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Bind, or duplicate what was inherited; see ``SocketSource``. The loop runs on meanwhile."""
+        if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
+            inherited = Inheritance(self.environ, self.pid).sockets(endpoint, kind)
+            # The parent keeps its own, and what it passed once it will pass to the next process.
+            return Listener(endpoint, inherited, shared=True)
+        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        addresses = await self._addresses(endpoint, kind)
+        bound = bind(endpoint, kind, addresses)
+        return Listener(endpoint, bound.sockets, ssl=context, file=bound.file)
+
+    async def _addresses(self, endpoint: Endpoint, kind: socket.SocketKind) -> tuple[Address, ...]:
+        if not needs_lookup(endpoint):
+            return resolve(endpoint, kind)
+        return await _in_thread(lambda: self.lookup(endpoint, kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What servers find where they run.
+
+    ``drain_timeout`` is how many seconds a stopping server gives its connections, unless it says itself.
+    """
+
+    source: SocketSource = field(default_factory=LocalSource)
+    drain_timeout: float = 30.0
+
+
+_surroundings: ContextVar[Surroundings | None] = ContextVar("tamed_surroundings", default=None)
+
+
+def current() -> Surroundings:
+    """Return the surroundings of the running task; those of a process on its own if none were set."""
+    return _surroundings.get() or Surroundings()
+
+
+def install(surroundings: Surroundings) -> None:
+    """Set the surroundings of the running task, and of every task that it starts from now on."""
+    _surroundings.set(surroundings)
+
+
+@contextmanager
+def using(surroundings: Surroundings) -> Iterator[Surroundings]:
+    """Set the surroundings inside the ``with`` only."""
+    before = _surroundings.set(surroundings)
+    try:
+        yield surroundings
+    finally:
+        _surroundings.reset(before)
+
+
+def _addresses(endpoint: Endpoint, sockets: tuple[socket.socket, ...]) -> tuple[str, ...]:
+    if isinstance(endpoint, UnixEndpoint):
+        # Not getsockname(): a long path was bound under a shorter name, a relative one under a longer.
+        return (str(UnixEndpoint(endpoint.path)),)
+    return tuple(address_text(sock.getsockname()) for sock in sockets)
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """Call in a thread that is gone when this returns.
+
+    Not the loop's executor: its threads stay, and would keep the privileges that the process drops after
+    its listeners are bound (capabilities and no_new_privs are each thread's own). And the thread is a
+    daemon, so that a program that is interrupted does not wait for a name service that never answers.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except Exception as error:  # raised where the outcome is awaited
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, name="tamed-lookup", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.wrap_future(outcome)
+    finally:
+        if outcome.done():
+            thread.join()

@@ -1,0 +1,113 @@
+"""A server whose connections are served by a coroutine with a reader and a writer."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Unpack, cast
+
+from tamed.errors import reason
+from tamed.net._accept import Take
+from tamed.net._connection import Connection, peer_text
+from tamed.net._finish import close_when_sent
+from tamed.net._listening import Endpoints
+from tamed.net._server import Server, ServerOptions
+from tamed.net._source import Listener
+
+__all__ = ["StreamHandler", "StreamServer"]
+
+log = logging.getLogger("tamed.net")
+
+StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves one connection."""
+
+
+class StreamServer(Server):
+    """Serves each connection by ``await handler(reader, writer)``; `Server` has the options.
+
+    A handler may write its answer and return: the connection is closed when all of it was sent, and until
+    then it counts as open. Input that the handler left unread is thrown away. A handler that raises is
+    logged with its peer and a traceback, and the connection aborted; if it was the peer that left, that
+    is one line. A stop waits for handlers too, and cancels them at the drain deadline.
+
+    ``limit`` is the reader's, in bytes (see `asyncio.StreamReader`).
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        handler: StreamHandler,
+        *,
+        limit: int = 64 * 1024,
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        super().__init__(endpoint, **options)
+        self._handler = handler
+        self._limit = limit
+        # The event loop itself holds tasks weakly.
+        self._handling: dict[asyncio.Task[None], Connection] = {}
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        loop = asyncio.get_running_loop()
+
+        def protocol_for(connection: Connection) -> asyncio.BaseProtocol:
+            reader = asyncio.StreamReader(self._limit, loop)
+            return asyncio.StreamReaderProtocol(reader, partial(self._connected, connection), loop)
+
+        return self._take_with_transport(listener, sock, protocol_for)
+
+    def _connected(
+        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
+        task = asyncio.get_running_loop().create_task(self._handle(connection, reader, writer))
+        self._handling[task] = connection
+        task.add_done_callback(self._handled)
+
+    async def _handle(
+        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._handler(reader, writer)
+        except Exception as error:
+            self._report(error, reader, writer)
+            writer.transport.abort()
+        except BaseException:
+            writer.transport.abort()
+            raise
+        else:
+            close_when_sent(cast(asyncio.Transport, writer.transport), connection)
+
+    def _handled(self, task: "asyncio.Task[None]") -> None:
+        del self._handling[task]
+        self._look_if_done()
+
+    def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
+        if _peer_left(error, reader, writer):
+            log.info("%s lost %s: %s", self.full_name, peer, reason(error))
+        else:
+            log.error("%s failed to serve %s", self.full_name, peer, exc_info=error)
+
+    def _busy(self) -> bool:
+        return bool(self._handling) or super()._busy()
+
+    def _left(self) -> Iterable[str]:
+        yield from super()._left()
+        alone = sum(connection not in self._open for connection in self._handling.values())
+        if alone:
+            yield f"{alone} handler{'s' * (alone > 1)} of closed connections"
+
+    def _cut(self) -> None:
+        for task in self._handling:
+            task.cancel()
+        super()._cut()
+
+
+def _peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Tell whether an error of a handler is its peer's doing; its other connections have errors too."""
+    if error is reader.exception():
+        return True
+    gone = writer.transport.is_closing() or reader.at_eof()
+    return gone and isinstance(error, ConnectionError | asyncio.IncompleteReadError)

@@ -1,0 +1,136 @@
+import asyncio
+import logging
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tamed.net import ReplyServer
+from tests.net.poetry import (
+    LONG_POEM,
+    POEM,
+    SMALL,
+    address_of,
+    connect,
+    read,
+    read_all,
+    reply_server,
+    slowly,
+    until,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_reply_is_made_for_the_peer(tmp_path: Path) -> None:
+    """The reply is called with the client's address as one would type it."""
+    path = tmp_path / "poem.sock"
+    async with ReplyServer(["127.0.0.1:0", "[::1]:0", f"unix:{path}"], str.encode) as server:
+        for index, form in ((0, "{}:{}"), (1, "[{}]:{}")):
+            client = socket.create_connection(address_of(server, index))
+            client.setblocking(False)
+            with closing(client):
+                assert await read_all(client) == form.format(*client.getsockname()[:2]).encode()
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            client.connect(str(path))
+            client.setblocking(False)
+            assert await read_all(client) == f"unix (pid {os.getpid()}, uid {os.getuid()})".encode()
+
+
+async def test_a_unix_client_with_a_name_is_called_by_it(tmp_path: Path) -> None:
+    """A client that bound its own socket has an address like any other."""
+    path = tmp_path / "poem.sock"
+    async with ReplyServer(f"unix:{path}", str.encode) as server:
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            client.bind(str(tmp_path / "client.sock"))
+            client.connect(str(path))
+            client.setblocking(False)
+            assert await read_all(client) == f"unix:{tmp_path / 'client.sock'}".encode()
+    assert server.accepted == 1
+
+
+async def test_quick_clients_leave_no_trace_in_the_loop() -> None:
+    """Whoever takes the answer at once is done with before the loop goes on."""
+    async with reply_server() as server:
+        clients = [connect(server) for _ in range(10)]
+        seen: list[tuple[int, int]] = []
+        while server.accepted < 10:
+            seen.append((server.accepted, server.connections))
+            await asyncio.sleep(0)
+        assert {connections for _, connections in seen} == {0}
+        for client in clients:
+            with closing(client):
+                assert await read_all(client) == POEM
+
+
+async def test_an_empty_reply_is_an_end() -> None:
+    """Nothing to say is no error."""
+    async with reply_server(b"") as server:
+        with closing(connect(server)) as client:
+            assert await read_all(client) == b""
+
+
+async def test_a_reply_that_raises_is_logged_with_the_peer(caplog: pytest.LogCaptureFixture) -> None:
+    """Its client gets nothing, and the next one is served."""
+    failures = [OSError("the poem is lost"), ValueError("it does not rhyme")]
+
+    def reply(peer: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return POEM
+
+    async with ReplyServer("127.0.0.1:0", reply) as server:
+        for text in ("ValueError: it does not rhyme", "OSError: the poem is lost"):
+            with closing(connect(server)) as unlucky:
+                peer = "{}:{}".format(*unlucky.getsockname())
+                assert await read_all(unlucky) == b""
+            assert f"reply-server has no reply for {peer}" in caplog.text
+            assert text in caplog.text
+        with closing(connect(server)) as lucky:
+            assert await read_all(lucky) == POEM
+
+
+async def test_leavers_are_told_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that is gone when its rest is to be sent is one line, at the level of debugging."""
+    caplog.set_level(logging.DEBUG, "tamed")
+    async with slowly(reply_server(LONG_POEM)) as server:
+        with closing(connect(server, receive_buffer=SMALL)) as client:
+            await read(client, 100)
+            assert server.connections == 1
+        await until(lambda: server.connections == 0)
+    lost = [record for record in caplog.records if "had not taken" in record.getMessage()]
+    assert [record.levelno for record in lost] == [logging.DEBUG]
+
+
+async def test_a_client_that_takes_nothing_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """With ``send_timeout``; one that takes a little all the time is not."""
+    caplog.set_level(logging.INFO)
+    poem = LONG_POEM[: 1 << 20]
+    async with slowly(reply_server(poem, send_timeout=0.2)) as server:
+        with (
+            closing(connect(server, receive_buffer=SMALL)) as slow,
+            closing(connect(server, receive_buffer=SMALL)) as silent,
+        ):
+            received = b""
+            while len(received) < len(poem):
+                received += await read(slow, 32768)
+                await asyncio.sleep(0.01)
+            assert received == poem
+            assert await read_all(slow) == b""
+            await until(lambda: server.connections == 0)
+            peer = "{}:{}".format(*silent.getsockname())
+    assert f"cut {peer}, which took nothing for 0.2 s" in caplog.text
+
+
+async def test_a_default_timeout_of_sockets_does_not_matter() -> None:
+    """A program that calls ``socket.setdefaulttimeout`` is served like any other."""
+    socket.setdefaulttimeout(5)
+    try:
+        async with slowly(reply_server(LONG_POEM)) as server:
+            with closing(connect(server, receive_buffer=SMALL)) as client:
+                client.sendall(b"hello")
+                assert await read_all(client) == LONG_POEM
+    finally:
+        socket.setdefaulttimeout(None)
