@@ -1,0 +1,41 @@
+"""Who can be run: the plugin contract, the options of plugins and how they are given, and discovery.
+
+A plugin is a function that makes a service from options; the options are a dataclass. Both are declared
+once, with ``plugin`` and ``option``, and everything else is made from that.
+
+The types of options are str, int, float, bool, Path, Duration, Size, enumerations (written by their values
+when all of those are texts, by their names in lower case with dashes otherwise), Literal, every class with a
+class method ``parse(text)`` that raises ValueError (and, if it has paths, a method ``relative_to(folder)``),
+lists, tuples and sets of these, dicts with texts as keys, unions, None, and all of them with the limits of
+``msgspec.Meta``.
+"""
+
+from tamed.plugins._build import Given, build
+from tamed.plugins._describe import Option, describe
+from tamed.plugins._discovery import Found, available, find, names
+from tamed.plugins._folders import plugin_folders
+from tamed.plugins._option import REQUIRED, option
+from tamed.plugins._plugin import NoOptions, Plugin, plugin
+from tamed.plugins._values import Duration, Size
+from tamed.plugins._words import did_you_mean, nearest
+
+__all__ = [
+    "REQUIRED",
+    "Duration",
+    "Found",
+    "Given",
+    "NoOptions",
+    "Option",
+    "Plugin",
+    "Size",
+    "available",
+    "build",
+    "describe",
+    "did_you_mean",
+    "find",
+    "names",
+    "nearest",
+    "option",
+    "plugin",
+    "plugin_folders",
+]

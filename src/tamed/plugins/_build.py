@@ -1,0 +1,171 @@
+"""Building options: from what was given, in four places, to one instance of an options class.
+
+The command line comes before the environment, the environment before the deployment file, and the file
+before the default. What comes later is not read when something earlier was given, and collections are
+not added up: a ``--listen`` on the command line replaces every ``listen`` of the file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tamed.errors import ConfigurationError, TamedError, UsageError
+from tamed.plugins._describe import Option, describe
+from tamed.plugins._reader import Misfit, Source
+from tamed.plugins._words import did_you_mean, listed
+
+O = TypeVar("O")  # noqa: E741 - an options class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """All that was given for one service's options, as plain data.
+
+    Everything but the folders can be written as JSON and read back, so a process can hand it to another.
+    """
+
+    service: str = ""
+    """The service's name, from which the names of its environment variables are made."""
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The flags that were given, by ``Option.name``: a text; for a repeatable option a list of texts; for a
+    boolean one True or False. Those not given are absent."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The whole environment, or what matters of it. Lists are split at commas."""
+    table: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """The service's table in the deployment file, without the keys that are not the plugin's."""
+    file: str = ""
+    """The deployment file's name, for messages: ``verse.toml``; empty when there is none."""
+    section: str = ""
+    """Where the table is in the file, for messages: ``services.ecstasy``."""
+    flag_prefix: str = ""
+    """What stands before the name in each flag, for messages: ``log-`` in ``--log-level``."""
+    flags_folder: Path | None = None
+    """Where relative paths in flags and environment start; None leaves them as they are."""
+    file_folder: Path | None = None
+    """Where relative paths in the file start; None leaves them as they are."""
+
+    @property
+    def place(self) -> str:
+        """The table's place, for messages: ``verse.toml: services.ecstasy``."""
+        return ": ".join(filter(None, (self.file, self.section)))
+
+    def flag(self, option: Option) -> str:
+        """Return an option's flag as it is given here: ``--log-level``."""
+        return f"--{self.flag_prefix}{option.key}"
+
+    def key_place(self, key: str) -> str:
+        """Return the place of a key of the table: ``verse.toml: services.ecstasy.port``."""
+        return f"{self.place}.{key}" if self.section else ": ".join(filter(None, (self.file, key)))
+
+
+def build(options_type: type[O], given: Given) -> O:
+    """Make the options from what was given.
+
+    Raises UsageError when the command line is wrong, and ConfigurationError when the environment or the
+    deployment file is; each names the flag, the variable or the key, and never shows a secret. Unknown
+    keys are refused. A ValueError from the class itself (``__post_init__``, where options are checked
+    against each other) is the fault of whoever gave the options. Raises ApplicationFailed when the
+    class is no proper options class (see ``describe``).
+    """
+    options = describe(options_type)
+    flags = _known_flags(options, given)
+    table = _known_keys(options, given)
+    values = {
+        option.name: value
+        for option in options
+        if (value := _value(option, given, flags, table)) is not _ABSENT
+    }
+    try:
+        return options_type(**values)
+    except ValueError as error:
+        what = f"options of {given.service}" if given.service else "options"
+        raise _blame(given)(given.place or what, str(error)) from error
+
+
+_ABSENT: Any = object()
+
+
+def _value(option: Option, given: Given, flags: Mapping[str, object], table: Mapping[str, object]) -> Any:
+    """Read the option from the first place where it was given."""
+    variable = option.variable(given.service)
+    text = Source(text=True, folder=given.flags_folder)
+    if option.name in flags:
+        return _read(option, flags[option.name], text, UsageError, given.flag(option))
+    if option.env and variable in given.environ:
+        return _read(option, given.environ[variable], text, ConfigurationError, variable)
+    if option.name in table:
+        source = Source(text=False, folder=given.file_folder)
+        return _read(option, table[option.name], source, ConfigurationError, given.key_place(option.key))
+    if option.required:
+        raise _missing(option, given, variable)
+    return _ABSENT
+
+
+def _read(option: Option, value: object, source: Source, kind: type[TamedError], where: str) -> Any:
+    try:
+        return option.reader.read(value, source)
+    except Misfit as misfit:
+        fault = misfit
+    # Raised out here so that a secret's value is not in the error's context either.
+    if option.secret:
+        raise kind(where, f"expected {option.reader.expected}")
+    at = "" if source.text else fault.at
+    raise kind(where + at, fault.why, _unquote(option, value, source)) from fault
+
+
+def _unquote(option: Option, value: object, source: Source) -> str:
+    """Return the remedy for a number or a truth value that stands in quotes in a file."""
+    if source.text or not isinstance(value, str):
+        return ""
+    import tomllib
+
+    try:
+        option.reader.read(tomllib.loads(f"value = {value}")["value"], source)
+    except (ValueError, RecursionError):  # no TOML, too deep or too long for it, or a misfit as well
+        return ""
+    return "write it without quotes"
+
+
+def _known_flags(options: tuple[Option, ...], given: Given) -> Mapping[str, object]:
+    """Refuse flags that do not exist (any more: another process may know another version)."""
+    known = {option.name: option for option in options}
+    for name in given.flags:
+        if name not in known:
+            flag = f"--{given.flag_prefix}{name.strip('_').replace('_', '-')}"
+            flags = [given.flag(option) for option in options]
+            remedy = did_you_mean(flag, flags, _all("flags", flags))
+            raise UsageError(f"unknown option {flag}", remedy=remedy)
+    return given.flags
+
+
+def _known_keys(options: tuple[Option, ...], given: Given) -> Mapping[str, object]:
+    """Return the table by the options' names; refuse unknown keys and one given in both spellings."""
+    names = {spelling: option for option in options for spelling in (option.key, option.name)}
+    table: dict[str, object] = {}
+    for key, value in given.table.items():
+        if key not in names:
+            keys = [option.key for option in options]
+            remedy = did_you_mean(key, keys, _all("keys", keys))
+            raise ConfigurationError(given.place, f"unknown key {key!r}", remedy)
+        option = names[key]
+        if option.name in table:
+            raise ConfigurationError(given.key_place(option.key), f"given twice, also as {option.name!r}")
+        table[option.name] = value
+    return table
+
+
+def _all(what: str, words: list[str]) -> str:
+    return f"known {what}: {', '.join(words)}" if words else "there are no options"
+
+
+def _missing(option: Option, given: Given, variable: str) -> TamedError:
+    ways = [f"give {given.flag(option)} {option.metavar}".strip()]
+    if option.env:
+        ways.append(f"set {variable}")
+    ways.append(f"write {option.key!r} in the deployment file")
+    return _blame(given)(given.place or given.flag(option), f"{option.key!r} is required", listed(ways))
+
+
+def _blame(given: Given) -> type[TamedError]:
+    return ConfigurationError if given.file else UsageError

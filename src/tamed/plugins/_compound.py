@@ -1,0 +1,169 @@
+"""Readers made of other readers: lists, tables, alternatives and limits."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from tamed.plugins._reader import Misfit, Reader, Source
+from tamed.plugins._words import shown
+
+
+class Many(Reader):
+    """A list, a tuple of any length or a set. Text is split at commas; a list of texts is not.
+
+    In a file, one value alone stands for a list of one: ``listen = "localhost:10000"``.
+    """
+
+    many = True
+    plain = list
+
+    def __init__(self, item: Reader, kind: type[Collection[Any]]) -> None:
+        self.item = item
+        self.kind: Callable[[Iterable[Any]], Collection[Any]] = kind
+        self.type = kind
+        self.expected = f"a list, each item {item.expected}"
+        self.metavar, self.choices, self.path = item.metavar, item.choices, item.path
+
+    def read(self, value: object, source: Source) -> Any:
+        """Read each item; a misfit tells which one."""
+        if not source.text and not isinstance(value, list):
+            return self.kind([self.item.read(value, source)])
+        return self.kind(
+            _inside(f"[{index}]", self.item, item, source)
+            for index, item in enumerate(self.items(value, source))
+        )
+
+    def items(self, value: object, source: Source) -> Sequence[object]:
+        """Return the items as they were given."""
+        if source.text and isinstance(value, str):
+            return [item for item in map(str.strip, value.split(",")) if item]
+        if not isinstance(value, list):
+            raise self.misfit(value)
+        return value
+
+    def holds(self, value: object) -> bool:
+        """Take collections of this kind with nothing but fitting items."""
+        return isinstance(value, self.type) and all(map(self.item.holds, value))
+
+    def text(self, value: Any) -> str:
+        """Write the items with commas between them."""
+        return ",".join(map(self.item.text, value))
+
+
+class Pairs(Reader):
+    """A dict with texts as its keys: a table in a file, ``KEY=VALUE`` in text."""
+
+    many = True
+    plain = dict
+
+    def __init__(self, item: Reader) -> None:
+        self.item = item
+        self.expected = f"KEY=VALUE, each value {item.expected}"
+        self.metavar = f"KEY={item.metavar or 'VALUE'}"
+
+    def read(self, value: object, source: Source) -> dict[str, Any]:
+        """Read each value; a misfit tells under which key. Of two equal keys in text the later one counts."""
+        pairs = self._split(value) if source.text else value
+        if not isinstance(pairs, Mapping):
+            raise Misfit(f"expected a table, each value {self.item.expected}, got {shown(value)}")
+        return {key: _inside(f".{key}", self.item, item, source) for key, item in pairs.items()}
+
+    def holds(self, value: object) -> bool:
+        """Take dicts with nothing but fitting values."""
+        return isinstance(value, dict) and all(map(self.item.holds, value.values()))
+
+    def text(self, value: Any) -> str:
+        """Write the pairs with commas between them."""
+        return ",".join(f"{key}={self.item.text(item)}" for key, item in value.items())
+
+    def _split(self, value: object) -> dict[str, object]:
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list):
+            raise self.misfit(value)
+        pairs: dict[str, object] = {}
+        for text in filter(None, texts):
+            key, equals, item = str(text).partition("=")
+            if not key.strip() or not equals:
+                raise self.misfit(text)
+            pairs[key.strip()] = item
+        return pairs
+
+
+class OneOf(Reader):
+    """A value of the first type that fits; with ``optional``, or None.
+
+    An empty text means None: there is no other way to say on the command line or in the environment that
+    what the file says is not wanted.
+    """
+
+    def __init__(self, readers: Sequence[Reader], *, optional: bool) -> None:
+        first = readers[0]
+        self.readers = readers
+        self.optional = optional
+        self.expected = " or ".join(reader.expected for reader in readers)
+        self.metavar = "|".join(dict.fromkeys(filter(None, (reader.metavar for reader in readers))))
+        self.path = any(reader.path for reader in readers)
+        if len(readers) == 1:
+            self.choices, self.many, self.boolean = first.choices, first.many, first.boolean
+
+    def read(self, value: object, source: Source) -> Any:
+        """Try each type in the order in which they are declared."""
+        if self.optional and source.text and value in ("", []):
+            return None
+        misfits: list[Misfit] = []
+        for reader in self.readers:
+            try:
+                return reader.read(value, source)
+            except Misfit as misfit:
+                misfits.append(misfit)
+        raise misfits[0] if len(misfits) == 1 else self.misfit(value)
+
+    def holds(self, value: object) -> bool:
+        """Take what any of the types takes."""
+        return (self.optional and value is None) or any(reader.holds(value) for reader in self.readers)
+
+    def text(self, value: Any) -> str:
+        """Write the value as the type that it has; None is the empty text."""
+        return next((reader.text(value) for reader in self.readers if reader.holds(value)), "")
+
+
+class Limited(Reader):
+    """A type with limits (``msgspec.Meta``) that are checked after a value was read."""
+
+    def __init__(self, reader: Reader, limits: object, expected: str) -> None:
+        self.reader = reader
+        self.limits = limits
+        self.expected = expected
+        self.metavar, self.choices, self.plain = reader.metavar, reader.choices, reader.plain
+        self.many, self.boolean, self.path = reader.many, reader.boolean, reader.path
+
+    def read(self, value: object, source: Source) -> Any:
+        """Read the value, then check its limits."""
+        read = self.reader.read(value, source)
+        if not self._within(read):
+            raise self.misfit(value)
+        return read
+
+    def holds(self, value: object) -> bool:
+        """Take what is of the type and within the limits."""
+        return self.reader.holds(value) and self._within(value)
+
+    def text(self, value: Any) -> str:
+        """Write it as the type without limits does."""
+        return self.reader.text(value)
+
+    def _within(self, value: Any) -> bool:
+        import msgspec
+
+        assert self.plain is not None
+        try:
+            msgspec.convert(self.plain(value), self.limits)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+
+def _inside(place: str, reader: Reader, value: object, source: Source) -> Any:
+    try:
+        return reader.read(value, source)
+    except Misfit as misfit:
+        raise misfit.inside(place) from misfit

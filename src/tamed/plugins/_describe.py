@@ -1,0 +1,167 @@
+"""Descriptions: what an options class says, field by field, for whoever builds something from it.
+
+The command line, the environment, the deployment file, the help text and the documentation are all made
+from these, so that they cannot disagree.
+"""
+
+import dataclasses
+import re
+import typing
+from typing import Any
+
+from tamed.errors import ApplicationFailed, reason
+from tamed.plugins._hints import reader_of
+from tamed.plugins._option import METADATA, REQUIRED, Declaration
+from tamed.plugins._reader import Reader
+
+RESERVED = {
+    "help": "`--help` shows the options",
+    "plugin": "a deployment file names the plugin with it",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """One option, as its class declares it. Made by ``describe``."""
+
+    name: str
+    """The field's name: ``poem_two``. What was given on the command line is kept under it."""
+    key: str
+    """The key in a deployment file: ``poem-two``. ``poem_two`` is read there as well."""
+    flag: str
+    """The long flag: ``--poem-two``."""
+    off_flag: str
+    """The long flag that turns a boolean option off, ``--no-tls``; empty for all others."""
+    short: str
+    """The short flag: ``-p``; empty when there is none."""
+    type: Any
+    """The annotation, resolved."""
+    help: str
+    """What the option is for; a sentence, or empty."""
+    default: object = dataclasses.field(repr=False)
+    """The default, or ``REQUIRED``. Of a mutable one this is a specimen."""
+    default_text: str = dataclasses.field(repr=False)
+    """The default as one would give it; empty for None, for a secret and when there is no default."""
+    metavar: str
+    """What stands for the value in a help text: ``PATH``; empty for a boolean option."""
+    required: bool
+    """Whether it must be given."""
+    repeatable: bool
+    """Whether the flag may be given more than once: lists, sets and tables (``KEY=VALUE``)."""
+    boolean: bool
+    """Whether the flag takes no value."""
+    path: bool
+    """Whether the values are files or folders, which a shell can complete."""
+    choices: tuple[str, ...]
+    """All the values that are accepted; empty when there are too many to list."""
+    env: bool
+    """Whether an environment variable sets it."""
+    secret: bool
+    """Whether the value must not be shown to anybody."""
+    reader: Reader = dataclasses.field(repr=False, compare=False)
+    """Reads the values. Only for this layer."""
+
+    def variable(self, service: str = "") -> str:
+        """Return the environment variable for a service's option: ``TAMED_FASTPOETRY_POEM_TWO``.
+
+        Everything but ASCII letters and digits becomes an underscore.
+        """
+        words = ("tamed", service, self.key)
+        return "_".join(re.sub(r"[^A-Z0-9]", "_", word.upper()) for word in words if word)
+
+
+def describe(options_type: type) -> tuple[Option, ...]:
+    """Describe every option of a dataclass, in the order of its fields.
+
+    Fields made with ``option`` and plain ones are options alike; those with ``init=False`` are not. A
+    default that comes from a factory is made once, to be shown.
+
+    Raises ApplicationFailed, naming class and field, for a mistake in the declaration: no dataclass, an
+    annotation that cannot be resolved or that nothing can read, a default of another type, a flag that
+    is taken.
+    """
+    fields = _fields(options_type)
+    hints = _hints(options_type, fields)
+    options = tuple(_describe(options_type, field, hints[field.name]) for field in fields)
+    _refuse_duplicates(options_type, options)
+    return options
+
+
+def _fields(options_type: type) -> list[dataclasses.Field[Any]]:
+    # A subclass without a decorator of its own is a dataclass by inheritance, with none of its own fields.
+    if "__dataclass_fields__" not in vars(options_type):
+        raise ApplicationFailed(
+            f"options {options_type.__qualname__}", "the class is no dataclass", "put @dataclass above it"
+        )
+    return [field for field in dataclasses.fields(options_type) if field.init]
+
+
+def _hints(options_type: type, fields: list[dataclasses.Field[Any]]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(options_type, include_extras=True)
+    except Exception as error:  # a text may be anything
+        name = getattr(error, "name", None)
+        at = next((f".{field.name}" for field in fields if name in re.findall(r"\w+", str(field.type))), "")
+        raise ApplicationFailed(
+            f"option {options_type.__qualname__}{at}",
+            f"the annotation cannot be resolved: {reason(error)}",
+            "define or import the name at the top of the module, and not only for type checking",
+        ) from error
+
+
+def _describe(options_type: type, field: dataclasses.Field[Any], hint: Any) -> Option:
+    said: Declaration = field.metadata.get(METADATA, Declaration())
+    where = f"option {options_type.__qualname__}.{field.name}"
+    try:
+        reader = reader_of(hint)
+    except TypeError as error:
+        raise ApplicationFailed(where, str(error)) from error
+    default = _default(field)
+    if default is not REQUIRED and not reader.holds(default):
+        shown = "its default" if said.secret else f"its default {default!r}"
+        raise ApplicationFailed(where, f"{shown} is not what the type says: {reader.expected}")
+    if said.short is not None and not re.fullmatch("[A-Za-z0-9]", said.short):
+        raise ApplicationFailed(where, f"the short flag {said.short!r} is not one letter", 'say short="p"')
+    key = field.name.strip("_").replace("_", "-")
+    return Option(
+        name=field.name,
+        key=key,
+        flag=f"--{key}",
+        off_flag=f"--no-{key}" if reader.boolean else "",
+        short=f"-{said.short}" if said.short else "",
+        type=hint,
+        help=said.help,
+        default=default,
+        default_text="" if said.secret or default is REQUIRED else reader.text(default),
+        metavar="" if reader.boolean else said.metavar or reader.metavar,
+        required=default is REQUIRED,
+        repeatable=reader.many,
+        boolean=reader.boolean,
+        path=reader.path,
+        choices=reader.choices,
+        env=said.env,
+        secret=said.secret,
+        reader=reader,
+    )
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return REQUIRED
+
+
+def _refuse_duplicates(options_type: type, options: tuple[Option, ...]) -> None:
+    taken: dict[str, str] = {"-h": "the help text"}
+    for option in options:
+        where = f"option {options_type.__qualname__}.{option.name}"
+        if option.key in RESERVED:
+            raise ApplicationFailed(where, f"the name is reserved: {RESERVED[option.key]}", "rename it")
+        for flag in filter(None, (option.flag, option.off_flag, option.short)):
+            if flag in taken:
+                raise ApplicationFailed(
+                    where, f"the flag {flag} is taken by {taken[flag]}", "rename one of them"
+                )
+            taken[flag] = option.name

@@ -1,0 +1,160 @@
+"""The plugin contract: a named way to make a service from options."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
+
+from tamed.errors import ApplicationFailed, reason
+from tamed.plugins._build import Given, build
+from tamed.plugins._describe import Option, describe
+from tamed.plugins._words import noun
+
+if TYPE_CHECKING:
+    from tamed.service import Service
+
+P = ParamSpec("P")
+
+_NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a plugin that has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plugin(Generic[P]):
+    """A named way to make a service from options. Made by ``plugin``.
+
+    Calling it calls the function that it was made from, with the same arguments, so that a plugin can be
+    tested like one: ``fastpoetry(Options(port=0))``.
+    """
+
+    name: str
+    """What one types to run it; letters, digits and dashes."""
+    description: str
+    """The first line of the function's docstring; empty without one."""
+    maker: "Callable[P, Service]"
+    """The function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> "Service":
+        """Make the service. What the function raises goes through.
+
+        Raises ApplicationFailed when what it returns is no service.
+        """
+        from tamed.service import Service  # the names of plugins are needed without what they are made of
+
+        service = self.maker(*args, **kwargs)
+        if not isinstance(service, Service):
+            raise ApplicationFailed(
+                f"plugin {self.name}",
+                f"it made {noun(type(service).__name__)}, not a service",
+                "return a Service",
+            )
+        return service
+
+    @property
+    def options_type(self) -> type:
+        """The dataclass that its options are, from the annotation of the function's parameter.
+
+        ``NoOptions`` for a function without one. Raises ApplicationFailed when the annotation cannot be
+        resolved.
+        """
+        parameter = _parameter(self.name, self.maker)
+        return NoOptions if parameter is None else _resolved(self.name, self.maker, parameter)
+
+    def describe(self) -> tuple[Option, ...]:
+        """Describe its options; see ``tamed.plugins.describe`` for what is raised."""
+        return describe(self.options_type)
+
+    def make(self, given: Given) -> "Service":
+        """Make the service from what was given; see ``tamed.plugins.build`` for what is raised."""
+        options: object = build(self.options_type, given)
+        # What the function takes is only known at run time; that it takes one argument or none was checked.
+        call: Callable[..., Service] = self
+        return call() if isinstance(options, NoOptions) else call(options)
+
+
+@overload
+def plugin(maker: "Callable[P, Service]", /) -> Plugin[P]: ...
+@overload
+def plugin(*, name: str) -> "Callable[[Callable[P, Service]], Plugin[P]]": ...
+def plugin(maker: "Callable[P, Service] | None" = None, /, *, name: str = "") -> Any:
+    """Make a plugin of a function, as ``@plugin`` or ``@plugin(name="fast-poetry")``.
+
+    The function takes one parameter, annotated with an options class (a dataclass, see ``option``), or
+    none, and returns a service. The plugin's name is the function's, with dashes for underscores; its
+    description is the first line of the docstring. The annotation is looked at when the options are first
+    asked for, so the options class may be defined further down.
+
+    Raises ApplicationFailed when the name or the parameters are not like that.
+    """
+    if maker is None:
+        return lambda function: _declare(function, name)
+    return _declare(maker, name)
+
+
+def _declare(maker: "Callable[P, Service]", name: str) -> Plugin[P]:
+    if not inspect.isfunction(maker):
+        raise ApplicationFailed(f"@plugin on {maker!r}", "it is no function", "define one with def")
+    name = name or maker.__name__.strip("_").replace("_", "-")
+    if not _NAME.fullmatch(name):
+        raise ApplicationFailed(
+            f"plugin {name!r}",
+            "its name is not made of letters, digits and single dashes",
+            'say @plugin(name="…")',
+        )
+    if (
+        inspect.iscoroutinefunction(maker)
+        or inspect.isgeneratorfunction(maker)
+        or inspect.isasyncgenfunction(maker)
+    ):
+        raise ApplicationFailed(
+            f"plugin {name}", "it is async or a generator", "let a plain function return the service"
+        )
+    _parameter(name, maker)
+    description = next(iter((inspect.getdoc(maker) or "").splitlines()), "")
+    return Plugin(name, description, maker)
+
+
+def _parameter(name: str, maker: Callable[..., object]) -> inspect.Parameter | None:
+    """Return the parameter that takes the options; None when there is none."""
+    parameters = list(inspect.signature(maker).parameters.values())
+    if not parameters:
+        return None
+    first = parameters[0]
+    if len(parameters) > 1 or first.kind not in {first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD}:
+        raise ApplicationFailed(
+            f"plugin {name}",
+            f"its function takes {', '.join(map(str, parameters))}",
+            "take options, or nothing",
+        )
+    if first.annotation is first.empty:
+        raise ApplicationFailed(
+            f"plugin {name}",
+            f"its parameter {first.name!r} has no annotation",
+            "annotate it with the options class",
+        )
+    return first
+
+
+def _resolved(name: str, maker: Callable[..., object], parameter: inspect.Parameter) -> type:
+    """Resolve this one annotation; what the function returns may be imported for type checking only."""
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, inspect.unwrap(maker).__globals__)  # noqa: S307 - the plugin's own text
+        except Exception as error:  # a text may be anything
+            raise ApplicationFailed(
+                f"plugin {name}",
+                f"the annotation of its parameter {parameter.name!r} cannot be resolved: {reason(error)}",
+                "define or import the options class at the top of the module, and not only for type checking",
+            ) from error
+    if not isinstance(annotation, type):
+        raise ApplicationFailed(
+            f"plugin {name}",
+            f"its parameter {parameter.name!r} is annotated with {annotation!r}, not a class",
+        )
+    return annotation
