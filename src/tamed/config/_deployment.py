@@ -1,0 +1,130 @@
+"""Deployment files: which services, with which options, run how."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tamed.errors import ConfigurationError, from_os_error
+from tamed.plugins import did_you_mean
+
+__all__ = ["Deployment", "Entry"]
+
+_TABLES = ("daemon", "log", "services")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One service of a deployment: the plugin, with its options, or the application it is made from."""
+
+    name: str
+    plugin: str | None
+    application: str | None
+    table: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a deployment file says; the tables are not read any further here."""
+
+    file: Path
+    name: str
+    daemon: Mapping[str, object]
+    log: Mapping[str, object]
+    services: tuple[Entry, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the relative paths in the file start: beside it."""
+        return self.file.resolve().parent
+
+    @classmethod
+    def read(cls, file: Path) -> "Deployment":
+        """Read a deployment file.
+
+        Raises MissingInput or PermissionRefused if it cannot be read, and ConfigurationError, with line and
+        column or the key, if it is not TOML or not a deployment.
+        """
+        try:
+            text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+        except OSError as error:
+            remedy = "name a readable file"
+            raise from_os_error(f"cannot read the deployment file {file}", error, remedy) from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                str(file), f"byte {error.start} is not UTF-8", "save it as UTF-8"
+            ) from error
+        return cls.parse(text, file)
+
+    @classmethod
+    def parse(cls, text: str, file: Path) -> "Deployment":
+        """Read the text of a deployment file; ``file`` is what messages call it."""
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise _not_toml(error, text, file) from error
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # a number too long, tables too deep for the interpreter
+            raise ConfigurationError(str(file), f"not TOML that can be read: {error}") from error
+        for key in tables:
+            if key not in ("name", *_TABLES):
+                remedy = did_you_mean(key, ("name", *_TABLES), "known keys: name, daemon, log, services")
+                raise ConfigurationError(str(file), f"unknown key {key!r}", remedy)
+        name = tables.get("name", file.stem)
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"{file}: name", f"expected a text, got {name!r}")
+        daemon, log, services = (_table(tables, key, file) for key in _TABLES)
+        if not services:
+            remedy = 'add one: [services.NAME] with plugin = "fastpoetry", for example'
+            raise ConfigurationError(str(file), "it names no services", remedy)
+        entries = tuple(
+            _entry(service, _table(services, service, file, "services."), file) for service in services
+        )
+        return cls(file, name, daemon, log, entries)
+
+
+def _table(tables: Mapping[str, object], key: str, file: Path, above: str = "") -> Mapping[str, object]:
+    value = tables.get(key, {})
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{file}: {above}{key}", "expected a table", f"write [{above}{key}]")
+    return value
+
+
+def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
+    where = f"{file}: services.{name}"
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ConfigurationError(where, f"{name!r} is no name", "a name is made of letters, digits, - and _")
+    rest = dict(table)
+    made_from = {key: rest.pop(key) for key in ("plugin", "application") if key in table}
+    for key, value in made_from.items():
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(f"{where}.{key}", f"expected a text, got {value!r}")
+    if len(made_from) != 1:
+        why = "it has both plugin and application" if made_from else "it names no plugin"
+        raise ConfigurationError(where, why, 'write plugin = "NAME", or application = "FILE.py"')
+    application = made_from.get("application")
+    if application is not None and rest:
+        known = "an application takes no options"
+        raise ConfigurationError(where, f"unknown key {next(iter(rest))!r}", known)
+    return Entry(name, _text(made_from.get("plugin")), _text(application), rest)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _not_toml(error: tomllib.TOMLDecodeError, text: str, file: Path) -> ConfigurationError:
+    # Python 3.14 has the place in attributes; before, it is at the end of the message.
+    message = str(error)
+    place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if place is not None:
+        line, column = place.groups()
+        message = message[: place.start()]
+    else:
+        message = message.removesuffix(" (at end of document)")
+        lines = text.splitlines() or [""]
+        line, column = str(len(lines)), str(len(lines[-1]) + 1)
+    return ConfigurationError(f"{file}:{line}:{column}", f"not TOML: {message[:1].lower()}{message[1:]}")

@@ -1,0 +1,182 @@
+"""A job: all that was said about one run, as plain data, and how an application comes from it.
+
+A job holds what was *given*, not what was made of it: every process that runs it (and every generation
+after a reload) reads the files and imports the code anew.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tamed.config._deployment import Deployment, Entry
+from tamed.config._program import load_file, load_variable
+from tamed.config._settings import Daemon, Log, Settings
+from tamed.config._target import Target, TargetKind
+from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
+from tamed.plugins import Given, Plugin, build, find
+from tamed.service import Application, Service
+
+__all__ = ["Job"]
+
+_NO_FLAGS: Mapping[str, object] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: a target, and what was given for it.
+
+    ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
+    its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are looked through
+    for plugins before what is installed.
+    """
+
+    target: Target
+    daemon: Mapping[str, object] = field(default_factory=dict)
+    log: Mapping[str, object] = field(default_factory=dict)
+    services: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    plugin_dirs: tuple[Path, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the job as plain data, for another process; the environment is that process's own."""
+        return {
+            "target": {"kind": self.target.kind.value, "name": self.target.name},
+            "daemon": dict(self.daemon),
+            "log": dict(self.log),
+            "services": {name: dict(flags) for name, flags in self.services.items()},
+            "plugin_dirs": [str(folder) for folder in self.plugin_dirs],
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "Job":
+        """Return the job that the data was made from."""
+        target = Target(TargetKind(data["target"]["kind"]), data["target"]["name"])
+        folders = tuple(Path(folder) for folder in data["plugin_dirs"])
+        return cls(target, data["daemon"], data["log"], data["services"], folders)
+
+    def name(self, deployment: Deployment | None) -> str:
+        """Return what the run is called unless somebody names it.
+
+        After its deployment, plugin, file or module.
+        """
+        if deployment is not None:
+            return deployment.name
+        if self.target.kind is TargetKind.FILE:
+            return Path(self.target.name).stem
+        return self.target.name.partition(":")[0]
+
+    def deployment(self) -> Deployment | None:
+        """Read the deployment file, if the target is one."""
+        if self.target.kind is not TargetKind.DEPLOYMENT:
+            return None
+        return Deployment.read(Path(self.target.name))
+
+    def settings(self, deployment: Deployment | None) -> Settings:
+        """Make the settings of the run from flags, environment and deployment file, in that order."""
+        daemon = deployment.daemon if deployment else {}
+        log = deployment.log if deployment else {}
+        return Settings(
+            build(Daemon, self._given("", self.daemon, deployment, "daemon", daemon)),
+            build(Log, self._given("log", self.log, deployment, "log", log, flag_prefix="log-")),
+        )
+
+    def load(self, deployment: Deployment | None) -> Application:
+        """Import the code and make the application: the only place where code of the user's is imported."""
+        name = self.target.name
+        match self.target.kind:
+            case TargetKind.DEPLOYMENT:
+                assert deployment is not None
+                services = (self._service(entry, deployment) for entry in deployment.services)
+                return Application(deployment.name, *services)
+            case TargetKind.FILE:
+                return self._without_options(load_file(Path(name)))
+            case TargetKind.MODULE:
+                return self._without_options(load_variable(name))
+            case TargetKind.PLUGIN:
+                service = _make(self.find(name), self._given(name, self.services.get(name, _NO_FLAGS)))
+                return service if isinstance(service, Application) else Application(name, service)
+
+    def find(self, name: str) -> Plugin[...]:
+        """Find a plugin by its name; import it and no other."""
+        return find(name, self.plugin_dirs)
+
+    def _service(self, entry: Entry, deployment: Deployment) -> Service:
+        section = f"services.{entry.name}"
+        if entry.application is not None:
+            with _found_in(f"{deployment.file}: {section}.application"):
+                service: Service = _program(entry.application, deployment.folder)
+        else:
+            assert entry.plugin is not None
+            with _found_in(f"{deployment.file}: {section}.plugin"):
+                plugin = self.find(entry.plugin)
+            flags = self.services.get(entry.name, _NO_FLAGS)
+            given = self._given(
+                entry.name, flags, deployment, section, entry.table, flag_prefix=f"{entry.name}."
+            )
+            service = _make(plugin, given)
+        service.name = entry.name
+        return service
+
+    def _given(
+        self,
+        service: str,
+        flags: Mapping[str, object],
+        deployment: Deployment | None = None,
+        section: str = "",
+        table: Mapping[str, object] = _NO_FLAGS,
+        *,
+        flag_prefix: str = "",
+    ) -> Given:
+        return Given(
+            service=service,
+            flags=flags,
+            flag_prefix=flag_prefix,
+            environ=self.environ,
+            table=table,
+            file=str(deployment.file) if deployment else "",
+            section=section,
+            file_folder=deployment.folder if deployment else None,
+        )
+
+    def _without_options(self, application: Application) -> Application:
+        if any(self.services.values()):
+            raise UsageError(
+                f"target {self.target.name!r} takes no options", remedy="put Tamed's own before it"
+            )
+        return application
+
+
+def _make(plugin: Plugin[...], given: Given) -> Service:
+    try:
+        return plugin.make(given)
+    except TamedError:
+        raise
+    except Exception as error:
+        raise ApplicationFailed(
+            f"plugin {plugin.name} raised while it made its service", reason(error)
+        ) from error
+
+
+def _program(text: str, folder: Path) -> Application:
+    target = Target.parse(text)
+    match target.kind:
+        case TargetKind.FILE:
+            return load_file(folder / target.name)
+        case TargetKind.MODULE:
+            return load_variable(target.name)
+        case _:
+            raise UsageError(
+                f"{text!r} is a {target.kind.value}", "expected FILE.py or PACKAGE.MODULE:VARIABLE"
+            )
+
+
+@contextmanager
+def _found_in(place: str) -> Iterator[None]:
+    """Make of a mistake on the command line one in a deployment file, if that is where it was found."""
+    try:
+        yield
+    except UsageError as error:
+        raise ConfigurationError(f"{place}: {error.what}", error.why, error.remedy) from error

@@ -1,0 +1,98 @@
+"""Loading an application from a Python program: a file of its own, or a variable in a module."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from tamed.errors import ApplicationFailed, MissingInput, UsageError, from_os_error, reason
+from tamed.service import Application, Service
+
+__all__ = ["load_file", "load_variable"]
+
+_VARIABLE = "application"
+
+
+def load_file(path: Path) -> Application:
+    """Run an application file and return its variable ``application``.
+
+    It runs as ``python FILE`` would: the modules beside it can be imported, and no bytecode of it is
+    written. It is registered as a module under the file's name, so that logging and pickling find it.
+
+    Raises MissingInput or PermissionRefused if the file cannot be read, and ApplicationFailed, with what
+    was raised as its cause, if it cannot be run, or has no application.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise from_os_error(
+            f"cannot read the application file {path}", error, "name a readable file"
+        ) from error
+    module = ModuleType(_free_name(path.stem))
+    module.__file__ = str(path)
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # the operator named it to be run
+    except Exception as error:
+        raise ApplicationFailed(f"{path} raised while it was loaded", reason(error)) from error
+    return _application(module, _VARIABLE, str(path), path.stem, f"name it {_VARIABLE}")
+
+
+def load_variable(target: str) -> Application:
+    """Import ``package.module:variable`` and return the application it names.
+
+    The working directory is looked at last, so that nothing in it stands before an installed package.
+    Raises UsageError for a target that is not of this form, MissingInput if there is no such module, and
+    ApplicationFailed, with what was raised as its cause, if it cannot be imported or is no application.
+    """
+    name, _, variable = target.partition(":")
+    if not all(part.isidentifier() for part in (*name.split("."), *variable.split("."))):
+        raise UsageError(f"target {target!r}", "expected PACKAGE.MODULE:VARIABLE")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            remedy = "install it, or run from the folder it is in"
+            raise MissingInput(f"target {target!r}", f"there is no module {error.name!r}", remedy) from None
+        raise ApplicationFailed(f"{name} raised while it was imported", reason(error)) from error
+    return _application(module, variable, name, name.rpartition(".")[2], f"write {name}:VARIABLE")
+
+
+def _application(module: ModuleType, variable: str, where: str, name: str, if_other: str) -> Application:
+    """Return a module's variable; ``if_other`` is the remedy if the application is in another one."""
+    value: object = module
+    for part in variable.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            raise _no_application(module, variable, where, if_other) from None
+    if isinstance(value, Application):
+        return value
+    if isinstance(value, Service):
+        return Application(name, value)
+    told = f"{variable!r} in {where} is {_shown(value)}, not an Application"
+    raise ApplicationFailed(told, remedy=f"write {variable} = Application({name!r}, ...)")
+
+
+def _no_application(module: ModuleType, variable: str, where: str, if_other: str) -> ApplicationFailed:
+    other = next((name for name, value in vars(module).items() if isinstance(value, Application)), None)
+    remedy = f"write {variable} = Application(NAME, ...)"
+    if other is not None:
+        remedy = f"did you mean {other!r}? {if_other.replace('VARIABLE', other)}"
+    return ApplicationFailed(f"{where} has no variable {variable!r}", remedy=remedy)
+
+
+def _shown(value: object) -> str:
+    kind = type(value).__name__
+    return "None" if value is None else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _free_name(stem: str) -> str:
+    """A module name for a file: its own, unless a module of that name has been imported already."""
+    while stem in sys.modules:
+        stem = f"_{stem}"
+    return stem

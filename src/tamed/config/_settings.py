@@ -1,0 +1,144 @@
+"""How a target is run: the options that every target has, whatever it is.
+
+They are declared as a plugin's options are, so the command line, the environment, the deployment file and
+the help say the same of them. ``Daemon`` is the table ``[daemon]`` of a deployment file and ``Log`` the
+table ``[log]``; on the command line and in the environment the options of ``Log`` have ``log`` before their
+name.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from tamed.plugins import Duration, Size, option
+
+__all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers"]
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A logging level, for one logger and those below it, or for all (``logger`` is empty)."""
+
+    logger: str
+    level: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Level":
+        """Read ``info`` or ``tamed.net=debug``; raise ValueError for anything else."""
+        logger, _, name = text.rpartition("=")
+        if name.strip().lower() not in _LEVELS:
+            raise ValueError(f"expected {', '.join(_LEVELS)}, or LOGGER=LEVEL, got {text!r}")
+        return cls(logger.strip(), logging.getLevelNamesMapping()[name.strip().upper()])
+
+    def __str__(self) -> str:
+        name = logging.getLevelName(self.level).lower()
+        return f"{self.logger}={name}" if self.logger else name
+
+
+class Workers(int):
+    """A number of worker processes: ``4``, or ``auto`` for as many as there are cores for this process."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Workers":
+        """Read a number from 1 up, or ``auto``; raise ValueError for anything else."""
+        if text.strip() == "auto":
+            return cls(_cores())
+        try:
+            return cls(text)
+        except ValueError:
+            raise ValueError(f"expected a number from 1 up, or auto, got {text!r}") from None
+
+    def __new__(cls, number: str | int) -> Self:
+        """Refuse fewer than one."""
+        if int(number) < 1:
+            raise ValueError(f"expected a number from 1 up, or auto, got {number}")
+        return super().__new__(cls, number)
+
+
+class Umask(int):
+    """Which permissions new files do not get, written as an octal number: ``0027``."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Umask":
+        """Read an octal number up to 0777; raise ValueError for anything else."""
+        try:
+            mask = int(text, 8)
+        except ValueError:
+            mask = -1
+        if not 0 <= mask <= 0o777:
+            raise ValueError(f"expected an octal number up to 0777, got {text!r}")
+        return cls(mask)
+
+    def __str__(self) -> str:
+        return f"{int(self):04o}"
+
+
+@dataclass
+class Daemon:
+    """How the process behaves."""
+
+    name: str = option("", "The instance's name; without it, that of the deployment or the target.")
+    workers: Workers | None = option(
+        None, "How many processes run the application, under a supervisor; auto is one for each core."
+    )
+    user: str = option("", "The user to become, by name or number, once everything is bound.")
+    group: str = option("", "The group to become; without it, the user's own.")
+    keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
+    umask: Umask = option(Umask(0o027), "Which permissions new files of a daemon do not get.")
+    directory: Path | None = option(None, "The working directory; without it, the one it is started in.")
+    rundir: Path | None = option(None, "The folder in which the instances of this user live.")
+    pid_file: Path | None = option(None, "The pid file, elsewhere than in the run directory.")
+    max_files: int | None = option(None, "How many files each process may have open.")
+    start_timeout: Duration = option(Duration("60s"), "How long a daemon may take until it is ready.")
+    stop_timeout: Duration | None = option(
+        None, "How long workers may take to stop; without it, the drain timeout and 30 seconds."
+    )
+    watchdog: Duration = option(
+        Duration("30s"), "How long a worker's event loop may be blocked before it is replaced."
+    )
+    drain_timeout: Duration = option(
+        Duration("30s"), "How long open connections are served on when a server stops."
+    )
+    loop: Literal["auto", "asyncio", "uvloop"] = option(
+        "auto", "The event loop; auto is uvloop where it is installed."
+    )
+
+
+@dataclass
+class Log:
+    """What is logged, and how."""
+
+    level: list[Level] = option(
+        [Level("", logging.INFO)], "The least level logged; LOGGER=LEVEL for one logger and those below it."
+    )
+    format: Literal["auto", "human", "plain", "json"] = option(
+        "auto", "How a line looks; auto is human on a terminal and plain elsewhere."
+    )
+    file: str = option(
+        "",
+        "Where the log goes: a file, stderr, journal, syslog, or syslog:ADDRESS "
+        "(unix:/path, udp://HOST:PORT, tcp://HOST:PORT).",
+    )
+    rotate: Size = option(Size("1 MB"), "The size at which the log file is rotated; 0 for never.")
+    rotate_every: Duration | None = option(None, "The time after which the log file is rotated.")
+    keep: int = option(10, "How many rotated log files are kept.")
+    compress: bool = option(False, "Compress rotated log files.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of them."""
+
+    daemon: Daemon
+    log: Log
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,176 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tamed.config import Job, Target
+from tamed.errors import ApplicationFailed, ExitStatus, MissingInput, TamedError, UsageError
+from tamed.service import Application
+
+APPLICATION = "from tamed import Application, Service\napplication = Application('verse', Service('a'))\n"
+
+
+@pytest.fixture(autouse=True)
+def _imports() -> Iterator[None]:
+    """Forget what a test has imported."""
+    path, modules = sys.path.copy(), sys.modules.copy()
+    yield
+    sys.path[:] = path
+    for name in sys.modules.keys() - modules.keys():
+        del sys.modules[name]
+
+
+def load(target: str | Path) -> Application:
+    """Load a target as the command does."""
+    return Job(Target.parse(str(target)), environ={}).load(None)
+
+
+def failure(target: str | Path) -> TamedError:
+    """Return the error with which loading a target fails."""
+    with pytest.raises(TamedError) as caught:
+        load(target)
+    return caught.value
+
+
+def test_a_file_is_run_as_a_program_is(tmp_path: Path) -> None:
+    """It may import the modules beside it, knows its file, and its module is found under the file's name."""
+    (tmp_path / "beside_poem.py").write_text("TEXT = 'verse'")
+    file = tmp_path / "poem_server.py"
+    file.write_text(
+        "import beside_poem\nfrom tamed import Application, Service\n"
+        "class Poem(Service): pass\n"
+        "application = Application(beside_poem.TEXT, Poem(__file__.replace('/', '-')), Poem(__name__))\n"
+    )
+    application = load(file)
+    assert [service.name for service in application.walk()] == [
+        "verse",
+        str(file).replace("/", "-"),
+        "poem_server",
+    ]
+    assert sys.modules["poem_server"].Poem is type(application["poem_server"])
+    assert not list(tmp_path.rglob("poem_server*.pyc"))
+
+
+def test_a_file_named_like_a_module_does_not_replace_it(tmp_path: Path) -> None:
+    """Its own module gets another name."""
+    import json
+
+    (tmp_path / "json.py").write_text(APPLICATION)
+    load(tmp_path / "json.py")
+    assert sys.modules["json"] is json
+    assert sys.modules["_json"] is not json
+
+
+def test_a_service_alone_is_an_application(tmp_path: Path) -> None:
+    """It is put into one with the file's name."""
+    file = tmp_path / "alone.py"
+    file.write_text("from tamed import Service\napplication = Service('a')")
+    assert [service.name for service in load(file).walk()] == ["alone", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "FILE has no variable 'application'; write application = Application(NAME, ...)"),
+        (
+            APPLICATION.replace("application =", "app ="),
+            "FILE has no variable 'application'; did you mean 'app'? name it application",
+        ),
+        (
+            "application = None",
+            "'application' in FILE is None, not an Application; write application = Application('poem', ...)",
+        ),
+        (
+            "def application(): pass",
+            "'application' in FILE is a function, not an Application; write application = ",
+        ),
+        ("application = 1", "'application' in FILE is an int, not an Application; write application = "),
+        (
+            "import nowhere_to_be_found",
+            "FILE raised while it was loaded: ModuleNotFoundError: No module named",
+        ),
+        ("1 / 0", "FILE raised while it was loaded: ZeroDivisionError: division by zero"),
+        ("def", "FILE raised while it was loaded: SyntaxError: invalid syntax (poem.py, line 1)"),
+        ("\0", "FILE raised while it was loaded: "),
+        ("open('/none')", "FILE raised while it was loaded: /none: No such file or directory"),
+    ],
+)
+def test_a_file_that_is_no_application_says_why(tmp_path: Path, text: str, says: str) -> None:
+    """The message names the file, and what has to be written; the fault is the application's."""
+    file = tmp_path / "poem.py"
+    file.write_text(text)
+    error = failure(file)
+    assert str(error).replace(str(file), "FILE").replace(f"({file}", "(poem.py").startswith(says)
+    assert isinstance(error, ApplicationFailed)
+
+
+def test_a_file_that_cannot_be_read_is_missing_input(tmp_path: Path) -> None:
+    """It need not exist when the target is told, so it is named when it is loaded."""
+    for name, why in (("none.py", "No such file or directory"), ("", "Is a directory")):
+        error = failure(f"{tmp_path}/{name}")
+        assert why in str(error)
+        assert str(error).startswith("cannot read the application file")
+        assert error.status == ExitStatus.NO_INPUT
+
+
+def test_what_ends_the_interpreter_is_let_through(tmp_path: Path) -> None:
+    """An application that calls ``sys.exit`` while it is loaded chooses the status, as any program does."""
+    file = tmp_path / "leaver.py"
+    file.write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit, match="3"):
+        load(file)
+
+
+def test_a_variable_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be an attribute of something; the working directory is looked at, and last."""
+    package = tmp_path / "versepackage"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "server.py").write_text(APPLICATION + "class Box:\n    inner = application\n")
+    (tmp_path / "json.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    assert load("versepackage.server:application").name == "verse"
+    assert load("versepackage.server:Box.inner").name == "verse"
+    assert "no variable 'x'" in str(failure("json:x"))
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "says"),
+    [
+        (
+            "no_such_package.server:app",
+            MissingInput,
+            "there is no module 'no_such_package'; install it, or run",
+        ),
+        ("json.nothing:app", MissingInput, "there is no module 'json.nothing'"),
+        ("json:", UsageError, "target 'json:': expected PACKAGE.MODULE:VARIABLE"),
+        (":app", UsageError, "target ':app': expected PACKAGE.MODULE:VARIABLE"),
+        ("a b:c", UsageError, "target 'a b:c': expected PACKAGE.MODULE:VARIABLE"),
+        (
+            "json:dumps",
+            ApplicationFailed,
+            "'dumps' in json is a function, not an Application; write dumps = ",
+        ),
+        ("json:application", ApplicationFailed, "json has no variable 'application'; write application = "),
+        ("json:dumps.x", ApplicationFailed, "json has no variable 'dumps.x'"),
+    ],
+)
+def test_a_variable_that_is_no_application_says_why(target: str, kind: type[TamedError], says: str) -> None:
+    """A module that is missing is missing input, one that has no application is at fault."""
+    error = failure(target)
+    assert says in str(error)
+    assert type(error) is kind
+
+
+def test_a_module_that_raises_is_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it raised is the cause; a library that it misses is its own mistake, not the operator's."""
+    (tmp_path / "raising_verse.py").write_text("import nowhere_to_be_found")
+    (tmp_path / "other_verse.py").write_text(APPLICATION.replace("application =", "app ="))
+    monkeypatch.chdir(tmp_path)
+    error = failure("raising_verse:application")
+    assert isinstance(error, ApplicationFailed)
+    assert str(error).startswith("raising_verse raised while it was imported: ModuleNotFoundError")
+    assert isinstance(error.__cause__, ModuleNotFoundError)
+    error = failure("other_verse:application")
+    assert str(error).endswith("has no variable 'application'; did you mean 'app'? write other_verse:app")
