@@ -1,0 +1,87 @@
+"""The old files of a log: their names, numbers and places."""
+
+import os
+
+__all__ = ["Archive"]
+
+
+class Archive:
+    """The old files of one log: ``NAME.1`` is the youngest; compressed ones end in ``.gz``.
+
+    ``directory`` is a descriptor, so that a chroot changes nothing. ``OSError`` comes through everywhere.
+    """
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._directory = directory
+        self.name = name
+
+    def files(self) -> list[tuple[int, str]]:
+        """List the old files, each with its number, the youngest first."""
+        with os.scandir(self._directory) as entries:
+            found = [(self._number(entry.name), entry.name) for entry in entries]
+        return sorted(one for one in found if one[0])
+
+    def make_room(self, keep: int | None) -> None:
+        """Free the number 1, when ``keep`` files, with the one to come, may stay.
+
+        The oldest go first: where the disk is full that makes the room.
+        """
+        files = self.files()
+        moving = _up_to_gap(files)
+        for number, entry in reversed(files):
+            new_number = number + 1 if (number, entry) in moving else number
+            if keep is not None and new_number > keep:
+                self.remove(entry)
+            elif new_number != number:
+                suffix = entry.removeprefix(self.entry(number))
+                self.rename(entry, self.entry(new_number, suffix))
+
+    def entry(self, number: int, suffix: str = "") -> str:
+        """Return the name of the old file with this number."""
+        return f"{self.name}.{number}{suffix}"
+
+    def open(self, entry: str, flags: int) -> int:
+        """Open a file of the directory; a new one is readable for nobody else until that is changed."""
+        return os.open(entry, flags, 0o600, dir_fd=self._directory)
+
+    def is_file(self, entry: str, file: os.stat_result | None) -> bool:
+        """Tell whether a name in the directory means this very file."""
+        found = self._status(entry)
+        return found is not None and file is not None and os.path.samestat(found, file)
+
+    def is_other(self, entry: str, file: os.stat_result) -> bool:
+        """Tell whether a name in the directory means something, and that is not this file."""
+        found = self._status(entry)
+        return found is not None and not os.path.samestat(found, file)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file of the directory another name."""
+        os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+    def remove(self, entry: str) -> None:
+        """Remove a file of the directory if it is there."""
+        try:
+            os.unlink(entry, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+
+    def _status(self, entry: str) -> os.stat_result | None:
+        try:
+            return os.stat(entry, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _number(self, entry: str) -> int:
+        """Return the number of an old file of this log, 0 for any other entry."""
+        if not entry.startswith(f"{self.name}."):
+            return 0
+        number = entry[len(self.name) + 1 :].removesuffix(".gz")
+        is_ours = number.isascii() and number.isdigit() and not number.startswith("0")
+        return int(number) if is_ours else 0
+
+
+def _up_to_gap(files: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return those that have to move for the first to be free: none beyond a number that is free."""
+    numbers = {number for number, _ in files}
+    free = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
+    return [one for one in files if one[0] < free]

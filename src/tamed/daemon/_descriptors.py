@@ -1,0 +1,73 @@
+"""Descriptors: the three that everybody expects, and those that came from whoever started us."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from tamed.errors import SystemRefused
+
+__all__ = ["close_all", "close_inherited", "fill_standard_descriptors", "silence_standard_descriptors"]
+
+_STANDARD = (0, 1, 2)
+
+
+def fill_standard_descriptors() -> None:
+    """Open ``/dev/null`` on those of 0, 1 and 2 that are closed.
+
+    Else the next file that is opened becomes somebody's standard output. Call it before anything else is
+    opened.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) in _STANDARD:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def silence_standard_descriptors() -> None:
+    """Put ``/dev/null`` on 0, 1 and 2."""
+    fill_standard_descriptors()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in _STANDARD:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def close_inherited(keep: Collection[int]) -> None:
+    """Close the descriptors that came from the parent, except 0 to 2 and those in ``keep``.
+
+    They are known by being open across exec. Python opens everything otherwise (PEP 446), so nothing is
+    closed under an object that would later close the number again, when it is somebody else's. Those that
+    Python opened are closed by the exec that follows.
+    """
+    for descriptor in _open_ones():
+        if descriptor > 2 and descriptor not in keep and _is_inheritable(descriptor):
+            os.close(descriptor)
+
+
+def close_all(keep: Collection[int]) -> None:
+    """Close every descriptor above 2 that is not in ``keep``, in a forked child that ends with ``os._exit``.
+
+    It needs no ``/proc``, which a chroot may not have.
+    """
+    low = 3
+    for kept in sorted(number for number in keep if number > 2):
+        os.closerange(low, kept)
+        low = kept + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _open_ones() -> list[int]:
+    for listing in (Path("/proc/self/fd"), Path("/dev/fd")):
+        try:
+            return [int(entry.name) for entry in listing.iterdir()]
+        except OSError:
+            continue
+    raise SystemRefused(
+        "cannot tell which descriptors are open", "there is neither /proc nor /dev/fd", "mount /proc"
+    )
+
+
+def _is_inheritable(descriptor: int) -> bool:
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False  # the one that read the list

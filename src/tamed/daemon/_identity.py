@@ -1,0 +1,164 @@
+"""Who a daemon runs as: a user and groups, looked up once, as numbers.
+
+The lookup needs the user database, which a chroot does not have and a changed ``/etc`` may contradict; so
+it comes first, and what follows works on the numbers.
+"""
+
+import grp
+import os
+import pwd
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from tamed.daemon._threads import require_single_thread
+from tamed.errors import ConfigurationError, SystemRefused
+
+__all__ = ["Identity"]
+
+
+class Identity(NamedTuple):
+    """A user, a group and the supplementary groups, by number.
+
+    ``name`` and ``home`` are empty for a user that is known by its number only. It is made of plain values,
+    so that it can be handed to another program as data.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    name: str = ""
+    home: str = ""
+
+    @classmethod
+    def resolve(cls, user: str = "", group: str = "") -> Self:
+        """Look up a user and a group, by name or number; an empty text is what this process has.
+
+        A user's own group is the default for ``group``. The supplementary groups are those that the system
+        lists for the user, and ``group``. Raises ConfigurationError for one that does not exist.
+        """
+        found = _user(user) if user else _user_by_number(os.geteuid())
+        if found is None:
+            return cls._numbered(int(user) if user else os.geteuid(), group, is_other=bool(user))
+        gid = _group(group) if group else (found.pw_gid if user else os.getegid())
+        groups = os.getgrouplist(found.pw_name, gid) if user else [gid, *os.getgroups()]
+        return cls(found.pw_uid, gid, tuple(sorted(set(groups))), found.pw_name, found.pw_dir)
+
+    @classmethod
+    def _numbered(cls, uid: int, group: str, *, is_other: bool) -> Self:
+        """Make do with a number that the user database does not have, which is usual in containers."""
+        if is_other and not group:
+            raise ConfigurationError(
+                f"user {uid}", "the system has no such user, so its group is not known", "name a group too"
+            )
+        gid = _group(group) if group else os.getegid()
+        return cls(uid, gid, (gid,))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this process is that user, in that group, and was not another one before."""
+        return _all_ids() == ({self.uid}, {self.gid})
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that tell programs who they run as; none without a name."""
+        if not self.name:
+            return {}
+        return {"HOME": self.home, "LOGNAME": self.name, "USER": self.name}
+
+    def can_write_in(self, directory: Path) -> bool:
+        """Tell whether this identity may make, rename and remove files in a directory.
+
+        The kernel is asked, by a short-lived child that has become this identity: mode bits alone do not
+        tell, there are access control lists, read-only mounts and directories above. Raises SystemRefused
+        if this process may neither be nor become that identity.
+        """
+        require_single_thread("cannot fork")
+        child = os.fork()
+        if child == 0:
+            os._exit(_answer(self, directory))
+        answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if answer not in (_YES, _NO):
+            raise SystemRefused(
+                f"cannot tell whether user {self.name or self.uid} may write in {directory}",
+                "this process may not become that user",
+            )
+        return answer == _YES
+
+
+_YES, _NO, _UNKNOWN = 10, 11, 12
+
+
+def _answer(identity: Identity, directory: Path) -> int:
+    try:
+        if not identity.is_current:
+            become(identity)
+        return _YES if os.access(directory, os.W_OK | os.X_OK, effective_ids=True) else _NO
+    except BaseException:
+        return _UNKNOWN
+
+
+def become(identity: Identity) -> None:
+    """Set the groups, the group and the user, real, effective and saved; ``OSError`` comes through.
+
+    The order matters: who is no longer root cannot set groups.
+    """
+    os.setgroups(identity.groups)
+    if hasattr(os, "setresuid"):
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+    else:  # macOS: these set all three for root
+        os.setgid(identity.gid)
+        os.setuid(identity.uid)
+
+
+def _all_ids() -> tuple[set[int], set[int]]:
+    if hasattr(os, "getresuid"):
+        return set(os.getresuid()), set(os.getresgid())
+    return {os.getuid(), os.geteuid()}, {os.getgid(), os.getegid()}
+
+
+def _user(text: str) -> pwd.struct_passwd | None:
+    """Return a user's entry: by name, as POSIX wants it for all-digit names too, else by number."""
+    try:
+        return pwd.getpwnam(text)
+    except KeyError:
+        pass
+    if _is_number(text):
+        return _user_by_number(int(text))
+    raise ConfigurationError(
+        f"user {text}",
+        "the system has no such user",
+        _near(text, [entry.pw_name for entry in pwd.getpwall()]),
+    )
+
+
+def _user_by_number(uid: int) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(uid)
+    except (KeyError, OverflowError):
+        return None
+
+
+def _group(text: str) -> int:
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        pass
+    if _is_number(text):
+        return int(text)
+    raise ConfigurationError(
+        f"group {text}",
+        "the system has no such group",
+        _near(text, [entry.gr_name for entry in grp.getgrall()]),
+    )
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a text is a number that can be an id: 32 bits, and not -1, which means "leave it"."""
+    return text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF
+
+
+def _near(text: str, names: list[str]) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(text, names, n=1)
+    return f"did you mean {found[0]}?" if found else ""

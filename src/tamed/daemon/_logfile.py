@@ -1,0 +1,232 @@
+"""The log file: whole lines only, rotation between them, and a full disk that stops nothing.
+
+The supervisor is the only writer of the file. It calls :meth:`LogFile.write` with records, each of them one
+or more whole lines that belong together, and :meth:`LogFile.tend` about once a second. Neither ever raises:
+a service is worth more than its log. What could not be written is counted, and one line tells how much it
+was and when, as soon as there is room for that line. Nothing is held back for later: how long a disk stays
+full nobody knows, and memory is what the service needs.
+
+In a rotation the new file is made first, beside the old one, and the names are changed after that. So if
+anything fails there is still a file to write to, and it is said once that rotation does not work.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tamed.daemon._appender import Appender
+from tamed.daemon._archive import Archive
+from tamed.daemon._logopen import open_directory, open_log
+from tamed.daemon._loss import Loss
+from tamed.daemon._rotation import Rotation
+from tamed.errors import TamedError, reason
+
+if TYPE_CHECKING:
+    from tamed.daemon._compress import Compressor
+
+__all__ = ["LogFile", "remark"]
+
+_PATIENCE = 60.0  # seconds until a rotation or compression that failed is tried again
+_AS_DEFAULT = Rotation()
+
+
+def remark(text: str) -> bytes:
+    """Make a line of what the log says about itself."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} tamed: {text}\n".encode()
+
+
+class LogFile:
+    """A log file with one writer, this one.
+
+    Opening it raises CannotCreate, PermissionRefused or SystemRefused, and ConfigurationError for a
+    rotation that makes no sense; after that nothing raises. ``owner`` is the user and group to give the
+    file to when root opens it. They must be able to write in the directory: see ``Identity.can_write_in``.
+    ``comment`` makes a line of what the log says about itself. ``clock`` gives the seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation = _AS_DEFAULT,
+        *,
+        mode: int = 0o640,
+        owner: tuple[int, int] | None = None,
+        comment: Callable[[str], bytes] = remark,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        rotation.check()
+        self.path = path
+        self.rotation = rotation
+        self._mode = mode
+        self._owner = owner
+        self._comment = comment
+        self._clock = clock
+        self._loss = Loss(clock)
+        self._remarks: list[bytes] = []  # yet to be written
+        self._troubles: dict[str, str] = {}  # what does not work at the moment, and why
+        self._not_before: dict[str, float] = {}  # when that is tried again
+        self._directory = open_directory(path)
+        self._archive = Archive(self._directory, path.name)
+        try:
+            self._file = Appender(open_log(path, self._directory, mode, owner))
+        except BaseException:
+            os.close(self._directory)
+            raise
+        self._compressor = self._make_compressor()
+        self._period = self._period_of_file()
+
+    def _make_compressor(self) -> "Compressor | None":
+        if not self.rotation.compress:
+            return None
+        from tamed.daemon._compress import Compressor  # brings zlib, which others need not load
+
+        return Compressor(self._archive)
+
+    @property
+    def lost(self) -> int:
+        """How many lines could not be written since the file was opened."""
+        return self._loss.total
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Write records; each is one or more whole lines, and they stay together in one file."""
+        now = self._clock()
+        filled = self._size()
+        batch: list[bytes] = []
+        for record in records:
+            if self._is_due(filled, len(record), now):
+                self._put(batch)
+                batch = []
+                self._attempt("rotate", self._rotate)
+                filled = self._size()
+            if not filled:
+                self._period = self.rotation.period(now)
+            batch.append(record)
+            filled += len(record)
+        self._put(batch)
+
+    def reopen(self) -> None:
+        """Go on in the file that has the path now, or in a new one: logrotate has moved the old one away.
+
+        If that fails, the old one is written on.
+        """
+        if self._directory >= 0:
+            self._attempt("reopen", self._reopen)
+
+    def tend(self) -> None:
+        """Do what is due without a line being written. About once a second is right.
+
+        A deleted file is replaced, and one whose name was given to another file is left for that one; a
+        file that was only renamed is followed until :meth:`reopen`, since who renamed it is about to ask
+        for that. What was lost is told if there is room again. Old files are compressed, one at a time.
+        """
+        if self._directory < 0:
+            return
+        if self._may("reopen"):
+            self._attempt("reopen", self._follow)
+        self._put([])
+        if self._compressor is not None and self._may("compress"):
+            self._attempt("compress", self._compressor.start)
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        """Hear that a child was reaped, with its wait status; tell whether it was ours, a compressor.
+
+        Whoever reaps the children of the process says this of each that is nobody else's.
+        """
+        compressor = self._compressor
+        if compressor is None or pid != compressor.pid:
+            return False
+        self._attempt("compress", lambda: compressor.ended(status))
+        return True
+
+    def close(self) -> None:
+        """Close the file. What is being compressed stays as it was. May be called again."""
+        if self._directory < 0:
+            return
+        self._put([])
+        if self._compressor is not None:
+            self._attempt("compress", self._compressor.stop)
+        self._file.close()
+        os.close(self._directory)
+        self._directory = -1
+
+    def _put(self, batch: Sequence[bytes]) -> None:
+        """Write what the log has to say about itself, and then records."""
+        said = [*self._remarks, *([self._comment(self._loss.sentence())] if self._loss else [])]
+        if not said and not batch:
+            return
+        count, failure = self._file.append([*said, *batch])
+        del self._remarks[:count]
+        if count >= len(said):
+            self._loss.told()
+        if failure is not None:
+            lost = batch[max(count - len(said), 0) :]
+            self._loss.add(sum(record.count(b"\n") for record in lost), reason(failure))
+
+    def _is_due(self, filled: int, more: int, now: float) -> bool:
+        return self.rotation.is_due(filled, more, self._period, now) and self._may("rotate")
+
+    def _rotate(self) -> None:
+        current = os.fstat(self._file.fileno())
+        if not self._archive.is_file(self.path.name, current):
+            self._reopen()  # the name is somebody else's by now: theirs is not ours to rotate
+            return
+        self._archive.make_room(self.rotation.keep)
+        fresh = f".{self.path.name}.new"
+        self._archive.remove(fresh)
+        descriptor = open_log(self.path, self._directory, current.st_mode & 0o777, self._owner, fresh)
+        try:
+            if self.rotation.keep != 0:
+                self._archive.rename(self.path.name, self._archive.entry(1))
+            self._archive.rename(fresh, self.path.name)
+        except OSError:
+            os.close(descriptor)
+            self._archive.remove(fresh)
+            raise
+        self._go_on_in(descriptor)
+
+    def _reopen(self) -> None:
+        self._go_on_in(open_log(self.path, self._directory, self._mode, self._owner))
+
+    def _follow(self) -> None:
+        if self._is_abandoned():
+            self._reopen()
+
+    def _go_on_in(self, descriptor: int) -> None:
+        self._file.close()
+        self._file = Appender(descriptor)
+        self._period = self._period_of_file()
+
+    def _is_abandoned(self) -> bool:
+        """Tell whether the file has no name any more, or its name means another file now."""
+        current = os.fstat(self._file.fileno())
+        return current.st_nlink == 0 or self._archive.is_other(self.path.name, current)
+
+    def _period_of_file(self) -> int:
+        """Return the period of the last write, so that a daemon which was down at midnight rotates too."""
+        status = os.fstat(self._file.fileno())
+        return self.rotation.period(status.st_mtime if status.st_size else self._clock())
+
+    def _size(self) -> int:
+        try:
+            return self._file.size()
+        except OSError:
+            return 0  # it is closed, or its disk is gone; writing will tell
+
+    def _may(self, what: str) -> bool:
+        return self._clock() >= self._not_before.get(what, 0.0)
+
+    def _attempt(self, what: str, call: Callable[[], None]) -> None:
+        """Do what may fail without harm; say so once, until it succeeds or fails for another reason."""
+        try:
+            call()
+        except (OSError, TamedError) as error:
+            why = reason(error)
+            self._not_before[what] = self._clock() + _PATIENCE
+            if self._troubles.get(what) != why:
+                self._troubles[what] = why
+                self._remarks.append(self._comment(f"cannot {what} the log {self.path}: {why}"))
+        else:
+            self._troubles.pop(what, None)
+            self._not_before.pop(what, None)

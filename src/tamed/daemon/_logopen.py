@@ -1,0 +1,94 @@
+"""Opening a log file so that neither a link nor a stranger's file is ever written to.
+
+A daemon that is started by root writes into directories that its user owns. Whatever that user could have
+put there, a symbolic link to ``/etc/shadow`` or a hard link, must not be opened and given to that user.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError
+
+__all__ = ["explain", "open_directory", "open_log"]
+
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # O_PATH would do for all but listing it
+
+
+def open_directory(path: Path) -> int:
+    """Open the directory that a log file is in. Raises CannotCreate or PermissionRefused."""
+    try:
+        return os.open(path.parent, _DIRECTORY)
+    except OSError as error:
+        raise explain(path, error) from error
+
+
+def open_log(path: Path, directory: int, mode: int, owner: tuple[int, int] | None, name: str = "") -> int:
+    """Open a log file for appending, making it if need be, and end its last line.
+
+    ``path`` is for messages; the file is ``name``, by default the path's, in the open directory. A new file
+    gets ``mode``, whatever the umask. If this process is root, the file is given to ``owner``, a user and a
+    group, unless it belongs to yet another user. Raises CannotCreate, PermissionRefused or SystemRefused.
+    """
+    name = name or path.name
+    try:
+        try:
+            descriptor = os.open(name, _FLAGS | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
+            is_new = True
+        except FileExistsError:
+            descriptor = os.open(name, _FLAGS, dir_fd=directory)
+            is_new = False
+    except OSError as error:
+        raise explain(path, error) from error
+    try:
+        if is_new:
+            os.fchmod(descriptor, mode)
+        _check(path, os.fstat(descriptor), owner)
+        if owner is not None and os.geteuid() == 0:
+            os.fchown(descriptor, *owner)
+        _end_line(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise explain(path, error) from error
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def explain(path: Path, error: OSError) -> TamedError:
+    """Turn what the system said about a log file into the error that tells what to do about it."""
+    what, why = f"log file {path}", error.strerror or ""
+    if error.errno == errno.ELOOP:
+        return CannotCreate(what, "it is a symbolic link", "name the file that it points to")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return CannotCreate(what, f"there is no directory {path.parent}", "make it, or name another file")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermissionRefused(what, why, "name another file, or start as a user who may write it")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENXIO):
+        return CannotCreate(what, why, "name another file")
+    return SystemRefused(what, why)
+
+
+def _check(path: Path, status: os.stat_result, owner: tuple[int, int] | None) -> None:
+    what = f"log file {path}"
+    if not stat.S_ISREG(status.st_mode):
+        raise CannotCreate(what, "it is no regular file", "name another one, or log to stderr")
+    if status.st_nlink > 1:
+        raise CannotCreate(
+            what, "the file has another name too (a hard link)", "remove it, or name another one"
+        )
+    if os.geteuid() == 0 and owner is not None and status.st_uid not in (0, owner[0]):
+        raise CannotCreate(what, f"it belongs to user {status.st_uid}", "remove it, or name another one")
+
+
+def _end_line(descriptor: int) -> None:
+    """End a line that was cut off when the machine went down, so that no new one is glued to it."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        try:
+            os.write(descriptor, b"\n")
+        except OSError:
+            return  # a full disk keeps no service from starting

@@ -1,0 +1,159 @@
+"""Giving up root's privileges for good, and proving that they are gone.
+
+The order is fixed by what each step needs (capabilities(7), credentials(7)):
+
+1. the bounding set, which needs CAP_SETPCAP: from here on no program that is executed can get more than is
+   kept;
+2. PR_SET_KEEPCAPS, if something is kept, since the change of user would empty the permitted set;
+3. supplementary groups, group, user: real, effective and saved, so that there is no way back;
+4. the capabilities: effective, permitted, inheritable and ambient become what is kept;
+5. ``no_new_privs``, after which no set-uid program or file capability gives anything (prctl(2));
+6. the proof: the way back is tried, and the sets are read.
+
+Some containers leave root without CAP_SETPCAP. The bounding set then stays as it is. With ``no_new_privs``
+and nothing permitted it gives nothing, so that is told and not refused.
+
+Elsewhere than on Linux there are only steps 3 and 6.
+"""
+
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from tamed.daemon._capabilities import Capability, capability_sets, limit_capabilities, set_capabilities
+from tamed.daemon._identity import Identity, become
+from tamed.daemon._prctl import prctl
+from tamed.daemon._threads import require_single_thread
+from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, from_os_error
+
+__all__ = ["change_root", "drop_privileges"]
+
+_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 8, 38, 39  # linux/prctl.h
+_WAYS_BACK = {Capability.SETUID, Capability.SETGID}
+
+
+def change_root(directory: Path) -> None:
+    """Make a directory the root of all paths of this process, and the working directory.
+
+    Files and directories that are open stay reachable: see to it that no worker gets one that is a
+    directory. Raises PermissionRefused for who is not root, and MissingInput if there is no such directory.
+    """
+    try:
+        os.chroot(directory)
+        os.chdir("/")
+    except OSError as error:
+        raise from_os_error(f"cannot change the root directory to {directory}", error) from error
+
+
+def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) -> frozenset[int]:
+    """Become a user for good, without privileges but those in ``keep``, which executed programs get too.
+
+    Returns the numbers of what could not be taken out of the bounding set, normally nothing.
+
+    For a process that is that user already and no root, it does nothing. To become root is no loss: user
+    and groups are set, and the privileges stay.
+
+    Raises PermissionRefused if this user may not become that one or does not have what is to be kept,
+    ConfigurationError if what is to be kept would give root back, and SystemRefused if there are threads
+    or the proof fails. After an error the process may be half changed and must end.
+    """
+    _check_kept(keep)
+    require_single_thread("cannot drop privileges")
+    if identity.is_current and identity.uid != 0:
+        return frozenset()
+    if identity.uid == 0 or sys.platform != "linux":
+        _become(identity)
+        left: frozenset[int] = frozenset()
+    else:
+        left = _drop_on_linux(identity, keep)
+    _prove(identity, keep)
+    return left
+
+
+def _check_kept(keep: Collection[Capability]) -> None:
+    if not keep:
+        return
+    names = ", ".join(str(one) for one in sorted(_WAYS_BACK.intersection(keep)))
+    if names:
+        raise ConfigurationError(f"cannot keep {names}", "who has it can become root again", "do not keep it")
+    try:
+        missing = set(keep) - capability_sets().permitted
+    except OSError as error:
+        raise from_os_error("cannot keep capabilities", error) from error
+    if missing:
+        names = ", ".join(str(one) for one in sorted(missing))
+        raise PermissionRefused(f"cannot keep {names}", "this process does not have it", "start it as root")
+
+
+def _drop_on_linux(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
+    try:
+        left = _limit(keep)
+        prctl(_PR_SET_KEEPCAPS, bool(keep))
+        _become(identity)
+        set_capabilities(keep)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    except OSError as error:
+        raise from_os_error("cannot drop privileges", error) from error
+    return left
+
+
+def _limit(keep: Collection[Capability]) -> frozenset[int]:
+    try:
+        limit_capabilities(keep)
+    except PermissionError:
+        return capability_sets().bounding.difference(keep)
+    return frozenset()
+
+
+def _become(identity: Identity) -> None:
+    try:
+        become(identity)
+    except OSError as error:
+        what = f"cannot become user {identity.name or identity.uid} in group {identity.gid}"
+        raise from_os_error(what, error, "start it as root, or without another user and group") from error
+
+
+def _prove(identity: Identity, keep: Collection[Capability]) -> None:
+    failed = _what_is_wrong(identity, keep)
+    if failed:
+        raise SystemRefused("cannot drop privileges", failed)
+
+
+def _what_is_wrong(identity: Identity, keep: Collection[Capability]) -> str:
+    if not identity.is_current or not {*os.getgroups()} <= {*identity.groups, identity.gid}:
+        return "the system took the new user and groups, and did not set them"
+    if identity.uid == 0:
+        return ""
+    if _can_go_back(identity):
+        return "the process could become root again"
+    if sys.platform == "linux":
+        sets = capability_sets()
+        if {*sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient} != set(keep):
+            return "capabilities are left"
+        if not prctl(_PR_GET_NO_NEW_PRIVS):
+            return "no_new_privs is not set"
+    return ""
+
+
+def _can_go_back(identity: Identity) -> bool:
+    """Try to be root again, in the ways there are; each must be refused."""
+    try:
+        os.setuid(0)
+    except PermissionError:
+        pass
+    else:
+        return True
+    try:
+        os.setgroups([0])
+    except PermissionError:
+        pass
+    else:
+        return True
+    if identity.gid == 0:
+        return False
+    try:
+        os.setgid(0)
+    except PermissionError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""What the tests of descriptors do in processes of their own."""
+
+import os
+from pathlib import Path
+
+from tamed.daemon import change_root, close_inherited, fill_standard_descriptors, require_single_thread
+from tamed.daemon._descriptors import close_all
+from tamed.daemon._threads import threads
+from tamed.errors import TamedError
+
+
+def is_open(number: int) -> bool:
+    """Tell whether a descriptor is open."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def opened(path: str, count: int) -> list[int]:
+    """Open a file so often."""
+    return [os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(count)]
+
+
+def close_some(path: str) -> list[bool]:
+    """Close what was inherited, of two descriptors that look so, and see what became of them and another."""
+    inherited, kept, own = opened(path, 3)
+    os.set_inheritable(inherited, True)
+    os.set_inheritable(kept, True)
+    close_inherited({kept})
+    return [is_open(inherited), is_open(kept), is_open(own)]
+
+
+def close_the_rest(path: str) -> list[bool]:
+    """Close all but two descriptors in a child, and return what is open in it."""
+    first, second, third, last = opened(path, 4)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        close_all({2, second, third, writing})
+        seen = [is_open(number) for number in (first, second, third, last, 1)]
+        os.write(writing, bytes(seen))
+        os._exit(0)
+    os.waitpid(child, 0)
+    return [bool(one) for one in os.read(reading, 99)]
+
+
+def fill(closed: list[int], path: str) -> None:
+    """Close some of the standard descriptors, fill them, and write down what they are then."""
+    kept = [os.dup(number) for number in range(3)]
+    null = Path(os.devnull).stat()
+    for number in closed:
+        os.close(number)
+    fill_standard_descriptors()
+    is_null = [os.fstat(number).st_rdev == null.st_rdev for number in range(3)]
+    inheritable = [os.get_inheritable(number) for number in range(3)]
+    is_left = is_open(max(kept) + 1)
+    for number in range(3):
+        os.dup2(kept[number], number)
+    was_null = [os.fstat(number).st_rdev == null.st_rdev for number in kept]
+    is_filled = [now and not before for now, before in zip(is_null, was_null, strict=True)]
+    Path(path).write_text(f"{is_filled} {inheritable} {is_left}")
+
+
+def close_without_proc(root: str) -> str:
+    """Try to close what was inherited where nobody tells what that is."""
+    change_root(Path(root))
+    try:
+        close_inherited(())
+    except TamedError as error:
+        return str(error)
+    return ""
+
+
+def count_threads() -> list[int]:
+    """Count the threads of this process, as the kernel and as Python does."""
+    require_single_thread("cannot")
+    return [threads(), threads(Path("/none"))]

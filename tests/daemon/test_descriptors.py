@@ -1,0 +1,62 @@
+"""Descriptors that were inherited, and threads."""
+
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tamed.daemon import require_single_thread
+from tamed.daemon._threads import threads
+from tamed.errors import SystemRefused
+from tests.daemon import descriptors_child
+from tests.daemon.process import call, needs_linux, needs_root
+
+
+def test_inherited_descriptors_are_closed(tmp_path: Path) -> None:
+    """Those that are open across exec are closed, except those to keep; those that Python opened are not."""
+    inherited, kept, own = call(descriptors_child.close_some, tmp_path / "file")
+    assert (inherited, kept, own) == (False, True, True)
+
+
+def test_all_descriptors_are_closed(tmp_path: Path) -> None:
+    """A child that keeps nothing of its parent has what it asked for, and 0 to 2."""
+    assert call(descriptors_child.close_the_rest, tmp_path / "file") == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("closed", [[], [0], [1], [0, 2], [0, 1, 2]], ids=str)
+def test_standard_descriptors_are_filled(closed: list[int], tmp_path: Path) -> None:
+    """Each of 0 to 2 that is closed becomes the null device, which programs that are executed get too."""
+    path = tmp_path / "result"
+    call(descriptors_child.fill, closed, path, stdin=subprocess.PIPE)
+    filled = [number in closed for number in range(3)]
+    assert path.read_text() == f"{filled} [True, True, True] False"
+
+
+@needs_root
+@needs_linux
+def test_descriptors_that_nobody_lists(tmp_path: Path) -> None:
+    """Without /proc it is not known what is open, and that is told."""
+    assert call(descriptors_child.close_without_proc, tmp_path) == (
+        "cannot tell which descriptors are open: there is neither /proc nor /dev/fd; mount /proc"
+    )
+
+
+def test_threads_are_counted(tmp_path: Path) -> None:
+    """Threads are counted by the kernel, or else by Python, and more than one is refused."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        assert threads() >= threading.active_count() >= 2
+        assert threads(tmp_path / "none") == threading.active_count()
+        with pytest.raises(SystemRefused, match=r"^cannot fork: this process has \d+ threads; do it before"):
+            require_single_thread("cannot fork")
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_one_thread_is_right() -> None:
+    """With one thread nothing is refused."""
+    assert call(descriptors_child.count_threads) == [1, 1]

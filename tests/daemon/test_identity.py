@@ -1,0 +1,88 @@
+"""Users and groups by name and number."""
+
+import grp
+import os
+import pwd
+
+import pytest
+
+from tamed.daemon import Identity
+from tamed.errors import ConfigurationError
+
+ROOT = pwd.getpwuid(0)
+
+
+def test_user_by_name_and_by_number() -> None:
+    """A name and its number give the same user, with its own group and all it belongs to."""
+    identity = Identity.resolve(ROOT.pw_name)
+    assert identity == Identity.resolve("0")
+    assert identity == (0, ROOT.pw_gid, identity.groups, ROOT.pw_name, ROOT.pw_dir)
+    assert ROOT.pw_gid in identity.groups
+
+
+def test_group_by_name_and_by_number() -> None:
+    """A group that is named is the group, and one of the groups."""
+    entry = grp.getgrall()[-1]
+    identity = Identity.resolve("root", entry.gr_name)
+    assert identity == Identity.resolve("root", str(entry.gr_gid))
+    assert identity.gid == entry.gr_gid
+    assert entry.gr_gid in identity.groups
+
+
+def test_nobody_named_is_this_process() -> None:
+    """Without a name it is the user and group that this process has."""
+    identity = Identity.resolve()
+    assert (identity.uid, identity.gid) == (os.geteuid(), os.getegid())
+    assert identity.is_current
+    assert not Identity(identity.uid + 1, identity.gid, ()).is_current
+    assert not Identity(identity.uid, identity.gid + 1, ()).is_current
+
+
+def test_only_a_group() -> None:
+    """With a group alone the user stays who he is, with the groups he has."""
+    identity = Identity.resolve("", "12345")
+    assert (identity.uid, identity.gid) == (os.geteuid(), 12345)
+    assert {12345, *os.getgroups()} == set(identity.groups)
+
+
+@pytest.mark.parametrize("user", ["rooot", "nobdy"])
+def test_unknown_user(user: str) -> None:
+    """An unknown user is named, with the nearest one that exists."""
+    near = {"rooot": "root", "nobdy": "nobody"}[user]
+    with pytest.raises(
+        ConfigurationError, match=rf"^user {user}: the system has no such user; did you mean {near}"
+    ):
+        Identity.resolve(user)
+
+
+def test_unknown_group() -> None:
+    """An unknown group is named; if none is near, nothing is guessed."""
+    with pytest.raises(ConfigurationError, match=r"^group qqqqqqqqqqqq: the system has no such group$"):
+        Identity.resolve("root", "qqqqqqqqqqqq")
+
+
+@pytest.mark.parametrize("number", ["-1", "4294967295", "4294967296", "99999999999999999999", "٣", "1.5"])
+def test_what_is_no_number(number: str) -> None:
+    """What cannot be an id is no user and no group: -1 would mean to leave it as it is."""
+    with pytest.raises(ConfigurationError, match=r"no such user"):
+        Identity.resolve(number)
+    with pytest.raises(ConfigurationError, match=r"no such group"):
+        Identity.resolve("root", number)
+
+
+def test_number_that_no_user_has() -> None:
+    """A number without a user needs a group, and has that only; it has no name and no home."""
+    with pytest.raises(ConfigurationError, match=r"user 54321: .*; name a group too"):
+        Identity.resolve("54321")
+    identity = Identity.resolve("54321", "54322")
+    assert identity.environment() == {}
+    assert identity == Identity(54321, 54322, (54322,), "", "")
+
+
+def test_environment() -> None:
+    """Programs are told the name and the home of who they run as."""
+    assert Identity.resolve("root").environment() == {
+        "HOME": ROOT.pw_dir,
+        "LOGNAME": "root",
+        "USER": "root",
+    }

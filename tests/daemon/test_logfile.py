@@ -1,0 +1,404 @@
+"""The log file."""
+
+import gzip
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tamed.daemon import LogFile, Rotation
+from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
+from tests.daemon import logfile_child
+from tests.daemon.logfile_child import Clock, numbered
+from tests.daemon.process import NOBODY, call, needs_linux, needs_root
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the log is to be, alone in its directory."""
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log" / "verse.log"
+
+
+def names(path: Path) -> list[str]:
+    """Return all names in the log's directory."""
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+def content(path: Path, numbers: Iterable[int]) -> bytes:
+    """Return what is in the old files with these numbers, and then in the file itself."""
+    parts = []
+    for number in numbers:
+        old = path.with_name(f"{path.name}.{number}")
+        packed = path.with_name(f"{path.name}.{number}.gz")
+        parts.append(gzip.decompress(packed.read_bytes()) if packed.exists() else old.read_bytes())
+    return b"".join([*parts, path.read_bytes()])
+
+
+def test_lines_are_appended(path: Path) -> None:
+    """What is written is in the file at once, behind what was there; its owner and group can read it."""
+    mask = os.umask(0o077)
+    try:
+        log = LogFile(path)
+        log.write([b"one\n", b"two\nthree\n"])
+        assert path.read_bytes() == b"one\ntwo\nthree\n"
+        log.close()
+        log = LogFile(path)
+        log.write([b"four\n"])
+        log.close()
+        log.close()
+    finally:
+        os.umask(mask)
+    assert path.read_bytes() == b"one\ntwo\nthree\nfour\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert names(path) == ["verse.log"]
+
+
+def test_every_line_is_there_once_through_many_rotations(path: Path) -> None:
+    """Through a hundred rotations no line is lost, torn or twice, and no file is longer than asked for."""
+    log = LogFile(path, Rotation(size=2600, keep=None))
+    for first in range(0, 10_000, 37):
+        log.write(numbered(first, min(first + 37, 10_000)))
+    log.close()
+    count = len(names(path)) - 1
+    assert count == 99
+    assert content(path, range(count, 0, -1)) == b"".join(numbered(0, 10_000))
+    assert max(entry.stat().st_size for entry in path.parent.iterdir()) == 2600
+
+
+def test_record_stays_in_one_file(path: Path) -> None:
+    """A record of many lines is not divided, even when it is longer than a file should be."""
+    log = LogFile(path, Rotation(size=50))
+    traceback = b"Traceback\n" + b"  line\n" * 20
+    log.write([b"before\n", traceback, b"after\n"])
+    log.close()
+    assert path.read_bytes() == b"after\n"
+    assert path.with_name("verse.log.1").read_bytes() == traceback
+    assert path.with_name("verse.log.2").read_bytes() == b"before\n"
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, []), (1, [1]), (3, [1, 2, 3])])
+def test_old_files_are_removed(path: Path, keep: int, left: list[int]) -> None:
+    """As many old files stay as were asked for: the youngest."""
+    log = LogFile(path, Rotation(size=10, keep=keep))
+    for number in range(8):
+        log.write([b"line %d is here\n" % number])
+    log.close()
+    assert names(path) == ["verse.log", *(f"verse.log.{number}" for number in left)]
+    assert content(path, reversed(left)) == b"".join(
+        b"line %d is here\n" % number for number in range(7 - len(left), 8)
+    )
+
+
+def test_what_is_not_ours_stays(path: Path) -> None:
+    """Files that only look a little like old logs are neither counted nor removed."""
+    others = ["verse.log.0", "verse.log.01", "verse.log.1.bak", "verse.log.x", "verse.logs.1", "other.log.1"]
+    for other in others:
+        path.with_name(other).touch()
+    log = LogFile(path, Rotation(size=5, keep=1))
+    for _ in range(4):
+        log.write([b"a line\n"])
+    log.close()
+    assert names(path) == sorted([*others, "verse.log", "verse.log.1"])
+
+
+def test_fewer_old_files_than_before(path: Path) -> None:
+    """When fewer are to be kept than there are, those beyond are removed at the next rotation."""
+    for number in (1, 2, 3, 7, 9):
+        path.with_name(f"verse.log.{number}").write_text(f"{number}")
+    path.with_name("verse.log.8.gz").touch()
+    log = LogFile(path, Rotation(size=5, keep=7))
+    log.write([b"old line\n", b"new line\n"])
+    log.close()
+    assert names(path) == ["verse.log", *(f"verse.log.{number}" for number in (1, 2, 3, 4, 7))]
+    assert path.with_name("verse.log.4").read_text() == "3"
+
+
+def test_rotation_by_time(path: Path) -> None:
+    """A new day begins a new file, with the first line written in it; an empty file is not rotated."""
+    clock = Clock(1_000_000_000)
+    log = LogFile(path, Rotation(size=None, every=DAY), clock=clock)
+    log.tend()
+    log.write([b"monday\n"])
+    clock.now += DAY
+    log.tend()
+    assert names(path) == ["verse.log"]
+    log.write([b"tuesday\n", b"tuesday\n"])
+    clock.now += 3 * DAY
+    log.write([b"friday\n"])
+    clock.now -= 2 * DAY  # set back
+    log.write([b"wednesday\n"])
+    log.close()
+    assert path.with_name("verse.log.2").read_bytes() == b"monday\n"
+    assert path.with_name("verse.log.1").read_bytes() == b"tuesday\ntuesday\n"
+    assert path.read_bytes() == b"friday\nwednesday\n"
+
+
+def test_rotation_by_time_after_a_pause(path: Path) -> None:
+    """A daemon that was not running at midnight rotates with its first line, by the time of the file."""
+    path.write_bytes(b"monday\n")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    log = LogFile(path, Rotation(size=None, every=DAY), clock=Clock(1_000_000_000 + DAY))
+    log.write([b"tuesday\n"])
+    log.close()
+    assert content(path, [1]) == b"monday\ntuesday\n"
+
+
+def test_reopening_after_a_rename(path: Path) -> None:
+    """A renamed file is written on until the log is reopened; then a new one is made. No line is lost."""
+    log = LogFile(path)
+    log.write([b"one\n"])
+    moved = path.rename(path.with_name("moved"))
+    log.tend()
+    log.write([b"two\n"])
+    assert names(path) == ["moved"]
+    log.reopen()
+    log.write([b"three\n"])
+    log.close()
+    assert moved.read_bytes() == b"one\ntwo\n"
+    assert path.read_bytes() == b"three\n"
+
+
+def test_replaced_file_is_followed(path: Path) -> None:
+    """When another file has been given the name, lines go to that one without being asked."""
+    log = LogFile(path)
+    log.write([b"one\n"])
+    path.rename(path.with_name("moved"))
+    path.touch()
+    log.tend()
+    log.write([b"two\n"])
+    log.close()
+    assert path.read_bytes() == b"two\n"
+
+
+def test_deleted_file_is_replaced(path: Path) -> None:
+    """A file that nobody can read any more is not written on."""
+    log = LogFile(path)
+    log.write([b"one\n"])
+    path.unlink()
+    log.tend()
+    log.write([b"two\n"])
+    log.close()
+    assert path.read_bytes() == b"two\n"
+
+
+def test_truncated_file_is_written_from_its_beginning(path: Path) -> None:
+    """Who copies the file and cuts it to nothing, as logrotate can, leaves no hole in it."""
+    log = LogFile(path, Rotation(size=30))
+    log.write([b"a line of the poem\n"])
+    os.truncate(path, 0)
+    log.write([b"a line of the poem\n"])
+    log.close()
+    assert path.read_bytes() == b"a line of the poem\n"
+    assert names(path) == ["verse.log"]
+
+
+def test_name_of_another_file_is_not_rotated(path: Path) -> None:
+    """When a rotation is due while somebody else has moved the file, theirs is taken up and not moved."""
+    log = LogFile(path, Rotation(size=10))
+    log.write([b"a long line\n"])
+    path.rename(path.with_name("moved"))
+    path.write_bytes(b"theirs\n")
+    log.write([b"ours\n"])
+    log.close()
+    assert path.read_bytes() == b"theirs\nours\n"
+    assert names(path) == ["moved", "verse.log"]
+
+
+def test_torn_last_line_is_ended(path: Path) -> None:
+    """A line that was cut off by a crash does not swallow the first new one."""
+    path.write_bytes(b"whole\nto")
+    log = LogFile(path)
+    log.write([b"new\n"])
+    log.close()
+    assert path.read_bytes() == b"whole\nto\nnew\n"
+
+
+def test_leftovers_of_a_crash(path: Path) -> None:
+    """A rotation that was interrupted leaves nothing in the way of the next one."""
+    path.with_name(".verse.log.new").write_bytes(b"half")
+    path.with_name("verse.log.2").write_bytes(b"two\n")  # 1 had just been moved
+    log = LogFile(path, Rotation(size=5))
+    log.write([b"a line\n", b"a line\n"])
+    log.close()
+    assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
+    assert path.with_name("verse.log.2").read_bytes() == b"two\n"
+
+
+@pytest.mark.parametrize(
+    ("rotation", "told"),
+    [
+        (Rotation(size=0), "rotate a log at 0 bytes"),
+        (Rotation(every=0.5), "rotate a log every 0.5 seconds"),
+        (Rotation(keep=-1), "keep -1 old logs"),
+    ],
+)
+def test_senseless_rotation(path: Path, rotation: Rotation, told: str) -> None:
+    """Numbers that make no sense are refused before anything is opened."""
+    with pytest.raises(ConfigurationError, match=told):
+        LogFile(path, rotation)
+    assert names(path) == []
+
+
+def test_links_are_refused(path: Path, tmp_path: Path) -> None:
+    """Neither a symbolic nor a hard link leads the log into another file."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    path.symlink_to(precious)
+    with pytest.raises(CannotCreate, match="symbolic link"):
+        LogFile(path)
+    path.unlink()
+    path.hardlink_to(precious)
+    with pytest.raises(CannotCreate, match="hard link"):
+        LogFile(path)
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused(path: Path, make: object) -> None:
+    """A directory or a named pipe is no log, and is refused at once."""
+    assert callable(make)
+    make(path)
+    with pytest.raises(CannotCreate, match=r"Is a directory|no regular file"):
+        LogFile(path)
+
+
+def test_missing_directory(path: Path) -> None:
+    """A missing directory is named."""
+    with pytest.raises(CannotCreate, match=f"there is no directory {path.parent / 'none'}"):
+        LogFile(path.parent / "none" / "verse.log")
+
+
+def test_nothing_is_written_once_closed(path: Path) -> None:
+    """What is written to a closed log is counted as lost, and goes into no other file."""
+    log = LogFile(path)
+    log.close()
+    with path.with_name("other").open("w") as other:
+        log.write([b"one\ntwo\n"])
+        log.tend()
+        log.reopen()
+        other.flush()
+    assert log.lost == 2
+    assert path.read_bytes() == b""
+    assert path.with_name("other").read_bytes() == b""
+
+
+def test_full_file_is_cut_to_whole_records(path: Path) -> None:
+    """What does not fit is cut off after the last whole record, counted, and told when there is room."""
+    stopped, is_same, lost, text = call(logfile_child.fill_limited, path)
+    assert stopped.encode() == b"".join(numbered(0, 38))
+    assert is_same
+    assert lost == 62 + 2
+    first, second = (rf"\d{{4}}-\d\d-\d\d \d\d:{minute}:40[+-]\d{{4}}" for minute in (46, 47))
+    told = re.search(rf"tamed: 64 lines were lost between {first} and {second}: File too large\n", text)
+    assert told
+    assert text.encode().endswith(b"".join(numbered(100, 110)))
+    assert len(text.splitlines()) == 38 + 1 + 10
+
+
+@needs_root
+@needs_linux
+def test_full_disk(tmp_path: Path) -> None:
+    """On a disk that is full every line is in the file, whole and in order, or counted; then it is told."""
+    lost, lost_at_last, said, lines = call(logfile_child.fill_disk, tmp_path, False)
+    assert 0 < lost == lost_at_last
+    assert len(said) == 1
+    assert f" {lost} lines were lost between " in said[0]
+    assert said[0].endswith(": No space left on device\n")
+    written = 10_000 - lost
+    assert lines == [*range(written), *range(10_000, 10_100)]
+
+
+@needs_root
+@needs_linux
+def test_rotation_makes_room(tmp_path: Path) -> None:
+    """A disk that holds two files and not three never fills up, since the oldest goes first."""
+    lost, last, left = call(logfile_child.rotate_on_full_disk, tmp_path)
+    assert lost == 0
+    assert last == 19_999
+    assert left == ["verse.log", "verse.log.1"]
+
+
+@needs_root
+@pytest.mark.parametrize("root", ["", "root"])
+def test_rotation_as_the_dropped_user(public_path: Path, root: str) -> None:
+    """A log that root opened is rotated by the user it is for, in a chroot too, and all files are theirs."""
+    own = public_path / "own"
+    own.mkdir()
+    os.chown(own, NOBODY, NOBODY)
+    (public_path / "root").mkdir()
+    path = own / "verse.log"
+    assert call(logfile_child.rotate_as, path, "nobody", root and public_path / root) == [0]
+    assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
+    assert content(path, [2, 1]) == b"".join(numbered(21, 30)) + b"end\n"
+    for entry in own.iterdir():
+        assert (entry.stat().st_uid, stat.S_IMODE(entry.stat().st_mode)) == (NOBODY, 0o640)
+
+
+@needs_root
+def test_rotation_that_is_not_allowed(public_path: Path) -> None:
+    """Where the user may not rotate, lines go on into the same file, and it is said once."""
+    path = public_path / "verse.log"
+    assert call(logfile_child.fail_to_rotate, path, "nobody") == [0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    said = [line for line in lines if b" tamed: " in line]
+    assert len(said) == 1
+    assert b"cannot rotate the log" in said[0]
+    assert b"Permission denied" in said[0]
+    assert [line for line in lines if line not in said] == numbered(0, 30)
+    assert names(path) == ["verse.log"]
+
+
+@needs_root
+def test_file_of_a_stranger_is_not_given_away(path: Path) -> None:
+    """Root does not give the file of one user to another; its own file it does."""
+    path.touch()
+    os.chown(path, 12345, 12345)
+    with pytest.raises(CannotCreate, match="it belongs to user 12345"):
+        LogFile(path, owner=(NOBODY, NOBODY))
+    os.chown(path, 0, 0)
+    LogFile(path, owner=(NOBODY, NOBODY)).close()
+    assert path.stat().st_uid == NOBODY
+
+
+@needs_root
+def test_directory_that_is_not_for_us(public_path: Path) -> None:
+    """Who may not write in the directory is told when the log is opened."""
+    said = call(logfile_child.open_as, public_path / "verse.log", "nobody")
+    assert said.startswith(
+        f"{PermissionRefused.__name__}: log file {public_path / 'verse.log'}: Permission denied"
+    )
+
+
+def test_old_files_are_compressed(path: Path) -> None:
+    """Old files are compressed by children, and every line can be read from them."""
+    lost, ours, stranger = call(logfile_child.compress, path.parent)
+    assert (lost, stranger) == (0, False)
+    assert ours == [True] * 9
+    assert names(path) == ["verse.log", *(f"verse.log.{number}.gz" for number in (1, 2, 3))]
+    lines = b"".join(numbered(0, 1000))
+    assert lines.endswith(content(path, [3, 2, 1]))
+    assert len(content(path, [3, 2, 1])) == 4 * 2600
+    assert {stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()} == {0o640}
+
+
+@needs_linux
+def test_compressor_that_fails(path: Path) -> None:
+    """A compressor that is killed, late, or at work at the end harms no file, and passes on no signal."""
+    after_kill, is_idle, moved, at_end = call(logfile_child.compress_with_trouble, path.parent)
+    assert after_kill == ["verse.log", "verse.log.1"]
+    assert is_idle
+    assert moved == ["verse.log", "verse.log.1", "verse.log.2.gz"]
+    assert at_end == moved
+    assert content(path, [2, 1]).count(b"cannot compress the log") == 1
+
+
+@needs_linux
+def test_compressor_inherits_nothing(path: Path) -> None:
+    """While a compressor works it has nothing open of what its parent had: no pipe, no lock."""
+    assert call(logfile_child.compressor_keeps_nothing, path.parent) is True
