@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from tamed.daemon import Identity, PidFile, RunDirectory, bind_unix, drop_privileges
+from tamed.daemon import Identity, PidFile, RunDirectory, bind_unix, change_root, drop_privileges
 from tamed.errors import TamedError
 
 
@@ -43,6 +43,17 @@ def live_as(user: str, path: str) -> list[object]:
         instance.socket.unlink()
         pid_file.remove()
     return [made, sorted(entry.name for entry in instance.directory.iterdir())]
+
+
+def bind_without_proc(root: str, path: str) -> str:
+    """Bind a socket at a long path where there is no ``/proc``."""
+    change_root(Path(root))
+    with socket.socket(socket.AF_UNIX) as control:
+        try:
+            bind_unix(control, Path(path))
+        except TamedError as error:
+            return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def bind_for(user: str, path: str) -> list[object]:

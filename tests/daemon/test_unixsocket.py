@@ -115,3 +115,13 @@ def test_made_as_its_owner(public_path: Path) -> None:
     assert told[2] == 0o660
     assert after == as_before
     assert mask == 0o022
+
+
+@needs_root
+@needs_linux
+def test_long_path_without_proc(tmp_path: Path) -> None:
+    """Where the directory cannot be named in short, a long path is refused and a short one works."""
+    said = call(rundir_child.bind_without_proc, tmp_path, "/" + "x" * 120)
+    assert said.startswith("SystemRefused: socket /xxx")
+    assert said.endswith("the path is too long for this system; use a shorter one")
+    assert call(rundir_child.bind_without_proc, tmp_path, "/x.sock") == ""

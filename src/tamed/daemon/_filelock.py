@@ -19,6 +19,7 @@ locks:
 import errno
 import fcntl
 import struct
+import sys
 from typing import Protocol
 
 __all__ = ["FileLock", "OpenFileLock", "WholeFileLock", "lock_for"]
@@ -106,7 +107,8 @@ class WholeFileLock:
         return True
 
 
-_BEST: FileLock = OpenFileLock() if hasattr(fcntl, "F_OFD_SETLK") else WholeFileLock()
+# Others may have the constants, but they lay out the structure otherwise.
+_BEST: FileLock = OpenFileLock() if sys.platform == "linux" else WholeFileLock()
 
 
 def lock_for(descriptor: int, best: FileLock = _BEST) -> FileLock:

@@ -129,6 +129,11 @@ class LogFile:
         if self._compressor is not None and self._may("compress"):
             self._attempt("compress", self._compressor.start)
 
+    @property
+    def child(self) -> int:
+        """The pid of the compressor that is at work, for who reaps children one by one; 0 if there is none."""
+        return 0 if self._compressor is None else self._compressor.pid
+
     def child_ended(self, pid: int, status: int) -> bool:
         """Hear that a child was reaped, with its wait status; tell whether it was ours, a compressor.
 
