@@ -97,6 +97,7 @@ class DeadlinePassed(ApplicationFailed):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"not done within {seconds:g} s")
+        self.args = (seconds,)  # what a copy is made from
         self.seconds = seconds
 
 
@@ -143,6 +144,7 @@ class ServiceFailed(TamedError):
 
     def __init__(self, path: str, phase: str, cause: BaseException) -> None:
         super().__init__(f"service {path} failed in {phase}", reason(cause))
+        self.args = (path, phase, cause)
         self.path = path
         self.phase = phase
         self.cause = cause
@@ -152,6 +154,9 @@ def reason(error: BaseException) -> str:
     """Say in a few words, on one line, what an exception means to the person who reads it."""
     if isinstance(error, TamedError):
         return str(error)
+    if isinstance(error, BaseExceptionGroup):
+        first, *others = _leaves(error)
+        return f"{reason(first)} (and {len(others)} more)" if others else reason(first)
     if isinstance(error, OSError) and error.strerror:
         told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return " ".join(told.split())
@@ -163,8 +168,11 @@ def reason(error: BaseException) -> str:
 def status_of(error: BaseException) -> int:
     """Return the exit status that an exception stands for.
 
-    A failed service has the status of what made it fail; ``SystemExit`` has its own.
+    A failed service has the status of what made it fail, and a group that of its first exception;
+    ``SystemExit`` has its own.
     """
+    if isinstance(error, BaseExceptionGroup):
+        return status_of(_leaves(error)[0])
     if isinstance(error, ServiceFailed):
         return status_of(error.cause)
     if isinstance(error, TamedError):
@@ -202,4 +210,17 @@ _KINDS: dict[int | None, type[TamedError]] = {
 
 
 def _kind_of(error: OSError) -> type[TamedError]:
+    home = type(error).__module__
+    if home == "socket":  # a name that does not resolve; the numbers are those of getaddrinfo(3)
+        return Unavailable
+    if home == "ssl":  # and these are those of OpenSSL
+        return ApplicationFailed
     return _KINDS.get(error.errno, SystemRefused)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions in a group and in the groups within it, in order."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

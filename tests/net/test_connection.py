@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net._connection import Connection, Openings, peer_text
+from tamed.net._connection import Connection, Openings, TlsConnection, peer_text
 
 
 @pytest.fixture
@@ -57,15 +57,17 @@ def test_a_duplicate_is_on_its_own(pair: tuple[int, socket.socket]) -> None:
 
 
 def test_the_peer_is_told_as_one_would_type_it(pair: tuple[int, socket.socket]) -> None:
-    """While it is there; of one that is gone no address is left, unless it was kept."""
+    """While it is there; of one that is gone no address is left, except through TLS."""
     fd, client = pair
     ours = connection(fd, [])
     address = client.getsockname()
     assert ours.peer == f"127.0.0.1:{address[1]}"
     ours.close()
     assert ours.peer == "a peer that is gone"
-    ours.address = address
-    assert ours.peer == f"127.0.0.1:{address[1]}"
+    through_tls = TlsConnection(socket.AF_INET, socket.SOCK_STREAM)
+    through_tls.address = address
+    with closing(through_tls):
+        assert through_tls.peer == f"127.0.0.1:{address[1]}"
 
 
 def test_an_abort_without_a_transport_closes(pair: tuple[int, socket.socket]) -> None:
@@ -89,11 +91,10 @@ def test_a_unix_peer_is_its_process() -> None:
 @pytest.mark.anyio
 async def test_a_connection_that_is_aborted_while_it_opens_is_gone(pair: tuple[int, socket.socket]) -> None:
     """Also before its protocol was told of it, when uvloop cannot bear it to be closed."""
-    opened: list[Connection] = []
     told: list[Connection] = []
     ours = connection(pair[0], told)
     opening = asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
-    Openings(opened.append, lambda *_: None).begin(ours, opening)
+    Openings(lambda *_: None).begin(ours, opening)
     ours.abort()
     while not told:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)

@@ -112,10 +112,10 @@ async def test_an_application_that_failed_can_be_run_again(diary: Diary) -> None
     """It forgets how it ended before."""
     body = Body("body", diary)
     application = Application("verse", body)
-    with pytest.raises(ServiceFailed):
-        async with application:
-            body.fail()
-            await asyncio.Event().wait()
+    await lifecycle.bring_up(application)
+    body.fail()
+    await diary.until("ran body")
+    await lifecycle.take_down(application)
     assert application.failure is not None
     async with application:
         application.exit(2)
@@ -142,7 +142,7 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
         waits[0].cancel()
         await asyncio.sleep(0)
         application.exit(1)
-        assert await asyncio.wait_for(waits[1], None) == 1
+        assert await waits[1] == 1
         assert not waits[2].done()
         application.exit(2)
         assert await waits[2] == 2
@@ -172,16 +172,17 @@ def test_an_application_runs_in_one_event_loop_after_another(diary: Diary) -> No
     assert [asyncio.run(run()) for _ in range(2)] == [6, 6]
 
 
-async def test_one_application_may_fail_where_another_was_told_to_end(diary: Diary) -> None:
+async def test_a_failure_counts_more_than_an_exit(diary: Diary) -> None:
     """When both come in the same moment, the failure is told."""
     body = Body("body", diary)
     application = Application("verse", body)
     await lifecycle.bring_up(application)
-    application.exit(0)
+    waiting = asyncio.create_task(application.wait())
+    await asyncio.sleep(0)
     body.fail(Broken("at the end"))
-    await diary.until("ran body")
+    body.told.add_done_callback(lambda _: application.exit(0))
     with pytest.raises(ServiceFailed, match="at the end"):
-        await application.wait()
+        await waiting
     await lifecycle.take_down(application)
 
 

@@ -27,7 +27,9 @@ async def test_a_hook_on_the_way_up_has_a_deadline(diary: Diary, phase: str) -> 
     """A service that does not get ready in time has failed, and the others are stopped."""
     slow = Probe("slow", diary, holds={phase: asyncio.Event()})
     root = MultiService("root", Probe("one", diary), slow)
-    with pytest.raises(ServiceFailed, match=f"service slow failed in {phase}: not done within 60 s") as caught:
+    with pytest.raises(
+        ServiceFailed, match=f"service slow failed in {phase}: not done within 60 s"
+    ) as caught:
         await lifecycle.bring_up(root)
     assert isinstance(caught.value.cause, DeadlinePassed)
     assert caught.value.cause.seconds == now() == 60

@@ -55,21 +55,33 @@ def test_only_an_async_generator_function_makes_services() -> None:
 
     async def no_yield() -> None: ...
 
-    with pytest.raises(TypeError, match="no_yield is not a service: write 'async def' with one 'yield' in it"):
+    with pytest.raises(
+        TypeError, match="no_yield is not a service: write 'async def' with one 'yield' in it"
+    ):
         service(no_yield)  # type: ignore[arg-type]
 
 
+async def use_until(one: Service, event: asyncio.Event) -> None:
+    """Run a service, set an event, and wait."""
+    async with one:
+        event.set()
+        await asyncio.Event().wait()
+
+
 async def failing_setup() -> AsyncGenerator[None, None]:
+    """Raise before the ``yield``."""
     raise Broken("no database")
     yield
 
 
 async def no_yield() -> AsyncGenerator[None, None]:
+    """End before the ``yield``."""
     if False:
         yield
 
 
 async def setup_exits() -> AsyncGenerator[None, None]:
+    """Exit before the ``yield``."""
     raise SystemExit(3)
     yield
 
@@ -89,16 +101,19 @@ async def test_a_setup_that_does_not_reach_the_yield_fails_the_start(generator: 
 
 
 async def failing_teardown() -> AsyncGenerator[None, None]:
+    """Raise after the ``yield``."""
     yield
     raise Broken("connection lost")
 
 
 async def two_yields() -> AsyncGenerator[None, None]:
+    """Yield twice."""
     yield
     yield
 
 
 async def teardown_exits() -> AsyncGenerator[None, None]:
+    """Exit after the ``yield``."""
     yield
     raise SystemExit(3)
 
@@ -151,10 +166,8 @@ async def test_a_task_group_around_the_yield_that_fails_fails_the_service() -> N
             group.create_task(work())
             yield
 
-    with pytest.raises(ServiceFailed, match="service workers failed in run: ExceptionGroup") as caught:
-        async with workers():
-            fail.set()
-            await asyncio.Event().wait()
+    with pytest.raises(ServiceFailed, match="service workers failed in run: Broken: worker") as caught:
+        await use_until(workers(), fail)
     assert isinstance(caught.value.cause, ExceptionGroup)
 
 
@@ -194,9 +207,7 @@ async def test_a_generator_that_ends_by_itself_has_failed() -> None:
             yield
 
     with pytest.raises(ServiceFailed, match="service workers failed in run: its generator ended by itself"):
-        async with workers():
-            give_up.set()
-            await asyncio.Event().wait()
+        await use_until(workers(), give_up)
 
 
 async def test_a_setup_that_is_cancelled_is_torn_down(diary: Diary) -> None:

@@ -335,6 +335,19 @@ async def test_a_start_that_ends_in_spite_of_such_a_failure_fails(diary: Diary) 
     assert diary.of("stop") == ["stubborn", "first"]
 
 
+async def test_the_first_of_two_failures_fails_the_start(diary: Diary) -> None:
+    """What fails after that is part of the same end."""
+    one, two = Body("one", diary), Body("two", diary)
+    held = Probe("held", diary, holds={"start": asyncio.Event()})
+    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", one, two, held)))
+    await held.entered.wait()
+    one.fail()
+    two.fail()
+    with pytest.raises(ServiceFailed, match="one broke"):
+        await starting
+    assert starting.cancelling() == 0
+
+
 async def test_failures_on_two_levels_fail_the_start_once(diary: Diary) -> None:
     """The failure that reaches the root is raised, whatever else fails below in the same moment."""
     top, below = Body("top", diary), Body("below", diary)
@@ -382,6 +395,25 @@ async def test_a_failure_during_the_stop_is_only_reported(
     assert caplog.messages == ["service first failed in run: Broken: first broke; it was being stopped"]
     assert diary.of("stop") == ["second", "ending", "first"]
     assert root.state is State.STOPPED
+
+
+async def test_the_log_tells_the_order(diary: Diary, caplog: pytest.LogCaptureFixture) -> None:
+    """Each service that does something is told when it has started, and when it has stopped."""
+    caplog.set_level("INFO", "tamed.service")
+    idle = MultiService("idle", Service("bare"))
+    bad = Probe("bad", diary, fails={"stop": Broken("no")})
+    slow = Probe("slow", diary, holds={"start": asyncio.Event()})
+    slow.holds["start"].set()
+    root = MultiService("root", idle, MultiService("group", Body("body", diary)), slow, bad)
+    await lifecycle.bring_up(root)
+    assert caplog.messages == ["started group/body", "started slow", "started bad"]
+    caplog.clear()
+    await lifecycle.take_down(root)
+    assert caplog.messages[1:] == ["stopped slow", "stopped group/body"]
+    caplog.clear()
+    async with Probe("root", diary):
+        pass
+    assert caplog.messages == ["started root", "stopped root"]
 
 
 async def test_many_levels_start_and_stop(diary: Diary) -> None:

@@ -49,6 +49,20 @@ async def test_when_a_child_cannot_be_prepared_those_before_it_are_released(diar
     assert (root.state, group.state) == (State.FAILED, State.FAILED)
 
 
+async def test_what_is_up_already_is_not_brought_up_again(diary: Diary) -> None:
+    """A multi-service may prepare, or start, a child of its own in its hooks."""
+
+    class Pool(MultiService):
+        async def prepare(self) -> None:
+            await lifecycle.prepare(self["one"])
+
+        async def start(self) -> None:
+            await lifecycle.start(self["two"])
+
+    async with Pool("pool", Probe("one", diary), Probe("two", diary)):
+        assert diary == ["prepare one", "prepare two", "start two", "start one"]
+
+
 async def test_after_a_failed_start_nothing_is_left_started_or_prepared(diary: Diary) -> None:
     """The states of a tree that could not start tell what was done with each service."""
     one, two, three = (
@@ -304,6 +318,48 @@ async def test_a_child_that_is_being_added_can_be_removed(diary: Diary) -> None:
         with pytest.raises(TamedError, match="it was stopped before"):
             await adding
         assert list(parent) == []
+    assert diary == ["prepare child", "start child", "release child"]
+
+
+async def test_a_child_that_has_just_failed_to_join_can_be_removed_and_added_anew(diary: Diary) -> None:
+    """Whoever takes it out first has taken it out; its second try is not mistaken for the first."""
+    again = asyncio.Event()
+
+    class Child(Probe):
+        async def release(self) -> None:
+            await super().release()
+            if not tries:
+                tries.append(asyncio.create_task(try_again()))
+
+    async def try_again() -> None:
+        await parent.remove(child)
+        child.fails.clear()
+        await parent.add(child)
+        again.set()
+
+    tries: list[asyncio.Task[None]] = []
+    child = Child("child", diary, fails={"start": Broken("no")})
+    async with MultiService("parent") as parent:
+        parent.add(child)
+        await again.wait()
+        assert list(parent) == [child]
+        assert child.state is State.RUNNING
+
+
+async def test_a_child_that_joins_may_be_given_up_by_two(diary: Diary) -> None:
+    """A parent that stops and somebody who removes the child wait for the same rollback."""
+    gate = asyncio.Event()
+    child = Probe("child", diary, holds={"start": asyncio.Event(), "release": gate})
+    parent = MultiService("parent")
+    await lifecycle.bring_up(parent)
+    parent.add(child)
+    await child.entered.wait()
+    removing = asyncio.create_task(parent.remove(child))
+    await diary.until("release child")
+    stopping = asyncio.create_task(lifecycle.take_down(parent))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(removing, stopping)
     assert diary == ["prepare child", "start child", "release child"]
 
 

@@ -64,14 +64,10 @@ async def test_a_service_that_fails_is_stopped_and_started_again(
         assert now() == 1.0
         assert (service.state, service.restarting, service.restarts) == (State.RUNNING, False, 1)
         assert diary == ["ran body", "stop body", "start body", "run body"]
-    assert caplog.messages == [
-        "service body failed in run: Broken: body broke; it is started again in 1.0 s"
-    ]
+    assert caplog.messages == ["service body failed in run: Broken: body broke; it is started again in 1.0 s"]
 
 
-async def test_the_waits_grow_and_the_limit_ends_them(
-    diary: Diary, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_waits_grow_and_the_limit_ends_them(diary: Diary, caplog: pytest.LogCaptureFixture) -> None:
     """A service that fails time and again is given up, and the failure goes to its parent."""
     service = Always("always", diary)
     service.error = Broken("again")
@@ -165,11 +161,9 @@ async def test_a_body_that_was_left_behind_does_not_fail_the_next_one(
 
     stubborn = Stubborn("stubborn")
     root = MultiService("root", stubborn)
-    for _ in range(2):
-        await lifecycle.bring_up(root)
-        await asyncio.sleep(1)
-        failures = await lifecycle.take_down(root)
-    assert failures == []
+    await lifecycle.bring_up(root)
+    await asyncio.sleep(1)
+    assert len(await lifecycle.take_down(root)) == 1
     await lifecycle.bring_up(root)
     gate.set()
     await asyncio.sleep(1)
@@ -306,6 +300,19 @@ async def test_a_child_that_waits_to_be_started_again_can_be_removed(diary: Diar
         assert (list(root), service.restarting) == ([], False)
 
 
+async def test_a_child_that_is_started_again_may_be_removed_by_two(diary: Diary) -> None:
+    """The start is given up once, and both wait until it is undone."""
+    service = body(diary)
+    async with MultiService("root", service) as root:
+        await diary.until("run body")
+        service.holds["start"] = asyncio.Event()
+        service.fail()
+        await service.entered.wait()
+        await asyncio.gather(root.remove(service), root.remove(service))
+        assert list(root) == []
+    assert diary.of("release") == ["body"]
+
+
 async def test_a_restarted_multi_service_tells_all_below_that_it_is_one(diary: Diary) -> None:
     """A server anywhere below keeps its sockets, because all are told, and are told again when they run."""
     seen: list[tuple[str, bool]] = []
@@ -318,7 +325,9 @@ async def test_a_restarted_multi_service_tells_all_below_that_it_is_one(diary: D
             seen.append(("start", self.restarting))
 
     failing = Body("failing", diary)
-    group = MultiService("group", MultiService("inner", Server("server", diary)), failing, restart=on_failure())
+    group = MultiService(
+        "group", MultiService("inner", Server("server", diary)), failing, restart=on_failure()
+    )
     async with MultiService("root", group):
         await diary.until("run failing")
         failing.fail()
@@ -389,7 +398,7 @@ async def test_a_service_is_brought_back_while_its_parent_still_starts(diary: Di
     await second.entered.wait()
     first.fail()
     await diary.until("run first")
-    assert root.state is State.STARTING
+    assert not starting.done()
     second.holds["start"].set()
     await starting
     assert root.state is State.RUNNING
@@ -400,12 +409,16 @@ async def test_a_service_is_brought_back_while_its_parent_still_starts(diary: Di
 async def test_a_service_that_exits_when_it_is_started_again_ends_the_root(diary: Diary) -> None:
     """``SystemExit`` is never a reason for another try."""
     service = body(diary)
-    with pytest.raises(ServiceFailed, match="service body failed in start: SystemExit: 4"):
+
+    async def use() -> None:
         async with MultiService("root", service):
             await diary.until("run body")
             service.fails["start"] = SystemExit(4)
             service.fail()
             await asyncio.Event().wait()
+
+    with pytest.raises(ServiceFailed, match="service body failed in start: SystemExit: 4"):
+        await use()
     assert service.restarts == 1
 
 
@@ -437,11 +450,15 @@ async def test_a_deadline_in_a_restart_counts_as_a_failure(diary: Diary) -> None
     """A start that overruns when it is tried again is one more failure."""
     service = body(diary, restart=on_failure(limit=1))
     service.start_timeout = 7
-    with pytest.raises(ServiceFailed) as caught:
+
+    async def use() -> None:
         async with service:
             await diary.until("run body")
             service.holds["start"] = asyncio.Event()
             service.fail()
             await asyncio.Event().wait()
+
+    with pytest.raises(ServiceFailed) as caught:
+        await use()
     assert isinstance(caught.value.cause, DeadlinePassed)
     assert now() == 8.0

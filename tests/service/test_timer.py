@@ -1,13 +1,17 @@
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextvars import Context
+from typing import Any, TypeVarTuple
 
 import pytest
 
 from tamed.errors import ServiceFailed
 from tamed.service import TimerService
 from tamed.testing import VirtualClockLoop
+
+Ts = TypeVarTuple("Ts")
 
 pytestmark = pytest.mark.anyio
 
@@ -78,8 +82,10 @@ async def test_many_ticks_of_a_fraction_are_all_there() -> None:
 class EarlyLoop(VirtualClockLoop):
     """Wakes half a millisecond early, as event loops may that count in whole ones."""
 
-    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
-        return super().call_at(when - 0.0005, *args, **options)
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when - 0.0005, callback, *args, context=context)
 
 
 def test_one_tick_is_one_call_though_the_loop_wakes_early() -> None:
@@ -121,7 +127,7 @@ async def test_a_call_that_raises_is_logged_and_the_timer_goes_on(
 async def test_a_call_that_exits_ends_the_root() -> None:
     """``SystemExit`` is not swallowed."""
     with pytest.raises(ServiceFailed, match="service timer-service failed in run: SystemExit: 2"):
-        async with TimerService(10, lambda: exit(2)):
+        async with TimerService(10, lambda: sys.exit(2)):
             await asyncio.Event().wait()
 
 

@@ -1,8 +1,9 @@
 """What the operator wrote: targets, deployment files and settings, and the job they make."""
 
 from tamed.config._deployment import Deployment, Entry
+from tamed.config._env_file import read_env_file
 from tamed.config._job import Job
-from tamed.config._settings import Daemon, Level, Log, Settings
+from tamed.config._settings import Daemon, Level, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "Settings",
     "Target",
     "TargetKind",
+    "names_file",
+    "read_env_file",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from tamed.config._deployment import Deployment, Entry
 from tamed.config._program import load_file, load_variable
-from tamed.config._settings import Daemon, Log, Settings
+from tamed.config._settings import Daemon, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins import Given, Plugin, build, find
@@ -30,7 +30,8 @@ class Job:
 
     ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
     its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are looked through
-    for plugins before what is installed.
+    for plugins before what is installed. Relative paths in target and flags start in ``folder``; None is the
+    working directory, wherever that is.
     """
 
     target: Target
@@ -38,6 +39,7 @@ class Job:
     log: Mapping[str, object] = field(default_factory=dict)
     services: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plugin_dirs: tuple[Path, ...] = ()
+    folder: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
     def to_data(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Job:
             "log": dict(self.log),
             "services": {name: dict(flags) for name, flags in self.services.items()},
             "plugin_dirs": [str(folder) for folder in self.plugin_dirs],
+            "folder": None if self.folder is None else str(self.folder),
         }
 
     @classmethod
@@ -55,7 +58,8 @@ class Job:
         """Return the job that the data was made from."""
         target = Target(TargetKind(data["target"]["kind"]), data["target"]["name"])
         folders = tuple(Path(folder) for folder in data["plugin_dirs"])
-        return cls(target, data["daemon"], data["log"], data["services"], folders)
+        folder = None if data["folder"] is None else Path(data["folder"])
+        return cls(target, data["daemon"], data["log"], data["services"], folders, folder)
 
     def name(self, deployment: Deployment | None) -> str:
         """Return what the run is called unless somebody names it.
@@ -72,12 +76,12 @@ class Job:
         """Read the deployment file, if the target is one."""
         if self.target.kind is not TargetKind.DEPLOYMENT:
             return None
-        return Deployment.read(Path(self.target.name))
+        return Deployment.read(self._path(self.target.name))
 
     def settings(self, deployment: Deployment | None) -> Settings:
         """Make the settings of the run from flags, environment and deployment file, in that order."""
         daemon = deployment.daemon if deployment else {}
-        log = deployment.log if deployment else {}
+        log = _log_beside(deployment) if deployment else {}
         return Settings(
             build(Daemon, self._given("", self.daemon, deployment, "daemon", daemon)),
             build(Log, self._given("log", self.log, deployment, "log", log, flag_prefix="log-")),
@@ -92,7 +96,7 @@ class Job:
                 services = (self._service(entry, deployment) for entry in deployment.services)
                 return Application(deployment.name, *services)
             case TargetKind.FILE:
-                return self._without_options(load_file(Path(name)))
+                return self._without_options(load_file(self._path(name)))
             case TargetKind.MODULE:
                 return self._without_options(load_variable(name))
             case TargetKind.PLUGIN:
@@ -102,6 +106,9 @@ class Job:
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name; import it and no other."""
         return find(name, self.plugin_dirs)
+
+    def _path(self, path: str) -> Path:
+        return Path(path) if self.folder is None else self.folder / path
 
     def _service(self, entry: Entry, deployment: Deployment) -> Service:
         section = f"services.{entry.name}"
@@ -138,6 +145,7 @@ class Job:
             table=table,
             file=str(deployment.file) if deployment else "",
             section=section,
+            flags_folder=self.folder,
             file_folder=deployment.folder if deployment else None,
         )
 
@@ -147,6 +155,14 @@ class Job:
                 f"target {self.target.name!r} takes no options", remedy="put Tamed's own before it"
             )
         return application
+
+
+def _log_beside(deployment: Deployment) -> Mapping[str, object]:
+    """Return the table of the log with its file beside the deployment file, as all paths in that are."""
+    file = deployment.log.get("file")
+    if not isinstance(file, str) or not names_file(file):
+        return deployment.log
+    return {**deployment.log, "file": str(deployment.folder / file)}
 
 
 def _make(plugin: Plugin[...], given: Given) -> Service:

@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 from tamed.plugins import Duration, Size, option
 
-__all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers"]
+__all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -88,12 +88,20 @@ class Daemon:
     user: str = option("", "The user to become, by name or number, once everything is bound.")
     group: str = option("", "The group to become; without it, the user's own.")
     keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
-    umask: Umask = option(Umask(0o027), "Which permissions new files of a daemon do not get.")
+    umask: Umask | None = option(
+        None, "Which permissions new files do not get; without it, 0027 for a daemon."
+    )
+    chroot: Path | None = option(
+        None, "The folder to be shut in once everything is bound; without workers only."
+    )
+    env_file: Path | None = option(
+        None, "A file of KEY=VALUE lines for the environment, which go before what is in it."
+    )
     directory: Path | None = option(None, "The working directory; without it, the one it is started in.")
     rundir: Path | None = option(None, "The folder in which the instances of this user live.")
     pid_file: Path | None = option(None, "The pid file, elsewhere than in the run directory.")
     max_files: int | None = option(None, "How many files each process may have open.")
-    start_timeout: Duration = option(Duration("60s"), "How long a daemon may take until it is ready.")
+    start_timeout: Duration = option(Duration("90s"), "How long it may take until everything is ready.")
     stop_timeout: Duration | None = option(
         None, "How long workers may take to stop; without it, the drain timeout and 30 seconds."
     )
@@ -135,6 +143,11 @@ class Settings:
 
     daemon: Daemon
     log: Log
+
+
+def names_file(place: str) -> bool:
+    """Tell whether the place of a log is a file."""
+    return place.partition(":")[0] not in ("", "stderr", "journal", "syslog")
 
 
 def _cores() -> int:

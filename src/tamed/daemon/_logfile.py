@@ -131,7 +131,7 @@ class LogFile:
 
     @property
     def child(self) -> int:
-        """The pid of the compressor that is at work, for who reaps children one by one; 0 if there is none."""
+        """The pid of the compressor that is at work, for who reaps children; 0 if there is none."""
         return 0 if self._compressor is None else self._compressor.pid
 
     def child_ended(self, pid: int, status: int) -> bool:

@@ -78,7 +78,7 @@ class Acceptor:
     """
 
     def __init__(
-        self, name: str, doors: Iterable[Door], *, batch: int = 32, retry_delay: float = 1.0
+        self, name: str, doors: Iterable[Door], *, batch: int = 16, retry_delay: float = 1.0
     ) -> None:
         self.paused = True
         self._name = name

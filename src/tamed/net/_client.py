@@ -106,7 +106,7 @@ class ClientService(Service, Generic[P]):
         """Close the connection, and wait until it is closed."""
         self._refuse("the client was stopped")
         connection, self._connection, self._protocol = self._connection, None, None
-        if connection is None or connection.transport is None or connection.closed.is_set():
+        if connection is None or connection.transport is None:
             return
         connection.transport.close()
         try:
@@ -115,7 +115,8 @@ class ClientService(Service, Generic[P]):
         except TimeoutError:
             log.warning("%s cuts %s, which takes no more data", self.full_name, self.endpoint)
         finally:
-            connection.transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
         await connection.closed.wait()
 
     async def _connect(self) -> ClientConnection:

@@ -116,7 +116,9 @@ async def _opened(connection: ClientConnection, opening: Opening) -> None:
         if not done.done():
             done.set_exception(error)
 
-    Openings(opened, failed).begin(connection, opening)
+    openings = Openings(failed)
+    openings.opened = opened
+    openings.begin(connection, opening)
     try:
         await done
     except asyncio.CancelledError:

@@ -11,11 +11,11 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from tamed.net._endpoint import address_text
 
-__all__ = ["Connection", "Opening", "Openings", "peer_text"]
+__all__ = ["Connection", "Opening", "Openings", "TlsConnection", "peer_text"]
 
 Opening = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.BaseProtocol]]
 """What ``loop.connect_accepted_socket`` and ``loop.create_connection`` are when called."""
@@ -24,14 +24,14 @@ Opening = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.BaseProtocol]]
 class Connection(socket.socket):
     """A connected socket that calls ``told``, once, when it is closed or detached.
 
-    ``transport`` is the one that it was opened with, None before. ``address`` may hold the peer's, for
-    those whose end is worth a word after it is gone; the others save the memory. ``family`` and ``type``
-    are plain attributes here, because the base class makes an enum member anew whenever it is asked, and
+    ``transport`` is the one that it was opened with, None before and after. ``family`` and ``type`` are
+    plain attributes here, because the base class makes an enum member anew whenever it is asked, and
     uvloop asks three times.
     """
 
-    __slots__ = ("address", "family", "fresh", "opening", "told", "transport", "type")
+    __slots__ = ("family", "opening", "told", "transport", "type")
 
+    tls: ClassVar[bool] = False
     family: socket.AddressFamily
     type: socket.SocketKind
 
@@ -47,10 +47,8 @@ class Connection(socket.socket):
         self.family = family
         self.type = kind
         self.told = told
-        self.address: Any = None
         self.transport: asyncio.Transport | None = None
         self.opening: Opening | None = None
-        self.fresh = False
 
     def close(self) -> None:
         """Close the socket."""
@@ -67,12 +65,9 @@ class Connection(socket.socket):
         """End the connection without sending what is still to be sent."""
         if self.transport is not None:
             self.transport.abort()
-        elif self.fresh:
-            # uvloop crashes when a transport is closed before its protocol's `connection_made`.
-            asyncio.get_running_loop().call_soon(self.abort)
         elif self.opening is not None:
-            opening, self.opening = self.opening, None
-            opening.close()
+            # In the next round, as uvloop crashes if its transport is closed before `connection_made`.
+            asyncio.get_running_loop().call_soon(self._abort_opening)
         else:
             self.close()
 
@@ -82,12 +77,35 @@ class Connection(socket.socket):
         try:
             return peer_text(self.getpeername(), self)
         except OSError:
-            return peer_text(self.address, self) if self.address else "a peer that is gone"
+            return "a peer that is gone"
+
+    def _abort_opening(self) -> None:
+        opening, self.opening = self.opening, None
+        if opening is not None:
+            opening.close()
+        elif self.transport is not None:
+            self.transport.abort()
 
     def _tell(self) -> None:
-        told, self.told = self.told, None
+        told = self.told
         if told is not None:
+            self.told = None
+            self.transport = None  # asyncio's refers back to the socket
             told(self)
+
+
+class TlsConnection(Connection):
+    """A connection that speaks TLS; ``address`` is its peer's, to be told when a handshake has failed."""
+
+    __slots__ = ("address",)
+
+    tls = True
+    address: Any
+
+    @property
+    def peer(self) -> str:
+        """The other side's address, as one would type it."""
+        return peer_text(self.address, self)
 
 
 class Openings:
@@ -95,15 +113,13 @@ class Openings:
 
     The loop's methods for that are coroutines that wait for callbacks in the loop's next round. A task for
     each connection would be a third of what our part of it costs, so the coroutines of a round are taken
-    on by hand, together. ``opened`` is called for each connection that has its transport, and ``failed``
-    for each that gets none, and whose socket is about to be closed.
+    on by hand, together. ``failed`` is called for each connection that gets none, and whose socket is about
+    to be closed, and ``opened``, if it is set, for the others.
     """
 
-    def __init__(
-        self, opened: Callable[[Connection], None], failed: Callable[[Connection, BaseException], None]
-    ) -> None:
+    def __init__(self, failed: Callable[[Connection, BaseException], None]) -> None:
+        self.opened: Callable[[Connection], None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._opened = opened
         self._failed = failed
         self._round: list[tuple[Connection, asyncio.Future[Any]]] = []
 
@@ -116,7 +132,6 @@ class Openings:
             connection.close()
             return
         connection.opening = opening
-        connection.fresh = True
         if not self._round:
             self._loop.call_soon(self._go_on_together)
         self._round.append((connection, waiter))
@@ -124,7 +139,6 @@ class Openings:
     def _go_on_together(self) -> None:
         this_round, self._round = self._round, []
         for connection, waiter in this_round:
-            connection.fresh = False
             if waiter.done():
                 self._go_on(connection, waiter)
             else:
@@ -144,7 +158,8 @@ class Openings:
         except StopIteration as done:
             connection.transport = done.value[0]
             connection.opening = None
-            self._opened(connection)
+            if self.opened is not None:
+                self.opened(connection)
         except Exception as error:
             connection.opening = None
             self._failed(connection, error)

@@ -37,19 +37,18 @@ class ProtocolServer(Server):
         self._protocol_factory = protocol_factory
 
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
-        return self._take_with_transport(listener, sock, lambda _: self._protocol_factory())
+        return self._take_with_transport(listener, sock, lambda _: self._protocol_factory)
 
     def _drain_begins(self) -> None:
         for connection in tuple(self._open):
-            if connection.transport is not None:
-                self._tell(connection.transport.get_protocol())
+            self._tell(connection)
+        for openings in self._openings:
+            openings.opened = self._tell
 
-    def _opened(self, connection: Connection) -> None:
-        if self.draining.is_set() and connection.transport is not None:
-            self._tell(connection.transport.get_protocol())
-
-    def _tell(self, protocol: asyncio.BaseProtocol | None) -> None:
-        told = getattr(protocol, "connection_draining", None)
+    def _tell(self, connection: Connection) -> None:
+        if connection.transport is None:  # it is told when it has one
+            return
+        told = getattr(connection.transport.get_protocol(), "connection_draining", None)
         if told is not None:
             try:
                 told()

@@ -50,16 +50,20 @@ class ReplyServer(Server):
 
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
         if listener.ssl is not None:
-            return self._take_with_transport(listener, sock, self._protocol_for)
+            return self._take_with_transport(listener, sock, self._factory_for)
         family, kind, proto = sock.family, sock.type, sock.proto
         internet = sock.family == socket.AF_INET
+        reply = self._reply
 
         def take(fd: int, address: Any) -> None:
             self.accepted += 1
             # The C type that socket.socket is made of: there is nothing in Python to be run for it.
             client = socket.SocketType(family, kind, proto, fd)
             peer = f"{address[0]}:{address[1]}" if internet else peer_text(address, client)
-            answer = self._answer(peer)
+            try:
+                answer = reply(peer)
+            except Exception:
+                answer = self._no_answer(peer)
             try:
                 sent = client.send(answer, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -78,15 +82,13 @@ class ReplyServer(Server):
 
         return take
 
-    def _protocol_for(self, connection: Connection) -> asyncio.BaseProtocol:
-        return _ReplyProtocol(connection, self._answer)
+    def _factory_for(self, connection: Connection) -> Callable[[], asyncio.BaseProtocol]:
+        return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
 
-    def _answer(self, peer: str) -> bytes:
-        try:
-            return self._reply(peer)
-        except Exception:
-            log.exception("%s has no reply for %s", self.full_name, peer)
-            return b""
+    def _no_answer(self, peer: str) -> bytes:
+        """Take note of what the reply has just raised; return what is sent instead."""
+        log.error("%s has no reply for %s", self.full_name, peer, exc_info=True)
+        return b""
 
 
 class _SlowConnection(Connection):
@@ -141,11 +143,16 @@ class _SlowConnection(Connection):
 class _ReplyProtocol(asyncio.Protocol):
     """Sends the answer where a transport is needed: through TLS."""
 
-    def __init__(self, connection: Connection, answer: Callable[[str], bytes]) -> None:
+    def __init__(self, connection: Connection, reply: Reply, no_answer: Reply) -> None:
         self._connection = connection
-        self._answer = answer
+        self._reply = reply
+        self._no_answer = no_answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast(asyncio.Transport, transport)
-        stream.write(self._answer(self._connection.peer))
+        stream, peer = cast(asyncio.Transport, transport), self._connection.peer
+        try:
+            answer = self._reply(peer)
+        except Exception:
+            answer = self._no_answer(peer)
+        stream.write(answer)
         close_when_sent(stream, self._connection)

@@ -4,14 +4,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from functools import partial
 from itertools import islice
 from typing import Any, Final, TypedDict, Unpack
 
 from tamed.errors import reason
 from tamed.net._accept import Acceptor, Door, Take
 from tamed.net._backlog import DEFAULT_BACKLOG, usable_backlog
-from tamed.net._connection import Connection, Openings
+from tamed.net._connection import Connection, Openings, TlsConnection
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import Listener, current
 
@@ -68,6 +67,7 @@ class Server(ListeningService):
         self.draining = asyncio.Event()
         self._drain_seconds = 0.0
         self._open: set[Connection] = set()
+        self._openings: list[Openings] = []
         self._acceptor: Acceptor | None = None
         self._idle: asyncio.Future[None] | None = None
         if self.max_connections is not None and self.max_connections < 1:
@@ -86,6 +86,7 @@ class Server(ListeningService):
         backlog = usable_backlog(self.backlog)
         for listener in self.listeners:
             listener.listen(backlog)
+        self._openings.clear()
         self._acceptor = Acceptor(self.full_name, self._doors())
         self._acceptor.resume()
         for address in self.addresses:
@@ -115,28 +116,34 @@ class Server(ListeningService):
         self,
         listener: Listener,
         sock: socket.socket,
-        protocol_for: Callable[[Connection], asyncio.BaseProtocol],
+        factory_for: Callable[[Connection], Callable[[], asyncio.BaseProtocol]],
     ) -> Take:
         """Return a function that gives each connection a transport, TLS if the listener says so."""
         family, kind, proto = sock.family, sock.type, sock.proto
-        openings = Openings(self._opened, self._not_opened)
+        ssl, seconds = listener.ssl, self.tls_handshake_timeout
         open_accepted = asyncio.get_running_loop().connect_accepted_socket
-        tls: dict[str, Any] = {}
-        if listener.ssl is not None:
-            tls = {"ssl": listener.ssl, "ssl_handshake_timeout": self.tls_handshake_timeout}
+        openings = Openings(self._not_opened)
+        self._openings.append(openings)
+        begin = self._open.add if self.max_connections is None else self._begin
+        end = self._end
 
-        def take(fd: int, address: Any) -> None:
-            connection = Connection(family, kind, proto, fd, self._end)
-            if tls:
-                connection.address = address
+        def take(fd: int, _: Any) -> None:
             self.accepted += 1
-            self._begin(connection)
-            openings.begin(connection, open_accepted(partial(protocol_for, connection), connection, **tls))
+            connection = Connection(family, kind, proto, fd, end)
+            begin(connection)
+            openings.begin(connection, open_accepted(factory_for(connection), connection))
 
-        return take
+        def take_tls(fd: int, address: Any) -> None:
+            self.accepted += 1
+            connection = TlsConnection(family, kind, proto, fd, end)
+            connection.address = address
+            begin(connection)
+            factory = factory_for(connection)
+            openings.begin(
+                connection, open_accepted(factory, connection, ssl=ssl, ssl_handshake_timeout=seconds)
+            )
 
-    def _opened(self, connection: Connection) -> None:
-        """Take note that a connection has its transport."""
+        return take if ssl is None else take_tls
 
     def _not_opened(self, connection: Connection, error: BaseException) -> None:
         if isinstance(error, OSError):  # the peer's doing: a TLS handshake that failed, as a rule
@@ -155,7 +162,8 @@ class Server(ListeningService):
         self._open.discard(connection)
         if self._acceptor is not None and self._acceptor.paused:
             self._acceptor.resume()
-        self._look_if_done()
+        if self._idle is not None:
+            self._look_if_done()
 
     def _busy(self) -> bool:
         """Tell whether there is something that a stop waits for."""

@@ -46,24 +46,22 @@ class StreamServer(Server):
         self._handler = handler
         self._limit = limit
         # The event loop itself holds tasks weakly.
-        self._handling: dict[asyncio.Task[None], Connection] = {}
+        self._handling: dict[Connection, asyncio.Task[None]] = {}
 
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
-        loop = asyncio.get_running_loop()
+        loop, limit = asyncio.get_running_loop(), self._limit
 
         def protocol_for(connection: Connection) -> asyncio.BaseProtocol:
-            reader = asyncio.StreamReader(self._limit, loop)
-            return asyncio.StreamReaderProtocol(reader, partial(self._connected, connection), loop)
+            reader = asyncio.StreamReader(limit, loop)
+            return asyncio.StreamReaderProtocol(reader, partial(connected, connection), loop)
 
-        return self._take_with_transport(listener, sock, protocol_for)
+        def connected(
+            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
+            self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
 
-    def _connected(
-        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
-        task = asyncio.get_running_loop().create_task(self._handle(connection, reader, writer))
-        self._handling[task] = connection
-        task.add_done_callback(self._handled)
+        return self._take_with_transport(listener, sock, lambda connection: partial(protocol_for, connection))
 
     async def _handle(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -78,10 +76,16 @@ class StreamServer(Server):
             raise
         else:
             close_when_sent(cast(asyncio.Transport, writer.transport), connection)
+        finally:
+            self._handled(connection)
 
-    def _handled(self, task: "asyncio.Task[None]") -> None:
-        del self._handling[task]
-        self._look_if_done()
+    def _handled(self, connection: Connection) -> None:
+        self._handling.pop(connection, None)
+        if self._idle is not None:
+            self._look_if_done()
+
+    def _forgotten(self, connection: Connection, _: "asyncio.Task[None]") -> None:
+        self._handled(connection)
 
     def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
@@ -95,12 +99,14 @@ class StreamServer(Server):
 
     def _left(self) -> Iterable[str]:
         yield from super()._left()
-        alone = sum(connection not in self._open for connection in self._handling.values())
+        alone = len(self._handling.keys() - self._open)
         if alone:
             yield f"{alone} handler{'s' * (alone > 1)} of closed connections"
 
     def _cut(self) -> None:
-        for task in self._handling:
+        for connection, task in self._handling.items():
+            # One that has not begun will not come to its own end.
+            task.add_done_callback(partial(self._forgotten, connection))
             task.cancel()
         super()._cut()
 

@@ -22,12 +22,12 @@ class Application(MultiService):
 
     failure: ServiceFailed | None = None
     _exit_status: int | None = None
-    _exit_waiters: set[asyncio.Future[None]]
+    _exit_waiters: list[asyncio.Future[None]]
 
     def __new__(cls, *_args: object, **_options: object) -> Self:
         """Make what the framework keeps, so that a subclass need not call up to ``__init__``."""
         self = super().__new__(cls)
-        self._exit_waiters = set()
+        self._exit_waiters = []
         return self
 
     def __init__(
@@ -59,11 +59,11 @@ class Application(MultiService):
         """
         while self.failure is None and self._exit_status is None:
             waiting = asyncio.get_running_loop().create_future()
-            self._exit_waiters.add(waiting)
+            self._exit_waiters.append(waiting)
             try:
                 await waiting
             finally:
-                self._exit_waiters.discard(waiting)
+                self._exit_waiters.remove(waiting)
         failure, status = self.failure, self._exit_status
         self.failure = self._exit_status = None
         if failure is not None:

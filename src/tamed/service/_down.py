@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tamed.errors import ServiceFailed
-from tamed.service._hook import Rest, begin, call, report
+from tamed.service._hook import Rest, begin, call, is_telling, report, tell
 from tamed.service._state import FAILED, PREPARED, STOPPED, STOPPING
 from tamed.service._turn import until_done
 
@@ -32,6 +32,7 @@ class Descent:
         """Stop the tree if it is started, release it if it is prepared, as asked; return what failed."""
         if stop and service._needs_stop:
             await self._stop(service)
+            tell(service)
         if release and service._needs_release:
             await self._release(service)
         if self._cancelled is not None:
@@ -40,10 +41,14 @@ class Descent:
 
     async def free(self, service: "Service") -> None:
         """Give up bringing the service back, and wait until nobody is at work on it."""
-        if service._own_recovery is not None:
-            await self._through(until_done([service._own_recovery.give_up()]))
-        if service._turn_taken is not None:
-            await self._through(until_done([service._turn_taken.over]))
+        while True:
+            if service._own_recovery is not None and not service._own_recovery.is_over:
+                work = service._own_recovery.give_up()
+            elif service._turn_taken is not None:
+                work = service._turn_taken.over
+            else:
+                return
+            await self._through(until_done([work]))
 
     async def _stop(self, service: "Service") -> None:
         failed_before = len(self._failures)
@@ -52,13 +57,16 @@ class Descent:
         body, service._run_body = service._run_body, None
         if body is not None:
             await self._through(body.end(service.stop_timeout))
+        telling = is_telling()
         for child in reversed(service._children):
             if not child._is_plain or child._turn_taken is not None:
                 await self.free(child)
-                if child._needs_stop:
-                    await self._stop(child)
-            elif child._needs_stop and (rest := self._stop_itself(child)) is not None:
-                await rest
+            if child._needs_stop:
+                rest = self._stop_itself(child) if child._is_plain else self._stop(child)
+                if rest is not None:
+                    await rest
+                if telling:
+                    tell(child)
         if (rest := self._stop_itself(service)) is not None:
             await rest
         if len(self._failures) > failed_before:
@@ -83,6 +91,7 @@ class Descent:
             service.state = STOPPED
 
     async def _release(self, service: "Service") -> None:
+        await self._through(until_done(service._departures()))
         for child in reversed(service._children):
             if child._nothing_to_prepare:
                 _put_down(child)

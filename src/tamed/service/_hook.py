@@ -13,12 +13,12 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tamed.errors import ApplicationFailed, DeadlinePassed, ServiceFailed
-from tamed.service._state import FAILED
+from tamed.service._state import FAILED, RUNNING, STOPPED
 
 if TYPE_CHECKING:
     from tamed.service._service import Service
 
-__all__ = ["Rest", "begin", "call", "failure_of", "is_cancelled", "report"]
+__all__ = ["Rest", "begin", "call", "failure_of", "is_cancelled", "is_telling", "report", "tell"]
 
 log = logging.getLogger("tamed.service")
 
@@ -26,6 +26,8 @@ Rest = Coroutine[Any, Any, None] | None
 """What is left of a step that was begun by a plain call, to be awaited; None if it is done."""
 
 _DONE: Final = object()
+
+_TOLD: Final = {RUNNING: "started", STOPPED: "stopped"}
 
 
 def begin(service: "Service", phase: str, hook: Coroutine[Any, Any, None]) -> Rest:
@@ -103,6 +105,17 @@ def failure_of(service: "Service", phase: str, error: BaseException) -> ServiceF
     failure = ServiceFailed(service.full_name, phase, error)
     failure.__cause__ = error
     return failure
+
+
+def is_telling() -> bool:
+    """Whether `tell` would log; a walk over many services asks once."""
+    return log.isEnabledFor(logging.INFO)
+
+
+def tell(service: "Service") -> None:
+    """Log that a service has started or stopped, if it has, and does something of its own."""
+    if service._is_told and service.state in _TOLD and is_telling():
+        log.info("%s %s", _TOLD[service.state], service.full_name)
 
 
 def report(failure: ServiceFailed, remark: str = "") -> None:

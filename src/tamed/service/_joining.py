@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tamed.errors import ApplicationFailed, reason
 from tamed.service._hook import is_cancelled
-from tamed.service.lifecycle import bring_up
+from tamed.service._turn import Turn
+from tamed.service._up import bring_up
 
 if TYPE_CHECKING:
     from tamed.service._multi import MultiService
@@ -28,12 +29,12 @@ class Joining:
     def __init__(self, parent: "MultiService", child: "Service") -> None:
         self._parent = parent
         self._child = child
-        self._name = child.name
         self._path = child.full_name
         self._is_given_up = False
         self._is_awaited = False
         parent._joining[child.name] = self
-        self._task = asyncio.get_running_loop().create_task(bring_up(child))
+        self._turn = Turn(child)
+        self._task = self._turn.owner = asyncio.get_running_loop().create_task(bring_up(child))
         self._task.add_done_callback(self._see_to_the_end)
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -55,12 +56,10 @@ class Joining:
 
     def _see_to_the_end(self, task: "asyncio.Task[None]") -> None:
         """Take it out if it did not get there: in a callback, as a task may be cancelled before it begins."""
-        if self._parent._joining.get(self._name) is self:
-            del self._parent._joining[self._name]
+        self._turn.end()
+        del self._parent._joining[self._child.name]
         error = None if task.cancelled() else task.exception()
-        if error is None and not task.cancelled():
-            return
-        if self._child.parent is self._parent:
+        if task.cancelled() or error is not None:
             self._parent._disown_child(self._child)
         if error is not None and not self._is_awaited:
             what = "a service added to %s did not start: %s"

@@ -11,8 +11,8 @@ from tamed.service._joining import JOINED, Joining
 from tamed.service._recovery import Recovery
 from tamed.service._restart import Restart
 from tamed.service._service import Service
-from tamed.service._state import RUNNING, STARTING, STOPPING
-from tamed.service._turn import turn, until_done
+from tamed.service._state import PREPARED, RUNNING, STARTING, STOPPING
+from tamed.service._turn import Work, turn, until_done
 
 __all__ = ["MultiService", "Strategy"]
 
@@ -41,7 +41,8 @@ class MultiService(Service):
 
     _children: list[Service]
     _children_by_name: dict[str, Service]
-    _joining: dict[str, Joining]
+    _joining: dict[str, Joining]  # by the child's name
+    _leaving: list[Work]
     _group_recovery: Recovery | None = None  # of the children that are restarted together
 
     def __new__(cls, *_args: object, **_options: object) -> Self:
@@ -50,6 +51,7 @@ class MultiService(Service):
         self._children = []
         self._children_by_name = {}
         self._joining = {}
+        self._leaving = []
         return self
 
     def __init__(
@@ -82,6 +84,7 @@ class MultiService(Service):
         if (
             child.parent is not None
             or child._needs_release
+            or child._turn_taken is not None
             or state is STOPPING
             or (child._may_have_children and child is self.root_service)
             or self._children_by_name.setdefault(name, child) is not child
@@ -96,24 +99,21 @@ class MultiService(Service):
         """Stop a child if it runs, release it, and take it out.
 
         Its own ``run`` may ask for this, and goes on afterwards. Raises ServiceMisuse if it is not one of
-        ours, or if the multi-service is starting or stopping.
+        ours, or if the multi-service is on its way up or down.
         """
         if child.parent is not self:
             raise ServiceMisuse(
                 f"cannot remove {child.name!r} from {self.full_name}", "it is not a child of it"
             )
-        if self.state in (STARTING, STOPPING):
+        if self.state in (PREPARED, STARTING, STOPPING):
             raise ServiceMisuse(f"cannot remove {child.full_name}", f"{self.full_name} is {self.state.value}")
-        if child.name in self._joining:
-            await until_done([self._joining[child.name].give_up()])
-        descent = Descent()
-        await descent.free(child)
-        async with turn(child):
-            if child.parent is self:
-                try:
-                    await descent.walk(child, stop=True, release=True)
-                finally:
-                    self._disown_child(child)
+        departure = Work()
+        self._leaving.append(departure)
+        try:
+            await self._take_out(child)
+        finally:
+            self._leaving.remove(departure)
+            departure.end()
 
     def __getitem__(self, name: str) -> Service:
         return self._children_by_name[name]
@@ -135,7 +135,7 @@ class MultiService(Service):
             return ServiceMisuse(what, f"it is a child of {holder} already", remedy)
         if child is self.root_service:
             return ServiceMisuse(what, "a service cannot be below itself")
-        if child._needs_release:
+        if child._needs_release or child._turn_taken is not None:
             return ServiceMisuse(what, f"it is {child.state.value} by itself", "stop it first")
         if self.state is STOPPING:
             return ServiceMisuse(what, f"{self.full_name} is stopping")
@@ -147,6 +147,8 @@ class MultiService(Service):
         # By identity: services may be dataclasses, which are equal when their fields are.
         del self._children[next(index for index, one in enumerate(self._children) if one is child)]
         child.parent = None
+        for service in child.walk():
+            service.restarting = False
 
     def _free_child_name(self, wanted: str) -> str:
         name, number = wanted, 1
@@ -157,7 +159,24 @@ class MultiService(Service):
 
     def _give_up_work(self) -> Sequence[asyncio.Future[None]]:
         work = [joining.give_up() for joining in self._joining.values()]
-        return work if self._group_recovery is None else [*work, self._group_recovery.give_up()]
+        if self._group_recovery is not None:
+            work.append(self._group_recovery.give_up())
+        return [*work, *self._departures()]
+
+    def _departures(self) -> Sequence[asyncio.Future[None]]:
+        return [departure.over for departure in self._leaving]
+
+    async def _take_out(self, child: Service) -> None:
+        if child.name in self._joining:
+            await until_done([self._joining[child.name].give_up()])
+        descent = Descent()
+        await descent.free(child)
+        async with turn(child):
+            if child.parent is self:
+                try:
+                    await descent.walk(child, stop=True, release=True)
+                finally:
+                    self._disown_child(child)
 
     def _restarted_with(self, failed: Sequence[Service]) -> Sequence[Service]:
         """Return the children that are restarted together when those fail."""

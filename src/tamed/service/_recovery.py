@@ -175,8 +175,7 @@ class Recovery:
                 if self._group is not None and service.parent is not self._group:
                     continue  # it was removed meanwhile
                 try:
-                    if (rest := start(service)) is not None:
-                        await rest
+                    await start(service)
                 except ServiceFailed as failure:
                     failed(service, failure)
                     return

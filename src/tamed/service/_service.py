@@ -68,6 +68,7 @@ class Service:
     _has_run: ClassVar[bool] = False
     _has_stop: ClassVar[bool] = False
     _has_release: ClassVar[bool] = False
+    _is_told: ClassVar[bool] = False  # in the log: it does something when it starts, runs or stops
 
     # Most services of such a tree are plain: they have neither children nor a body. The walks deal with
     # them quickly, the more so if there is nothing to prepare, or release, either.
@@ -90,6 +91,7 @@ class Service:
         super().__init_subclass__(**kwargs)
         overridden = [getattr(cls, hook) is not getattr(Service, hook) for hook in _HOOKS]
         cls._has_prepare, cls._has_start, cls._has_run, cls._has_stop, cls._has_release = overridden
+        cls._is_told = cls._has_start or cls._has_run or cls._has_stop
         cls._is_plain = not cls._may_have_children and not cls._has_run
         cls._nothing_to_prepare = cls._is_plain and not cls._has_prepare and not cls._has_release
         for hook in _HOOKS:
@@ -198,6 +200,10 @@ class Service:
 
     def _give_up_work(self) -> "Sequence[asyncio.Future[None]]":
         """Give up what would bring up a part of this, which is being stopped; return what to wait for."""
+        return ()
+
+    def _departures(self) -> "Sequence[asyncio.Future[None]]":
+        """Return what to wait for until the children that are being removed are gone."""
         return ()
 
     def _body_is_over(self, failure: ServiceFailed | None) -> None:

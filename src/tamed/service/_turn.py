@@ -10,25 +10,39 @@ from tamed.errors import ServiceMisuse
 if TYPE_CHECKING:
     from tamed.service._service import Service
 
-__all__ = ["Turn", "turn", "until_done"]
+__all__ = ["Turn", "Work", "turn", "until_done"]
 
 
-class Turn:
-    """Somebody's turn to bring a service up or down."""
+class Work:
+    """Something under way that others may have to wait for."""
 
     def __init__(self) -> None:
-        self._owner = asyncio.current_task()
+        self.owner = asyncio.current_task()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def over(self) -> "asyncio.Future[None]":
-        """Done when it is over; not to be had by the one whose turn it is, who would wait for ever."""
-        _must_not_be_current(self._owner)
+        """Done when it is over; not to be had by its owner, who would wait for ever."""
+        _must_not_be_current(self.owner)
         return self._over
 
     def end(self) -> None:
-        """The owner is done."""
+        """It is over."""
         self._over.set_result(None)
+
+
+class Turn(Work):
+    """Somebody's turn to bring a service up or down."""
+
+    def __init__(self, service: "Service") -> None:
+        super().__init__()
+        self._service = service
+        service._turn_taken = self
+
+    def end(self) -> None:
+        """It is the next one's turn."""
+        self._service._turn_taken = None
+        super().end()
 
 
 @asynccontextmanager
@@ -39,11 +53,10 @@ async def turn(service: "Service") -> AsyncIterator[None]:
     """
     while service._turn_taken is not None:
         await asyncio.wait([service._turn_taken.over])
-    mine = service._turn_taken = Turn()
+    mine = Turn(service)
     try:
         yield
     finally:
-        service._turn_taken = None
         mine.end()
 
 

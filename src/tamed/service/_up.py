@@ -6,14 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 from tamed.service._body import Body
 from tamed.service._down import Descent
-from tamed.service._hook import Rest, begin, call
+from tamed.service._hook import Rest, begin, call, is_telling, tell
 from tamed.service._state import FAILED, PREPARED, RUNNING, STARTING
+from tamed.service._turn import until_done
 from tamed.service._watch import Watch
 
 if TYPE_CHECKING:
     from tamed.service._service import Service
 
-__all__ = ["prepare", "start"]
+__all__ = ["bring_up", "prepare", "start"]
+
+
+async def bring_up(service: "Service") -> None:
+    """Prepare a tree, if it is not, and start it; if that fails, nothing is left started or prepared."""
+    if not service._needs_release:
+        await prepare(service)
+    try:
+        await start(service)
+    except (Exception, asyncio.CancelledError):
+        await Descent().walk(service, release=True)
+        raise
 
 
 async def prepare(service: "Service") -> None:
@@ -31,16 +43,25 @@ async def prepare(service: "Service") -> None:
             elif not child._needs_release:
                 await prepare(child)
     except (Exception, asyncio.CancelledError):
-        await Descent().walk(service, release=True)
-        service.state = FAILED
+        try:
+            await Descent().walk(service, release=True)
+        finally:
+            service.state = FAILED
         raise
 
 
-def start(service: "Service") -> Rest:
-    """Start a tree, prepare what is not; if that fails or is cancelled, nothing of it is left started.
+async def start(service: "Service") -> None:
+    """Start a tree, prepare what is not; if that fails or is cancelled, nothing of it is left started."""
+    if (rest := _start(service)) is not None:
+        await rest
+    tell(service)
 
-    Return what is left of it to be awaited. Most services are leaves whose hooks do not wait, and a
-    coroutine for each would be what a walk over many spends its time on.
+
+def _start(service: "Service") -> Rest:
+    """Start a tree as far as that goes without waiting; return what is left of it.
+
+    Most services are leaves whose hooks do not wait, and a coroutine for each would be what a walk over
+    many spends its time on.
     """
     if not service._is_plain or not service._needs_release:
         return _start_whole(service)
@@ -60,6 +81,7 @@ async def _start_rest(service: "Service", rest: Coroutine[Any, Any, None]) -> No
 
 
 async def _start_whole(service: "Service") -> None:
+    await until_done(service._departures())
     if not service._needs_release:
         await prepare(service)
     service.state = STARTING
@@ -67,8 +89,10 @@ async def _start_whole(service: "Service") -> None:
         await call(service, "start", service.start())
     service._needs_stop = True
     if (error := await _start_children(service)) is not None:
-        await Descent().walk(service, stop=True)
-        service.state = FAILED
+        try:
+            await Descent().walk(service, stop=True)
+        finally:
+            service.state = FAILED
         raise error
     service.state = RUNNING
     service._up_since = asyncio.get_running_loop().time()
@@ -84,10 +108,14 @@ async def _start_children(service: "Service") -> BaseException | None:
     """
     error: BaseException | None = None
     watch = service._start_watch = Watch()
+    telling = is_telling()
     try:
         for child in service._children:  # the list itself, because whoever is started may add to it
-            if not child._needs_stop and (rest := start(child)) is not None:
-                await rest
+            if not child._needs_stop:
+                if (rest := _start(child)) is not None:
+                    await rest
+                if telling:
+                    tell(child)
     except (Exception, asyncio.CancelledError) as raised:
         error = raised
     service._start_watch = None

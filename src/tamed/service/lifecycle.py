@@ -9,7 +9,6 @@ All of it happens in the caller's task: no service costs a task unless it has a 
 comes while another brings the same service up or down waits until that is done.
 """
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from tamed.errors import ServiceFailed, ServiceMisuse
@@ -31,12 +30,7 @@ async def bring_up(service: "Service") -> None:
     """
     async with turn(service):
         _must_be_down(service)
-        await _prepare(service)
-        try:
-            await _start(service)
-        except (Exception, asyncio.CancelledError):
-            await Descent().walk(service, release=True)
-            raise
+        await _up.bring_up(service)
 
 
 async def take_down(service: "Service") -> list[ServiceFailed]:
@@ -47,7 +41,8 @@ async def take_down(service: "Service") -> list[ServiceFailed]:
 async def prepare(service: "Service") -> None:
     """Call the ``prepare`` hooks of a tree; if one fails, release those prepared and raise ServiceFailed."""
     async with turn(service):
-        await _prepare(service)
+        if not service._needs_release:
+            await _up.prepare(service)
 
 
 async def start(service: "Service") -> None:
@@ -57,7 +52,7 @@ async def start(service: "Service") -> None:
     """
     async with turn(service):
         _must_be_down(service)
-        await _start(service)
+        await _up.start(service)
 
 
 async def stop(service: "Service") -> list[ServiceFailed]:
@@ -81,16 +76,6 @@ def _must_be_down(service: "Service") -> None:
         raise ServiceMisuse(
             f"cannot start service {service.full_name}", f"it is {service.state.value} already"
         )
-
-
-async def _prepare(service: "Service") -> None:
-    if not service._needs_release:
-        await _up.prepare(service)
-
-
-async def _start(service: "Service") -> None:
-    if (rest := _up.start(service)) is not None:
-        await rest
 
 
 async def _descend(service: "Service", *, stop: bool = False, release: bool = False) -> list[ServiceFailed]:

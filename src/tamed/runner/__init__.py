@@ -1,0 +1,44 @@
+"""How it runs: the steps of a daemon's life."""
+
+from typing import TYPE_CHECKING
+
+from tamed._lazy import lazy_face
+
+if TYPE_CHECKING:
+    from tamed.runner._environment import enter_environment
+    from tamed.runner._explain import explain
+    from tamed.runner._instances import find_instance, restart_instance, status_of_instance, stop_instance
+    from tamed.runner._launch import run_directory, start
+    from tamed.runner._solo import run
+
+__all__ = [
+    "enter_environment",
+    "explain",
+    "find_instance",
+    "restart_instance",
+    "run",
+    "run_directory",
+    "start",
+    "status_of_instance",
+    "stop_instance",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_face(
+        __name__,
+        {
+            "enter_environment": "._environment",
+            "explain": "._explain",
+            "find_instance": "._instances",
+            "restart_instance": "._instances",
+            "run": "._solo",
+            "run_directory": "._launch",
+            "start": "._launch",
+            "status_of_instance": "._instances",
+            "stop_instance": "._instances",
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,148 @@
+"""The control socket: where an administrator's command asks the supervisor.
+
+A client connects, writes one request, a JSON object on a line, and gets one answer in the same form; then the
+connection is closed. Only the owner may connect (mode 0600), so whoever can, may.
+"""
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tamed.daemon import bind_unix, connect_unix
+from tamed.errors import SystemRefused, from_os_error
+from tamed.runner._reactor import Reactor, Timer
+
+__all__ = ["Answer", "ControlServer", "ask"]
+
+Answer = Callable[[dict[str, Any]], None]
+
+_LONGEST = 65536  # bytes of a request
+_MOST_CLIENTS = 64
+_PATIENCE = 10.0  # seconds for a client to say what it wants
+_SENDING = 1.0  # seconds for a client to take the answer
+
+
+class ControlServer:
+    """Listens on a unix socket; calls ``serve`` with each request and the means to answer it, now or later.
+
+    Whoever makes one must be the only one who may have that path, by a pid file for example: what is there is
+    replaced. If this process is root, the socket is ``owner``'s, a user and group.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        reactor: Reactor,
+        serve: Callable[[dict[str, Any], Answer], None],
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        self._path = path
+        self._reactor = reactor
+        self._serve = serve
+        self._clients: dict[socket.socket, bytes] = {}
+        self._timers: dict[socket.socket, Timer] = {}
+        self._socket = _listening(path, owner)
+        reactor.watch(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Listen no more, let all clients go and remove the socket's file."""
+        self._reactor.unwatch(self._socket)
+        for client in list(self._clients):
+            self._drop(client)
+        with contextlib.suppress(OSError):  # somebody has taken it away
+            self._path.unlink()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._socket.accept()
+        except OSError:  # it has gone away, or there are no descriptors: it will try again
+            return
+        if len(self._clients) == _MOST_CLIENTS:
+            client.close()
+            return
+        client.setblocking(False)
+        self._clients[client] = b""
+        self._timers[client] = self._reactor.later(_PATIENCE, partial(self._drop, client))
+        self._reactor.watch(client, partial(self._read, client))
+
+    def _read(self, client: socket.socket) -> None:
+        try:
+            data = client.recv(_LONGEST)
+        except OSError:
+            data = b""
+        self._clients[client] += data
+        line, newline, _ = self._clients[client].partition(b"\n")
+        if not data or len(line) > _LONGEST:
+            self._drop(client)
+        elif newline:
+            self._serve(_request(line), partial(self._answer, client))
+
+    def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
+        """Send an answer, for which a client that does not read can keep the supervisor for a second."""
+        if client in self._clients:
+            with contextlib.suppress(OSError):  # it does not read, or has gone away
+                client.settimeout(_SENDING)
+                client.sendall(json.dumps(answer).encode() + b"\n")
+            self._drop(client)
+
+    def _drop(self, client: socket.socket) -> None:
+        del self._clients[client]
+        self._timers.pop(client).cancel()
+        self._reactor.unwatch(client)
+        client.close()
+
+
+def ask(path: Path, request: dict[str, Any], timeout: float = 10.0) -> dict[str, Any]:
+    """Send a request to a supervisor's control socket and return its answer.
+
+    Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
+    if there is no answer within ``timeout`` seconds, or none to this request.
+    """
+    what = f"cannot ask {path}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        try:
+            connect_unix(sock, path)
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as stream:
+                line = stream.readline()
+        except TimeoutError as error:
+            raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
+        except OSError as error:
+            raise from_os_error(what, error) from error
+    if not line:
+        raise SystemRefused(what, "it ended without an answer")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise SystemRefused(what, answer["error"])
+    return answer
+
+
+def _listening(path: Path, owner: tuple[int, int] | None) -> socket.socket:
+    what = f"cannot listen on {path}"
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        path.unlink(missing_ok=True)  # of one that was killed
+        bind_unix(sock, path, mode=0o600, owner=owner)
+        sock.listen()
+    except OSError as error:
+        sock.close()
+        raise from_os_error(what, error) from error
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except ValueError:
+        request = None
+    return request if isinstance(request, dict) else {}

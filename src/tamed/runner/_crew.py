@@ -1,0 +1,134 @@
+"""The workers of a supervisor: hiring them, talking with them, and noticing that they have ended.
+
+What follows from that is for others to decide: see ``_supervisor``.
+"""
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+from tamed.errors import TamedError
+from tamed.runner._channel import Channel, Message
+from tamed.runner._faults import fault_data
+from tamed.runner._plan import Plan
+from tamed.runner._reactor import Reactor
+from tamed.runner._sockets import SocketTable
+from tamed.runner._station import Station
+from tamed.runner._worker_record import Worker, WorkerState
+
+__all__ = ["Crew"]
+
+
+class Crew:
+    """All workers that have not been reaped, by their pid in ``workers``.
+
+    ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
+    exit code (negative for a signal), and ``on_report`` with what a worker answers to `ask`.
+    """
+
+    def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
+        self.workers: dict[int, Worker] = {}
+        self.on_change: Callable[[Worker], None] = _ignore
+        self.on_end: Callable[[Worker, int], None] = _ignore
+        self.on_report: Callable[[Worker, Message], None] = _ignore
+        self._plan = plan
+        self._reactor = reactor
+        self._sockets = sockets
+        self._station = station
+
+    def hire(self, number: int) -> None:
+        """Start a worker. Raises OSError if the system has no room for one."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pid = self._station.spawn(theirs.fileno(), number)
+            except BaseException:
+                ours.close()
+                raise
+        now = self._reactor.clock()
+        worker = self.workers[pid] = Worker(pid, number, Channel(ours), started=now, heard=now)
+        self._reactor.watch(worker.channel, lambda: self._hear(worker))
+        plan = self._plan
+        self._send(worker, {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
+
+    def let_start(self, worker: Worker) -> None:
+        """Let a worker that is prepared start its services."""
+        self._send(worker, {"go": True})
+
+    def ask(self, worker: Worker) -> bool:
+        """Ask a worker for its report, which goes to ``on_report``; tell whether it can answer at all."""
+        return worker.is_to_answer and self._send(worker, {"tell": True})
+
+    def dismiss(self, worker: Worker) -> None:
+        """Let a worker serve to the end what it has accepted, and stop."""
+        worker.state = WorkerState.STOPPING
+        self._station.signal(worker.pid, signal.SIGTERM)
+
+    def reap(self) -> None:
+        """See to every child that has ended; as pid 1 also to orphans that have become ours."""
+        for pid, code in self._station.ended():
+            worker = self.workers.get(pid)
+            if worker is not None:
+                self._hear(worker)
+                self._hang_up(worker)
+                self._station.gone(pid)
+                del self.workers[pid]
+                self.on_end(worker, code)
+
+    def _hear(self, worker: Worker) -> None:
+        """Take what a worker says, and send what it could not take before: it reads again."""
+        try:
+            for message, _ in worker.channel.receive():
+                worker.heard = self._reactor.clock()
+                self._understand(worker, message)
+            if not worker.channel.closed:
+                worker.channel.flush()
+        except ValueError as error:  # something else in that process has written to the channel
+            self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): ended")
+            self._station.kill(worker.pid)
+            self._hang_up(worker)
+        except OSError:
+            self._hang_up(worker)
+        if worker.channel.closed:
+            self._hang_up(worker)
+
+    def _understand(self, worker: Worker, message: Message) -> None:
+        match message:
+            case {"listen": str(text), "kind": int(kind), "index": int(index), "number": int(question)}:
+                self._hand_out(worker, question, text, kind, index)
+            case {"state": str(state)}:
+                if not worker.is_leaving:
+                    worker.state = WorkerState(state)
+                    self.on_change(worker)
+            case {"fault": {"lines": [*lines], "status": int(status)}}:
+                worker.fault = [str(line) for line in lines], status
+            case {"leaving": int(status)}:
+                worker.leaving = status
+            case {"report": dict(report)}:
+                self.on_report(worker, report)
+
+    def _hand_out(self, worker: Worker, question: int, text: str, kind: int, index: int) -> None:
+        try:
+            sockets = self._sockets.get(text, kind, index)
+        except TamedError as error:
+            self._send(worker, {"answer": question, "fault": fault_data(error)})
+        else:
+            self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets])
+
+    def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message; a worker that is gone, or does not read, is left to those who see to such."""
+        try:
+            worker.channel.send(message, descriptors)
+        except OSError:
+            return False
+        return True
+
+    def _hang_up(self, worker: Worker) -> None:
+        """Say and hear no more; may be done again."""
+        if worker.channel.fileno() >= 0:
+            self._reactor.unwatch(worker.channel)
+            worker.channel.close()
+
+
+def _ignore(*_: object) -> None:
+    """Take what nobody has asked for."""

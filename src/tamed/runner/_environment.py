@@ -1,0 +1,21 @@
+"""The environment file of a run: its variables are there before anything else is."""
+
+import os
+from dataclasses import replace
+
+from tamed.config import Deployment, Job, read_env_file
+
+__all__ = ["enter_environment"]
+
+
+def enter_environment(job: Job, deployment: Deployment | None) -> Job:
+    """Take the variables of ``--env-file`` into this process; return the job as it is with them.
+
+    They go before what is in the environment: they were written down for this very program. Workers inherit
+    them, and do not read the file, which may be for root alone.
+    """
+    file = job.settings(deployment).daemon.env_file
+    if file is None:
+        return job
+    os.environ.update(read_env_file(file))
+    return replace(job, environ=dict(os.environ))

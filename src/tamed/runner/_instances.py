@@ -1,0 +1,99 @@
+"""Instances: the daemons of a run directory, as an administrator's command finds and ends them."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tamed.config import Job
+from tamed.daemon import Identity, Instance, ProcessHandle, Report, RunDirectory, holder
+from tamed.errors import TamedError, Unavailable, UsageError
+from tamed.runner._control import ask
+from tamed.runner._environment import enter_environment
+from tamed.runner._identity import owner_of
+from tamed.runner._launch import launch
+from tamed.runner._plan_file import kept_plan
+
+__all__ = ["find_instance", "restart_instance", "status_of_instance", "stop_instance"]
+
+_LOOK = 0.5  # seconds between two looks at one that is stopping
+_LAST = 5.0  # seconds for one that is ended by force
+
+
+def find_instance(directory: RunDirectory, name: str | None) -> Instance:
+    """Return the instance of a name, or the only one that runs.
+
+    Raises Unavailable if it does not run, and UsageError if there are several to choose from.
+    """
+    running = directory.running()
+    names = ", ".join(each.name for each in running)
+    if name is not None:
+        instance = directory.instance(name)
+        if instance not in running:
+            remedy = f"what runs is: {names}" if names else f"nothing runs in {directory.path}"
+            raise Unavailable(f"{name} is not running", remedy=remedy)
+        return instance
+    if not running:
+        raise Unavailable("nothing is running", f"there is no instance in {directory.path}")
+    if len(running) > 1:
+        raise UsageError("several instances run", names, "name one of them")
+    return running[0]
+
+
+def status_of_instance(instance: Instance, timeout: float = 10.0) -> dict[str, Any]:
+    """Ask an instance how it stands. Raises a TamedError if it does not answer within so many seconds."""
+    return ask(instance.socket, {"command": "status"}, timeout)
+
+
+def stop_instance(
+    instance: Instance,
+    *,
+    timeout: float | None,
+    force: bool,
+    progress: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Ask an instance to stop and wait until it is gone, at most so many seconds; tell whether it is.
+
+    ``progress`` gets its status from time to time meanwhile. With ``force`` one that is not gone in time is
+    ended at once. Raises Unavailable if it does not run, and PermissionRefused if it is another user's.
+    """
+    handle = ProcessHandle.found_by(lambda: holder(instance.pid_file))
+    if handle is None:
+        raise Unavailable(f"{instance.name} is not running")
+    with handle:
+        handle.signal(signal.SIGTERM)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not handle.wait_gone(_LOOK):
+            if deadline is not None and time.monotonic() > deadline:
+                return force and _end(handle)
+            try:
+                progress(status_of_instance(instance, timeout=_LOOK))
+            except TamedError:
+                continue  # it is about to be gone, or too busy
+    instance.remove_if_empty()
+    return True
+
+
+def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
+    """Stop an instance, however long it drains, and start it again by its plan; return what became of it.
+
+    It is started by this user, with the environment of this process. Nothing is stopped if that user was not
+    the one who started it before: see `kept_plan` for what is raised.
+    """
+    plan = kept_plan(instance.directory / f"{instance.name}.plan")
+    stop_instance(instance, timeout=None, force=False, progress=progress)
+    os.chdir(plan.directory)
+    job = Job.from_data(plan.job)
+    enter_environment(job, job.deployment())
+    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
+    return launch(plan)
+
+
+def _end(handle: ProcessHandle) -> bool:
+    for number in (signal.SIGQUIT, signal.SIGKILL):
+        handle.signal(number)
+        if handle.wait_gone(_LAST):
+            return True
+    return False

@@ -1,0 +1,147 @@
+"""What comes in for the log: records of the workers, what they print, and what the supervisor says.
+
+Each worker has two pipes: one for records, framed, and one for whatever it and its libraries print. Nothing
+is held here but what is incomplete.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tamed.daemon import Damage, LineReader, Record, RecordReader
+from tamed.runner._layout import Layout, Line
+from tamed.runner._reactor import Reactor
+from tamed.runner._sink import Entry, Sink
+
+__all__ = ["Intake"]
+
+_READ = 1 << 20
+_SEVERITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6}
+
+
+class _End:
+    """The reading end of a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def read(self) -> bytes | None:
+        """Return what is there; nothing at the end of the stream, None if nothing is there now."""
+        if self._descriptor < 0:
+            return b""
+        try:
+            return os.read(self._descriptor, _READ)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@dataclass(slots=True)
+class _Source:
+    pid: int
+    records: _End
+    output: _End
+    record_reader: RecordReader = field(default_factory=RecordReader)
+    line_reader: LineReader = field(default_factory=LineReader)
+
+
+class Intake:
+    """Reads the pipes of the workers and writes to a sink, in the layout of the log."""
+
+    def __init__(
+        self, reactor: Reactor, sink: Sink, layout: Layout, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._reactor = reactor
+        self._sink = sink
+        self._layout = layout
+        self._clock = clock
+        self._sources: dict[int, _Source] = {}
+
+    def say(self, level: str, text: str) -> None:
+        """Write a line of the supervisor's own."""
+        self._sink.write([self._entry(level, "tamed", text, os.getpid())])
+
+    def attach(self, pid: int, records: int, output: int) -> None:
+        """Take what comes from a worker through these descriptors, which are closed in time."""
+        source = self._sources[pid] = _Source(pid, _End(records), _End(output))
+        self._reactor.watch(source.records, lambda: self._take_records(source))
+        self._reactor.watch(source.output, lambda: self._take_output(source))
+
+    def detach(self, pid: int) -> None:
+        """Take what is left of a worker that has ended.
+
+        Processes that it left behind are not listened to any more.
+        """
+        source = self._sources.pop(pid, None)
+        if source is None:
+            return
+        while self._take_records(source):
+            continue
+        while self._take_output(source):
+            continue
+        self._write_records(source, source.record_reader.finish())
+        self._write_lines(source, source.line_reader.finish())
+        for end in (source.records, source.output):
+            self._let_go(end)
+
+    def _take_records(self, source: _Source) -> bool:
+        """Take records that are there; tell whether there may be more."""
+        data = source.records.read()
+        if data:
+            self._write_records(source, source.record_reader.feed(data))
+        elif data is not None:
+            self._let_go(source.records)
+        return bool(data)
+
+    def _take_output(self, source: _Source) -> bool:
+        data = source.output.read()
+        if data:
+            source.line_reader.feed(data, self._reactor.clock())
+            self._take_lines_in_time(source)
+        elif data is not None:
+            self._let_go(source.output)
+        return bool(data)
+
+    def _take_lines_in_time(self, source: _Source) -> None:
+        """Write lines that are complete, once the worker pauses: what belongs together stays together."""
+        now = self._reactor.clock()
+        self._write_lines(source, source.line_reader.take(now))
+        due = source.line_reader.due
+        if due is not None:
+            self._reactor.later(max(0.0, due - now), lambda: self._take_lines_in_time(source))
+
+    def _write_records(self, source: _Source, records: list[Record | Damage]) -> None:
+        if records:
+            self._sink.write([self._of_record(source.pid, record) for record in records])
+
+    def _of_record(self, pid: int, record: Record | Damage) -> Entry:
+        if isinstance(record, Damage):
+            text = f"a record of worker {pid} was cut off: {record.data.decode(errors='backslashreplace')}"
+            return self._entry("WARNING", "tamed", text, pid)
+        return Entry(record.severity, record.time, record.name, record.text, pid)
+
+    def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
+        if lines:
+            texts = [line.decode(errors="backslashreplace") for line in lines]
+            self._sink.write(
+                [self._entry("WARNING", f"output[{source.pid}]", text, source.pid) for text in texts]
+            )
+
+    def _entry(self, level: str, logger: str, text: str, pid: int) -> Entry:
+        now = self._clock()
+        line = self._layout(Line(now, level, logger, text, pid))
+        return Entry(_SEVERITIES.get(level, 7), now, logger, line, pid)
+
+    def _let_go(self, end: _End) -> None:
+        if end.fileno() >= 0:
+            self._reactor.unwatch(end)
+            end.close()

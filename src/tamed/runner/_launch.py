@@ -1,0 +1,157 @@
+"""From a command to a supervisor: what was asked for becomes a plan, and this process the supervisor."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from tamed.config import Daemon, Job, Settings
+from tamed.daemon import (
+    Identity,
+    Instance,
+    Launch,
+    Report,
+    RunDirectory,
+    check_name,
+    default_run_directory,
+    detach,
+)
+from tamed.errors import ConfigurationError, PermissionRefused
+from tamed.runner._environment import enter_environment
+from tamed.runner._identity import identity_of, kept_capabilities, owner_of
+from tamed.runner._log_plan import log_in_foreground, log_of_daemon
+from tamed.runner._plan import Plan
+
+__all__ = ["check_files", "launch", "run_directory", "start", "supervise_here"]
+
+_FIRST_PASSED = 3  # the first descriptor that systemd passes: SD_LISTEN_FDS_START of sd_listen_fds(3)
+_HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
+_PATIENCE = 15.0  # seconds for the supervisor to say, after its own deadline, that the start took too long
+_UMASK = 0o027
+
+
+def run_directory(path: Path | None) -> RunDirectory:
+    """Return the run directory that was named, or this user's."""
+    return RunDirectory((path or default_run_directory(os.environ)).absolute())
+
+
+def start(job: Job) -> Report:
+    """Start a daemon and wait until it is ready or has failed; return what became of it.
+
+    Raises a TamedError for what is wrong before there is a daemon.
+    """
+    deployment = job.deployment()
+    job = enter_environment(job, deployment)
+    settings = job.settings(deployment)
+    daemon = settings.daemon
+    name = check_name(daemon.name or job.name(deployment))
+    plan = _plan(job, daemon, name)
+    identity = identity_of(daemon)
+    instance = run_directory(daemon.rundir).create(name, owner_of(identity))
+    try:
+        plan = replace(
+            _as_instance(plan, instance),
+            log=log_of_daemon(settings.log, instance.log),
+            pid_file=str((daemon.pid_file or instance.pid_file).absolute()),
+            plan_file=str(instance.directory / f"{name}.plan"),
+        )
+        check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
+        report = launch(plan)
+    except BaseException:
+        instance.remove_if_empty()
+        raise
+    if not report.ready:
+        instance.remove_if_empty()
+    return report
+
+
+def launch(plan: Plan) -> Report:
+    """Start the daemon of a plan, and wait until it is ready or has failed."""
+    plan = replace(plan, listen_pid=os.getpid())
+    launched = detach(keep=_passed_by_systemd(), umask=plan.umask, directory=Path(plan.directory))
+    if not isinstance(launched, Launch):
+        os.set_inheritable(launched.fileno(), True)
+        _become_supervisor(replace(plan, report=launched.fileno()))
+    return launched.wait(plan.start_timeout + _PATIENCE)
+
+
+def supervise_here(job: Job, settings: Settings) -> NoReturn:
+    """Become the supervisor of a job, in the foreground.
+
+    It is an instance of the run directory, which other commands find, if it was given a name.
+    """
+    daemon = settings.daemon
+    name = check_name(daemon.name or job.name(job.deployment()))
+    identity = identity_of(daemon)
+    plan = replace(_plan(job, daemon, name), log=log_in_foreground(settings.log))
+    if daemon.name:
+        plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
+    if daemon.pid_file is not None:
+        plan = replace(plan, pid_file=str(daemon.pid_file.absolute()))
+    check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
+    if daemon.umask is not None:
+        os.umask(daemon.umask)
+    os.chdir(plan.directory)
+    _become_supervisor(plan)
+
+
+def check_files(identity: Identity | None, *, log: str = "", pid_file: str = "") -> None:
+    """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
+
+    They are paths, empty for none.
+    """
+    for what, path in (("log file", log), ("pid file", pid_file)):
+        folder = Path(path).parent
+        if path and identity is not None and folder.is_dir() and not identity.can_write_in(folder):
+            who = identity.name or identity.uid
+            raise PermissionRefused(
+                f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or name another"
+            )
+
+
+def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
+    if daemon.chroot is not None:
+        why = "a worker that is replaced could not enter it: that takes root, which the daemon gives up"
+        raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
+    if daemon.directory is not None:
+        job = replace(job, folder=Path.cwd())
+    return Plan(
+        name=name,
+        job=job.to_data(),
+        command=[*_interpreter(), "-m", "tamed.runner.worker"],
+        workers=daemon.workers or 1,
+        directory=str((daemon.directory or Path()).absolute()),
+        user=daemon.user,
+        group=daemon.group,
+        keep_capabilities=[str(each) for each in kept_capabilities(daemon)],
+        start_timeout=daemon.start_timeout,
+        stop_timeout=daemon.drain_timeout + _HOOKS if daemon.stop_timeout is None else daemon.stop_timeout,
+        watchdog=daemon.watchdog,
+        max_files=daemon.max_files,
+        umask=_UMASK if daemon.umask is None else daemon.umask,
+        listen_pid=os.getpid(),
+    )
+
+
+def _as_instance(plan: Plan, instance: Instance) -> Plan:
+    return replace(plan, pid_file=str(instance.pid_file), control=str(instance.socket))
+
+
+def _passed_by_systemd() -> range:
+    """Return the descriptors that systemd has passed to this command (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return range(0)
+    return range(_FIRST_PASSED, _FIRST_PASSED + int(os.environ.get("LISTEN_FDS", "0")))
+
+
+def _become_supervisor(plan: Plan) -> NoReturn:
+    descriptor = plan.hand_over()
+    command = [*_interpreter(), "-m", "tamed.runner.supervisor", str(descriptor), plan.name]
+    os.execv(command[0], command)
+
+
+def _interpreter() -> list[str]:
+    """Return the command that runs this interpreter as it was run, but not with code of this folder."""
+    options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    return [sys.executable, "-P", *options, *(f"-W{option}" for option in sys.warnoptions)]

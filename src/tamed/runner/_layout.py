@@ -1,0 +1,105 @@
+"""How a line of the log looks. The supervisor, which has no use for `logging`, and the workers share this.
+
+``human`` is for people who watch a terminal, and ``coloured`` the same in the colour of the level; ``plain``
+is for files and programs, ``json`` for collectors of logs, and ``bare`` is the message alone, for a log that
+keeps time and level by itself.
+"""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["Layout", "Line", "layout_of"]
+
+_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+class Line(NamedTuple):
+    """What a line of the log says.
+
+    ``time`` is in seconds since the epoch; ``traceback`` has lines of its own.
+    """
+
+    time: float
+    level: str
+    logger: str
+    message: str
+    pid: int | None = None
+    traceback: str = ""
+
+
+Layout = Callable[[Line], str]
+
+
+def human(line: Line) -> str:
+    """``12:31:05 INFO     fastpoetry: message``, in local time."""
+    clock = time.strftime("%H:%M:%S", time.localtime(line.time))
+    return _with_traceback(f"{clock} {line.level:8} {line.logger}: {line.message}", line)
+
+
+def coloured(line: Line) -> str:
+    """Lay out a line as ``human`` does, in the colour of its level."""
+    text = human(line)
+    colour = _COLOURS.get(line.level)
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+
+
+def plain(line: Line) -> str:
+    """``2026-11-23T12:31:05.123+01:00 INFO fastpoetry: message``, the time as in ISO 8601."""
+    return _with_traceback(f"{_iso(line.time)} {line.level} {line.logger}: {line.message}", line)
+
+
+def bare(line: Line) -> str:
+    """Lay out the message alone."""
+    return _with_traceback(line.message, line)
+
+
+def json(line: Line) -> str:
+    """Lay out one JSON object on one line, whatever is in the message.
+
+    Time, level, logger, message, pid, traceback.
+    """
+    from json import dumps
+
+    told = {
+        "time": _iso(line.time),
+        "level": line.level,
+        "logger": line.logger,
+        "message": line.message,
+        "pid": line.pid,
+    }
+    if line.traceback:
+        told["traceback"] = line.traceback
+    return dumps(told, ensure_ascii=False)
+
+
+_LAYOUTS: dict[str, Layout] = {
+    "human": human,
+    "coloured": coloured,
+    "plain": plain,
+    "json": json,
+    "bare": bare,
+}
+
+
+def layout_of(name: str) -> Layout:
+    """Return the layout of this name."""
+    return _LAYOUTS[name]
+
+
+def _with_traceback(text: str, line: Line) -> str:
+    return f"{text}\n{line.traceback}" if line.traceback else text
+
+
+def _iso(moment: float) -> str:
+    milliseconds = round(moment * 1000)
+    day_and_second, offset = _second(milliseconds // 1000)
+    return f"{day_and_second}.{milliseconds % 1000:03}{offset}"
+
+
+@lru_cache(maxsize=2)  # most lines come in the same second as the one before
+def _second(seconds: int) -> tuple[str, str]:
+    moment = time.localtime(seconds)
+    offset = time.strftime("%z", moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", moment), f"{offset[:3]}:{offset[3:5]}"

@@ -1,0 +1,175 @@
+"""A worker's side of its channel to the supervisor, and the socket source that asks over it."""
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tamed.errors import SystemRefused
+from tamed.net import Endpoint, Listener, TlsEndpoint, server_context
+from tamed.runner._channel import Channel, Message
+from tamed.runner._faults import fault_of
+
+__all__ = ["Link", "SupervisedSource"]
+
+log = logging.getLogger("tamed")
+
+_Answer = tuple[Message, list[int]]
+_Key = tuple[str, int, int]
+
+
+class Link:
+    """Talks with the supervisor from within the event loop.
+
+    The supervisor's orders are: to go on once all are prepared, and to tell what it is asked. That it is gone
+    shows in the end of the stream: the worker then stops by itself, as if it had been told to.
+    """
+
+    def __init__(self, channel: Channel, tell: Callable[[], Message], beat_interval: float) -> None:
+        self._channel = channel
+        self._tell = tell
+        self._beat_interval = beat_interval
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[_Answer]] = {}
+        self._go = asyncio.Event()
+        self._is_orphan = False
+        self._waits_for_room = False
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Listen and beat in the running loop.
+
+        The beat comes from the loop itself: one that is blocked is silent.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel.fileno(), self._receive)
+        self._beat()
+        try:
+            yield
+        finally:
+            self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_writer(self._channel.fileno())
+            self._heart.cancel()
+
+    async def prepared(self) -> None:
+        """Say that everything is bound, and wait until the supervisor says that it is so everywhere."""
+        self.say({"state": "prepared"})
+        await self._go.wait()
+
+    def say(self, message: Message) -> None:
+        """Send a message; that the supervisor is gone is noticed, and acted upon, elsewhere."""
+        try:
+            self._channel.send(message)
+        except OSError:
+            return
+        self._push()
+
+    async def ask(self, message: Message) -> _Answer:
+        """Send a question and wait for the answer. Raises SystemRefused if the supervisor is gone."""
+        number = next(self._numbers)
+        answer: asyncio.Future[_Answer] = self._loop.create_future()
+        self._answers[number] = answer
+        self.say({**message, "number": number})
+        if self._is_orphan:
+            self._give_up_asking()
+        return await answer
+
+    def _push(self) -> None:
+        """Send what waits, and go on when there is room if that is not all."""
+        try:
+            is_done = self._channel.flush()
+        except OSError:
+            is_done = True
+        if is_done == self._waits_for_room:
+            self._waits_for_room = not is_done
+            if is_done:
+                self._loop.remove_writer(self._channel.fileno())
+            else:
+                self._loop.add_writer(self._channel.fileno(), self._push)
+
+    def _receive(self) -> None:
+        for message, descriptors in self._channel.receive():
+            self._obey(message, descriptors)
+        if self._channel.closed:
+            self._become_orphan()
+
+    def _become_orphan(self) -> None:
+        self._is_orphan = True
+        self._loop.remove_reader(self._channel.fileno())
+        _silence_output()
+        self._give_up_asking()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _give_up_asking(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(SystemRefused("cannot ask the supervisor", "it is gone"))
+        self._answers.clear()
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        match message:
+            case {"answer": int(number), **_rest}:
+                answer = self._answers.pop(number, None)
+                if answer is not None and not answer.done():
+                    answer.set_result((message, descriptors))
+                    return
+            case {"go": True}:
+                self._go.set()
+            case {"tell": True}:
+                self.say({"report": self._tell()})
+        for descriptor in descriptors:  # nobody waits for them any more
+            os.close(descriptor)
+
+    def _beat(self) -> None:
+        self.say({"beat": True})
+        self._heart = self._loop.call_later(self._beat_interval, self._beat)
+
+
+class SupervisedSource:
+    """The socket source of a worker: the supervisor binds, and every worker gets the same sockets."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._open: dict[_Key, Listener | None] = {}  # None is asked for, and not there yet
+
+    async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Ask for the sockets of an endpoint.
+
+        See `SocketSource`. Certificates are read here, in the worker.
+        """
+        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        text, number = str(endpoint), int(kind)
+        key = next(key for index in itertools.count() if self._is_free(key := (text, number, index)))
+        self._open[key] = None
+        try:
+            sockets = await self._ask(*key)
+        except BaseException:
+            del self._open[key]
+            raise
+        listener = self._open[key] = Listener(endpoint, sockets, shared=True, ssl=context)
+        return listener
+
+    async def _ask(self, text: str, kind: int, index: int) -> tuple[socket.socket, ...]:
+        message, descriptors = await self._link.ask({"listen": text, "kind": kind, "index": index})
+        if "fault" in message:
+            raise fault_of(message["fault"])
+        return tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+
+    def _is_free(self, key: _Key) -> bool:
+        """Tell whether no server of this process has the sockets of this key, which may be had again then."""
+        if key not in self._open:
+            return True
+        listener = self._open[key]
+        return listener is not None and all(sock.fileno() == -1 for sock in listener.sockets)
+
+
+def _silence_output() -> None:
+    """Lead what is printed from now on to nowhere: the pipe is broken, and `print` would raise."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)

@@ -1,0 +1,87 @@
+"""Where `logging` takes what is logged in this process."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tamed.config import Log
+from tamed.runner._layout import Layout, Line
+from tamed.runner._sink import Entry, Sink
+
+__all__ = ["SinkHandler", "log_to", "severity"]
+
+_SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+def log_to(handler: logging.Handler, layout: Layout, settings: Log) -> None:
+    """Send all that is logged in this process, warnings too, to a handler, as the settings say."""
+    handler.setFormatter(_Formatter(layout))
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    for level in settings.level:
+        logging.getLogger(level.logger or None).setLevel(level.level)
+
+
+def severity(level: int) -> int:
+    """Return the syslog severity (RFC 5424, 6.2.1) of a logging level."""
+    return next((number for least, number in _SEVERITIES if level >= least), 7)
+
+
+class SinkHandler(logging.Handler):
+    """Writes to a sink of this process."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Lay the record out and write it; report a mistake in a logging call."""
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        entry = Entry(severity(record.levelno), record.created, record.name, text, record.process or 0)
+        self._sink.write([entry])
+
+    def tend(self) -> None:
+        """Let the sink do what is due; other threads may log meanwhile."""
+        with self._alone():
+            child = self._sink.child
+            if child:
+                pid, status = os.waitpid(child, os.WNOHANG)  # not any child: the others are the application's
+                if pid:
+                    self._sink.child_ended(pid, status)
+            self._sink.tend()
+
+    def reopen(self) -> None:
+        """Let the sink open its file anew."""
+        with self._alone():
+            self._sink.reopen()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+
+class _Formatter(logging.Formatter):
+    """Lays out log records."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self._layout = layout
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Lay out a record, its traceback and its stack."""
+        traces = [self.formatException(record.exc_info)] if record.exc_info else []
+        if record.stack_info:
+            traces.append(self.formatStack(record.stack_info))
+        message = record.getMessage()
+        return self._layout(
+            Line(record.created, record.levelname, record.name, message, record.process, "\n".join(traces))
+        )

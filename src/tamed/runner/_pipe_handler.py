@@ -1,0 +1,104 @@
+"""A worker's way to the log: records through a pipe to the supervisor.
+
+A record is handed to the kernel by the call that logs it, so it is not lost if the worker is killed a moment
+later, and no thread stands between. Writing never waits: what the pipe does not take is kept, up to a limit,
+and sent when there is room; what does not fit is counted, and the count is sent in its place.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tamed.daemon import Outbox, Record, encode_record
+from tamed.runner._logging import severity
+
+__all__ = ["PipeHandler"]
+
+_LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
+_PIPE_SIZE = 1024 * 1024
+_LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
+
+
+class PipeHandler(logging.Handler):
+    """Sends each record, formatted, to the supervisor through a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._rest = b""
+        self._outbox = Outbox(self._write, self._note, limit=_LIMIT)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting = False
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Let the running loop send what the pipe did not take at once. Outside of it, `flush` does."""
+        self._loop = asyncio.get_running_loop()
+        self._wait_for_room()
+        try:
+            yield
+        finally:
+            if self._waiting:
+                self._loop.remove_writer(self._descriptor)
+            self._loop, self._waiting = None, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record, or keep it until there is room."""
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._outbox.put(encode_record(Record(severity(record.levelno), record.created, record.name, text)))
+        if (self._rest or not self._outbox.is_empty) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wait_for_room)
+
+    def flush(self) -> None:
+        """Send all that waits, for which the end of a process waits a few seconds."""
+        deadline = time.monotonic() + _LAST_WORDS
+        while not self._send_what_waits() and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._descriptor], [], left)
+
+    def _wait_for_room(self) -> None:
+        if self._loop is not None and not self._waiting and not self._send_what_waits():
+            self._waiting = True
+            self._loop.add_writer(self._descriptor, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._send_what_waits() and self._loop is not None:
+            self._waiting = False
+            self._loop.remove_writer(self._descriptor)
+
+    def _send_what_waits(self) -> bool:
+        """Send what can be sent; tell whether that is all."""
+        self.acquire()  # other threads log too
+        try:
+            if not self._rest or self._write(b""):
+                self._outbox.flush()
+            return not self._rest and self._outbox.is_empty
+        finally:
+            self.release()
+
+    def _write(self, frame: bytes) -> bool:
+        """Write a frame, after what is left of the one before; tell whether it was taken, if only in part."""
+        data = self._rest + frame
+        try:
+            written = os.write(self._descriptor, data)
+        except BlockingIOError:
+            return False
+        except OSError:  # the supervisor is gone, and the worker is about to notice
+            self._rest = b""
+            return True
+        self._rest = data[written:]
+        return True
+
+    def _note(self, text: str) -> bytes:
+        record = logging.makeLogRecord(
+            {"name": "tamed", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
+        )
+        return encode_record(Record(4, record.created, record.name, self.format(record)))

@@ -1,0 +1,87 @@
+"""A plan: all that the supervisor needs to know, as plain data, so that it can be handed over an exec."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["LogPlan", "Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlan:
+    """Where the log goes: ``kind`` is file, stderr, syslog or journal; ``layout`` is how a line looks.
+
+    ``path`` is that of the file; it is rotated after ``rotate`` bytes, and ``every`` so many seconds (None:
+    never), and ``keep`` old ones stay (None: all). ``address`` is where syslog is, if not on this machine.
+    """
+
+    kind: str = "stderr"
+    layout: str = "plain"
+    path: str = ""
+    rotate: int | None = None
+    every: float | None = None
+    keep: int | None = None
+    compress: bool = False
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run and how. ``job`` is for the workers, and opaque to the supervisor.
+
+    ``command`` runs a worker. ``pid_file``, ``control`` and ``plan_file`` (where the plan is kept for a
+    restart) are paths, empty for none. ``directory`` is the working directory. ``report`` is the descriptor
+    of the pipe on which the command that started the daemon waits, -1 for none: it runs in the foreground.
+    ``listen_pid`` is the process that systemd passed its sockets to, before it became another. Times are in
+    seconds.
+    """
+
+    name: str
+    job: dict[str, Any]
+    command: list[str]
+    workers: int = 1
+    log: LogPlan = field(default_factory=LogPlan)
+    pid_file: str = ""
+    control: str = ""
+    plan_file: str = ""
+    directory: str = ""
+    user: str = ""
+    group: str = ""
+    keep_capabilities: list[str] = field(default_factory=list)
+    start_timeout: float = 60.0
+    stop_timeout: float = 60.0
+    umask: int = 0o027
+    max_files: int | None = None
+    watchdog: float = 30.0
+    report: int = -1
+    listen_pid: int = 0
+
+    @property
+    def beat_interval(self) -> float:
+        """How often a worker gives a sign of life, in seconds."""
+        return self.watchdog / 4
+
+    def hand_over(self) -> int:
+        """Write the plan into an anonymous file; return its descriptor, which the next program inherits."""
+        descriptor = os.memfd_create("tamed-plan", 0)
+        with os.fdopen(os.dup(descriptor), "w") as file:
+            file.write(self.to_text())
+        return descriptor
+
+    @classmethod
+    def take_over(cls, descriptor: int) -> "Plan":
+        """Read the plan that was handed over, and close its descriptor."""
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        with os.fdopen(descriptor) as file:
+            return cls.from_text(file.read())
+
+    def to_text(self) -> str:
+        """Return the plan as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Plan":
+        """Return the plan that the text was made from."""
+        data = json.loads(text)
+        return cls(**{**data, "log": LogPlan(**data["log"])})

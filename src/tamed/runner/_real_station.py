@@ -1,0 +1,144 @@
+"""The world around a real supervisor: processes, signals, the log, and who waits for its word."""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+
+from tamed.daemon import Capability, Identity, Notifier, Reporter, drop_privileges, watchdog_interval
+from tamed.runner._intake import Intake
+from tamed.runner._plan import Plan
+from tamed.runner._sink import Sink
+from tamed.runner._spawn import spawn
+from tamed.runner._terminal import tell_person
+
+__all__ = ["RealStation"]
+
+# What the service manager says to the supervisor is not for the workers.
+_NOT_FOR_WORKERS = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+
+
+class RealStation:
+    """The station of a real supervisor; see `Station` for what its methods promise.
+
+    ``reporter`` is None in the foreground: whoever waits there reads standard error.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        intake: Intake,
+        sink: Sink,
+        *,
+        identity: Identity | None,
+        reporter: Reporter | None,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._plan = plan
+        self._intake = intake
+        self._sink = sink
+        self._identity = identity
+        self._reporter = reporter
+        self._notifier = Notifier.from_environ(environ)
+        interval = watchdog_interval(environ)
+        self.alive_interval = None if interval is None else interval / 2
+        own = identity.environment() if identity else {}
+        kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_WORKERS}
+        self._environ = {**kept, **own}
+
+    def spawn(self, channel: int, number: int) -> int:
+        """Start a worker process and connect its pipes."""
+        with ExitStack() as theirs, ExitStack() as ours:
+            records, output = (_pipe(theirs, ours) for _ in range(2))
+            command = [*self._plan.command, self._plan.name, str(number)]
+            pid = spawn(command, self._environ, channel=channel, records=records[1], output=output[1])
+            ours.pop_all()
+        self._intake.attach(pid, records[0], output[0])
+        return pid
+
+    def ended(self) -> Iterator[tuple[int, int]]:
+        """Reap children: workers, a compressor of the log, and for pid 1 orphans that have become ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if not self._sink.child_ended(pid, status):
+                yield pid, os.waitstatus_to_exitcode(status)
+
+    def gone(self, pid: int) -> None:
+        """Read what is left of the output of a worker that has ended."""
+        self._intake.detach(pid)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        """Send a child a signal. It has not been reaped, so its pid is nobody else's."""
+        os.kill(pid, number)
+
+    def kill(self, pid: int) -> None:
+        """End a child and its process group."""
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not come to lead a group yet
+            os.kill(pid, signal.SIGKILL)
+
+    def say(self, level: str, text: str) -> None:
+        """Write a line to the log."""
+        self._intake.say(level, text)
+
+    def reopen_log(self) -> None:
+        """Open the log file anew."""
+        self._sink.reopen()
+
+    def drop_privileges(self) -> None:
+        """Become the user that the daemon runs as, for good."""
+        if self._identity is not None:
+            drop_privileges(self._identity, keep=_capabilities(self._plan))
+
+    def tell_ready(self, addresses: Iterable[str]) -> None:
+        """Tell whoever waits that the daemon serves."""
+        where = ", ".join(addresses)
+        line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
+        self.say("INFO", line)
+        self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": line})
+        if self._reporter is not None:
+            self._reporter.ready(line)
+
+    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+        """Tell whoever waits that it does not, and why: plainly where a person reads, and in the log."""
+        text = "\n".join(lines)
+        if self._plan.log.kind != "stderr":
+            self.say("CRITICAL", text)
+        self._notifier.status(text)
+        if self._reporter is not None:
+            self._reporter.failed(text, status)
+        else:
+            tell_person(text)
+
+    def tell_stopping(self) -> None:
+        """Tell the system's manager that the daemon stops."""
+        self._notifier.stopping("draining")
+
+    def tell_alive(self) -> None:
+        """Tell the system's manager that every worker answers."""
+        self._notifier.watchdog()
+
+
+def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
+    """Make a pipe; the writing end is closed once a worker has it, and the reading end if none gets it."""
+    reading, writing = os.pipe()
+    ours.callback(os.close, reading)
+    theirs.callback(os.close, writing)
+    return reading, writing
+
+
+def _capabilities(plan: Plan) -> set[Capability]:
+    return {Capability.parse(name) for name in plan.keep_capabilities}

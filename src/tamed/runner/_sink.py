@@ -1,0 +1,152 @@
+"""Where the supervisor takes the log: a file, its standard error, syslog or the journal.
+
+A sink takes entries and neither raises nor waits for long. In all but syslog and the journal the text of an
+entry is the line as it is to be written, because whoever made it has laid it out.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from tamed.daemon import JournalSender, LogFile, Rotation, SyslogAddress, SyslogMessage, SyslogSender
+from tamed.runner._layout import Line, layout_of
+from tamed.runner._plan import LogPlan
+from tamed.runner._stream import StreamWriter
+
+__all__ = ["Entry", "Sink", "open_sink"]
+
+
+class Entry(NamedTuple):
+    """One record of the log. ``severity`` is syslog's, 0 to 7, ``time`` in seconds since the epoch."""
+
+    severity: int
+    time: float
+    logger: str
+    text: str
+    pid: int
+
+
+class Sink(Protocol):
+    """A place for the log."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Take entries, in order."""
+
+    def reopen(self) -> None:
+        """Open the file anew, because somebody has moved it away."""
+
+    def tend(self) -> None:
+        """Do what is due: to be called about once a second."""
+
+    @property
+    def child(self) -> int:
+        """The pid of a child that the sink has at work, 0 if it has none."""
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        """Hear that a child was reaped, with its wait status; tell whether it was the sink's own."""
+
+    def close(self) -> None:
+        """Write what can still be written, and let go."""
+
+
+def open_sink(plan: LogPlan, name: str, owner: tuple[int, int] | None) -> Sink:
+    """Open the place for the log that a plan names.
+
+    ``name`` is the daemon's, and ``owner`` the user and group that it will run as. Raises a TamedError that
+    says why it cannot be opened.
+    """
+    match plan.kind:
+        case "file":
+            return _FileSink(plan, owner)
+        case "syslog":
+            return _SyslogSink(SyslogSender(SyslogAddress.parse(plan.address)), name)
+        case "journal":
+            return _JournalSink(JournalSender(identifier=name))
+        case _:
+            return _StreamSink(plan)
+
+
+class _FileSink:
+    def __init__(self, plan: LogPlan, owner: tuple[int, int] | None) -> None:
+        rotation = Rotation(plan.rotate, plan.every, plan.keep, plan.compress)
+        comment = _Commentator(plan.layout)
+        self._file = LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
+        self.reopen, self.tend, self.close = self._file.reopen, self._file.tend, self._file.close
+        self.child_ended = self._file.child_ended
+
+    @property
+    def child(self) -> int:
+        return self._file.child
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        self._file.write([_line(entry) for entry in entries])
+
+
+class _Sink:
+    """What a sink does that has no file."""
+
+    child = 0
+
+    def reopen(self) -> None:
+        return
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        return False
+
+
+class _StreamSink(_Sink):
+    def __init__(self, plan: LogPlan) -> None:
+        self._writer = StreamWriter(2, _Commentator(plan.layout))
+        self.tend = self._writer.tend
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        self._writer.write([_line(entry) for entry in entries])
+
+    def close(self) -> None:
+        self._writer.tend()
+
+
+class _SyslogSink(_Sink):
+    def __init__(self, sender: SyslogSender, name: str) -> None:
+        self._sender = sender
+        self._name = name
+        self.tend, self.close = sender.tend, sender.close
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            message = SyslogMessage(entry.severity, entry.time, self._name, str(entry.pid), entry.text)
+            self._sender.send(message)
+
+
+class _JournalSink(_Sink):
+    def __init__(self, sender: JournalSender) -> None:
+        self._sender = sender
+        self.tend, self.close = sender.tend, sender.close
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._sender.send(
+                {
+                    "MESSAGE": entry.text,
+                    "PRIORITY": str(entry.severity),
+                    "LOGGER": entry.logger,
+                    "SYSLOG_PID": str(entry.pid),
+                }
+            )
+
+
+class _Commentator:
+    """Makes a line, in the layout of the log, of what the log says about itself."""
+
+    def __init__(self, layout: str) -> None:
+        self._layout = layout_of(layout)
+
+    def __call__(self, text: str) -> bytes:
+        line = self._layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
+        return line.encode(errors="backslashreplace") + b"\n"
+
+
+def _line(entry: Entry) -> bytes:
+    return entry.text.encode(errors="backslashreplace") + b"\n"

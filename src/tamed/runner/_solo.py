@@ -1,0 +1,132 @@
+"""One process that does everything: ``tamed run`` without workers."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tamed.config import Daemon, Job
+from tamed.daemon import Notifier, limit_open_files, watchdog_interval
+from tamed.errors import ApplicationFailed
+from tamed.net import Surroundings, install
+from tamed.runner._environment import enter_environment
+from tamed.runner._identity import drop_to, identity_of, owner_of
+from tamed.runner._launch import check_files, supervise_here
+from tamed.runner._layout import layout_of
+from tamed.runner._life import Ending, live
+from tamed.runner._log_plan import log_in_foreground
+from tamed.runner._logging import SinkHandler, log_to
+from tamed.runner._loop import loop_factory
+from tamed.runner._pid_file import held_pid_file
+from tamed.runner._root import AS_ROOT, stays_root
+from tamed.runner._sink import open_sink
+from tamed.service import Application
+
+__all__ = ["run"]
+
+log = logging.getLogger("tamed")
+
+_TEND = 1.0  # seconds
+
+
+def run(job: Job) -> int:
+    """Run a job in the foreground; return its exit status, or raise what it failed of.
+
+    These are the steps of a daemon's life (see ARCHITECTURE.md) that one process in the foreground has. If
+    the settings ask for workers, this process becomes their supervisor instead.
+    """
+    deployment = job.deployment()
+    job = enter_environment(job, deployment)
+    settings = job.settings(deployment)
+    daemon = settings.daemon
+    if daemon.workers is not None:
+        supervise_here(job, settings)
+    identity = identity_of(daemon)
+    plan = log_in_foreground(settings.log)
+    pid_file = "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
+    check_files(identity, log=plan.path, pid_file=pid_file)
+    root = None if daemon.chroot is None else daemon.chroot.absolute()
+
+    def drop() -> None:
+        drop_to(daemon, identity, root)
+
+    with ExitStack() as held:
+        job = _settle_down(job, daemon)
+        if pid_file:
+            held.enter_context(held_pid_file(Path(pid_file), owner_of(identity)))
+        sink = open_sink(plan, job.name(deployment), owner_of(identity))
+        held.callback(sink.close)
+        handler = SinkHandler(sink)
+        log_to(handler, layout_of(plan.layout), settings.log)
+        if stays_root(daemon.user):
+            log.warning(AS_ROOT)
+        application = job.load(deployment)
+        install(Surroundings(drain_timeout=daemon.drain_timeout))
+        with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
+            return runner.run(_live(application, daemon, handler, drop)).status
+
+
+def _settle_down(job: Job, daemon: Daemon) -> Job:
+    """Set what a process has of its own; return the job as it is to be read from then on."""
+    time.tzset()  # the zone's file may be out of reach after a chroot
+    if daemon.max_files is not None:
+        limit_open_files(daemon.max_files)
+    if daemon.umask is not None:
+        os.umask(daemon.umask)
+    if daemon.directory is None:
+        return job
+    job = replace(job, folder=Path.cwd())
+    os.chdir(daemon.directory)
+    return job
+
+
+async def _live(
+    application: Application, daemon: Daemon, handler: SinkHandler, drop: Callable[[], None]
+) -> Ending:
+    manager = Notifier.from_environ(os.environ)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
+
+    async def prepared() -> None:
+        drop()
+
+    def ready() -> None:
+        deadline.reschedule(None)
+        log.info("%s is ready", application.name)
+        manager.ready()
+
+    def stopping() -> None:
+        manager.stopping()
+
+    interval = watchdog_interval(os.environ)
+    beat = None if interval is None else interval / 2
+    try:
+        async with asyncio.timeout(daemon.start_timeout) as deadline:
+            with _every(_TEND, handler.tend), _every(beat, manager.watchdog):
+                return await live(application, prepared=prepared, ready=ready, stopping=stopping)
+    except TimeoutError:
+        what = f"{application.name} was not ready after {daemon.start_timeout:g} s"
+        raise ApplicationFailed(what) from None
+
+
+@contextmanager
+def _every(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
+    """Call from the event loop, again and again, while the block runs: a loop that is blocked does not."""
+    if seconds is None:
+        yield
+        return
+    task = asyncio.get_running_loop().create_task(_repeat(seconds, call))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _repeat(seconds: float, call: Callable[[], object]) -> None:
+    while True:
+        call()
+        await asyncio.sleep(seconds)

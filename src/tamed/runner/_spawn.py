@@ -1,0 +1,68 @@
+"""Starting a worker: a fresh interpreter, with the descriptors that a worker has and no others.
+
+A worker has its channel on descriptor 3 and its log on 4 (see ``worker``), what it prints goes to the
+supervisor too, and its input is empty. It leads a process group of its own: a Ctrl-C in the supervisor's
+terminal is the supervisor's to see to, and whatever a worker starts can be ended with it.
+"""
+
+import fcntl
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+__all__ = ["CHANNEL", "RECORDS", "spawn"]
+
+CHANNEL = 3
+RECORDS = 4
+_FAILED = 71  # os.EX_OSERR
+
+
+def spawn(
+    command: Sequence[str], environ: Mapping[str, str], *, channel: int, records: int, output: int
+) -> int:
+    """Run a command as a worker, with copies of three descriptors, and return its pid.
+
+    Raises OSError if no process can be made. A command that cannot be run ends with status 71, and says why
+    in its output. The caller has one thread.
+    """
+    # The wake-up descriptor for signals is shared with the child: one that came to the child before it
+    # forgot our handlers would be told to us, and be lost to it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(command, environ, {1: output, 2: output, CHANNEL: channel, RECORDS: records})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def _become(command: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]) -> NoReturn:
+    try:
+        os.setpgid(0, 0)
+        _forget_signals()
+        _place({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
+        os.execve(command[0], list(command), dict(environ))
+    except BaseException as error:
+        os.write(2, f"cannot run {command[0]}: {error}\n".encode())
+    finally:
+        os._exit(_FAILED)
+
+
+def _forget_signals() -> None:
+    """Let every signal do what it does by default: what is ignored or blocked would stay so after exec."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _place(wanted: Mapping[int, int]) -> None:
+    """Make each number a copy of a descriptor, inheritable, although the two sets may overlap."""
+    beyond = max(wanted) + 1
+    # Copies above all the numbers, so that none is overwritten before it is used; they are closed on exec.
+    copies = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, beyond) for number, source in wanted.items()}
+    for number, copy in copies.items():
+        os.dup2(copy, number)

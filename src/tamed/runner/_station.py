@@ -1,0 +1,54 @@
+"""What a supervisor needs of the world around it, so that a test can hand in a world of its own."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+__all__ = ["Station"]
+
+
+class Station(Protocol):
+    """What the supervisor does to the world around it."""
+
+    def spawn(self, channel: int, number: int) -> int:
+        """Start a worker with a copy of this descriptor, connect its output to the log, and return its pid.
+
+        Raises OSError if the system has no room for one.
+        """
+
+    def ended(self) -> Iterator[tuple[int, int]]:
+        """Reap every child that has ended; yield its pid and its exit code, negative if by a signal."""
+
+    def gone(self, pid: int) -> None:
+        """Read what is left of the output of a worker that has ended."""
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to a child that has not been reaped."""
+
+    def kill(self, pid: int) -> None:
+        """End a child at once that has not been reaped, with what it has started in its process group."""
+
+    def say(self, level: str, text: str) -> None:
+        """Write a line to the log."""
+
+    def reopen_log(self) -> None:
+        """Open the log file anew: somebody has moved it away."""
+
+    def drop_privileges(self) -> None:
+        """Become the user that the daemon runs as, for good. Raises TamedError if that cannot be done."""
+
+    def tell_ready(self, addresses: Iterable[str]) -> None:
+        """Tell whoever waits that the daemon serves."""
+
+    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+        """Tell whoever waits that it does not, and why."""
+
+    def tell_stopping(self) -> None:
+        """Tell the system's manager that the daemon stops."""
+
+    def tell_alive(self) -> None:
+        """Tell the system's manager that every worker answers."""
+
+    @property
+    def alive_interval(self) -> float | None:
+        """How often the manager wants to hear that, in seconds; None if it does not."""

@@ -1,0 +1,109 @@
+"""What the supervisor tells an administrator who asks."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tamed.runner._control import Answer
+from tamed.runner._reactor import Reactor, Timer
+from tamed.runner._sockets import SocketTable
+from tamed.runner._supervisor import Supervisor
+from tamed.runner._worker_record import Worker
+
+__all__ = ["StatusDesk"]
+
+_PATIENCE = 2.0  # seconds for the workers to answer
+
+
+@dataclass(slots=True, eq=False)
+class _Inquiry:
+    """A question that was passed on to the workers, those who have not answered it yet, and the answers."""
+
+    answer: Answer
+    waiting: set[int]
+    timer: Timer
+    reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+class StatusDesk:
+    """Serves the requests of the control socket.
+
+    A worker that does not answer in time is shown without its report.
+    """
+
+    def __init__(self, supervisor: Supervisor, reactor: Reactor, sockets: SocketTable) -> None:
+        self._supervisor = supervisor
+        self._reactor = reactor
+        self._sockets = sockets
+        self._begun = reactor.clock()
+        self._inquiries: list[_Inquiry] = []
+        supervisor.crew.on_report = self._reported
+
+    def serve(self, request: dict[str, Any], answer: Answer) -> None:
+        """Answer a request: now, or once the workers have reported."""
+        match request.get("command"):
+            case "status":
+                self._inquire(answer)
+            case other:
+                answer({"error": f"unknown command {other!r}"})
+
+    def _inquire(self, answer: Answer) -> None:
+        crew = self._supervisor.crew
+        asked = {worker.pid for worker in crew.workers.values() if crew.ask(worker)}
+        if not asked:
+            answer(self._status({}))
+            return
+        timer = self._reactor.later(_PATIENCE, lambda: self._close(inquiry))
+        inquiry = _Inquiry(answer, asked, timer)
+        self._inquiries.append(inquiry)
+
+    def _reported(self, worker: Worker, report: dict[str, Any]) -> None:
+        for inquiry in list(self._inquiries):
+            inquiry.reports[worker.pid] = report
+            inquiry.waiting.discard(worker.pid)
+            if not inquiry.waiting:
+                self._close(inquiry)
+
+    def _close(self, inquiry: _Inquiry) -> None:
+        inquiry.timer.cancel()
+        self._inquiries.remove(inquiry)
+        inquiry.answer(self._status(inquiry.reports))
+
+    def _status(self, reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        supervisor = self._supervisor
+        return {
+            "name": supervisor.plan.name,
+            "state": supervisor.phase.value,
+            "pid": os.getpid(),
+            "uptime": self._reactor.clock() - self._begun,
+            "endpoints": self._sockets.addresses(),
+            "last_error": supervisor.last_error,
+            "log": supervisor.plan.log.path,
+            "workers": [
+                {**self._worker(worker), **reports.get(pid, {})}
+                for pid, worker in supervisor.crew.workers.items()
+            ],
+        }
+
+    def _worker(self, worker: Worker) -> dict[str, Any]:
+        memory, cpu = _usage(worker.pid)
+        return {
+            "pid": worker.pid,
+            "number": worker.number,
+            "state": worker.state.value,
+            "uptime": self._reactor.clock() - worker.started,
+            "memory": memory,
+            "cpu": cpu,
+        }
+
+
+def _usage(pid: int) -> tuple[int | None, float | None]:
+    """Return the resident memory of a process in bytes, and the seconds of CPU it has had: proc(5)."""
+    try:
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, IndexError):
+        return None, None
+    ticks = int(fields[11]) + int(fields[12])
+    return resident * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,90 @@
+"""What the supervisor knows of one worker."""
+
+import enum
+import signal
+from dataclasses import dataclass
+
+from tamed.errors import ExitStatus
+from tamed.runner._channel import Channel
+
+__all__ = ["Worker", "WorkerState"]
+
+
+class WorkerState(enum.Enum):
+    """How far a worker is.
+
+    LOADING lasts until it has imported the application and bound what it listens on, and STARTING until its
+    services have started; in between, PREPARED, those of the first generation wait for each other. STOPPING
+    is one that was told to stop, and STUCK one that has not answered for too long and is ended by force.
+    """
+
+    LOADING = "loading"
+    PREPARED = "prepared"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STUCK = "stuck"
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker process, from its start until it has been reaped.
+
+    ``number`` counts from 1 and is kept by whoever replaces it. ``started`` and ``heard`` (of its last sign
+    of life) are times of the supervisor's clock. ``fault`` is what it said of its failure: the lines to
+    print, and the status. ``leaving`` is the status with which its application chose to end.
+    """
+
+    pid: int
+    number: int
+    channel: Channel
+    started: float
+    heard: float
+    state: WorkerState = WorkerState.LOADING
+    fault: tuple[list[str], int] | None = None
+    leaving: int | None = None
+
+    @property
+    def is_on_the_way(self) -> bool:
+        """Whether it has yet to become ready."""
+        return self.state in (WorkerState.LOADING, WorkerState.PREPARED, WorkerState.STARTING)
+
+    @property
+    def is_to_answer(self) -> bool:
+        """Whether it is to answer when it is asked: it serves, or what it has accepted to the end."""
+        return self.state in (WorkerState.READY, WorkerState.STOPPING)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is on its way out, whatever else it says."""
+        return self.state in (WorkerState.STOPPING, WorkerState.STUCK)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a daemon that ends because this worker has ended."""
+        if self.fault is not None:
+            return self.fault[1]
+        return ExitStatus.SOFTWARE if self.leaving is None else self.leaving
+
+    def why_not_ready(self, code: int) -> list[str]:
+        """Return the lines that say why this worker, which ended with an exit code, is not ready."""
+        if self.fault is not None:
+            return self.fault[0]
+        if self.leaving is not None:
+            return [f"tamed: the application ended before it was ready, with status {self.leaving}"]
+        return [f"tamed: {self.how_it_ended(code)} before it was ready"]
+
+    def how_it_ended(self, code: int) -> str:
+        """Say how this worker ended, and why if it said so."""
+        if self.fault is not None:
+            return f"worker {self.pid} failed: {self.fault[0][-1].removeprefix('tamed: ')}"
+        if code < 0:
+            return f"worker {self.pid} was ended by {_name_of(-code)}"
+        return f"worker {self.pid} ended with status {code}"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time ones have no name of their own

@@ -1,0 +1,112 @@
+import subprocess
+import sys
+
+import pytest
+
+from tamed import __version__
+from tests.cli.conftest import Tamed
+from tests.fresh import loaded_by
+
+
+def test_the_version_is_told(tamed: Tamed) -> None:
+    """On stdout, with the name."""
+    assert tamed("--version") == (0, f"tamed {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_the_help_lists_every_command_with_examples(tamed: Tamed, arguments: list[str]) -> None:
+    """Without a command it is shown as well."""
+    status, out, err = tamed(*arguments)
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: tamed [OPTIONS] [COMMAND]")
+    assert "  tamed run fastpoetry --help " in out
+    for command in ("check", "completion", "plugins", "run"):
+        assert f"\n  {command} " in out
+
+
+@pytest.mark.parametrize("command", ["check", "completion", "plugins", "run"])
+def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
+    """It fits a terminal of 80 columns."""
+    status, out, err = tamed(command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"Usage: tamed {command} [OPTIONS]")
+    assert max(map(len, out.splitlines())) <= 80
+    assert tamed(command, "-h").out == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
+        (["xyz"], "unknown command 'xyz'; `tamed --help` lists them"),
+        (["--verison"], "unknown option '--verison'; did you mean '--version'? `tamed --help` lists them"),
+        (["run"], "missing argument 'TARGET'; see `tamed run --help`"),
+        (["run", "--log-level"], "option '--log-level' requires an argument; see `tamed run --help`"),
+        (
+            ["run", "--log-levle", "debug", "x"],
+            "unknown option '--log-levle'; did you mean '--log-level'? `tamed run --help` lists them",
+        ),
+        (
+            ["run", "--port", "1", "fastpoetry"],
+            "unknown option '--port'; the options of the service stand behind TARGET; see `tamed run --help`",
+        ),
+        (
+            ["run", "fastpoetry", "--prot", "1"],
+            "unknown option '--prot'; did you mean '--port'? `tamed run fastpoetry --help` lists them",
+        ),
+        (
+            ["run", "fastpoetry", "--log-level", "debug"],
+            "option '--log-level' is not of the service; it is one of Tamed's own, which stand before",
+        ),
+        (
+            ["run", "fastpoetry", "--port"],
+            "option '--port' requires an argument; see `tamed run fastpoetry --help`",
+        ),
+        (
+            ["run", "fastpoetry", "x"],
+            "got unexpected extra argument (x); see `tamed run fastpoetry --help`",
+        ),
+        (["plugins", "x"], "got unexpected extra argument (x); see `tamed plugins --help`"),
+        (
+            ["completion", "ksh"],
+            "invalid value for 'SHELL': 'ksh' is not one of 'bash', 'zsh', 'fish'",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_is_one_line_with_the_remedy(
+    tamed: Tamed, arguments: list[str], says: str
+) -> None:
+    """On stderr, with the status for usage."""
+    status, out, err = tamed(*arguments)
+    assert (status, out) == (64, "")
+    assert err.startswith(f"tamed: {says}")
+    assert err.count("\n") == 1
+
+
+def test_the_version_needs_little() -> None:
+    """Neither the services nor what reads options is loaded to tell it."""
+    loaded = loaded_by("from tamed.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass")
+    assert {name for name in loaded if name.startswith("tamed.")} == {
+        "tamed._lazy",
+        "tamed._version",
+        "tamed.cli",
+        "tamed.cli._group",
+        "tamed.cli._main",
+        "tamed.errors",
+    }
+    assert not loaded & {"asyncio", "msgspec", "uvloop", "importlib.metadata", "traceback", "logging"}
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """``tamed plugins | head -0`` ends quietly."""
+    script = "import sys; sys.stdin.close(); from tamed.cli import main; main(['--help'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait() == 0

@@ -1,0 +1,257 @@
+"""How a process ends: told to, by itself, or by force."""
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tamed.testing import TamedProcess
+from tests.process.clients import dial, read_all
+from tests.process.conftest import READY, serving, told
+
+Write = Callable[[str], Path]
+
+SERVICES = """
+class Noted(Service):
+    async def start(self):
+        pass
+    async def stop(self):
+        pass
+
+application = Application("verse", Noted("first"), MultiService("group", Noted("second"), Noted("third")))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_in_reverse_order(application: Write, number: signal.Signals) -> None:
+    """The log tells the order of starting and stopping, and the status is 0."""
+    with TamedProcess("run", application(SERVICES)) as process:
+        process.expect(READY)
+        process.signal(number)
+        assert process.wait() == 0
+    assert [line.partition(" INFO ")[2] for line in told(process.lines)] == [
+        "tamed.service: started first",
+        "tamed.service: started group/second",
+        "tamed.service: started group/third",
+        "tamed: verse is ready",
+        f"tamed: {number.name}: stopping",
+        "tamed.service: stopped group/third",
+        "tamed.service: stopped group/second",
+        "tamed.service: stopped first",
+        "tamed: stopped",
+    ]
+
+
+def test_a_client_that_reads_on_gets_the_whole_poem(long_poem: Path) -> None:
+    """Half of 16 MB read when Ctrl-C comes, a pause, and then the rest; nobody else is let in meanwhile."""
+    poem = long_poem.read_bytes()
+    with TamedProcess("run", "fastpoetry", "--port", "0", "--poem", long_poem) as process:
+        address = serving(process)
+        with dial(address) as client:
+            read = bytearray()
+            while len(read) < len(poem) // 2:
+                read += client.recv(1 << 16)
+            process.signal(signal.SIGINT)
+            process.expect("SIGINT: stopping$")
+            _wait_until_refused(address)
+            read += read_all(client)
+        assert read == poem
+        assert process.wait() == 0
+    assert "cuts" not in process.output
+
+
+def test_a_client_that_is_silent_past_the_deadline_is_cut(long_poem: Path) -> None:
+    """One warning names it; that it had to be cut is no failure of the application's."""
+    arguments: list[str | Path] = [
+        "--drain-timeout",
+        "100ms",
+        "fastpoetry",
+        "--port",
+        "0",
+        "--poem",
+        long_poem,
+    ]
+    with TamedProcess("run", *arguments) as process:
+        address = serving(process)
+        with dial(address) as client:
+            assert client.recv(100)
+            process.signal(signal.SIGTERM)
+            host, port = client.getsockname()
+            process.expect(
+                rf"WARNING .*: fastpoetry/server cuts what is not .* 0.1 s: 1 connection \({host}:{port}\)$"
+            )
+            assert process.wait() == 0
+            rest = b""
+            with suppress(ConnectionResetError):
+                rest = read_all(client)
+            assert len(rest) < long_poem.stat().st_size // 2
+
+
+def test_a_second_interrupt_does_not_wait(long_poem: Path) -> None:
+    """The process ends by the signal itself, so that whoever waits for it sees the truth."""
+    with TamedProcess("run", "fastpoetry", "--port", "0", "--poem", long_poem) as process:
+        address = serving(process)
+        with dial(address) as client:
+            assert client.recv(100)
+            process.signal(signal.SIGINT)
+            process.expect("SIGINT: stopping$")
+            process.signal(signal.SIGINT)
+            assert process.wait() == -signal.SIGINT
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_second_interrupt_ends_it_also_while_the_loop_is_blocked(application: Write, loop: str) -> None:
+    """The event loop has no part in it."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    text = """
+class Stuck(Service):
+    async def stop(self):
+        log.info("stuck")
+        time.sleep(1000)
+
+application = Application("verse", Stuck("stuck"))
+"""
+    with TamedProcess("run", "--loop", loop, application(text)) as process:
+        process.expect(READY)
+        process.signal(signal.SIGTERM)
+        process.expect("app: stuck$")
+        process.signal(signal.SIGTERM)  # systemd sends it to whoever was told already: it does not count
+        process.signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+
+
+def test_quit_ends_it_at_once(tmp_path: Path) -> None:
+    """Without stopping anything."""
+    with TamedProcess("run", "fastpoetry", "--port", "0", cwd=tmp_path) as process:
+        process.expect(READY)
+        process.signal(signal.SIGQUIT)
+        assert process.wait() == -signal.SIGQUIT
+
+
+def test_a_start_can_be_stopped(application: Write) -> None:
+    """What was started is stopped, and what was not is left alone; to be told to stop is no failure."""
+    text = """
+class Slow(Service):
+    async def start(self):
+        log.info("it takes its time")
+        await asyncio.Event().wait()
+    async def stop(self):
+        log.info("wrong")
+
+class First(Service):
+    async def stop(self):
+        log.info("first is stopped")
+
+application = Application("verse", First("first"), Slow("slow"))
+"""
+    with TamedProcess("run", application(text)) as process:
+        process.expect("it takes its time$")
+        process.signal(signal.SIGTERM)
+        process.expect("SIGTERM while starting: stopping$")
+        process.expect("first is stopped$")
+        assert process.wait() == 0
+    assert "wrong" not in process.output
+    assert "ready" not in process.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_loading_can_be_interrupted(application: Write, number: signal.Signals) -> None:
+    """While code is imported the process ends by the signal, without a traceback."""
+    text = "print('importing', flush=True)\ntime.sleep(1000)"
+    with TamedProcess("run", application(text)) as process:
+        process.expect("^importing$")
+        process.signal(number)
+        assert process.wait() == -number
+    assert told(process.lines) == ["importing"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("class Last(Service):\n    async def run(self):\n        application.exit(3)", 3),
+        ("class Last(Service):\n    async def run(self):\n        raise SystemExit(4)", 4),
+        ("class Last(Service):\n    async def start(self):\n        raise SystemExit(5)", 5),
+        ("class Last(Service):\n    async def start(self):\n        application.exit(6)", 6),
+        ("class Last(Service):\n    async def start(self):\n        sys.exit()", 0),
+    ],
+)
+def test_the_application_chooses_its_status(application: Write, text: str, status: int) -> None:
+    """By ``application.exit`` or SystemExit, running or starting; what runs is stopped before."""
+    text = f"""
+class First(Service):
+    async def stop(self):
+        log.info("first is stopped")
+
+{text}
+
+application = Application("verse", First("first"), Last("last"))
+"""
+    with TamedProcess("run", application(text)) as process:
+        assert process.wait() == status
+    assert "app: first is stopped" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_a_program_may_exit_while_it_is_loaded(application: Write) -> None:
+    """As any Python program may."""
+    with TamedProcess("run", application("sys.exit(7)")) as process:
+        assert process.wait() == 7
+    assert told(process.lines) == []
+
+
+def test_a_service_that_fails_past_its_policy_ends_the_application(application: Write) -> None:
+    """Its traceback is in the log each time, what runs is stopped, and the last line says why it ended."""
+    text = """
+class First(Service):
+    async def stop(self):
+        log.info("first is stopped")
+
+class Failing(Service):
+    restart = Restart("on-failure", limit=2, within=60, backoff=Backoff(first=0.001))
+    async def run(self):
+        await asyncio.sleep(0)
+        raise KeyError("verse")
+
+application = Application("verse", First("first"), Failing("failing"))
+"""
+    with TamedProcess("run", application(text)) as process:
+        assert process.wait() == 70
+    assert process.output.count("it is started again in") == 2
+    assert process.output.count("Traceback") == 3
+    assert "app: first is stopped" in process.output
+    assert process.lines[-1] == "tamed: service failing failed in run: KeyError: 'verse'"
+
+
+def test_a_stop_that_fails_is_told_and_keeps_nothing_from_stopping(application: Write) -> None:
+    """The process was stopped as asked, but not well: the status is that of a failure."""
+    text = """
+class First(Service):
+    async def stop(self):
+        log.info("first is stopped")
+
+class Failing(Service):
+    async def stop(self):
+        raise KeyError("verse")
+
+application = Application("verse", First("first"), Failing("failing"))
+"""
+    with TamedProcess("run", application(text)) as process:
+        process.expect(READY)
+        process.signal(signal.SIGINT)
+        assert process.wait() == 70
+    assert "ERROR tamed.service: service failing failed in stop: KeyError: 'verse'" in process.output
+    assert "app: first is stopped" in process.output
+    assert process.lines[-1] == "tamed: service failing failed in stop: KeyError: 'verse'"
+
+
+def _wait_until_refused(address: str) -> None:
+    """Wait until nobody can connect any more."""
+    while True:
+        try:
+            late = dial(address)
+        except ConnectionError:  # refused; or reset, if it came while the socket was being closed
+            return
+        late.close()

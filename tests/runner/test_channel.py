@@ -1,0 +1,104 @@
+"""The channel between the supervisor and a worker."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tamed.runner._channel import Channel
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Channel, Channel]]:
+    """Two ends of a channel."""
+    ours, theirs = map(Channel, socket.socketpair())
+    with closing(ours), closing(theirs):
+        yield ours, theirs
+
+
+def test_messages_arrive_in_order(pair: tuple[Channel, Channel]) -> None:
+    """Messages sent one after the other are received as they were, in that order."""
+    ours, theirs = pair
+    ours.send({"go": True})
+    ours.send({"tell": 1, "text": "a line\nand another"})
+    assert list(theirs.receive()) == [({"go": True}, []), ({"tell": 1, "text": "a line\nand another"}, [])]
+    assert not theirs.closed
+
+
+def test_descriptors_come_with_their_message(pair: tuple[Channel, Channel], tmp_path: Path) -> None:
+    """A descriptor that is sent with a message names the same open file at the other end."""
+    ours, theirs = pair
+    first, second = tmp_path / "first", tmp_path / "second"
+    ours.send({"nothing": True})
+    for path in (first, second):
+        with path.open("wb") as file:
+            ours.send({"path": str(path)}, [file.fileno()])
+    received = list(theirs.receive())
+    assert [message for message, _ in received] == [
+        {"nothing": True},
+        {"path": str(first)},
+        {"path": str(second)},
+    ]
+    for message, descriptors in received[1:]:
+        (descriptor,) = descriptors
+        assert os.path.samestat(os.fstat(descriptor), Path(message["path"]).stat())
+        os.close(descriptor)
+
+
+def test_a_message_may_arrive_in_pieces(pair: tuple[Channel, Channel]) -> None:
+    """A message that is not complete yet is kept until it is."""
+    ours, theirs = pair
+    raw = ours._sock
+    raw.send(b'{"prep')
+    assert list(theirs.receive()) == []
+    raw.send(b'ared": true}\n')
+    assert list(theirs.receive()) == [({"prepared": True}, [])]
+
+
+def test_the_end_of_the_other_side_is_noticed(pair: tuple[Channel, Channel]) -> None:
+    """What was sent before the other end closed is received, and then the channel is closed."""
+    ours, theirs = pair
+    ours.send({"ready": True})
+    ours.close()
+    assert list(theirs.receive()) == [({"ready": True}, [])]
+    assert theirs.closed
+
+
+def test_a_peer_that_does_not_read_is_an_error(pair: tuple[Channel, Channel]) -> None:
+    """Sending never blocks: when too much waits for the peer it raises instead."""
+    ours, _ = pair
+
+    def talk_on() -> None:
+        for _ in range(100_000):
+            ours.send({"text": "x" * 1000})
+
+    with pytest.raises(OSError, match="does not read"):
+        talk_on()
+
+
+def test_what_waited_is_sent_when_the_peer_reads(pair: tuple[Channel, Channel]) -> None:
+    """What the socket's buffer did not take arrives whole and in order, once it is flushed."""
+    ours, theirs = pair
+    for number in range(500):
+        ours.send({"number": number, "text": "x" * 1000})
+    assert not ours.flush()
+    received: list[object] = []
+    while len(received) < 500:
+        received += [message["number"] for message, _ in theirs.receive()]
+        ours.flush()
+    assert received == list(range(500))
+
+
+def test_descriptors_nobody_took_are_closed(pair: tuple[Channel, Channel]) -> None:
+    """Closing a channel closes what had come with a message that was never taken."""
+    ours, theirs = pair
+    reading, writing = os.pipe()
+    socket.send_fds(ours._sock, [b'{"cut off'], [writing])
+    os.close(writing)
+    assert list(theirs.receive()) == []
+    theirs.close()
+    assert os.read(reading, 1) == b""
+    os.close(reading)

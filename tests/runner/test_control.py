@@ -1,0 +1,236 @@
+"""The control socket and who asks over it."""
+
+import json
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamed.errors import MissingInput, SystemRefused, TamedError
+from tamed.runner._control import Answer, ControlServer, ask
+from tests.runner.world import HandReactor
+
+
+class Desk:
+    """Keeps the requests, for the test to answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[dict[str, Any], Answer]] = []
+
+    def __call__(self, request: dict[str, Any], answer: Answer) -> None:
+        self.asked.append((request, answer))
+
+
+class Served:
+    """A server that goes round when the test says so, and its clients."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reactor = HandReactor()
+        self.desk = Desk()
+        self.server = ControlServer(path, self.reactor, self.desk)
+
+    @contextmanager
+    def client(self, data: bytes = b"") -> Iterator[socket.socket]:
+        """Have a client that is connected and has sent something, which has been read."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(self.path))
+            self.reactor.turn(0)
+            if data:
+                sock.sendall(data)
+                self.reactor.turn(0)
+            yield sock
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A control server."""
+    made = Served(tmp_path / "control.sock")
+    with closing(made.reactor), closing(made.server):
+        yield made
+
+
+def test_only_the_owner_may_ask(served: Served) -> None:
+    """Nobody else can connect; and the file goes with the server."""
+    assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
+
+
+def test_its_file_goes_with_it(tmp_path: Path) -> None:
+    """Somebody may have taken it away before."""
+    for is_gone in (False, True):
+        made = Served(tmp_path / "control.sock")
+        if is_gone:
+            made.path.unlink()
+        with made.client() if not is_gone else closing(made.reactor):
+            made.server.close()
+        made.reactor.close()
+        assert not made.path.exists()
+
+
+def test_a_request_is_answered_and_the_connection_closed(served: Served) -> None:
+    """The answer is one line."""
+    with served.client(b'{"command": "status"}\n') as client:
+        ((request, answer),) = served.desk.asked
+        assert request == {"command": "status"}
+        answer({"state": "running"})
+        assert client.makefile("rb").read() == b'{"state": "running"}\n'
+
+
+def test_a_request_may_come_in_pieces(served: Served) -> None:
+    """It is served when its line has ended."""
+    with served.client(b'{"command":') as client:
+        assert served.desk.asked == []
+        client.sendall(b' "status"}\n')
+        served.reactor.turn(0)
+        assert served.desk.asked[0][0] == {"command": "status"}
+
+
+@pytest.mark.parametrize("line", [b"status\n", b"[1]\n", b"\xff\n"], ids=["text", "array", "bytes"])
+def test_what_is_no_request_is_an_empty_one(served: Served, line: bytes) -> None:
+    """The desk says that it does not know such a command."""
+    with served.client(line):
+        assert served.desk.asked[0][0] == {}
+
+
+def test_a_client_that_goes_away_is_forgotten(served: Served) -> None:
+    """Its answer, which may come later, goes nowhere."""
+    with served.client(b'{"command": "status"}\n'):
+        pass
+    served.reactor.turn(0)
+    served.desk.asked[0][1]({"state": "running"})
+    assert served.server._clients == {}
+
+
+def test_a_client_that_is_not_there_for_its_answer_is_dropped(served: Served) -> None:
+    """Also when its going has not been noticed yet."""
+    with served.client(b'{"command": "status"}\n'):
+        pass
+    served.desk.asked[0][1]({"state": "running"})
+    assert served.server._clients == {}
+
+
+def test_a_client_that_says_nothing_is_dropped(served: Served) -> None:
+    """After a while."""
+    with served.client() as client:
+        served.reactor.advance(9.75)
+        assert len(served.server._clients) == 1
+        served.reactor.advance(0.25)
+        assert client.recv(1) == b""
+
+
+def test_a_request_without_an_end_is_dropped(served: Served) -> None:
+    """Before it fills the memory."""
+    with served.client() as client:
+        client.settimeout(0)
+        for _ in range(4):
+            client.send(b"x" * 30000)
+            served.reactor.turn(0)
+            if not served.server._clients:
+                break
+        assert served.server._clients == {}
+    assert served.desk.asked == []
+
+
+def test_there_are_not_too_many_clients(served: Served) -> None:
+    """One more than the limit finds the connection closed."""
+    clients = []
+    for _ in range(65):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(10)
+        client.connect(str(served.path))
+        clients.append(client)
+        served.reactor.turn(0)
+    assert clients[-1].recv(1) == b""
+    assert len(served.server._clients) == 64
+    for client in clients:
+        client.close()
+
+
+def test_a_connection_that_is_gone_before_it_is_taken_is_no_matter(served: Served) -> None:
+    """There is nobody to accept."""
+    served.server._accept()
+    assert served.server._clients == {}
+
+
+def test_what_was_left_behind_is_replaced(tmp_path: Path) -> None:
+    """The socket of a supervisor that was killed is no hindrance to the next."""
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as old:
+        old.bind(str(path))
+    made = Served(path)
+    with made.client(b"{}\n"):
+        assert made.desk.asked
+        made.server.close()
+    made.reactor.close()
+
+
+def test_a_path_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
+    """It names the path."""
+    with closing(HandReactor()) as reactor, pytest.raises(TamedError, match=r"^cannot listen on .*none/a: "):
+        ControlServer(tmp_path / "none" / "a", reactor, Desk())
+
+
+# Asking.
+
+
+@contextmanager
+def _answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
+    """Answer the first client with these bytes, in a thread; give what it asked."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        client, _ = listening.accept()
+        with client, client.makefile("rb") as stream:
+            asked.append(stream.readline())
+            client.sendall(answer)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield asked
+        thread.join()
+
+
+def test_a_question_is_answered(tmp_path: Path) -> None:
+    """By an object on a line, as it was asked."""
+    path = tmp_path / "control.sock"
+    with _answering(path, b'{"state": "running"}\n') as asked:
+        assert ask(path, {"command": "status"}) == {"state": "running"}
+    assert json.loads(asked[0]) == {"command": "status"}
+
+
+def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
+    """Then it is raised, with its words."""
+    path = tmp_path / "control.sock"
+    with (
+        _answering(path, b'{"error": "unknown command"}\n'),
+        pytest.raises(SystemRefused, match="unknown command"),
+    ):
+        ask(path, {"command": "dance"})
+
+
+def test_there_may_be_no_answer(tmp_path: Path) -> None:
+    """A supervisor that ends meanwhile gives none."""
+    path = tmp_path / "control.sock"
+    with _answering(path, b""), pytest.raises(SystemRefused, match="it ended without an answer"):
+        ask(path, {"command": "status"})
+
+
+def test_an_answer_is_not_waited_for_for_ever(served: Served) -> None:
+    """A supervisor that is stopped does not hang its clients."""
+    with pytest.raises(SystemRefused, match=r"no answer within 0\.01 seconds"):
+        ask(served.path, {"command": "status"}, timeout=0.01)
+
+
+def test_without_a_socket_there_is_nobody_to_ask(tmp_path: Path) -> None:
+    """The error names the path."""
+    with pytest.raises(MissingInput, match=r"control\.sock"):
+        ask(tmp_path / "control.sock", {"command": "status"})

@@ -1,0 +1,179 @@
+"""The workers of a supervisor, as it hears and sees them."""
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tamed.runner._channel import Message
+from tamed.runner._crew import Crew
+from tamed.runner._worker_record import Worker, WorkerState
+from tests.runner.world import World, a_crew
+
+_Made = tuple[World, Crew]
+
+
+@pytest.fixture
+def made() -> Iterator[_Made]:
+    """A crew of one worker, which has heard its job."""
+    with a_crew() as (world, crew):
+        crew.hire(1)
+        world.hands[0].heard()
+        yield world, crew
+
+
+def _only(crew: Crew) -> Worker:
+    (worker,) = crew.workers.values()
+    return worker
+
+
+def test_a_worker_that_cannot_be_started_leaves_nothing() -> None:
+    """No descriptor stays open, and nobody is in the crew."""
+    with a_crew() as (world, crew):
+        world.station.no_room = OSError(errno.EAGAIN, "no room")
+        before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - only the number of descriptors matters
+        with pytest.raises(OSError, match="no room"):
+            crew.hire(1)
+        assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208 - see above
+        assert crew.workers == {}
+
+
+def test_all_workers_get_the_same_socket(made: _Made) -> None:
+    """An endpoint is bound when one asks first, and another gets a copy of the same socket."""
+    world, crew = made
+    crew.hire(2)
+    world.hands[1].heard()
+    ports = []
+    for hand in world.hands:
+        world.says(hand, {"listen": "127.0.0.1:0", "kind": 1, "index": 0, "number": 7})
+        ((message, descriptors),) = hand.channel.receive()
+        assert message == {"answer": 7}
+        with socket.socket(fileno=descriptors[0]) as sock:
+            ports.append(sock.getsockname())
+    assert ports[0] == ports[1]
+
+
+def test_a_socket_that_cannot_be_had_is_a_fault_of_the_asking_worker(made: _Made) -> None:
+    """The answer says what went wrong, and the supervisor goes on."""
+    world, _ = made
+    world.says(world.hands[0], {"listen": "systemd://web", "kind": 1, "index": 0, "number": 1})
+    (answer,) = world.hands[0].heard()
+    assert answer["answer"] == 1
+    assert answer["fault"]["kind"] == "ConfigurationError"
+    assert answer["fault"]["what"] == "cannot listen on systemd://web"
+
+
+def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
+    """Whoever directs the crew hears of it."""
+    world, crew = made
+    seen: list[WorkerState] = []
+    crew.on_change = lambda worker: seen.append(worker.state)
+    world.comes_to("prepared", world.hands[0])
+    world.comes_to("ready", world.hands[0])
+    assert seen == [WorkerState.PREPARED, WorkerState.READY]
+
+
+def test_one_that_was_told_to_stop_stays_so_whatever_it_says(made: _Made) -> None:
+    """A word that was on its way when it was told does not bring it back."""
+    world, crew = made
+    crew.dismiss(_only(crew))
+    world.comes_to("ready", world.hands[0])
+    assert _only(crew).state is WorkerState.STOPPING
+    assert world.station.sent == [(101, signal.SIGTERM)]
+
+
+def test_every_message_is_a_sign_of_life(made: _Made) -> None:
+    """Whatever it says; what nobody understands is passed over."""
+    world, crew = made
+    world.reactor.time.now += 3
+    world.says(world.hands[0], {"beat": True})
+    assert _only(crew).heard == world.reactor.time.now
+    world.reactor.time.now += 3
+    world.says(world.hands[0], {"of a later": "version"})
+    assert _only(crew).heard == world.reactor.time.now
+    assert _only(crew).started < _only(crew).heard
+
+
+def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
+    """One that loads is busy; one that serves is asked, and its report comes back."""
+    world, crew = made
+    reports: list[tuple[int, Message]] = []
+    crew.on_report = lambda worker, report: reports.append((worker.pid, report))
+    assert not crew.ask(_only(crew))
+    world.comes_to("ready", world.hands[0])
+    assert crew.ask(_only(crew))
+    assert world.hands[0].heard() == [{"tell": True}]
+    world.says(world.hands[0], {"report": {"connections": 3}})
+    assert reports == [(101, {"connections": 3})]
+
+
+def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
+    """Nor is that an error: that it has ended is heard by another way."""
+    world, crew = made
+    world.comes_to("ready", world.hands[0])
+    world.hands[0].channel.close()
+    assert not crew.ask(_only(crew))
+
+
+def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
+    """It is in the crew until it has been reaped."""
+    world, crew = made
+    world.hands[0].channel.close()
+    world.reactor.turn(0)
+    world.reactor.turn(0)
+    assert _only(crew).channel.closed
+    assert world.station.sent == []
+
+
+def test_what_it_said_last_is_heard_before_it_is_gone(made: _Made) -> None:
+    """Its fault counts although the signal of its end came first."""
+    world, crew = made
+    ends: list[tuple[object, int]] = []
+    crew.on_end = lambda worker, code: ends.append((worker.fault, code))
+    world.hands[0].say({"fault": {"lines": ["tamed: no poems"], "status": 66}})
+    world.hands[0].channel.close()
+    world.station.dead = [(101, 66), (999, 0)]
+    crew.reap()
+    assert ends == [((["tamed: no poems"], 66), 66)]
+    assert crew.workers == {}
+    assert world.station.read_out == [101]
+
+
+def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:
+    """Something else in that process has written to the channel: nothing that it says can be trusted."""
+    world, crew = made
+    world.hands[0].channel._sock.send(b"hello\n")
+    world.reactor.turn(0)
+    assert world.station.sent == [(101, "kill")]
+    assert world.station.log[0][0] == "ERROR"
+    assert "worker 101 cannot be understood" in world.station.log[0][1]
+    assert _only(crew).channel.closed
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"state": "flying"},
+        {"listen": "no endpoint", "kind": 1, "index": 0, "number": 1},
+        {"listen": ":0", "kind": 99, "index": 0, "number": 1},
+    ],
+    ids=["state", "endpoint", "kind"],
+)
+def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Message) -> None:
+    """The same for a message that is well made and senseless."""
+    world, _ = made
+    world.says(world.hands[0], message)
+    assert world.station.sent == [(101, "kill")]
+
+
+def test_nobody_need_listen(made: _Made) -> None:
+    """A crew whose director wants to hear nothing goes on all the same."""
+    world, crew = made
+    world.comes_to("ready", world.hands[0])
+    world.says(world.hands[0], {"report": {}})
+    world.station.dead = [(101, 0)]
+    crew.reap()
+    assert crew.workers == {}

@@ -1,0 +1,160 @@
+"""What comes in for the log."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tamed.daemon import Record, encode_record
+from tamed.runner._intake import Intake
+from tamed.runner._layout import layout_of
+from tamed.runner._sink import Entry
+from tests.runner.world import HandReactor
+
+
+class ListSink:
+    """Keeps what is written, batch by batch."""
+
+    child = 0
+
+    def __init__(self) -> None:
+        self.batches: list[list[Entry]] = []
+
+    @property
+    def texts(self) -> list[str]:
+        return [entry.text for batch in self.batches for entry in batch]
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        self.batches.append(list(entries))
+
+    def reopen(self) -> None: ...
+    def tend(self) -> None: ...
+    def child_ended(self, pid: int, status: int) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+class Fed:
+    """An intake with one worker, whose pid is 7, and the writing ends of its pipes."""
+
+    def __init__(self) -> None:
+        self.reactor = HandReactor()
+        self.sink = ListSink()
+        self.intake = Intake(self.reactor, self.sink, layout_of("bare"), clock=lambda: 5.0)
+        self.reading = []
+        self.ends = []
+        for _ in range(2):
+            reading, writing = os.pipe()
+            self.reading.append(reading)
+            self.ends.append(os.fdopen(writing, "wb", buffering=0))
+        self.records, self.output = self.ends
+        self.intake.attach(7, *self.reading)
+
+    def record(self, text: str, severity: int = 6) -> bytes:
+        return encode_record(Record(severity, 1.5, "poems", text))
+
+    def close(self) -> None:
+        for end in self.ends:
+            end.close()
+        self.intake.detach(7)
+        self.reactor.close()
+
+
+@pytest.fixture
+def fed() -> Iterator[Fed]:
+    """An intake with a worker."""
+    made = Fed()
+    yield made
+    made.close()
+
+
+def test_records_are_written_as_they_were_logged(fed: Fed) -> None:
+    """With the worker's own time, severity and text; those that came together are written together."""
+    fed.records.write(fed.record("one") + fed.record("two\nlines", severity=3))
+    fed.reactor.turn(0)
+    assert fed.sink.batches == [[Entry(6, 1.5, "poems", "one", 7), Entry(3, 1.5, "poems", "two\nlines", 7)]]
+
+
+def test_a_record_may_come_in_pieces(fed: Fed) -> None:
+    """It is written when it is complete."""
+    data = fed.record("one")
+    fed.records.write(data[:-2])
+    fed.reactor.turn(0)
+    assert fed.sink.batches == []
+    fed.records.write(data[-2:])
+    fed.reactor.turn(0)
+    assert fed.sink.texts == ["one"]
+
+
+def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
+    """A worker that was killed in the middle of it leaves what had come."""
+    fed.records.write(fed.record("a long poem")[:-4])
+    fed.intake.detach(7)
+    ((entry,),) = fed.sink.batches
+    assert entry[:3] == (4, 5.0, "tamed")
+    assert entry.text.startswith("a record of worker 7 was cut off: ")
+
+
+def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
+    """A traceback that comes in pieces is written as a whole, as warnings of the worker's output."""
+    fed.output.write(b"Traceback\n")
+    fed.reactor.turn(0)
+    fed.output.write(b"  more\nand \xff a p")
+    fed.reactor.turn(0)
+    assert fed.sink.batches == []
+    fed.reactor.advance(0.25)
+    expected = [
+        Entry(4, 5.0, "output[7]", "Traceback", 7),
+        Entry(4, 5.0, "output[7]", "  more", 7),
+    ]
+    assert fed.sink.batches == [expected]
+    fed.output.write(b"art\n")
+    fed.reactor.turn(0)
+    fed.reactor.advance(0.25)
+    assert fed.sink.texts[2:] == ["and \\xff a part"]
+
+
+def test_what_is_left_of_a_worker_is_taken_when_it_has_ended(fed: Fed) -> None:
+    """All of it, the line that never ended too, although nobody has read before."""
+    fed.records.write(fed.record("last words"))
+    fed.output.write(b"Fatal\nno newline")
+    fed.intake.detach(7)
+    assert fed.sink.texts == ["last words", "Fatal", "no newline"]
+
+
+def test_one_that_left_a_child_behind_is_let_go(fed: Fed) -> None:
+    """The pipe is still held open by somebody, and nobody reads it any more."""
+    fed.intake.detach(7)
+    with pytest.raises(BrokenPipeError):
+        fed.output.write(b"hello\n")
+
+
+def test_a_pipe_that_was_closed_is_let_go(fed: Fed) -> None:
+    """A worker may close its output and go on; its records still come."""
+    fed.output.close()
+    fed.reactor.turn(0)
+    fed.records.write(fed.record("one"))
+    fed.reactor.turn(0)
+    fed.records.close()
+    fed.reactor.turn(0)
+    fed.reactor.turn(0)
+    fed.intake.detach(7)
+    assert fed.sink.texts == ["one"]
+
+
+def test_an_unknown_worker_has_nothing_left(fed: Fed) -> None:
+    """It may be detached twice."""
+    fed.intake.detach(8)
+    fed.intake.detach(7)
+    fed.intake.detach(7)
+    assert fed.sink.batches == []
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"), [("CRITICAL", 2), ("ERROR", 3), ("WARNING", 4), ("INFO", 6), ("DEBUG", 7)]
+)
+def test_the_supervisor_has_lines_of_its_own(fed: Fed, level: str, severity: int) -> None:
+    """They are from its pid, at the severity that their level has in syslog."""
+    fed.intake.say(level, "ready")
+    assert fed.sink.batches == [[Entry(severity, 5.0, "tamed", "ready", os.getpid())]]

@@ -1,0 +1,73 @@
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tamed.runner._layout import Line, layout_of
+
+MOMENT = 1795429865.1234  # 2026-11-23 10:31:05 UTC
+
+
+@pytest.fixture(autouse=True)
+def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be in a zone that is not UTC."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def line(level: str = "INFO", message: str = "message", traceback: str = "") -> Line:
+    """Return a line of the log."""
+    return Line(MOMENT, level, "fastpoetry", message, 123, traceback)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("human", "11:31:05 INFO     fastpoetry: message"),
+        ("coloured", "11:31:05 INFO     fastpoetry: message"),
+        ("plain", "2026-11-23T11:31:05.123+01:00 INFO fastpoetry: message"),
+        ("bare", "message"),
+    ],
+)
+def test_a_line_has_time_level_logger_and_message(name: str, text: str) -> None:
+    """In the order of the layout, in local time."""
+    assert layout_of(name)(line()) == text
+    assert layout_of(name)(line(traceback="Traceback\n  more")) == f"{text}\nTraceback\n  more"
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "WARNING", "ERROR", "CRITICAL"])
+def test_colour_tells_the_level(level: str) -> None:
+    """The whole line has it, and what comes after it has not."""
+    text = layout_of("coloured")(line(level))
+    assert text.startswith("\x1b[")
+    assert text.endswith("\x1b[0m")
+    assert layout_of("human")(line(level)) in text
+
+
+def test_json_is_one_line_whatever_is_in_the_message() -> None:
+    """And can be read back."""
+    text = layout_of("json")(line(message='a "b"\n\x00é', traceback="Traceback\n  more"))
+    assert "\n" not in text
+    assert json.loads(text) == {
+        "time": "2026-11-23T11:31:05.123+01:00",
+        "level": "INFO",
+        "logger": "fastpoetry",
+        "message": 'a "b"\n\x00é',
+        "pid": 123,
+        "traceback": "Traceback\n  more",
+    }
+
+
+def test_times_are_those_of_the_standard_library() -> None:
+    """To the millisecond, at any time of the year."""
+    for moment in (0.0, MOMENT, MOMENT + 0.9996, MOMENT + 180 * 86400, 1e9 + 0.0005):
+        text = layout_of("plain")(Line(moment, "INFO", "a", "b"))
+        record = logging.makeLogRecord({"created": round(moment * 1000) / 1000})
+        expected = logging.Formatter(datefmt="%Y-%m-%dT%H:%M:%S").formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        assert text.startswith(expected)
+        assert text[19:23] == f".{round(moment * 1000) % 1000:03}"

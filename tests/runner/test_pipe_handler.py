@@ -1,0 +1,175 @@
+"""A worker's way to the log."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tamed.daemon import Damage, Record, RecordReader
+from tamed.runner._pipe_handler import PipeHandler
+
+_SMALL = 4096  # bytes, the least that a pipe can hold
+
+
+class Piped:
+    """A handler and the supervisor's end of its pipe, which holds as little as possible."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, _SMALL)
+        os.set_blocking(self.reading, False)
+        self.handler = PipeHandler(self.writing)
+        self.reader = RecordReader()
+
+    def log(self, text: str, *arguments: object, level: int = logging.INFO) -> None:
+        record = logging.LogRecord("poems", level, __file__, 1, text, arguments, None)
+        self.handler.handle(record)
+
+    def read(self) -> list[Record | Damage]:
+        try:
+            return self.reader.feed(os.read(self.reading, 1 << 20))
+        except BlockingIOError:
+            return []
+
+    def texts(self) -> list[str]:
+        return [each.text for each in self.read() if isinstance(each, Record)]
+
+    def hang_up(self) -> None:
+        os.close(self.reading)
+        self.reading = -1
+
+    def close(self) -> None:
+        for end in (self.reading, self.writing):
+            if end >= 0:
+                os.close(end)
+
+
+@pytest.fixture
+def piped() -> Iterator[Piped]:
+    """A handler on a pipe."""
+    made = Piped()
+    yield made
+    made.close()
+
+
+def test_a_record_is_in_the_pipe_when_the_call_returns(piped: Piped) -> None:
+    """It needs neither a thread nor a loop, and is not lost if the process dies then."""
+    piped.log("poem %d", 3, level=logging.ERROR)
+    (record,) = piped.read()
+    assert isinstance(record, Record)
+    assert (record.severity, record.name, record.text) == (3, "poems", "poem 3")
+
+
+def test_what_the_pipe_does_not_take_is_kept_in_order(piped: Piped) -> None:
+    """And comes when there is room, with a record that is longer than the pipe."""
+    texts = ["first", "x" * 3 * _SMALL, "last"]
+    for text in texts:
+        piped.log(text)
+    got: list[str] = []
+    while len(got) < 3:
+        got += piped.texts()
+        piped.handler._send_what_waits()
+    assert got == texts
+
+
+def test_the_end_of_a_process_waits_for_its_log(piped: Piped) -> None:
+    """All that was kept is sent, while the supervisor reads."""
+    texts = ["x" * _SMALL, "y" * _SMALL, "z"]
+    for text in texts:
+        piped.log(text)
+    os.set_blocking(piped.reading, True)
+    got: list[str] = []
+
+    def read() -> None:
+        while len(got) < 3:
+            got.extend(piped.texts())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    piped.handler.flush()
+    thread.join()
+    assert got == texts
+
+
+def test_a_supervisor_that_is_gone_does_no_harm(piped: Piped) -> None:
+    """What is logged then is lost, and nothing waits or is raised."""
+    piped.log("x" * 3 * _SMALL)
+    piped.log("y")
+    piped.hang_up()
+    piped.handler.flush()
+    piped.log("z")
+    assert piped.handler._send_what_waits()
+
+
+def test_what_is_too_much_is_counted(piped: Piped) -> None:
+    """And told when there is room again."""
+    piped.handler._outbox._limit = 2 * _SMALL
+    for _ in range(5):
+        piped.log("x" * _SMALL)
+    got: list[Record | Damage] = []
+    while not piped.handler._send_what_waits():
+        got += piped.read()
+    got += piped.read()
+    last = got[-1]
+    assert isinstance(last, Record)
+    assert (last.severity, last.name) == (4, "tamed")
+    assert "lost" in last.text or "did not take them" in last.text
+
+
+def test_a_mistake_in_a_logging_call_does_not_reach_the_caller(
+    piped: Piped, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported as `logging` does, and nothing is sent."""
+    piped.log("poem %d", "three")
+    assert "--- Logging error ---" in capsys.readouterr().err
+    assert piped.read() == []
+
+
+@pytest.mark.anyio
+async def test_the_loop_sends_what_was_kept(piped: Piped) -> None:
+    """As soon as there is room, also what another thread logs and what was kept before it ran."""
+    got: list[str] = []
+    is_there = asyncio.Event()
+
+    def read() -> None:
+        got.extend(piped.texts())
+        if len(got) == 4:
+            is_there.set()
+
+    piped.log("x" * _SMALL)
+    piped.log("y" * _SMALL)
+    loop = asyncio.get_running_loop()
+    with piped.handler.open():
+        piped.log("z" * _SMALL)
+        await asyncio.to_thread(piped.log, "last")
+        loop.add_reader(piped.reading, read)
+        await asyncio.wait_for(is_there.wait(), 10)
+        loop.remove_reader(piped.reading)
+    assert [text[0] for text in got] == ["x", "y", "z", "l"]
+    assert not piped.handler._waiting
+
+
+@pytest.mark.anyio
+async def test_without_room_the_loop_is_left_as_it_was(piped: Piped) -> None:
+    """The handler does not watch its pipe any more when the loop is about to end."""
+    piped.log("x" * _SMALL)
+    piped.log("y" * _SMALL)
+    with piped.handler.open():
+        assert piped.handler._waiting
+    assert not piped.handler._waiting
+    assert not asyncio.get_running_loop().remove_writer(piped.writing)
+    piped.handler._wait_for_room()
+    assert not piped.handler._waiting
+
+
+@pytest.mark.anyio
+async def test_with_room_the_loop_has_nothing_to_watch(piped: Piped) -> None:
+    """A pipe that can be written to would wake it all the time."""
+    with piped.handler.open():
+        piped.log("one")
+        assert not piped.handler._waiting
+    assert piped.texts() == ["one"]

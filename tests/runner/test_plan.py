@@ -1,0 +1,128 @@
+"""The plan of a supervisor, handed over and kept."""
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tamed.errors import MissingInput, PermissionRefused, TamedError
+from tamed.runner._plan import LogPlan, Plan
+from tamed.runner._plan_file import held_plan_file, kept_plan
+
+PLAN = Plan(
+    name="poetry",
+    job={"target": {"kind": "plugin", "name": "poetry"}},
+    command=["python", "-m", "worker"],
+    workers=4,
+    log=LogPlan("file", path="/poetry.log", rotate=1000, every=3600.0, keep=None, compress=True),
+    keep_capabilities=["CAP_NET_BIND_SERVICE"],
+    max_files=1024,
+    umask=0o077,
+    watchdog=20.0,
+    report=9,
+)
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+
+
+def test_a_plan_is_handed_over_as_it_is() -> None:
+    """The next program gets it through a descriptor that it inherits, and closes that."""
+    descriptor = PLAN.hand_over()
+    assert Plan.take_over(descriptor) == PLAN
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_the_descriptor_of_a_plan_survives_an_exec() -> None:
+    """Unlike what Python opens by itself."""
+    descriptor = PLAN.hand_over()
+    assert os.get_inheritable(descriptor)
+    os.close(descriptor)
+
+
+def test_a_worker_beats_four_times_in_the_time_it_has_for_an_answer() -> None:
+    """So one late beat is no reason to end it."""
+    assert PLAN.beat_interval == 5.0
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Plan:
+    """A plan with a file of its own."""
+    return replace(PLAN, plan_file=str(tmp_path / "poetry.plan"))
+
+
+def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
+    """As it is but for who waited for its start; when the daemon ends, the file does too."""
+    path = Path(kept.plan_file)
+    with held_plan_file(kept):
+        assert kept_plan(path) == replace(kept, report=-1)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+def test_a_file_that_was_left_behind_is_replaced(kept: Plan, tmp_path: Path) -> None:
+    """Also one that leads elsewhere: what it leads to stays as it is."""
+    other = tmp_path / "other"
+    other.write_text("precious")
+    Path(kept.plan_file).symlink_to(other)
+    with held_plan_file(kept):
+        assert kept_plan(Path(kept.plan_file)).name == "poetry"
+    assert other.read_text() == "precious"
+
+
+def test_a_file_that_is_gone_already_is_no_matter(kept: Plan) -> None:
+    """Somebody has cleaned up before."""
+    with held_plan_file(kept):
+        Path(kept.plan_file).unlink()
+
+
+def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """It names the file."""
+    path = tmp_path / "none" / "poetry.plan"
+    with pytest.raises(TamedError, match=r"^cannot write .*poetry\.plan: "), held_plan_file(
+        replace(PLAN, plan_file=str(path))
+    ):
+        raise AssertionError
+
+
+def test_without_a_file_there_is_no_starting_again(tmp_path: Path) -> None:
+    """`tamed run` keeps none."""
+    with pytest.raises(MissingInput, match="it was not started by `tamed start`"):
+        kept_plan(tmp_path / "poetry.plan")
+
+
+def test_a_link_is_not_followed(kept: Plan, tmp_path: Path) -> None:
+    """Whoever owns the directory could lead root to a plan of their choice."""
+    real = tmp_path / "real"
+    real.write_text(PLAN.to_text())
+    Path(kept.plan_file).symlink_to(real)
+    with pytest.raises(TamedError, match="do it as the user who started it"):
+        kept_plan(Path(kept.plan_file))
+
+
+def test_a_file_with_another_name_is_not_believed(kept: Plan, tmp_path: Path) -> None:
+    """It may have been linked there from somewhere else."""
+    path = Path(kept.plan_file)
+    path.write_text(PLAN.to_text())
+    (tmp_path / "another").hardlink_to(path)
+    with pytest.raises(PermissionRefused):
+        kept_plan(path)
+
+
+def test_what_is_no_file_is_not_believed(kept: Plan) -> None:
+    """Nor waited for."""
+    os.mkfifo(kept.plan_file)
+    with pytest.raises(PermissionRefused):
+        kept_plan(Path(kept.plan_file))
+
+
+@AS_ROOT
+def test_a_file_of_somebody_else_is_not_believed(kept: Plan) -> None:
+    """Least of all by root."""
+    path = Path(kept.plan_file)
+    path.write_text(PLAN.to_text())
+    os.chown(path, 65534, 65534)
+    with pytest.raises(PermissionRefused, match="user 65534 started it"):
+        kept_plan(path)

@@ -1,0 +1,111 @@
+"""The supervisor's event loop."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tamed.runner._reactor import Reactor
+from tests.fresh import loaded_by
+
+
+@pytest.fixture
+def reactor() -> Iterator[Reactor]:
+    """A reactor on the real clock."""
+    with closing(Reactor()) as made:
+        yield made
+
+
+def test_timers_are_called_in_the_order_of_their_times(reactor: Reactor) -> None:
+    """A later timer is called later, whatever the order in which they were set."""
+    called: list[str] = []
+
+    def second() -> None:
+        called.append("second")
+        reactor.stop()
+
+    reactor.later(0.002, second)
+    reactor.later(0.001, lambda: called.append("first"))
+    reactor.run()
+    assert called == ["first", "second"]
+
+
+def test_a_cancelled_timer_is_not_called(reactor: Reactor) -> None:
+    """A timer that was cancelled does not call, and does not keep the others waiting."""
+    called: list[str] = []
+    reactor.later(0.0, lambda: called.append("cancelled")).cancel()
+    reactor.later(0.001, reactor.stop)
+    reactor.run()
+    assert called == []
+
+
+def test_a_descriptor_that_can_be_read_calls(reactor: Reactor) -> None:
+    """What was written to a pipe wakes its reader."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as end:
+        read: list[bytes | None] = []
+
+        def take() -> None:
+            read.append(end.read(4))
+            reactor.stop()
+
+        reactor.watch(end, take)
+        os.write(writing, b"poem")
+        reactor.run()
+        reactor.unwatch(end)
+    os.close(writing)
+    assert read == [b"poem"]
+
+
+def test_a_descriptor_closed_in_the_same_round_is_not_called(reactor: Reactor) -> None:
+    """Of two that are ready at once, the one that the other's callback takes away is left alone."""
+    pipes = [os.pipe(), os.pipe()]
+    ends = [os.fdopen(reading, "rb", buffering=0) for reading, _ in pipes]
+    called: list[int] = []
+
+    def take_the_other_away(index: int) -> None:
+        called.append(index)
+        reactor.unwatch(ends[1 - index])
+        reactor.stop()
+
+    for index, end in enumerate(ends):
+        reactor.watch(end, lambda index=index: take_the_other_away(index))  # type: ignore[misc]
+    for _, writing in pipes:
+        os.write(writing, b"x")
+    reactor.run()
+    for end, (_, writing) in zip(ends, pipes, strict=True):
+        end.close()
+        os.close(writing)
+    assert len(called) == 1
+
+
+_SIGNALLED = """
+import os, signal
+from tamed.runner._reactor import Reactor
+reactor = Reactor()
+def caught(number):
+    print(number.name)
+    if number is signal.SIGTERM:
+        reactor.stop()
+reactor.on_signal = caught
+reactor.hold_signals([signal.SIGHUP, signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGHUP)
+reactor.later(0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+reactor.run()
+reactor.close()
+"""
+
+
+def test_signals_are_called_from_the_loop() -> None:
+    """Signals are told one by one, by name, also one that came before the loop ran."""
+    done = subprocess.run([sys.executable, "-c", _SIGNALLED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [signal.SIGHUP.name, signal.SIGTERM.name]
+
+
+def test_it_does_without_asyncio() -> None:
+    """The supervisor's loop loads neither asyncio nor logging."""
+    assert not loaded_by("import tamed.runner._reactor") & {"asyncio", "logging"}

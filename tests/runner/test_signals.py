@@ -1,0 +1,89 @@
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tamed.runner._signals import StopSignals
+
+pytestmark = pytest.mark.anyio
+
+
+class Heard:
+    """What came of the signals: those that asked to stop, and those that the process would have died of."""
+
+    def __init__(self) -> None:
+        self.stops: list[signal.Signals] = []
+        self.deaths: list[tuple[int, int]] = []
+        self.stopped = asyncio.Event()
+
+    def stop(self, number: signal.Signals) -> None:
+        self.stops.append(number)
+        self.stopped.set()
+
+    def kill(self, pid: int, number: int) -> None:
+        assert signal.getsignal(number) is signal.SIG_DFL
+        self.deaths.append((pid, number))
+
+    @contextmanager
+    def listening(self) -> Iterator[StopSignals]:
+        """Listen, as a runner does."""
+        with StopSignals(asyncio.get_running_loop(), self.stop, self.kill) as signals:
+            yield signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_first_signal_asks_to_stop_from_within_the_loop(number: signal.Signals) -> None:
+    """Nothing happens in the handler itself, which may have interrupted anything."""
+    heard = Heard()
+    with heard.listening():
+        signal.raise_signal(number)
+        assert heard.stops == []
+        await heard.stopped.wait()
+        assert (heard.stops, heard.deaths) == ([number], [])
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupt_after_that_ends_the_process_without_the_loop(first: signal.Signals) -> None:
+    """With the action that the system has for it, so that whoever waits sees which signal it was."""
+    heard = Heard()
+    with heard.listening():
+        signal.raise_signal(first)
+        signal.raise_signal(signal.SIGINT)
+        assert heard.deaths == [(os.getpid(), signal.SIGINT)]
+
+
+async def test_a_second_term_is_not_counted() -> None:
+    """One is sent by systemd to every process of a service, also to those that were told before."""
+    heard = Heard()
+    with heard.listening():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        await heard.stopped.wait()
+        assert (heard.stops, heard.deaths) == ([signal.SIGTERM], [])
+
+
+async def test_what_a_signal_does_may_be_replaced() -> None:
+    """The reaction is the one of the moment at which the loop comes to it."""
+    first, second = Heard(), Heard()
+    with first.listening() as signals:
+        signals.stop = second.stop
+        signal.raise_signal(signal.SIGTERM)
+        await second.stopped.wait()
+    assert (first.stops, second.stops) == ([], [signal.SIGTERM])
+
+
+async def test_the_handlers_are_what_they_were_before_and_after() -> None:
+    """QUIT has the system's action meanwhile, even if a shell had it ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in numbers]
+        with Heard().listening():
+            assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
+            assert signal.getsignal(signal.SIGINT) not in handlers
+        assert [signal.getsignal(number) for number in numbers] == handlers
+    finally:
+        signal.signal(signal.SIGQUIT, before)

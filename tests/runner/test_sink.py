@@ -1,0 +1,221 @@
+"""The places for the log."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tamed.errors import TamedError
+from tamed.runner._plan import LogPlan
+from tamed.runner._sink import Entry, open_sink
+from tamed.runner._stream import StreamWriter
+
+ENTRIES = [
+    Entry(6, 1.5, "poems", "a line", 7),
+    Entry(3, 2.5, "poems", "two\nlines, \udcff odd", 7),
+]
+LINES = b"a line\ntwo\nlines, \\udcff odd\n"
+
+
+def test_a_file_has_the_text_of_the_entries(tmp_path: Path) -> None:
+    """Line by line, as it was laid out; what cannot be encoded is spelled out."""
+    path = tmp_path / "log"
+    with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
+        sink.write(ENTRIES)
+        sink.tend()
+        assert sink.child == 0
+        assert not sink.child_ended(4711, 0)
+    assert path.read_bytes() == LINES
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    """What is written then is in the new one."""
+    path = tmp_path / "log"
+    with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
+        sink.write(ENTRIES[:1])
+        path.rename(tmp_path / "old")
+        sink.reopen()
+        sink.write(ENTRIES[:1])
+    assert path.read_bytes() == (tmp_path / "old").read_bytes() == b"a line\n"
+
+
+def test_a_file_is_rotated_as_planned(tmp_path: Path) -> None:
+    """By its size, and so many old ones stay."""
+    path = tmp_path / "log"
+    with closing(open_sink(LogPlan("file", path=str(path), rotate=10, keep=1), "poetry", None)) as sink:
+        for _ in range(5):
+            sink.write(ENTRIES[:1])
+    assert len(list(tmp_path.glob("log*"))) == 2
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    """Before anything else begins."""
+    with pytest.raises(TamedError, match="none"):
+        open_sink(LogPlan("file", path=str(tmp_path / "none" / "log")), "poetry", None)
+
+
+@contextmanager
+def _standard_error() -> Iterator[int]:
+    """Have a pipe for standard error, and give its reading end."""
+    kept = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(reading)
+
+
+def test_standard_error_has_the_text_of_the_entries() -> None:
+    """It is no file that could be opened anew, and has no child at work."""
+    with _standard_error() as reading:
+        with closing(open_sink(LogPlan("stderr"), "poetry", None)) as sink:
+            sink.write(ENTRIES)
+            sink.reopen()
+            sink.tend()
+            assert sink.child == 0
+            assert not sink.child_ended(4711, 0)
+        assert os.read(reading, 4096) == LINES
+
+
+def test_what_the_log_says_of_itself_is_laid_out(tmp_path: Path) -> None:
+    """As every other line."""
+    with _standard_error() as reading:
+        sink = open_sink(LogPlan("stderr", layout="plain"), "poetry", None)
+        os.set_blocking(2, False)
+        _fill(2)
+        writer = sink._writer  # type: ignore[attr-defined]
+        writer._patience = 0.0
+        sink.write(ENTRIES[:1])
+        sink.write(ENTRIES[:1])
+        while len(os.read(reading, 1 << 16)) == 1 << 16:
+            pass
+        sink.tend()
+        told = os.read(reading, 4096).decode()
+        sink.close()
+    assert told.endswith(" WARNING tamed: 2 lines were lost: nobody read them\n")
+
+
+def _fill(descriptor: int) -> None:
+    try:
+        while True:
+            os.write(descriptor, b"x" * 4096)
+    except BlockingIOError:
+        return
+
+
+def test_syslog_gets_messages(tmp_path: Path) -> None:
+    """With severity, time, the daemon's name and the worker's pid."""
+    path = tmp_path / "syslog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(path))
+        daemon.settimeout(10)
+        plan = LogPlan("syslog", address=f"unix:{path}")
+        with closing(open_sink(plan, "poetry", None)) as sink:
+            sink.write(ENTRIES[:1])
+            sink.tend()
+            sink.reopen()
+            assert not sink.child_ended(4711, 0)
+        message = daemon.recv(4096)
+    assert message.startswith(b"<30>1 1970-01-01T")
+    assert b" poetry 7 " in message
+    assert message.rstrip().endswith(b"a line")
+
+
+def test_the_journal_gets_fields(tmp_path: Path) -> None:
+    """With the severity, the logger and the worker's pid."""
+    path = tmp_path / "journal"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(path))
+        daemon.settimeout(10)
+        with closing(open_sink(LogPlan("journal"), "poetry", None)) as sink:
+            sink._sender.path = path  # type: ignore[attr-defined]
+            sink.write(ENTRIES[:1])
+            sink.tend()
+        fields = dict(line.split(b"=", 1) for line in daemon.recv(4096).splitlines())
+    assert fields == {
+        b"SYSLOG_IDENTIFIER": b"poetry",
+        b"MESSAGE": b"a line",
+        b"PRIORITY": b"6",
+        b"LOGGER": b"poems",
+        b"SYSLOG_PID": b"7",
+    }
+
+
+# Writing to a descriptor that somebody reads.
+
+
+class Stream:
+    """A writer without patience, and the other end."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.writer = StreamWriter(self.writing, lambda text: f"({text})\n".encode(), patience=0.0)
+
+    def read(self) -> bytes:
+        data = b""
+        try:
+            while piece := os.read(self.reading, 1 << 16):
+                data += piece
+        except BlockingIOError:
+            pass
+        return data
+
+    def close(self) -> None:
+        os.close(self.writing)
+        if self.reading >= 0:
+            os.close(self.reading)
+
+
+@pytest.fixture
+def stream() -> Iterator[Stream]:
+    """A pipe and its writer."""
+    with closing(Stream()) as made:
+        yield made
+
+
+def test_lines_are_written(stream: Stream) -> None:
+    """As they are."""
+    stream.writer.write([b"one\n", b"two\n"])
+    assert stream.read() == b"one\ntwo\n"
+
+
+def test_a_line_is_not_torn(stream: Stream) -> None:
+    """One that was taken in part is finished when somebody reads again, and what was lost is counted."""
+    long = b"x" * 300_000 + b"\n"
+    stream.writer.write([long, b"lost\n", b"lost\n"])
+    stream.writer.write([b"lost\n"])
+    data = stream.read()
+    assert data == long[: len(data)]
+    for _ in range(10):
+        stream.writer.tend()
+        data += stream.read()
+    assert data == long + b"(3 lines were lost: nobody read them)\n"
+    stream.writer.write([b"one\n"])
+    assert stream.read() == b"one\n"
+
+
+def test_a_reader_that_is_gone_is_no_reason_to_stop(stream: Stream) -> None:
+    """What is written goes nowhere, and nothing is raised."""
+    os.close(stream.reading)
+    stream.reading = -1
+    stream.writer.write([b"one\n"])
+    stream.writer.tend()
+    assert not stream.writer._lost
+
+
+def test_a_descriptor_that_others_made_non_blocking_is_fine(stream: Stream) -> None:
+    """Then a pipe that says it has room may take less than that, or nothing."""
+    os.set_blocking(stream.writing, False)
+    _fill(stream.writing)
+    stream.writer.write([b"one\n"])
+    assert b"one" not in stream.read()
+    stream.writer.tend()
+    assert stream.read() == b"(1 lines were lost: nobody read them)\n"

@@ -1,0 +1,124 @@
+"""What the supervisor tells of itself and its workers."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tamed.runner._status import StatusDesk
+from tests.runner.world import Supervised, supervised
+
+
+class Client:
+    """Asks a desk, and keeps its answers."""
+
+    def __init__(self, world: Supervised) -> None:
+        self.desk = StatusDesk(world.supervisor, world.reactor, world.sockets)
+        self.answers: list[dict[str, Any]] = []
+
+    def ask(self, command: str = "status") -> None:
+        self.desk.serve({"command": command}, self.answers.append)
+
+
+@pytest.fixture
+def world() -> Iterator[Supervised]:
+    """A supervisor of two workers that serve."""
+    with supervised() as made:
+        yield made
+
+
+def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
+    """It is given when the last of them has reported."""
+    client = Client(world)
+    world.start()
+    world.reactor.advance(3)
+    client.ask()
+    for number, hand in enumerate(world.hands):
+        assert hand.heard()[-1] == {"tell": True}
+        assert client.answers == []
+        world.says(hand, {"report": {"connections": number}})
+    (answer,) = client.answers
+    workers = answer.pop("workers")
+    assert answer == {
+        "name": "poetry",
+        "state": "running",
+        "pid": os.getpid(),
+        "uptime": 3.0,
+        "endpoints": [],
+        "last_error": "",
+        "log": "",
+    }
+    assert [(each["pid"], each["number"], each["state"], each["connections"]) for each in workers] == [
+        (101, 1, "ready", 0),
+        (102, 2, "ready", 1),
+    ]
+
+
+def test_several_may_ask_at_once(world: Supervised) -> None:
+    """Each gets an answer; a report that nobody waits for is passed over."""
+    client = Client(world)
+    world.start()
+    client.ask()
+    client.ask()
+    for hand in world.hands:
+        world.says(hand, {"report": {}})
+        world.says(hand, {"report": {}})
+    assert len(client.answers) == 2
+
+
+def test_a_worker_that_does_not_report_is_shown_all_the_same(world: Supervised) -> None:
+    """After two seconds."""
+    client = Client(world)
+    world.start()
+    client.ask()
+    world.says(world.hands[0], {"report": {"connections": 5}})
+    world.reactor.advance(1.75)
+    assert client.answers == []
+    world.reactor.advance(0.25)
+    first, second = client.answers[0]["workers"]
+    assert first["connections"] == 5
+    assert "connections" not in second
+
+
+def test_one_that_starts_has_nobody_to_ask(world: Supervised) -> None:
+    """It answers at once."""
+    client = Client(world)
+    world.supervisor.start()
+    client.ask()
+    assert client.answers[0]["state"] == "starting"
+    assert [each["state"] for each in client.answers[0]["workers"]] == ["loading", "loading"]
+
+
+def test_the_last_error_is_told(world: Supervised) -> None:
+    """It is that of the worker that failed last, which is in the list no more."""
+    client = Client(world)
+    world.start()
+    world.ends(world.hands[0], -signal.SIGKILL)
+    client.ask()
+    world.says(world.hands[1], {"report": {}})
+    assert client.answers[0]["last_error"] == "worker 101 was ended by SIGKILL"
+    assert len(client.answers[0]["workers"]) == 1
+
+
+def test_what_a_process_uses_is_told() -> None:
+    """In bytes and in seconds, as far as the system tells."""
+    with supervised(workers=1) as world:
+        client = Client(world)
+        world.supervisor.start()
+        (worker,) = world.supervisor.crew.workers.values()
+        for pid, is_known in ((os.getpid(), True), (2**22 + 1, False)):
+            worker.pid = pid
+            client.ask()
+            (told,) = client.answers.pop()["workers"]
+            assert (told["memory"] is not None and told["memory"] > 1_000_000) is is_known
+            assert (told["cpu"] is not None and told["cpu"] >= 0) is is_known
+
+
+def test_an_unknown_command_is_an_error(world: Supervised) -> None:
+    """A command of another version, say."""
+    client = Client(world)
+    client.ask("dance")
+    client.desk.serve({}, client.answers.append)
+    assert client.answers == [{"error": "unknown command 'dance'"}, {"error": "unknown command None"}]

@@ -1,0 +1,370 @@
+"""What the supervisor decides, in a world without processes."""
+
+import errno
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tamed.errors import ExitStatus, PermissionRefused
+from tamed.runner._supervisor import Phase
+from tests.runner.world import Supervised, supervised
+
+
+@pytest.fixture
+def world() -> Iterator[Supervised]:
+    """A supervisor of two workers, not started."""
+    with supervised() as made:
+        yield made
+
+
+# The way to readiness.
+
+
+def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
+    """Each has a number of its own, and gets the job as its first order."""
+    world.supervisor.start()
+    assert [hand.number for hand in world.hands] == [1, 2]
+    for hand in world.hands:
+        assert hand.heard() == [{"job": {"its": "job"}, "layout": "plain", "beat": 5.0}]
+
+
+def test_no_worker_starts_before_all_are_prepared(world: Supervised) -> None:
+    """Those of the first generation wait for each other."""
+    world.supervisor.start()
+    first, second = world.hands
+    for hand in world.hands:
+        hand.heard()
+    world.comes_to("prepared", first)
+    assert first.heard() == []
+    world.comes_to("prepared", second)
+    assert first.heard() == second.heard() == [{"go": True}]
+
+
+def test_privilege_is_given_up_once_all_workers_have(world: Supervised) -> None:
+    """Not before, and only once."""
+    world.supervisor.start()
+    world.comes_to("prepared", *world.hands)
+    world.comes_to("starting", world.hands[0])
+    assert world.station.events == []
+    world.comes_to("starting", world.hands[1])
+    world.comes_to("starting", world.hands[1])
+    assert world.station.events == ["dropped"]
+
+
+def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
+    """Whoever waits is told then, with the addresses."""
+    world.supervisor.start()
+    for state in ("prepared", "starting"):
+        world.comes_to(state, *world.hands)
+    world.says(world.hands[0], {"listen": "127.0.0.1:0", "kind": 1, "index": 0, "number": 1})
+    world.comes_to("ready", world.hands[0])
+    assert world.supervisor.phase is Phase.STARTING
+    world.comes_to("ready", world.hands[1])
+    assert world.supervisor.phase is Phase.RUNNING
+    assert world.station.events == ["dropped", ("ready", world.sockets.addresses())]
+    assert world.sockets.addresses()
+
+
+def test_the_deadline_of_the_start_is_of_no_matter_to_one_that_runs(world: Supervised) -> None:
+    """It goes on when the time for the start is over."""
+    world.start()
+    world.pass_time(61)
+    assert world.supervisor.phase is Phase.RUNNING
+
+
+# A start that fails.
+
+
+def test_a_start_fails_with_its_first_worker(world: Supervised) -> None:
+    """With its words and its status; the others are told to stop, and then it ends."""
+    world.supervisor.start()
+    first, second = world.hands
+    world.says(first, {"fault": {"lines": ["trace", "tamed: no poems"], "status": 78}})
+    world.ends(first, 78)
+    assert world.station.events == [("failed", ["trace", "tamed: no poems"], 78), "stopping"]
+    assert world.station.sent == [(second.pid, signal.SIGTERM)]
+    assert not world.reactor.stopped
+    world.ends(second, -signal.SIGTERM)
+    assert world.reactor.stopped
+    assert world.supervisor.status == 78
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (3, "worker 101 ended with status 3 before it was ready"),
+        (-signal.SIGKILL, "worker 101 was ended by SIGKILL before it was ready"),
+        (-42, "worker 101 was ended by signal 42 before it was ready"),
+    ],
+)
+def test_a_worker_may_end_without_a_word(world: Supervised, code: int, how: str) -> None:
+    """Then its exit code is what is told."""
+    world.supervisor.start()
+    world.ends(world.hands[0], code)
+    assert world.station.events[0] == ("failed", [f"tamed: {how}"], ExitStatus.SOFTWARE)
+
+
+def test_an_application_that_ends_before_it_is_ready_fails_the_start(world: Supervised) -> None:
+    """With the status that it chose."""
+    world.supervisor.start()
+    world.says(world.hands[0], {"leaving": 5})
+    world.ends(world.hands[0], 5)
+    told = "tamed: the application ended before it was ready, with status 5"
+    assert world.station.events[0] == ("failed", [told], 5)
+
+
+def test_a_start_that_takes_too_long_fails(world: Supervised) -> None:
+    """What is told is who was late."""
+    world.supervisor.start()
+    for state in ("prepared", "starting"):
+        world.comes_to(state, *world.hands)
+    world.comes_to("ready", world.hands[0])
+    world.pass_time(60)
+    told = "tamed: poetry was not ready after 60 s: worker 102 is starting"
+    assert world.station.events[1:] == [("failed", [told], ExitStatus.SOFTWARE), "stopping"]
+
+
+def test_the_workers_of_a_failed_start_have_a_few_seconds(world: Supervised) -> None:
+    """However long they may take to stop later."""
+    world.supervisor.start()
+    world.ends(world.hands[0], 1)
+    world.reactor.advance(4.75)
+    assert (102, signal.SIGABRT) not in world.station.sent
+    world.reactor.advance(0.25)
+    assert (102, signal.SIGABRT) in world.station.sent
+
+
+def test_a_system_without_room_for_workers_fails_the_start(world: Supervised) -> None:
+    """It ends at once, and starts no other."""
+    world.station.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    world.supervisor.start()
+    told = "tamed: a worker cannot be started: Resource temporarily unavailable"
+    assert world.station.events == [("failed", [told], ExitStatus.OS_ERROR), "stopping"]
+    assert world.reactor.stopped
+
+
+def test_privilege_that_cannot_be_given_up_fails_the_start(world: Supervised) -> None:
+    """Nothing runs as root by mistake."""
+    world.station.no_drop = PermissionRefused("cannot become poet")
+    world.supervisor.start()
+    world.comes_to("prepared", *world.hands)
+    world.comes_to("starting", *world.hands)
+    failed = ("failed", ["tamed: cannot become poet"], ExitStatus.NO_PERMISSION)
+    assert world.station.events == ["dropped", failed, "stopping"]
+
+
+# Replacing workers.
+
+
+def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
+    """Shortly after, by one of the same number; it need wait for no other."""
+    world.start()
+    world.ends(world.hands[1], -signal.SIGSEGV)
+    assert world.supervisor.last_error == "worker 102 was ended by SIGSEGV"
+    level, text = world.station.log[-1]
+    assert level == "ERROR"
+    assert text.startswith("worker 102 was ended by SIGSEGV; another one is started in 0.")
+    assert len(world.hands) == 2
+    world.pass_time(0.25)
+    third = world.hands[2]
+    assert third.number == 2
+    third.heard()
+    world.comes_to("prepared", third)
+    assert third.heard() == [{"go": True}]
+    world.comes_to("starting", third)
+    world.comes_to("ready", third)
+    assert world.station.log[-1] == ("INFO", "worker 103 is ready")
+    assert world.station.events.count("dropped") == 1
+
+
+def test_a_fault_is_the_reason_that_is_remembered(world: Supervised) -> None:
+    """The last line of what the worker said, without the program's name."""
+    world.start()
+    world.says(world.hands[0], {"fault": {"lines": ["trace", "tamed: service a failed"], "status": 70}})
+    world.ends(world.hands[0], 70)
+    assert world.supervisor.last_error == "worker 101 failed: service a failed"
+
+
+def test_workers_that_fail_too_often_end_it() -> None:
+    """Ten are replaced within a minute; the next one ends the daemon, with its status."""
+    with supervised(workers=12) as world:
+        world.start()
+        for hand in world.hands[:10]:
+            world.ends(hand, 1)
+        assert world.supervisor.phase is Phase.RUNNING
+        world.says(world.hands[10], {"fault": {"lines": ["tamed: no poems"], "status": 66}})
+        world.ends(world.hands[10], 66)
+        told = "worker 111 failed: no poems; workers fail too often: stopping"
+        assert world.station.log[-1] == ("CRITICAL", told)
+        assert world.station.sent == [(112, signal.SIGTERM)]
+        assert world.supervisor.status == 66
+
+
+def test_workers_that_fail_now_and_then_do_not_end_it() -> None:
+    """What counts is how many fail in a minute."""
+    with supervised(workers=12) as world:
+        world.start()
+        for hand in world.hands[:10]:
+            world.ends(hand, 1)
+        world.pass_time(61)
+        world.ends(world.hands[10], 1)
+        assert world.supervisor.phase is Phase.RUNNING
+
+
+def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> None:
+    """The daemon goes on with those that it has."""
+    world.start()
+    world.station.no_room = OSError(errno.ENOMEM, "Cannot allocate memory")
+    world.ends(world.hands[0], 1)
+    world.pass_time(0.25)
+    assert world.supervisor.last_error == "a worker cannot be started: Cannot allocate memory"
+    world.station.no_room = None
+    world.pass_time(0.5)
+    assert len(world.hands) == 3
+    assert world.supervisor.phase is Phase.RUNNING
+
+
+# Stopping.
+
+
+def test_term_lets_workers_finish(world: Supervised) -> None:
+    """Each is told once; when the last is gone, it ends with status 0."""
+    world.start()
+    world.supervisor.signalled(signal.SIGTERM)
+    world.supervisor.signalled(signal.SIGTERM)
+    assert world.station.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
+    assert world.station.log == [("INFO", "SIGTERM: stopping")]
+    assert world.station.events[-1] == "stopping"
+    world.ends(world.hands[0], 0)
+    assert not world.reactor.stopped
+    world.ends(world.hands[1], -signal.SIGTERM)
+    assert world.reactor.stopped
+    assert world.supervisor.status == ExitStatus.OK
+    assert world.station.read_out == [101, 102]
+
+
+def test_only_the_first_stop_counts(world: Supervised) -> None:
+    """And so does its status."""
+    world.start()
+    world.supervisor.stop(3)
+    world.supervisor.stop(4)
+    assert world.supervisor.status == 3
+
+
+def test_a_worker_that_is_waited_for_is_not_started_while_it_stops(world: Supervised) -> None:
+    """One whose replacement was due is not replaced any more."""
+    world.start()
+    world.ends(world.hands[0], 1)
+    world.supervisor.stop()
+    world.pass_time(1)
+    assert len(world.hands) == 2
+
+
+def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
+    """It has not failed; nobody is told that it has."""
+    world.supervisor.start()
+    world.supervisor.signalled(signal.SIGINT)
+    for hand in list(world.hands):
+        world.ends(hand, -signal.SIGTERM)
+    assert world.reactor.stopped
+    assert world.supervisor.status == ExitStatus.OK
+    assert world.station.events == ["stopping"]
+
+
+def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) -> None:
+    """The first of them does."""
+    world.start()
+    world.supervisor.stop()
+    world.says(world.hands[0], {"fault": {"lines": ["tamed: it broke"], "status": 71}})
+    world.ends(world.hands[0], 71)
+    world.ends(world.hands[1], 3)
+    assert world.supervisor.status == 71
+    assert world.station.log == [("ERROR", "worker 101 failed: it broke")]
+
+
+def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> None:
+    """With the status it chose, also if that is 0; the other workers finish."""
+    world.start()
+    world.says(world.hands[0], {"leaving": 4})
+    world.ends(world.hands[0], 4)
+    assert world.station.log == [("INFO", "the application ends, with status 4: stopping")]
+    assert world.station.sent == [(102, signal.SIGTERM)]
+    world.ends(world.hands[1], 0)
+    assert world.reactor.stopped
+    assert world.supervisor.status == 4
+
+
+def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
+    """After the stop timeout: first their stacks, then by force."""
+    world.start()
+    world.supervisor.stop()
+    world.pass_time(39.75)
+    assert len(world.station.sent) == 2
+    world.pass_time(0.25)
+    assert world.station.sent[2:] == [(101, signal.SIGABRT), (102, signal.SIGABRT)]
+    assert world.station.log[-1][1] == "worker 102 does not stop: its stacks follow, and it is ended"
+    world.ends(world.hands[0], -signal.SIGABRT)
+    world.pass_time(2)
+    assert world.station.sent[4:] == [(102, "kill")]
+    world.ends(world.hands[1], -signal.SIGKILL)
+    assert world.reactor.stopped
+    assert world.supervisor.status == ExitStatus.SOFTWARE
+
+
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGQUIT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM, signal.SIGINT]], ids=str
+)
+def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals]) -> None:
+    """By QUIT, and by INT while it stops; it ends by that signal itself."""
+    world.start()
+    for number in numbers:
+        world.supervisor.signalled(number)
+    assert world.station.sent[-2:] == [(101, "kill"), (102, "kill")]
+    assert world.station.log[-1] == ("WARNING", f"{numbers[-1].name}: ending at once")
+    for hand in list(world.hands):
+        world.ends(hand, -signal.SIGKILL)
+    assert world.reactor.stopped
+    assert world.supervisor.status == -numbers[-1]
+
+
+def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:
+    """A process in an uninterruptible sleep keeps it for a second, not for ever."""
+    world.start()
+    world.supervisor.signalled(signal.SIGQUIT)
+    world.pass_time(0.75)
+    assert not world.reactor.stopped
+    world.pass_time(0.25)
+    assert world.reactor.stopped
+
+
+# What else it does.
+
+
+def test_usr1_opens_the_log_anew(world: Supervised) -> None:
+    """And says so in the new one."""
+    world.start()
+    world.supervisor.signalled(signal.SIGUSR1)
+    assert world.station.events[-1] == "reopened"
+    assert world.station.log == [("INFO", "SIGUSR1: the log was opened anew")]
+
+
+def test_the_manager_hears_that_all_is_well_while_it_is(world: Supervised) -> None:
+    """As often as it wants to; not while a worker is silent."""
+    world.station.alive_interval = 10.0
+    world.start()
+    world.pass_time(20)
+    assert world.station.events.count("alive") == 3
+    world.reactor.advance(20)  # in which the workers give no sign of life
+    assert world.station.events.count("alive") == 5
+    world.reactor.advance(20)
+    assert world.station.events.count("alive") == 5
+
+
+def test_a_child_that_is_no_worker_is_of_no_matter(world: Supervised) -> None:
+    """Process 1 also reaps orphans."""
+    world.start()
+    world.station.dead.append((77, 1))
+    world.supervisor.signalled(signal.SIGCHLD)
+    assert world.station.log == []
+    assert world.supervisor.phase is Phase.RUNNING

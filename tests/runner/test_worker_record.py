@@ -1,0 +1,48 @@
+"""What the supervisor knows of a worker."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tamed.errors import ExitStatus
+from tamed.runner._channel import Channel
+from tamed.runner._worker_record import Worker, WorkerState
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """One that was just started."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Worker(7, 1, Channel(ours), started=0.0, heard=0.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_on_the_way", "is_to_answer", "is_leaving"),
+    [
+        (WorkerState.LOADING, True, False, False),
+        (WorkerState.PREPARED, True, False, False),
+        (WorkerState.STARTING, True, False, False),
+        (WorkerState.READY, False, True, False),
+        (WorkerState.STOPPING, False, True, True),
+        (WorkerState.STUCK, False, False, True),
+    ],
+)
+def test_what_a_state_means(
+    worker: Worker, state: WorkerState, is_on_the_way: bool, is_to_answer: bool, is_leaving: bool
+) -> None:
+    """A worker is to become ready, to answer, or to go."""
+    worker.state = state
+    assert worker.is_on_the_way is is_on_the_way
+    assert worker.is_to_answer is is_to_answer
+    assert worker.is_leaving is is_leaving
+
+
+def test_its_status_is_what_it_said(worker: Worker) -> None:
+    """A fault goes before the wish of the application, and that before nothing."""
+    assert worker.status == ExitStatus.SOFTWARE
+    worker.leaving = 0
+    assert worker.status == 0
+    worker.fault = ["tamed: no poems"], 66
+    assert worker.status == 66

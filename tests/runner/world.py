@@ -1,0 +1,221 @@
+"""A world for a supervisor that has no processes: the clock is set by hand, and the test plays the workers."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tamed.errors import TamedError
+from tamed.net import Inheritance
+from tamed.runner._channel import Channel, Message
+from tamed.runner._crew import Crew
+from tamed.runner._plan import Plan
+from tamed.runner._reactor import Reactor
+from tamed.runner._sockets import SocketTable
+from tamed.runner._supervisor import Supervisor
+
+STEP = 0.25  # seconds
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class HandReactor(Reactor):
+    """A reactor on a clock of the test's, which goes round when the test says so."""
+
+    def __init__(self) -> None:
+        self.time = Clock()
+        super().__init__(self.time)
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+        super().stop()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in steps shorter than any wait that matters."""
+        end = self.time.now + seconds
+        while self.time.now < end:
+            self.time.now = min(end, self.time.now + STEP)
+            self.turn(0)
+
+
+class Hand:
+    """The worker's side of its channel, played by the test."""
+
+    def __init__(self, pid: int, number: int, channel: Channel) -> None:
+        self.pid = pid
+        self.number = number
+        self.channel = channel
+
+    def say(self, message: Message) -> None:
+        self.channel.send(message)
+
+    def heard(self) -> list[Message]:
+        """Return what the supervisor has said since the last time; descriptors are closed."""
+        messages = []
+        for message, descriptors in self.channel.receive():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            messages.append(message)
+        return messages
+
+
+class HandStation:
+    """A station that notes what the supervisor does, and has no processes."""
+
+    def __init__(self) -> None:
+        self.hands: list[Hand] = []
+        self.log: list[tuple[str, str]] = []
+        self.sent: list[tuple[int, signal.Signals | str]] = []
+        self.events: list[Any] = []
+        self.dead: list[tuple[int, int]] = []
+        self.read_out: list[int] = []
+        self.no_room: OSError | None = None
+        self.no_drop: TamedError | None = None
+        self.alive_interval: float | None = None
+
+    def spawn(self, channel: int, number: int) -> int:
+        if self.no_room is not None:
+            raise self.no_room
+        pid = 101 + len(self.hands)
+        self.hands.append(Hand(pid, number, Channel(socket.socket(fileno=os.dup(channel)))))
+        return pid
+
+    def ended(self) -> Iterator[tuple[int, int]]:
+        while self.dead:
+            yield self.dead.pop(0)
+
+    def gone(self, pid: int) -> None:
+        self.read_out.append(pid)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        self.sent.append((pid, number))
+
+    def kill(self, pid: int) -> None:
+        self.sent.append((pid, "kill"))
+
+    def say(self, level: str, text: str) -> None:
+        self.log.append((level, text))
+
+    def reopen_log(self) -> None:
+        self.events.append("reopened")
+
+    def drop_privileges(self) -> None:
+        self.events.append("dropped")
+        if self.no_drop is not None:
+            raise self.no_drop
+
+    def tell_ready(self, addresses: Iterable[str]) -> None:
+        self.events.append(("ready", list(addresses)))
+
+    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+        self.events.append(("failed", list(lines), status))
+
+    def tell_stopping(self) -> None:
+        self.events.append("stopping")
+
+    def tell_alive(self) -> None:
+        self.events.append("alive")
+
+
+def a_plan(**changes: Any) -> Plan:
+    """Return a plan of two workers, with round times."""
+    told: dict[str, Any] = {"workers": 2, "start_timeout": 60.0, "stop_timeout": 40.0, "watchdog": 20.0}
+    return Plan(**{"name": "poetry", "job": {"its": "job"}, "command": ["worker"], **told, **changes})
+
+
+class World:
+    """All that a supervisor needs."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.reactor = HandReactor()
+        self.station = HandStation()
+        self.sockets = SocketTable(Inheritance({}, os.getpid()))
+
+    @property
+    def hands(self) -> list[Hand]:
+        return self.station.hands
+
+    def says(self, hand: Hand, message: Message) -> None:
+        """Let a worker say something, and the supervisor hear it."""
+        hand.say(message)
+        self.reactor.turn(0)
+
+    def comes_to(self, state: str, *hands: Hand) -> None:
+        for hand in hands:
+            self.says(hand, {"state": state})
+
+    def close(self) -> None:
+        self.sockets.close()
+        self.reactor.close()
+        for hand in self.hands:
+            hand.channel.close()
+
+
+@contextmanager
+def a_crew(**changes: Any) -> Iterator[tuple[World, Crew]]:
+    """Have a crew that nobody directs."""
+    world = World(a_plan(**changes))
+    crew = Crew(world.plan, world.reactor, world.sockets, world.station)
+    try:
+        yield world, crew
+    finally:
+        for worker in crew.workers.values():
+            worker.channel.close()
+        world.close()
+
+
+class Supervised(World):
+    """A supervisor and its world. Nothing has started yet."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__(a_plan(**changes))
+        self.supervisor = Supervisor(self.plan, self.reactor, self.sockets, self.station)
+
+    def ends(self, hand: Hand, code: int) -> None:
+        """Let a worker be gone, and the supervisor hear of it."""
+        hand.channel.close()
+        self.station.dead.append((hand.pid, code))
+        self.supervisor.signalled(signal.SIGCHLD)
+
+    def start(self) -> None:
+        """Start, up to the moment when the daemon is ready."""
+        self.supervisor.start()
+        for state in ("prepared", "starting", "ready"):
+            self.comes_to(state, *self.hands)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which every worker gives signs of life, as long as it can."""
+        end = self.reactor.time.now + seconds
+        while self.reactor.time.now < end and not self.reactor.stopped:
+            for pid in list(self.supervisor.crew.workers):
+                hand = next(each for each in self.hands if each.pid == pid)
+                if hand.channel.fileno() >= 0:
+                    hand.say({"beat": True})
+            self.reactor.advance(STEP)
+
+    def close(self) -> None:
+        for worker in self.supervisor.crew.workers.values():
+            worker.channel.close()
+        super().close()
+
+
+@contextmanager
+def supervised(**changes: Any) -> Iterator[Supervised]:
+    """Have a supervisor in a world of its own."""
+    world = Supervised(**changes)
+    try:
+        yield world
+    finally:
+        world.close()

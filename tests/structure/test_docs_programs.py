@@ -1,0 +1,58 @@
+"""The programs on the pages: what a reader copies can be loaded, and is what the page says it is."""
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+
+from tamed.plugins import Plugin
+from tamed.service import Application
+from tests.structure.source import ROOT
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page that are in a language."""
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run(*programs: str) -> dict[str, Any]:
+    """Run programs one after the other, as one module, and return its names."""
+    names: dict[str, Any] = {"__name__": "copied"}
+    for program in programs:
+        exec(program, names)
+    return names
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/application.md"])
+def test_application_files_load(page: str) -> None:
+    """The first program of the page is an application file with a poem and a server."""
+    application = run(blocks(page, "python")[0])["application"]
+    assert isinstance(application, Application)
+    assert [child.name for child in application] == ["poetry", "stream-server"]
+
+
+def test_plugin_of_the_tutorial_makes_its_service() -> None:
+    """The plugin, beside the class of the page before it, has the options that the page shows."""
+    application_file, plugin = (
+        blocks(f"docs/tutorial/{page}.md", "python")[0] for page in ("application", "plugin")
+    )
+    found = run(application_file, plugin)["versebox"]
+    assert isinstance(found, Plugin)
+    assert (found.name, found.description) == ("versebox", "A small poetry service.")
+    assert [option.flag for option in found.describe()] == ["--poem", "--port", "--iface"]
+
+
+def test_plugin_of_the_readme_has_the_options_that_it_shows() -> None:
+    """The plugin is loaded and described; its body is left to the reader."""
+    found = run(blocks("README.md", "python")[1])["versebox"]
+    assert [(option.flag, option.short) for option in found.describe()] == [("--poem", ""), ("--port", "-p")]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial/deployment.md", "docs/reference/deployment-file.md"]
+)
+def test_deployment_files_name_two_services(page: str) -> None:
+    """The deployment file on the page is TOML with the two poems."""
+    assert set(tomllib.loads(blocks(page, "toml")[0])["services"]) == {"ecstasy", "science"}

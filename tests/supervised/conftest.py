@@ -1,0 +1,33 @@
+"""What the tests with real daemons share."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.supervised import opened
+from tests.supervised.daemon import Tamed
+
+
+@pytest.fixture
+def tamed(tmp_path: Path) -> Iterator[Tamed]:
+    """The command, with a run directory of its own; nothing that it starts outlives the test."""
+    made = Tamed(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def public_tamed() -> Iterator[Tamed]:
+    """The same in a folder that all users can reach, unlike pytest's, and as root with such an interpreter."""
+    folder = Path(tempfile.mkdtemp(prefix="tamed-test-"))
+    folder.chmod(0o755)
+    before = [sys.executable, opened.__file__] if os.geteuid() == 0 and opened.closed_directory() else []
+    made = Tamed(folder, before=before)
+    yield made
+    made.close()
+    shutil.rmtree(folder)

@@ -1,0 +1,233 @@
+"""Real daemons in tests: the command with a run directory of its own, and the daemons that it starts."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from tamed.testing import TamedProcess
+
+T = TypeVar("T")
+
+NOBODY = 65534
+PATIENCE = 30.0  # seconds; nothing that works takes nearly as long
+POEM = b"Busy old fool, unruly sun,\n"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
+
+
+class Done(NamedTuple):
+    """What became of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+def wait_for(what: str, look: Callable[[], T]) -> T:
+    """Look until what is looked for is there; return it. For what gives no sign when it happens."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.01)
+    return found
+
+
+def is_there(pid: int) -> bool:
+    """Tell whether a process exists, and is more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def read_poem(port: int) -> bytes:
+    """Connect and read to the end."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+        return sock.makefile("rb").read()
+
+
+class Tamed:
+    """The command, with a run directory, a mark on all that comes of it, and ``folder`` as working directory.
+
+    Leaving it ends what is left, and tells if that was anything at all.
+    """
+
+    def __init__(self, folder: Path, rundir: Path | None = None, before: Sequence[str] = ()) -> None:
+        self.before = before  # the command that runs the command
+        self.folder = folder
+        self.rundir = rundir or folder / "run"
+        self.mark = f"TAMED_TEST={uuid.uuid4()}"
+        self.poem = folder / "poem.txt"
+        self.poem.write_bytes(POEM)
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the environment of all that is started: it has the mark."""
+        name, _, value = self.mark.partition("=")
+        return {**os.environ, name: value, "TAMED_RUNDIR": str(self.rundir), **(more or {})}
+
+    def popen(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+        """Run the command and do not wait for it."""
+        settings: dict[str, Any] = {
+            "cwd": self.folder,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            **options,
+            "env": self.environment(options.get("env")),
+        }
+        command = [*self.before, sys.executable, "-m", "tamed", *map(str, arguments)]
+        return subprocess.Popen(command, **settings)
+
+    def __call__(self, *arguments: str | Path, **options: Any) -> Done:
+        """Run the command to its end."""
+        with self.popen(*arguments, **options) as process:
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except BaseException:
+                process.kill()
+                raise
+        return Done(process.returncode, out, err)
+
+    def start(self, *arguments: str | Path, **options: Any) -> "Daemon":
+        """Start a daemon, which must become ready."""
+        done = self("start", *arguments, **options)
+        assert (done.status, done.err) == (0, ""), done
+        found = re.fullmatch(r"(\S+) is ready: pid (\d+)(?:, listening on (.+))?\n", done.out)
+        assert found is not None, done
+        return Daemon(self, found[1], int(found[2]), (found[3] or "").split(", "))
+
+    def start_poetry(self, *arguments: str | Path, **options: Any) -> "Daemon":
+        """Start a daemon that serves the poem on a free port."""
+        return self.start(*arguments, "fastpoetry", "--port", "0", "--poem", self.poem, **options)
+
+    def foreground(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
+        """Return the command, to be run in the foreground."""
+        return TamedProcess(*arguments, cwd=self.folder, env=self.environment(env))
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file into the folder."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def left(self) -> dict[str, str]:
+        """Return what is left of daemons: processes, by pid, and files other than logs."""
+        found = {str(pid): _command_of(pid) for pid in self.processes()}
+        for path in self.rundir.rglob("*"):
+            if not re.search(r"\.log(\.\d+(\.gz)?)?$", path.name) and path != self.rundir:
+                is_used = path.is_dir() and any(path.iterdir())
+                found |= {} if is_used else {str(path): "file"}
+        return found
+
+    def processes(self) -> list[int]:
+        """Return the pids of all that was started and is there."""
+        mark = self.mark.encode()
+        return [pid for pid in _all_pids() if mark in _environment_of(pid) and is_there(pid)]
+
+    def close(self) -> None:
+        """End what is left."""
+        while left := self.processes():
+            for pid in left:
+                _kill(pid)
+
+
+class Daemon:
+    """A daemon that was started."""
+
+    def __init__(self, tamed: Tamed, name: str, pid: int, addresses: list[str]) -> None:
+        self.tamed = tamed
+        self.name = name
+        self.pid = pid
+        self.addresses = addresses
+
+    @property
+    def port(self) -> int:
+        """The port of the first address."""
+        return int(self.addresses[0].rpartition(":")[2])
+
+    @property
+    def folder(self) -> Path:
+        """The instance's own directory."""
+        return self.tamed.rundir / self.name
+
+    @property
+    def log(self) -> str:
+        """What is in the log file."""
+        return (self.folder / f"{self.name}.log").read_text()
+
+    def expect_log(self, pattern: str) -> re.Match[str]:
+        """Wait until the log has this pattern in it."""
+        return wait_for(f"{pattern!r} in the log", lambda: re.search(pattern, self.log))
+
+    def status(self) -> dict[str, Any]:
+        """Ask how it stands."""
+        done = self.tamed("status", "--json", self.name)
+        assert done.status == 0, done
+        told: dict[str, Any] = json.loads(done.out)
+        return told
+
+    def workers(self) -> list[int]:
+        """Return the pids of its workers that are ready."""
+        return [worker["pid"] for worker in self.status()["workers"] if worker["state"] == "ready"]
+
+    def wait_workers(self, count: int, without: Iterable[int] = ()) -> list[int]:
+        """Wait until so many workers are ready, none of them among some that were there before."""
+
+        def look() -> list[int]:
+            found = self.workers()
+            return found if len(found) == count and not set(found) & set(without) else []
+
+        return wait_for(f"{count} workers", look)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the supervisor a signal."""
+        os.kill(self.pid, number)
+
+    def wait_gone(self) -> None:
+        """Wait until the supervisor has ended."""
+        wait_for("the end of the supervisor", lambda: not is_there(self.pid))
+
+    def stop(self) -> None:
+        """Stop it, which must leave nothing behind."""
+        done = self.tamed("stop", self.name)
+        assert done == (0, f"{self.name} has stopped\n", ""), done
+        assert self.tamed.left() == {}
+
+
+def _all_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _environment_of(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,182 @@
+"""Starts that fail: the whole reason on the terminal that asked for it, the right status, nothing left."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.supervised.daemon import PATIENCE, Done, Tamed, wait_for
+
+APPLICATION = """
+import asyncio, sys, time
+from tamed import Application, Service
+
+class Verse(Service):
+    async def start(self):
+        {statement}
+
+application = Application("app", Verse("verse"))
+"""
+
+
+class Fault(NamedTuple):
+    """A way to fail, and what is to come of it."""
+
+    target: list[str]
+    status: int
+    says: str
+    log_says: str = ""
+    application: str = ""
+
+
+FAULTS = {
+    "the port is taken": Fault(
+        ["fastpoetry", "--port", "PORT"], 69, r"tamed: .*cannot listen on localhost:\d+: .* is in use; .*"
+    ),
+    "the poem is missing": Fault(
+        ["fastpoetry", "--port", "0", "--poem", "none.txt"],
+        66,
+        r"tamed: service fastpoetry/poetry failed in start: cannot read the poem none.txt: .*; name a .* file",
+    ),
+    "an async start raises": Fault(
+        ["app.py"],
+        70,
+        r"Traceback \(most recent call last\):\n"
+        r'  File ".*app.py", line 7, in start\n'
+        r"(?:    .*\n)+"
+        r"KeyError: 'rhyme'\n"
+        r"tamed: service verse failed in start: KeyError: 'rhyme'",
+        application="raise KeyError('rhyme')",
+    ),
+    "the code cannot be loaded": Fault(
+        ["app.py"], 70, r"(?s).*SyntaxError.*\ntamed: .*app.py raised while it was loaded: SyntaxError.*", "", "if"
+    ),
+    "it hangs": Fault(
+        ["--start-timeout", "2s", "app.py"],
+        70,
+        r"tamed: app was not ready after 2 s(?:: (?:worker \d+ is (?:loading|starting)(?:, )?)+)?",
+        application="await asyncio.sleep(3600)",
+    ),
+    "it exits": Fault(
+        ["app.py"],
+        3,
+        r"tamed: the application ended before it was ready, with status 3",
+        "service verse asked to exit with status 3",
+        "sys.exit(3)",
+    ),
+}
+WAYS = {
+    "solo": ["run"],
+    "with workers": ["run", "--workers", "2"],
+    "daemon": ["start"],
+    "daemon with workers": ["start", "--workers", "4"],
+}
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port on which somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_start_that_fails_says_why(tamed: Tamed, taken_port: int, what: str, way: str) -> None:
+    """The reason is on stderr once, the status is that of the reason, and nothing of it is left."""
+    fault = FAULTS[what]
+    tamed.write("app.py", APPLICATION.format(statement=fault.application))
+    target = [str(taken_port) if word == "PORT" else word for word in fault.target]
+    done = tamed(*WAYS[way], "--log-level", "warning", *target)
+    assert done.out == ""
+    assert done.status == fault.status
+    lines = "\n".join(line for line in done.err.splitlines() if "WARNING tamed: running as root" not in line)
+    if what == "it exits" and way == "solo":
+        assert lines == ""  # the application's own wish is no error; its log tells, at level info
+    else:
+        assert re.fullmatch(fault.says, lines), lines
+    if "daemon" in way:
+        (log,) = tamed.rundir.rglob("*.log")
+        assert f"CRITICAL tamed: {lines}\n" in log.read_text()
+    assert tamed.left() == {}
+
+
+@pytest.mark.parametrize("way", ["with workers", "daemon"])
+def test_a_start_that_blocks_is_ended_by_force(tamed: Tamed, way: str) -> None:
+    """A worker that cannot undo its start in time is ended, and the log has its stacks."""
+    tamed.write("app.py", APPLICATION.format(statement="time.sleep(3600)"))
+    done = tamed(*WAYS[way], "--start-timeout", "3s", "--log", "app.log", "app.py")
+    assert done.status == 70
+    assert re.fullmatch(r"tamed: app was not ready after 3 s: (worker \d+ is starting(, )?)+\n", done.err)
+    log = (tamed.folder / "app.log").read_text()
+    assert re.search(r"does not stop: its stacks follow", log)
+    assert re.search(r'output\[\d+\]:   File ".*app.py", line 7 in start', log)
+    assert tamed.left() == {}
+
+
+def test_what_fails_before_there_is_a_daemon_leaves_nothing(tamed: Tamed) -> None:
+    """Not even the instance's directory."""
+    done = tamed("start", "--user", "nobody-of-this-name", "fastpoetry")
+    assert done.status == 78
+    assert done.err.startswith("tamed: user nobody-of-this-name: the system has no such user")
+    done = tamed("start", "--log", "stderr", "fastpoetry")
+    assert (done.status, done.err.count("\n")) == (64, 1)
+    done = tamed("start", "--log", "none/of/these.log", "fastpoetry")
+    assert (done.status, done.err.count("\n")) == (73, 1)
+    done = tamed("start", "--chroot", "/", "fastpoetry")
+    assert (done.status, done.err.count("\n")) == (78, 1)
+    done = tamed("start", "--log", "syslog:nowhere", "fastpoetry")
+    assert (done.status, done.err.count("\n")) == (78, 1)
+    assert list(tamed.rundir.rglob("*")) == []
+
+
+def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
+    """The half-started daemon is gone when the command is."""
+    tamed.write("app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)"))
+    log = tamed.rundir / "app" / "app.log"
+    with tamed.popen("start", "app.py") as command:
+        wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
+        command.send_signal(signal.SIGINT)
+        out, _ = command.communicate(timeout=PATIENCE)
+    assert out == ""
+    assert command.returncode == -signal.SIGINT
+    assert tamed.left() == {}
+
+
+def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) -> None:
+    """Whoever waits for it hears that, and not that all is well."""
+    tamed.write("app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)"))
+    log = tamed.rundir / "app" / "app.log"
+    with tamed.popen("start", "app.py") as command:
+        wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
+        os.kill(int((log.parent / "app.pid").read_text()), signal.SIGTERM)
+        out, err = command.communicate(timeout=PATIENCE)
+    done = Done(command.returncode, out, err)
+    assert done == (70, "", "tamed: app was told to stop before it was ready\n")
+    assert tamed.left() == {}
+
+
+def test_a_worker_that_cannot_be_executed_says_so(tamed: Tamed) -> None:
+    """A worker that dies before it can say anything is told of by its end, and by what it printed."""
+    tamed.write("app.py", "import os\nos.write(2, b'last words\\n')\nos.abort()\n")
+    done = tamed("start", "app.py")
+    assert done.status == 70
+    assert re.fullmatch(r"tamed: worker \d+ was ended by SIGABRT before it was ready\n", done.err)
+    log = (tamed.rundir / "app" / "app.log").read_text()
+    assert re.search(r"output\[\d+\]: last words\n", log)
+    assert re.search(r'output\[\d+\]:   File ".*app.py", line 3', log)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_application_that_is_done_before_it_is_ready_is_no_error(tamed: Tamed, way: str) -> None:
+    """Its status is 0, and so is the command's."""
+    tamed.write("app.py", APPLICATION.format(statement="sys.exit()"))
+    with tamed.popen(*WAYS[way], "app.py", stdout=subprocess.DEVNULL) as command:
+        command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0
+    assert tamed.left() == {}

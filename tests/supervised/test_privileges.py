@@ -1,0 +1,214 @@
+"""Daemons that root starts and that run as somebody else."""
+
+import os
+import random
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import NOBODY, POEM, Tamed, needs_linux, needs_root, read_poem
+
+pytestmark = [needs_root, needs_linux]
+
+# It tries to become root again, from within and by a set-uid program, and says what came of it.
+APPLICATION = """
+import logging, os, shutil, subprocess, threading
+from tamed import Application, Service, StreamServer
+
+log = logging.getLogger("app")
+
+async def greet(reader, writer):
+    writer.write(b"hello")
+
+class Climber(Service):
+    async def start(self):
+        try:
+            os.setuid(0)
+        except PermissionError:
+            log.info("setuid(0) is refused")
+        threading.Thread(target=self.wait, daemon=True).start()
+        for number in range(100):
+            log.info("a line that is long enough to fill a log, number %d", number)
+
+    def wait(self):
+        threading.Event().wait()
+
+application = Application("app", StreamServer("127.0.0.1:{port}", greet), Climber("climber"))
+"""
+
+
+def status_of(task: Path) -> dict[str, str]:
+    """Return the lines of a thread's status by their names."""
+    lines = (task / "status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def threads(tamed: Tamed) -> list[dict[str, str]]:
+    """Return the status of every thread of every process that the test has started."""
+    return [status_of(task) for pid in tamed.processes() for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on a port, on any interface."""
+    done = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True)
+    return not done.stdout
+
+
+
+@pytest.fixture
+def low_port() -> int:
+    """A port that needs privilege and is free; not always the same, since other tests look for one too."""
+    ports = random.SystemRandom().sample(range(80, 1024), k=100)
+    return next(port for port in ports if is_free(port))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_nothing_of_a_daemon_stays_root(public_tamed: Tamed, low_port: int, workers: str) -> None:
+    """Every thread of every process is nobody's and has no capability; log, pid file and socket are too."""
+    tamed = public_tamed
+    tamed.write("app.py", APPLICATION.replace("{port}", str(low_port)))
+    daemon = tamed.start("--user", "nobody", "--workers", workers, "--log-rotate", "2 kB", "app.py")
+    assert daemon.port == low_port
+    assert read_poem(low_port) == b"hello"
+
+    found = threads(tamed)
+    assert len(found) >= 1 + 2 * int(workers)
+    for thread in found:
+        assert thread["Uid"].split() == [str(NOBODY)] * 4
+        assert set(thread["Gid"].split()) == {str(NOBODY)}
+        assert set(thread["Groups"].split()) <= {str(NOBODY)}
+        assert {thread[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert thread["NoNewPrivs"] == "1"
+
+    logs = sorted(daemon.folder.glob("app.log*"))
+    assert len(logs) > 3  # it was rotated, by nobody
+    assert {log.stat().st_uid for log in logs} == {NOBODY}
+    assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o640}
+    control = (daemon.folder / "app.sock").stat()
+    assert (control.st_uid, stat.S_IMODE(control.st_mode)) == (NOBODY, 0o600)
+    assert daemon.status()["pid"] == daemon.pid
+    daemon.stop()
+
+
+def test_what_a_daemon_keeps_is_kept_by_its_workers(public_tamed: Tamed, low_port: int) -> None:
+    """A capability that is kept is there in workers that are started later, too."""
+    tamed = public_tamed
+    daemon = tamed.start(
+        "--user", "nobody", "--keep-capability", "cap_net_bind_service", "fastpoetry", "--port", str(low_port)
+    )
+    (worker,) = daemon.workers()
+    os.kill(worker, 9)
+    daemon.wait_workers(1, without=[worker])
+    for thread in threads(tamed):
+        assert thread["CapEff"] == thread["CapBnd"] == f"{1 << 10:016x}"
+    assert read_poem(low_port).startswith(b"The Ecstasy")
+    daemon.stop()
+
+
+def test_a_worker_that_replaces_another_is_nobody_from_the_start(public_tamed: Tamed) -> None:
+    """The supervisor has nothing left to give it."""
+    daemon = public_tamed.start_poetry("--user", "nobody")
+    (worker,) = daemon.workers()
+    os.kill(worker, 9)
+    (worker,) = daemon.wait_workers(1, without=[worker])
+    assert status_of(Path(f"/proc/{worker}"))["Uid"].split() == [str(NOBODY)] * 4
+    assert read_poem(daemon.port) == POEM
+    daemon.stop()
+
+
+def test_workers_know_who_they_are(public_tamed: Tamed) -> None:
+    """The variables that name the user are the daemon's user's."""
+    public_tamed.write(
+        "app.py",
+        "import os\nfrom tamed import Application\napplication = Application('app')\n"
+        "print(os.environ['USER'], os.environ['LOGNAME'], os.environ['HOME'])\n",
+    )
+    daemon = public_tamed.start("--user", "nobody", "app.py")
+    daemon.expect_log("nobody nobody /")
+    daemon.stop()
+
+
+def test_files_that_could_not_be_written_later_are_refused_at_once(public_tamed: Tamed) -> None:
+    """Before there is a daemon, with the reason."""
+    tamed = public_tamed
+    own = tamed.folder / "own"
+    own.mkdir(mode=0o755)
+    for option, name in (("--log", "log"), ("--pid-file", "pid")):
+        done = tamed("start", "--user", "nobody", option, own / f"app.{name}", "fastpoetry", "--port", "0")
+        assert done.status == 77
+        assert done.err == (
+            f"tamed: {name} file {own}/app.{name}: user nobody cannot write in {own}; "
+            "give it to nobody, or name another\n"
+        )
+    assert tamed.left() == {}
+
+
+def test_a_pid_file_where_others_may_write_too_is_removed(public_tamed: Tamed) -> None:
+    """In a directory like ``/tmp`` only its owner can remove a file, so the user gets it."""
+    shared = public_tamed.folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    pid_file = shared / "app.pid"
+    daemon = public_tamed.start_poetry("--user", "nobody", "--pid-file", str(pid_file))
+    assert pid_file.stat().st_uid == NOBODY
+    assert public_tamed("stop").status == 69  # it is not found by the run directory
+    os.kill(daemon.pid, 15)
+    daemon.wait_gone()
+    assert not pid_file.exists()
+
+
+def test_root_restarts_what_root_has_started(public_tamed: Tamed) -> None:
+    """The port is bound by root again."""
+    daemon = public_tamed.start_poetry("--user", "nobody")
+    done = public_tamed("restart")
+    assert done.status == 0, done
+    pid = int((daemon.folder / "fastpoetry.pid").read_text())
+    assert pid != daemon.pid
+    assert status_of(Path(f"/proc/{pid}"))["Uid"].split() == [str(NOBODY)] * 4
+    assert public_tamed("stop").status == 0
+    assert public_tamed.left() == {}
+
+
+def test_root_does_not_run_what_another_user_says(public_tamed: Tamed) -> None:
+    """A plan that the daemon's user has put in the place of root's is refused, and nothing is stopped."""
+    daemon = public_tamed.start_poetry("--user", "nobody")
+    plan = daemon.folder / "fastpoetry.plan"
+    assert plan.stat().st_uid == 0
+    assert stat.S_IMODE(plan.stat().st_mode) == 0o600
+    text = plan.read_text()
+    plan.unlink()
+    plan.write_text(text)
+    os.chown(plan, NOBODY, NOBODY)
+    done = public_tamed("restart")
+    assert (done.status, done.err.count("\n")) == (77, 1)
+    assert f"user {NOBODY} started it" in done.err
+    assert read_poem(daemon.port) == POEM
+    daemon.stop()
+
+
+def test_running_as_root_is_warned_of_once(public_tamed: Tamed) -> None:
+    """Unless it was asked for; in the foreground too."""
+    warning = "WARNING tamed: running as root: name another user with --user"
+    daemon = public_tamed.start_poetry("--workers", "2")
+    assert daemon.log.count(warning) == 1
+    daemon.stop()
+    for options, count in ((["--user", "root"], 0), (["--user", "nobody"], 0), ([], 1)):
+        with public_tamed.foreground("run", *options, "fastpoetry", "--port", "0") as process:
+            process.expect("fastpoetry is ready")
+            assert process.output.count(warning) == count
+
+
+def test_a_daemon_of_another_user_cannot_be_stopped(public_tamed: Tamed) -> None:
+    """Who is not its user is told so."""
+    daemon = public_tamed.start_poetry()
+    daemon.folder.chmod(0o755)
+    public_tamed.before = [*public_tamed.before, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = public_tamed("stop")
+    assert done.status == 77
+    assert f"cannot send SIGTERM to process {daemon.pid}: Operation not permitted" in done.err
+    assert public_tamed("status").status == 77
+    public_tamed.before = []
+    daemon.stop()
+

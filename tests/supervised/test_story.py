@@ -1,0 +1,185 @@
+"""The life of a daemon, as an operator sees it."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import POEM, Tamed, is_there, read_poem
+
+
+def test_a_daemon_is_started_looked_at_and_stopped(tamed: Tamed) -> None:
+    """It answers when start returns; status, logs and stop find it; after stop nothing is left but the log."""
+    daemon = tamed.start_poetry()
+    assert read_poem(daemon.port) == POEM
+    assert (daemon.folder / "fastpoetry.pid").read_text() == f"{daemon.pid}\n"
+    (worker,) = daemon.workers()
+
+    status = tamed("status").out
+    assert status.startswith(f"fastpoetry is running: pid {daemon.pid}, up 00:00:")
+    assert f"listening on 127.0.0.1:{daemon.port}\n" in status
+    assert re.search(rf"^{worker} +ready +00:00:\d\d +\d+\.\d MB +\d+\.\d\d s +0 +1$", status, re.MULTILINE)
+    assert re.search(rf"^    server +running +127.0.0.1:{daemon.port}$", status, re.MULTILINE)
+
+    logs = tamed("logs", "-n", "2").out.splitlines()
+    assert len(logs) == 2
+    assert logs[0].endswith(f"fastpoetry is ready: pid {daemon.pid}, listening on 127.0.0.1:{daemon.port}")
+    assert "fastpoetry: sending 27 bytes of poetry to 127.0.0.1:" in logs[1]
+
+    assert tamed("stop").out == "fastpoetry has stopped\n"
+    assert tamed.left() == {}
+    assert not is_there(worker)
+    assert "INFO tamed: SIGTERM: stopping\n" in daemon.log
+
+
+def test_status_tells_everything_as_json(tamed: Tamed) -> None:
+    """The state, the workers with their pids, memory, CPU and connections, the services, the endpoints."""
+    daemon = tamed.start_poetry("--workers", "2")
+    status = daemon.status()
+    assert (status["name"], status["state"], status["pid"]) == ("fastpoetry", "running", daemon.pid)
+    assert status["endpoints"] == daemon.addresses
+    assert status["last_error"] == ""
+    assert 0 < status["uptime"] < 60
+    assert [worker["number"] for worker in status["workers"]] == [1, 2]
+    for worker in status["workers"]:
+        assert worker["state"] == "ready"
+        assert worker["memory"] > 1_000_000
+        assert worker["cpu"] > 0
+        assert (worker["connections"], worker["accepted"]) == (0, 0)
+        assert worker["tree"]["name"] == "fastpoetry"
+        (service,) = worker["tree"]["children"]
+        assert [child["name"] for child in service["children"]] == ["poetry", "server"]
+        assert {child["state"] for child in service["children"]} == {"running"}
+    daemon.stop()
+
+
+def test_a_run_directory_may_have_a_name_that_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    """The control socket works at a path longer than the 108 bytes of ``sun_path``."""
+    tamed = Tamed(tmp_path, tmp_path / ("long" * 40))
+    try:
+        daemon = tamed.start_poetry()
+        assert len(str(daemon.folder / "fastpoetry.sock")) > 200
+        assert daemon.status()["pid"] == daemon.pid
+        daemon.stop()
+    finally:
+        tamed.close()
+
+
+def test_restart_starts_it_again_as_it_was_started(tamed: Tamed) -> None:
+    """The same options from the same folder, in a new process."""
+    daemon = tamed.start("--name", "verse", "fastpoetry", "--port", "0", "--poem", "poem.txt")
+    done = tamed("restart", "verse", cwd="/")
+    assert done.status == 0
+    found = re.fullmatch(r"verse is ready: pid (\d+), listening on 127.0.0.1:(\d+)\n", done.out)
+    assert found is not None
+    assert int(found[1]) != daemon.pid
+    assert read_poem(int(found[2])) == POEM
+    assert tamed("stop").status == 0
+    assert tamed.left() == {}
+
+
+def test_a_restart_that_fails_says_so(tamed: Tamed) -> None:
+    """The reason is that of a start, and nothing is left."""
+    tamed.start_poetry()
+    tamed.poem.unlink()
+    done = tamed("restart")
+    assert (done.status, done.out) == (66, "")
+    assert "cannot read the poem" in done.err
+    assert tamed.left() == {}
+
+
+def test_a_name_may_be_left_out_while_one_instance_runs(tamed: Tamed) -> None:
+    """With none and with several it is said which there are."""
+    done = tamed("status")
+    assert (done.status, done.err) == (
+        69,
+        f"tamed: nothing is running: there is no instance in {tamed.rundir}\n",
+    )
+    for name in ("ode", "sonnet"):
+        tamed.start_poetry("--name", name)
+    done = tamed("stop")
+    assert (done.status, done.err) == (64, "tamed: several instances run: ode, sonnet; name one of them\n")
+    done = tamed("logs", "haiku")
+    assert (done.status, done.err) == (69, "tamed: haiku is not running; what runs is: ode, sonnet\n")
+    assert tamed("stop", "ode").status == 0
+    assert json.loads(tamed("status", "--json").out)["name"] == "sonnet"
+    assert tamed("stop").status == 0
+
+
+def test_a_deployment_file_says_how_it_is_run(tamed: Tamed) -> None:
+    """Its name is the instance's, and paths in it are beside it, the log's too."""
+    (tamed.folder / "verse").mkdir()
+    (tamed.folder / "verse" / "sun.txt").write_bytes(POEM)
+    file = tamed.write(
+        "verse/verse.toml",
+        """
+        [daemon]
+        workers = 2
+        [log]
+        file = "verse.log"
+        [services.sun]
+        plugin = "fastpoetry"
+        port = 0
+        poem = "sun.txt"
+        """,
+    )
+    daemon = tamed.start(file)
+    assert daemon.name == "verse"
+    assert len(daemon.workers()) == 2
+    assert read_poem(daemon.port) == POEM
+    assert "verse is ready" in (tamed.folder / "verse" / "verse.log").read_text()
+    assert tamed("logs").out == (tamed.folder / "verse" / "verse.log").read_text()
+    assert tamed("stop").status == 0
+    assert tamed.left() == {}
+
+
+def test_paths_start_where_the_command_is_typed(tamed: Tamed) -> None:
+    """Also if the daemon's working directory is another one."""
+    tamed.write("app.py", 'import os\nprint("in", os.getcwd())\n' + _APPLICATION)
+    (tamed.folder / "elsewhere").mkdir()
+    daemon = tamed.start("--directory", "elsewhere", "app.py")
+    daemon.expect_log(f"in {tamed.folder}/elsewhere\n")
+    daemon.stop()
+    daemon = tamed.start("--directory", "elsewhere", "fastpoetry", "--port", "0", "--poem", "poem.txt")
+    assert read_poem(daemon.port) == POEM
+    daemon.stop()
+
+
+_APPLICATION = "from tamed import Application, Service\napplication = Application('app', Service('a'))\n"
+
+
+@pytest.mark.parametrize("command", ["restart", "stop"])
+def test_the_process_of_a_pid_file_that_is_no_instance_is_left_alone(tamed: Tamed, command: str) -> None:
+    """A pid file that names a live stranger, as after a reboot, is a stale one: start works."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        folder = tamed.rundir / "fastpoetry"
+        folder.mkdir(parents=True, mode=0o700)
+        tamed.rundir.chmod(0o700)
+        (folder / "fastpoetry.pid").write_text(f"{stranger.pid}\n")
+        done = tamed(command, "fastpoetry")
+        assert done.status == 69
+        assert "fastpoetry is not running" in done.err
+        assert stranger.poll() is None
+        daemon = tamed.start_poetry()
+        assert stranger.poll() is None
+        daemon.stop()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_of_many_starts_one_wins(tamed: Tamed) -> None:
+    """Twenty at once: one is ready, and nineteen say who runs, with status 75."""
+    starts = [tamed.popen("start", "fastpoetry", "--port", "0", "--poem", tamed.poem) for _ in range(20)]
+    ends = [(*start.communicate(), start.returncode) for start in starts]
+    (ready,) = [out for out, _, status in ends if status == 0]
+    found = re.search(r"pid (\d+)", ready)
+    assert found is not None
+    losers = [(err, status) for _, err, status in ends if status != 0]
+    assert [status for _, status in losers] == [75] * 19
+    for err, _ in losers:
+        assert f"process {found[1]} runs" in err
+        assert err.count("\n") == 1
+    assert tamed("stop").status == 0
+    assert tamed.left() == {}

@@ -1,0 +1,101 @@
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from tamed.testing import VirtualClockLoop
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a virtual clock."""
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        return runner.run(main)
+
+
+def test_a_sleep_takes_no_time_and_is_exact() -> None:
+    """Days pass on the loop's clock in a moment."""
+
+    async def main() -> float:
+        await asyncio.sleep(3 * 24 * 3600)
+        return asyncio.get_running_loop().time()
+
+    begun = time.monotonic()
+    assert run(main()) == 3 * 24 * 3600
+    assert time.monotonic() - begun < 5
+
+
+def test_timers_fire_in_the_order_of_their_times() -> None:
+    """What is to come first comes first, and each sees its own time."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        seen: list[float] = []
+        for delay in (0.3, 0.1, 0.2):
+            loop.call_later(delay, lambda: seen.append(loop.time()))
+        await asyncio.sleep(1)
+        return seen
+
+    assert run(main()) == [0.1, 0.2, 0.3]
+
+
+def test_a_deadline_passes_when_nothing_else_is_to_do() -> None:
+    """What waits for ever is cut at its deadline at once."""
+
+    async def main() -> float:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 60
+
+
+def test_work_that_does_not_wait_takes_no_time() -> None:
+    """The clock stands still while there is something to do."""
+
+    async def main() -> float:
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 0
+
+
+def test_the_clock_stands_still_while_a_thread_works() -> None:
+    """A deadline does not cut a thread that is about to answer."""
+    told = threading.Event()
+
+    async def main() -> tuple[bool, float]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(0.001):
+            work = loop.run_in_executor(None, told.wait)
+            await asyncio.sleep(0)
+            told.set()
+            return await work, loop.time()
+
+    assert run(main()) == (True, 0)
+
+
+def test_connections_work() -> None:
+    """Within a process, what one end sends has arrived before the clock moves on."""
+
+    async def main() -> tuple[bytes, float]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readline())
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, asyncio.timeout(1):
+            host, port = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"a poem\n")
+            line = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            return line, asyncio.get_running_loop().time()
+
+    assert run(main()) == (b"a poem\n", 0)
