@@ -67,7 +67,7 @@ async def test_a_peer_that_leaves_amid_a_conversation_is_one_line(
     how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a handler raises because its peer left is not its fault, and told without a traceback."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "tamed.net")
 
     async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1000)

@@ -176,11 +176,17 @@ def test_a_path_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
         ControlServer(tmp_path / "none" / "a", reactor, Desk())
 
 
+def test_a_path_that_is_none_is_a_mistake(tmp_path: Path) -> None:
+    """Of the program, not of the system; no socket is left open."""
+    with closing(HandReactor()) as reactor, pytest.raises(ValueError, match="null"):
+        ControlServer(tmp_path / "a\0b", reactor, Desk())
+
+
 # Asking.
 
 
 @contextmanager
-def _answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
+def answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
     """Answer the first client with these bytes, in a thread; give what it asked."""
     asked: list[bytes] = []
 
@@ -202,7 +208,7 @@ def _answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
 def test_a_question_is_answered(tmp_path: Path) -> None:
     """By an object on a line, as it was asked."""
     path = tmp_path / "control.sock"
-    with _answering(path, b'{"state": "running"}\n') as asked:
+    with answering(path, b'{"state": "running"}\n') as asked:
         assert ask(path, {"command": "status"}) == {"state": "running"}
     assert json.loads(asked[0]) == {"command": "status"}
 
@@ -211,7 +217,7 @@ def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
     """Then it is raised, with its words."""
     path = tmp_path / "control.sock"
     with (
-        _answering(path, b'{"error": "unknown command"}\n'),
+        answering(path, b'{"error": "unknown command"}\n'),
         pytest.raises(SystemRefused, match="unknown command"),
     ):
         ask(path, {"command": "dance"})
@@ -220,7 +226,7 @@ def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
 def test_there_may_be_no_answer(tmp_path: Path) -> None:
     """A supervisor that ends meanwhile gives none."""
     path = tmp_path / "control.sock"
-    with _answering(path, b""), pytest.raises(SystemRefused, match="it ended without an answer"):
+    with answering(path, b""), pytest.raises(SystemRefused, match="it ended without an answer"):
         ask(path, {"command": "status"})
 
 

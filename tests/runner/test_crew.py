@@ -169,6 +169,27 @@ def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Messag
     assert world.station.sent == [(101, "kill")]
 
 
+def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
+    """The rest of it is sent as the worker reads, and says that it lives."""
+    job = {"text": "x" * 2_000_000}
+    with a_crew(job=job) as (world, crew):
+        crew.hire(1)
+        orders: list[Message] = []
+        while not orders:
+            orders += world.hands[0].heard()
+            world.says(world.hands[0], {"beat": True})
+        assert orders[0]["job"] == job
+
+
+def test_one_that_will_not_read_is_talked_to_no_more() -> None:
+    """What waited for it is given up."""
+    with a_crew(job={"text": "x" * 2_000_000}) as (world, crew):
+        crew.hire(1)
+        world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
+        world.says(world.hands[0], {"beat": True})
+        assert _only(crew).channel.closed
+
+
 def test_nobody_need_listen(made: _Made) -> None:
     """A crew whose director wants to hear nothing goes on all the same."""
     world, crew = made

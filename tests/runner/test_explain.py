@@ -82,7 +82,7 @@ def test_a_start_that_raises_the_unexpected_is_told_with_its_traceback() -> None
     assert set(files(traceback)) == {__file__}
     assert "JSONDecodeError" in traceback[0]
     assert "KeyError: 'a'" in traceback[0]
-    assert line == "tamed: service failing failed in start: ExceptionGroup: several (2 sub-exceptions)"
+    assert line == "tamed: service failing failed in start: KeyError: 'a' (and 1 more)"
 
 
 @pytest.mark.parametrize(

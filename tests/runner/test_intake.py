@@ -11,6 +11,8 @@ from tamed.runner._layout import layout_of
 from tamed.runner._sink import Entry
 from tests.runner.world import HandReactor
 
+REST = 0.01  # seconds in which a pipe is left alone after it was read
+
 
 class ListSink:
     """Keeps what is written, batch by batch."""
@@ -54,10 +56,17 @@ class Fed:
     def record(self, text: str, severity: int = 6) -> bytes:
         return encode_record(Record(severity, 1.5, "poems", text))
 
+    def take(self) -> None:
+        """Let the intake take what is there: it may have to end its rest before it does."""
+        self.reactor.time.now += REST
+        self.reactor.turn(0)
+        self.reactor.turn(0)
+
     def close(self) -> None:
         for end in self.ends:
             end.close()
-        self.intake.detach(7)
+        if 7 in self.intake._sources:
+            self.intake.detach(7)
         self.reactor.close()
 
 
@@ -72,7 +81,7 @@ def fed() -> Iterator[Fed]:
 def test_records_are_written_as_they_were_logged(fed: Fed) -> None:
     """With the worker's own time, severity and text; those that came together are written together."""
     fed.records.write(fed.record("one") + fed.record("two\nlines", severity=3))
-    fed.reactor.turn(0)
+    fed.take()
     assert fed.sink.batches == [[Entry(6, 1.5, "poems", "one", 7), Entry(3, 1.5, "poems", "two\nlines", 7)]]
 
 
@@ -80,10 +89,10 @@ def test_a_record_may_come_in_pieces(fed: Fed) -> None:
     """It is written when it is complete."""
     data = fed.record("one")
     fed.records.write(data[:-2])
-    fed.reactor.turn(0)
+    fed.take()
     assert fed.sink.batches == []
     fed.records.write(data[-2:])
-    fed.reactor.turn(0)
+    fed.take()
     assert fed.sink.texts == ["one"]
 
 
@@ -99,9 +108,9 @@ def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
 def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
     """A traceback that comes in pieces is written as a whole, as warnings of the worker's output."""
     fed.output.write(b"Traceback\n")
-    fed.reactor.turn(0)
+    fed.take()
     fed.output.write(b"  more\nand \xff a p")
-    fed.reactor.turn(0)
+    fed.take()
     assert fed.sink.batches == []
     fed.reactor.advance(0.25)
     expected = [
@@ -110,7 +119,7 @@ def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
     ]
     assert fed.sink.batches == [expected]
     fed.output.write(b"art\n")
-    fed.reactor.turn(0)
+    fed.take()
     fed.reactor.advance(0.25)
     assert fed.sink.texts[2:] == ["and \\xff a part"]
 
@@ -133,22 +142,38 @@ def test_one_that_left_a_child_behind_is_let_go(fed: Fed) -> None:
 def test_a_pipe_that_was_closed_is_let_go(fed: Fed) -> None:
     """A worker may close its output and go on; its records still come."""
     fed.output.close()
-    fed.reactor.turn(0)
+    fed.take()
     fed.records.write(fed.record("one"))
-    fed.reactor.turn(0)
+    fed.take()
     fed.records.close()
-    fed.reactor.turn(0)
-    fed.reactor.turn(0)
+    fed.take()
+    fed.take()
     fed.intake.detach(7)
     assert fed.sink.texts == ["one"]
 
 
-def test_an_unknown_worker_has_nothing_left(fed: Fed) -> None:
-    """It may be detached twice."""
-    fed.intake.detach(8)
-    fed.intake.detach(7)
-    fed.intake.detach(7)
-    assert fed.sink.batches == []
+def test_a_pipe_that_was_read_is_left_alone_for_a_while(fed: Fed) -> None:
+    """Then what has come meanwhile is taken at once."""
+    fed.records.write(fed.record("one"))
+    fed.reactor.turn(0)
+    for text in ("two", "three"):
+        fed.records.write(fed.record(text))
+        fed.reactor.turn(0)
+    assert fed.sink.texts == ["one"]
+    fed.take()
+    assert [len(batch) for batch in fed.sink.batches] == [1, 2]
+
+
+def test_what_the_supervisor_says_comes_after_what_came_before(fed: Fed) -> None:
+    """All that the worker has logged by then stands above it."""
+    fed.records.write(fed.record("one"))
+    fed.output.write(b"printed\n")
+    fed.intake.say("INFO", "stopping")
+    fed.records.close()
+    fed.intake.say("INFO", "stopped")
+    fed.reactor.turn(0)
+    fed.reactor.advance(0.25)
+    assert fed.sink.texts == ["one", "stopping", "stopped", "printed"]
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,9 @@ def test_a_file_that_is_gone_already_is_no_matter(kept: Plan) -> None:
 def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """It names the file."""
     path = tmp_path / "none" / "poetry.plan"
-    with pytest.raises(TamedError, match=r"^cannot write .*poetry\.plan: "), held_plan_file(
-        replace(PLAN, plan_file=str(path))
+    with (
+        pytest.raises(TamedError, match=r"^cannot write .*poetry\.plan: "),
+        held_plan_file(replace(PLAN, plan_file=str(path))),
     ):
         raise AssertionError
 

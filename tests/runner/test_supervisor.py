@@ -59,7 +59,7 @@ def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
         world.comes_to(state, *world.hands)
     world.says(world.hands[0], {"listen": "127.0.0.1:0", "kind": 1, "index": 0, "number": 1})
     world.comes_to("ready", world.hands[0])
-    assert world.supervisor.phase is Phase.STARTING
+    assert world.station.events == ["dropped"]
     world.comes_to("ready", world.hands[1])
     assert world.supervisor.phase is Phase.RUNNING
     assert world.station.events == ["dropped", ("ready", world.sockets.addresses())]
@@ -71,6 +71,15 @@ def test_the_deadline_of_the_start_is_of_no_matter_to_one_that_runs(world: Super
     world.start()
     world.pass_time(61)
     assert world.supervisor.phase is Phase.RUNNING
+
+
+def test_a_worker_that_loads_waits_for_nothing(world: Supervised) -> None:
+    """Nothing follows from its saying so."""
+    world.supervisor.start()
+    world.hands[0].heard()
+    world.comes_to("loading", world.hands[0])
+    assert world.hands[0].heard() == []
+    assert world.station.events == []
 
 
 # A start that fails.

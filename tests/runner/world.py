@@ -1,4 +1,7 @@
-"""A world for a supervisor that has no processes: the clock is set by hand, and the test plays the workers."""
+"""A world for a supervisor that has no processes.
+
+Its clock is set by hand, and the test plays the workers.
+"""
 
 import os
 import signal

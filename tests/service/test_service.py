@@ -1,4 +1,5 @@
 import asyncio
+import tracemalloc
 from dataclasses import dataclass
 
 import pytest
@@ -423,3 +424,38 @@ async def test_a_body_may_have_its_own_service_stopped(diary: Diary) -> None:
     await lifecycle.bring_up(Suicidal("one", diary))
     await done.wait()
     assert diary == ["prepare one", "start one", "stop one", "release one", "after all"]
+
+
+async def test_a_start_costs_a_plain_service_no_memory() -> None:
+    """What the framework sets when a tree starts has its place in each service from the beginning."""
+
+    class Small(Service):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def start(self) -> None: ...
+
+    async with MultiService("first", *(Small(f"s{number}") for number in range(100))):
+        pass
+    parent = MultiService("parent", *(Small(f"s{number}") for number in range(1000)))
+    tracemalloc.start()
+    try:
+        async with parent:
+            used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 20 * 1000
+
+
+def test_a_service_may_be_something_else_too() -> None:
+    """Neither a second base nor a property in the place of an attribute keeps a class from being one."""
+
+    class Table(Service, dict[str, int]): ...
+
+    class Named(Service):
+        @property
+        def name(self) -> str:  # type: ignore[override]
+            return "always"
+
+    parent = MultiService("parent", Table("table"), Named())
+    assert [child.full_name for child in parent] == ["table", "always"]

@@ -23,7 +23,7 @@ def tamed(tmp_path: Path) -> Iterator[Tamed]:
 
 @pytest.fixture
 def public_tamed() -> Iterator[Tamed]:
-    """The same in a folder that all users can reach, unlike pytest's, and as root with such an interpreter."""
+    """The same in a folder that all users can reach, and as root with such an interpreter."""
     folder = Path(tempfile.mkdtemp(prefix="tamed-test-"))
     folder.chmod(0o755)
     before = [sys.executable, opened.__file__] if os.geteuid() == 0 and opened.closed_directory() else []

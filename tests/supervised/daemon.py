@@ -35,7 +35,7 @@ class Done(NamedTuple):
     err: str
 
 
-def wait_for(what: str, look: Callable[[], T]) -> T:
+def wait_for(what: str, look: Callable[[], T | None]) -> T:
     """Look until what is looked for is there; return it. For what gives no sign when it happens."""
     deadline = time.monotonic() + PATIENCE
     while not (found := look()):

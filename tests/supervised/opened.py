@@ -1,8 +1,8 @@
 """Run a command where every user can execute this interpreter: ``python opened.py COMMAND...``, as root.
 
 An interpreter in root's home directory is out of reach for everybody else, also for a daemon that has become
-somebody else and starts another worker. In a mount namespace of its own the command sees that directory open for
-all, and empty but for the interpreter; nobody else does.
+somebody else and starts another worker. In a mount namespace of its own the command sees that directory open
+for all, and empty but for the interpreter; nobody else does.
 """
 
 import ctypes

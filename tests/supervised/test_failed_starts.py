@@ -41,7 +41,7 @@ FAULTS = {
     "the poem is missing": Fault(
         ["fastpoetry", "--port", "0", "--poem", "none.txt"],
         66,
-        r"tamed: service fastpoetry/poetry failed in start: cannot read the poem none.txt: .*; name a .* file",
+        r"tamed: service fastpoetry/poetry failed in start: cannot read the poem none.txt: .*; name a .*",
     ),
     "an async start raises": Fault(
         ["app.py"],
@@ -54,12 +54,16 @@ FAULTS = {
         application="raise KeyError('rhyme')",
     ),
     "the code cannot be loaded": Fault(
-        ["app.py"], 70, r"(?s).*SyntaxError.*\ntamed: .*app.py raised while it was loaded: SyntaxError.*", "", "if"
+        ["app.py"],
+        70,
+        r"(?s).*SyntaxError.*\ntamed: .*app.py raised while it was loaded: SyntaxError.*",
+        "",
+        "if",
     ),
     "it hangs": Fault(
         ["--start-timeout", "2s", "app.py"],
         70,
-        r"tamed: app was not ready after 2 s(?:: (?:worker \d+ is (?:loading|starting)(?:, )?)+)?",
+        r"tamed: app was not ready after 2 s(?:: (?:worker \d+ is (?:loading|starting|prepared)(?:, )?)+)?",
         application="await asyncio.sleep(3600)",
     ),
     "it exits": Fault(
@@ -137,7 +141,9 @@ def test_what_fails_before_there_is_a_daemon_leaves_nothing(tamed: Tamed) -> Non
 
 def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
     """The half-started daemon is gone when the command is."""
-    tamed.write("app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)"))
+    tamed.write(
+        "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
+    )
     log = tamed.rundir / "app" / "app.log"
     with tamed.popen("start", "app.py") as command:
         wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
@@ -150,7 +156,9 @@ def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
 
 def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) -> None:
     """Whoever waits for it hears that, and not that all is well."""
-    tamed.write("app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)"))
+    tamed.write(
+        "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
+    )
     log = tamed.rundir / "app" / "app.log"
     with tamed.popen("start", "app.py") as command:
         wait_for("the start", lambda: log.exists() and "begun" in log.read_text())

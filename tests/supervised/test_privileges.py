@@ -56,7 +56,6 @@ def is_free(port: int) -> bool:
     return not done.stdout
 
 
-
 @pytest.fixture
 def low_port() -> int:
     """A port that needs privilege and is free; not always the same, since other tests look for one too."""
@@ -204,11 +203,16 @@ def test_a_daemon_of_another_user_cannot_be_stopped(public_tamed: Tamed) -> None
     """Who is not its user is told so."""
     daemon = public_tamed.start_poetry()
     daemon.folder.chmod(0o755)
-    public_tamed.before = [*public_tamed.before, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    public_tamed.before = [
+        *public_tamed.before,
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ]
     done = public_tamed("stop")
     assert done.status == 77
     assert f"cannot send SIGTERM to process {daemon.pid}: Operation not permitted" in done.err
     assert public_tamed("status").status == 77
     public_tamed.before = []
     daemon.stop()
-

@@ -11,7 +11,10 @@ from tests.supervised.daemon import POEM, Tamed, is_there, read_poem
 
 
 def test_a_daemon_is_started_looked_at_and_stopped(tamed: Tamed) -> None:
-    """It answers when start returns; status, logs and stop find it; after stop nothing is left but the log."""
+    """It answers when start returns.
+
+    Status, logs and stop find it; after stop nothing is left but the log.
+    """
     daemon = tamed.start_poetry()
     assert read_poem(daemon.port) == POEM
     assert (daemon.folder / "fastpoetry.pid").read_text() == f"{daemon.pid}\n"

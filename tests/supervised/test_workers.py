@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 
@@ -84,7 +84,7 @@ class Load:
         self._port = port
         self._threads = [threading.Thread(target=self._come) for _ in range(clients)]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -141,7 +141,9 @@ def test_a_worker_that_blocks_is_dumped_and_replaced(daemon: Daemon) -> None:
     with connected(daemon.port) as (victim, sock):
         sock.sendall(b"block\n")
         with Load(daemon.port, clients=2) as load:
-            daemon.expect_log(rf"worker {victim} has not answered for 1 s: its stacks follow, and it is ended\n")
+            daemon.expect_log(
+                rf"worker {victim} has not answered for 1 s: its stacks follow, and it is ended\n"
+            )
             daemon.wait_workers(2, without=[victim])
         assert {heard.worker for heard in load.failed} <= {victim, 0}
         assert any(heard.rest == b"poem" for heard in load.heard)
@@ -270,9 +272,8 @@ def test_workers_that_cannot_start_any_more_end_the_daemon(tamed: Tamed) -> None
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
         process.expect(
-            r"ERROR tamed: worker \d+ failed: app.py raised while it was loaded: KeyError: 'rhyme'; another one"
+            r"ERROR tamed: worker \d+ failed: app.py raised while it was loaded: KeyError: 'rhyme'; another"
         )
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     assert tamed.left() == {}
-

@@ -2,8 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from tamed.errors import from_os_error
@@ -15,6 +13,8 @@ __all__ = ["Options", "Poetry", "fastpoetry"]
 
 log = logging.getLogger("fastpoetry")
 
+_ECSTASY = Path(__file__).parent / "poetry" / "ecstasy.txt"
+
 
 class Poetry(Service):
     """Holds a poem. Knows nothing of protocols, so that any protocol can serve it.
@@ -25,7 +25,7 @@ class Poetry(Service):
 
     text: bytes
 
-    def __init__(self, file: Path | Traversable, name: str = "poetry") -> None:
+    def __init__(self, file: Path, name: str = "poetry") -> None:
         super().__init__(name)
         self.file = file
 
@@ -59,6 +59,6 @@ class Options:
 @plugin
 def fastpoetry(options: Options) -> Service:
     """A fast poetry service."""
-    poetry = Poetry(options.poem or files(__package__) / "poetry" / "ecstasy.txt")
+    poetry = Poetry(options.poem or _ECSTASY)
     endpoints = options.listen or [TcpEndpoint(options.iface, options.port)]
     return MultiService("fastpoetry", poetry, ReplyServer(endpoints, poetry.recite, name="server"))

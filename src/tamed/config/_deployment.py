@@ -1,7 +1,6 @@
 """Deployment files: which services, with which options, run how."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +59,8 @@ class Deployment:
     @classmethod
     def parse(cls, text: str, file: Path) -> "Deployment":
         """Read the text of a deployment file; ``file`` is what messages call it."""
+        import tomllib  # not above: most targets are no deployment files
+
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -116,7 +117,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _not_toml(error: tomllib.TOMLDecodeError, text: str, file: Path) -> ConfigurationError:
+def _not_toml(error: ValueError, text: str, file: Path) -> ConfigurationError:
     # Python 3.14 has the place in attributes; before, it is at the end of the message.
     message = str(error)
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)

@@ -29,7 +29,8 @@ def threads(tasks: Path = _TASKS) -> int:
 def require_single_thread(what: str) -> None:
     """Raise SystemRefused, beginning with ``what``, if this process has more than one thread.
 
-    One that is ending is waited for: `Thread.join` returns some time before the kernel is done with it. A fork takes only the calling thread along and leaves the others' locks locked; capabilities and
+    One that is ending is waited for: `Thread.join` returns some time before the kernel is done with it. A
+    fork takes only the calling thread along and leaves the others' locks locked; capabilities and
     ``no_new_privs`` belong to the thread that sets them (capabilities(7), prctl(2)).
     """
     deadline = time.monotonic() + _ENDING

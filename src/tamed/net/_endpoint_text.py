@@ -4,7 +4,6 @@ Pure. Every function here that refuses its argument raises ``ValueError`` with w
 expected; ``Endpoint.parse`` adds the whole text to it.
 """
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -91,6 +90,8 @@ def octal(text: str) -> int:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a question with the known word that was probably meant, or nothing."""
+    import difflib  # only needed when something is wrong
+
     found = difflib.get_close_matches(word.lower(), known, n=1)
     return f", did you mean {found[0]!r}?" if found else ""
 

@@ -46,12 +46,17 @@ def _read(sock: socket.SocketType, size: int) -> None:
         size -= read
 
 
-def close_when_sent(transport: asyncio.Transport, connection: Connection) -> None:
-    """Close a transport on this connection whose protocol has written all it will, when all is sent."""
+def close_when_sent(
+    transport: asyncio.Transport, connection: Connection, writer: asyncio.StreamWriter | None = None
+) -> None:
+    """Close a transport on this connection whose protocol has written all it will, when all is sent.
+
+    A ``writer`` on it is kept until then: from Python 3.13 on, one that nobody has closes its transport.
+    """
     if transport.is_closing():
         return
     if transport.get_write_buffer_size() > _MUCH:
-        transport.set_protocol(_Flushing(transport, tls=connection.tls))
+        transport.set_protocol(_Flushing(transport, writer, tls=connection.tls))
         transport.set_write_buffer_limits(high=1, low=0)
         transport.resume_reading()
         return
@@ -63,8 +68,11 @@ def close_when_sent(transport: asyncio.Transport, connection: Connection) -> Non
 class _Flushing(asyncio.Protocol):
     """Takes over from a protocol that has written all: discards input, and closes when it is sent."""
 
-    def __init__(self, transport: asyncio.Transport, *, tls: bool) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, writer: asyncio.StreamWriter | None, *, tls: bool
+    ) -> None:
         self._transport = transport
+        self._writer = writer
         self._before = transport.get_protocol()
         self._tls = tls
 

@@ -62,8 +62,8 @@ class ReplyServer(Server):
             peer = f"{address[0]}:{address[1]}" if internet else peer_text(address, client)
             try:
                 answer = reply(peer)
-            except Exception:
-                answer = self._no_answer(peer)
+            except Exception as error:
+                answer = self._no_answer(peer, error)
             try:
                 sent = client.send(answer, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -85,9 +85,9 @@ class ReplyServer(Server):
     def _factory_for(self, connection: Connection) -> Callable[[], asyncio.BaseProtocol]:
         return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
 
-    def _no_answer(self, peer: str) -> bytes:
-        """Take note of what the reply has just raised; return what is sent instead."""
-        log.error("%s has no reply for %s", self.full_name, peer, exc_info=True)
+    def _no_answer(self, peer: str, error: Exception) -> bytes:
+        """Take note of what the reply raised; return what is sent instead."""
+        log.error("%s has no reply for %s", self.full_name, peer, exc_info=error)
         return b""
 
 
@@ -143,7 +143,9 @@ class _SlowConnection(Connection):
 class _ReplyProtocol(asyncio.Protocol):
     """Sends the answer where a transport is needed: through TLS."""
 
-    def __init__(self, connection: Connection, reply: Reply, no_answer: Reply) -> None:
+    def __init__(
+        self, connection: Connection, reply: Reply, no_answer: Callable[[str, Exception], bytes]
+    ) -> None:
         self._connection = connection
         self._reply = reply
         self._no_answer = no_answer
@@ -152,7 +154,7 @@ class _ReplyProtocol(asyncio.Protocol):
         stream, peer = cast(asyncio.Transport, transport), self._connection.peer
         try:
             answer = self._reply(peer)
-        except Exception:
-            answer = self._no_answer(peer)
+        except Exception as error:
+            answer = self._no_answer(peer, error)
         stream.write(answer)
         close_when_sent(stream, self._connection)

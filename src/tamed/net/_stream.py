@@ -75,7 +75,7 @@ class StreamServer(Server):
             writer.transport.abort()
             raise
         else:
-            close_when_sent(cast(asyncio.Transport, writer.transport), connection)
+            close_when_sent(cast(asyncio.Transport, writer.transport), connection, writer)
         finally:
             self._handled(connection)
 

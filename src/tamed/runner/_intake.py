@@ -1,7 +1,10 @@
-"""What comes in for the log: records of the workers, what they print, and what the supervisor says.
+"""What comes in for the log: records of the workers, what they print, what the supervisor says.
 
 Each worker has two pipes: one for records, framed, and one for whatever it and its libraries print. Nothing
 is held here but what is incomplete.
+
+After a pipe was read it is left alone for some milliseconds. A worker that logs a lot then fills it
+meanwhile, instead of waking the supervisor for every line, which costs several times as much as the line.
 """
 
 import os
@@ -16,40 +19,43 @@ from tamed.runner._sink import Entry, Sink
 
 __all__ = ["Intake"]
 
-_READ = 1 << 20
+_READ = 1 << 20  # bytes; the most that a pipe can hold, unless root has raised the limit
+_PAUSE = 0.01  # seconds
 _SEVERITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6}
 
 
-class _End:
+class _Pipe:
     """The reading end of a pipe."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+        self.is_watched = False
 
     def fileno(self) -> int:
         return self._descriptor
 
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
     def read(self) -> bytes | None:
         """Return what is there; nothing at the end of the stream, None if nothing is there now."""
-        if self._descriptor < 0:
-            return b""
         try:
             return os.read(self._descriptor, _READ)
         except BlockingIOError:
             return None
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Source:
     pid: int
-    records: _End
-    output: _End
+    records: _Pipe
+    output: _Pipe
     record_reader: RecordReader = field(default_factory=RecordReader)
     line_reader: LineReader = field(default_factory=LineReader)
 
@@ -67,49 +73,58 @@ class Intake:
         self._sources: dict[int, _Source] = {}
 
     def say(self, level: str, text: str) -> None:
-        """Write a line of the supervisor's own."""
+        """Write a line of the supervisor's own, after all that has come in before."""
+        for source in list(self._sources.values()):
+            self._take_records(source)
+            self._take_output(source)
         self._sink.write([self._entry(level, "tamed", text, os.getpid())])
 
     def attach(self, pid: int, records: int, output: int) -> None:
         """Take what comes from a worker through these descriptors, which are closed in time."""
-        source = self._sources[pid] = _Source(pid, _End(records), _End(output))
-        self._reactor.watch(source.records, lambda: self._take_records(source))
-        self._reactor.watch(source.output, lambda: self._take_output(source))
+        source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
+        self._watch(source.records, lambda: self._take_records(source))
+        self._watch(source.output, lambda: self._take_output(source))
 
     def detach(self, pid: int) -> None:
         """Take what is left of a worker that has ended.
 
-        Processes that it left behind are not listened to any more.
+        Processes that it has left behind are not listened to any more.
         """
-        source = self._sources.pop(pid, None)
-        if source is None:
-            return
-        while self._take_records(source):
-            continue
-        while self._take_output(source):
-            continue
+        source = self._sources.pop(pid)
+        self._take_records(source)
+        self._take_output(source)
         self._write_records(source, source.record_reader.finish())
         self._write_lines(source, source.line_reader.finish())
-        for end in (source.records, source.output):
-            self._let_go(end)
+        for pipe in (source.records, source.output):
+            self._let_go(pipe)
 
-    def _take_records(self, source: _Source) -> bool:
-        """Take records that are there; tell whether there may be more."""
-        data = source.records.read()
+    def _watch(self, pipe: _Pipe, take: Callable[[], None]) -> None:
+        """Take what comes, now and then."""
+
+        def take_and_rest() -> None:
+            self._reactor.unwatch(pipe)
+            pipe.is_watched = False
+            take()
+            self._reactor.later(_PAUSE, lambda: self._watch(pipe, take))
+
+        if pipe.is_open:
+            self._reactor.watch(pipe, take_and_rest)
+            pipe.is_watched = True
+
+    def _take_records(self, source: _Source) -> None:
+        data = source.records.read() if source.records.is_open else None
         if data:
             self._write_records(source, source.record_reader.feed(data))
         elif data is not None:
             self._let_go(source.records)
-        return bool(data)
 
-    def _take_output(self, source: _Source) -> bool:
-        data = source.output.read()
+    def _take_output(self, source: _Source) -> None:
+        data = source.output.read() if source.output.is_open else None
         if data:
             source.line_reader.feed(data, self._reactor.clock())
             self._take_lines_in_time(source)
         elif data is not None:
             self._let_go(source.output)
-        return bool(data)
 
     def _take_lines_in_time(self, source: _Source) -> None:
         """Write lines that are complete, once the worker pauses: what belongs together stays together."""
@@ -127,21 +142,22 @@ class Intake:
         if isinstance(record, Damage):
             text = f"a record of worker {pid} was cut off: {record.data.decode(errors='backslashreplace')}"
             return self._entry("WARNING", "tamed", text, pid)
-        return Entry(record.severity, record.time, record.name, record.text, pid)
+        return Entry(*record, pid)
 
     def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
         if lines:
             texts = [line.decode(errors="backslashreplace") for line in lines]
-            self._sink.write(
-                [self._entry("WARNING", f"output[{source.pid}]", text, source.pid) for text in texts]
-            )
+            logger = f"output[{source.pid}]"
+            self._sink.write([self._entry("WARNING", logger, text, source.pid) for text in texts])
 
     def _entry(self, level: str, logger: str, text: str, pid: int) -> Entry:
         now = self._clock()
         line = self._layout(Line(now, level, logger, text, pid))
         return Entry(_SEVERITIES.get(level, 7), now, logger, line, pid)
 
-    def _let_go(self, end: _End) -> None:
-        if end.fileno() >= 0:
-            self._reactor.unwatch(end)
-            end.close()
+    def _let_go(self, pipe: _Pipe) -> None:
+        if pipe.is_watched:
+            self._reactor.unwatch(pipe)
+            pipe.is_watched = False
+        if pipe.is_open:
+            pipe.close()

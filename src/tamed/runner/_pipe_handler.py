@@ -19,7 +19,6 @@ from tamed.runner._logging import severity
 __all__ = ["PipeHandler"]
 
 _LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
-_PIPE_SIZE = 1024 * 1024
 _LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
 
 

@@ -1,5 +1,7 @@
 """The world around a real supervisor: processes, signals, the log, and who waits for its word."""
 
+import contextlib
+import fcntl
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +25,8 @@ _NOT_FOR_WORKERS = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
+
+_PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor does something else
 
 
 class RealStation:
@@ -135,6 +139,8 @@ class RealStation:
 def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
     """Make a pipe; the writing end is closed once a worker has it, and the reading end if none gets it."""
     reading, writing = os.pipe()
+    with contextlib.suppress(OSError, AttributeError):  # as large as this user may have it, on Linux
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     ours.callback(os.close, reading)
     theirs.callback(os.close, writing)
     return reading, writing

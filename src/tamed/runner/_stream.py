@@ -17,7 +17,8 @@ class StreamWriter:
 
     The descriptor is not made non-blocking: that is a property of the terminal or pipe itself, which others
     use too. A reader who takes nothing for a second loses what comes from then on, until it reads again; then
-    it is told how much that was, in a line that ``note`` makes. One that is gone for good is no reason to stop.
+    it is told how much that was, in a line that ``note`` makes. One that is gone for good is no reason to
+    stop.
     """
 
     def __init__(self, descriptor: int, note: Callable[[str], bytes], patience: float = _PATIENCE) -> None:

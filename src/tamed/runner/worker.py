@@ -1,6 +1,7 @@
 """A worker: the process that runs the application, under a supervisor.
 
-It is run as ``python -m tamed.runner.worker NAME NUMBER``; name and number are for those who look at processes.
+It is run as ``python -m tamed.runner.worker NAME NUMBER``; name and number are for those who look at
+processes.
 
 It does steps 5 to 11 of a daemon's life; the supervisor does the others. It is a fresh interpreter each time,
 so the code and the files it reads are those of now.

@@ -90,7 +90,8 @@ class MultiService(Service):
             or self._children_by_name.setdefault(name, child) is not child
         ):
             raise self._refusal(child)
-        child.name = name
+        if not child.name:
+            child.name = name
         child.parent = self
         self._children.append(child)
         return JOINED if state is not RUNNING else Joining(self, child)

@@ -1,0 +1,70 @@
+"""The environment file of a run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tamed.config import Job, Target, read_env_file
+from tamed.errors import ConfigurationError, MissingInput
+from tamed.runner._environment import enter_environment
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where an environment file is to be."""
+    return tmp_path / "env"
+
+
+def test_its_variables_are_there_before_anything_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, whose workers inherit them, and for the options of the job."""
+    monkeypatch.setenv("POEM", "elegy")
+    monkeypatch.setenv("TAMED_MAX_FILES", "1")
+    file.write_text("POEM=ode\nTAMED_MAX_FILES=77\n")
+    job = Job(Target.parse("ode"), daemon={"env_file": str(file)})
+    entered = enter_environment(job, None)
+    assert os.environ["POEM"] == entered.environ["POEM"] == "ode"
+    assert entered.settings(None).daemon.max_files == 77
+
+
+def test_without_a_file_the_job_stays_as_it_is() -> None:
+    """And so does the environment."""
+    before = dict(os.environ)
+    job = Job(Target.parse("ode"), environ={})
+    assert enter_environment(job, None) is job
+    assert dict(os.environ) == before
+
+
+def test_lines_are_variables(file: Path) -> None:
+    """Comments and empty lines are none; quotes hold a value together, and nothing in it is expanded."""
+    file.write_text("\ufeff# poems\n\n  POEM=ode\nexport AUTHOR='John $DONNE' \nX=a=b\nQ=\"\"\nONE='\nE=\n")
+    assert read_env_file(file) == {
+        "POEM": "ode",
+        "AUTHOR": "John $DONNE",
+        "X": "a=b",
+        "Q": "",
+        "ONE": "'",
+        "E": "",
+    }
+
+
+@pytest.mark.parametrize("line", ["POEM", "2=b", "A B=c", "=x", "SECRET =x"])
+def test_another_line_is_refused(file: Path, line: str) -> None:
+    """By its number; what is in it may be a secret."""
+    file.write_text(f"A=b\n{line}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_env_file(file)
+    assert str(caught.value) == f"{file}:2: expected KEY=VALUE"
+
+
+def test_a_file_that_is_not_there_is_missing(file: Path) -> None:
+    """The error names it."""
+    with pytest.raises(MissingInput, match=str(file)):
+        read_env_file(file)
+
+
+def test_a_file_that_is_no_text_is_refused(file: Path) -> None:
+    """It says at which byte."""
+    file.write_bytes(b"A=\xff")
+    with pytest.raises(ConfigurationError, match="byte 2 is not UTF-8"):
+        read_env_file(file)

@@ -1,0 +1,167 @@
+"""Finding and ending the daemons of a run directory. The daemons here do nothing but hold their pid file."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamed.daemon import Instance, PidFile, RunDirectory
+from tamed.errors import MissingInput, Unavailable, UsageError
+from tamed.runner._instances import find_instance, restart_instance, status_of_instance, stop_instance
+from tests.runner.test_control import answering
+
+_HOLDER = """
+import signal, sys
+from pathlib import Path
+from tamed.daemon import PidFile
+with PidFile.acquire(Path(sys.argv[1])):
+    for number in map(int, sys.argv[2:]):
+        signal.signal(number, signal.SIG_IGN)
+    print(flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    """A run directory in which nothing runs."""
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def held(directory: RunDirectory) -> Iterator[Callable[[str], Instance]]:
+    """What makes an instance that runs, in as much as this process holds its pid file."""
+    with ExitStack() as stack:
+
+        def make(name: str) -> Instance:
+            instance = directory.create(name)
+            stack.enter_context(PidFile.acquire(instance.pid_file))
+            return instance
+
+        yield make
+
+
+@pytest.fixture
+def daemon(directory: RunDirectory) -> Iterator[Callable[..., tuple[Instance, subprocess.Popen[bytes]]]]:
+    """What starts a process that holds the pid file of an instance, deaf to the signals it is given."""
+    with ExitStack() as stack:
+
+        def make(*deaf: signal.Signals) -> tuple[Instance, subprocess.Popen[bytes]]:
+            instance = directory.create("poetry")
+            command = [
+                sys.executable,
+                "-c",
+                _HOLDER,
+                str(instance.pid_file),
+                *(str(int(each)) for each in deaf),
+            ]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+            return instance, process
+
+        yield make
+
+
+def _note_nothing(status: dict[str, Any]) -> None:
+    """Take a status that nobody looks at."""
+
+
+def test_the_only_one_need_not_be_named(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
+    """Where there is one, it is meant."""
+    instance = held("poetry")
+    assert find_instance(directory, None) == find_instance(directory, "poetry") == instance
+
+
+def test_of_several_one_must_be_named(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
+    """The error has their names."""
+    held("poetry")
+    second = held("prose")
+    with pytest.raises(UsageError, match="several instances run: poetry, prose; name one of them"):
+        find_instance(directory, None)
+    assert find_instance(directory, "prose") == second
+
+
+def test_where_nothing_runs_nothing_is_found(directory: RunDirectory) -> None:
+    """Named or not."""
+    with pytest.raises(Unavailable, match="there is no instance in"):
+        find_instance(directory, None)
+    with pytest.raises(Unavailable, match="poetry is not running; nothing runs in"):
+        find_instance(directory, "poetry")
+
+
+def test_another_name_is_not_found(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
+    """The error says what does run."""
+    held("poetry")
+    with pytest.raises(Unavailable, match=r"^poem is not running; what runs is: poetry$"):
+        find_instance(directory, "poem")
+
+
+def test_one_that_does_not_answer_has_no_status(held: Callable[[str], Instance]) -> None:
+    """It runs in the foreground without a control socket, say."""
+    with pytest.raises(MissingInput, match=r"poetry\.sock"):
+        status_of_instance(held("poetry"), timeout=1.0)
+
+
+def test_what_does_not_run_cannot_be_stopped(directory: RunDirectory) -> None:
+    """Also with a pid file that somebody left behind."""
+    instance = directory.create("poetry")
+    with pytest.raises(Unavailable, match="poetry is not running"):
+        stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
+    instance.pid_file.write_text(f"{os.getpid()}\n")
+    with pytest.raises(Unavailable, match="poetry is not running"):
+        stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
+
+
+def test_one_that_is_told_to_stop_does(
+    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
+) -> None:
+    """It gets a TERM, and is waited for."""
+    instance, process = daemon()
+    assert stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
+    assert process.wait(10) == -signal.SIGTERM
+
+
+def test_one_that_does_not_stop_is_left_or_ended(
+    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
+) -> None:
+    """As the person who waits has said."""
+    instance, process = daemon(signal.SIGTERM)
+    assert not stop_instance(instance, timeout=0.0, force=False, progress=_note_nothing)
+    assert process.poll() is None
+    assert stop_instance(instance, timeout=0.0, force=True, progress=_note_nothing)
+    assert process.wait(10) == -signal.SIGQUIT
+
+
+def test_who_waits_sees_how_it_stands(
+    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
+) -> None:
+    """One that stops is asked from time to time, until it is gone."""
+    instance, process = daemon(signal.SIGTERM)
+    seen: list[dict[str, Any]] = []
+
+    def look(status: dict[str, Any]) -> None:
+        seen.append(status)
+        process.kill()
+
+    with answering(instance.socket, b'{"state": "stopping"}\n') as asked:
+        assert stop_instance(instance, timeout=None, force=False, progress=look)
+    assert asked == [b'{"command": "status"}\n']
+    assert seen == [{"state": "stopping"}]
+
+
+def test_without_a_plan_nothing_is_stopped(
+    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
+) -> None:
+    """One that cannot be started again goes on."""
+    instance, process = daemon()
+    with pytest.raises(MissingInput, match="cannot start it again"):
+        restart_instance(instance, _note_nothing)
+    assert process.poll() is None

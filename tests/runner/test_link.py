@@ -1,0 +1,242 @@
+"""A worker's side of its channel, and the sockets that it gets through it."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tamed.errors import ConfigurationError, SystemRefused
+from tamed.net import Endpoint, TlsEndpoint
+from tamed.runner._channel import Channel, Message
+from tamed.runner._faults import fault_data
+from tamed.runner._link import Link, SupervisedSource
+
+pytestmark = pytest.mark.anyio
+
+HERE = "127.0.0.1:0"
+
+
+class Linked:
+    """A link, and the supervisor's end of its channel, played by the test."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.supervisor = Channel(ours)
+        self.channel = Channel(theirs)
+        self.link = Link(self.channel, lambda: {"connections": 3}, beat_interval=3600.0)
+        self.source = SupervisedSource(self.link)
+
+    def heard(self) -> list[Message]:
+        """Return what the worker has said since the last time, without its beats."""
+        return [message for message, _ in self.supervisor.receive() if message != {"beat": True}]
+
+    async def asked(self) -> Message:
+        """Wait for a question of the worker's."""
+        while True:
+            for message in self.heard():
+                return message
+            await asyncio.sleep(0)
+
+    async def hands_out(self, count: int = 1) -> Message:
+        """Answer a question with so many sockets that are bound; return the question."""
+        question = await self.asked()
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        self.supervisor.send({"answer": question["number"]}, [sock.fileno() for sock in sockets])
+        for sock in sockets:
+            sock.close()
+        return question
+
+    def close(self) -> None:
+        self.supervisor.close()
+        self.channel.close()
+
+
+@pytest.fixture
+def linked() -> Iterator[Linked]:
+    """A link that is not open yet."""
+    with closing(Linked()) as made:
+        yield made
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[asyncio.Event]:
+    """Note a TERM to this process, and have its output led back in the end."""
+    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    try:
+        yield told
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        for descriptor, copy in kept.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+async def _has_room(linked: Linked) -> None:
+    """Go round until nothing waits for the supervisor any more."""
+    for _ in iter(lambda: linked.link._waits_for_room, False):
+        await asyncio.sleep(0)
+
+
+# The link.
+
+
+async def test_it_beats_from_the_loop(linked: Linked) -> None:
+    """At once, and again and again."""
+    link = Link(linked.channel, dict, beat_interval=0.001)
+    beats = 0
+    with link.open():
+        while beats < 3:
+            beats += sum(message == {"beat": True} for message, _ in linked.supervisor.receive())
+            await asyncio.sleep(0)
+
+
+async def test_when_it_is_prepared_it_waits_for_the_others(linked: Linked) -> None:
+    """Until the supervisor lets it go on."""
+    with linked.link.open():
+        waiting = asyncio.create_task(linked.link.prepared())
+        assert await linked.asked() == {"state": "prepared"}
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        linked.supervisor.send({"go": True})
+        await asyncio.wait_for(waiting, 10)
+
+
+async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
+    """With the report of the moment; an order that it does not know is passed over."""
+    with linked.link.open():
+        linked.supervisor.send({"of a later": "version"})
+        linked.supervisor.send({"tell": True})
+        assert await linked.asked() == {"report": {"connections": 3}}
+
+
+async def test_descriptors_that_nobody_waits_for_are_closed(linked: Linked) -> None:
+    """An answer to a question that was given up leaves nothing open."""
+    reading, writing = os.pipe()
+    with linked.link.open():
+        asking = asyncio.create_task(linked.link.ask({"listen": HERE}))
+        question = await linked.asked()
+        asking.cancel()
+        await asyncio.wait([asking])
+        linked.supervisor.send({"answer": question["number"]}, [writing])
+        linked.supervisor.send({"answer": 99}, [writing])
+        linked.supervisor.send({"tell": True})
+        os.close(writing)
+        await linked.asked()
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+async def test_it_waits_for_a_supervisor_that_is_busy(linked: Linked) -> None:
+    """What the socket does not take is sent later, in order, and the loop goes on meanwhile."""
+    messages = [{"text": str(number) + "x" * 100_000} for number in range(20)]
+    got: list[Message] = []
+    with linked.link.open():
+        for message in messages:
+            linked.link.say(message)
+        assert linked.link._waits_for_room
+        while len(got) < len(messages):
+            got += linked.heard()
+            await asyncio.sleep(0)
+        assert got == messages
+        await _has_room(linked)
+
+
+async def test_a_busy_supervisor_may_go_away(linked: Linked) -> None:
+    """Then nothing waits any more."""
+    with _told_to_stop() as told, linked.link.open():
+        for _ in range(20):
+            linked.link.say({"text": "x" * 100_000})
+        linked.supervisor.close()
+        await asyncio.wait_for(told.wait(), 10)
+        await _has_room(linked)
+
+
+async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
+    """As if it had been told to; who waits for an answer hears that there will be none."""
+    with _told_to_stop() as told, linked.link.open():
+        asking, given_up = (asyncio.create_task(linked.link.ask({"listen": HERE})) for _ in range(2))
+        await linked.asked()
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        linked.supervisor.close()
+        await asyncio.wait_for(told.wait(), 10)
+        with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
+            await asking
+        with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
+            await linked.link.ask({"listen": HERE})
+        linked.link.say({"state": "ready"})
+        os.write(1, b"nobody reads this, and nothing is raised")
+
+
+# The socket source.
+
+
+async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
+    """All of them; others accept from them too."""
+    with linked.link.open():
+        listening = asyncio.create_task(linked.source.listen(Endpoint.parse(HERE)))
+        question = await linked.hands_out(2)
+        listener = await asyncio.wait_for(listening, 10)
+    assert {**question, "number": 0} == {"listen": HERE, "kind": 1, "index": 0, "number": 0}
+    assert len(listener.sockets) == 2
+    assert listener.shared
+    assert listener.ssl is None
+    listener.close()
+
+
+async def test_a_fault_of_the_supervisors_is_raised_here(linked: Linked) -> None:
+    """As the error that it was; the same sockets may be asked for again."""
+    with linked.link.open():
+        for _ in range(2):
+            listening = asyncio.create_task(linked.source.listen(Endpoint.parse("systemd://web")))
+            question = await linked.asked()
+            assert question["index"] == 0
+            fault = fault_data(ConfigurationError("cannot listen on systemd://web", "no sockets"))
+            linked.supervisor.send({"answer": question["number"], "fault": fault})
+            with pytest.raises(ConfigurationError, match="no sockets"):
+                await asyncio.wait_for(listening, 10)
+
+
+async def test_servers_with_the_same_endpoint_have_sockets_of_their_own(linked: Linked) -> None:
+    """Told apart by an index; one that was closed is free to be had again."""
+    endpoint = Endpoint.parse(HERE)
+    with linked.link.open():
+        both = [asyncio.create_task(linked.source.listen(endpoint)) for _ in range(2)]
+        questions: list[Message] = []
+        while len(questions) < 2:
+            questions += linked.heard()
+            await asyncio.sleep(0)
+        indexes = [question["index"] for question in questions]
+        for question in questions:
+            with socket.create_server(("127.0.0.1", 0)) as sock:
+                linked.supervisor.send({"answer": question["number"]}, [sock.fileno()])
+        first, second = await asyncio.wait_for(asyncio.gather(*both), 10)
+        assert indexes == [0, 1]
+        first.close()
+        again = asyncio.create_task(linked.source.listen(endpoint))
+        assert (await linked.hands_out())["index"] == 0
+        (await asyncio.wait_for(again, 10)).close()
+        second.close()
+
+
+async def test_certificates_are_read_in_the_worker(linked: Linked, tmp_path: Path) -> None:
+    """The supervisor hands out plain sockets."""
+    path = tmp_path / "cert.pem"
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
+    with linked.link.open():
+        endpoint = TlsEndpoint("127.0.0.1", 0, path)
+        listening = asyncio.create_task(linked.source.listen(endpoint))
+        await linked.hands_out()
+        with closing(await asyncio.wait_for(listening, 10)) as listener:
+            assert isinstance(listener.ssl, ssl.SSLContext)

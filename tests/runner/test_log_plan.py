@@ -1,0 +1,100 @@
+"""Where the log goes."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tamed.config import Log
+from tamed.errors import ConfigurationError, UsageError
+from tamed.plugins import Duration, Size
+from tamed.runner._log_plan import log_in_foreground, log_of_daemon
+from tamed.runner._plan import LogPlan
+
+
+class Terminal:
+    """A stream that says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have neither a journal nor a wish for colours."""
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def test_a_daemon_has_a_file(tmp_path: Path) -> None:
+    """In its own directory; it is rotated as the settings say."""
+    path = tmp_path / "poetry.log"
+    settings = Log(rotate=Size("2 MB"), rotate_every=Duration("1h"), keep=3, compress=True)
+    plan = LogPlan("file", "plain", str(path), rotate=2_000_000, every=3600.0, keep=3, compress=True)
+    assert log_of_daemon(settings, path) == plan
+
+
+def test_a_file_may_never_be_rotated(tmp_path: Path) -> None:
+    """A size of 0 says so, and so does no time or that of 0."""
+    for every in (None, Duration(0)):
+        plan = log_of_daemon(Log(rotate=Size(0), rotate_every=every), tmp_path / "log")
+        assert (plan.rotate, plan.every) == (None, None)
+
+
+def test_the_settings_may_name_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same one wherever the daemon works later."""
+    monkeypatch.chdir(tmp_path)
+    settings = Log(file="its.log", format="json")
+    for plan in (log_of_daemon(settings, Path("other")), log_in_foreground(settings)):
+        assert (plan.kind, plan.layout, plan.path) == ("file", "json", str(tmp_path / "its.log"))
+
+
+def test_a_daemon_has_no_standard_error(tmp_path: Path) -> None:
+    """That would be a log that nobody sees."""
+    with pytest.raises(UsageError, match="--log stderr"):
+        log_of_daemon(Log(file="stderr"), tmp_path / "log")
+
+
+@pytest.mark.parametrize("layout", ["human", "plain", "json"])
+def test_the_foreground_has_standard_error(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the layout that was asked for; a file or pipe gets no colours."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert log_in_foreground(Log(format=layout)) == LogPlan("stderr", layout)  # type: ignore[arg-type]
+    assert log_in_foreground(Log(file="stderr")) == LogPlan("stderr", "plain")
+
+
+def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the person does not want them, or wants another layout."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert log_in_foreground(Log()).layout == "coloured"
+    assert log_in_foreground(Log(format="human")).layout == "coloured"
+    assert log_in_foreground(Log(format="plain")).layout == "plain"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert log_in_foreground(Log()).layout == "human"
+
+
+def test_where_standard_error_is_the_journal_the_log_is_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps time and level by itself, so the message is all that it gets."""
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    assert log_in_foreground(Log()) == LogPlan("journal", "bare")
+    assert log_in_foreground(Log(file="stderr")).kind == "stderr"
+
+
+@pytest.mark.parametrize("address", ["", "udp://logs:5140", "unix:/dev/log"])
+def test_syslog_may_be_elsewhere(address: str) -> None:
+    """The address is as it was given."""
+    settings = Log(file=f"syslog:{address}" if address else "syslog")
+    assert log_in_foreground(settings) == LogPlan("syslog", "bare", address=address)
+
+
+def test_a_layout_may_be_asked_for_in_syslog() -> None:
+    """Some collect JSON there."""
+    assert log_in_foreground(Log(file="syslog", format="json")).layout == "json"
+
+
+def test_an_address_that_makes_no_sense_is_refused() -> None:
+    """Before there is a daemon that could not log it."""
+    with pytest.raises(ConfigurationError, match="expected unix:/path"):
+        log_in_foreground(Log(file="syslog:nowhere"))

@@ -1,0 +1,147 @@
+"""Where `logging` takes what is logged."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tamed.config import Level, Log
+from tamed.runner._layout import layout_of
+from tamed.runner._logging import SinkHandler, log_to, severity
+from tests.runner.test_intake import ListSink
+
+
+class ChildSink(ListSink):
+    """A sink with a child at work, which notes what it is told."""
+
+    def __init__(self, child: int = 0) -> None:
+        super().__init__()
+        self.child = child
+        self.events: list[object] = []
+
+    def reopen(self) -> None:
+        self.events.append("reopened")
+
+    def tend(self) -> None:
+        self.events.append("tended")
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        self.events.append((pid, status))
+        return True
+
+
+@contextmanager
+def _logged() -> Iterator[ListSink]:
+    """Have a sink that gets all that is logged, at the level INFO, and that of one logger at DEBUG.
+
+    No fixture, because pytest puts handlers of its own in place for each phase of a test.
+    """
+    made = ListSink()
+    root = logging.getLogger()
+    kept, level = root.handlers, root.level
+    root.handlers = []
+    levels = [Level("", logging.INFO), Level("test.poems", logging.DEBUG)]
+    log_to(SinkHandler(made), layout_of("bare"), Log(level=levels))
+    try:
+        yield made
+    finally:
+        logging.captureWarnings(capture=False)
+        root.handlers = kept
+        root.setLevel(level)
+        logging.getLogger("test.poems").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("level", "number"),
+    [
+        (logging.CRITICAL + 5, 2),
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (logging.INFO, 6),
+        (logging.DEBUG, 7),
+        (1, 7),
+    ],
+)
+def test_a_level_has_a_severity(level: int, number: int) -> None:
+    """The one of syslog that is next below."""
+    assert severity(level) == number
+
+
+def test_what_is_logged_is_written() -> None:
+    """As an entry of this process; each logger at its own level."""
+    with _logged() as sink:
+        logging.getLogger("test.other").info("poem %d", 3)
+        logging.getLogger("test.other").debug("not this")
+        logging.getLogger("test.poems").debug("but this")
+    entries = [entry for batch in sink.batches for entry in batch]
+    assert [(entry.severity, entry.logger, entry.text, entry.pid) for entry in entries] == [
+        (6, "test.other", "poem 3", os.getpid()),
+        (7, "test.poems", "but this", os.getpid()),
+    ]
+
+
+def test_a_traceback_follows_its_message() -> None:
+    """And the stack, if it was asked for."""
+    with _logged() as sink:
+        try:
+            int("odd")
+        except ValueError:
+            logging.getLogger("test").exception("it failed", stack_info=True)
+    lines = sink.texts[0].splitlines()
+    assert lines[:2] == ["it failed", "Traceback (most recent call last):"]
+    assert "ValueError: invalid literal for int() with base 10: 'odd'" in lines
+    assert "Stack (most recent call last):" in lines
+
+
+def test_warnings_are_logged() -> None:
+    """What Python warns of is in the log and not beside it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with _logged() as sink:
+            warnings.warn("an odd poem", stacklevel=1)
+    assert "UserWarning: an odd poem" in sink.texts[0]
+
+
+def test_a_mistake_in_a_logging_call_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """It does not reach the caller, and nothing is written."""
+    with _logged() as sink:
+        logging.getLogger("test").info("poem %d", "three")
+    assert "--- Logging error ---" in capsys.readouterr().err
+    assert sink.batches == []
+
+
+def test_a_record_without_a_process_has_none() -> None:
+    """`logging` can be told not to ask for it."""
+    sink = ListSink()
+    record = logging.makeLogRecord({"name": "a", "levelno": 20, "msg": "b", "process": None})
+    SinkHandler(sink).handle(record)
+    assert sink.batches[0][0].pid == 0
+
+
+def test_a_sink_is_tended_and_opened_anew() -> None:
+    """By the thread that owns it, while no other logs."""
+    sink = ChildSink()
+    handler = SinkHandler(sink)
+    handler.tend()
+    handler.reopen()
+    assert sink.events == ["tended", "reopened"]
+
+
+def test_the_child_of_a_sink_is_reaped_and_no_other() -> None:
+    """The application's own children are the application's."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as others:
+        child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}, file_actions=[])
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        sink = ChildSink(child)
+        SinkHandler(sink).tend()
+        assert sink.events == [(child, 3 << 8), "tended"]
+        sink = ChildSink(others.pid)
+        SinkHandler(sink).tend()
+        assert sink.events == ["tended"]
+        others.communicate(b"\n")
