@@ -210,6 +210,19 @@ def test_workers_that_fail_too_often_end_it() -> None:
         assert world.supervisor.status == 66
 
 
+def test_a_lone_worker_that_always_fails_at_once_ends_it() -> None:
+    """However long the waits between its starts have become, the eleventh death in a minute is the last."""
+    with supervised(workers=1) as world:
+        world.start()
+        for _ in range(10):
+            world.ends(world.hands[-1], 1)
+            assert world.supervisor.phase is Phase.RUNNING
+            world.pass_time(4.5)
+        world.ends(world.hands[-1], 1)
+        assert len(world.hands) == 11
+        assert world.supervisor.status == 70
+
+
 def test_workers_that_fail_now_and_then_do_not_end_it() -> None:
     """What counts is how many fail in a minute."""
     with supervised(workers=12) as world:

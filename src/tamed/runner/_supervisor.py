@@ -22,7 +22,7 @@ from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
 from tamed.runner._watchdog import Watchdog
 from tamed.runner._worker_record import Worker, WorkerState
-from tamed.service import Restart, RestartBudget
+from tamed.service import Backoff, Restart, RestartBudget
 
 __all__ = ["SIGNALS", "Phase", "Supervisor"]
 
@@ -31,7 +31,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
 _LAST_GRACE = 1.0  # seconds for processes that were killed to be gone
-_PATIENCE = Restart("always", limit=10, within=60.0)
+# With longer waits than these the eleventh restart of a lone worker would never fall within the minute.
+_PATIENCE = Restart("always", limit=10, within=60.0, backoff=Backoff(maximum=4.0))
 
 
 class Phase(enum.Enum):
