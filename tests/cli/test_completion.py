@@ -41,6 +41,7 @@ def test_every_shell_has_a_script(tamed: Tamed, shell: str) -> None:
         (["run", "fastpoetry", "--poem", "e"], {"file,e"}),
         (["run", "fastpoetry", "-p", "1", "--i"], {"plain,--iface"}),
         (["run", "no-such-plugin", "--po"], set()),
+        (["no-such-command", "--po"], set()),
         (["run", "no-such-file.toml", "--po"], set()),
         (["completion", ""], {"plain,bash", "plain,zsh", "plain,fish"}),
     ],

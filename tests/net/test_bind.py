@@ -184,14 +184,19 @@ def test_a_datagram_port_in_use() -> None:
 
 @NEEDS_IPV6
 def test_nothing_is_left_bound_when_one_address_fails() -> None:
-    """If one address of several cannot be bound, those bound before are free again."""
+    """If one address of several cannot be bound, the sockets of those bound before are closed."""
+    made: list[socket.socket] = []
+
+    def make_socket(family: int, kind: int) -> socket.socket:
+        made.append(socket.socket(family, kind))
+        return made[-1]
+
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]
         addresses = [LOOPBACK.with_port(port), LOOPBACK6.with_port(port)]
         with pytest.raises(Unavailable, match="in use"):
-            bind(TcpEndpoint("localhost", port), addresses=addresses)
-        with socket.socket() as probe:  # without SO_REUSEADDR: a socket left bound would refuse it
-            probe.bind(("127.0.0.1", port))
+            bind(TcpEndpoint("localhost", port), addresses=addresses, make_socket=make_socket)
+    assert [sock.fileno() for sock in made] in ([-1], [-1, -1])
 
 
 def test_a_port_can_be_bound_again_at_once() -> None:
