@@ -300,7 +300,9 @@ async def test_a_hook_may_catch_a_failure_and_go_on(diary: Diary) -> None:
         assert diary == ["second try"]
 
 
-async def test_a_child_that_fails_while_its_parent_starts_fails_the_start(diary: Diary) -> None:
+async def test_a_child_that_fails_while_its_parent_starts_fails_the_start(
+    diary: Diary, caplog: pytest.LogCaptureFixture
+) -> None:
     """A root never runs on top of a child that has failed for good; the start does not wait to say so."""
     first = Body("first", diary)
     held = Probe("held", diary, holds={"start": asyncio.Event()})
@@ -310,6 +312,7 @@ async def test_a_child_that_fails_while_its_parent_starts_fails_the_start(diary:
     first.fail()
     with pytest.raises(ServiceFailed, match="service group/first failed in run: Broken: first broke"):
         await starting
+    assert caplog.messages == ["service group/first failed in run: Broken: first broke; root does not start"]
     assert root.state is State.FAILED
     assert diary.of("start") == ["first", "held"]
     assert diary.of("stop") == ["first"]
@@ -333,6 +336,30 @@ async def test_a_start_that_ends_in_spite_of_such_a_failure_fails(diary: Diary) 
     with pytest.raises(ServiceFailed, match="first broke"):
         await starting
     assert diary.of("stop") == ["stubborn", "first"]
+
+
+async def test_a_hook_that_fails_because_of_such_a_failure_hides_nothing(
+    diary: Diary, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own failure is raised, as the last word of the start, and the first one has been logged."""
+    first = Body("first", diary)
+
+    class Bad(Probe):
+        async def start(self) -> None:
+            self.entered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise Broken("half done")
+
+    bad = Bad("bad", diary)
+    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", first, bad)))
+    await bad.entered.wait()
+    first.fail()
+    with pytest.raises(ServiceFailed, match="service bad failed in start: Broken: half done"):
+        await starting
+    assert caplog.messages == ["service first failed in run: Broken: first broke; root does not start"]
+    assert diary.of("stop") == ["first"]
 
 
 async def test_the_first_of_two_failures_fails_the_start(diary: Diary) -> None:

@@ -1,4 +1,6 @@
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -394,6 +396,39 @@ async def test_a_parent_that_stops_waits_for_a_child_that_is_being_removed(
     gate.set()
     await asyncio.gather(removing, stopping)
     assert diary.of("stop") == diary.of("release") == ["two", "one"]
+
+
+@pytest.mark.parametrize("step", [lifecycle.start, lifecycle.release])
+async def test_a_stopped_parent_waits_for_a_child_that_is_being_removed(
+    diary: Diary, step: Callable[[Service], Coroutine[Any, Any, object]]
+) -> None:
+    """Neither is it started again with that child, nor released before it."""
+
+    class Group(MultiService):
+        async def start(self) -> None:
+            diary.append("start group")
+
+        async def release(self) -> None:
+            diary.append("release group")
+
+    child = Probe("child", diary)
+    group = Group("group", child)
+    root = MultiService("root", group)
+    await lifecycle.bring_up(root)
+    await lifecycle.stop(root)
+    diary.clear()
+    gate = child.holds["release"] = asyncio.Event()
+    removing = asyncio.create_task(group.remove(child))
+    await child.entered.wait()
+    stepping = asyncio.create_task(step(root))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert diary == ["release child"]
+    gate.set()
+    await asyncio.gather(removing, stepping)
+    assert diary == ["release child", f"{step.__name__} group"]
+    assert list(group) == []
+    await lifecycle.take_down(root)
 
 
 async def test_a_body_may_remove_its_own_service(diary: Diary) -> None:

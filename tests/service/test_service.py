@@ -415,15 +415,31 @@ async def test_a_body_may_have_its_own_service_stopped(diary: Diary) -> None:
     """It is not cancelled by that, and goes on afterwards."""
     done = asyncio.Event()
 
-    class Suicidal(Probe):
+    class Leaving(Probe):
         async def run(self) -> None:
             await lifecycle.take_down(self)
             diary.append("after all")
             done.set()
 
-    await lifecycle.bring_up(Suicidal("one", diary))
+    await lifecycle.bring_up(Leaving("one", diary))
     await done.wait()
     assert diary == ["prepare one", "start one", "stop one", "release one", "after all"]
+
+
+async def test_a_body_that_fails_after_it_had_its_service_stopped_is_reported(
+    diary: Diary, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nothing left to restart, but the failure does not vanish."""
+
+    class Leaving(Probe):
+        async def run(self) -> None:
+            await lifecycle.take_down(self)
+            raise Broken("in the end")
+
+    await lifecycle.bring_up(Leaving("one", diary))
+    await diary.until("release one")
+    await asyncio.sleep(0)
+    assert caplog.messages == ["service one failed in run: Broken: in the end"]
 
 
 async def test_a_start_costs_a_plain_service_no_memory() -> None:

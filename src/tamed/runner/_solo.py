@@ -63,8 +63,6 @@ def run(job: Job) -> int:
         held.callback(sink.close)
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log)
-        if stays_root(daemon.user):
-            log.warning(AS_ROOT)
         application = job.load(deployment)
         install(Surroundings(drain_timeout=daemon.drain_timeout))
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
@@ -96,6 +94,8 @@ async def _live(
 
     def ready() -> None:
         deadline.reschedule(None)
+        if stays_root(daemon.user):  # not before: what fails until here is one line, and nothing else
+            log.warning(AS_ROOT)
         log.info("%s is ready", application.name)
         manager.ready()
 

@@ -28,8 +28,9 @@ class Body:
         cancellation, and what else is to be stopped must be stopped all the same.
         """
         self._is_ending = True
-        if self._task is asyncio.current_task():
-            return  # it has asked for this itself, and is to go on afterwards
+        if self._task is asyncio.current_task():  # it has asked for this, and is to go on afterwards
+            self._task.add_done_callback(_report_late)
+            return
         self._task.cancel()
         await until_done([self._task], seconds)
         if not self._task.done():

@@ -39,6 +39,7 @@ def failed(service: "Service", failure: ServiceFailed) -> None:
     elif isinstance(failure.cause, SystemExit):
         service.root_service._take_failure(failure)
     elif service._start_watch is not None:
+        report(failure, f"{service.full_name} does not start")
         service._start_watch.failed(failure)
     else:
         service.state = FAILED

@@ -47,7 +47,7 @@ class Service:
     was stopped.
 
     ``start_timeout`` and ``stop_timeout`` are seconds for each hook (None: no deadline); a subclass may
-    set them, and ``restart``, as class attributes.
+    set them, and ``restart``, as class attributes. The ``name`` stays as it is once there is a ``parent``.
 
     ``async with service:`` runs any service that has no parent, in a program or in a test. Inside, it is
     ready. If it fails past its policy the body is cancelled and the failure raised, as in

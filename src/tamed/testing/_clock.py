@@ -4,7 +4,7 @@ import asyncio
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 __all__ = ["VirtualClockLoop"]
 
@@ -40,7 +40,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._selector_with_clock.now
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run a function in a thread, as every event loop does; the clock stands still meanwhile."""
         future = super().run_in_executor(executor, func, *args)
@@ -52,6 +52,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
         future.add_done_callback(is_done)
         return future
+
+    async def shutdown_default_executor(self, *timeout: Any) -> None:
+        """Wait for the threads, as every event loop does at its end; the clock stands still meanwhile."""
+        self._selector_with_clock.threads += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._selector_with_clock.threads -= 1
 
 
 class _ClockSelector(selectors.DefaultSelector):
