@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.net import DatagramServer
+from tamed.net import DatagramServer, Endpoint, Listener, LocalSource, Surroundings, using
 from tamed.service import MultiService, lifecycle
-from tests.net.poetry import address_of
+from tests.net.poetry import address_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +96,35 @@ async def test_a_factory_that_fails_fails_the_start() -> None:
         async with DatagramServer(["127.0.0.1:0", "127.0.0.1:0"], factory):
             pass
     assert Echo.closed == before + 1
+
+
+async def test_a_protocol_that_closes_its_transport_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that has become deaf says so, and stops as usual."""
+
+    class Shy(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            self.transport.close()
+
+    async with DatagramServer("127.0.0.1:0", Shy) as server:
+        with closing(client_of(server)) as client:
+            client.send(b"hello")
+            await until(lambda: not server._transports)
+    assert "datagram-server receives no more on one of its sockets" in caplog.text
+
+
+async def test_a_source_with_the_wrong_kind_of_socket_fails_the_start() -> None:
+    """And nothing is left open."""
+
+    class Confused:
+        async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+            return await LocalSource().listen(endpoint, socket.SOCK_STREAM)
+
+    with using(Surroundings(Confused())), pytest.raises(ServiceFailed, match="was expected, got"):
+        async with DatagramServer("127.0.0.1:0", Echo):
+            pass
 
 
 async def test_unix_datagrams(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tamed.net import ReplyServer
+from tamed.net._reply import _SlowConnection
 from tests.net.poetry import (
     LONG_POEM,
     POEM,
@@ -105,23 +108,51 @@ async def test_leavers_are_told_for_debugging(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_client_that_takes_nothing_is_cut(caplog: pytest.LogCaptureFixture) -> None:
-    """With ``send_timeout``; one that takes a little all the time is not."""
+    """With ``send_timeout``, and with a line in the log."""
     caplog.set_level(logging.INFO)
-    poem = LONG_POEM[: 1 << 20]
-    async with slowly(reply_server(poem, send_timeout=0.2)) as server:
-        with (
-            closing(connect(server, receive_buffer=SMALL)) as slow,
-            closing(connect(server, receive_buffer=SMALL)) as silent,
-        ):
-            received = b""
-            while len(received) < len(poem):
-                received += await read(slow, 32768)
-                await asyncio.sleep(0.01)
-            assert received == poem
-            assert await read_all(slow) == b""
-            await until(lambda: server.connections == 0)
+    async with slowly(reply_server(LONG_POEM, send_timeout=0.05)) as server:
+        with closing(connect(server, receive_buffer=SMALL)) as silent:
             peer = "{}:{}".format(*silent.getsockname())
-    assert f"cut {peer}, which took nothing for 0.2 s" in caplog.text
+            await until(lambda: server.accepted == 1 and server.connections == 0)
+    assert f"cut {peer}, which took nothing for 0.05 s" in caplog.text
+
+
+async def test_a_client_that_takes_a_little_gets_more_time() -> None:
+    """The timeout begins anew whenever something was taken."""
+    async with slowly(reply_server(LONG_POEM, send_timeout=3600)) as server:
+        with closing(connect(server, receive_buffer=SMALL)) as client:
+            await until(lambda: server.connections == 1)
+            (slow,) = server._open
+            assert isinstance(slow, _SlowConnection)
+            first = slow._timer
+            await read(client, 4 * SMALL)
+            await until(lambda: slow._timer is not first)
+            assert first is not None
+            assert first.cancelled()
+            assert await read_all(client) == LONG_POEM[4 * SMALL :]
+
+
+async def test_a_reply_that_raises_is_logged_through_tls_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client gets a proper end."""
+
+    def reply(peer: str) -> bytes:
+        raise ValueError("it does not rhyme")
+
+    authority = trustme.CA()
+    file = tmp_path / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with ReplyServer(f"tls://127.0.0.1:0?cert={file}", reply) as server:
+        reader, writer = await asyncio.open_connection(
+            *address_of(server), ssl=trusting, server_hostname="localhost"
+        )
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+    assert "reply-server has no reply for 127.0.0.1:" in caplog.text
 
 
 async def test_a_default_timeout_of_sockets_does_not_matter() -> None:

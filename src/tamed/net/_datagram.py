@@ -34,11 +34,12 @@ class DatagramServer(ListeningService):
     ) -> None:
         super().__init__(endpoint, name=name)
         self._protocol_factory = protocol_factory
-        self._transports: dict[Connection, asyncio.DatagramTransport] = {}
+        self._transports: dict[Connection, asyncio.DatagramTransport | None] = {}
         self._idle: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Receive packets."""
+        self._idle = None
         try:
             for listener in self.listeners:
                 for sock in listener.sockets:
@@ -56,33 +57,35 @@ class DatagramServer(ListeningService):
         await self._close()
 
     async def _open(self, sock: socket.socket) -> None:
-        # A transport closes its socket, and ours must outlive a restart.
-        protocol = (
-            self._protocol_factory()
-        )  # not by uvloop, which would leave a broken transport if it raises
+        # Not called by uvloop, which would leave a broken transport behind if it raised.
+        protocol = self._protocol_factory()
+        # A duplicate, as the transport closes its socket, and ours must outlive a restart.
         own = Connection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
+        self._transports[own] = None
         try:
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            self._transports[own], _ = await asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: protocol, sock=own
             )
         except BaseException:
+            del self._transports[own]
             own.close()
             raise
-        self._transports[own] = transport
 
     def _closed(self, sock: Connection) -> None:
-        self._transports.pop(sock, None)
+        if self._transports.pop(sock, None) is not None and self._idle is None:
+            log.error("%s receives no more on one of its sockets: its transport was closed", self.full_name)
         if self._idle is not None and not self._transports and not self._idle.done():
             self._idle.set_result(None)
 
     async def _close(self) -> None:
+        """Close the transports; if there is no time for what they have to send, abort them."""
+        self._idle = asyncio.get_running_loop().create_future()
         if not self._transports:
             return
-        self._idle = asyncio.get_running_loop().create_future()
-        for transport in tuple(self._transports.values()):
+        for transport in tuple(filter(None, self._transports.values())):
             transport.close()
         try:
             await self._idle
         finally:
-            for transport in tuple(self._transports.values()):
+            for transport in tuple(filter(None, self._transports.values())):
                 transport.abort()

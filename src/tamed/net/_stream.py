@@ -99,7 +99,7 @@ class StreamServer(Server):
 
     def _left(self) -> Iterable[str]:
         yield from super()._left()
-        alone = len(self._handling.keys() - self._open)
+        alone = len(self._handling.keys() - self._open.keys())
         if alone:
             yield f"{alone} handler{'s' * (alone > 1)} of closed connections"
 
