@@ -59,6 +59,17 @@ def read_poem(port: int) -> bytes:
         return sock.makefile("rb").read()
 
 
+class Command(subprocess.Popen[str]):
+    """A command that is killed if it is still there at the end of the ``with``."""
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait()
+
+
 class Tamed:
     """The command, with a run directory, a mark on all that comes of it, and ``folder`` as working directory.
 
@@ -78,7 +89,7 @@ class Tamed:
         name, _, value = self.mark.partition("=")
         return {**os.environ, name: value, "TAMED_RUNDIR": str(self.rundir), **(more or {})}
 
-    def popen(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+    def popen(self, *arguments: str | Path, **options: Any) -> "Command":
         """Run the command and do not wait for it."""
         settings: dict[str, Any] = {
             "cwd": self.folder,
@@ -90,16 +101,12 @@ class Tamed:
             "env": self.environment(options.get("env")),
         }
         command = [*self.before, sys.executable, "-m", "tamed", *map(str, arguments)]
-        return subprocess.Popen(command, **settings)
+        return Command(command, **settings)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Done:
         """Run the command to its end."""
         with self.popen(*arguments, **options) as process:
-            try:
-                out, err = process.communicate(timeout=PATIENCE)
-            except BaseException:
-                process.kill()
-                raise
+            out, err = process.communicate(timeout=PATIENCE)
         return Done(process.returncode, out, err)
 
     def start(self, *arguments: str | Path, **options: Any) -> "Daemon":

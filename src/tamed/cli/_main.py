@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     ``arguments`` are those of the process, unless others are given.
     """
+    _fill_standard_streams()
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -41,6 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.kill(os.getpid(), signal.SIGINT)
         raise  # where the signal is blocked
     sys.exit(status)
+
+
+def _fill_standard_streams() -> None:
+    """Lead closed ones of the descriptors 0 to 2 to nowhere, so that no file of ours gets their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _run(arguments: list[str]) -> int:

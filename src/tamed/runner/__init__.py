@@ -7,14 +7,23 @@ from tamed._lazy import lazy_face
 if TYPE_CHECKING:
     from tamed.runner._environment import enter_environment
     from tamed.runner._explain import explain
-    from tamed.runner._instances import find_instance, restart_instance, status_of_instance, stop_instance
+    from tamed.runner._instances import (
+        find_instance,
+        log_of_instance,
+        restart_instance,
+        status_of_instance,
+        stop_instance,
+    )
     from tamed.runner._launch import run_directory, start
+    from tamed.runner._log_reader import LogReader
     from tamed.runner._solo import run
 
 __all__ = [
+    "LogReader",
     "enter_environment",
     "explain",
     "find_instance",
+    "log_of_instance",
     "restart_instance",
     "run",
     "run_directory",
@@ -27,9 +36,11 @@ if not TYPE_CHECKING:
     __getattr__ = lazy_face(
         __name__,
         {
+            "LogReader": "._log_reader",
             "enter_environment": "._environment",
             "explain": "._explain",
             "find_instance": "._instances",
+            "log_of_instance": "._instances",
             "restart_instance": "._instances",
             "run": "._solo",
             "run_directory": "._launch",

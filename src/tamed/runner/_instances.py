@@ -4,18 +4,19 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tamed.config import Job
 from tamed.daemon import Identity, Instance, ProcessHandle, Report, RunDirectory, holder
-from tamed.errors import TamedError, Unavailable, UsageError
+from tamed.errors import MissingInput, TamedError, Unavailable, UsageError
 from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
 from tamed.runner._launch import launch
 from tamed.runner._plan_file import kept_plan
 
-__all__ = ["find_instance", "restart_instance", "status_of_instance", "stop_instance"]
+__all__ = ["find_instance", "log_of_instance", "restart_instance", "status_of_instance", "stop_instance"]
 
 _LOOK = 0.5  # seconds between two looks at one that is stopping
 _LAST = 5.0  # seconds for one that is ended by force
@@ -39,6 +40,24 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     if len(running) > 1:
         raise UsageError("several instances run", names, "name one of them")
     return running[0]
+
+
+def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
+    """Return the file that an instance logs to; that of a name is found after its end, too.
+
+    Raises MissingInput if there is no such file, and what `find_instance` does.
+    """
+    try:
+        instance = find_instance(directory, name)
+    except Unavailable:
+        if name is None or not (log := directory.instance(name).log).exists():
+            raise
+        return log
+    file = status_of_instance(instance)["log"]
+    if not file:
+        remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
+        raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
+    return Path(file)
 
 
 def status_of_instance(instance: Instance, timeout: float = 10.0) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tamed.errors import SystemRefused
-from tamed.net import Endpoint, Listener, TlsEndpoint, server_context
+from tamed.net import Endpoint, FdEndpoint, Listener, SystemdEndpoint, TlsEndpoint, server_context
 from tamed.runner._channel import Channel, Message
 from tamed.runner._faults import fault_of
 
@@ -150,7 +150,10 @@ class SupervisedSource:
         except BaseException:
             del self._open[key]
             raise
-        listener = self._open[key] = Listener(endpoint, sockets, shared=True, ssl=context)
+        # What a server leaves in the queue when it stops would be lost if no other worker goes on, so it
+        # takes all that waits. Whoever has passed sockets to the daemon keeps them, and their queue.
+        inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
+        listener = self._open[key] = Listener(endpoint, sockets, shared=inherited, ssl=context)
         return listener
 
     async def _ask(self, text: str, kind: int, index: int) -> tuple[socket.socket, ...]:

@@ -3,6 +3,7 @@
 import socket
 from dataclasses import dataclass, field
 
+from tamed.errors import Unavailable
 from tamed.net import (
     Bound,
     Endpoint,
@@ -24,10 +25,11 @@ class SocketTable:
     """Binds an endpoint when a worker first asks for it, and has the same sockets for all who ask later.
 
     They stay bound until the table is closed, so that no connection finds the door shut while workers come
-    and go.
+    and go. ``is_closed`` says that it is.
     """
 
     inheritance: Inheritance
+    is_closed: bool = False
     _bound: dict[_Key, Bound] = field(default_factory=dict)
 
     def get(self, text: str, kind: int, index: int) -> tuple[socket.socket, ...]:
@@ -37,6 +39,8 @@ class SocketTable:
         several servers on ``localhost:0`` has a port of its own, and the same one in every worker. Raises the
         TamedError that says why it cannot be bound, and ValueError for a text that is no endpoint.
         """
+        if self.is_closed:
+            raise Unavailable(f"cannot listen on {text}", "the daemon stops")
         key = (text, kind, index)
         if key not in self._bound:
             self._bound[key] = self._bind(Endpoint.parse(text), socket.SocketKind(kind))
@@ -54,7 +58,8 @@ class SocketTable:
         ]
 
     def close(self) -> None:
-        """Close all sockets and remove the files of those that have one."""
+        """Close all sockets and remove the files of those that have one. May be called again."""
+        self.is_closed = True
         while self._bound:
             self._bound.popitem()[1].close()
 

@@ -85,6 +85,8 @@ class Supervisor:
         self.phase = Phase.STOPPING
         self.status = int(status)
         self._station.tell_stopping()
+        # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
+        self._sockets.close()
         for worker in self.crew.workers.values():
             self.crew.dismiss(worker)
         self._reactor.later(grace, self._stop_overran)

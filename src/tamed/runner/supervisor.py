@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.daemon import Identity, Reporter, limit_open_files
+from tamed.daemon import Identity, Instance, Reporter, limit_open_files
 from tamed.errors import ExitStatus, TamedError, status_of
 from tamed.net import Inheritance
 from tamed.runner._control import ControlServer
@@ -67,6 +67,8 @@ def supervise(plan: Plan, reporter: Reporter | None) -> int:
             signal.signal(number, signal.SIG_IGN)
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
+        if plan.control:
+            held.callback(Instance(plan.name, Path(plan.control).parent).remove_if_empty)
         if plan.pid_file:
             held.enter_context(held_pid_file(Path(plan.pid_file), owner))
         if plan.plan_file:

@@ -1,0 +1,299 @@
+"""The log of a daemon: whole lines, each of them once, whatever happens to workers, files and disks."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import (
+    PATIENCE,
+    POEM,
+    Daemon,
+    Tamed,
+    needs_linux,
+    needs_root,
+    read_poem,
+    wait_for,
+)
+
+# A million lines, 250,000 of each worker, were counted too; so many take a minute on a small machine.
+LINES = int(os.environ.get("TAMED_TEST_LINES", "25000"))
+WORKERS = 4
+
+COUNTING = """
+import asyncio, logging, os
+from tamed import Application, Service
+
+log = logging.getLogger("count")
+LINES = {lines}
+
+class Count(Service):
+    async def run(self):
+        for number in range(LINES):
+            log.info("%d %d is a line that is as long as lines usually are", os.getpid(), number)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        open("done-%d" % os.getpid(), "x").close()
+
+application = Application("app", Count("count"))
+"""
+
+CHATTY = """
+import asyncio, logging, os
+from tamed import Application, Service
+log = logging.getLogger("app")
+
+class Chatty(Service):
+    async def run(self):
+        number = 0
+        while True:
+            for _ in range(20):
+                log.info("line %d of %d", number, os.getpid())
+                number += 1
+            await asyncio.sleep(0.01)
+
+application = Application("app", Chatty("chatty"))
+"""
+
+
+def rotated(log: Path) -> list[Path]:
+    """Return a log and its old files, the oldest first."""
+    old = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    return [*old, log]
+
+
+def whole(log: Path) -> str:
+    """Return what is in a log and its old files, which may be rotated meanwhile."""
+    while True:
+        try:
+            return "".join(path.read_text() for path in rotated(log))
+        except FileNotFoundError:
+            continue
+
+
+def test_every_line_is_there_once_whole_and_in_order(tamed: Tamed) -> None:
+    """With four workers that log as fast as they can, through more than ten rotations."""
+    tamed.write("app.py", COUNTING.format(lines=LINES))
+    options = ["--log", "app.log", "--log-rotate", str(LINES * WORKERS * 100 // 15), "--log-keep", "100"]
+    daemon = tamed.start("--workers", str(WORKERS), *options, "app.py")
+    workers = daemon.workers()
+    log = tamed.folder / "app.log"
+    wait_for("the last lines", lambda: len(list(tamed.folder.glob("done-*"))) == WORKERS)
+    daemon.stop()
+    assert len(rotated(log)) > 10
+    numbers = defaultdict(list)
+    for line in whole(log).splitlines():
+        found = re.fullmatch(
+            r"\S{29} INFO count: (\d+) (\d+) is a line that is as long as lines usually are", line
+        )
+        if found is not None:
+            numbers[int(found[1])].append(int(found[2]))
+        else:
+            assert re.fullmatch(r"\S{29} (INFO|WARNING) (tamed|tamed\.service|count): .*", line), line
+            assert " is a line " not in line
+    assert sorted(numbers) == sorted(workers)
+    assert all(found == list(range(LINES)) for found in numbers.values())
+
+
+def test_a_record_of_many_lines_stays_together(tamed: Tamed) -> None:
+    """Tracebacks of several workers that fail at the same time are not mixed."""
+    tamed.write(
+        "app.py",
+        COUNTING.format(lines=200).replace(
+            'log.info("%d %d is',
+            'log.info("%d %d", os.getpid(), number, stack_info=True) or log.info("%d %d is',
+        ),
+    )
+    daemon = tamed.start("--workers", "3", "app.py")
+    wait_for("the last lines", lambda: len(list(tamed.folder.glob("done-*"))) == 3)
+    daemon.stop()
+    records = re.split(r"^(?=\d{4}-\d\d-\d\dT)", daemon.log, flags=re.MULTILINE)
+    stacks = [record for record in records if "Stack (most recent call last)" in record]
+    assert len(stacks) == 600
+    assert len({re.sub(r"\A.*\n", "", stack) for stack in stacks}) == 1
+
+
+@needs_root
+@needs_linux
+def test_a_full_disk_stops_nothing(public_tamed: Tamed) -> None:
+    """The poem is served throughout, what is lost is counted, and that is told once there is room again."""
+    tamed = public_tamed
+    disk = tamed.folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
+    try:
+        tamed.write("chat.py", CHATTY)
+        tamed.write(
+            "all.toml",
+            f"""
+            [services.chat]
+            application = "chat.py"
+            [services.poetry]
+            plugin = "fastpoetry"
+            port = 0
+            poem = "{tamed.poem}"
+            """,
+        )
+        ballast = disk / "ballast"
+        ballast.write_bytes(b"x" * 100_000)
+        log = disk / "all.log"
+        options = ["--workers", "4", "--log", str(log), "--log-rotate", "60 kB", "--log-keep", "100"]
+        daemon = tamed.start(*options, "all.toml")
+
+        def is_full() -> bool:
+            status = os.statvfs(disk)
+            return status.f_bavail == 0
+
+        wait_for("a full disk", is_full)
+        for _ in range(50):
+            assert read_poem(daemon.port) == POEM
+        assert len(daemon.workers()) == 4
+        ballast.unlink()
+        told = r"WARNING tamed: (\d+) lines were lost between .+ and .+: No space left on device\n"
+        wait_for("the count", lambda: re.search(told, whole(log)))
+        assert len(daemon.workers()) == 4
+        daemon.stop()
+        lines = whole(log).splitlines()
+        assert [line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT\S{18} [A-Z]+ \S+: ", line)] == []
+    finally:
+        tamed.close()
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_the_log_is_opened_anew_after_it_was_moved_away(tamed: Tamed) -> None:
+    """As logrotate does it: rename, then USR1. No line is lost."""
+    tamed.write("app.py", CHATTY)
+    daemon = tamed.start("app.py")
+    log = daemon.folder / "app.log"
+    daemon.expect_log("line 100 of")
+    log.rename(daemon.folder / "app.log.1")
+    daemon.signal(signal.SIGUSR1)
+    wait_for("the new file", log.exists)
+    daemon.expect_log("SIGUSR1: the log was opened anew")
+    daemon.expect_log(r"line \d+ of")
+    daemon.stop()
+    lines = whole(log)
+    numbers = [int(number) for number in re.findall(r"line (\d+) of", lines)]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_logs_follow_through_rotations(tamed: Tamed) -> None:
+    """``logs -f -n`` begins with the last lines, of older files too, and misses none of those that come."""
+    tamed.write("app.py", CHATTY)
+    daemon = tamed.start("--log-rotate", "4 kB", "app.py")
+    wait_for("rotations", lambda: len(rotated(daemon.folder / "app.log")) > 3)
+    with tamed.popen("logs", "-f", "-n", "200") as follower:
+        assert follower.stdout is not None
+        lines = [follower.stdout.readline() for _ in range(3000)]
+        follower.send_signal(signal.SIGINT)
+        follower.communicate(timeout=PATIENCE)
+    assert follower.returncode == -signal.SIGINT
+    numbers = [int(found[1]) for line in lines if (found := re.search(r"line (\d+) of", line))]
+    assert len(numbers) == 3000
+    assert numbers == list(range(numbers[0], numbers[0] + 3000))
+    daemon.stop()
+
+
+def test_the_log_of_one_that_failed_can_be_read(tamed: Tamed) -> None:
+    """It need not run for that."""
+    tamed("start", "fastpoetry", "--port", "0", "--poem", "none")
+    done = tamed("logs", "fastpoetry", "-n", "1")
+    assert done.status == 0
+    assert "CRITICAL tamed: tamed: service fastpoetry/poetry failed in start" in done.out
+
+
+def test_old_files_are_compressed(tamed: Tamed) -> None:
+    """By a child of the supervisor, one after the other."""
+    tamed.write("app.py", CHATTY)
+    daemon = tamed.start("--log-rotate", "4 kB", "--log-keep", "1000", "--log-compress", "app.py")
+    wait_for("compressed logs", lambda: len(list(daemon.folder.glob("app.log.*.gz"))) > 2)
+    daemon.stop()
+
+
+def test_the_log_can_go_to_syslog(public_tamed: Tamed) -> None:
+    """Records of workers and supervisor, each with its severity, name, pid and text."""
+    address = public_tamed.folder / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(address))
+        receiver.settimeout(PATIENCE)
+        daemon = public_tamed.start_poetry("--log", f"syslog:unix:{address}")
+        (worker,) = daemon.workers()
+        received = [receiver.recv(65536).decode()]
+        while "is ready" not in received[-1]:
+            received.append(receiver.recv(65536).decode())
+    ready = (
+        rf"<30>1 \S+Z \S+ fastpoetry {daemon.pid} - - fastpoetry is ready: pid {daemon.pid}, listening on .*"
+    )
+    assert re.fullmatch(ready, received[-1])
+    loaded = rf"<30>1 \S+Z \S+ fastpoetry {worker} - - loaded a poem of {len(POEM)} bytes from .*"
+    assert any(re.fullmatch(loaded, message) for message in received)
+    assert not (daemon.folder / "fastpoetry.log").exists()
+    done = public_tamed("logs")
+    assert done.status == 66
+    assert done.err.startswith("tamed: fastpoetry has no log file; it goes to ")
+    assert public_tamed("stop").status == 0
+    assert public_tamed.left() == {}
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_reader_of_stderr_who_stops_reading_stops_nothing(tamed: Tamed, workers: list[str]) -> None:
+    """The lines that it did not read are lost, and counted when it goes on."""
+    tamed.write("app.py", CHATTY + "from tamed import StreamServer\n" + _GREETING)
+    reading, writing = os.pipe()
+    output: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": writing}
+    with os.fdopen(reading, "rb") as stream, tamed.popen("run", *workers, "app.py", **output) as process:
+        os.close(writing)
+        port = 0
+        while not port:
+            found = re.search(rb"listening on 127.0.0.1:(\d+)", stream.readline())
+            port = int(found[1]) if found else 0
+        while b"line 1000 of" not in stream.readline():
+            continue
+        wait_for("a full pipe", lambda: not _has_room(process.pid))
+        enough = time.monotonic() + 1.5  # longer than it waits for its reader
+        while time.monotonic() < enough:
+            assert read_poem(port) == b"hello"
+        while not re.search(rb"WARNING tamed: \d+ lines were lost: nobody read them", stream.readline()):
+            continue
+        process.send_signal(signal.SIGTERM)
+        rest = stream.read()
+        assert process.wait(PATIENCE) == 0
+    assert rest.endswith(b"\n")
+
+
+_GREETING = """
+async def greet(reader, writer):
+    writer.write(b"hello")
+
+application.add(StreamServer("127.0.0.1:0", greet))
+"""
+
+
+def _has_room(pid: int) -> bool:
+    """Tell whether a process has room in the pipe of its standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ROOM, f"/proc/{pid}/fd/2"], capture_output=True, text=True, check=True
+    )
+    return done.stdout == "True\n"
+
+
+_ROOM = """
+import os, select, sys
+poll = select.poll()
+poll.register(os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK), select.POLLOUT)
+print(bool(poll.poll(0)))
+"""
+
+
+def test_a_daemon_logs_what_it_does(tamed: Tamed) -> None:
+    """The signals it gets, and each end of a worker, are in the log of the daemon."""
+    daemon: Daemon = tamed.start_poetry()
+    daemon.stop()
+    assert re.search(r"INFO tamed: SIGTERM: stopping\n(.*\n)+.*stopped\n\Z", daemon.log)

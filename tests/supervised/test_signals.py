@@ -1,0 +1,180 @@
+"""What signals do to a daemon and to a supervisor in the foreground, and how a daemon is stopped."""
+
+import os
+import pty
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import PATIENCE, Daemon, Tamed, is_there, wait_for
+from tests.supervised.talk import APPLICATION, Load, connected, finish
+
+
+@pytest.fixture
+def app(tamed: Tamed) -> Path:
+    """An application that does what its clients say."""
+    return tamed.write("app.py", APPLICATION)
+
+
+@pytest.fixture
+def daemon(tamed: Tamed, app: Path) -> Daemon:
+    """Two workers that do what one says."""
+    return tamed.start("--workers", "2", app)
+
+
+def test_term_to_all_processes_at_once_loses_no_connection(daemon: Daemon) -> None:
+    """As systemd sends it, and twice: every client that was let in is served to the end."""
+    everyone = [daemon.pid, *daemon.workers()]
+    with Load(daemon.port) as load, connected(daemon.port) as (_, sock):
+        load.wait(50)
+        for pid in everyone * 2:
+            os.kill(pid, signal.SIGTERM)
+        wait_for("the end of the idle worker", lambda: sum(map(is_there, everyone)) == 2)
+        assert finish(sock) == b"poem"
+        daemon.wait_gone()
+    assert [heard for heard in load.failed if heard.worker] == []
+    wait_for("the end of all", lambda: daemon.tamed.left() == {})
+
+
+def test_clients_who_wait_in_the_queue_are_served_before_the_end(daemon: Daemon) -> None:
+    """Those that the kernel has let in while no worker came to accept them; after them nobody is let in."""
+    workers = daemon.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    clients = [socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) for _ in range(10)]
+    daemon.signal(signal.SIGTERM)
+    daemon.expect_log("SIGTERM: stopping")
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+    for client in clients:
+        with client:
+            assert re.fullmatch(rb"\d+\npoem", finish(client))
+    daemon.wait_gone()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE)
+
+
+def test_ctrl_c_stops_and_a_second_one_ends_at_once(tamed: Tamed, app: Path) -> None:
+    """By the signal itself, so that a shell sees it; nothing is left."""
+    with tamed.foreground("run", "--name", "app", "--workers", "2", app) as process:
+        port = int(process.expect(r"ready: pid \d+, listening on 127.0.0.1:(\d+)")[1])
+        with connected(port) as (_, sock):
+            process.signal(signal.SIGINT)
+            process.expect("INFO tamed: SIGINT: stopping")
+            process.signal(signal.SIGINT)
+            assert process.wait() == -signal.SIGINT
+            assert sock.recv(100) == b""
+    assert "WARNING tamed: SIGINT: ending at once" in process.output
+    wait_for("the end of the workers", lambda: tamed.left() == {})
+
+
+def test_ctrl_c_stops_gracefully(tamed: Tamed, app: Path) -> None:
+    """With status 0, and not by the signal."""
+    with tamed.foreground("run", "--workers", "2", app) as process:
+        process.expect("is ready")
+        process.signal(signal.SIGINT)
+        assert process.wait() == 0
+    assert tamed.left() == {}
+
+
+def test_quit_ends_at_once(daemon: Daemon) -> None:
+    """Also while clients are served; pid file, socket and processes are gone."""
+    with connected(daemon.port) as (_, sock):
+        daemon.signal(signal.SIGQUIT)
+        daemon.wait_gone()
+        assert sock.recv(100) == b""
+    wait_for("the end of the workers", lambda: daemon.tamed.left() == {})
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU])
+def test_other_signals_do_no_harm(daemon: Daemon, number: signal.Signals) -> None:
+    """They neither end the supervisor nor suspend it."""
+    workers = daemon.workers()
+    daemon.signal(number)
+    assert daemon.workers() == workers
+    daemon.stop()
+
+
+def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
+    """On a terminal, while it waits."""
+    ours, theirs = pty.openpty()
+    with (
+        connected(daemon.port) as (_, sock),
+        connected(daemon.port) as (_, other),
+        daemon.tamed.popen("stop", stderr=theirs) as command,
+    ):
+        os.close(theirs)
+        shown = b""
+        while b"app is stopping: 2 connections open" not in shown:
+            shown += os.read(ours, 1000)
+        for one in (sock, other):
+            assert finish(one) == b"poem"
+        out, _ = command.communicate(timeout=PATIENCE)
+    os.close(ours)
+    assert (command.returncode, out) == (0, "app has stopped\n")
+    assert daemon.tamed.left() == {}
+
+
+def test_stop_waits_no_longer_than_it_is_told(daemon: Daemon) -> None:
+    """Then it says so; with force it ends the daemon at once."""
+    with connected(daemon.port) as (worker, sock):
+        done = daemon.tamed("stop", "--timeout", "500ms")
+        assert done.status == 71
+        remedy = "wait for it, or end it at once with --force"
+        assert done.err == f"tamed: app is still there: 0.5 seconds have passed; {remedy}\n"
+        assert daemon.status()["state"] == "stopping"
+        assert is_there(worker)
+        done = daemon.tamed("stop", "--timeout", "500ms", "--force")
+        assert done == (0, "app has stopped\n", "")
+        assert sock.recv(100) == b""
+    assert daemon.tamed.left() == {}
+
+
+def test_force_ends_even_a_supervisor_that_does_not_react(daemon: Daemon) -> None:
+    """Its workers then end by themselves."""
+    daemon.signal(signal.SIGSTOP)
+    done = daemon.tamed("stop", "--timeout", "100ms", "--force")
+    assert done.status == 0
+    wait_for("the end of the workers", lambda: daemon.tamed.processes() == [])
+
+
+def test_connections_that_do_not_end_are_cut_in_the_end(tamed: Tamed, app: Path) -> None:
+    """After the drain timeout; that is no failure."""
+    daemon = tamed.start("--drain-timeout", "500ms", app)
+    with connected(daemon.port) as (worker, sock):
+        assert tamed("stop").status == 0
+        assert sock.recv(100) == b""
+    assert "app.py" not in daemon.log
+    assert re.search(r"WARNING .* cuts what is not done within 0.5 s: 1 connection", daemon.log)
+    assert not is_there(worker)
+    assert tamed.left() == {}
+
+
+def test_a_worker_that_does_not_stop_is_ended_by_force(tamed: Tamed, app: Path) -> None:
+    """After the stop timeout, with its stacks in the log."""
+    daemon = tamed.start("--stop-timeout", "1s", app)
+    with connected(daemon.port) as (worker, sock):
+        sock.sendall(b"block\n")
+        assert tamed("stop").status == 0
+    assert f"worker {worker} does not stop: its stacks follow, and it is ended\n" in daemon.log
+    assert re.search(rf'output\[{worker}\]:   File ".*app.py", line 9 in recite\n', daemon.log)
+    assert tamed.left() == {}
+
+
+def test_clients_of_the_control_socket_who_say_nothing_hold_up_nobody(daemon: Daemon) -> None:
+    """Neither a question nor the end waits for them."""
+    silent = []
+    for number in range(20):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(daemon.folder / "app.sock"))
+        if number % 2:
+            client.sendall(b'{"command": "sta')
+        silent.append(client)
+    assert daemon.status()["pid"] == daemon.pid
+    daemon.stop()
+    for client in silent:
+        assert client.recv(100) == b""
+        client.close()

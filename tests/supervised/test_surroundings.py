@@ -1,0 +1,166 @@
+"""Daemons in surroundings that others do not survive: no terminal, no descriptors, pid 1."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import (
+    PATIENCE,
+    POEM,
+    Tamed,
+    is_there,
+    needs_linux,
+    needs_root,
+    read_poem,
+    wait_for,
+)
+from tests.supervised.talk import APPLICATION, say
+
+
+def on_terminal(tamed: Tamed, *arguments: str | Path) -> tuple[int, int]:
+    """Run the command in a session of its own on a terminal; return its pid and our side of the terminal."""
+    command = [sys.executable, "-m", "tamed", *map(str, arguments)]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.chdir(tamed.folder)
+            os.execve(command[0], command, tamed.environment())
+        finally:
+            os._exit(127)
+    return pid, terminal
+
+
+def read_line(terminal: int, part: str) -> str:
+    """Read what is on the terminal up to a whole line with this in it, and return that line."""
+    shown = b""
+    while not (found := re.search(rf".*{re.escape(part)}.*\n", shown.decode())):
+        shown += os.read(terminal, 1000)
+    return found[0]
+
+
+def test_a_daemon_outlives_the_terminal_that_started_it(tamed: Tamed) -> None:
+    """As when one logs out right after the start."""
+    pid, terminal = on_terminal(tamed, "start", "fastpoetry", "--port", "0", "--poem", tamed.poem)
+    shown = read_line(terminal, "fastpoetry is ready")
+    port = int(shown.rpartition(":")[2])
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    assert read_poem(port) == POEM
+    daemon = int((tamed.rundir / "fastpoetry/fastpoetry.pid").read_text())
+    # A session of its own, which it does not lead: so no terminal that it opens becomes its own.
+    assert os.getsid(daemon) not in (daemon, os.getsid(0))
+    assert tamed("stop").status == 0
+    assert tamed.left() == {}
+
+
+def test_a_supervisor_in_the_foreground_outlives_its_terminal(tamed: Tamed) -> None:
+    """It goes on when the terminal is gone, and stops when it is told."""
+    pid, terminal = on_terminal(
+        tamed, "run", "--name", "ode", "--workers", "2", "fastpoetry", "--port", "0", "--poem", tamed.poem
+    )
+    shown = read_line(terminal, " is ready: pid ")
+    port = int(shown.rpartition(":")[2].split("\x1b")[0])
+    os.close(terminal)
+    for _ in range(10):
+        assert read_poem(port) == POEM  # each of them is logged, to nobody
+    done = tamed("stop", "ode")
+    assert done.status == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert tamed.left() == {}
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, closed: str) -> None:
+    """None of its own files gets a number that something else writes to."""
+    command = f'exec "$0" -m tamed start fastpoetry --port 0 --poem poem.txt {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        cwd=tamed.folder,
+        env=tamed.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    (port,) = [
+        int(line.rpartition(":")[2]) for line in tamed("status").out.splitlines() if "listening" in line
+    ]
+    assert read_poem(port) == POEM
+    pid = int((tamed.rundir / "fastpoetry/fastpoetry.pid").read_text())
+    assert {Path(f"/proc/{pid}/fd/{number}").readlink() for number in range(3)} == {Path("/dev/null")}
+    assert tamed("stop").status == 0
+    assert tamed.left() == {}
+
+
+@pytest.mark.parametrize("workers", [["--workers", "2"], []])
+def test_nobody_need_read_its_output(tamed: Tamed, workers: list[str]) -> None:
+    """With a broken pipe for its output it serves, and stops when it is told."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ["run", *workers, "--pid-file", "pid", "fastpoetry", "--port", "0", "--listen"]
+    with tamed.popen(*arguments, "unix:sock", stdout=writing, stderr=writing) as process:
+        os.close(writing)
+        wait_for("the socket", lambda: _answers(tamed.folder / "sock"))
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert not (tamed.folder / "pid").exists()
+    assert tamed.left() == {}
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return False
+        return sock.makefile("rb").read().startswith(b"The Ecstasy")
+
+
+@needs_root
+@needs_linux
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGQUIT, 128 + 3)]
+)
+def test_it_is_a_good_pid_1(tamed: Tamed, number: signal.Signals, status: int) -> None:
+    """In a container it reaps orphans, and signals end it, although the kernel protects pid 1 from most."""
+    tamed.write("app.py", APPLICATION)
+    tamed.before = ["unshare", "--pid", "--fork", "--mount-proc"]
+    log = tamed.folder / "log"
+    with tamed.popen("run", "--workers", "2", "--log", log, "app.py") as process:
+        wait_for("the start", lambda: log.exists() and "is ready" in log.read_text())
+        text = log.read_text()
+        assert " is ready: pid 1, listening on" in text
+        port = int(text.rpartition("listening on 127.0.0.1:")[2].split()[0])
+        for _ in range(5):
+            assert say(port, b"orphan").rest == b"poem"
+        wait_for("the reaping of all", lambda: _zombies(tamed) == [])
+        (supervisor,) = [pid for pid in tamed.processes() if _pid_inside(pid) == 1]
+        os.kill(supervisor, number)
+        assert process.wait(PATIENCE) == status
+    wait_for("the end of all", lambda: tamed.processes() == [])
+
+
+def _pid_inside(pid: int) -> int:
+    """Return the pid that a process has in its innermost namespace, 0 if it has gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(re.findall(r"^NSpid:.*\t(\d+)$", status, re.MULTILINE)[0])
+
+
+def _zombies(tamed: Tamed) -> list[int]:
+    """Return the children of the supervisor that have ended and were not reaped."""
+    (supervisor,) = [pid for pid in tamed.processes() if _pid_inside(pid) == 1]
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(child) for child in children if not is_there(int(child))]
