@@ -120,7 +120,10 @@ async def test_a_source_with_the_wrong_kind_of_socket_fails_the_start() -> None:
 
     class Confused:
         async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-            return await LocalSource().listen(endpoint, socket.SOCK_STREAM)
+            return self.listen_now(endpoint)
+
+        def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+            return LocalSource().listen_now(endpoint, socket.SOCK_STREAM)
 
     with using(Surroundings(Confused())), pytest.raises(ServiceFailed, match="was expected, got"):
         async with DatagramServer("127.0.0.1:0", Echo):

@@ -52,6 +52,24 @@ async def test_a_listener_has_bound_sockets_that_do_not_listen() -> None:
     listener.close()
 
 
+def test_a_listener_can_be_had_without_an_event_loop() -> None:
+    """By a caller that cannot wait: bound in the same way, and refused in the same way."""
+    with closing(SOURCE.listen_now(TcpEndpoint("127.0.0.1", 0))) as listener:
+        listener.listen(1)
+        port = listener.sockets[0].getsockname()[1]
+        with pytest.raises(Unavailable, match="in use"):
+            SOURCE.listen_now(TcpEndpoint("127.0.0.1", port))
+
+
+def test_what_was_inherited_can_be_had_without_an_event_loop() -> None:
+    """As a duplicate, which is shared with the parent."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listener = SOURCE.listen_now(FdEndpoint(sock.fileno()))
+        assert listener.shared
+        assert listener.sockets[0].getsockname() == sock.getsockname()
+        listener.close()
+
+
 async def test_datagram_listeners_have_nothing_to_start() -> None:
     """A datagram socket receives from the moment that it is bound; ``listen`` leaves it alone."""
     with closing(await SOURCE.listen(TcpEndpoint("127.0.0.1", 0), socket.SOCK_DGRAM)) as listener:

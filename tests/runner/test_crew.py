@@ -20,7 +20,7 @@ _Made = tuple[World, Crew]
 def made() -> Iterator[_Made]:
     """A crew of one worker, which has heard its job."""
     with a_crew() as (world, crew):
-        crew.hire(1)
+        crew.hire(world.generation, 1)
         world.hands[0].heard()
         yield world, crew
 
@@ -36,7 +36,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing() -> None:
         world.station.no_room = OSError(errno.EAGAIN, "no room")
         before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - only the number of descriptors matters
         with pytest.raises(OSError, match="no room"):
-            crew.hire(1)
+            crew.hire(world.generation, 1)
         assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208 - see above
         assert crew.workers == {}
 
@@ -44,7 +44,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing() -> None:
 def test_all_workers_get_the_same_socket(made: _Made) -> None:
     """An endpoint is bound when one asks first, and another gets a copy of the same socket."""
     world, crew = made
-    crew.hire(2)
+    crew.hire(world.generation, 2)
     world.hands[1].heard()
     ports = []
     for hand in world.hands:
@@ -173,7 +173,7 @@ def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
     """The rest of it is sent as the worker reads, and says that it lives."""
     job = {"text": "x" * 2_000_000}
     with a_crew(job=job) as (world, crew):
-        crew.hire(1)
+        crew.hire(world.generation, 1)
         orders: list[Message] = []
         while not orders:
             orders += world.hands[0].heard()
@@ -184,7 +184,7 @@ def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
 def test_one_that_will_not_read_is_talked_to_no_more() -> None:
     """What waited for it is given up."""
     with a_crew(job={"text": "x" * 2_000_000}) as (world, crew):
-        crew.hire(1)
+        crew.hire(world.generation, 1)
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
         world.says(world.hands[0], {"beat": True})
         assert _only(crew).channel.closed

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import trustme
 
 from tamed.errors import ConfigurationError, SystemRefused
-from tamed.net import Endpoint, TlsEndpoint
+from tamed.net import Endpoint, Gate, TlsEndpoint
 from tamed.runner._channel import Channel, Message
 from tamed.runner._faults import fault_data
 from tamed.runner._link import Link, SupervisedSource
@@ -30,7 +32,8 @@ class Linked:
         ours, theirs = socket.socketpair()
         self.supervisor = Channel(ours)
         self.channel = Channel(theirs)
-        self.link = Link(self.channel, lambda: {"connections": 3}, beat_interval=3600.0)
+        self.gate = Gate(is_open=False)
+        self.link = Link(self.channel, lambda: {"connections": 3}, beat_interval=3600.0, gate=self.gate)
         self.source = SupervisedSource(self.link)
 
     def heard(self) -> list[Message]:
@@ -92,7 +95,7 @@ async def _has_room(linked: Linked) -> None:
 
 async def test_it_beats_from_the_loop(linked: Linked) -> None:
     """At once, and again and again."""
-    link = Link(linked.channel, dict, beat_interval=0.001)
+    link = Link(linked.channel, dict, beat_interval=0.001, gate=Gate())
     beats = 0
     with link.open():
         while beats < 3:
@@ -240,3 +243,68 @@ async def test_certificates_are_read_in_the_worker(linked: Linked, tmp_path: Pat
         await linked.hands_out()
         with closing(await asyncio.wait_for(listening, 10)) as listener:
             assert isinstance(listener.ssl, ssl.SSLContext)
+
+
+# Asking without waiting in the loop.
+
+
+@contextmanager
+def _supervisor_answers(linked: Linked, answer: Message, count: int = 0) -> Iterator[list[Message]]:
+    """Play the supervisor in a thread: say something else first, answer one question, and note it."""
+    heard: list[Message] = []
+
+    def play() -> None:
+        while not heard:
+            select.select([linked.supervisor], [], [])
+            heard.extend(linked.heard())
+        linked.supervisor.send({"go": True})
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        linked.supervisor.send({"answer": heard[-1]["number"], **answer}, [sock.fileno() for sock in sockets])
+        for sock in sockets:
+            sock.close()
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        thread.join()
+
+
+def test_a_listener_can_be_had_before_the_link_is_open(linked: Linked) -> None:
+    """Code that is being loaded may ask for one; the same key is free again when its sockets are closed."""
+    for _ in range(2):
+        with _supervisor_answers(linked, {}, count=1) as heard:
+            listener = linked.source.listen_now(Endpoint.parse(HERE))
+        assert heard == [
+            {"listen": HERE, "kind": socket.SOCK_STREAM, "index": 0, "number": heard[0]["number"]}
+        ]
+        listener.close()
+
+
+async def test_orders_that_come_while_it_blocks_are_obeyed_afterwards(linked: Linked) -> None:
+    """None of them is lost."""
+    with linked.link.open():
+        with _supervisor_answers(linked, {}, count=1):
+            linked.source.listen_now(Endpoint.parse(HERE)).close()
+        await asyncio.wait_for(linked.link.prepared(), 10)
+
+
+def test_a_refusal_is_raised_to_who_cannot_wait(linked: Linked) -> None:
+    """As the supervisor has told it, and the key is free again."""
+    fault = fault_data(ConfigurationError("cannot", "for a reason"))
+    with (
+        _supervisor_answers(linked, {"fault": fault}),
+        pytest.raises(ConfigurationError, match="for a reason"),
+    ):
+        linked.source.listen_now(Endpoint.parse(HERE))
+    with _supervisor_answers(linked, {}, count=1) as heard:
+        linked.source.listen_now(Endpoint.parse(HERE)).close()
+    assert heard[0]["index"] == 0
+
+
+def test_who_cannot_wait_is_told_that_the_supervisor_is_gone(linked: Linked) -> None:
+    """And does not block for ever."""
+    linked.supervisor.close()
+    with pytest.raises(SystemRefused, match="gone"):
+        linked.source.listen_now(Endpoint.parse(HERE))

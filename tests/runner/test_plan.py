@@ -14,7 +14,7 @@ from tamed.runner._plan_file import held_plan_file, kept_plan
 PLAN = Plan(
     name="poetry",
     job={"target": {"kind": "plugin", "name": "poetry"}},
-    command=["python", "-m", "worker"],
+    interpreter=["python", "-P"],
     workers=4,
     log=LogPlan("file", path="/poetry.log", rotate=1000, every=3600.0, keep=None, compress=True),
     keep_capabilities=["CAP_NET_BIND_SERVICE"],

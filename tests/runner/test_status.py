@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tamed.runner._desk import Desk
 from tamed.runner._status import StatusDesk
 from tests.runner.world import Supervised, supervised
 
@@ -15,7 +16,8 @@ class Client:
     """Asks a desk, and keeps its answers."""
 
     def __init__(self, world: Supervised) -> None:
-        self.desk = StatusDesk(world.supervisor, world.reactor, world.sockets)
+        status = StatusDesk(world.supervisor, world.reactor, world.sockets)
+        self.desk = Desk(world.supervisor, status)
         self.answers: list[dict[str, Any]] = []
 
     def ask(self, command: str = "status") -> None:
@@ -46,6 +48,8 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
         "state": "running",
         "pid": os.getpid(),
         "uptime": 3.0,
+        "generation": 1,
+        "reloading": False,
         "endpoints": [],
         "last_error": "",
         "log": "",

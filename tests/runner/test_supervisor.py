@@ -62,8 +62,8 @@ def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
     assert world.station.events == ["dropped"]
     world.comes_to("ready", world.hands[1])
     assert world.supervisor.phase is Phase.RUNNING
-    assert world.station.events == ["dropped", ("ready", world.sockets.addresses())]
-    assert world.sockets.addresses()
+    assert world.station.events == ["dropped", ("ready", world.sockets.addresses(1))]
+    assert world.sockets.addresses(1)
 
 
 def test_the_deadline_of_the_start_is_of_no_matter_to_one_that_runs(world: Supervised) -> None:

@@ -17,8 +17,8 @@ _Made = tuple[World, Crew, Watchdog]
 def made() -> Iterator[_Made]:
     """A watchdog of one worker, with 20 seconds for an answer and 60 to become ready."""
     with a_crew() as (world, crew):
-        crew.hire(1)
-        watchdog = Watchdog(world.plan, crew.workers, world.reactor, world.station)
+        crew.hire(world.generation, 1)
+        watchdog = Watchdog(world.plan.beat_interval, crew.workers, world.reactor, world.station)
         watchdog.watch()
         yield world, crew, watchdog
 

@@ -7,7 +7,9 @@ import pytest
 
 from tamed.errors import ExitStatus
 from tamed.runner._channel import Channel
+from tamed.runner._generation import Generation
 from tamed.runner._worker_record import Worker, WorkerState
+from tests.runner.world import a_plan
 
 
 @pytest.fixture
@@ -15,7 +17,7 @@ def worker() -> Iterator[Worker]:
     """One that was just started."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Worker(7, 1, Channel(ours), started=0.0, heard=0.0)
+        yield Worker(7, 1, Generation(1, a_plan(), 2), Channel(ours), started=0.0, heard=0.0)
 
 
 @pytest.mark.parametrize(

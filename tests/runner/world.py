@@ -7,14 +7,15 @@ import os
 import signal
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tamed.errors import TamedError
 from tamed.net import Inheritance
 from tamed.runner._channel import Channel, Message
 from tamed.runner._crew import Crew
-from tamed.runner._plan import Plan
+from tamed.runner._generation import Generation
+from tamed.runner._plan import LogPlan, Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._supervisor import Supervisor
@@ -78,6 +79,8 @@ class HandStation:
 
     def __init__(self) -> None:
         self.hands: list[Hand] = []
+        self.errands: list[Hand] = []
+        self.no_log: TamedError | None = None
         self.log: list[tuple[str, str]] = []
         self.sent: list[tuple[int, signal.Signals | str]] = []
         self.events: list[Any] = []
@@ -87,12 +90,17 @@ class HandStation:
         self.no_drop: TamedError | None = None
         self.alive_interval: float | None = None
 
-    def spawn(self, channel: int, number: int) -> int:
+    def spawn(self, channel: int, module: str, *words: str) -> int:
         if self.no_room is not None:
             raise self.no_room
-        pid = 101 + len(self.hands)
-        self.hands.append(Hand(pid, number, Channel(socket.socket(fileno=os.dup(channel)))))
-        return pid
+        ours = Channel(socket.socket(fileno=os.dup(channel)))
+        if module == "tamed.runner.worker":
+            hand = Hand(101 + len(self.hands), int(words[0]), ours)
+            self.hands.append(hand)
+        else:
+            hand = Hand(901 + len(self.errands), 0, ours)
+            self.errands.append(hand)
+        return hand.pid
 
     def ended(self) -> Iterator[tuple[int, int]]:
         while self.dead:
@@ -124,6 +132,17 @@ class HandStation:
     def tell_failed(self, lines: Iterable[str], status: int) -> None:
         self.events.append(("failed", list(lines), status))
 
+    def change_log(self, plan: LogPlan) -> None:
+        if self.no_log is not None:
+            raise self.no_log
+        self.events.append(("log", plan))
+
+    def tell_reloading(self) -> None:
+        self.events.append("reloading")
+
+    def tell_reloaded(self, line: str) -> None:
+        self.events.append(("reloaded", line))
+
     def tell_stopping(self) -> None:
         self.events.append("stopping")
 
@@ -134,7 +153,7 @@ class HandStation:
 def a_plan(**changes: Any) -> Plan:
     """Return a plan of two workers, with round times."""
     told: dict[str, Any] = {"workers": 2, "start_timeout": 60.0, "stop_timeout": 40.0, "watchdog": 20.0}
-    return Plan(**{"name": "poetry", "job": {"its": "job"}, "command": ["worker"], **told, **changes})
+    return Plan(**{"name": "poetry", "job": {"its": "job"}, "interpreter": ["python"], **told, **changes})
 
 
 class World:
@@ -145,6 +164,11 @@ class World:
         self.reactor = HandReactor()
         self.station = HandStation()
         self.sockets = SocketTable(Inheritance({}, os.getpid()))
+
+    @property
+    def generation(self) -> Generation:
+        """A generation for workers that nobody else has made."""
+        return Generation(1, self.plan, self.plan.workers)
 
     @property
     def hands(self) -> list[Hand]:
@@ -162,7 +186,7 @@ class World:
     def close(self) -> None:
         self.sockets.close()
         self.reactor.close()
-        for hand in self.hands:
+        for hand in self.hands + self.station.errands:
             hand.channel.close()
 
 
@@ -170,7 +194,7 @@ class World:
 def a_crew(**changes: Any) -> Iterator[tuple[World, Crew]]:
     """Have a crew that nobody directs."""
     world = World(a_plan(**changes))
-    crew = Crew(world.plan, world.reactor, world.sockets, world.station)
+    crew = Crew(world.reactor, world.sockets, world.station)
     try:
         yield world, crew
     finally:
@@ -191,6 +215,13 @@ class Supervised(World):
         hand.channel.close()
         self.station.dead.append((hand.pid, code))
         self.supervisor.signalled(signal.SIGCHLD)
+
+    def ends_with(self, errand: Hand, answer: Message | None, code: int) -> None:
+        """Let an errand end, after it has answered if it does."""
+        if answer is not None and errand.channel.fileno() >= 0:
+            with suppress(OSError):  # nobody may want to hear it any more
+                errand.say(answer)
+        self.ends(errand, code)
 
     def start(self) -> None:
         """Start, up to the moment when the daemon is ready."""

@@ -13,12 +13,16 @@ _COMMANDS = {
     "check": "Load and validate a target and show its services; run nothing.",
     "completion": "Print what makes a shell complete the command.",
     "logs": "Show the log of an instance.",
+    "new": "Write a small package with a service, a plugin and tests.",
     "plugins": "List what can be run by name.",
+    "reload": "Let new workers with new code take over; lose no connection.",
     "restart": "Stop an instance and start it again, as it was started.",
     "run": "Run a target in the foreground; Ctrl-C stops it.",
+    "scale": "Change how many workers an instance has.",
     "start": "Run a target as a daemon; return when it is ready, or say why it is not.",
     "status": "Show how an instance stands.",
     "stop": "Stop an instance and wait until it has drained.",
+    "twistd": "Take twistd's command line, and run what it says.",
 }
 
 _HELP = """Turn a Python network program into a well-behaved daemon.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         address_text,
         as_endpoint,
     )
+    from tamed.net._gate import Gate, GateKeeper
     from tamed.net._inherit import Inheritance
     from tamed.net._listening import ListeningService
     from tamed.net._protocol import ProtocolServer
@@ -51,6 +52,8 @@ __all__ = [
     "DatagramServer",
     "Endpoint",
     "FdEndpoint",
+    "Gate",
+    "GateKeeper",
     "Inheritance",
     "Listener",
     "ListeningService",
@@ -92,6 +95,8 @@ if not TYPE_CHECKING:
             "DatagramServer": "._datagram",
             "Endpoint": "._endpoint",
             "FdEndpoint": "._endpoint",
+            "Gate": "._gate",
+            "GateKeeper": "._gate",
             "Inheritance": "._inherit",
             "Listener": "._source",
             "ListeningService": "._listening",

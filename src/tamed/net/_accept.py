@@ -75,12 +75,17 @@ class Acceptor:
     system is out of descriptors or memory, it leaves the clients in the kernel's queue and tries again when
     `resume` is called, which whoever uses it should do whenever a connection was closed, and after
     ``retry_delay`` seconds. That is logged once when it begins and once when it is over, by ``name``.
+
+    A gate can hold it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
+    wait are another process's clients.
     """
 
     def __init__(
         self, name: str, doors: Iterable[Door], *, batch: int = 16, retry_delay: float = 1.0
     ) -> None:
         self.paused = True
+        self._is_held = False
+        self._is_to_resume = False  # when it is held no more
         self._name = name
         self._doors = list(doors)
         self._batch = batch
@@ -92,8 +97,10 @@ class Acceptor:
         self._finished: asyncio.Future[None] | None = None
 
     def resume(self) -> None:
-        """Accept connections from now on."""
-        if self.paused:
+        """Accept connections from now on, or once nothing holds it."""
+        if self._is_held:
+            self._is_to_resume = True
+        elif self.paused:
             self.paused = self._short = False
             for door in self._doors.copy():
                 # In our own context: this is called in that of a connection that ended, as a rule, whose
@@ -103,22 +110,36 @@ class Acceptor:
 
     def pause(self) -> None:
         """Leave connections in the kernel's queue until `resume` is called."""
+        self._is_to_resume = False
         if not self.paused:
             self.paused = True
             for door in self._doors:
                 self._loop.remove_reader(door.sock)
 
+    def hold(self) -> None:
+        """Accept nobody until `let_go` is called."""
+        was_paused = self.paused
+        self.pause()
+        self._is_held = True
+        self._is_to_resume = not was_paused
+
+    def let_go(self) -> None:
+        """Go on where it was held."""
+        self._is_held = False
+        if self._is_to_resume:
+            self.resume()
+
     async def finish(self, most: int) -> None:
         """Accept the connections that wait already, and close each socket as soon as none does.
 
         After ``most`` more connections a socket is closed even so: a flood of new clients must not keep a
-        server from stopping. Shared sockets are left to the other processes at once. Pauses are kept:
-        this lasts until whoever paused resumes.
+        server from stopping. Shared sockets, and all of them while a gate holds it, are left to the other
+        processes at once. Pauses are kept: this lasts until whoever paused resumes.
         """
         self._finished = self._loop.create_future()
         for door in self._doors.copy():
             door.remaining = most
-            if door.shared:
+            if door.shared or self._is_held:
                 self._leave(door)
             else:
                 self._look(door)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from tamed.net._connection import Connection
+from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
+from tamed.net._source import current
 
 __all__ = ["DatagramServer"]
 
@@ -21,6 +23,9 @@ class DatagramServer(ListeningService):
     Packets are received when ``start`` has returned. ``stop`` sends what the protocols have written and
     closes their transports; when it is stopped only to be started again, packets wait in the kernel's
     queue. An endpoint of several addresses (``localhost``) has a protocol for each.
+
+    It heeds the gate of its `Surroundings`: protocols are made when that opens, and their transports are
+    closed when it shuts. Packets wait meanwhile for the process that takes over the sockets.
     """
 
     socket_kind: ClassVar[socket.SocketKind] = socket.SOCK_DGRAM
@@ -36,15 +41,21 @@ class DatagramServer(ListeningService):
         self._protocol_factory = protocol_factory
         self._transports: dict[Connection, asyncio.DatagramTransport | None] = {}
         self._idle: asyncio.Future[None] | None = None
+        self._gate = Gate()
+        self._is_held = False
+        self._opening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Receive packets."""
         self._idle = None
+        self._is_held = False
+        self._gate = current().gate
+        self._gate.add(self)
         try:
-            for listener in self.listeners:
-                for sock in listener.sockets:
-                    await self._open(sock)
+            if not self._is_held:
+                await self._open_all()
         except BaseException:
+            self._gate.remove(self)
             await self._close()
             raise
         for address in self.addresses:
@@ -52,9 +63,35 @@ class DatagramServer(ListeningService):
 
     async def stop(self) -> None:
         """Send what was written, and receive no more."""
+        self._gate.remove(self)
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         if not self.restarting:
             self._close_listeners()
         await self._close()
+
+    def hold(self) -> None:
+        """Receive no more until `let_go` is called; what was written is sent."""
+        self._is_held = True
+        for transport in tuple(filter(None, self._transports.values())):
+            transport.close()
+
+    def let_go(self) -> None:
+        """Receive packets again."""
+        self._is_held = False
+        self._opening = asyncio.get_running_loop().create_task(self._open_later())
+
+    async def _open_later(self) -> None:
+        try:
+            await self._open_all()
+        except Exception:
+            log.exception("%s cannot receive", self.full_name)
+
+    async def _open_all(self) -> None:
+        for listener in self.listeners:
+            for sock in listener.sockets:
+                await self._open(sock)
 
     async def _open(self, sock: socket.socket) -> None:
         # Not called by uvloop, which would leave a broken transport behind if it raised.
@@ -72,7 +109,7 @@ class DatagramServer(ListeningService):
             raise
 
     def _closed(self, sock: Connection) -> None:
-        if self._transports.pop(sock, None) is not None and self._idle is None:
+        if self._transports.pop(sock, None) is not None and self._idle is None and not self._is_held:
             log.error("%s receives no more on one of its sockets: its transport was closed", self.full_name)
         if self._idle is not None and not self._transports and not self._idle.done():
             self._idle.set_result(None)

@@ -53,6 +53,7 @@ class ReplyServer(Server):
             return self._take_with_transport(listener, sock, self._factory_for)
         family, kind, proto = sock.family, sock.type, sock.proto
         internet = sock.family == socket.AF_INET
+        counted = self._limit_at(sock) is not None
         reply = self._reply
 
         def take(fd: int, address: Any) -> None:
@@ -74,7 +75,7 @@ class ReplyServer(Server):
                 return
             if sent < len(answer):
                 slow = _SlowConnection(family, kind, proto, client.detach(), self._end)
-                self._begin(slow)
+                self._begin(slow, address if counted else None)
                 slow.send_rest(memoryview(answer)[sent:], self._send_timeout)
             else:
                 discard_input(client)

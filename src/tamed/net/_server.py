@@ -9,8 +9,10 @@ from typing import Any, Final, TypedDict, Unpack
 
 from tamed.errors import reason
 from tamed.net._accept import Acceptor, Door, Take
+from tamed.net._address_limit import AddressLimit
 from tamed.net._backlog import DEFAULT_BACKLOG, usable_backlog
 from tamed.net._connection import Connection, Openings, TlsConnection
+from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import Listener, current
 
@@ -30,6 +32,7 @@ class ServerOptions(TypedDict, total=False):
 
     name: str | None
     max_connections: int | None
+    max_connections_per_address: int | None
     backlog: int
     drain_timeout: float | None
     tls_handshake_timeout: float
@@ -49,46 +52,67 @@ class Server(ListeningService):
 
     - ``name``: the service's;
     - ``max_connections``: with that many open, no more are accepted until one is closed (None: no limit);
+    - ``max_connections_per_address``: an address that has that many open is refused more: they are closed as
+      soon as they are accepted (None: no limit). The addresses of an IPv6 /64 network count as one, and unix
+      sockets not at all. Each process counts by itself;
     - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
     - ``drain_timeout``: seconds that connections have to come to their end (None: as the `Surroundings` say);
     - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake.
 
-    ``accepted`` is the number of all connections so far. ``draining`` is set when ``stop`` begins: what
+    ``accepted`` is the number of all connections so far, and ``refused`` of those beyond the limit of their
+    address, which are not among them. ``draining`` is set when ``stop`` begins: what
     serves long connections may wait for it and end them when it suits.
     """
 
     def __init__(self, endpoint: Endpoints, **options: Unpack[ServerOptions]) -> None:
         super().__init__(endpoint, name=options.get("name"))
         self.max_connections = options.get("max_connections")
+        self.max_connections_per_address = options.get("max_connections_per_address")
         self.backlog = options.get("backlog", DEFAULT_BACKLOG)
         self.drain_timeout = options.get("drain_timeout")
         self.tls_handshake_timeout = options.get("tls_handshake_timeout", 60.0)
         self.accepted = 0
         self.draining = asyncio.Event()
         self._drain_seconds = 0.0
-        # A set in the order of time, and a third of one's size.
-        self._open: dict[Connection, None] = {}
+        # In the order of time. The values are the peers' addresses, where these are counted.
+        self._open: dict[Connection, Any] = {}
         self._openings: list[Openings] = []
         self._acceptor: Acceptor | None = None
+        self._gate = Gate()
         self._idle: asyncio.Future[None] | None = None
-        if self.max_connections is not None and self.max_connections < 1:
-            raise ValueError(f"max_connections must be at least 1, not {self.max_connections}")
+        self._address_limit: AddressLimit | None = None
+        for limit in ("max_connections", "max_connections_per_address"):
+            most = getattr(self, limit)
+            if most is not None and most < 1:
+                raise ValueError(f"{limit} must be at least 1, not {most}")
+        if self.max_connections_per_address is not None:
+            self._address_limit = AddressLimit(self.max_connections_per_address)
 
     @property
     def connections(self) -> int:
         """How many connections are open now."""
         return len(self._open)
 
+    @property
+    def refused(self) -> int:
+        """How many connections were refused so far, because their address had too many open."""
+        return 0 if self._address_limit is None else self._address_limit.refused
+
     async def start(self) -> None:
         """Let clients in."""
         self.draining = asyncio.Event()  # a new one, as it belongs to the event loop that it is waited for in
-        self._drain_seconds = current().drain_timeout if self.drain_timeout is None else self.drain_timeout
+        surroundings = current()
+        self._drain_seconds = surroundings.drain_timeout if self.drain_timeout is None else self.drain_timeout
         self.stop_timeout = self._drain_seconds + _GRACE
+        if self._address_limit is not None:
+            self._address_limit.name = self.full_name
         backlog = usable_backlog(self.backlog)
         for listener in self.listeners:
             listener.listen(backlog)
         self._openings.clear()
         self._acceptor = Acceptor(self.full_name, self._doors())
+        self._gate = surroundings.gate
+        self._gate.add(self._acceptor)
         self._acceptor.resume()
         for address in self.addresses:
             log.info("listening on %s", address)
@@ -125,20 +149,21 @@ class Server(ListeningService):
         open_accepted = asyncio.get_running_loop().connect_accepted_socket
         openings = Openings(self._not_opened)
         self._openings.append(openings)
-        begin = self._open.setdefault if self.max_connections is None else self._begin
+        counted = self._limit_at(sock) is not None
+        begin = self._begin if counted or self.max_connections is not None else self._open.setdefault
         end = self._end
 
-        def take(fd: int, _: Any) -> None:
+        def take(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = Connection(family, kind, proto, fd, end)
-            begin(connection)
+            begin(connection, address if counted else None)
             openings.begin(connection, open_accepted(factory_for(connection), connection))
 
         def take_tls(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = TlsConnection(family, kind, proto, fd, end)
             connection.address = address
-            begin(connection)
+            begin(connection, address if counted else None)
             factory = factory_for(connection)
             openings.begin(
                 connection, open_accepted(factory, connection, ssl=ssl, ssl_handshake_timeout=seconds)
@@ -152,15 +177,23 @@ class Server(ListeningService):
         else:
             log.error("%s cannot serve %s", self.full_name, connection.peer, exc_info=error)
 
-    def _begin(self, connection: Connection) -> None:
-        """Count a connection that stays open for a while."""
-        self._open[connection] = None
+    def _limit_at(self, sock: socket.socket) -> AddressLimit | None:
+        """Return what limits the connections of an address on a listening socket, if anything does."""
+        return None if sock.family == socket.AF_UNIX else self._address_limit
+
+    def _begin(self, connection: Connection, address: Any) -> None:
+        """Count a connection that stays open for a while; ``address`` is None if addresses do not count."""
+        self._open[connection] = address
+        if address is not None and self._address_limit is not None:
+            self._address_limit.enter(address)
         if len(self._open) == self.max_connections and self._acceptor is not None:
             self._acceptor.pause()
 
     def _end(self, connection: Connection) -> None:
         """Take note that a connection was closed; every `Connection` is told to call this."""
-        self._open.pop(connection, None)
+        address = self._open.pop(connection, None)
+        if address is not None and self._address_limit is not None:
+            self._address_limit.leave(address)
         if self._acceptor is not None and self._acceptor.paused:
             self._acceptor.resume()
         if self._idle is not None:
@@ -182,7 +215,9 @@ class Server(ListeningService):
     def _doors(self) -> Iterable[Door]:
         for listener in self.listeners:
             for sock in listener.sockets:
-                yield Door(sock, self._take_from(listener, sock), shared=listener.shared)
+                take = self._take_from(listener, sock)
+                limit = self._limit_at(sock)
+                yield Door(sock, take if limit is None else limit.guard(take), shared=listener.shared)
 
     async def _stop_accepting(self) -> None:
         if self._acceptor is not None and not self.restarting:
@@ -191,8 +226,11 @@ class Server(ListeningService):
 
     def _close_doors(self) -> None:
         if self._acceptor is not None:
+            self._gate.remove(self._acceptor)
             self._acceptor.close()
             self._acceptor = None
+        if self._address_limit is not None:
+            self._address_limit.close()
         if not self.restarting:
             self._close_listeners()
 

@@ -28,6 +28,7 @@ from tamed.net._endpoint import (
     UnixEndpoint,
     address_text,
 )
+from tamed.net._gate import Gate
 from tamed.net._inherit import Inheritance
 from tamed.net._tls import server_context
 
@@ -105,6 +106,10 @@ class SocketSource(Protocol):
         """
         ...
 
+    def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Do the same as ``listen`` before it returns, for callers that cannot wait; it may block."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
@@ -121,18 +126,23 @@ class LocalSource:
     async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
         """Bind, or duplicate what was inherited; see ``SocketSource``. The loop runs on meanwhile."""
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
-            inherited = Inheritance(self.environ, self.pid).sockets(endpoint, kind)
-            # The parent keeps its own, and what it passed once it will pass to the next process.
-            return Listener(endpoint, inherited, shared=True)
-        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
-        addresses = await self._addresses(endpoint, kind)
-        bound = bind(endpoint, kind, addresses)
-        return Listener(endpoint, bound.sockets, ssl=context, file=bound.file)
+            return self._inherited(endpoint, kind)
+        return _bound(endpoint, kind, await self._addresses(endpoint, kind))
+
+    def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Do the same; blocks while a name service looks up the host."""
+        if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
+            return self._inherited(endpoint, kind)
+        return _bound(endpoint, kind, self.lookup(endpoint, kind))
 
     async def _addresses(self, endpoint: Endpoint, kind: socket.SocketKind) -> tuple[Address, ...]:
         if not needs_lookup(endpoint):
             return resolve(endpoint, kind)
         return await _in_thread(lambda: self.lookup(endpoint, kind))
+
+    def _inherited(self, endpoint: FdEndpoint | SystemdEndpoint, kind: socket.SocketKind) -> Listener:
+        # The parent keeps its own, and what it passed once it will pass to the next process.
+        return Listener(endpoint, Inheritance(self.environ, self.pid).sockets(endpoint, kind), shared=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +150,12 @@ class Surroundings:
     """What servers find where they run.
 
     ``drain_timeout`` is how many seconds a stopping server gives its connections, unless it says itself.
+    While the ``gate`` is shut, servers are ready and let nobody in.
     """
 
     source: SocketSource = field(default_factory=LocalSource)
     drain_timeout: float = 30.0
+    gate: Gate = field(default_factory=Gate)
 
 
 _surroundings: ContextVar[Surroundings | None] = ContextVar("tamed_surroundings", default=None)
@@ -167,6 +179,12 @@ def using(surroundings: Surroundings) -> Iterator[Surroundings]:
         yield surroundings
     finally:
         _surroundings.reset(before)
+
+
+def _bound(endpoint: Endpoint, kind: socket.SocketKind, addresses: tuple[Address, ...]) -> Listener:
+    context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+    bound = bind(endpoint, kind, addresses)
+    return Listener(endpoint, bound.sockets, ssl=context, file=bound.file)
 
 
 def _addresses(endpoint: Endpoint, sockets: tuple[socket.socket, ...]) -> tuple[str, ...]:

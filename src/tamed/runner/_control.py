@@ -45,6 +45,7 @@ class ControlServer:
         self._serve = serve
         self._clients: dict[socket.socket, bytes] = {}
         self._timers: dict[socket.socket, Timer] = {}
+        self._served: set[socket.socket] = set()
         self._socket = _listening(path, owner)
         reactor.watch(self._socket, self._accept)
 
@@ -77,9 +78,11 @@ class ControlServer:
             data = b""
         self._clients[client] += data
         line, newline, _ = self._clients[client].partition(b"\n")
-        if not data or len(line) > _LONGEST:
+        if not data or len(self._clients[client]) > _LONGEST:
             self._drop(client)
-        elif newline:
+        elif newline and client not in self._served:
+            self._timers[client].cancel()  # the answer may take as long as it likes
+            self._served.add(client)
             self._serve(_request(line), partial(self._answer, client))
 
     def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
@@ -93,15 +96,16 @@ class ControlServer:
     def _drop(self, client: socket.socket) -> None:
         del self._clients[client]
         self._timers.pop(client).cancel()
+        self._served.discard(client)
         self._reactor.unwatch(client)
         client.close()
 
 
-def ask(path: Path, request: dict[str, Any], timeout: float = 10.0) -> dict[str, Any]:
+def ask(path: Path, request: dict[str, Any], timeout: float | None = 10.0) -> dict[str, Any]:
     """Send a request to a supervisor's control socket and return its answer.
 
     Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
-    if there is no answer within ``timeout`` seconds, or none to this request.
+    if there is no answer within ``timeout`` seconds (None: however long it takes), or none to this request.
     """
     what = f"cannot ask {path}"
     with socket.socket(socket.AF_UNIX) as sock:

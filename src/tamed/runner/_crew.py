@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tamed.errors import TamedError
 from tamed.runner._channel import Channel, Message
 from tamed.runner._faults import fault_data
-from tamed.runner._plan import Plan
+from tamed.runner._generation import Generation
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
@@ -18,42 +18,68 @@ from tamed.runner._worker_record import Worker, WorkerState
 
 __all__ = ["Crew"]
 
+_MODULE = "tamed.runner.worker"
+
 
 class Crew:
     """All workers that have not been reaped, by their pid in ``workers``.
 
     ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
-    exit code (negative for a signal), and ``on_report`` with what a worker answers to `ask`.
+    exit code (negative for a signal), ``on_shut`` when one that was retired lets nobody in any more,
+    ``on_worn`` when one asks to be replaced, with the reason, and ``on_report`` with what a worker answers to
+    `ask`. ``on_other_end`` is called with the pid and exit code of a child that is no worker.
     """
 
-    def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
+    def __init__(self, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
         self.workers: dict[int, Worker] = {}
         self.on_change: Callable[[Worker], None] = _ignore
         self.on_end: Callable[[Worker, int], None] = _ignore
+        self.on_shut: Callable[[Worker], None] = _ignore
+        self.on_worn: Callable[[Worker, str], None] = _ignore
         self.on_report: Callable[[Worker, Message], None] = _ignore
-        self._plan = plan
+        self.on_other_end: Callable[[int, int], None] = _ignore
         self._reactor = reactor
         self._sockets = sockets
         self._station = station
 
-    def hire(self, number: int) -> None:
+    def of(self, generation: Generation) -> list[Worker]:
+        """Return the workers of a generation, those on their way out too."""
+        return [worker for worker in self.workers.values() if worker.generation is generation]
+
+    def hire(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
         """Start a worker. Raises OSError if the system has no room for one."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._station.spawn(theirs.fileno(), number)
+                pid = self._station.spawn(theirs.fileno(), _MODULE, str(number))
             except BaseException:
                 ours.close()
                 raise
         now = self._reactor.clock()
-        worker = self.workers[pid] = Worker(pid, number, Channel(ours), started=now, heard=now)
+        worker = Worker(pid, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
+        self.workers[pid] = worker
         self._reactor.watch(worker.channel, lambda: self._hear(worker))
-        plan = self._plan
+        plan = generation.plan
         self._send(worker, {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
 
     def let_start(self, worker: Worker) -> None:
         """Let a worker that is prepared start its services."""
         self._send(worker, {"go": True})
+
+    def open(self, worker: Worker) -> None:
+        """Have a worker that is ready let clients in."""
+        self._send(worker, {"open": True})
+
+    def retire(self, worker: Worker) -> None:
+        """Have a worker let nobody in any more, and then stop as `dismiss` says.
+
+        Those who wait to be let in are left to other workers.
+        """
+        is_ready = worker.state is WorkerState.READY
+        worker.is_retired = True
+        worker.state = WorkerState.DRAINING
+        if not (is_ready and self._send(worker, {"retire": True})):
+            self._station.signal(worker.pid, signal.SIGTERM)
 
     def ask(self, worker: Worker) -> bool:
         """Ask a worker for its report, which goes to ``on_report``; tell whether it can answer at all."""
@@ -68,7 +94,9 @@ class Crew:
         """See to every child that has ended; as pid 1 also to orphans that have become ours."""
         for pid, code in self._station.ended():
             worker = self.workers.get(pid)
-            if worker is not None:
+            if worker is None:
+                self.on_other_end(pid, code)
+            else:
                 self._hear(worker)
                 self._hang_up(worker)
                 self._station.gone(pid)
@@ -104,12 +132,16 @@ class Crew:
                 worker.fault = [str(line) for line in lines], status
             case {"leaving": int(status)}:
                 worker.leaving = status
+            case {"shut": True}:
+                self.on_shut(worker)
+            case {"worn": str(why)}:
+                self.on_worn(worker, why)
             case {"report": dict(report)}:
                 self.on_report(worker, report)
 
     def _hand_out(self, worker: Worker, question: int, text: str, kind: int, index: int) -> None:
         try:
-            sockets = self._sockets.get(text, kind, index)
+            sockets = self._sockets.get(text, kind, index, worker.generation.number)
         except TamedError as error:
             self._send(worker, {"answer": question, "fault": fault_data(error)})
         else:

@@ -13,10 +13,18 @@ from tamed.errors import MissingInput, TamedError, Unavailable, UsageError
 from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
-from tamed.runner._launch import launch
+from tamed.runner._launch import launch, plan_again
 from tamed.runner._plan_file import kept_plan
 
-__all__ = ["find_instance", "log_of_instance", "restart_instance", "status_of_instance", "stop_instance"]
+__all__ = [
+    "find_instance",
+    "log_of_instance",
+    "reload_instance",
+    "restart_instance",
+    "scale_instance",
+    "status_of_instance",
+    "stop_instance",
+]
 
 _LOOK = 0.5  # seconds between two looks at one that is stopping
 _LAST = 5.0  # seconds for one that is ended by force
@@ -94,18 +102,40 @@ def stop_instance(
     return True
 
 
+def reload_instance(instance: Instance) -> Report:
+    """Have an instance take up new workers that read files and code anew; return what has come of it.
+
+    Waits however long that takes. If it fails, the instance goes on as it was.
+    """
+    return _done(ask(instance.socket, {"command": "reload"}, timeout=None), "reloaded")
+
+
+def scale_instance(instance: Instance, workers: int) -> Report:
+    """Have an instance run with so many workers from now on; wait until they are ready."""
+    return _done(ask(instance.socket, {"command": "scale", "workers": workers}, timeout=None), "scaled")
+
+
+def _done(answer: dict[str, Any], key: str) -> Report:
+    match answer:
+        case {"fault": {"lines": [*lines], "status": int(status)}}:
+            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
+    return Report(ready=True, text=str(answer[key]), status=0, pid=None)
+
+
 def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
     """Stop an instance, however long it drains, and start it again by its plan; return what became of it.
 
-    It is started by this user, with the environment of this process. Nothing is stopped if that user was not
-    the one who started it before: see `kept_plan` for what is raised.
+    It is started by this user, with the environment of this process and the files as they are now. Nothing is
+    stopped if that user was not the one who started it before (see `kept_plan` for what is raised), nor if
+    there is a mistake in the files.
     """
     plan = kept_plan(instance.directory / f"{instance.name}.plan")
-    stop_instance(instance, timeout=None, force=False, progress=progress)
     os.chdir(plan.directory)
     job = Job.from_data(plan.job)
-    enter_environment(job, job.deployment())
+    job = enter_environment(job, job.deployment())
+    plan = plan_again(plan, job)
     identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+    stop_instance(instance, timeout=None, force=False, progress=progress)
     RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
     return launch(plan)
 

@@ -61,13 +61,13 @@ class _Source:
 
 
 class Intake:
-    """Reads the pipes of the workers and writes to a sink, in the layout of the log."""
+    """Reads the pipes of the workers and writes to ``sink``, in the layout of the log."""
 
     def __init__(
         self, reactor: Reactor, sink: Sink, layout: Layout, clock: Callable[[], float] = time.time
     ) -> None:
         self._reactor = reactor
-        self._sink = sink
+        self.sink = sink
         self._layout = layout
         self._clock = clock
         self._sources: dict[int, _Source] = {}
@@ -77,7 +77,16 @@ class Intake:
         for source in list(self._sources.values()):
             self._take_records(source)
             self._take_output(source)
-        self._sink.write([self._entry(level, "tamed", text, os.getpid())])
+        self.sink.write([self._entry(level, "tamed", text, os.getpid())])
+
+    def change_sink(self, sink: Sink, layout: Layout) -> None:
+        """Write to another sink from now on, and close the one that was used so far."""
+        self.sink.close()
+        self.sink, self._layout = sink, layout
+
+    def close(self) -> None:
+        """Close the sink."""
+        self.sink.close()
 
     def attach(self, pid: int, records: int, output: int) -> None:
         """Take what comes from a worker through these descriptors, which are closed in time."""
@@ -136,7 +145,7 @@ class Intake:
 
     def _write_records(self, source: _Source, records: list[Record | Damage]) -> None:
         if records:
-            self._sink.write([self._of_record(source.pid, record) for record in records])
+            self.sink.write([self._of_record(source.pid, record) for record in records])
 
     def _of_record(self, pid: int, record: Record | Damage) -> Entry:
         if isinstance(record, Damage):
@@ -148,7 +157,7 @@ class Intake:
         if lines:
             texts = [line.decode(errors="backslashreplace") for line in lines]
             logger = f"output[{source.pid}]"
-            self._sink.write([self._entry("WARNING", logger, text, source.pid) for text in texts])
+            self.sink.write([self._entry("WARNING", logger, text, source.pid) for text in texts])
 
     def _entry(self, level: str, logger: str, text: str, pid: int) -> Entry:
         now = self._clock()

@@ -20,10 +20,10 @@ from tamed.daemon import (
 from tamed.errors import ConfigurationError, PermissionRefused
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
-from tamed.runner._log_plan import log_in_foreground, log_of_daemon
+from tamed.runner._log_plan import log_in_foreground, log_in_foreground_again, log_of_daemon
 from tamed.runner._plan import Plan
 
-__all__ = ["check_files", "launch", "run_directory", "start", "supervise_here"]
+__all__ = ["check_files", "launch", "plan_again", "run_directory", "start", "supervise_here"]
 
 _FIRST_PASSED = 3  # the first descriptor that systemd passes: SD_LISTEN_FDS_START of sd_listen_fds(3)
 _HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
@@ -96,6 +96,24 @@ def supervise_here(job: Job, settings: Settings) -> NoReturn:
     _become_supervisor(plan)
 
 
+def plan_again(plan: Plan, job: Job) -> Plan:
+    """Return the plan of a job by the files of now, for a daemon that runs by another plan of it."""
+    deployment = job.deployment()
+    settings = job.settings(deployment)
+    instance = Instance(plan.name, Path(plan.control).parent)
+    return replace(
+        _plan(job, settings.daemon, plan.name),
+        interpreter=plan.interpreter,
+        log=log_of_daemon(settings.log, instance.log)
+        if plan.plan_file
+        else log_in_foreground_again(settings.log, plan.log),
+        pid_file=plan.pid_file,
+        control=plan.control,
+        plan_file=plan.plan_file,
+        listen_pid=plan.listen_pid,
+    )
+
+
 def check_files(identity: Identity | None, *, log: str = "", pid_file: str = "") -> None:
     """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
 
@@ -114,12 +132,12 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
     if daemon.chroot is not None:
         why = "a worker that is replaced could not enter it: that takes root, which the daemon gives up"
         raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
-    if daemon.directory is not None:
+    if daemon.directory is not None and job.folder is None:
         job = replace(job, folder=Path.cwd())
     return Plan(
         name=name,
         job=job.to_data(),
-        command=[*_interpreter(), "-m", "tamed.runner.worker"],
+        interpreter=_interpreter(),
         workers=daemon.workers or 1,
         directory=str((daemon.directory or Path()).absolute()),
         user=daemon.user,
@@ -147,7 +165,7 @@ def _passed_by_systemd() -> range:
 
 def _become_supervisor(plan: Plan) -> NoReturn:
     descriptor = plan.hand_over()
-    command = [*_interpreter(), "-m", "tamed.runner.supervisor", str(descriptor), plan.name]
+    command = [*plan.interpreter, "-m", "tamed.runner.supervisor", str(descriptor), plan.name]
     os.execv(command[0], command)
 
 

@@ -4,13 +4,15 @@ import asyncio
 import itertools
 import logging
 import os
+import select
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tamed.errors import SystemRefused
-from tamed.net import Endpoint, FdEndpoint, Listener, SystemdEndpoint, TlsEndpoint, server_context
+from tamed.net import Endpoint, FdEndpoint, Gate, Listener, SystemdEndpoint, TlsEndpoint, server_context
 from tamed.runner._channel import Channel, Message
 from tamed.runner._faults import fault_of
 
@@ -25,17 +27,23 @@ _Key = tuple[str, int, int]
 class Link:
     """Talks with the supervisor from within the event loop.
 
-    The supervisor's orders are: to go on once all are prepared, and to tell what it is asked. That it is gone
+    The supervisor's orders are: to go on once all are prepared, to open the gate, to shut it and stop, and to
+    tell what it is asked. That it is gone
     shows in the end of the stream: the worker then stops by itself, as if it had been told to.
     """
 
-    def __init__(self, channel: Channel, tell: Callable[[], Message], beat_interval: float) -> None:
+    def __init__(
+        self, channel: Channel, tell: Callable[[], Message], beat_interval: float, gate: Gate
+    ) -> None:
         self._channel = channel
+        self._gate = gate
         self._tell = tell
         self._beat_interval = beat_interval
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[_Answer]] = {}
+        self._postponed: list[_Answer] = []
         self._go = asyncio.Event()
+        self._is_open = False
         self._is_orphan = False
         self._waits_for_room = False
 
@@ -47,10 +55,13 @@ class Link:
         """
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._receive)
+        self._is_open = True
+        self._loop.call_soon(self._catch_up)
         self._beat()
         try:
             yield
         finally:
+            self._is_open = False
             self._loop.remove_reader(self._channel.fileno())
             self._loop.remove_writer(self._channel.fileno())
             self._heart.cancel()
@@ -77,6 +88,44 @@ class Link:
         if self._is_orphan:
             self._give_up_asking()
         return await answer
+
+    def ask_now(self, message: Message) -> _Answer:
+        """Send a question and block until the answer is there; also before the link is open.
+
+        What else comes meanwhile is obeyed afterwards, in the loop. Raises SystemRefused if the supervisor is
+        gone.
+        """
+        number = next(self._numbers)
+        self._send_all({**message, "number": number})
+        while not self._channel.closed:
+            select.select([self._channel], [], [])
+            found = None
+            for told, descriptors in self._channel.receive():
+                if told.get("answer") == number:
+                    found = told, descriptors
+                else:
+                    self._postpone(told, descriptors)
+            if found is not None:
+                return found
+        raise SystemRefused("cannot ask the supervisor", "it is gone")
+
+    def _send_all(self, message: Message) -> None:
+        try:
+            self._channel.send(message)
+            while not self._channel.flush():
+                select.select([], [self._channel], [])
+        except OSError as error:
+            raise SystemRefused("cannot ask the supervisor", "it is gone") from error
+
+    def _postpone(self, message: Message, descriptors: list[int]) -> None:
+        self._postponed.append((message, descriptors))
+        if self._is_open:
+            self._loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Obey what came while somebody blocked."""
+        while self._postponed:
+            self._obey(*self._postponed.pop(0))
 
     def _push(self) -> None:
         """Send what waits, and go on when there is room if that is not all."""
@@ -119,6 +168,12 @@ class Link:
                     return
             case {"go": True}:
                 self._go.set()
+            case {"open": True}:
+                self._gate.open()
+            case {"retire": True}:
+                self._gate.shut()
+                self.say({"shut": True})
+                os.kill(os.getpid(), signal.SIGTERM)
             case {"tell": True}:
                 self.say({"report": self._tell()})
         for descriptor in descriptors:  # nobody waits for them any more
@@ -142,25 +197,43 @@ class SupervisedSource:
         See `SocketSource`. Certificates are read here, in the worker.
         """
         context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        with self._asking(endpoint, kind) as question:
+            answer = await self._link.ask(question)
+            return self._opened(endpoint, question, answer, context)
+
+    def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Do the same; blocks until the supervisor has answered."""
+        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        with self._asking(endpoint, kind) as question:
+            answer = self._link.ask_now(question)
+            return self._opened(endpoint, question, answer, context)
+
+    @contextmanager
+    def _asking(self, endpoint: Endpoint, kind: socket.SocketKind) -> Iterator[Message]:
+        """Hold the key of what is asked for, unless it is refused."""
         text, number = str(endpoint), int(kind)
         key = next(key for index in itertools.count() if self._is_free(key := (text, number, index)))
         self._open[key] = None
         try:
-            sockets = await self._ask(*key)
+            yield {"listen": text, "kind": number, "index": key[2]}
         except BaseException:
             del self._open[key]
             raise
-        # What a server leaves in the queue when it stops would be lost if no other worker goes on, so it
-        # takes all that waits. Whoever has passed sockets to the daemon keeps them, and their queue.
-        inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
-        listener = self._open[key] = Listener(endpoint, sockets, shared=inherited, ssl=context)
-        return listener
 
-    async def _ask(self, text: str, kind: int, index: int) -> tuple[socket.socket, ...]:
-        message, descriptors = await self._link.ask({"listen": text, "kind": kind, "index": index})
+    def _opened(
+        self, endpoint: Endpoint, question: Message, answer: _Answer, context: ssl.SSLContext | None
+    ) -> Listener:
+        message, descriptors = answer
         if "fault" in message:
             raise fault_of(message["fault"])
-        return tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+        sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+        # What this worker's server leaves in the queue when it stops would be lost if no other worker goes
+        # on, so it takes all that waits. Whoever has passed sockets to the daemon keeps them, and their
+        # queue.
+        inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
+        listener = Listener(endpoint, sockets, shared=inherited, ssl=context)
+        self._open[question["listen"], question["kind"], question["index"]] = listener
+        return listener
 
     def _is_free(self, key: _Key) -> bool:
         """Tell whether no server of this process has the sockets of this key, which may be had again then."""

@@ -9,7 +9,7 @@ from tamed.daemon import SyslogAddress, is_journal
 from tamed.errors import ConfigurationError, UsageError
 from tamed.runner._plan import LogPlan
 
-__all__ = ["log_in_foreground", "log_of_daemon"]
+__all__ = ["log_in_foreground", "log_in_foreground_again", "log_of_daemon"]
 
 
 def log_in_foreground(settings: Log) -> LogPlan:
@@ -19,6 +19,14 @@ def log_in_foreground(settings: Log) -> LogPlan:
     settings that make no sense.
     """
     return _plan(settings, settings.file or ("journal" if is_journal(os.environ) else "stderr"))
+
+
+def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
+    """Plan it anew from other settings, in a process that does not see where standard error leads."""
+    following = _plan(settings, settings.file or ("journal" if plan.kind == "journal" else "stderr"))
+    if following.kind == plan.kind == "stderr" and settings.format in ("auto", "human"):
+        return plan
+    return following
 
 
 def log_of_daemon(settings: Log, file: Path) -> LogPlan:

@@ -30,16 +30,16 @@ class LogPlan:
 class Plan:
     """What to run and how. ``job`` is for the workers, and opaque to the supervisor.
 
-    ``command`` runs a worker. ``pid_file``, ``control`` and ``plan_file`` (where the plan is kept for a
-    restart) are paths, empty for none. ``directory`` is the working directory. ``report`` is the descriptor
-    of the pipe on which the command that started the daemon waits, -1 for none: it runs in the foreground.
-    ``listen_pid`` is the process that systemd passed its sockets to, before it became another. Times are in
-    seconds.
+    ``interpreter`` is the command that runs Python, for ``-m MODULE`` to follow. ``pid_file``, ``control``
+    and ``plan_file`` (where the plan is kept for a restart) are paths, empty for none. ``directory`` is the
+    working directory. ``report`` is the descriptor of the pipe on which the command that started the daemon
+    waits, -1 for none: it runs in the foreground. ``listen_pid`` is the process that systemd passed its
+    sockets to, before it became another. Times are in seconds.
     """
 
     name: str
     job: dict[str, Any]
-    command: list[str]
+    interpreter: list[str]
     workers: int = 1
     log: LogPlan = field(default_factory=LogPlan)
     pid_file: str = ""

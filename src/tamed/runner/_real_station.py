@@ -9,8 +9,9 @@ from contextlib import ExitStack
 
 from tamed.daemon import Capability, Identity, Notifier, Reporter, drop_privileges, watchdog_interval
 from tamed.runner._intake import Intake
-from tamed.runner._plan import Plan
-from tamed.runner._sink import Sink
+from tamed.runner._layout import layout_of
+from tamed.runner._plan import LogPlan, Plan
+from tamed.runner._sink import open_sink
 from tamed.runner._spawn import spawn
 from tamed.runner._terminal import tell_person
 
@@ -39,7 +40,6 @@ class RealStation:
         self,
         plan: Plan,
         intake: Intake,
-        sink: Sink,
         *,
         identity: Identity | None,
         reporter: Reporter | None,
@@ -47,7 +47,7 @@ class RealStation:
     ) -> None:
         self._plan = plan
         self._intake = intake
-        self._sink = sink
+        self._log_plan = plan.log
         self._identity = identity
         self._reporter = reporter
         self._notifier = Notifier.from_environ(environ)
@@ -57,11 +57,11 @@ class RealStation:
         kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_WORKERS}
         self._environ = {**kept, **own}
 
-    def spawn(self, channel: int, number: int) -> int:
-        """Start a worker process and connect its pipes."""
+    def spawn(self, channel: int, module: str, *words: str) -> int:
+        """Start a process and connect its pipes."""
         with ExitStack() as theirs, ExitStack() as ours:
             records, output = (_pipe(theirs, ours) for _ in range(2))
-            command = [*self._plan.command, self._plan.name, str(number)]
+            command = [*self._plan.interpreter, "-m", module, self._plan.name, *words]
             pid = spawn(command, self._environ, channel=channel, records=records[1], output=output[1])
             ours.pop_all()
         self._intake.attach(pid, records[0], output[0])
@@ -76,7 +76,7 @@ class RealStation:
                 return
             if pid == 0:
                 return
-            if not self._sink.child_ended(pid, status):
+            if not self._intake.sink.child_ended(pid, status):
                 yield pid, os.waitstatus_to_exitcode(status)
 
     def gone(self, pid: int) -> None:
@@ -100,7 +100,7 @@ class RealStation:
 
     def reopen_log(self) -> None:
         """Open the log file anew."""
-        self._sink.reopen()
+        self._intake.sink.reopen()
 
     def drop_privileges(self) -> None:
         """Become the user that the daemon runs as, for good."""
@@ -126,6 +126,20 @@ class RealStation:
             self._reporter.failed(text, status)
         else:
             tell_person(text)
+
+    def change_log(self, plan: LogPlan) -> None:
+        """Open the log in the new way, and then close it in the old one."""
+        if plan != self._log_plan:
+            self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
+            self._log_plan = plan
+
+    def tell_reloading(self) -> None:
+        """Tell the system's manager that a reload has begun."""
+        self._notifier.reloading("reloading")
+
+    def tell_reloaded(self, line: str) -> None:
+        """Tell the system's manager that it serves, whichever generation that is."""
+        self._notifier.ready(line)
 
     def tell_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""

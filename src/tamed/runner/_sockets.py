@@ -10,6 +10,8 @@ from tamed.net import (
     FdEndpoint,
     Inheritance,
     SystemdEndpoint,
+    TcpEndpoint,
+    TlsEndpoint,
     UnixEndpoint,
     address_text,
     bind,
@@ -21,49 +23,80 @@ _Key = tuple[str, int, int]
 
 
 @dataclass(slots=True)
+class _Held:
+    """Sockets, and the endpoint as each generation that uses them has written it."""
+
+    bound: Bound
+    users: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class SocketTable:
     """Binds an endpoint when a worker first asks for it, and has the same sockets for all who ask later.
 
-    They stay bound until the table is closed, so that no connection finds the door shut while workers come
-    and go. ``is_closed`` says that it is.
+    They stay bound as long as a generation of workers uses them, so that no connection finds the door shut
+    while workers come and go. ``is_closed`` says that the table is.
     """
 
     inheritance: Inheritance
     is_closed: bool = False
-    _bound: dict[_Key, Bound] = field(default_factory=dict)
+    _held: dict[_Key, _Held] = field(default_factory=dict)
 
-    def get(self, text: str, kind: int, index: int) -> tuple[socket.socket, ...]:
-        """Return the sockets of an endpoint.
+    def get(self, text: str, kind: int, index: int, generation: int) -> tuple[socket.socket, ...]:
+        """Return the sockets of an endpoint, which the generation of this number uses from now on.
 
         ``index`` counts the servers of one application that ask for the same text. That is how each of
-        several servers on ``localhost:0`` has a port of its own, and the same one in every worker. Raises the
+        several servers on ``localhost:0`` has a port of its own, and the same one in every worker. What is
+        not part of the address, such as a certificate, may differ from one generation to the next. Raises the
         TamedError that says why it cannot be bound, and ValueError for a text that is no endpoint.
         """
         if self.is_closed:
             raise Unavailable(f"cannot listen on {text}", "the daemon stops")
-        key = (text, kind, index)
-        if key not in self._bound:
-            self._bound[key] = self._bind(Endpoint.parse(text), socket.SocketKind(kind))
-        return self._bound[key].sockets
+        endpoint = Endpoint.parse(text)
+        key = (_place(endpoint), kind, index)
+        held = self._held.get(key)
+        if held is None or held.users.get(generation, text) != text:  # two of the same: it cannot be bound
+            held = self._held[key] = _Held(self._bind(endpoint, socket.SocketKind(kind)))
+        held.users[generation] = text
+        return held.bound.sockets
 
-    def addresses(self) -> list[str]:
-        """Return where all of them are bound, as one would type it."""
+    def release(self, generation: int) -> None:
+        """Close what no other generation uses; this one has come to its end."""
+        for key, held in list(self._held.items()):
+            held.users.pop(generation, None)
+            if not held.users:
+                self._held.pop(key).bound.close()
+
+    def addresses(self, generation: int) -> list[str]:
+        """Return where the sockets of a generation are bound, as one would type it."""
         return [
             f"unix:{endpoint.path}"
             if isinstance(endpoint, UnixEndpoint)
             else address_text(sock.getsockname())
-            for (text, _, _), bound in self._bound.items()
-            for endpoint in [Endpoint.parse(text)]
-            for sock in bound.sockets
+            for held in self._held.values()
+            if generation in held.users
+            for endpoint in [Endpoint.parse(held.users[generation])]
+            for sock in held.bound.sockets
         ]
 
     def close(self) -> None:
         """Close all sockets and remove the files of those that have one. May be called again."""
         self.is_closed = True
-        while self._bound:
-            self._bound.popitem()[1].close()
+        while self._held:
+            self._held.popitem()[1].bound.close()
 
     def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return Bound(self.inheritance.sockets(endpoint, kind))
         return bind(endpoint, kind)
+
+
+def _place(endpoint: Endpoint) -> str:
+    """Return what of an endpoint is its address."""
+    match endpoint:
+        case TcpEndpoint() | TlsEndpoint():
+            return f"{endpoint.host}:{endpoint.port}"
+        case UnixEndpoint():
+            return f"unix:{endpoint.path}"
+        case _:
+            return str(endpoint)

@@ -59,12 +59,12 @@ def run(job: Job) -> int:
         job = _settle_down(job, daemon)
         if pid_file:
             held.enter_context(held_pid_file(Path(pid_file), owner_of(identity)))
-        sink = open_sink(plan, job.name(deployment), owner_of(identity))
+        sink = open_sink(plan, daemon.name or job.name(deployment), owner_of(identity))
         held.callback(sink.close)
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log)
-        application = job.load(deployment)
         install(Surroundings(drain_timeout=daemon.drain_timeout))
+        application = job.load(deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, drop)).status
 

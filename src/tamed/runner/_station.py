@@ -4,16 +4,19 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from tamed.runner._plan import LogPlan
+
 __all__ = ["Station"]
 
 
 class Station(Protocol):
     """What the supervisor does to the world around it."""
 
-    def spawn(self, channel: int, number: int) -> int:
-        """Start a worker with a copy of this descriptor, connect its output to the log, and return its pid.
+    def spawn(self, channel: int, module: str, *words: str) -> int:
+        """Run a module of ours in a child with a copy of this descriptor, connect its output to the log.
 
-        Raises OSError if the system has no room for one.
+        Return its pid. ``words`` are for those who look at processes. Raises OSError if the system has no
+        room for one.
         """
 
     def ended(self) -> Iterator[tuple[int, int]]:
@@ -42,6 +45,18 @@ class Station(Protocol):
 
     def tell_failed(self, lines: Iterable[str], status: int) -> None:
         """Tell whoever waits that it does not, and why."""
+
+    def change_log(self, plan: LogPlan) -> None:
+        """Take the log to another place, or there in another way.
+
+        Raises TamedError if that cannot be done; then it stays as it was.
+        """
+
+    def tell_reloading(self) -> None:
+        """Tell the system's manager that a reload has begun."""
+
+    def tell_reloaded(self, line: str) -> None:
+        """Tell the system's manager that it has ended, and how."""
 
     def tell_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""

@@ -1,4 +1,4 @@
-"""What the supervisor tells an administrator who asks."""
+"""What the supervisor tells an administrator who asks how it stands."""
 
 import os
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class _Inquiry:
 
 
 class StatusDesk:
-    """Serves the requests of the control socket.
+    """Asks the workers, and sums up.
 
     A worker that does not answer in time is shown without its report.
     """
@@ -40,15 +40,8 @@ class StatusDesk:
         self._inquiries: list[_Inquiry] = []
         supervisor.crew.on_report = self._reported
 
-    def serve(self, request: dict[str, Any], answer: Answer) -> None:
-        """Answer a request: now, or once the workers have reported."""
-        match request.get("command"):
-            case "status":
-                self._inquire(answer)
-            case other:
-                answer({"error": f"unknown command {other!r}"})
-
-    def _inquire(self, answer: Answer) -> None:
+    def serve(self, answer: Answer) -> None:
+        """Answer, once the workers have reported."""
         crew = self._supervisor.crew
         asked = {worker.pid for worker in crew.workers.values() if crew.ask(worker)}
         if not asked:
@@ -77,7 +70,9 @@ class StatusDesk:
             "state": supervisor.phase.value,
             "pid": os.getpid(),
             "uptime": self._reactor.clock() - self._begun,
-            "endpoints": self._sockets.addresses(),
+            "generation": supervisor.generation.number,
+            "reloading": supervisor.is_reloading,
+            "endpoints": self._sockets.addresses(supervisor.generation.number),
             "last_error": supervisor.last_error,
             "log": supervisor.plan.log.path,
             "workers": [
@@ -91,6 +86,7 @@ class StatusDesk:
         return {
             "pid": worker.pid,
             "number": worker.number,
+            "generation": worker.generation.number,
             "state": worker.state.value,
             "uptime": self._reactor.clock() - worker.started,
             "memory": memory,

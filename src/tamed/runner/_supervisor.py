@@ -6,18 +6,23 @@ and never the application's code, so that nothing in the application can take it
 
 Its own life has three phases. STARTING ends when every worker of the first generation is ready, or one has
 failed, which fails the start. RUNNING ends with a signal, with the wish of an application to end, or when
-workers fail faster than the restart policy allows. In STOPPING the workers drain, and the last one to end
-ends the supervisor.
+workers fail faster than the restart policy allows; in it generations of workers follow each other, see
+``_reload``. In STOPPING the workers drain, and the last one to end ends the supervisor.
 """
 
 import enum
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.runner._control import Answer
 from tamed.runner._crew import Crew
+from tamed.runner._errand import Errands
+from tamed.runner._generation import Generation
+from tamed.runner._handover import Handovers
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
+from tamed.runner._reload import Reloader
 from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
 from tamed.runner._watchdog import Watchdog
@@ -26,7 +31,16 @@ from tamed.service import Backoff, Restart, RestartBudget
 
 __all__ = ["SIGNALS", "Phase", "Supervisor"]
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
 """What `Supervisor.signalled` is to be called with."""
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
@@ -44,33 +58,59 @@ class Phase(enum.Enum):
 
 
 class Supervisor:
-    """Supervises the workers of one plan.
+    """Supervises the workers of one daemon.
 
-    ``status`` is the exit status, once the reactor has been stopped; negative for the signal by which the
-    process is to end. ``last_error`` is what happened to the worker that failed last.
+    ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped;
+    negative for the signal by which the process is to end. ``last_error`` is what happened to the worker
+    that failed last.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
-        self.plan = plan
+        self.generation = Generation(1, plan, plan.workers)
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.last_error = ""
-        self.crew = Crew(plan, reactor, sockets, station)
+        self.crew = Crew(reactor, sockets, station)
+        errands = Errands(reactor, station)
+        self._watchdog = Watchdog(plan.beat_interval, self.crew.workers, reactor, station)
+        self._handovers = Handovers(self.crew, self._watchdog, reactor)
+        self._reloader = Reloader(
+            self.crew,
+            self._watchdog,
+            errands,
+            reactor,
+            station,
+            serving=lambda: self.generation,
+            take_over=self._hand_over_to,
+        )
         self.crew.on_change = self._changed
         self.crew.on_end = self._ended
+        self.crew.on_shut = self._handovers.heard
+        self.crew.on_worn = self._recycle
+        self.crew.on_other_end = errands.ended
         self._reactor = reactor
         self._sockets = sockets
         self._station = station
         self._budget = RestartBudget(_PATIENCE)
         self._is_privileged = True
-        self._watchdog = Watchdog(plan, self.crew.workers, reactor, station)
+        self._scalings: list[Answer] = []
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the generation that serves."""
+        return self.generation.plan
+
+    @property
+    def is_reloading(self) -> bool:
+        """Whether a new generation is on the way."""
+        return self._reloader.is_busy
 
     def start(self) -> None:
         """Start the workers; what comes of it is seen to by the reactor."""
         self._reactor.later(self.plan.start_timeout, self._start_overran)
         self._watchdog.watch()
         self._tell_alive()
-        for number in range(1, self.plan.workers + 1):
+        for number in range(1, self.generation.count + 1):
             self._hire(number)
 
     def stop(self, status: int = ExitStatus.OK) -> None:
@@ -84,12 +124,14 @@ class Supervisor:
         grace = _ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
         self.phase = Phase.STOPPING
         self.status = int(status)
+        self._reloader.give_up("the daemon stops")
+        self._answer_scalings({"error": "the daemon stops"})
         self._station.tell_stopping()
         # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
         self._sockets.close()
         for worker in self.crew.workers.values():
             self.crew.dismiss(worker)
-        self._reactor.later(grace, self._stop_overran)
+        self._watchdog.see_off(self.crew.workers.values(), grace)
         self._end_if_alone()
 
     def signalled(self, number: signal.Signals) -> None:
@@ -105,13 +147,51 @@ class Supervisor:
                 self._end_at_once(number)
             case signal.SIGINT if self.phase is Phase.STOPPING:
                 self._end_at_once(number)
+            case signal.SIGHUP:
+                self.reload()
+            case signal.SIGTTIN:
+                self.scale(self.generation.count + 1)
+            case signal.SIGTTOU:
+                self.scale(self.generation.count - 1)
             case _ if self.phase is not Phase.STOPPING:
                 self._station.say("INFO", f"{number.name}: stopping")
                 self.stop()
 
+    def reload(self, answers: Sequence[Answer] = ()) -> None:
+        """Bring up a new generation of workers in the place of this one; see `Reloader`.
+
+        The answers are called when it has succeeded or failed.
+        """
+        if self.phase is Phase.RUNNING:
+            self._reloader.begin(answers)
+        else:
+            self._refuse("reload", f"the daemon is {self.phase.value}", answers)
+
+    def scale(self, count: int, answers: Sequence[Answer] = ()) -> None:
+        """Have so many workers from now on. The answers are called when so many are ready."""
+        generation = self.generation
+        if self.phase is not Phase.RUNNING or self._reloader.is_busy:
+            why = "it reloads" if self._reloader.is_busy else f"the daemon is {self.phase.value}"
+            self._refuse("scale", f"{why}; do it again when that is over", answers)
+            return
+        if count < 1:
+            self._refuse("scale", "one worker is the least", answers)
+            return
+        self._station.say("INFO", f"{count} worker{'s' * (count > 1)} from now on")
+        generation.count = count
+        self._scalings += answers
+        staying = {worker.number: worker for worker in self._staying()}
+        self._handovers.begin([worker for number, worker in staying.items() if number > count], ())
+        for number in set(range(1, count + 1)) - staying.keys():
+            self._hire(number)
+        self._look_at_scale()
+
     # The way to readiness.
 
     def _changed(self, worker: Worker) -> None:
+        if worker.generation is self._reloader.generation:
+            self._reloader.changed(worker)
+            return
         match worker.state:
             case WorkerState.PREPARED:
                 self._let_start()
@@ -141,11 +221,16 @@ class Supervisor:
     def _became_ready(self, worker: Worker) -> None:
         if self.phase is Phase.RUNNING:
             self._station.say("INFO", f"worker {worker.pid} is ready")
+            old = worker.replaces
+            self._handovers.begin([] if old is None else [old], [worker])
+            self._look_at_scale()
         elif self.phase is Phase.STARTING and not any(
             each.is_on_the_way for each in self.crew.workers.values()
         ):
             self.phase = Phase.RUNNING
-            self._station.tell_ready(self._sockets.addresses())
+            self.generation.is_up = True
+            self._handovers.begin([], self.crew.workers.values())
+            self._station.tell_ready(self._sockets.addresses(self.generation.number))
 
     def _any_in(self, *states: WorkerState) -> bool:
         return any(worker.state in states for worker in self.crew.workers.values())
@@ -165,53 +250,124 @@ class Supervisor:
             self._station.tell_failed(lines, status)
             self.stop(status)
 
+    # Generations follow each other.
+
+    def _hand_over_to(self, generation: Generation, done: Callable[[], None]) -> None:
+        """Let a new generation serve, which is up; the one before serves those whom it has let in."""
+        old, self.generation = self.generation, generation
+        old.is_over = True
+        self._budget = RestartBudget(_PATIENCE)
+        self._watchdog.interval = generation.plan.beat_interval
+        leaving = [worker for worker in self.crew.of(old) if not worker.is_retired]
+        self._handovers.begin(leaving, self.crew.of(generation), done)
+        self._release(old)
+
+    def _release(self, generation: Generation) -> None:
+        """Close what only this generation listened on, once nobody of it is left."""
+        if generation.is_over and not self.crew.of(generation):
+            self._sockets.release(generation.number)
+
+    def _left(self, worker: Worker, code: int) -> None:
+        """See to the end of one that was retired."""
+        if code not in (0, -signal.SIGTERM):
+            self._station.say("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
+        self._release(worker.generation)
+
+    def _recycle(self, worker: Worker, why: str) -> None:
+        """Replace a worker that asks for it, without a loss: the other one is ready before it goes."""
+        is_due = self.phase is Phase.RUNNING and worker in self._staying() and not self._reloader.is_busy
+        if is_due and not any(each.replaces is worker for each in self.crew.workers.values()):
+            self._station.say("INFO", f"worker {worker.pid} {why}: another one takes its place")
+            self._hire(worker.number, worker)
+
+    def _staying(self) -> list[Worker]:
+        """Return the workers of this generation that are not about to be replaced or to leave."""
+        return [
+            each
+            for each in self.crew.of(self.generation)
+            if not each.is_retired and (each.replaces is None or each.state is WorkerState.READY)
+        ]
+
+    def _look_at_scale(self) -> None:
+        ready = [worker for worker in self._staying() if worker.state is WorkerState.READY]
+        if len(ready) == self.generation.count:
+            self._answer_scalings({"scaled": len(ready)})
+
+    def _answer_scalings(self, outcome: dict[str, object]) -> None:
+        answers, self._scalings = self._scalings, []
+        for answer in answers:
+            answer(outcome)
+
+    def _refuse(self, what: str, why: str, answers: Sequence[Answer]) -> None:
+        self._station.say("WARNING", f"cannot {what}: {why}")
+        for answer in answers:
+            answer({"fault": {"lines": [f"tamed: cannot {what}: {why}"], "status": ExitStatus.UNAVAILABLE}})
+
     # Workers come and go.
 
-    def _hire(self, number: int) -> None:
-        if self.phase is Phase.STOPPING:
-            return
+    def _hire(self, number: int, replaces: Worker | None = None) -> None:
         try:
-            self.crew.hire(number)
+            self.crew.hire(self.generation, number, replaces)
         except OSError as error:
             told = f"a worker cannot be started: {reason(error)}"
             self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
             self._replace(number, told, ran=0.0, status=ExitStatus.OS_ERROR)
 
+    def _hire_again(self, generation: Generation, number: int) -> None:
+        """Start a worker in the place of one that has died, if it is still wanted."""
+        is_there = any(worker.number == number for worker in self._staying())
+        is_wanted = generation is self.generation and number <= generation.count and not is_there
+        if self.phase is Phase.RUNNING and is_wanted:
+            self._hire(number)
+
     def _ended(self, worker: Worker, code: int) -> None:
+        self._handovers.heard(worker)
         match self.phase:
             case Phase.STARTING:
                 self._fail(worker.why_not_ready(code), worker.status)
+            case Phase.RUNNING if worker.is_retired:
+                self._left(worker, code)
+            case Phase.RUNNING if worker.generation is self._reloader.generation:
+                self._reloader.ended(worker, code)
+                self._release(worker.generation)
             case Phase.RUNNING if worker.leaving is not None:
                 self._station.say("INFO", f"the application ends, with status {worker.leaving}: stopping")
                 self.stop(worker.leaving)
+            case Phase.RUNNING if worker.replaces is not None and worker.state is not WorkerState.READY:
+                self.last_error = worker.how_it_ended(code)
+                goes_on = f"worker {worker.replaces.pid}, whose place it was to take, goes on"
+                self._station.say("ERROR", f"{self.last_error}; {goes_on}")
             case Phase.RUNNING:
+                self._let_stay_who_replaces(worker)
                 ran = self._reactor.clock() - worker.started
                 self._replace(worker.number, worker.how_it_ended(code), ran, worker.status)
             case Phase.STOPPING if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
                 self._station.say("ERROR", worker.how_it_ended(code))
                 self.status = worker.status
 
+    def _let_stay_who_replaces(self, worker: Worker) -> None:
+        for each in self.crew.workers.values():
+            if each.replaces is worker:
+                each.replaces = None
+
     def _replace(self, number: int, told: str, ran: float, status: int) -> None:
         """Start another worker in a while, unless that has happened too often."""
         if self.phase is not Phase.RUNNING:
             return
         self.last_error = told
+        if any(each.number == number for each in self._staying()):  # one was to take its place
+            self._station.say("ERROR", told)
+            return
         wait = self._budget.after(failed=True, now=self._reactor.clock(), ran=ran)
         if wait is None:
             self._station.say("CRITICAL", f"{told}; workers fail too often: stopping")
             self.stop(status)
         else:
             self._station.say("ERROR", f"{told}; another one is started in {wait:.1f} s")
-            self._reactor.later(wait, lambda: self._hire(number))
+            generation = self.generation
+            self._reactor.later(wait, lambda: self._hire_again(generation, number))
 
     # The end.
-
-    def _stop_overran(self) -> None:
-        for worker in self.crew.workers.values():
-            self._station.say(
-                "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
-            )
-            self._watchdog.put_down(worker)
 
     def _end_at_once(self, number: signal.Signals) -> None:
         self._station.say("WARNING", f"{number.name}: ending at once")

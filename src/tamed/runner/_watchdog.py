@@ -5,9 +5,8 @@ while it is blocked outside of Python.
 """
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
 from tamed.runner._worker_record import Worker, WorkerState
@@ -20,12 +19,14 @@ _ABORT_GRACE = 2.0  # seconds that writing the stacks may take
 class Watchdog:
     """Looks after the workers in a mapping that others keep.
 
-    A ready worker may be silent for as long as the plan's ``watchdog`` says, and any may take its
-    ``start_timeout`` to become ready.
+    A ready worker may be silent for as long as the ``watchdog`` of its plan says, and any may take its
+    ``start_timeout`` to become ready. ``interval`` says how often to look, in seconds.
     """
 
-    def __init__(self, plan: Plan, workers: Mapping[int, Worker], reactor: Reactor, station: Station) -> None:
-        self._plan = plan
+    def __init__(
+        self, interval: float, workers: Mapping[int, Worker], reactor: Reactor, station: Station
+    ) -> None:
+        self.interval = interval
         self._workers = workers
         self._reactor = reactor
         self._station = station
@@ -38,10 +39,11 @@ class Watchdog:
 
     def watch(self) -> None:
         """Look after the workers from now on."""
-        now, interval = self._reactor.clock(), self._plan.beat_interval
-        was_held_up = now > self._due + interval  # stopped, say: what the workers have said is not read yet
-        self._due = now + interval
-        self._reactor.later(interval, self.watch)
+        now = self._reactor.clock()
+        # Stopped, say: what the workers have said is not read yet.
+        was_held_up = now > self._due + self.interval
+        self._due = now + self.interval
+        self._reactor.later(self.interval, self.watch)
         if not was_held_up:
             self._look()
 
@@ -55,6 +57,20 @@ class Watchdog:
                 )
                 self.put_down(worker)
 
+    def see_off(self, workers: Iterable[Worker], seconds: float) -> None:
+        """Put those down that are still there after so many seconds."""
+        leaving = list(workers)
+
+        def look() -> None:
+            for worker in leaving:
+                if self._workers.get(worker.pid) is worker:
+                    self._station.say(
+                        "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
+                    )
+                    self.put_down(worker)
+
+        self._reactor.later(seconds, look)
+
     def put_down(self, worker: Worker) -> None:
         """End a worker by force, after it has written its stacks."""
         self._station.signal(worker.pid, signal.SIGABRT)
@@ -66,11 +82,11 @@ class Watchdog:
         self._reactor.later(_ABORT_GRACE, kill)
 
     def _trouble_with(self, worker: Worker) -> str | None:
-        now = self._reactor.clock()
+        now, plan = self._reactor.clock(), worker.generation.plan
         if worker.state is WorkerState.STUCK:
             return "is stuck"
-        if worker.is_to_answer and now - worker.heard > self._plan.watchdog:
-            return f"has not answered for {self._plan.watchdog:g} s"
-        if worker.is_on_the_way and now - worker.started > self._plan.start_timeout:
-            return f"was not ready after {self._plan.start_timeout:g} s"
+        if worker.is_to_answer and now - worker.heard > plan.watchdog:
+            return f"has not answered for {plan.watchdog:g} s"
+        if worker.is_on_the_way and now - worker.started > plan.start_timeout:
+            return f"was not ready after {plan.start_timeout:g} s"
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tamed.errors import ExitStatus
 from tamed.runner._channel import Channel
+from tamed.runner._generation import Generation
 
 __all__ = ["Worker", "WorkerState"]
 
@@ -14,14 +15,16 @@ class WorkerState(enum.Enum):
     """How far a worker is.
 
     LOADING lasts until it has imported the application and bound what it listens on, and STARTING until its
-    services have started; in between, PREPARED, those of the first generation wait for each other. STOPPING
-    is one that was told to stop, and STUCK one that has not answered for too long and is ended by force.
+    services have started; in between, PREPARED, those of one generation wait for each other. DRAINING is one
+    that was retired and serves what it has let in to the end, STOPPING one that was told to stop, and STUCK
+    one that has not answered for too long and is ended by force.
     """
 
     LOADING = "loading"
     PREPARED = "prepared"
     STARTING = "starting"
     READY = "ready"
+    DRAINING = "draining"
     STOPPING = "stopping"
     STUCK = "stuck"
 
@@ -30,19 +33,24 @@ class WorkerState(enum.Enum):
 class Worker:
     """A worker process, from its start until it has been reaped.
 
-    ``number`` counts from 1 and is kept by whoever replaces it. ``started`` and ``heard`` (of its last sign
-    of life) are times of the supervisor's clock. ``fault`` is what it said of its failure: the lines to
-    print, and the status. ``leaving`` is the status with which its application chose to end.
+    ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
+    worker that is to go when this one is ready. ``started`` and ``heard`` (of its last sign of life) are
+    times of the supervisor's clock. ``is_retired`` says that its end is wanted, and has no consequences.
+    ``fault`` is what it said of its failure: the lines to print, and the status. ``leaving`` is the status
+    with which its application chose to end.
     """
 
     pid: int
     number: int
+    generation: Generation
     channel: Channel
     started: float
     heard: float
     state: WorkerState = WorkerState.LOADING
     fault: tuple[list[str], int] | None = None
     leaving: int | None = None
+    replaces: "Worker | None" = None
+    is_retired: bool = False
 
     @property
     def is_on_the_way(self) -> bool:
@@ -52,12 +60,12 @@ class Worker:
     @property
     def is_to_answer(self) -> bool:
         """Whether it is to answer when it is asked: it serves, or what it has accepted to the end."""
-        return self.state in (WorkerState.READY, WorkerState.STOPPING)
+        return self.state in (WorkerState.READY, WorkerState.DRAINING, WorkerState.STOPPING)
 
     @property
     def is_leaving(self) -> bool:
         """Whether it is on its way out, whatever else it says."""
-        return self.state in (WorkerState.STOPPING, WorkerState.STUCK)
+        return self.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.STUCK)
 
     @property
     def status(self) -> int:

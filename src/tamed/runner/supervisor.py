@@ -15,6 +15,7 @@ from tamed.daemon import Identity, Instance, Reporter, limit_open_files
 from tamed.errors import ExitStatus, TamedError, status_of
 from tamed.net import Inheritance
 from tamed.runner._control import ControlServer
+from tamed.runner._desk import Desk
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
 from tamed.runner._pid_file import held_pid_file
@@ -23,7 +24,7 @@ from tamed.runner._plan_file import held_plan_file
 from tamed.runner._reactor import Reactor
 from tamed.runner._real_station import RealStation
 from tamed.runner._root import AS_ROOT, stays_root
-from tamed.runner._sink import Sink, open_sink
+from tamed.runner._sink import open_sink
 from tamed.runner._sockets import SocketTable
 from tamed.runner._status import StatusDesk
 from tamed.runner._supervisor import SIGNALS, Supervisor
@@ -32,7 +33,7 @@ from tamed.runner._terminal import tell_person
 __all__ = ["main"]
 
 _TEND = 1.0  # seconds
-_IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+_IGNORED = (signal.SIGUSR2,)
 
 
 def main() -> NoReturn:
@@ -74,19 +75,19 @@ def supervise(plan: Plan, reporter: Reporter | None) -> int:
         if plan.plan_file:
             held.enter_context(held_plan_file(plan))
         sink = open_sink(plan.log, plan.name, owner)
-        held.callback(sink.close)
         intake = Intake(reactor, sink, layout_of(plan.log.layout))
+        held.callback(intake.close)
         sockets = SocketTable(Inheritance(os.environ, plan.listen_pid))
         held.callback(sockets.close)
-        station = RealStation(plan, intake, sink, identity=identity, reporter=reporter, environ=os.environ)
+        station = RealStation(plan, intake, identity=identity, reporter=reporter, environ=os.environ)
         supervisor = Supervisor(plan, reactor, sockets, station)
         reactor.on_signal = supervisor.signalled
         if plan.control:
-            desk = StatusDesk(supervisor, reactor, sockets)
+            desk = Desk(supervisor, StatusDesk(supervisor, reactor, sockets))
             held.callback(ControlServer(Path(plan.control), reactor, desk.serve, owner=owner).close)
         if stays_root(plan.user):
             station.say("WARNING", AS_ROOT)
-        _tend(reactor, sink)
+        _tend(reactor, intake)
         return _run(supervisor, reactor, station)
 
 
@@ -103,10 +104,10 @@ def _run(supervisor: Supervisor, reactor: Reactor, station: RealStation) -> int:
     return supervisor.status
 
 
-def _tend(reactor: Reactor, sink: Sink) -> None:
+def _tend(reactor: Reactor, intake: Intake) -> None:
     """Let the log do what is due, about once a second."""
-    sink.tend()
-    reactor.later(_TEND, lambda: _tend(reactor, sink))
+    intake.sink.tend()
+    reactor.later(_TEND, lambda: _tend(reactor, intake))
 
 
 if __name__ == "__main__":

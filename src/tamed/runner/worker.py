@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from tamed.config import Job
 from tamed.errors import TamedError, exit_code, status_of
-from tamed.net import Server, Surroundings, install
+from tamed.net import Gate, Server, Surroundings, install
 from tamed.runner._channel import Channel, Message
 from tamed.runner._explain import explain
 from tamed.runner._identity import drop_to, identity_of
@@ -67,8 +67,10 @@ def _work(channel: Channel, order: Message) -> int:
     settings = job.settings(deployment)
     log_to(handler, layout_of(order["layout"]), settings.log)
     identity = identity_of(settings.daemon)
+    gate = Gate(is_open=False)
+    link = Link(channel, lambda: _report(application), order["beat"], gate)
+    install(Surroundings(SupervisedSource(link), settings.daemon.drain_timeout, gate))
     application = job.load(deployment)
-    link = Link(channel, lambda: _report(application), order["beat"])
 
     async def prepared() -> None:
         await link.prepared()
@@ -82,7 +84,6 @@ def _work(channel: Channel, order: Message) -> int:
         with link.open(), handler.open():
             return await live(application, prepared=prepared, ready=ready)
 
-    install(Surroundings(SupervisedSource(link), settings.daemon.drain_timeout))
     with asyncio.Runner(loop_factory=loop_factory(settings.daemon.loop)) as runner:
         ending = runner.run(run())
     if ending.signal is None:

@@ -1,0 +1,27 @@
+"""``tamed scale``."""
+
+from pathlib import Path
+
+import click
+
+from tamed.cli._instance import for_instance, instance_of
+from tamed.runner import scale_instance
+
+__all__ = ["scale"]
+
+_HELP = """Let the instance NAME run with COUNT workers from now on; return when they are ready.
+
+Workers that are too many serve the connections they have to the end. The number holds until the instance is
+restarted, or reloaded with another number in its files. NAME may be left out if only one instance runs.
+"""
+
+
+@for_instance(_HELP)
+@click.argument("count", type=click.IntRange(min=1))
+def scale(name: str | None, rundir: Path | None, count: int) -> int:
+    """Scale an instance."""
+    instance = instance_of(name, rundir)
+    report = scale_instance(instance, count)
+    workers = f"{count} worker{'s' * (count > 1)}"
+    click.echo(f"{instance.name} has {workers}" if report.ready else report.text, err=not report.ready)
+    return report.status

@@ -1,0 +1,104 @@
+"""A limit of how many connections one address may have open."""
+
+import asyncio
+import ipaddress
+import logging
+import os
+from collections import Counter
+from typing import Any, Final
+
+from tamed.net._accept import Take
+
+__all__ = ["AddressLimit"]
+
+log = logging.getLogger("tamed.net")
+
+_QUIET: Final = 1.0
+"""Seconds for which refusals are only counted after one was logged."""
+
+_PREFIX: Final = 64
+"""How many bits of an IPv6 address count: whoever has one address of such a network has all of them."""
+
+
+class AddressLimit:
+    """Counts the connections of each peer address, and refuses those beyond ``most``.
+
+    IPv6 addresses count as one when they are of the same /64 network, IPv4-mapped ones as the IPv4 address. A
+    connection that is refused is closed at once. ``refused`` is the number of these; the first is logged by
+    ``name``, that of the server, with its address, and those that follow are told as a number, once a second.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.name = ""
+        self.refused = 0
+        self._most = most
+        self._open: Counter[str] = Counter()
+        self._unsaid = 0
+        self._quiet: asyncio.TimerHandle | None = None
+
+    def guard(self, take: Take) -> Take:
+        """Return a function that takes connections as ``take`` does, if their address has not too many."""
+        open_by_address, most = self._open, self._most
+
+        def take_or_refuse(fd: int, address: Any) -> None:
+            if open_by_address[_counted(address)] < most:
+                take(fd, address)
+            else:
+                os.close(fd)
+                self._refused(address)
+
+        return take_or_refuse
+
+    def enter(self, address: Any) -> None:
+        """Count a connection of an address."""
+        self._open[_counted(address)] += 1
+
+    def leave(self, address: Any) -> None:
+        """Count one connection less."""
+        counted = _counted(address)
+        self._open[counted] -= 1
+        if not self._open[counted]:
+            del self._open[counted]
+
+    def close(self) -> None:
+        """Say what was not said yet: nothing is refused any more."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        self._say()
+
+    def _refused(self, address: Any) -> None:
+        self.refused += 1
+        if self._quiet is not None:
+            self._unsaid += 1
+            return
+        peer = _counted(address)
+        log.warning("%s refuses a connection from %s, which has %d open", self.name, peer, self._most)
+        self._be_quiet()
+
+    def _be_quiet(self) -> None:
+        self._quiet = asyncio.get_running_loop().call_later(_QUIET, self._look)
+
+    def _look(self) -> None:
+        """Let the next refusal be logged at once, if there was none for a while."""
+        self._quiet = None
+        if self._say():
+            self._be_quiet()
+
+    def _say(self) -> bool:
+        """Tell how many were refused since the last time; return whether any were."""
+        unsaid, self._unsaid = self._unsaid, 0
+        if unsaid:
+            log.warning("%s has refused %d more", self.name, unsaid)
+        return bool(unsaid)
+
+
+def _counted(address: Any) -> str:
+    """Return what an address, as accept(2) gives it, is counted as."""
+    host: str = address[0]
+    if ":" not in host:
+        return host
+    parsed = ipaddress.IPv6Address(host)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed.packed, _PREFIX), strict=False))

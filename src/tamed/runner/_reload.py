@@ -1,0 +1,187 @@
+"""Reloading: a new generation of workers takes the place of the one that serves, or nothing changes.
+
+The files are read anew by a process of their own, because reading them takes code that the supervisor does
+not load. Then the new workers start, on the same sockets, while the old ones serve. If every new one becomes
+ready, they take over. If anything goes wrong before, they are taken down, and the old ones have noticed
+nothing.
+
+A reload that is asked for during another begins after it: what had changed by then may not have been read.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.runner._control import Answer
+from tamed.runner._crew import Crew
+from tamed.runner._errand import Errand, Errands
+from tamed.runner._generation import Generation
+from tamed.runner._plan import Plan
+from tamed.runner._reactor import Reactor, Timer
+from tamed.runner._station import Station
+from tamed.runner._watchdog import Watchdog
+from tamed.runner._worker_record import Worker, WorkerState
+
+__all__ = ["Reloader"]
+
+_PLANNER = "tamed.runner.planner"
+_ROLLBACK_GRACE = 5.0  # seconds for workers to undo a start that is given up
+
+
+class Reloader:
+    """Brings up new generations.
+
+    ``generation`` is the one that is on the way, None while there is none. ``serving`` is asked for the one
+    that serves, and ``take_over`` is called with one that is ready to do so, and with what is to be called
+    when it does.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        watchdog: Watchdog,
+        errands: Errands,
+        reactor: Reactor,
+        station: Station,
+        *,
+        serving: Callable[[], Generation],
+        take_over: Callable[[Generation, Callable[[], None]], None],
+    ) -> None:
+        self.generation: Generation | None = None
+        self.is_busy = False
+        self._crew = crew
+        self._watchdog = watchdog
+        self._errands = errands
+        self._reactor = reactor
+        self._station = station
+        self._serving = serving
+        self._take_over = take_over
+        self._answers: list[Answer] = []
+        self._waiting: list[Answer] = []
+        self._is_wanted_again = False
+        self._deadline: Timer | None = None
+        self._planning: Errand | None = None
+        self._last_number = 1
+
+    def begin(self, answers: Sequence[Answer] = ()) -> None:
+        """Reload, now or after the reload that is under way; tell whoever asks what has come of it."""
+        if self.is_busy:
+            self._waiting += answers
+            self._is_wanted_again = True
+            return
+        plan = self._serving().plan
+        self.is_busy = True
+        self._answers = list(answers)
+        self._station.say("INFO", "reloading")
+        self._station.tell_reloading()
+        self._deadline = self._reactor.later(plan.start_timeout, self._overran)
+        try:
+            self._planning = self._errands.send(_PLANNER, {"plan": plan.to_text()}, self._planned)
+        except OSError as error:
+            self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
+
+    def changed(self, worker: Worker) -> None:
+        """Hear that a worker of the generation on the way has come to another state."""
+        crew = self._crew.of(worker.generation)
+        match worker.state:
+            case WorkerState.PREPARED if not any(each.state is WorkerState.LOADING for each in crew):
+                for each in crew:
+                    self._crew.let_start(each)
+            case WorkerState.READY if not any(each.is_on_the_way for each in crew):
+                self._complete(worker.generation)
+
+    def ended(self, worker: Worker, code: int) -> None:
+        """Hear that a worker of the generation on the way has ended."""
+        self._fail(worker.why_not_ready(code), worker.status or ExitStatus.SOFTWARE)
+
+    def give_up(self, why: str) -> None:
+        """End the reload that is under way, and those that wait for it."""
+        self._is_wanted_again = False
+        self._answers += self._waiting
+        self._waiting = []
+        if self.is_busy:
+            self._fail([f"tamed: {why}"], ExitStatus.UNAVAILABLE)
+
+    def _planned(self, errand: Errand) -> None:
+        if errand is not self._planning:  # it was given up
+            return
+        self._planning = None
+        match errand.answer:
+            case {"plan": str(text), "notes": [*notes]}:
+                for note in notes:
+                    self._station.say("WARNING", str(note))
+                self._bring_up(Plan.from_text(text))
+            case {"fault": {"lines": [*lines], "status": int(status)}}:
+                self._fail([str(line) for line in lines], status)
+            case _:
+                self._fail(
+                    [f"tamed: the process that reads the files ended with {errand.code}"], ExitStatus.SOFTWARE
+                )
+
+    def _bring_up(self, plan: Plan) -> None:
+        serving = self._serving()
+        self._last_number += 1
+        # Who has scaled the workers keeps their number, unless the one in the files is a new one.
+        count = serving.count if plan.workers == serving.plan.workers else plan.workers
+        generation = self.generation = Generation(self._last_number, plan, count)
+        try:
+            for number in range(1, count + 1):
+                self._crew.hire(generation, number)
+        except OSError as error:
+            self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
+
+    def _complete(self, generation: Generation) -> None:
+        try:
+            self._station.change_log(generation.plan.log)
+        except TamedError as error:
+            self._fail([f"tamed: {error}"], status_of(error))
+            return
+        generation.is_up = True
+        self.generation = None
+        self._cancel_deadline()
+        self._take_over(generation, lambda: self._succeed(generation))
+
+    def _succeed(self, generation: Generation) -> None:
+        workers = f"{generation.count} worker{'s' * (generation.count > 1)}"
+        line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
+        self._station.say("INFO", line)
+        self._end({"reloaded": line}, line)
+
+    def _overran(self) -> None:
+        plan = self._serving().plan
+        crew = [] if self.generation is None else self._crew.of(self.generation)
+        late = [f"worker {each.pid} is {each.state.value}" for each in crew if each.is_on_the_way]
+        told = f"it was not ready after {plan.start_timeout:g} s: {', '.join(late) or 'the files are read'}"
+        self._fail([f"tamed: {told}"], ExitStatus.SOFTWARE)
+
+    def _fail(self, lines: Iterable[str], status: int) -> None:
+        """Take down what has come up, and say why."""
+        lines = list(lines)
+        generation, self.generation = self.generation, None
+        serving = self._serving()
+        text = "\n".join(lines).removeprefix("tamed: ")
+        self._station.say("ERROR", f"reload failed, generation {serving.number} goes on: {text}")
+        planning, self._planning = self._planning, None
+        if planning is not None:
+            self._errands.recall(planning)
+        if generation is not None:
+            generation.is_over = True
+            for worker in self._crew.of(generation):
+                self._crew.retire(worker)
+            self._watchdog.see_off(self._crew.of(generation), _ROLLBACK_GRACE)
+        self._cancel_deadline()
+        self._end({"fault": {"lines": lines, "status": status}}, f"reload failed: {lines[-1]}")
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _end(self, outcome: dict[str, object], line: str) -> None:
+        self.is_busy = False
+        self._station.tell_reloaded(line)
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer(outcome)
+        if self._is_wanted_again:
+            self._is_wanted_again = False
+            waiting, self._waiting = self._waiting, []
+            self.begin(waiting)

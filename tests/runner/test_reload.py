@@ -1,0 +1,424 @@
+"""What becomes of a reload, of scaling and of recycling, in a world without processes."""
+
+import errno
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tamed.errors import ExitStatus, PermissionRefused
+from tamed.runner._supervisor import Phase
+from tests.runner.world import Hand, Supervised, supervised
+
+
+@pytest.fixture
+def world() -> Iterator[Supervised]:
+    """A supervisor of two workers that serve."""
+    with supervised() as made:
+        made.start()
+        made.station.events.clear()
+        for hand in made.hands:
+            hand.heard()
+        yield made
+
+
+def reload(world: Supervised, **changes: Any) -> list[dict[str, Any]]:
+    """Ask for a reload, and let the planner read other files; return the list that the answer will be in."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.reload([answers.append])
+    plan(world, **changes)
+    return answers
+
+
+def plan(world: Supervised, **changes: Any) -> None:
+    """Let the last planner answer with the plan, changed."""
+    text = replace(world.plan, **changes).to_text()
+    errand_ends(world, {"plan": text, "notes": []})
+
+
+def errand_ends(world: Supervised, answer: dict[str, Any] | None, code: int = 0) -> None:
+    """Let the last errand end."""
+    world.ends_with(world.station.errands[-1], answer, code)
+
+
+def come_up(world: Supervised, *hands: Hand) -> None:
+    """Let workers become ready."""
+    for state in ("prepared", "starting", "ready"):
+        world.comes_to(state, *hands)
+
+
+def test_a_new_generation_takes_over(world: Supervised) -> None:
+    """The old workers shut, then the new ones open, and then whoever asked is told."""
+    old = world.hands[:2]
+    answers = reload(world)
+    new = world.hands[2:]
+    assert [hand.number for hand in new] == [1, 2]
+    assert world.station.events == ["reloading"]
+    come_up(world, *new)
+    assert [hand.heard() for hand in old] == [[{"retire": True}]] * 2
+    assert {"open": True} not in new[0].heard()
+    world.says(old[0], {"shut": True})
+    assert answers == []
+    world.says(old[1], {"shut": True})
+    assert new[0].heard() == [{"open": True}]
+    line = "poetry was reloaded: generation 2, 2 workers"
+    assert answers == [{"reloaded": line}]
+    assert world.station.events == ["reloading", ("log", world.plan.log), ("reloaded", line)]
+    assert world.supervisor.generation.number == 2
+    for hand in old:
+        world.ends(hand, 0)
+    assert len(world.hands) == 4
+    assert world.supervisor.phase is Phase.RUNNING
+
+
+def test_nobody_waits_long_for_an_old_worker_that_is_busy(world: Supervised) -> None:
+    """Clients are served by the new ones after half a second."""
+    answers = reload(world)
+    new = world.hands[2:]
+    come_up(world, *new)
+    assert answers == []
+    world.reactor.advance(0.5)
+    assert len(answers) == 1
+    assert new[0].heard()[-1] == {"open": True}
+
+
+def test_an_old_worker_that_dies_is_not_waited_for(world: Supervised) -> None:
+    """Nor replaced."""
+    answers = reload(world)
+    come_up(world, *world.hands[2:])
+    for hand in world.hands[:2]:
+        world.ends(hand, -signal.SIGSEGV)
+    assert len(answers) == 1
+    assert ("WARNING", "worker 101 was ended by SIGSEGV; it was about to leave") in world.station.log
+    world.pass_time(5)
+    assert len(world.hands) == 4
+
+
+def test_old_workers_have_their_time_and_no_more(world: Supervised) -> None:
+    """As much as the plan they were started by gives them."""
+    reload(world)
+    come_up(world, *world.hands[2:])
+    world.pass_time(39.5)
+    assert (101, signal.SIGABRT) not in world.station.sent
+    world.pass_time(1)
+    assert (101, signal.SIGABRT) in world.station.sent
+
+
+def test_a_worker_that_fails_fails_the_reload(world: Supervised) -> None:
+    """Its words are the answer; the other new one goes, and the old ones have noticed nothing."""
+    answers = reload(world)
+    third, fourth = world.hands[2:]
+    world.says(third, {"fault": {"lines": ["trace", "tamed: no poem"], "status": 66}})
+    world.ends(third, 66)
+    assert answers == [{"fault": {"lines": ["trace", "tamed: no poem"], "status": 66}}]
+    assert world.station.sent == [(fourth.pid, signal.SIGTERM)]
+    assert world.station.log[-1][0] == "ERROR"
+    assert world.station.log[-1][1].startswith("reload failed, generation 1 goes on: trace")
+    assert world.station.events == ["reloading", ("reloaded", "reload failed: tamed: no poem")]
+    assert world.hands[0].heard() == []
+    assert world.supervisor.generation.number == 1
+    world.ends(fourth, -signal.SIGTERM)
+    assert world.supervisor.phase is Phase.RUNNING
+
+
+def test_a_mistake_in_the_files_fails_the_reload(world: Supervised) -> None:
+    """No worker is started."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.reload([answers.append])
+    fault = {"lines": ["tamed: bad key"], "status": 78}
+    errand_ends(world, {"fault": fault}, 0)
+    assert answers == [{"fault": fault}]
+    assert len(world.hands) == 2
+
+
+def test_a_planner_may_crash(world: Supervised) -> None:
+    """That is told with its exit code."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.reload([answers.append])
+    errand_ends(world, None, -9)
+    (told,) = answers[0]["fault"]["lines"]
+    assert told == "tamed: the process that reads the files ended with -9"
+
+
+def test_a_reload_that_takes_too_long_fails(world: Supervised) -> None:
+    """What is told is who was late; whoever does not go by itself is ended after a few seconds."""
+    answers = reload(world)
+    world.comes_to("prepared", world.hands[2])
+    world.pass_time(60)
+    told = "tamed: it was not ready after 60 s: worker 103 is prepared, worker 104 is loading"
+    assert answers == [{"fault": {"lines": [told], "status": ExitStatus.SOFTWARE}}]
+    world.pass_time(5)
+    assert (104, signal.SIGABRT) in world.station.sent
+
+
+def test_a_reload_during_a_reload_comes_after_it(world: Supervised) -> None:
+    """Several are merged into one."""
+    answers = reload(world)
+    later: list[dict[str, Any]] = []
+    for _ in range(3):
+        world.supervisor.reload([later.append])
+    assert len(world.station.errands) == 1
+    come_up(world, *world.hands[2:])
+    world.reactor.advance(0.5)
+    assert (len(answers), later) == (1, [])
+    assert len(world.station.errands) == 2
+    plan(world)
+    come_up(world, *world.hands[4:])
+    world.reactor.advance(0.5)
+    assert later == [{"reloaded": "poetry was reloaded: generation 3, 2 workers"}] * 3
+    assert len(world.station.errands) == 2
+
+
+def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
+    """What it says is of no matter to the next reload."""
+    world.supervisor.reload()
+    first = world.station.errands[0]
+    world.pass_time(60)
+    assert (first.pid, signal.SIGKILL) in world.station.sent
+    world.supervisor.reload()
+    world.ends_with(first, {"plan": world.plan.to_text(), "notes": []}, -9)
+    assert len(world.hands) == 2
+    plan(world)
+    assert len(world.hands) == 4
+
+
+def test_changes_that_take_a_restart_are_told(world: Supervised) -> None:
+    """In the log, and the others are made."""
+    world.supervisor.reload()
+    note = "user has changed, which takes a restart"
+    errand_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
+    assert ("WARNING", note) in world.station.log
+
+
+def test_the_number_of_workers_may_change(world: Supervised) -> None:
+    """It is that of the new files."""
+    reload(world, workers=3)
+    assert [hand.number for hand in world.hands[2:]] == [1, 2, 3]
+
+
+def test_who_has_scaled_keeps_the_number(world: Supervised) -> None:
+    """Unless there is another in the files."""
+    world.supervisor.scale(3)
+    come_up(world, world.hands[2])
+    reload(world)
+    assert len(world.hands) == 6
+    come_up(world, *world.hands[3:])
+    world.reactor.advance(0.5)
+    reload(world, workers=1)
+    assert len(world.hands) == 7
+
+
+def test_a_log_that_cannot_be_changed_fails_the_reload(world: Supervised) -> None:
+    """Before anything else is."""
+    world.station.no_log = PermissionRefused("cannot open the log")
+    answers = reload(world)
+    come_up(world, *world.hands[2:])
+    assert answers[0]["fault"]["lines"] == ["tamed: cannot open the log"]
+    assert world.hands[0].heard() == []
+
+
+def test_a_worker_that_dies_during_a_reload_is_replaced(world: Supervised) -> None:
+    """By one of its own generation, which leaves with the others."""
+    answers = reload(world)
+    world.ends(world.hands[1], -signal.SIGSEGV)
+    world.pass_time(1)
+    other = world.hands[4]
+    assert other.number == 2
+    come_up(world, *world.hands[2:4])
+    assert (other.pid, signal.SIGTERM) in world.station.sent
+    world.says(world.hands[0], {"shut": True})
+    assert len(answers) == 1
+    world.ends(other, -signal.SIGTERM)
+    world.pass_time(5)
+    assert len(world.hands) == 5
+
+
+def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
+    """With what the system says."""
+    world.station.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    answers: list[dict[str, Any]] = []
+    world.supervisor.reload([answers.append])
+    told = "tamed: the files cannot be read: Resource temporarily unavailable"
+    assert answers == [{"fault": {"lines": [told], "status": ExitStatus.OS_ERROR}}]
+
+
+def test_a_stop_ends_a_reload(world: Supervised) -> None:
+    """Whoever waits is told, for this one and the next."""
+    answers = reload(world)
+    world.supervisor.reload([answers.append])
+    world.supervisor.stop()
+    told = {"fault": {"lines": ["tamed: the daemon stops"], "status": ExitStatus.UNAVAILABLE}}
+    assert answers == [told, told]
+    for hand in world.hands:
+        world.ends(hand, 0)
+    assert world.reactor.stopped
+    assert world.supervisor.status == 0
+
+
+def test_one_that_starts_cannot_reload() -> None:
+    """It says so."""
+    answers: list[dict[str, Any]] = []
+    with supervised() as world:
+        world.supervisor.start()
+        world.supervisor.reload([answers.append])
+    assert answers[0]["fault"]["lines"] == ["tamed: cannot reload: the daemon is starting"]
+
+
+# Sockets of generations.
+
+
+def listen(world: Supervised, hand: Hand, text: str) -> None:
+    """Let a worker ask for a socket."""
+    world.says(hand, {"listen": text, "kind": 1, "index": 0, "number": 1})
+
+
+def test_sockets_go_with_the_last_generation_that_uses_them(world: Supervised) -> None:
+    """One that is kept is never closed, one that is gone is closed once the old workers are."""
+    old = world.hands[:2]
+    listen(world, old[0], "127.0.0.1:0")
+    listen(world, old[0], "localhost:0")
+    kept, *gone = world.sockets.addresses(1)
+    reload(world)
+    new = world.hands[2:]
+    listen(world, new[0], "127.0.0.1:0")
+    listen(world, new[0], "tcp://:0")
+    come_up(world, *new)
+    world.reactor.advance(0.5)
+    first, *added = world.sockets.addresses(2)
+    assert first == kept
+    assert added
+    assert set(gone) <= set(world.sockets.addresses(1))
+    for hand in old:
+        world.ends(hand, 0)
+    assert world.sockets.addresses(1) == []
+    assert world.sockets.addresses(2) == [kept, *added]
+
+
+def test_sockets_of_a_reload_that_failed_are_closed(world: Supervised) -> None:
+    """Those only that it had added."""
+    listen(world, world.hands[0], "127.0.0.1:0")
+    kept = world.sockets.addresses(1)
+    reload(world)
+    third, fourth = world.hands[2:]
+    listen(world, third, "127.0.0.1:0")
+    listen(world, third, "tcp://:0")
+    world.ends(third, 1)
+    world.ends(fourth, -signal.SIGTERM)
+    assert world.sockets.addresses(2) == []
+    assert world.sockets.addresses(1) == kept
+
+
+# Scaling.
+
+
+def test_more_workers(world: Supervised) -> None:
+    """Whoever asked is told when they are ready; they need not wait for each other."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.scale(4, [answers.append])
+    new = world.hands[2:]
+    assert sorted(hand.number for hand in new) == [3, 4]
+    come_up(world, new[0])
+    assert new[0].heard()[-1] == {"open": True}
+    assert answers == []
+    come_up(world, new[1])
+    assert answers == [{"scaled": 4}]
+
+
+def test_fewer_workers(world: Supervised) -> None:
+    """Those of the highest numbers go, and nobody takes their place."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.scale(1, [answers.append])
+    assert answers == [{"scaled": 1}]
+    first, second = world.hands
+    assert (first.heard(), second.heard()) == ([], [{"retire": True}])
+    world.ends(second, 0)
+    world.pass_time(5)
+    assert len(world.hands) == 2
+    assert world.supervisor.phase is Phase.RUNNING
+
+
+def test_signals_scale_by_one(world: Supervised) -> None:
+    """TTIN adds one, TTOU takes one away, and one is the least."""
+    world.supervisor.signalled(signal.SIGTTIN)
+    assert world.supervisor.generation.count == 3
+    for _ in range(5):
+        world.supervisor.signalled(signal.SIGTTOU)
+    assert world.supervisor.generation.count == 1
+    assert world.station.log[-1] == ("WARNING", "cannot scale: one worker is the least")
+
+
+def test_nothing_is_scaled_during_a_reload(world: Supervised) -> None:
+    """It would be forgotten."""
+    reload(world)
+    answers: list[dict[str, Any]] = []
+    world.supervisor.scale(3, [answers.append])
+    (told,) = answers[0]["fault"]["lines"]
+    assert told == "tamed: cannot scale: it reloads; do it again when that is over"
+
+
+def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised) -> None:
+    """If it was one too many."""
+    world.ends(world.hands[1], -signal.SIGSEGV)
+    world.supervisor.scale(1)
+    world.pass_time(5)
+    assert len(world.hands) == 2
+
+
+def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
+    """They will not come."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.scale(3, [answers.append])
+    world.supervisor.stop()
+    assert answers == [{"error": "the daemon stops"}]
+
+
+# Recycling.
+
+
+def test_a_worn_worker_is_replaced_before_it_goes(world: Supervised) -> None:
+    """By one of its number."""
+    first, second = world.hands
+    world.says(second, {"worn": "has served 100 connections"})
+    third = world.hands[2]
+    assert third.number == 2
+    assert second.heard() == []
+    come_up(world, third)
+    assert second.heard() == [{"retire": True}]
+    world.says(second, {"shut": True})
+    assert third.heard()[-1] == {"open": True}
+    world.ends(second, 0)
+    world.pass_time(5)
+    assert (len(world.hands), first.heard()) == (3, [])
+
+
+def test_a_worn_worker_may_ask_again(world: Supervised) -> None:
+    """That starts no third one."""
+    for _ in range(3):
+        world.says(world.hands[1], {"worn": "is an hour old"})
+    assert len(world.hands) == 3
+
+
+def test_a_worn_worker_goes_on_if_the_other_one_fails(world: Supervised) -> None:
+    """Until it asks again."""
+    worn = world.hands[1]
+    world.says(worn, {"worn": "is an hour old"})
+    world.ends(world.hands[2], 1)
+    assert world.station.log[-1][1].endswith("worker 102, whose place it was to take, goes on")
+    world.pass_time(5)
+    assert (len(world.hands), worn.heard()) == (3, [])
+    world.says(worn, {"worn": "is an hour old"})
+    assert len(world.hands) == 4
+
+
+def test_a_worn_worker_that_dies_has_its_successor_already(world: Supervised) -> None:
+    """Which becomes ready as any other does."""
+    worn = world.hands[1]
+    world.says(worn, {"worn": "is an hour old"})
+    third = world.hands[2]
+    world.ends(worn, -signal.SIGSEGV)
+    world.pass_time(5)
+    assert len(world.hands) == 3
+    come_up(world, third)
+    assert third.heard()[-1] == {"open": True}
