@@ -89,15 +89,6 @@ def test_quit_ends_at_once(daemon: Daemon) -> None:
     wait_for("the end of the workers", lambda: daemon.tamed.left() == {})
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU])
-def test_other_signals_do_no_harm(daemon: Daemon, number: signal.Signals) -> None:
-    """They neither end the supervisor nor suspend it."""
-    workers = daemon.workers()
-    daemon.signal(number)
-    assert daemon.workers() == workers
-    daemon.stop()
-
-
 def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
     """On a terminal, while it waits."""
     ours, theirs = pty.openpty()

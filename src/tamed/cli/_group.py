@@ -22,6 +22,7 @@ _COMMANDS = {
     "start": "Run a target as a daemon; return when it is ready, or say why it is not.",
     "status": "Show how an instance stands.",
     "stop": "Stop an instance and wait until it has drained.",
+    "upgrade": "Replace the supervisor's own program in place, and reload.",
     "twistd": "Take twistd's command line, and run what it says.",
 }
 

@@ -108,12 +108,31 @@ class Daemon:
     watchdog: Duration = option(
         Duration("30s"), "How long a worker's event loop may be blocked before it is replaced."
     )
+    max_connections_per_worker: int | None = option(
+        None, "After about how many connections a worker is replaced by a fresh one, without a loss."
+    )
+    max_worker_age: Duration | None = option(
+        None, "After about what time a worker is replaced by a fresh one, without a loss."
+    )
     drain_timeout: Duration = option(
         Duration("30s"), "How long open connections are served on when a server stops."
     )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto", "The event loop; auto is uvloop where it is installed."
     )
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether it takes a supervisor to do what is asked for."""
+        return any(
+            wish is not None for wish in (self.workers, self.max_connections_per_worker, self.max_worker_age)
+        )
+
+    def __post_init__(self) -> None:
+        if self.max_connections_per_worker is not None and self.max_connections_per_worker < 1:
+            raise ValueError(
+                f"max-connections-per-worker: expected 1 or more, got {self.max_connections_per_worker}"
+            )
 
 
 @dataclass

@@ -18,25 +18,26 @@ class LineReader:
     """Takes the bytes of one stream as they come, with the time on a monotonic clock, and gives its lines.
 
     A line is without its newline, and cut into pieces where it is longer than 16 KiB; all but the last end
-    in ``[...]``. What it holds is bounded, by 256 KiB and the piece that was fed last.
+    in ``[...]``. What it holds is bounded, by 256 KiB and the piece that was fed last. ``rest`` is the line
+    that has not ended: another reader can be made from it, to go on here.
     """
 
-    def __init__(self) -> None:
-        self._part = b""  # a line that has not ended
+    def __init__(self, rest: bytes = b"") -> None:
+        self.rest = rest
         self._lines: list[bytes] = []
         self._held = 0
         self._begun = self._latest = 0.0
 
     def feed(self, data: bytes, now: float) -> None:
         """Take bytes that came at this time."""
-        if not self._lines and not self._part:
+        if not self._lines and not self.rest:
             self._begun = now
         self._latest = now
-        *lines, self._part = (self._part + data).split(b"\n")
+        *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             self._hold(_pieces(line.removesuffix(b"\r")))
-        if len(self._part) > _LINE_LIMIT:
-            *pieces, self._part = _pieces(self._part)
+        if len(self.rest) > _LINE_LIMIT:
+            *pieces, self.rest = _pieces(self.rest)
             self._hold(pieces)
 
     @property
@@ -56,11 +57,15 @@ class LineReader:
         self._begun = now
         return self._release()
 
+    def take_all(self) -> list[bytes]:
+        """Return all lines that have ended, due or not."""
+        return self._release()
+
     def finish(self) -> list[bytes]:
         """Return all that is left at the end of the stream, the line that never ended too."""
-        if self._part:
-            self._hold(_pieces(self._part))
-            self._part = b""
+        if self.rest:
+            self._hold(_pieces(self.rest))
+            self.rest = b""
         return self._release()
 
     def _hold(self, lines: list[bytes]) -> None:

@@ -68,25 +68,28 @@ def _shortened(text: bytes) -> bytes:
 
 
 class RecordReader:
-    """Takes the bytes of one stream as they come and gives its records. It holds one record at most."""
+    """Takes the bytes of one stream as they come and gives its records. It holds one record at most.
 
-    def __init__(self) -> None:
-        self._rest = b""
+    ``rest`` is the beginning of that record: another reader can be made from it, to go on here.
+    """
+
+    def __init__(self, rest: bytes = b"") -> None:
+        self.rest = rest
 
     def feed(self, data: bytes) -> list[Record | Damage]:
         """Return what is complete with these bytes, in order."""
-        data = self._rest + data
+        data = self.rest + data
         found: list[Record | Damage] = []
         position = 0
         while position < len(data) and (one := _read(data, position)) is not None:
             what, position = one
             found.append(what)
-        self._rest = data[position:]
+        self.rest = data[position:]
         return found
 
     def finish(self) -> list[Record | Damage]:
         """Return what is left at the end of the stream: nothing, or the beginning of a record."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         return [Damage(rest)] if rest else []
 
 

@@ -11,7 +11,7 @@ from tamed._lazy import lazy_face
 if TYPE_CHECKING:
     from tamed.net._backlog import DEFAULT_BACKLOG, effective_backlog, usable_backlog
     from tamed.net._bind import Address, Bound, bind, resolve
-    from tamed.net._bind_unix import short_path
+    from tamed.net._bind_unix import SocketFile, short_path
     from tamed.net._client import ClientService
     from tamed.net._datagram import DatagramServer
     from tamed.net._endpoint import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         as_endpoint,
     )
     from tamed.net._gate import Gate, GateKeeper
-    from tamed.net._inherit import Inheritance
+    from tamed.net._inherit import Inheritance, passed_descriptors
     from tamed.net._listening import ListeningService
     from tamed.net._protocol import ProtocolServer
     from tamed.net._reply import ReplyServer
@@ -62,6 +62,7 @@ __all__ = [
     "ReplyServer",
     "Server",
     "ServerOptions",
+    "SocketFile",
     "SocketSource",
     "StreamServer",
     "Surroundings",
@@ -75,6 +76,7 @@ __all__ = [
     "current",
     "effective_backlog",
     "install",
+    "passed_descriptors",
     "renew",
     "resolve",
     "server_context",
@@ -105,6 +107,7 @@ if not TYPE_CHECKING:
             "ReplyServer": "._reply",
             "Server": "._server",
             "ServerOptions": "._server",
+            "SocketFile": "._bind_unix",
             "SocketSource": "._source",
             "StreamServer": "._stream",
             "Surroundings": "._source",
@@ -118,6 +121,7 @@ if not TYPE_CHECKING:
             "current": "._source",
             "effective_backlog": "._backlog",
             "install": "._source",
+            "passed_descriptors": "._inherit",
             "renew": "._tls",
             "resolve": "._bind",
             "server_context": "._tls",

@@ -15,7 +15,7 @@ from typing import Final
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net._endpoint import FdEndpoint, SystemdEndpoint
 
-__all__ = ["Inheritance"]
+__all__ = ["Inheritance", "passed_descriptors"]
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _KINDS: Final = {socket.SOCK_STREAM: "stream", socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "packet"}
@@ -93,6 +93,21 @@ class Inheritance:
         if not (text.isascii() and text.isdigit()):
             raise ConfigurationError(what, f"{variable} is {text!r}, not a number", _PASSING_REMEDY)
         return int(text)
+
+
+def passed_descriptors(environ: Mapping[str, str], first: int = 3) -> list[int]:
+    """Return the descriptors that systemd has passed, to this process or one before it, and that are open."""
+    count = environ.get("LISTEN_FDS", "")
+    numbers = range(first, first + int(count)) if count.isascii() and count.isdigit() else ()
+    return [number for number in numbers if _is_open(number)]
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _duplicate(what: str, fd: int) -> socket.socket:

@@ -11,7 +11,9 @@ from tamed.errors import reason
 from tamed.net._accept import Acceptor, Door, Take
 from tamed.net._address_limit import AddressLimit
 from tamed.net._backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net._certificates import CertificateWatch
 from tamed.net._connection import Connection, Openings, TlsConnection
+from tamed.net._endpoint import TlsEndpoint
 from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import Listener, current
@@ -79,6 +81,7 @@ class Server(ListeningService):
         self._openings: list[Openings] = []
         self._acceptor: Acceptor | None = None
         self._gate = Gate()
+        self._watches: list[CertificateWatch] = []
         self._idle: asyncio.Future[None] | None = None
         self._address_limit: AddressLimit | None = None
         for limit in ("max_connections", "max_connections_per_address"):
@@ -114,12 +117,19 @@ class Server(ListeningService):
         self._gate = surroundings.gate
         self._gate.add(self._acceptor)
         self._acceptor.resume()
+        self._watches = [
+            CertificateWatch(listener.endpoint, listener.ssl)
+            for listener in self.listeners
+            if listener.ssl is not None and isinstance(listener.endpoint, TlsEndpoint)
+        ]
         for address in self.addresses:
             log.info("listening on %s", address)
 
     async def stop(self) -> None:
         """Serve every connection to its end, or to the drain deadline."""
         self.draining.set()
+        for watch in self._watches:
+            watch.close()
         self._drain_begins()
         try:
             async with asyncio.timeout(self._drain_seconds):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         scale_instance,
         status_of_instance,
         stop_instance,
+        upgrade_instance,
     )
     from tamed.runner._launch import run_directory, start
     from tamed.runner._log_reader import LogReader
@@ -34,6 +35,7 @@ __all__ = [
     "start",
     "status_of_instance",
     "stop_instance",
+    "upgrade_instance",
 ]
 
 if not TYPE_CHECKING:
@@ -53,6 +55,7 @@ if not TYPE_CHECKING:
             "start": "._launch",
             "status_of_instance": "._instances",
             "stop_instance": "._instances",
+            "upgrade_instance": "._instances",
         },
     )
 

@@ -24,12 +24,15 @@ _LIMIT = 16 * 1024 * 1024  # bytes of messages that wait, here or on the way
 
 
 class Channel:
-    """One end of the pair. ``closed`` is true when the other end is gone and all from it was received."""
+    """One end of the pair. ``closed`` is true when the other end is gone and all from it was received.
 
-    def __init__(self, sock: socket.socket) -> None:
+    ``rest`` is the beginning of a message: another channel can be made from it, to go on with this socket.
+    """
+
+    def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._rest = b""
+        self.rest = rest
         self._lines: deque[bytes] = deque()
         self._descriptors: deque[int] = deque()
         self._outgoing: deque[tuple[bytes, Sequence[int]]] = deque()
@@ -92,9 +95,9 @@ class Channel:
                 data, descriptors = b"", []
             self._descriptors.extend(descriptors)
             self.closed = not data
-            *lines, self._rest = (self._rest + data).split(b"\n")
+            *lines, self.rest = (self.rest + data).split(b"\n")
             self._lines.extend(lines)
-            if len(self._rest) > _LIMIT:
+            if len(self.rest) > _LIMIT:
                 raise ValueError("a message without an end")
 
     def close(self) -> None:

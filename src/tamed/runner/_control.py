@@ -6,14 +6,16 @@ connection is closed. Only the owner may connect (mode 0600), so whoever can, ma
 
 import contextlib
 import json
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tamed.daemon import bind_unix, connect_unix
 from tamed.errors import SystemRefused, from_os_error
+from tamed.runner._legacy import Keep
 from tamed.runner._reactor import Reactor, Timer
 
 __all__ = ["Answer", "ControlServer", "ask"]
@@ -30,7 +32,8 @@ class ControlServer:
     """Listens on a unix socket; calls ``serve`` with each request and the means to answer it, now or later.
 
     Whoever makes one must be the only one who may have that path, by a pid file for example: what is there is
-    replaced. If this process is root, the socket is ``owner``'s, a user and group.
+    replaced. If this process is root, the socket is ``owner``'s, a user and group. ``inherited`` is the
+    descriptor of one that the program before has listened on, if there was one.
     """
 
     def __init__(
@@ -39,14 +42,15 @@ class ControlServer:
         reactor: Reactor,
         serve: Callable[[dict[str, Any], Answer], None],
         owner: tuple[int, int] | None = None,
+        inherited: int = -1,
     ) -> None:
         self._path = path
         self._reactor = reactor
         self._serve = serve
         self._clients: dict[socket.socket, bytes] = {}
         self._timers: dict[socket.socket, Timer] = {}
-        self._served: set[socket.socket] = set()
-        self._socket = _listening(path, owner)
+        self._served: dict[socket.socket, Answer] = {}
+        self._socket = _listening(path, owner) if inherited < 0 else _adopted(inherited)
         reactor.watch(self._socket, self._accept)
 
     def close(self) -> None:
@@ -58,6 +62,27 @@ class ControlServer:
             self._path.unlink()
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return the descriptor of the listening socket."""
+        return self._socket.fileno()
+
+    def bequeath(self, answers: Iterable[Answer], keep: Keep) -> list[int]:
+        """Return descriptors of the clients that these answers are for, who have not gone."""
+        return [
+            keep(client.fileno())
+            for client, answer in self._served.items()
+            if any(answer == each for each in answers)
+        ]
+
+    def inherit(self, clients: Iterable[int]) -> list[Answer]:
+        """Go on with clients of the program before; return the means to answer them."""
+        answers = []
+        for descriptor in clients:
+            client = _adopted(descriptor)
+            self._add(client)
+            answers.append(self._serve_now(client))
+        return answers
+
     def _accept(self) -> None:
         try:
             client, _ = self._socket.accept()
@@ -66,6 +91,9 @@ class ControlServer:
         if len(self._clients) == _MOST_CLIENTS:
             client.close()
             return
+        self._add(client)
+
+    def _add(self, client: socket.socket) -> None:
         client.setblocking(False)
         self._clients[client] = b""
         self._timers[client] = self._reactor.later(_PATIENCE, partial(self._drop, client))
@@ -81,9 +109,13 @@ class ControlServer:
         if not data or len(self._clients[client]) > _LONGEST:
             self._drop(client)
         elif newline and client not in self._served:
-            self._timers[client].cancel()  # the answer may take as long as it likes
-            self._served.add(client)
-            self._serve(_request(line), partial(self._answer, client))
+            self._serve(_request(line), self._serve_now(client))
+
+    def _serve_now(self, client: socket.socket) -> Answer:
+        """Return the means to answer a client, which may take as long as that needs."""
+        self._timers[client].cancel()
+        self._served[client] = partial(self._answer, client)
+        return self._served[client]
 
     def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
         """Send an answer, for which a client that does not read can keep the supervisor for a second."""
@@ -96,7 +128,7 @@ class ControlServer:
     def _drop(self, client: socket.socket) -> None:
         del self._clients[client]
         self._timers.pop(client).cancel()
-        self._served.discard(client)
+        self._served.pop(client, None)
         self._reactor.unwatch(client)
         client.close()
 
@@ -125,6 +157,11 @@ def ask(path: Path, request: dict[str, Any], timeout: float | None = 10.0) -> di
     if "error" in answer:
         raise SystemRefused(what, answer["error"])
     return answer
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
 
 
 def _listening(path: Path, owner: tuple[int, int] | None) -> socket.socket:

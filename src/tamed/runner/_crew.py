@@ -5,12 +5,14 @@ What follows from that is for others to decide: see ``_supervisor``.
 
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tamed.errors import TamedError
 from tamed.runner._channel import Channel, Message
 from tamed.runner._faults import fault_data
 from tamed.runner._generation import Generation
+from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
@@ -61,6 +63,44 @@ class Crew:
         self._reactor.watch(worker.channel, lambda: self._hear(worker))
         plan = generation.plan
         self._send(worker, {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
+
+    def bequeath(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on with the workers.
+
+        Raises BlockingIOError if one of them has yet to take what was sent to it.
+        """
+        left = []
+        for worker in self.workers.values():
+            self._hear(worker)
+            channel = worker.channel
+            if not channel.closed and not channel.flush():
+                raise BlockingIOError
+            left.append(
+                {
+                    "pid": worker.pid,
+                    "number": worker.number,
+                    "generation": worker.generation.number,
+                    "state": worker.state.value,
+                    "started": worker.started,
+                    "retired": worker.is_retired,
+                    "channel": -1 if channel.closed else keep(channel.fileno()),
+                    "rest": encode(channel.rest),
+                }
+            )
+        return left
+
+    def inherit(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
+        """Go on with the workers of the program before."""
+        now = self._reactor.clock()
+        for data in left:
+            channel = _channel(data["channel"], decode(data["rest"]))
+            generation = generations[data["generation"]]
+            worker = Worker(data["pid"], data["number"], generation, channel, data["started"], heard=now)
+            worker.state = WorkerState(data["state"])
+            worker.is_retired = data["retired"]
+            self.workers[worker.pid] = worker
+            if not channel.closed:
+                self._reactor.watch(channel, partial(self._hear, worker))
 
     def let_start(self, worker: Worker) -> None:
         """Let a worker that is prepared start its services."""
@@ -160,6 +200,17 @@ class Crew:
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
+
+
+def _channel(descriptor: int, rest: bytes) -> Channel:
+    """Go on with a channel; one that was closed before stays so."""
+    if descriptor >= 0:
+        return Channel(socket.socket(fileno=descriptor), rest)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    channel = Channel(ours)
+    channel.close()
+    return channel
 
 
 def _ignore(*_: object) -> None:

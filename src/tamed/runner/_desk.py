@@ -23,6 +23,8 @@ class Desk:
                 self._status.serve(answer)
             case {"command": "reload"}:
                 self._supervisor.reload([answer])
+            case {"command": "upgrade"}:
+                self._supervisor.upgrade([answer])
             case {"command": "scale", "workers": int(count)}:
                 self._supervisor.scale(count, [answer])
             case _:

@@ -24,6 +24,7 @@ __all__ = [
     "scale_instance",
     "status_of_instance",
     "stop_instance",
+    "upgrade_instance",
 ]
 
 _LOOK = 0.5  # seconds between two looks at one that is stopping
@@ -108,6 +109,15 @@ def reload_instance(instance: Instance) -> Report:
     Waits however long that takes. If it fails, the instance goes on as it was.
     """
     return _done(ask(instance.socket, {"command": "reload"}, timeout=None), "reloaded")
+
+
+def upgrade_instance(instance: Instance) -> Report:
+    """Have the program of an instance's supervisor replaced in its place, and then reload.
+
+    Waits however long that takes. If it fails, the instance goes on as it was.
+    """
+    report = _done(ask(instance.socket, {"command": "upgrade"}, timeout=None), "reloaded")
+    return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
 
 
 def scale_instance(instance: Instance, workers: int) -> Report:

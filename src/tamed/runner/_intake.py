@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from tamed.daemon import Damage, LineReader, Record, RecordReader
 from tamed.runner._layout import Layout, Line
+from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._reactor import Reactor
 from tamed.runner._sink import Entry, Sink
 
@@ -28,7 +29,8 @@ class _Pipe:
     """The reading end of a pipe."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
+        if descriptor >= 0:
+            os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self.is_watched = False
 
@@ -88,11 +90,32 @@ class Intake:
         """Close the sink."""
         self.sink.close()
 
+    def bequeath(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on; all that has come in whole is written."""
+        left = []
+        for source in self._sources.values():
+            self._write_lines(source, source.line_reader.take_all())
+            left.append(
+                {
+                    "pid": source.pid,
+                    "records": keep(source.records.fileno()) if source.records.is_open else -1,
+                    "output": keep(source.output.fileno()) if source.output.is_open else -1,
+                    "record": encode(source.record_reader.rest),
+                    "line": encode(source.line_reader.rest),
+                }
+            )
+        return left
+
+    def inherit(self, left: list[Data]) -> None:
+        """Go on where the program before has stopped."""
+        for data in left:
+            source = self._attach(data["pid"], data["records"], data["output"])
+            source.record_reader.rest = decode(data["record"])
+            source.line_reader.rest = decode(data["line"])
+
     def attach(self, pid: int, records: int, output: int) -> None:
         """Take what comes from a worker through these descriptors, which are closed in time."""
-        source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
-        self._watch(source.records, lambda: self._take_records(source))
-        self._watch(source.output, lambda: self._take_output(source))
+        self._attach(pid, records, output)
 
     def detach(self, pid: int) -> None:
         """Take what is left of a worker that has ended.
@@ -106,6 +129,12 @@ class Intake:
         self._write_lines(source, source.line_reader.finish())
         for pipe in (source.records, source.output):
             self._let_go(pipe)
+
+    def _attach(self, pid: int, records: int, output: int) -> _Source:
+        source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
+        self._watch(source.records, lambda: self._take_records(source))
+        self._watch(source.output, lambda: self._take_output(source))
+        return source
 
     def _watch(self, pipe: _Pipe, take: Callable[[], None]) -> None:
         """Take what comes, now and then."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from tamed.errors import MissingInput, PermissionRefused, from_os_error
 from tamed.runner._plan import Plan
 
-__all__ = ["held_plan_file", "kept_plan"]
+__all__ = ["held_plan_file", "kept_plan", "removed_plan_file"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -31,11 +31,18 @@ def held_plan_file(plan: Plan) -> Iterator[None]:
             file.write(replace(plan, report=-1).to_text())
     except OSError as error:
         raise from_os_error(f"cannot write {path}", error) from error
+    with removed_plan_file(plan):
+        yield
+
+
+@contextmanager
+def removed_plan_file(plan: Plan) -> Iterator[None]:
+    """Remove a plan's file at the end of the ``with``."""
     try:
         yield
     finally:
         with suppress(OSError):  # somebody has taken the directory away
-            path.unlink()
+            Path(plan.plan_file).unlink()
 
 
 def kept_plan(path: Path) -> Plan:

@@ -119,7 +119,7 @@ class Reloader:
 
     def _bring_up(self, plan: Plan) -> None:
         serving = self._serving()
-        self._last_number += 1
+        self._last_number = max(self._last_number, serving.number) + 1
         # Who has scaled the workers keeps their number, unless the one in the files is a new one.
         count = serving.count if plan.workers == serving.plan.workers else plan.workers
         generation = self.generation = Generation(self._last_number, plan, count)

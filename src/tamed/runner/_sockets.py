@@ -1,7 +1,8 @@
 """The listening sockets of a supervised application: bound once, by the supervisor, for every worker."""
 
+import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tamed.errors import Unavailable
 from tamed.net import (
@@ -9,6 +10,7 @@ from tamed.net import (
     Endpoint,
     FdEndpoint,
     Inheritance,
+    SocketFile,
     SystemdEndpoint,
     TcpEndpoint,
     TlsEndpoint,
@@ -16,6 +18,7 @@ from tamed.net import (
     address_text,
     bind,
 )
+from tamed.runner._legacy import Data, Keep
 
 __all__ = ["SocketTable"]
 
@@ -79,6 +82,26 @@ class SocketTable:
             for sock in held.bound.sockets
         ]
 
+    def bequeath(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on listening."""
+        return [
+            {
+                "key": key,
+                "users": list(held.users.items()),
+                "sockets": [keep(sock.fileno()) for sock in held.bound.sockets],
+                "file": None if held.bound.file is None else asdict(held.bound.file),
+            }
+            for key, held in self._held.items()
+        ]
+
+    def inherit(self, left: list[Data]) -> None:
+        """Go on listening where the program before did."""
+        for data in left:
+            place, kind, index = data["key"]
+            sockets = tuple(_adopted(descriptor) for descriptor in data["sockets"])
+            file = None if data["file"] is None else SocketFile(**data["file"])
+            self._held[place, kind, index] = _Held(Bound(sockets, file), dict(data["users"]))
+
     def close(self) -> None:
         """Close all sockets and remove the files of those that have one. May be called again."""
         self.is_closed = True
@@ -89,6 +112,11 @@ class SocketTable:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return Bound(self.inheritance.sockets(endpoint, kind))
         return bind(endpoint, kind)
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
 
 
 def _place(endpoint: Endpoint) -> str:

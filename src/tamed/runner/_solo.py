@@ -38,13 +38,13 @@ def run(job: Job) -> int:
     """Run a job in the foreground; return its exit status, or raise what it failed of.
 
     These are the steps of a daemon's life (see ARCHITECTURE.md) that one process in the foreground has. If
-    the settings ask for workers, this process becomes their supervisor instead.
+    the settings take a supervisor, this process becomes their supervisor instead.
     """
     deployment = job.deployment()
     job = enter_environment(job, deployment)
     settings = job.settings(deployment)
     daemon = settings.daemon
-    if daemon.workers is not None:
+    if daemon.is_supervised:
         supervise_here(job, settings)
     identity = identity_of(daemon)
     plan = log_in_foreground(settings.log)

@@ -27,7 +27,7 @@ class _Inquiry:
 
 
 class StatusDesk:
-    """Asks the workers, and sums up.
+    """Asks the workers, and sums up. ``begun`` is when the supervisor did, by the reactor's clock.
 
     A worker that does not answer in time is shown without its report.
     """
@@ -36,7 +36,7 @@ class StatusDesk:
         self._supervisor = supervisor
         self._reactor = reactor
         self._sockets = sockets
-        self._begun = reactor.clock()
+        self.begun = reactor.clock()
         self._inquiries: list[_Inquiry] = []
         supervisor.crew.on_report = self._reported
 
@@ -69,7 +69,7 @@ class StatusDesk:
             "name": supervisor.plan.name,
             "state": supervisor.phase.value,
             "pid": os.getpid(),
-            "uptime": self._reactor.clock() - self._begun,
+            "uptime": self._reactor.clock() - self.begun,
             "generation": supervisor.generation.number,
             "reloading": supervisor.is_reloading,
             "endpoints": self._sockets.addresses(supervisor.generation.number),

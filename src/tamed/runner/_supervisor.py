@@ -13,6 +13,7 @@ workers fail faster than the restart policy allows; in it generations of workers
 import enum
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.runner._control import Answer
@@ -20,6 +21,7 @@ from tamed.runner._crew import Crew
 from tamed.runner._errand import Errands
 from tamed.runner._generation import Generation
 from tamed.runner._handover import Handovers
+from tamed.runner._legacy import Data, Keep
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._reload import Reloader
@@ -37,6 +39,7 @@ SIGNALS = (
     signal.SIGQUIT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
@@ -62,7 +65,8 @@ class Supervisor:
 
     ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped;
     negative for the signal by which the process is to end. ``last_error`` is what happened to the worker
-    that failed last.
+    that failed last. ``on_upgrade`` is called with the plan when another program is to take this one's
+    place, and with the answers that are owed.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
@@ -70,14 +74,15 @@ class Supervisor:
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.last_error = ""
+        self.on_upgrade: Callable[[Plan, Sequence[Answer]], None] = _ignore
         self.crew = Crew(reactor, sockets, station)
-        errands = Errands(reactor, station)
+        self.errands = Errands(reactor, station)
         self._watchdog = Watchdog(plan.beat_interval, self.crew.workers, reactor, station)
         self._handovers = Handovers(self.crew, self._watchdog, reactor)
         self._reloader = Reloader(
             self.crew,
             self._watchdog,
-            errands,
+            self.errands,
             reactor,
             station,
             serving=lambda: self.generation,
@@ -87,7 +92,7 @@ class Supervisor:
         self.crew.on_end = self._ended
         self.crew.on_shut = self._handovers.heard
         self.crew.on_worn = self._recycle
-        self.crew.on_other_end = errands.ended
+        self.crew.on_other_end = self.errands.ended
         self._reactor = reactor
         self._sockets = sockets
         self._station = station
@@ -149,6 +154,8 @@ class Supervisor:
                 self._end_at_once(number)
             case signal.SIGHUP:
                 self.reload()
+            case signal.SIGUSR2:
+                self.upgrade()
             case signal.SIGTTIN:
                 self.scale(self.generation.count + 1)
             case signal.SIGTTOU:
@@ -185,6 +192,60 @@ class Supervisor:
         for number in set(range(1, count + 1)) - staying.keys():
             self._hire(number)
         self._look_at_scale()
+
+    def upgrade(self, answers: Sequence[Answer] = ()) -> None:
+        """Let a new program take this one's place, and then reload.
+
+        The answers are called when the whole of it has succeeded, by the new program, or has failed.
+        """
+        if self.phase is Phase.RUNNING and not self._reloader.is_busy:
+            self.on_upgrade(self.plan, answers)
+        else:
+            why = "it reloads" if self._reloader.is_busy else f"the daemon is {self.phase.value}"
+            self._refuse("upgrade", why, answers)
+
+    def bequeath(self, keep: Keep) -> Data:
+        """Return what the next program needs to go on."""
+        generations = {self.generation, *(worker.generation for worker in self.crew.workers.values())}
+        return {
+            "serving": self.generation.number,
+            "last_error": self.last_error,
+            "generations": [
+                {
+                    "number": each.number,
+                    "plan": replace(each.plan, report=-1).to_text(),
+                    "count": each.count,
+                    "is_over": each.is_over,
+                }
+                for each in generations
+            ],
+            "workers": self.crew.bequeath(keep),
+        }
+
+    def resume(self, left: Data, answers: Sequence[Answer]) -> None:
+        """Go on where the program before has stopped, in the place of `start`; then reload."""
+        generations = {
+            data["number"]: Generation(
+                data["number"],
+                Plan.from_text(data["plan"]),
+                data["count"],
+                is_up=True,
+                is_over=data["is_over"],
+            )
+            for data in left["generations"]
+        }
+        self.generation = generations[left["serving"]]
+        self.last_error = left["last_error"]
+        self.phase = Phase.RUNNING
+        self._is_privileged = False
+        self.crew.inherit(left["workers"], generations)
+        for worker in self.crew.workers.values():
+            if worker.is_retired:
+                self._watchdog.see_off([worker], worker.generation.plan.stop_timeout)
+        self._watchdog.watch()
+        self._tell_alive()
+        self.crew.reap()
+        self.reload(answers)
 
     # The way to readiness.
 
@@ -388,3 +449,7 @@ class Supervisor:
             self._reactor.later(self._station.alive_interval, self._tell_alive)
             if self._watchdog.is_content:
                 self._station.tell_alive()
+
+
+def _ignore(*_: object) -> None:
+    """Take what nobody has asked for."""

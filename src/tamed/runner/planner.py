@@ -4,20 +4,13 @@ It is run by the supervisor as ``python -m tamed.runner.planner NAME``, gets the
 its channel, and answers with the one that is to follow it.
 """
 
-import os
-import select
-import socket
-import sys
 from dataclasses import replace
-from typing import NoReturn
 
 from tamed.config import Job
-from tamed.errors import TamedError, status_of
-from tamed.runner._channel import Channel, Message
-from tamed.runner._explain import explain
+from tamed.runner._channel import Message
+from tamed.runner._errand_child import answer_errand
 from tamed.runner._launch import plan_again
 from tamed.runner._plan import Plan
-from tamed.runner._spawn import CHANNEL, RECORDS
 
 __all__ = ["main"]
 
@@ -25,31 +18,14 @@ _FIXED = ("user", "group", "keep_capabilities", "umask", "max_files", "directory
 """What a process has for life."""
 
 
-def main() -> NoReturn:
-    """Answer one order, and exit."""
-    for descriptor in (CHANNEL, RECORDS):
-        os.set_inheritable(descriptor, False)
-    channel = Channel(socket.socket(fileno=CHANNEL))
-    try:
-        answer = _answer(Plan.from_text(_order(channel)["plan"]))
-    except TamedError as error:
-        answer = {"fault": {"lines": list(explain(error)), "status": status_of(error)}}
-    channel.send(answer)
-    while not channel.flush():
-        select.select([], [channel], [])
-    sys.exit()
+def main() -> None:
+    """Answer one order."""
+    answer_errand(_plan_anew)
 
 
-def _order(channel: Channel) -> Message:
-    while not channel.closed:
-        select.select([channel], [], [])
-        for message, _ in channel.receive():
-            return message
-    sys.exit("the supervisor is gone")
-
-
-def _answer(plan: Plan) -> Message:
+def _plan_anew(order: Message) -> Message:
     """Return the plan that follows one, and a note for each change that cannot be made."""
+    plan = Plan.from_text(order["plan"])
     following = plan_again(plan, Job.from_data(plan.job))
     changed = [name for name in _FIXED if getattr(plan, name) != getattr(following, name)]
     kept = {name: getattr(plan, name) for name in _FIXED}

@@ -2,25 +2,30 @@
 
 The command ``tamed`` becomes this program by exec, when it has understood what it is to do, and hands over
 a plan as data. What it was (command line, the user's options, third-party packages) is then gone from memory.
+
+After an upgrade it is ``python -m tamed.runner.supervisor --resume LEGACY NAME``: LEGACY is the descriptor of
+what the program has left that was this process before.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.daemon import Identity, Instance, Reporter, limit_open_files
+from tamed.daemon import Identity, Instance, PidFile, Reporter, limit_open_files
 from tamed.errors import ExitStatus, TamedError, status_of
-from tamed.net import Inheritance
-from tamed.runner._control import ControlServer
+from tamed.net import Inheritance, passed_descriptors
+from tamed.runner._control import Answer, ControlServer
 from tamed.runner._desk import Desk
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
+from tamed.runner._legacy import Data, Keep, Legacy
 from tamed.runner._pid_file import held_pid_file
 from tamed.runner._plan import Plan
-from tamed.runner._plan_file import held_plan_file
+from tamed.runner._plan_file import held_plan_file, removed_plan_file
 from tamed.runner._reactor import Reactor
 from tamed.runner._real_station import RealStation
 from tamed.runner._root import AS_ROOT, stays_root
@@ -29,20 +34,22 @@ from tamed.runner._sockets import SocketTable
 from tamed.runner._status import StatusDesk
 from tamed.runner._supervisor import SIGNALS, Supervisor
 from tamed.runner._terminal import tell_person
+from tamed.runner._upgrade import Upgrader, become
 
 __all__ = ["main"]
 
 _TEND = 1.0  # seconds
-_IGNORED = (signal.SIGUSR2,)
 
 
 def main() -> NoReturn:
-    """Supervise the plan that was handed over, and exit as the daemon should."""
-    plan = Plan.take_over(int(sys.argv[1]))
+    """Supervise the plan that was handed over, or go on with what was left, and exit as the daemon should."""
+    left = Legacy.take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
+    plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
     told = f"tamed: {plan.name} was told to stop before it was ready"
     try:
-        status = supervise(plan, reporter)
+        with ExitStack() as held:
+            status = _supervise(Holdings(plan, reporter, left, held), left)
     except TamedError as error:
         status = status_of(error)
         told = f"tamed: {error}"
@@ -56,52 +63,107 @@ def main() -> NoReturn:
     sys.exit(status)
 
 
-def supervise(plan: Plan, reporter: Reporter | None) -> int:
-    """Take hold of all that outlives a worker, supervise, and let go of it in reverse order."""
-    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
-    owner = (identity.uid, identity.gid) if identity else None
-    with ExitStack() as held:
-        reactor = Reactor()
-        held.callback(reactor.close)
-        reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
+class Holdings:
+    """All that outlives a worker, taken hold of in order, and let go of by ``held`` in reverse order.
+
+    ``left`` is what there was already, in the program that this one has taken the place of.
+    """
+
+    def __init__(self, plan: Plan, reporter: Reporter | None, left: Data | None, held: ExitStack) -> None:
+        identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+        owner = (identity.uid, identity.gid) if identity and left is None else None
+        self.reactor = Reactor()
+        held.callback(self.reactor.close)
+        self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
         if plan.control:
             held.callback(Instance(plan.name, Path(plan.control).parent).remove_if_empty)
-        if plan.pid_file:
-            held.enter_context(held_pid_file(Path(plan.pid_file), owner))
+        self.pid_file = _hold_pid_file(plan, owner, left, held)
         if plan.plan_file:
-            held.enter_context(held_plan_file(plan))
+            held.enter_context(held_plan_file(plan) if left is None else removed_plan_file(plan))
         sink = open_sink(plan.log, plan.name, owner)
-        intake = Intake(reactor, sink, layout_of(plan.log.layout))
-        held.callback(intake.close)
-        sockets = SocketTable(Inheritance(os.environ, plan.listen_pid))
-        held.callback(sockets.close)
-        station = RealStation(plan, intake, identity=identity, reporter=reporter, environ=os.environ)
-        supervisor = Supervisor(plan, reactor, sockets, station)
-        reactor.on_signal = supervisor.signalled
-        if plan.control:
-            desk = Desk(supervisor, StatusDesk(supervisor, reactor, sockets))
-            held.callback(ControlServer(Path(plan.control), reactor, desk.serve, owner=owner).close)
-        if stays_root(plan.user):
-            station.say("WARNING", AS_ROOT)
-        _tend(reactor, intake)
-        return _run(supervisor, reactor, station)
+        self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
+        held.callback(self.intake.close)
+        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid))
+        held.callback(self.sockets.close)
+        self.station = RealStation(
+            plan, self.intake, identity=identity, reporter=reporter, environ=os.environ
+        )
+        self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
+        self.reactor.on_signal = self.supervisor.signalled
+        self.upgrader = Upgrader(self.supervisor.errands, self.reactor, self.station, self.estate, become)
+        self.supervisor.on_upgrade = self.upgrader.begin
+        self.control = self._hold_control(plan, owner, left, held)
+
+    def estate(self, keep: Keep, answers: Sequence[Answer]) -> Data:
+        """Return what the next program needs to go on; see `Upgrader`."""
+        for descriptor in passed_descriptors(os.environ):
+            keep(descriptor)
+        return {
+            "supervisor": self.supervisor.bequeath(keep),
+            "sockets": self.sockets.bequeath(keep),
+            "pipes": self.intake.bequeath(keep),
+            "pid_file": -1 if self.pid_file is None else keep(self.pid_file.fileno()),
+            "control": -1 if self.control is None else keep(self.control.fileno()),
+            "clients": [] if self.control is None else self.control.bequeath(answers, keep),
+        }
+
+    def _hold_control(
+        self, plan: Plan, owner: tuple[int, int] | None, left: Data | None, held: ExitStack
+    ) -> ControlServer | None:
+        if not plan.control:
+            return None
+        desk = Desk(self.supervisor, StatusDesk(self.supervisor, self.reactor, self.sockets))
+        inherited = -1 if left is None else left["control"]
+        server = ControlServer(Path(plan.control), self.reactor, desk.serve, owner=owner, inherited=inherited)
+        held.callback(server.close)
+        return server
 
 
-def _run(supervisor: Supervisor, reactor: Reactor, station: RealStation) -> int:
+def _supervise(holdings: Holdings, left: Data | None) -> int:
     """Supervise to the end. A mistake of ours is told in the log; the workers then end by themselves."""
+    supervisor, station = holdings.supervisor, holdings.station
     try:
-        supervisor.start()
-        reactor.run()
+        if left is None:
+            if stays_root(supervisor.plan.user):
+                station.say("WARNING", AS_ROOT)
+            supervisor.start()
+        else:
+            _resume(holdings, left)
+        _tend(holdings.reactor, holdings.intake)
+        holdings.reactor.run()
     except Exception:
         import traceback
 
         station.say("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
         return ExitStatus.SOFTWARE
     return supervisor.status
+
+
+def _resume(holdings: Holdings, left: Data) -> None:
+    holdings.sockets.inherit(left["sockets"])
+    holdings.intake.inherit(left["pipes"])
+    answers = [] if holdings.control is None else holdings.control.inherit(left["clients"])
+    holdings.supervisor.resume(left["supervisor"], answers)
+
+
+def _plan_in(left: Data) -> Plan:
+    supervisor = left["supervisor"]
+    serving = next(each for each in supervisor["generations"] if each["number"] == supervisor["serving"])
+    return Plan.from_text(serving["plan"])
+
+
+def _hold_pid_file(
+    plan: Plan, owner: tuple[int, int] | None, left: Data | None, held: ExitStack
+) -> PidFile | None:
+    if not plan.pid_file:
+        return None
+    path = Path(plan.pid_file)
+    return held.enter_context(
+        held_pid_file(path, owner) if left is None else PidFile.adopt(path, left["pid_file"])
+    )
 
 
 def _tend(reactor: Reactor, intake: Intake) -> None:

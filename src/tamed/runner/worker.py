@@ -30,6 +30,7 @@ from tamed.runner._logging import log_to
 from tamed.runner._loop import loop_factory
 from tamed.runner._pipe_handler import PipeHandler
 from tamed.runner._spawn import CHANNEL, RECORDS
+from tamed.runner._wear import wearing
 from tamed.service import Application, Service
 
 __all__ = ["main"]
@@ -80,8 +81,14 @@ def _work(channel: Channel, order: Message) -> int:
     def ready() -> None:
         link.say({"state": "ready"})
 
+    def accepted() -> int:
+        return sum(server.accepted for server in _servers(application))
+
+    def worn(why: str) -> None:
+        link.say({"worn": why})
+
     async def run() -> Ending:
-        with link.open(), handler.open():
+        with link.open(), handler.open(), wearing(settings.daemon, accepted, worn):
             return await live(application, prepared=prepared, ready=ready)
 
     with asyncio.Runner(loop_factory=loop_factory(settings.daemon.loop)) as runner:
@@ -110,12 +117,16 @@ def _say(channel: Channel, message: Message) -> None:
 
 def _report(application: Application) -> Message:
     """Return what `tamed status` shows of this worker."""
-    servers = [service for service in application.walk() if isinstance(service, Server)]
+    servers = _servers(application)
     return {
         "connections": sum(server.connections for server in servers),
         "accepted": sum(server.accepted for server in servers),
         "tree": _tree(application),
     }
+
+
+def _servers(application: Application) -> list[Server]:
+    return [service for service in application.walk() if isinstance(service, Server)]
 
 
 def _tree(service: Service) -> Message:

@@ -1,0 +1,1 @@
+"""Measurements of Tamed beside its peers. `make bench` runs them; see docs/benchmarks.md."""

@@ -1,0 +1,102 @@
+"""Certificates that are renewed on disk."""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tamed.net import StreamServer, TlsEndpoint
+from tamed.net._certificates import CertificateWatch
+from tamed.net._tls import server_context
+
+pytestmark = pytest.mark.anyio
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"hello")
+
+
+def _issue(ca: trustme.CA, path: Path) -> None:
+    """Replace a certificate as those do who renew one: in one step."""
+    new = path.with_suffix(".new")
+    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(new))
+    new.rename(path)
+
+
+async def _issuer(server: StreamServer) -> bytes:
+    """Connect and return the certificate that is shown."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    port = int(server.addresses[0].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return shown
+
+
+async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the handshakes that come after; a look at files that are the same does nothing."""
+    caplog.set_level("INFO", "tamed.net")
+    pem = tmp_path / "server.pem"
+    _issue(trustme.CA(), pem)
+    async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
+        (listener,) = server.listeners
+        assert listener.ssl is not None
+        assert isinstance(listener.endpoint, TlsEndpoint)
+        watch = CertificateWatch(listener.endpoint, listener.ssl, interval=3600)
+        try:
+            before = await _issuer(server)
+            watch.look()
+            assert await _issuer(server) == before
+            _issue(trustme.CA(), pem)
+            watch.look()
+            assert await _issuer(server) != before
+            assert "has a new certificate" in caplog.text
+        finally:
+            watch.close()
+
+
+async def test_a_bad_certificate_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told of once, and the server goes on with the one it has."""
+    pem = tmp_path / "server.pem"
+    _issue(trustme.CA(), pem)
+    async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
+        (listener,) = server.listeners
+        assert listener.ssl is not None
+        assert isinstance(listener.endpoint, TlsEndpoint)
+        watch = CertificateWatch(listener.endpoint, listener.ssl, interval=3600)
+        try:
+            before = await _issuer(server)
+            pem.write_text("half a certificate")
+            watch.look()
+            watch.look()
+            assert await _issuer(server) == before
+            assert caplog.text.count("keeps its certificate") == 1
+            pem.unlink()
+            watch.look()
+            assert await _issuer(server) == before
+        finally:
+            watch.close()
+
+
+async def test_it_looks_by_itself(tmp_path: Path) -> None:
+    """Again and again, until it is closed."""
+    pem = tmp_path / "server.pem"
+    _issue(trustme.CA(), pem)
+    endpoint = TlsEndpoint("localhost", 0, pem)
+    looks = asyncio.Semaphore(0)
+
+    class Watch(CertificateWatch):
+        def look(self) -> None:
+            super().look()
+            looks.release()
+
+    watch = Watch(endpoint, server_context(endpoint), interval=0.001)
+    for _ in range(3):
+        await looks.acquire()
+    watch.close()

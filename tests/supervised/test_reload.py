@@ -1,0 +1,435 @@
+"""Reload, upgrade and scaling with real processes, under a load that counts every failure."""
+
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from bench.load import Load
+from tests.supervised.daemon import (
+    PATIENCE,
+    POEM,
+    Daemon,
+    Done,
+    Tamed,
+    is_there,
+    needs_linux,
+    read_poem,
+    wait_for,
+)
+from tests.supervised.talk import APPLICATION, connected, finish
+
+ROUNDS = 3
+
+pytestmark = needs_linux  # the load generator is made for epoll
+
+
+@pytest.fixture
+def poem(tamed: Tamed) -> Path:
+    """A copy of the poem, to compare with."""
+    good = tamed.folder / "good.txt"
+    good.write_bytes(tamed.poem.read_bytes())
+    return good
+
+
+@contextmanager
+def unnoticed(daemon: Daemon, poem: Path) -> Iterator[None]:
+    """Have clients come as fast as they can, of whom none may fail."""
+    address = daemon.addresses[0]
+    target = address.removeprefix("unix:") if address.startswith("unix:") else ("127.0.0.1", daemon.port)
+    with Load(target, expect=[poem]).start() as load:
+        yield
+    assert load.result.failures == 0, load.result
+    assert load.result.ok > 100
+
+
+def reload(daemon: Daemon) -> Done:
+    """Reload, which must succeed."""
+    done = daemon.tamed("reload", daemon.name)
+    assert done.status == 0, done
+    return done
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+def test_no_client_notices_a_reload(tamed: Tamed, poem: Path, workers: str, where: str) -> None:
+    """However many workers there are, and on every kind of socket."""
+    endpoint = f"unix:{tamed.folder}/socket" if where == "unix" else "127.0.0.1:0"
+    daemon = tamed.start(
+        "--workers",
+        workers,
+        "--log-level",
+        "warning",
+        "fastpoetry",
+        "--poem",
+        tamed.poem,
+        "--listen",
+        endpoint,
+    )
+    with unnoticed(daemon, poem):
+        for _ in range(ROUNDS):
+            reload(daemon)
+    assert daemon.status()["generation"] == 1 + ROUNDS
+    daemon.stop()
+
+
+def test_no_client_notices_a_reload_of_a_tls_server(tamed: Tamed) -> None:
+    """Nor that it has another certificate afterwards."""
+    first, second = trustme.CA(), trustme.CA()
+    pem = tamed.folder / "server.pem"
+    first.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    daemon = tamed.start(
+        "--workers", "2", "fastpoetry", "--poem", tamed.poem, "--listen", f"tls://localhost:0?cert={pem}"
+    )
+    trusting = ssl.create_default_context()
+    for ca in (first, second):
+        ca.configure_trust(trusting)
+    heard: list[bytes] = []
+    is_over = threading.Event()
+
+    def listen() -> None:
+        while not is_over.is_set():
+            heard.append(_read_tls(daemon.port, trusting))
+
+    threads = [threading.Thread(target=listen) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        second.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+        for _ in range(ROUNDS):
+            reload(daemon)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert set(heard) == {POEM}
+    only_new = ssl.create_default_context()
+    second.configure_trust(only_new)
+    assert _read_tls(daemon.port, only_new) == POEM
+    daemon.stop()
+
+
+def _read_tls(port: int, context: ssl.SSLContext) -> bytes:
+    """Read the poem; what fails is returned as its text."""
+    try:
+        with (
+            socket.create_connection(("localhost", port), timeout=PATIENCE) as sock,
+            context.wrap_socket(sock, server_hostname="localhost") as secure,
+        ):
+            return secure.makefile("rb").read()
+    except OSError as error:
+        return repr(error).encode()
+
+
+def test_no_client_notices_a_reload_that_fails(tamed: Tamed, poem: Path) -> None:
+    """The reason is told, and what is served is what was served before."""
+    daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning")
+    with unnoticed(daemon, poem):
+        for _ in range(ROUNDS):
+            tamed.poem.unlink()
+            done = tamed("reload")
+            assert (done.status, done.out) == (66, "")
+            assert done.err.startswith(
+                "tamed: service fastpoetry/poetry failed in start: cannot read the poem"
+            )
+            tamed.poem.write_bytes(poem.read_bytes())
+            reload(daemon)
+    daemon.stop()
+
+
+def test_no_client_notices_an_upgrade(tamed: Tamed, poem: Path) -> None:
+    """The process stays the same, with all that it had."""
+    daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning")
+    with unnoticed(daemon, poem):
+        for number in range(ROUNDS):
+            done = tamed("upgrade")
+            assert done == (0, f"fastpoetry was upgraded: generation {number + 2}, 2 workers\n", "")
+    assert daemon.status()["pid"] == daemon.pid
+    assert (daemon.folder / "fastpoetry.pid").read_text() == f"{daemon.pid}\n"
+    assert tamed("start", "--name", "fastpoetry", "fastpoetry").status == 75
+    daemon.stop()
+
+
+def test_no_client_notices_scaling(tamed: Tamed, poem: Path) -> None:
+    """Up and down, by command and by signal."""
+    daemon = tamed.start_poetry("--log-level", "warning")
+    with unnoticed(daemon, poem):
+        for count in (4, 1, 2):
+            assert tamed("scale", str(count)).status == 0
+            daemon.wait_workers(count)
+        daemon.signal(signal.SIGTTIN)
+        daemon.wait_workers(3)
+        daemon.signal(signal.SIGTTOU)
+        daemon.wait_workers(2)
+    daemon.stop()
+
+
+def test_no_client_notices_recycling(tamed: Tamed, poem: Path) -> None:
+    """Workers that have served their number are replaced before they go."""
+    daemon = tamed.start_poetry("--workers", "2", "--max-connections-per-worker", "500")
+    first = daemon.workers()
+    with unnoticed(daemon, poem):
+        daemon.wait_workers(2, without=first)
+    daemon.expect_log(r"worker \d+ has served \d+ connections: another one takes its place")
+    daemon.stop()
+
+
+def test_a_client_that_is_silent_at_the_reload_is_answered_by_the_old_worker(tamed: Tamed) -> None:
+    """While new ones serve already; the daemon shows both generations."""
+    tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("app.py")
+    with connected(daemon.port) as (worker, sock):
+        reload(daemon)
+        with connected(daemon.port) as (other, another):
+            assert other != worker
+            assert finish(another) == b"poem"
+        states = {each["pid"]: (each["generation"], each["state"]) for each in daemon.status()["workers"]}
+        assert states == {worker: (1, "draining"), other: (2, "ready")}
+        assert finish(sock) == b"poem"
+    wait_for("the end of the old worker", lambda: not is_there(worker))
+    daemon.stop()
+
+
+def test_after_a_reload_every_client_gets_the_new_poem(tamed: Tamed) -> None:
+    """And before it the old one: what clients get changes once."""
+    daemon = tamed.start_poetry("--workers", "2")
+    heard: list[bytes] = []
+    is_over = threading.Event()
+
+    def listen() -> None:
+        while not is_over.is_set():
+            heard.append(read_poem(daemon.port))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        old, new = tamed.poem.read_bytes(), b"a new poem\n"
+        wait_for("clients", lambda: len(heard) > 10)
+        tamed.poem.write_bytes(new)
+        reload(daemon)
+        assert read_poem(daemon.port) == new
+        count = len(heard)
+        wait_for("clients", lambda: len(heard) > count + 10)
+    finally:
+        is_over.set()
+        thread.join()
+    change = heard.index(new)
+    assert set(heard[:change]) == {old}
+    assert set(heard[change:]) == {new}
+    daemon.stop()
+
+
+DEPLOYMENT = """
+name = "verse"
+[services.a]
+plugin = "fastpoetry"
+listen = [{listen}]
+"""
+
+
+def test_a_reload_adds_keeps_and_removes_endpoints(tamed: Tamed) -> None:
+    """What is kept is never closed; what is gone is, once its last client is served."""
+    paths = [tamed.folder / name for name in ("kept", "gone", "added")]
+    kept, gone, added = (f"unix:{path}" for path in paths)
+
+    def write(*listen: str) -> Path:
+        return tamed.write("verse.toml", DEPLOYMENT.format(listen=", ".join(f'"{each}"' for each in listen)))
+
+    daemon = tamed.start(write(kept, gone))
+    inode = paths[0].stat().st_ino
+    write(kept, added)
+    reload(daemon)
+    assert paths[0].stat().st_ino == inode
+    assert daemon.status()["endpoints"] == [kept, added]
+    for path in (paths[0], paths[2]):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            assert sock.makefile("rb").read()
+    wait_for("the end of the socket", lambda: not paths[1].exists())
+    daemon.stop()
+    assert not any(path.exists() for path in paths)
+
+
+def test_an_endpoint_that_cannot_be_bound_fails_the_reload(tamed: Tamed) -> None:
+    """Before anything changes."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        one = f"unix:{tamed.folder}/one"
+        tamed.write("verse.toml", DEPLOYMENT.format(listen=f'"{one}"'))
+        daemon = tamed.start("verse.toml")
+        workers = daemon.workers()
+        tamed.write("verse.toml", DEPLOYMENT.format(listen=f'"{one}", "{taken}"'))
+        done = tamed("reload")
+    assert done.status == 69
+    assert f"{taken} is in use" in done.err
+    assert (daemon.workers(), daemon.status()["endpoints"]) == (workers, [one])
+    daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "why"),
+    [
+        ("application = 3", 70, "application"),
+        ("def f(:", 70, "SyntaxError"),
+        ("import os; os._exit(9)", 70, "ended with status 9 before it was ready"),
+        ("import time; time.sleep(3600)", 70, "it was not ready after 2 s"),
+    ],
+)
+def test_bad_code_never_replaces_good_code(tamed: Tamed, text: str, status: int, why: str) -> None:
+    """Whatever is wrong with it."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--start-timeout", "2s" if "sleep" in text else "60s", app)
+    workers = daemon.workers()
+    app.write_text(text)
+    done = tamed("reload")
+    assert (done.status, done.out) == (status, "")
+    assert why in done.err
+    assert daemon.workers() == workers
+    with connected(daemon.port) as (_, sock):
+        assert finish(sock) == b"poem"
+    daemon.stop()
+
+
+def test_a_mistake_in_the_deployment_file_fails_the_reload(tamed: Tamed) -> None:
+    """It is told as `tamed check` tells it."""
+    tamed.write("verse.toml", DEPLOYMENT.format(listen='"127.0.0.1:0"'))
+    daemon = tamed.start("verse.toml")
+    tamed.write("verse.toml", DEPLOYMENT.format(listen='"127.0.0.1:0"') + 'pome = "x"\n')
+    done = tamed("reload")
+    assert (done.status, done.err) == (78, tamed("check", "verse.toml").err)
+    daemon.stop()
+
+
+def test_settings_of_the_files_take_effect(tamed: Tamed) -> None:
+    """The number of workers and the log at once; what a process has for life takes a restart."""
+    text = DEPLOYMENT.format(listen='"127.0.0.1:0"')
+    tamed.write("verse.toml", text + '[daemon]\nworkers = 1\n[log]\nfile = "first.log"\n')
+    daemon = tamed.start("verse.toml")
+    more = '[daemon]\nworkers = 2\numask = "0077"\n[log]\nfile = "second.log"\nformat = "json"\n'
+    tamed.write("verse.toml", text + more)
+    reload(daemon)
+    assert len(daemon.workers()) == 2
+    first, second = ((tamed.folder / f"{name}.log").read_text() for name in ("first", "second"))
+    assert "WARNING tamed: umask has changed, which takes a restart\n" in first
+    assert '"verse was reloaded: generation 2, 2 workers"' in second
+    daemon.stop()
+
+
+def test_reloads_at_once_are_merged(tamed: Tamed) -> None:
+    """All who ask are told, and there is one more reload for those who came during the first."""
+    daemon = tamed.start_poetry()
+    commands = [tamed.popen("reload") for _ in range(5)]
+    for command in commands:
+        with command:
+            out, err = command.communicate(timeout=PATIENCE)
+            assert (command.returncode, err) == (0, ""), out
+    assert daemon.status()["generation"] <= 6
+    assert len(daemon.workers()) == 1
+    daemon.stop()
+
+
+def test_hup_reloads(tamed: Tamed) -> None:
+    """As the command does."""
+    daemon = tamed.start_poetry()
+    daemon.signal(signal.SIGHUP)
+    daemon.expect_log("fastpoetry was reloaded: generation 2, 1 worker")
+    daemon.stop()
+
+
+def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
+    """Old workers and new ones; who waits for the reload is told."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start(app)
+    app.write_text("import time; time.sleep(3600)")
+    with tamed.popen("reload") as command:
+        wait_for("a new worker", lambda: len(daemon.status()["workers"]) == 2)
+        daemon.stop()
+        _, err = command.communicate(timeout=PATIENCE)
+    assert (command.returncode, err) == (69, "tamed: the daemon stops\n")
+
+
+# Upgrades.
+
+
+def test_an_upgrade_to_a_program_that_fails_changes_nothing(tamed: Tamed) -> None:
+    """It can be done again when the program is mended."""
+    folder = tamed.folder / "broken"
+    daemon = tamed.start_poetry(env={"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"})
+    workers = daemon.workers()
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import os; os._exit(3)")
+    done = tamed("upgrade")
+    told = "tamed: the new program does not start (exit code 3); the log has what it printed\n"
+    assert done == (70, "", told)
+    assert (daemon.status()["pid"], daemon.workers()) == (daemon.pid, workers)
+    (folder / "sitecustomize.py").unlink()
+    assert tamed("upgrade").status == 0
+    daemon.stop()
+
+
+def test_an_upgrade_whose_reload_fails_leaves_the_old_workers(tamed: Tamed) -> None:
+    """The supervisor is the new program then, and supervises them."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start(app)
+    (worker,) = daemon.workers()
+    app.write_text("syntax error")
+    done = tamed("upgrade")
+    assert done.status == 70
+    assert "SyntaxError" in done.err
+    assert daemon.workers() == [worker]
+    app.write_text(APPLICATION)
+    os.kill(worker, signal.SIGKILL)
+    daemon.wait_workers(1, without=[worker])
+    daemon.stop()
+
+
+def test_connections_and_lines_outlive_an_upgrade(tamed: Tamed) -> None:
+    """A client that was in is served by its worker, and what that prints is in the log."""
+    tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("app.py")
+    with connected(daemon.port) as (worker, sock):
+        daemon.signal(signal.SIGUSR2)
+        daemon.expect_log("generation 2")
+        assert finish(sock, b"print") == b"poem"
+    daemon.expect_log(rf"output\[{worker}\]: printed\n")
+    wait_for("the end of the old worker", lambda: not is_there(worker))
+    daemon.stop()
+
+
+def test_a_signal_during_an_upgrade_is_not_lost(tamed: Tamed) -> None:
+    """A stop, whenever it comes, stops the daemon and leaves nothing."""
+    for delay in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3):
+        daemon = tamed.start_poetry()
+        daemon.signal(signal.SIGUSR2)
+        time.sleep(delay)  # to hit different moments of it
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_gone()
+        wait_for("the end of all", lambda: tamed.left() == {})
+
+
+def test_systemd_is_told(tamed: Tamed) -> None:
+    """That a reload has begun, when, and that it is over: for an upgrade, too, and the pid stays."""
+    path = tamed.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(PATIENCE)
+        daemon = tamed.start_poetry(env={"NOTIFY_SOCKET": str(path)})
+        assert f"READY=1\nMAINPID={daemon.pid}" in manager.recv(4096).decode()
+        for command, reloads in (("reload", 1), ("upgrade", 2)):
+            before = time.monotonic_ns() // 1000
+            assert tamed(command).status == 0
+            for _ in range(reloads):
+                begun = dict(line.split("=", 1) for line in manager.recv(4096).decode().splitlines())
+                assert begun["RELOADING"] == "1"
+                assert before <= int(begun["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+            assert manager.recv(4096).startswith(b"READY=1\nSTATUS=fastpoetry was reloaded")
+        daemon.stop()
+        assert manager.recv(4096).startswith(b"STOPPING=1")
