@@ -19,6 +19,7 @@ from tamed.runner._plan import LogPlan, Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._supervisor import Supervisor
+from tamed.runner._template import Template
 
 STEP = 0.25  # seconds
 
@@ -101,6 +102,12 @@ class HandStation:
             hand = Hand(901 + len(self.errands), 0, ours)
             self.errands.append(hand)
         return hand.pid
+
+    def fork(self, channel: int, template: Template) -> int:
+        return self.spawn(channel, "tamed.runner.worker", "0")
+
+    def adopt_orphans(self) -> None:
+        self.events.append("adopts")
 
     def ended(self) -> Iterator[tuple[int, int]]:
         while self.dead:

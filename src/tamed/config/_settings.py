@@ -114,6 +114,9 @@ class Daemon:
     max_worker_age: Duration | None = option(
         None, "After about what time a worker is replaced by a fresh one, without a loss."
     )
+    preload: bool = option(
+        False, "Load the application once and fork the workers, so that they share memory."
+    )
     drain_timeout: Duration = option(
         Duration("30s"), "How long open connections are served on when a server stops."
     )
@@ -124,7 +127,7 @@ class Daemon:
     @property
     def is_supervised(self) -> bool:
         """Whether it takes a supervisor to do what is asked for."""
-        return any(
+        return self.preload or any(
             wish is not None for wish in (self.workers, self.max_connections_per_worker, self.max_worker_age)
         )
 

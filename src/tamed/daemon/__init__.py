@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tamed.daemon._holder import holder
     from tamed.daemon._identity import Identity
     from tamed.daemon._journal import JOURNAL_SOCKET, JournalSender, encode_fields, is_journal
-    from tamed.daemon._launch import Launch
+    from tamed.daemon._launch import Launch, be_subreaper
     from tamed.daemon._limits import limit_open_files
     from tamed.daemon._lines import LineReader
     from tamed.daemon._logfile import LogFile
@@ -63,6 +63,7 @@ __all__ = [
     "SyslogAddress",
     "SyslogMessage",
     "SyslogSender",
+    "be_subreaper",
     "bind_unix",
     "capability_sets",
     "change_root",
@@ -110,6 +111,7 @@ if not TYPE_CHECKING:
             "SyslogAddress": "._syslogaddress",
             "SyslogMessage": "._syslog",
             "SyslogSender": "._syslogsender",
+            "be_subreaper": "._launch",
             "bind_unix": "._unixsocket",
             "capability_sets": "._capabilities",
             "change_root": "._privileges",

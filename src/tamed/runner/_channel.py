@@ -100,10 +100,20 @@ class Channel:
             if len(self.rest) > _LIMIT:
                 raise ValueError("a message without an end")
 
+    def forget(self) -> None:
+        """Drop what came and was not taken, and what was not sent: the socket is another one from now on."""
+        self.rest = b""
+        self._lines.clear()
+        self._waiting = 0
+        self._drop_descriptors()
+
     def close(self) -> None:
         """Close this end, what came and was not taken, and what was not sent. May be called again."""
         self._sock.close()
         self.closed = True
+        self._drop_descriptors()
+
+    def _drop_descriptors(self) -> None:
         _close_all(self._descriptors)
         for _, copies in self._outgoing:
             _close_all(copies)

@@ -16,6 +16,7 @@ from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
+from tamed.runner._templates import Templates
 from tamed.runner._worker_record import Worker, WorkerState
 
 __all__ = ["Crew"]
@@ -34,6 +35,7 @@ class Crew:
 
     def __init__(self, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
         self.workers: dict[int, Worker] = {}
+        self.templates = Templates(reactor, station)
         self.on_change: Callable[[Worker], None] = _ignore
         self.on_end: Callable[[Worker, int], None] = _ignore
         self.on_shut: Callable[[Worker], None] = _ignore
@@ -53,7 +55,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._station.spawn(theirs.fileno(), _MODULE, str(number))
+                pid = self._start(generation, theirs.fileno(), number)
             except BaseException:
                 ours.close()
                 raise
@@ -63,6 +65,21 @@ class Crew:
         self._reactor.watch(worker.channel, lambda: self._hear(worker))
         plan = generation.plan
         self._send(worker, {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
+
+    def bring_up(
+        self,
+        generation: Generation,
+        ready: Callable[[], object],
+        failed: Callable[[list[str], int], object],
+    ) -> None:
+        """Do what comes before the first worker of a generation, and call ``ready``; ``failed`` if it fails.
+
+        Raises OSError if the system cannot do it.
+        """
+        if generation.plan.preload:
+            self.templates.load(generation, ready, failed)
+        else:
+            ready()
 
     def bequeath(self, keep: Keep) -> list[Data]:
         """Return what the next program needs to go on with the workers.
@@ -135,6 +152,7 @@ class Crew:
         for pid, code in self._station.ended():
             worker = self.workers.get(pid)
             if worker is None:
+                self.templates.ended(pid, code)
                 self.on_other_end(pid, code)
             else:
                 self._hear(worker)
@@ -142,6 +160,12 @@ class Crew:
                 self._station.gone(pid)
                 del self.workers[pid]
                 self.on_end(worker, code)
+
+    def _start(self, generation: Generation, channel: int, number: int) -> int:
+        template = self.templates.of(generation)
+        if template is not None:
+            return self._station.fork(channel, template)
+        return self._station.spawn(channel, _MODULE, str(number))
 
     def _hear(self, worker: Worker) -> None:
         """Take what a worker says, and send what it could not take before: it reads again."""

@@ -139,6 +139,7 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
         job=job.to_data(),
         interpreter=_interpreter(),
         workers=daemon.workers or 1,
+        preload=daemon.preload,
         directory=str((daemon.directory or Path()).absolute()),
         user=daemon.user,
         group=daemon.group,

@@ -41,6 +41,7 @@ class Plan:
     job: dict[str, Any]
     interpreter: list[str]
     workers: int = 1
+    preload: bool = False
     log: LogPlan = field(default_factory=LogPlan)
     pid_file: str = ""
     control: str = ""

@@ -4,15 +4,24 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
-from tamed.daemon import Capability, Identity, Notifier, Reporter, drop_privileges, watchdog_interval
+from tamed.daemon import (
+    Capability,
+    Identity,
+    Notifier,
+    Reporter,
+    be_subreaper,
+    drop_privileges,
+    watchdog_interval,
+)
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
 from tamed.runner._plan import LogPlan, Plan
 from tamed.runner._sink import open_sink
 from tamed.runner._spawn import spawn
+from tamed.runner._template import Template
 from tamed.runner._terminal import tell_person
 
 __all__ = ["RealStation"]
@@ -59,10 +68,25 @@ class RealStation:
 
     def spawn(self, channel: int, module: str, *words: str) -> int:
         """Start a process and connect its pipes."""
+        command = [*self._plan.interpreter, "-m", module, self._plan.name, *words]
+
+        def start(records: int, output: int) -> int:
+            return spawn(command, self._environ, channel=channel, records=records, output=output)
+
+        return self._connect(start)
+
+    def fork(self, channel: int, template: Template) -> int:
+        """Have a process forked and connect its pipes."""
+        return self._connect(lambda records, output: template.fork(channel, records, output))
+
+    def adopt_orphans(self) -> None:
+        """Become a subreaper (prctl(2)), which only Linux has; pid 1 is one anyway."""
+        be_subreaper(True)
+
+    def _connect(self, start: Callable[[int, int], int]) -> int:
         with ExitStack() as theirs, ExitStack() as ours:
             records, output = (_pipe(theirs, ours) for _ in range(2))
-            command = [*self._plan.interpreter, "-m", module, self._plan.name, *words]
-            pid = spawn(command, self._environ, channel=channel, records=records[1], output=output[1])
+            pid = start(records[1], output[1])
             ours.pop_all()
         self._intake.attach(pid, records[0], output[0])
         return pid

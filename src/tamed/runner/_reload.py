@@ -124,7 +124,14 @@ class Reloader:
         count = serving.count if plan.workers == serving.plan.workers else plan.workers
         generation = self.generation = Generation(self._last_number, plan, count)
         try:
-            for number in range(1, count + 1):
+            self._crew.bring_up(generation, lambda: self._hire_all(generation), self._fail)
+        except OSError as error:
+            told = f"tamed: the application cannot be preloaded: {reason(error)}"
+            self._fail([told], ExitStatus.OS_ERROR)
+
+    def _hire_all(self, generation: Generation) -> None:
+        try:
+            for number in range(1, generation.count + 1):
                 self._crew.hire(generation, number)
         except OSError as error:
             self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
@@ -165,6 +172,7 @@ class Reloader:
             self._errands.recall(planning)
         if generation is not None:
             generation.is_over = True
+            self._crew.templates.end(generation)
             for worker in self._crew.of(generation):
                 self._crew.retire(worker)
             self._watchdog.see_off(self._crew.of(generation), _ROLLBACK_GRACE)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from tamed.runner._plan import LogPlan
+from tamed.runner._template import Template
 
 __all__ = ["Station"]
 
@@ -18,6 +19,12 @@ class Station(Protocol):
         Return its pid. ``words`` are for those who look at processes. Raises OSError if the system has no
         room for one.
         """
+
+    def fork(self, channel: int, template: Template) -> int:
+        """Have a worker forked in the place of running a module; else as `spawn`."""
+
+    def adopt_orphans(self) -> None:
+        """Become the parent of what one's children leave behind, where the system can do that."""
 
     def ended(self) -> Iterator[tuple[int, int]]:
         """Reap every child that has ended; yield its pid and its exit code, negative if by a signal."""

@@ -115,8 +115,10 @@ class Supervisor:
         self._reactor.later(self.plan.start_timeout, self._start_overran)
         self._watchdog.watch()
         self._tell_alive()
-        for number in range(1, self.generation.count + 1):
-            self._hire(number)
+        try:
+            self.crew.bring_up(self.generation, self._hire_all, self._fail)
+        except OSError as error:
+            self._fail([f"tamed: the application cannot be preloaded: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def stop(self, status: int = ExitStatus.OK) -> None:
         """Stop every worker, and then the reactor. The first call counts, and so does its exit status.
@@ -134,6 +136,7 @@ class Supervisor:
         self._station.tell_stopping()
         # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
         self._sockets.close()
+        self.crew.templates.end()
         for worker in self.crew.workers.values():
             self.crew.dismiss(worker)
         self._watchdog.see_off(self.crew.workers.values(), grace)
@@ -274,6 +277,7 @@ class Supervisor:
         if not self._is_privileged or self._any_in(WorkerState.LOADING, WorkerState.PREPARED):
             return
         self._is_privileged = False
+        self.crew.templates.drop_privileges()
         try:
             self._station.drop_privileges()
         except TamedError as error:
@@ -317,6 +321,7 @@ class Supervisor:
         """Let a new generation serve, which is up; the one before serves those whom it has let in."""
         old, self.generation = self.generation, generation
         old.is_over = True
+        self.crew.templates.end(old)
         self._budget = RestartBudget(_PATIENCE)
         self._watchdog.interval = generation.plan.beat_interval
         leaving = [worker for worker in self.crew.of(old) if not worker.is_retired]
@@ -365,6 +370,11 @@ class Supervisor:
             answer({"fault": {"lines": [f"tamed: cannot {what}: {why}"], "status": ExitStatus.UNAVAILABLE}})
 
     # Workers come and go.
+
+    def _hire_all(self) -> None:
+        for number in range(1, self.generation.count + 1):
+            if self.phase is Phase.STARTING:
+                self._hire(number)
 
     def _hire(self, number: int, replaces: Worker | None = None) -> None:
         try:
@@ -434,6 +444,7 @@ class Supervisor:
         self._station.say("WARNING", f"{number.name}: ending at once")
         self.phase = Phase.STOPPING
         self.status = -number
+        self.crew.templates.end()
         for pid in self.crew.workers:
             self._station.kill(pid)
         self._reactor.later(_LAST_GRACE, self._reactor.stop)

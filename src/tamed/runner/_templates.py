@@ -1,0 +1,105 @@
+"""The templates of a supervisor: one for each generation that is preloaded, at most."""
+
+import signal
+import socket
+from collections.abc import Callable
+
+from tamed.errors import ExitStatus
+from tamed.runner._channel import Channel
+from tamed.runner._generation import Generation
+from tamed.runner._reactor import Reactor
+from tamed.runner._station import Station
+from tamed.runner._template import Template
+
+__all__ = ["Templates"]
+
+_MODULE = "tamed.runner.template"
+
+
+class Templates:
+    """Starts templates and ends them.
+
+    A generation whose template has ended gets its workers in the ordinary way.
+    """
+
+    def __init__(self, reactor: Reactor, station: Station) -> None:
+        self._reactor = reactor
+        self._station = station
+        self._of: dict[int, Template] = {}
+        self._leaving: set[int] = set()
+
+    def load(
+        self,
+        generation: Generation,
+        loaded: Callable[[], object],
+        failed: Callable[[list[str], int], object],
+    ) -> None:
+        """Have an application loaded, and call ``loaded``, or ``failed`` with the reason and the status.
+
+        Raises OSError if the system has no room for a process, or cannot do this at all.
+        """
+        self._station.adopt_orphans()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pid = self._station.spawn(theirs.fileno(), _MODULE)
+            except BaseException:
+                ours.close()
+                raise
+        template = self._of[generation.number] = Template(pid, Channel(ours), loaded, failed)
+        self._reactor.watch(template.channel, lambda: self._hear(template))
+        plan = generation.plan
+        template.channel.send({"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
+
+    def of(self, generation: Generation) -> Template | None:
+        """Return the template of a generation, if it has one that can fork."""
+        template = self._of.get(generation.number)
+        return template if template is not None and template.is_loaded else None
+
+    def drop_privileges(self) -> None:
+        """Have every template become the user that its workers have become."""
+        for template in self._of.values():
+            template.channel.send({"drop": True})
+
+    def end(self, generation: Generation | None = None) -> None:
+        """End the template of a generation, or all: no more workers are wanted of it."""
+        for number in list(self._of) if generation is None else [generation.number]:
+            template = self._of.pop(number, None)
+            if template is not None:
+                self._hang_up(template)
+                self._leaving.add(template.pid)
+                self._station.signal(template.pid, signal.SIGKILL)
+
+    def ended(self, pid: int, code: int) -> None:
+        """Hear that a child has ended, which may be a template."""
+        if pid in self._leaving:
+            self._leaving.remove(pid)
+            self._station.gone(pid)
+        number = next((number for number, each in self._of.items() if each.pid == pid), None)
+        if number is None:
+            return
+        template = self._of.pop(number)
+        self._hear(template)
+        self._hang_up(template)
+        self._station.gone(pid)
+        if template.is_loaded:
+            told = f"the template of the workers has ended ({code}): others are started without one"
+            self._station.say("ERROR", told)
+        else:
+            told = f"tamed: the process that loads the application ended with {code}"
+            template.failed(*(template.fault or ([told], ExitStatus.SOFTWARE)))
+
+    def _hear(self, template: Template) -> None:
+        try:
+            for message, _ in template.channel.receive():
+                template.understand(message)
+            template.channel.flush()
+        except (OSError, ValueError):
+            self._hang_up(template)
+        if template.channel.closed:
+            self._hang_up(template)
+
+    def _hang_up(self, template: Template) -> None:
+        if template.channel.fileno() >= 0:
+            self._reactor.unwatch(template.channel)
+            template.channel.close()

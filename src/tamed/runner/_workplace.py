@@ -1,0 +1,147 @@
+"""What a worker works with, as its first order says (settings, log, application), and its life with that."""
+
+import asyncio
+import logging
+import select
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from tamed.config import Job
+from tamed.errors import TamedError, exit_code, status_of
+from tamed.net import Gate, Server, SocketSource, Surroundings, install
+from tamed.runner._channel import Channel, Message
+from tamed.runner._explain import explain
+from tamed.runner._identity import drop_to, identity_of
+from tamed.runner._layout import layout_of
+from tamed.runner._life import Ending, live
+from tamed.runner._link import Link, SupervisedSource
+from tamed.runner._logging import log_to
+from tamed.runner._loop import loop_factory
+from tamed.runner._pipe_handler import PipeHandler
+from tamed.runner._spawn import RECORDS
+from tamed.runner._wear import wearing
+from tamed.service import Application, Service
+
+__all__ = ["Workplace", "exit_after", "first_order", "say"]
+
+
+class Workplace:
+    """The settings, and the log; then the application, once it is loaded."""
+
+    application: Application
+
+    def __init__(self, order: Message) -> None:
+        self._beat = order["beat"]
+        self._job = Job.from_data(order["job"])
+        self._deployment = self._job.deployment()
+        self._settings = self._job.settings(self._deployment)
+        self._handler = PipeHandler(RECORDS)
+        log_to(self._handler, layout_of(order["layout"]), self._settings.log)
+        self._identity = identity_of(self._settings.daemon)
+
+    def settle(self, source: SocketSource, gate: Gate) -> None:
+        """Have what listens in this process get its sockets from a source, and heed a gate."""
+        install(Surroundings(source, self._settings.daemon.drain_timeout, gate))
+
+    def load(self) -> None:
+        """Import the application."""
+        self.application = self._job.load(self._deployment)
+
+    def drop_privileges(self) -> None:
+        """Become the user that the settings name, for good."""
+        drop_to(self._settings.daemon, self._identity)
+
+    def link(self, channel: Channel) -> Link:
+        """Link this process to the supervisor, which has the sockets and opens the gate."""
+        gate = Gate(is_open=False)
+        link = Link(channel, lambda: _report(self.application), self._beat, gate)
+        self.settle(SupervisedSource(link), gate)
+        return link
+
+    def live(self, link: Link) -> int:
+        """Run the application to its end; return the exit status."""
+        ending = self._live(link)
+        if ending.signal is None:
+            link.say({"leaving": ending.status})
+        return ending.status
+
+    def _live(self, link: Link) -> Ending:
+        application, daemon = self.application, self._settings.daemon
+
+        async def prepared() -> None:
+            await link.prepared()
+            self.drop_privileges()
+            link.say({"state": "starting"})
+
+        def ready() -> None:
+            link.say({"state": "ready"})
+
+        def accepted() -> int:
+            return sum(server.accepted for server in _servers(application))
+
+        def worn(why: str) -> None:
+            link.say({"worn": why})
+
+        async def run() -> Ending:
+            with link.open(), self._handler.open(), wearing(daemon, accepted, worn):
+                return await live(application, prepared=prepared, ready=ready)
+
+        with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
+            return runner.run(run())
+
+
+def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
+    """Work, tell the supervisor if that fails, and exit with the status of it."""
+    try:
+        status = work()
+    except TamedError as error:
+        status = status_of(error)
+        say(channel, {"fault": {"lines": list(explain(error)), "status": status}})
+    except SystemExit as error:
+        status = exit_code(error)
+        say(channel, {"leaving": status})
+    logging.shutdown()
+    sys.exit(status)
+
+
+def first_order(channel: Channel) -> Message:
+    """Wait for the supervisor's first word."""
+    while True:
+        select.select([channel], [], [])
+        for message, _ in channel.receive():
+            return message
+        if channel.closed:
+            sys.exit("the supervisor is gone")
+
+
+def say(channel: Channel, message: Message) -> None:
+    """Send the last words of this process; if the supervisor is gone, nobody is there to hear them."""
+    try:
+        channel.send(message)
+    except OSError:
+        return
+
+
+def _report(application: Application) -> Message:
+    """Return what `tamed status` shows of this worker."""
+    servers = _servers(application)
+    return {
+        "connections": sum(server.connections for server in servers),
+        "accepted": sum(server.accepted for server in servers),
+        "tree": _tree(application),
+    }
+
+
+def _servers(application: Application) -> list[Server]:
+    return [service for service in application.walk() if isinstance(service, Server)]
+
+
+def _tree(service: Service) -> Message:
+    return {
+        "name": service.name,
+        "state": service.state.value,
+        "restarts": service.restarts,
+        "summary": service.summary,
+        "children": [_tree(child) for child in service.children],
+    }

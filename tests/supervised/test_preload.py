@@ -1,0 +1,135 @@
+"""Workers that are forked from a template, which has loaded the application."""
+
+import os
+import pwd
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import Tamed, needs_linux, needs_root, wait_for
+from tests.supervised.talk import APPLICATION, connected, finish
+
+pytestmark = needs_linux
+
+LOADED = (
+    """
+import os
+with open("loaded", "a") as file:
+    file.write("once\\n")
+"""
+    + APPLICATION
+)
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_the_application_is_loaded_once_for_all_workers(tamed: Tamed) -> None:
+    """Also for those that come later; they are the supervisor's children, and serve like others."""
+    tamed.write("app.py", LOADED)
+    daemon = tamed.start("--preload", "--workers", "4", "app.py")
+    workers = daemon.workers()
+    assert len(workers) == 4
+    os.kill(workers[0], signal.SIGKILL)
+    workers = daemon.wait_workers(4, without=[workers[0]])
+    assert tamed("scale", "5").status == 0
+    for pid in workers:
+        assert "tamed.runner.template" in _command(pid)
+        assert f"\nPPid:\t{daemon.pid}\n" in Path(f"/proc/{pid}/status").read_text()
+        assert os.getpgid(pid) == pid
+    assert (tamed.folder / "loaded").read_text() == "once\n"
+    with connected(daemon.port) as (worker, sock):
+        assert worker in daemon.workers()
+        assert finish(sock, b"print") == b"poem"
+    daemon.expect_log(rf"output\[{worker}\]: printed\n")
+    daemon.stop()
+
+
+def test_a_reload_loads_it_anew(tamed: Tamed) -> None:
+    """Once for the new generation; the old template goes, and one whose code is bad takes nobody's place."""
+    app = tamed.write("app.py", LOADED)
+    daemon = tamed.start("--preload", "--workers", "2", app)
+    old = daemon.workers()
+    assert tamed("reload").status == 0
+    daemon.wait_workers(2, without=old)
+    assert (tamed.folder / "loaded").read_text() == "once\n" * 2
+    wait_for("the end of the old ones", lambda: len(tamed.processes()) == 4)
+    app.write_text("syntax error")
+    done = tamed("reload")
+    assert done.status == 70
+    assert "SyntaxError" in done.err
+    assert len(daemon.workers()) == 2
+    assert tamed("upgrade").status == 70
+    app.write_text(LOADED)
+    assert tamed("upgrade").status == 0
+    wait_for("the end of the old ones", lambda: len(tamed.processes()) == 4)
+    daemon.stop()
+
+
+def test_threads_make_it_unsafe(tamed: Tamed) -> None:
+    """That is refused, with the threads' names and what to do."""
+    thread = "threading.Thread(target=time.sleep, args=[3600], name='ticker', daemon=True)"
+    tamed.write("app.py", f"import threading, time\n{thread}.start()\n" + APPLICATION)
+    done = tamed("start", "--preload", "app.py")
+    assert (done.status, done.out) == (78, "")
+    assert done.err == (
+        "tamed: --preload: the application has started threads while it was loaded (ticker); "
+        "start them in a service's start hook, or run it without --preload\n"
+    )
+    assert tamed.left() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "why"),
+    [
+        ("import nothing_of_this_name", 70, "nothing_of_this_name"),
+        ("import os; os._exit(9)", 70, "the process that loads the application ended with 9"),
+        ("raise SystemExit(5)", 5, "status 5"),
+    ],
+)
+def test_an_application_that_cannot_be_loaded_fails_the_start(
+    tamed: Tamed, text: str, status: int, why: str
+) -> None:
+    """As it does without a template; nothing is left."""
+    tamed.write("app.py", text)
+    done = tamed("start", "--preload", "app.py")
+    assert (done.status, done.out) == (status, "")
+    assert why in done.err
+    assert tamed.left() == {}
+
+
+def test_workers_are_started_without_a_template_that_has_died(tamed: Tamed) -> None:
+    """The daemon tells, and serves on."""
+    tamed.write("app.py", LOADED)
+    daemon = tamed.start("--preload", "app.py")
+    (worker,) = daemon.workers()
+    (template,) = set(tamed.processes()) - {worker, daemon.pid}
+    os.kill(template, signal.SIGKILL)
+    daemon.expect_log(r"the template of the workers has ended \(-9\): others are started without one")
+    os.kill(worker, signal.SIGKILL)
+    (other,) = daemon.wait_workers(1, without=[worker])
+    assert "tamed.runner.worker" in _command(other)
+    daemon.stop()
+
+
+@needs_root
+def test_a_template_gives_up_its_privilege(tamed: Tamed) -> None:
+    """With the workers, and so do those that it forks later."""
+    nobody = pwd.getpwnam("nobody")
+    tamed.write("app.py", APPLICATION)
+    for path in (tamed.folder, *tamed.folder.parents):
+        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o005:
+            path.chmod(path.stat().st_mode | 0o055)
+    daemon = tamed.start("--preload", "--user", "nobody", tamed.folder / "app.py")
+    (worker,) = daemon.workers()
+
+    def users() -> set[int]:
+        return {Path(f"/proc/{pid}").stat().st_uid for pid in tamed.processes()}
+
+    wait_for("the drop of the template", lambda: users() == {nobody.pw_uid})
+    os.kill(worker, signal.SIGKILL)
+    daemon.wait_workers(1, without=[worker])
+    assert users() == {nobody.pw_uid}
+    daemon.stop()
