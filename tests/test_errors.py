@@ -151,6 +151,9 @@ def test_an_exit_has_the_status_that_the_interpreter_would_give_it(
         (errno.EISDIR, MissingInput),
         (errno.EPERM, PermissionRefused),
         (errno.EADDRNOTAVAIL, Unavailable),
+        (errno.ECONNREFUSED, Unavailable),
+        (errno.EHOSTUNREACH, Unavailable),
+        (errno.ETIMEDOUT, Unavailable),
         (errno.EMFILE, SystemRefused),
     ],
 )

@@ -81,7 +81,7 @@ class MissingInput(TamedError):
 
 
 class Unavailable(TamedError):
-    """An address is in use, does not resolve, or is not on this machine."""
+    """An address is in use, does not resolve, is not on this machine, or nobody answers there."""
 
     status = ExitStatus.UNAVAILABLE
 
@@ -206,6 +206,10 @@ _KINDS: dict[int | None, type[TamedError]] = {
     errno.EADDRINUSE: Unavailable,
     errno.EADDRNOTAVAIL: Unavailable,
     errno.EAFNOSUPPORT: Unavailable,
+    errno.ECONNREFUSED: Unavailable,
+    errno.EHOSTUNREACH: Unavailable,
+    errno.ENETUNREACH: Unavailable,
+    errno.ETIMEDOUT: Unavailable,
 }
 
 

@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -112,3 +113,28 @@ def test_signals_are_called_from_the_loop() -> None:
 def test_it_does_without_asyncio() -> None:
     """The supervisor's loop loads neither asyncio nor logging."""
     assert not loaded_by("import tamed.runner._reactor") & {"asyncio", "logging"}
+
+
+def test_a_descriptor_with_room_calls_once(reactor: Reactor) -> None:
+    """One that is full calls when its reader has made room, one time, and can be read meanwhile and after."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        called: list[str] = []
+        reactor.watch(ours, lambda: called.append(ours.recv(100).decode()))
+        with suppress(BlockingIOError):
+            while ours.send(bytes(65536)):
+                continue
+        reactor.once_writable(ours, lambda: called.append("room"))
+        theirs.send(b"meanwhile")
+        reactor.turn(1)
+        with suppress(BlockingIOError):
+            while theirs.recv(65536):
+                continue
+        reactor.turn(1)
+        reactor.turn(0)
+        theirs.send(b"after")
+        reactor.turn(1)
+        reactor.unwatch(ours)
+    assert called == ["meanwhile", "room", "after"]

@@ -34,7 +34,7 @@ class Heard:
             yield signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_the_first_signal_asks_to_stop_from_within_the_loop(number: signal.Signals) -> None:
     """Nothing happens in the handler itself, which may have interrupted anything."""
     heard = Heard()
@@ -75,9 +75,24 @@ async def test_what_a_signal_does_may_be_replaced() -> None:
     assert (first.stops, second.stops) == ([], [signal.SIGTERM])
 
 
+async def test_a_hangup_that_is_ignored_stays_so() -> None:
+    """As nohup(1) has it, so that a process outlives its terminal."""
+    heard = Heard()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with heard.listening():
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+            await heard.stopped.wait()
+        assert heard.stops == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_the_handlers_are_what_they_were_before_and_after() -> None:
     """QUIT has the system's action meanwhile, even if a shell had it ignored."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     try:
         handlers = [signal.getsignal(number) for number in numbers]

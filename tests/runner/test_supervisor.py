@@ -26,7 +26,7 @@ def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
     world.supervisor.start()
     assert [hand.number for hand in world.hands] == [1, 2]
     for hand in world.hands:
-        assert hand.heard() == [{"job": {"its": "job"}, "layout": "plain", "beat": 5.0}]
+        assert hand.heard() == [{"job": {"its": "job"}, "layout": "plain", "beat": 5.0, "files": False}]
 
 
 def test_no_worker_starts_before_all_are_prepared(world: Supervised) -> None:

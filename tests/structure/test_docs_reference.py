@@ -15,7 +15,6 @@ from tamed.net import Endpoint
 from tamed.plugins import describe
 from tamed.runner._signals import _STOP as STOP_SIGNALS
 from tamed.runner._supervisor import SIGNALS
-from tamed.runner.supervisor import _IGNORED as IGNORED
 from tests.structure.source import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -132,15 +131,13 @@ def test_every_error_is_described_beside_its_status() -> None:
 
 
 def test_every_signal_is_described() -> None:
-    """The table of signals has those that we see to, and says which of them the supervisor ignores."""
+    """The table of signals has those that we see to."""
     rows = {
         signal.Signals[name]: cells
         for names, *cells in table(page("signals"))
         for name in re.findall("`(.+?)`", names)
     }
-    ignored = {number for number, (to_supervisor, *_) in rows.items() if to_supervisor == "nothing"}
-    assert ignored == set(IGNORED)
-    assert {*SIGNALS, *STOP_SIGNALS} <= rows.keys() - ignored
+    assert {*SIGNALS, *STOP_SIGNALS} <= rows.keys()
 
 
 def test_bad_input_has_statuses_that_exist() -> None:

@@ -42,7 +42,7 @@ def test_the_application_is_loaded_once_for_all_workers(tamed: Tamed) -> None:
     assert (tamed.folder / "loaded").read_text() == "once\n"
     with connected(daemon.port) as (worker, sock):
         assert worker in daemon.workers()
-        assert finish(sock, b"print") == b"poem"
+        assert finish(sock, b"print") == b"poem", daemon.log
     daemon.expect_log(rf"output\[{worker}\]: printed\n")
     daemon.stop()
 

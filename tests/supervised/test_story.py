@@ -186,3 +186,22 @@ def test_of_many_starts_one_wins(tamed: Tamed) -> None:
         assert err.count("\n") == 1
     assert tamed("stop").status == 0
     assert tamed.left() == {}
+
+
+def test_a_long_command_line_reaches_the_workers(tamed: Tamed) -> None:
+    """Longer than what a socket holds, at the start and at a reload."""
+    folder = tamed.folder / "plugins"
+    folder.mkdir()
+    (folder / "verbose.py").write_text(
+        "import logging\nfrom dataclasses import dataclass\nfrom tamed import Service, option, plugin\n"
+        "@dataclass\nclass Options:\n    first: str = option('')\n    second: str = option('')\n"
+        "    third: str = option('')\n"
+        "@plugin\ndef verbose(options: Options) -> Service:\n    '''Says how much it was told.'''\n"
+        "    told = len(options.first + options.second + options.third)\n"
+        "    logging.getLogger('verbose').info('told %d', told)\n    return Service('verbose')\n"
+    )
+    words = [word for name in ("first", "second", "third") for word in (f"--{name}", name[0] * 120_000)]
+    daemon = tamed.start("--workers", "2", "--plugin-dir", folder, "verbose", *words)
+    daemon.expect_log("told 360000\n")
+    assert tamed("reload").status == 0
+    daemon.stop()

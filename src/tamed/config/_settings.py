@@ -117,6 +117,7 @@ class Daemon:
     preload: bool = option(
         False, "Load the application once and fork the workers, so that they share memory."
     )
+    reload: bool = option(False, "Reload whenever a file of the application changes; for development.")
     drain_timeout: Duration = option(
         Duration("30s"), "How long open connections are served on when a server stops."
     )
@@ -127,8 +128,13 @@ class Daemon:
     @property
     def is_supervised(self) -> bool:
         """Whether it takes a supervisor to do what is asked for."""
-        return self.preload or any(
-            wish is not None for wish in (self.workers, self.max_connections_per_worker, self.max_worker_age)
+        return (
+            self.preload
+            or self.reload
+            or any(
+                wish is not None
+                for wish in (self.workers, self.max_connections_per_worker, self.max_worker_age)
+            )
         )
 
     def __post_init__(self) -> None:

@@ -62,7 +62,11 @@ class Connection(socket.socket):
         return fd
 
     def abort(self) -> None:
-        """End the connection without sending what is still to be sent."""
+        """End the connection with a reset, without sending what is still to be sent.
+
+        An orderly end would have the peer take what it got for the whole.
+        """
+        self.reset_at_close()
         if self.transport is not None:
             self.transport.abort()
         elif self.opening is not None:
@@ -70,6 +74,11 @@ class Connection(socket.socket):
             asyncio.get_running_loop().call_soon(self._abort_opening)
         else:
             self.close()
+
+    def reset_at_close(self) -> None:
+        """Have the peer see a reset instead of an end, when this is closed (SO_LINGER, socket(7))."""
+        with suppress(OSError):  # it is closed
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
 
     @property
     def peer(self) -> str:
@@ -184,3 +193,4 @@ def peer_text(address: Any, sock: Any) -> str:
 
 
 _UCRED = struct.Struct("iII")
+_NO_LINGERING = struct.pack("ii", 1, 0)

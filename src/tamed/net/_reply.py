@@ -108,11 +108,9 @@ class _SlowConnection(Connection):
         self._wait()
 
     def abort(self) -> None:
-        """End the connection; what is left is not sent."""
-        self._loop.remove_writer(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        self.close()
+        """End the connection with a reset; what is left is not sent."""
+        self.reset_at_close()
+        self._finish()
 
     def _go_on(self) -> None:
         try:
@@ -128,7 +126,13 @@ class _SlowConnection(Connection):
             self._wait()
         else:
             discard_input(self)
-            self.abort()
+            self._finish()
+
+    def _finish(self) -> None:
+        self._loop.remove_writer(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.close()
 
     def _wait(self) -> None:
         if self._timer is not None:

@@ -88,7 +88,10 @@ class StreamServer(Server):
         self._handled(connection)
 
     def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
+        try:
+            peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
+        except ValueError:  # of uvloop, for a transport that was closed
+            peer = "a peer that is gone"
         if _peer_left(error, reader, writer):
             log.info("%s lost %s: %s", self.full_name, peer, reason(error))
         else:

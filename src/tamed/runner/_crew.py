@@ -10,6 +10,7 @@ from functools import partial
 
 from tamed.errors import TamedError
 from tamed.runner._channel import Channel, Message
+from tamed.runner._delivery import deliver
 from tamed.runner._faults import fault_data
 from tamed.runner._generation import Generation
 from tamed.runner._legacy import Data, Keep, decode, encode
@@ -29,8 +30,9 @@ class Crew:
 
     ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
     exit code (negative for a signal), ``on_shut`` when one that was retired lets nobody in any more,
-    ``on_worn`` when one asks to be replaced, with the reason, and ``on_report`` with what a worker answers to
-    `ask`. ``on_other_end`` is called with the pid and exit code of a child that is no worker.
+    ``on_files`` with the files that one was made from and when they were written, ``on_worn`` when one asks
+    to be replaced, with the reason, and ``on_report`` with what a worker answers to `ask`. ``on_other_end``
+    is called with the pid and exit code of a child that is no worker.
     """
 
     def __init__(self, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
@@ -39,6 +41,7 @@ class Crew:
         self.on_change: Callable[[Worker], None] = _ignore
         self.on_end: Callable[[Worker, int], None] = _ignore
         self.on_shut: Callable[[Worker], None] = _ignore
+        self.on_files: Callable[[dict[str, int]], None] = _ignore
         self.on_worn: Callable[[Worker, str], None] = _ignore
         self.on_report: Callable[[Worker, Message], None] = _ignore
         self.on_other_end: Callable[[int, int], None] = _ignore
@@ -64,7 +67,10 @@ class Crew:
         self.workers[pid] = worker
         self._reactor.watch(worker.channel, lambda: self._hear(worker))
         plan = generation.plan
-        self._send(worker, {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
+        self._send(
+            worker,
+            {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval, "files": plan.reload},
+        )
 
     def bring_up(
         self,
@@ -168,13 +174,11 @@ class Crew:
         return self._station.spawn(channel, _MODULE, str(number))
 
     def _hear(self, worker: Worker) -> None:
-        """Take what a worker says, and send what it could not take before: it reads again."""
+        """Take what a worker says."""
         try:
             for message, _ in worker.channel.receive():
                 worker.heard = self._reactor.clock()
                 self._understand(worker, message)
-            if not worker.channel.closed:
-                worker.channel.flush()
         except ValueError as error:  # something else in that process has written to the channel
             self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): ended")
             self._station.kill(worker.pid)
@@ -198,6 +202,8 @@ class Crew:
                 worker.leaving = status
             case {"shut": True}:
                 self.on_shut(worker)
+            case {"files": dict(files)}:
+                self.on_files(files)
             case {"worn": str(why)}:
                 self.on_worn(worker, why)
             case {"report": dict(report)}:
@@ -217,6 +223,7 @@ class Crew:
             worker.channel.send(message, descriptors)
         except OSError:
             return False
+        deliver(worker.channel, self._reactor, lambda: self._hang_up(worker))
         return True
 
     def _hang_up(self, worker: Worker) -> None:

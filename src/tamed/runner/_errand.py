@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tamed.runner._channel import Channel, Message
+from tamed.runner._delivery import deliver
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
 
@@ -49,6 +50,7 @@ class Errands:
             errand.channel.send(order)
         except OSError:
             self._hang_up(errand)
+        deliver(errand.channel, self._reactor, lambda: self._hang_up(errand))
         return errand
 
     def recall(self, errand: Errand) -> None:
@@ -70,7 +72,6 @@ class Errands:
         try:
             for message, _ in errand.channel.receive():
                 errand.answer = message
-            errand.channel.flush()
         except (OSError, ValueError):
             self._hang_up(errand)
         if errand.channel.closed:

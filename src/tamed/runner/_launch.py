@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -140,6 +141,7 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
         interpreter=_interpreter(),
         workers=daemon.workers or 1,
         preload=daemon.preload,
+        reload=_reloads_itself(daemon),
         directory=str((daemon.directory or Path()).absolute()),
         user=daemon.user,
         group=daemon.group,
@@ -151,6 +153,13 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
         umask=_UMASK if daemon.umask is None else daemon.umask,
         listen_pid=os.getpid(),
     )
+
+
+def _reloads_itself(daemon: Daemon) -> bool:
+    """Tell whether files are to be watched. Raises ConfigurationError if they cannot be."""
+    if daemon.reload and find_spec("watchfiles") is None:
+        raise ConfigurationError("--reload", "watchfiles is not installed", "pip install 'tamed[reload]'")
+    return daemon.reload
 
 
 def _as_instance(plan: Plan, instance: Instance) -> Plan:

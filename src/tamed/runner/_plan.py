@@ -42,6 +42,7 @@ class Plan:
     interpreter: list[str]
     workers: int = 1
     preload: bool = False
+    reload: bool = False
     log: LogPlan = field(default_factory=LogPlan)
     pid_file: str = ""
     control: str = ""

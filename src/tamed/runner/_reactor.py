@@ -37,7 +37,7 @@ class Timer:
 
 
 class Reactor:
-    """Calls back when a descriptor can be read, when a time has come, and when a signal has.
+    """Calls back when a descriptor can be read or written, when a time has come, and when a signal has.
 
     What a callback raises ends `run`. ``on_signal`` is what signals call that are held. ``clock`` is in
     seconds and never goes back.
@@ -46,6 +46,7 @@ class Reactor:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._selector = selectors.DefaultSelector()
+        self._writers: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self.on_signal: Callable[[signal.Signals], object] = _ignore
@@ -59,6 +60,13 @@ class Reactor:
     def unwatch(self, source: _HasFileno) -> None:
         """Call no more; to be done before the descriptor is closed."""
         self._selector.unregister(source.fileno())
+        self._writers.pop(source.fileno(), None)
+
+    def once_writable(self, source: _HasFileno, call: Callable[[], object]) -> None:
+        """Call once, when there is room to write to a source that is watched."""
+        key = self._selector.get_key(source.fileno())
+        self._selector.modify(key.fd, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
+        self._writers[key.fd] = call
 
     def later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call once, after that many seconds."""
@@ -88,10 +96,15 @@ class Reactor:
             self.turn(self._until_the_next_timer())
 
     def turn(self, timeout: float | None) -> None:
-        """Wait up to so many seconds (None: for ever) for something to read; call what is to be called."""
-        for key, _ in self._selector.select(timeout):
+        """Wait up to so many seconds (None: for ever) until there is something to do; call what is due."""
+        for key, events in self._selector.select(timeout):
             # An earlier callback of this round may have closed this one's descriptor.
-            if self._selector.get_map().get(key.fd) is key:
+            if self._selector.get_map().get(key.fd) is not key:
+                continue
+            if events & selectors.EVENT_WRITE:
+                self._selector.modify(key.fd, selectors.EVENT_READ, key.data)
+                self._writers.pop(key.fd)()
+            else:
                 key.data()
         self._call_what_is_due()
 

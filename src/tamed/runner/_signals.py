@@ -20,11 +20,11 @@ __all__ = ["StopSignals"]
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
-_STOP = (signal.SIGINT, signal.SIGTERM)
+_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """While entered, an INT or TERM calls ``stop`` in the loop; an INT after it, or QUIT, ends the process.
+    """While entered, INT, TERM or HUP calls ``stop`` in the loop; INT after it, or QUIT, ends the process.
 
     ``stop`` gets the signal; it may be replaced at any time. ``kill`` is ``os.kill``, handed in for tests.
     """
@@ -43,7 +43,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         for number in _STOP:
-            self._former[number] = signal.signal(number, self._caught)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) has it
+                self._former[number] = signal.signal(number, self._caught)
         # Ends the process, also while the loop is blocked outside of Python. A shell may have had it ignored.
         self._former[signal.SIGQUIT] = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         return self

@@ -28,6 +28,7 @@ from tamed.runner._reload import Reloader
 from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
 from tamed.runner._watchdog import Watchdog
+from tamed.runner._watching import Watching
 from tamed.runner._worker_record import Worker, WorkerState
 from tamed.service import Backoff, Restart, RestartBudget
 
@@ -91,6 +92,8 @@ class Supervisor:
         self.crew.on_change = self._changed
         self.crew.on_end = self._ended
         self.crew.on_shut = self._handovers.heard
+        self._watching = Watching(self.errands, station, self.reload)
+        self.crew.on_files = self._watching.add
         self.crew.on_worn = self._recycle
         self.crew.on_other_end = self.errands.ended
         self._reactor = reactor
@@ -137,6 +140,7 @@ class Supervisor:
         # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
         self._sockets.close()
         self.crew.templates.end()
+        self._watching.end()
         for worker in self.crew.workers.values():
             self.crew.dismiss(worker)
         self._watchdog.see_off(self.crew.workers.values(), grace)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tamed.errors import ExitStatus
 from tamed.runner._channel import Channel
+from tamed.runner._delivery import deliver
 from tamed.runner._generation import Generation
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
@@ -49,7 +50,10 @@ class Templates:
         template = self._of[generation.number] = Template(pid, Channel(ours), loaded, failed)
         self._reactor.watch(template.channel, lambda: self._hear(template))
         plan = generation.plan
-        template.channel.send({"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval})
+        template.channel.send(
+            {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval, "files": plan.reload}
+        )
+        deliver(template.channel, self._reactor, lambda: self._hang_up(template))
 
     def of(self, generation: Generation) -> Template | None:
         """Return the template of a generation, if it has one that can fork."""
@@ -93,7 +97,6 @@ class Templates:
         try:
             for message, _ in template.channel.receive():
                 template.understand(message)
-            template.channel.flush()
         except (OSError, ValueError):
             self._hang_up(template)
         if template.channel.closed:

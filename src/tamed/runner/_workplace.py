@@ -18,6 +18,7 @@ from tamed.runner._life import Ending, live
 from tamed.runner._link import Link, SupervisedSource
 from tamed.runner._logging import log_to
 from tamed.runner._loop import loop_factory
+from tamed.runner._own_files import own_files
 from tamed.runner._pipe_handler import PipeHandler
 from tamed.runner._spawn import RECORDS
 from tamed.runner._wear import wearing
@@ -33,6 +34,8 @@ class Workplace:
 
     def __init__(self, order: Message) -> None:
         self._beat = order["beat"]
+        self._is_watched = order["files"]
+        self._files: dict[str, int] = {}
         self._job = Job.from_data(order["job"])
         self._deployment = self._job.deployment()
         self._settings = self._job.settings(self._deployment)
@@ -47,6 +50,12 @@ class Workplace:
     def load(self) -> None:
         """Import the application."""
         self.application = self._job.load(self._deployment)
+        self._see_files()
+
+    def _see_files(self) -> None:
+        """Note when the application's files were written; what was noted stays, since it was read by then."""
+        if self._is_watched:
+            self._files = own_files(self._job, self._deployment) | self._files
 
     def drop_privileges(self) -> None:
         """Become the user that the settings name, for good."""
@@ -75,7 +84,10 @@ class Workplace:
             link.say({"state": "starting"})
 
         def ready() -> None:
+            self._see_files()
             link.say({"state": "ready"})
+            if self._is_watched:
+                link.say({"files": self._files})
 
         def accepted() -> int:
             return sum(server.accepted for server in _servers(application))

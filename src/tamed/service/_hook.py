@@ -12,7 +12,7 @@ import types
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from tamed.errors import ApplicationFailed, DeadlinePassed, ServiceFailed
+from tamed.errors import ApplicationFailed, DeadlinePassed, ServiceFailed, TamedError
 from tamed.service._state import FAILED, RUNNING, STOPPED
 
 if TYPE_CHECKING:
@@ -120,6 +120,6 @@ def tell(service: "Service") -> None:
 
 def report(failure: ServiceFailed, remark: str = "") -> None:
     """Log a failure that is not raised to anyone, with what is done about it."""
-    overran = isinstance(failure.cause, DeadlinePassed)
+    says_all = isinstance(failure.cause, TamedError)
     told = f"{failure}; {remark}" if remark else f"{failure}"
-    log.error("%s", told, exc_info=None if overran else failure.cause)
+    log.error("%s", told, exc_info=None if says_all else failure.cause)

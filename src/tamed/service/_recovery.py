@@ -49,7 +49,8 @@ def failed(service: "Service", failure: ServiceFailed) -> None:
             _bring_back(service, wait)
         elif service.parent is not None:
             if service.restarts:
-                log.error("service %s is given up after %d restarts", service.full_name, service.restarts)
+                times = "1 restart" if service.restarts == 1 else f"{service.restarts} restarts"
+                log.error("service %s is given up after %s", service.full_name, times)
             failed(service.parent, failure)
         else:
             report(failure)

@@ -1,0 +1,58 @@
+"""Reloading whenever a file of the application changes, for those who work on it."""
+
+from collections.abc import Callable
+
+from tamed.errors import reason
+from tamed.runner._errand import Errand, Errands
+from tamed.runner._station import Station
+
+__all__ = ["Watching"]
+
+_WATCHER = "tamed.runner.watcher"
+
+
+class Watching:
+    """Has a process watch the files that workers say they have read, and calls ``reload`` at a change."""
+
+    def __init__(self, errands: Errands, station: Station, reload: Callable[[], object]) -> None:
+        self._errands = errands
+        self._station = station
+        self._reload = reload
+        self._seen: dict[str, int] = {}
+        self._errand: Errand | None = None
+        self._is_over = False
+
+    def add(self, files: dict[str, int]) -> None:
+        """Watch these files, too; each with the time at which it was written last, when it was read."""
+        if not files.keys() <= self._seen.keys() and not self._is_over:
+            self._seen = files | self._seen
+            self._send()
+
+    def end(self) -> None:
+        """Watch no more."""
+        self._is_over = True
+        if self._errand is not None:
+            self._errands.recall(self._errand)
+
+    def _send(self) -> None:
+        """Have another process watch, which knows what the one before it has seen."""
+        former, self._errand = self._errand, None
+        if former is not None:
+            self._errands.recall(former)
+        try:
+            self._errand = self._errands.send(_WATCHER, {"seen": self._seen}, self._ended)
+        except OSError as error:
+            self._station.say("ERROR", f"files cannot be watched: {reason(error)}")
+
+    def _ended(self, errand: Errand) -> None:
+        if errand is not self._errand or self._is_over:
+            return
+        match errand.answer:
+            case {"changed": str(file), "seen": dict(seen)}:
+                self._station.say("INFO", f"{file} has changed")
+                self._seen = seen
+                self._send()  # before anything reads the files: what changes from now on is another change
+                self._reload()
+            case _:
+                self._errand = None
+                self._station.say("ERROR", f"files are watched no more: the watcher ended with {errand.code}")

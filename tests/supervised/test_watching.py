@@ -1,0 +1,80 @@
+"""Reloading when a file changes, as a developer uses it."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tamed.testing import TamedProcess
+from tests.supervised.daemon import Tamed, read_poem, wait_for
+
+APPLICATION = """
+from tamed import Application, StreamServer
+from poem import POEM
+
+async def recite(reader, writer):
+    writer.write(POEM)
+
+application = Application("app", StreamServer("127.0.0.1:0", recite))
+"""
+
+
+def _write(tamed: Tamed, poem: str) -> None:
+    tamed.write("poem.py", f"POEM = {poem}")
+
+
+def _start(tamed: Tamed, *target: str | Path) -> TamedProcess:
+    return tamed.foreground("run", "--reload", *target, env={"PYTHONPATH": str(tamed.folder)})
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_a_module_that_changes_is_taken(tamed: Tamed, preload: list[str]) -> None:
+    """One that is broken is shown, and the last good one serves until it is mended."""
+    tamed.write("app.py", APPLICATION)
+    _write(tamed, "b'first'")
+    with _start(tamed, *preload, "app.py") as process:
+        port = int(process.expect(r"ready: pid \d+, listening on 127.0.0.1:(\d+)")[1])
+        assert read_poem(port) == b"first"
+        _write(tamed, "b'second'")
+        process.expect("generation 2")
+        assert read_poem(port) == b"second"
+        _write(tamed, "b'broken")
+        process.expect("reload failed, generation 2 goes on")
+        process.expect("SyntaxError")
+        assert read_poem(port) == b"second"
+        _write(tamed, "b'third'")
+        process.expect("generation [45]")
+        assert read_poem(port) == b"third"
+        process.signal(signal.SIGINT)
+        assert process.wait() == 0
+    wait_for("the end of all", lambda: tamed.left() == {})
+
+
+def test_files_that_options_name_are_watched(tamed: Tamed) -> None:
+    """A poem, here; and the deployment file."""
+    text = '[services.ode]\nplugin = "fastpoetry"\nport = 0\npoem = "poem.txt"\n'
+    file = tamed.write("verse.toml", text)
+    with _start(tamed, file) as process:
+        port = int(process.expect(r"ready: pid \d+, listening on 127.0.0.1:(\d+)")[1])
+        tamed.poem.write_bytes(b"another poem")
+        process.expect("poem.txt has changed")
+        process.expect("generation 2")
+        assert read_poem(port) == b"another poem"
+        file.write_text(text + "[daemon]\nworkers = 2\n")
+        process.expect("verse.toml has changed")
+        process.expect("generation 3, 2 workers")
+        process.signal(signal.SIGINT)
+        assert process.wait() == 0
+
+
+def test_it_takes_a_library(tamed: Tamed) -> None:
+    """That is told with the extra that brings it, before anything starts."""
+    tamed.write("watchfiles.py", "raise ImportError")
+    hide = "import sys; sys.modules['watchfiles'] = None\n"
+    tamed.write(
+        "sitecustomize.py",
+        hide + "import importlib.util as u; f = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'watchfiles' else f(name, package)\n",
+    )
+    done = tamed("run", "--reload", "fastpoetry", env={"PYTHONPATH": str(tamed.folder)})
+    assert done == (78, "", "tamed: --reload: watchfiles is not installed; pip install 'tamed[reload]'\n")
