@@ -1,12 +1,18 @@
 """Fast poetry: a poem for whoever connects. The reference service, in the form of a plugin."""
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
+from msgspec import Meta
+
+from tamed.builtin._poem_at import PoemAt
 from tamed.errors import from_os_error
 from tamed.net import Endpoint, ReplyServer, TcpEndpoint
-from tamed.plugins import option, plugin
+from tamed.plugins import Duration, option, plugin
 from tamed.service import MultiService, Service
 
 __all__ = ["Options", "Poetry", "fastpoetry"]
@@ -51,14 +57,69 @@ class Options:
     poem: Path | None = option(None, "The file containing the poem; without it, John Donne's The Ecstasy.")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    port2: int | None = option(None, "The port number of a second poem.")
+    poem2: Path | None = option(None, "The file containing a second poem.")
+    serve: list[PoemAt] = option(
+        [], "A poem and where to listen for it, in place of all the above.", metavar="POEM=ENDPOINT"
+    )
+    send_timeout: Duration = option(Duration("1m"), "How long a client may take nothing of its poem.")
+    max_connections: Annotated[int, Meta(ge=1)] = option(
+        10000, "How many clients may be slow at once; more have to wait."
+    )
+    max_connections_per_address: Annotated[int, Meta(ge=1)] | None = option(
+        None, "How many slow clients one address may have; others of it are refused."
+    )
 
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port2 or 0)
+        if (self.poem2 is None) != (self.port2 is None):
+            raise ValueError("poem2 and port2 go together: give both or none")
+        for field in fields(self)[: _OWN.index("serve")] if self.serve else ():
+            if getattr(self, field.name) not in (field.default, []):
+                raise ValueError(f"serve stands in place of {field.name}: leave one of them out")
+
+    def poems(self) -> Iterator[tuple[Path, list[Endpoint]]]:
+        """Yield each poem that is to be served, with its endpoints."""
+        if self.serve:
+            yield from ((each.poem, [each.endpoint]) for each in self.serve)
+            return
+        yield self.poem or _ECSTASY, self.listen or [TcpEndpoint(self.iface, self.port)]
+        if self.poem2 is not None and self.port2 is not None:
+            yield self.poem2, [TcpEndpoint(self.iface, self.port2)]
+
+
+_OWN = [field.name for field in fields(Options)]
 
 
 @plugin
 def fastpoetry(options: Options) -> Service:
     """A fast poetry service."""
-    poetry = Poetry(options.poem or _ECSTASY)
-    endpoints = options.listen or [TcpEndpoint(options.iface, options.port)]
-    return MultiService("fastpoetry", poetry, ReplyServer(endpoints, poetry.recite, name="server"))
+    poems = list(options.poems())
+    if len(poems) == 1:
+        return _recital("fastpoetry", *poems[0], options)
+    names = _names([file.stem for file, _ in poems])
+    recitals = [_recital(name, *poem, options) for name, poem in zip(names, poems, strict=True)]
+    return MultiService("fastpoetry", *recitals)
+
+
+def _recital(name: str, file: Path, endpoints: list[Endpoint], options: Options) -> MultiService:
+    """Return a poem, and a server that recites it, as one service."""
+    poetry = Poetry(file)
+    server = ReplyServer(
+        endpoints,
+        poetry.recite,
+        name="server",
+        send_timeout=options.send_timeout,
+        max_connections=options.max_connections,
+        max_connections_per_address=options.max_connections_per_address,
+    )
+    return MultiService(name, poetry, server)
+
+
+def _names(wanted: list[str]) -> Iterator[str]:
+    """Yield each name, with a number if it was there before."""
+    seen: Counter[str] = Counter()
+    for name in wanted:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}-{seen[name]}"

@@ -1,0 +1,191 @@
+"""The names that a prompt knows: the application, its services and tasks, and what there is to help."""
+
+import asyncio
+import builtins
+import pydoc
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NoReturn, ParamSpec, TextIO, TypeVar, cast
+
+from tamed.builtin._prompt._output import Output
+from tamed.builtin._prompt._source import DISPLAY
+from tamed.service import Service
+
+__all__ = ["ServicesByName", "TasksByName", "namespace"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_HELP: Final = """\
+application      the application that this process runs
+services         its services by name: services["server"]; shows them with their states
+tasks            the asyncio tasks by name: tasks["Task-1"]; shows them with the places where they wait
+on_loop(f, ...)  calls f on the event loop: await on_loop(f, 1)
+help(thing)      tells what a thing is
+exit()           ends the session, as Ctrl-D does
+
+A line runs in a thread of its own, beside the service; Ctrl-C interrupts it. What belongs to the event loop
+must not be changed from there. A line with an await runs on the event loop, as a task; Ctrl-C cancels it.
+"""
+
+
+class ServicesByName(Mapping[str, Service]):
+    """The services of an application, now, by full name; the end of a name will do if it is unique."""
+
+    def __init__(self, root: Service) -> None:
+        self._root = root
+
+    def __getitem__(self, name: str) -> Service:
+        """Return a service. Raises KeyError, which names those that are meant if they are several."""
+        services = self._by_full_name()
+        if name in services:
+            return services[name]
+        ending = [full_name for full_name in services if full_name.endswith(f"/{name}")]
+        if len(ending) != 1:
+            raise KeyError(f"{name}: one of {', '.join(ending or services)}")
+        return services[ending[0]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_full_name())
+
+    def __len__(self) -> int:
+        return len(self._by_full_name())
+
+    def __repr__(self) -> str:
+        rows = [(name, one.state.value, one.summary) for name, one in self._by_full_name().items()]
+        return _table(rows)
+
+    def _by_full_name(self) -> dict[str, Service]:
+        return {service.full_name: service for service in self._root.walk()}
+
+
+class TasksByName(Mapping[str, "asyncio.Task[Any]"]):
+    """The tasks of an event loop that are not done, now, by their names; a second ``name`` is ``name #2``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getitem__(self, name: str) -> "asyncio.Task[Any]":
+        return self._by_name()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name())
+
+    def __len__(self) -> int:
+        return len(self._by_name())
+
+    def __repr__(self) -> str:
+        return _table([(name, *_place(task)) for name, task in self._by_name().items()])
+
+    def _by_name(self) -> "dict[str, asyncio.Task[Any]]":
+        tasks: dict[str, asyncio.Task[Any]] = {}
+        for task in sorted(asyncio.all_tasks(self._loop), key=_number):
+            name, number = task.get_name(), 1
+            while name in tasks:
+                number += 1
+                name = f"{task.get_name()} #{number}"
+            tasks[name] = task
+        return tasks
+
+
+class _Helper:
+    """``help`` and ``help(thing)``; the interpreter's own would ask questions on the standard input."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __call__(self, thing: object = None) -> None:
+        text = _HELP if thing is None else pydoc.render_doc(thing, "%s", renderer=_PLAIN)
+        self._output.write(text)
+
+    def __repr__(self) -> str:
+        return _HELP.rstrip()
+
+
+class _Exit:
+    """``exit()``; the interpreter's own would close the standard input of the process."""
+
+    def __call__(self, code: object = None) -> NoReturn:
+        raise SystemExit(code)
+
+    def __repr__(self) -> str:
+        return "exit() or Ctrl-D ends the session"
+
+
+def namespace(service: Service, output: Output) -> dict[str, Any]:
+    """Return the names for a session in the application that a service is in.
+
+    They have builtins of their own, in which ``print`` goes to the output, and so has everything that is
+    defined at the prompt. What other modules print goes where it always does.
+    """
+    root = service.root_service
+    return {
+        "__name__": "__prompt__",
+        "__builtins__": _builtins(output),
+        "application": root,
+        "services": ServicesByName(root),
+        "tasks": TasksByName(asyncio.get_running_loop()),
+        "on_loop": on_loop,
+    }
+
+
+async def on_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function on the event loop, to be awaited by a line at the prompt."""
+    return function(*args, **kwargs)
+
+
+def _builtins(output: Output) -> dict[str, Any]:
+    own = dict(vars(builtins))
+
+    def show(*values: object, file: TextIO | None = None, **options: Any) -> None:
+        builtins.print(*values, file=cast(TextIO, output) if file is None else file, **options)
+
+    def display(value: object) -> None:
+        if value is not None:
+            output.write(f"{value!r}\n")
+            own["_"] = value
+
+    def no_terminal(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError(
+            "there is no terminal to ask on: this would block the service's own standard input"
+        )
+
+    leave = _Exit()
+    own |= {
+        DISPLAY: display,
+        "print": show,
+        "help": _Helper(output),
+        "exit": leave,
+        "quit": leave,
+        "input": no_terminal,
+        "breakpoint": no_terminal,
+    }
+    return own
+
+
+class _PlainText(pydoc.TextDoc):
+    """Documentation without the overstriking that is meant for printers."""
+
+    def bold(self, text: str) -> str:
+        """Leave it as it is."""
+        return text
+
+
+_PLAIN: Final = _PlainText()
+
+
+def _place(task: "asyncio.Task[Any]") -> tuple[str, str]:
+    """Return what a task runs, and the line of it that waits."""
+    runs = task.get_coro()
+    frames = task.get_stack(limit=1)
+    where = f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else ""
+    return getattr(runs, "__qualname__", type(runs).__name__), where
+
+
+def _number(task: "asyncio.Task[Any]") -> tuple[int, str]:
+    """Sort Task-10 behind Task-9."""
+    return len(task.get_name()), task.get_name()
+
+
+def _table(rows: list[tuple[str, str, str]]) -> str:
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    return "\n".join(f"{a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows)

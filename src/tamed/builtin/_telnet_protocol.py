@@ -1,0 +1,200 @@
+"""The protocol of a telnet session, by telnetlib3: it takes the commands out, and leaves lines.
+
+The client keeps its own line mode, in which it echoes and edits: a prompt needs no more, and the only option
+that is ever agreed to is ECHO, which is how a client is told not to show a password. All others are refused,
+above all compression, with which little input can become much.
+
+A browser can be made to send a request to any port of its user's machine, with Python in it. So a connection
+whose first line is that of a request, or could be, is closed.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, cast
+
+import telnetlib3
+
+from tamed.builtin._prompt import Keyboard, Lines
+from tamed.net import address_text
+
+__all__ = ["TelnetProtocol"]
+
+log = logging.getLogger("telnet")
+
+_LAST: Final = 5.0
+"""Seconds for what is left: to be done when the client sends no more, to be taken when we do not."""
+
+_ALL: Final = {bytes([code]) for code in range(256)}
+
+_REQUEST: Final = re.compile(r"HTTP/\d(\.\d)?\s*$")
+
+Begin = Callable[["TelnetProtocol"], "asyncio.Task[None] | None"]
+"""Begins the session of a connection; returns its task, or None if there is no room for it."""
+
+
+class TelnetProtocol(telnetlib3.BaseServer):
+    """A connection, whose session ``begin`` makes; it is closed when that ends, and that ends with it.
+
+    ``peer`` is the other side's address, as one would type it, and ``host`` its first half. Lines of more
+    than ``longest_line`` bytes are not kept.
+    """
+
+    keyboard: Keyboard
+    reader: Any  # the base class has unions here, of what it never makes for us
+    writer: Any
+    peer = host = "unix"
+
+    def __init__(self, begin: Begin, longest_line: int) -> None:
+        super().__init__(
+            encoding=False, reader_factory=cast(type, self._make_reader), writer_factory=_Commands
+        )
+        self._begin = begin
+        self._longest_line = longest_line
+        self._session: asyncio.Task[None] | None = None
+        self._begun = False  # the first line has come
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the session."""
+        self._connection = cast(asyncio.Transport, transport)
+        self.keyboard = Keyboard(self._read)
+        if peer := transport.get_extra_info("peername"):
+            self.peer, self.host = address_text(peer), peer[0]
+        _take_urgent_data_in_line(self._connection)
+        super().connection_made(transport)
+        for command in (telnetlib3.IP, telnetlib3.BRK):
+            self.writer.set_iac_callback(command, self._interrupt)
+        self._session = self._begin(self)
+        if self._session is None:
+            self.close()
+        else:
+            self._session.add_done_callback(self.close)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Let what was typed be done; a client that is gone looks just the same, hence not for long."""
+        self.reader.feed_eof()
+        asyncio.get_running_loop().call_later(_LAST, self.hang_up)
+        return self._connection.get_extra_info("ssl_object") is None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the session."""
+        super().connection_lost(error)
+        self.hang_up()
+
+    def connection_draining(self) -> None:
+        """End the session: the server stops."""
+        self.write("\nthe service stops: goodbye\n")
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """End the session, and so the connection."""
+        if self._session is not None:
+            self._session.cancel()
+
+    def close(self, *_: object) -> None:
+        """Close the connection when all is sent, but do not wait for ever."""
+        self._connection.close()
+        asyncio.get_running_loop().call_later(_LAST, self._connection.abort)
+
+    def write(self, text: str) -> None:
+        """Show text."""
+        self.writer.write(text.replace("\n", "\r\n").encode(errors="replace"))
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        await self.writer.drain()
+
+    def show_input(self, shown: bool) -> None:
+        """Tell the client whether to show what is typed; it does if nobody says WILL ECHO (RFC 857)."""
+        self.writer.iac(telnetlib3.WONT if shown else telnetlib3.WILL, telnetlib3.ECHO)
+
+    def begin_negotiation(self) -> None:
+        """Ask for nothing."""
+
+    def _interrupt(self, _: bytes) -> None:
+        self.keyboard.interrupt()
+
+    def _read(self, on: bool) -> None:
+        if on:
+            self._connection.resume_reading()
+        else:
+            self._connection.pause_reading()
+
+    def _make_reader(self, **_: Any) -> "_Reader":
+        return _Reader(Lines(self._line, self._too_long, self._longest_line), self.keyboard)
+
+    def _line(self, text: str) -> None:
+        if not self._begun and _REQUEST.search(text):
+            self._refuse_request()
+        self._begun = True
+        self.keyboard.line(text)
+
+    def _too_long(self) -> None:
+        if not self._begun:
+            self._refuse_request()
+        self._begun = True
+        self.keyboard.too_long()
+
+    def _refuse_request(self) -> None:
+        log.warning("%s seems to be a browser, which somebody may make send Python: hung up", self.peer)
+        self.hang_up()
+
+
+class _Commands(telnetlib3.TelnetWriter):
+    """Answers the commands of the protocol."""
+
+    # A character of the input is a character, and no command, whatever the mode.
+    slc_simulated = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.compression = False
+        self.always_wont = _ALL - {telnetlib3.ECHO, telnetlib3.TM}
+        self.always_dont = _ALL
+
+    def handle_do(self, opt: bytes) -> bool:
+        """Take note that ECHO is agreed to, and do not agree to it unasked."""
+        if opt == telnetlib3.ECHO and not self.pending_option.enabled(telnetlib3.WILL + opt):
+            self.iac(telnetlib3.WONT, opt)
+            return False
+        return super().handle_do(opt)
+
+    def handle_subnegotiation(self, buf: deque[bytes]) -> None:
+        """Pass over it: no option that has any is agreed to."""
+
+
+class _Reader:
+    """Stands where telnetlib3 has a stream of the input, and makes lines of it at once."""
+
+    def __init__(self, lines: Lines, keyboard: Keyboard) -> None:
+        self._lines = lines
+        self._keyboard = keyboard
+        self._error: Exception | None = None
+
+    def feed_data(self, data: bytes) -> None:
+        """Take input."""
+        self._lines.feed(data)
+
+    def feed_eof(self) -> None:
+        """Take its end."""
+        self._lines.finish()
+        self._keyboard.end()
+
+    def set_exception(self, error: Exception) -> None:
+        """Take note of how the connection was lost."""
+        self._error = error
+
+    def exception(self) -> Exception | None:
+        """Return how the connection was lost."""
+        return self._error
+
+
+def _take_urgent_data_in_line(transport: asyncio.Transport) -> None:
+    """Have the end of a Synch (RFC 854) come in its place; without it the next byte is taken for that."""
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError):  # a unix socket has none
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)

@@ -1,0 +1,106 @@
+"""The console: a Python prompt into the running process, over ssh, with line editing and history."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import asyncssh
+
+from tamed.builtin._console_keys import authorized_keys, host_key
+from tamed.builtin._console_server import Access, ConsoleConnection, ConsoleServer
+from tamed.builtin._passwords import PasswordFile
+from tamed.builtin._prompt import Limits, Sessions, Slowdown, quieten
+from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
+from tamed.plugins import option, plugin
+from tamed.service import MultiService, Service
+
+__all__ = ["Options", "console"]
+
+_UNKNOWN: Final = 20
+"""Connections that may be open beside those of sessions: of clients who log in, and of who knows whom."""
+
+_KEEPALIVE: Final = 30
+"""Seconds after which a silent client is asked whether it is there; three times, then it is not."""
+
+
+@dataclass
+class Options(Limits):
+    """The options of ``console``."""
+
+    port: int = option(6022, "The port number to listen on.", short="p")
+    iface: str = option("127.0.0.1", "The interface to listen on.")
+    listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    host_key: Path = option(help="The file with the host's private key; made if it does not exist.")
+    authorized_keys: Path | None = option(None, "The file with the public keys that may log in.")
+    password_file: Path | None = option(
+        None, "The users who may log in with a password, with the hashes of their passwords."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        if self.authorized_keys is None and self.password_file is None:
+            raise ValueError("nobody could log in: say --authorized-keys or --password-file")
+
+
+class Reception(Service):
+    """Holds the keys, and makes a protocol for each connection."""
+
+    def __init__(self, options: Options, sessions: Sessions) -> None:
+        super().__init__("reception")
+        self._options = options
+        self._sessions = sessions
+        users = PasswordFile(options.password_file) if options.password_file is not None else None
+        self._access = Access(options.authorized_keys, users, Slowdown())
+
+    async def prepare(self) -> None:
+        """Read what may not be readable later; not in a thread, as privileges are still to be dropped."""
+        self._key = host_key(self._options.host_key)
+        if self._access.users is not None:
+            self._access.users.load()
+
+    async def start(self) -> None:
+        """Let clients come, and see whether the keys can be read that may log in."""
+        if self._access.keys is not None:
+            await asyncio.to_thread(authorized_keys, self._access.keys)
+        quieten("asyncssh", logging.WARNING)  # a dozen lines for each session, with all that is run
+        self._ssh = asyncssh.SSHServerConnectionOptions(
+            server_factory=self._server,
+            server_host_keys=[self._key],
+            login_timeout=float(self._options.login_timeout),
+            keepalive_interval=_KEEPALIVE,
+            max_line_length=int(self._options.max_line),
+            errors="replace",
+            agent_forwarding=False,
+            gss_host=None,  # or it would ask the DNS for our name
+            host_based_auth=False,
+            kbdint_auth=False,
+            password_auth=self._access.users is not None,
+        )
+
+    def protocol(self) -> ConsoleConnection:
+        """Return the protocol of a new connection.
+
+        asyncssh has functions that listen, and one for a connected socket; what they make the protocol with
+        is this constructor, and we accept connections by ourselves.
+        """
+        return ConsoleConnection(asyncio.get_running_loop(), self._ssh)
+
+    def _server(self) -> ConsoleServer:
+        return ConsoleServer(self, self._sessions, self._options, self._access)
+
+
+@plugin
+def console(options: Options) -> Service:
+    """A Python prompt into the running process, over ssh."""
+    sessions = Sessions(options.max_sessions)
+    reception = Reception(options, sessions)
+    server = ProtocolServer(
+        options.listen or [TcpEndpoint(options.iface, options.port)],
+        reception.protocol,
+        name="server",
+        max_connections=options.max_sessions + _UNKNOWN,
+    )
+    return MultiService("console", sessions, reception, server)

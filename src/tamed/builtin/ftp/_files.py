@@ -1,0 +1,134 @@
+"""The files that FTP's commands work on: those below the root, looked at and opened in threads."""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
+from typing import IO, Any, Final, TypeVar
+
+import aioftp
+
+from tamed.builtin._beneath import Beneath
+from tamed.builtin._open_in_thread import open_in_thread
+
+__all__ = ["Files"]
+
+PathT = TypeVar("PathT", bound=PurePosixPath)
+
+_FLAGS: Final = {
+    "rb": os.O_RDONLY,
+    "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+    "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+    "r+b": os.O_RDWR | os.O_CREAT,
+}
+
+
+class Listed(PurePosixPath):
+    """A path that a listing has found, with what was found there, so that nobody need look again."""
+
+    found: os.stat_result
+
+
+class Files(aioftp.AbstractPathIO[Any]):
+    """What aioftp asks for files, below a root.
+
+    The paths are those that the client sees: ``/`` is the root. Everything runs in a thread and raises the
+    OSError of the system.
+    """
+
+    def __init__(self, root: Beneath, *, timeout: float | None = None, connection: Any, state: Any) -> None:
+        super().__init__(timeout=timeout, connection=connection)
+        self._root = root
+
+    async def exists(self, path: PurePosixPath) -> bool:
+        """Tell whether there is something."""
+        return await self._mode(path) is not None
+
+    async def is_dir(self, path: PurePosixPath) -> bool:
+        """Tell whether it is a directory."""
+        return stat.S_ISDIR(await self._mode(path) or 0)
+
+    async def is_file(self, path: PurePosixPath) -> bool:
+        """Tell whether it is a regular file."""
+        return stat.S_ISREG(await self._mode(path) or 0)
+
+    async def stat(self, path: PurePosixPath) -> os.stat_result:
+        """Look at it, through links."""
+        if isinstance(path, Listed):
+            return path.found
+        return await asyncio.to_thread(self._root.stat, str(path))
+
+    async def list(self, path: PurePosixPath) -> AsyncIterator[PurePosixPath]:
+        """Yield what is in a directory by name, or, if it is a file, itself."""
+        if await self.is_file(path):
+            yield path
+            return
+        for name, found in await asyncio.to_thread(self._root.entries, str(path)):
+            listed = Listed(path / name)
+            listed.found = found
+            yield listed
+
+    async def mkdir(self, path: PurePosixPath, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Make a directory; those above it must be there."""
+        await asyncio.to_thread(self._make_directory, str(path))
+
+    async def rmdir(self, path: PurePosixPath) -> None:
+        """Remove an empty directory."""
+        await asyncio.to_thread(self._remove_directory, str(path))
+
+    async def unlink(self, path: PurePosixPath) -> None:
+        """Remove a file, or a link to one."""
+        await asyncio.to_thread(self._remove, str(path))
+
+    async def rename(self, source: PathT, destination: PathT) -> PathT:
+        """Give a file or a directory another name; a file of that name is replaced."""
+        await asyncio.to_thread(self._rename, str(source), str(destination))
+        return destination
+
+    async def _open(self, path: PurePosixPath, mode: str = "rb") -> IO[bytes]:  # type: ignore[override]
+        return await open_in_thread(lambda: self._open_file(str(path), mode), lambda file: file.close())
+
+    async def seek(self, file: IO[bytes], offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place in an open file."""
+        return await asyncio.to_thread(file.seek, offset, whence)
+
+    async def read(self, file: IO[bytes], block_size: int) -> bytes:
+        """Read from an open file."""
+        return await asyncio.to_thread(file.read, block_size)
+
+    async def write(self, file: IO[bytes], data: bytes) -> int:
+        """Write to an open file."""
+        return await asyncio.to_thread(file.write, data)
+
+    async def close(self, file: IO[bytes]) -> None:
+        """Close an open file; what could not be written is told here at the latest."""
+        await asyncio.to_thread(file.close)
+
+    async def _mode(self, path: PurePosixPath) -> int | None:
+        try:
+            return (await self.stat(path)).st_mode
+        except OSError:
+            return None
+
+    def _open_file(self, path: str, mode: str) -> IO[bytes]:
+        return os.fdopen(self._root.open(path, _FLAGS[mode]), mode)
+
+    def _make_directory(self, path: str) -> None:
+        with self._root.place(path) as place:
+            os.mkdir(place.name, dir_fd=place.directory)
+
+    def _remove_directory(self, path: str) -> None:
+        with self._root.place(path) as place:
+            os.rmdir(place.name, dir_fd=place.directory)
+
+    def _remove(self, path: str) -> None:
+        with self._root.place(path, through_link=False) as place:
+            os.unlink(place.name, dir_fd=place.directory)
+
+    def _rename(self, source: str, destination: str) -> None:
+        with (
+            self._root.place(source, through_link=False) as old,
+            self._root.place(destination, through_link=False) as new,
+        ):
+            os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)

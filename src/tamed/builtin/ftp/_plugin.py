@@ -1,0 +1,78 @@
+"""The plugin: its options, and the services that are made of them."""
+
+import asyncio
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from tamed.builtin._beneath import Beneath
+from tamed.builtin._share import Share
+from tamed.builtin.ftp._accounts import Accounts
+from tamed.builtin.ftp._commands import Commands, Limits
+from tamed.builtin.ftp._ports import PortRange
+from tamed.builtin.ftp._session import Session
+from tamed.net import Endpoint, StreamServer, TcpEndpoint, UnixEndpoint
+from tamed.plugins import Duration, Size, option, plugin
+from tamed.service import MultiService, Service
+
+__all__ = ["Options", "ftp"]
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@dataclass
+class Options:
+    """The options of ``ftp``."""
+
+    root: Path = option(help="The directory to serve; nothing outside of it can be reached.")
+    port: int = option(2121, "The port number to listen on.", short="p")
+    iface: str = option("localhost", "The interface to listen on.")
+    listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    anonymous: bool = option(True, "Let anybody read.")
+    passwords: Path | None = option(None, "The file of users and their hashed passwords.")
+    write: bool = option(False, "Let users with a password change files, too.")
+    dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
+    passive_ports: PortRange = option(PortRange(), "The ports for data connections; 0: any.")
+    passive_address: str | None = option(None, "The IPv4 address for data connections, if behind NAT.")
+    max_connections: AtLeastOne = option(1000, "How many clients are served simultaneously; others wait.")
+    max_connections_per_address: AtLeastOne = option(10, "How many of them may come from one address.")
+    max_line: Size = option(Size("4 KiB"), "The longest command.")
+    idle: Duration = option(Duration("5m"), "How long a client may ask for nothing.")
+    stall: Duration = option(Duration("1m"), "How long a transfer may stand still.")
+
+    def __post_init__(self) -> None:
+        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        if self.passive_address is not None:
+            ipaddress.IPv4Address(self.passive_address)
+        if any(isinstance(endpoint, UnixEndpoint) for endpoint in self.listen):
+            raise ValueError("FTP needs internet addresses, for its data connections: no unix: endpoint")
+        if not self.anonymous and self.passwords is None:
+            raise ValueError("nobody could log in: name a file of passwords, or let anonymous users in")
+        if self.write and self.passwords is None:
+            raise ValueError("nobody could write: name a file of passwords")
+
+
+@plugin
+def ftp(options: Options) -> Service:
+    """Files over FTP: read-only for everybody, more for users with a password."""
+    root = Beneath(options.root, dot_files=options.dot_files)
+    accounts = Accounts(options.passwords, anonymous=options.anonymous, write=options.write)
+    limits = Limits(idle=options.idle, stall=options.stall)
+    commands = Commands(root, accounts, options.passive_ports, options.passive_address, limits)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if isinstance(writer.get_extra_info("peername"), tuple):  # else it has gone, or came by a unix socket
+            await Session(commands, reader, writer, server.draining).run()
+
+    server = StreamServer(
+        options.listen or [TcpEndpoint(options.iface, options.port)],
+        serve,
+        name="server",
+        limit=options.max_line,
+        max_connections=options.max_connections,
+        max_connections_per_address=options.max_connections_per_address,
+    )
+    return MultiService("ftp", Share(root), accounts, server)

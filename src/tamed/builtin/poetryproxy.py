@@ -1,0 +1,133 @@
+"""A poetry proxy: the poem of another poetry server, also while that is slow or down."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from tamed.builtin._poem_cache import PoemCache
+from tamed.builtin._poem_upstream import PoemUpstream
+from tamed.errors import Unavailable
+from tamed.net import Endpoint, StreamServer, TcpEndpoint, address_text
+from tamed.plugins import Duration, Size, option, plugin
+from tamed.service import MultiService, Service
+
+__all__ = ["Options", "poetryproxy"]
+
+log = logging.getLogger("poetryproxy")
+
+_CHUNK = 1 << 16
+
+
+class Reciter:
+    """Serves connections: waits for the poem of a cache, as long as the client does, and sends it.
+
+    A client that was reset is gone. One that has closed its sending side may be gone, or may read on (TCP
+    does not tell which), so it is waited for ``half_closed`` seconds longer. One that does not take its
+    poem within ``send_timeout`` seconds is cut.
+    """
+
+    def __init__(self, cache: PoemCache, *, half_closed: float, send_timeout: float) -> None:
+        self._cache = cache
+        self._half_closed = half_closed
+        self._send_timeout = send_timeout
+
+    async def recite(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        peer = address_text(writer.get_extra_info("peername"))
+        try:
+            poem = self._cache.fresh or await self._while_there(reader)
+        except Unavailable as error:
+            log.info("nothing for %s: %s", peer, error)
+            return
+        if poem is None:
+            log.info("%s did not wait for the poem", peer)
+            return
+        log.info("sending %d bytes of poetry to %s", len(poem), peer)
+        await self._send(poem, writer, peer)
+
+    async def _while_there(self, reader: asyncio.StreamReader) -> bytes | None:
+        """Return the poem, or None if the client has left before it was there."""
+        wanted = asyncio.create_task(self._cache.poem())
+        leaving = asyncio.create_task(self._left(reader))
+        try:
+            await asyncio.wait({wanted, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return wanted.result() if wanted.done() else None
+        finally:
+            wanted.cancel()
+            leaving.cancel()
+            await asyncio.wait({wanted, leaving})
+
+    async def _left(self, reader: asyncio.StreamReader) -> None:
+        """Return when the client seems to have left; what it sends is thrown away."""
+        with suppress(OSError):
+            while await reader.read(_CHUNK):
+                pass
+            await asyncio.sleep(self._half_closed)
+
+    async def _send(self, poem: bytes, writer: asyncio.StreamWriter, peer: str) -> None:
+        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until all is taken
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                writer.write(poem)
+                await writer.drain()
+        except TimeoutError:
+            log.info("cut %s, which did not take its poem within %g s", peer, self._send_timeout)
+            writer.transport.abort()
+
+
+@dataclass
+class Options:
+    """The options of ``poetryproxy``."""
+
+    upstream: Endpoint = option(help="The poetry server whose poem is served: HOST:PORT or unix:PATH.")
+    port: int = option(10001, "The port number to listen on.", short="p")
+    iface: str = option("localhost", "The interface to listen on.")
+    listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    refresh: Duration = option(Duration("1m"), "How old the poem may be before it is fetched anew.")
+    keep: Duration | None = option(
+        None, "How old the last good poem may be while the upstream is down; without it, any age."
+    )
+    retry: Duration = option(Duration("1s"), "How long nobody waits for another fetch after one has failed.")
+    fetch_timeout: Duration = option(Duration("10s"), "How long a fetch may take.")
+    max_size: Size = option(Size("1 MB"), "How long a poem may be.")
+    half_closed: Duration = option(
+        Duration("2s"), "How long a fetch goes on for clients that have closed their sending side."
+    )
+    send_timeout: Duration = option(Duration("1m"), "How long a client may take to read the poem.")
+    max_connections: Annotated[int, Meta(ge=1)] = option(
+        10000, "How many clients may be connected; more have to wait."
+    )
+    max_connections_per_address: Annotated[int, Meta(ge=1)] = option(
+        2000, "How many of them one address may have; others of it are refused."
+    )
+
+    def __post_init__(self) -> None:
+        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        if self.keep is not None and self.keep < self.refresh:
+            raise ValueError(f"keep {self.keep} is less than refresh {self.refresh}")
+
+
+@plugin
+def poetryproxy(options: Options) -> Service:
+    """A poetry proxy that caches, and shares one fetch among all who wait."""
+    upstream = PoemUpstream(options.upstream, limit=options.max_size, timeout=options.fetch_timeout)
+    cache = PoemCache(
+        upstream.fetch,
+        refresh=options.refresh,
+        keep=options.keep,
+        retry=options.retry,
+        source=str(options.upstream),
+    )
+    reciter = Reciter(cache, half_closed=options.half_closed, send_timeout=options.send_timeout)
+    server = StreamServer(
+        options.listen or [TcpEndpoint(options.iface, options.port)],
+        reciter.recite,
+        name="server",
+        max_connections=options.max_connections,
+        max_connections_per_address=options.max_connections_per_address,
+    )
+    return MultiService("poetryproxy", cache, server)

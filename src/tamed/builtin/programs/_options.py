@@ -1,0 +1,159 @@
+"""The options that every plugin has which runs programs, and the types of their values."""
+
+import os
+import resource
+import shlex
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from tamed.builtin.keeper import Program
+from tamed.builtin.programs._identity import home_variables, resolve
+from tamed.plugins import Duration, Size, did_you_mean, option
+
+__all__ = ["Command", "ProgramOptions", "Signal", "Umask"]
+
+_OURS: Final = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
+)
+"""Variables that were meant for Tamed, and would mislead a program: it would speak in Tamed's name."""
+
+_LIMITS: Final = {
+    name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")
+}
+
+
+class Command(tuple[str, ...]):
+    """A program and its arguments, written as for a shell, but that none of what a shell does is done.
+
+    Words are split at spaces; quotes and backslashes keep a word together. There are no variables, no
+    wildcards, no pipes. Who wants them writes ``sh -c '...'``.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a command; raises ValueError for one without a program, or with an open quote."""
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise ValueError(f"expected a command, got {text!r}: {str(error).lower()}") from error
+        if not words or not words[0] or "\0" in text:
+            raise ValueError("expected a command, such as nginx -g 'daemon off;'")
+        return cls(words)
+
+    def relative_to(self, folder: Path) -> "Command":
+        """Return the command with a program that is named by a relative path starting at that folder."""
+        program, *arguments = self
+        return Command((str(folder / program), *arguments)) if "/" in program else self
+
+    @property
+    def name(self) -> str:
+        """The program's name, without its path."""
+        return os.path.basename(self[0])  # noqa: PTH119 - a text is wanted
+
+    def __str__(self) -> str:
+        """Write it so that ``parse`` reads the same."""
+        return shlex.join(self)
+
+
+class Signal(int):
+    """A signal, by its name, with ``SIG`` or without, or its number."""
+
+    __slots__ = ()
+
+    def __new__(cls, number: int) -> Self:
+        """Take a number; raises ValueError if the system has no such signal."""
+        if number not in signal.valid_signals():
+            raise ValueError(f"expected a signal, got {number}")
+        return super().__new__(cls, number)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name or a number."""
+        word = text.strip().upper().removeprefix("SIG")
+        if word.isascii() and word.isdigit() and len(word) < 4:
+            return cls(int(word))
+        names = {each.name.removeprefix("SIG"): each for each in signal.Signals}
+        if word not in names:
+            hint = did_you_mean(word, names, "there are TERM, INT, QUIT, HUP, USR1 and others")
+            raise ValueError(f"expected a signal, got {text!r}; {hint}")
+        return cls(names[word])
+
+    def __str__(self) -> str:
+        try:
+            return signal.Signals(self).name.removeprefix("SIG")
+        except ValueError:  # a real-time one
+            return format(int(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Umask:
+    """Which permissions new files do not get: an octal text, never a number, which would be decimal."""
+
+    mode: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an octal number up to 0777; raises ValueError for anything else."""
+        if not (0 < len(text) <= 4 and set(text) <= set("01234567") and int(text, 8) <= 0o777):
+            raise ValueError(f"expected an octal umask, such as 0027, got {text!r}")
+        return cls(int(text, 8))
+
+    def __str__(self) -> str:
+        return f"{self.mode:04o}"
+
+
+@dataclass
+class ProgramOptions:
+    """How a program is run."""
+
+    command: Command = option(help="The program and its arguments, quoted as for a shell; no shell reads it.")
+    directory: Path | None = option(None, "The program's working directory; without it, Tamed's.")
+    environment: dict[str, str] = option(
+        {}, "Variables for the program, beside those that Tamed has.", env=False
+    )
+    clear_environment: bool = option(False, "Give the program none of Tamed's variables but PATH.")
+    user: str = option("", "The user to run it as, by name or number; needs Tamed to be root.")
+    group: str = option("", "The group to run it as; without it, the user's own.")
+    umask: Umask | None = option(None, "Which permissions its new files do not get, in octal.")
+    limit: dict[str, Size] = option(
+        {}, "A limit of getrlimit(2), such as nofile=65536, core=0 or as=2GiB.", env=False
+    )
+    stop_signal: Signal = option(Signal(signal.SIGTERM), "The signal that asks it to end.")
+    stop_timeout: Duration = option(
+        Duration("10s"), "How long it has to end; then it is killed, with all that it has started."
+    )
+    line_limit: Size = option(Size("8 KiB"), "The longest line of its output that is logged in one piece.")
+
+    def __post_init__(self) -> None:
+        for name in self.limit:
+            if name not in _LIMITS:
+                raise ValueError(
+                    f"limit {name!r} is unknown; "
+                    f"{did_you_mean(name, _LIMITS, 'there are ' + ', '.join(sorted(_LIMITS)))}"
+                )
+
+    def program(self, environ: Mapping[str, str] = os.environ) -> Program:
+        """Return what is to be run, by a Tamed with this environment.
+
+        Raises ConfigurationError for a user or a group that does not exist.
+        """
+        kept = {"PATH": environ.get("PATH", os.defpath)} if self.clear_environment else environ
+        inherited = {name: value for name, value in kept.items() if name not in _OURS}
+        name, *arguments = self.command
+        # Its directory may be another one, and what is meant is relative to ours.
+        path = os.path.abspath(name) if "/" in name else name  # noqa: PTH100 - nor are links to be resolved
+        return Program(
+            command=(path, *arguments),
+            environment={**inherited, **home_variables(self.user), **self.environment},
+            directory="" if self.directory is None else str(self.directory.absolute()),
+            umask=None if self.umask is None else self.umask.mode,
+            identity=resolve(self.user, self.group) if self.user or self.group else None,
+            limits=self.limit,
+            stop_signal=self.stop_signal,
+            stop_timeout=self.stop_timeout,
+        )

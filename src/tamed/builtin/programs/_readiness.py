@@ -1,0 +1,146 @@
+"""When a program is ready: it runs for a while, it accepts connections, or it says so."""
+
+import asyncio
+import secrets
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any, ClassVar, Final
+
+from tamed.net import Endpoint, TcpEndpoint, UnixEndpoint
+
+__all__ = ["Accepts", "Notifies", "Readiness", "RunsFor"]
+
+_BETWEEN: Final = 0.05
+"""Seconds between two attempts to connect."""
+
+
+class Readiness(ABC):
+    """How one knows that a program is ready. It is used again for each run of the program."""
+
+    may_end: ClassVar[bool] = False
+    """Whether a program that has ended with success before is ready, too: one that does its work and ends."""
+
+    status: str = ""
+    """What the program says of itself."""
+
+    def begin(self, uids: Collection[int]) -> Mapping[str, str]:
+        """Begin a run; return variables for the program, whose processes are those users'."""
+        return {}
+
+    @abstractmethod
+    async def wait(self) -> None:
+        """Wait until the program that was just started is ready."""
+
+    def end(self) -> None:  # noqa: B027 - only what has begun something has something to end
+        """End the run; may be called without one."""
+
+
+class RunsFor(Readiness):
+    """Ready is what has run for that many seconds."""
+
+    may_end = True
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def wait(self) -> None:
+        """Let that time pass."""
+        await asyncio.sleep(self._seconds)
+
+
+class Accepts(Readiness):
+    """Ready is what accepts a connection. Raises ValueError for an endpoint that one cannot connect to."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        if not isinstance(endpoint, TcpEndpoint | UnixEndpoint):
+            raise ValueError(  # noqa: TRY004 - an operator's mistake
+                f"{endpoint}: expected an address to connect to, HOST:PORT or unix:PATH"
+            )
+        self._endpoint = endpoint
+
+    async def wait(self) -> None:
+        """Try to connect until that goes well."""
+        while not await _accepts(self._endpoint):  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(_BETWEEN)
+
+
+class Notifies(Readiness):
+    """Ready is what says so by the notify protocol, sd_notify(3); only on Linux.
+
+    Messages count if they come from one of the program's users, since the socket has no file whose mode
+    could keep others away. ``READY=1`` and ``STATUS=`` mean something here, other variables do not.
+    """
+
+    def __init__(self) -> None:
+        self._ready = asyncio.Event()
+        self._socket: socket.socket | None = None
+        self._uids: Collection[int] = ()
+
+    def begin(self, uids: Collection[int]) -> Mapping[str, str]:
+        """Listen for messages of these users."""
+        self._ready = asyncio.Event()
+        self._uids = uids
+        self.status = ""
+        name = f"tamed-notify-{secrets.token_hex(16)}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind(f"\0{name}")
+        asyncio.get_running_loop().add_reader(self._socket, self._receive, self._socket)
+        return {"NOTIFY_SOCKET": f"@{name}"}
+
+    async def wait(self) -> None:
+        """Wait until the program says so."""
+        await self._ready.wait()
+
+    def end(self) -> None:
+        """Listen no more."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+
+    def _receive(self, sock: socket.socket) -> None:
+        try:
+            message, notes, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(_UCRED.size))
+        except BlockingIOError:
+            return
+        if _sender(notes) in self._uids:
+            self._take(message.decode("utf-8", "replace"))
+
+    def _take(self, message: str) -> None:
+        for line in message.splitlines():
+            name, _, value = line.partition("=")
+            if name == "STATUS":
+                self.status = value
+            elif (name, value) == ("READY", "1"):
+                self._ready.set()
+
+
+async def _accepts(endpoint: TcpEndpoint | UnixEndpoint) -> bool:
+    try:
+        if isinstance(endpoint, UnixEndpoint):
+            path = endpoint.path
+            _, writer = await asyncio.open_unix_connection("\0" + path[1:] if endpoint.abstract else path)
+        else:
+            _, writer = await asyncio.open_connection(endpoint.host or "localhost", endpoint.port)
+    except OSError:
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+_UCRED = struct.Struct("iII")  # pid, uid, gid, of unix(7)
+
+
+def _sender(notes: list[tuple[int, int, Any]]) -> int | None:
+    """Return the user who sent a message, for which the kernel vouches."""
+    for level, kind, data in notes:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return int(_UCRED.unpack(data)[1])
+    return None

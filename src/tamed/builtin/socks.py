@@ -1,0 +1,62 @@
+"""A SOCKS proxy, in the form of a plugin."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tamed.builtin._passwords import PasswordFile
+from tamed.builtin._relay import Patience
+from tamed.builtin._socks import Limits, Proxy, TargetPattern, TargetRules
+from tamed.net import Endpoint, StreamServer, TcpEndpoint
+from tamed.plugins import Duration, option, plugin
+from tamed.service import MultiService, Service
+
+__all__ = ["Options", "socks"]
+
+
+@dataclass
+class Options:
+    """The options of ``socks``."""
+
+    port: int = option(1080, "The port number to listen on.", short="p")
+    iface: str = option("localhost", "The interface to listen on.")
+    listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    users: Path | None = option(None, "A file of NAME:HASH lines; only these users are let in.")
+    allow: list[TargetPattern] = option(
+        [], "Targets that may be reached, and no others: a network, host, *.domain or *, with :PORT or not."
+    )
+    deny: list[TargetPattern] = option([], "Targets that may not be reached, even if they are allowed.")
+    udp: bool = option(True, "Whether clients may send UDP packets.")
+    handshake_timeout: Duration = option(Duration("10s"), "How long a client has to say what it wants.")
+    connect_timeout: Duration = option(Duration("10s"), "How long each address of a target has to answer.")
+    idle_timeout: Duration = option(Duration("5m"), "How long a connection may move nothing.")
+    half_closed_timeout: Duration = option(
+        Duration("1m"), "The same for a connection of which one side has said all."
+    )
+    max_connections: int = option(2000, "How many clients are served at a time; others wait.")
+    max_connections_per_address: int = option(100, "How many of one address; others are refused.")
+
+    def __post_init__(self) -> None:
+        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+
+    @property
+    def limits(self) -> Limits:
+        """How long things may take."""
+        relay = Patience(self.idle_timeout, self.half_closed_timeout)
+        return Limits(self.handshake_timeout, self.connect_timeout, relay)
+
+
+@plugin
+def socks(options: Options) -> Service:
+    """A SOCKS proxy, versions 4, 4a and 5."""
+    users = PasswordFile(options.users) if options.users is not None else None
+    rules = TargetRules(options.allow, options.deny)
+    proxy = Proxy(rules, options.limits, users=users, udp=options.udp)
+    server = StreamServer(
+        options.listen or [TcpEndpoint(options.iface, options.port)],
+        proxy.serve,
+        name="server",
+        max_connections=options.max_connections,
+        max_connections_per_address=options.max_connections_per_address,
+        tls_handshake_timeout=options.handshake_timeout,
+    )
+    return MultiService("socks", proxy, server)

@@ -1,0 +1,119 @@
+"""Files below a directory as an ASGI application: ranges, validators and index pages, and nothing else."""
+
+import errno
+import mimetypes
+import os
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
+
+from tamed.builtin._beneath import Beneath
+from tamed.builtin._open_in_thread import open_in_thread
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["Files"]
+
+_HEADERS: Final = {"x-content-type-options": "nosniff"}
+_SMALL: Final = 64 * 1024
+"""Bytes of the largest file that is read when it is opened: each trip into a thread takes its time."""
+
+_NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+_VALIDATORS: Final = StaticFiles()
+"""Starlette's own files, which know how to compare validators."""
+
+
+class Files:
+    """Serves the files below a root to GET and HEAD.
+
+    A directory stands for its index file; its name without a slash at the end is redirected to the one with
+    it. What may not be read, and what is neither file nor directory, is not found, as is what does not exist.
+    """
+
+    def __init__(self, root: Beneath, index: str) -> None:
+        self._root = root
+        self._index = index
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer one request (ASGI)."""
+        if scope["method"] not in {"GET", "HEAD"}:
+            refusal = _told(405)
+            refusal.headers["allow"] = "GET, HEAD"
+            await refusal(scope, receive, send)
+            return
+        try:
+            opened = await open_in_thread(lambda: self._opened(scope["path"]), _Opened.close)
+        except OSError as error:
+            await _refused(scope, error)(scope, receive, send)
+            return
+        try:
+            await _response(opened, Headers(scope=scope))(scope, receive, send)
+        finally:
+            opened.close()
+
+    def _opened(self, path: str) -> "_Opened":
+        descriptor = self._open(path)
+        found = os.fstat(descriptor)
+        content = os.read(descriptor, _SMALL) if found.st_size <= _SMALL else b""
+        return _Opened(descriptor, path.rpartition("/")[2] or self._index, found, content)
+
+    def _open(self, path: str) -> int:
+        if not path.endswith("/"):
+            return self._root.open(path)
+        if not stat.S_ISDIR(self._root.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        try:
+            return self._root.open(path + self._index)
+        except IsADirectoryError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+
+
+class _Opened(NamedTuple):
+    """A file that is open, and its content if it is a small one."""
+
+    descriptor: int
+    name: str
+    found: os.stat_result
+    content: bytes
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+
+def _response(opened: _Opened, asked: Headers) -> Response:
+    kind, encoding = mimetypes.guess_type(opened.name)
+    # What is open is served, whatever has become of its name: `/dev/fd` has no names.
+    response = FileResponse(
+        f"/dev/fd/{opened.descriptor}",
+        headers=_HEADERS,
+        media_type="application/octet-stream" if kind is None or encoding else kind,
+        stat_result=opened.found,
+    )
+    if _VALIDATORS.is_not_modified(response.headers, asked):
+        return NotModifiedResponse(response.headers)
+    if "range" not in asked and len(opened.content) == opened.found.st_size:
+        return Response(opened.content, headers=response.headers)
+    return response
+
+
+def _refused(scope: "Scope", error: OSError) -> Response:
+    if isinstance(error, IsADirectoryError):
+        # From the last component, not from the host or the path: neither can lead to another host then.
+        last = quote(scope["path"].rpartition("/")[2])
+        query = scope["query_string"].decode("ascii")
+        return RedirectResponse(f"./{last}/{'?' * bool(query)}{query}", 308)
+    if error.errno in _NOT_THERE or isinstance(error, PermissionError):
+        return _told(404)
+    raise error
+
+
+def _told(status: int) -> PlainTextResponse:
+    texts = {404: "Not Found", 405: "Method Not Allowed"}
+    return PlainTextResponse(f"{texts[status]}\n", status, headers=_HEADERS)

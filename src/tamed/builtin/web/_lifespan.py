@@ -1,0 +1,83 @@
+"""The life of an ASGI application: told that it starts and stops, before and after it is served."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tamed.errors import ApplicationFailed, reason
+from tamed.service import Service
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
+__all__ = ["Lifespan"]
+
+log = logging.getLogger("web")
+
+
+class Lifespan(Service):
+    """Speaks the lifespan protocol of ASGI with an application.
+
+    ``start`` returns when the application is ready, and raises ApplicationFailed if it says that it failed;
+    one that does not know the protocol, and raises, is served without. ``stop`` waits until the application
+    says that it has stopped. ``app_state`` is what it wants to have in each request.
+    """
+
+    def __init__(self, application: "ASGI3Application") -> None:
+        super().__init__("lifespan")
+        self.app_state: dict[str, Any] = {}
+        self._application = application
+        self._events: asyncio.Queue[Any] = asyncio.Queue()
+        self._answer: asyncio.Future[Any] | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Let the application start."""
+        self._events = asyncio.Queue()
+        self.app_state.clear()
+        self._life = asyncio.get_running_loop().create_task(self._live())
+        try:
+            answer = await self._tell("startup")
+        except BaseException:
+            await self._end()
+            raise
+        if answer is not None and answer["type"] == "lifespan.startup.failed":
+            await self._end()
+            raise ApplicationFailed("the web application failed to start", answer.get("message", ""))
+
+    async def stop(self) -> None:
+        """Let the application stop."""
+        answer = await self._tell("shutdown")
+        await self._end()
+        if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+            raise ApplicationFailed("the web application failed to stop", answer.get("message", ""))
+
+    async def _tell(self, event: str) -> Any:
+        """Tell the application, and return what it answers; None if it has no life of this kind."""
+        assert self._life is not None
+        if self._life.done():
+            return None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._events.put_nowait({"type": f"lifespan.{event}"})
+        await asyncio.wait([self._life, self._answer], return_when=asyncio.FIRST_COMPLETED)
+        return self._answer.result() if self._answer.done() else None
+
+    async def _live(self) -> None:
+        versions = {"version": "3.0", "spec_version": "2.0"}
+        scope: Any = {"type": "lifespan", "asgi": versions, "state": self.app_state}
+        try:
+            await self._application(scope, self._events.get, self._hear)
+        except Exception as error:
+            if self._answer is None or not self._answer.done():
+                log.info("the web application has no lifespan: %s", reason(error))
+
+    async def _hear(self, message: Any) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+
+    async def _end(self) -> None:
+        assert self._life is not None
+        self._life.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._life

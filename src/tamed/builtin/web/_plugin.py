@@ -1,0 +1,111 @@
+"""The plugin: its options, and the services that are made of them."""
+
+import ipaddress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from tamed.builtin._beneath import Beneath
+from tamed.builtin._share import Share
+from tamed.builtin.web._application import Interface, as_asgi, load
+from tamed.builtin.web._files import Files
+from tamed.builtin.web._lifespan import Lifespan
+from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
+from tamed.builtin.web._requests import Requests
+from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
+from tamed.plugins import Duration, Size, option, plugin
+from tamed.service import MultiService, Service
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
+__all__ = ["Options", "web"]
+
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@dataclass
+class Options:
+    """The options of ``web``."""
+
+    root: Path | None = option(None, "The directory to serve; nothing outside of it can be reached.")
+    app: str | None = option(None, "The application to serve, as PACKAGE.MODULE:VARIABLE.", metavar="NAME")
+    app_dir: Path | None = option(None, "A folder to look for the application in, beside what is installed.")
+    wsgi: bool | None = option(
+        None, "The application speaks WSGI, or does not; without it, that is found out."
+    )
+    threads: AtLeastOne = option(10, "How many requests a WSGI application serves simultaneously.")
+    index: str = option("index.html", "The file that a directory stands for.")
+    dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
+    port: int = option(8000, "The port number to listen on.", short="p")
+    iface: str = option("localhost", "The interface to listen on.")
+    listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    trust: list[str] = option([], "A proxy, or a network of them, whose X-Forwarded headers are believed.")
+    access_log: bool = option(True, "Log every request.")
+    max_connections: AtLeastOne = option(1000, "How many clients are served simultaneously; others wait.")
+    max_connections_per_address: AtLeastOne = option(200, "How many of them may come from one address.")
+    max_request_line: Size = option(Size("8 KiB"), "The longest target of a request.")
+    max_head: Size = option(Size("32 KiB"), "The largest sum of a request's headers.")
+    head_timeout: Duration = option(Duration("10s"), "How long a client may take for the head of a request.")
+    keep_alive: Duration = option(Duration("5s"), "How long a connection is kept for another request.")
+    stall: Duration = option(Duration("1m"), "How long a client may take or send nothing in a request.")
+
+    def __post_init__(self) -> None:
+        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        for proxy in self.trust:
+            ipaddress.ip_network(proxy)
+        if (self.root is None) == (self.app is None):
+            raise ValueError("name either a directory (root) or an application (app)")
+
+
+@plugin
+def web(options: Options) -> Service:
+    """Files or a Python application (ASGI, WSGI) over HTTP."""
+    application, service, state = _files(options) if options.root is not None else _application(options)
+    requests = Requests()
+    config = Config(
+        # Also if it trusts nobody: what uvicorn would call without arguments, to see if it is a factory, can
+        # not be called so.
+        ProxyHeadersMiddleware(application, options.trust),
+        interface="asgi3",
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=options.access_log,
+        proxy_headers=False,
+        timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # any number is as good
+    )
+    config.load()
+    limits = HttpLimits(
+        request_line=options.max_request_line,
+        head=options.max_head,
+        head_timeout=options.head_timeout,
+        stall=options.stall,
+    )
+    server = ProtocolServer(
+        options.listen or [TcpEndpoint(options.iface, options.port)],
+        partial(HttpProtocol, config, requests.server_state, state, limits),
+        name="server",
+        max_connections=options.max_connections,
+        max_connections_per_address=options.max_connections_per_address,
+    )
+    return MultiService("web", service, requests, server)
+
+
+def _files(options: Options) -> "tuple[ASGI3Application, Service, dict[str, Any]]":
+    assert options.root is not None
+    root = Beneath(options.root, dot_files=options.dot_files)
+    return cast("ASGI3Application", Files(root, options.index)), Share(root), {}
+
+
+def _application(options: Options) -> "tuple[ASGI3Application, Service, dict[str, Any]]":
+    assert options.app is not None
+    interface: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
+    application = as_asgi(load(options.app, options.app_dir), interface, options.threads)
+    lifespan = Lifespan(application)
+    return application, lifespan, lifespan.app_state

@@ -1,0 +1,47 @@
+"""Real programs as clients, and a server of theirs that a test can ask what it saw."""
+
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Skip a test when a program is not installed."""
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
+
+
+def run(*command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end."""
+    return subprocess.run(command, input=given, capture_output=True, timeout=30, check=False)
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    """Answers an HTTP request with a line, and everything else with what it was."""
+
+    def handle(self) -> None:
+        first = self.rfile.readline()
+        if first.startswith(b"GET "):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nBusy old fool, unruly sun\n")
+        else:
+            self.wfile.write(first + self.rfile.read())
+
+
+@contextmanager
+def target() -> Iterator[int]:
+    """Run a server on the loopback interface that tells what it was sent; give its port."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()

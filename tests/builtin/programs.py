@@ -1,0 +1,124 @@
+"""What the tests of `exec` and `inetd` share: running programs, and finding what is left of them."""
+
+import asyncio
+import shlex
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tamed.builtin.exec import Options, exec_
+from tamed.builtin.programs import Command, ProgramService, Warden
+from tamed.plugins import Duration
+from tamed.service import MultiService
+
+PATIENCE = 20.0  # seconds; nothing that works takes nearly as long
+
+
+class Marked:
+    """A mark in the environment of programs, by which all that descends from them is found."""
+
+    def __init__(self) -> None:
+        self.value = str(uuid.uuid4())
+        self.environment = {"TAMED_TEST_MARK": self.value}
+
+    def processes(self) -> list[int]:
+        """Return the pids of all that has the mark."""
+        mark = f"TAMED_TEST_MARK={self.value}".encode()
+        return [pid for pid in _pids() if mark in _environment(pid)]
+
+
+def shell(script: str) -> Command:
+    """Return the command that has a shell run a script."""
+    return Command(("/bin/sh", "-c", script))
+
+
+def python(script: str) -> Command:
+    """Return the command that has Python run a script."""
+    return Command((sys.executable, "-I", "-S", "-c", script))
+
+
+def as_text(command: Command) -> str:
+    """Return a command as one types it."""
+    return shlex.join(command)
+
+
+def run(command: Command, **options: Any) -> MultiService:
+    """Return the service of `exec` for a command; it is ready as soon as the program runs."""
+    settings: dict[str, Any] = {"ready_after": Duration(0), "stop_timeout": Duration(5), **options}
+    service = exec_(Options(command=command, **settings))
+    assert isinstance(service, MultiService)
+    return service
+
+
+def program_of(service: MultiService) -> ProgramService:
+    """Return the service of the program itself."""
+    found = service["program"]
+    assert isinstance(found, ProgramService)
+    return found
+
+
+def warden_pid(service: MultiService) -> int:
+    """Return the pid of the warden; 0 while there is none."""
+    warden = service["warden"]
+    assert isinstance(warden, Warden)
+    return warden.pid or 0
+
+
+async def until(what: str, look: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Wait until what is looked for is there, which gives no sign when it happens."""
+    deadline = time.monotonic() + patience
+    while not look():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.01)
+
+
+def wait_for(what: str, look: Callable[[], object]) -> None:
+    """Do the same where there is no event loop."""
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+@contextmanager
+def nothing_left(marked: Marked) -> Iterator[None]:
+    """Hold that at the end no process has the mark."""
+    yield
+    assert marked.processes() == []
+
+
+def lines(file: Path) -> list[str]:
+    """Return the lines of a file that a program may not have made yet."""
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, dead ones too."""
+    return [each for each in _pids() if _parent(each) == pid]
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

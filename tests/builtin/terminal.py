@@ -1,0 +1,66 @@
+"""A program in a terminal of its own, with somebody who types."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Terminal"]
+
+_PATIENCE = 30.0
+
+
+class Terminal:
+    """Runs a program in a pseudo-terminal, which is its controlling one, so that Ctrl-C is a signal."""
+
+    def __init__(self, *command: str, env: Mapping[str, str] | None = None) -> None:
+        self.command = command
+        self.seen = ""
+        self._env = {**os.environ, "TERM": "xterm", **(env or {})}
+
+    def __enter__(self) -> Self:
+        self._fd, inner = pty.openpty()
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *self.command], stdin=inner, stdout=inner, stderr=inner, env=self._env
+        )
+        os.close(inner)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._fd)
+
+    def type(self, text: str) -> None:
+        """Press keys; a line ends with Return, and a control character is one."""
+        os.write(self._fd, text.encode())
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """Wait for a pattern in what is shown behind the last one."""
+        deadline = time.monotonic() + _PATIENCE
+        while (found := re.search(pattern, self.seen)) is None:
+            assert self._read(deadline), f"{pattern!r} is not in {self.seen!r}"
+        self.seen = self.seen[found.end() :]
+        return found
+
+    def expect_end(self) -> int:
+        """Wait until the program ends; return its status."""
+        while self._read(time.monotonic() + _PATIENCE):
+            pass
+        return self._process.wait(_PATIENCE)
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
+        try:
+            data = os.read(self._fd, 65536) if ready else b""
+        except OSError:  # EIO: nobody has the other side open any more
+            data = b""
+        self.seen += data.decode(errors="replace").replace("\r", "")
+        return bool(data)

@@ -1,0 +1,373 @@
+"""The prompt over telnet, with inetutils' client in a terminal and with raw sockets."""
+
+import asyncio
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tamed.builtin._passwords import hash_password
+from tamed.builtin.telnet import Options, telnet
+from tamed.net import Endpoint, ProtocolServer, ReplyServer
+from tamed.plugins import Duration, Size
+from tamed.service import Application, MultiService
+from tamed.testing import TamedProcess
+from tests.builtin.streams import until
+from tests.builtin.terminal import Terminal
+
+pytestmark = pytest.mark.anyio
+
+needs_client = pytest.mark.skipif(
+    shutil.which("telnet") is None or shutil.which("setsid") is None, reason="needs inetutils-telnet, setsid"
+)
+
+APPLICATION = """
+from tamed import Application, ReplyServer
+from tamed.builtin.telnet import Options, telnet
+
+poem = ReplyServer("127.0.0.1:0", lambda peer: b"Busy old fool", name="poem")
+application = Application("verse", poem, telnet(Options(port=0)))
+"""
+
+
+@pytest.fixture
+def verse(tmp_path: Path) -> Iterator[tuple[TamedProcess, str, str]]:
+    """Run a service with a telnet prompt; yield the process, the port of the poem and that of the prompt."""
+    file = tmp_path / "verse.py"
+    file.write_text(APPLICATION)
+    with TamedProcess("run", file) as process:
+        ports = [process.expect(r"listening on 127.0.0.1:(\d+)")[1] for _ in range(2)]
+        process.expect("ready")
+        yield process, ports[0], ports[1]
+
+
+def poem_from(port: str) -> bytes:
+    """Fetch the poem."""
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as sock:
+        return sock.makefile("rb").read()
+
+
+@needs_client
+def test_story(verse: tuple[TamedProcess, str, str]) -> None:
+    """The client shows values, the application and its services by name, and runs what awaits on the loop."""
+    _, _, port = verse
+    with Terminal("telnet", "127.0.0.1", port) as terminal:
+        terminal.expect(r"verse, process \d+.*\n>>> ")
+        terminal.type("6 * 7\n")
+        terminal.expect(r"\n42\n>>> ")
+        terminal.type("services['poem'].accepted\n")
+        terminal.expect(r"\n0\n>>> ")
+        terminal.type("application.name\n")
+        terminal.expect(r"\n'verse'\n>>> ")
+        terminal.type("import asyncio\n")
+        terminal.expect(">>> ")
+        terminal.type("await asyncio.sleep(0.01, 'slept')\n")
+        terminal.expect(r"\n'slept'\n>>> ")
+        terminal.type("for i in range(2):\n  print('line', i)\n\n")
+        terminal.expect(r"line 0\nline 1\n>>> ")
+        terminal.type("1/0\n")
+        terminal.expect(r"ZeroDivisionError: division by zero\n>>> ")
+        terminal.type("exit()\n")
+        terminal.expect("closed")
+        terminal.expect_end()
+
+
+@needs_client
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("while True: pass", id="thread"),
+        pytest.param("while True: await asyncio.sleep(0)", id="loop"),
+    ],
+)
+def test_ctrl_c_ends_a_runaway_line(verse: tuple[TamedProcess, str, str], line: str) -> None:
+    """Ctrl-C ends a line that runs away, and the service answers meanwhile."""
+    _, poem, port = verse
+    with Terminal("telnet", "127.0.0.1", port) as terminal:
+        terminal.expect(">>> ")
+        terminal.type("import asyncio\n")
+        terminal.expect(">>> ")
+        terminal.type(line + "\n" + ("\n" if line.startswith("while") else ""))
+        for _ in range(20):
+            assert poem_from(poem) == b"Busy old fool"
+        terminal.type("\x03")
+        terminal.expect(r"KeyboardInterrupt|CancelledError")
+        terminal.expect(">>> ")
+        terminal.type("'still here'\n")
+        terminal.expect(r"\n'still here'\n>>> ")
+
+
+@needs_client
+def test_a_line_that_blocks_the_loop_is_interrupted(verse: tuple[TamedProcess, str, str]) -> None:
+    """A line that computes for ever on the event loop is interrupted without anybody's doing."""
+    _, poem, port = verse
+    with Terminal("telnet", "127.0.0.1", port) as terminal:
+        terminal.expect(">>> ")
+        terminal.type("async def forever():\n  while True: pass\n\n")
+        terminal.expect(r"\.\.\. >>> ")
+        terminal.type("await forever()\n")
+        terminal.expect("KeyboardInterrupt")
+        terminal.expect(">>> ")
+        assert poem_from(poem) == b"Busy old fool"
+
+
+@needs_client
+def test_ctrl_c_at_the_prompt(verse: tuple[TamedProcess, str, str]) -> None:
+    """Ctrl-C gives up a statement of which not all is typed."""
+    _, _, port = verse
+    with Terminal("telnet", "127.0.0.1", port) as terminal:
+        terminal.expect(">>> ")
+        terminal.type("if True:\n")
+        terminal.expect(r"\n\.\.\. ")
+        terminal.type("\x03")
+        terminal.expect("KeyboardInterrupt\n>>> ")
+        terminal.type("'new'\n")
+        terminal.expect(r"\n'new'\n>>> ")
+
+
+@needs_client
+def test_login(tmp_path: Path) -> None:
+    """A user logs in with a password, which is not shown, after a wrong one, which takes a while."""
+    users = tmp_path / "users"
+    users.write_text(f"john:{hash_password('busy old fool')}\n")
+    users.chmod(0o600)
+    with TamedProcess("run", "telnet", "--listen", ":0", "--password-file", users) as process:
+        port = process.expect(r"listening on \S*:(\d+)")[1]
+        process.expect("ready")
+        with Terminal("telnet", "127.0.0.1", port) as terminal:
+            terminal.expect("login: ")
+            terminal.type("john\n")
+            terminal.expect("Password: ")
+            terminal.type("unruly sun\n")
+            terminal.expect("login incorrect\nlogin: ")
+            terminal.type("john\n")
+            terminal.expect("Password: ")
+            terminal.type("busy old fool\n")
+            shown = terminal.expect(r"^((?:.|\n)*)>>> ")
+            assert "busy old fool" not in shown[1]
+            terminal.type("'in'\n")
+            terminal.expect(r"'in'\n'in'\n>>> ")
+        process.expect("login failed for 'john' from ")
+        process.expect("john logged in from ")
+
+
+def test_refuses_to_listen_elsewhere_without_passwords() -> None:
+    """Listening where others can connect, without a password file, is refused and says what to do."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tamed", "check", "telnet", "--iface", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {64, 78}
+    assert "0.0.0.0:6023 can be reached from elsewhere" in done.stderr
+    assert "--password-file" in done.stderr
+
+
+@asynccontextmanager
+async def prompt(**options: Any) -> AsyncIterator[tuple[MultiService, int]]:
+    """Run an application with a prompt in this process; give its server's service and its port."""
+    part = telnet(Options(port=0, **options))
+    assert isinstance(part, MultiService)
+    async with Application("verse", ReplyServer("127.0.0.1:0", lambda _: b"poem", name="poem"), part):
+        server = part["server"]
+        assert isinstance(server, ProtocolServer)
+        yield part, int(server.addresses[0].rpartition(":")[2])
+
+
+async def said(port: int, typed: bytes, *, until: bytes = b"") -> bytes:
+    """Send what is typed and the end of it, or wait for an answer; return all that was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with closing(writer):
+        writer.write(typed)
+        if until:
+            return await asyncio.wait_for(reader.readuntil(until), 30)
+        writer.write_eof()
+        return await asyncio.wait_for(reader.read(), 30)
+
+
+async def test_without_telnet_commands() -> None:
+    """A client that knows nothing of telnet, like nc, does as well."""
+    async with prompt() as (_, port):
+        assert (await said(port, b"1+1\nexit()\n")).endswith(b">>> 2\r\n>>> ")
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r\0"])
+async def test_the_last_line_is_run_when_the_client_sends_no_more(end: bytes) -> None:
+    """What was sent before the end of input is run, whatever the ends of its lines."""
+    async with prompt() as (_, port):
+        assert b">>> 2\r\n>>> 4\r\n>>> " in await said(port, b"1+1" + end + b"2+2")
+
+
+async def test_a_line_that_is_too_long() -> None:
+    """A line of more bytes than are allowed is not run, and the next one is."""
+    async with prompt(max_line=Size(100)) as (_, port):
+        answer = await said(port, b"0\n" + b"'" + b"x" * 100000 + b"'\n1+1\nexit()\n")
+    assert b"a line may have 100 bytes\r\n>>> 2\r\n" in answer
+
+
+async def test_a_statement_that_is_too_long() -> None:
+    """A statement of many lines has a limit too."""
+    async with prompt(max_line=Size(100)) as (_, port):
+        answer = await said(port, b"if 1:\n" + b"  'xxxxxxxxxx'\n" * 200 + b"\n", until=b"characters\r\n")
+    assert b"a statement may have 1,600 characters\r\n" in answer
+
+
+async def test_output_is_cut() -> None:
+    """A line may print so much, and then it is told that the rest is not shown; the next line may print."""
+    async with prompt(max_output=Size(1000)) as (_, port):
+        answer = await said(port, b"for i in range(10**4): print('x' * 99)\n\n1+1\nexit()\n")
+    assert answer.count(b"x") < 1000
+    assert b"... the output is cut here: a line may print 1,000 characters\r\n>>> 2\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nleave_a_mark()\r\n",
+        b"POST /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\nleave_a_mark()\r\n",
+    ],
+    ids=["short", "long"],
+)
+async def test_browsers_are_hung_up_on(request_: bytes, tmp_path: Path) -> None:
+    """A request that a web page has a browser send is not taken for Python, nor is anything in it."""
+    mark = tmp_path / "mark"
+    async with prompt() as (_, port):
+        await said(port, request_.replace(b"leave_a_mark()", f"open({str(mark)!r}, 'w')".encode()))
+    assert not mark.exists()
+
+
+async def test_too_many_sessions() -> None:
+    """One session more than there may be is told so, and closed; when one has ended there is room again."""
+    async with prompt(max_sessions=1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readuntil(b">>> ")
+        assert await said(port, b"") == b"there are too many sessions: try again later\r\n"
+        writer.write(b"exit()\n")
+        await reader.read()
+        writer.close()
+        assert b"verse" in await said(port, b"")
+
+
+async def test_idle_sessions_end() -> None:
+    """A session in which nothing is typed is ended."""
+    async with prompt(idle_timeout=Duration("50ms")) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with closing(writer):
+            assert b"nothing was typed for 50ms: goodbye\r\n" in await asyncio.wait_for(reader.read(), 30)
+
+
+async def test_silence_at_the_login(tmp_path: Path) -> None:
+    """Whoever says nothing at the login is sent away."""
+    users = tmp_path / "users"
+    users.write_text("")
+    users.chmod(0o600)
+    async with prompt(login_timeout=Duration("50ms"), password_file=users) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with closing(writer):
+            answer = await asyncio.wait_for(reader.read(), 30)
+    assert answer == b"login: \r\nthat took too long: goodbye\r\n"
+
+
+async def test_a_line_that_takes_too_long() -> None:
+    """A line that runs for longer than it may is interrupted."""
+    async with prompt(line_timeout=Duration("50ms")) as (_, port):
+        answer = await said(port, b"while True: pass\n\n'next'\nexit()\n")
+    assert b"KeyboardInterrupt\r\n>>> 'next'\r\n" in answer
+
+
+async def test_a_client_that_leaves_ends_its_line() -> None:
+    """A connection that is reset interrupts what its line does."""
+    async with prompt() as (part, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readuntil(b">>> ")
+        writer.write(b"while True: application.seen = True\n\n")
+        await until(lambda: hasattr(part.root_service, "seen"))
+        writer.transport.abort()
+        await until(lambda: part["sessions"].summary == "0 of 10 sessions")
+
+
+async def test_stopping_ends_sessions() -> None:
+    """A server that stops says so to whoever is there, and does not wait for what runs."""
+    async with prompt() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"print('begun')\nwhile True: pass\n\n")
+        await reader.readuntil(b"begun\r\n")
+    with closing(writer):
+        assert b"the service stops: goodbye\r\n" in await reader.read()
+
+
+async def test_only_echo_is_agreed_to() -> None:
+    """Every option that a client asks for is refused, and a timing mark is answered."""
+    commands = b"".join(bytes([255, verb, option]) for verb in (251, 253) for option in range(255))
+    async with prompt() as (_, port):
+        answer = await said(port, commands + b"'done'\n", until=b"'done'\r\n>>> ")
+    answered = {(verb, option) for verb, option in re.findall(rb"\xff([\xfb-\xfe])(.)", answer, re.DOTALL)}
+    agreed = {option[0] for verb, option in answered if verb in {b"\xfb", b"\xfd"}}
+    assert agreed == {6}
+
+
+async def test_rubbish() -> None:
+    """Bytes without sense, half commands and endless subnegotiations neither crash nor fill anything."""
+    rubbish = bytes(range(256)) * 200 + b"\xff\xfa" + b"\x27" * 1_000_000
+    async with prompt() as (_, port):
+        await said(port, rubbish)
+        assert b">>> 2\r\n" in await said(port, b"1+1\n")
+
+
+@pytest.mark.parametrize("length", range(0, 24, 3))
+async def test_disconnects_at_every_byte(length: int) -> None:
+    """A client that goes away in the middle of anything leaves nothing behind."""
+    typed = b"\xff\xfb\x01\xff\xf4print(\xff\xff)\r\n1+1\r\n"
+    async with prompt() as (part, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(typed[:length])
+        await writer.drain()
+        writer.transport.abort()
+        assert b">>> 2\r\n" in await said(port, b"1+1\n")
+        await until(lambda: part["sessions"].summary == "0 of 10 sessions")
+
+
+async def test_many_connections_from_one_address() -> None:
+    """A flood of connections is refused by the sessions' limit, and does not keep a server from stopping."""
+    async with prompt(max_sessions=3) as (_, port):
+        answers = await asyncio.gather(*(said(port, b"") for _ in range(300)))
+    assert all(b"verse" in answer or b"too many sessions" in answer for answer in answers)
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    """The prompt may be encrypted; the end of input ends such a connection at once."""
+    ca = trustme.CA()
+    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    trusting = ssl.create_default_context()
+    ca.configure_trust(trusting)
+    part = telnet(Options(listen=[Endpoint.parse(f"tls://127.0.0.1:0?cert={tmp_path / 'server.pem'}")]))
+    assert isinstance(part, MultiService)
+    async with part:
+        port = int(part["server"].summary.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
+        )
+        with closing(writer):
+            writer.write(b"1+1\nexit()\n")
+            assert b">>> 2\r\n" in await reader.read()
+
+
+async def test_over_a_unix_socket(tmp_path: Path) -> None:
+    """A unix socket that not everybody may use needs no passwords."""
+    path = tmp_path / "prompt"
+    part = telnet(Options(listen=[Endpoint.parse(f"unix:{path}?mode=600")]))
+    async with part:
+        reader, writer = await asyncio.open_unix_connection(path)
+        with closing(writer):
+            writer.write(b"1+1\nexit()\n")
+            assert b">>> 2\r\n" in await reader.read()

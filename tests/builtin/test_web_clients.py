@@ -1,0 +1,170 @@
+"""The web with real clients and real processes."""
+
+import http.client
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tamed.testing import TamedProcess
+from tests.builtin.attempts import SECRET, make_tree
+from tests.builtin.real_clients import needs, run
+
+PAGE = """<html><body><p id="told">nothing</p><script src="script.js"></script></body></html>"""
+SCRIPT = """document.getElementById("told").textContent = "six is " + 2 * 3"""
+
+APPLICATION = """
+import asyncio
+
+async def application(scope, receive, send):
+    await asyncio.sleep(0.05)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"done\\n"})
+
+def classic(environ, start_response):
+    start_response("200 OK", [("content-length", "5")])
+    return [b"done\\n"]
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Make a directory with a page, and secrets beside it."""
+    root = make_tree(tmp_path)
+    (root / "index.html").write_text(PAGE)
+    (root / "script.js").write_text(SCRIPT)
+    return root
+
+
+@contextmanager
+def serving(
+    *arguments: str | Path, cwd: Path | None = None, before: tuple[str, ...] = ()
+) -> Iterator[tuple[TamedProcess, str]]:
+    """Run ``tamed run web``; yield the process and its address."""
+    with TamedProcess("run", *before, "web", "--port", "0", *arguments, cwd=cwd) as process:
+        address = process.expect(r"listening on (\S+)")[1]
+        process.expect("is ready(:|$)")
+        yield process, address
+
+
+@needs("curl")
+def test_curl_reads_what_it_may(root: Path) -> None:
+    """Files and parts of them; nothing outside, and nothing hidden."""
+    with serving("--root", root) as (process, address):
+        url = f"http://{address}"
+        assert run("curl", "-sSf", f"{url}/sub/deep.txt").stdout == "deep\n"
+        assert run("curl", "-sSf", "-r", "1-2", f"{url}/open.txt").stdout == "pe"
+        assert run("curl", "-sSf", "--http2", f"{url}/open.txt").stdout == "open\n"
+        for attempt in (
+            "../outside/secret.txt",
+            "out",
+            "out-dir/secret.txt",
+            ".hidden",
+            "%2e%2e/outside/secret.txt",
+        ):
+            done = run("curl", "-sS", "--path-as-is", "-w", "%{http_code}", f"{url}/{attempt}")
+            assert done.stdout.endswith("404")
+            assert SECRET not in done.stdout
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert re.search(r'web.access: 127.0.0.1:\d+ - "GET /sub/deep.txt HTTP/1.1" 200', process.output)
+
+
+@needs("chromium")
+def test_a_browser_shows_a_page_and_runs_its_script(root: Path, tmp_path: Path) -> None:
+    """Which it does only if the types are right."""
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync"
+    )
+    with serving("--root", root) as (_, address):
+        profile = f"--user-data-dir={tmp_path}/profile"
+        done = run("chromium", *options.split(), profile, "--dump-dom", f"http://{address}/")
+    assert '<p id="told">six is 6</p>' in done.stdout
+
+
+@needs("wrk")
+@pytest.mark.parametrize("what", ["files", "application", "classic"])
+def test_no_request_of_a_load_generator_fails(root: Path, tmp_path: Path, what: str) -> None:
+    """Of many at the same time, on connections that are kept."""
+    (tmp_path / "load_app.py").write_text(APPLICATION)
+    application: list[str | Path] = ["--app", f"load_app:{what}", "--app-dir", tmp_path]
+    files: list[str | Path] = ["--root", root]
+    with serving(*(files if what == "files" else application), "--no-access-log") as (_, address):
+        done = run("wrk", "--connections", "50", "--threads", "1", "--duration", "2", f"http://{address}/")
+    assert done.returncode == 0
+    assert int(re.findall(r"(\d+) requests in", done.stdout)[0]) > 50
+    assert "Socket errors" not in done.stdout
+    assert "Non-2xx" not in done.stdout
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["solo", "workers"])
+def test_no_request_is_lost_by_a_stop(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Every request that was sent is answered; the last answer on a connection says that it is the last."""
+    (tmp_path / "load_app.py").write_text(APPLICATION)
+    arguments: list[str | Path] = ["--app", "load_app:application", "--app-dir", tmp_path, "--no-access-log"]
+    with serving(*arguments, before=workers) as (process, address):
+        clients = [Client(address) for _ in range(20)]
+        for client in clients:
+            client.answered.wait(30)
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    for client in clients:
+        client.join(30)
+    assert [client.fault for client in clients if client.fault] == []
+    assert "cuts" not in process.output
+
+
+def test_an_idle_connection_does_not_hold_a_stop(root: Path) -> None:
+    """It is closed at once."""
+    with serving("--root", root, "--keep-alive", "1h") as (process, address):
+        client = http.client.HTTPConnection(address, timeout=30)
+        client.request("GET", "/open.txt")
+        assert client.getresponse().read() == b"open\n"
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        client.close()
+
+
+def test_an_application_that_fails_to_start_is_told_on_the_terminal(tmp_path: Path) -> None:
+    """With the status of an application that failed."""
+    (tmp_path / "bad_app.py").write_text(
+        "async def application(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+    )
+    arguments: list[str | Path] = ["--port", "0", "--app", "bad_app:application", "--app-dir", tmp_path]
+    with TamedProcess("run", "web", *arguments) as process:
+        assert process.wait() == 70
+    assert "the web application failed to start: no database" in process.output
+
+
+class Client(threading.Thread):
+    """Asks for one thing after another on one connection, until an answer says that it is the last."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.answered = threading.Event()
+        self.fault = ""
+        self._address = address
+        self.start()
+
+    def run(self) -> None:
+        """Ask."""
+        connection = http.client.HTTPConnection(self._address, timeout=30)
+        try:
+            while True:
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                self.fault = "" if response.read() == b"done\n" else "half an answer"
+                self.answered.set()
+                if self.fault or response.will_close:
+                    break
+        except (OSError, http.client.HTTPException) as error:
+            self.fault = repr(error)
+        finally:
+            connection.close()
