@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tamed.testing import VirtualClockLoop
+from tamed.errors import ServiceFailed
+from tamed.service import Backoff, Restart, Service, TimerService
+from tamed.testing import SteppedClockLoop, VirtualClockLoop
 
 T = TypeVar("T")
 
@@ -99,3 +101,69 @@ def test_connections_work() -> None:
             return line, asyncio.get_running_loop().time()
 
     assert run(main()) == (b"a poem\n", 0)
+
+
+def stepped(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a clock that stands still until it is advanced."""
+    with asyncio.Runner(loop_factory=SteppedClockLoop) as runner:
+        return runner.run(main)
+
+
+async def advance(seconds: float) -> None:
+    """Let time pass on the stepped clock that this runs on."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SteppedClockLoop)
+    await loop.advance(seconds)
+
+
+def test_a_stepped_clock_stands_still_while_there_is_something_to_wait_for() -> None:
+    """A thread that takes its time outlasts no deadline."""
+
+    async def main() -> float:
+        late = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        timer = threading.Timer(0.05, loop.call_soon_threadsafe, [late.set])
+        timer.start()
+        async with asyncio.timeout(0.001):
+            await late.wait()
+        return loop.time()
+
+    assert stepped(main()) == 0
+
+
+def test_what_is_due_happens_each_at_its_own_time() -> None:
+    """In the order of the times, and nothing after them."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        seen: list[float] = []
+        async with TimerService(20, lambda: seen.append(loop.time())):
+            await advance(50)
+            assert seen == [0, 20, 40]
+            await advance(10)
+        assert loop.time() == 60
+        return seen
+
+    assert stepped(main()) == [0, 20, 40, 60]
+
+
+def test_a_restart_policy_is_tested_to_the_second() -> None:
+    """A service that fails is started again when the clock says so, and not before."""
+    runs: list[float] = []
+
+    class Brittle(Service):
+        restart = Restart("on-failure", limit=2, backoff=Backoff(first=10, jitter=0))
+
+        async def run(self) -> None:
+            runs.append(asyncio.get_running_loop().time())
+            raise ValueError("no rhyme")
+
+    async def main() -> None:
+        async with Brittle("brittle"):
+            await advance(29)
+            assert runs == [0, 10]
+            await advance(1)
+
+    with pytest.raises(ServiceFailed, match="no rhyme"):
+        stepped(main())
+    assert runs == [0, 10, 30]

@@ -1,12 +1,13 @@
-"""An event loop on which time passes at once, for tests of services that wait."""
+"""Event loops on which time passes at once, or when a test says so, for tests of services that wait."""
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
-__all__ = ["VirtualClockLoop"]
+__all__ = ["SteppedClockLoop", "VirtualClockLoop"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -62,19 +63,59 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
             self._selector_with_clock.threads -= 1
 
 
+class SteppedClockLoop(VirtualClockLoop):
+    """An event loop whose time passes only in `advance`; whatever else it waits for, it really waits for.
+
+    It is for tests that have both: real sockets, which take their time, and timers that must not go off
+    meanwhile::
+
+        async with running(Clock()) as clock:
+            await asyncio.get_running_loop().advance(60)
+            ...
+
+    A deadline that nobody advances to never passes, so give such a test one outside of the loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector_with_clock.limit = 0.0
+
+    async def advance(self, seconds: float) -> None:
+        """Let so many seconds pass, and whatever is due in them happen, each at its own time.
+
+        When this returns, all that they have brought about is done, as far as it waits for nothing else.
+        """
+        self._selector_with_clock.limit = self.time() + seconds
+        await asyncio.sleep(seconds)
+        rest = self.create_future()
+        self._selector_with_clock.at_rest = lambda: rest.set_result(None)
+        await rest
+
+
 class _ClockSelector(selectors.DefaultSelector):
-    """A selector that moves a clock where others sleep."""
+    """A selector that moves a clock where others sleep, up to a limit."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.limit = math.inf
         self.threads = 0
+        self.at_rest: Callable[[], None] | None = None  # called once, when there is nothing to do
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for events only if there is no timer to wait for, or a thread to hear from."""
-        if timeout is None or (timeout > 0 and self.threads):
-            return super().select(None)
+        """Wait for events only if there is no timer to wait for, or its time may not come yet."""
+        if timeout is None or (timeout > 0 and (self.threads or self.now >= self.limit)):
+            return self._wait()
         events = super().select(0)
         if not events and timeout > 0:
-            self.now += timeout
+            self.now = min(self.now + timeout, self.limit)
+        return events
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.at_rest is None or self.threads:
+            return super().select(None)
+        events = super().select(0)
+        if not events:
+            told, self.at_rest = self.at_rest, None
+            told()
         return events

@@ -1,0 +1,164 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import PathDistribution
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tamed.cli._package import Package, requirement_of
+from tamed.errors import CannotCreate, PermissionRefused, UsageError
+from tests.cli.conftest import Tamed
+from tests.process.conftest import without_capabilities
+
+FILES = {
+    ".gitignore",
+    "Makefile",
+    "README.md",
+    "pyproject.toml",
+    "src/poem_hour/__init__.py",
+    "src/poem_hour/plugin.py",
+    "src/poem_hour/py.typed",
+    "src/poem_hour/verses.py",
+    "tests/test_poem_hour.py",
+}
+
+
+def written(folder: Path) -> set[str]:
+    """Return the files below a folder."""
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.timeout(300)
+def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
+    """As written, in an environment that its Makefile makes: the line that the help shows."""
+    inherited = ("PYTEST", "COVERAGE", "COV_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
+    command = f"{sys.executable} -m tamed new poem-hour && cd poem-hour && make PYTHON={sys.executable} test"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "wrote 9 files; next: cd poem-hour && make test\n" in done.stdout
+    assert " 3 passed in " in done.stdout
+
+
+def test_everything_is_filled_in(tmp_path: Path) -> None:
+    """No placeholder is left, and what was written in private may be read as anything else of the user."""
+    assert Package("poem-hour", "tamed>=1").write(tmp_path) == len(FILES)
+    folder = tmp_path / "poem-hour"
+    assert written(folder) == FILES
+    assert not [name for name in FILES if re.search("@[A-Z]+@", (folder / name).read_text("utf-8"))]
+    (tmp_path / "usual").mkdir()
+    assert folder.stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert {entry.name for entry in tmp_path.iterdir()} == {"poem-hour", "usual"}
+
+
+def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
+    """It becomes the package's."""
+    (tmp_path / "poem-hour").mkdir()
+    Package("poem-hour", "tamed").write(tmp_path)
+    assert written(tmp_path / "poem-hour") == FILES
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tamed: Tamed, tmp_path: Path) -> None:
+    """The message says so, and nothing half-written is left beside it."""
+    (tmp_path / "poem-hour").mkdir()
+    (tmp_path / "poem-hour" / "mine").write_text("precious")
+    with pytest.raises(CannotCreate, match=r"cannot write .*/poem-hour: the folder is not empty; choose"):
+        Package("poem-hour", "tamed").write(tmp_path)
+    assert written(tmp_path) == {"poem-hour/mine"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["poem-hour"]
+
+
+def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    """As a folder is."""
+    (tmp_path / "poem-hour").write_text("precious")
+    with pytest.raises(CannotCreate, match=r"cannot write .*/poem-hour: there is a file of this name"):
+        Package("poem-hour", "tamed").write(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["poem-hour"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Poem_Hour", "expected lower-case letters, digits and single dashes; try 'poem-hour'"),
+        ("../poem", "expected lower-case letters, digits and single dashes; try 'poem'"),
+        ("", "expected lower-case letters, digits and single dashes; try 'poemhour'"),
+        ("1st", "expected lower-case letters, digits and single dashes; try 'poemhour'"),
+        ("poem\n", "expected lower-case letters, digits and single dashes; try 'poem'"),
+        ("http", "'http' means something else in Python or in tamed; choose another name"),
+        ("class", "'class' means something else"),
+        ("tests", "'tests' means something else"),
+        ("tamed", "'tamed' means something else"),
+        ("ode", "there is a plugin of this name already; choose another name"),
+    ],
+)
+def test_a_name_must_do_for_all_that_it_names(tmp_path: Path, name: str, says: str) -> None:
+    """A folder, a package, a module and a plugin."""
+    with pytest.raises(UsageError) as refused:
+        Package(name, "tamed", taken=["ode"])
+    assert str(refused.value).startswith(" ".join(f"package name {name!r}: {says}".split()))
+
+
+def test_the_command_refuses_the_name_of_a_plugin(tamed: Tamed) -> None:
+    """With the status for usage, before it writes anything."""
+    status, out, err = tamed("new", "fastpoetry")
+    assert (status, out) == (64, "")
+    assert err == (
+        "tamed: package name 'fastpoetry': there is a plugin of this name already; choose another name\n"
+    )
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+    """With the system's reason."""
+    (tmp_path / "closed").mkdir(mode=0o500)
+    done = subprocess.run(
+        [*without_capabilities(), sys.executable, "-m", "tamed", "new", "poemhour"],
+        cwd=tmp_path / "closed",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        PermissionRefused.status,
+        "tamed: cannot write poemhour: Permission denied\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "requirement"),
+    [
+        (None, "tamed>=1.2"),
+        ({"url": "file:///src/tamed", "dir_info": {"editable": True}}, "tamed @ file:///src/tamed"),
+        ({"url": "file:///tamed.whl", "archive_info": {}}, "tamed @ file:///tamed.whl"),
+        (
+            {"url": "https://host/tamed.git", "vcs_info": {"vcs": "git", "commit_id": "4ac9"}},
+            "tamed @ git+https://host/tamed.git@4ac9",
+        ),
+    ],
+)
+def test_what_was_not_installed_from_an_index_is_taken_from_where_it_was(
+    tmp_path: Path, origin: object, requirement: str
+) -> None:
+    """A package that is made by a checkout's command is tested with that checkout."""
+    (tmp_path / "METADATA").write_text("Metadata-Version: 2.1\nName: tamed\nVersion: 1.2\n")
+    if origin is not None:
+        (tmp_path / "direct_url.json").write_text(json.dumps(origin))
+    assert requirement_of(PathDistribution(tmp_path)) == requirement
+
+
+def test_the_templates_are_part_of_the_package() -> None:
+    """They are data, which the build must not leave out; none of them is a module of ours."""
+    template = files("tamed.cli") / "_template"
+    assert {entry.name for entry in template.iterdir()} >= {"pyproject.toml.txt", ".gitignore.txt"}
