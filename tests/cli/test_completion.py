@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tamed.builtin.fastpoetry import fastpoetry
 from tests.cli.conftest import Tamed
 
 ODE = "from tamed import Service, plugin\n@plugin\ndef ode() -> Service:\n    return Service('ode')\n"
@@ -37,7 +38,7 @@ def test_every_shell_has_a_script(tamed: Tamed, shell: str) -> None:
         (["run", "--log-fo"], {"plain,--log-format"}),
         (["run", "--log-format", "j"], {"plain,json"}),
         (["run", "--plugin-dir", "p"], {"file,p"}),
-        (["run", "fastpoetry", "--po"], {"plain,--port", "plain,--poem"}),
+        (["run", "fastpoetry", "--por"], {"plain,--port", "plain,--port2"}),
         (["run", "fastpoetry", "--poem", "e"], {"file,e"}),
         (["run", "fastpoetry", "-p", "1", "--i"], {"plain,--iface"}),
         (["run", "no-such-plugin", "--po"], set()),
@@ -72,5 +73,5 @@ def test_options_of_a_deployment_are_completed(
     file = tmp_path / "verse.toml"
     file.write_text('[services.ecstasy]\nplugin = "fastpoetry"\n')
     assert complete(tamed, monkeypatch, "run", str(file), "--ec") == {
-        f"plain,--ecstasy.{key}" for key in ("port", "poem", "iface", "listen")
+        f"plain,--ecstasy.{option.key}" for option in fastpoetry.describe()
     }

@@ -37,7 +37,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_hides_no_other(tamed: Tam
     """The listing is a success all the same."""
     status, out, err = tamed("plugins", "--plugin-dir", folder)
     assert (status, err) == (0, "")
-    lines = {line.split()[0]: line for line in out.splitlines()}
+    lines = {line.split()[0]: line for line in out.partition("\n\n")[0].splitlines()}
     assert lines["ode"].split("  ")[0] == "ode"
     assert "An ode." in lines["ode"]
     assert lines["ode"].endswith(str(folder))

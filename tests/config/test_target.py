@@ -11,6 +11,7 @@ from tamed.config import Target, TargetKind
         ("fastpoetry", TargetKind.PLUGIN, "fastpoetry"),
         ("tamed:fastpoetry", TargetKind.PLUGIN, "fastpoetry"),
         ("poem.two", TargetKind.PLUGIN, "poem.two"),
+        ("twisted:ftp", TargetKind.TWISTED, "ftp"),
         ("fastpoetry.py", TargetKind.FILE, "fastpoetry.py"),
         ("server.tac", TargetKind.FILE, "server.tac"),
         ("./server", TargetKind.FILE, "./server"),

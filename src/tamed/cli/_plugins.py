@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import click
 
 from tamed.cli._command import Command
 from tamed.plugins import available, plugin_folders
+from tamed.twisted import is_installed
 
 __all__ = ["plugins"]
 
 _HELP = """List what can be run by name: the plugins of the installed packages and of plugin folders.
 
-One that cannot be imported is listed with its reason.
+One that cannot be imported is listed with its reason. Where Twisted is installed, its plugins that can be run
+are in a table of their own.
 """
 
 
@@ -27,14 +30,32 @@ One that cannot be imported is listed with its reason.
 )
 def plugins(plugin_dirs: Sequence[str]) -> None:
     """List what can be run by name."""
-    found = available(plugin_folders(plugin_dirs, os.environ))
-    rows = [("NAME", "DESCRIPTION", "PACKAGE", "")]
-    rows += [
-        (each.name, "(cannot be run)" if each.error else each.description, each.package, each.error or "")
-        for each in found
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, description, package, error in rows:
-        click.echo(f"{name:{widths[0]}}  {description:{widths[1]}}  {package}".rstrip())
-        if error:
-            click.echo(f"{'':{widths[0]}}  {error}")
+    folders = plugin_folders(plugin_dirs, os.environ)
+    found = available(folders)
+    _show([Row(each.name, each.description, each.package, each.error or "") for each in found])
+    if is_installed():
+        from tamed.twisted import all_plugins
+
+        click.echo("\nTwisted's plugins, which are run in the same way:")
+        _show(
+            [Row(each.name, each.description, each.module, each.error or "") for each in all_plugins(folders)]
+        )
+
+
+class Row(NamedTuple):
+    """A plugin in a table."""
+
+    name: str
+    description: str
+    home: str
+    error: str
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = [Row("NAME", "DESCRIPTION", "PACKAGE", ""), *rows]
+    shown = [row._replace(description="(cannot be run)") if row.error else row for row in table]
+    widths = [max(len(row[column]) for row in shown) for column in range(2)]
+    for row in shown:
+        click.echo(f"{row.name:{widths[0]}}  {row.description:{widths[1]}}  {row.home}".rstrip())
+        if row.error:
+            click.echo(f"{'':{widths[0]}}  {row.error}")

@@ -1,7 +1,8 @@
 """The part of the command line that all commands with a TARGET share: from its words to a job."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 from tamed.cli._command import Command
 from tamed.cli._options import given_flags, make_option
 from tamed.cli._service import service_command, services
-from tamed.config import Daemon, Job, Log, Target
+from tamed.config import Daemon, Job, Log, TargetKind, resolve
 from tamed.errors import TamedError, UsageError
 from tamed.plugins import describe, names, plugin_folders
 
@@ -66,6 +67,8 @@ def job_of(ctx: click.Context) -> Job:
     words = ctx.params["words"]
     if not words:
         return job
+    if job.target.kind is TargetKind.TWISTED:
+        return _with_words(job, words)
     inner = service_command(job)
     try:
         params = inner.make_context(f"{ctx.command_path} {ctx.params['target']}", list(words)).params
@@ -78,9 +81,18 @@ def job_of(ctx: click.Context) -> Job:
     return Job(job.target, job.daemon, job.log, given, job.plugin_dirs)
 
 
+def _with_words(job: Job, words: Sequence[str]) -> Job:
+    """Leave the words to the Twisted plugin, which says what is wrong with them, or shows its help."""
+    from tamed.twisted import check_options
+
+    check_options(job.target.name, words, job.plugin_dirs)
+    return replace(job, words=tuple(words))
+
+
 def _job(params: Mapping[str, Any]) -> Job:
     daemon, log = (given_flags(options, params, prefix) for prefix, options in _OPTIONS)
-    return Job(Target.parse(params["target"]), daemon, log, plugin_dirs=_folders(params))
+    folders = _folders(params)
+    return Job(resolve(params["target"], folders), daemon, log, plugin_dirs=folders)
 
 
 def _folders(params: Mapping[str, Any]) -> tuple[Path, ...]:

@@ -3,6 +3,7 @@
 from tamed.config._deployment import Deployment, Entry
 from tamed.config._env_file import read_env_file
 from tamed.config._job import Job
+from tamed.config._resolve import resolve
 from tamed.config._settings import Daemon, Level, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
 
@@ -18,4 +19,5 @@ __all__ = [
     "TargetKind",
     "names_file",
     "read_env_file",
+    "resolve",
 ]

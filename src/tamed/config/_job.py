@@ -6,7 +6,7 @@ after a reload) reads the files and imports the code anew.
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tamed.config._target import Target, TargetKind
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins import Given, Plugin, build, find
 from tamed.service import Application, Service
+from tamed.twisted import claim_reactor
 
 __all__ = ["Job"]
 
@@ -30,8 +31,9 @@ class Job:
 
     ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
     its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are looked through
-    for plugins before what is installed. Relative paths in target and flags start in ``folder``; None is the
-    working directory, wherever that is.
+    for plugins before what is installed. ``words`` are those behind the name of a Twisted plugin, which
+    parses them itself, and ``twistd`` what `tamed.twisted.apply_twistd` is to do before code is loaded.
+    Relative paths in target and flags start in ``folder``; None is the working directory, wherever that is.
     """
 
     target: Target
@@ -39,6 +41,8 @@ class Job:
     log: Mapping[str, object] = field(default_factory=dict)
     services: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plugin_dirs: tuple[Path, ...] = ()
+    words: tuple[str, ...] = ()
+    twistd: Mapping[str, object] = field(default_factory=dict)
     folder: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
@@ -50,6 +54,8 @@ class Job:
             "log": dict(self.log),
             "services": {name: dict(flags) for name, flags in self.services.items()},
             "plugin_dirs": [str(folder) for folder in self.plugin_dirs],
+            "words": list(self.words),
+            "twistd": dict(self.twistd),
             "folder": None if self.folder is None else str(self.folder),
         }
 
@@ -58,8 +64,16 @@ class Job:
         """Return the job that the data was made from."""
         target = Target(TargetKind(data["target"]["kind"]), data["target"]["name"])
         folders = tuple(Path(folder) for folder in data["plugin_dirs"])
-        folder = None if data["folder"] is None else Path(data["folder"])
-        return cls(target, data["daemon"], data["log"], data["services"], folders, folder)
+        return cls(
+            target,
+            data["daemon"],
+            data["log"],
+            data["services"],
+            folders,
+            tuple(data["words"]),
+            data["twistd"],
+            None if data["folder"] is None else Path(data["folder"]),
+        )
 
     def name(self, deployment: Deployment | None) -> str:
         """Return what the run is called unless somebody names it.
@@ -89,6 +103,11 @@ class Job:
 
     def load(self, deployment: Deployment | None) -> Application:
         """Import the code and make the application: the only place where code of the user's is imported."""
+        claim_reactor()
+        if self.twistd:
+            from tamed.twisted import apply_twistd
+
+            apply_twistd(self.twistd)
         name = self.target.name
         match self.target.kind:
             case TargetKind.DEPLOYMENT:
@@ -102,10 +121,19 @@ class Job:
             case TargetKind.PLUGIN:
                 service = _make(self.find(name), self._given(name, self.services.get(name, _NO_FLAGS)))
                 return service if isinstance(service, Application) else Application(name, service)
+            case TargetKind.TWISTED:
+                return Application(name, self._twisted())
 
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name; import it and no other."""
         return find(name, self.plugin_dirs)
+
+    def _twisted(self) -> Service:
+        """Make the service of a Twisted plugin, whose words may have relative paths in them."""
+        from tamed.twisted import make_plugin
+
+        with nullcontext() if self.folder is None else chdir(self.folder):
+            return make_plugin(self.target.name, self.words, self.plugin_dirs)
 
     def _path(self, path: str) -> Path:
         return Path(path) if self.folder is None else self.folder / path

@@ -19,9 +19,13 @@ def load_file(path: Path) -> Application:
     It runs as ``python FILE`` would: the modules beside it can be imported, and no bytecode of it is
     written. It is registered as a module under the file's name, so that logging and pickling find it.
 
-    Raises MissingInput or PermissionRefused if the file cannot be read, and ApplicationFailed, with what
-    was raised as its cause, if it cannot be run, or has no application.
+    Raises MissingInput or PermissionRefused if the file cannot be read, ApplicationFailed, with what was
+    raised as its cause, if it cannot be run, or has no application, and UsageError for one of Twisted's saved
+    applications.
     """
+    if path.suffix in (".tap", ".tas"):
+        why = "Tamed runs no code out of pickles and the like"
+        raise UsageError(f"{path} is a saved application", why, "run the .tac file that it was made from")
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -35,7 +39,7 @@ def load_file(path: Path) -> Application:
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # the operator named it to be run
     except Exception as error:
-        raise ApplicationFailed(f"{path} raised while it was loaded", reason(error)) from error
+        raise _failure(f"{path} raised while it was loaded", error) from error
     return _application(module, _VARIABLE, str(path), path.stem, f"name it {_VARIABLE}")
 
 
@@ -58,7 +62,7 @@ def load_variable(target: str) -> Application:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             remedy = "install it, or run from the folder it is in"
             raise MissingInput(f"target {target!r}", f"there is no module {error.name!r}", remedy) from None
-        raise ApplicationFailed(f"{name} raised while it was imported", reason(error)) from error
+        raise _failure(f"{name} raised while it was imported", error) from error
     return _application(module, variable, name, name.rpartition(".")[2], f"write {name}:VARIABLE")
 
 
@@ -74,8 +78,29 @@ def _application(module: ModuleType, variable: str, where: str, name: str, if_ot
         return value
     if isinstance(value, Service):
         return Application(name, value)
+    if (service := _of_twisted(value, name)) is not None:
+        return Application(name, service)
     told = f"{variable!r} in {where} is {_shown(value)}, not an Application"
     raise ApplicationFailed(told, remedy=f"write {variable} = Application({name!r}, ...)")
+
+
+def _of_twisted(value: object, name: str) -> Service | None:
+    """Return the service for what is one to Twisted, if the program has loaded that."""
+    if "twisted.application.service" not in sys.modules:
+        return None
+    from tamed.twisted import as_service
+
+    return as_service(value, name)
+
+
+def _failure(what: str, error: Exception) -> ApplicationFailed:
+    """Return the error for what a program has raised while it was loaded."""
+    if "twisted.internet.error" in sys.modules:
+        from tamed.twisted import explain_reactor
+
+        if (explained := explain_reactor(what, error)) is not None:
+            return explained
+    return ApplicationFailed(what, reason(error))
 
 
 def _no_application(module: ModuleType, variable: str, where: str, if_other: str) -> ApplicationFailed:

@@ -13,6 +13,7 @@ class TargetKind(enum.Enum):
     FILE = "application file"
     MODULE = "module variable"
     DEPLOYMENT = "deployment file"
+    TWISTED = "Twisted plugin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,18 @@ class Target:
     def parse(cls, text: str) -> "Target":
         """Tell a target's kind from its text alone; no file need exist.
 
-        ``*.toml`` is a deployment file; ``*.py``, ``*.tac`` and what has a slash in it is an application
-        file; ``tamed:NAME`` is a plugin, ``MODULE:VARIABLE`` is a variable in a module, and anything else a
+        ``*.toml`` is a deployment file; ``*.py``, ``*.tac`` (and ``*.tap``, which is refused when it is
+        loaded) and what has a slash in it is an application file; ``tamed:NAME`` is a plugin,
+        ``twisted:NAME`` one of Twisted's, ``MODULE:VARIABLE`` is a variable in a module, and anything else a
         plugin.
         """
         if text.endswith(".toml"):
             return cls(TargetKind.DEPLOYMENT, text)
-        if text.endswith((".py", ".tac")) or "/" in text:
+        if text.endswith((".py", ".tac", ".tap", ".tas")) or "/" in text:
             return cls(TargetKind.FILE, text)
         head, colon, tail = text.partition(":")
+        if head == "twisted" and colon:
+            return cls(TargetKind.TWISTED, tail)
         if colon and head != "tamed":
             return cls(TargetKind.MODULE, text)
         return cls(TargetKind.PLUGIN, tail if colon else text)

@@ -1,0 +1,127 @@
+"""Twisted's logging, old and new, led into `logging`."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from twisted.logger import (
+    ILogObserver,
+    LegacyLogObserverWrapper,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    globalLogBeginner,
+    globalLogPublisher,
+)
+from twisted.python.failure import Failure
+from twisted.python.log import ILogObserver as ILegacyLogObserver
+from zope.interface import implementer
+
+__all__ = ["LoggingObserver", "begin_logging", "log_to_observer_of"]
+
+_LEVELS: Final = {
+    LogLevel.debug: logging.DEBUG,
+    LogLevel.info: logging.INFO,
+    LogLevel.warn: logging.WARNING,
+    LogLevel.error: logging.ERROR,
+    LogLevel.critical: logging.CRITICAL,
+}
+_LEGACY: Final = "log_legacy"
+"""The namespace that Twisted gives to what is logged with `twisted.python.log`."""
+
+
+@implementer(ILogObserver)
+class LoggingObserver:
+    """Hands Twisted's events to `logging`: to the logger of their namespace, with level, time and traceback.
+
+    What is logged in the old way has no namespace; its logger is ``twisted``.
+    """
+
+    def __call__(self, event: LogEvent) -> None:
+        """Log an event."""
+        namespace = event.get("log_namespace") or "twisted"
+        logger = logging.getLogger("twisted" if namespace == _LEGACY else namespace)
+        level = _LEVELS.get(event.get("log_level", LogLevel.info), logging.INFO)
+        if not logger.isEnabledFor(level):
+            return
+        text, trace = _text(event), _trace(event.get("log_failure"))
+        record = logger.makeRecord(logger.name, level, "", 0, text, (), trace)
+        record.created = event.get("log_time", record.created)  # it may have waited for us to listen
+        logger.handle(record)
+
+
+def begin_logging(application: Any) -> None:
+    """Send what Twisted has logged so far, and logs from now on, to `logging`.
+
+    Or to the observer that was chosen, or that the application has as a component, as under twistd. Only the
+    first call in a process counts.
+    """
+    if _choice.begun:
+        return
+    _choice.begun = True
+    observer: Any = _choice.observer or _own_observer(application) or LoggingObserver()
+    if getattr(globalLogBeginner, "_temporaryObserver", None) is None:  # the program has begun it itself
+        globalLogPublisher.addObserver(observer)
+        return
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def log_to_observer_of(factory: Callable[[], Any]) -> None:
+    """Have `begin_logging` send all to the observer that a factory makes, old or new, and nowhere else."""
+    _choice.observer = _as_new(factory())
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Where Twisted logs in this process: its logging is one for the process too."""
+
+    observer: Any = None
+    begun: bool = False
+
+
+_choice = _Choice()
+
+
+def _own_observer(application: Any) -> Any:
+    get = getattr(application, "getComponent", None)
+    if get is None:
+        return None
+    observer = get(ILogObserver, None)
+    if observer is not None:
+        return observer
+    legacy = get(ILegacyLogObserver, None)
+    return None if legacy is None else _as_new(legacy)
+
+
+def _as_new(observer: Any) -> Any:
+    return observer if ILogObserver.providedBy(observer) else LegacyLogObserverWrapper(observer)
+
+
+def _text(event: LogEvent) -> str:
+    failure: Failure | None = event.get("log_failure")
+    if failure is None:
+        return _with_system(event, formatEvent(event))
+    if event.get("log_namespace") == _LEGACY:
+        said = event.get("why") or "Unhandled Error"  # its text has the traceback in it too
+    else:
+        said = formatEvent(event) or "Unhandled Error"
+    trace = "" if _trace(failure) else f"\n{failure.getTraceback().rstrip()}"
+    return _with_system(event, f"{said}{trace}")
+
+
+def _with_system(event: LogEvent, text: str) -> str:
+    """Put before a text of the old kind which connection it is about."""
+    system = event.get("system", "-")
+    return text if event.get("log_namespace") != _LEGACY or system == "-" else f"[{system}] {text}"
+
+
+def _trace(failure: Failure | None) -> Any:
+    """Return a failure as `logging` takes it; None if its traceback was thrown away, but for its text."""
+    if failure is None:
+        return None
+    trace = failure.getTracebackObject()
+    if not isinstance(trace, TracebackType):
+        return None
+    return failure.type, failure.value, trace

@@ -1,0 +1,74 @@
+"""Finding Twisted's plugins, and what the bridge costs those who do not use it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("twisted")
+
+from tamed.errors import ApplicationFailed, UsageError
+from tamed.twisted import all_plugins, check_options, has_plugin
+from tests.fresh import loaded_by
+from tests.supervised.daemon import Tamed
+from tests.twisted.example import write_plugin
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A plugin folder with the poetry plugin."""
+    return write_plugin(tmp_path)
+
+
+def test_a_process_that_uses_no_twisted_loads_none() -> None:
+    """Neither the bridge's face nor a run of a plugin of ours does."""
+    loaded = loaded_by("import tamed.twisted; tamed.twisted.claim_reactor()")
+    loaded |= loaded_by("from tamed.config import Job, resolve; Job(resolve('fastpoetry')).load(None)")
+    assert "tamed.twisted._claim" in loaded
+    assert {name for name in loaded if name.partition(".")[0] == "twisted"} == set()
+
+
+def test_plugins_in_a_folder_are_found_without_a_cache(folder: Path) -> None:
+    """In its `twisted/plugins`; and nothing is written."""
+    before = {path for path in folder.rglob("*") if "__pycache__" not in str(path)}
+    found = {plugin.name: plugin for plugin in all_plugins([folder])}
+    assert found["fastpoetry"].description == "A fast poetry service."
+    assert found["fastpoetry"].module == "twisted.plugins.fastpoetry_plugin"
+    assert has_plugin("fastpoetry", [folder])
+    assert not has_plugin("slowpoetry", [folder])
+    assert {path for path in folder.rglob("*") if "__pycache__" not in str(path)} == before
+
+
+def test_a_module_that_cannot_be_imported_hides_no_other(tamed: Tamed) -> None:
+    """It is in the table with its reason."""
+    write_plugin(tamed.folder)
+    broken = tamed.folder / "twisted" / "plugins" / "broken_verse.py"
+    broken.write_text("1 / 0\n")
+    out = tamed("plugins", "--plugin-dir", tamed.folder).out
+    assert re.search(r"broken_verse +\(cannot be run\)", out)
+    assert "ZeroDivisionError: division by zero" in out
+    assert "A fast poetry service." in out.partition("Twisted's plugins")[2]
+    done = tamed("run", "--plugin-dir", tamed.folder, "twisted:broken_verse")
+    assert done.status == 70
+    assert "twisted.plugins.broken_verse cannot be imported: ZeroDivisionError" in done.err
+
+
+def test_an_unknown_plugin_has_a_suggestion() -> None:
+    """The nearest name."""
+    with pytest.raises(UsageError, match="did you mean 'ftp'"):
+        check_options("ftpp", [])
+
+
+def test_what_a_plugin_raises_is_its_fault() -> None:
+    """In its options too."""
+    with pytest.raises(ApplicationFailed, match="words raised while it read its options"):
+        check_options("words", ["--group", "poets"])
+
+
+def test_the_reactor_is_ours_whoever_imports_it() -> None:
+    """Once it is claimed."""
+    statement = "import tamed.twisted; tamed.twisted.claim_reactor(); import twisted.internet.reactor"
+    assert "tamed.twisted._reactor" in loaded_by(statement)
+    assert "twisted.internet.epollreactor" not in loaded_by(statement)
+    assert "tamed.twisted._claim" in sys.modules

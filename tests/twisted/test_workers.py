@@ -1,0 +1,268 @@
+"""A Twisted program under a supervisor: several workers on one port, and none lost."""
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("twisted")
+
+from tests.supervised.daemon import PATIENCE, POEM, Tamed, is_there, needs_root, read_poem, wait_for
+from tests.twisted.example import write_application
+
+# Says which process it is, and serves the poem to who says a word.
+TALK = """
+import os
+from twisted.application import internet, service
+from twisted.internet import protocol, reactor
+
+class Talk(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"%d\\n" % os.getpid())
+    def dataReceived(self, data):
+        self.transport.write(b"poem")
+        self.transport.loseConnection()
+
+application = service.Application("talk")
+internet.TCPServer(0, protocol.Factory.forProtocol(Talk), interface="127.0.0.1").setServiceParent(application)
+"""
+
+
+class Load:
+    """Clients that come one after the other, in several threads, until it is left."""
+
+    def __init__(self, port: int, clients: int = 8) -> None:
+        self.served = 0
+        self.failed: list[str] = []
+        self._port = port
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._come) for _ in range(clients)]
+
+    def _come(self) -> None:
+        while not self._is_over.is_set():
+            try:
+                poem = read_poem(self._port)
+            except OSError as error:
+                self.failed.append(repr(error))
+                continue
+            if poem == POEM:
+                self.served += 1
+            else:
+                self.failed.append(f"{len(poem)} bytes")
+
+    @contextmanager
+    def running(self) -> Iterator["Load"]:
+        """Let them come."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._is_over.set()
+            for thread in self._threads:
+                thread.join()
+
+    def wait(self, more: int) -> None:
+        """Wait until so many more were served."""
+        count = self.served + more
+        wait_for("clients", lambda: self.served >= count)
+
+
+def worker_of(port: int) -> int:
+    """Connect, and return which worker serves that connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+        file = sock.makefile("rb")
+        pid = int(file.readline())
+        sock.sendall(b"?")
+        assert file.read() == b"poem"
+        return pid
+
+
+def test_workers_share_a_port_that_the_program_chose(tamed: Tamed) -> None:
+    """Port 0 too: it is the same one in every worker."""
+    tamed.write("talk.tac", TALK)
+    daemon = tamed.start("--workers", "3", "talk.tac")
+    workers = set(daemon.workers())
+    assert len(daemon.addresses) == 1
+    assert len(workers) == 3
+    seen: set[int] = set()
+
+    def all_seen() -> bool:
+        seen.add(worker_of(daemon.port))
+        return seen == workers
+
+    wait_for("a connection to each worker", all_seen)
+    daemon.stop()
+
+
+def test_a_worker_that_dies_takes_nobody_else_with_it(tamed: Tamed) -> None:
+    """Another one takes its place, on the same socket."""
+    daemon = tamed.start("--workers", "2", write_application(tamed.folder))
+    victim = daemon.workers()[0]
+    with Load(daemon.port).running() as load:
+        load.wait(50)
+        os.kill(victim, signal.SIGKILL)
+        daemon.wait_workers(2, without=[victim])
+        load.wait(100)
+    assert len(load.failed) <= 8
+    daemon.stop()
+
+
+@pytest.mark.timeout(240)  # a dozen workers are started while clients keep the machine busy
+def test_reloads_under_load_lose_no_connection(tamed: Tamed) -> None:
+    """Four workers are replaced by four others, again and again, while clients come."""
+    if tamed("reload", "--help").status != 0:
+        pytest.skip("there is no reload")
+    daemon = tamed.start("--workers", "4", write_application(tamed.folder))
+    with Load(daemon.port).running() as load:
+        load.wait(50)
+        for _ in range(3):
+            before = daemon.workers()
+            done = tamed("reload", daemon.name)
+            assert done.status == 0, done
+            daemon.wait_workers(4, without=before)
+            load.wait(50)
+    assert load.failed == []
+    daemon.stop()
+
+
+def test_a_stop_serves_who_has_connected(tamed: Tamed) -> None:
+    """The connections that a worker has accepted are served to their end."""
+    tamed.write("talk.tac", TALK)
+    daemon = tamed.start("talk.tac")
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
+        file = sock.makefile("rb")
+        worker = int(file.readline())
+        daemon.signal(signal.SIGTERM)
+        daemon.expect_log(r"\(TCP Port \d+ Closed\)")
+        assert is_there(worker)
+        sock.sendall(b"?")
+        assert file.read() == b"poem"
+    daemon.wait_gone()
+    assert tamed.left() == {}
+
+
+def test_a_stop_under_load_loses_no_connection(tamed: Tamed) -> None:
+    """Clients are refused when it is gone, and served before."""
+    daemon = tamed.start("--workers", "2", write_application(tamed.folder))
+    with Load(daemon.port, clients=4).running() as load:
+        load.wait(100)
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_gone()
+    assert {told for told in load.failed if "ConnectionRefused" not in told} == set()
+    assert tamed.left() == {}
+
+
+def test_a_port_that_a_module_opens_at_its_top_is_shared_too(tamed: Tamed) -> None:
+    """Before there is a link to the supervisor's event loop, or one of its own."""
+    tamed.write(
+        "talk.tac", TALK + "reactor.listenTCP(0, protocol.Factory.forProtocol(Talk), interface='127.0.0.1')\n"
+    )
+    daemon = tamed.start("--workers", "2", "talk.tac")
+    assert len(daemon.addresses) == 2
+    for address in daemon.addresses:
+        assert worker_of(int(address.rpartition(":")[2])) in daemon.workers()
+    daemon.stop()
+
+
+def test_a_unix_socket_is_shared(tamed: Tamed) -> None:
+    """The supervisor has made its file, and removes it."""
+    path = tamed.folder / "talk.sock"
+    server = 'internet.TCPServer(0, protocol.Factory.forProtocol(Talk), interface="127.0.0.1")'
+    assert server in TALK
+    tamed.write(
+        "talk.tac",
+        TALK.replace(server, f"internet.UNIXServer({str(path)!r}, protocol.Factory.forProtocol(Talk))"),
+    )
+    daemon = tamed.start("--workers", "2", "talk.tac")
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(os.fspath(path))
+        assert int(sock.makefile("rb").readline()) in daemon.workers()
+    daemon.stop()
+    assert not path.exists()
+
+
+@needs_root
+def test_privileges_are_dropped_between_the_two_starts(tamed: Tamed) -> None:
+    """`privilegedStartService` has them, and `startService` has not."""
+    tamed.write(
+        "who.tac",
+        "import os\nfrom twisted.application import service\nfrom twisted.python import log\n"
+        "class Who(service.Service):\n"
+        "    def privilegedStartService(self):\n        log.msg('privileged %d' % os.geteuid())\n"
+        "    def startService(self):\n        log.msg('started %d' % os.geteuid())\n"
+        "application = service.Application('who')\nWho().setServiceParent(application)\n",
+    )
+    with tamed.foreground("run", "--user", "nobody", "who.tac") as process:
+        assert process.expect(r"privileged (\d+)")[1] == "0"
+        assert process.expect(r"started (\d+)")[1] == "65534"
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+@needs_root
+def test_an_application_that_says_its_user_does_not_run_as_root(tamed: Tamed) -> None:
+    """Where twistd would become that user, here the operator says so."""
+    tamed.write(
+        "who.tac",
+        "from twisted.application import service\napplication = service.Application('who', uid=65534)\n",
+    )
+    done = tamed("run", "who.tac")
+    assert done.status == 78
+    assert "who is to run as user 65534: and this is root; say --user 65534" in done.err
+
+
+def test_the_log_tells_of_failures_with_their_tracebacks(tamed: Tamed) -> None:
+    """In the old way and in the new one, with level and namespace."""
+    tamed.write(
+        "logs.tac",
+        "from twisted.application import service\nfrom twisted.python import log\n"
+        "from twisted.logger import Logger\nfrom twisted.internet import defer\n"
+        "new = Logger('verse.metre')\n"
+        "class Logs(service.Service):\n"
+        "    def startService(self):\n"
+        "        log.msg('old news')\n"
+        "        new.warn('a {kind} foot', kind='lame')\n"
+        "        new.debug('not told')\n"
+        "        try:\n            {}['rhyme']\n"
+        "        except KeyError:\n"
+        "            log.err(None, 'old trouble')\n"
+        "            new.failure('new trouble')\n"
+        "        defer.fail(ValueError('nobody listens'))\n"
+        "application = service.Application('logs')\nLogs().setServiceParent(application)\n",
+    )
+    daemon = tamed.start("logs.tac")
+    daemon.stop()
+    log = Path(daemon.folder / "logs.log").read_text()
+    assert re.search(r"INFO twisted: old news\n", log)
+    assert re.search(r"WARNING verse.metre: a lame foot\n", log)
+    assert "not told" not in log
+    assert re.search(r"CRITICAL twisted: old trouble\n", log)
+    assert re.search(r"CRITICAL verse.metre: new trouble\n", log)
+    assert log.count("KeyError: 'rhyme'") == 2
+    assert log.count('logs.tac", line 12, in startService') == 2
+    assert "ValueError: nobody listens" in log
+
+
+def test_the_application_s_own_log_observer_is_respected(tamed: Tamed) -> None:
+    """What Twisted logs goes there, and nowhere else."""
+    tamed.write(
+        "own.tac",
+        "from twisted.application import service\nfrom twisted.python import log\n"
+        "application = service.Application('own')\n"
+        "out = open('own.log', 'a', buffering=1)\n"
+        "tell = lambda event: out.write('own: %s\\n' % (event['message'],))\n"
+        "application.setComponent(log.ILogObserver, tell)\n"
+        "log.msg('before')\n",
+    )
+    daemon = tamed.start("own.tac")
+    daemon.stop()
+    assert "own: ('before',)" in (tamed.folder / "own.log").read_text()
+    assert "before" not in Path(daemon.folder / "own.log").read_text()
