@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-others test-all check format docs lock clean
+.PHONY: help run test test-others test-all check format docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -53,6 +53,11 @@ docs: .venv/.tamed .venv/.dev ## build the documentation into site/; a warning i
 	rm -rf site
 	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -d build/doctrees docs site
 	@echo "the documentation is in site/index.html"
+
+# The peers get an environment of their own, so that their pins and ours stay apart.
+bench: ## measure Tamed beside its peers and write docs/_bench; ARGS="--only cpu --runs 3" for a part
+	bench/install $(PYTHON)
+	build/bench/venv/bin/python -m bench $(ARGS)
 
 # uv resolves once for all the Pythons we claim, which pip cannot, and does not read pip's settings, so
 # no local wheel or mirror gets into a lock. It lives in an environment of its own.

@@ -1,0 +1,68 @@
+"""An application for `tamed run services.py`: what the environment variables say, on our servers.
+
+BENCH_KIND is ``reply``, ``protocol``, ``streams``, ``idle`` (as in ``loops.py``, whose handlers these are) or
+``lines`` (logs BENCH_LINES lines as fast as it can when there is a file BENCH_GO); the others are BENCH_PORT,
+BENCH_POEM and BENCH_IMPORT_SECONDS.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+
+from tamed import Application, ProtocolServer, ReplyServer, Service, StreamServer
+
+time.sleep(float(os.environ.get("BENCH_IMPORT_SECONDS", "0")))
+
+kind = os.environ["BENCH_KIND"]
+endpoint = f"127.0.0.1:{os.environ.get('BENCH_PORT', '0')}"
+poem = Path(os.environ["BENCH_POEM"]).read_bytes()
+log = logging.getLogger("bench")
+
+
+class Poetry(asyncio.Protocol):
+    """Sends the poem and closes."""
+
+    def connection_made(self, transport):
+        transport.write(poem)
+        transport.close()
+
+
+async def recite(_, writer):
+    """Send the poem and close."""
+    writer.write(poem)
+    writer.close()
+
+
+class Idle(asyncio.Protocol):
+    """Waits for its peer, or for the server to stop."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def connection_draining(self):
+        self.transport.close()
+
+
+class Lines(Service):
+    """Logs as fast as it can, when it is told to."""
+
+    async def run(self):
+        go, lines = Path(os.environ["BENCH_GO"]), int(os.environ["BENCH_LINES"])
+        while not go.exists():
+            await asyncio.sleep(0.002)
+        size = len(poem)
+        for number in range(lines):
+            log.info("sending %d bytes of poetry to %s", size, number)
+        await asyncio.Event().wait()
+
+
+services = {
+    "reply": lambda: ReplyServer(endpoint, lambda _: poem),
+    "protocol": lambda: ProtocolServer(endpoint, Poetry),
+    "streams": lambda: StreamServer(endpoint, recite),
+    "idle": lambda: ProtocolServer(endpoint, Idle),
+    "lines": Lines,
+}
+application = Application("bench", services[kind]())
