@@ -26,6 +26,7 @@ from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._reload import Reloader
 from tamed.runner._sockets import SocketTable
+from tamed.runner._staff import Staff
 from tamed.runner._station import Station
 from tamed.runner._watchdog import Watchdog
 from tamed.runner._watching import Watching
@@ -94,14 +95,16 @@ class Supervisor:
         self.crew.on_shut = self._handovers.heard
         self._watching = Watching(self.errands, station, self.reload)
         self.crew.on_files = self._watching.add
-        self.crew.on_worn = self._recycle
+        self.crew.on_worn = self._worn
         self.crew.on_other_end = self.errands.ended
         self._reactor = reactor
         self._sockets = sockets
         self._station = station
         self._budget = RestartBudget(_PATIENCE)
         self._is_privileged = True
-        self._scalings: list[Answer] = []
+        self._staff = Staff(
+            self.crew, self._handovers, station, serving=lambda: self.generation, hire=self._hire
+        )
 
     @property
     def plan(self) -> Plan:
@@ -135,7 +138,7 @@ class Supervisor:
         self.phase = Phase.STOPPING
         self.status = int(status)
         self._reloader.give_up("the daemon stops")
-        self._answer_scalings({"error": "the daemon stops"})
+        self._staff.answer({"error": "the daemon stops"})
         self._station.tell_stopping()
         # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
         self._sockets.close()
@@ -183,7 +186,6 @@ class Supervisor:
 
     def scale(self, count: int, answers: Sequence[Answer] = ()) -> None:
         """Have so many workers from now on. The answers are called when so many are ready."""
-        generation = self.generation
         if self.phase is not Phase.RUNNING or self._reloader.is_busy:
             why = "it reloads" if self._reloader.is_busy else f"the daemon is {self.phase.value}"
             self._refuse("scale", f"{why}; do it again when that is over", answers)
@@ -191,14 +193,7 @@ class Supervisor:
         if count < 1:
             self._refuse("scale", "one worker is the least", answers)
             return
-        self._station.say("INFO", f"{count} worker{'s' * (count > 1)} from now on")
-        generation.count = count
-        self._scalings += answers
-        staying = {worker.number: worker for worker in self._staying()}
-        self._handovers.begin([worker for number, worker in staying.items() if number > count], ())
-        for number in set(range(1, count + 1)) - staying.keys():
-            self._hire(number)
-        self._look_at_scale()
+        self._staff.scale(count, answers)
 
     def upgrade(self, answers: Sequence[Answer] = ()) -> None:
         """Let a new program take this one's place, and then reload.
@@ -290,9 +285,7 @@ class Supervisor:
     def _became_ready(self, worker: Worker) -> None:
         if self.phase is Phase.RUNNING:
             self._station.say("INFO", f"worker {worker.pid} is ready")
-            old = worker.replaces
-            self._handovers.begin([] if old is None else [old], [worker])
-            self._look_at_scale()
+            self._staff.came(worker)
         elif self.phase is Phase.STARTING and not any(
             each.is_on_the_way for each in self.crew.workers.values()
         ):
@@ -343,30 +336,10 @@ class Supervisor:
             self._station.say("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
         self._release(worker.generation)
 
-    def _recycle(self, worker: Worker, why: str) -> None:
-        """Replace a worker that asks for it, without a loss: the other one is ready before it goes."""
-        is_due = self.phase is Phase.RUNNING and worker in self._staying() and not self._reloader.is_busy
-        if is_due and not any(each.replaces is worker for each in self.crew.workers.values()):
-            self._station.say("INFO", f"worker {worker.pid} {why}: another one takes its place")
-            self._hire(worker.number, worker)
-
-    def _staying(self) -> list[Worker]:
-        """Return the workers of this generation that are not about to be replaced or to leave."""
-        return [
-            each
-            for each in self.crew.of(self.generation)
-            if not each.is_retired and (each.replaces is None or each.state is WorkerState.READY)
-        ]
-
-    def _look_at_scale(self) -> None:
-        ready = [worker for worker in self._staying() if worker.state is WorkerState.READY]
-        if len(ready) == self.generation.count:
-            self._answer_scalings({"scaled": len(ready)})
-
-    def _answer_scalings(self, outcome: dict[str, object]) -> None:
-        answers, self._scalings = self._scalings, []
-        for answer in answers:
-            answer(outcome)
+    def _worn(self, worker: Worker, why: str) -> None:
+        """Replace a worker that asks for it; while there is a reload it asks in vain, and asks again."""
+        if self.phase is Phase.RUNNING and not self._reloader.is_busy:
+            self._staff.recycle(worker, why)
 
     def _refuse(self, what: str, why: str, answers: Sequence[Answer]) -> None:
         self._station.say("WARNING", f"cannot {what}: {why}")
@@ -390,9 +363,8 @@ class Supervisor:
 
     def _hire_again(self, generation: Generation, number: int) -> None:
         """Start a worker in the place of one that has died, if it is still wanted."""
-        is_there = any(worker.number == number for worker in self._staying())
-        is_wanted = generation is self.generation and number <= generation.count and not is_there
-        if self.phase is Phase.RUNNING and is_wanted:
+        is_wanted = generation is self.generation and number <= generation.count
+        if self.phase is Phase.RUNNING and is_wanted and not self._staff.has(number):
             self._hire(number)
 
     def _ended(self, worker: Worker, code: int) -> None:
@@ -413,24 +385,19 @@ class Supervisor:
                 goes_on = f"worker {worker.replaces.pid}, whose place it was to take, goes on"
                 self._station.say("ERROR", f"{self.last_error}; {goes_on}")
             case Phase.RUNNING:
-                self._let_stay_who_replaces(worker)
+                self._staff.left(worker)
                 ran = self._reactor.clock() - worker.started
                 self._replace(worker.number, worker.how_it_ended(code), ran, worker.status)
             case Phase.STOPPING if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
                 self._station.say("ERROR", worker.how_it_ended(code))
                 self.status = worker.status
 
-    def _let_stay_who_replaces(self, worker: Worker) -> None:
-        for each in self.crew.workers.values():
-            if each.replaces is worker:
-                each.replaces = None
-
     def _replace(self, number: int, told: str, ran: float, status: int) -> None:
         """Start another worker in a while, unless that has happened too often."""
         if self.phase is not Phase.RUNNING:
             return
         self.last_error = told
-        if any(each.number == number for each in self._staying()):  # one was to take its place
+        if self._staff.has(number):  # one that was to take its place
             self._station.say("ERROR", told)
             return
         wait = self._budget.after(failed=True, now=self._reactor.clock(), ran=ran)
