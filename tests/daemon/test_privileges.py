@@ -149,4 +149,4 @@ def test_access_of_others_cannot_be_told_by_anyone(public_path: Path) -> None:
     """Who is not root can ask about himself only."""
     own, other = call(privileges_child.access_as, "nobody", "daemon", public_path)
     assert own is False
-    assert other.startswith("SystemRefused: cannot tell whether user daemon may write in")
+    assert other.startswith("SystemRefused: cannot tell what user daemon may do with")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.supervised import opened
 from tests.supervised.daemon import NOBODY, POEM, Tamed, needs_linux, needs_root, read_poem
 
 pytestmark = [needs_root, needs_linux]
@@ -142,6 +143,34 @@ def test_files_that_could_not_be_written_later_are_refused_at_once(public_tamed:
             "give it to nobody, or name another\n"
         )
     assert tamed.left() == {}
+
+
+@pytest.mark.skipif(opened.closed_directory() is None, reason="every user can reach this interpreter")
+@pytest.mark.parametrize("command", [["start"], ["run", "--workers", "2"]])
+def test_a_user_who_cannot_reach_the_interpreter_is_refused(public_tamed: Tamed, command: list[str]) -> None:
+    """No worker could be replaced later; so that is said before anything starts."""
+    tamed = public_tamed
+    tamed.before = []
+    done = tamed(*command, "--user", "nobody", "fastpoetry", "--port", "0")
+    assert done.status == 77
+    assert done.err.startswith("tamed: user nobody cannot run this Python: ")
+    assert done.err.count("\n") == 1
+    assert tamed.processes() == []
+
+
+def test_a_folder_of_another_users_is_refused_with_the_remedies(public_tamed: Tamed) -> None:
+    """Root does not write where somebody else may put files; the remedy that is named works."""
+    daemon = public_tamed.start_poetry("--user", "nobody")
+    daemon.stop()
+    done = public_tamed("start", "fastpoetry", "--port", "0")
+    assert (done.status, done.err) == (
+        77,
+        (
+            f"tamed: directory {daemon.folder}: it belongs to user {NOBODY}; "
+            f"start it with --user {NOBODY} again, remove it, or name another one with --rundir\n"
+        ),
+    )
+    public_tamed.start_poetry("--user", str(NOBODY)).stop()
 
 
 def test_a_pid_file_where_others_may_write_too_is_removed(public_tamed: Tamed) -> None:

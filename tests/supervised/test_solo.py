@@ -157,5 +157,17 @@ def test_a_process_may_have_so_many_files_open(tamed: Tamed) -> None:
     daemon.stop()
 
 
+def test_a_terminal_that_goes_away_stops_it_in_order(tamed: Tamed) -> None:
+    """The socket and the pid file are gone, as after any stop."""
+    arguments = ["run", "--pid-file", "pid", "fastpoetry", "--listen", "unix:sock"]
+    with tamed.foreground(*arguments) as process:
+        process.expect("is ready")
+        assert (tamed.folder / "sock").exists()
+        process.signal(signal.SIGHUP)
+        assert process.wait() == 0
+    assert not (tamed.folder / "sock").exists()
+    assert not (tamed.folder / "pid").exists()
+
+
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""

@@ -71,14 +71,25 @@ class Identity(NamedTuple):
         tell, there are access control lists, read-only mounts and directories above. Raises SystemRefused
         if this process may neither be nor become that identity.
         """
+        return self._may(os.W_OK | os.X_OK, directory)
+
+    def can_read(self, file: Path) -> bool:
+        """Tell whether this identity may read a file; as `can_write_in` does."""
+        return self._may(os.R_OK, file)
+
+    def can_run(self, program: Path) -> bool:
+        """Tell whether this identity may execute a program; as `can_write_in` does."""
+        return self._may(os.X_OK, program)
+
+    def _may(self, access: int, path: Path) -> bool:
         require_single_thread("cannot fork")
         child = os.fork()
         if child == 0:
-            os._exit(_answer(self, directory))
+            os._exit(_answer(self, access, path))
         answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if answer not in (_YES, _NO):
             raise SystemRefused(
-                f"cannot tell whether user {self.name or self.uid} may write in {directory}",
+                f"cannot tell what user {self.name or self.uid} may do with {path}",
                 "this process may not become that user",
             )
         return answer == _YES
@@ -87,11 +98,11 @@ class Identity(NamedTuple):
 _YES, _NO, _UNKNOWN = 10, 11, 12
 
 
-def _answer(identity: Identity, directory: Path) -> int:
+def _answer(identity: Identity, access: int, path: Path) -> int:
     try:
         if not identity.is_current:
             become(identity)
-        return _YES if os.access(directory, os.W_OK | os.X_OK, effective_ids=True) else _NO
+        return _YES if os.access(path, access, effective_ids=True) else _NO
     except BaseException:
         return _UNKNOWN
 

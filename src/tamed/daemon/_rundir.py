@@ -163,17 +163,19 @@ def _make(path: Path, parent: int | None, trusted: set[int]) -> int:
     try:
         if is_new:
             os.fchmod(descriptor, mode)  # whatever the umask
-        _check(path, os.fstat(descriptor), trusted)
+        _check(path, os.fstat(descriptor), trusted, is_instance=parent is not None)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _check(path: Path, status: os.stat_result, trusted: set[int]) -> None:
+def _check(path: Path, status: os.stat_result, trusted: set[int], *, is_instance: bool) -> None:
     what = f"directory {path}"
     if status.st_uid not in trusted:
-        raise PermissionRefused(what, f"it belongs to user {status.st_uid}", f"remove it, or {_ANOTHER}")
+        uid = status.st_uid
+        again = f"start it with --user {uid} again, " if is_instance and os.geteuid() == 0 else ""
+        raise PermissionRefused(what, f"it belongs to user {uid}", f"{again}remove it, or {_ANOTHER}")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         raise PermissionRefused(what, "others can write to it", f"chmod go-w {path}")
 

@@ -174,11 +174,12 @@ class Crew:
         return self._station.spawn(channel, _MODULE, str(number))
 
     def _hear(self, worker: Worker) -> None:
-        """Take what a worker says."""
+        """Take what a worker says, and send what waits: one that takes no more is found out."""
         try:
             for message, _ in worker.channel.receive():
                 worker.heard = self._reactor.clock()
                 self._understand(worker, message)
+            self._deliver(worker)
         except ValueError as error:  # something else in that process has written to the channel
             self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): ended")
             self._station.kill(worker.pid)
@@ -223,8 +224,11 @@ class Crew:
             worker.channel.send(message, descriptors)
         except OSError:
             return False
-        deliver(worker.channel, self._reactor, lambda: self._hang_up(worker))
+        self._deliver(worker)
         return True
+
+    def _deliver(self, worker: Worker) -> None:
+        deliver(worker.channel, self._reactor, lambda: self._hang_up(worker))
 
     def _hang_up(self, worker: Worker) -> None:
         """Say and hear no more; may be done again."""

@@ -58,6 +58,7 @@ def start(job: Job) -> Report:
             plan_file=str(instance.directory / f"{name}.plan"),
         )
         check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
+        _check_interpreter(identity)
         report = launch(plan)
     except BaseException:
         instance.remove_if_empty()
@@ -91,6 +92,7 @@ def supervise_here(job: Job, settings: Settings) -> NoReturn:
     if daemon.pid_file is not None:
         plan = replace(plan, pid_file=str(daemon.pid_file.absolute()))
     check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
+    _check_interpreter(identity)
     if daemon.umask is not None:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
@@ -126,6 +128,24 @@ def check_files(identity: Identity | None, *, log: str = "", pid_file: str = "")
             who = identity.name or identity.uid
             raise PermissionRefused(
                 f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or name another"
+            )
+
+
+def _check_interpreter(identity: Identity | None) -> None:
+    """Refuse a user who could not replace a worker, which is done without privilege."""
+    if identity is None:
+        return
+    for path, can in (
+        (Path(sys.executable), identity.can_run),
+        (Path(os.__file__), identity.can_read),
+        (Path(__file__), identity.can_read),
+    ):
+        if not can(path):
+            who = identity.name or identity.uid
+            raise PermissionRefused(
+                f"user {who} cannot run this Python",
+                f"{path} is out of reach for {who}, who could not replace a worker",
+                f"install Python and Tamed where {who} can read them",
             )
 
 

@@ -1,0 +1,45 @@
+"""What a supervisor is made of: little, and nothing of the application's."""
+
+import re
+import sys
+from pathlib import Path
+
+from tests.fresh import loaded_by
+from tests.supervised.daemon import Tamed, needs_linux
+
+HEAVY = {
+    "asyncio",
+    "click",
+    "concurrent",
+    "logging",
+    "msgspec",
+    "multiprocessing",
+    "ssl",
+    "twisted",
+    "uvloop",
+}
+
+
+def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None:
+    """And of that neither asyncio nor logging; of Tamed, neither the command nor the application's side."""
+    loaded = loaded_by("import tamed.runner.supervisor")
+    assert not {name.partition(".")[0] for name in loaded} & HEAVY
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"tamed"}
+    assert not {name for name in loaded if name.startswith(("tamed.cli", "tamed.builtin", "tamed.config"))}
+
+
+@needs_linux
+def test_a_supervisor_that_runs_has_no_library_of_the_applications(tamed: Tamed) -> None:
+    """Its memory map shows what is loaded, also long after the start: its worker's has uvloop or ssl."""
+    daemon = tamed.start_poetry()
+    (worker,) = daemon.workers()
+    assert not _extensions(daemon.pid) & {"_asyncio", "_ssl", "uvloop", "msgspec"}
+    assert "_asyncio" in _extensions(worker)
+    daemon.stop()
+
+
+def _extensions(pid: int) -> set[str]:
+    """Return the extension modules and libraries that a process has mapped, by their names."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    names = {Path(path).name.partition(".")[0] for path in re.findall(r"(/\S+\.so\S*)$", maps, re.MULTILINE)}
+    return names | {part for part in ("uvloop", "msgspec") if f"/{part}/" in maps}
