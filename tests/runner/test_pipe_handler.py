@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import select
 import threading
 from collections.abc import Iterator
 
@@ -103,6 +104,36 @@ def test_a_supervisor_that_is_gone_does_no_harm(piped: Piped) -> None:
     piped.handler.flush()
     piped.log("z")
     assert piped.handler._send_what_waits()
+
+
+def test_a_supervisor_that_is_slow_gets_everything(piped: Piped) -> None:
+    """Whoever logs faster than it reads is held up, and nothing is lost."""
+    piped.handler._outbox._limit = 4 * _SMALL
+    got: list[str] = []
+
+    def read() -> None:
+        while len(got) < 50:
+            select.select([piped.reading], [], [], 10)
+            got.extend(piped.texts())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(50):
+        piped.log(f"{number} " + "x" * _SMALL)
+    piped.handler.flush()
+    reader.join(10)
+    assert [int(text.split()[0]) for text in got] == list(range(50))
+
+
+def test_a_supervisor_that_takes_nothing_holds_nobody_up_for_long(piped: Piped) -> None:
+    """Only the first record waits; it takes records again when there is room."""
+    piped.handler._outbox._limit = 2 * _SMALL
+    for _ in range(5):
+        piped.log("x" * _SMALL)
+    assert piped.handler._is_stalled
+    while not piped.handler._send_what_waits():
+        piped.read()
+    assert not piped.handler._is_stalled
 
 
 def test_what_is_too_much_is_counted(piped: Piped) -> None:

@@ -35,9 +35,9 @@ class Done(NamedTuple):
     err: str
 
 
-def wait_for(what: str, look: Callable[[], T | None]) -> T:
+def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE) -> T:
     """Look until what is looked for is there; return it. For what gives no sign when it happens."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain for {what}")

@@ -27,7 +27,7 @@ from tests.supervised.daemon import (
 )
 from tests.supervised.talk import APPLICATION, connected, finish
 
-ROUNDS = 3
+ROUNDS = int(os.environ.get("TAMED_TEST_ROUNDS", "3"))  # 30 of them take a minute or more
 
 pytestmark = needs_linux  # the load generator is made for epoll
 

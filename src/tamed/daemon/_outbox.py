@@ -38,6 +38,11 @@ class Outbox:
         return not self._waiting and not self._loss
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether more than half of the room is taken."""
+        return 2 * self._held > self._limit
+
+    @property
     def lost(self) -> int:
         """How many messages were dropped in all."""
         return self._loss.total

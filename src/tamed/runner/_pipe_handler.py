@@ -1,8 +1,10 @@
 """A worker's way to the log: records through a pipe to the supervisor.
 
 A record is handed to the kernel by the call that logs it, so it is not lost if the worker is killed a moment
-later, and no thread stands between. Writing never waits: what the pipe does not take is kept, up to a limit,
-and sent when there is room; what does not fit is counted, and the count is sent in its place.
+later, and no thread stands between. What the pipe does not take is kept, up to a limit, and sent when there
+is room. A worker that logs faster than the supervisor can write is held up a little, so that nothing is lost.
+One whose supervisor takes nothing at all is not: then what does not fit is counted, and the count is sent in
+its place.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from tamed.runner._logging import severity
 __all__ = ["PipeHandler"]
 
 _LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
+_PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor counts as stalled
 _LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
 
 
@@ -33,6 +36,7 @@ class PipeHandler(logging.Handler):
         self._outbox = Outbox(self._write, self._note, limit=_LIMIT)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting = False
+        self._is_stalled = False
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -54,6 +58,8 @@ class PipeHandler(logging.Handler):
             self.handleError(record)
             return
         self._outbox.put(encode_record(Record(severity(record.levelno), record.created, record.name, text)))
+        if self._outbox.is_crowded and not self._is_stalled:
+            self._is_stalled = not self._make_room()
         if (self._rest or not self._outbox.is_empty) and self._loop is not None:
             self._loop.call_soon_threadsafe(self._wait_for_room)
 
@@ -62,6 +68,14 @@ class PipeHandler(logging.Handler):
         deadline = time.monotonic() + _LAST_WORDS
         while not self._send_what_waits() and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
+
+    def _make_room(self) -> bool:
+        """Wait, but not for long, until the supervisor has taken some of what waits; tell whether it has."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._outbox.is_crowded and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._descriptor], [], left)
+            self._send_what_waits()
+        return not self._outbox.is_crowded
 
     def _wait_for_room(self) -> None:
         if self._loop is not None and not self._waiting and not self._send_what_waits():
@@ -79,7 +93,9 @@ class PipeHandler(logging.Handler):
         try:
             if not self._rest or self._write(b""):
                 self._outbox.flush()
-            return not self._rest and self._outbox.is_empty
+            is_done = not self._rest and self._outbox.is_empty
+            self._is_stalled = self._is_stalled and not is_done
+            return is_done
         finally:
             self.release()
 
