@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -41,6 +42,14 @@ class Terminal:
     def type(self, text: str) -> None:
         """Press keys; a line ends with Return, and a control character is one."""
         os.write(self._fd, text.encode())
+
+    def type_unseen(self, text: str) -> None:
+        """Press keys once the program has turned the echo off, as a person does who looks first."""
+        deadline = time.monotonic() + _PATIENCE
+        while termios.tcgetattr(self._fd)[3] & termios.ECHO:
+            assert time.monotonic() < deadline, "what is typed is shown"
+            time.sleep(0.01)
+        self.type(text)
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait for a pattern in what is shown behind the last one."""

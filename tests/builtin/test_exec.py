@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,6 +41,17 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform != "linux", reason="what is left of programs is looked for in /proc"),
 ]
+
+RESTARTS = int(os.environ.get("TAMED_TEST_RESTARTS", "100"))
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    """Hold that this process has no more children at the end of a test, dead ones included."""
+    before = set(children_of(os.getpid()))
+    yield
+    assert set(children_of(os.getpid())) <= before
+
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
@@ -165,7 +177,6 @@ async def test_a_stubborn_program_is_killed_at_its_deadline_with_all_it_has_star
             loop = asyncio.get_running_loop()
             asked = loop.time()
         assert 0.3 <= loop.time() - asked < 5
-    assert children_of(os.getpid()) == []
 
 
 async def test_the_stop_signal_is_the_programs_own(caplog: pytest.LogCaptureFixture) -> None:
@@ -188,7 +199,7 @@ async def test_what_a_program_leaves_behind_ends_with_it(marked: Marked, tmp_pat
 
 
 @pytest.mark.timeout(180)
-async def test_a_thousand_restarts_leave_nothing(marked: Marked) -> None:
+async def test_many_restarts_leave_nothing(marked: Marked) -> None:
     """No zombie, no orphan, no descriptor: a program that ends at once and leaves a child each time."""
     descriptors = open_descriptors()
     service = run(
@@ -202,10 +213,9 @@ async def test_a_thousand_restarts_leave_nothing(marked: Marked) -> None:
     with nothing_left(marked):
         async with service:
             program = program_of(service)
-            await until("a thousand restarts", lambda: program.restarts >= 1000, patience=170)
+            await until("the restarts", lambda: program.restarts >= RESTARTS, patience=170)
             assert len(children_of(warden_pid(service))) <= 1
             assert len(marked.processes()) <= 3
-    assert children_of(os.getpid()) == []
     assert open_descriptors() < descriptors + 10  # the event loop may have made some of its own
 
 
@@ -371,8 +381,9 @@ async def test_directory_environment_umask_and_limits_are_the_programs(
 async def test_the_environment_can_be_clean(caplog: pytest.LogCaptureFixture) -> None:
     """But for the path."""
     async with run(Command(("env",)), clear_environment=True, environment={"A": "1"}):
-        await until("the output", lambda: len(logged(caplog, "exec.env")) == 2)
-    assert sorted(logged(caplog, "exec.env")) == ["A=1", f"PATH={os.environ['PATH']}"]
+        await until("the output", lambda: len(logged(caplog, "exec.env")) >= 2)
+    told = {line for line in logged(caplog, "exec.env") if not line.startswith("COVERAGE_")}
+    assert told == {"A=1", f"PATH={os.environ['PATH']}"}
 
 
 @needs_root
@@ -402,7 +413,6 @@ async def test_a_program_that_cannot_be_run_fails_the_start(
         async with run(command, **settings):
             pass
     assert isinstance(caught.value.cause, error)
-    assert children_of(os.getpid()) == []
 
 
 async def test_a_limit_above_what_is_allowed_fails_the_start() -> None:

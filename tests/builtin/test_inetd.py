@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform != "linux", reason="what is left of programs is looked for in /proc"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    """Hold that this process has no more children at the end of a test, dead ones included."""
+    before = set(children_of(os.getpid()))
+    yield
+    assert set(children_of(os.getpid())) <= before
+
 
 CAT = Command(("cat",))
 
@@ -218,7 +228,6 @@ async def test_what_is_not_done_at_the_drain_timeout_is_stopped(marked: Marked) 
             reader, writer = await connect(service)
             assert await reader.readline() == b"ready\n"
         writer.close()
-    assert children_of(os.getpid()) == []
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -147,11 +147,11 @@ def test_login(tmp_path: Path) -> None:
             terminal.expect("login: ")
             terminal.type("john\n")
             terminal.expect("Password: ")
-            terminal.type("unruly sun\n")
+            terminal.type_unseen("unruly sun\n")
             terminal.expect("login incorrect\nlogin: ")
             terminal.type("john\n")
             terminal.expect("Password: ")
-            terminal.type("busy old fool\n")
+            terminal.type_unseen("busy old fool\n")
             shown = terminal.expect(r"^((?:.|\n)*)>>> ")
             assert "busy old fool" not in shown[1]
             terminal.type("'in'\n")

@@ -185,12 +185,13 @@ def test_a_missing_library_is_told_with_its_extra(site: Site) -> None:
     site.module("verse_ftp", "\nimport aioftpd_missing.server\n")
     site.module("verse_own", "import verse_own.missing\n")
     site.distribution(
-        "Verse-Book", "ftp = verse_ftp:make [ftp,tls]\nbare = verse_ftp:make\nown = verse_own:make [ftp]"
+        "Verse-Book",
+        "verse-ftp = verse_ftp:make [ftp,tls]\nbare = verse_ftp:make\nown = verse_own:make [ftp]",
     )
     with pytest.raises(ApplicationFailed) as caught:
-        find("ftp")
+        find("verse-ftp")
     assert str(caught.value) == (
-        "plugin ftp of Verse-Book 1.0: it needs aioftpd_missing, which is not installed;"
+        "plugin verse-ftp of Verse-Book 1.0: it needs aioftpd_missing, which is not installed;"
         " pip install 'Verse-Book[ftp,tls]'"
     )
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)

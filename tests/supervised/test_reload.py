@@ -174,7 +174,8 @@ def test_no_client_notices_scaling(tamed: Tamed, poem: Path) -> None:
 
 def test_no_client_notices_recycling(tamed: Tamed, poem: Path) -> None:
     """Workers that have served their number are replaced before they go."""
-    daemon = tamed.start_poetry("--workers", "2", "--max-connections-per-worker", "500")
+    limit = ["--max-connections-per-worker", "500"]
+    daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning", *limit)
     first = daemon.workers()
     with unnoticed(daemon, poem):
         daemon.wait_workers(2, without=first)
