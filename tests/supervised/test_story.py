@@ -23,7 +23,9 @@ def test_a_daemon_is_started_looked_at_and_stopped(tamed: Tamed) -> None:
     status = tamed("status").out
     assert status.startswith(f"fastpoetry is running: pid {daemon.pid}, up 00:00:")
     assert f"listening on 127.0.0.1:{daemon.port}\n" in status
-    assert re.search(rf"^{worker} +ready +00:00:\d\d +\d+\.\d MB +\d+\.\d\d s +0 +1$", status, re.MULTILINE)
+    assert re.search(
+        rf"^{worker} +1 +ready +00:00:\d\d +\d+\.\d MB +\d+\.\d\d s +0 +1$", status, re.MULTILINE
+    )
     assert re.search(rf"^    server +running +127.0.0.1:{daemon.port}$", status, re.MULTILINE)
 
     logs = tamed("logs", "-n", "2").out.splitlines()

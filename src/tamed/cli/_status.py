@@ -13,6 +13,8 @@ from tamed.runner import status_of_instance
 
 __all__ = ["status"]
 
+_WORKER = ("WORKER", "GENERATION", "STATE", "UP", "MEMORY", "CPU", "CONNECTIONS", "ACCEPTED")
+
 _HELP = """Show how the instance NAME stands: its workers, its services and where it listens.
 
 NAME may be left out if only one instance runs.
@@ -34,21 +36,31 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     if told["last_error"]:
         yield f"last error: {told['last_error']}"
     yield ""
-    yield from table(
-        ("WORKER", "STATE", "UP", "MEMORY", "CPU", "CONNECTIONS", "ACCEPTED"),
-        [_worker(worker) for worker in told["workers"]],
-    )
-    trees = [worker["tree"] for worker in told["workers"] if "tree" in worker]
+    yield from table(_WORKER, [_worker(worker) for worker in _oldest_first(told["workers"])])
+    serving = [worker for worker in told["workers"] if worker["generation"] == told["generation"]]
+    trees = [worker["tree"] for worker in serving if "tree" in worker]
     if trees:
         yield ""
         yield from table(("SERVICE", "STATE", "RESTARTS", ""), list(_services(trees[0])))
+
+
+def _oldest_first(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(workers, key=lambda worker: (worker["generation"], worker["number"]))
 
 
 def _worker(worker: dict[str, Any]) -> tuple[str, ...]:
     memory = "" if worker["memory"] is None else f"{worker['memory'] / 1e6:.1f} MB"
     cpu = "" if worker["cpu"] is None else f"{worker['cpu']:.2f} s"
     counts = (str(worker.get(key, "")) for key in ("connections", "accepted"))
-    return (str(worker["pid"]), worker["state"], _time(worker["uptime"]), memory, cpu, *counts)
+    return (
+        str(worker["pid"]),
+        str(worker["generation"]),
+        worker["state"],
+        _time(worker["uptime"]),
+        memory,
+        cpu,
+        *counts,
+    )
 
 
 def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
