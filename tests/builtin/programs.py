@@ -1,6 +1,7 @@
 """What the tests of `exec` and `inetd` share: running programs, and finding what is left of them."""
 
 import asyncio
+import os
 import shlex
 import sys
 import time
@@ -99,6 +100,22 @@ def lines(file: Path) -> list[str]:
 def open_descriptors() -> int:
     """Return how many descriptors this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def living_children() -> set[int]:
+    """Return the children of this process that are alive.
+
+    Dead ones are not told from those of others: while a test of something else has made this process a
+    subreaper, whatever anybody has left behind is its child.
+    """
+    return {pid for pid in children_of(os.getpid()) if _state(pid) not in ("Z", "X", "")}
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def children_of(pid: int) -> list[int]:

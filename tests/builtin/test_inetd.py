@@ -1,6 +1,5 @@
 import asyncio
 import logging
-import os
 import shutil
 import socket
 import ssl
@@ -25,11 +24,13 @@ from tests.builtin.programs import (
     Marked,
     as_text,
     children_of,
+    living_children,
     nothing_left,
     open_descriptors,
     python,
     shell,
     until,
+    wait_for,
     warden_pid,
 )
 
@@ -41,10 +42,10 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def no_child_is_left() -> Iterator[None]:
-    """Hold that this process has no more children at the end of a test, dead ones included."""
-    before = set(children_of(os.getpid()))
+    """Hold that this process has no more children at the end of a test."""
+    before = living_children()
     yield
-    assert set(children_of(os.getpid())) <= before
+    wait_for("the end of the children", lambda: living_children() <= before)
 
 
 CAT = Command(("cat",))

@@ -18,7 +18,8 @@ def _imports() -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in sys.modules.keys() - modules.keys():
-        del sys.modules[name]
+        if name.partition(".")[0] != "tamed":  # others have names of ours already, of this very module
+            del sys.modules[name]
 
 
 def load(target: str | Path) -> Application:

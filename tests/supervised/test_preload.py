@@ -115,14 +115,11 @@ def test_workers_are_started_without_a_template_that_has_died(tamed: Tamed) -> N
 
 
 @needs_root
-def test_a_template_gives_up_its_privilege(tamed: Tamed) -> None:
+def test_a_template_gives_up_its_privilege(public_tamed: Tamed) -> None:
     """With the workers, and so do those that it forks later."""
-    nobody = pwd.getpwnam("nobody")
+    tamed, nobody = public_tamed, pwd.getpwnam("nobody")
     tamed.write("app.py", APPLICATION)
-    for path in (tamed.folder, *tamed.folder.parents):
-        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o005:
-            path.chmod(path.stat().st_mode | 0o055)
-    daemon = tamed.start("--preload", "--user", "nobody", tamed.folder / "app.py")
+    daemon = tamed.start("--preload", "--user", "nobody", "app.py")
     (worker,) = daemon.workers()
 
     def users() -> set[int]:

@@ -8,6 +8,7 @@ interrupted that must not be.
 import heapq
 import itertools
 import os
+import select
 import selectors
 import signal
 import time
@@ -89,6 +90,10 @@ class Reactor:
                 self.on_signal(signal.Signals(number))
 
         self._selector.register(reading, selectors.EVENT_READ, arrived)
+
+    def has_signals(self) -> bool:
+        """Tell whether signals have arrived that ``on_signal`` has yet to be called with."""
+        return self._wakeup is not None and bool(select.select([self._wakeup[0]], [], [], 0)[0])
 
     def run(self) -> None:
         """Call back until `stop` is called, or has been."""

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
 from tamed.runner._control import Answer
 from tamed.runner._crew import Crew
 from tamed.runner._errand import Errands
@@ -207,7 +207,14 @@ class Supervisor:
             self._refuse("upgrade", why, answers)
 
     def bequeath(self, keep: Keep) -> Data:
-        """Return what the next program needs to go on."""
+        """Return what the next program needs to go on.
+
+        Raises Unavailable if there is nothing to go on with, and BlockingIOError if this is no moment for it.
+        """
+        if self.phase is not Phase.RUNNING:
+            raise Unavailable("cannot upgrade", f"the daemon is {self.phase.value}")
+        if self.is_reloading:
+            raise BlockingIOError
         generations = {self.generation, *(worker.generation for worker in self.crew.workers.values())}
         return {
             "serving": self.generation.number,

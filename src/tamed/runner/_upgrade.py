@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
 
-from tamed.errors import ExitStatus, reason
+from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.runner._control import Answer
 from tamed.runner._errand import Errand, Errands
 from tamed.runner._legacy import Data, Keep, Legacy
@@ -29,7 +29,7 @@ class Upgrader:
 
     ``estate`` returns all that the next program needs, given the means to keep a descriptor open and the
     answers that it will owe. It raises BlockingIOError if this is no moment for it. ``execute`` runs the
-    program in this process.
+    program in this process, and raises the same, or OSError if it cannot be run.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class Upgrader:
         try:
             data = Legacy().data | self._estate(int, self._answers)
             self._errands.send(_TRIAL, {"legacy": data}, lambda errand: self._tried(plan, errand))
+        except TamedError as error:
+            self._fail([f"tamed: {error}"], status_of(error))
         except OSError as error:
             self._fail([f"tamed: the new program cannot be tried out: {reason(error)}"], ExitStatus.OS_ERROR)
 
@@ -79,22 +81,28 @@ class Upgrader:
                 self._fail([f"tamed: {told}"], ExitStatus.SOFTWARE)
 
     def _become(self, plan: Plan, attempts: int) -> None:
-        legacy = Legacy()
         try:
-            legacy.data |= self._estate(legacy.keep, self._answers)
+            self._leave_to_next(plan)
         except BlockingIOError:
             if attempts:
                 self._reactor.later(_AGAIN, lambda: self._become(plan, attempts - 1))
             else:
-                self._fail(["tamed: a worker does not read what it is sent"], ExitStatus.SOFTWARE)
-            return
+                self._fail(["tamed: cannot upgrade: there was always something to do"], ExitStatus.SOFTWARE)
+        except TamedError as error:
+            self._fail([f"tamed: {error}"], status_of(error))
+        except OSError as error:
+            told = f"cannot run {plan.interpreter[0]}: {reason(error)}"
+            self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
+
+    def _leave_to_next(self, plan: Plan) -> None:
+        legacy = Legacy()
+        legacy.data |= self._estate(legacy.keep, self._answers)
         descriptor = legacy.hand_over()
         try:
             self._execute(plan, descriptor)
-        except OSError as error:
+        except BaseException:
             legacy.take_back(descriptor)
-            told = f"cannot run {plan.interpreter[0]}: {reason(error)}"
-            self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
+            raise
 
     def _fail(self, lines: list[str], status: int) -> None:
         self.is_busy = False
@@ -106,11 +114,17 @@ class Upgrader:
             answer({"fault": {"lines": lines, "status": status}})
 
 
-def become(plan: Plan, descriptor: int) -> None:
-    """Run the program of the plan's interpreter in this process. Raises OSError if it cannot be run."""
+def become(reactor: Reactor, plan: Plan, descriptor: int) -> None:
+    """Run the program of the plan's interpreter in this process.
+
+    Raises BlockingIOError if signals have come that the reactor has yet to see to, which would be lost, and
+    OSError if the program cannot be run.
+    """
     # Signals stay blocked until the new program can take them: what they do by default would end it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
+        if reactor.has_signals():
+            raise BlockingIOError
         command = [*plan.interpreter, "-m", "tamed.runner.supervisor", "--resume", str(descriptor), plan.name]
         os.execv(command[0], command)
     finally:

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,7 +94,9 @@ class Holdings:
         )
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
         self.reactor.on_signal = self.supervisor.signalled
-        self.upgrader = Upgrader(self.supervisor.errands, self.reactor, self.station, self.estate, become)
+        self.upgrader = Upgrader(
+            self.supervisor.errands, self.reactor, self.station, self.estate, partial(become, self.reactor)
+        )
         self.supervisor.on_upgrade = self.upgrader.begin
         self.control = self._hold_control(plan, owner, left, held)
 
