@@ -84,8 +84,15 @@ async def test_own_tasks_are_cancelled() -> None:
     await until(lambda: begun)
     await asyncio.sleep(0)
     running.interrupt()
-    assert await ending is Outcome.FAILED
+    assert await ending is Outcome.INTERRUPTED
     assert begun[0].cancelled()
+
+
+async def test_a_line_that_is_interrupted_before_it_begins_says_so() -> None:
+    """It could not tell anything itself."""
+    line = ThreadLine(lambda: Outcome.DONE)
+    line.interrupt()
+    assert await line.run() is Outcome.INTERRUPTED
 
 
 async def test_a_line_is_interrupted_at_its_time_limit() -> None:
@@ -95,7 +102,7 @@ async def test_a_line_is_interrupted_at_its_time_limit() -> None:
         while True:
             pass
 
-    assert await Running(ThreadLine(forever), 0.02, 60).finish() is Outcome.FAILED
+    assert await Running(ThreadLine(forever), 0.02, 60).finish() is Outcome.INTERRUPTED
 
 
 async def test_a_line_that_does_not_end_is_left_to_itself() -> None:

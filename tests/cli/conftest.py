@@ -1,6 +1,5 @@
 """The command, run in this process."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tamed.cli import main
+from tests.imports import forgetting_imports
 
 
 class Done(NamedTuple):
@@ -24,7 +24,6 @@ Tamed = Callable[..., Done]
 @pytest.fixture
 def tamed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Tamed]:
     """Return a function that runs the command; what it imports is forgotten at the end."""
-    path, modules = sys.path.copy(), sys.modules.copy()
 
     def run(*arguments: str | Path) -> Done:
         with pytest.raises(SystemExit) as ended:
@@ -32,8 +31,5 @@ def tamed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Tamed]
         assert isinstance(ended.value.code, int)
         return Done(int(ended.value.code), *capsys.readouterr())
 
-    yield run
-    sys.path[:] = path
-    for name in sys.modules.keys() - modules.keys():
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
+    with forgetting_imports(tmp_path):
+        yield run

@@ -7,19 +7,16 @@ import pytest
 from tamed.config import Job, Target
 from tamed.errors import ApplicationFailed, ExitStatus, MissingInput, TamedError, UsageError
 from tamed.service import Application
+from tests.imports import forgetting_imports
 
 APPLICATION = "from tamed import Application, Service\napplication = Application('verse', Service('a'))\n"
 
 
 @pytest.fixture(autouse=True)
-def _imports() -> Iterator[None]:
+def _imports(tmp_path: Path) -> Iterator[None]:
     """Forget what a test has imported."""
-    path, modules = sys.path.copy(), sys.modules.copy()
-    yield
-    sys.path[:] = path
-    for name in sys.modules.keys() - modules.keys():
-        if name.partition(".")[0] != "tamed":  # others have names of ours already, of this very module
-            del sys.modules[name]
+    with forgetting_imports(tmp_path):
+        yield
 
 
 def load(target: str | Path) -> Application:

@@ -1,6 +1,5 @@
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, T
 from tamed.plugins import Given, plugin
 from tamed.runner import explain
 from tamed.service import Application, Service
+from tests.imports import forgetting_imports
 
 
 def raised(call: Callable[[], object]) -> TamedError:
@@ -36,13 +36,8 @@ def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Pa
     """Neither ours nor those of the standard library that it called."""
     file = tmp_path / "raising_poem.py"
     file.write_text("import json\n\ndef title():\n    return json.loads('')\n\ntitle()\n")
-    path, modules = sys.path.copy(), sys.modules.copy()
-    try:
+    with forgetting_imports(tmp_path):
         error = raised(lambda: Job(Target.parse(str(file)), environ={}).load(None))
-    finally:
-        sys.path[:] = path
-        for name in sys.modules.keys() - modules.keys():
-            del sys.modules[name]
     *traceback, line = explain(error)
     assert files(traceback) == [str(file)] * 2
     assert traceback[0].endswith("\njson.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)")

@@ -9,8 +9,9 @@ import io
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 __all__ = ["LogReader"]
 
@@ -32,12 +33,12 @@ class LogReader:
         """Return the last lines, of old files too if need be, and go on behind them."""
         lines = _last_lines(self._stream, count)
         while True:
-            number = self._number()
+            files = self._files()
             try:
-                older = [] if number is None else self._lines_before(number, count - len(lines))
+                older = self._lines_before(files, count - len(lines))
             except FileNotFoundError:
                 continue
-            if self._number() == number:  # else there was a rotation meanwhile, as above
+            if self._files() == files:  # else there was a rotation meanwhile, as above
                 return older + lines
 
     def more(self) -> Iterator[bytes]:
@@ -46,62 +47,83 @@ class LogReader:
         A file that was compressed or removed while it was read is read no further.
         """
         while True:
-            number = self._number()
+            following = self._following()
             yield from self._stream  # after the look: nothing is written to a file once it was rotated
-            if number == 0:
+            if following is None:
                 return
-            try:
-                following = self._after(number)
-            except FileNotFoundError:
-                return  # it is about to be there
             self._stream.close()
             self._stream = following
 
-    def _lines_before(self, number: int, count: int) -> list[bytes]:
-        """Return the last lines of the files that are older than the one with a number."""
+    def _lines_before(self, files: "dict[int, _File]", count: int) -> list[bytes]:
+        """Return the last lines of the files that are older than the one that is read."""
         lines: list[bytes] = []
-        files = self._files()
-        for older in sorted(other for other in files if other > number):
+        number = self._number(files)
+        for older in sorted(other for other in files if number is not None and other > number):
             if len(lines) >= count:
                 break
-            with _open(files[older]) as stream:
+            with _open(files[older].path) as stream:
                 lines = _last_lines(stream, count - len(lines)) + lines
         return lines
 
-    def _number(self) -> int | None:
-        """Return the number of the file that is read; None if it has none, because it was removed."""
-        status = os.fstat(self._stream.fileno())
-        return next((number for number, path in self._files().items() if _is_file(path, status)), None)
+    def _following(self) -> IO[bytes] | None:
+        """Open the file that came after the one that is read; None if that is the youngest.
 
-    def _after(self, number: int | None) -> IO[bytes]:
-        """Open the file that came after the one with this number, which rotations may move meanwhile."""
+        A rotation renames one file after the other, so what is seen during one may be any mixture. Between
+        two looks that see the same, nothing was moved.
+        """
         while True:
-            following = _open(self._files().get(number - 1, self._path) if number else self._path)
-            now = self._number()
-            if now == number:
+            files = self._files()
+            number = self._next_number(files)
+            if number is None:
+                return None
+            try:
+                following = _open(files[number].path)
+            except FileNotFoundError:
+                continue
+            if self._files() == files:
                 return following
             following.close()
-            number = now
 
-    def _files(self) -> dict[int, Path]:
+    def _next_number(self, files: "dict[int, _File]") -> int | None:
+        number = self._number(files)
+        if number is None:  # it was removed, or compressed as the last of those that are
+            return max((other for other, file in files.items() if not file.is_compressed), default=None)
+        return max((other for other in files if other < number), default=None)
+
+    def _number(self, files: "dict[int, _File]") -> int | None:
+        """Return the number of the file that is read; None if it is not there any more."""
+        inode = _inode(os.fstat(self._stream.fileno()))
+        return next((number for number, file in files.items() if file.inode == inode), None)
+
+    def _files(self) -> "dict[int, _File]":
         """Return the log, which has the number 0, and its old files, of which 1 is the youngest."""
-        old = {}
+        paths = {0: self._path}
         for path in self._path.parent.iterdir():
             number = path.name.removeprefix(f"{self._path.name}.").removesuffix(".gz")
             if path.name.startswith(f"{self._path.name}.") and number.isascii() and number.isdigit():
-                old[int(number)] = path
-        return {0: self._path, **old}
+                paths[int(number)] = path
+        files = {}
+        for place, path in paths.items():
+            with suppress(FileNotFoundError):
+                files[place] = _File(path, _inode(path.stat()))
+        return files
+
+
+class _File(NamedTuple):
+    path: Path
+    inode: tuple[int, int]
+
+    @property
+    def is_compressed(self) -> bool:
+        return self.path.suffix == ".gz"
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _open(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def _is_file(path: Path, status: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(path.stat(), status)
-    except FileNotFoundError:
-        return False
 
 
 def _last_lines(stream: IO[bytes], count: int) -> list[bytes]:

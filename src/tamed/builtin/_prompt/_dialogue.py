@@ -108,6 +108,8 @@ class Dialogue:
             outcome = await running.finish()
         finally:
             self._keyboard.interrupted = None
+        if outcome is Outcome.INTERRUPTED:
+            self._output.write("KeyboardInterrupt\n")
         if outcome is Outcome.STUCK:
             self._output.write("the line does not end when it is interrupted; it is left to itself\n")
         return outcome

@@ -23,6 +23,8 @@ class Outcome(enum.Enum):
     FAILED = enum.auto()
     LEFT = enum.auto()
     """It asked for the end of the session."""
+    INTERRUPTED = enum.auto()
+    """It was interrupted before it could do anything, or when it had ended: it has told nothing of that."""
     STUCK = enum.auto()
     """It was interrupted, and goes on all the same."""
 
@@ -61,7 +63,7 @@ class ThreadLine:
         try:
             outcome = self._guard.run(self._work)
         except KeyboardInterrupt:  # it came before the work began, or when it was done
-            outcome = Outcome.FAILED
+            outcome = Outcome.INTERRUPTED
         with suppress(RuntimeError):  # the event loop is closed
             self._loop.call_soon_threadsafe(self._end, outcome)
 
@@ -86,7 +88,7 @@ class LoopLine:
             self._task.cancel()
         with Watchdog(self._steps, self._hold):
             await asyncio.wait({self._task})
-        return Outcome.FAILED if self._task.cancelled() else self._task.result()
+        return Outcome.INTERRUPTED if self._task.cancelled() else self._task.result()
 
     def interrupt(self) -> None:
         """Cancel it."""

@@ -1,0 +1,89 @@
+"""Reading a log that rotates between any two looks of the reader."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tamed.runner import LogReader, _log_reader
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Make a log with one line, and two old files."""
+    for name, line in [("app.log", "third"), ("app.log.1", "second"), ("app.log.2", "first")]:
+        (tmp_path / name).write_text(f"{line}\n")
+    return tmp_path / "app.log"
+
+
+def move(log: Path, number: int) -> None:
+    """Do one of the renames of a rotation."""
+    name = log.with_name(f"{log.name}.{number}") if number else log
+    name.rename(log.with_name(f"{log.name}.{number + 1}"))
+
+
+def rotate(log: Path, line: str) -> None:
+    """Rotate the log, and begin a new one."""
+    numbers = [int(path.suffix[1:]) for path in log.parent.glob("app.log.*")]
+    for number in sorted([0, *numbers], reverse=True):
+        move(log, number)
+    log.write_text(f"{line}\n")
+
+
+def test_the_last_lines_come_from_old_files_too(log: Path) -> None:
+    """As many as were asked for."""
+    with closing(LogReader(log)) as reader:
+        assert reader.last(2) == [b"second\n", b"third\n"]
+        assert list(reader.more()) == []
+
+
+def test_files_follow_one_another(log: Path) -> None:
+    """However many rotations there were since the last look."""
+    with closing(LogReader(log)) as reader:
+        assert reader.last(1) == [b"third\n"]
+        rotate(log, "fourth")
+        rotate(log, "fifth")
+        assert list(reader.more()) == [b"fourth\n", b"fifth\n"]
+
+
+def test_no_file_is_skipped_by_a_look_in_the_middle_of_a_rotation(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the one that is read has moved and the one behind it has not, nothing has its old number."""
+    with closing(LogReader(log)) as reader:
+        assert reader.last(1) == [b"third\n"]
+        rotate(log, "fourth")
+        for number in (3, 2, 1):
+            move(log, number)
+
+        def open_late(path: Path) -> IO[bytes]:
+            monkeypatch.undo()
+            move(log, 0)
+            log.write_text("fifth\n")
+            return path.open("rb")
+
+        monkeypatch.setattr(_log_reader, "_open", open_late)
+        assert list(reader.more()) == [b"fourth\n", b"fifth\n"]
+
+
+def test_a_log_that_is_about_to_be_made_anew_is_waited_for(log: Path) -> None:
+    """Between the last rename and the new file there is none that follows."""
+    with closing(LogReader(log)) as reader:
+        assert reader.last(1) == [b"third\n"]
+        for number in (2, 1, 0):
+            move(log, number)
+        assert list(reader.more()) == []
+        log.write_text("fourth\n")
+        assert list(reader.more()) == [b"fourth\n"]
+
+
+def test_behind_a_file_that_was_removed_the_oldest_follows(log: Path) -> None:
+    """What is gone is lost, and nothing else."""
+    with closing(LogReader(log)) as reader:
+        assert reader.last(1) == [b"third\n"]
+        for line in ("fourth", "fifth", "sixth"):
+            rotate(log, line)
+        for number in (5, 4, 3):
+            log.with_name(f"app.log.{number}").unlink()
+        assert list(reader.more()) == [b"fourth\n", b"fifth\n", b"sixth\n"]
