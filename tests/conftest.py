@@ -1,6 +1,9 @@
 """What the tests of every layer share."""
 
 import importlib.util
+import os
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -13,6 +16,38 @@ hypothesis.settings.load_profile("tamed")
 WITHOUT_UVLOOP = pytest.mark.skipif(
     importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
 )
+
+_HERE = Path(__file__).parent
+
+# To begin measuring takes a process a tenth of a second, twice what the command takes for all the rest. What
+# these tests start is measured by the tests of its own layer.
+_UNMEASURED = [
+    _HERE / part
+    for part in (
+        "bench",
+        "builtin",
+        "cli/test_new.py",
+        "examples",
+        "testing",
+        "twisted/test_failed_starts.py",
+        "twisted/test_programs_of_others.py",
+        "twisted/test_shipped_plugins.py",
+        "twisted/test_workers.py",
+    )
+]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Have coverage measure the processes that a test starts, or not."""
+    marked = item.get_closest_marker("unmeasured") is not None
+    if not marked and not any(item.path.is_relative_to(part) for part in _UNMEASURED):
+        return (yield)
+    taken = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("COVERAGE_")}
+    try:
+        return (yield)
+    finally:
+        os.environ.update(taken)
 
 
 @pytest.fixture(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.runner._layout import Line, layout_of
+from tamed.runner._layout import Line, lay_out, layout_of
 
 MOMENT = 1795429865.1234  # 2026-11-23 10:31:05 UTC
 
@@ -71,3 +71,13 @@ def test_times_are_those_of_the_standard_library() -> None:
         expected = logging.Formatter(datefmt="%Y-%m-%dT%H:%M:%S").formatTime(record, "%Y-%m-%dT%H:%M:%S")
         assert text.startswith(expected)
         assert text[19:23] == f".{round(moment * 1000) % 1000:03}"
+
+
+@pytest.mark.parametrize("name", ["human", "coloured", "plain", "json", "bare"])
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_many_lines_look_as_each_alone(name: str, level: str) -> None:
+    """Whatever is in their messages."""
+    layout, line = layout_of(name), Line(1e9, level, "verse", "", 42)
+    messages = ["busy", "100 %", "two\nlines", 'quoted "sun"', "\0", ""]
+    alone = [layout(line._replace(message=message)) for message in messages]
+    assert lay_out(layout, line, messages) == alone

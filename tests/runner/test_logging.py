@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tamed.config import Level, Log
+from tamed.net import LinesHandler
 from tamed.runner._layout import layout_of
 from tamed.runner._logging import SinkHandler, log_to, severity
 from tests.runner.test_intake import ListSink
@@ -36,7 +38,7 @@ class ChildSink(ListSink):
 
 
 @contextmanager
-def _logged() -> Iterator[ListSink]:
+def _logged(layout: str = "bare") -> Iterator[ListSink]:
     """Have a sink that gets all that is logged, at the level INFO, and that of one logger at DEBUG.
 
     No fixture, because pytest puts handlers of its own in place for each phase of a test.
@@ -46,7 +48,7 @@ def _logged() -> Iterator[ListSink]:
     kept, level = root.handlers, root.level
     root.handlers = []
     levels = [Level("", logging.INFO), Level("test.poems", logging.DEBUG)]
-    log_to(SinkHandler(made), layout_of("bare"), Log(level=levels))
+    log_to(SinkHandler(made), layout_of(layout), Log(level=levels))
     try:
         yield made
     finally:
@@ -84,6 +86,28 @@ def test_what_is_logged_is_written() -> None:
         (6, "test.other", "poem 3", os.getpid()),
         (7, "test.poems", "but this", os.getpid()),
     ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "lines", "texts"),
+    [
+        ("human", ["a", "b"], [r"\d\d:\d\d:\d\d INFO     poems: a\n\d\d:\d\d:\d\d INFO     poems: b"]),
+        ("bare", ["a", "b"], ["a", "b"]),
+        ("human", ["a" * 40000, "b" * 40000], [".* INFO     poems: a+", ".* INFO     poems: b+"]),
+    ],
+    ids=["as one entry", "each alone in a journal", "too long for one"],
+)
+def test_lines_come_many_at_once(layout: str, lines: list[str], texts: list[str]) -> None:
+    """They are laid out like records."""
+    with _logged(layout) as sink:
+        (handler,) = logging.getLogger().handlers
+        assert isinstance(handler, LinesHandler)
+        handler.handle_lines("poems", logging.INFO, 1e9, lines)
+    entries = [entry for batch in sink.batches for entry in batch]
+    assert len(entries) == len(texts)
+    for entry, text in zip(entries, texts, strict=True):
+        assert re.fullmatch(text, entry.text)
+        assert (entry.severity, entry.time, entry.logger, entry.pid) == (6, 1e9, "poems", os.getpid())
 
 
 def test_a_traceback_follows_its_message() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tamed.daemon import Damage, Record, RecordReader
+from tamed.runner._layout import layout_of
 from tamed.runner._pipe_handler import PipeHandler
 
 _SMALL = 4096  # bytes, the least that a pipe can hold
@@ -63,6 +64,16 @@ def test_a_record_is_in_the_pipe_when_the_call_returns(piped: Piped) -> None:
     (record,) = piped.read()
     assert isinstance(record, Record)
     assert (record.severity, record.name, record.text) == (3, "poems", "poem 3")
+
+
+def test_lines_that_come_together_are_one_record(piped: Piped) -> None:
+    """The supervisor has them as they are to be written."""
+    piped.handler.layout = layout_of("plain")
+    piped.handler.handle_lines("poems", logging.INFO, 1e9, ["a", "b"])
+    (record,) = piped.read()
+    assert isinstance(record, Record)
+    assert (record.severity, record.name, record.time) == (6, "poems", 1e9)
+    assert [line.partition("INFO ")[2] for line in record.text.splitlines()] == ["poems: a", "poems: b"]
 
 
 def test_what_the_pipe_does_not_take_is_kept_in_order(piped: Piped) -> None:

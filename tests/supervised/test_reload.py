@@ -58,6 +58,7 @@ def reload(daemon: Daemon) -> Done:
     return done
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("workers", ["1", "4"])
 @pytest.mark.parametrize("where", ["tcp", "unix"])
 def test_no_client_notices_a_reload(tamed: Tamed, poem: Path, workers: str, where: str) -> None:
@@ -81,6 +82,7 @@ def test_no_client_notices_a_reload(tamed: Tamed, poem: Path, workers: str, wher
     daemon.stop()
 
 
+@pytest.mark.unmeasured
 def test_no_client_notices_a_reload_of_a_tls_server(tamed: Tamed) -> None:
     """Nor that it has another certificate afterwards."""
     first, second = trustme.CA(), trustme.CA()
@@ -129,6 +131,7 @@ def _read_tls(port: int, context: ssl.SSLContext) -> bytes:
         return repr(error).encode()
 
 
+@pytest.mark.unmeasured
 def test_no_client_notices_a_reload_that_fails(tamed: Tamed, poem: Path) -> None:
     """The reason is told, and what is served is what was served before."""
     daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning")
@@ -145,6 +148,7 @@ def test_no_client_notices_a_reload_that_fails(tamed: Tamed, poem: Path) -> None
     daemon.stop()
 
 
+@pytest.mark.unmeasured
 def test_no_client_notices_an_upgrade(tamed: Tamed, poem: Path) -> None:
     """The process stays the same, with all that it had."""
     daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning")
@@ -158,6 +162,7 @@ def test_no_client_notices_an_upgrade(tamed: Tamed, poem: Path) -> None:
     daemon.stop()
 
 
+@pytest.mark.unmeasured
 def test_no_client_notices_scaling(tamed: Tamed, poem: Path) -> None:
     """Up and down, by command and by signal."""
     daemon = tamed.start_poetry("--log-level", "warning")

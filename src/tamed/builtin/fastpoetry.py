@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from tamed.builtin._poem_at import PoemAt
 from tamed.errors import from_os_error
-from tamed.net import Endpoint, ReplyServer, TcpEndpoint
+from tamed.net import AccessLog, Endpoint, ReplyServer, TcpEndpoint
 from tamed.plugins import Duration, option, plugin
 from tamed.service import MultiService, Service
 
@@ -34,6 +34,7 @@ class Poetry(Service):
     def __init__(self, file: Path, name: str = "poetry") -> None:
         super().__init__(name)
         self.file = file
+        self._access = AccessLog(log)
 
     async def start(self) -> None:
         """Read the poem."""
@@ -45,7 +46,7 @@ class Poetry(Service):
 
     def recite(self, peer: str) -> bytes:
         """Return the whole poem, and log that it goes to this peer."""
-        log.info("sending %d bytes of poetry to %s", len(self.text), peer)
+        self._access.add(f"sending {len(self.text)} bytes of poetry to {peer}")
         return self.text
 
 

@@ -44,16 +44,16 @@ class Outbox:
 
     @property
     def lost(self) -> int:
-        """How many messages were dropped in all."""
+        """How many lines were dropped in all."""
         return self._loss.total
 
-    def put(self, message: bytes) -> None:
-        """Send a message, or keep it until that is possible."""
+    def put(self, message: bytes, lines: int = 1) -> None:
+        """Send a message, or keep it until that is possible; it counts as so many lines if it is dropped."""
         self.flush()
         if self.is_empty and self._send(message):
             return
         if self._loss or self._held + len(message) > self._limit:
-            self._loss.add(1, "the log did not take them")
+            self._loss.add(lines, "the log did not take them")
             return
         self._waiting.append(message)
         self._held += len(message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tamed._lazy import lazy_face
 
 if TYPE_CHECKING:
+    from tamed.net._access_log import AccessLog, LinesHandler
     from tamed.net._backlog import DEFAULT_BACKLOG, effective_backlog, usable_backlog
     from tamed.net._bind import Address, Bound, bind, resolve
     from tamed.net._bind_unix import SocketFile, short_path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BACKLOG",
+    "AccessLog",
     "Address",
     "BadEndpoint",
     "Bound",
@@ -55,6 +57,7 @@ __all__ = [
     "Gate",
     "GateKeeper",
     "Inheritance",
+    "LinesHandler",
     "Listener",
     "ListeningService",
     "LocalSource",
@@ -90,6 +93,8 @@ if not TYPE_CHECKING:
         __name__,
         {
             "DEFAULT_BACKLOG": "._backlog",
+            "AccessLog": "._access_log",
+            "LinesHandler": "._access_log",
             "Address": "._bind",
             "BadEndpoint": "._endpoint",
             "Bound": "._bind",

@@ -6,11 +6,11 @@ keeps time and level by itself.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Layout", "Line", "layout_of"]
+__all__ = ["Layout", "Line", "bare", "lay_out", "layout_of"]
 
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
@@ -86,6 +86,14 @@ _LAYOUTS: dict[str, Layout] = {
 def layout_of(name: str) -> Layout:
     """Return the layout of this name."""
     return _LAYOUTS[name]
+
+
+def lay_out(layout: Layout, line: Line, messages: Iterable[str]) -> list[str]:
+    """Lay out many lines that differ in nothing but their messages."""
+    if layout is json:
+        return [layout(line._replace(message=message)) for message in messages]
+    before, _, after = layout(line._replace(message="\0")).rpartition("\0")
+    return [f"{before}{message}{after}" for message in messages]
 
 
 def _with_traceback(text: str, line: Line) -> str:

@@ -2,20 +2,23 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tamed.config import Log
-from tamed.runner._layout import Layout, Line
+from tamed.runner._layout import Layout, Line, bare, lay_out
 from tamed.runner._sink import Entry, Sink
 
-__all__ = ["SinkHandler", "log_to", "severity"]
+__all__ = ["EntryHandler", "SinkHandler", "log_to", "severity"]
 
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
+_LONG = 1 << 16  # characters
 
-def log_to(handler: logging.Handler, layout: Layout, settings: Log) -> None:
+
+def log_to(handler: "EntryHandler", layout: Layout, settings: Log) -> None:
     """Send all that is logged in this process, warnings too, to a handler, as the settings say."""
+    handler.layout = layout
     handler.setFormatter(_Formatter(layout))
     logging.captureWarnings(capture=True)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
@@ -28,21 +31,59 @@ def severity(level: int) -> int:
     return next((number for least, number in _SEVERITIES if level >= least), 7)
 
 
-class SinkHandler(logging.Handler):
+class EntryHandler(logging.Handler):
+    """Makes entries of records, and of lines that come many at once (`tamed.net.LinesHandler`).
+
+    ``layout`` is how they look; `log_to` sets it.
+    """
+
+    layout: Layout = staticmethod(bare)
+
+    def take(self, entry: Entry) -> None:
+        """Take an entry; no other thread is here meanwhile."""
+        raise NotImplementedError
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Lay the record out and take it; report a mistake in a logging call."""
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self.take(Entry(severity(record.levelno), record.created, record.name, text, record.process or 0))
+
+    def handle_lines(self, name: str, level: int, created: float, lines: Sequence[str]) -> None:
+        """Lay out many lines at once.
+
+        They become one entry, unless that would be too long, or each has to stand alone, as bare ones in a
+        journal have.
+        """
+        process = os.getpid()
+        texts = lay_out(self.layout, Line(created, logging.getLevelName(level), name, "", process), lines)
+        if self.layout is not bare and sum(map(len, texts)) < _LONG:
+            texts = ["\n".join(texts)]
+        with self._alone():
+            for text in texts:
+                self.take(Entry(severity(level), created, name, text, process))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+
+class SinkHandler(EntryHandler):
     """Writes to a sink of this process."""
 
     def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Lay the record out and write it; report a mistake in a logging call."""
-        try:
-            text = self.format(record)
-        except Exception:
-            self.handleError(record)
-            return
-        entry = Entry(severity(record.levelno), record.created, record.name, text, record.process or 0)
+    def take(self, entry: Entry) -> None:
+        """Write it."""
         self._sink.write([entry])
 
     def tend(self) -> None:
@@ -59,14 +100,6 @@ class SinkHandler(logging.Handler):
         """Let the sink open its file anew."""
         with self._alone():
             self._sink.reopen()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
 
 
 class _Formatter(logging.Formatter):

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tamed.daemon import Outbox, Record, encode_record
-from tamed.runner._logging import severity
+from tamed.runner._logging import EntryHandler
+from tamed.runner._sink import Entry
 
 __all__ = ["PipeHandler"]
 
@@ -25,7 +26,7 @@ _PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor
 _LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
 
 
-class PipeHandler(logging.Handler):
+class PipeHandler(EntryHandler):
     """Sends each record, formatted, to the supervisor through a pipe."""
 
     def __init__(self, descriptor: int) -> None:
@@ -50,14 +51,10 @@ class PipeHandler(logging.Handler):
                 self._loop.remove_writer(self._descriptor)
             self._loop, self._waiting = None, False
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a record, or keep it until there is room."""
-        try:
-            text = self.format(record)
-        except Exception:
-            self.handleError(record)
-            return
-        self._outbox.put(encode_record(Record(severity(record.levelno), record.created, record.name, text)))
+    def take(self, entry: Entry) -> None:
+        """Send an entry, or keep it until there is room."""
+        record = Record(entry.severity, entry.time, entry.logger, entry.text)
+        self._outbox.put(encode_record(record), lines=entry.text.count("\n") + 1)
         if self._outbox.is_crowded and not self._is_stalled:
             self._is_stalled = not self._make_room()
         if (self._rest or not self._outbox.is_empty) and self._loop is not None:
@@ -89,15 +86,12 @@ class PipeHandler(logging.Handler):
 
     def _send_what_waits(self) -> bool:
         """Send what can be sent; tell whether that is all."""
-        self.acquire()  # other threads log too
-        try:
+        with self._alone():  # other threads log too
             if not self._rest or self._write(b""):
                 self._outbox.flush()
             is_done = not self._rest and self._outbox.is_empty
             self._is_stalled = self._is_stalled and not is_done
             return is_done
-        finally:
-            self.release()
 
     def _write(self, frame: bytes) -> bool:
         """Write a frame, after what is left of the one before; tell whether it was taken, if only in part."""
