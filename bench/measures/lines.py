@@ -13,7 +13,7 @@ from bench.process import BIN, PATIENCE, Process, command, programs, tamed
 
 __all__ = ["lines"]
 
-_LINES = 50_000
+_LINES = {"lines": 50_000, "access": 400_000}
 _CORES = (SERVER_CORE, LOAD_CORE)  # there is no load, and workers and supervisor may use what there is
 _FIGURES = {
     "rate": Figure("lines a second", "", 1, 0),
@@ -24,7 +24,7 @@ _FIGURES = {
 def _measure(words: Sequence[str], kind: str, workers: int, log: Path) -> Figures:
     """Let processes log; tell how many lines a second were in the files in the end."""
     go = log.with_name("go")
-    environment = {"BENCH_KIND": kind, "BENCH_GO": str(go), "BENCH_LINES": str(_LINES)}
+    environment = {"BENCH_KIND": kind, "BENCH_GO": str(go), "BENCH_LINES": str(_LINES[kind])}
     with Process(words, environment=environment, cores=_CORES):
         _wait_until_quiet(log)
         time.sleep(0.3)  # the applications are there when they have begun to look for the file
@@ -32,7 +32,7 @@ def _measure(words: Sequence[str], kind: str, workers: int, log: Path) -> Figure
         go.touch()
         end = _wait_until_quiet(log)
     written = _count(log)
-    return {"rate": written / (end - begin), "lost": workers * _LINES - written}
+    return {"rate": written / (end - begin), "lost": workers * _LINES[kind] - written}
 
 
 def _wait_until_quiet(log: Path) -> float:
@@ -56,13 +56,13 @@ def _count(log: Path) -> int:
     return sum(len(pattern.findall(path.read_bytes())) for path in log.parent.glob(f"{log.name}*"))
 
 
-def _tamed(*options: str, workers: int = 1) -> Figures:
+def _tamed(*options: str, kind: str = "lines", workers: int = 1) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         where = ["--rundir", f"{folder}/run", "--log-file", log]
         settings = ["--log-rotate", "1 MB", "--log-keep", "1000"]
         words = tamed("run", *where, *settings, *options, programs / "services.py")
-        return _measure(words, "lines", workers, log)
+        return _measure(words, kind, workers, log)
 
 
 def _twistd() -> Figures:
@@ -84,11 +84,19 @@ def lines() -> Comparison:
             Contestant("tamed, one process", _tamed),
             Contestant("tamed, supervisor and worker", partial(_tamed, "--workers", "1")),
             Contestant("tamed, supervisor and 4 workers", partial(_tamed, "--workers", "4", workers=4)),
+            Contestant("tamed's servers, one process", partial(_tamed, kind="access")),
+            Contestant(
+                "tamed's servers, supervisor and worker", partial(_tamed, "--workers", "1", kind="access")
+            ),
             Contestant("twistd", _twistd),
         ],
         [
             Goal(f"{what}, one process", "rate", "tamed, one process", "twistd", 2.2, at_least=True),
             Goal(f"{what}, 4 workers", "rate", "tamed, supervisor and 4 workers", "twistd", 4, at_least=True),
             Goal("log lines lost", "lost", "tamed, supervisor and 4 workers", None, 0),
+            *(
+                Goal(f"log lines a second of {who}", "rate", who, "twistd", 10, at_least=True)
+                for who in ("tamed's servers, one process", "tamed's servers, supervisor and worker")
+            ),
         ],
     )

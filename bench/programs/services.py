@@ -1,8 +1,8 @@
 """An application for `tamed run services.py`: what the environment variables say, on our servers.
 
-BENCH_KIND is ``reply``, ``protocol``, ``streams``, ``idle`` (as in ``loops.py``, whose handlers these are) or
-``lines`` (logs BENCH_LINES lines as fast as it can when there is a file BENCH_GO); the others are BENCH_PORT,
-BENCH_POEM and BENCH_IMPORT_SECONDS.
+BENCH_KIND is ``reply``, ``protocol``, ``streams``, ``idle`` (as in ``loops.py``, whose handlers these are),
+``lines`` (logs BENCH_LINES lines as fast as it can when there is a file BENCH_GO) or ``access`` (the same, as
+our own servers log); the others are BENCH_PORT, BENCH_POEM and BENCH_IMPORT_SECONDS.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tamed import Application, ProtocolServer, ReplyServer, Service, StreamServer
+from tamed.net import AccessLog
 
 time.sleep(float(os.environ.get("BENCH_IMPORT_SECONDS", "0")))
 
@@ -52,10 +53,21 @@ class Lines(Service):
         go, lines = Path(os.environ["BENCH_GO"]), int(os.environ["BENCH_LINES"])
         while not go.exists():
             await asyncio.sleep(0.002)
-        size = len(poem)
+        self.log(lines, len(poem))
+        await asyncio.Event().wait()
+
+    def log(self, lines, size):
         for number in range(lines):
             log.info("sending %d bytes of poetry to %s", size, number)
-        await asyncio.Event().wait()
+
+
+class AccessLines(Lines):
+    """Does so through an access log."""
+
+    def log(self, lines, size):
+        access = AccessLog(log)
+        for number in range(lines):
+            access.add(f"sending {size} bytes of poetry to {number}")
 
 
 services = {
@@ -64,5 +76,6 @@ services = {
     "streams": lambda: StreamServer(endpoint, recite),
     "idle": lambda: ProtocolServer(endpoint, Idle),
     "lines": Lines,
+    "access": AccessLines,
 }
 application = Application("bench", services[kind]())
