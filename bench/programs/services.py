@@ -67,7 +67,7 @@ class AccessLines(Lines):
     def log(self, lines, size):
         access = AccessLog(log)
         for number in range(lines):
-            access.add(f"sending {size} bytes of poetry to {number}")
+            access.add("sending %d bytes of poetry to %s", size, number)
 
 
 services = {

@@ -61,7 +61,7 @@ async def test_the_lines_of_a_turn_come_together(logger: logging.Logger) -> None
     logger.handlers = [handler]  # in place of those of pytest
     access = AccessLog(logger)
     begun = time.time()
-    access.add("one")
+    access.add("o%s", "ne")
     access.add("100 % of two")
     assert handler.batches == []
     await asyncio.sleep(0)

@@ -46,7 +46,7 @@ class Poetry(Service):
 
     def recite(self, peer: str) -> bytes:
         """Return the whole poem, and log that it goes to this peer."""
-        self._access.add(f"sending {len(self.text)} bytes of poetry to {peer}")
+        self._access.add("sending %d bytes of poetry to %s", len(self.text), peer)
         return self.text
 
 
