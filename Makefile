@@ -28,6 +28,8 @@ run: .venv/.tamed ## serve a poem on localhost:10000, in the foreground; Ctrl-C 
 	@case "$$(ps -o stat= -p $$$$ 2>/dev/null)" in *+*) set -m ;; esac; $(BIN)/tamed run fastpoetry; exit $$?
 
 test: .venv/.tamed .venv/.dev ## run every test, in parallel, and demand 95 % coverage
+	@# Else each process that a test starts would compile it, where the environment forbids to keep bytecode.
+	@$(BIN)/python -m compileall -q src
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
