@@ -98,9 +98,10 @@ def _candidates(distribution: "Distribution") -> list[Installed]:
 def _read(distribution: "Distribution") -> Iterator[Installed]:
     if GROUP not in (distribution.read_text("entry_points.txt") or ""):
         return  # spares parsing the entry points of most distributions
-    name = distribution.metadata["Name"] or "unnamed"
+    metadata = distribution.metadata  # parsed anew each time that it is asked for
+    name = metadata["Name"] or "unnamed"
+    package = f"{name} {metadata['Version'] or ''}".strip()
     for entry_point in distribution.entry_points.select(group=GROUP):
-        package = f"{name} {distribution.version or ''}".strip()
         yield Installed(plain_name(entry_point.name), package, entry_point, name)
 
 
