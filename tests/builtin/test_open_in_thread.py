@@ -2,37 +2,73 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tamed.builtin._open_in_thread import open_in_thread
 
-pytestmark = pytest.mark.anyio
 
+class Slow:
+    """Something that is made when the test says so."""
 
-async def test_what_was_made_for_a_cancelled_caller_is_closed() -> None:
-    """As soon as it is made."""
-    loop, begun, go_on, closed = (
-        asyncio.get_running_loop(),
-        asyncio.Event(),
-        threading.Event(),
-        asyncio.Event(),
-    )
+    def __init__(self) -> None:
+        self.begun, self.go_on, self.closed = threading.Event(), threading.Event(), threading.Event()
 
-    def make() -> str:
-        loop.call_soon_threadsafe(begun.set)
-        go_on.wait(30)
+    def make(self) -> str:
+        self.begun.set()
+        assert self.go_on.wait(30)
         return "made"
 
-    opening = loop.create_task(open_in_thread(make, lambda _: closed.set()))
-    await begun.wait()
+    async def open(self) -> str:
+        return await open_in_thread(self.make, lambda _: self.closed.set())
+
+
+@pytest.mark.anyio
+async def test_what_is_made_for_a_cancelled_caller_is_closed() -> None:
+    """As soon as it is made."""
+    slow = Slow()
+    opening = asyncio.create_task(slow.open())
+    assert await asyncio.to_thread(slow.begun.wait, 30)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    go_on.set()
-    await closed.wait()
+    assert not slow.closed.is_set()
+    slow.go_on.set()
+    assert await asyncio.to_thread(slow.closed.wait, 30)
 
 
+@pytest.mark.anyio
+async def test_what_was_made_for_a_caller_that_is_cancelled_before_it_gets_it_is_closed() -> None:
+    """The thread has ended, the caller has not gone on yet."""
+    the_only_thread = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(the_only_thread)
+    slow = Slow()
+    opening = asyncio.create_task(slow.open())
+    await asyncio.sleep(0)
+    slow.go_on.set()
+    the_only_thread.submit(lambda: None).result(30)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert slow.closed.is_set()
+
+
+def test_what_is_made_after_the_event_loop_has_ended_is_closed() -> None:
+    """As it is in a process that ends: every task is cancelled there."""
+    slow = Slow()
+
+    async def end_while_it_is_made() -> asyncio.Task[str]:
+        opening = asyncio.create_task(slow.open())
+        await asyncio.to_thread(slow.begun.wait, 30)
+        asyncio.get_running_loop().call_soon(slow.go_on.set)
+        return opening
+
+    assert asyncio.run(end_while_it_is_made()).cancelled()
+    assert slow.closed.is_set()
+
+
+@pytest.mark.anyio
 async def test_what_is_raised_goes_through() -> None:
     """And there is nothing to close."""
     with pytest.raises(ZeroDivisionError):

@@ -102,8 +102,9 @@ class Files(aioftp.AbstractPathIO[Any]):
         return await asyncio.to_thread(file.write, data)
 
     async def close(self, file: IO[bytes]) -> None:
-        """Close an open file; what could not be written is told here at the latest."""
-        await asyncio.to_thread(file.close)
+        """Close an open file, even if cancelled; what could not be written is told here at the latest."""
+        # A future of the executor, not a task: those are cancelled when the event loop ends.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, file.close))
 
     async def _mode(self, path: PurePosixPath) -> int | None:
         try:
