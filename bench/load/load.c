@@ -353,17 +353,13 @@ static int64_t due_next(void)
 
 static void begin_what_is_due(void)
 {
-    int64_t moment = now();
-    if (want.rate > 0) {
-        while (may_begin(moment) && due_next() <= moment) {
-            begin(due_next());
-            moment = now();
-        }
-        return;
-    }
     /* What fails at once leaves its slot free: not more than one round of them, or nothing else is done. */
+    int64_t moment = now();
     for (int i = 0; i < want.at_once && may_begin(moment); i++) {
-        begin(moment);
+        int64_t due = want.rate > 0 ? due_next() : moment;
+        if (due > moment)
+            break;
+        begin(due);
         moment = now();
     }
 }
