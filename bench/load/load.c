@@ -111,7 +111,6 @@ static struct connection open_ones; /* the head of a ring */
 static long open_count;
 static int epoll;
 static volatile sig_atomic_t told_to_stop;
-static sigset_t signals_while_waiting; /* at other times they are blocked, and so none is missed */
 
 static void fail(const char *what)
 {
@@ -371,6 +370,7 @@ static void give_up_what_is_overdue(void)
         finish(open_ones.next, TIMEOUT);
 }
 
+/* Never for long: a signal that comes just before the waiting does not end it. */
 static int milliseconds_to_wait(void)
 {
     int64_t moment = now(), until = moment + SECOND / 10;
@@ -390,7 +390,7 @@ static int milliseconds_to_wait(void)
 static void serve_events(void)
 {
     struct epoll_event events[256];
-    int count = epoll_pwait(epoll, events, 256, milliseconds_to_wait(), &signals_while_waiting);
+    int count = epoll_wait(epoll, events, 256, milliseconds_to_wait());
     for (int i = 0; i < count; i++) {
         struct connection *c = events[i].data.ptr;
         if (events[i].events & EPOLLOUT && !send_text(c))
@@ -522,15 +522,8 @@ static void prepare(void)
 {
     struct sigaction action = {.sa_handler = stop};
     struct rlimit limit;
-    sigset_t signals;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigprocmask(SIG_BLOCK, &signals, &signals_while_waiting);
-    sigdelset(&signals_while_waiting, SIGTERM);
-    sigdelset(&signals_while_waiting, SIGINT);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
