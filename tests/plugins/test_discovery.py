@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed import errors
+from tamed import __version__, errors
 from tamed.errors import ApplicationFailed, MissingInput, UsageError
 from tamed.plugins import Found, available, find, names
 from tests.plugins._site import Site, source
@@ -17,11 +17,10 @@ def found(name: str, folders: list[Path]) -> list[Found]:
     return [each for each in available(folders) if each.name == name]
 
 
-def test_a_plugin_is_found_in_our_own_distribution(site: Site) -> None:
+def test_a_plugin_is_found_in_our_own_distribution() -> None:
     """What comes with Tamed is found by name."""
-    site.plugin("poem", distribution="tamed")
-    assert find("poem").description == "A poem of tamed."
-    assert find("poem").describe()[0].flag == "--port"
+    assert find("fastpoetry").description == "A fast poetry service."
+    assert find("fastpoetry").describe()[0].flag == "--port"
 
 
 def test_a_plugin_is_found_in_any_installed_distribution(site: Site) -> None:
@@ -56,26 +55,23 @@ def test_running_one_plugin_imports_that_one_only(folder: Path, site: Site) -> N
     (folder / "broken.py").write_text(RAISES)
     site.module("verse_broken", RAISES)
     site.distribution("verse", "worse = verse_broken:make")
-    site.plugin("good", distribution="tamed")
     assert find("poem", [folder]).name == "poem"
-    assert find("good", [folder]).name == "good"
+    assert find("fastpoetry", [folder]).name == "fastpoetry"
     assert "verse_broken" not in sys.modules
     assert {"broken", "worse"} <= set(names([folder]))
 
 
 def test_a_folder_comes_before_us_and_we_come_before_others(folder: Path, site: Site) -> None:
     """Who is hidden by whom stands in the list."""
-    site.plugin("poem", distribution="verse")
-    assert find("poem").description == "A poem of verse."
-    site.plugin("poem", distribution="tamed")
-    assert find("poem").description == "A poem of tamed."
-    (folder / "poem.py").write_text(source("poem", "a folder"))
-    assert find("poem", [folder]).description == "A poem of a folder."
+    site.plugin("fastpoetry", distribution="verse")
+    assert find("fastpoetry").description == "A fast poetry service."
+    (folder / "fastpoetry.py").write_text(source("fastpoetry", "a folder"))
+    assert find("fastpoetry", [folder]).description == "A fastpoetry of a folder."
     hidden = f"hidden by the one of {folder}"
-    assert found("poem", [folder]) == [
-        Found("poem", "A poem of a folder.", str(folder), None),
-        Found("poem", "", "tamed 1.0", hidden),
-        Found("poem", "", "verse 1.0", hidden),
+    assert found("fastpoetry", [folder]) == [
+        Found("fastpoetry", "A fastpoetry of a folder.", str(folder), None),
+        Found("fastpoetry", "", f"tamed {__version__}", hidden),
+        Found("fastpoetry", "", "verse 1.0", hidden),
     ]
 
 
@@ -122,9 +118,8 @@ def test_a_distribution_that_is_installed_twice_counts_once(
     assert find("poem").description == "A poem of Verse_Book."
 
 
-def test_an_unknown_plugin_is_told_with_the_nearest(site: Site) -> None:
+def test_an_unknown_plugin_is_told_with_the_nearest() -> None:
     """The remedy names it, and the command that lists them all."""
-    site.plugin("fastpoetry", distribution="tamed")
     with pytest.raises(UsageError) as caught:
         find("fastpoetri")
     assert str(caught.value) == (
@@ -316,7 +311,7 @@ def test_nothing_is_found_in_the_current_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_needs_to_be_installed(folder: Path) -> None:
-    """Run from its sources, without a distribution of ours, folders still work."""
+    """Run from its sources, without a distribution of ours, folders and our own plugins still work."""
     (folder / "poem.py").write_text("")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
@@ -329,4 +324,5 @@ def test_nothing_needs_to_be_installed(folder: Path) -> None:
         text=True,
         check=True,
     )
-    assert run.stdout == "['poem']\n"
+    assert "'fastpoetry'" in run.stdout
+    assert "'poem'" in run.stdout

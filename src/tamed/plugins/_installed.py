@@ -1,51 +1,74 @@
-"""Installed plugins: the entry points of distributions, in the group ``tamed.plugins``."""
+"""Installed plugins: those that come with Tamed, and the entry points of other distributions.
+
+Ours are a table, because to read what a distribution says of itself takes longer than to serve a poem.
+"""
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
+from tamed._version import __version__
 from tamed.errors import ApplicationFailed, TamedError
 from tamed.plugins._candidate import Candidate, plain_name
 from tamed.plugins._words import noun
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+    from importlib.metadata import Distribution
 
 GROUP = "tamed.plugins"
 """The entry-point group."""
-OURS = "tamed"
-"""The distribution that is looked at first."""
+
+_US = "tamed"
+_OURS: Final = {
+    "console": "tamed.builtin.console:console [console]",
+    "exec": "tamed.builtin.exec:exec_",
+    "fastpoetry": "tamed.builtin.fastpoetry:fastpoetry",
+    "ftp": "tamed.builtin.ftp:ftp [ftp]",
+    "inetd": "tamed.builtin.inetd:inetd",
+    "poetryproxy": "tamed.builtin.poetryproxy:poetryproxy",
+    "portforward": "tamed.builtin.portforward:portforward",
+    "socks": "tamed.builtin.socks:socks",
+    "telnet": "tamed.builtin.telnet:telnet [telnet]",
+    "web": "tamed.builtin.web:web [web]",
+}
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Installed(Candidate):
-    """An entry point of a distribution."""
+    """An object in a distribution."""
 
-    entry_point: "EntryPoint"
+    value: str
+    """Where it is, as an entry point says it: ``module:object [extra]``."""
     distribution: str
     """The distribution's name, as pip knows it."""
 
     @property
     def _module(self) -> str:
-        # Not `entry_point.module`, which raises when the value makes no sense.
-        return self.entry_point.value.partition(":")[0].strip()
+        return self._path.partition(":")[0]
+
+    @property
+    def _path(self) -> str:
+        return self.value.partition("[")[0].replace(" ", "")
 
     def _import(self) -> Any:
-        return self.entry_point.load()
+        module, _, names = self._path.partition(":")
+        return reduce(getattr, names.split(".") if names else (), import_module(module))
 
     def _no_plugin(self, found: object) -> TamedError:
         return ApplicationFailed(
             f"plugin {self.name} of {self.package}",
-            f"{self.entry_point.value} is {noun(type(found).__name__)}, not a plugin",
+            f"{self.value} is {noun(type(found).__name__)}, not a plugin",
             "put @plugin above a function",
         )
 
     def _failure(self, error: BaseException) -> TamedError:
-        extras = ",".join(self.entry_point.extras) if isinstance(error, ModuleNotFoundError) else ""
-        if extras and not self._is_own(error):
+        extras = self.value.partition("[")[2].rstrip("] ")
+        if extras and isinstance(error, ModuleNotFoundError) and not self._is_own(error):
             return ApplicationFailed(
                 f"plugin {self.name} of {self.package}",
                 f"it needs {getattr(error, 'name', None) or 'a library'}, which is not installed",
@@ -61,12 +84,7 @@ class Installed(Candidate):
 
 def ours() -> list[Installed]:
     """Return the plugins that come with Tamed, without a look at what else is installed."""
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        return _candidates(distribution(OURS))
-    except PackageNotFoundError:  # run from its sources, without being installed
-        return []
+    return [Installed(name, f"{_US} {__version__}", value, _US) for name, value in _OURS.items()]
 
 
 def others() -> list[Installed]:
@@ -76,7 +94,7 @@ def others() -> list[Installed]:
     """
     from importlib.metadata import distributions
 
-    seen = {OURS}
+    seen = {_US}
     found: list[Installed] = []
     for distribution in distributions():
         candidates = _candidates(distribution)
@@ -102,7 +120,7 @@ def _read(distribution: "Distribution") -> Iterator[Installed]:
     name = metadata["Name"] or "unnamed"
     package = f"{name} {metadata['Version'] or ''}".strip()
     for entry_point in distribution.entry_points.select(group=GROUP):
-        yield Installed(plain_name(entry_point.name), package, entry_point, name)
+        yield Installed(plain_name(entry_point.name), package, entry_point.value, name)
 
 
 def _normal(name: str) -> str:
