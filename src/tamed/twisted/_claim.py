@@ -9,9 +9,12 @@ it pays nothing.
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 __all__ = ["claim_reactor", "is_installed"]
 
@@ -29,13 +32,20 @@ def is_installed() -> bool:
     return importlib.util.find_spec("twisted") is not None
 
 
-class _Finder(MetaPathFinder, Loader):
-    """Finds one module, the reactor, and loads it by installing ours in its place."""
+class _Finder:
+    """Finds one module, the reactor, and loads it by installing ours in its place.
+
+    It is a finder and a loader without the base classes of ``importlib.abc``, whose import takes longer than
+    all else here.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname == _REACTOR else None
+        return ModuleSpec(fullname, cast("Loader", self)) if fullname == _REACTOR else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave the making of the module to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
         from tamed.twisted._reactor import install
