@@ -1,7 +1,7 @@
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def test_old_versions_are_refused(files: Files) -> None:
 def test_a_client_certificate_is_required(files: Files, tmp_path: Path) -> None:
     """With ``client_ca``, only clients with a certificate of that authority get through."""
     strangers = make_files(tmp_path / "strangers", trustme.CA(), trustme.KeyType.ECDSA)
-    context = server_context(replace(files.endpoint, client_ca=files.ca))
+    context = server_context(files.endpoint.replace(client_ca=files.ca))
     friend, stranger = client_of(files), client_of(files)
     files.authority.issue_cert("client@example.org").configure_cert(friend)
     strangers.authority.issue_cert("client@example.org").configure_cert(stranger)
@@ -148,7 +148,7 @@ def test_renewed_files_are_taken(files: Files, key_type: trustme.KeyType, name: 
 def test_renewing_may_change_who_is_trusted(files: Files, tmp_path: Path) -> None:
     """After a renewal, the new client authority counts and the old one does not."""
     others = make_files(tmp_path / "others", trustme.CA(), trustme.KeyType.ECDSA)
-    endpoint = replace(files.endpoint, client_ca=tmp_path / "clients.pem")
+    endpoint = files.endpoint.replace(client_ca=tmp_path / "clients.pem")
     assert endpoint.client_ca is not None
     endpoint.client_ca.write_bytes(files.ca.read_bytes())
     context = server_context(endpoint)
@@ -260,7 +260,7 @@ def test_a_bad_file_is_named(files: Files, name: str, content: Callable[[Files],
     file: Path = getattr(files, name)
     file.write_bytes(content(files))
     with pytest.raises(ConfigurationError) as caught:
-        server_context(replace(files.endpoint, client_ca=files.ca))
+        server_context(files.endpoint.replace(client_ca=files.ca))
     assert str(caught.value).startswith(said.format(file))
 
 
@@ -268,7 +268,7 @@ def test_a_key_of_another_certificate(files: Files, tmp_path: Path) -> None:
     """Both files of a pair that does not fit are named."""
     other = make_files(tmp_path / "other", trustme.CA(), trustme.KeyType.ECDSA)
     with pytest.raises(ConfigurationError) as caught:
-        server_context(replace(files.endpoint, key=other.key))
+        server_context(files.endpoint.replace(key=other.key))
     assert str(caught.value) == (
         f"TLS certificate {files.cert}: the key {other.key} belongs to another certificate; "
         "give the key that it was issued for"
@@ -279,7 +279,7 @@ def test_a_key_of_another_kind(files: Files, tmp_path: Path) -> None:
     """A key of another type than the certificate's does not fit either."""
     other = make_files(tmp_path / "other", trustme.CA(), trustme.KeyType.RSA)
     with pytest.raises(ConfigurationError, match="belongs to another certificate"):
-        server_context(replace(files.endpoint, key=other.key))
+        server_context(files.endpoint.replace(key=other.key))
 
 
 def test_a_certificate_without_a_key(files: Files) -> None:
@@ -314,9 +314,9 @@ def test_a_missing_file(files: Files, tmp_path: Path, role: str, there: str) -> 
     if there == "a directory":
         file.mkdir()
     endpoint = {
-        "certificate": replace(files.endpoint, cert=file),
-        "key": replace(files.endpoint, key=file),
-        "client CA file": replace(files.endpoint, client_ca=file),
+        "certificate": files.endpoint.replace(cert=file),
+        "key": files.endpoint.replace(key=file),
+        "client CA file": files.endpoint.replace(client_ca=file),
     }[role]
     with pytest.raises(MissingInput, match=f"^TLS {role} {file}: .*; "):
         server_context(endpoint)

@@ -1,7 +1,7 @@
 import json
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_what_was_given_is_plain_data() -> None:
     given = Given(
         service="s", flags={"port": "1", "listen": ["a"]}, table={"poem_two": "x"}, file="f", section="t"
     )
-    again = Given(**json.loads(json.dumps(asdict(given))))
+    again = Given(**json.loads(json.dumps(given._asdict())))
     assert again == given
     assert build(Options, again) == build(Options, given)
 

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,14 +49,14 @@ def test_a_worker_beats_four_times_in_the_time_it_has_for_an_answer() -> None:
 @pytest.fixture
 def kept(tmp_path: Path) -> Plan:
     """A plan with a file of its own."""
-    return replace(PLAN, plan_file=str(tmp_path / "poetry.plan"))
+    return PLAN._replace(plan_file=str(tmp_path / "poetry.plan"))
 
 
 def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
     """As it is but for who waited for its start; when the daemon ends, the file does too."""
     path = Path(kept.plan_file)
     with held_plan_file(kept):
-        assert kept_plan(path) == replace(kept, report=-1)
+        assert kept_plan(path) == kept._replace(report=-1)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
 
@@ -83,7 +82,7 @@ def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "none" / "poetry.plan"
     with (
         pytest.raises(TamedError, match=r"^cannot write .*poetry\.plan: "),
-        held_plan_file(replace(PLAN, plan_file=str(path))),
+        held_plan_file(PLAN._replace(plan_file=str(path))),
     ):
         raise AssertionError
 

@@ -3,7 +3,6 @@
 import errno
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ def reload(world: Supervised, **changes: Any) -> list[dict[str, Any]]:
 
 def plan(world: Supervised, **changes: Any) -> None:
     """Let the last planner answer with the plan, changed."""
-    text = replace(world.plan, **changes).to_text()
+    text = world.plan._replace(**changes).to_text()
     errand_ends(world, {"plan": text, "notes": []})
 
 

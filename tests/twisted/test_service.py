@@ -444,7 +444,7 @@ async def test_programs_know_why_they_cannot_listen() -> None:
 async def test_a_port_that_is_opened_later_is_this_process_s_own() -> None:
     """The source is not asked for a port that the kernel chooses once the reactor is running."""
     async with TwistedService(application()):
-        with using(Surroundings(source=None)):  # type: ignore[arg-type]
+        with using(Surroundings(object())):  # type: ignore[arg-type]
             port = reactor.listenTCP(0, factory(), interface=HERE)
             assert await fetch(port.getHost().port) == b"poem"
             await port.stopListening().asFuture(asyncio.get_running_loop())

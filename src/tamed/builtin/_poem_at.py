@@ -1,16 +1,14 @@
 """An option type: a poem, and where to listen for those who want it."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from tamed.net import Endpoint
 
 __all__ = ["PoemAt"]
 
 
-@dataclass(frozen=True)
-class PoemAt:
+class PoemAt(NamedTuple):
     """A file and an endpoint, written ``ecstasy.txt=localhost:10000``; the file's name has no ``=`` in it."""
 
     poem: Path

@@ -1,7 +1,7 @@
 """The options that a target has of its own, and the part of the command line behind TARGET that they make."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import click
 
@@ -13,15 +13,14 @@ from tamed.plugins import Option
 __all__ = ["OfService", "service_command", "services"]
 
 
-@dataclass(frozen=True, slots=True)
-class OfService:
+class OfService(NamedTuple):
     """One service of a target: what it is, its options with the prefix of their flags, what a file says."""
 
     name: str
     title: str
     options: Sequence[Option]
     prefix: str = ""
-    table: Mapping[str, object] = field(default_factory=dict)
+    table: Mapping[str, object] = {}
 
 
 def services(job: Job) -> Iterator[OfService]:

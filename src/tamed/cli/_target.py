@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def _with_words(job: Job, words: Sequence[str]) -> Job:
     from tamed.twisted import check_options
 
     check_options(job.target.name, words, job.plugin_dirs)
-    return replace(job, words=tuple(words))
+    return job._replace(words=tuple(words))
 
 
 def _job(params: Mapping[str, Any]) -> Job:

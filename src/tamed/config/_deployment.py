@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.plugins import did_you_mean
@@ -13,8 +13,7 @@ __all__ = ["Deployment", "Entry"]
 _TABLES = ("daemon", "log", "services")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One service of a deployment: the plugin, with its options, or the application it is made from."""
 
     name: str
@@ -23,8 +22,7 @@ class Entry:
     table: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(NamedTuple):
     """What a deployment file says; the tables are not read any further here."""
 
     file: Path

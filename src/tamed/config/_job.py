@@ -7,9 +7,8 @@ after a reload) reads the files and imports the code anew.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from tamed.config._deployment import Deployment, Entry
 from tamed.config._program import load_file, load_variable
@@ -22,11 +21,10 @@ from tamed.twisted import claim_reactor
 
 __all__ = ["Job"]
 
-_NO_FLAGS: Mapping[str, object] = {}
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One run: a target, and what was given for it.
 
     ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
@@ -37,14 +35,17 @@ class Job:
     """
 
     target: Target
-    daemon: Mapping[str, object] = field(default_factory=dict)
-    log: Mapping[str, object] = field(default_factory=dict)
-    services: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    daemon: Mapping[str, object] = _NOTHING
+    log: Mapping[str, object] = _NOTHING
+    services: Mapping[str, Mapping[str, object]] = _NOTHING
     plugin_dirs: tuple[Path, ...] = ()
     words: tuple[str, ...] = ()
-    twistd: Mapping[str, object] = field(default_factory=dict)
+    twistd: Mapping[str, object] = _NOTHING
     folder: Path | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    environ: Mapping[str, str] = os.environ
+
+    def __repr__(self) -> str:
+        return f"<Job {self.target.name}>"  # flags and environment may hold secrets
 
     def to_data(self) -> dict[str, Any]:
         """Return the job as plain data, for another process; the environment is that process's own."""
@@ -119,7 +120,7 @@ class Job:
             case TargetKind.MODULE:
                 return self._without_options(load_variable(name))
             case TargetKind.PLUGIN:
-                service = _make(self.find(name), self._given(name, self.services.get(name, _NO_FLAGS)))
+                service = _make(self.find(name), self._given(name, self.services.get(name, _NOTHING)))
                 return service if isinstance(service, Application) else Application(name, service)
             case TargetKind.TWISTED:
                 return Application(name, self._twisted())
@@ -147,7 +148,7 @@ class Job:
             assert entry.plugin is not None
             with _found_in(f"{deployment.file}: {section}.plugin"):
                 plugin = self.find(entry.plugin)
-            flags = self.services.get(entry.name, _NO_FLAGS)
+            flags = self.services.get(entry.name, _NOTHING)
             given = self._given(
                 entry.name, flags, deployment, section, entry.table, flag_prefix=f"{entry.name}."
             )
@@ -161,7 +162,7 @@ class Job:
         flags: Mapping[str, object],
         deployment: Deployment | None = None,
         section: str = "",
-        table: Mapping[str, object] = _NO_FLAGS,
+        table: Mapping[str, object] = _NOTHING,
         *,
         flag_prefix: str = "",
     ) -> Given:

@@ -10,7 +10,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from tamed.plugins import Duration, Size, option
 
@@ -19,8 +19,7 @@ __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """A logging level, for one logger and those below it, or for all (``logger`` is empty)."""
 
     logger: str
@@ -165,8 +164,7 @@ class Log:
     compress: bool = option(False, "Compress rotated log files.")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """All of them."""
 
     daemon: Daemon

@@ -1,7 +1,7 @@
 """What the operator asked to be run, and how its text is told apart."""
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Target", "TargetKind"]
 
@@ -16,8 +16,7 @@ class TargetKind(enum.Enum):
     TWISTED = "Twisted plugin"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A target: its kind, and what it names.
 
     ``name`` is the path of a file, ``package.module:variable``, or the name of a plugin.

@@ -16,8 +16,7 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tamed.errors import ConfigurationError, PermissionRefused, TamedError, Unavailable, from_os_error
 from tamed.net._bind_unix import SocketFile, bind_unix
@@ -32,8 +31,7 @@ _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """The machine has no such address, or no such family at all: fine while there is another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """One numeric address to bind: a family, and what ``socket.bind`` takes for it."""
 
     family: socket.AddressFamily
@@ -47,8 +45,7 @@ class Address:
         return address_text(self.sockaddr)
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """What one endpoint was bound to: sockets that are non-blocking and not inheritable."""
 
     sockets: tuple[socket.socket, ...]
@@ -134,8 +131,7 @@ class _NotBound(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
-class _InetBinder:
+class _InetBinder(NamedTuple):
     endpoint: TcpEndpoint | TlsEndpoint
     kind: socket.SocketKind
     addresses: tuple[Address, ...]

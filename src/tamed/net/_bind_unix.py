@@ -20,16 +20,14 @@ first one's new socket.
 import errno
 import fcntl
 import os
-import shlex
 import socket
 import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tamed.errors import (
     CannotCreate,
@@ -53,8 +51,7 @@ _LOCK_PAUSE: Final = 0.01
 whoever can open the directory could hold it for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class SocketFile:
+class SocketFile(NamedTuple):
     """The file of a unix socket that this process made; ``path`` is absolute."""
 
     path: str
@@ -229,6 +226,8 @@ def _too_long(path: object, length: int, limit: int) -> ConfigurationError:
 
 
 def _in_use(endpoint: UnixEndpoint) -> Unavailable:
+    import shlex  # only needed when something is wrong
+
     command = f"ss -xap src {shlex.quote(f'unix:{endpoint.path}')}"
     remedy = f"stop what listens there ({command}) or choose another path"
     return Unavailable(_what(endpoint), "a running process holds this socket", remedy)

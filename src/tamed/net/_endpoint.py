@@ -25,9 +25,8 @@ other letters is written in its ``xn--`` form.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Never, Self
 
 from tamed.errors import ConfigurationError
 from tamed.net._endpoint_text import (
@@ -72,13 +71,15 @@ class BadEndpoint(ValueError):
         return f"{self.text!r}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
 class Endpoint(ABC):
     """Where to listen or connect: immutable, hashable, equal by value.
 
     ``str()`` gives the canonical text, and ``Endpoint.parse(str(endpoint)) == endpoint``. The
     constructors of the kinds raise ``ValueError`` for values that no text could stand for.
     """
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -95,6 +96,10 @@ class Endpoint(ABC):
             raise BadEndpoint(text, f"expected a {cls.__name__}, and this is a {type(endpoint).__name__}")
         return endpoint
 
+    def replace(self, **changes: Any) -> Self:
+        """Return the same endpoint with other values for some of its attributes."""
+        return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
+
     def relative_to(self, folder: Path) -> Self:
         """Return the same endpoint with its relative paths starting at a folder."""
         return self
@@ -102,8 +107,30 @@ class Endpoint(ABC):
     @abstractmethod
     def __str__(self) -> str: ...
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.parse({str(self)!r})"
 
-@dataclass(frozen=True, slots=True)
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and str(other) == str(self)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise AttributeError(f"an endpoint cannot be changed, nor its {name}: make another one")
+
+    def __delattr__(self, name: str) -> Never:
+        self.__setattr__(name, None)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self).parse, (str(self),)
+
+    def _set(self, **values: object) -> None:
+        """Set what the constructor was given: the one time that anything is."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
 class TcpEndpoint(Endpoint):
     """A host and a port; UDP's when a datagram server is given it.
 
@@ -111,19 +138,20 @@ class TcpEndpoint(Endpoint):
     ``port`` is 0 to 65535; listening on 0 takes a free one.
     """
 
+    __slots__ = ("host", "port")
+    __match_args__ = ("host", "port")
+
     host: str
     port: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "host", canonical_host(self.host))
-        check_port(self.port)
+    def __init__(self, host: str, port: int) -> None:
+        self._set(host=canonical_host(host), port=check_port(port))
 
     def __str__(self) -> str:
         scheme = "tcp://" if self.host in _PARSERS else ""
         return f"{scheme}{authority(self.host, self.port)}"
 
 
-@dataclass(frozen=True, slots=True)
 class TlsEndpoint(Endpoint):
     """A host and a port, spoken to in TLS.
 
@@ -131,32 +159,38 @@ class TlsEndpoint(Endpoint):
     is in ``cert``). With ``client_ca``, clients must show a certificate signed by one in that file.
     """
 
+    __slots__ = ("cert", "client_ca", "host", "key", "port")
+    __match_args__ = ("host", "port", "cert", "key", "client_ca")
+
     host: str
     port: int
     cert: Path
-    key: Path | None = None
-    client_ca: Path | None = None
+    key: Path | None
+    client_ca: Path | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "host", canonical_host(self.host))
-        check_port(self.port)
-        for name in _TLS_SETTINGS:
-            file = getattr(self, name)
+    def __init__(
+        self, host: str, port: int, cert: Path, key: Path | None = None, client_ca: Path | None = None
+    ) -> None:
+        self._set(host=canonical_host(host), port=check_port(port), key=None, client_ca=None)
+        files = {"cert": cert, "key": key, "client_ca": client_ca}
+        for name, file in files.items():
             if file is not None:
-                object.__setattr__(self, name, Path(canonical_text(str(file), name)))
+                self._set(**{name: Path(canonical_text(str(file), name))})
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        files = {name: getattr(self, name) for name in _TLS_SETTINGS}
+        return {name: file for name, file in files.items() if file is not None}
 
     def relative_to(self, folder: Path) -> Self:
         """Return the endpoint with the paths of its files starting at a folder."""
-        files = {name: getattr(self, name) for name in _TLS_SETTINGS}
-        return replace(self, **{name: folder / file for name, file in files.items() if file is not None})
+        return self.replace(**{name: folder / file for name, file in self._files.items()})
 
     def __str__(self) -> str:
-        files = {name: getattr(self, name) for name in _TLS_SETTINGS}
-        query = "&".join(f"{name}={escape(str(file))}" for name, file in files.items() if file is not None)
+        query = "&".join(f"{name}={escape(str(file))}" for name, file in self._files.items())
         return f"tls://{authority(self.host, self.port)}?{query}"
 
 
-@dataclass(frozen=True, slots=True)
 class UnixEndpoint(Endpoint):
     """A unix socket.
 
@@ -165,19 +199,22 @@ class UnixEndpoint(Endpoint):
     write to the file may connect.
     """
 
-    path: str
-    mode: int | None = None
+    __slots__ = ("mode", "path")
+    __match_args__ = ("path", "mode")
 
-    def __post_init__(self) -> None:
-        path = canonical_text(self.path, "the path")
+    path: str
+    mode: int | None
+
+    def __init__(self, path: str, mode: int | None = None) -> None:
+        path = canonical_text(path, "the path")
         # POSIX lets two leading slashes mean something else; nobody means it, and `unix://` is refused.
         path = "/" + path.lstrip("/") if path.startswith("//") else path
-        object.__setattr__(self, "path", path)
         if path in ("", "@"):
             raise ValueError("no path: expected unix:/run/NAME.sock")
-        if self.mode is not None and not 0 <= self.mode <= 0o777:
-            raise ValueError(f"mode {self.mode:o} is out of range: expected 0 to 777")
-        if self.mode is not None and self.abstract:
+        if mode is not None and not 0 <= mode <= 0o777:
+            raise ValueError(f"mode {mode:o} is out of range: expected 0 to 777")
+        self._set(path=path, mode=mode)
+        if mode is not None and self.abstract:
             raise ValueError("an abstract socket has no file, so it takes no mode")
 
     @property
@@ -187,39 +224,45 @@ class UnixEndpoint(Endpoint):
 
     def relative_to(self, folder: Path) -> Self:
         """Return the endpoint with its path starting at a folder; an abstract name stays what it is."""
-        return self if self.abstract else replace(self, path=str(folder / self.path))
+        return self if self.abstract else self.replace(path=str(folder / self.path))
 
     def __str__(self) -> str:
         mode = "" if self.mode is None else f"?mode={self.mode:03o}"
         return f"unix:{escape(self.path)}{mode}"
 
 
-@dataclass(frozen=True, slots=True)
 class FdEndpoint(Endpoint):
     """A socket that the parent process left open for this one, by its file descriptor."""
 
+    __slots__ = ("fd",)
+    __match_args__ = ("fd",)
+
     fd: int
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.fd < _DESCRIPTOR_LIMIT:
-            raise ValueError(f"{self.fd} is no file descriptor: expected fd://3")
+    def __init__(self, fd: int) -> None:
+        if not 0 <= fd < _DESCRIPTOR_LIMIT:
+            raise ValueError(f"{fd} is no file descriptor: expected fd://3")
+        self._set(fd=fd)
 
     def __str__(self) -> str:
         return f"fd://{self.fd}"
 
 
-@dataclass(frozen=True, slots=True)
 class SystemdEndpoint(Endpoint):
     """Sockets that systemd passed (sd_listen_fds(3)), by their ``FileDescriptorName=``.
 
     An empty ``socket_name`` stands for the only name that was passed.
     """
 
-    socket_name: str = ""
+    __slots__ = ("socket_name",)
+    __match_args__ = ("socket_name",)
 
-    def __post_init__(self) -> None:
-        if not all(" " <= letter <= "~" and letter != ":" for letter in self.socket_name):
+    socket_name: str
+
+    def __init__(self, socket_name: str = "") -> None:
+        if not all(" " <= letter <= "~" and letter != ":" for letter in socket_name):
             raise ValueError("a systemd socket name is printable ASCII without a colon")
+        self._set(socket_name=socket_name)
 
     def __str__(self) -> str:
         return f"systemd://{escape(self.socket_name)}"

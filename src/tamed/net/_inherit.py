@@ -9,8 +9,7 @@ import socket
 import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net._endpoint import FdEndpoint, SystemdEndpoint
@@ -24,8 +23,7 @@ _PASSING_REMEDY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Inheritance:
+class Inheritance(NamedTuple):
     """What a process was given by its parent.
 
     ``environ`` has ``LISTEN_FDS``, ``LISTEN_PID`` and ``LISTEN_FDNAMES`` if systemd passed sockets, as in

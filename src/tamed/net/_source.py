@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from tamed.errors import from_os_error
@@ -111,7 +110,6 @@ class SocketSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class LocalSource:
     """The source of a process on its own: it binds by itself, and knows what it inherited.
 
@@ -119,9 +117,15 @@ class LocalSource:
     host, outside the event loop's thread.
     """
 
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    pid: int = field(default_factory=os.getpid)
-    lookup: Callable[[Endpoint, socket.SocketKind], tuple[Address, ...]] = resolve
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        pid: int | None = None,
+        lookup: Callable[[Endpoint, socket.SocketKind], tuple[Address, ...]] = resolve,
+    ) -> None:
+        self.environ = environ
+        self.pid = os.getpid() if pid is None else pid
+        self.lookup = lookup
 
     async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
         """Bind, or duplicate what was inherited; see ``SocketSource``. The loop runs on meanwhile."""
@@ -145,7 +149,6 @@ class LocalSource:
         return Listener(endpoint, Inheritance(self.environ, self.pid).sockets(endpoint, kind), shared=True)
 
 
-@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What servers find where they run.
 
@@ -153,9 +156,12 @@ class Surroundings:
     While the ``gate`` is shut, servers are ready and let nobody in.
     """
 
-    source: SocketSource = field(default_factory=LocalSource)
-    drain_timeout: float = 30.0
-    gate: Gate = field(default_factory=Gate)
+    def __init__(
+        self, source: SocketSource | None = None, drain_timeout: float = 30.0, gate: Gate | None = None
+    ) -> None:
+        self.source = LocalSource() if source is None else source
+        self.drain_timeout = drain_timeout
+        self.gate = Gate() if gate is None else gate
 
 
 _surroundings: ContextVar[Surroundings | None] = ContextVar("tamed_surroundings", default=None)

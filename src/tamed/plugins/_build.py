@@ -6,9 +6,8 @@ not added up: a ``--listen`` on the command line replaces every ``listen`` of th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.plugins._describe import Option, describe
@@ -17,9 +16,10 @@ from tamed.plugins._words import did_you_mean, listed
 
 O = TypeVar("O")  # noqa: E741 - an options class
 
+_NOTHING: Final[Mapping[str, Any]] = {}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+
+class Given(NamedTuple):
     """All that was given for one service's options, as plain data.
 
     Everything but the folders can be written as JSON and read back, so a process can hand it to another.
@@ -27,12 +27,12 @@ class Given:
 
     service: str = ""
     """The service's name, from which the names of its environment variables are made."""
-    flags: Mapping[str, object] = field(default_factory=dict)
+    flags: Mapping[str, object] = _NOTHING
     """The flags that were given, by ``Option.name``: a text; for a repeatable option a list of texts; for a
     boolean one True or False. Those not given are absent."""
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = _NOTHING
     """The whole environment, or what matters of it. Lists are split at commas."""
-    table: Mapping[str, object] = field(default_factory=dict, repr=False)
+    table: Mapping[str, object] = _NOTHING
     """The service's table in the deployment file, without the keys that are not the plugin's."""
     file: str = ""
     """The deployment file's name, for messages: ``verse.toml``; empty when there is none."""
@@ -44,6 +44,9 @@ class Given:
     """Where relative paths in flags and environment start; None leaves them as they are."""
     file_folder: Path | None = None
     """Where relative paths in the file start; None leaves them as they are."""
+
+    def __repr__(self) -> str:
+        return f"<Given for {self.service or self.place}>"  # the rest may hold secrets
 
     @property
     def place(self) -> str:

@@ -1,7 +1,6 @@
 """A candidate: something that may be a plugin, known by name before any of its code is imported."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -14,14 +13,16 @@ def plain_name(name: str) -> str:
     return name.replace("_", "-")
 
 
-@dataclass(frozen=True)
 class Candidate(ABC):
-    """Something that may be a plugin."""
+    """Something that may be a plugin.
 
-    name: str
-    """The name it is found under."""
-    package: str
-    """Where it is from: a distribution with its version, or a folder."""
+    ``name`` is what it is found under, and ``package`` where it is from: a distribution with its version, or
+    a folder.
+    """
+
+    def __init__(self, name: str, package: str) -> None:
+        self.name = name
+        self.package = package
 
     def load(self) -> Plugin[...]:
         """Import it, and nothing else.
@@ -34,7 +35,7 @@ class Candidate(ABC):
             raise self._failure(error) from error
         if not isinstance(found, Plugin):
             raise self._no_plugin(found)
-        return found if found.name == self.name else replace(found, name=self.name)
+        return found if found.name == self.name else found.renamed(self.name)
 
     @property
     @abstractmethod

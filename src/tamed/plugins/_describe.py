@@ -7,7 +7,7 @@ from these, so that they cannot disagree.
 import dataclasses
 import re
 import typing
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamed.errors import ApplicationFailed, reason
 from tamed.plugins._hints import reader_of
@@ -20,8 +20,7 @@ RESERVED = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option, as its class declares it. Made by ``describe``."""
 
     name: str
@@ -38,9 +37,9 @@ class Option:
     """The annotation, resolved."""
     help: str
     """What the option is for; a sentence, or empty."""
-    default: object = dataclasses.field(repr=False)
+    default: object
     """The default, or ``REQUIRED``. Of a mutable one this is a specimen."""
-    default_text: str = dataclasses.field(repr=False)
+    default_text: str
     """The default as one would give it; empty for None, for a secret and when there is no default."""
     metavar: str
     """What stands for the value in a help text: ``PATH``; empty for a boolean option."""
@@ -58,8 +57,11 @@ class Option:
     """Whether an environment variable sets it."""
     secret: bool
     """Whether the value must not be shown to anybody."""
-    reader: Reader = dataclasses.field(repr=False, compare=False)
+    reader: Reader
     """Reads the values. Only for this layer."""
+
+    def __repr__(self) -> str:
+        return f"<Option {self.flag}>"  # the default may be a secret
 
     def variable(self, service: str = "") -> str:
         """Return the environment variable for a service's option: ``TAMED_FASTPOETRY_POEM_TWO``.

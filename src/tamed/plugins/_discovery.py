@@ -11,8 +11,8 @@ Running one plugin imports that one only, and no cache is written.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tamed.errors import UsageError, reason
 from tamed.plugins._candidate import Candidate, plain_name
@@ -22,8 +22,7 @@ from tamed.plugins._plugin import Plugin
 from tamed.plugins._words import nearest
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A plugin in the list of all that can be run by name."""
 
     name: str

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Never
@@ -37,12 +36,15 @@ def plugin_folders(named: Iterable[str | Path], environ: Mapping[str, str]) -> t
     return tuple(Path(folder).absolute() for folder in (*named, *filter(None, from_environment)))
 
 
-@dataclass(frozen=True)
 class InFolder(Candidate):
-    """A file or a package in a plugin folder."""
+    """A file or a package in a plugin folder.
 
-    file: Path
-    """The plugin's file, or its package's ``__init__.py``."""
+    ``file`` is the plugin's file, or its package's ``__init__.py``.
+    """
+
+    def __init__(self, name: str, package: str, file: Path) -> None:
+        super().__init__(name, package)
+        self.file = file
 
     @property
     def _module(self) -> str:

@@ -5,7 +5,6 @@ Ours are a table, because to read what a distribution says of itself takes longe
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -38,14 +37,17 @@ _OURS: Final = {
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Installed(Candidate):
-    """An object in a distribution."""
+    """An object in a distribution.
 
-    value: str
-    """Where it is, as an entry point says it: ``module:object [extra]``."""
-    distribution: str
-    """The distribution's name, as pip knows it."""
+    ``value`` is where it is, as an entry point says it: ``module:object [extra]``. ``distribution`` is the
+    distribution's name, as pip knows it.
+    """
+
+    def __init__(self, name: str, package: str, value: str, distribution: str) -> None:
+        super().__init__(name, package)
+        self.value = value
+        self.distribution = distribution
 
     @property
     def _module(self) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 from copy import copy
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 
 class Required(enum.Enum):
@@ -19,8 +19,7 @@ METADATA: Final = "tamed.option"
 """The key in a dataclass field's metadata under which its ``Declaration`` is kept."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """What ``option`` was told, beside the default."""
 
     help: str = ""

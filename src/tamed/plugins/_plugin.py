@@ -19,25 +19,28 @@ P = ParamSpec("P")
 _NAME = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class NoOptions:
     """The options of a plugin that has none."""
 
 
-@dataclass(frozen=True, eq=False)
 class Plugin(Generic[P]):
     """A named way to make a service from options. Made by ``plugin``.
 
     Calling it calls the function that it was made from, with the same arguments, so that a plugin can be
     tested like one: ``fastpoetry(Options(port=0))``.
+
+    ``name`` is what one types to run it (letters, digits and dashes), ``description`` the first line of the
+    function's docstring (empty without one), and ``maker`` the function.
     """
 
-    name: str
-    """What one types to run it; letters, digits and dashes."""
-    description: str
-    """The first line of the function's docstring; empty without one."""
-    maker: "Callable[P, Service]"
-    """The function."""
+    def __init__(self, name: str, description: str, maker: "Callable[P, Service]") -> None:
+        self.name = name
+        self.description = description
+        self.maker = maker
+
+    def __repr__(self) -> str:
+        return f"<Plugin {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> "Service":
         """Make the service. What the function raises goes through.
@@ -54,6 +57,10 @@ class Plugin(Generic[P]):
                 "return a Service",
             )
         return service
+
+    def renamed(self, name: str) -> "Plugin[P]":
+        """Return the same plugin under another name."""
+        return Plugin(name, self.description, self.maker)
 
     @property
     def options_type(self) -> type:

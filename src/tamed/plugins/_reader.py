@@ -8,9 +8,8 @@ msgspec.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamed.plugins._words import shown
 
@@ -31,8 +30,7 @@ class Misfit(ValueError):
         return Misfit(self.why, place + self.at)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a value comes from: whether it is text, and the folder where relative paths start."""
 
     text: bool

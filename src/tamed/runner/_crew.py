@@ -118,7 +118,8 @@ class Crew:
         for data in left:
             channel = _channel(data["channel"], decode(data["rest"]))
             generation = generations[data["generation"]]
-            worker = Worker(data["pid"], data["number"], generation, channel, data["started"], heard=now)
+            started = data["started"]
+            worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
             worker.state = WorkerState(data["state"])
             worker.is_retired = data["retired"]
             self.workers[worker.pid] = worker

@@ -1,7 +1,6 @@
 """The environment file of a run: its variables are there before anything else is."""
 
 import os
-from dataclasses import replace
 
 from tamed.config import Deployment, Job, read_env_file
 
@@ -18,4 +17,4 @@ def enter_environment(job: Job, deployment: Deployment | None) -> Job:
     if file is None:
         return job
     os.environ.update(read_env_file(file))
-    return replace(job, environ=dict(os.environ))
+    return job._replace(environ=os.environ)

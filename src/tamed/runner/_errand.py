@@ -3,7 +3,6 @@
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tamed.runner._channel import Channel, Message
 from tamed.runner._delivery import deliver
@@ -13,15 +12,15 @@ from tamed.runner._station import Station
 __all__ = ["Errand", "Errands"]
 
 
-@dataclass(slots=True, eq=False)
 class Errand:
     """One of them. ``answer`` is None if it gave none, and ``code`` its exit code, once it has ended."""
 
-    pid: int
-    channel: Channel
-    done: "Callable[[Errand], object]"
-    answer: Message | None = None
-    code: int = 0
+    def __init__(self, pid: int, channel: Channel, done: "Callable[[Errand], object]") -> None:
+        self.pid = pid
+        self.channel = channel
+        self.done = done
+        self.answer: Message | None = None
+        self.code = 0
 
 
 class Errands:

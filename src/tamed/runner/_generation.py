@@ -1,13 +1,10 @@
 """A generation: the workers that run one reading of the files and the code."""
 
-from dataclasses import dataclass
-
 from tamed.runner._plan import Plan
 
 __all__ = ["Generation"]
 
 
-@dataclass(slots=True, eq=False)
 class Generation:
     """What its workers have in common; they know it, and not it them.
 
@@ -16,8 +13,13 @@ class Generation:
     it was replaced by another, or given up before it was up: its workers come to their end.
     """
 
-    number: int
-    plan: Plan
-    count: int
-    is_up: bool = False
-    is_over: bool = False
+    __slots__ = ("count", "is_over", "is_up", "number", "plan")
+
+    def __init__(
+        self, number: int, plan: Plan, count: int, *, is_up: bool = False, is_over: bool = False
+    ) -> None:
+        self.number = number
+        self.plan = plan
+        self.count = count
+        self.is_up = is_up
+        self.is_over = is_over

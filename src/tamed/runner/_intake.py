@@ -10,7 +10,6 @@ meanwhile, instead of waking the supervisor for every line, which costs several 
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from tamed.daemon import Damage, LineReader, Record, RecordReader
 from tamed.runner._layout import Layout, Line
@@ -53,13 +52,15 @@ class _Pipe:
         self._descriptor = -1
 
 
-@dataclass(slots=True, eq=False)
 class _Source:
-    pid: int
-    records: _Pipe
-    output: _Pipe
-    record_reader: RecordReader = field(default_factory=RecordReader)
-    line_reader: LineReader = field(default_factory=LineReader)
+    """What comes from one worker."""
+
+    def __init__(self, pid: int, records: _Pipe, output: _Pipe) -> None:
+        self.pid = pid
+        self.records = records
+        self.output = output
+        self.record_reader = RecordReader()
+        self.line_reader = LineReader()
 
 
 class Intake:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -51,8 +50,7 @@ def start(job: Job) -> Report:
     identity = identity_of(daemon)
     instance = run_directory(daemon.rundir).create(name, owner_of(identity))
     try:
-        plan = replace(
-            _as_instance(plan, instance),
+        plan = _as_instance(plan, instance)._replace(
             log=log_of_daemon(settings.log, instance.log),
             pid_file=str((daemon.pid_file or instance.pid_file).absolute()),
             plan_file=str(instance.directory / f"{name}.plan"),
@@ -70,11 +68,11 @@ def start(job: Job) -> Report:
 
 def launch(plan: Plan) -> Report:
     """Start the daemon of a plan, and wait until it is ready or has failed."""
-    plan = replace(plan, listen_pid=os.getpid())
+    plan = plan._replace(listen_pid=os.getpid())
     launched = detach(keep=_passed_by_systemd(), umask=plan.umask, directory=Path(plan.directory))
     if not isinstance(launched, Launch):
         os.set_inheritable(launched.fileno(), True)
-        _become_supervisor(replace(plan, report=launched.fileno()))
+        _become_supervisor(plan._replace(report=launched.fileno()))
     return launched.wait(plan.start_timeout + _PATIENCE)
 
 
@@ -86,11 +84,11 @@ def supervise_here(job: Job, settings: Settings) -> NoReturn:
     daemon = settings.daemon
     name = check_name(daemon.name or job.name(job.deployment()))
     identity = identity_of(daemon)
-    plan = replace(_plan(job, daemon, name), log=log_in_foreground(settings.log))
+    plan = _plan(job, daemon, name)._replace(log=log_in_foreground(settings.log))
     if daemon.name:
         plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
     if daemon.pid_file is not None:
-        plan = replace(plan, pid_file=str(daemon.pid_file.absolute()))
+        plan = plan._replace(pid_file=str(daemon.pid_file.absolute()))
     check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
     _check_interpreter(identity)
     if daemon.umask is not None:
@@ -104,8 +102,7 @@ def plan_again(plan: Plan, job: Job) -> Plan:
     deployment = job.deployment()
     settings = job.settings(deployment)
     instance = Instance(plan.name, Path(plan.control).parent)
-    return replace(
-        _plan(job, settings.daemon, plan.name),
+    return _plan(job, settings.daemon, plan.name)._replace(
         interpreter=plan.interpreter,
         log=log_of_daemon(settings.log, instance.log)
         if plan.plan_file
@@ -154,7 +151,7 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
         why = "a worker that is replaced could not enter it: that takes root, which the daemon gives up"
         raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
     if daemon.directory is not None and job.folder is None:
-        job = replace(job, folder=Path.cwd())
+        job = job._replace(folder=Path.cwd())
     return Plan(
         name=name,
         job=job.to_data(),
@@ -183,7 +180,7 @@ def _reloads_itself(daemon: Daemon) -> bool:
 
 
 def _as_instance(plan: Plan, instance: Instance) -> Plan:
-    return replace(plan, pid_file=str(instance.pid_file), control=str(instance.socket))
+    return plan._replace(pid_file=str(instance.pid_file), control=str(instance.socket))
 
 
 def _passed_by_systemd() -> range:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from signal import Signals
+from typing import NamedTuple
 
 from tamed.errors import ServiceFailed, exit_code
 from tamed.runner._signals import StopSignals
@@ -16,8 +16,7 @@ __all__ = ["Ending", "live"]
 log = logging.getLogger("tamed")
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a life ended that did not fail: the exit status, and the signal that asked for it, if one did."""
 
     status: int

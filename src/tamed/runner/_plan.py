@@ -2,14 +2,13 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 __all__ = ["LogPlan", "Plan"]
 
 
-@dataclass(frozen=True, slots=True)
-class LogPlan:
+class LogPlan(NamedTuple):
     """Where the log goes: ``kind`` is file, stderr, syslog or journal; ``layout`` is how a line looks.
 
     ``path`` is that of the file; it is rotated after ``rotate`` bytes, and ``every`` so many seconds (None:
@@ -26,8 +25,7 @@ class LogPlan:
     address: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to run and how. ``job`` is for the workers, and opaque to the supervisor.
 
     ``interpreter`` is the command that runs Python, for ``-m MODULE`` to follow. ``pid_file``, ``control``
@@ -39,18 +37,18 @@ class Plan:
 
     name: str
     job: dict[str, Any]
-    interpreter: list[str]
+    interpreter: Sequence[str]
     workers: int = 1
     preload: bool = False
     reload: bool = False
-    log: LogPlan = field(default_factory=LogPlan)
+    log: LogPlan = LogPlan()
     pid_file: str = ""
     control: str = ""
     plan_file: str = ""
     directory: str = ""
     user: str = ""
     group: str = ""
-    keep_capabilities: list[str] = field(default_factory=list)
+    keep_capabilities: Sequence[str] = ()
     start_timeout: float = 60.0
     stop_timeout: float = 60.0
     umask: int = 0o027
@@ -80,7 +78,7 @@ class Plan:
 
     def to_text(self) -> str:
         """Return the plan as JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps({**self._asdict(), "log": self.log._asdict()})
 
     @classmethod
     def from_text(cls, text: str) -> "Plan":

@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from tamed.errors import MissingInput, PermissionRefused, from_os_error
@@ -28,7 +27,7 @@ def held_plan_file(plan: Plan) -> Iterator[None]:
     try:
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, _NEW, 0o600), "w") as file:
-            file.write(replace(plan, report=-1).to_text())
+            file.write(plan._replace(report=-1).to_text())
     except OSError as error:
         raise from_os_error(f"cannot write {path}", error) from error
     with removed_plan_file(plan):

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from tamed.errors import Unavailable
 from tamed.net import (
@@ -25,15 +25,13 @@ __all__ = ["SocketTable"]
 _Key = tuple[str, int, int]
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(NamedTuple):
     """Sockets, and the endpoint as each generation that uses them has written it."""
 
     bound: Bound
-    users: dict[int, str] = field(default_factory=dict)
+    users: dict[int, str]
 
 
-@dataclass(slots=True)
 class SocketTable:
     """Binds an endpoint when a worker first asks for it, and has the same sockets for all who ask later.
 
@@ -41,9 +39,10 @@ class SocketTable:
     while workers come and go. ``is_closed`` says that the table is.
     """
 
-    inheritance: Inheritance
-    is_closed: bool = False
-    _held: dict[_Key, _Held] = field(default_factory=dict)
+    def __init__(self, inheritance: Inheritance) -> None:
+        self.is_closed = False
+        self._inheritance = inheritance
+        self._held: dict[_Key, _Held] = {}
 
     def get(self, text: str, kind: int, index: int, generation: int) -> tuple[socket.socket, ...]:
         """Return the sockets of an endpoint, which the generation of this number uses from now on.
@@ -59,7 +58,7 @@ class SocketTable:
         key = (_place(endpoint), kind, index)
         held = self._held.get(key)
         if held is None or held.users.get(generation, text) != text:  # two of the same: it cannot be bound
-            held = self._held[key] = _Held(self._bind(endpoint, socket.SocketKind(kind)))
+            held = self._held[key] = _Held(self._bind(endpoint, socket.SocketKind(kind)), {})
         held.users[generation] = text
         return held.bound.sockets
 
@@ -89,7 +88,7 @@ class SocketTable:
                 "key": key,
                 "users": list(held.users.items()),
                 "sockets": [keep(sock.fileno()) for sock in held.bound.sockets],
-                "file": None if held.bound.file is None else asdict(held.bound.file),
+                "file": None if held.bound.file is None else held.bound.file._asdict(),
             }
             for key, held in self._held.items()
         ]
@@ -110,7 +109,7 @@ class SocketTable:
 
     def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
-            return Bound(self.inheritance.sockets(endpoint, kind))
+            return Bound(self._inheritance.sockets(endpoint, kind))
         return bind(endpoint, kind)
 
 

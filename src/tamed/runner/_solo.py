@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from tamed.config import Daemon, Job
@@ -78,7 +77,7 @@ def _settle_down(job: Job, daemon: Daemon) -> Job:
         os.umask(daemon.umask)
     if daemon.directory is None:
         return job
-    job = replace(job, folder=Path.cwd())
+    job = job._replace(folder=Path.cwd())
     os.chdir(daemon.directory)
     return job
 

@@ -1,9 +1,8 @@
 """What the supervisor tells an administrator who asks how it stands."""
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamed.runner._control import Answer
 from tamed.runner._reactor import Reactor, Timer
@@ -16,14 +15,13 @@ __all__ = ["StatusDesk"]
 _PATIENCE = 2.0  # seconds for the workers to answer
 
 
-@dataclass(slots=True, eq=False)
-class _Inquiry:
+class _Inquiry(NamedTuple):
     """A question that was passed on to the workers, those who have not answered it yet, and the answers."""
 
     answer: Answer
     waiting: set[int]
     timer: Timer
-    reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[int, dict[str, Any]]
 
 
 class StatusDesk:
@@ -48,7 +46,7 @@ class StatusDesk:
             answer(self._status({}))
             return
         timer = self._reactor.later(_PATIENCE, lambda: self._close(inquiry))
-        inquiry = _Inquiry(answer, asked, timer)
+        inquiry = _Inquiry(answer, asked, timer, {})
         self._inquiries.append(inquiry)
 
     def _reported(self, worker: Worker, report: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ workers fail faster than the restart policy allows; in it generations of workers
 import enum
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
 from tamed.runner._control import Answer
@@ -222,7 +221,7 @@ class Supervisor:
             "generations": [
                 {
                     "number": each.number,
-                    "plan": replace(each.plan, report=-1).to_text(),
+                    "plan": each.plan._replace(report=-1).to_text(),
                     "count": each.count,
                     "is_over": each.is_over,
                 }

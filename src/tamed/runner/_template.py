@@ -4,7 +4,6 @@ import errno
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tamed.runner._channel import Channel, Message
 
@@ -13,19 +12,25 @@ __all__ = ["Template"]
 _PATIENCE = 5.0  # seconds for a fork
 
 
-@dataclass(slots=True, eq=False)
 class Template:
     """A template process.
 
     ``loaded`` is called when it can fork, and ``failed`` with the reason and the status if it ends before.
     """
 
-    pid: int
-    channel: Channel
-    loaded: Callable[[], object]
-    failed: Callable[[list[str], int], object]
-    is_loaded: bool = False
-    fault: tuple[list[str], int] | None = None
+    def __init__(
+        self,
+        pid: int,
+        channel: Channel,
+        loaded: Callable[[], object],
+        failed: Callable[[list[str], int], object],
+    ) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.loaded = loaded
+        self.failed = failed
+        self.is_loaded = False
+        self.fault: tuple[list[str], int] | None = None
 
     def fork(self, channel: int, records: int, output: int) -> int:
         """Have a worker forked that has copies of these descriptors; return its pid.

@@ -2,7 +2,6 @@
 
 import enum
 import signal
-from dataclasses import dataclass
 
 from tamed.errors import ExitStatus
 from tamed.runner._channel import Channel
@@ -29,7 +28,6 @@ class WorkerState(enum.Enum):
     STUCK = "stuck"
 
 
-@dataclass(slots=True, eq=False)
 class Worker:
     """A worker process, from its start until it has been reaped.
 
@@ -40,17 +38,28 @@ class Worker:
     with which its application chose to end.
     """
 
-    pid: int
-    number: int
-    generation: Generation
-    channel: Channel
-    started: float
-    heard: float
-    state: WorkerState = WorkerState.LOADING
-    fault: tuple[list[str], int] | None = None
-    leaving: int | None = None
-    replaces: "Worker | None" = None
-    is_retired: bool = False
+    def __init__(
+        self,
+        pid: int,
+        number: int,
+        generation: Generation,
+        channel: Channel,
+        *,
+        started: float,
+        heard: float,
+        replaces: "Worker | None" = None,
+    ) -> None:
+        self.pid = pid
+        self.number = number
+        self.generation = generation
+        self.channel = channel
+        self.started = started
+        self.heard = heard
+        self.state = WorkerState.LOADING
+        self.fault: tuple[list[str], int] | None = None
+        self.leaving: int | None = None
+        self.replaces = replaces
+        self.is_retired = False
 
     @property
     def is_on_the_way(self) -> bool:

@@ -4,8 +4,6 @@ It is run by the supervisor as ``python -m tamed.runner.planner NAME``, gets the
 its channel, and answers with the one that is to follow it.
 """
 
-from dataclasses import replace
-
 from tamed.config import Job
 from tamed.runner._channel import Message
 from tamed.runner._errand_child import answer_errand
@@ -30,7 +28,7 @@ def _plan_anew(order: Message) -> Message:
     changed = [name for name in _FIXED if getattr(plan, name) != getattr(following, name)]
     kept = {name: getattr(plan, name) for name in _FIXED}
     notes = [f"{name.replace('_', '-')} has changed, which takes a restart" for name in changed]
-    return {"plan": replace(following, **kept).to_text(), "notes": notes}
+    return {"plan": following._replace(**kept).to_text(), "notes": notes}
 
 
 if __name__ == "__main__":

@@ -3,33 +3,44 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from random import random as system_random
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 __all__ = ["Backoff", "Restart", "RestartBudget"]
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+def _by_chance() -> float:
+    from random import random  # loads a hash library, and most services never fail
+
+    return random()  # noqa: S311 - it spreads attempts, and keeps no secret
+
+
+class _BackoffValues(NamedTuple):
+    first: float
+    factor: float
+    maximum: float
+    jitter: float
+
+
+class Backoff(_BackoffValues):
     """Exponentially growing waits between attempts, spread by chance so that a crowd does not march in step.
 
     ``first`` and ``maximum`` are seconds. Each wait is ``factor`` times the one before, at most ``maximum``,
-    and then moved by up to ``jitter`` of itself either way.
+    and then moved by up to ``jitter`` of itself either way. Raises ValueError for what cannot be that.
     """
 
-    first: float = 0.1
-    factor: float = 2.0
-    maximum: float = 30.0
-    jitter: float = 0.1
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.first <= self.maximum < math.inf:
+    def __new__(
+        cls, first: float = 0.1, factor: float = 2.0, maximum: float = 30.0, jitter: float = 0.1
+    ) -> Self:
+        """Refuse what makes no sense."""
+        if not 0 <= first <= maximum < math.inf:
             raise ValueError("a backoff needs 0 <= first <= maximum, in seconds")
-        if not (1 <= self.factor < math.inf and 0 <= self.jitter <= 1):
+        if not (1 <= factor < math.inf and 0 <= jitter <= 1):
             raise ValueError("a backoff needs factor >= 1 and 0 <= jitter <= 1")
+        return super().__new__(cls, first, factor, maximum, jitter)
 
-    def delay(self, attempt: int, random: Callable[[], float] = system_random) -> float:
+    def delay(self, attempt: int, random: Callable[[], float] = _by_chance) -> float:
         """Return the seconds to wait before an attempt, counted from 1; ``random`` yields [0, 1)."""
         try:
             wait = min(self.first * float(self.factor) ** (attempt - 1), self.maximum)
@@ -38,8 +49,17 @@ class Backoff:
         return wait * (1 + self.jitter * (2 * random() - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+_When = Literal["never", "on-failure", "always"]
+
+
+class _RestartValues(NamedTuple):
+    when: _When
+    limit: int | None
+    within: float
+    backoff: Backoff
+
+
+class Restart(_RestartValues):
     """What happens when the ``run`` body of a service raises or ends.
 
     ``when`` is one of
@@ -49,18 +69,24 @@ class Restart:
     - ``"always"``: it is started again either way.
 
     More than ``limit`` restarts within ``within`` seconds fail the parent instead (``None``: no limit).
+    Raises ValueError for what cannot be that.
     """
 
-    when: Literal["never", "on-failure", "always"] = "never"
-    limit: int | None = 5
-    within: float = 60.0
-    backoff: Backoff = field(default_factory=Backoff)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if self.when not in ("never", "on-failure", "always"):
-            raise ValueError(f"restart {self.when!r}: expected never, on-failure or always")
-        if (self.limit is not None and self.limit < 0) or not self.within > 0:
+    def __new__(
+        cls,
+        when: _When = "never",
+        limit: int | None = 5,
+        within: float = 60.0,
+        backoff: Backoff = Backoff(),  # noqa: B008 - it is immutable
+    ) -> Self:
+        """Refuse what makes no sense."""
+        if when not in ("never", "on-failure", "always"):
+            raise ValueError(f"restart {when!r}: expected never, on-failure or always")
+        if (limit is not None and limit < 0) or not within > 0:
             raise ValueError("a restart policy needs limit >= 0 and within > 0")
+        return super().__new__(cls, when, limit, within, backoff)
 
 
 class RestartBudget:
@@ -68,7 +94,7 @@ class RestartBudget:
 
     __slots__ = ("_attempt", "_policy", "_random", "_times")
 
-    def __init__(self, policy: Restart, random: Callable[[], float] = system_random) -> None:
+    def __init__(self, policy: Restart, random: Callable[[], float] = _by_chance) -> None:
         self._policy = policy
         self._random = random
         self._times: deque[float] = deque()

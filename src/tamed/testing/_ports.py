@@ -1,7 +1,6 @@
 """Free ports in place of those that a service was configured with."""
 
 import socket
-from dataclasses import replace
 
 from tamed.net import Endpoint, Listener, LocalSource, SocketSource, TcpEndpoint, TlsEndpoint
 
@@ -27,4 +26,4 @@ class FreePorts(SocketSource):
 
 
 def _with_free_port(endpoint: Endpoint) -> Endpoint:
-    return replace(endpoint, port=0) if isinstance(endpoint, TcpEndpoint | TlsEndpoint) else endpoint
+    return endpoint.replace(port=0) if isinstance(endpoint, TcpEndpoint | TlsEndpoint) else endpoint
