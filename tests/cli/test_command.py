@@ -95,7 +95,7 @@ def test_the_version_needs_little() -> None:
         "tamed.cli._main",
         "tamed.errors",
     }
-    assert not loaded & {"asyncio", "msgspec", "uvloop", "importlib.metadata", "traceback", "logging"}
+    assert not loaded & {"asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NewType
 
-import msgspec
 import pytest
 
 from tamed.errors import ApplicationFailed
@@ -134,7 +133,6 @@ def test_options_are_ordinary_dataclasses() -> None:
         (dict[str, bool], {"a": True}, "a=true", "KEY=VALUE"),
         (dict, {}, "", "KEY=TEXT"),
         (int | Literal["auto"], "auto", "auto", "NUMBER|auto"),
-        (Annotated[int | None, msgspec.Meta(ge=0)], 5, "5", "NUMBER"),
         (Annotated[int, "a note of somebody else"], 6, "6", "NUMBER"),
         (Port, 5, "5", "NUMBER"),
         (Path | None, None, "", "PATH"),
@@ -174,8 +172,6 @@ def test_collections_are_repeatable() -> None:
         (Literal[True], "only texts and whole numbers"),
         (list[int] | str, "a list or a table can only be alone or None"),
         (Nothing, "has no members"),
-        (Annotated[str, msgspec.Meta(ge=1)], "Can only set `ge` on a numeric type"),
-        (Annotated[Path, msgspec.Meta(ge=1)], "Path cannot have limits"),
     ],
 )
 def test_a_type_that_nothing_can_read_is_refused(hint: Any, says: str) -> None:
@@ -200,7 +196,6 @@ def test_a_type_that_nothing_can_read_is_refused(hint: Any, says: str) -> None:
         (Level, "low"),
         (Literal["a"], "b"),
         (dict[str, int], {"a": "b"}),
-        (Annotated[int, msgspec.Meta(ge=1)], 0),
     ],
 )
 def test_a_default_of_another_type_is_refused(hint: Any, default: object) -> None:

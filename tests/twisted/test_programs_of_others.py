@@ -28,7 +28,7 @@ from tests.supervised.daemon import PATIENCE, is_there, wait_for
 pytestmark = pytest.mark.timeout(600)
 
 PROGRAMS = ("scrapyd", "magic-wormhole-mailbox-server")
-OURS = ("click>=8.5", "msgspec>=0.19", "uvloop>=0.21")
+OURS = ("click>=8.5", "uvloop>=0.21")
 
 SPIDER = """
 import scrapy

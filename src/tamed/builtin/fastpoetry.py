@@ -5,9 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
-
-from msgspec import Meta
 
 from tamed.builtin._poem_at import PoemAt
 from tamed.errors import from_os_error
@@ -64,11 +61,9 @@ class Options:
         [], "A poem and where to listen for it, in place of all the above.", metavar="POEM=ENDPOINT"
     )
     send_timeout: Duration = option(Duration("1m"), "How long a client may take nothing of its poem.")
-    max_connections: Annotated[int, Meta(ge=1)] = option(
-        10000, "How many clients may be slow at once; more have to wait."
-    )
-    max_connections_per_address: Annotated[int, Meta(ge=1)] | None = option(
-        None, "How many slow clients one address may have; others of it are refused."
+    max_connections: int = option(10000, "How many clients may be slow at once; more have to wait.", ge=1)
+    max_connections_per_address: int | None = option(
+        None, "How many slow clients one address may have; others of it are refused.", ge=1
     )
 
     def __post_init__(self) -> None:

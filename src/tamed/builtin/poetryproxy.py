@@ -4,9 +4,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
-
-from msgspec import Meta
 
 from tamed.builtin._poem_cache import PoemCache
 from tamed.builtin._poem_upstream import PoemUpstream
@@ -98,11 +95,9 @@ class Options:
         Duration("2s"), "How long a fetch goes on for clients that have closed their sending side."
     )
     send_timeout: Duration = option(Duration("1m"), "How long a client may take to read the poem.")
-    max_connections: Annotated[int, Meta(ge=1)] = option(
-        10000, "How many clients may be connected; more have to wait."
-    )
-    max_connections_per_address: Annotated[int, Meta(ge=1)] = option(
-        2000, "How many of them one address may have; others of it are refused."
+    max_connections: int = option(10000, "How many clients may be connected; more have to wait.", ge=1)
+    max_connections_per_address: int = option(
+        2000, "How many of them one address may have; others of it are refused.", ge=1
     )
 
     def __post_init__(self) -> None:

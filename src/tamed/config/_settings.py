@@ -108,7 +108,7 @@ class Daemon:
         Duration("30s"), "How long a worker's event loop may be blocked before it is replaced."
     )
     max_connections_per_worker: int | None = option(
-        None, "After about how many connections a worker is replaced by a fresh one, without a loss."
+        None, "After about how many connections a worker is replaced by a fresh one, without a loss.", ge=1
     )
     max_worker_age: Duration | None = option(
         None, "After about what time a worker is replaced by a fresh one, without a loss."
@@ -135,12 +135,6 @@ class Daemon:
                 for wish in (self.workers, self.max_connections_per_worker, self.max_worker_age)
             )
         )
-
-    def __post_init__(self) -> None:
-        if self.max_connections_per_worker is not None and self.max_connections_per_worker < 1:
-            raise ValueError(
-                f"max-connections-per-worker: expected 1 or more, got {self.max_connections_per_worker}"
-            )
 
 
 @dataclass

@@ -6,8 +6,7 @@ once, with ``plugin`` and ``option``, and everything else is made from that.
 The types of options are str, int, float, bool, Path, Duration, Size, enumerations (written by their values
 when all of those are texts, by their names in lower case with dashes otherwise), Literal, every class with a
 class method ``parse(text)`` that raises ValueError (and, if it has paths, a method ``relative_to(folder)``),
-lists, tuples and sets of these, dicts with texts as keys, unions, None, and all of them with the limits of
-``msgspec.Meta``.
+lists, tuples and sets of these, dicts with texts as keys, unions and None.
 """
 
 from tamed.plugins._build import Given, build

@@ -1,8 +1,9 @@
-"""Readers made of other readers: lists, tables, alternatives and limits."""
+"""Readers made of other readers: lists, tables, alternatives."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from tamed.plugins._limits import Limits
 from tamed.plugins._reader import Misfit, Reader, Source
 from tamed.plugins._words import shown
 
@@ -14,7 +15,6 @@ class Many(Reader):
     """
 
     many = True
-    plain = list
 
     def __init__(self, item: Reader, kind: type[Collection[Any]]) -> None:
         self.item = item
@@ -48,12 +48,15 @@ class Many(Reader):
         """Write the items with commas between them."""
         return ",".join(map(self.item.text, value))
 
+    def within(self, limits: Limits) -> "Many":
+        """Limit each item."""
+        return Many(self.item.within(limits), self.type)
+
 
 class Pairs(Reader):
     """A dict with texts as its keys: a table in a file, ``KEY=VALUE`` in text."""
 
     many = True
-    plain = dict
 
     def __init__(self, item: Reader) -> None:
         self.item = item
@@ -74,6 +77,10 @@ class Pairs(Reader):
     def text(self, value: Any) -> str:
         """Write the pairs with commas between them."""
         return ",".join(f"{key}={self.item.text(item)}" for key, item in value.items())
+
+    def within(self, limits: Limits) -> "Pairs":
+        """Limit each value."""
+        return Pairs(self.item.within(limits))
 
     def _split(self, value: object) -> dict[str, object]:
         texts = value.split(",") if isinstance(value, str) else value
@@ -125,41 +132,12 @@ class OneOf(Reader):
         """Write the value as the type that it has; None is the empty text."""
         return next((reader.text(value) for reader in self.readers if reader.holds(value)), "")
 
-
-class Limited(Reader):
-    """A type with limits (``msgspec.Meta``) that are checked after a value was read."""
-
-    def __init__(self, reader: Reader, limits: object, expected: str) -> None:
-        self.reader = reader
-        self.limits = limits
-        self.expected = expected
-        self.metavar, self.choices, self.plain = reader.metavar, reader.choices, reader.plain
-        self.many, self.boolean, self.path = reader.many, reader.boolean, reader.path
-
-    def read(self, value: object, source: Source) -> Any:
-        """Read the value, then check its limits."""
-        read = self.reader.read(value, source)
-        if not self._within(read):
-            raise self.misfit(value)
-        return read
-
-    def holds(self, value: object) -> bool:
-        """Take what is of the type and within the limits."""
-        return self.reader.holds(value) and self._within(value)
-
-    def text(self, value: Any) -> str:
-        """Write it as the type without limits does."""
-        return self.reader.text(value)
-
-    def _within(self, value: Any) -> bool:
-        import msgspec
-
-        assert self.plain is not None
-        try:
-            msgspec.convert(self.plain(value), self.limits)
-        except msgspec.ValidationError:
-            return False
-        return True
+    def within(self, limits: Limits) -> "OneOf":
+        """Limit those that have numbers."""
+        limited = [_limited(reader, limits) for reader in self.readers]
+        if limited == list(self.readers):
+            raise TypeError(f"there is no number in it to be {limits}")
+        return OneOf(limited, optional=self.optional)
 
 
 def _inside(place: str, reader: Reader, value: object, source: Source) -> Any:
@@ -167,3 +145,10 @@ def _inside(place: str, reader: Reader, value: object, source: Source) -> Any:
         return reader.read(value, source)
     except Misfit as misfit:
         raise misfit.inside(place) from misfit
+
+
+def _limited(reader: Reader, limits: Limits) -> Reader:
+    try:
+        return reader.within(limits)
+    except TypeError:
+        return reader

@@ -116,6 +116,8 @@ def _describe(options_type: type, field: dataclasses.Field[Any], hint: Any) -> O
     where = f"option {options_type.__qualname__}.{field.name}"
     try:
         reader = reader_of(hint)
+        if any(limit is not None for limit in said.limits):
+            reader = reader.within(said.limits)
     except TypeError as error:
         raise ApplicationFailed(where, str(error)) from error
     default = _default(field)

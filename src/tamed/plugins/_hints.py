@@ -2,23 +2,19 @@
 
 import enum
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from tamed.plugins._compound import Limited, Many, OneOf, Pairs
+from tamed.plugins._compound import Many, OneOf, Pairs
 from tamed.plugins._reader import Reader
-from tamed.plugins._single import Choice, Parsed, Paths, Scalar
+from tamed.plugins._single import Choice, Number, Parsed, Paths, Text, Truth
 
 
 def reader_of(hint: Any) -> Reader:
     """Return the reader for an annotation; raise TypeError, saying why, when there is none."""
     while (alias := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
         hint = alias  # a NewType, or what a `type` statement made
-    if hint in Scalar.KINDS:
-        return Scalar(hint)
-    if hint is Path:
-        return Paths()
     build = _BUILDERS.get(get_origin(hint) or hint)
     if build is not None:
         return build(hint)
@@ -80,49 +76,9 @@ def _union(hint: Any) -> Reader:
     return OneOf(readers, optional=type(None) in get_args(hint))
 
 
-def _limited(hint: Any) -> Reader:
-    """Read ``Annotated`` with msgspec's limits; other annotations are not ours and mean nothing here."""
-    import msgspec
-
-    inner, *notes = get_args(hint)
-    limits = [note for note in notes if isinstance(note, msgspec.Meta)]
-    if limits and get_origin(inner) in {Union, types.UnionType}:
-        members = get_args(inner)
-        return _union(Union[tuple(m if m is type(None) else _annotated(m, limits) for m in members)])  # noqa: UP007
-    reader = reader_of(inner)
-    if not limits:
-        return reader
-    if reader.plain is None:
-        raise TypeError(f"{_name(inner)} cannot have limits")
-    checked = _annotated(reader.plain, limits)
-    msgspec.json.Decoder(checked)  # raises TypeError when a limit does not go with the type
-    return Limited(reader, checked, ", ".join([reader.expected, *_in_words(limits, reader.plain)]))
-
-
-def _annotated(hint: Any, notes: Iterable[object]) -> Any:
-    for note in notes:
-        hint = Annotated[hint, note]
-    return hint
-
-
-def _in_words(limits: Iterable[object], plain: type) -> list[str]:
-    unit = "characters" if plain is str else "items"
-    words = {
-        "gt": "more than {}",
-        "ge": "at least {}",
-        "lt": "less than {}",
-        "le": "at most {}",
-        "multiple_of": "a multiple of {}",
-        "pattern": "matching {}",
-        "min_length": "at least {} " + unit,
-        "max_length": "at most {} " + unit,
-    }
-    return [
-        text.format(limit)
-        for meta in limits
-        for name, text in words.items()
-        if (limit := getattr(meta, name)) is not None
-    ]
+def _annotated(hint: Any) -> Reader:
+    """Read what is annotated; the notes are somebody else's, and mean nothing here."""
+    return reader_of(get_args(hint)[0])
 
 
 def _name(hint: Any) -> str:
@@ -132,10 +88,15 @@ def _name(hint: Any) -> str:
 
 
 _BUILDERS: dict[Any, Callable[[Any], Reader]] = {
+    str: lambda _: Text(),
+    bool: lambda _: Truth(),
+    int: Number,
+    float: Number,
+    Path: lambda _: Paths(),
     Literal: _literal,
     Union: _union,
     types.UnionType: _union,
-    Annotated: _limited,
+    Annotated: _annotated,
     list: _collection,
     tuple: _collection,
     set: _collection,

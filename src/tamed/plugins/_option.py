@@ -5,6 +5,8 @@ import enum
 from copy import copy
 from typing import Any, Final, Literal, NamedTuple
 
+from tamed.plugins._limits import Limits
+
 
 class Required(enum.Enum):
     """The type of ``REQUIRED``."""
@@ -27,6 +29,7 @@ class Declaration(NamedTuple):
     metavar: str | None = None
     env: bool = True
     secret: bool = False
+    limits: Limits = Limits()
 
 
 def option(
@@ -37,6 +40,10 @@ def option(
     metavar: str | None = None,
     env: bool = True,
     secret: bool = False,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
 ) -> Any:
     """Declare an option: a field of a dataclass that has more to say than its type.
 
@@ -46,7 +53,8 @@ def option(
     set is copied for each instance. Without a default the option must be given. ``help`` is a sentence.
     ``short`` is the letter of a short flag. ``metavar`` stands for the value in the help text. ``env``
     False means that no environment variable sets it. ``secret`` means that its value is in no message,
-    no help text and no ``repr`` of the options.
+    no help text and no ``repr`` of the options. ``gt``, ``ge``, ``lt`` and ``le`` limit the numbers in its
+    type: greater than, greater or equal, less than, less or equal.
 
     Options are keyword arguments of their class, so those with and without defaults may come in any order.
     Returns a ``dataclasses.field``; it is typed as Any so that it can stand where a value of any type does.
@@ -54,7 +62,7 @@ def option(
     settings: dict[str, Any] = {
         "kw_only": True,
         "repr": not secret,
-        "metadata": {METADATA: Declaration(help, short, metavar, env, secret)},
+        "metadata": {METADATA: Declaration(help, short, metavar, env, secret, Limits(gt, ge, lt, le))},
     }
     if isinstance(default, (list, dict, set)):
         settings["default_factory"] = lambda: copy(default)

@@ -3,14 +3,14 @@
 There are two kinds of source. In a *text* source (the command line, the environment) everything is a text
 or a list of texts, so numbers and truth values are read from text. In a deployment file values have types
 of their own, which have to be right: ``"10000"`` is no number there. Each reader says in words what it
-expects, so that the same mistake has the same message wherever it is made. Numbers and limits are judged by
-msgspec.
+expects, so that the same mistake has the same message wherever it is made.
 """
 
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tamed.plugins._limits import Limits
 from tamed.plugins._words import shown
 
 
@@ -44,8 +44,6 @@ class Reader(ABC):
     """What is expected, with its article: ``a whole number``."""
     metavar: str = ""
     """What stands for a value in the help text."""
-    plain: type | None = None
-    """The type that msgspec's limits are checked on; None when this type has no limits."""
     choices: tuple[str, ...] = ()
     """All the texts that are accepted; empty when there are too many to list."""
     many: bool = False
@@ -66,6 +64,10 @@ class Reader(ABC):
     def text(self, value: Any) -> str:
         """Return a value as one would give it on the command line."""
         return str(value)
+
+    def within(self, limits: Limits) -> "Reader":
+        """Return a reader that takes no other numbers; raise TypeError if there are none in this type."""
+        raise TypeError(f"there is no number in it to be {limits}")
 
     def misfit(self, value: object) -> Misfit:
         """Return the error for a value that does not fit."""

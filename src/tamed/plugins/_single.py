@@ -1,57 +1,121 @@
 """Readers of single values: texts, numbers, truth values, paths, choices and whatever reads itself."""
 
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+from tamed.plugins._limits import Limits
 from tamed.plugins._reader import Misfit, Reader, Source
 from tamed.plugins._words import listed, noun
 
 
-class Scalar(Reader):
-    """A text, a number or a truth value."""
+class Text(Reader):
+    """A text, whatever is in it."""
 
-    _WORDS: ClassVar[dict[type, tuple[str, str]]] = {
-        str: ("a text", "TEXT"),
-        int: ("a whole number", "NUMBER"),
-        float: ("a number", "NUMBER"),
-        bool: ("true or false", ""),
-    }
-    _TRUTH: ClassVar[dict[object, bool]] = {
+    expected = "a text"
+    metavar = "TEXT"
+
+    def read(self, value: object, source: Source) -> str:
+        """Take a text as it is."""
+        if not isinstance(value, str):
+            raise self.misfit(value)
+        return value
+
+    def holds(self, value: object) -> bool:
+        """Take texts only."""
+        return isinstance(value, str)
+
+
+class Truth(Reader):
+    """True or false; a flag for it needs no value."""
+
+    expected = "true or false"
+    boolean = True
+
+    _WORDS: ClassVar[dict[str, bool]] = {
         **dict.fromkeys(("true", "yes", "on", "1"), True),
         **dict.fromkeys(("false", "no", "off", "0"), False),
     }
-    KINDS: ClassVar[Collection[object]] = _WORDS.keys()
 
-    def __init__(self, kind: type) -> None:
-        self.kind = self.plain = kind
-        self.expected, self.metavar = self._WORDS[kind]
-        self.boolean = kind is bool
+    def read(self, value: object, source: Source) -> bool:
+        """Read one of several words, or take a truth value as it is."""
+        if source.text and isinstance(value, str):
+            value = self._WORDS.get(value.lower(), value)
+        if not isinstance(value, bool):
+            raise self.misfit(value)
+        return value
+
+    def holds(self, value: object) -> bool:
+        """Take truth values only."""
+        return isinstance(value, bool)
+
+    def text(self, value: Any) -> str:
+        """Write it in lower case."""
+        return str(value).lower()
+
+
+class Number(Reader):
+    """A whole number, or any number that is finite. In text, it is decimal."""
+
+    metavar = "NUMBER"
+
+    _KINDS: ClassVar[dict[type, tuple[str, re.Pattern[str]]]] = {
+        int: ("a whole number", re.compile(r"-?[0-9]+")),
+        float: ("a number", re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")),
+    }
+
+    def __init__(self, kind: type[int | float]) -> None:
+        self.kind = kind
+        self.expected, self._form = self._KINDS[kind]
+
+    def read(self, value: object, source: Source) -> int | float:
+        """Read a number from text, or take one as it is."""
+        given = source.text and isinstance(value, str) and self._form.fullmatch(value)
+        if not given and not self.holds(value):
+            raise self.misfit(value)
+        try:
+            number = self.kind(cast("str | float", value))
+            if self.kind is int or math.isfinite(number):
+                return number
+        except (OverflowError, ValueError):  # more digits than Python reads, or than a float can hold
+            pass
+        raise self.misfit(value)
+
+    def holds(self, value: object) -> bool:
+        """Take whole numbers for any number, as the type system does, but no truth value for a number."""
+        kinds = (int, float) if self.kind is float else int
+        return isinstance(value, kinds) and not isinstance(value, bool)
+
+    def within(self, limits: Limits) -> Reader:
+        """Limit it."""
+        return Limited(self, limits)
+
+
+class Limited(Reader):
+    """Numbers of a type, within limits."""
+
+    def __init__(self, reader: Reader, limits: Limits) -> None:
+        self.reader = reader
+        self.limits = limits
+        self.expected = f"{reader.expected}, {limits}"
+        self.metavar = reader.metavar
 
     def read(self, value: object, source: Source) -> Any:
-        """Read a number or a truth value from text, or take one as it is."""
-        import msgspec
-
-        if self.boolean and source.text and isinstance(value, str):
-            value = self._TRUTH.get(value.lower(), value)
-        try:
-            read: Any = msgspec.convert(value, self.kind, strict=not source.text or self.boolean)
-        except msgspec.ValidationError:
-            raise self.misfit(value) from None
-        if self.kind is float and not math.isfinite(read):
+        """Read the number, then check its limits."""
+        read = self.reader.read(value, source)
+        if not self.limits.hold(read):
             raise self.misfit(value)
         return read
 
     def holds(self, value: object) -> bool:
-        """Take whole numbers for any number, as the type system does, but no truth value for a number."""
-        if self.kind is float:
-            return isinstance(value, (float, int)) and not isinstance(value, bool)
-        return isinstance(value, self.kind) and (self.boolean or not isinstance(value, bool))
+        """Take what is of the type and within the limits."""
+        return self.reader.holds(value) and self.limits.hold(cast(float, value))
 
     def text(self, value: Any) -> str:
-        """Write truth values in lower case."""
-        return str(value).lower() if self.boolean else str(value)
+        """Write it as the type without limits does."""
+        return self.reader.text(value)
 
 
 class Paths(Reader):
@@ -87,7 +151,6 @@ class Parsed(Reader):
         self.expected = noun(kind.__name__)
         self.metavar = kind.__name__.upper()
         self.is_number = issubclass(kind, (int, float))
-        self.plain = next((base for base in (int, float, str) if issubclass(kind, base)), None)
 
     def read(self, value: object, source: Source) -> Any:
         """Let the class read the text, or make one of the number that stands in the file."""
@@ -108,6 +171,10 @@ class Parsed(Reader):
     def holds(self, value: object) -> bool:
         """Take instances of the class."""
         return isinstance(value, self.kind)
+
+    def within(self, limits: Limits) -> Reader:
+        """Limit it, if it is a number."""
+        return Limited(self, limits) if self.is_number else super().within(limits)
 
 
 class Choice(Reader):

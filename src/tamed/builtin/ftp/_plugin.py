@@ -4,9 +4,6 @@ import asyncio
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import msgspec
 
 from tamed.builtin._beneath import Beneath
 from tamed.builtin._share import Share
@@ -19,8 +16,6 @@ from tamed.plugins import Duration, Size, option, plugin
 from tamed.service import MultiService, Service
 
 __all__ = ["Options", "ftp"]
-
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @dataclass
@@ -37,8 +32,8 @@ class Options:
     dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
     passive_ports: PortRange = option(PortRange(), "The ports for data connections; 0: any.")
     passive_address: str | None = option(None, "The IPv4 address for data connections, if behind NAT.")
-    max_connections: AtLeastOne = option(1000, "How many clients are served simultaneously; others wait.")
-    max_connections_per_address: AtLeastOne = option(10, "How many of them may come from one address.")
+    max_connections: int = option(1000, "How many clients are served simultaneously; others wait.", ge=1)
+    max_connections_per_address: int = option(10, "How many of them may come from one address.", ge=1)
     max_line: Size = option(Size("4 KiB"), "The longest command.")
     idle: Duration = option(Duration("5m"), "How long a client may ask for nothing.")
     stall: Duration = option(Duration("1m"), "How long a transfer may stand still.")

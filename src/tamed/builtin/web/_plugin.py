@@ -4,9 +4,8 @@ import ipaddress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "web"]
 
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-
 
 @dataclass
 class Options:
@@ -39,7 +36,7 @@ class Options:
     wsgi: bool | None = option(
         None, "The application speaks WSGI, or does not; without it, that is found out."
     )
-    threads: AtLeastOne = option(10, "How many requests a WSGI application serves simultaneously.")
+    threads: int = option(10, "How many requests a WSGI application serves simultaneously.", ge=1)
     index: str = option("index.html", "The file that a directory stands for.")
     dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
     port: int = option(8000, "The port number to listen on.", short="p")
@@ -47,8 +44,8 @@ class Options:
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
     trust: list[str] = option([], "A proxy, or a network of them, whose X-Forwarded headers are believed.")
     access_log: bool = option(True, "Log every request.")
-    max_connections: AtLeastOne = option(1000, "How many clients are served simultaneously; others wait.")
-    max_connections_per_address: AtLeastOne = option(200, "How many of them may come from one address.")
+    max_connections: int = option(1000, "How many clients are served simultaneously; others wait.", ge=1)
+    max_connections_per_address: int = option(200, "How many of them may come from one address.", ge=1)
     max_request_line: Size = option(Size("8 KiB"), "The longest target of a request.")
     max_head: Size = option(Size("32 KiB"), "The largest sum of a request's headers.")
     head_timeout: Duration = option(Duration("10s"), "How long a client may take for the head of a request.")
