@@ -85,17 +85,16 @@ def test_a_wrong_command_line_is_one_line_with_the_remedy(
 
 
 def test_the_version_needs_little() -> None:
-    """Neither the services nor what reads options is loaded to tell it."""
+    """Nothing else is loaded to tell it, not even what reads command lines."""
     loaded = loaded_by("from tamed.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass")
     assert {name for name in loaded if name.startswith("tamed.")} == {
         "tamed._lazy",
         "tamed._version",
         "tamed.cli",
-        "tamed.cli._group",
         "tamed.cli._main",
         "tamed.errors",
     }
-    assert not loaded & {"asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
+    assert not loaded & {"click", "asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

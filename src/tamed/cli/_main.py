@@ -6,15 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import click
-
-from tamed.cli._group import commands
+from tamed._version import __version__
 from tamed.errors import ExitStatus, TamedError, status_of
 
 __all__ = ["main"]
-
-_COMPLETE = "_TAMED_COMPLETE"
-"""The environment variable that the scripts of ``tamed completion`` set, and what they ask for is in it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -26,9 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
-    except click.ClickException as error:
-        print(f"tamed: {_sentence(error)}", file=sys.stderr)
-        status = ExitStatus.USAGE
     except TamedError as error:
         from tamed.runner import explain
 
@@ -56,24 +48,17 @@ def _fill_standard_streams() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run the command, and return the status of one that has a status."""
-    if _COMPLETE in os.environ:
-        from click.shell_completion import shell_complete
+    """Run what can be read quickly, and leave all else to the commands."""
+    match arguments:
+        case ["--version"]:
+            print("tamed", __version__)
+            return ExitStatus.OK
+        case ["run" | "start" as command, *words]:
+            from tamed.cli._jobs import JOBS
+            from tamed.cli._quick import quick_job
 
-        return shell_complete(commands, {}, "tamed", _COMPLETE, os.environ[_COMPLETE])
-    # Not `commands.main`, which has exit statuses and ways of its own for a broken pipe and a Ctrl-C.
-    try:
-        with commands.make_context("tamed", arguments) as context:
-            return commands.invoke(context) or 0
-    except click.exceptions.Exit as wish:  # of --help and --version
-        return wish.exit_code
+            if (job := quick_job(words)) is not None:
+                return JOBS[command](job)
+    from tamed.cli._command_line import run_command
 
-
-def _sentence(error: click.ClickException) -> str:
-    """Say what is wrong with the command line in our way: one line, lower case, with the remedy."""
-    where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tamed"
-    if isinstance(error, click.NoSuchOption):
-        near = f"did you mean {error.possibilities[0]!r}? " if error.possibilities else ""
-        return f"unknown option {error.option_name!r}; {near}`{where} --help` lists them"
-    text = " ".join(error.format_message().split()).rstrip(".")
-    return f"{text[:1].lower()}{text[1:]}; see `{where} --help`"
+    return run_command(arguments)

@@ -2,6 +2,7 @@
 
 import click
 
+from tamed.cli._jobs import run_job
 from tamed.cli._target import TargetCommand, job_of
 
 __all__ = ["run"]
@@ -23,6 +24,4 @@ Examples:
 @click.pass_context
 def run(ctx: click.Context, /, **_: object) -> int:
     """Run a target in the foreground."""
-    from tamed.runner import run as run_here  # not above: help and completion need not load the event loop
-
-    return run_here(job_of(ctx))
+    return run_job(job_of(ctx))

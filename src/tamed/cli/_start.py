@@ -1,11 +1,9 @@
 """``tamed start``."""
 
-import sys
-
 import click
 
+from tamed.cli._jobs import start_job
 from tamed.cli._target import TargetCommand, job_of
-from tamed.runner import start as start_daemon
 
 __all__ = ["start"]
 
@@ -24,6 +22,4 @@ Examples:
 @click.pass_context
 def start(ctx: click.Context, /, **_: object) -> int:
     """Run a target as a daemon."""
-    report = start_daemon(job_of(ctx))
-    print(report.text, file=sys.stdout if report.ready else sys.stderr)
-    return report.status
+    return start_job(job_of(ctx))

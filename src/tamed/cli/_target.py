@@ -1,23 +1,21 @@
 """The part of the command line that all commands with a TARGET share: from its words to a job."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete
 
 from tamed.cli._command import Command
+from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders
 from tamed.cli._options import given_flags, make_option
-from tamed.cli._service import service_command, services
-from tamed.config import Daemon, Job, Log, TargetKind, resolve
+from tamed.cli._service import service_command
+from tamed.cli._service_options import services
+from tamed.config import Job, TargetKind, resolve
 from tamed.errors import TamedError, UsageError
-from tamed.plugins import describe, names, plugin_folders
+from tamed.plugins import names
 
 __all__ = ["TargetCommand", "job_of"]
-
-_OPTIONS = (("", describe(Daemon)), ("log-", describe(Log)))
 
 
 class TargetCommand(Command):
@@ -27,13 +25,13 @@ class TargetCommand(Command):
         # What stands behind the target is the target's, even if it looks like an option of ours.
         super().__init__(name, context_settings={"allow_interspersed_args": False}, **attributes)
         self.params += [
-            make_option(each, prefix.rstrip("-"), prefix, alias=_ALIASES.get(f"{prefix}{each.key}", ""))
-            for prefix, options in _OPTIONS
+            make_option(each, prefix.rstrip("-"), prefix, alias=ALIASES.get(f"{prefix}{each.key}", ""))
+            for prefix, options in DAEMON_OPTIONS
             for each in options
         ]
         self.params += [
             click.Option(
-                ["plugin_dirs", "--plugin-dir"],
+                ["plugin_dirs", PLUGIN_DIR],
                 multiple=True,
                 type=click.Path(),
                 metavar="FOLDER",
@@ -89,16 +87,9 @@ def _with_words(job: Job, words: Sequence[str]) -> Job:
 
 
 def _job(params: Mapping[str, Any]) -> Job:
-    daemon, log = (given_flags(options, params, prefix) for prefix, options in _OPTIONS)
-    folders = _folders(params)
-    return Job(resolve(params["target"], folders), daemon, log, plugin_dirs=folders)
-
-
-def _folders(params: Mapping[str, Any]) -> tuple[Path, ...]:
-    return plugin_folders(params.get("plugin_dirs") or (), os.environ)
-
-
-_ALIASES = {"log-file": "--log"}
+    daemon, log = (given_flags(options, params, prefix) for prefix, options in DAEMON_OPTIONS)
+    dirs = folders(params["plugin_dirs"])
+    return Job(resolve(params["target"], dirs), daemon, log, plugin_dirs=dirs)
 
 
 class _TargetType(click.ParamType[str]):
@@ -110,7 +101,9 @@ class _TargetType(click.ParamType[str]):
         """Complete the names of plugins, without importing any, and files that can be targets."""
         try:
             plugins = [
-                CompletionItem(name) for name in names(_folders(ctx.params)) if name.startswith(incomplete)
+                CompletionItem(name)
+                for name in names(folders(ctx.params.get("plugin_dirs") or ()))
+                if name.startswith(incomplete)
             ]
         except TamedError:  # a plugin folder that cannot be read
             plugins = []

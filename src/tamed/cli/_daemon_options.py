@@ -1,0 +1,27 @@
+"""The options that stand before TARGET, as all commands with a TARGET have them."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tamed.config import Daemon, Log
+from tamed.plugins import Option, describe, plugin_folders
+
+__all__ = ["ALIASES", "DAEMON_OPTIONS", "PLUGIN_DIR", "folders"]
+
+DAEMON_OPTIONS: Final[tuple[tuple[str, tuple[Option, ...]], ...]] = (
+    ("", describe(Daemon)),
+    ("log-", describe(Log)),
+)
+"""The options of the tables ``[daemon]`` and ``[log]``, each with what stands before its name in the flag."""
+
+ALIASES: Final = {"log-file": "--log"}
+"""Other flags for some of them."""
+
+PLUGIN_DIR: Final = "--plugin-dir"
+
+
+def folders(named: Iterable[str]) -> tuple[Path, ...]:
+    """Return the plugin folders: those named on the command line, and those of the environment."""
+    return plugin_folders(named, os.environ)

@@ -1,0 +1,113 @@
+"""The command lines of every day, read without the command-line library.
+
+Its import, and sixty options made for it, would take a quarter of the time from ``tamed run`` to the first
+client. So ``run`` and ``start`` are read here, as far as all is plain: flags that exist, each with its value,
+a target, and flags of its own. Whatever is not (a mistake, a request for help, flags run together) is left to
+the commands, where there is one place that explains. Both read the same; a test holds that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders
+from tamed.cli._service_options import services
+from tamed.config import Job, TargetKind, resolve
+from tamed.plugins import Option
+
+__all__ = ["quick_job"]
+
+
+class _NotPlain(Exception):
+    """The commands shall read this command line."""
+
+
+class _Flag(NamedTuple):
+    """Gives a value to one option of one group: the value that follows it, or if it needs none, this one."""
+
+    group: str
+    name: str
+    value: bool | None = None
+    is_repeatable: bool = False
+
+
+def quick_job(words: Sequence[str]) -> Job | None:
+    """Return the job for what stands behind ``run`` or ``start``; None if the commands shall read it."""
+    try:
+        return _job(words)
+    except _NotPlain:
+        return None
+
+
+def _job(words: Sequence[str]) -> Job:
+    flags = {PLUGIN_DIR: _Flag("plugins", "dirs", is_repeatable=True)}
+    for prefix, options in DAEMON_OPTIONS:
+        flags |= _flags(prefix, options, prefix, ALIASES)
+    given, rest = _read(words, flags)
+    if not rest:
+        raise _NotPlain
+    target, *own = rest
+    dirs = folders(given.get("plugins", {}).get("dirs", ()))
+    job = Job(resolve(target, dirs), given.get("", {}), given.get("log-", {}), plugin_dirs=dirs)
+    return _with_options(job, own) if own else job
+
+
+def _with_options(job: Job, words: Sequence[str]) -> Job:
+    if job.target.kind is TargetKind.TWISTED:
+        raise _NotPlain
+    several = list(services(job))
+    flags = dict(
+        chain.from_iterable(_flags(each.name, each.options, each.prefix).items() for each in several)
+    )
+    given, rest = _read(words, flags)
+    if rest:
+        raise _NotPlain
+    return job._replace(services={each.name: given.get(each.name, {}) for each in several})
+
+
+def _flags(
+    group: str, options: Sequence[Option], prefix: str, aliases: Mapping[str, str] = {}
+) -> dict[str, _Flag]:
+    """Return what each flag of some options does."""
+    return dict(_each_flag(group, options, prefix, aliases))
+
+
+def _each_flag(
+    group: str, options: Sequence[Option], prefix: str, aliases: Mapping[str, str]
+) -> Iterator[tuple[str, _Flag]]:
+    for option in options:
+        flag = _Flag(group, option.name, True if option.boolean else None, option.repeatable)
+        yield f"--{prefix}{option.key}", flag
+        if option.boolean:
+            yield f"--{prefix}no-{option.key}", flag._replace(value=False)
+        if option.short and not prefix:
+            yield option.short, flag
+        if (alias := aliases.get(f"{prefix}{option.key}")) is not None:
+            yield alias, flag
+
+
+def _read(
+    words: Sequence[str], flags: Mapping[str, _Flag]
+) -> tuple[dict[str, dict[str, Any]], Sequence[str]]:
+    """Read flags up to the first other word; return what they give, by group and name, and the rest."""
+    given: dict[str, dict[str, Any]] = {}
+    rest = list(reversed(words))
+    while rest and rest[-1].startswith("-"):
+        word, equals, value = rest.pop().partition("=")
+        flag = flags.get(word)
+        if flag is None or (equals and (flag.value is not None or not word.startswith("--"))):
+            raise _NotPlain
+        values = given.setdefault(flag.group, {})
+        if flag.value is not None:
+            values[flag.name] = flag.value
+            continue
+        if not equals:
+            value = _value(rest)
+        values[flag.name] = [*values.get(flag.name, ()), value] if flag.is_repeatable else value
+    return given, rest[::-1]
+
+
+def _value(rest: list[str]) -> str:
+    if not rest or rest[-1].startswith("-"):
+        raise _NotPlain
+    return rest.pop()
