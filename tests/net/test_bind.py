@@ -277,7 +277,7 @@ def test_resolving_gives_each_address_once() -> None:
 
     found = resolve(TcpEndpoint("localhost", 80), getaddrinfo=getaddrinfo)
     assert [str(address) for address in found] == ["127.0.0.1:80", "[::1]:80"]
-    assert asked == ["localhost", 80, socket.SOCK_STREAM, socket.AI_PASSIVE]
+    assert asked == [b"localhost", 80, socket.SOCK_STREAM, socket.AI_PASSIVE]
 
 
 def test_a_host_that_does_not_resolve() -> None:

@@ -9,8 +9,8 @@ import pytest
 from tamed.config import Log
 from tamed.errors import ConfigurationError, UsageError
 from tamed.plugins import Duration, Size
+from tamed.runner._log_place import LogPlan
 from tamed.runner._log_plan import log_in_foreground, log_of_daemon
-from tamed.runner._plan import LogPlan
 
 
 class Terminal:

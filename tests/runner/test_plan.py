@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import MissingInput, PermissionRefused, TamedError
-from tamed.runner._plan import LogPlan, Plan
+from tamed.runner._log_place import LogPlan
+from tamed.runner._plan import Plan
 from tamed.runner._plan_file import held_plan_file, kept_plan
 
 PLAN = Plan(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import TamedError
-from tamed.runner._plan import LogPlan
+from tamed.runner._log_place import LogPlan
 from tamed.runner._sink import Entry, open_sink
 from tamed.runner._stream import StreamWriter
 

@@ -15,7 +15,8 @@ from tamed.net import Inheritance
 from tamed.runner._channel import Channel, Message
 from tamed.runner._crew import Crew
 from tamed.runner._generation import Generation
-from tamed.runner._plan import LogPlan, Plan
+from tamed.runner._log_place import LogPlan
+from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._supervisor import Supervisor

@@ -1,50 +1,25 @@
-"""Fast poetry: a poem for whoever connects. The reference service, in the form of a plugin."""
+"""Fast poetry: a poem for whoever connects. The reference service, in the form of a plugin.
 
-import logging
+What the service is made of is imported when it is made: `tamed start` reads the options, and leaves the event
+loop to the workers.
+"""
+
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tamed.builtin._poem_at import PoemAt
-from tamed.errors import from_os_error
-from tamed.net import AccessLog, Endpoint, ReplyServer, TcpEndpoint
+from tamed.net import Endpoint, TcpEndpoint
 from tamed.plugins import Duration, option, plugin
-from tamed.service import MultiService, Service
 
-__all__ = ["Options", "Poetry", "fastpoetry"]
+if TYPE_CHECKING:
+    from tamed.service import Service
 
-log = logging.getLogger("fastpoetry")
+__all__ = ["Options", "fastpoetry"]
 
 _ECSTASY = Path(__file__).parent / "poetry" / "ecstasy.txt"
-
-
-class Poetry(Service):
-    """Holds a poem. Knows nothing of protocols, so that any protocol can serve it.
-
-    ``text`` is the poem, as the bytes of its file, while the service runs. A file that cannot be read fails
-    the start.
-    """
-
-    text: bytes
-
-    def __init__(self, file: Path, name: str = "poetry") -> None:
-        super().__init__(name)
-        self.file = file
-        self._access = AccessLog(log)
-
-    async def start(self) -> None:
-        """Read the poem."""
-        try:
-            self.text = self.file.read_bytes()
-        except OSError as error:
-            raise from_os_error(f"cannot read the poem {self.file}", error, "name a readable file") from error
-        log.info("loaded a poem of %d bytes from %s", len(self.text), self.file)
-
-    def recite(self, peer: str) -> bytes:
-        """Return the whole poem, and log that it goes to this peer."""
-        self._access.add("sending %d bytes of poetry to %s", len(self.text), peer)
-        return self.text
 
 
 @dataclass
@@ -89,8 +64,10 @@ _OWN = [field.name for field in fields(Options)]
 
 
 @plugin
-def fastpoetry(options: Options) -> Service:
+def fastpoetry(options: Options) -> "Service":
     """A fast poetry service."""
+    from tamed.service import MultiService
+
     poems = list(options.poems())
     if len(poems) == 1:
         return _recital("fastpoetry", *poems[0], options)
@@ -99,8 +76,12 @@ def fastpoetry(options: Options) -> Service:
     return MultiService("fastpoetry", *recitals)
 
 
-def _recital(name: str, file: Path, endpoints: list[Endpoint], options: Options) -> MultiService:
+def _recital(name: str, file: Path, endpoints: list[Endpoint], options: Options) -> "Service":
     """Return a poem, and a server that recites it, as one service."""
+    from tamed.builtin._poetry import Poetry
+    from tamed.net import ReplyServer
+    from tamed.service import MultiService
+
     poetry = Poetry(file)
     server = ReplyServer(
         endpoints,

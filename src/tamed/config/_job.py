@@ -5,19 +5,17 @@ after a reload) reads the files and imports the code anew.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tamed.config._deployment import Deployment, Entry
-from tamed.config._program import load_file, load_variable
+from tamed.config._deployment import Deployment
 from tamed.config._settings import Daemon, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
-from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins import Given, Plugin, build, find
-from tamed.service import Application, Service
-from tamed.twisted import claim_reactor
+
+if TYPE_CHECKING:
+    from tamed.service import Application
 
 __all__ = ["Job"]
 
@@ -91,72 +89,32 @@ class Job(NamedTuple):
         """Read the deployment file, if the target is one."""
         if self.target.kind is not TargetKind.DEPLOYMENT:
             return None
-        return Deployment.read(self._path(self.target.name))
+        return Deployment.read(self.path(self.target.name))
 
     def settings(self, deployment: Deployment | None) -> Settings:
         """Make the settings of the run from flags, environment and deployment file, in that order."""
         daemon = deployment.daemon if deployment else {}
         log = _log_beside(deployment) if deployment else {}
         return Settings(
-            build(Daemon, self._given("", self.daemon, deployment, "daemon", daemon)),
-            build(Log, self._given("log", self.log, deployment, "log", log, flag_prefix="log-")),
+            build(Daemon, self.given("", self.daemon, deployment, "daemon", daemon)),
+            build(Log, self.given("log", self.log, deployment, "log", log, flag_prefix="log-")),
         )
 
-    def load(self, deployment: Deployment | None) -> Application:
+    def load(self, deployment: Deployment | None) -> "Application":
         """Import the code and make the application: the only place where code of the user's is imported."""
-        claim_reactor()
-        if self.twistd:
-            from tamed.twisted import apply_twistd
+        from tamed.config._load import load  # not above: a command that starts a daemon loads none of it
 
-            apply_twistd(self.twistd)
-        name = self.target.name
-        match self.target.kind:
-            case TargetKind.DEPLOYMENT:
-                assert deployment is not None
-                services = (self._service(entry, deployment) for entry in deployment.services)
-                return Application(deployment.name, *services)
-            case TargetKind.FILE:
-                return self._without_options(load_file(self._path(name)))
-            case TargetKind.MODULE:
-                return self._without_options(load_variable(name))
-            case TargetKind.PLUGIN:
-                service = _make(self.find(name), self._given(name, self.services.get(name, _NOTHING)))
-                return service if isinstance(service, Application) else Application(name, service)
-            case TargetKind.TWISTED:
-                return Application(name, self._twisted())
+        return load(self, deployment)
 
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name; import it and no other."""
         return find(name, self.plugin_dirs)
 
-    def _twisted(self) -> Service:
-        """Make the service of a Twisted plugin, whose words may have relative paths in them."""
-        from tamed.twisted import make_plugin
-
-        with nullcontext() if self.folder is None else chdir(self.folder):
-            return make_plugin(self.target.name, self.words, self.plugin_dirs)
-
-    def _path(self, path: str) -> Path:
+    def path(self, path: str) -> Path:
+        """Return a relative path as what starts in the job's folder."""
         return Path(path) if self.folder is None else self.folder / path
 
-    def _service(self, entry: Entry, deployment: Deployment) -> Service:
-        section = f"services.{entry.name}"
-        if entry.application is not None:
-            with _found_in(f"{deployment.file}: {section}.application"):
-                service: Service = _program(entry.application, deployment.folder)
-        else:
-            assert entry.plugin is not None
-            with _found_in(f"{deployment.file}: {section}.plugin"):
-                plugin = self.find(entry.plugin)
-            flags = self.services.get(entry.name, _NOTHING)
-            given = self._given(
-                entry.name, flags, deployment, section, entry.table, flag_prefix=f"{entry.name}."
-            )
-            service = _make(plugin, given)
-        service.name = entry.name
-        return service
-
-    def _given(
+    def given(
         self,
         service: str,
         flags: Mapping[str, object],
@@ -166,6 +124,7 @@ class Job(NamedTuple):
         *,
         flag_prefix: str = "",
     ) -> Given:
+        """Return all that was given for the options of a service, or of one of our own tables."""
         return Given(
             service=service,
             flags=flags,
@@ -178,13 +137,6 @@ class Job(NamedTuple):
             file_folder=deployment.folder if deployment else None,
         )
 
-    def _without_options(self, application: Application) -> Application:
-        if any(self.services.values()):
-            raise UsageError(
-                f"target {self.target.name!r} takes no options", remedy="put Tamed's own before it"
-            )
-        return application
-
 
 def _log_beside(deployment: Deployment) -> Mapping[str, object]:
     """Return the table of the log with its file beside the deployment file, as all paths in that are."""
@@ -192,36 +144,3 @@ def _log_beside(deployment: Deployment) -> Mapping[str, object]:
     if not isinstance(file, str) or not names_file(file):
         return deployment.log
     return {**deployment.log, "file": str(deployment.folder / file)}
-
-
-def _make(plugin: Plugin[...], given: Given) -> Service:
-    try:
-        return plugin.make(given)
-    except TamedError:
-        raise
-    except Exception as error:
-        raise ApplicationFailed(
-            f"plugin {plugin.name} raised while it made its service", reason(error)
-        ) from error
-
-
-def _program(text: str, folder: Path) -> Application:
-    target = Target.parse(text)
-    match target.kind:
-        case TargetKind.FILE:
-            return load_file(folder / target.name)
-        case TargetKind.MODULE:
-            return load_variable(target.name)
-        case _:
-            raise UsageError(
-                f"{text!r} is a {target.kind.value}", "expected FILE.py or PACKAGE.MODULE:VARIABLE"
-            )
-
-
-@contextmanager
-def _found_in(place: str) -> Iterator[None]:
-    """Make of a mistake on the command line one in a deployment file, if that is where it was found."""
-    try:
-        yield
-    except UsageError as error:
-        raise ConfigurationError(f"{place}: {error.what}", error.why, error.remedy) from error

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import errno
 import logging
-import resource
 import select
 import socket
 from collections.abc import Callable, Iterable
@@ -218,6 +217,8 @@ class Acceptor:
 def _limit_behind(error: OSError) -> str:
     """Name the limit that an error is about, with its value, if there is one."""
     if error.errno == errno.EMFILE:
+        import resource  # not above: few run short of descriptors
+
         return f" (RLIMIT_NOFILE is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
     if error.errno == errno.ENFILE:
         return f" (fs.file-max is {sysctl('fs.file-max') or 'reached'})"

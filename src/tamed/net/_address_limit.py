@@ -1,7 +1,6 @@
 """A limit of how many connections one address may have open."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 from collections import Counter
@@ -98,6 +97,8 @@ def _counted(address: Any) -> str:
     host: str = address[0]
     if ":" not in host:
         return host
+    import ipaddress  # not above: few servers limit addresses
+
     parsed = ipaddress.IPv6Address(host)
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)

@@ -86,8 +86,11 @@ def resolve(
             Address(socket.AF_INET, ("0.0.0.0", endpoint.port)),  # noqa: S104 - the operator asked for it
             Address(socket.AF_INET6, ("::", endpoint.port, 0, 0)),
         )
+    host = endpoint.host.encode(
+        "ascii"
+    )  # a text would be encoded as IDNA, for which Unicode's tables are loaded
     try:
-        found = getaddrinfo(endpoint.host, endpoint.port, type=kind, flags=socket.AI_PASSIVE)
+        found = getaddrinfo(host, endpoint.port, type=kind, flags=socket.AI_PASSIVE)
     except OSError as error:
         why = f"the host name does not resolve ({error.strerror})"
         remedy = "check the name, or give an address of this machine"

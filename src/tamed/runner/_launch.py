@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from tamed.config import Daemon, Job, Settings
 from tamed.daemon import (
-    Identity,
     Instance,
     Launch,
     Report,
@@ -17,13 +16,14 @@ from tamed.daemon import (
     default_run_directory,
     detach,
 )
-from tamed.errors import ConfigurationError, PermissionRefused
+from tamed.errors import ConfigurationError
+from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
 from tamed.runner._log_plan import log_in_foreground, log_in_foreground_again, log_of_daemon
 from tamed.runner._plan import Plan
 
-__all__ = ["check_files", "launch", "plan_again", "run_directory", "start", "supervise_here"]
+__all__ = ["launch", "plan_again", "run_directory", "start", "supervise_here"]
 
 _FIRST_PASSED = 3  # the first descriptor that systemd passes: SD_LISTEN_FDS_START of sd_listen_fds(3)
 _HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
@@ -56,7 +56,7 @@ def start(job: Job) -> Report:
             plan_file=str(instance.directory / f"{name}.plan"),
         )
         check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
-        _check_interpreter(identity)
+        check_interpreter(identity)
         report = launch(plan)
     except BaseException:
         instance.remove_if_empty()
@@ -90,7 +90,7 @@ def supervise_here(job: Job, settings: Settings) -> NoReturn:
     if daemon.pid_file is not None:
         plan = plan._replace(pid_file=str(daemon.pid_file.absolute()))
     check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
-    _check_interpreter(identity)
+    check_interpreter(identity)
     if daemon.umask is not None:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
@@ -112,38 +112,6 @@ def plan_again(plan: Plan, job: Job) -> Plan:
         plan_file=plan.plan_file,
         listen_pid=plan.listen_pid,
     )
-
-
-def check_files(identity: Identity | None, *, log: str = "", pid_file: str = "") -> None:
-    """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
-
-    They are paths, empty for none.
-    """
-    for what, path in (("log file", log), ("pid file", pid_file)):
-        folder = Path(path).parent
-        if path and identity is not None and folder.is_dir() and not identity.can_write_in(folder):
-            who = identity.name or identity.uid
-            raise PermissionRefused(
-                f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or name another"
-            )
-
-
-def _check_interpreter(identity: Identity | None) -> None:
-    """Refuse a user who could not replace a worker, which is done without privilege."""
-    if identity is None:
-        return
-    for path, can in (
-        (Path(sys.executable), identity.can_run),
-        (Path(os.__file__), identity.can_read),
-        (Path(__file__), identity.can_read),
-    ):
-        if not can(path):
-            who = identity.name or identity.uid
-            raise PermissionRefused(
-                f"user {who} cannot run this Python",
-                f"{path} is out of reach for {who}, who could not replace a worker",
-                f"install Python and Tamed where {who} can read them",
-            )
 
 
 def _plan(job: Job, daemon: Daemon, name: str) -> Plan:

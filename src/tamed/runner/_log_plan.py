@@ -4,10 +4,10 @@ import os
 import sys
 from pathlib import Path
 
+import tamed.daemon as unix  # whole: its parts are loaded when they are used
 from tamed.config import Log, names_file
-from tamed.daemon import SyslogAddress, is_journal
 from tamed.errors import ConfigurationError, UsageError
-from tamed.runner._plan import LogPlan
+from tamed.runner._log_place import LogPlan
 
 __all__ = ["log_in_foreground", "log_in_foreground_again", "log_of_daemon"]
 
@@ -18,7 +18,7 @@ def log_in_foreground(settings: Log) -> LogPlan:
     That is standard error, and where that is the journal, the journal itself. Raises ConfigurationError for
     settings that make no sense.
     """
-    return _plan(settings, settings.file or ("journal" if is_journal(os.environ) else "stderr"))
+    return _plan(settings, settings.file or ("journal" if _is_journal() else "stderr"))
 
 
 def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
@@ -59,10 +59,14 @@ def _plan(settings: Log, place: str) -> LogPlan:
 
 def _checked(address: str) -> str:
     try:
-        SyslogAddress.parse(address)
+        unix.SyslogAddress.parse(address)
     except ValueError as error:
         raise ConfigurationError("--log syslog", str(error)) from error
     return address
+
+
+def _is_journal() -> bool:
+    return "JOURNAL_STREAM" in os.environ and unix.is_journal(os.environ)
 
 
 def _layout_on_stderr(name: str) -> str:

@@ -18,7 +18,8 @@ from tamed.daemon import (
 )
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
-from tamed.runner._plan import LogPlan, Plan
+from tamed.runner._log_place import LogPlan
+from tamed.runner._plan import Plan
 from tamed.runner._sink import open_sink
 from tamed.runner._spawn import spawn
 from tamed.runner._template import Template

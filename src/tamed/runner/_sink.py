@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tamed.daemon import JournalSender, LogFile, Rotation, SyslogAddress, SyslogMessage, SyslogSender
+import tamed.daemon as unix  # whole: of its parts only those are loaded that the log needs
 from tamed.runner._layout import Line, layout_of
-from tamed.runner._plan import LogPlan
+from tamed.runner._log_place import LogPlan
 from tamed.runner._stream import StreamWriter
 
 __all__ = ["Entry", "Sink", "open_sink"]
@@ -61,18 +61,18 @@ def open_sink(plan: LogPlan, name: str, owner: tuple[int, int] | None) -> Sink:
         case "file":
             return _FileSink(plan, owner)
         case "syslog":
-            return _SyslogSink(SyslogSender(SyslogAddress.parse(plan.address)), name)
+            return _SyslogSink(unix.SyslogSender(unix.SyslogAddress.parse(plan.address)), name)
         case "journal":
-            return _JournalSink(JournalSender(identifier=name))
+            return _JournalSink(unix.JournalSender(identifier=name))
         case _:
             return _StreamSink(plan)
 
 
 class _FileSink:
     def __init__(self, plan: LogPlan, owner: tuple[int, int] | None) -> None:
-        rotation = Rotation(plan.rotate, plan.every, plan.keep, plan.compress)
+        rotation = unix.Rotation(plan.rotate, plan.every, plan.keep, plan.compress)
         comment = _Commentator(plan.layout)
-        self._file = LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
+        self._file = unix.LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
         self.reopen, self.tend, self.close = self._file.reopen, self._file.tend, self._file.close
         self.child_ended = self._file.child_ended
 
@@ -109,19 +109,19 @@ class _StreamSink(_Sink):
 
 
 class _SyslogSink(_Sink):
-    def __init__(self, sender: SyslogSender, name: str) -> None:
+    def __init__(self, sender: "unix.SyslogSender", name: str) -> None:
         self._sender = sender
         self._name = name
         self.tend, self.close = sender.tend, sender.close
 
     def write(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            message = SyslogMessage(entry.severity, entry.time, self._name, str(entry.pid), entry.text)
+            message = unix.SyslogMessage(entry.severity, entry.time, self._name, str(entry.pid), entry.text)
             self._sender.send(message)
 
 
 class _JournalSink(_Sink):
-    def __init__(self, sender: JournalSender) -> None:
+    def __init__(self, sender: "unix.JournalSender") -> None:
         self._sender = sender
         self.tend, self.close = sender.tend, sender.close
 

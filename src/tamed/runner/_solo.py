@@ -13,9 +13,9 @@ from tamed.config import Daemon, Job
 from tamed.daemon import Notifier, limit_open_files, watchdog_interval
 from tamed.errors import ApplicationFailed
 from tamed.net import Surroundings, install
+from tamed.runner._checks import check_files
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import drop_to, identity_of, owner_of
-from tamed.runner._launch import check_files, supervise_here
 from tamed.runner._layout import layout_of
 from tamed.runner._life import Ending, live
 from tamed.runner._log_plan import log_in_foreground
@@ -44,6 +44,8 @@ def run(job: Job) -> int:
     settings = job.settings(deployment)
     daemon = settings.daemon
     if daemon.is_supervised:
+        from tamed.runner._launch import supervise_here  # not above: most that is run here is not supervised
+
         supervise_here(job, settings)
     identity = identity_of(daemon)
     plan = log_in_foreground(settings.log)

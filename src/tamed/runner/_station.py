@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from tamed.runner._plan import LogPlan
+from tamed.runner._log_place import LogPlan
 from tamed.runner._template import Template
 
 __all__ = ["Station"]

@@ -1,0 +1,40 @@
+"""The service that holds a poem."""
+
+import logging
+from pathlib import Path
+
+from tamed.errors import from_os_error
+from tamed.net import AccessLog
+from tamed.service import Service
+
+__all__ = ["Poetry"]
+
+log = logging.getLogger("fastpoetry")
+
+
+class Poetry(Service):
+    """Holds a poem. Knows nothing of protocols, so that any protocol can serve it.
+
+    ``text`` is the poem, as the bytes of its file, while the service runs. A file that cannot be read fails
+    the start.
+    """
+
+    text: bytes
+
+    def __init__(self, file: Path, name: str = "poetry") -> None:
+        super().__init__(name)
+        self.file = file
+        self._access = AccessLog(log)
+
+    async def start(self) -> None:
+        """Read the poem."""
+        try:
+            self.text = self.file.read_bytes()
+        except OSError as error:
+            raise from_os_error(f"cannot read the poem {self.file}", error, "name a readable file") from error
+        log.info("loaded a poem of %d bytes from %s", len(self.text), self.file)
+
+    def recite(self, peer: str) -> bytes:
+        """Return the whole poem, and log that it goes to this peer."""
+        self._access.add("sending %d bytes of poetry to %s", len(self.text), peer)
+        return self.text
