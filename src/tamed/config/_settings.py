@@ -6,17 +6,17 @@ table ``[log]``; on the command line and in the environment the options of ``Log
 name.
 """
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from tamed.plugins import Duration, Size, option
 
 __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
 
-_LEVELS = ("debug", "info", "warning", "error", "critical")
+# The numbers are logging's, which the command that starts a daemon has no other use for.
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 class Level(NamedTuple):
@@ -31,10 +31,10 @@ class Level(NamedTuple):
         logger, _, name = text.rpartition("=")
         if name.strip().lower() not in _LEVELS:
             raise ValueError(f"expected {', '.join(_LEVELS)}, or LOGGER=LEVEL, got {text!r}")
-        return cls(logger.strip(), logging.getLevelNamesMapping()[name.strip().upper()])
+        return cls(logger.strip(), _LEVELS[name.strip().lower()])
 
     def __str__(self) -> str:
-        name = logging.getLevelName(self.level).lower()
+        name = next((name for name, level in _LEVELS.items() if level == self.level), str(self.level))
         return f"{self.logger}={name}" if self.logger else name
 
 
@@ -142,7 +142,8 @@ class Log:
     """What is logged, and how."""
 
     level: list[Level] = option(
-        [Level("", logging.INFO)], "The least level logged; LOGGER=LEVEL for one logger and those below it."
+        [Level("", _LEVELS["info"])],
+        "The least level logged; LOGGER=LEVEL for one logger and those below it.",
     )
     format: Literal["auto", "human", "plain", "json"] = option(
         "auto", "How a line looks; auto is human on a terminal and plain elsewhere."

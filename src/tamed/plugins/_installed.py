@@ -3,7 +3,6 @@
 Ours are a table, because to read what a distribution says of itself takes longer than to serve a poem.
 """
 
-import logging
 from collections.abc import Iterator
 from functools import reduce
 from importlib import import_module
@@ -33,8 +32,6 @@ _OURS: Final = {
     "telnet": "tamed.builtin.telnet:telnet [telnet]",
     "web": "tamed.builtin.web:web [web]",
 }
-
-log = logging.getLogger(__name__)
 
 
 class Installed(Candidate):
@@ -111,7 +108,9 @@ def _candidates(distribution: "Distribution") -> list[Installed]:
     try:
         return list(_read(distribution))
     except Exception as error:  # any file may be missing or contain anything: not our fault, nor the user's
-        log.debug("ignoring the broken metadata of a distribution: %r", error)
+        import logging  # not above: nothing else here logs
+
+        logging.getLogger(__name__).debug("ignoring the broken metadata of a distribution: %r", error)
         return []
 
 

@@ -6,7 +6,6 @@ workers which started together do not go together.
 
 import asyncio
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ def wearing(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], ob
 
 
 async def _look(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
+    import random  # not above: it loads a hash library, and most workers have no limits
+
     spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - nobody gains by guessing it
     most = math.inf if daemon.max_connections_per_worker is None else daemon.max_connections_per_worker
     oldest = math.inf if daemon.max_worker_age is None else daemon.max_worker_age

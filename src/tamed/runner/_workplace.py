@@ -18,7 +18,6 @@ from tamed.runner._life import Ending, live
 from tamed.runner._link import Link, SupervisedSource
 from tamed.runner._logging import log_to
 from tamed.runner._loop import loop_factory
-from tamed.runner._own_files import own_files
 from tamed.runner._pipe_handler import PipeHandler
 from tamed.runner._spawn import RECORDS
 from tamed.runner._wear import wearing
@@ -55,6 +54,8 @@ class Workplace:
     def _see_files(self) -> None:
         """Note when the application's files were written; what was noted stays, since it was read by then."""
         if self._is_watched:
+            from tamed.runner._own_files import own_files  # not above: in production nobody asks
+
             self._files = own_files(self._job, self._deployment) | self._files
 
     def drop_privileges(self) -> None:
