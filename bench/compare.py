@@ -9,6 +9,9 @@ __all__ = ["Comparison", "Contestant", "Figure", "Figures", "Goal", "Results", "
 Figures = Mapping[str, float]
 """What one run of one contestant gave: a number for each figure."""
 
+_ENOUGH = 3
+"""How many runs on a busy machine tell something, if they agree."""
+
 _NOISE = 0.15
 """How far apart the ratios of the middle half of the runs may be, as a share of their median."""
 
@@ -137,7 +140,10 @@ class Results:
         low, _, high = (
             statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [middle] * 3
         )
-        # Noise that does not reach the limit leaves the answer as it is.
-        undecided = goal.is_met(low) != goal.is_met(high) and (high - low) > _NOISE * middle
+        # Noise that does not reach the limit leaves the answer as it is: who takes turns is slowed alike. But
+        # on a busy machine a single run, or runs that lie wide apart, may all have been hit on one side.
+        is_wide = (high - low) > _NOISE * middle
+        undecided = is_wide and (goal.is_met(low) != goal.is_met(high) or self.is_noisy)
+        alone = self.is_noisy and len(values) < _ENOUGH
         exact = self.comparison.figures[goal.figure].exact
-        return Verdict(goal, middle, low, high, is_noisy=not exact and (undecided or self.is_noisy))
+        return Verdict(goal, middle, low, high, is_noisy=not exact and (undecided or alone))

@@ -39,7 +39,7 @@ def section(results: Results) -> str:
     ]
     notes = [comparison.note] if comparison.note else []
     if results.is_noisy:
-        notes.append("the machine was busy with other things: these figures do not tell.")
+        notes.append("the machine was busy with other things: take the ratios, not the figures.")
     told = "".join(f"\n{note[0].upper()}{note[1:]}\n" for note in notes)
     return f"### {comparison.title}\n\n{_table(['', *titles, 'to the first'], rows)}{told}"
 
