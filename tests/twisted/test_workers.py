@@ -84,6 +84,32 @@ def worker_of(port: int) -> int:
         return pid
 
 
+def test_connections_are_counted(tamed: Tamed) -> None:
+    """The status shows those that are open and all so far; two programs in one daemon count theirs once."""
+    tamed.write("talk.tac", TALK)
+    tamed.write(
+        "both.toml", "[services.a]\napplication = 'talk.tac'\n[services.b]\napplication = 'talk.tac'\n"
+    )
+    daemon = tamed.start("both.toml")
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
+        assert sock.makefile("rb").readline()
+        (worker,) = daemon.status()["workers"]
+        assert (worker["connections"], worker["accepted"]) == (1, 1)
+    daemon.stop()
+
+
+def test_a_worker_that_has_served_enough_is_replaced(tamed: Tamed) -> None:
+    """As one with a server of Tamed's is."""
+    tamed.write("talk.tac", TALK)
+    daemon = tamed.start("--max-connections-per-worker", "10", "talk.tac")
+    before = daemon.workers()
+    for _ in range(12):
+        worker_of(daemon.port)
+    daemon.wait_workers(1, without=before)
+    daemon.expect_log(r"worker \d+ has served \d+ connections: another one takes its place")
+    daemon.stop()
+
+
 def test_workers_share_a_port_that_the_program_chose(tamed: Tamed) -> None:
     """Port 0 too: it is the same one in every worker."""
     tamed.write("talk.tac", TALK)

@@ -5,11 +5,11 @@ import logging
 import select
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol, runtime_checkable
 
 from tamed.config import Job
 from tamed.errors import TamedError, exit_code, status_of
-from tamed.net import Gate, Server, SocketSource, Surroundings, install
+from tamed.net import Gate, SocketSource, Surroundings, install
 from tamed.runner._channel import Channel, Message
 from tamed.runner._explain import explain
 from tamed.runner._identity import drop_to, identity_of
@@ -24,6 +24,14 @@ from tamed.runner._wear import wearing
 from tamed.service import Application, Service
 
 __all__ = ["Workplace", "exit_after", "first_order", "say"]
+
+
+@runtime_checkable
+class _Serving(Protocol):
+    """A service that keeps count of its connections: our servers, Twisted's, and whoever's else does so."""
+
+    connections: int
+    accepted: int
 
 
 class Workplace:
@@ -91,7 +99,7 @@ class Workplace:
                 link.say({"files": self._files})
 
         def accepted() -> int:
-            return sum(server.accepted for server in _servers(application))
+            return sum(each.accepted for each in _serving(application))
 
         def worn(why: str) -> None:
             link.say({"worn": why})
@@ -138,16 +146,16 @@ def say(channel: Channel, message: Message) -> None:
 
 def _report(application: Application) -> Message:
     """Return what `tamed status` shows of this worker."""
-    servers = _servers(application)
+    serving = _serving(application)
     return {
-        "connections": sum(server.connections for server in servers),
-        "accepted": sum(server.accepted for server in servers),
+        "connections": sum(each.connections for each in serving),
+        "accepted": sum(each.accepted for each in serving),
         "tree": _tree(application),
     }
 
 
-def _servers(application: Application) -> list[Server]:
-    return [service for service in application.walk() if isinstance(service, Server)]
+def _serving(application: Application) -> list[_Serving]:
+    return [service for service in application.walk() if isinstance(service, _Serving)]
 
 
 def _tree(service: Service) -> Message:

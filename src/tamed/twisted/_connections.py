@@ -29,12 +29,14 @@ class Connections:
 
     ``accepted`` is the number of all connections so far. A port that is opened while there is an ``owner``
     belongs to that, and one that is opened before the reactor runs to whoever starts first; they let nobody
-    in until `let_in` is called for them.
+    in until `let_in` is called for them. ``teller`` is the service that tells how many there are: one of
+    those on this reactor, lest they be counted twice.
     """
 
     def __init__(self) -> None:
         self.accepted = 0
         self.owner: object = None
+        self.teller: object = None
         self.is_running = False
         self._open: dict[_Transport, None] = {}
         self._ports: dict[_Port, object] = {}

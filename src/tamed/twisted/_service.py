@@ -60,17 +60,20 @@ class TwistedService(Service):
 
     @property
     def connections(self) -> int:
-        """How many connections the reactor's ports have open now."""
-        return len(self.reactor.connections)
+        """How many connections the reactor's ports have open now; of several services the first tells it."""
+        counted = self.reactor.connections
+        return len(counted) if counted.teller is self else 0
 
     @property
     def accepted(self) -> int:
-        """The number of all connections so far."""
-        return self.reactor.connections.accepted
+        """The number of all connections so far; of several services the first tells it."""
+        counted = self.reactor.connections
+        return counted.accepted if counted.teller is self else 0
 
     async def prepare(self) -> None:
         """Call ``privilegedStartService``: it listens, as a rule."""
         self.reactor.life.attach()
+        self.reactor.connections.teller = self.reactor.connections.teller or self
         begin_logging(self._application)
         try:
             await self._begin(Walk(), "privilegedStartService")
@@ -115,6 +118,8 @@ class TwistedService(Service):
         for port in self.reactor.connections.ports_of(self):
             await outcome(port.stopListening())
         self.reactor.life.detach()
+        if self.reactor.connections.teller is self:
+            self.reactor.connections.teller = None
         self._attempts = ()
 
     async def _begin(self, walk: Walk, method: str) -> None:
