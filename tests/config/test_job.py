@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from tamed.config import Job, Target
+from tamed.config import load as load_application
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
 from tamed.net import ReplyServer
 from tamed.service import Application, Service
@@ -53,7 +54,7 @@ def write(folder: Path, text: str) -> Target:
 
 def load(job: Job) -> Application:
     """Load a job's application, as a runner does."""
-    return job.load(job.deployment())
+    return load_application(job, job.deployment())
 
 
 def tree(service: Service) -> list[str]:

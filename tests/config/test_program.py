@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config import Job, Target
+from tamed.config import Job, Target, load
 from tamed.errors import ApplicationFailed, ExitStatus, MissingInput, TamedError, UsageError
 from tamed.service import Application
 from tests.imports import forgetting_imports
@@ -19,15 +19,15 @@ def _imports(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-def load(target: str | Path) -> Application:
+def load_target(target: str | Path) -> Application:
     """Load a target as the command does."""
-    return Job(Target.parse(str(target)), environ={}).load(None)
+    return load(Job(Target.parse(str(target)), environ={}), None)
 
 
 def failure(target: str | Path) -> TamedError:
     """Return the error with which loading a target fails."""
     with pytest.raises(TamedError) as caught:
-        load(target)
+        load_target(target)
     return caught.value
 
 
@@ -40,7 +40,7 @@ def test_a_file_is_run_as_a_program_is(tmp_path: Path) -> None:
         "class Poem(Service): pass\n"
         "application = Application(beside_poem.TEXT, Poem(__file__.replace('/', '-')), Poem(__name__))\n"
     )
-    application = load(file)
+    application = load_target(file)
     assert [service.name for service in application.walk()] == [
         "verse",
         str(file).replace("/", "-"),
@@ -55,7 +55,7 @@ def test_a_file_named_like_a_module_does_not_replace_it(tmp_path: Path) -> None:
     import json
 
     (tmp_path / "json.py").write_text(APPLICATION)
-    load(tmp_path / "json.py")
+    load_target(tmp_path / "json.py")
     assert sys.modules["json"] is json
     assert sys.modules["_json"] is not json
 
@@ -64,7 +64,7 @@ def test_a_service_alone_is_an_application(tmp_path: Path) -> None:
     """It is put into one with the file's name."""
     file = tmp_path / "alone.py"
     file.write_text("from tamed import Service\napplication = Service('a')")
-    assert [service.name for service in load(file).walk()] == ["alone", "a"]
+    assert [service.name for service in load_target(file).walk()] == ["alone", "a"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_what_ends_the_interpreter_is_let_through(tmp_path: Path) -> None:
     file = tmp_path / "leaver.py"
     file.write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
-        load(file)
+        load_target(file)
 
 
 def test_a_variable_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +128,8 @@ def test_a_variable_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.Mo
     (package / "server.py").write_text(APPLICATION + "class Box:\n    inner = application\n")
     (tmp_path / "json.py").write_text("raise RuntimeError")
     monkeypatch.chdir(tmp_path)
-    assert load("versepackage.server:application").name == "verse"
-    assert load("versepackage.server:Box.inner").name == "verse"
+    assert load_target("versepackage.server:application").name == "verse"
+    assert load_target("versepackage.server:Box.inner").name == "verse"
     assert "no variable 'x'" in str(failure("json:x"))
 
 

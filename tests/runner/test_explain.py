@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config import Job, Target
+from tamed.config import Job, Target, load
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
 from tamed.plugins import Given, plugin
 from tamed.runner import explain
@@ -37,7 +37,7 @@ def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Pa
     file = tmp_path / "raising_poem.py"
     file.write_text("import json\n\ndef title():\n    return json.loads('')\n\ntitle()\n")
     with forgetting_imports(tmp_path):
-        error = raised(lambda: Job(Target.parse(str(file)), environ={}).load(None))
+        error = raised(lambda: load(Job(Target.parse(str(file)), environ={}), None))
     *traceback, line = explain(error)
     assert files(traceback) == [str(file)] * 2
     assert traceback[0].endswith("\njson.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)")

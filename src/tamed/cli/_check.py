@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import click
 
 from tamed.cli._target import TargetCommand, job_of
+from tamed.config import load
 from tamed.runner import enter_environment
 from tamed.service import MultiService, Service
 
@@ -24,7 +25,7 @@ def check(ctx: click.Context, /, **_: object) -> None:
     deployment = job.deployment()
     job = enter_environment(job, deployment)
     job.settings(deployment)
-    rows = list(_tree(job.load(deployment)))
+    rows = list(_tree(load(job, deployment)))
     width = max(len(left) for left, _ in rows)
     for left, right in rows:
         click.echo(f"{left:{width}}  {right}".rstrip())

@@ -1,4 +1,4 @@
-"""A job: all that was said about one run, as plain data, and how an application comes from it.
+"""A job: all that was said about one run, as plain data.
 
 A job holds what was *given*, not what was made of it: every process that runs it (and every generation
 after a reload) reads the files and imports the code anew.
@@ -7,15 +7,12 @@ after a reload) reads the files and imports the code anew.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tamed.config._deployment import Deployment
 from tamed.config._settings import Daemon, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
 from tamed.plugins import Given, Plugin, build, find
-
-if TYPE_CHECKING:
-    from tamed.service import Application
 
 __all__ = ["Job"]
 
@@ -99,12 +96,6 @@ class Job(NamedTuple):
             build(Daemon, self.given("", self.daemon, deployment, "daemon", daemon)),
             build(Log, self.given("log", self.log, deployment, "log", log, flag_prefix="log-")),
         )
-
-    def load(self, deployment: Deployment | None) -> "Application":
-        """Import the code and make the application: the only place where code of the user's is imported."""
-        from tamed.config._load import load  # not above: a command that starts a daemon loads none of it
-
-        return load(self, deployment)
 
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name; import it and no other."""

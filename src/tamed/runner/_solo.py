@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tamed.config import Daemon, Job
+from tamed.config import Daemon, Job, load
 from tamed.daemon import Notifier, limit_open_files, watchdog_interval
 from tamed.errors import ApplicationFailed
 from tamed.net import Surroundings, install
@@ -65,7 +65,7 @@ def run(job: Job) -> int:
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log)
         install(Surroundings(drain_timeout=daemon.drain_timeout))
-        application = job.load(deployment)
+        application = load(job, deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, drop)).status
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, Protocol, runtime_checkable
 
-from tamed.config import Job
+from tamed.config import Job, load
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.net import Gate, SocketSource, Surroundings, install
 from tamed.runner._channel import Channel, Message
@@ -56,7 +56,7 @@ class Workplace:
 
     def load(self) -> None:
         """Import the application."""
-        self.application = self._job.load(self._deployment)
+        self.application = load(self._job, self._deployment)
         self._see_files()
 
     def _see_files(self) -> None:
