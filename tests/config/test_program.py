@@ -50,6 +50,17 @@ def test_a_file_is_run_as_a_program_is(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("poem_server*.pyc"))
 
 
+def test_a_file_knows_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``__file__`` is absolute, as in a script, so a poem two folders up is found from wherever it is run."""
+    monkeypatch.chdir(tmp_path)
+    Path("here.py").write_text(
+        "from pathlib import Path\nfrom tamed import Service\n"
+        "application = Service(Path(__file__).parent.parent.name)\n"
+    )
+    (service,) = load_target("here.py")
+    assert service.name == tmp_path.parent.name
+
+
 def test_a_file_named_like_a_module_does_not_replace_it(tmp_path: Path) -> None:
     """Its own module gets another name."""
     import json

@@ -86,6 +86,18 @@ def test_a_worker_that_does_not_report_is_shown_all_the_same(world: Supervised) 
     assert "connections" not in second
 
 
+def test_nobody_waits_for_a_worker_that_ends(world: Supervised) -> None:
+    """One that was asked in its last moment answers no more; the answer is given with that of the others."""
+    client = Client(world)
+    world.start()
+    client.ask()
+    world.says(world.hands[0], {"report": {"connections": 5}})
+    assert client.answers == []
+    world.ends(world.hands[1], 0)
+    (answer,) = client.answers
+    assert answer["workers"][0]["connections"] == 5
+
+
 def test_one_that_starts_has_nobody_to_ask(world: Supervised) -> None:
     """It answers at once."""
     client = Client(world)

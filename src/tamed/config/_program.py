@@ -33,7 +33,7 @@ def load_file(path: Path) -> Application:
             f"cannot read the application file {path}", error, "name a readable file"
         ) from error
     module = ModuleType(_free_name(path.stem))
-    module.__file__ = str(path)
+    module.__file__ = str(path.absolute())  # as that of a script is: its folder is found by it
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules[module.__name__] = module
     try:

@@ -31,8 +31,9 @@ class Crew:
     ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
     exit code (negative for a signal), ``on_shut`` when one that was retired lets nobody in any more,
     ``on_files`` with the files that one was made from and when they were written, ``on_worn`` when one asks
-    to be replaced, with the reason, and ``on_report`` with what a worker answers to `ask`. ``on_other_end``
-    is called with the pid and exit code of a child that is no worker.
+    to be replaced, with the reason, ``on_report`` with what a worker answers to `ask`, and ``on_silence``
+    when one will answer nothing any more. ``on_other_end`` is called with the pid and exit code of a child
+    that is no worker.
     """
 
     def __init__(self, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
@@ -44,6 +45,7 @@ class Crew:
         self.on_files: Callable[[dict[str, int]], None] = _ignore
         self.on_worn: Callable[[Worker, str], None] = _ignore
         self.on_report: Callable[[Worker, Message], None] = _ignore
+        self.on_silence: Callable[[Worker], None] = _ignore
         self.on_other_end: Callable[[int, int], None] = _ignore
         self._reactor = reactor
         self._sockets = sockets
@@ -236,6 +238,7 @@ class Crew:
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
+            self.on_silence(worker)
 
 
 def _channel(descriptor: int, rest: bytes) -> Channel:

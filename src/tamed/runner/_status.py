@@ -37,6 +37,7 @@ class StatusDesk:
         self.begun = reactor.clock()
         self._inquiries: list[_Inquiry] = []
         supervisor.crew.on_report = self._reported
+        supervisor.crew.on_silence = self._will_not_report
 
     def serve(self, answer: Answer) -> None:
         """Answer, once the workers have reported."""
@@ -50,8 +51,13 @@ class StatusDesk:
         self._inquiries.append(inquiry)
 
     def _reported(self, worker: Worker, report: dict[str, Any]) -> None:
-        for inquiry in list(self._inquiries):
+        for inquiry in self._inquiries:
             inquiry.reports[worker.pid] = report
+        self._will_not_report(worker)
+
+    def _will_not_report(self, worker: Worker) -> None:
+        """Wait for this one no longer: it has reported, or it comes to its end."""
+        for inquiry in list(self._inquiries):
             inquiry.waiting.discard(worker.pid)
             if not inquiry.waiting:
                 self._close(inquiry)
