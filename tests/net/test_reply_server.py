@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from tamed.net import ReplyServer
-from tamed.net._reply import _SlowConnection
+from tamed.net._reply import _Borrowed, _SlowConnection
 from tests.net.poetry import (
     LONG_POEM,
     POEM,
@@ -66,6 +66,39 @@ async def test_quick_clients_leave_no_trace_in_the_loop() -> None:
         for client in clients:
             with closing(client):
                 assert await read_all(client) == POEM
+
+
+async def test_each_answer_goes_to_its_own_client() -> None:
+    """Whatever numbers the descriptors have, and whoever had them before."""
+    others: list[int] = []
+    async with ReplyServer("127.0.0.1:0", str.encode) as server:
+        for move in "same", "up", "up", "down", "same", "down":
+            if move == "up":
+                others.append(os.dup(0))
+            elif move == "down":
+                os.close(others.pop(0))
+            with closing(connect(server)) as client:
+                assert await read_all(client) == "{}:{}".format(*client.getsockname()).encode()
+
+
+def test_a_borrowed_descriptor_is_left_open() -> None:
+    """It is whoever's that has the number by then; an object that goes must not close it."""
+    one, other = socket.socketpair()
+    with closing(one), closing(other):
+        borrowed = _Borrowed(one.family, one.type, one.proto, one.fileno())
+        borrowed.send(b"a line")
+        del borrowed
+        one.send(b", and more")
+        assert other.recv(100) == b"a line, and more"
+
+
+async def test_input_that_comes_after_the_end_takes_nothing_of_the_answer() -> None:
+    """It causes a reset, but behind the answer and its end, which the client reads as if nothing were."""
+    async with reply_server() as server:
+        with closing(connect(server)) as client:
+            await until(lambda: server.accepted == 1)
+            client.send(b"hello")
+            assert await read_all(client) == POEM
 
 
 async def test_an_empty_reply_is_an_end() -> None:

@@ -11,9 +11,9 @@ prevent that.
 
 import asyncio
 import fcntl
-import socket
-import sys
+import os
 import termios
+from array import array
 from typing import Final
 
 from tamed.net._connection import Connection
@@ -24,25 +24,25 @@ _MUCH: Final = 64 * 1024
 """More than this will not be sent by the loop's next round. It is asyncio's own high-water mark."""
 
 _CHUNK: Final = 64 * 1024
-_NOTHING: Final = bytes(4)
+_NOTHING: Final = array("i", [0])
 
 
-def discard_input(sock: socket.SocketType) -> None:
-    """Throw away what the peer has sent so far."""
+def discard_input(fd: int) -> None:
+    """Throw away what the peer of a socket has sent so far; it does not matter if the socket blocks."""
     # Every connection comes by here, hence no `suppress`. To ask first is four times cheaper than the
-    # exception by which recv() says that there is nothing; to ask for bytes instead of into a bytearray
-    # would raise one behind the scenes.
-    waiting = bytearray(4)  # an int, as FIONREAD writes it
+    # exception by which recv() says that there is nothing; to ask for bytes instead of into an array would
+    # raise one behind the scenes.
+    waiting = _NOTHING[:]
     try:
-        fcntl.ioctl(sock.fileno(), termios.FIONREAD, waiting)
-        if waiting != _NOTHING:
-            _read(sock, int.from_bytes(waiting, sys.byteorder))
+        fcntl.ioctl(fd, termios.FIONREAD, waiting)
+        if waiting[0]:
+            _read(fd, waiting[0])
     except OSError:  # the peer has reset the connection
         pass
 
 
-def _read(sock: socket.SocketType, size: int) -> None:
-    while size > 0 and (read := len(sock.recv(min(size, _CHUNK), socket.MSG_DONTWAIT))):
+def _read(fd: int, size: int) -> None:
+    while size > 0 and (read := len(os.read(fd, min(size, _CHUNK)))):
         size -= read
 
 
@@ -61,7 +61,7 @@ def close_when_sent(
         transport.resume_reading()
         return
     if not connection.tls:
-        discard_input(connection)
+        discard_input(connection.fileno())
     transport.close()
 
 

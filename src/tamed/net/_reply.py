@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Unpack, cast
+from typing import Any, Final, Unpack, cast
 
 from tamed.errors import reason
 from tamed.net._accept import Take
@@ -17,6 +17,9 @@ from tamed.net._source import Listener
 __all__ = ["Reply", "ReplyServer"]
 
 log = logging.getLogger("tamed.net")
+
+# Never wait, and leave the last packet open (MSG_MORE, send(2)) for the end of the stream, which follows.
+_AT_ONCE: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)  # MSG_MORE is Linux's
 
 Reply = Callable[[str], bytes]
 """Makes the answer for a peer, whose address is given as one would type it."""
@@ -52,34 +55,40 @@ class ReplyServer(Server):
         if listener.ssl is not None:
             return self._take_with_transport(listener, sock, self._factory_for)
         family, kind, proto = sock.family, sock.type, sock.proto
-        internet = sock.family == socket.AF_INET
+        internet = family == socket.AF_INET
         counted = self._limit_at(sock) is not None
         reply = self._reply
+        number = sock.fileno()
+        client = _Borrowed(family, kind, proto, number)
 
         def take(fd: int, address: Any) -> None:
+            nonlocal client, number
             self.accepted += 1
-            # The C type that socket.socket is made of: there is nothing in Python to be run for it.
-            client = socket.SocketType(family, kind, proto, fd)
-            peer = f"{address[0]}:{address[1]}" if internet else peer_text(address, client)
+            if fd != number:  # as a rule it is the number that the client before had
+                client, number = _Borrowed(family, kind, proto, fd), fd
+            if internet:
+                host, port = address
+                peer = f"{host}:{port}"
+            else:
+                peer = peer_text(address, client)
             try:
                 answer = reply(peer)
             except Exception as error:
                 answer = self._no_answer(peer, error)
             try:
-                sent = client.send(answer, socket.MSG_DONTWAIT)
+                sent = client.send(answer, _AT_ONCE)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
                 log.debug("%s lost %s: %s", self.full_name, peer, reason(error))
-                client.close()
+                socket.close(fd)
                 return
-            if sent < len(answer):
-                slow = _SlowConnection(family, kind, proto, client.detach(), self._end)
+            if sent == len(answer):
+                _end(client, fd)
+            else:
+                slow = _SlowConnection(family, kind, proto, fd, self._end)
                 self._begin(slow, address if counted else None)
                 slow.send_rest(memoryview(answer)[sent:], self._send_timeout)
-            else:
-                discard_input(client)
-                client.close()
 
         return take
 
@@ -90,6 +99,36 @@ class ReplyServer(Server):
         """Take note of what the reply raised; return what is sent instead."""
         log.error("%s has no reply for %s", self.full_name, peer, exc_info=error)
         return b""
+
+
+def _end(client: socket.SocketType, fd: int) -> None:
+    """Close a connection whose answer is all in the kernel's hands."""
+    # The end of the stream first, which goes out with the last of the answer: input that comes between here
+    # and the close causes a reset, but behind that, where it takes nothing from who reads.
+    try:
+        client.shutdown(socket.SHUT_WR)
+    except OSError:  # the peer has reset the connection
+        pass
+    else:
+        discard_input(fd)
+    socket.close(fd)
+
+
+class _Borrowed(socket.SocketType):
+    """A socket object that closes nothing when it goes, and serves for each descriptor of its number in turn.
+
+    To make one for each connection would cost a system call each, getsockname(2). This is the C type that
+    `socket.socket` is made of: there is nothing in Python to be run for it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self.setblocking(False)  # or a program's ``socket.setdefaulttimeout`` would have it wait
+
+    def __del__(self) -> None:
+        self.detach()
 
 
 class _SlowConnection(Connection):
@@ -125,7 +164,7 @@ class _SlowConnection(Connection):
         if self._rest:
             self._wait()
         else:
-            discard_input(self)
+            discard_input(self.fileno())
             self._finish()
 
     def _finish(self) -> None:
