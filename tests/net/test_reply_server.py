@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from tamed.net import ReplyServer
-from tamed.net._reply import _Borrowed, _SlowConnection
+from tamed.net._reply import _SlowConnection
 from tests.net.poetry import (
     LONG_POEM,
     POEM,
@@ -79,17 +79,6 @@ async def test_each_answer_goes_to_its_own_client() -> None:
                 os.close(others.pop(0))
             with closing(connect(server)) as client:
                 assert await read_all(client) == "{}:{}".format(*client.getsockname()).encode()
-
-
-def test_a_borrowed_descriptor_is_left_open() -> None:
-    """It is whoever's that has the number by then; an object that goes must not close it."""
-    one, other = socket.socketpair()
-    with closing(one), closing(other):
-        borrowed = _Borrowed(one.family, one.type, one.proto, one.fileno())
-        borrowed.send(b"a line")
-        del borrowed
-        one.send(b", and more")
-        assert other.recv(100) == b"a line, and more"
 
 
 async def test_input_that_comes_after_the_end_takes_nothing_of_the_answer() -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from tamed.errors import ConfigurationError, reason
 from tamed.net._bind_unix import short_path
-from tamed.net._connection import Connection, Opening, Openings
+from tamed.net._connection import Connection, Opening, Openings, SocketConnection
 from tamed.net._endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 
 __all__ = ["ClientConnection", "Dialer"]
 
 
-class ClientConnection(Connection):
+class ClientConnection(SocketConnection):
     """A connection that one may wait for the end of: ``closed`` is set then."""
 
     __slots__ = ("closed",)

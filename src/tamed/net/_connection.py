@@ -1,65 +1,67 @@
 """One connection: a socket that tells when it is closed, and how it gets its transport.
 
 The count of open connections is exact, for any protocol, and costs nothing where bytes pass: protocols and
-transports are not wrapped, the socket at the bottom is of a class of ours. asyncio ends a connection with the
-socket's ``close()``; uvloop closes the descriptor itself and then calls ``detach()``. A protocol that is
-replaced (``set_protocol``) or TLS above it make no difference.
+transports are not wrapped, what they have for a socket is of a class of ours. asyncio ends a connection with
+the socket's ``close()``; uvloop closes the descriptor itself and then calls ``detach()``, or ``close()`` if
+it is no socket. A protocol that is replaced (``set_protocol``) or TLS above it make no difference.
 """
 
 import asyncio
+import errno
+import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Self
 
 from tamed.net._endpoint import address_text
 
-__all__ = ["Connection", "Opening", "Openings", "TlsConnection", "peer_text"]
+__all__ = [
+    "BorrowedSocket",
+    "Connection",
+    "DescriptorConnection",
+    "Opening",
+    "Openings",
+    "SocketConnection",
+    "TlsConnection",
+    "connection_class",
+    "peer_text",
+]
 
 Opening = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.BaseProtocol]]
 """What ``loop.connect_accepted_socket`` and ``loop.create_connection`` are when called."""
 
 
-class Connection(socket.socket):
-    """A connected socket that calls ``told``, once, when it is closed or detached.
+_NO_SLOTS: Final[tuple[str, ...]] = ()  # a socket cannot have those of a second base; each class has its own
 
-    ``transport`` is the one that it was opened with, None before and after. ``family`` and ``type`` are
-    plain attributes here, because the base class makes an enum member anew whenever it is asked, and
-    uvloop asks three times.
+
+class Connection:
+    """What a server knows of a connection, which calls ``told``, once, when its descriptor is closed.
+
+    Event loops take it for the socket. ``transport`` is the one that it was opened with, None before and
+    after.
     """
 
-    __slots__ = ("family", "opening", "told", "transport", "type")
+    __slots__ = _NO_SLOTS
 
     tls: ClassVar[bool] = False
-    family: socket.AddressFamily
-    type: socket.SocketKind
+    told: Callable[[Any], None] | None
+    transport: asyncio.Transport | None
+    opening: Opening | None
 
-    def __init__(
-        self,
-        family: socket.AddressFamily,
-        kind: socket.SocketKind,
-        proto: int = 0,
-        fileno: int | None = None,
-        told: "Callable[[Connection], None] | None" = None,
-    ) -> None:
-        super().__init__(family, kind, proto, fileno)
-        self.family = family
-        self.type = kind
-        self.told = told
-        self.transport: asyncio.Transport | None = None
-        self.opening: Opening | None = None
+    def fileno(self) -> int:
+        """Return the descriptor, or -1 when it is closed."""
+        raise NotImplementedError
 
-    def close(self) -> None:
-        """Close the socket."""
-        super().close()
-        self._tell()
+    def drop(self) -> None:
+        """Close the descriptor, which no transport has."""
+        raise NotImplementedError
 
-    def detach(self) -> int:
-        """Give up the descriptor; whoever does so closes it."""
-        fd = super().detach()
-        self._tell()
-        return fd
+    def as_socket(self) -> socket.SocketType:
+        """Return a socket object to ask. Raises OSError if the descriptor is closed."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """End the connection with a reset, without sending what is still to be sent.
@@ -73,18 +75,19 @@ class Connection(socket.socket):
             # In the next round, as uvloop crashes if its transport is closed before `connection_made`.
             asyncio.get_running_loop().call_soon(self._abort_opening)
         else:
-            self.close()
+            self.drop()
 
     def reset_at_close(self) -> None:
         """Have the peer see a reset instead of an end, when this is closed (SO_LINGER, socket(7))."""
         with suppress(OSError):  # it is closed
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            self.as_socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
 
     @property
     def peer(self) -> str:
         """The other side's address, as one would type it, while there is another side."""
         try:
-            return peer_text(self.getpeername(), self)
+            sock = self.as_socket()
+            return peer_text(sock.getpeername(), sock)
         except OSError:
             return "a peer that is gone"
 
@@ -103,7 +106,123 @@ class Connection(socket.socket):
             told(self)
 
 
-class TlsConnection(Connection):
+class SocketConnection(socket.socket, Connection):
+    """A connection that is a socket: for asyncio's loops, and wherever we use it ourselves.
+
+    ``family`` and ``type`` are plain attributes, because the base class makes an enum member anew whenever it
+    is asked, and loops ask several times.
+    """
+
+    __slots__ = ("family", "opening", "told", "transport", "type")
+
+    family: socket.AddressFamily
+    type: socket.SocketKind
+
+    def __init__(
+        self,
+        family: socket.AddressFamily,
+        kind: socket.SocketKind,
+        proto: int = 0,
+        fileno: int | None = None,
+        told: "Callable[[Self], None] | None" = None,
+    ) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self.family = family
+        self.type = kind
+        self.told = told
+        self.transport = None
+        self.opening = None
+
+    def close(self) -> None:
+        """Close the socket."""
+        super().close()
+        self._tell()
+
+    def detach(self) -> int:
+        """Give up the descriptor; whoever does so closes it."""
+        fd = super().detach()
+        self._tell()
+        return fd
+
+    def drop(self) -> None:
+        """Close the descriptor."""
+        self.close()
+
+    def as_socket(self) -> socket.SocketType:
+        """Return this."""
+        return self
+
+
+class DescriptorConnection(Connection):
+    """A connection that is no socket, for uvloop, which takes any object with a descriptor.
+
+    To make a socket would cost a system call, getsockname(2), and memory for nothing: uvloop asks for the
+    descriptor, closes it itself, and calls ``close()`` then.
+    """
+
+    __slots__ = ("_fd", "family", "opening", "told", "transport", "type")
+
+    def __init__(
+        self,
+        family: socket.AddressFamily,
+        kind: socket.SocketKind,
+        proto: int,
+        fileno: int,
+        told: "Callable[[Self], None] | None",
+    ) -> None:
+        self._fd = fileno
+        self.family = family
+        self.type = kind
+        self.told = told
+        self.transport = None
+        self.opening = None
+
+    def fileno(self) -> int:
+        """Return the descriptor, or -1 when it is closed."""
+        return self._fd
+
+    def close(self) -> None:
+        """Take note that the descriptor is closed."""
+        self._fd = -1
+        self._tell()
+
+    def drop(self) -> None:
+        """Close the descriptor."""
+        if self._fd >= 0:
+            socket.close(self._fd)
+            self.close()
+
+    def as_socket(self) -> socket.SocketType:
+        """Return a new socket object."""
+        if self._fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return BorrowedSocket(self.family, self.type, 0, self._fd)
+
+
+class BorrowedSocket(socket.SocketType):
+    """A socket object that closes nothing when it goes, and serves for each descriptor of its number in turn.
+
+    To make one for each connection would cost a system call each, getsockname(2). This is the C type that
+    `socket.socket` is made of: there is nothing in Python to be run for it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self.setblocking(False)  # or a program's ``socket.setdefaulttimeout`` would have it wait
+
+    def __del__(self) -> None:
+        self.detach()
+
+
+def connection_class(loop: asyncio.AbstractEventLoop) -> type[SocketConnection] | type[DescriptorConnection]:
+    """Return what a loop's ``connect_accepted_socket`` is given."""
+    uvloop = sys.modules.get("uvloop")
+    return DescriptorConnection if uvloop and isinstance(loop, uvloop.Loop) else SocketConnection
+
+
+class TlsConnection(SocketConnection):
     """A connection that speaks TLS; ``address`` is its peer's, to be told when a handshake has failed."""
 
     __slots__ = ("address",)
@@ -138,16 +257,20 @@ class Openings:
             waiter = opening.send(None)
         except Exception as error:  # of the protocol's factory, as a rule; there is no transport yet
             self._failed(connection, error)
-            connection.close()
+            connection.drop()
             return
         connection.opening = opening
         if not self._round:
-            self._loop.call_soon(self._go_on_together)
+            self._loop.call_soon(self._end_round)
         self._round.append((connection, waiter))
 
-    def _go_on_together(self) -> None:
-        this_round, self._round = self._round, []
-        for connection, waiter in this_round:
+    def _end_round(self) -> None:
+        """Leave this round for the next turn of the loop, which connects the protocols of all first."""
+        self._loop.call_soon(self._go_on_together, self._round)
+        self._round = []
+
+    def _go_on_together(self, connections: "list[tuple[Connection, asyncio.Future[Any]]]") -> None:
+        for connection, waiter in connections:
             if waiter.done():
                 self._go_on(connection, waiter)
             else:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import ClassVar
 
-from tamed.net._connection import Connection
+from tamed.net._connection import SocketConnection
 from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import current
@@ -39,7 +39,7 @@ class DatagramServer(ListeningService):
     ) -> None:
         super().__init__(endpoint, name=name)
         self._protocol_factory = protocol_factory
-        self._transports: dict[Connection, asyncio.DatagramTransport | None] = {}
+        self._transports: dict[SocketConnection, asyncio.DatagramTransport | None] = {}
         self._idle: asyncio.Future[None] | None = None
         self._gate = Gate()
         self._is_held = False
@@ -97,7 +97,7 @@ class DatagramServer(ListeningService):
         # Not called by uvloop, which would leave a broken transport behind if it raised.
         protocol = self._protocol_factory()
         # A duplicate, as the transport closes its socket, and ours must outlive a restart.
-        own = Connection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
+        own = SocketConnection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
         self._transports[own] = None
         try:
             self._transports[own], _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -108,7 +108,7 @@ class DatagramServer(ListeningService):
             own.close()
             raise
 
-    def _closed(self, sock: Connection) -> None:
+    def _closed(self, sock: SocketConnection) -> None:
         if self._transports.pop(sock, None) is not None and self._idle is None and not self._is_held:
             log.error("%s receives no more on one of its sockets: its transport was closed", self.full_name)
         if self._idle is not None and not self._transports and not self._idle.done():

@@ -8,7 +8,7 @@ from typing import Any, Final, Unpack, cast
 
 from tamed.errors import reason
 from tamed.net._accept import Take
-from tamed.net._connection import Connection, peer_text
+from tamed.net._connection import BorrowedSocket, Connection, SocketConnection, peer_text
 from tamed.net._finish import close_when_sent, discard_input
 from tamed.net._listening import Endpoints
 from tamed.net._server import Server, ServerOptions
@@ -59,13 +59,13 @@ class ReplyServer(Server):
         counted = self._limit_at(sock) is not None
         reply = self._reply
         number = sock.fileno()
-        client = _Borrowed(family, kind, proto, number)
+        client = BorrowedSocket(family, kind, proto, number)
 
         def take(fd: int, address: Any) -> None:
             nonlocal client, number
             self.accepted += 1
             if fd != number:  # as a rule it is the number that the client before had
-                client, number = _Borrowed(family, kind, proto, fd), fd
+                client, number = BorrowedSocket(family, kind, proto, fd), fd
             if internet:
                 host, port = address
                 peer = f"{host}:{port}"
@@ -114,24 +114,7 @@ def _end(client: socket.SocketType, fd: int) -> None:
     socket.close(fd)
 
 
-class _Borrowed(socket.SocketType):
-    """A socket object that closes nothing when it goes, and serves for each descriptor of its number in turn.
-
-    To make one for each connection would cost a system call each, getsockname(2). This is the C type that
-    `socket.socket` is made of: there is nothing in Python to be run for it.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
-        super().__init__(family, kind, proto, fileno)
-        self.setblocking(False)  # or a program's ``socket.setdefaulttimeout`` would have it wait
-
-    def __del__(self) -> None:
-        self.detach()
-
-
-class _SlowConnection(Connection):
+class _SlowConnection(SocketConnection):
     """A connection whose peer takes its time: the rest of its answer is sent as there is room."""
 
     __slots__ = ("_loop", "_rest", "_seconds", "_timer")

@@ -12,7 +12,7 @@ from tamed.net._accept import Acceptor, Door, Take
 from tamed.net._address_limit import AddressLimit
 from tamed.net._backlog import DEFAULT_BACKLOG, usable_backlog
 from tamed.net._certificates import CertificateWatch
-from tamed.net._connection import Connection, Openings, TlsConnection
+from tamed.net._connection import Connection, Openings, TlsConnection, connection_class
 from tamed.net._endpoint import TlsEndpoint
 from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
@@ -156,7 +156,8 @@ class Server(ListeningService):
         """Return a function that gives each connection a transport, TLS if the listener says so."""
         family, kind, proto = sock.family, sock.type, sock.proto
         ssl, seconds = listener.ssl, self.tls_handshake_timeout
-        open_accepted = asyncio.get_running_loop().connect_accepted_socket
+        loop = asyncio.get_running_loop()
+        make, open_accepted = connection_class(loop), loop.connect_accepted_socket
         openings = Openings(self._not_opened)
         self._openings.append(openings)
         counted = self._limit_at(sock) is not None
@@ -165,9 +166,9 @@ class Server(ListeningService):
 
         def take(fd: int, address: Any) -> None:
             self.accepted += 1
-            connection = Connection(family, kind, proto, fd, end)
+            connection = make(family, kind, proto, fd, end)
             begin(connection, address if counted else None)
-            openings.begin(connection, open_accepted(factory_for(connection), connection))
+            openings.begin(connection, open_accepted(factory_for(connection), connection))  # type: ignore[arg-type]
 
         def take_tls(fd: int, address: Any) -> None:
             self.accepted += 1
