@@ -93,6 +93,9 @@ class LogFile:
         """Write records; each is one or more whole lines, and they stay together in one file."""
         now = self._clock()
         filled = self._size()
+        if filled and not self._is_due(filled, sum(map(len, records)), now):
+            self._put(records)  # as nearly always: all of them fit
+            return
         batch: list[bytes] = []
         for record in records:
             if self._is_due(filled, len(record), now):
@@ -158,7 +161,9 @@ class LogFile:
 
     def _put(self, batch: Sequence[bytes]) -> None:
         """Write what the log has to say about itself, and then records."""
-        said = [*self._remarks, *([self._comment(self._loss.sentence())] if self._loss else [])]
+        said = self._remarks.copy()
+        if self._loss:
+            said.append(self._comment(self._loss.sentence()))
         if not said and not batch:
             return
         count, failure = self._file.append([*said, *batch])
