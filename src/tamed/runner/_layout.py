@@ -101,12 +101,16 @@ def _with_traceback(text: str, line: Line) -> str:
 
 
 def _iso(moment: float) -> str:
-    milliseconds = round(moment * 1000)
+    return _millisecond(round(moment * 1000))
+
+
+@lru_cache(maxsize=2)  # lines that come fast come many in one millisecond
+def _millisecond(milliseconds: int) -> str:
     day_and_second, offset = _second(milliseconds // 1000)
     return f"{day_and_second}.{milliseconds % 1000:03}{offset}"
 
 
-@lru_cache(maxsize=2)  # most lines come in the same second as the one before
+@lru_cache(maxsize=2)  # most others come in the same second as the one before
 def _second(seconds: int) -> tuple[str, str]:
     moment = time.localtime(seconds)
     offset = time.strftime("%z", moment)
