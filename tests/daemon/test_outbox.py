@@ -27,8 +27,8 @@ def test_messages_go_at_once() -> None:
     """While the receiver takes them, nothing waits."""
     receiver = Receiver(9)
     outbox = Outbox(receiver.take, note)
-    outbox.put(b"1")
-    outbox.put(b"2")
+    assert outbox.put(b"1")
+    assert outbox.put(b"2")
     assert receiver.taken == [b"1", b"2"]
     assert outbox.is_empty
 
@@ -37,12 +37,11 @@ def test_order_is_kept() -> None:
     """What came while the receiver was busy goes before what comes after, when it takes messages again."""
     receiver = Receiver(1)
     outbox = Outbox(receiver.take, note)
-    for message in (b"1", b"2", b"3"):
-        outbox.put(message)
+    assert [outbox.put(message) for message in (b"1", b"2", b"3")] == [True, False, False]
     assert receiver.taken == [b"1"]
     assert not outbox.is_empty
     receiver.room = 1
-    outbox.flush()
+    assert not outbox.flush()
     assert receiver.taken == [b"1", b"2"]
     receiver.room = 9
     outbox.put(b"4")

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tamed.daemon import Record, encode_record
+from tamed.daemon import Origin, Record, encode_origin, encode_record
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
-from tamed.runner._sink import Entry
 from tests.runner.world import HandReactor
 
 REST = 0.01  # seconds in which a pipe is left alone after it was read
@@ -20,14 +19,18 @@ class ListSink:
     child = 0
 
     def __init__(self) -> None:
-        self.batches: list[list[Entry]] = []
+        self.batches: list[list[Record]] = []
 
     @property
     def texts(self) -> list[str]:
-        return [entry.text for batch in self.batches for entry in batch]
+        return [record.text.decode() for record in self.records]
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        self.batches.append(list(entries))
+    @property
+    def records(self) -> list[Record]:
+        return [record for batch in self.batches for record in batch]
+
+    def write(self, records: Sequence[Record]) -> None:
+        self.batches.append(list(records))
 
     def reopen(self) -> None: ...
     def tend(self) -> None: ...
@@ -54,7 +57,7 @@ class Fed:
         self.intake.attach(7, *self.reading)
 
     def record(self, text: str, severity: int = 6) -> bytes:
-        return encode_record(Record(severity, 1.5, "poems", text))
+        return encode_record(Record(encode_origin(severity, 1.5, 70, "poems"), text.encode()))
 
     def take(self) -> None:
         """Let the intake take what is there: it may have to end its rest before it does."""
@@ -82,7 +85,9 @@ def test_records_are_written_as_they_were_logged(fed: Fed) -> None:
     """With the worker's own time, severity and text; those that came together are written together."""
     fed.records.write(fed.record("one") + fed.record("two\nlines", severity=3))
     fed.take()
-    assert fed.sink.batches == [[Entry(6, 1.5, "poems", "one", 7), Entry(3, 1.5, "poems", "two\nlines", 7)]]
+    ((one, two),) = fed.sink.batches
+    assert (one.origin, one.text) == (Origin(6, 1.5, 70, "poems"), b"one")
+    assert (two.origin, two.text) == (Origin(3, 1.5, 70, "poems"), b"two\nlines")
 
 
 def test_a_record_may_come_in_pieces(fed: Fed) -> None:
@@ -100,9 +105,9 @@ def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
     """A worker that was killed in the middle of it leaves what had come."""
     fed.records.write(fed.record("a long poem")[:-4])
     fed.intake.detach(7)
-    ((entry,),) = fed.sink.batches
-    assert entry[:3] == (4, 5.0, "tamed")
-    assert entry.text.startswith("a record of worker 7 was cut off: ")
+    ((record,),) = fed.sink.batches
+    assert record.origin == Origin(4, 5.0, 7, "tamed")
+    assert record.text.startswith(b"a record of worker 7 was cut off: ")
 
 
 def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
@@ -113,11 +118,9 @@ def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
     fed.take()
     assert fed.sink.batches == []
     fed.reactor.advance(0.25)
-    expected = [
-        Entry(4, 5.0, "output[7]", "Traceback", 7),
-        Entry(4, 5.0, "output[7]", "  more", 7),
-    ]
-    assert fed.sink.batches == [expected]
+    (lines,) = fed.sink.batches
+    assert [line.origin for line in lines] == [Origin(4, 5.0, 7, "output[7]")] * 2
+    assert [line.text for line in lines] == [b"Traceback", b"  more"]
     fed.output.write(b"art\n")
     fed.take()
     fed.reactor.advance(0.25)
@@ -182,4 +185,5 @@ def test_what_the_supervisor_says_comes_after_what_came_before(fed: Fed) -> None
 def test_the_supervisor_has_lines_of_its_own(fed: Fed, level: str, severity: int) -> None:
     """They are from its pid, at the severity that their level has in syslog."""
     fed.intake.say(level, "ready")
-    assert fed.sink.batches == [[Entry(severity, 5.0, "tamed", "ready", os.getpid())]]
+    ((record,),) = fed.sink.batches
+    assert (record.origin, record.text) == (Origin(severity, 5.0, os.getpid(), "tamed"), b"ready")

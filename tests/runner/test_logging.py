@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tamed.config import Level, Log
+from tamed.daemon import Origin
 from tamed.net import LinesHandler
 from tamed.runner._layout import layout_of
 from tamed.runner._logging import SinkHandler, log_to, severity
@@ -81,11 +82,12 @@ def test_what_is_logged_is_written() -> None:
         logging.getLogger("test.other").info("poem %d", 3)
         logging.getLogger("test.other").debug("not this")
         logging.getLogger("test.poems").debug("but this")
-    entries = [entry for batch in sink.batches for entry in batch]
-    assert [(entry.severity, entry.logger, entry.text, entry.pid) for entry in entries] == [
-        (6, "test.other", "poem 3", os.getpid()),
-        (7, "test.poems", "but this", os.getpid()),
+    origins = [record.origin._replace(time=0.0) for record in sink.records]
+    assert origins == [
+        Origin(6, 0.0, os.getpid(), "test.other"),
+        Origin(7, 0.0, os.getpid(), "test.poems"),
     ]
+    assert sink.texts == ["poem 3", "but this"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_what_is_logged_is_written() -> None:
         ("bare", ["a", "b"], ["a", "b"]),
         ("human", ["a" * 40000, "b" * 40000], [".* INFO     poems: a+", ".* INFO     poems: b+"]),
     ],
-    ids=["as one entry", "each alone in a journal", "too long for one"],
+    ids=["as one record", "each alone in a journal", "too long for one"],
 )
 def test_lines_come_many_at_once(layout: str, lines: list[str], texts: list[str]) -> None:
     """They are laid out like records."""
@@ -103,11 +105,9 @@ def test_lines_come_many_at_once(layout: str, lines: list[str], texts: list[str]
         (handler,) = logging.getLogger().handlers
         assert isinstance(handler, LinesHandler)
         handler.handle_lines("poems", logging.INFO, 1e9, lines)
-    entries = [entry for batch in sink.batches for entry in batch]
-    assert len(entries) == len(texts)
-    for entry, text in zip(entries, texts, strict=True):
-        assert re.fullmatch(text, entry.text)
-        assert (entry.severity, entry.time, entry.logger, entry.pid) == (6, 1e9, "poems", os.getpid())
+    for record, text in zip(sink.records, texts, strict=True):
+        assert re.fullmatch(text, record.text.decode())
+        assert record.origin == Origin(6, 1e9, os.getpid(), "poems")
 
 
 def test_a_traceback_follows_its_message() -> None:
@@ -140,12 +140,26 @@ def test_a_mistake_in_a_logging_call_is_reported(capsys: pytest.CaptureFixture[s
     assert sink.batches == []
 
 
-def test_a_record_without_a_process_has_none() -> None:
+def test_a_record_without_a_process_is_of_this_one() -> None:
     """`logging` can be told not to ask for it."""
     sink = ListSink()
     record = logging.makeLogRecord({"name": "a", "levelno": 20, "msg": "b", "process": None})
     SinkHandler(sink).handle(record)
-    assert sink.batches[0][0].pid == 0
+    assert sink.records[0].origin.pid == os.getpid()
+
+
+def test_a_record_that_was_made_by_hand_is_written() -> None:
+    """Although it may have no name."""
+    sink = ListSink()
+    SinkHandler(sink).handle(logging.makeLogRecord({"levelno": 20, "msg": "b"}))
+    assert sink.texts == ["b"]
+
+
+def test_what_cannot_be_encoded_is_spelled_out() -> None:
+    """Lone surrogates, as in strange file names."""
+    with _logged() as sink:
+        logging.getLogger("test").info("no poem \udcff")
+    assert sink.texts == ["no poem \\udcff"]
 
 
 def test_a_sink_is_tended_and_opened_anew() -> None:

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from tamed.daemon import Record, encode_origin
 from tamed.errors import TamedError
 from tamed.runner._log_place import LogPlan
-from tamed.runner._sink import Entry, open_sink
+from tamed.runner._sink import open_sink
 from tamed.runner._stream import StreamWriter
 
-ENTRIES = [
-    Entry(6, 1.5, "poems", "a line", 7),
-    Entry(3, 2.5, "poems", "two\nlines, \udcff odd", 7),
+RECORDS = [
+    Record(encode_origin(6, 1.5, 7, "poems"), b"a line"),
+    Record(encode_origin(3, 2.5, 7, "poems"), b"two\nlines"),
 ]
-LINES = b"a line\ntwo\nlines, \\udcff odd\n"
+LINES = b"a line\ntwo\nlines\n"
 
 
-def test_a_file_has_the_text_of_the_entries(tmp_path: Path) -> None:
-    """Line by line, as it was laid out; what cannot be encoded is spelled out."""
+def test_a_file_has_the_text_of_the_records(tmp_path: Path) -> None:
+    """Line by line, as it was laid out."""
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
-        sink.write(ENTRIES)
+        sink.write(RECORDS)
         sink.tend()
         assert sink.child == 0
         assert not sink.child_ended(4711, 0)
@@ -35,10 +36,10 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     """What is written then is in the new one."""
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
-        sink.write(ENTRIES[:1])
+        sink.write(RECORDS[:1])
         path.rename(tmp_path / "old")
         sink.reopen()
-        sink.write(ENTRIES[:1])
+        sink.write(RECORDS[:1])
     assert path.read_bytes() == (tmp_path / "old").read_bytes() == b"a line\n"
 
 
@@ -47,7 +48,7 @@ def test_a_file_is_rotated_as_planned(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path), rotate=10, keep=1), "poetry", None)) as sink:
         for _ in range(5):
-            sink.write(ENTRIES[:1])
+            sink.write(RECORDS[:1])
     assert len(list(tmp_path.glob("log*"))) == 2
 
 
@@ -72,11 +73,11 @@ def _standard_error() -> Iterator[int]:
         os.close(reading)
 
 
-def test_standard_error_has_the_text_of_the_entries() -> None:
+def test_standard_error_has_the_text_of_the_records() -> None:
     """It is no file that could be opened anew, and has no child at work."""
     with _standard_error() as reading:
         with closing(open_sink(LogPlan("stderr"), "poetry", None)) as sink:
-            sink.write(ENTRIES)
+            sink.write(RECORDS)
             sink.reopen()
             sink.tend()
             assert sink.child == 0
@@ -91,7 +92,7 @@ def test_what_the_log_says_of_itself_is_laid_out() -> None:
         sink._writer._patience = 0.0  # type: ignore[attr-defined]
         os.set_blocking(2, False)
         _fill(2)
-        sink.write(ENTRIES)
+        sink.write(RECORDS)
         os.set_blocking(reading, False)
         _drain(reading)
         sink.close()
@@ -126,7 +127,7 @@ def test_syslog_gets_messages(tmp_path: Path) -> None:
         daemon.settimeout(10)
         plan = LogPlan("syslog", address=f"unix:{path}")
         with closing(open_sink(plan, "poetry", None)) as sink:
-            sink.write(ENTRIES[:1])
+            sink.write(RECORDS[:1])
             sink.tend()
             sink.reopen()
             assert not sink.child_ended(4711, 0)
@@ -144,7 +145,7 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
         daemon.settimeout(10)
         with closing(open_sink(LogPlan("journal"), "poetry", None)) as sink:
             sink._sender.path = path  # type: ignore[attr-defined]
-            sink.write(ENTRIES[:1])
+            sink.write(RECORDS[:1])
             sink.tend()
         fields = dict(line.split(b"=", 1) for line in daemon.recv(4096).splitlines())
     assert fields == {

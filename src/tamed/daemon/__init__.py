@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tamed.daemon._pidfile import PidFile
     from tamed.daemon._privileges import change_root, drop_privileges
     from tamed.daemon._process import ProcessHandle
-    from tamed.daemon._records import Damage, Record, RecordReader, encode_record
+    from tamed.daemon._records import Damage, Origin, Record, RecordReader, encode_origin, encode_record
     from tamed.daemon._report import Report, Reporter
     from tamed.daemon._rotation import Rotation
     from tamed.daemon._rundir import Instance, RunDirectory, check_name, default_run_directory
@@ -51,6 +51,7 @@ __all__ = [
     "LineReader",
     "LogFile",
     "Notifier",
+    "Origin",
     "Outbox",
     "PidFile",
     "ProcessHandle",
@@ -74,6 +75,7 @@ __all__ = [
     "detach",
     "drop_privileges",
     "encode_fields",
+    "encode_origin",
     "encode_record",
     "fill_standard_descriptors",
     "holder",
@@ -99,6 +101,7 @@ if not TYPE_CHECKING:
             "LineReader": "._lines",
             "LogFile": "._logfile",
             "Notifier": "._notify",
+            "Origin": "._records",
             "Outbox": "._outbox",
             "PidFile": "._pidfile",
             "ProcessHandle": "._process",
@@ -122,6 +125,7 @@ if not TYPE_CHECKING:
             "detach": "._detach",
             "drop_privileges": "._privileges",
             "encode_fields": "._journal",
+            "encode_origin": "._records",
             "encode_record": "._records",
             "fill_standard_descriptors": "._descriptors",
             "holder": "._holder",

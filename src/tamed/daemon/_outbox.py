@@ -14,7 +14,7 @@ class Outbox:
 
     ``send`` takes one message and tells whether it could; it neither waits nor raises. ``note`` makes a
     message of a sentence about what was dropped. It is sent when all that had waited has gone, so it stands
-    where the gap is. ``limit`` is in bytes.
+    where the gap is. ``limit`` is in bytes. ``is_empty`` tells whether nothing waits to be sent or told.
     """
 
     def __init__(
@@ -28,14 +28,10 @@ class Outbox:
         self._send = send
         self._note = note
         self._limit = limit
+        self.is_empty = True
         self._waiting: deque[bytes] = deque()
         self._held = 0
         self._loss = Loss(clock)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits to be sent or told."""
-        return not self._waiting and not self._loss
 
     @property
     def is_crowded(self) -> bool:
@@ -47,22 +43,28 @@ class Outbox:
         """How many lines were dropped in all."""
         return self._loss.total
 
-    def put(self, message: bytes, lines: int = 1) -> None:
-        """Send a message, or keep it until that is possible; it counts as so many lines if it is dropped."""
-        self.flush()
-        if self.is_empty and self._send(message):
-            return
+    def put(self, message: bytes, lines: int = 1) -> bool:
+        """Send a message, or keep it until that is possible; tell whether it was sent.
+
+        It counts as so many lines if it is dropped.
+        """
+        if (self.is_empty or self.flush()) and self._send(message):
+            return True
+        self.is_empty = False
         if self._loss or self._held + len(message) > self._limit:
             self._loss.add(lines, "the log did not take them")
-            return
+            return False
         self._waiting.append(message)
         self._held += len(message)
+        return False
 
-    def flush(self) -> None:
-        """Send what can be sent now."""
+    def flush(self) -> bool:
+        """Send what can be sent now; tell whether that is all."""
         while self._waiting:
             if not self._send(self._waiting[0]):
-                return
+                return False
             self._held -= len(self._waiting.popleft())
         if self._loss and self._send(self._note(self._loss.sentence())):
             self._loss.told()
+        self.is_empty = not self._loss
+        return self.is_empty

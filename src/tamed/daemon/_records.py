@@ -4,44 +4,65 @@ A record may have many lines, a traceback above all, and must come out whole alt
 So every worker has a stream of its own, a pipe or a stream socket, on which only it writes, and each record
 is framed::
 
-    \\xff SEVERITY " " TIME " " NAME-LENGTH " " TEXT-LENGTH "\\n" NAME TEXT
+    \\xff SEVERITY " " TIME " " PID " " NAME \\xfe TEXT \\xfd
 
-The header is in ASCII, and name and text are in UTF-8, in which the byte ``\\xff`` does not occur. So
-``\\xff`` is where a record begins, always: whatever happened to a stream, the reader is in step again at
-the next record. That matters when a worker is killed in the middle of a write, or a forked grandchild
-writes in between.
+The numbers are in ASCII, and name and text are in UTF-8, in which none of those three bytes occurs. So
+``\\xff`` is where a record begins and ``\\xfd`` where it ends, always: whatever happened to a stream, the
+reader is in step again at the next record. That matters when a worker is killed in the middle of a write, or
+a forked grandchild writes in between.
+
+The supervisor reads the records of all workers, so it does little for each: the records of a read are found
+by splitting it, a text is written as the bytes that came, and an origin is only taken apart for a log that
+has fields.
 
 What is printed to standard error, by C libraries and a dying interpreter, goes another way: see ``_lines``.
 
 Rejected: datagrams or packets, which keep records apart by themselves. They are limited to the size of a
 socket buffer, which a traceback can exceed, cost a buffer of their own for each short line, and macOS has
-no packets.
+no packets. And lengths in front of name and text: they tell nothing that the three bytes do not.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Damage", "Record", "RecordReader", "encode_record"]
+__all__ = ["Damage", "Origin", "Record", "RecordReader", "encode_origin", "encode_record"]
 
 MAX_NAME = 255  # bytes
 MAX_TEXT = 1 << 20  # bytes
 _LATEST = 1e11  # seconds since the epoch; what is beyond, or no number, is no time
-_HEADER = re.compile(rb"\xff([0-7]) (-?\d{1,11}\.\d{6}) (\d{1,3}) (\d{1,7})\n")
-_MAX_HEADER = 40  # bytes; the longest that matches is shorter
+_FRAME = re.compile(rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe]*)\xfe([^\xfd]*)\xfd(.*)", re.DOTALL)
+_LONGEST = MAX_NAME + MAX_TEXT + 40  # bytes of a frame
 
 
-class Record(NamedTuple):
-    """One log record of a worker.
+class Origin(NamedTuple):
+    """Where a record comes from, and how much it matters.
 
     ``severity`` is that of syslog (RFC 5424, 6.2.1): 0 is an emergency, 3 an error, 4 a warning, 6
-    information and 7 debugging. ``time`` is in seconds since the epoch, ``name`` is the logger's and
-    ``text`` has one or more lines, without a newline at the end.
+    information and 7 debugging. ``time`` is in seconds since the epoch, ``pid`` the process, and ``name`` the
+    logger's.
     """
 
     severity: int
     time: float
+    pid: int
     name: str
-    text: str
+
+
+class Record(NamedTuple):
+    """One record of the log: one or more lines in UTF-8, without a newline at the end.
+
+    ``head`` is its origin as `encode_origin` writes it.
+    """
+
+    head: bytes
+    text: bytes
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        severity, moment, pid, name = self.head.split(b" ", 3)
+        return Origin(int(severity), int(moment) / 1e6, int(pid), name.decode(errors="replace"))
 
 
 class Damage(NamedTuple):
@@ -50,21 +71,29 @@ class Damage(NamedTuple):
     data: bytes
 
 
+def encode_origin(severity: int, time: float, pid: int, name: str) -> bytes:
+    """Write an origin for a `Record`; a time that is none becomes 0, and a name that is too long is cut."""
+    moment = time * 1e6 if -_LATEST < time < _LATEST else 0.0
+    return b"%d %d %d %b" % (severity, moment, pid, _encode_name(name))
+
+
+@lru_cache(maxsize=64)
+def _encode_name(name: str) -> bytes:
+    text = str(name)  # it is None in a record that was made by hand
+    return text.encode(errors="backslashreplace")[:MAX_NAME]
+
+
 def encode_record(record: Record) -> bytes:
-    """Put a record into a frame. What UTF-8 cannot say is escaped, and what is too long loses its middle."""
-    name = record.name.encode(errors="backslashreplace")[:MAX_NAME]
-    text = _shortened(record.text.encode(errors="backslashreplace"))
-    moment = record.time if abs(record.time) < _LATEST else 0.0
-    return b"\xff%d %.6f %d %d\n%b%b" % (record.severity, moment, len(name), len(text), name, text)
+    """Put a record into a frame. A text that is too long loses its middle."""
+    head, text = record
+    return b"\xff%b\xfe%b\xfd" % (head, text if len(text) <= MAX_TEXT else _shortened(text))
 
 
 def _shortened(text: bytes) -> bytes:
-    left_out = len(text) - MAX_TEXT
-    if left_out <= 0:
-        return text
-    note = b"\n... %d bytes are left out here ...\n" % (left_out + 64)  # 64 make room for this line
-    half = (MAX_TEXT - 64) // 2
-    return text[:half] + note + text[-half:]
+    half = (MAX_TEXT - 64) // 2  # 64 make room for the line that tells it
+    begin, end = (part.decode(errors="ignore").encode() for part in (text[:half], text[-half:]))
+    left_out = len(text) - len(begin) - len(end)
+    return b"%b\n... %d bytes are left out here ...\n%b" % (begin, left_out, end)
 
 
 class RecordReader:
@@ -78,13 +107,18 @@ class RecordReader:
 
     def feed(self, data: bytes) -> list[Record | Damage]:
         """Return what is complete with these bytes, in order."""
-        data = self.rest + data
-        found: list[Record | Damage] = []
-        position = 0
-        while position < len(data) and (one := _read(data, position)) is not None:
-            what, position = one
-            found.append(what)
-        self.rest = data[position:]
+        before, *frames = (self.rest + data).split(b"\xff")
+        self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
+        found: list[Record | Damage] = [Damage(before)] if before else []
+        for frame in frames:
+            whole = _FRAME.match(frame)
+            if whole is None:
+                found.append(Damage(b"\xff" + frame))
+                continue
+            head, text, behind = whole.groups()
+            found.append(Record(head, text))
+            if behind:
+                found.append(Damage(behind))
         return found
 
     def finish(self) -> list[Record | Damage]:
@@ -93,29 +127,6 @@ class RecordReader:
         return [Damage(rest)] if rest else []
 
 
-def _read(data: bytes, position: int) -> tuple[Record | Damage, int] | None:
-    """Read what begins at a position, and return it and where it ends; None if more of it is to come."""
-    header = _HEADER.match(data, position)
-    following = data.find(b"\xff", position + 1)
-    if header is not None and int(header[3]) <= MAX_NAME and int(header[4]) <= MAX_TEXT:
-        middle = header.end() + int(header[3])
-        end = middle + int(header[4])
-        if following < 0 or following >= end:
-            if len(data) < end:
-                return None
-            return _record(header, data[header.end() : middle], data[middle:end]), end
-    elif following < 0 and _may_be_header(data[position : position + _MAX_HEADER]):
-        return None
-    end = following if following >= 0 else len(data)
-    return Damage(data[position:end]), end
-
-
-def _may_be_header(begin: bytes) -> bool:
-    """Tell whether more bytes could make a header of these."""
-    return begin[:1] == b"\xff" and b"\n" not in begin and len(begin) < _MAX_HEADER
-
-
-def _record(header: re.Match[bytes], name: bytes, text: bytes) -> Record:
-    return Record(
-        int(header[1]), float(header[2]), name.decode(errors="replace"), text.decode(errors="replace")
-    )
+def _may_go_on(frame: bytes) -> bool:
+    """Tell whether more bytes could make a record of these."""
+    return b"\xfd" not in frame and len(frame) <= _LONGEST

@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Callable
 
-from tamed.daemon import Damage, LineReader, Record, RecordReader
+from tamed.daemon import Damage, LineReader, Record, RecordReader, encode_origin
 from tamed.runner._layout import Layout, Line
 from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._reactor import Reactor
-from tamed.runner._sink import Entry, Sink
+from tamed.runner._sink import Sink
 
 __all__ = ["Intake"]
 
@@ -80,7 +80,7 @@ class Intake:
         for source in list(self._sources.values()):
             self._take_records(source)
             self._take_output(source)
-        self.sink.write([self._entry(level, "tamed", text, os.getpid())])
+        self.sink.write([self._record(level, "tamed", text, os.getpid())])
 
     def change_sink(self, sink: Sink, layout: Layout) -> None:
         """Write to another sink from now on, and close the one that was used so far."""
@@ -175,24 +175,26 @@ class Intake:
 
     def _write_records(self, source: _Source, records: list[Record | Damage]) -> None:
         if records:
-            self.sink.write([self._of_record(source.pid, record) for record in records])
+            pid = source.pid
+            self.sink.write(
+                [self._of_damage(each, pid) if isinstance(each, Damage) else each for each in records]
+            )
 
-    def _of_record(self, pid: int, record: Record | Damage) -> Entry:
-        if isinstance(record, Damage):
-            text = f"a record of worker {pid} was cut off: {record.data.decode(errors='backslashreplace')}"
-            return self._entry("WARNING", "tamed", text, pid)
-        return Entry(*record, pid)
+    def _of_damage(self, damage: Damage, pid: int) -> Record:
+        text = f"a record of worker {pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
+        return self._record("WARNING", "tamed", text, pid)
 
     def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
         if lines:
             texts = [line.decode(errors="backslashreplace") for line in lines]
             logger = f"output[{source.pid}]"
-            self.sink.write([self._entry("WARNING", logger, text, source.pid) for text in texts])
+            self.sink.write([self._record("WARNING", logger, text, source.pid) for text in texts])
 
-    def _entry(self, level: str, logger: str, text: str, pid: int) -> Entry:
+    def _record(self, level: str, logger: str, text: str, pid: int) -> Record:
         now = self._clock()
         line = self._layout(Line(now, level, logger, text, pid))
-        return Entry(_SEVERITIES.get(level, 7), now, logger, line, pid)
+        head = encode_origin(_SEVERITIES.get(level, 7), now, pid, logger)
+        return Record(head, line.encode(errors="backslashreplace"))
 
     def _let_go(self, pipe: _Pipe) -> None:
         if pipe.is_watched:

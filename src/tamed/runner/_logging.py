@@ -4,19 +4,21 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from tamed.config import Log
+from tamed.daemon import Record, encode_origin
 from tamed.runner._layout import Layout, Line, bare, lay_out
-from tamed.runner._sink import Entry, Sink
+from tamed.runner._sink import Sink
 
-__all__ = ["EntryHandler", "SinkHandler", "log_to", "severity"]
+__all__ = ["LayoutHandler", "SinkHandler", "log_to", "severity"]
 
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 _LONG = 1 << 16  # characters
 
 
-def log_to(handler: "EntryHandler", layout: Layout, settings: Log) -> None:
+def log_to(handler: "LayoutHandler", layout: Layout, settings: Log) -> None:
     """Send all that is logged in this process, warnings too, to a handler, as the settings say."""
     handler.layout = layout
     handler.setFormatter(_Formatter(layout))
@@ -26,45 +28,49 @@ def log_to(handler: "EntryHandler", layout: Layout, settings: Log) -> None:
         logging.getLogger(level.logger or None).setLevel(level.level)
 
 
+@lru_cache(maxsize=32)
 def severity(level: int) -> int:
     """Return the syslog severity (RFC 5424, 6.2.1) of a logging level."""
     return next((number for least, number in _SEVERITIES if level >= least), 7)
 
 
-class EntryHandler(logging.Handler):
-    """Makes entries of records, and of lines that come many at once (`tamed.net.LinesHandler`).
+class LayoutHandler(logging.Handler):
+    """Lays out what comes from `logging`, and lines that come many at once (`tamed.net.LinesHandler`).
 
     ``layout`` is how they look; `log_to` sets it.
     """
 
     layout: Layout = staticmethod(bare)
 
-    def take(self, entry: Entry) -> None:
-        """Take an entry; no other thread is here meanwhile."""
+    def take(self, record: Record) -> None:
+        """Take a record; no other thread is here meanwhile."""
         raise NotImplementedError
 
     def emit(self, record: logging.LogRecord) -> None:
         """Lay the record out and take it; report a mistake in a logging call."""
         try:
-            text = self.format(record)
+            text = self.format(record).encode(errors="backslashreplace")
+            pid = record.process or os.getpid()
+            head = encode_origin(severity(record.levelno), record.created, pid, record.name)
         except Exception:
             self.handleError(record)
             return
-        self.take(Entry(severity(record.levelno), record.created, record.name, text, record.process or 0))
+        self.take(Record(head, text))
 
     def handle_lines(self, name: str, level: int, created: float, lines: Sequence[str]) -> None:
         """Lay out many lines at once.
 
-        They become one entry, unless that would be too long, or each has to stand alone, as bare ones in a
+        They become one record, unless that would be too long, or each has to stand alone, as bare ones in a
         journal have.
         """
         process = os.getpid()
         texts = lay_out(self.layout, Line(created, logging.getLevelName(level), name, "", process), lines)
         if self.layout is not bare and sum(map(len, texts)) < _LONG:
             texts = ["\n".join(texts)]
+        head = encode_origin(severity(level), created, process, name)
         with self._alone():
             for text in texts:
-                self.take(Entry(severity(level), created, name, text, process))
+                self.take(Record(head, text.encode(errors="backslashreplace")))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -75,16 +81,16 @@ class EntryHandler(logging.Handler):
             self.release()
 
 
-class SinkHandler(EntryHandler):
+class SinkHandler(LayoutHandler):
     """Writes to a sink of this process."""
 
     def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink
 
-    def take(self, entry: Entry) -> None:
+    def take(self, record: Record) -> None:
         """Write it."""
-        self._sink.write([entry])
+        self._sink.write([record])
 
     def tend(self) -> None:
         """Let the sink do what is due; other threads may log meanwhile."""
@@ -111,10 +117,14 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Lay out a record, its traceback and its stack."""
+        traces = self._traces(record) if record.exc_info or record.stack_info else ""
+        message = record.getMessage()
+        return self._layout(
+            Line(record.created, record.levelname, record.name, message, record.process, traces)
+        )
+
+    def _traces(self, record: logging.LogRecord) -> str:
         traces = [self.formatException(record.exc_info)] if record.exc_info else []
         if record.stack_info:
             traces.append(self.formatStack(record.stack_info))
-        message = record.getMessage()
-        return self._layout(
-            Line(record.created, record.levelname, record.name, message, record.process, "\n".join(traces))
-        )
+        return "\n".join(traces)

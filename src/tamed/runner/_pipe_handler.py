@@ -8,16 +8,15 @@ its place.
 """
 
 import asyncio
-import logging
 import os
 import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tamed.daemon import Outbox, Record, encode_record
-from tamed.runner._logging import EntryHandler
-from tamed.runner._sink import Entry
+from tamed.daemon import Outbox, Record, encode_origin, encode_record
+from tamed.runner._layout import Line
+from tamed.runner._logging import LayoutHandler
 
 __all__ = ["PipeHandler"]
 
@@ -26,7 +25,7 @@ _PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor
 _LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
 
 
-class PipeHandler(EntryHandler):
+class PipeHandler(LayoutHandler):
     """Sends each record, formatted, to the supervisor through a pipe."""
 
     def __init__(self, descriptor: int) -> None:
@@ -51,13 +50,14 @@ class PipeHandler(EntryHandler):
                 self._loop.remove_writer(self._descriptor)
             self._loop, self._waiting = None, False
 
-    def take(self, entry: Entry) -> None:
-        """Send an entry, or keep it until there is room."""
-        record = Record(entry.severity, entry.time, entry.logger, entry.text)
-        self._outbox.put(encode_record(record), lines=entry.text.count("\n") + 1)
+    def take(self, record: Record) -> None:
+        """Send a record, or keep it until there is room."""
+        is_sent = self._outbox.put(encode_record(record), lines=record.text.count(b"\n") + 1)
+        if is_sent and not self._rest:
+            return
         if self._outbox.is_crowded and not self._is_stalled:
             self._is_stalled = not self._make_room()
-        if (self._rest or not self._outbox.is_empty) and self._loop is not None:
+        if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wait_for_room)
 
     def flush(self) -> None:
@@ -87,9 +87,7 @@ class PipeHandler(EntryHandler):
     def _send_what_waits(self) -> bool:
         """Send what can be sent; tell whether that is all."""
         with self._alone():  # other threads log too
-            if not self._rest or self._write(b""):
-                self._outbox.flush()
-            is_done = not self._rest and self._outbox.is_empty
+            is_done = (not self._rest or self._write(b"")) and self._outbox.flush() and not self._rest
             self._is_stalled = self._is_stalled and not is_done
             return is_done
 
@@ -107,7 +105,6 @@ class PipeHandler(EntryHandler):
         return True
 
     def _note(self, text: str) -> bytes:
-        record = logging.makeLogRecord(
-            {"name": "tamed", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
-        )
-        return encode_record(Record(4, record.created, record.name, self.format(record)))
+        line = self.layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
+        head = encode_origin(4, time.time(), os.getpid(), "tamed")
+        return encode_record(Record(head, line.encode(errors="backslashreplace")))

@@ -1,38 +1,29 @@
 """Where the supervisor takes the log: a file, its standard error, syslog or the journal.
 
-A sink takes entries and neither raises nor waits for long. In all but syslog and the journal the text of an
-entry is the line as it is to be written, because whoever made it has laid it out.
+A sink takes records and neither raises nor waits for long. In all but syslog and the journal the text of a
+record is the line as it is to be written, because whoever made it has laid it out.
 """
 
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import tamed.daemon as unix  # whole: of its parts only those are loaded that the log needs
+from tamed.daemon import Record
 from tamed.runner._layout import Line, layout_of
 from tamed.runner._log_place import LogPlan
 from tamed.runner._stream import StreamWriter
 
-__all__ = ["Entry", "Sink", "open_sink"]
-
-
-class Entry(NamedTuple):
-    """One record of the log. ``severity`` is syslog's, 0 to 7, ``time`` in seconds since the epoch."""
-
-    severity: int
-    time: float
-    logger: str
-    text: str
-    pid: int
+__all__ = ["Sink", "open_sink"]
 
 
 class Sink(Protocol):
     """A place for the log."""
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Take entries, in order."""
+    def write(self, records: Sequence[Record]) -> None:
+        """Take records, in order."""
 
     def reopen(self) -> None:
         """Open the file anew, because somebody has moved it away."""
@@ -80,8 +71,8 @@ class _FileSink:
     def child(self) -> int:
         return self._file.child
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        self._file.write([_line(entry) for entry in entries])
+    def write(self, records: Sequence[Record]) -> None:
+        self._file.write([record.text + b"\n" for record in records])
 
 
 class _Sink:
@@ -101,8 +92,8 @@ class _StreamSink(_Sink):
         self._writer = StreamWriter(2, _Commentator(plan.layout))
         self.tend = self._writer.tend
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        self._writer.write([_line(entry) for entry in entries])
+    def write(self, records: Sequence[Record]) -> None:
+        self._writer.write([record.text + b"\n" for record in records])
 
     def close(self) -> None:
         self._writer.tend()
@@ -114,9 +105,10 @@ class _SyslogSink(_Sink):
         self._name = name
         self.tend, self.close = sender.tend, sender.close
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            message = unix.SyslogMessage(entry.severity, entry.time, self._name, str(entry.pid), entry.text)
+    def write(self, records: Sequence[Record]) -> None:
+        for record in records:
+            origin, text = record.origin, record.text.decode(errors="replace")
+            message = unix.SyslogMessage(origin.severity, origin.time, self._name, str(origin.pid), text)
             self._sender.send(message)
 
 
@@ -125,14 +117,15 @@ class _JournalSink(_Sink):
         self._sender = sender
         self.tend, self.close = sender.tend, sender.close
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
+    def write(self, records: Sequence[Record]) -> None:
+        for record in records:
+            origin = record.origin
             self._sender.send(
                 {
-                    "MESSAGE": entry.text,
-                    "PRIORITY": str(entry.severity),
-                    "LOGGER": entry.logger,
-                    "SYSLOG_PID": str(entry.pid),
+                    "MESSAGE": record.text,
+                    "PRIORITY": str(origin.severity),
+                    "LOGGER": origin.name,
+                    "SYSLOG_PID": str(origin.pid),
                 }
             )
 
@@ -146,7 +139,3 @@ class _Commentator:
     def __call__(self, text: str) -> bytes:
         line = self._layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
         return line.encode(errors="backslashreplace") + b"\n"
-
-
-def _line(entry: Entry) -> bytes:
-    return entry.text.encode(errors="backslashreplace") + b"\n"
