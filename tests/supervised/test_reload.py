@@ -360,9 +360,10 @@ def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
     app.write_text("import time; time.sleep(3600)")
     with tamed.popen("reload") as command:
         wait_for("a new worker", lambda: len(daemon.status()["workers"]) == 2)
-        daemon.stop()
+        assert tamed("stop").status == 0
         _, err = command.communicate(timeout=PATIENCE)
     assert (command.returncode, err) == (69, "tamed: the daemon stops\n")
+    assert tamed.left() == {}
 
 
 # Upgrades.
