@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 __all__ = ["AccessLog", "LinesHandler"]
@@ -18,6 +18,9 @@ class LinesHandler(Protocol):
     def handle_lines(self, name: str, level: int, created: float, lines: Sequence[str]) -> None:
         """Log lines of the logger ``name``; ``created`` is in seconds since the epoch."""
         ...
+
+
+_Take = Callable[[str, int, float, Sequence[str]], None]
 
 
 class AccessLog:
@@ -52,11 +55,11 @@ class AccessLog:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        handlers = [] if self._logger.filters else list(_handlers(self._logger, self._level))
-        able = [handler for handler in handlers if isinstance(handler, LinesHandler) and not handler.filters]
-        if able and len(able) == len(handlers):
-            for handler in able:
-                handler.handle_lines(self._logger.name, self._level, self._created, lines)
+        takers = [] if self._logger.filters else list(_takers(self._logger, self._level))
+        able = [take for take in takers if take is not None]
+        if able and len(able) == len(takers):
+            for take in able:
+                take(self._logger.name, self._level, self._created, lines)
         else:
             for line in lines:
                 self._logger.handle(self._record(line))
@@ -72,9 +75,15 @@ class AccessLog:
         return record
 
 
-def _handlers(logger: logging.Logger, level: int) -> Iterator[logging.Handler]:
-    """Yield the handlers that get a logger's records of a level, by the rules of `logging`."""
+def _takers(logger: logging.Logger, level: int) -> Iterator[_Take | None]:
+    """Yield what takes lines in place of each handler that gets a logger's records of a level.
+
+    None is for one that wants records. Which handlers there are is by the rules of `logging`.
+    """
     place: logging.Logger | None = logger
     while place is not None:
-        yield from (handler for handler in place.handlers if level >= handler.level)
+        for handler in place.handlers:
+            if level >= handler.level:
+                # Not isinstance(): to hold an object against a protocol takes as long as a line.
+                yield None if handler.filters else getattr(handler, "handle_lines", None)
         place = place.parent if place.propagate else None
