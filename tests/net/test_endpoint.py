@@ -148,7 +148,8 @@ def test_endpoints_are_values() -> None:
     """Endpoints are immutable, equal by value, hashable, and survive pickling."""
     endpoint = Endpoint.parse("unix:/run/x.sock?mode=660")
     assert {endpoint: 1}[UnixEndpoint("/run/x.sock", 0o660)] == 1
-    assert pickle.loads(pickle.dumps(endpoint)) == endpoint
+    for each in (endpoint, TcpEndpoint("a", 1), Endpoint.parse("tls://a:1?cert=c"), FdEndpoint(3)):
+        assert pickle.loads(pickle.dumps(each)) == each
     assert endpoint != UnixEndpoint("/run/x.sock")
     with pytest.raises(AttributeError):
         endpoint.mode = 0

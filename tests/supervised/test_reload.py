@@ -366,6 +366,31 @@ def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
     assert tamed.left() == {}
 
 
+# Stops.
+
+
+@pytest.mark.unmeasured
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "supervised"])
+def test_a_stop_under_load_resets_nobody(tamed: Tamed, poem: Path, options: list[str]) -> None:
+    """Whoever got in is served, and whoever comes later is refused."""
+    words = [*options, "--name", "poetry", "--log-level", "fastpoetry=warning", "fastpoetry"]
+    served = 0
+    for _ in range(ROUNDS):
+        with tamed.popen("run", *words, "--listen", "127.0.0.1:0", "--poem", str(poem)) as process:
+            assert process.stderr is not None
+            told = next(line for line in process.stderr if "listening on" in line)
+            port = int(told.rpartition(":")[2])
+            with Load(("127.0.0.1", port), expect=[poem]).start() as load:
+                for _ in range(200):  # among them
+                    assert read_poem(port) == POEM
+                process.terminate()
+                assert process.wait(PATIENCE) == 0
+        result = load.result
+        assert result.failures - result.refused - result.timeouts == 0, result
+        served += result.ok
+    assert served > 100
+
+
 # Upgrades.
 
 

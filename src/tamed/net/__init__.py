@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from tamed.net._stream import StreamServer
     from tamed.net._tls import renew, server_context
+    from tamed.net._turn_away import turn_away
 
 __all__ = [
     "DEFAULT_BACKLOG",
@@ -84,6 +85,7 @@ __all__ = [
     "resolve",
     "server_context",
     "short_path",
+    "turn_away",
     "usable_backlog",
     "using",
 ]
@@ -131,6 +133,7 @@ if not TYPE_CHECKING:
             "resolve": "._bind",
             "server_context": "._tls",
             "short_path": "._bind_unix",
+            "turn_away": "._turn_away",
             "usable_backlog": "._backlog",
             "using": "._source",
         },

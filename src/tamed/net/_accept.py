@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from tamed.net._sysctl import sysctl
+from tamed.net._turn_away import turn_away
 
 __all__ = ["Acceptor", "Door", "Take"]
 
@@ -48,18 +49,25 @@ _PASSING: Final = frozenset(
 class Door:
     """A listening socket that connections come in by, and the function that takes them.
 
-    ``shared`` says that other processes accept from the same socket, and go on when we stop. ``accept`` is
-    the system's.
+    ``shared`` says that other processes accept from the same socket, and go on when we stop, and ``sole``
+    that no other process has it. ``accept`` is the system's.
     """
 
-    __slots__ = ("accept", "remaining", "shared", "sock", "take")
+    __slots__ = ("accept", "remaining", "shared", "sock", "sole", "take")
 
     def __init__(
-        self, sock: socket.socket, take: Take, *, shared: bool = False, accept: Accept | None = None
+        self,
+        sock: socket.socket,
+        take: Take,
+        *,
+        shared: bool = False,
+        sole: bool = False,
+        accept: Accept | None = None,
     ) -> None:
         self.sock = sock
         self.take = take
         self.shared = shared
+        self.sole = sole
         self.remaining = 0
         # Not `sock.accept()`: it makes a socket object of its own class, and another would have to be
         # made from that. This is what it is made of, in every Python since 3.0 (and gevent and eventlet
@@ -140,8 +148,10 @@ class Acceptor:
             door.remaining = most
             if door.shared or self._is_held:
                 self._leave(door)
-            else:
-                self._look(door)
+                continue
+            if door.sole:
+                turn_away(door.sock)
+            self._look(door)
         if self._doors:
             await self._finished
 

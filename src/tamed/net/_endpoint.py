@@ -123,7 +123,7 @@ class Endpoint(ABC):
         self.__setattr__(name, None)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self).parse, (str(self),)
+        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
 
     def _set(self, **values: object) -> None:
         """Set what the constructor was given: the one time that anything is."""

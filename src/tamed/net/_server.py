@@ -228,7 +228,8 @@ class Server(ListeningService):
             for sock in listener.sockets:
                 take = self._take_from(listener, sock)
                 limit = self._limit_at(sock)
-                yield Door(sock, take if limit is None else limit.guard(take), shared=listener.shared)
+                guarded = take if limit is None else limit.guard(take)
+                yield Door(sock, guarded, shared=listener.shared, sole=listener.sole)
 
     async def _stop_accepting(self) -> None:
         if self._acceptor is not None and not self.restarting:

@@ -41,12 +41,13 @@ class Listener:
 
     ``sockets`` are bound, non-blocking and not inheritable; there may be several. Streams take connections
     only after ``listen``, unless they were inherited listening. ``shared`` says that other processes accept
-    from the same sockets, so that a stopping server must leave them what waits in the backlog. ``ssl`` is
-    for the connections of a ``tls://`` endpoint. ``file`` is a unix socket's, if closing shall remove it.
-    ``addresses`` are the bound ones, as one would type them, with the ports that the kernel chose.
+    from the same sockets, so that a stopping server must leave them what waits in the backlog, and ``sole``
+    that no other process has them. ``ssl`` is for the connections of a ``tls://`` endpoint. ``file`` is a
+    unix socket's, if closing shall remove it. ``addresses`` are the bound ones, as one would type them, with
+    the ports that the kernel chose.
     """
 
-    __slots__ = ("_file", "addresses", "endpoint", "shared", "sockets", "ssl")
+    __slots__ = ("_file", "addresses", "endpoint", "shared", "sockets", "sole", "ssl")
 
     def __init__(
         self,
@@ -54,12 +55,14 @@ class Listener:
         sockets: tuple[socket.socket, ...],
         *,
         shared: bool = False,
+        sole: bool = False,
         ssl: tls.SSLContext | None = None,
         file: SocketFile | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.sockets = sockets
         self.shared = shared
+        self.sole = sole
         self.ssl = ssl
         self.addresses = _addresses(endpoint, sockets)
         self._file = file
@@ -190,7 +193,7 @@ def using(surroundings: Surroundings) -> Iterator[Surroundings]:
 def _bound(endpoint: Endpoint, kind: socket.SocketKind, addresses: tuple[Address, ...]) -> Listener:
     context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
     bound = bind(endpoint, kind, addresses)
-    return Listener(endpoint, bound.sockets, ssl=context, file=bound.file)
+    return Listener(endpoint, bound.sockets, sole=True, ssl=context, file=bound.file)
 
 
 def _addresses(endpoint: Endpoint, sockets: tuple[socket.socket, ...]) -> tuple[str, ...]:

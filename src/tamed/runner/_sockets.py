@@ -17,12 +17,14 @@ from tamed.net import (
     UnixEndpoint,
     address_text,
     bind,
+    turn_away,
 )
 from tamed.runner._legacy import Data, Keep
 
 __all__ = ["SocketTable"]
 
 _Key = tuple[str, int, int]
+_INHERITED = ("fd://", "systemd://")
 
 
 class _Held(NamedTuple):
@@ -102,10 +104,17 @@ class SocketTable:
             self._held[place, kind, index] = _Held(Bound(sockets, file), dict(data["users"]))
 
     def close(self) -> None:
-        """Close all sockets and remove the files of those that have one. May be called again."""
+        """Close all sockets and remove the files of those that have one. May be called again.
+
+        Workers that still listen on them take those who wait, and nobody comes any more.
+        """
         self.is_closed = True
         while self._held:
-            self._held.popitem()[1].bound.close()
+            (place, _, _), held = self._held.popitem()
+            if not place.startswith(_INHERITED):  # whoever passed those goes on listening
+                for sock in held.bound.sockets:
+                    turn_away(sock)
+            held.bound.close()
 
     def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import tcp, udp, unix
 from twisted.python import log
 
-from tamed.net import DEFAULT_BACKLOG, Gate, Listener, current, usable_backlog
+from tamed.net import DEFAULT_BACKLOG, Gate, Listener, current, turn_away, usable_backlog
 
 if TYPE_CHECKING:
     from tamed.twisted._connections import Connections
@@ -124,6 +124,8 @@ class _StreamPort(_Door, tcp.Port):
         # Here and not when `stopListening` is called: whoever came in between would be cut off.
         # Those who wait while the gate is shut are the other process's.
         if self._lets_in and not self._is_held and self._listener is not None and not self._listener.shared:
+            if self._listener.sole:
+                turn_away(self.socket)
             self._take_who_waits()
         self._close_door()
         # Not that of `unix.Port`, which removes the file: it is the listener's.
@@ -154,7 +156,9 @@ class TcpPort(_StreamPort):
         if len(listener.sockets) > 1:
             interface = "0.0.0.0"  # noqa: S104 - the program asked for every interface
             self._beside = TcpPort(self.port, self.factory, self.backlog, interface, self.reactor)  # type: ignore[arg-type]
-            own = Listener(listener.endpoint, listener.sockets[:1], shared=listener.shared)
+            own = Listener(
+                listener.endpoint, listener.sockets[:1], shared=listener.shared, sole=listener.sole
+            )
             self._beside._take_over(own, own.sockets[0])
         super().open(listener)
 
