@@ -18,6 +18,8 @@ class ListSink:
 
     child = 0
 
+    takes_origin = True
+
     def __init__(self) -> None:
         self.batches: list[list[Record]] = []
 

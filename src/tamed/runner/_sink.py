@@ -20,7 +20,9 @@ __all__ = ["Sink", "open_sink"]
 
 
 class Sink(Protocol):
-    """A place for the log."""
+    """A place for the log. ``takes_origin`` says whether it looks at the origins of records."""
+
+    takes_origin: bool
 
     def write(self, records: Sequence[Record]) -> None:
         """Take records, in order."""
@@ -60,6 +62,8 @@ def open_sink(plan: LogPlan, name: str, owner: tuple[int, int] | None) -> Sink:
 
 
 class _FileSink:
+    takes_origin = False
+
     def __init__(self, plan: LogPlan, owner: tuple[int, int] | None) -> None:
         rotation = unix.Rotation(plan.rotate, plan.every, plan.keep, plan.compress)
         comment = _Commentator(plan.layout)
@@ -79,6 +83,7 @@ class _Sink:
     """What a sink does that has no file."""
 
     child = 0
+    takes_origin = True
 
     def reopen(self) -> None:
         return
@@ -88,6 +93,8 @@ class _Sink:
 
 
 class _StreamSink(_Sink):
+    takes_origin = False
+
     def __init__(self, plan: LogPlan) -> None:
         self._writer = StreamWriter(2, _Commentator(plan.layout))
         self.tend = self._writer.tend
