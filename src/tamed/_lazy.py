@@ -5,8 +5,10 @@ layer has when it needs one name of it, it would have an event loop, a logging s
 nothing.
 """
 
+import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 
 __all__ = ["lazy_face"]
@@ -21,8 +23,24 @@ def lazy_face(face: str, homes: Mapping[str, str]) -> Callable[[str], object]:
     def load(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {face!r} has no attribute {name!r}")
-        value: object = getattr(import_module(homes[name], face), name)
+        with _no_collection():
+            value: object = getattr(import_module(homes[name], face), name)
         setattr(sys.modules[face], name, value)
         return value
 
     return load
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let nothing look for garbage meanwhile.
+
+    What modules are made of stays: looking through it again and again, as it grows, slows a start down.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

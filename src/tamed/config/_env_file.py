@@ -7,7 +7,7 @@ from tamed.errors import ConfigurationError, from_os_error
 
 __all__ = ["read_env_file"]
 
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)", re.ASCII)
+_LINE = r"(?:export\s+)?([A-Za-z_]\w*)=(.*)"
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -30,7 +30,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
         if not line or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line)
+        found = re.fullmatch(_LINE, line, re.ASCII)
         if found is None:
             raise ConfigurationError(f"{path}:{number}", "expected KEY=VALUE")
         variables[found[1]] = _unquoted(found[2].strip())

@@ -31,7 +31,7 @@ __all__ = ["Damage", "Origin", "Record", "RecordReader", "encode_origin", "encod
 MAX_NAME = 255  # bytes
 MAX_TEXT = 1 << 20  # bytes
 _LATEST = 1e11  # seconds since the epoch; what is beyond, or no number, is no time
-_FRAME = re.compile(rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe]*)\xfe([^\xfd]*)\xfd(.*)", re.DOTALL)
+_FRAME = rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe]*)\xfe([^\xfd]*)\xfd(.*)"
 _LONGEST = MAX_NAME + MAX_TEXT + 40  # bytes of a frame
 
 
@@ -104,6 +104,7 @@ class RecordReader:
 
     def __init__(self, rest: bytes = b"") -> None:
         self.rest = rest
+        self._frame = re.compile(_FRAME, re.DOTALL)
 
     def feed(self, data: bytes) -> list[Record | Damage]:
         """Return what is complete with these bytes, in order."""
@@ -111,7 +112,7 @@ class RecordReader:
         self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
         found: list[Record | Damage] = [Damage(before)] if before else []
         for frame in frames:
-            whole = _FRAME.match(frame)
+            whole = self._frame.match(frame)
             if whole is None:
                 found.append(Damage(b"\xff" + frame))
                 continue

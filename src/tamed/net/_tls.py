@@ -11,8 +11,8 @@ from tamed.net._endpoint import TlsEndpoint
 
 __all__ = ["renew", "server_context"]
 
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:(?:TRUSTED|X509) )?CERTIFICATE-----")
-_KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
+_CERTIFICATE: Final = rb"-----BEGIN (?:(?:TRUSTED|X509) )?CERTIFICATE-----"
+_KEY: Final = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----"
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 """How OpenSSL says that the key is not the certificate's; the last, when it is of another type."""
 
@@ -83,14 +83,14 @@ def _load_client_ca(context: ssl.SSLContext, client_ca: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
 
 
-def _require(file: Path, role: str, expected: re.Pattern[bytes]) -> None:
+def _require(file: Path, role: str, expected: bytes) -> None:
     """Raise unless the file can be read and has a block of what it should hold."""
     content = _read(file, role)
-    if expected.search(content):
+    if re.search(expected, content):
         return
-    if role == "key" and _CERTIFICATE.search(content):
+    if role == "key" and re.search(_CERTIFICATE, content):
         raise ConfigurationError(f"TLS key {file}", "it holds a certificate and no private key")
-    if role != "key" and _KEY.search(content):
+    if role != "key" and re.search(_KEY, content):
         raise ConfigurationError(f"TLS {role} {file}", "it holds a private key and no certificate")
     tool = "pkey" if role == "key" else "x509"
     remedy = f"if it is DER, convert it: openssl {tool} -inform der -in {file} -out NEWFILE"
@@ -98,7 +98,7 @@ def _require(file: Path, role: str, expected: re.Pattern[bytes]) -> None:
 
 
 def _require_key_inside(cert: Path) -> None:
-    if not _KEY.search(_read(cert, "certificate")):
+    if not re.search(_KEY, _read(cert, "certificate")):
         why = "it holds no private key"
         raise ConfigurationError(f"TLS certificate {cert}", why, "name the key's file too: &key=FILE")
 

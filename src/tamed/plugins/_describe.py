@@ -7,6 +7,7 @@ from these, so that they cannot disagree.
 import dataclasses
 import re
 import typing
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tamed.errors import ApplicationFailed, reason
@@ -82,6 +83,11 @@ def describe(options_type: type) -> tuple[Option, ...]:
     annotation that cannot be resolved or that nothing can read, a default of another type, a flag that
     is taken.
     """
+    return _describe_all(options_type)
+
+
+@lru_cache(maxsize=64)  # a start asks several times
+def _describe_all(options_type: type) -> tuple[Option, ...]:
     fields = _fields(options_type)
     hints = _hints(options_type, fields)
     options = tuple(_describe(options_type, field, hints[field.name]) for field in fields)

@@ -61,9 +61,9 @@ class Number(Reader):
 
     metavar = "NUMBER"
 
-    _KINDS: ClassVar[dict[type, tuple[str, re.Pattern[str]]]] = {
-        int: ("a whole number", re.compile(r"-?[0-9]+")),
-        float: ("a number", re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")),
+    _KINDS: ClassVar[dict[type, tuple[str, str]]] = {
+        int: ("a whole number", r"-?[0-9]+"),
+        float: ("a number", r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"),
     }
 
     def __init__(self, kind: type[int | float]) -> None:
@@ -72,7 +72,7 @@ class Number(Reader):
 
     def read(self, value: object, source: Source) -> int | float:
         """Read a number from text, or take one as it is."""
-        given = source.text and isinstance(value, str) and self._form.fullmatch(value)
+        given = source.text and isinstance(value, str) and re.fullmatch(self._form, value)
         if not given and not self.holds(value):
             raise self.misfit(value)
         try:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping
 
 _LONGEST = 60
-_NEW_WORD = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
 
 def shown(value: object) -> str:
@@ -24,7 +23,7 @@ def noun(name: str) -> str:
     """Turn a class's name into a noun with its article: ``Duration`` is ``a duration``."""
     if name == "NoneType":
         return "None"
-    words = _NEW_WORD.sub(" ", name).lower()
+    words = re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
