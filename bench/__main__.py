@@ -69,7 +69,7 @@ def _report(everything: Sequence[Results], runs: int, seconds: float) -> str:
     today = dt.datetime.now(dt.UTC).date()
     parts = [
         f"Made by `{command}` on {today}, in {seconds / 60:.0f} minutes: {machine()}. {versions()}.",
-        f"Figures are medians of {runs} runs. How the cost grows is measured once.",
+        f"Figures are medians of {runs} runs. Reloads are measured three times at most, and growth once.",
         goals(everything),
         *(section(one) for one in everything if one.samples),
     ]

@@ -1,6 +1,7 @@
 """Comparisons: what is measured, how often, and what the figures say about the goals."""
 
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +68,7 @@ class Contestant:
 class Comparison:
     """Contestants that are measured in turn.
 
-    What has no goal, and would take long, may be measured ``once``.
+    What takes long is measured ``at_most`` so many times.
     """
 
     key: str
@@ -76,7 +77,7 @@ class Comparison:
     contestants: Sequence[Contestant]
     goals: Sequence[Goal] = ()
     note: str = ""
-    once: bool = False
+    at_most: int = sys.maxsize
 
 
 @dataclass(frozen=True)

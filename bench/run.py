@@ -23,7 +23,7 @@ def run(comparison: Comparison, runs: int) -> Results:
     for one in comparison.contestants:
         if one.missing:
             _say(f"{comparison.key}: {one.name} is left out: it takes {one.missing}\n")
-    runs = 1 if comparison.once else runs
+    runs = min(runs, comparison.at_most)
     begin = time.monotonic()
     for number in range(1, runs + 1):
         _say(f"\r{comparison.key}: run {number} of {runs} ")

@@ -24,7 +24,7 @@ _MEMORY = {"memory": Figure("proportional memory (PSS)", "MB", 1e-6, 1, exact=Tr
 def growth() -> Sequence[Comparison]:
     """Return the comparisons of ours with itself at other sizes, which are measured once."""
     parts = (_services(), _connections(), _workers(), _plugins())
-    return [replace(part, once=True) for part in parts]
+    return [replace(part, at_most=1) for part in parts]
 
 
 def _services() -> Comparison:
