@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ WITHOUT_UVLOOP = pytest.mark.skipif(
 
 # Bytecode is known by the second in which its source was written, and tests write a file twice in one.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+# A signal that is ignored when a program begins is ignored in all that it starts, over exec too; one that
+# has a handler is not. So tests start processes as a terminal would, also under `nohup`, cron, `&` in a
+# script or a CI runner, while the run itself goes on ignoring. Two are left out: Python ignores them itself.
+for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 _HERE = Path(__file__).parent
 

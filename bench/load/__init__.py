@@ -90,7 +90,7 @@ class Load:
     seconds: float = 0
     at_once: int = 32
     rate: float = 0
-    timeout: float = 10
+    timeout: float = 60
     send: str = ""
     http: bool = False
     sources: int = 4096

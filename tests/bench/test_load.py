@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.load import Load, Result
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -261,7 +262,7 @@ def test_a_signal_ends_it_at_once(number: signal.Signals, poem: Path) -> None:
         client.recv(1)
 
     with serving(tell) as address, Load(address, expect=[poem], timeout=3600).start() as running:
-        assert accepted.wait(30)
+        assert accepted.wait(PATIENCE)
         os.kill(running.process.pid, number)
         result = running.wait()
     assert counts(result) == {"unfinished": 32}

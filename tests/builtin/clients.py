@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.patience import PATIENCE
+
 
 def needs(program: str) -> pytest.MarkDecorator:
     """Skip a test when a program is not installed."""
@@ -17,7 +19,7 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 def run(*command: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end."""
-    return subprocess.run(command, input=given, capture_output=True, timeout=30, check=False)
+    return subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE, check=False)
 
 
 class _Handler(socketserver.StreamRequestHandler):

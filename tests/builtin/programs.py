@@ -15,8 +15,7 @@ from tamed.builtin.exec import Options, exec_
 from tamed.builtin.programs import Command, ProgramService, Warden
 from tamed.plugins import Duration
 from tamed.service import MultiService
-
-PATIENCE = 20.0  # seconds; nothing that works takes nearly as long
+from tests.patience import PATIENCE
 
 
 class Marked:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 
 def needs(program: str) -> pytest.MarkDecorator:
     """Skip a test whose client is not installed."""
@@ -14,4 +16,4 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a client to its end."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Terminal"]
+from tests.patience import PATIENCE
 
-_PATIENCE = 30.0
+__all__ = ["Terminal"]
 
 
 class Terminal:
@@ -45,7 +45,7 @@ class Terminal:
 
     def type_unseen(self, text: str) -> None:
         """Press keys once the program has turned the echo off, as a person does who looks first."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while termios.tcgetattr(self._fd)[3] & termios.ECHO:
             assert time.monotonic() < deadline, "what is typed is shown"
             time.sleep(0.01)
@@ -53,7 +53,7 @@ class Terminal:
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait for a pattern in what is shown behind the last one."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while (found := re.search(pattern, self.seen)) is None:
             assert self._read(deadline), f"{pattern!r} is not in {self.seen!r}"
         self.seen = self.seen[found.end() :]
@@ -61,9 +61,9 @@ class Terminal:
 
     def expect_end(self) -> int:
         """Wait until the program ends; return its status."""
-        while self._read(time.monotonic() + _PATIENCE):
+        while self._read(time.monotonic() + PATIENCE):
             pass
-        return self._process.wait(_PATIENCE)
+        return self._process.wait(PATIENCE)
 
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))

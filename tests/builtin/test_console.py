@@ -25,6 +25,7 @@ from tamed.plugins import Duration, Size
 from tamed.service import Application, MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.terminal import Terminal
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +60,7 @@ class Verse:
             input=typed,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -139,7 +140,7 @@ def test_ctrl_c_ends_a_runaway_line(verse: Verse, body: str) -> None:
         terminal.type(f"while print('begun') is None:\r  while True: {body}\r\r")
         terminal.expect(r"begun\n")
         for _ in range(20):
-            with socket.create_connection(("127.0.0.1", verse.poem), timeout=30) as sock:
+            with socket.create_connection(("127.0.0.1", verse.poem), timeout=PATIENCE) as sock:
                 assert sock.makefile("rb").read() == b"Busy old fool"
         terminal.type("\x03")
         terminal.expect(r"KeyboardInterrupt|CancelledError")
@@ -238,9 +239,9 @@ async def test_a_connection_without_a_session_is_closed(keys: Path) -> None:
     """Who logs in and asks for nothing is sent away, like who does not log in."""
     async with prompt(keys, login_timeout=Duration("300ms")) as there:
         connection = await asyncssh.connect(**there)
-        await asyncio.wait_for(connection.wait_closed(), 30)
+        await asyncio.wait_for(connection.wait_closed(), PATIENCE)
         reader, writer = await asyncio.open_connection(there["host"], there["port"])
-        await asyncio.wait_for(reader.read(), 30)
+        await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
 
 
@@ -298,7 +299,7 @@ async def test_stopping_ends_sessions(keys: Path) -> None:
         process = await connection.create_process()
         process.stdin.write("print('begun')\nwhile True: pass\n\n")
         assert await process.stdout.readline() == "begun\n"
-    await asyncio.wait_for(connection.wait_closed(), 30)
+    await asyncio.wait_for(connection.wait_closed(), PATIENCE)
 
 
 @pytest.mark.parametrize("length", range(0, 60, 7))

@@ -38,6 +38,7 @@ from tests.builtin.programs import (
     wait_for,
     warden_pid,
 )
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.anyio,
@@ -114,7 +115,7 @@ async def test_a_program_that_prints_without_end_does_not_hold_up_the_loop() -> 
     """Other work goes on, and the stop too."""
     async with run(Command(("yes", "no rest"))):
         for _ in range(100):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.sleep(0)
 
 
@@ -137,7 +138,7 @@ async def test_a_program_that_always_fails_is_given_up(tmp_path: Path) -> None:
         restart_pause_max=Duration("1s"),
     )
     with pytest.raises(ServiceFailed, match="ended with status 3"):
-        async with service, asyncio.timeout(20):
+        async with service, asyncio.timeout(PATIENCE):
             await asyncio.Event().wait()
     times = [float(line) for line in lines(file)]
     pauses = [later - earlier for earlier, later in pairwise(times)]
@@ -163,7 +164,7 @@ async def test_a_program_that_fails_at_once_fails_the_start() -> None:
 
 async def test_a_program_that_does_its_work_and_ends_has_started() -> None:
     """Nobody waits for `ready-after` then."""
-    async with asyncio.timeout(10), run(shell("exit 0"), ready_after=Duration("10m")):
+    async with asyncio.timeout(PATIENCE), run(shell("exit 0"), ready_after=Duration("10m")):
         pass
 
 
@@ -195,12 +196,11 @@ async def test_what_a_program_leaves_behind_ends_with_it(marked: Marked, tmp_pat
     command = shell(f"setsid sleep 600 & echo run >> {file}; exit 1")
     service = run(command, environment=marked.environment, restart_pause=Duration("10ms"))
     with nothing_left(marked), pytest.raises(ServiceFailed):
-        async with service, asyncio.timeout(20):
+        async with service, asyncio.timeout(PATIENCE):
             await asyncio.Event().wait()
     assert len(lines(file)) == 6
 
 
-@pytest.mark.timeout(180)
 async def test_many_restarts_leave_nothing(marked: Marked) -> None:
     """No zombie, no orphan, no descriptor: a program that ends at once and leaves a child each time."""
     descriptors = open_descriptors()
@@ -215,7 +215,7 @@ async def test_many_restarts_leave_nothing(marked: Marked) -> None:
     with nothing_left(marked):
         async with service:
             program = program_of(service)
-            await until("the restarts", lambda: program.restarts >= RESTARTS, patience=170)
+            await until("the restarts", lambda: program.restarts >= RESTARTS, patience=PATIENCE + RESTARTS)
             assert len(children_of(warden_pid(service))) <= 3  # one that runs, others that just ended
             assert len(marked.processes()) <= 3
     assert open_descriptors() < descriptors + 10  # the event loop may have made some of its own

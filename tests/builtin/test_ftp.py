@@ -22,6 +22,7 @@ from tamed.plugins import Duration
 from tamed.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def served(root: Path, **options: Any) -> Iterator[Served[Service]]:
 def client_of(server: Served[Service], user: str = "", password: str = "") -> Iterator[ftplib.FTP]:
     """Log in."""
     host, _, port = server.address().rpartition(":")
-    with ftplib.FTP(timeout=30) as client:
+    with ftplib.FTP(timeout=PATIENCE) as client:
         client.connect(host, int(port))
         client.login(user, password)
         yield client
@@ -189,7 +190,7 @@ def test_nothing_can_be_done_before_logging_in(root: Path, passwords: Path) -> N
     """Every command on files or data connections is refused."""
     with served(root, passwords=passwords, anonymous=False) as server:
         host, _, port = server.address().rpartition(":")
-        with ftplib.FTP(timeout=30) as client:
+        with ftplib.FTP(timeout=PATIENCE) as client:
             client.connect(host, int(port))
             assert say(client, "USER anonymous").startswith("331")
             for line in (

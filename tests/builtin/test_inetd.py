@@ -20,7 +20,6 @@ from tamed.plugins import Duration
 from tamed.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.programs import (
-    PATIENCE,
     Marked,
     as_text,
     children_of,
@@ -33,6 +32,7 @@ from tests.builtin.programs import (
     wait_for,
     warden_pid,
 )
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.anyio,
@@ -299,6 +299,6 @@ def test_netcat_is_served(tmp_path: Path) -> None:
         process.expect("is ready$")
         for address in (["127.0.0.1", port], ["-U", f"{tmp_path}/s"]):
             done = subprocess.run(
-                [netcat, "-N", *address], input=b"live", capture_output=True, timeout=30, check=True
+                [netcat, "-N", *address], input=b"live", capture_output=True, timeout=PATIENCE, check=True
             )
             assert done.stdout == b"evil"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tamed.builtin._open_in_thread import open_in_thread
+from tests.patience import PATIENCE
 
 
 class Slow:
@@ -17,7 +18,7 @@ class Slow:
 
     def make(self) -> str:
         self.begun.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE)
         return "made"
 
     async def open(self) -> str:
@@ -47,7 +48,7 @@ async def test_what_was_made_for_a_caller_that_is_cancelled_before_it_gets_it_is
     opening = asyncio.create_task(slow.open())
     await asyncio.sleep(0)
     slow.go_on.set()
-    the_only_thread.submit(lambda: None).result(30)
+    the_only_thread.submit(lambda: None).result(PATIENCE)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening

@@ -11,6 +11,7 @@ import trustme
 
 from tamed.testing import TamedProcess
 from tests.builtin.clients import needs, run, target
+from tests.patience import PATIENCE
 
 POEM = b"Busy old fool, unruly sun\n"
 
@@ -139,7 +140,7 @@ def test_haproxy_tells_us_who_the_client_is(send: str, port: int, tmp_path: Path
         back = f"default_backend tamed\nbackend tamed\n mode tcp\n {upstream}"
         with (
             haproxy(tmp_path, "", back) as front,
-            socket.create_connection(("127.0.0.1", front), timeout=10) as client,
+            socket.create_connection(("127.0.0.1", front), timeout=PATIENCE) as client,
         ):
             client.sendall(b"sun\n")
             client.shutdown(socket.SHUT_WR)
@@ -161,7 +162,7 @@ def test_we_tell_haproxy_who_the_client_is(
         tls = ("--tls", "--tls-ca", ca, "--tls-name", "localhost") if over_tls else ()
         with forward("--to", f"127.0.0.1:{port}", "--proxy-to", kind, *tls) as process:
             where = ("127.0.0.1", int(port_of(process)))
-            with socket.create_connection(where, timeout=10) as client:
+            with socket.create_connection(where, timeout=PATIENCE) as client:
                 client.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 own = "{}:{}".format(*client.getsockname())
                 assert client.makefile("rb").read().endswith(f"\r\n\r\n{own}".encode())
@@ -176,7 +177,7 @@ def test_haproxy_does_not_mind_our_checks(tmp_path: Path, certificate: Path, ca:
         with forward("--to", f"127.0.0.1:{port}", *options, "--check-interval", "10ms") as process:
             where = ("127.0.0.1", int(port_of(process)))
             for _ in range(20):
-                with socket.create_connection(where, timeout=10) as client:
+                with socket.create_connection(where, timeout=PATIENCE) as client:
                     client.sendall(b"GET / HTTP/1.0\r\n\r\n")
                     assert client.makefile("rb").read().endswith(b"well")
             process.signal(signal.SIGTERM)
@@ -195,7 +196,7 @@ def test_a_client_that_speaks_no_tls(certificate: Path, port: int) -> None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         with (
-            socket.create_connection(("127.0.0.1", int(where)), timeout=10) as sock,
+            socket.create_connection(("127.0.0.1", int(where)), timeout=PATIENCE) as sock,
             context.wrap_socket(sock) as client,
         ):
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")

@@ -23,6 +23,7 @@ from tamed.service import Application, MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.streams import until
 from tests.builtin.terminal import Terminal
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +53,7 @@ def verse(tmp_path: Path) -> Iterator[tuple[TamedProcess, str, str]]:
 
 def poem_from(port: str) -> bytes:
     """Fetch the poem."""
-    with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=PATIENCE) as sock:
         return sock.makefile("rb").read()
 
 
@@ -190,9 +191,9 @@ async def said(port: int, typed: bytes, *, until: bytes = b"") -> bytes:
     with closing(writer):
         writer.write(typed)
         if until:
-            return await asyncio.wait_for(reader.readuntil(until), 30)
+            return await asyncio.wait_for(reader.readuntil(until), PATIENCE)
         writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), PATIENCE)
 
 
 async def test_without_telnet_commands() -> None:
@@ -263,7 +264,9 @@ async def test_idle_sessions_end() -> None:
     async with prompt(idle_timeout=Duration("50ms")) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with closing(writer):
-            assert b"nothing was typed for 50ms: goodbye\r\n" in await asyncio.wait_for(reader.read(), 30)
+            assert b"nothing was typed for 50ms: goodbye\r\n" in await asyncio.wait_for(
+                reader.read(), PATIENCE
+            )
 
 
 async def test_silence_at_the_login(tmp_path: Path) -> None:
@@ -274,7 +277,7 @@ async def test_silence_at_the_login(tmp_path: Path) -> None:
     async with prompt(login_timeout=Duration("50ms"), password_file=users) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with closing(writer):
-            answer = await asyncio.wait_for(reader.read(), 30)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE)
     assert answer == b"login: \r\nthat took too long: goodbye\r\n"
 
 

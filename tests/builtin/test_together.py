@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervised.daemon import PATIENCE, POEM, Tamed, needs_linux
+from tests.patience import PATIENCE
+from tests.supervised.daemon import POEM, Tamed, needs_linux
 
 DEPLOYMENT = """
 name = "box"

@@ -25,6 +25,7 @@ from tamed.plugins import Duration, Size
 from tamed.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def served(root: Path | None = None, **options: Any) -> Iterator[Served[Service]
 @contextmanager
 def client_of(server: Served[Service]) -> Iterator[http.client.HTTPConnection]:
     """Open a connection that is kept."""
-    client = http.client.HTTPConnection(server.address(), timeout=30)
+    client = http.client.HTTPConnection(server.address(), timeout=PATIENCE)
     try:
         yield client
     finally:
@@ -373,7 +374,7 @@ def test_a_request_that_was_sent_before_the_stop_is_answered(root: Path) -> None
             pass
         blocking = threading.Thread(target=lambda: server.run(block()))
         blocking.start()
-        blocked.wait(30)
+        blocked.wait(PATIENCE)
         client.sendall(request)
     with client, answers:
         answer = answers.read()

@@ -13,6 +13,7 @@ import pytest
 from tamed.testing import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.real_clients import needs, run
+from tests.patience import PATIENCE
 
 PAGE = """<html><body><p id="told">nothing</p><script src="script.js"></script></body></html>"""
 SCRIPT = """document.getElementById("told").textContent = "six is " + 2 * 3"""
@@ -110,11 +111,11 @@ def test_no_request_is_lost_by_a_stop(tmp_path: Path, workers: tuple[str, ...]) 
     with serving(*arguments, before=workers) as (process, address):
         clients = [Client(address) for _ in range(20)]
         for client in clients:
-            client.answered.wait(30)
+            client.answered.wait(PATIENCE)
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     for client in clients:
-        client.join(30)
+        client.join(PATIENCE)
     assert [client.fault for client in clients if client.fault] == []
     assert "cuts" not in process.output
 
@@ -122,7 +123,7 @@ def test_no_request_is_lost_by_a_stop(tmp_path: Path, workers: tuple[str, ...]) 
 def test_an_idle_connection_does_not_hold_a_stop(root: Path) -> None:
     """It is closed at once."""
     with serving("--root", root, "--keep-alive", "1h") as (process, address):
-        client = http.client.HTTPConnection(address, timeout=30)
+        client = http.client.HTTPConnection(address, timeout=PATIENCE)
         client.request("GET", "/open.txt")
         assert client.getresponse().read() == b"open\n"
         process.signal(signal.SIGTERM)
@@ -155,7 +156,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         """Ask."""
-        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
         try:
             while True:
                 connection.request("GET", "/")

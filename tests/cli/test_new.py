@@ -32,7 +32,6 @@ def written(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.timeout(300)
 def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
     """As written, in an environment that its Makefile makes: the line that the help shows."""
     inherited = ("PYTEST", "COVERAGE", "COV_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")

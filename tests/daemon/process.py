@@ -11,6 +11,8 @@ from typing import IO, Any, Self
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
@@ -46,7 +48,7 @@ def call(function: Callable[..., object], *arguments: object, **options: Any) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=PATIENCE,
         **options,
     )
     assert done.returncode == 0, done.stderr

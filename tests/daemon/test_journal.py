@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tamed.daemon import JournalSender, encode_fields, is_journal
 from tests.daemon.process import needs_linux
+from tests.patience import PATIENCE
 
 pytestmark = needs_linux
 
@@ -52,7 +53,7 @@ def journal(tmp_path: Path) -> Iterator[socket.socket]:
     """Return a socket that listens where the journal would."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "socket"))
-        listening.settimeout(10)
+        listening.settimeout(PATIENCE)
         yield listening
 
 
@@ -105,7 +106,7 @@ def test_journal_that_is_away(tmp_path: Path) -> None:
     assert sender.waiting
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "socket"))
-        journal.settimeout(10)
+        journal.settimeout(PATIENCE)
         sender.tend()
         assert not sender.waiting
         assert [receive(journal)["MESSAGE"].decode() for _ in texts] == texts

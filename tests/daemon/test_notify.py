@@ -11,6 +11,7 @@ import pytest
 
 from tamed.daemon import Notifier, watchdog_interval
 from tests.daemon.process import needs_linux
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def manager(path: Path) -> Iterator[socket.socket]:
     """Return the socket of a service manager."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(path))
-        listening.settimeout(10)
+        listening.settimeout(PATIENCE)
         yield listening
 
 

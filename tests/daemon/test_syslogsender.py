@@ -11,8 +11,7 @@ from tamed.daemon import SyslogAddress, SyslogMessage, SyslogSender
 from tamed.daemon._syslogsender import leads_to_journal
 from tamed.errors import Unavailable
 from tests.daemon.logfile_child import Clock
-
-PATIENCE = 10.0  # seconds a test waits for what must come
+from tests.patience import PATIENCE
 
 
 def message(text: str) -> SyslogMessage:

@@ -13,7 +13,8 @@ from xmlrpc.client import Fault, ServerProxy
 import pytest
 
 from tamed.testing import TamedProcess
-from tests.process.clients import PATIENCE, fetch
+from tests.patience import PATIENCE
+from tests.process.clients import fetch
 from tests.process.conftest import LISTENING
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -13,6 +13,7 @@ import pytest
 
 from tamed.net._accept import Acceptor, Door
 from tests.net.poetry import until
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -298,7 +299,7 @@ def test_a_server_without_descriptors_serves_everybody_in_the_end(loop: str) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout
     assert "served 40" in done.stdout

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from tamed.net import DatagramServer, Gate, StreamServer, Surroundings, using
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -18,13 +19,13 @@ async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 def _connect(server: StreamServer) -> socket.socket:
     """Connect; that takes a listening socket, and nobody who accepts."""
     host, _, port = server.addresses[0].rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
 async def _read(sock: socket.socket) -> bytes:
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), PATIENCE)
     finally:
         writer.close()
         await writer.wait_closed()
@@ -62,7 +63,7 @@ async def test_nobody_comes_in_after_it_was_shut() -> None:
             await _turn()
         assert server.accepted == 1
         with other, client:
-            other.settimeout(10)
+            other.settimeout(PATIENCE)
             accepted, _ = other.accept()
             accepted.close()
 
@@ -78,7 +79,7 @@ async def test_a_server_that_stops_behind_a_shut_gate_takes_nobody_with_it() -> 
             client = _connect(server)
         assert server.accepted == 0
         with other, client:
-            other.settimeout(10)
+            other.settimeout(PATIENCE)
             other.accept()[0].close()
 
 
@@ -130,7 +131,7 @@ async def test_packets_wait_until_the_gate_opens() -> None:
                 with pytest.raises(BlockingIOError):
                     client.recv(10)
                 gate.open()
-                assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == word
+                assert await asyncio.wait_for(loop.sock_recv(client, 10), PATIENCE) == word
                 gate.shut()
 
 

@@ -179,7 +179,7 @@ async def test_a_reply_that_raises_is_logged_through_tls_too(
 
 async def test_a_default_timeout_of_sockets_does_not_matter() -> None:
     """A program that calls ``socket.setdefaulttimeout`` is served like any other."""
-    socket.setdefaulttimeout(5)
+    socket.setdefaulttimeout(60)
     try:
         async with slowly(reply_server(LONG_POEM)) as server:
             with closing(connect(server, receive_buffer=SMALL)) as client:

@@ -24,6 +24,7 @@ from tamed.net import (
     install,
     using,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -162,7 +163,7 @@ async def test_the_loop_runs_while_a_name_is_looked_up() -> None:
     answered = threading.Event()
 
     def lookup(endpoint: Endpoint, kind: socket.SocketKind) -> tuple[Address, ...]:
-        assert answered.wait(30)
+        assert answered.wait(PATIENCE)
         return (LOOPBACK,)
 
     asyncio.get_running_loop().call_soon(answered.set)
@@ -201,7 +202,7 @@ async def test_a_lookup_can_be_cancelled() -> None:
 
     def lookup(endpoint: Endpoint, kind: socket.SocketKind) -> tuple[Address, ...]:
         loop.call_soon_threadsafe(asked.set)
-        assert answer.wait(30)
+        assert answer.wait(PATIENCE)
         return ()
 
     task = asyncio.create_task(LocalSource({}, 1, lookup=lookup).listen(TcpEndpoint("slow.example", 0)))

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from tamed.net import turn_away
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="filters of sockets are Linux's")
 
@@ -44,7 +45,7 @@ def test_who_comes_later_does_not_get_into_the_queue(listening: socket.socket) -
         listening.close()
         with accepted:
             accepted.sendall(b"poem")
-        early.settimeout(30)
+        early.settimeout(PATIENCE)
         assert early.recv(10) == b"poem"
         assert early.recv(10) == b""
 
@@ -57,7 +58,7 @@ def test_who_is_in_the_queue_is_still_heard(listening: socket.socket) -> None:
         client.sendall(b"word")
         accepted, _ = listening.accept()
         with accepted:
-            accepted.settimeout(30)
+            accepted.settimeout(PATIENCE)
             assert accepted.recv(10) == b"word"
 
 
@@ -71,5 +72,5 @@ def test_other_sockets_are_left_alone(kind: socket.SocketKind) -> None:
         turn_away(sock)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(bytes([0xFF]) * 20, sock.getsockname())
-            sock.settimeout(30)
+            sock.settimeout(PATIENCE)
             assert sock.recv(100) == bytes([0xFF]) * 20

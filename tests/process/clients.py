@@ -5,10 +5,11 @@ import ssl
 from importlib.resources import files
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 SHIPPED = (files("tamed.builtin") / "poetry" / "ecstasy.txt").read_bytes()
 """The poem that is served if no other is named."""
 
-PATIENCE = 30.0
 """Seconds after which a client gives up; a test that passes does not come near it."""
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tamed.runner._root import AS_ROOT
 from tamed.testing import TamedProcess
+from tests.patience import PATIENCE
 
 LISTENING = r"listening on (\S+)"
 READY = "is ready$"
@@ -79,7 +80,7 @@ def run_tamed(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     done.stderr = "".join(f"{line}\n" for line in told(done.stderr.splitlines()))

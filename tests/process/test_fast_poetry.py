@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tamed.testing import TamedProcess
+from tests.patience import PATIENCE
 from tests.process.clients import SHIPPED, dial, fetch, fetch_tls, read_all
 from tests.process.conftest import LISTENING, READY, serving
 
@@ -175,7 +176,7 @@ def test_a_poem_is_served_on_a_socket_of_systemd(
         assert read_all(first) == poem.read_bytes()
     assert fetch(f"unix:{file}") == poem.read_bytes()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     assert file.exists()
     assert process.stderr is not None
     told = process.stderr.read()

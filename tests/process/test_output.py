@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tamed.testing import TamedProcess
+from tests.patience import PATIENCE
 from tests.process.clients import SHIPPED, fetch
 from tests.process.conftest import LISTENING, READY, run_tamed
 
@@ -87,7 +88,7 @@ def test_a_log_that_nobody_reads_stops_nothing() -> None:
                     break
         assert [fetch(address) for _ in range(3)] == [SHIPPED] * 3
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_process_of_the_tests_tells_what_it_has_written(leaving: Path) -> None:

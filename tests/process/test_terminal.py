@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.process.conftest import told
 
 WARNING = """
@@ -85,7 +86,7 @@ def test_a_person_sees_time_level_and_colour(application: Callable[[str], Path])
         screen.read_until("is ready")
         screen.type("\x03")
         screen.read_all()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     lines = [re.sub(r"\d\d:\d\d:\d\d", "TIME", line) for line in screen.lines]
     assert [line for line in lines if "running as root" not in line] == [
         "\x1b[33mTIME WARNING  app: beware\x1b[0m",
@@ -121,5 +122,5 @@ def test_help_fits_the_terminal() -> None:
     """The width is that of the terminal, up to a limit that can be read."""
     with terminal("run", "--help", env={"COLUMNS": "70"}) as (screen, process):
         screen.read_all()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     assert 50 < max(map(len, screen.lines)) <= 70

@@ -13,6 +13,7 @@ import pytest
 
 from tamed.errors import MissingInput, SystemRefused, TamedError
 from tamed.runner._control import Answer, ControlServer, ask
+from tests.patience import PATIENCE
 from tests.runner.world import HandReactor
 
 
@@ -39,7 +40,7 @@ class Served:
     def client(self, data: bytes = b"") -> Iterator[socket.socket]:
         """Have a client that is connected and has sent something, which has been read."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             sock.connect(str(self.path))
             self.reactor.turn(0)
             if data:
@@ -142,7 +143,7 @@ def test_there_are_not_too_many_clients(served: Served) -> None:
     clients = []
     for _ in range(65):
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         client.connect(str(served.path))
         clients.append(client)
         served.reactor.turn(0)

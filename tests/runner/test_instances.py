@@ -14,6 +14,7 @@ import pytest
 from tamed.daemon import Instance, PidFile, RunDirectory
 from tamed.errors import MissingInput, Unavailable, UsageError
 from tamed.runner._instances import find_instance, restart_instance, status_of_instance, stop_instance
+from tests.patience import PATIENCE
 from tests.runner.test_control import answering
 
 _HOLDER = """
@@ -126,7 +127,7 @@ def test_one_that_is_told_to_stop_does(
     """It gets a TERM, and is waited for."""
     instance, process = daemon()
     assert stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
-    assert process.wait(10) == -signal.SIGTERM
+    assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_one_that_does_not_stop_is_left_or_ended(
@@ -137,7 +138,7 @@ def test_one_that_does_not_stop_is_left_or_ended(
     assert not stop_instance(instance, timeout=0.0, force=False, progress=_note_nothing)
     assert process.poll() is None
     assert stop_instance(instance, timeout=0.0, force=True, progress=_note_nothing)
-    assert process.wait(10) == -signal.SIGQUIT
+    assert process.wait(PATIENCE) == -signal.SIGQUIT
 
 
 def test_who_waits_sees_how_it_stands(

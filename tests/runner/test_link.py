@@ -19,6 +19,7 @@ from tamed.net import Endpoint, Gate, TlsEndpoint
 from tamed.runner._channel import Channel, Message
 from tamed.runner._faults import fault_data
 from tamed.runner._link import Link, SupervisedSource
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +112,7 @@ async def test_when_it_is_prepared_it_waits_for_the_others(linked: Linked) -> No
         await asyncio.sleep(0)
         assert not waiting.done()
         linked.supervisor.send({"go": True})
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
@@ -160,7 +161,7 @@ async def test_a_busy_supervisor_may_go_away(linked: Linked) -> None:
         for _ in range(20):
             linked.link.say({"text": "x" * 100_000})
         linked.supervisor.close()
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         await _has_room(linked)
 
 
@@ -172,7 +173,7 @@ async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
         given_up.cancel()
         await asyncio.wait([given_up])
         linked.supervisor.close()
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
             await asking
         with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
@@ -189,7 +190,7 @@ async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
     with linked.link.open():
         listening = asyncio.create_task(linked.source.listen(Endpoint.parse(HERE)))
         question = await linked.hands_out(2)
-        listener = await asyncio.wait_for(listening, 10)
+        listener = await asyncio.wait_for(listening, PATIENCE)
     assert {**question, "number": 0} == {"listen": HERE, "kind": 1, "index": 0, "number": 0}
     assert len(listener.sockets) == 2
     assert not listener.shared  # else a worker that stops would leave clients in the queue
@@ -207,7 +208,7 @@ async def test_a_fault_of_the_supervisors_is_raised_here(linked: Linked) -> None
             fault = fault_data(ConfigurationError("cannot listen on systemd://web", "no sockets"))
             linked.supervisor.send({"answer": question["number"], "fault": fault})
             with pytest.raises(ConfigurationError, match="no sockets"):
-                await asyncio.wait_for(listening, 10)
+                await asyncio.wait_for(listening, PATIENCE)
 
 
 async def test_servers_with_the_same_endpoint_have_sockets_of_their_own(linked: Linked) -> None:
@@ -223,12 +224,12 @@ async def test_servers_with_the_same_endpoint_have_sockets_of_their_own(linked: 
         for question in questions:
             with socket.create_server(("127.0.0.1", 0)) as sock:
                 linked.supervisor.send({"answer": question["number"]}, [sock.fileno()])
-        first, second = await asyncio.wait_for(asyncio.gather(*both), 10)
+        first, second = await asyncio.wait_for(asyncio.gather(*both), PATIENCE)
         assert indexes == [0, 1]
         first.close()
         again = asyncio.create_task(linked.source.listen(endpoint))
         assert (await linked.hands_out())["index"] == 0
-        (await asyncio.wait_for(again, 10)).close()
+        (await asyncio.wait_for(again, PATIENCE)).close()
         second.close()
 
 
@@ -241,7 +242,7 @@ async def test_certificates_are_read_in_the_worker(linked: Linked, tmp_path: Pat
         endpoint = TlsEndpoint("127.0.0.1", 0, path)
         listening = asyncio.create_task(linked.source.listen(endpoint))
         await linked.hands_out()
-        with closing(await asyncio.wait_for(listening, 10)) as listener:
+        with closing(await asyncio.wait_for(listening, PATIENCE)) as listener:
             assert isinstance(listener.ssl, ssl.SSLContext)
 
 
@@ -287,7 +288,7 @@ async def test_orders_that_come_while_it_blocks_are_obeyed_afterwards(linked: Li
     with linked.link.open():
         with _supervisor_answers(linked, {}, count=1):
             linked.source.listen_now(Endpoint.parse(HERE)).close()
-        await asyncio.wait_for(linked.link.prepared(), 10)
+        await asyncio.wait_for(linked.link.prepared(), PATIENCE)
 
 
 def test_a_refusal_is_raised_to_who_cannot_wait(linked: Linked) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tamed.daemon import Damage, Origin, Record, RecordReader
 from tamed.runner._layout import layout_of
 from tamed.runner._pipe_handler import PipeHandler
+from tests.patience import PATIENCE
 
 _SMALL = 4096  # bytes, the least that a pipe can hold
 
@@ -125,7 +126,7 @@ def test_a_supervisor_that_is_slow_gets_everything(piped: Piped) -> None:
 
     def read() -> None:
         while len(got) < 50:
-            select.select([piped.reading], [], [], 10)
+            select.select([piped.reading], [], [], PATIENCE)
             got.extend(piped.texts())
 
     reader = threading.Thread(target=read)
@@ -133,7 +134,7 @@ def test_a_supervisor_that_is_slow_gets_everything(piped: Piped) -> None:
     for number in range(50):
         piped.log(f"{number} " + "x" * _SMALL)
     piped.handler.flush()
-    reader.join(10)
+    reader.join(PATIENCE)
     assert [int(text.split()[0]) for text in got] == list(range(50))
 
 
@@ -190,7 +191,7 @@ async def test_the_loop_sends_what_was_kept(piped: Piped) -> None:
         piped.log("z" * _SMALL)
         await asyncio.to_thread(piped.log, "last")
         loop.add_reader(piped.reading, read)
-        await asyncio.wait_for(is_there.wait(), 10)
+        await asyncio.wait_for(is_there.wait(), PATIENCE)
         loop.remove_reader(piped.reading)
     assert [text[0] for text in got] == ["x", "y", "z", "l"]
     assert not piped.handler._waiting

@@ -13,6 +13,7 @@ from tamed.errors import TamedError
 from tamed.runner._log_place import LogPlan
 from tamed.runner._sink import open_sink
 from tamed.runner._stream import StreamWriter
+from tests.patience import PATIENCE
 
 RECORDS = [
     Record(encode_origin(6, 1.5, 7, "poems"), b"a line"),
@@ -124,7 +125,7 @@ def test_syslog_gets_messages(tmp_path: Path) -> None:
     path = tmp_path / "syslog"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))
-        daemon.settimeout(10)
+        daemon.settimeout(PATIENCE)
         plan = LogPlan("syslog", address=f"unix:{path}")
         with closing(open_sink(plan, "poetry", None)) as sink:
             sink.write(RECORDS[:1])
@@ -142,7 +143,7 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))
-        daemon.settimeout(10)
+        daemon.settimeout(PATIENCE)
         with closing(open_sink(LogPlan("journal"), "poetry", None)) as sink:
             sink._sender.path = path  # type: ignore[attr-defined]
             sink.write(RECORDS[:1])

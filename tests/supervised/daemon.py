@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from tamed.testing import TamedProcess
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 
 NOBODY = 65534
-PATIENCE = 30.0  # seconds; nothing that works takes nearly as long
 POEM = b"Busy old fool, unruly sun,\n"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")

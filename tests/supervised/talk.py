@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
-from tests.supervised.daemon import PATIENCE, wait_for
+from tests.patience import PATIENCE
+from tests.supervised.daemon import wait_for
 
 # Says which process it is, waits for a word, does what it says, and recites.
 APPLICATION = """

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.supervised.daemon import PATIENCE, Done, Tamed, wait_for
+from tests.patience import PATIENCE
+from tests.supervised.daemon import Done, Tamed, wait_for
 
 APPLICATION = """
 import asyncio, sys, time

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.supervised.daemon import (
-    PATIENCE,
     POEM,
     Daemon,
     Tamed,

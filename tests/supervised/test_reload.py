@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from bench.load import Load
+from tests.patience import PATIENCE
 from tests.supervised.daemon import (
-    PATIENCE,
     POEM,
     Daemon,
     Done,

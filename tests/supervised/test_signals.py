@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervised.daemon import PATIENCE, Daemon, Tamed, is_there, wait_for
+from tests.patience import PATIENCE
+from tests.supervised.daemon import Daemon, Tamed, is_there, wait_for
 from tests.supervised.talk import APPLICATION, Load, connected, finish
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.supervised.daemon import (
-    PATIENCE,
     POEM,
     Tamed,
     is_there,

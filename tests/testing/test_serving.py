@@ -8,6 +8,7 @@ from tamed.errors import ServiceFailed
 from tamed.net import ReplyServer, StreamServer
 from tamed.service import Service
 from tamed.testing import serving
+from tests.patience import PATIENCE
 
 POEM = b"The rest is silence.\n"
 
@@ -70,7 +71,7 @@ def test_a_failure_while_it_runs_is_raised_at_the_end() -> None:
 
     went_on = False
     with pytest.raises(ServiceFailed, match="no reason"), serving(Brittle("brittle")):  # noqa: PT012
-        assert failed.wait(30)
+        assert failed.wait(PATIENCE)
         went_on = True
     assert went_on
 

@@ -23,9 +23,8 @@ from typing import Any
 import pytest
 
 import tamed
-from tests.supervised.daemon import PATIENCE, is_there, wait_for
-
-pytestmark = pytest.mark.timeout(600)
+from tests.patience import PATIENCE
+from tests.supervised.daemon import is_there, wait_for
 
 PROGRAMS = ("scrapyd", "magic-wormhole-mailbox-server")
 OURS = ("click>=8.5", "uvloop>=0.21")
@@ -77,7 +76,13 @@ class Daemon:
         }
         command = [str(self._python), "-m", "tamed", *words]
         done = subprocess.run(
-            command, cwd=self._folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+            command,
+            cwd=self._folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         log = "".join(file.read_text() for file in (self._folder / "run").rglob("*.log"))
         assert done.returncode == 0, done.stderr + log

@@ -28,6 +28,8 @@ claim_reactor()
 
 from twisted.internet import reactor as imported
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.anyio
 
 reactor: Any = imported
@@ -275,7 +277,7 @@ async def test_connections_are_drained() -> None:
         assert await reader.read() == b"goodbye"
         writer.close()
         await writer.wait_closed()
-        await asyncio.wait_for(living, 10)
+        await asyncio.wait_for(living, PATIENCE)
 
 
 async def test_connections_are_cut_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
@@ -313,7 +315,7 @@ async def test_a_shut_gate_lets_nobody_in() -> None:
             (await other).close()  # the kernel has accepted both
             assert not fetching.done()
             gate.open()
-            assert await asyncio.wait_for(fetching, 10) == b"poem"
+            assert await asyncio.wait_for(fetching, PATIENCE) == b"poem"
             gate.shut()
 
 
@@ -322,7 +324,7 @@ async def test_reactor_stop_ends_the_application() -> None:
     app = Application("app", TwistedService(application()))
     async with app:
         reactor.callLater(0, reactor.stop)
-        assert await asyncio.wait_for(app.wait(), 10) == 0
+        assert await asyncio.wait_for(app.wait(), PATIENCE) == 0
 
 
 async def test_reactor_stop_while_it_starts_ends_the_start() -> None:
@@ -331,7 +333,7 @@ async def test_reactor_stop_while_it_starts_ends_the_start() -> None:
     app = Application("app", TwistedService(application(Told("a", [], start=lambda: never))))
     reactor.callWhenRunning(reactor.callLater, 0, reactor.stop)
     async with app:
-        assert await asyncio.wait_for(app.wait(), 10) == 0
+        assert await asyncio.wait_for(app.wait(), PATIENCE) == 0
 
 
 async def test_a_stop_that_hangs_is_abandoned() -> None:
@@ -513,7 +515,7 @@ async def test_a_tamed_service_that_fails_later_ends_the_application(
     async def live() -> None:
         async with app:
             native.broken.set()
-            await asyncio.wait_for(app.wait(), 10)
+            await asyncio.wait_for(app.wait(), PATIENCE)
 
     with caplog.at_level(logging.CRITICAL), pytest.raises(ServiceFailed, match="metre"):
         await live()

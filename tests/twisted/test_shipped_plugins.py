@@ -21,7 +21,8 @@ import pytest
 pytest.importorskip("twisted")
 
 from tamed.testing import TamedProcess
-from tests.supervised.daemon import PATIENCE, Tamed, wait_for
+from tests.patience import PATIENCE
+from tests.supervised.daemon import Tamed, wait_for
 
 HERE = "127.0.0.1"
 

@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from tests.supervised.daemon import PATIENCE, POEM, Tamed, is_there, needs_root, read_poem, wait_for
+from tests.patience import PATIENCE
+from tests.supervised.daemon import POEM, Tamed, is_there, needs_root, read_poem, wait_for
 from tests.twisted.example import write_application
 
 # Says which process it is, and serves the poem to who says a word.
@@ -140,7 +141,6 @@ def test_a_worker_that_dies_takes_nobody_else_with_it(tamed: Tamed) -> None:
     daemon.stop()
 
 
-@pytest.mark.timeout(240)  # a dozen workers are started while clients keep the machine busy
 def test_reloads_under_load_lose_no_connection(tamed: Tamed) -> None:
     """Four workers are replaced by four others, again and again, while clients come."""
     if tamed("reload", "--help").status != 0:

@@ -36,7 +36,7 @@ class TamedProcess:
         *arguments: str | Path,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        patience: float = 30.0,
+        patience: float = 120.0,
     ) -> None:
         self.arguments = [str(argument) for argument in arguments]
         self.patience = patience

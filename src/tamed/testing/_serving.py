@@ -55,7 +55,7 @@ class Served(Generic[S]):
 
 
 @contextmanager
-def serving(service: S, *, drain_timeout: float = 5.0, patience: float = 30.0) -> Iterator[Served[S]]:
+def serving(service: S, *, drain_timeout: float = 5.0, patience: float = 120.0) -> Iterator[Served[S]]:
     """Run any service, or an application, beside the body of a ``with``; it is ready there.
 
     It is what `running` is, for tests without ``async``: the service has an event loop in a thread. What

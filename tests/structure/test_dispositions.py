@@ -1,0 +1,29 @@
+"""What tests start ignores no signal, however the run was started."""
+
+import re
+import subprocess
+import sys
+
+from tests.patience import PATIENCE
+
+
+def test_what_a_test_starts_ignores_nothing() -> None:
+    """A process that a test starts has the default dispositions."""
+    told = subprocess.run(["cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    ignored = re.search(r"^SigIgn:\s*(\w+)$", told, re.MULTILINE)
+    assert ignored is not None
+    assert int(ignored[1], 16) == 0
+
+
+def test_nor_where_the_run_ignores_signals() -> None:
+    """It has them too where the run was started as by ``nohup`` and ``&`` in a script."""
+    this = f"{__file__}::{test_what_a_test_starts_ignores_nothing.__name__}"
+    run = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", this]
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" HUP INT QUIT TERM CHLD; exec "$@"', "sh", *run],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
