@@ -1,13 +1,13 @@
 """An ssh connection of the console: who may log in, and what they may ask for."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import asyncssh
 
+from tamed._logger import own_logger
 from tamed.builtin._console_keys import authorized_keys
 from tamed.builtin._console_session import ConsoleSession
 from tamed.builtin._passwords import PasswordFile
@@ -18,7 +18,7 @@ from tamed.service import Service
 
 __all__ = ["Access", "ConsoleConnection", "ConsoleServer"]
 
-log = logging.getLogger("console")
+log = own_logger("console")
 
 _ATTEMPTS: Final = 3
 

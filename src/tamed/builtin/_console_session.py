@@ -1,11 +1,11 @@
 """A session of the console: one channel of an ssh connection."""
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 
+from tamed._logger import own_logger
 from tamed.builtin._prompt import Dialogue, Keyboard, Limits, Lines, Sessions
 from tamed.service import Service
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsoleSession"]
 
-log = logging.getLogger("console")
+log = own_logger("console")
 
 
 class ConsoleSession(asyncssh.SSHServerSession[str]):

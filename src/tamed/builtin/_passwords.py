@@ -1,19 +1,19 @@
 """Files of users and the hashes of their passwords, for the services that ask who somebody is."""
 
 import asyncio
-import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tamed._logger import own_logger
 from tamed.builtin._password_hash import PasswordHash
 from tamed.errors import ConfigurationError, from_os_error
 
 __all__ = ["PasswordFile", "hash_password"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 _AT_ONCE: Final = 2
 """How many passwords are looked at simultaneously: each takes a thread, and 32 MiB."""

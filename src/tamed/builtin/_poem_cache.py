@@ -1,17 +1,17 @@
 """The last good poem of a server that may be slow, or down."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tamed._logger import own_logger
 from tamed.builtin._shared_call import SharedCall
 from tamed.errors import TamedError, Unavailable
 from tamed.service import Service
 
 __all__ = ["PoemCache"]
 
-log = logging.getLogger("poetryproxy")
+log = own_logger("poetryproxy")
 
 
 class PoemCache(Service):

@@ -1,15 +1,15 @@
 """The service that holds a poem."""
 
-import logging
 from pathlib import Path
 
+from tamed._logger import own_logger
 from tamed.errors import from_os_error
 from tamed.net import AccessLog
 from tamed.service import Service
 
 __all__ = ["Poetry"]
 
-log = logging.getLogger("fastpoetry")
+log = own_logger("fastpoetry")
 
 
 class Poetry(Service):

@@ -9,7 +9,6 @@ whose first line is that of a request, or could be, is closed.
 """
 
 import asyncio
-import logging
 import re
 import socket
 from collections import deque
@@ -19,12 +18,13 @@ from typing import Any, Final, cast
 
 import telnetlib3
 
+from tamed._logger import own_logger
 from tamed.builtin._prompt import Keyboard, Lines
 from tamed.net import address_text
 
 __all__ = ["TelnetProtocol"]
 
-log = logging.getLogger("telnet")
+log = own_logger("telnet")
 
 _LAST: Final = 5.0
 """Seconds for what is left: to be done when the client sends no more, to be taken when we do not."""

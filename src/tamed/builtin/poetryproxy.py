@@ -1,10 +1,10 @@
 """A poetry proxy: the poem of another poetry server, also while that is slow or down."""
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
+from tamed._logger import own_logger
 from tamed.builtin._poem_cache import PoemCache
 from tamed.builtin._poem_upstream import PoemUpstream
 from tamed.errors import Unavailable
@@ -14,7 +14,7 @@ from tamed.service import MultiService, Service
 
 __all__ = ["Options", "poetryproxy"]
 
-log = logging.getLogger("poetryproxy")
+log = own_logger("poetryproxy")
 
 _CHUNK = 1 << 16
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tamed._logger import own_logger
 from tamed.builtin._passwords import PasswordFile
 from tamed.builtin._prompt import (
     Dialogue,
@@ -24,7 +25,7 @@ from tamed.service import MultiService, Service
 
 __all__ = ["Options", "telnet"]
 
-log = logging.getLogger("telnet")
+log = own_logger("telnet")
 
 _ATTEMPTS: Final = 3
 

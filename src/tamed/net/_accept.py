@@ -9,18 +9,18 @@ wait at a limit, or to take what the kernel's queue still holds before the socke
 import asyncio
 import contextvars
 import errno
-import logging
 import select
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from tamed._logger import own_logger
 from tamed.net._sysctl import sysctl
 from tamed.net._turn_away import turn_away
 
 __all__ = ["Acceptor", "Door", "Take"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 Accept = Callable[[], tuple[int, Any]]
 """Returns the descriptor of a new connection and its peer's address; raises OSError like accept(2)."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from tamed._logger import handlers_of
+
 __all__ = ["AccessLog", "LinesHandler"]
 
 _MOST = 256  # lines that are kept for the end of the turn
@@ -80,10 +82,7 @@ def _takers(logger: logging.Logger, level: int) -> Iterator[_Take | None]:
 
     None is for one that wants records. Which handlers there are is by the rules of `logging`.
     """
-    place: logging.Logger | None = logger
-    while place is not None:
-        for handler in place.handlers:
-            if level >= handler.level:
-                # Not isinstance(): to hold an object against a protocol takes as long as a line.
-                yield None if handler.filters else getattr(handler, "handle_lines", None)
-        place = place.parent if place.propagate else None
+    for handler in handlers_of(logger):
+        if level >= handler.level:
+            # Not isinstance(): to hold an object against a protocol takes as long as a line.
+            yield None if handler.filters else getattr(handler, "handle_lines", None)

@@ -1,16 +1,16 @@
 """A limit of how many connections one address may have open."""
 
 import asyncio
-import logging
 import os
 from collections import Counter
 from typing import Any, Final
 
+from tamed._logger import own_logger
 from tamed.net._accept import Take
 
 __all__ = ["AddressLimit"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 _QUIET: Final = 1.0
 """Seconds for which refusals are only counted after one was logged."""

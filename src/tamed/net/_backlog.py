@@ -4,10 +4,10 @@
 dropped under load for a reason that no log tells. So we tell.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
+from tamed._logger import own_logger
 from tamed.net._sysctl import sysctl
 
 __all__ = ["DEFAULT_BACKLOG", "effective_backlog", "usable_backlog"]
@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_BACKLOG", "effective_backlog", "usable_backlog"]
 DEFAULT_BACKLOG: Final = 4096
 """The backlog of a server that names none: Linux's own limit since 5.4."""
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 
 class Once:

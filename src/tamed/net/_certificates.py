@@ -1,17 +1,17 @@
 """Certificates that are renewed on disk while a server runs."""
 
 import asyncio
-import logging
 import ssl
 from pathlib import Path
 
+from tamed._logger import own_logger
 from tamed.errors import TamedError
 from tamed.net._endpoint import TlsEndpoint
 from tamed.net._tls import renew
 
 __all__ = ["CertificateWatch"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 _INTERVAL = 20.0  # seconds
 

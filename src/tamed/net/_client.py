@@ -1,12 +1,12 @@
 """A client that keeps a connection up."""
 
 import asyncio
-import logging
 import ssl as tls
 from collections.abc import Callable
 from random import random as system_random
 from typing import Generic, TypeVar
 
+from tamed._logger import own_logger
 from tamed.errors import Unavailable, reason
 from tamed.net._connect import ClientConnection, Dialer
 from tamed.net._endpoint import Endpoint, as_endpoint
@@ -14,7 +14,7 @@ from tamed.service import Backoff, Service
 
 __all__ = ["ClientService"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 

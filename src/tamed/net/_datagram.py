@@ -1,12 +1,12 @@
 """A server for datagrams: UDP, and unix datagram sockets."""
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
 from typing import ClassVar
 
+from tamed._logger import own_logger
 from tamed.net._connection import SocketConnection
 from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
@@ -14,7 +14,7 @@ from tamed.net._source import current
 
 __all__ = ["DatagramServer"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 
 class DatagramServer(ListeningService):

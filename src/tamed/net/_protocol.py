@@ -1,11 +1,11 @@
 """A server for any asyncio protocol."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from typing import Unpack
 
+from tamed._logger import own_logger
 from tamed.net._accept import Take
 from tamed.net._connection import Connection
 from tamed.net._listening import Endpoints
@@ -14,7 +14,7 @@ from tamed.net._source import Listener
 
 __all__ = ["ProtocolServer"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 
 class ProtocolServer(Server):

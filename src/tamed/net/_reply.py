@@ -1,11 +1,11 @@
 """The fast server for services whose whole answer is known when a client connects."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from typing import Any, Final, Unpack, cast
 
+from tamed._logger import own_logger
 from tamed.errors import reason
 from tamed.net._accept import Take
 from tamed.net._connection import BorrowedSocket, Connection, SocketConnection, peer_text
@@ -16,7 +16,7 @@ from tamed.net._source import Listener
 
 __all__ = ["Reply", "ReplyServer"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 # Never wait, and leave the last packet open (MSG_MORE, send(2)) for the end of the stream, which follows.
 _AT_ONCE: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)  # MSG_MORE is Linux's

@@ -1,12 +1,12 @@
 """What every stream server has in common: accepting, counting, limits, and stopping without a loss."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final, TypedDict, Unpack
 
+from tamed._logger import own_logger
 from tamed.errors import reason
 from tamed.net._accept import Acceptor, Door, Take
 from tamed.net._address_limit import AddressLimit
@@ -20,7 +20,7 @@ from tamed.net._source import Listener, current
 
 __all__ = ["Server", "ServerOptions"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 _GRACE: Final = 5.0
 """Seconds that what was cut at the drain deadline has to come to its end."""

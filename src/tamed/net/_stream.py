@@ -1,12 +1,12 @@
 """A server whose connections are served by a coroutine with a reader and a writer."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Unpack, cast
 
+from tamed._logger import own_logger
 from tamed.errors import reason
 from tamed.net._accept import Take
 from tamed.net._connection import Connection, peer_text
@@ -17,7 +17,7 @@ from tamed.net._source import Listener
 
 __all__ = ["StreamHandler", "StreamServer"]
 
-log = logging.getLogger("tamed.net")
+log = own_logger("tamed.net")
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Serves one connection."""

@@ -1,19 +1,19 @@
 """The life of an application in its process: from the prepare hooks to the exit status."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Awaitable, Callable
 from signal import Signals
 from typing import NamedTuple
 
+from tamed._logger import own_logger
 from tamed.errors import ServiceFailed, exit_code
 from tamed.runner._signals import StopSignals
 from tamed.service import Application, lifecycle
 
 __all__ = ["Ending", "live"]
 
-log = logging.getLogger("tamed")
+log = own_logger("tamed")
 
 
 class Ending(NamedTuple):

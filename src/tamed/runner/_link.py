@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import os
 import select
 import signal
@@ -11,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tamed._logger import own_logger
 from tamed.errors import SystemRefused
 from tamed.net import Endpoint, FdEndpoint, Gate, Listener, SystemdEndpoint, TlsEndpoint, server_context
 from tamed.runner._channel import Channel, Message
@@ -18,7 +18,7 @@ from tamed.runner._faults import fault_of
 
 __all__ = ["Link", "SupervisedSource"]
 
-log = logging.getLogger("tamed")
+log = own_logger("tamed")
 
 _Answer = tuple[Message, list[int]]
 _Key = tuple[str, int, int]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
+from tamed._logger import keep_log
 from tamed.config import Log
 from tamed.daemon import Record, encode_origin
 from tamed.runner._layout import Layout, Line, bare, lay_out
@@ -18,12 +19,16 @@ _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 _LONG = 1 << 16  # characters
 
 
-def log_to(handler: "LayoutHandler", layout: Layout, settings: Log) -> None:
-    """Send all that is logged in this process, warnings too, to a handler, as the settings say."""
+def log_to(handler: "LayoutHandler", layout: Layout, settings: Log, *, is_console: bool = False) -> None:
+    """Send all that is logged in this process, warnings too, to a handler, as the settings say.
+
+    What we log goes there whatever the application does to `logging`: see `keep_log`.
+    """
     handler.layout = layout
     handler.setFormatter(_Formatter(layout))
     logging.captureWarnings(capture=True)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    keep_log(handler, is_console=is_console)
     for level in settings.level:
         logging.getLogger(level.logger or None).setLevel(level.level)
 

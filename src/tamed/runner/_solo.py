@@ -1,7 +1,6 @@
 """One process that does everything: ``tamed run`` without workers."""
 
 import asyncio
-import logging
 import os
 import signal
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tamed._logger import own_logger
 from tamed.config import Daemon, Job, load
 from tamed.daemon import Notifier, limit_open_files, watchdog_interval
 from tamed.errors import ApplicationFailed
@@ -28,7 +28,7 @@ from tamed.service import Application
 
 __all__ = ["run"]
 
-log = logging.getLogger("tamed")
+log = own_logger("tamed")
 
 _TEND = 1.0  # seconds
 
@@ -63,7 +63,7 @@ def run(job: Job) -> int:
         sink = open_sink(plan, daemon.name or job.name(deployment), owner_of(identity))
         held.callback(sink.close)
         handler = SinkHandler(sink)
-        log_to(handler, layout_of(plan.layout), settings.log)
+        log_to(handler, layout_of(plan.layout), settings.log, is_console=plan.kind == "stderr")
         install(Surroundings(drain_timeout=daemon.drain_timeout))
         application = load(job, deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, Protocol, runtime_checkable
 
+from tamed._logger import flush_log
 from tamed.config import Job, load
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.net import Gate, SocketSource, Surroundings, install
@@ -47,7 +48,7 @@ class Workplace:
         self._deployment = self._job.deployment()
         self._settings = self._job.settings(self._deployment)
         self._handler = PipeHandler(RECORDS)
-        log_to(self._handler, layout_of(order["layout"]), self._settings.log)
+        log_to(self._handler, layout_of(order["layout"]), self._settings.log, is_console=True)
         self._identity = identity_of(self._settings.daemon)
 
     def settle(self, source: SocketSource, gate: Gate) -> None:
@@ -122,6 +123,7 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
     except SystemExit as error:
         status = exit_code(error)
         say(channel, {"leaving": status})
+    flush_log()
     logging.shutdown()
     sys.exit(status)
 

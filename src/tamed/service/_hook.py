@@ -12,6 +12,7 @@ import types
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, DeadlinePassed, ServiceFailed, TamedError
 from tamed.service._state import FAILED, RUNNING, STOPPED
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rest", "begin", "call", "failure_of", "is_cancelled", "is_telling", "report", "tell"]
 
-log = logging.getLogger("tamed.service")
+log = own_logger("tamed.service")
 
 Rest = Coroutine[Any, Any, None] | None
 """What is left of a step that was begun by a plain call, to be awaited; None if it is done."""

@@ -1,10 +1,10 @@
 """Services that are added while their parent runs."""
 
 import asyncio
-import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, reason
 from tamed.service._hook import is_cancelled
 from tamed.service._turn import Turn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JOINED", "Joining"]
 
-log = logging.getLogger("tamed.service")
+log = own_logger("tamed.service")
 
 
 class Joining:

@@ -11,10 +11,10 @@ sees to that.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, ServiceFailed
 from tamed.service._down import Descent
 from tamed.service._hook import failure_of, report
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery", "ended", "failed"]
 
-log = logging.getLogger("tamed.service")
+log = own_logger("tamed.service")
 
 
 def failed(service: "Service", failure: ServiceFailed) -> None:

@@ -2,16 +2,16 @@
 
 import asyncio
 import inspect
-import logging
 import math
 from collections.abc import Awaitable, Callable
 
+from tamed._logger import own_logger
 from tamed.service._hook import is_cancelled
 from tamed.service._service import Service
 
 __all__ = ["TimerService"]
 
-log = logging.getLogger("tamed.service")
+log = own_logger("tamed.service")
 
 
 class TimerService(Service):

@@ -5,12 +5,12 @@ else's, so the first service that starts does the first of these, and the last o
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from tamed._logger import own_logger
 from tamed.errors import DeadlinePassed
 from tamed.twisted._await import outcome
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STOP_TIMEOUT", "ReactorLife"]
 
-log = logging.getLogger("tamed.twisted")
+log = own_logger("tamed.twisted")
 
 _Stop = Callable[[], Coroutine[Any, Any, None]]
 

@@ -19,6 +19,8 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogObserver as ILegacyLogObserver
 from zope.interface import implementer
 
+from tamed._logger import own_logger
+
 __all__ = ["LoggingObserver", "begin_logging", "log_to_observer_of"]
 
 _LEVELS: Final = {
@@ -42,7 +44,7 @@ class LoggingObserver:
     def __call__(self, event: LogEvent) -> None:
         """Log an event."""
         namespace = event.get("log_namespace") or "twisted"
-        logger = logging.getLogger("twisted" if namespace == _LEGACY else namespace)
+        logger = own_logger("twisted" if namespace == _LEGACY else namespace)
         level = _LEVELS.get(event.get("log_level", LogLevel.info), logging.INFO)
         if not logger.isEnabledFor(level):
             return

@@ -1,6 +1,5 @@
 """A Twisted service as one of Tamed's."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
+from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, reason
 from tamed.net import current
 from tamed.service import Application, Service
@@ -22,7 +22,7 @@ from tamed.twisted._walk import Walk, begin_stop
 
 __all__ = ["TwistedService"]
 
-log = logging.getLogger("tamed.twisted")
+log = own_logger("tamed.twisted")
 
 
 class TwistedService(Service):

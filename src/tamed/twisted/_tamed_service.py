@@ -1,20 +1,20 @@
 """A Tamed service under a Twisted parent."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
 from twisted.application.service import Service as TwistedBase
 from twisted.internet.defer import Deferred
 
+from tamed._logger import own_logger
 from tamed.errors import ServiceFailed, reason
 from tamed.service import Application, Service, lifecycle
 from tamed.twisted._reactor import TamedReactor
 
 __all__ = ["TamedServiceForTwisted"]
 
-log = logging.getLogger("tamed.twisted")
+log = own_logger("tamed.twisted")
 
 
 class TamedServiceForTwisted(TwistedBase):

@@ -1,16 +1,16 @@
 """Which upstream a connection goes to."""
 
-import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
+from tamed._logger import own_logger
 from tamed.builtin._portforward._upstream import Upstream
 from tamed.builtin._relay import Stream
 from tamed.errors import Unavailable, reason
 
 __all__ = ["Balancer"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 
 class Balancer:

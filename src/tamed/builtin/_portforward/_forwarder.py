@@ -2,11 +2,11 @@
 
 import asyncio
 import enum
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tamed._logger import own_logger
 from tamed.builtin._framing import Malformed, read_message
 from tamed.builtin._portforward._balancer import Balancer
 from tamed.builtin._portforward._network import Network
@@ -19,7 +19,7 @@ from tamed.service import Service
 
 __all__ = ["Forwarder", "ProxyHeader"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 
 class ProxyHeader(enum.Enum):

@@ -2,12 +2,12 @@
 
 import asyncio
 import errno
-import logging
 import socket
 import time
 from collections.abc import Callable
 from ssl import SSLContext
 
+from tamed._logger import own_logger
 from tamed.builtin._dial import connect, connect_unix, look_up, open_stream, within
 from tamed.builtin._portforward._health import Health
 from tamed.builtin._portforward._tls import ClientTls
@@ -17,7 +17,7 @@ from tamed.net import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 
 __all__ = ["Upstream"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 
 class Upstream:

@@ -1,15 +1,15 @@
 """The sessions of a server: counted, limited, and ended when the server stops."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from functools import partial
 
+from tamed._logger import own_logger
 from tamed.service import Service
 
 __all__ = ["Sessions"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 
 class Sessions(Service):

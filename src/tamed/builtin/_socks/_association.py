@@ -2,12 +2,12 @@
 
 import asyncio
 import ipaddress
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from tamed._logger import own_logger
 from tamed.builtin._dial import Address
 from tamed.builtin._framing import Malformed
 from tamed.builtin._socks._messages import Datagram, Target, encode_datagram, parse_datagram
@@ -16,7 +16,7 @@ from tamed.builtin._socks._rules import TargetRules
 
 __all__ = ["Association"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 _MOST_TARGETS: Final = 256
 """How many targets are remembered; the answers of others are dropped."""

@@ -1,10 +1,10 @@
 """The proxy: from a client's first byte to the line in the log."""
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass
 
+from tamed._logger import own_logger
 from tamed.builtin._dial import open_stream
 from tamed.builtin._framing import Malformed
 from tamed.builtin._idle import IdleWatch
@@ -21,7 +21,7 @@ from tamed.service import Service
 
 __all__ = ["Limits", "Proxy"]
 
-log = logging.getLogger("tamed.builtin")
+log = own_logger("tamed.builtin")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import re
 import time
 from collections.abc import Sequence
@@ -11,13 +10,14 @@ from typing import Any, Final
 import aioftp
 from aioftp import Connection
 
+from tamed._logger import own_logger
 from tamed.builtin.ftp._commands import Commands, forget_data
 from tamed.builtin.ftp._data import DataStream
 from tamed.errors import reason
 
 __all__ = ["Session"]
 
-log = logging.getLogger("ftp")
+log = own_logger("ftp")
 
 _ALONE: Final = frozenset({"appe", "epsv", "list", "mlsd", "nlst", "pasv", "retr", "stor"})
 """Commands that are refused while a transfer goes on."""

@@ -1,10 +1,10 @@
 """A program as a service."""
 
-import logging
 import os
 from contextlib import ExitStack
 from typing import Final
 
+from tamed._logger import own_logger
 from tamed.builtin.keeper import Program
 from tamed.builtin.programs._first import first
 from tamed.builtin.programs._handover import Handover
@@ -17,7 +17,7 @@ from tamed.service import Restart, Service
 
 __all__ = ["ProgramService"]
 
-log = logging.getLogger("exec")
+log = own_logger("exec")
 
 _GRACE: Final = 5.0
 """Seconds beyond its own deadline that a program may take to be gone after it was killed."""

@@ -1,12 +1,12 @@
 """Connections that are served by a program each."""
 
 import asyncio
-import logging
 import socket
 import time
 from contextlib import ExitStack
 from typing import Any, Final
 
+from tamed._logger import own_logger
 from tamed.builtin.keeper import Program
 from tamed.builtin.programs._conversation import converse
 from tamed.builtin.programs._output import Output
@@ -18,7 +18,7 @@ from tamed.service import Service
 
 __all__ = ["Sessions", "connection_variables"]
 
-log = logging.getLogger("inetd")
+log = own_logger("inetd")
 
 _GRACE: Final = 5.0
 """Seconds beyond its own deadline that a program may take to be gone after it was killed."""

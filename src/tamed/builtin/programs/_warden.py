@@ -1,11 +1,11 @@
 """The warden as a service: the process that forks a keeper for each program, and how one asks it to."""
 
 import asyncio
-import logging
 import socket
 import sys
 from collections.abc import Sequence
 
+from tamed._logger import own_logger
 from tamed.builtin.keeper import Program
 from tamed.builtin.programs._output import Output
 from tamed.builtin.programs._process import Process
@@ -14,7 +14,7 @@ from tamed.service import Restart, Service
 
 __all__ = ["Warden"]
 
-log = logging.getLogger("tamed.programs")
+log = own_logger("tamed.programs")
 
 
 class Warden(Service):

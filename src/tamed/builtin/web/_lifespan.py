@@ -1,10 +1,10 @@
 """The life of an ASGI application: told that it starts and stops, before and after it is served."""
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, reason
 from tamed.service import Service
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifespan"]
 
-log = logging.getLogger("web")
+log = own_logger("web")
 
 
 class Lifespan(Service):

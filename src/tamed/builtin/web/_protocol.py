@@ -2,7 +2,6 @@
 
 import asyncio
 import http
-import logging
 import select
 import time
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from tamed._logger import own_logger
+
 __all__ = ["HttpLimits", "HttpProtocol"]
 
-log = logging.getLogger("web")
-access_log = logging.getLogger("web.access")
+log = own_logger("web")
+access_log = own_logger("web.access")
 
 _LINGER: Final = 2.0
 """Seconds that a client has to read why it was refused, or to say what it connected for in a drain."""
