@@ -39,6 +39,27 @@ def test_a_daemon_is_started_looked_at_and_stopped(tamed: Tamed) -> None:
     assert "INFO tamed: SIGTERM: stopping\n" in daemon.log
 
 
+def test_a_daemon_with_a_pid_file_of_ones_own_is_found(tamed: Tamed) -> None:
+    """By its name and by that file, after a reload, an upgrade and a restart too; both files are removed."""
+    daemon = tamed.start_poetry("--pid-file", "own.pid")
+    own = tamed.folder / "own.pid"
+    for command in ("reload", "upgrade"):
+        assert tamed(command, daemon.name).status == 0
+        assert own.read_text() == (daemon.folder / "fastpoetry.pid").read_text() == f"{daemon.pid}\n"
+    again = tamed.popen("start", "--name", "other", "--pid-file", "own.pid", "fastpoetry", "--port", "0")
+    with again:
+        assert again.wait() == 75
+    assert tamed("restart").status == 0
+    assert tamed("status", "./own.pid").out.startswith(
+        f"fastpoetry is running: pid {own.read_text().strip()}"
+    )
+    assert "fastpoetry is ready" in tamed("logs", "./own.pid").out
+    assert tamed("stop", "./own.pid") == (0, "fastpoetry has stopped\n", "")
+    assert not own.exists()
+    assert tamed.left() == {}
+    assert tamed("stop", "./own.pid").err.startswith("tamed: ./own.pid is not running; nothing runs in")
+
+
 def test_status_tells_everything_as_json(tamed: Tamed) -> None:
     """The state, the workers with their pids, memory, CPU and connections, the services, the endpoints."""
     daemon = tamed.start_poetry("--workers", "2")

@@ -98,7 +98,7 @@ class Daemon:
     )
     directory: Path | None = option(None, "The working directory; without it, the one it is started in.")
     rundir: Path | None = option(None, "The folder in which the instances of this user live.")
-    pid_file: Path | None = option(None, "The pid file, elsewhere than in the run directory.")
+    pid_file: Path | None = option(None, "One more pid file, beside the one in the run directory.")
     max_files: int | None = option(None, "How many files each process may have open.")
     start_timeout: Duration = option(Duration("90s"), "How long it may take until everything is ready.")
     stop_timeout: Duration | None = option(

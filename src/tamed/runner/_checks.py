@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["check_files", "check_interpreter"]
 
 
-def check_files(identity: "Identity | None", *, log: str = "", pid_file: str = "") -> None:
+def check_files(identity: "Identity | None", *, log: str = "", pid_files: Iterable[str] = ()) -> None:
     """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
 
     They are paths, empty for none.
     """
-    for what, path in (("log file", log), ("pid file", pid_file)):
+    for what, path in (("log file", log), *(("pid file", each) for each in pid_files)):
         folder = Path(path).parent
         if path and identity is not None and folder.is_dir() and not identity.can_write_in(folder):
             who = identity.name or identity.uid

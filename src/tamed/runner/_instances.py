@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,13 @@ _LAST = 5.0  # seconds for one that is ended by force
 def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     """Return the instance of a name, or the only one that runs.
 
+    A name with a slash in it, which no instance has, is the path of a pid file: that of twistd, for example.
     Raises Unavailable if it does not run, and UsageError if there are several to choose from.
     """
     running = directory.running()
     names = ", ".join(each.name for each in running)
     if name is not None:
-        instance = directory.instance(name)
+        instance = _holder_among(running, Path(name)) if "/" in name else directory.instance(name)
         if instance not in running:
             remedy = f"what runs is: {names}" if names else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
@@ -51,6 +52,11 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     return running[0]
 
 
+def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | None:
+    pid = holder(pid_file)
+    return next((each for each in running if holder(each.pid_file) == pid), None)
+
+
 def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
     """Return the file that an instance logs to; that of a name is found after its end, too.
 
@@ -59,7 +65,7 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
     try:
         instance = find_instance(directory, name)
     except Unavailable:
-        if name is None or not (log := directory.instance(name).log).exists():
+        if name is None or "/" in name or not (log := directory.instance(name).log).exists():
             raise
         return log
     file = status_of_instance(instance)["log"]

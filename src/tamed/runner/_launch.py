@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from tamed.config import Daemon, Job, Settings
 from tamed.daemon import (
+    Identity,
     Instance,
     Launch,
     Report,
@@ -52,11 +53,9 @@ def start(job: Job) -> Report:
     try:
         plan = _as_instance(plan, instance)._replace(
             log=log_of_daemon(settings.log, instance.log),
-            pid_file=str((daemon.pid_file or instance.pid_file).absolute()),
             plan_file=str(instance.directory / f"{name}.plan"),
         )
-        check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
-        check_interpreter(identity)
+        _check(plan, identity)
         report = launch(plan)
     except BaseException:
         instance.remove_if_empty()
@@ -87,10 +86,7 @@ def supervise_here(job: Job, settings: Settings) -> NoReturn:
     plan = _plan(job, daemon, name)._replace(log=log_in_foreground(settings.log))
     if daemon.name:
         plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
-    if daemon.pid_file is not None:
-        plan = plan._replace(pid_file=str(daemon.pid_file.absolute()))
-    check_files(identity, log=plan.log.path, pid_file=plan.pid_file)
-    check_interpreter(identity)
+    _check(plan, identity)
     if daemon.umask is not None:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
@@ -108,6 +104,7 @@ def plan_again(plan: Plan, job: Job) -> Plan:
         if plan.plan_file
         else log_in_foreground_again(settings.log, plan.log),
         pid_file=plan.pid_file,
+        second_pid_file=plan.second_pid_file,
         control=plan.control,
         plan_file=plan.plan_file,
         listen_pid=plan.listen_pid,
@@ -126,6 +123,7 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
         interpreter=_interpreter(),
         workers=daemon.workers or 1,
         preload=daemon.preload,
+        second_pid_file="" if daemon.pid_file is None else str(daemon.pid_file.absolute()),
         reload=_reloads_itself(daemon),
         directory=str((daemon.directory or Path()).absolute()),
         user=daemon.user,
@@ -148,7 +146,15 @@ def _reloads_itself(daemon: Daemon) -> bool:
 
 
 def _as_instance(plan: Plan, instance: Instance) -> Plan:
-    return plan._replace(pid_file=str(instance.pid_file), control=str(instance.socket))
+    pid_file = str(instance.pid_file)
+    second = "" if plan.second_pid_file == pid_file else plan.second_pid_file
+    return plan._replace(pid_file=pid_file, second_pid_file=second, control=str(instance.socket))
+
+
+def _check(plan: Plan, identity: Identity | None) -> None:
+    """Refuse what the user that the daemon becomes could not do, before anything is made."""
+    check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
+    check_interpreter(identity)
 
 
 def _passed_by_systemd() -> range:

@@ -13,8 +13,9 @@ __all__ = ["Plan"]
 class Plan(NamedTuple):
     """What to run and how. ``job`` is for the workers, and opaque to the supervisor.
 
-    ``interpreter`` is the command that runs Python, for ``-m MODULE`` to follow. ``pid_file``, ``control``
-    and ``plan_file`` (where the plan is kept for a restart) are paths, empty for none. ``directory`` is the
+    ``interpreter`` is the command that runs Python, for ``-m MODULE`` to follow. ``pid_file`` and
+    ``control`` are the instance's, ``plan_file`` is where the plan is kept for a restart, and
+    ``second_pid_file`` is where the operator wants one more: paths, empty for none. ``directory`` is the
     working directory. ``report`` is the descriptor of the pipe on which the command that started the daemon
     waits, -1 for none: it runs in the foreground. ``listen_pid`` is the process that systemd passed its
     sockets to, before it became another. Times are in seconds.
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     reload: bool = False
     log: LogPlan = LogPlan()
     pid_file: str = ""
+    second_pid_file: str = ""
     control: str = ""
     plan_file: str = ""
     directory: str = ""

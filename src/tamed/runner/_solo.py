@@ -50,7 +50,7 @@ def run(job: Job) -> int:
     identity = identity_of(daemon)
     plan = log_in_foreground(settings.log)
     pid_file = "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
-    check_files(identity, log=plan.path, pid_file=pid_file)
+    check_files(identity, log=plan.path, pid_files=[pid_file])
     root = None if daemon.chroot is None else daemon.chroot.absolute()
 
     def drop() -> None:

@@ -81,7 +81,8 @@ class Holdings:
             limit_open_files(plan.max_files)
         if plan.control:
             held.callback(Instance(plan.name, Path(plan.control).parent).remove_if_empty)
-        self.pid_file = _hold_pid_file(plan, owner, left, held)
+        self.pid_file = _hold_pid_file(plan.pid_file, owner, left, "pid_file", held)
+        self.second_pid_file = _hold_pid_file(plan.second_pid_file, owner, left, "second_pid_file", held)
         if plan.plan_file:
             held.enter_context(held_plan_file(plan) if left is None else removed_plan_file(plan))
         sink = open_sink(plan.log, plan.name, owner)
@@ -109,6 +110,7 @@ class Holdings:
             "sockets": self.sockets.bequeath(keep),
             "pipes": self.intake.bequeath(keep),
             "pid_file": -1 if self.pid_file is None else keep(self.pid_file.fileno()),
+            "second_pid_file": -1 if self.second_pid_file is None else keep(self.second_pid_file.fileno()),
             "control": -1 if self.control is None else keep(self.control.fileno()),
             "clients": [] if self.control is None else self.control.bequeath(answers, keep),
         }
@@ -159,13 +161,13 @@ def _plan_in(left: Data) -> Plan:
 
 
 def _hold_pid_file(
-    plan: Plan, owner: tuple[int, int] | None, left: Data | None, held: ExitStack
+    path: str, owner: tuple[int, int] | None, left: Data | None, key: str, held: ExitStack
 ) -> PidFile | None:
-    if not plan.pid_file:
+    """Hold a pid file; ``key`` is the one under which the program before has left it."""
+    if not path:
         return None
-    path = Path(plan.pid_file)
     return held.enter_context(
-        held_pid_file(path, owner) if left is None else PidFile.adopt(path, left["pid_file"])
+        held_pid_file(Path(path), owner) if left is None else PidFile.adopt(Path(path), left[key])
     )
 
 
