@@ -267,6 +267,52 @@ def test_a_reload_adds_keeps_and_removes_endpoints(tamed: Tamed) -> None:
     assert not any(path.exists() for path in paths)
 
 
+def _hear_out(sock: socket.socket, path: Path) -> bytes:
+    sock.settimeout(PATIENCE)
+    sock.connect(str(path))
+    return sock.recv(65536)
+
+
+@pytest.mark.parametrize("command", ["reload", "upgrade"])
+@pytest.mark.parametrize("in_its_place", ["nothing", "a dead socket", "nothing, twice"])
+def test_a_unix_socket_whose_file_is_gone_is_bound_anew(
+    tamed: Tamed, command: str, in_its_place: str
+) -> None:
+    """So that clients can connect again; those who were connected are served on."""
+    path = tamed.folder / "us.sock"
+    tamed.write("app.py", APPLICATION.replace('"127.0.0.1:0"', f'"unix:{path}"'))
+    daemon = tamed.start("--workers", "2", "app.py")
+    with socket.socket(socket.AF_UNIX) as early, socket.socket(socket.AF_UNIX) as late:
+        assert _hear_out(early, path)
+        path.unlink()
+        if in_its_place == "a dead socket":
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(path))
+        assert tamed(command).status == 0
+        if in_its_place == "nothing, twice":
+            path.unlink()
+            assert tamed(command).status == 0
+        assert _hear_out(late, path)
+        assert finish(early) == finish(late) == b"poem"
+    daemon.stop()
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_is_anothers_by_now_fails_the_reload(tamed: Tamed) -> None:
+    """With the reason; the other one's file stays."""
+    path = tamed.folder / "us.sock"
+    daemon = tamed.start("fastpoetry", "--listen", f"unix:{path}")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        done = tamed("reload")
+        assert (done.status, done.err.count("\n")) == (69, 1), done
+        assert "a running process holds this socket" in done.err
+        daemon.stop()
+        assert path.is_socket()
+
+
 def test_an_endpoint_that_cannot_be_bound_fails_the_reload(tamed: Tamed) -> None:
     """Before anything changes."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -58,14 +58,24 @@ class SocketFile(NamedTuple):
     device: int
     inode: int
 
-    def remove(self) -> None:
-        """Unlink the file if it is still the one that was made; call it before the socket is closed.
+    @property
+    def is_lost(self) -> bool:
+        """Whether the path means nothing any more, or another file: nobody can connect by it.
 
-        An open socket holds its inode, so until then no other file can have the same number.
+        To be asked while the socket is open. It holds its inode, so no other file can have the same number.
         """
-        with suppress(OSError):
+        try:
             status = os.lstat(self.path)
-            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # it cannot be told
+        return (status.st_dev, status.st_ino) != (self.device, self.inode)
+
+    def remove(self) -> None:
+        """Unlink the file if it is still the one that was made; call it before the socket is closed."""
+        if not self.is_lost:
+            with suppress(OSError):
                 Path(self.path).unlink()
 
 

@@ -30,21 +30,29 @@ _INHERITED = ("fd://", "systemd://")
 class _Held(NamedTuple):
     """Sockets, and the endpoint as each generation that uses them has written it."""
 
+    key: _Key
     bound: Bound
     users: dict[int, str]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody can connect any more, because the socket's file is gone, or is another's."""
+        return self.bound.file is not None and self.bound.file.is_lost
 
 
 class SocketTable:
     """Binds an endpoint when a worker first asks for it, and has the same sockets for all who ask later.
 
     They stay bound as long as a generation of workers uses them, so that no connection finds the door shut
-    while workers come and go. ``is_closed`` says that the table is.
+    while workers come and go. A generation that asks for a unix socket whose file is gone has it bound anew;
+    those before it keep the one that they have, and the clients in its queue. ``is_closed`` says that the
+    table is.
     """
 
     def __init__(self, inheritance: Inheritance) -> None:
         self.is_closed = False
         self._inheritance = inheritance
-        self._held: dict[_Key, _Held] = {}
+        self._held: list[_Held] = []
 
     def get(self, text: str, kind: int, index: int, generation: int) -> tuple[socket.socket, ...]:
         """Return the sockets of an endpoint, which the generation of this number uses from now on.
@@ -58,18 +66,30 @@ class SocketTable:
             raise Unavailable(f"cannot listen on {text}", "the daemon stops")
         endpoint = Endpoint.parse(text)
         key = (_place(endpoint), kind, index)
-        held = self._held.get(key)
+        held = self._find(key, generation)
         if held is None or held.users.get(generation, text) != text:  # two of the same: it cannot be bound
-            held = self._held[key] = _Held(self._bind(endpoint, socket.SocketKind(kind)), {})
+            held = _Held(key, self._bind(endpoint, socket.SocketKind(kind)), {})
+            self._held.append(held)
         held.users[generation] = text
         return held.bound.sockets
 
+    def _find(self, key: _Key, generation: int) -> _Held | None:
+        """Return what a generation has for a key, or may have as well as those before it."""
+        found = [held for held in self._held if held.key == key]
+        own = [held for held in found if generation in held.users]
+        return next(iter(own or [held for held in found if not held.is_lost]), None)
+
     def release(self, generation: int) -> None:
         """Close what no other generation uses; this one has come to its end."""
-        for key, held in list(self._held.items()):
+        for held in self._held.copy():
             held.users.pop(generation, None)
             if not held.users:
-                self._held.pop(key).bound.close()
+                self._held.remove(held)
+                held.bound.close()
+
+    def lost(self, generation: int) -> list[str]:
+        """Return the unix sockets of a generation that nobody can connect to, because their file is gone."""
+        return [held.key[0] for held in self._held if generation in held.users and held.is_lost]
 
     def addresses(self, generation: int) -> list[str]:
         """Return where the sockets of a generation are bound, as one would type it."""
@@ -77,7 +97,7 @@ class SocketTable:
             f"unix:{endpoint.path}"
             if isinstance(endpoint, UnixEndpoint)
             else address_text(sock.getsockname())
-            for held in self._held.values()
+            for held in self._held
             if generation in held.users
             for endpoint in [Endpoint.parse(held.users[generation])]
             for sock in held.bound.sockets
@@ -87,12 +107,12 @@ class SocketTable:
         """Return what the next program needs to go on listening."""
         return [
             {
-                "key": key,
+                "key": held.key,
                 "users": list(held.users.items()),
                 "sockets": [keep(sock.fileno()) for sock in held.bound.sockets],
                 "file": None if held.bound.file is None else held.bound.file._asdict(),
             }
-            for key, held in self._held.items()
+            for held in self._held
         ]
 
     def inherit(self, left: list[Data]) -> None:
@@ -101,7 +121,7 @@ class SocketTable:
             place, kind, index = data["key"]
             sockets = tuple(_adopted(descriptor) for descriptor in data["sockets"])
             file = None if data["file"] is None else SocketFile(**data["file"])
-            self._held[place, kind, index] = _Held(Bound(sockets, file), dict(data["users"]))
+            self._held.append(_Held((place, kind, index), Bound(sockets, file), dict(data["users"])))
 
     def close(self) -> None:
         """Close all sockets and remove the files of those that have one. May be called again.
@@ -110,8 +130,8 @@ class SocketTable:
         """
         self.is_closed = True
         while self._held:
-            (place, _, _), held = self._held.popitem()
-            if not place.startswith(_INHERITED):  # whoever passed those goes on listening
+            held = self._held.pop()
+            if not held.key[0].startswith(_INHERITED):  # whoever passed those goes on listening
                 for sock in held.bound.sockets:
                     turn_away(sock)
             held.bound.close()
