@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -450,6 +450,75 @@ async def test_a_port_that_is_opened_later_is_this_process_s_own() -> None:
             port = reactor.listenTCP(0, factory(), interface=HERE)
             assert await fetch(port.getHost().port) == b"poem"
             await port.stopListening().asFuture(asyncio.get_running_loop())
+
+
+async def test_a_port_of_this_process_alone_is_open_while_the_gate_is_shut() -> None:
+    """Nobody else could serve its clients: a session that drains has such ports, and so has a resolver."""
+    gate = Gate()
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    class Listening(protocol.DatagramProtocol):
+        def datagramReceived(self, data: bytes, address: tuple[str, int]) -> None:
+            heard.put_nowait(data)
+
+    with using(Surroundings(gate=gate)):
+        async with TwistedService(application()):
+            port = reactor.listenTCP(0, factory(), interface=HERE)
+            asking = reactor.listenUDP(0, Listening(), interface=HERE)
+            gate.shut()
+            assert await fetch(port.getHost().port) == b"poem"
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"an answer", (HERE, asking.getHost().port))
+            assert await heard.get() == b"an answer"
+
+
+async def test_what_is_adopted_is_counted() -> None:
+    """Ports of both families, datagrams, and connections that another process has accepted."""
+    here, there = socket.socketpair()
+    with (
+        closing(there),
+        socket.create_server((HERE, 0)) as listening,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        using(Surroundings(drain_timeout=0.01)),
+    ):
+        datagrams.bind((HERE, 0))
+        service = TwistedService(application())
+        async with service:
+            reactor.adoptStreamPort(listening.fileno(), socket.AF_INET, factory(Patient))
+            reactor.adoptDatagramPort(datagrams.fileno(), socket.AF_INET, protocol.DatagramProtocol())
+            assert service.summary == ", ".join(
+                "{}:{}".format(*sock.getsockname()) for sock in (listening, datagrams)
+            )
+            with socket.create_connection(listening.getsockname()) as client:
+                client.setblocking(False)
+                assert await asyncio.get_running_loop().sock_recv(client, 6) == b"hello "
+                assert service.connections == 1
+            with closing(here):
+                here.setblocking(False)
+                reactor.adoptStreamConnection(here.fileno(), socket.AF_UNIX, factory(Patient))
+            there.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(there, 6) == b"hello "
+            assert service.accepted >= 2
+        assert await asyncio.get_running_loop().sock_recv(there, 6) == b""
+
+
+async def test_a_factory_that_fails_as_it_ends_leaves_no_port() -> None:
+    """What its ``doStop`` raises does not keep the socket open, nor the port in the count."""
+
+    class Broken(protocol.Factory):
+        protocol = Poetry
+
+        def stopFactory(self) -> None:
+            raise ValueError("no farewell")
+
+    async with TwistedService(application()):
+        port = reactor.listenTCP(0, Broken(), interface=HERE)
+        number = port.getHost().port
+        with suppress(ValueError):
+            await port.stopListening().asFuture(asyncio.get_running_loop())
+        assert reactor.connections.ports == ()
+        with socket.socket() as late:
+            assert late.connect_ex((HERE, number)) != 0
 
 
 async def test_what_is_no_twisted_service_is_refused() -> None:

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("twisted")
 
 from tests.patience import PATIENCE
+from tests.supervised import talk
 from tests.supervised.daemon import POEM, Tamed, is_there, needs_root, read_poem, wait_for
 from tests.twisted.example import write_application
 
@@ -292,3 +293,84 @@ def test_the_application_s_own_log_observer_is_respected(tamed: Tamed) -> None:
     daemon.stop()
     assert "own: ('before',)" in (tamed.folder / "own.log").read_text()
     assert "before" not in Path(daemon.folder / "own.log").read_text()
+
+
+# Binds a socket itself, on a port that every process may bind, and has the reactor adopt it.
+ADOPT = """
+import os, socket
+from twisted.application import service
+from twisted.internet import protocol, reactor
+
+class Talk(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"%d\\n" % os.getpid())
+    def dataReceived(self, data):
+        self.transport.write(b"poem")
+        self.transport.loseConnection()
+
+class Adopting(service.Service):
+    def startService(self):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("127.0.0.1", @NUMBER@))
+            sock.listen()
+            sock.setblocking(False)
+            reactor.adoptStreamPort(sock.fileno(), socket.AF_INET, protocol.Factory.forProtocol(Talk))
+
+application = service.Application("adopt")
+Adopting().setServiceParent(application)
+"""
+
+
+@pytest.fixture
+def reserved() -> Iterator[int]:
+    """Give a port that nobody else gets, and that each process may bind that asks to share it."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+def test_connections_of_an_adopted_port_are_counted_and_drained(tamed: Tamed, reserved: int) -> None:
+    """The status shows them, and a reload serves them to their end."""
+    tamed.write("adopt.tac", ADOPT.replace("@NUMBER@", str(reserved)))
+    daemon = tamed.start("adopt.tac")
+    with socket.create_connection(("127.0.0.1", reserved), timeout=PATIENCE) as sock:
+        file = sock.makefile("rb")
+        old = int(file.readline())
+        (worker,) = daemon.status()["workers"]
+        assert (worker["connections"], worker["accepted"]) == (1, 1)
+        assert tamed("reload", daemon.name).status == 0
+        daemon.wait_workers(1, without=[old])
+        sock.sendall(b"?")
+        assert file.read() == b"poem"
+    daemon.stop()
+
+
+def test_reloads_under_load_lose_no_connection_of_an_adopted_port(tamed: Tamed, reserved: int) -> None:
+    """Who waits at a socket that one process alone has is served by that, and nobody is reset."""
+    tamed.write("adopt.tac", ADOPT.replace("@NUMBER@", str(reserved)))
+    daemon = tamed.start("adopt.tac")
+    with talk.Load(reserved, clients=4) as load:
+        load.wait(50)
+        for _ in range(3):
+            before = daemon.workers()
+            assert tamed("reload", daemon.name).status == 0
+            daemon.wait_workers(1, without=before)
+            load.wait(50)
+    assert load.failed == []
+    daemon.stop()
+
+
+def test_a_protocol_that_fails_as_it_ends_holds_up_no_stop(tamed: Tamed) -> None:
+    """What its ``connectionLost`` raises is logged; the connection is closed, and counted so."""
+    lost = '    def connectionLost(self, reason):\n        raise ValueError("no farewell")\n'
+    tamed.write("talk.tac", TALK.replace("\napplication =", f"{lost}\napplication ="))
+    daemon = tamed.start("talk.tac")
+    assert worker_of(daemon.port) in daemon.workers()
+    daemon.expect_log("ValueError: no farewell")
+    (worker,) = daemon.status()["workers"]
+    assert (worker["connections"], worker["accepted"]) == (0, 1)
+    daemon.stop()
+    assert "not done in time" not in daemon.log
+    assert "cuts what is not done" not in daemon.log

@@ -1,10 +1,13 @@
 """What the reactor serves: its ports, and the connections that came by them."""
 
 import asyncio
+import logging
 from itertools import islice
 from typing import Any, Protocol
 
 __all__ = ["Connections"]
+
+log = logging.getLogger("tamed.twisted")
 
 _NAMED = 10
 """How many peers a log line names."""
@@ -100,7 +103,14 @@ class Connections:
     def abort(self) -> None:
         """Cut every connection."""
         for transport in tuple(self._open):
-            transport.abortConnection()
+            try:
+                transport.abortConnection()
+            except Exception:
+                log.exception("cannot cut the connection of %s", _address(transport))
+
+    def forget(self) -> None:
+        """Count as closed what does not close, so that nobody waits for it."""
+        self._open.clear()
 
 
 def _address(transport: _Transport) -> str:

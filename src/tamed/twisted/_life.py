@@ -15,6 +15,7 @@ from tamed.errors import DeadlinePassed
 from tamed.twisted._await import outcome
 
 if TYPE_CHECKING:
+    from tamed.twisted._connections import Connections
     from tamed.twisted._reactor import TamedReactor
 
 __all__ = ["STOP_TIMEOUT", "ReactorLife"]
@@ -28,7 +29,7 @@ _HOOKS = 20.0
 _GRACE = 5.0
 """Seconds that what was cut has to come to its end."""
 
-STOP_TIMEOUT = _HOOKS + 2 * _GRACE
+STOP_TIMEOUT = _HOOKS + 3 * _GRACE
 """Seconds that a stop may take beside what its connections are given."""
 
 
@@ -108,7 +109,7 @@ class ReactorLife:
         self._reactor.addSystemEventTrigger("after", "shutdown", ended.callback, None)
         self._reactor.end()
         try:
-            await _within(_HOOKS + drain + _GRACE, outcome(ended))
+            await _within(_HOOKS + drain + 2 * _GRACE, outcome(ended))
         except (DeadlinePassed, asyncio.CancelledError):
             log.warning("what the program does before the reactor's shutdown is not done in time")
             stopping.cancel()
@@ -139,8 +140,17 @@ class ReactorLife:
                 "s" * (count > 1),
                 connections.peers(),
             )
-            connections.abort()
-            await connections.all_closed()
+            await _cut(connections)
+
+
+async def _cut(connections: "Connections") -> None:
+    """Abort what is open. What does not end of that, by a fault of its own, is no more waited for."""
+    connections.abort()
+    try:
+        await _within(_GRACE, connections.all_closed())
+    except DeadlinePassed:
+        log.error("the reactor gives up on connections that do not close: %s", connections.peers())  # noqa: TRY400
+        connections.forget()
 
 
 async def _within(seconds: float, waited_for: Coroutine[Any, Any, Any]) -> None:

@@ -5,7 +5,8 @@ a last look into the kernel's queue when they close, and word of the connections
 
 And they let nobody in before the program is ready. Under twistd nothing can come between the moment that a
 program listens and the end of its ``startService``, because no loop runs; here one does, and the socket may
-be one on which other workers listen already. From then on they heed the gate of the `Surroundings`.
+be one on which other workers listen already. From then on they heed the gate of the `Surroundings`, if other
+processes have their sockets too.
 """
 
 import select
@@ -20,43 +21,43 @@ from tamed.net import DEFAULT_BACKLOG, Gate, Listener, current, turn_away, usabl
 if TYPE_CHECKING:
     from tamed.twisted._connections import Connections
 
-__all__ = ["TcpPort", "UdpPort", "UnixPort"]
+__all__ = ["TcpConnection", "TcpPort", "UdpPort", "UnixConnection", "UnixPort"]
 
 _MOST = DEFAULT_BACKLOG
 """How many clients a port that closes still takes: a flood of new ones must not keep it from closing."""
 
 
-class _TcpConnection(tcp.Server):
+class _Counted:
+    """The part of a connection that counts it, whatever its protocol raises when it ends."""
+
+    reactor: Any
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.reactor.connections.begin(self)
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        try:
+            super().connectionLost(reason)  # type: ignore[misc]
+        finally:
+            self.reactor.connections.end(self)
+
+
+class TcpConnection(_Counted, tcp.Server):
     """A connection that is counted."""
 
-    reactor: Any
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.reactor.connections.begin(self)
-
-    def connectionLost(self, reason: Any) -> None:  # noqa: N802
-        super().connectionLost(reason)
-        self.reactor.connections.end(self)
-
-
-class _UnixConnection(unix.Server):
+class UnixConnection(_Counted, unix.Server):
     """The same, on a unix socket."""
-
-    reactor: Any
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.reactor.connections.begin(self)
-
-    def connectionLost(self, reason: Any) -> None:  # noqa: N802
-        super().connectionLost(reason)
-        self.reactor.connections.end(self)
 
 
 class _Door:
-    """The part of a port that lets clients in, or does not."""
+    """The part of a port that lets clients in, or does not.
 
+    One that is this process's ``own`` does not heed the gate: nobody else could serve its clients.
+    """
+
+    _is_own = False
     _lets_in = False
     _is_held = False
     _gate: Gate | None = None
@@ -78,8 +79,9 @@ class _Door:
 
     def _open_door(self) -> None:
         self._lets_in = True
-        self._gate = current().gate
-        self._gate.add(self)
+        if not self._is_own:
+            self._gate = current().gate
+            self._gate.add(self)
         self.startReading()
 
     def _close_door(self) -> None:
@@ -97,8 +99,9 @@ class _StreamPort(_Door, tcp.Port):
     addresses: tuple[str, ...] = ()
     _listener: Listener | None = None
 
-    def open(self, listener: Listener) -> None:
+    def open(self, listener: Listener, *, own: bool = False) -> None:
         """Take over the sockets of a listener, and let connections in as soon as the program is ready."""
+        self._is_own = own
         self.addresses = listener.addresses
         self._take_over(listener, listener.sockets[-1])
         self._connections.opened(self)
@@ -117,7 +120,11 @@ class _StreamPort(_Door, tcp.Port):
     def _take_over(self, listener: Listener, sock: socket.socket) -> None:
         self._listener = listener
         self._preexistingSocket = sock
-        self.startListening()
+        try:
+            self.startListening()
+        except BaseException:  # of the factory's `doStart`
+            listener.close()
+            raise
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         """Take those who wait in the kernel's queue, and give the socket back."""
@@ -128,11 +135,13 @@ class _StreamPort(_Door, tcp.Port):
                 turn_away(self.socket)
             self._take_who_waits()
         self._close_door()
-        # Not that of `unix.Port`, which removes the file: it is the listener's.
-        tcp.Port.connectionLost(self, reason)
-        self._connections.closed(self)
-        if self._listener is not None:
-            self._listener.close()
+        try:
+            # Not that of `unix.Port`, which removes the file: it is the listener's.
+            tcp.Port.connectionLost(self, reason)
+        finally:  # the factory's `doStop` may raise
+            self._connections.closed(self)
+            if self._listener is not None:
+                self._listener.close()
 
     def _take_who_waits(self) -> None:
         poll = select.poll()
@@ -148,19 +157,20 @@ class _StreamPort(_Door, tcp.Port):
 class TcpPort(_StreamPort):
     """A TCP port. On ``::`` it has a port for IPv4 beside it, which opens and closes with it."""
 
-    transport: Any = _TcpConnection
+    transport: Any = TcpConnection
     _beside: "TcpPort | None" = None
 
-    def open(self, listener: Listener) -> None:
+    def open(self, listener: Listener, *, own: bool = False) -> None:
         """Take over the sockets of a listener, and let connections in as soon as the program is ready."""
         if len(listener.sockets) > 1:
             interface = "0.0.0.0"  # noqa: S104 - the program asked for every interface
             self._beside = TcpPort(self.port, self.factory, self.backlog, interface, self.reactor)  # type: ignore[arg-type]
-            own = Listener(
+            beside = Listener(
                 listener.endpoint, listener.sockets[:1], shared=listener.shared, sole=listener.sole
             )
-            self._beside._take_over(own, own.sockets[0])
-        super().open(listener)
+            self._beside._is_own = own
+            self._beside._take_over(beside, beside.sockets[0])
+        super().open(listener, own=own)
 
     def let_in(self) -> None:
         """Let connections in."""
@@ -181,7 +191,7 @@ class TcpPort(_StreamPort):
 class UnixPort(_StreamPort, unix.Port):
     """A port on a unix socket; the file belongs to whoever has bound it."""
 
-    transport: Any = _UnixConnection
+    transport: Any = UnixConnection
 
     def startListening(self) -> None:  # noqa: N802
         """Serve those who connect. Not as Twisted does: the file's mode is set, and it listens already."""
@@ -204,14 +214,15 @@ class UdpPort(_Door, udp.Port):
     addresses: tuple[str, ...] = ()
     _listener: Listener | None = None
 
-    def open(self, listener: Listener) -> None:
+    def open(self, listener: Listener, *, own: bool = False) -> None:
         """Take over a listener's socket, and let datagrams in as soon as the program is ready."""
-        *others, own = listener.sockets
+        *others, last = listener.sockets
         for other in others:  # of `::`, the one for IPv4
             other.close()
+        self._is_own = own
         self._listener = listener
         self.addresses = listener.addresses[-1:]
-        self._preexistingSocket: Any = own
+        self._preexistingSocket: Any = last
         self.startListening()
         self.reactor.connections.opened(self)
 
@@ -223,7 +234,9 @@ class UdpPort(_Door, udp.Port):
     def connectionLost(self, reason: Any = None) -> None:  # noqa: N802
         """Give the socket back."""
         self._close_door()
-        super().connectionLost(reason)
-        self.reactor.connections.closed(self)
-        if self._listener is not None:
-            self._listener.close()
+        try:
+            super().connectionLost(reason)
+        finally:
+            self.reactor.connections.closed(self)
+            if self._listener is not None:
+                self._listener.close()

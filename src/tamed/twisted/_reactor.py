@@ -8,6 +8,7 @@ that they can be drained.
 
 import asyncio
 import os
+import socket
 import sys
 from typing import Any, Never, cast
 
@@ -20,16 +21,18 @@ from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.python.log import callWithLogger
 
 from tamed.errors import ApplicationFailed
+from tamed.net import Listener
 from tamed.twisted._children import Children
 from tamed.twisted._connections import Connections
 from tamed.twisted._life import ReactorLife
 from tamed.twisted._no_loop import NoLoop
-from tamed.twisted._ports import TcpPort, UdpPort, UnixPort
-from tamed.twisted._sourced import of_tcp, of_udp, of_unix
+from tamed.twisted._ports import TcpConnection, TcpPort, UdpPort, UnixConnection, UnixPort
+from tamed.twisted._sourced import adopted, of_tcp, of_udp, of_unix
 
 __all__ = ["TamedReactor", "install"]
 
 _REACTOR = "twisted.internet.reactor"
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 class TamedReactor(AsyncioSelectorReactor):
@@ -130,9 +133,10 @@ class TamedReactor(AsyncioSelectorReactor):
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """Listen on a socket from the socket source. See IReactorTCP."""
-        listener = of_tcp(port, interface, running=self.running)
+        own = self.running and port == 0
+        listener = of_tcp(port, interface, own=own)
         opened: Any = TcpPort(port, factory, backlog, interface, self)
-        opened.open(listener)
+        opened.open(listener, own=own)
         return cast(IListeningPort, opened)
 
     def listenUNIX(  # noqa: N802
@@ -157,10 +161,62 @@ class TamedReactor(AsyncioSelectorReactor):
         maxPacketSize: int = 8192,  # noqa: N803
     ) -> IListeningPort:
         """Receive on a socket from the socket source. See IReactorUDP."""
-        listener = of_udp(port, interface, running=self.running)
+        listener = of_udp(port, interface, own=self.running)
         opened: Any = UdpPort(port, protocol, interface, maxPacketSize, self)
-        opened.open(listener)
+        opened.open(listener, own=self.running)
         return cast(IListeningPort, opened)
+
+    def adoptStreamPort(  # noqa: N802
+        self,
+        fileDescriptor: int,  # noqa: N803
+        addressFamily: int,  # noqa: N803
+        factory: IProtocolFactory,
+    ) -> IListeningPort:
+        """Listen on a socket that the program has, or was passed. See IReactorSocket."""
+        listener = self._adopted(fileDescriptor, addressFamily, socket.SOCK_STREAM)
+        name = listener.sockets[0].getsockname()
+        opened: Any
+        if addressFamily == socket.AF_UNIX:
+            opened = UnixPort(name, factory, reactor=self)
+        else:
+            opened = TcpPort(name[1], factory, interface=name[0], reactor=self)
+        opened.open(listener, own=listener.sole)
+        return cast(IListeningPort, opened)
+
+    def adoptDatagramPort(  # noqa: N802
+        self,
+        fileDescriptor: int,  # noqa: N803
+        addressFamily: int,  # noqa: N803
+        protocol: AbstractDatagramProtocol,
+        maxPacketSize: int = 8192,  # noqa: N803
+    ) -> IListeningPort:
+        """Receive on a socket that the program has, or was passed. See IReactorSocket."""
+        if addressFamily == socket.AF_UNIX:
+            raise error.UnsupportedAddressFamily(addressFamily)
+        listener = self._adopted(fileDescriptor, addressFamily, socket.SOCK_DGRAM)
+        host, port = listener.sockets[0].getsockname()[:2]
+        opened: Any = UdpPort(port, protocol, host, maxPacketSize, self)
+        opened.open(listener, own=listener.sole)
+        return cast(IListeningPort, opened)
+
+    def adoptStreamConnection(  # noqa: N802
+        self,
+        fileDescriptor: int,  # noqa: N803
+        addressFamily: int,  # noqa: N803
+        factory: IProtocolFactory,
+    ) -> Any:
+        """Serve a connection that another process has accepted. See IReactorSocket."""
+        if addressFamily not in _FAMILIES:
+            raise error.UnsupportedAddressFamily(addressFamily)
+        if addressFamily == socket.AF_UNIX:
+            return UnixConnection._fromConnectedSocket(fileDescriptor, factory, self)
+        return TcpConnection._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+
+    @staticmethod
+    def _adopted(descriptor: int, family: int, kind: socket.SocketKind) -> Listener:
+        if family not in _FAMILIES:
+            raise error.UnsupportedAddressFamily(family)
+        return adopted(descriptor, family, kind)
 
 
 def install() -> TamedReactor:

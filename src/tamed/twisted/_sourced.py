@@ -16,9 +16,18 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError
 
 from tamed.errors import CannotCreate, MissingInput, PermissionRefused, TamedError
-from tamed.net import Listener, LocalSource, SocketSource, TcpEndpoint, UnixEndpoint, current
+from tamed.net import (
+    FdEndpoint,
+    Listener,
+    LocalSource,
+    SocketSource,
+    TcpEndpoint,
+    UnixEndpoint,
+    current,
+    passed_descriptors,
+)
 
-__all__ = ["of_tcp", "of_udp", "of_unix"]
+__all__ = ["adopted", "of_tcp", "of_udp", "of_unix"]
 
 _ERRNO: Final[dict[type[Exception], int]] = {
     PermissionRefused: errno.EACCES,
@@ -27,15 +36,18 @@ _ERRNO: Final[dict[type[Exception], int]] = {
 }
 
 
-def of_tcp(port: int, interface: str, *, running: bool) -> Listener:
-    """Return the listener for ``listenTCP``; raise CannotListenError, caused by a TamedError."""
-    source = LocalSource() if running and port == 0 else current().source
+def of_tcp(port: int, interface: str, *, own: bool) -> Listener:
+    """Return the listener for ``listenTCP``, for this process alone or for all workers.
+
+    Raises CannotListenError, caused by a TamedError.
+    """
+    source: SocketSource = LocalSource() if own else current().source
     return _listener(port, interface, lambda: source.listen_now(_internet(port, interface)))
 
 
-def of_udp(port: int, interface: str, *, running: bool) -> Listener:
+def of_udp(port: int, interface: str, *, own: bool) -> Listener:
     """Return the listener for ``listenUDP``; raise as `of_tcp` does."""
-    source: SocketSource = LocalSource() if running else current().source
+    source: SocketSource = LocalSource() if own else current().source
     kind = socket.SOCK_DGRAM
     return _listener(port, interface, lambda: source.listen_now(_internet(port, interface), kind))
 
@@ -46,6 +58,19 @@ def of_unix(address: str | bytes, mode: int) -> Listener:
     name = f"@{path[1:]}" if path.startswith("\0") else os.path.abspath(path)  # noqa: PTH100 - keeps symlinks
     endpoint = UnixEndpoint(name, None if name.startswith("@") else mode & 0o777)
     return _listener(path, "", lambda: current().source.listen_now(endpoint))
+
+
+def adopted(descriptor: int, family: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+    """Return the listener for ``adoptStreamPort`` and ``adoptDatagramPort``: a duplicate of what is given.
+
+    It is shared if it was passed to the program, by systemd or a supervisor, and the process's own otherwise.
+    Raises OSError for what is no socket.
+    """
+    sock = socket.socket(family, kind, fileno=os.dup(descriptor))
+    sock.setblocking(False)
+    given = os.fstat(descriptor).st_ino
+    shared = any(os.fstat(passed).st_ino == given for passed in passed_descriptors(os.environ))
+    return Listener(FdEndpoint(descriptor), (sock,), shared=shared, sole=not shared)
 
 
 def _internet(port: int, interface: str) -> TcpEndpoint:
