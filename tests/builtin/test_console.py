@@ -17,10 +17,10 @@ import asyncssh
 import pytest
 
 from tamed.builtin._console_keys import host_key
-from tamed.builtin._passwords import hash_password
 from tamed.builtin.console import Options, console
 from tamed.errors import ServiceFailed
 from tamed.net import Endpoint, ProtocolServer, ReplyServer
+from tamed.passwords import hash_password
 from tamed.plugins import Duration, Size
 from tamed.service import Application, MultiService
 from tamed.testing import TamedProcess
@@ -179,8 +179,8 @@ def test_passwords(tmp_path: Path) -> None:
             terminal.type("busy old fool\r")
             terminal.expect("'in'\n")
             assert terminal.expect_end() == 0
-        process.expect("login failed for 'john' from ")
-        process.expect("john logged in from ")
+        process.expect(r"login failed from 127\.0\.0\.1 for 'john'$")
+        process.expect(r"logged in from 127\.0\.0\.1 as 'john'$")
 
 
 @asynccontextmanager

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._passwords import hash_password
 from tamed.builtin.ftp import Options, ftp
 from tamed.builtin.ftp._ports import PortRange
 from tamed.errors import MissingInput
 from tamed.net import Endpoint
+from tamed.passwords import hash_password
 from tamed.plugins import Duration
 from tamed.service import Service
 from tamed.testing import Served, serving

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.builtin._passwords import hash_password
+from tamed.passwords import hash_password
 from tamed.testing import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.real_clients import needs, run

@@ -1,10 +1,16 @@
-"""Who may come near a prompt: endpoints that are local, and how failures are slowed down."""
+"""Who may come near a prompt: endpoints that are local, and what telnet refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tamed.builtin._prompt import Slowdown, is_local
+from tamed.builtin._local import is_local
 from tamed.builtin.telnet import Options
-from tamed.net import Endpoint
+from tamed.net import Endpoint, UnixEndpoint
 from tamed.plugins import Size
 
 
@@ -51,31 +57,35 @@ def test_limits_that_let_nobody_in() -> None:
         Options(max_line=Size(0))
 
 
-def test_failures_double_the_delay() -> None:
-    """Each failure of a host doubles its delay up to the longest; other hosts have their own."""
-    slowdown = Slowdown(now=lambda: 0.0)
-    assert [slowdown.failed("a") for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert slowdown.failed("b") == 0.5
-    assert all(slowdown.failed("a") == 30 for _ in range(2000))
+@pytest.mark.parametrize("settings", [{"port": 0}, {"iface": "127.0.0.1"}, {"listen": ["localhost:1"]}])
+def test_tcp_needs_a_password_or_a_flag(settings: dict[str, Any]) -> None:
+    """On TCP every local user could connect: that takes a password file, or an option that says so."""
+    if "listen" in settings:
+        settings = {"listen": [Endpoint.parse(text) for text in settings["listen"]]}
+    with pytest.raises(ValueError, match=r"^every user of this machine can connect to .*--password-file"):
+        Options(**settings)
+    assert Options(**settings, password_file=Path("users")).public
+    assert Options(**settings, let_every_local_user_in=True).public
 
 
-def test_failures_are_forgotten() -> None:
-    """After a success, or a long while, a host begins anew."""
-    time = 0.0
-    slowdown = Slowdown(now=lambda: time)
-    slowdown.failed("a")
-    slowdown.succeeded("a")
-    assert slowdown.failed("a") == 0.5
-    time = 599.0
-    assert slowdown.failed("a") == 1.0
-    time = 1199.0
-    assert slowdown.failed("a") == 0.5
+def test_the_default_is_a_socket_of_ones_own() -> None:
+    """Without an endpoint it is a unix socket to which only its owner can connect."""
+    (endpoint,) = Options().endpoints
+    assert isinstance(endpoint, UnixEndpoint)
+    assert endpoint.mode == 0o600
 
 
-def test_failures_take_no_more_memory_than_so() -> None:
-    """Of many hosts the one that failed the longest time ago is forgotten."""
-    slowdown = Slowdown(most=2, now=lambda: 0.0)
-    for host in "abc":
-        slowdown.failed(host)
-    assert slowdown.failed("c") == 1.0
-    assert slowdown.failed("a") == 0.5
+def test_nobody_is_let_in_as_root_without_a_password() -> None:
+    """The flag does not help a process that is root when it starts: one line says why, and what to do."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    done = subprocess.run(
+        [sys.executable, "-m", "tamed", "run", "telnet", "--port", "0", "--let-every-local-user-in"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 78
+    assert "this process is root, and they would be too; name users with --password-file" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from tamed.builtin._passwords import hash_password
 from tamed.builtin._socks import TargetPattern
 from tamed.builtin._socks._messages import encode_datagram, parse_datagram
 from tamed.builtin.socks import Options, socks
 from tamed.net import Endpoint, Server
+from tamed.passwords import hash_password
 from tamed.plugins import Duration
 from tamed.service import Service
 from tests.builtin.streams import (
@@ -263,6 +263,41 @@ async def test_users(users: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert target.accepted == 1
     assert "('john') to 127.0.0.1:" in caplog.text
     assert "is not let in: wrong password for 'john'" in caplog.text
+
+
+async def test_guesses_at_once(users: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the guesses that one address makes at once not each is verified, and all are refused."""
+    async with proxy(users=users) as service:
+
+        async def guess() -> bytes:
+            async with connected(service) as client:
+                await client.send(b"\x05\x01\x02" + login(b"john", b"unruly sun"))
+                return await client.read_all()
+
+        assert set(await asyncio.gather(*(guess() for _ in range(10)))) == {b"\x05\x02\x01\x01"}
+    assert "is not let in: too many failed logins from your network: try again in" in caplog.text
+    assert caplog.text.count("is not let in") == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"iface": "0.0.0.0"}, True),
+        ({"iface": "192.0.2.1"}, True),
+        ({"listen": [Endpoint.parse("unix:@proxy")]}, True),
+        ({"iface": "0.0.0.0", "open": True}, False),
+        ({"iface": "0.0.0.0", "users": Path("users")}, False),
+        ({"iface": "localhost"}, False),
+        ({"listen": [Endpoint.parse("unix:proxy?mode=660")]}, False),
+    ],
+)
+def test_an_open_proxy_has_to_be_meant(settings: dict[str, Any], refused: bool) -> None:
+    """Without users it listens where others can connect only if that is said."""
+    if refused:
+        with pytest.raises(ValueError, match=r"anybody could use this machine as a proxy: name --users"):
+            Options(**settings)
+    else:
+        Options(**settings)
 
 
 async def udp_echo() -> tuple[asyncio.DatagramTransport, tuple[str, int]]:

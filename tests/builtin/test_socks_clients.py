@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.builtin._passwords import hash_password
+from tamed.passwords import hash_password
 from tamed.testing import TamedProcess
 from tests.builtin.clients import needs, run, target
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 import pytest
 import trustme
 
-from tamed.builtin._passwords import hash_password
 from tamed.builtin.telnet import Options, telnet
-from tamed.net import Endpoint, ProtocolServer, ReplyServer
+from tamed.net import Endpoint, ReplyServer
+from tamed.passwords import hash_password
 from tamed.plugins import Duration, Size
 from tamed.service import Application, MultiService
 from tamed.testing import TamedProcess
@@ -32,12 +33,22 @@ needs_client = pytest.mark.skipif(
 )
 
 APPLICATION = """
+from pathlib import Path
+
 from tamed import Application, ReplyServer
 from tamed.builtin.telnet import Options, telnet
 
 poem = ReplyServer("127.0.0.1:0", lambda peer: b"Busy old fool", name="poem")
-application = Application("verse", poem, telnet(Options(port=0)))
+application = Application("verse", poem, telnet(Options(port=0, password_file=Path("users"))))
 """
+
+
+def users_file(folder: Path) -> Path:
+    """Make a password file with one user."""
+    users = folder / "users"
+    users.write_text(f"john:{hash_password('busy old fool')}\n")
+    users.chmod(0o600)
+    return users
 
 
 @pytest.fixture
@@ -45,10 +56,19 @@ def verse(tmp_path: Path) -> Iterator[tuple[TamedProcess, str, str]]:
     """Run a service with a telnet prompt; yield the process, the port of the poem and that of the prompt."""
     file = tmp_path / "verse.py"
     file.write_text(APPLICATION)
-    with TamedProcess("run", file) as process:
+    users_file(tmp_path)
+    with TamedProcess("run", file, cwd=tmp_path) as process:
         ports = [process.expect(r"listening on 127.0.0.1:(\d+)")[1] for _ in range(2)]
         process.expect("ready")
         yield process, ports[0], ports[1]
+
+
+def log_in(terminal: Terminal) -> None:
+    """Log in as the user of the password file."""
+    terminal.expect("login: ")
+    terminal.type("john\n")
+    terminal.expect("Password: ")
+    terminal.type_unseen("busy old fool\n")
 
 
 def poem_from(port: str) -> bytes:
@@ -62,6 +82,7 @@ def test_story(verse: tuple[TamedProcess, str, str]) -> None:
     """The client shows values, the application and its services by name, and runs what awaits on the loop."""
     _, _, port = verse
     with Terminal("telnet", "127.0.0.1", port) as terminal:
+        log_in(terminal)
         terminal.expect(r"verse, process \d+.*\n>>> ")
         terminal.type("6 * 7\n")
         terminal.expect(r"\n42\n>>> ")
@@ -94,6 +115,7 @@ def test_ctrl_c_ends_a_runaway_line(verse: tuple[TamedProcess, str, str], line: 
     """Ctrl-C ends a line that runs away, and the service answers meanwhile."""
     _, poem, port = verse
     with Terminal("telnet", "127.0.0.1", port) as terminal:
+        log_in(terminal)
         terminal.expect(">>> ")
         terminal.type("import asyncio\n")
         terminal.expect(">>> ")
@@ -112,6 +134,7 @@ def test_a_line_that_blocks_the_loop_is_interrupted(verse: tuple[TamedProcess, s
     """A line that computes for ever on the event loop is interrupted without anybody's doing."""
     _, poem, port = verse
     with Terminal("telnet", "127.0.0.1", port) as terminal:
+        log_in(terminal)
         terminal.expect(">>> ")
         terminal.type("async def forever():\n  while True: pass\n\n")
         terminal.expect(r"\.\.\. >>> ")
@@ -126,6 +149,7 @@ def test_ctrl_c_at_the_prompt(verse: tuple[TamedProcess, str, str]) -> None:
     """Ctrl-C gives up a statement of which not all is typed."""
     _, _, port = verse
     with Terminal("telnet", "127.0.0.1", port) as terminal:
+        log_in(terminal)
         terminal.expect(">>> ")
         terminal.type("if True:\n")
         terminal.expect(r"\n\.\.\. ")
@@ -138,9 +162,7 @@ def test_ctrl_c_at_the_prompt(verse: tuple[TamedProcess, str, str]) -> None:
 @needs_client
 def test_login(tmp_path: Path) -> None:
     """A user logs in with a password, which is not shown, after a wrong one, which takes a while."""
-    users = tmp_path / "users"
-    users.write_text(f"john:{hash_password('busy old fool')}\n")
-    users.chmod(0o600)
+    users = users_file(tmp_path)
     with TamedProcess("run", "telnet", "--listen", ":0", "--password-file", users) as process:
         port = process.expect(r"listening on \S*:(\d+)")[1]
         process.expect("ready")
@@ -157,8 +179,8 @@ def test_login(tmp_path: Path) -> None:
             assert "busy old fool" not in shown[1]
             terminal.type("'in'\n")
             terminal.expect(r"'in'\n'in'\n>>> ")
-        process.expect("login failed for 'john' from ")
-        process.expect("john logged in from ")
+        process.expect(r"login failed from 127\.0\.0\.1 for 'john'$")
+        process.expect(r"logged in from 127\.0\.0\.1 as 'john'$")
 
 
 def test_refuses_to_listen_elsewhere_without_passwords() -> None:
@@ -175,19 +197,19 @@ def test_refuses_to_listen_elsewhere_without_passwords() -> None:
 
 
 @asynccontextmanager
-async def prompt(**options: Any) -> AsyncIterator[tuple[MultiService, int]]:
-    """Run an application with a prompt in this process; give its server's service and its port."""
-    part = telnet(Options(port=0, **options))
-    assert isinstance(part, MultiService)
-    async with Application("verse", ReplyServer("127.0.0.1:0", lambda _: b"poem", name="poem"), part):
-        server = part["server"]
-        assert isinstance(server, ProtocolServer)
-        yield part, int(server.addresses[0].rpartition(":")[2])
+async def prompt(**options: Any) -> AsyncIterator[tuple[MultiService, str]]:
+    """Run an application with a prompt in this process; give its server's service and its socket's path."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/prompt"
+        part = telnet(Options(listen=[Endpoint.parse(f"unix:{path}?mode=600")], **options))
+        assert isinstance(part, MultiService)
+        async with Application("verse", ReplyServer("127.0.0.1:0", lambda _: b"poem", name="poem"), part):
+            yield part, path
 
 
-async def said(port: int, typed: bytes, *, until: bytes = b"") -> bytes:
+async def said(path: str, typed: bytes, *, until: bytes = b"") -> bytes:
     """Send what is typed and the end of it, or wait for an answer; return all that was answered."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_unix_connection(path)
     with closing(writer):
         writer.write(typed)
         if until:
@@ -198,35 +220,35 @@ async def said(port: int, typed: bytes, *, until: bytes = b"") -> bytes:
 
 async def test_without_telnet_commands() -> None:
     """A client that knows nothing of telnet, like nc, does as well."""
-    async with prompt() as (_, port):
-        assert (await said(port, b"1+1\nexit()\n")).endswith(b">>> 2\r\n>>> ")
+    async with prompt() as (_, path):
+        assert (await said(path, b"1+1\nexit()\n")).endswith(b">>> 2\r\n>>> ")
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r\0"])
 async def test_the_last_line_is_run_when_the_client_sends_no_more(end: bytes) -> None:
     """What was sent before the end of input is run, whatever the ends of its lines."""
-    async with prompt() as (_, port):
-        assert b">>> 2\r\n>>> 4\r\n>>> " in await said(port, b"1+1" + end + b"2+2")
+    async with prompt() as (_, path):
+        assert b">>> 2\r\n>>> 4\r\n>>> " in await said(path, b"1+1" + end + b"2+2")
 
 
 async def test_a_line_that_is_too_long() -> None:
     """A line of more bytes than are allowed is not run, and the next one is."""
-    async with prompt(max_line=Size(100)) as (_, port):
-        answer = await said(port, b"0\n" + b"'" + b"x" * 100000 + b"'\n1+1\nexit()\n")
+    async with prompt(max_line=Size(100)) as (_, path):
+        answer = await said(path, b"0\n" + b"'" + b"x" * 100000 + b"'\n1+1\nexit()\n")
     assert b"a line may have 100 bytes\r\n>>> 2\r\n" in answer
 
 
 async def test_a_statement_that_is_too_long() -> None:
     """A statement of many lines has a limit too."""
-    async with prompt(max_line=Size(100)) as (_, port):
-        answer = await said(port, b"if 1:\n" + b"  'xxxxxxxxxx'\n" * 200 + b"\n", until=b"characters\r\n")
+    async with prompt(max_line=Size(100)) as (_, path):
+        answer = await said(path, b"if 1:\n" + b"  'xxxxxxxxxx'\n" * 200 + b"\n", until=b"characters\r\n")
     assert b"a statement may have 1,600 characters\r\n" in answer
 
 
 async def test_output_is_cut() -> None:
     """A line may print so much, and then it is told that the rest is not shown; the next line may print."""
-    async with prompt(max_output=Size(1000)) as (_, port):
-        answer = await said(port, b"for i in range(10**4): print('x' * 99)\n\n1+1\nexit()\n")
+    async with prompt(max_output=Size(1000)) as (_, path):
+        answer = await said(path, b"for i in range(10**4): print('x' * 99)\n\n1+1\nexit()\n")
     assert answer.count(b"x") < 1000
     assert b"... the output is cut here: a line may print 1,000 characters\r\n>>> 2\r\n" in answer
 
@@ -242,27 +264,27 @@ async def test_output_is_cut() -> None:
 async def test_browsers_are_hung_up_on(request_: bytes, tmp_path: Path) -> None:
     """A request that a web page has a browser send is not taken for Python, nor is anything in it."""
     mark = tmp_path / "mark"
-    async with prompt() as (_, port):
-        await said(port, request_.replace(b"leave_a_mark()", f"open({str(mark)!r}, 'w')".encode()))
+    async with prompt() as (_, path):
+        await said(path, request_.replace(b"leave_a_mark()", f"open({str(mark)!r}, 'w')".encode()))
     assert not mark.exists()
 
 
 async def test_too_many_sessions() -> None:
     """One session more than there may be is told so, and closed; when one has ended there is room again."""
-    async with prompt(max_sessions=1) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with prompt(max_sessions=1) as (_, path):
+        reader, writer = await asyncio.open_unix_connection(path)
         await reader.readuntil(b">>> ")
-        assert await said(port, b"") == b"there are too many sessions: try again later\r\n"
+        assert await said(path, b"") == b"there are too many sessions: try again later\r\n"
         writer.write(b"exit()\n")
         await reader.read()
         writer.close()
-        assert b"verse" in await said(port, b"")
+        assert b"verse" in await said(path, b"")
 
 
 async def test_idle_sessions_end() -> None:
     """A session in which nothing is typed is ended."""
-    async with prompt(idle_timeout=Duration("50ms")) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with prompt(idle_timeout=Duration("50ms")) as (_, path):
+        reader, writer = await asyncio.open_unix_connection(path)
         with closing(writer):
             assert b"nothing was typed for 50ms: goodbye\r\n" in await asyncio.wait_for(
                 reader.read(), PATIENCE
@@ -274,8 +296,8 @@ async def test_silence_at_the_login(tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text("")
     users.chmod(0o600)
-    async with prompt(login_timeout=Duration("50ms"), password_file=users) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with prompt(login_timeout=Duration("50ms"), password_file=users) as (_, path):
+        reader, writer = await asyncio.open_unix_connection(path)
         with closing(writer):
             answer = await asyncio.wait_for(reader.read(), PATIENCE)
     assert answer == b"login: \r\nthat took too long: goodbye\r\n"
@@ -283,15 +305,15 @@ async def test_silence_at_the_login(tmp_path: Path) -> None:
 
 async def test_a_line_that_takes_too_long() -> None:
     """A line that runs for longer than it may is interrupted."""
-    async with prompt(line_timeout=Duration("50ms")) as (_, port):
-        answer = await said(port, b"while True: pass\n\n'next'\nexit()\n")
+    async with prompt(line_timeout=Duration("50ms")) as (_, path):
+        answer = await said(path, b"while True: pass\n\n'next'\nexit()\n")
     assert b"KeyboardInterrupt\r\n>>> 'next'\r\n" in answer
 
 
 async def test_a_client_that_leaves_ends_its_line() -> None:
     """A connection that is reset interrupts what its line does."""
-    async with prompt() as (part, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with prompt() as (part, path):
+        reader, writer = await asyncio.open_unix_connection(path)
         await reader.readuntil(b">>> ")
         writer.write(b"while True: application.seen = True\n\n")
         await until(lambda: hasattr(part.root_service, "seen"))
@@ -301,8 +323,8 @@ async def test_a_client_that_leaves_ends_its_line() -> None:
 
 async def test_stopping_ends_sessions() -> None:
     """A server that stops says so to whoever is there, and does not wait for what runs."""
-    async with prompt() as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with prompt() as (_, path):
+        reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"print('begun')\nwhile True: pass\n\n")
         await reader.readuntil(b"begun\r\n")
     with closing(writer):
@@ -312,8 +334,8 @@ async def test_stopping_ends_sessions() -> None:
 async def test_only_echo_is_agreed_to() -> None:
     """Every option that a client asks for is refused, and a timing mark is answered."""
     commands = b"".join(bytes([255, verb, option]) for verb in (251, 253) for option in range(255))
-    async with prompt() as (_, port):
-        answer = await said(port, commands + b"'done'\n", until=b"'done'\r\n>>> ")
+    async with prompt() as (_, path):
+        answer = await said(path, commands + b"'done'\n", until=b"'done'\r\n>>> ")
     answered = {(verb, option) for verb, option in re.findall(rb"\xff([\xfb-\xfe])(.)", answer, re.DOTALL)}
     agreed = {option[0] for verb, option in answered if verb in {b"\xfb", b"\xfd"}}
     assert agreed == {6}
@@ -322,28 +344,28 @@ async def test_only_echo_is_agreed_to() -> None:
 async def test_rubbish() -> None:
     """Bytes without sense, half commands and endless subnegotiations neither crash nor fill anything."""
     rubbish = bytes(range(256)) * 200 + b"\xff\xfa" + b"\x27" * 1_000_000
-    async with prompt() as (_, port):
-        await said(port, rubbish)
-        assert b">>> 2\r\n" in await said(port, b"1+1\n")
+    async with prompt() as (_, path):
+        await said(path, rubbish)
+        assert b">>> 2\r\n" in await said(path, b"1+1\n")
 
 
 @pytest.mark.parametrize("length", range(0, 24, 3))
 async def test_disconnects_at_every_byte(length: int) -> None:
     """A client that goes away in the middle of anything leaves nothing behind."""
     typed = b"\xff\xfb\x01\xff\xf4print(\xff\xff)\r\n1+1\r\n"
-    async with prompt() as (part, port):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with prompt() as (part, path):
+        _, writer = await asyncio.open_unix_connection(path)
         writer.write(typed[:length])
         await writer.drain()
         writer.transport.abort()
-        assert b">>> 2\r\n" in await said(port, b"1+1\n")
+        assert b">>> 2\r\n" in await said(path, b"1+1\n")
         await until(lambda: part["sessions"].summary == "0 of 10 sessions")
 
 
 async def test_many_connections_from_one_address() -> None:
     """A flood of connections is refused by the sessions' limit, and does not keep a server from stopping."""
-    async with prompt(max_sessions=3) as (_, port):
-        answers = await asyncio.gather(*(said(port, b"") for _ in range(300)))
+    async with prompt(max_sessions=3) as (_, path):
+        answers = await asyncio.gather(*(said(path, b"") for _ in range(300)))
     assert all(b"verse" in answer or b"too many sessions" in answer for answer in answers)
 
 
@@ -353,7 +375,12 @@ async def test_over_tls(tmp_path: Path) -> None:
     ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
     trusting = ssl.create_default_context()
     ca.configure_trust(trusting)
-    part = telnet(Options(listen=[Endpoint.parse(f"tls://127.0.0.1:0?cert={tmp_path / 'server.pem'}")]))
+    part = telnet(
+        Options(
+            listen=[Endpoint.parse(f"tls://127.0.0.1:0?cert={tmp_path / 'server.pem'}")],
+            password_file=users_file(tmp_path),
+        )
+    )
     assert isinstance(part, MultiService)
     async with part:
         port = int(part["server"].summary.rpartition(":")[2])
@@ -361,7 +388,7 @@ async def test_over_tls(tmp_path: Path) -> None:
             "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
         )
         with closing(writer):
-            writer.write(b"1+1\nexit()\n")
+            writer.write(b"john\nbusy old fool\n1+1\nexit()\n")
             assert b">>> 2\r\n" in await reader.read()
 
 

@@ -116,6 +116,32 @@ def test_old_versions_are_refused(files: Files) -> None:
     assert context.verify_mode == ssl.CERT_NONE
 
 
+@pytest.mark.parametrize(
+    ("cipher", "taken"),
+    [
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", True),
+        ("ECDHE-RSA-CHACHA20-POLY1305", True),
+        ("AES128-GCM-SHA256", False),  # static RSA
+        ("ECDHE-RSA-AES128-SHA", False),  # CBC, with a MAC before encryption
+        ("DHE-RSA-AES128-GCM-SHA256", False),
+    ],
+)
+def test_only_ciphers_with_forward_secrecy(tmp_path: Path, cipher: str, taken: bool) -> None:
+    """With TLS 1.2 a client gets no cipher without forward secrecy or without authenticated encryption."""
+    kind = trustme.KeyType.ECDSA if "ECDSA" in cipher else trustme.KeyType.RSA
+    files = make_files(tmp_path / "tls", trustme.CA(), kind)
+    client = client_of(files)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    if taken:
+        shown = Handshake(server_context(files.endpoint), client).client.cipher()
+        assert shown is not None
+        assert shown[0] == cipher
+    else:
+        with pytest.raises(ssl.SSLError):
+            Handshake(server_context(files.endpoint), client)
+
+
 def test_a_client_certificate_is_required(files: Files, tmp_path: Path) -> None:
     """With ``client_ca``, only clients with a certificate of that authority get through."""
     strangers = make_files(tmp_path / "strangers", trustme.CA(), trustme.KeyType.ECDSA)

@@ -10,8 +10,8 @@ import asyncssh
 from tamed._logger import own_logger
 from tamed.builtin._console_keys import authorized_keys
 from tamed.builtin._console_session import ConsoleSession
-from tamed.builtin._passwords import PasswordFile
-from tamed.builtin._prompt import Limits, Sessions, Slowdown
+from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
+from tamed.builtin._prompt import Limits, Sessions
 from tamed.errors import TamedError
 from tamed.net import address_text
 from tamed.service import Service
@@ -25,11 +25,11 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True)
 class Access:
-    """Who may log in."""
+    """Who may log in: with a key, or with a password at the gate; and who is about to."""
 
     keys: Path | None
-    users: PasswordFile | None
-    slowdown: Slowdown
+    gate: LoginGate | None
+    pending: PendingLogins
 
 
 class ConsoleConnection(asyncssh.SSHServerConnection):
@@ -54,6 +54,7 @@ class ConsoleServer(asyncssh.SSHServer):
         self._limits = limits
         self._access = access
         self._failures = 0
+        self._had_password = False
         self._open = 0
         self._unused: asyncio.TimerHandle | None = None
 
@@ -62,9 +63,11 @@ class ConsoleServer(asyncssh.SSHServer):
         self._connection = conn
         if peer := conn.get_extra_info("peername"):
             self.peer, self.host = address_text(peer), peer[0]
+        self._access.pending.enter(self, self.host, conn.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
+        self._access.pending.leave(self)
         self._expect_session(False)
 
     async def begin_auth(self, username: str) -> bool:
@@ -80,16 +83,17 @@ class ConsoleServer(asyncssh.SSHServer):
 
     def password_auth_supported(self) -> bool:
         """Tell whether there are passwords."""
-        return self._access.users is not None
+        return self._access.gate is not None
 
     async def validate_password(self, username: str, password: str) -> bool:
         """Tell whether a user has this password; that takes longer from one failure to the next."""
-        assert self._access.users is not None
-        if await self._access.users.verify(username, password):
-            self._access.slowdown.succeeded(self.host)
+        assert self._access.gate is not None
+        try:
+            self._had_password = await self._access.gate.verify(username, password, self.host)
+        except TooManyFailures as error:
+            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, str(error)) from error
+        if self._had_password:
             return True
-        log.warning("login failed for %r from %s", username, self.peer)
-        await asyncio.sleep(self._access.slowdown.failed(self.host))
         self._failures += 1
         if self._failures == _ATTEMPTS:
             raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many failures")
@@ -97,7 +101,10 @@ class ConsoleServer(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         """Take note of who it is."""
-        log.info("%s logged in from %s", self._connection.get_extra_info("username"), self.peer)
+        self._access.pending.leave(self)
+        if not self._had_password:  # else the gate has told
+            user = self._connection.get_extra_info("username")
+            log.info("logged in from %s as %r, with a key", self.host, user)
         self._expect_session(True)
 
     def session_requested(self) -> ConsoleSession:

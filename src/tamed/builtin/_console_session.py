@@ -61,7 +61,7 @@ class ConsoleSession(asyncssh.SSHServerSession[str]):
             self.write("there are too many sessions: try again later\n")
             self._channel.exit(1)
             return
-        self._task = self._sessions.begin(self._serve(), self._server.peer)
+        self._task = self._sessions.watch(self._serve(), self._server.peer)
 
     def data_received(self, data: str, datatype: asyncssh.DataType) -> None:
         """Take what was typed."""
@@ -121,11 +121,12 @@ class ConsoleSession(asyncssh.SSHServerSession[str]):
         self._server.session_begun()
         status = 0
         try:
-            dialogue = Dialogue(self._service, self, self._keyboard, self._limits)
-            if self._command is None:
-                await dialogue.converse(greeting=self._has_terminal)
-            else:
-                status = 0 if await dialogue.run_script(self._command) else 1
+            with self._sessions.counted():
+                dialogue = Dialogue(self._service, self, self._keyboard, self._limits)
+                if self._command is None:
+                    await dialogue.converse(greeting=self._has_terminal)
+                else:
+                    status = 0 if await dialogue.run_script(self._command) else 1
         finally:
             self._server.session_ended()
             if not self._channel.is_closing():

@@ -33,8 +33,8 @@ _ALL: Final = {bytes([code]) for code in range(256)}
 
 _REQUEST: Final = re.compile(r"HTTP/\d(\.\d)?\s*$")
 
-Begin = Callable[["TelnetProtocol"], "asyncio.Task[None] | None"]
-"""Begins the session of a connection; returns its task, or None if there is no room for it."""
+Begin = Callable[["TelnetProtocol"], "asyncio.Task[None]"]
+"""Begins to serve a connection; returns the task of it."""
 
 
 class TelnetProtocol(telnetlib3.BaseServer):
@@ -69,10 +69,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
         for command in (telnetlib3.IP, telnetlib3.BRK):
             self.writer.set_iac_callback(command, self._interrupt)
         self._session = self._begin(self)
-        if self._session is None:
-            self.close()
-        else:
-            self._session.add_done_callback(self.close)
+        self._session.add_done_callback(self.close)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Let what was typed be done; a client that is gone looks just the same, hence not for long."""
@@ -99,6 +96,10 @@ class TelnetProtocol(telnetlib3.BaseServer):
         """Close the connection when all is sent, but do not wait for ever."""
         self._connection.close()
         asyncio.get_running_loop().call_later(_LAST, self._connection.abort)
+
+    def abort(self) -> None:
+        """End the connection at once, and the session with it."""
+        self._connection.abort()
 
     def write(self, text: str) -> None:
         """Show text."""

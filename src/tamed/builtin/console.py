@@ -8,18 +8,22 @@ from typing import Final
 
 import asyncssh
 
+from tamed._logger import own_logger
 from tamed.builtin._console_keys import authorized_keys, host_key
 from tamed.builtin._console_server import Access, ConsoleConnection, ConsoleServer
-from tamed.builtin._passwords import PasswordFile
-from tamed.builtin._prompt import Limits, Sessions, Slowdown, quieten
+from tamed.builtin._login import LoginGate, PendingLogins
+from tamed.builtin._prompt import Limits, Sessions, quieten
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
+from tamed.passwords import PasswordFile
 from tamed.plugins import option, plugin
 from tamed.service import MultiService, Service
 
 __all__ = ["Options", "console"]
 
-_UNKNOWN: Final = 20
-"""Connections that may be open beside those of sessions: of clients who log in, and of who knows whom."""
+log = own_logger("console")
+
+_SPARE: Final = 20
+"""Connections that may be open beside those of sessions and of logins: with neither, or about to close."""
 
 _KEEPALIVE: Final = 30
 """Seconds after which a silent client is asked whether it is there; three times, then it is not."""
@@ -52,14 +56,21 @@ class Reception(Service):
         super().__init__("reception")
         self._options = options
         self._sessions = sessions
-        users = PasswordFile(options.password_file) if options.password_file is not None else None
-        self._access = Access(options.authorized_keys, users, Slowdown())
+        gate = None
+        if options.password_file is not None:
+            gate = LoginGate(PasswordFile(options.password_file), log)
+        self._access = Access(options.authorized_keys, gate, PendingLogins())
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections there may be, in whatever state."""
+        return self._sessions.most + self._access.pending.most + _SPARE
 
     async def prepare(self) -> None:
         """Read what may not be readable later; not in a thread, as privileges are still to be dropped."""
         self._key = host_key(self._options.host_key)
-        if self._access.users is not None:
-            self._access.users.load()
+        if self._access.gate is not None:
+            self._access.gate.users.load()
 
     async def start(self) -> None:
         """Let clients come, and see whether the keys can be read that may log in."""
@@ -77,7 +88,7 @@ class Reception(Service):
             gss_host=None,  # or it would ask the DNS for our name
             host_based_auth=False,
             kbdint_auth=False,
-            password_auth=self._access.users is not None,
+            password_auth=self._access.gate is not None,
         )
 
     def protocol(self) -> ConsoleConnection:
@@ -101,6 +112,6 @@ def console(options: Options) -> Service:
         options.listen or [TcpEndpoint(options.iface, options.port)],
         reception.protocol,
         name="server",
-        max_connections=options.max_sessions + _UNKNOWN,
+        max_connections=reception.most_connections,
     )
     return MultiService("console", sessions, reception, server)

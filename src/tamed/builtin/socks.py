@@ -2,15 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from tamed.builtin._passwords import PasswordFile
+from tamed._logger import own_logger
+from tamed.builtin._local import is_local
+from tamed.builtin._login import LoginGate
 from tamed.builtin._relay import Patience
 from tamed.builtin._socks import Limits, Proxy, TargetPattern, TargetRules
 from tamed.net import Endpoint, StreamServer, TcpEndpoint
+from tamed.passwords import PasswordFile
 from tamed.plugins import Duration, option, plugin
 from tamed.service import MultiService, Service
 
 __all__ = ["Options", "socks"]
+
+_TOLD_AFTER: Final = 1.0
+"""Seconds after which a wrong password is told at the latest: programs do not wait as people do."""
 
 
 @dataclass
@@ -21,6 +28,7 @@ class Options:
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
     users: Path | None = option(None, "A file of NAME:HASH lines; only these users are let in.")
+    open: bool = option(False, "Let everybody in who can connect, also from other machines.")
     allow: list[TargetPattern] = option(
         [], "Targets that may be reached, and no others: a network, host, *.domain or *, with :PORT or not."
     )
@@ -37,6 +45,17 @@ class Options:
 
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        exposed = [str(endpoint) for endpoint in self.endpoints if not is_local(endpoint)]
+        if exposed and self.users is None and not self.open:
+            raise ValueError(
+                f"{exposed[0]} can be reached from elsewhere, and anybody could use this machine as a proxy:"
+                " name --users, or let everybody in with --open"
+            )
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where to listen."""
+        return self.listen or [TcpEndpoint(self.iface, self.port)]
 
     @property
     def limits(self) -> Limits:
@@ -48,11 +67,13 @@ class Options:
 @plugin
 def socks(options: Options) -> Service:
     """A SOCKS proxy, versions 4, 4a and 5."""
-    users = PasswordFile(options.users) if options.users is not None else None
+    gate = None
+    if options.users is not None:
+        gate = LoginGate(PasswordFile(options.users), own_logger("socks"), hold=_TOLD_AFTER)
     rules = TargetRules(options.allow, options.deny)
-    proxy = Proxy(rules, options.limits, users=users, udp=options.udp)
+    proxy = Proxy(rules, options.limits, gate=gate, udp=options.udp)
     server = StreamServer(
-        options.listen or [TcpEndpoint(options.iface, options.port)],
+        options.endpoints,
         proxy.serve,
         name="server",
         max_connections=options.max_connections,

@@ -2,24 +2,19 @@
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tamed._logger import own_logger
-from tamed.builtin._passwords import PasswordFile
-from tamed.builtin._prompt import (
-    Dialogue,
-    Interrupted,
-    Limits,
-    Sessions,
-    Slowdown,
-    TooLong,
-    is_local,
-    quieten,
-)
+from tamed.builtin._local import is_local
+from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
+from tamed.builtin._prompt import Dialogue, Interrupted, Limits, Sessions, TooLong, quieten
 from tamed.builtin._telnet_protocol import TelnetProtocol
-from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
+from tamed.errors import ConfigurationError
+from tamed.net import Endpoint, ProtocolServer, TcpEndpoint, UnixEndpoint
+from tamed.passwords import PasswordFile
 from tamed.plugins import option, plugin
 from tamed.service import MultiService, Service
 
@@ -29,34 +24,59 @@ log = own_logger("telnet")
 
 _ATTEMPTS: Final = 3
 
-_REFUSED_AT_ONCE: Final = 20
-"""Connections that may be told simultaneously that there is no room for them."""
+_PORT: Final = 6023
+
+_CLOSING: Final = 20
+"""Connections that may be open beside those of sessions and of logins: they are told why, and closed."""
 
 
 @dataclass
 class Options(Limits):
     """The options of ``telnet``."""
 
-    port: int = option(6023, "The port number to listen on.", short="p")
-    iface: str = option("127.0.0.1", "The interface to listen on.")
-    listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    port: int | None = option(
+        None, f"Listen on this TCP port ({_PORT} if only --iface is given).", short="p", ge=0, le=65535
+    )
+    iface: str | None = option(None, "Listen on this interface (127.0.0.1 if only --port is given).")
+    listen: list[Endpoint] = option(
+        [], "Listen on this endpoint. Default: a unix socket that only its owner can connect to."
+    )
     password_file: Path | None = option(
-        None, "The users who may log in, with the hashes of their passwords; without it, whoever can connect."
+        None, "The users who may log in, with the hashes of their passwords. Needed on TCP."
+    )
+    let_every_local_user_in: bool = option(
+        False, "Ask for no password on TCP: every user of this machine can run code here. Never as root."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         exposed = [str(endpoint) for endpoint in self.endpoints if not is_local(endpoint)]
-        if exposed and self.password_file is None:
+        if self.password_file is not None:
+            return
+        if exposed:
             raise ValueError(
                 f"{exposed[0]} can be reached from elsewhere, and whoever connects could do anything:"
-                " say --password-file, or listen on 127.0.0.1"
+                " name users with --password-file, or listen on a unix socket"
+            )
+        if self.public and not self.let_every_local_user_in:
+            raise ValueError(
+                f"every user of this machine can connect to {self.public[0]} and run code here: name users"
+                " with --password-file, listen on a unix socket, or say --let-every-local-user-in"
             )
 
     @property
     def endpoints(self) -> list[Endpoint]:
         """Where to listen."""
-        return self.listen or [TcpEndpoint(self.iface, self.port)]
+        if self.listen:
+            return self.listen
+        if self.port is None and self.iface is None:
+            return [UnixEndpoint(str(_default_socket()), mode=0o600)]
+        return [TcpEndpoint(self.iface or "127.0.0.1", _PORT if self.port is None else self.port)]
+
+    @property
+    def public(self) -> list[Endpoint]:
+        """The endpoints to which every user of this machine can connect: all but unix sockets."""
+        return [endpoint for endpoint in self.endpoints if not isinstance(endpoint, UnixEndpoint)]
 
 
 class Reception(Service):
@@ -66,16 +86,29 @@ class Reception(Service):
         super().__init__("reception")
         self._options = options
         self._sessions = sessions
-        self._users = PasswordFile(options.password_file) if options.password_file is not None else None
-        self._slowdown = Slowdown()
+        self._pending = PendingLogins()
+        self._gate: LoginGate | None = None
+        if options.password_file is not None:
+            self._gate = LoginGate(PasswordFile(options.password_file), log)
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections there may be, in whatever state."""
+        return self._sessions.most + self._pending.most + _CLOSING
 
     async def prepare(self) -> None:
         """Read what may not be readable later; not in a thread, as privileges are still to be dropped."""
-        if self._users is not None:
-            self._users.load()
+        if self._gate is not None:
+            self._gate.users.load()
 
     async def start(self) -> None:
         """Let clients come."""
+        if self._gate is None and self._options.public and os.geteuid() == 0:
+            raise ConfigurationError(
+                f"cannot let everybody in who connects to {self._options.public[0]}",
+                "this process is root, and they would be too",
+                "name users with --password-file, or another user with --user",
+            )
         # Of each connection it tells what we do; of each wrong command it warns, and anybody can send those.
         quieten("telnetlib3", logging.ERROR)
 
@@ -83,37 +116,41 @@ class Reception(Service):
         """Return the protocol of a new connection."""
         return TelnetProtocol(self._begin, self._options.max_line)
 
-    def _begin(self, client: TelnetProtocol) -> "asyncio.Task[None] | None":
+    def _begin(self, client: TelnetProtocol) -> "asyncio.Task[None]":
+        if self._gate is not None:
+            self._pending.enter(client, client.host, client.abort)
+        return self._sessions.watch(self._receive(client), client.peer)
+
+    async def _receive(self, client: TelnetProtocol) -> None:
+        name = "somebody" if self._gate is None else await self._login(client, self._gate)
+        if name is None:
+            return
         if self._sessions.full:
             log.warning("no room for %s: there are %d sessions", client.peer, self._sessions.most)
             client.write("there are too many sessions: try again later\n")
-            return None
-        return self._sessions.begin(self._receive(client), client.peer)
-
-    async def _receive(self, client: TelnetProtocol) -> None:
-        name = await self._login(client)
-        if name is None:
             return
-        log.info("%s logged in from %s", name, client.peer)
-        try:
-            await Dialogue(self, client, client.keyboard, self._options).converse()
-        finally:
-            log.info("%s from %s has left", name, client.peer)
+        with self._sessions.counted():
+            try:
+                await Dialogue(self, client, client.keyboard, self._options).converse()
+            finally:
+                log.info("%s from %s has left", name, client.peer)
 
-    async def _login(self, client: TelnetProtocol) -> str | None:
+    async def _login(self, client: TelnetProtocol, gate: LoginGate) -> str | None:
         """Return the name of who is there; None if nobody is let in."""
-        if self._users is None:
-            return "somebody"
         try:
             async with asyncio.timeout(self._options.login_timeout):
-                return await self._asked(client, self._users)
+                return await self._asked(client, gate)
         except TimeoutError:
             client.write("\nthat took too long: goodbye\n")
+        except TooManyFailures as error:
+            client.write(f"{error}\n")
         except (EOFError, Interrupted, TooLong):
             pass
+        finally:
+            self._pending.leave(client)
         return None
 
-    async def _asked(self, client: TelnetProtocol, users: PasswordFile) -> str | None:
+    async def _asked(self, client: TelnetProtocol, gate: LoginGate) -> str | None:
         for _ in range(_ATTEMPTS):
             client.write("login: ")
             name = await client.keyboard.next(None)
@@ -122,13 +159,16 @@ class Reception(Service):
             password = await client.keyboard.next(None)
             client.show_input(True)
             client.write("\n")
-            if await users.verify(name, password):
-                self._slowdown.succeeded(client.host)
+            if await gate.verify(name, password, client.host):
                 return name
-            log.warning("login failed for %r from %s", name, client.peer)
-            await asyncio.sleep(self._slowdown.failed(client.host))
             client.write("login incorrect\n")
         return None
+
+
+def _default_socket() -> Path:
+    """Return where to listen if nothing else is said: the folder is the user's own, or root's."""
+    folder = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    return Path(folder, "tamed-telnet.sock")
 
 
 @plugin
@@ -140,6 +180,6 @@ def telnet(options: Options) -> Service:
         options.endpoints,
         reception.protocol,
         name="server",
-        max_connections=options.max_sessions + _REFUSED_AT_ONCE,
+        max_connections=reception.most_connections,
     )
     return MultiService("telnet", sessions, reception, server)

@@ -14,6 +14,7 @@ _COMMANDS = {
     "completion": "Print what makes a shell complete the command.",
     "logs": "Show the log of an instance.",
     "new": "Write a small package with a service, a plugin and tests.",
+    "password": "Print a line of a password file.",
     "plugins": "List what can be run by name.",
     "reload": "Let new workers with new code take over; lose no connection.",
     "restart": "Stop an instance and start it again, as it was started.",

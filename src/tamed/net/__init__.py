@@ -10,6 +10,7 @@ from tamed._lazy import lazy_face
 
 if TYPE_CHECKING:
     from tamed.net._access_log import AccessLog, LinesHandler
+    from tamed.net._address_limit import client_network
     from tamed.net._backlog import DEFAULT_BACKLOG, effective_backlog, usable_backlog
     from tamed.net._bind import Address, Bound, bind, resolve
     from tamed.net._bind_unix import SocketFile, short_path
@@ -77,6 +78,7 @@ __all__ = [
     "address_text",
     "as_endpoint",
     "bind",
+    "client_network",
     "current",
     "effective_backlog",
     "install",
@@ -125,6 +127,7 @@ if not TYPE_CHECKING:
             "address_text": "._endpoint",
             "as_endpoint": "._endpoint",
             "bind": "._bind",
+            "client_network": "._address_limit",
             "current": "._source",
             "effective_backlog": "._backlog",
             "install": "._source",

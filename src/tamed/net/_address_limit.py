@@ -8,7 +8,7 @@ from typing import Any, Final
 from tamed._logger import own_logger
 from tamed.net._accept import Take
 
-__all__ = ["AddressLimit"]
+__all__ = ["AddressLimit", "client_network"]
 
 log = own_logger("tamed.net")
 
@@ -92,14 +92,26 @@ class AddressLimit:
         return bool(unsaid)
 
 
-def _counted(address: Any) -> str:
-    """Return what an address, as accept(2) gives it, is counted as."""
-    host: str = address[0]
+def client_network(host: str) -> str:
+    """Return what a client's host counts as, where clients are limited: the network that one client may have.
+
+    That is an IPv4 address itself (also in its IPv6-mapped form), and of an IPv6 address its /64 network,
+    since whoever has one address of it has all. A text that is no IP address, as for a unix socket, counts
+    as itself.
+    """
     if ":" not in host:
         return host
     import ipaddress  # not above: few servers limit addresses
 
-    parsed = ipaddress.IPv6Address(host)
+    try:
+        parsed = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.IPv6Network((parsed.packed, _PREFIX), strict=False))
+
+
+def _counted(address: Any) -> str:
+    """Return what an address, as accept(2) gives it, is counted as."""
+    return client_network(address[0])

@@ -4,10 +4,8 @@ from tamed.builtin._prompt._dialogue import Dialogue, Screen
 from tamed.builtin._prompt._keyboard import Interrupted, Keyboard, TooLong
 from tamed.builtin._prompt._limits import Limits
 from tamed.builtin._prompt._lines import Lines
-from tamed.builtin._prompt._local import is_local
 from tamed.builtin._prompt._quiet import quieten
 from tamed.builtin._prompt._sessions import Sessions
-from tamed.builtin._prompt._slowdown import Slowdown
 
 __all__ = [
     "Dialogue",
@@ -17,8 +15,6 @@ __all__ = [
     "Lines",
     "Screen",
     "Sessions",
-    "Slowdown",
     "TooLong",
-    "is_local",
     "quieten",
 ]

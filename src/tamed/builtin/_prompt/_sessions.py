@@ -1,7 +1,8 @@
-"""The sessions of a server: counted, limited, and ended when the server stops."""
+"""The sessions of a server: counted, and limited."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from tamed._logger import own_logger
@@ -13,25 +14,38 @@ log = own_logger("tamed.builtin")
 
 
 class Sessions(Service):
-    """Runs sessions, ``most`` at once. It is a service to have a place in the application that they show."""
+    """Counts sessions, of which there may be ``most``: from the login on, so that logging in takes no place.
+
+    It is a service to have a place in the application that they show.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__("sessions")
         self.most = most
+        self._open = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def summary(self) -> str:
         """How many there are, and may be."""
-        return f"{len(self._tasks)} of {self.most} sessions"
+        return f"{self._open} of {self.most} sessions"
 
     @property
     def full(self) -> bool:
         """Whether there is no room for another."""
-        return len(self._tasks) >= self.most
+        return self._open >= self.most
 
-    def begin(self, session: Coroutine[object, object, None], peer: str) -> "asyncio.Task[None]":
-        """Run a session in a task. One that raises is logged."""
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a session while it lasts."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    def watch(self, session: Coroutine[object, object, None], peer: str) -> "asyncio.Task[None]":
+        """Run what becomes a session in a task. One that raises is logged."""
         task = asyncio.create_task(session, name=f"session with {peer}")
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, peer))

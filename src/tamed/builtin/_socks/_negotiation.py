@@ -1,11 +1,9 @@
 """The conversation up to a client's request: which version, who it is, what it wants."""
 
-import asyncio
 from dataclasses import dataclass
-from typing import Final
 
 from tamed.builtin._framing import read_message
-from tamed.builtin._passwords import PasswordFile
+from tamed.builtin._login import LoginGate, TooManyFailures
 from tamed.builtin._relay import Stream
 from tamed.builtin._socks._messages import (
     Code,
@@ -21,9 +19,6 @@ from tamed.builtin._socks._messages import (
 )
 
 __all__ = ["Asked", "NotLetIn", "negotiate"]
-
-_GUESS_DELAY: Final = 1.0
-"""Seconds that a client waits to hear that its password is wrong."""
 
 
 class NotLetIn(Exception):
@@ -43,43 +38,48 @@ class Asked:
         return encode_reply4(code) if self.version == 4 else encode_reply5(code, host, port)
 
 
-async def negotiate(client: Stream, users: PasswordFile | None) -> Asked:
-    """Hold the conversation and return what the client asked for; it has no answer yet.
+async def negotiate(client: Stream, gate: LoginGate | None, host: str) -> Asked:
+    """Hold the conversation and return what the client, at ``host``, asked for; it has no answer yet.
 
-    With ``users``, only those are let in. Raises NotLetIn for others, Malformed for what is no SOCKS, and
-    OSError and EOFError when the client leaves.
+    With a ``gate``, only its users are let in. Raises NotLetIn for others, Malformed for what is no SOCKS,
+    and OSError and EOFError when the client leaves.
     """
     greeting = await read_message(client.reader, parse_greeting)
     if greeting.version == 4:
-        return await _negotiate4(client, users)
-    user = await _login(client, greeting, users)
+        return await _negotiate4(client, gate)
+    user = await _login(client, greeting, gate, host)
     return Asked(5, await read_message(client.reader, parse_request5), user)
 
 
-async def _negotiate4(client: Stream, users: PasswordFile | None) -> Asked:
+async def _negotiate4(client: Stream, gate: LoginGate | None) -> Asked:
     asked = Asked(4, await read_message(client.reader, parse_request4))
-    if users is not None:
+    if gate is not None:
         await _send(client, asked.answer(Code.NOT_ALLOWED))
         raise NotLetIn("SOCKS 4 has no passwords")
     return asked
 
 
-async def _login(client: Stream, greeting: Greeting, users: PasswordFile | None) -> str:
+async def _login(client: Stream, greeting: Greeting, gate: LoginGate | None, host: str) -> str:
     """Agree on how the client says who it is, and let it do so; return the user."""
-    method = Method.NONE if users is None else Method.PASSWORD
+    method = Method.NONE if gate is None else Method.PASSWORD
     if method not in greeting.methods:
         await _send(client, bytes([5, Method.NO_ACCEPTABLE]))
-        raise NotLetIn("it offers no password" if users is not None else "it insists on logging in")
+        raise NotLetIn("it offers no password" if gate is not None else "it insists on logging in")
     await _send(client, bytes([5, method]))
-    if users is None:
+    if gate is None:
         return ""
     login = await read_message(client.reader, parse_login)
-    fits = await users.verify(login.user, login.password)
-    if not fits:
-        await asyncio.sleep(_GUESS_DELAY)
-    await _send(client, bytes([1, not fits]))
-    if not fits:
-        raise NotLetIn(f"wrong password for {login.user!r}")
+    try:
+        why = (
+            ""
+            if await gate.verify(login.user, login.password, host)
+            else f"wrong password for {login.user!r}"
+        )
+    except TooManyFailures as error:
+        why = str(error)
+    await _send(client, bytes([1, bool(why)]))
+    if why:
+        raise NotLetIn(why)
     return login.user
 
 

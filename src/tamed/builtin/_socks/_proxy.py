@@ -8,7 +8,7 @@ from tamed._logger import own_logger
 from tamed.builtin._dial import open_stream
 from tamed.builtin._framing import Malformed
 from tamed.builtin._idle import IdleWatch
-from tamed.builtin._passwords import PasswordFile
+from tamed.builtin._login import LoginGate
 from tamed.builtin._relay import Patience, Relay, Stream
 from tamed.builtin._socks._association import Association
 from tamed.builtin._socks._messages import Code, Command
@@ -36,7 +36,7 @@ class Limits:
 class Proxy(Service):
     """Serves SOCKS 4, 4a and 5 on any connection, by `serve`.
 
-    With ``users``, a file that is read before the service starts, only clients of SOCKS 5 with a user and a
+    With a ``gate``, whose users are read before the service starts, only clients of SOCKS 5 with a user and a
     password are let in. Each connection is one line in the log, with its byte counts.
     """
 
@@ -45,26 +45,27 @@ class Proxy(Service):
         rules: TargetRules,
         limits: Limits,
         *,
-        users: PasswordFile | None = None,
+        gate: LoginGate | None = None,
         udp: bool = True,
         name: str = "proxy",
     ) -> None:
         super().__init__(name)
         self._rules = rules
         self._limits = limits
-        self._users = users
+        self._gate = gate
         self._udp = udp
 
     async def prepare(self) -> None:
         """Read the users' file, while that may be read."""
-        if self._users is not None:
-            self._users.load()
+        if self._gate is not None:
+            self._gate.users.load()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
         client = Stream(reader, writer)
-        peer = address_text(writer.get_extra_info("peername"))
-        asked = await self._negotiate(client, peer)
+        address = writer.get_extra_info("peername")
+        peer = address_text(address)
+        asked = await self._negotiate(client, peer, address[0] if isinstance(address, tuple) else "unix")
         if asked is None:
             return
         try:
@@ -73,10 +74,10 @@ class Proxy(Service):
             log.info("%s cannot have %s: %s", _who(peer, asked), asked.request.target, error.why)
             writer.write(asked.answer(error.code))
 
-    async def _negotiate(self, client: Stream, peer: str) -> Asked | None:
+    async def _negotiate(self, client: Stream, peer: str, host: str) -> Asked | None:
         try:
             async with asyncio.timeout(self._limits.handshake):
-                return await negotiate(client, self._users)
+                return await negotiate(client, self._gate, host)
         except TimeoutError:
             log.info("%s asked for nothing within %g s", peer, self._limits.handshake)
         except NotLetIn as error:

@@ -38,8 +38,17 @@ _REFUSED_NAMES: Final = frozenset(
     }
 )
 
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are an IPv4 address that a gateway connects to."""
+_LAST_BITS: Final = (
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64 (RFC 6052)
+    ipaddress.IPv6Network("::ffff:0:0:0/96"),  # IPv4-translated, of SIIT (RFC 2765, RFC 7915)
+)
+"""Networks in which the last 32 bits are an IPv4 address that a gateway connects to."""
+
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""RFC 8215: the operator chooses the length of the prefix, and so where the IPv4 address stands."""
+
+_EMBEDDED: Final = (slice(6, 11), slice(7, 12), slice(8, 13), slice(12, 16))
+"""The bytes of an IPv4 address after prefixes of 48, 56, 64 and 96 bits, without byte 8 (RFC 6052, 2.2)."""
 
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 """IPv4-compatible addresses (RFC 4291, 2.5.5.1): deprecated, and here so that nothing passes by them."""
@@ -53,7 +62,7 @@ class TargetRules:
     about just these: a network within the refused one, or the very name. If there are ``allow`` patterns,
     what none of them matches is refused. All else is allowed.
 
-    An IPv6 address that stands for an IPv4 address (mapped, NAT64, 6to4) is judged as both. Whoever
+    An IPv6 address that stands for an IPv4 address (mapped, NAT64, SIIT, 6to4) is judged as both. Whoever
     connects must connect to the address that was judged, and not look the name up again.
     """
 
@@ -106,6 +115,19 @@ def meanings(text: str) -> tuple[IpAddress, ...]:
     if isinstance(address, ipaddress.IPv4Address):
         return (address,)
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())[1:]]
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+    if any(address in network for network in _LAST_BITS) or (address in _COMPATIBLE and int(address) > 1):
         inner.append(ipaddress.IPv4Address(address.packed[-4:]))
+    if address in _LOCAL_NAT64:
+        inner += _embedded(address.packed)
     return (address, *(one for one in inner if one is not None))
+
+
+def _embedded(packed: bytes) -> list[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses that may be meant by an address with a prefix of unknown length.
+
+    One that begins with a zero is none: with a longer prefix those bytes are padding.
+    """
+    found = (
+        bytes(packed[index] for index in range(place.start, place.stop) if index != 8) for place in _EMBEDDED
+    )
+    return [ipaddress.IPv4Address(octets) for octets in found if octets[0]]

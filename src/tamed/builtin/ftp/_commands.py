@@ -14,6 +14,7 @@ import aioftp
 from aioftp import Connection
 
 from tamed.builtin._beneath import Beneath
+from tamed.builtin._login import TooManyFailures
 from tamed.builtin.ftp._accounts import Accounts
 from tamed.builtin.ftp._data import DataPort
 from tamed.builtin.ftp._files import Files
@@ -58,8 +59,6 @@ class Limits:
     """For the client to take or give anything, in the middle of a transfer."""
     data: float = 30.0
     """For the client to make the data connection."""
-    failure: float = 1.0
-    """Until a wrong password is answered."""
     tries: int = 3
     """Wrong passwords until the connection is closed."""
 
@@ -97,7 +96,7 @@ class Commands(aioftp.Server):
         del connection.user
         del connection.logged
         connection.login = rest
-        anonymous = self.accounts.anonymous(rest)
+        anonymous = self.accounts.anonymous(rest, connection.client_host)
         if anonymous is not None:
             self._let_in(connection, anonymous)
             connection.response("230", "welcome; you may read")
@@ -115,13 +114,16 @@ class Commands(aioftp.Server):
         if not connection.future.login.done():
             connection.response("503", "say USER first")
             return True
-        user = await self.accounts.known(connection.login, rest)
+        try:
+            user = await self.accounts.known(connection.login, rest, connection.client_host)
+        except TooManyFailures as error:
+            connection.response("421", str(error))
+            return False
         if user is not None:
             self._let_in(connection, user)
             connection.response("230", "welcome")
             return True
         connection.failures += 1
-        await asyncio.sleep(self.limits.failure)
         last = connection.failures >= self.limits.tries
         connection.response("421" if last else "530", "wrong user or password")
         return not last

@@ -56,6 +56,7 @@ class Session:
         self._transfer = ""
         self._endings = 0  # answers that end a transfer
         self._endings_owed = 0
+        self._last_code = ""
         self._began = 0.0
 
     async def run(self) -> None:
@@ -83,6 +84,7 @@ class Session:
     def answer(self, code: str, lines: str | Sequence[str] = "", is_list: bool = False) -> None:
         """Write an answer, which is sent before the next command is read."""
         self._endings += code in _ENDINGS
+        self._last_code = code
         *most, last = [lines] if isinstance(lines, str) else lines
         told = [
             f"{code}-{line}" if number == 0 or not is_list else f" {line}" for number, line in enumerate(most)
@@ -168,7 +170,7 @@ class Session:
             return True
         if self._workers and name in _ALONE:
             self._transfer, self._began = _printable(f"{name.upper()} {rest}".rstrip()), time.monotonic()
-        elif name in _CHANGES:
+        elif name in _CHANGES and self._last_code.startswith("2"):
             log.info("%s: %s %s", self._peer, name.upper(), _printable(rest))
         if name not in _KEEPS_OFFSET and not self._workers:
             self._connection.restart_offset = 0

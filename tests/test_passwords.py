@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._password_hash import PasswordHash
-from tamed.builtin._passwords import PasswordFile, hash_password
 from tamed.errors import ConfigurationError, MissingInput
+from tamed.passwords import PasswordFile, PasswordHash, hash_password
 
 CHEAP = PasswordHash(1, 1, 1, b"saltsalt", b"digestdigestdigest")
 
@@ -126,7 +125,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 def test_a_line_is_made_from_the_standard_input(tmp_path: Path) -> None:
     """By a command that has no password among its arguments."""
-    command = [sys.executable, "-m", "tamed.builtin.passwords", "john"]
+    command = [sys.executable, "-P", "-m", "tamed", "password", "john"]
     made = subprocess.run(command, input="busy old fool\n", capture_output=True, text=True, check=True)
     users = file_of(tmp_path, made.stdout)
     users.load()
@@ -136,14 +135,14 @@ def test_a_line_is_made_from_the_standard_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer", "said"),
     [
-        ([], "secret", "expected the name of a user"),
+        ([], "secret", "missing argument 'NAME'"),
         (["a:b"], "secret", "user 'a:b': expected printable letters without a colon"),
         (["john"], "\n", "no password: it is empty"),
     ],
 )
 def test_no_line_is_made_of_nothing(arguments: list[str], answer: str, said: str) -> None:
     """A mistake is one line on stderr, and status 64."""
-    command = [sys.executable, "-m", "tamed.builtin.passwords", *arguments]
+    command = [sys.executable, "-P", "-m", "tamed", "password", *arguments]
     made = subprocess.run(command, input=answer, capture_output=True, text=True, check=False)
     assert (made.returncode, made.stdout) == (64, "")
     assert said in made.stderr

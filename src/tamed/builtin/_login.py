@@ -1,0 +1,167 @@
+"""Logging in: which guesses are verified, and which connections may wait to make one.
+
+The services in the box that ask for a password (telnet, console, ftp, socks) ask here. What slows guessing
+down is kept by the client's network, not by its connection: whoever hangs up and connects again has gained
+nothing, and neither has whoever makes many connections at once.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from tamed.net import client_network
+from tamed.passwords import PasswordFile
+
+__all__ = ["LoginGate", "PendingLogins", "TooManyFailures"]
+
+_NETWORKS: Final = 1000
+"""Networks whose failures are remembered; the one that failed the longest time ago makes room."""
+
+
+class TooManyFailures(Exception):
+    """A guess that was not verified: its network has to wait for ``seconds`` more."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many failed logins from your network: try again in {seconds:.0f} s")
+        self.seconds = seconds
+
+
+class _Source:
+    """A network that logs in."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.failures = 0
+        self.unverified = 0
+        self.last = 0.0
+        self.closed_until = 0.0
+
+
+class LoginGate:
+    """Verifies passwords, and makes guessing slow.
+
+    Each failure from a network (an IPv4 address, or the /64 of an IPv6 one) closes the gate to it: for
+    ``first`` seconds, then for twice as long each time, up to ``longest``. While it is closed, no guess from
+    there is verified. The guesses of a network are verified one after another, and a guess counts as failed
+    from the moment when it is made, so hanging up or guessing on many connections at once does not help. A
+    network without a failure for ``memory`` seconds, or with a success, begins anew.
+
+    A failure is told at once or when the gate opens again, but ``hold`` seconds later at most. Each is one
+    line of the log, at WARNING, in the form that docs/builtin/logins.md has a fail2ban filter for; each
+    success is one at INFO. ``now`` is the clock.
+    """
+
+    def __init__(
+        self,
+        users: PasswordFile,
+        log: logging.Logger,
+        *,
+        first: float = 0.5,
+        longest: float = 30.0,
+        memory: float = 600.0,
+        hold: float = 30.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.users = users
+        self._log = log
+        self._first = first
+        self._longest = longest
+        self._memory = memory
+        self._hold = hold
+        self._now = now
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+
+    async def verify(self, user: str, password: str, host: str) -> bool:
+        """Tell whether a user has this password. ``host`` is the client's address, or ``unix``.
+
+        Raises TooManyFailures if the guess was not verified.
+        """
+        network = client_network(host)
+        source = self._source(network)
+        async with source.turn:
+            if (left := source.closed_until - self._now()) > 0:
+                source.unverified += 1
+                raise TooManyFailures(left)
+            fits, wait = False, self._count_failure(network, source)
+            try:
+                fits = await self.users.verify(user, password)
+            finally:  # also when the client hangs up meanwhile
+                if fits:
+                    self._sources.pop(network, None)
+                    source.closed_until = 0.0  # for the guesses that wait for their turn
+                    self._log.info("logged in from %s as %r", host, user)
+                else:
+                    source.closed_until = self._now() + wait
+                    self._log.warning("login failed from %s for %r%s", host, user, _counts(source))
+                    source.unverified = 0
+        if not fits:
+            await asyncio.sleep(min(wait, self._hold))
+        return fits
+
+    def _source(self, network: str) -> _Source:
+        source = self._sources.get(network)
+        if source is None or (self._now() - source.last > self._memory and not source.turn.locked()):
+            source = self._sources[network] = _Source()
+            source.last = self._now()
+        self._sources.move_to_end(network)
+        if len(self._sources) > _NETWORKS:
+            self._sources.popitem(last=False)
+        return source
+
+    def _count_failure(self, network: str, source: _Source) -> float:
+        """Take note of a failure; return the seconds for which the gate is to be closed."""
+        source.failures += 1
+        source.last = self._now()
+        wait = min(self._first * 2.0 ** min(source.failures - 1, 63), self._longest)
+        source.closed_until = self._now() + wait
+        return wait
+
+
+class PendingLogins:
+    """The connections on which nobody has logged in yet: ``most`` of all, ``per_network`` of one network.
+
+    Where there are more, the oldest makes room, so whoever only connects and waits keeps nobody out.
+    """
+
+    def __init__(self, *, most: int = 40, per_network: int = 5) -> None:
+        self.most = most
+        self._per_network = per_network
+        self._waiting: dict[object, tuple[str, Callable[[], object]]] = {}  # in the order of their coming
+        self._count: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, connection: object, host: str, drop: Callable[[], object]) -> None:
+        """Count a new connection; ``drop`` ends it, for one that comes later."""
+        network = client_network(host)
+        self._waiting[connection] = network, drop
+        self._count[network] += 1
+        if self._count[network] > self._per_network:
+            self._drop_oldest(network)
+        elif len(self._waiting) > self.most:
+            self._drop_oldest(None)
+
+    def leave(self, connection: object) -> None:
+        """Count it no more: its client has logged in, or it has ended. May be called again."""
+        network, _ = self._waiting.pop(connection, ("", None))
+        if network:
+            self._count[network] -= 1
+            if not self._count[network]:
+                del self._count[network]
+
+    def _drop_oldest(self, network: str | None) -> None:
+        oldest = next(each for each, (its, _) in self._waiting.items() if network is None or its == network)
+        _, drop = self._waiting[oldest]
+        self.leave(oldest)
+        drop()
+
+
+def _counts(source: _Source) -> str:
+    told = f" ({source.failures} in a row" if source.failures > 1 else ""
+    if source.unverified:
+        told = f"{told or ' ('}{', ' if told else ''}{source.unverified} not verified"
+    return told and f"{told})"
