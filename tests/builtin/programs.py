@@ -24,6 +24,7 @@ class Marked:
     def __init__(self) -> None:
         self.value = str(uuid.uuid4())
         self.environment = {"TAMED_TEST_MARK": self.value}
+        self.passed = ["--pass-environment", "TAMED_TEST_MARK"]
 
     def processes(self) -> list[int]:
         """Return the pids of all that has the mark."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -373,6 +374,7 @@ async def test_directory_environment_umask_and_limits_are_the_programs(
         shell(script),
         directory=tmp_path,
         environment={"VERSE": "busy old fool"},
+        pass_environment=["*"],
         umask=Umask.parse("0137"),
         limit={"nofile": Size(123), "core": Size(0)},
     ):
@@ -380,12 +382,37 @@ async def test_directory_environment_umask_and_limits_are_the_programs(
     assert logged(caplog, "exec.sh") == [str(tmp_path), "0137", "123", "0", "kept busy old fool none"]
 
 
-async def test_the_environment_can_be_clean(caplog: pytest.LogCaptureFixture) -> None:
-    """But for the path."""
-    async with run(Command(("env",)), clear_environment=True, environment={"A": "1"}):
-        await until("the output", lambda: len(logged(caplog, "exec.env")) >= 2)
-    told = {line for line in logged(caplog, "exec.env") if not line.startswith("COVERAGE_")}
-    assert told == {"A=1", f"PATH={os.environ['PATH']}"}
+async def test_what_is_not_passed_is_not_there(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program gets what a login would set, what is named, and nothing else of Tamed's variables."""
+    monkeypatch.setenv("DB_PASSWORD", "secret")
+    monkeypatch.setenv("APP_ONE", "1")
+    monkeypatch.setenv("LC_TIME", "C")
+    async with run(Command(("env",)), pass_environment=["APP_*"], environment={"A": "1"}):
+        await until("the output", lambda: any(line.startswith("A=1") for line in logged(caplog, "exec.env")))
+        await until("all of it", lambda: len(logged(caplog, "exec.env")) >= 4)
+    told = set(logged(caplog, "exec.env"))
+    assert {"A=1", "APP_ONE=1", "LC_TIME=C", f"PATH={os.environ['PATH']}"} <= told
+    names = {line.partition("=")[0] for line in told} - {"A", "APP_ONE"}
+    allowed = {"PATH", "HOME", "LOGNAME", "USER", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
+    assert {name for name in names if not name.startswith("LC_")} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"no_new_privileges": True}, "1"),
+        ({}, "0"),
+        pytest.param({"user": "daemon"}, "1", marks=needs_root),
+        pytest.param({"user": "daemon", "no_new_privileges": False}, "0", marks=needs_root),
+    ],
+)
+async def test_new_privileges(caplog: pytest.LogCaptureFixture, settings: dict[str, Any], told: str) -> None:
+    """A program that has a user of its own gains no privileges by setuid programs, unless that is said."""
+    async with run(shell("grep NoNewPrivs /proc/self/status"), **settings):
+        await until("the output", lambda: len(logged(caplog, "exec.sh")) == 1)
+    assert logged(caplog, "exec.sh")[0].split() == ["NoNewPrivs:", told]
 
 
 @needs_root

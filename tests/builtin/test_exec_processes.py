@@ -54,7 +54,7 @@ def test_a_deployment_starts_its_programs_in_order_and_stops_them_in_reverse(
     script = f"trap 'sleep 0.1; echo {{0}} down >> told; exit' TERM; echo {{0}} up >> told; {FOR_EVER}"
     tables = "".join(
         f"[services.{name}]\nplugin = 'exec'\ncommand = '''{as_text(shell(script.format(name)))}'''\n"
-        "directory = '.'\nready-after = '100ms'\n"
+        "directory = '.'\nready-after = '100ms'\npass-environment = ['TAMED_TEST_MARK']\n"
         for name in ("one", "two", "three")
     )
     (tmp_path / "all.toml").write_text(tables)
@@ -71,7 +71,9 @@ def test_a_deployment_starts_its_programs_in_order_and_stops_them_in_reverse(
 def test_a_terminals_interrupt_does_not_reach_the_programs(marked: Marked) -> None:
     """They are in sessions of their own, and Tamed stops them as ever: by the signal that they expect."""
     script = f"trap 'echo interrupted' INT; trap 'echo terminated; exit' TERM; echo up; {FOR_EVER}"
-    with TamedProcess("run", "exec", "--command", as_text(shell(script)), env=marked.environment) as process:
+    with TamedProcess(
+        "run", "exec", *marked.passed, "--command", as_text(shell(script)), env=marked.environment
+    ) as process:
         process.expect("up$")
         process.expect("is ready$")
         process.signal(signal.SIGINT)
@@ -82,7 +84,9 @@ def test_a_terminals_interrupt_does_not_reach_the_programs(marked: Marked) -> No
 
 def test_programs_are_stopped_when_tamed_is_killed(marked: Marked) -> None:
     """With all that they have started, and warden and keepers go too."""
-    with TamedProcess("run", "exec", "--command", as_text(shell(FAMILY)), env=marked.environment) as process:
+    with TamedProcess(
+        "run", "exec", *marked.passed, "--command", as_text(shell(FAMILY)), env=marked.environment
+    ) as process:
         process.expect("up$")
         assert len(marked.processes()) > 4
         process.signal(signal.SIGKILL)

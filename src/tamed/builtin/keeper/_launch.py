@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NoReturn
 
-from tamed.builtin.keeper._prctl import die_with_parent
+from tamed.builtin.keeper._prctl import die_with_parent, gain_no_privileges
 from tamed.builtin.keeper._program import Identity, Program
 
 __all__ = ["LaunchFailed", "launch"]
@@ -85,6 +85,8 @@ def _steps(
         yield f"change to the directory {program.directory}", partial(os.chdir, program.directory)
     if program.umask is not None:
         yield "set its umask", partial(os.umask, program.umask)
+    if program.no_new_privileges:
+        yield "give up new privileges", gain_no_privileges
     yield "forget signals", _forget_signals
     yield "tie it to its keeper", partial(_tie_to, keeper)
     environment = {**program.environment, **_listen_variables(len(descriptors) - _FIRST_PASSED)}

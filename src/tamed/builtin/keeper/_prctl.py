@@ -5,12 +5,12 @@ import signal
 import sys
 from typing import Final
 
-__all__ = ["ADOPTS", "become_subreaper", "die_with_parent"]
+__all__ = ["ADOPTS", "become_subreaper", "die_with_parent", "gain_no_privileges"]
 
 ADOPTS: Final = sys.platform == "linux"
 """Whether a process can adopt the orphans below it; elsewhere they are known by their process group only."""
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
 
 # Loaded once, in the warden: loading it takes longer than all that a keeper does.
 _libc = ctypes.CDLL(None) if ADOPTS else None
@@ -24,6 +24,11 @@ def become_subreaper() -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends; kept by exec, unless that changes the user."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def gain_no_privileges() -> None:
+    """Let no program that is executed from now on gain privileges by setuid bits or file capabilities."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(option: int, argument: int) -> None:

@@ -21,7 +21,8 @@ class Program(NamedTuple):
 
     ``command`` is the program, which is looked for in the ``PATH`` of ``environment`` if it has no slash,
     and its arguments. ``directory`` "" and ``umask`` and ``identity`` None leave things as they are in
-    Tamed. ``limits`` are soft and hard limits by the names of getrlimit(2) in lower case: ``nofile``.
+    Tamed. ``no_new_privileges`` is that of prctl(2). ``limits`` are soft and hard limits by the names of
+    getrlimit(2) in lower case: ``nofile``.
     ``stop_signal`` asks it to end, and ``stop_timeout`` is how many seconds it has before it is killed.
     """
 
@@ -30,6 +31,7 @@ class Program(NamedTuple):
     directory: str = ""
     umask: int | None = None
     identity: Identity | None = None
+    no_new_privileges: bool = False
     limits: Mapping[str, int] = {}
     stop_signal: int = 15
     stop_timeout: float = 10.0

@@ -1,5 +1,6 @@
 """The options that every plugin has which runs programs, and the types of their values."""
 
+import fnmatch
 import os
 import resource
 import shlex
@@ -19,6 +20,9 @@ _OURS: Final = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
 """Variables that were meant for Tamed, and would mislead a program: it would speak in Tamed's name."""
+
+_PASSED: Final = ("PATH", "HOME", "LOGNAME", "USER", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR")
+"""Variables of Tamed's that every program gets: what a login would set, and nothing of an application's."""
 
 _LIMITS: Final = {
     name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")
@@ -113,12 +117,15 @@ class ProgramOptions:
 
     command: Command = option(help="The program and its arguments, quoted as for a shell; no shell reads it.")
     directory: Path | None = option(None, "The program's working directory; without it, Tamed's.")
-    environment: dict[str, str] = option(
-        {}, "Variables for the program, beside those that Tamed has.", env=False
+    environment: dict[str, str] = option({}, "Variables for the program.", env=False)
+    pass_environment: list[str] = option(
+        [], "A variable of Tamed's to pass on, or a pattern such as APP_* or *; PATH and the like always are."
     )
-    clear_environment: bool = option(False, "Give the program none of Tamed's variables but PATH.")
     user: str = option("", "The user to run it as, by name or number; needs Tamed to be root.")
     group: str = option("", "The group to run it as; without it, the user's own.")
+    no_new_privileges: bool | None = option(
+        None, "Let it gain no privileges by setuid programs. Default: yes if a user is given."
+    )
     umask: Umask | None = option(None, "Which permissions its new files do not get, in octal.")
     limit: dict[str, Size] = option(
         {}, "A limit of getrlimit(2), such as nofile=65536, core=0 or as=2GiB.", env=False
@@ -142,8 +149,12 @@ class ProgramOptions:
 
         Raises ConfigurationError for a user or a group that does not exist.
         """
-        kept = {"PATH": environ.get("PATH", os.defpath)} if self.clear_environment else environ
-        inherited = {name: value for name, value in kept.items() if name not in _OURS}
+        inherited = {
+            name: value
+            for name, value in {"PATH": os.defpath, **environ}.items()
+            if name not in _OURS
+            and any(fnmatch.fnmatchcase(name, each) for each in (*_PASSED, *self.pass_environment))
+        }
         name, *arguments = self.command
         # Its directory may be another one, and what is meant is relative to ours.
         path = os.path.abspath(name) if "/" in name else name  # noqa: PTH100 - nor are links to be resolved
@@ -153,6 +164,7 @@ class ProgramOptions:
             directory="" if self.directory is None else str(self.directory.absolute()),
             umask=None if self.umask is None else self.umask.mode,
             identity=resolve(self.user, self.group) if self.user or self.group else None,
+            no_new_privileges=bool(self.user) if self.no_new_privileges is None else self.no_new_privileges,
             limits=self.limit,
             stop_signal=self.stop_signal,
             stop_timeout=self.stop_timeout,
