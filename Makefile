@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # More for pytest: make test ARGS="-k endpoint"
 ARGS ?=
+# How long `make chaos` lasts, and with which choices: make chaos SECONDS=60 SEED=7
+SECONDS = 600
+SEED =
 # Give it any value and `make lock` takes the newest versions instead of keeping the locked ones.
 UPGRADE ?=
 
@@ -11,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-others test-all check format docs bench lock clean
+.PHONY: help run test test-others test-all check chaos format docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -55,6 +58,9 @@ docs: .venv/.tamed .venv/.dev ## build the documentation into site/; a warning i
 	rm -rf site
 	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -d build/doctrees docs site
 	@echo "the documentation is in site/index.html"
+
+chaos: .venv/.tamed .venv/.dev ## do everything to a daemon at random for ten minutes and count; SECONDS=60 SEED=7
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # The peers get an environment of their own, so that their pins and ours stay apart.
 bench: ## measure Tamed beside its peers and write docs/_bench; ARGS="--only cpu --runs 3" for a part

@@ -1,0 +1,139 @@
+"""The log as it is written: every line is read once, whatever becomes of its file or its disk."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos.referee import Referee
+
+__all__ = ["Logbook"]
+
+_LINE = re.compile(r"\S{29} INFO chaos: <(\S+) (\d+) (x*)>")
+_LOST = re.compile(r"(\d+) (?:lines|records) were lost|(\d+) lines? lost")
+
+
+class _File:
+    """A log file that is held open, and how far it was read."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._rest_at = 0
+
+    def lines(self) -> Iterator[str]:
+        """Return the whole lines that are new. One that is written by half may yet be taken back."""
+        while data := os.pread(self.descriptor, 1 << 20, self._rest_at):
+            whole = data[: data.rfind(b"\n") + 1]
+            if not whole:
+                return
+            self._rest_at += len(whole)
+            yield from whole.decode(errors="replace").splitlines()
+
+
+class Logbook:
+    """Reads a log and those that were rotated away from it, and has the numbers of its lines checked.
+
+    All of it goes into ``copy`` too, for whoever looks for a cause. ``lost`` is how many lines are missing,
+    ``said`` how many the log itself says are.
+    """
+
+    def __init__(self, log: Path, referee: Referee, copy: Path) -> None:
+        self._log = log
+        self._copy = copy.open("w")
+        self._referee = referee
+        self._folders: dict[tuple[int, int], int] = {}
+        self._files: dict[tuple[int, int], _File] = {}
+        self._last: dict[str, int] = {}
+        self._orphans: set[int] = set()
+        self.lost = 0
+        self.said = 0
+
+    def read(self) -> None:
+        """Take all that is new, the oldest first."""
+        self._read_files()
+        found = False
+        for folder in self._every_folder():
+            for descriptor in self._new_files(folder):
+                status = os.fstat(descriptor)
+                self._files[status.st_dev, status.st_ino] = _File(descriptor)
+                found = True
+        if found:
+            self._read_files()
+
+    def orphaned(self, pid: int) -> None:
+        """Take note that a process has lost its supervisor: what it logs from then on has no reader."""
+        self._orphans.add(pid)
+
+    def close(self) -> None:
+        """Read what is left, and tell what is missing."""
+        self.read()
+        for name, number in self._referee.noted.items():
+            missing = number - self._last.get(name, 0)
+            if missing > 0 and int(name.split("-")[1]) not in self._orphans:
+                self.lost += missing
+        self._referee.figures["log lines"] += sum(self._last.values())
+        self._referee.figures["log lines lost, and said so"] += min(self.lost, self.said)
+        self._referee.expect(
+            self.lost <= self.said, f"{self.lost} lines of the log are missing, it says {self.said}"
+        )
+        self._copy.close()
+        for each in self._files.values():
+            os.close(each.descriptor)
+        for descriptor in self._folders.values():
+            os.close(descriptor)
+
+    def _every_folder(self) -> list[int]:
+        """Return the log's folder, and those that it was before a disk was put there or taken away."""
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self._log.parent, os.O_RDONLY | os.O_DIRECTORY)
+            status = os.fstat(descriptor)
+            key = status.st_dev, status.st_ino
+            if key in self._folders:
+                os.close(descriptor)
+            else:
+                self._folders[key] = descriptor
+        return list(self._folders.values())
+
+    def _new_files(self, folder: int) -> Iterator[int]:
+        names = [name for name in os.listdir(folder) if name.startswith(self._log.name)]
+        for name in sorted(names, key=_age, reverse=True):
+            try:
+                descriptor = os.open(name, os.O_RDONLY, dir_fd=folder)
+            except FileNotFoundError:  # rotated meanwhile: it has its turn next time
+                continue
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) in self._files:
+                os.close(descriptor)
+            else:
+                yield descriptor
+
+    def _read_files(self) -> None:
+        for key, file in list(self._files.items()):
+            is_gone = os.fstat(file.descriptor).st_nlink == 0
+            for line in file.lines():
+                self._take(line)
+            if is_gone:  # and was before it was read to its end, so nothing can come any more
+                os.close(file.descriptor)
+                del self._files[key]
+
+    def _take(self, line: str) -> None:
+        self._copy.write(f"{line}\n")
+        if said := _LOST.search(line):
+            self.said += int(said[1] or said[2])
+        if "<" not in line or " chaos: " not in line:
+            return
+        found = _LINE.fullmatch(line)
+        if found is None or len(found[3]) != int(found[2]) % 200:
+            self._referee.violation(f"a torn line in the log: {line!r}")
+            return
+        name, number = found[1], int(found[2])
+        last = self._last.get(name, 0)
+        self._referee.expect(number > last, f"line {number} of {name} comes after {last} in the log")
+        self.lost += max(0, number - last - 1)
+        self._last[name] = max(number, last)
+
+
+def _age(name: str) -> int:
+    found = re.search(r"\.(\d+)$", name)
+    return int(found[1]) if found else 0
