@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tamed.daemon._notify import Notifier, watchdog_interval
     from tamed.daemon._outbox import Outbox
     from tamed.daemon._pidfile import PidFile
-    from tamed.daemon._privileges import change_root, drop_privileges
+    from tamed.daemon._privileges import change_root, drop_privileges, require_keepable
     from tamed.daemon._process import ProcessHandle
     from tamed.daemon._records import Damage, Origin, Record, RecordReader, encode_origin, encode_record
     from tamed.daemon._report import Report, Reporter
@@ -81,6 +81,7 @@ __all__ = [
     "holder",
     "is_journal",
     "limit_open_files",
+    "require_keepable",
     "require_single_thread",
     "silence_standard_descriptors",
     "watchdog_interval",
@@ -131,6 +132,7 @@ if not TYPE_CHECKING:
             "holder": "._holder",
             "is_journal": "._journal",
             "limit_open_files": "._limits",
+            "require_keepable": "._privileges",
             "require_single_thread": "._threads",
             "silence_standard_descriptors": "._descriptors",
             "watchdog_interval": "._notify",

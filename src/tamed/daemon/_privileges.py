@@ -27,10 +27,29 @@ from tamed.daemon._prctl import prctl
 from tamed.daemon._threads import require_single_thread
 from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, from_os_error
 
-__all__ = ["change_root", "drop_privileges"]
+__all__ = ["change_root", "drop_privileges", "require_keepable"]
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 8, 38, 39  # linux/prctl.h
-_WAYS_BACK = {Capability.SETUID, Capability.SETGID}
+
+# With any other one a process can become root again, or do what only root may: by writing or owning root's
+# files (DAC_OVERRIDE, CHOWN, FOWNER, MKNOD), reading root's keys (DAC_READ_SEARCH), taking another identity
+# (SETUID, SETGID, SETPCAP, SETFCAP), entering another process or the kernel (SYS_PTRACE, SYS_MODULE,
+# SYS_RAWIO, BPF, SYS_ADMIN), or by a root directory of its own making (SYS_CHROOT). What we do not know is
+# refused, too.
+_KEEPABLE = {
+    Capability.AUDIT_WRITE,
+    Capability.BLOCK_SUSPEND,
+    Capability.IPC_LOCK,
+    Capability.LEASE,
+    Capability.NET_ADMIN,
+    Capability.NET_BIND_SERVICE,
+    Capability.NET_BROADCAST,
+    Capability.NET_RAW,
+    Capability.SYS_NICE,
+    Capability.SYS_RESOURCE,
+    Capability.SYS_TIME,
+    Capability.WAKE_ALARM,
+}
 
 
 def change_root(directory: Path) -> None:
@@ -58,7 +77,8 @@ def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) ->
     ConfigurationError if what is to be kept would give root back, and SystemRefused if there are threads
     or the proof fails. After an error the process may be half changed and must end.
     """
-    _check_kept(keep)
+    require_keepable(keep)
+    _require_permitted(keep)
     require_single_thread("cannot drop privileges")
     if identity.is_current and identity.uid != 0:
         return frozenset()
@@ -71,12 +91,17 @@ def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) ->
     return left
 
 
-def _check_kept(keep: Collection[Capability]) -> None:
+def require_keepable(keep: Collection[Capability]) -> None:
+    """Raise ConfigurationError if a process that keeps these could become root again."""
+    names = ", ".join(str(one) for one in sorted(set(keep) - _KEEPABLE))
+    if names:
+        remedy = f"these can be kept: {', '.join(str(one) for one in sorted(_KEEPABLE))}"
+        raise ConfigurationError(f"cannot keep {names}", "with it a process can become root again", remedy)
+
+
+def _require_permitted(keep: Collection[Capability]) -> None:
     if not keep:
         return
-    names = ", ".join(str(one) for one in sorted(_WAYS_BACK.intersection(keep)))
-    if names:
-        raise ConfigurationError(f"cannot keep {names}", "who has it can become root again", "do not keep it")
     try:
         missing = set(keep) - capability_sets().permitted
     except OSError as error:

@@ -24,11 +24,14 @@ def owner_of(identity: "unix.Identity | None") -> tuple[int, int] | None:
 
 
 def kept_capabilities(settings: Daemon) -> "set[unix.Capability]":
-    """Return what the settings keep. Raises ConfigurationError for what is no capability."""
+    """Return what the settings keep. Raises ConfigurationError for what is none, or may not be kept."""
     try:
-        return {unix.Capability.parse(name) for name in settings.keep_capability}
+        kept = {unix.Capability.parse(name) for name in settings.keep_capability}
     except ValueError as error:
         raise ConfigurationError("keep-capability", str(error)) from error
+    if kept:
+        unix.require_keepable(kept)
+    return kept
 
 
 def drop_to(settings: Daemon, identity: "unix.Identity | None", root: Path | None = None) -> None:
