@@ -2,19 +2,21 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tamed.runner._channel import Channel
+from tamed.runner._message import LONGEST, InvalidMessage
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Channel, Channel]]:
     """Two ends of a channel."""
-    ours, theirs = map(Channel, socket.socketpair())
+    ours, theirs = (Channel(end, takes_descriptors=True) for end in socket.socketpair())
     with closing(ours), closing(theirs):
         yield ours, theirs
 
@@ -102,3 +104,77 @@ def test_descriptors_nobody_took_are_closed(pair: tuple[Channel, Channel]) -> No
     theirs.close()
     assert os.read(reading, 1) == b""
     os.close(reading)
+
+
+def test_descriptors_are_dropped_where_none_are_asked_for() -> None:
+    """Another process cannot fill the table of one that takes no descriptors."""
+    ours, theirs = map(Channel, socket.socketpair())
+    reading, writing = os.pipe()
+    with closing(ours), closing(theirs):
+        ours.send({"take": "this"}, [writing])
+        os.close(writing)
+        with pytest.raises(InvalidMessage, match="its descriptors did not come"):
+            list(theirs.receive())
+        assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_a_peer_that_never_stops_talking_is_left_in_time(pair: tuple[Channel, Channel]) -> None:
+    """What one turn does not take is there in the next one."""
+    ours, theirs = pair
+    ours._sock.setblocking(True)
+
+    def talk() -> None:
+        with suppress(OSError):
+            while True:
+                ours._sock.sendall(b"{}\n" * 20000)
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    turns = 0
+    while turns < 3:
+        turns += bool(list(theirs.receive()))
+    theirs.close()
+    talker.join()
+
+
+def test_a_message_without_an_end_is_none(pair: tuple[Channel, Channel]) -> None:
+    """It is refused before it fills the memory."""
+    ours, theirs = pair
+    ours._sock.setblocking(True)
+
+    def talk() -> None:
+        with suppress(OSError):
+            while True:
+                ours._sock.send(b"x" * 65536)
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    with pytest.raises(InvalidMessage, match="without an end"):
+        _receive_for_ever(theirs)
+    theirs.close()
+    talker.join()
+
+
+def _receive_for_ever(channel: Channel) -> None:
+    while True:
+        list(channel.receive())
+
+
+def test_a_message_that_would_not_be_read_is_not_sent(pair: tuple[Channel, Channel]) -> None:
+    """Whoever sends it hears that; the channel goes on."""
+    ours, theirs = pair
+    with pytest.raises(OSError, match="a message of"):
+        ours.send({"text": "x" * LONGEST})
+    ours.send({"text": "x"})
+    assert list(theirs.receive()) == [({"text": "x"}, [])]
+
+
+def test_copies_of_descriptors_are_closed_if_there_is_no_room_for_all(pair: tuple[Channel, Channel]) -> None:
+    """Nothing is left of a message that cannot be sent with its descriptors."""
+    ours, theirs = pair
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        ours.send({"take": "these"}, [0, 1 << 30])
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert list(theirs.receive()) == []

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.runner._channel import Message
 from tamed.runner._crew import Crew
+from tamed.runner._message import Message
 from tamed.runner._worker_record import Worker, WorkerState
 from tests.runner.world import World, a_crew
 

@@ -16,9 +16,10 @@ import trustme
 
 from tamed.errors import ConfigurationError, SystemRefused
 from tamed.net import Endpoint, Gate, TlsEndpoint
-from tamed.runner._channel import Channel, Message
+from tamed.runner._channel import Channel
 from tamed.runner._faults import fault_data
 from tamed.runner._link import Link, SupervisedSource
+from tamed.runner._message import Message
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +33,7 @@ class Linked:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self.supervisor = Channel(ours)
-        self.channel = Channel(theirs)
+        self.channel = Channel(theirs, takes_descriptors=True)
         self.gate = Gate(is_open=False)
         self.link = Link(self.channel, lambda: {"connections": 3}, beat_interval=3600.0, gate=self.gate)
         self.source = SupervisedSource(self.link)

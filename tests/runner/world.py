@@ -12,10 +12,11 @@ from typing import Any
 
 from tamed.errors import TamedError
 from tamed.net import Inheritance
-from tamed.runner._channel import Channel, Message
+from tamed.runner._channel import Channel
 from tamed.runner._crew import Crew
 from tamed.runner._generation import Generation
 from tamed.runner._log_place import LogPlan
+from tamed.runner._message import Message
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
@@ -95,7 +96,7 @@ class HandStation:
     def spawn(self, channel: int, module: str, *words: str) -> int:
         if self.no_room is not None:
             raise self.no_room
-        ours = Channel(socket.socket(fileno=os.dup(channel)))
+        ours = Channel(socket.socket(fileno=os.dup(channel)), takes_descriptors=True)
         if module == "tamed.runner.worker":
             hand = Hand(101 + len(self.hands), int(words[0]), ours)
             self.hands.append(hand)

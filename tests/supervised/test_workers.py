@@ -1,12 +1,16 @@
 """Workers that die, block or misbehave, and a supervisor that is killed."""
 
+import json
 import os
 import re
 import signal
+import socket
 import time
+from contextlib import suppress
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.supervised.daemon import POEM, Daemon, Tamed, is_there, read_poem, wait_for
 from tests.supervised.talk import APPLICATION, Load, connected, finish, say
 
@@ -99,7 +103,7 @@ def test_what_is_printed_is_in_the_log(daemon: Daemon) -> None:
 def test_a_worker_that_cannot_be_understood_is_replaced(daemon: Daemon) -> None:
     """Whatever a worker writes to its channel does not harm the supervisor."""
     victim = say(daemon.port, b"babble").worker
-    daemon.expect_log(rf"worker {victim} cannot be understood \(.*\): ended\n")
+    daemon.expect_log(rf"worker {victim} cannot be understood \(.*\): it is ended\n")
     daemon.wait_workers(2, without=[victim])
     daemon.stop()
 
@@ -175,3 +179,68 @@ def test_workers_that_cannot_start_any_more_end_the_daemon(tamed: Tamed) -> None
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     assert tamed.left() == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 3000,
+        b'{"report":' * 3000,
+        b'{"leaving": %s}' % (b"9" * 401),
+        b'{"leaving": -1}',
+        b'{"leaving": true}',
+        b'{"state": "stuck"}',
+        b'{"state": NaN}',
+        b'{"fault": {"lines": [], "status": 1}}',
+        b'{"worn": 5.5}',
+        b'{"files": {"a.py": 1e400}}',
+        b'{"report": {"connections": -5}}',
+        b'{"listen": "127.0.0.1:0", "kind": 1, "index": 100000, "number": 1}',
+        b'{"descriptors": 5}',
+        b"\xff\xfe",
+        b"x" * (5 << 20),
+    ],
+    ids=lambda line: f"{line[:24].decode(errors='replace')}-{len(line)}",
+)
+def test_whatever_an_application_writes_to_its_channel_ends_its_worker_alone(
+    tamed: Tamed, line: bytes
+) -> None:
+    """The worker is replaced, with one line that says why, and the supervisor goes on."""
+    (tamed.folder / "line").write_bytes(line + b"\n")
+    tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("app.py")
+    (worker,) = daemon.workers()
+    say(daemon.port, b"utter")
+    daemon.wait_workers(1, without=[worker])
+    daemon.expect_log(rf"ERROR tamed: worker {worker} cannot be understood \(.*\): it is ended\n")
+    assert "Traceback" not in daemon.log
+    assert daemon.log.count("\n") < 20
+    daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"[" * 3000, "nested deeper than"),
+        (b'{"command": "scale", "workers": %s}' % (b"9" * 401), "64 bits"),
+        (b'{"command": "scale", "workers": true}', "workers: expected a whole number"),
+        (b'{"command": "scale", "workers": 2.0}', "workers: expected a whole number"),
+        (b'{"command": "scale", "workers": Infinity}', "no JSON"),
+        (b'{"command": ["status"]}', "command: expected a text"),
+        (b"\xff", "no JSON"),
+        (b'{"command": "%s"}' % (b"x" * 100_000), "longer than"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+def test_whatever_asks_at_the_control_socket_is_answered(daemon: Daemon, line: bytes, why: str) -> None:
+    """With one line, and the supervisor goes on."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(daemon.folder / f"{daemon.name}.sock"))
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has read enough
+            client.sendall(line + b"\n")
+        told = client.makefile("rb").read()
+    assert json.loads(told).keys() == {"error"}
+    assert why in told.decode()
+    assert told.count(b"\n") == 1
+    daemon.stop()

@@ -7,37 +7,45 @@ other end is gone). It never blocks: what the socket does not take is kept, up t
 
 import contextlib
 import errno
-import json
 import os
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-__all__ = ["Channel", "Message"]
+from tamed.runner._message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
 
-Message = dict[str, Any]
+__all__ = ["Channel"]
 
 _READ = 65536
+_READS = 64  # in one turn: a process that never stops talking must not keep the supervisor from all others
 _MOST_DESCRIPTORS = 253  # SCM_MAX_FD in the kernel
-_LIMIT = 16 * 1024 * 1024  # bytes of messages that wait, here or on the way
+_LIMIT = 16 * 1024 * 1024  # bytes of messages that wait to be sent
 
 
 class Channel:
     """One end of the pair. ``closed`` is true when the other end is gone and all from it was received.
 
     ``rest`` is the beginning of a message: another channel can be made from it, to go on with this socket.
+    Only an end that ``takes_descriptors`` is given any; else what another process sends is dropped by the
+    kernel, so that none can fill the table of a process that did not ask for them.
     """
 
-    def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
+    def __init__(self, sock: socket.socket, rest: bytes = b"", *, takes_descriptors: bool = False) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self.rest = rest
+        self._takes_descriptors = takes_descriptors
+        self._pieces = [rest]
+        self._length = len(rest)
         self._lines: deque[bytes] = deque()
         self._descriptors: deque[int] = deque()
         self._outgoing: deque[tuple[bytes, Sequence[int]]] = deque()
         self._waiting = 0
         self.closed = False
+
+    @property
+    def rest(self) -> bytes:
+        """What has come of a message that is not complete."""
+        return b"".join(self._pieces)
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector or an event loop."""
@@ -46,14 +54,17 @@ class Channel:
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message, with copies of descriptors, or keep it until `flush`.
 
-        Raises OSError if the other end is gone, or has not read for so long that the limit is reached.
+        Raises OSError if the other end is gone, or has not read for so long that the limit is reached, if the
+        message is too long to be read there, or if there are no descriptors left to copy one.
         """
         told = {**message, "descriptors": len(descriptors)} if descriptors else message
-        line = json.dumps(told).encode() + b"\n"
+        try:
+            line = encode_message(told)
+        except InvalidMessage as error:
+            raise OSError(errno.EMSGSIZE, str(error)) from error
         if self._waiting + len(line) > _LIMIT:
             raise OSError(errno.ENOBUFS, "the other end does not read")
-        copies = [os.dup(descriptor) for descriptor in descriptors]
-        self._outgoing.append((line, copies))
+        self._outgoing.append((line, _copies(descriptors)))
         self._waiting += len(line)
         self.flush()
 
@@ -81,28 +92,52 @@ class Channel:
     def receive(self) -> Iterator[tuple[Message, list[int]]]:
         """Yield the messages that have arrived, each with the descriptors that are now the caller's to close.
 
-        Who stops early gets the others later. Sets ``closed`` at the end of the stream; a message that was
-        cut off there is dropped. Raises ValueError for what is no message: nothing can be understood then.
+        Who stops early gets the others later, and so does who is sent more than a turn is to take. Sets
+        ``closed`` at the end of the stream; a message that was cut off there is dropped. Raises
+        InvalidMessage for what is no message: nothing can be understood then.
         """
-        while not self.closed:
+        for _ in range(_READS):
             while self._lines:
                 yield self._understand(self._lines.popleft())
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self._sock, _READ, _MOST_DESCRIPTORS)
-            except BlockingIOError:
+            data = b"" if self.closed else self._read()
+            if data is None:
                 return
-            except ConnectionError:
-                data, descriptors = b"", []
-            self._descriptors.extend(descriptors)
-            self.closed = not data
-            *lines, self.rest = (self.rest + data).split(b"\n")
-            self._lines.extend(lines)
-            if len(self.rest) > _LIMIT:
-                raise ValueError("a message without an end")
+            if not data:
+                self.closed = True
+                return
+            self._take(data)
+        while self._lines:
+            yield self._understand(self._lines.popleft())
+
+    def _read(self) -> bytes | None:
+        """Return what has come; nothing at the end of the stream, None if nothing has come."""
+        try:
+            if not self._takes_descriptors:
+                return self._sock.recv(_READ)
+            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ, _MOST_DESCRIPTORS)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+        self._descriptors.extend(descriptors)
+        return data
+
+    def _take(self, data: bytes) -> None:
+        first, *others = data.split(b"\n")
+        self._pieces.append(first)
+        self._length += len(first)
+        if self._length > LONGEST:
+            raise InvalidMessage("a message without an end")
+        if others:
+            *lines, rest = others
+            self._lines += [self.rest, *lines]
+            self._pieces = [rest]
+            self._length = len(rest)
 
     def forget(self) -> None:
         """Drop what came and was not taken, and what was not sent: the socket is another one from now on."""
-        self.rest = b""
+        self._pieces = []
+        self._length = 0
         self._lines.clear()
         self._waiting = 0
         self._drop_descriptors()
@@ -121,13 +156,23 @@ class Channel:
         self._outgoing.clear()
 
     def _understand(self, line: bytes) -> tuple[Message, list[int]]:
-        message = json.loads(line)
-        if not isinstance(message, dict):
-            raise ValueError("expected an object")  # noqa: TRY004 - it is the other end's mistake
-        count = message.pop("descriptors", 0)
-        if count not in range(len(self._descriptors) + 1):
-            raise ValueError("its descriptors did not come")
+        message = parse_message(line)
+        count = read_number(message, "descriptors") if "descriptors" in message else 0
+        if count > len(self._descriptors):
+            raise InvalidMessage("its descriptors did not come: there was no room for them")
+        message.pop("descriptors", None)
         return message, [self._descriptors.popleft() for _ in range(count)]
+
+
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))  # noqa: PERF401 - those that were made are to be closed
+    except OSError:
+        _close_all(copies)
+        raise
+    return copies
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

@@ -5,27 +5,30 @@ connection is closed. Only the owner may connect (mode 0600), so whoever can, ma
 """
 
 import contextlib
-import json
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tamed.daemon import bind_unix, connect_unix
 from tamed.errors import SystemRefused, from_os_error
 from tamed.runner._legacy import Keep
+from tamed.runner._message import InvalidMessage, Message, encode_message, parse_message, read_text
 from tamed.runner._reactor import Reactor, Timer
 
 __all__ = ["Answer", "ControlServer", "ask"]
 
-Answer = Callable[[dict[str, Any]], None]
+Answer = Callable[[Message], None]
 
 _LONGEST = 65536  # bytes of a request
+_LONGEST_ANSWER = 16 * 1024 * 1024
 _MOST_CLIENTS = 64
 _PATIENCE = 10.0  # seconds for a client to say what it wants
 _SENDING = 1.0  # seconds for a client to take the answer
+_PAUSE = 1.0  # seconds until accepting is tried again
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class ControlServer:
@@ -33,14 +36,18 @@ class ControlServer:
 
     Whoever makes one must be the only one who may have that path, by a pid file for example: what is there is
     replaced. If this process is root, the socket is ``owner``'s, a user and group. ``inherited`` is the
-    descriptor of one that the program before has listened on, if there was one.
+    descriptor of one that the program before has listened on, if there was one. What is no request is
+    answered with an error, and so is one for which ``serve`` raises InvalidMessage.
+
+    A descriptor is kept in reserve, so that an administrator is answered although no other is left. While
+    that one is in use, or if there is no room for it either, other clients wait in the kernel's queue.
     """
 
     def __init__(
         self,
         path: Path,
         reactor: Reactor,
-        serve: Callable[[dict[str, Any], Answer], None],
+        serve: Callable[[Message, Answer], None],
         owner: tuple[int, int] | None = None,
         inherited: int = -1,
     ) -> None:
@@ -51,13 +58,16 @@ class ControlServer:
         self._timers: dict[socket.socket, Timer] = {}
         self._served: dict[socket.socket, Answer] = {}
         self._socket = _listening(path, owner) if inherited < 0 else _adopted(inherited)
-        reactor.watch(self._socket, self._accept)
+        self._reserve = -1
+        self._is_paused = True
+        self._resume()
 
     def close(self) -> None:
         """Listen no more, let all clients go and remove the socket's file."""
-        self._reactor.unwatch(self._socket)
         for client in list(self._clients):
             self._drop(client)
+        self._pause()
+        self._give_up_reserve()
         with contextlib.suppress(OSError):  # somebody has taken it away
             self._path.unlink()
         self._socket.close()
@@ -85,13 +95,49 @@ class ControlServer:
 
     def _accept(self) -> None:
         try:
-            client, _ = self._socket.accept()
-        except OSError:  # it has gone away, or there are no descriptors: it will try again
-            return
+            client = self._accepted()
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                self._pause()
+                self._reactor.later(_PAUSE, self._resume)
+            return  # else the client has gone away
         if len(self._clients) == _MOST_CLIENTS:
-            client.close()
-            return
-        self._add(client)
+            _refuse(client, "too many ask at once")
+        else:
+            self._add(client)
+
+    def _accepted(self) -> socket.socket:
+        """Accept a client, by the descriptor in reserve if there is no other."""
+        try:
+            return self._socket.accept()[0]
+        except OSError as error:
+            if error.errno not in _SHORTAGES or self._reserve < 0:
+                raise
+        self._give_up_reserve()
+        return self._socket.accept()[0]
+
+    def _pause(self) -> None:
+        """Leave clients in the kernel's queue."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._reactor.unwatch(self._socket)
+
+    def _resume(self) -> None:
+        """Accept clients again, unless this was closed."""
+        self._take_reserve()
+        if self._is_paused and self._socket.fileno() >= 0:
+            self._is_paused = False
+            self._reactor.watch(self._socket, self._accept)
+
+    def _take_reserve(self) -> None:
+        if self._reserve < 0 and self._socket.fileno() >= 0:
+            with contextlib.suppress(OSError):  # it is tried again whenever a client has gone
+                self._reserve = os.dup(self._socket.fileno())
+
+    def _give_up_reserve(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
     def _add(self, client: socket.socket) -> None:
         client.setblocking(False)
@@ -106,10 +152,18 @@ class ControlServer:
             data = b""
         self._clients[client] += data
         line, newline, _ = self._clients[client].partition(b"\n")
-        if not data or len(self._clients[client]) > _LONGEST:
+        if not data:
             self._drop(client)
-        elif newline and client not in self._served:
-            self._serve(_request(line), self._serve_now(client))
+        elif client in self._served:  # it says more than was asked for
+            self._clients[client] = b""
+        elif newline or len(line) > _LONGEST:
+            self._begin(line, self._serve_now(client))
+
+    def _begin(self, line: bytes, answer: Answer) -> None:
+        try:
+            self._serve(parse_message(line, _LONGEST), answer)
+        except InvalidMessage as error:
+            answer({"error": f"not a request: {error}"})
 
     def _serve_now(self, client: socket.socket) -> Answer:
         """Return the means to answer a client, which may take as long as that needs."""
@@ -117,12 +171,12 @@ class ControlServer:
         self._served[client] = partial(self._answer, client)
         return self._served[client]
 
-    def _answer(self, client: socket.socket, answer: dict[str, Any]) -> None:
+    def _answer(self, client: socket.socket, answer: Message) -> None:
         """Send an answer, for which a client that does not read can keep the supervisor for a second."""
         if client in self._clients:
             with contextlib.suppress(OSError):  # it does not read, or has gone away
                 client.settimeout(_SENDING)
-                client.sendall(json.dumps(answer).encode() + b"\n")
+                client.sendall(_answer_line(answer))
             self._drop(client)
 
     def _drop(self, client: socket.socket) -> None:
@@ -131,9 +185,10 @@ class ControlServer:
         self._served.pop(client, None)
         self._reactor.unwatch(client)
         client.close()
+        self._resume()
 
 
-def ask(path: Path, request: dict[str, Any], timeout: float | None = 10.0) -> dict[str, Any]:
+def ask(path: Path, request: Message, timeout: float | None = 10.0) -> Message:
     """Send a request to a supervisor's control socket and return its answer.
 
     Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
@@ -144,18 +199,22 @@ def ask(path: Path, request: dict[str, Any], timeout: float | None = 10.0) -> di
         sock.settimeout(timeout)
         try:
             connect_unix(sock, path)
-            sock.sendall(json.dumps(request).encode() + b"\n")
+            sock.sendall(encode_message(request, _LONGEST))
             with sock.makefile("rb") as stream:
-                line = stream.readline()
+                line = stream.readline(_LONGEST_ANSWER + 1)
         except TimeoutError as error:
             raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
         except OSError as error:
             raise from_os_error(what, error) from error
     if not line:
         raise SystemRefused(what, "it ended without an answer")
-    answer: dict[str, Any] = json.loads(line)
-    if "error" in answer:
-        raise SystemRefused(what, answer["error"])
+    try:
+        answer = parse_message(line, _LONGEST_ANSWER)
+        refusal = read_text(answer, "error") if "error" in answer else ""
+    except InvalidMessage as invalid:
+        raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
+    if refusal:
+        raise SystemRefused(what, refusal)
     return answer
 
 
@@ -181,9 +240,14 @@ def _listening(path: Path, owner: tuple[int, int] | None) -> socket.socket:
     return sock
 
 
-def _request(line: bytes) -> dict[str, Any]:
+def _answer_line(answer: Message) -> bytes:
     try:
-        request = json.loads(line)
-    except ValueError:
-        request = None
-    return request if isinstance(request, dict) else {}
+        return encode_message(answer, _LONGEST_ANSWER)
+    except InvalidMessage as error:
+        return encode_message({"error": f"there is an answer that cannot be sent: {error}"})
+
+
+def _refuse(client: socket.socket, why: str) -> None:
+    client.setblocking(False)
+    with client, contextlib.suppress(OSError):
+        client.sendall(encode_message({"error": why}))

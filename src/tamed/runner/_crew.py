@@ -8,21 +8,27 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from tamed.errors import TamedError
-from tamed.runner._channel import Channel, Message
+from tamed.errors import SystemRefused, TamedError
+from tamed.runner._channel import Channel
 from tamed.runner._delivery import deliver
 from tamed.runner._faults import fault_data
 from tamed.runner._generation import Generation
 from tamed.runner._legacy import Data, Keep, decode, encode
+from tamed.runner._message import InvalidMessage, Message, read_fault, read_number, read_object, read_text
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
 from tamed.runner._station import Station
 from tamed.runner._templates import Templates
 from tamed.runner._worker_record import Worker, WorkerState
+from tamed.runner._worker_report import read_report
 
 __all__ = ["Crew"]
 
 _MODULE = "tamed.runner.worker"
+_OWN_STATES = ("prepared", "starting", "ready")  # that a worker can tell of itself
+_STATUSES = 255
+_MOST_SERVERS = 1000  # of one application on one endpoint
+_MORE = "let each process have more: --max-files"
 
 
 class Crew:
@@ -183,8 +189,8 @@ class Crew:
                 worker.heard = self._reactor.clock()
                 self._understand(worker, message)
             self._deliver(worker)
-        except ValueError as error:  # something else in that process has written to the channel
-            self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): ended")
+        except InvalidMessage as error:  # something else in that process has written to the channel
+            self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
             self._station.kill(worker.pid)
             self._hang_up(worker)
         except OSError:
@@ -193,33 +199,48 @@ class Crew:
             self._hang_up(worker)
 
     def _understand(self, worker: Worker, message: Message) -> None:
+        """Do what a message is for. What is unknown is of a later version, and passed over."""
         match message:
-            case {"listen": str(text), "kind": int(kind), "index": int(index), "number": int(question)}:
-                self._hand_out(worker, question, text, kind, index)
-            case {"state": str(state)}:
-                if not worker.is_leaving:
-                    worker.state = WorkerState(state)
-                    self.on_change(worker)
-            case {"fault": {"lines": [*lines], "status": int(status)}}:
-                worker.fault = [str(line) for line in lines], status
-            case {"leaving": int(status)}:
-                worker.leaving = status
-            case {"shut": True}:
+            case {"beat": _}:
+                pass
+            case {"listen": _}:
+                self._hand_out(worker, message)
+            case {"state": _}:
+                self._changed(worker, read_text(message, "state"))
+            case {"fault": _}:
+                worker.fault = read_fault(message)
+            case {"leaving": _}:
+                worker.leaving = read_number(message, "leaving", most=_STATUSES)
+            case {"shut": _}:
                 self.on_shut(worker)
-            case {"files": dict(files)}:
-                self.on_files(files)
-            case {"worn": str(why)}:
-                self.on_worn(worker, why)
-            case {"report": dict(report)}:
-                self.on_report(worker, report)
+            case {"files": _}:
+                files = read_object(message, "files")
+                self.on_files({file: read_number(files, file, -(2**63), 2**63 - 1) for file in files})
+            case {"worn": _}:
+                self.on_worn(worker, read_text(message, "worn"))
+            case {"report": _}:
+                self.on_report(worker, read_report(read_object(message, "report")))
 
-    def _hand_out(self, worker: Worker, question: int, text: str, kind: int, index: int) -> None:
+    def _changed(self, worker: Worker, state: str) -> None:
+        if state not in _OWN_STATES:
+            raise InvalidMessage(f"state: expected {', '.join(_OWN_STATES)}")
+        if not worker.is_leaving:
+            worker.state = WorkerState(state)
+            self.on_change(worker)
+
+    def _hand_out(self, worker: Worker, message: Message) -> None:
+        text, kind = read_text(message, "listen"), read_number(message, "kind")
+        index, question = read_number(message, "index", most=_MOST_SERVERS), read_number(message, "number")
         try:
             sockets = self._sockets.get(text, kind, index, worker.generation.number)
         except TamedError as error:
             self._send(worker, {"answer": question, "fault": fault_data(error)})
-        else:
-            self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets])
+            return
+        except ValueError as error:  # no worker of ours asks for what is no endpoint
+            raise InvalidMessage(str(error)) from error
+        if not self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets]):
+            refused = SystemRefused(f"cannot hand out the socket of {text}", "no descriptors are left", _MORE)
+            self._send(worker, {"answer": question, "fault": fault_data(refused)})
 
     def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; a worker that is gone, or does not read, is left to those who see to such."""

@@ -1,12 +1,13 @@
 """What an administrator can ask of a supervisor: the requests of the control socket."""
 
-from typing import Any
-
 from tamed.runner._control import Answer
+from tamed.runner._message import Message, read_number, read_text
 from tamed.runner._status import StatusDesk
 from tamed.runner._supervisor import Supervisor
 
 __all__ = ["Desk"]
+
+_SHOWN = 60  # characters
 
 
 class Desk:
@@ -16,16 +17,16 @@ class Desk:
         self._supervisor = supervisor
         self._status = status
 
-    def serve(self, request: dict[str, Any], answer: Answer) -> None:
-        """Answer a request, now or later."""
-        match request:
-            case {"command": "status"}:
+    def serve(self, request: Message, answer: Answer) -> None:
+        """Answer a request, now or later. Raises InvalidMessage for what is none."""
+        match read_text(request, "command"):
+            case "status":
                 self._status.serve(answer)
-            case {"command": "reload"}:
+            case "reload":
                 self._supervisor.reload([answer])
-            case {"command": "upgrade"}:
+            case "upgrade":
                 self._supervisor.upgrade([answer])
-            case {"command": "scale", "workers": int(count)}:
-                self._supervisor.scale(count, [answer])
-            case _:
-                answer({"error": f"unknown command {request.get('command')!r}"})
+            case "scale":
+                self._supervisor.scale(read_number(request, "workers", -(2**31)), [answer])
+            case other:
+                answer({"error": f"unknown command {other[:_SHOWN]!r}"})

@@ -4,8 +4,9 @@ import signal
 import socket
 from collections.abc import Callable
 
-from tamed.runner._channel import Channel, Message
+from tamed.runner._channel import Channel
 from tamed.runner._delivery import deliver
+from tamed.runner._message import InvalidMessage, Message
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
 
@@ -71,7 +72,7 @@ class Errands:
         try:
             for message, _ in errand.channel.receive():
                 errand.answer = message
-        except (OSError, ValueError):
+        except (OSError, InvalidMessage):
             self._hang_up(errand)
         if errand.channel.closed:
             self._hang_up(errand)

@@ -1,4 +1,4 @@
-"""The child's side of an errand: one order comes in, one answer goes out."""
+"""The child's side of a channel: one order comes in, and of an errand one answer goes out."""
 
 import os
 import select
@@ -6,12 +6,13 @@ import socket
 import sys
 from collections.abc import Callable
 
-from tamed.errors import TamedError, status_of
-from tamed.runner._channel import Channel, Message
-from tamed.runner._explain import explain
+from tamed.errors import TamedError
+from tamed.runner._channel import Channel
+from tamed.runner._explain import fault_message
+from tamed.runner._message import InvalidMessage, Message
 from tamed.runner._spawn import CHANNEL, RECORDS
 
-__all__ = ["answer_errand"]
+__all__ = ["answer_errand", "first_order"]
 
 
 def answer_errand(answer: Callable[[Message], Message]) -> None:
@@ -19,19 +20,23 @@ def answer_errand(answer: Callable[[Message], Message]) -> None:
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=CHANNEL))
-    order = _order(channel)
+    order = first_order(channel)
     try:
         told = answer(order)
     except TamedError as error:
-        told = {"fault": {"lines": list(explain(error)), "status": status_of(error)}}
+        told = fault_message(error)
     channel.send(told)
     while not channel.flush():
         select.select([], [channel], [])
 
 
-def _order(channel: Channel) -> Message:
-    while not channel.closed:
-        select.select([channel], [], [])
-        for message, _ in channel.receive():
-            return message
+def first_order(channel: Channel) -> Message:
+    """Wait for the supervisor's first word; without one this process ends."""
+    try:
+        while not channel.closed:
+            select.select([channel], [], [])
+            for message, _ in channel.receive():
+                return message
+    except InvalidMessage as error:
+        sys.exit(f"the supervisor cannot be understood: {error}")
     sys.exit("the supervisor is gone")

@@ -5,9 +5,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from tamed.errors import ApplicationFailed, ServiceFailed, TamedError
+from tamed.errors import ApplicationFailed, ServiceFailed, TamedError, status_of
 
-__all__ = ["explain"]
+__all__ = ["explain", "fault_message"]
 
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
@@ -19,6 +19,11 @@ def explain(error: TamedError) -> Iterator[str]:
     if cause is not None:
         yield _users_traceback(cause)
     yield f"tamed: {error}"
+
+
+def fault_message(error: TamedError) -> dict[str, object]:
+    """Return the message by which another process is told of an error: see `read_fault`."""
+    return {"fault": {"lines": list(explain(error)), "status": status_of(error) & 0xFF}}
 
 
 def _raised_by_the_application(error: TamedError) -> BaseException | None:

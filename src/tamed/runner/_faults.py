@@ -1,8 +1,7 @@
 """Errors on their way from one process to another."""
 
-from collections.abc import Mapping
-
 from tamed.errors import SystemRefused, TamedError
+from tamed.runner._message import Message, read_text
 
 __all__ = ["fault_data", "fault_of"]
 
@@ -13,7 +12,8 @@ def fault_data(error: TamedError) -> dict[str, str]:
     return {"kind": kind.__name__, "what": error.what, "why": error.why, "remedy": error.remedy}
 
 
-def fault_of(data: Mapping[str, str]) -> TamedError:
+def fault_of(data: Message) -> TamedError:
     """Return the error that the data was made from, as one of the public kinds."""
     kinds = {kind.__name__: kind for kind in TamedError.__subclasses__()}
-    return kinds.get(data["kind"], SystemRefused)(data["what"], data["why"], data["remedy"])
+    what, why, remedy = (read_text(data, key) for key in ("what", "why", "remedy"))
+    return kinds.get(read_text(data, "kind"), SystemRefused)(what, why, remedy)

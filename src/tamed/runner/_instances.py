@@ -14,6 +14,7 @@ from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
 from tamed.runner._launch import launch, plan_again
+from tamed.runner._message import read_fault
 from tamed.runner._plan_file import kept_plan
 
 __all__ = [
@@ -132,9 +133,9 @@ def scale_instance(instance: Instance, workers: int) -> Report:
 
 
 def _done(answer: dict[str, Any], key: str) -> Report:
-    match answer:
-        case {"fault": {"lines": [*lines], "status": int(status)}}:
-            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
+    if "fault" in answer:
+        lines, status = read_fault(answer)
+        return Report(ready=False, text="\n".join(lines), status=status, pid=None)
     return Report(ready=True, text=str(answer[key]), status=0, pid=None)
 
 

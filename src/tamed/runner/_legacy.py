@@ -5,12 +5,12 @@ That is plain data, and descriptors, which stay open. Both programs know the for
 """
 
 import base64
-import json
 import os
 from collections.abc import Callable
 from typing import Any
 
-from tamed.errors import ConfigurationError
+from tamed.errors import ConfigurationError, SystemRefused
+from tamed.runner._message import InvalidMessage, encode_message, parse_message
 
 __all__ = ["Data", "Keep", "Legacy", "decode", "encode"]
 
@@ -20,6 +20,7 @@ Keep = Callable[[int], int]
 """Has a descriptor stay open, and returns it."""
 
 _VERSION = 1
+_LONGEST = 64 * 1024 * 1024  # bytes
 
 
 class Legacy:
@@ -35,10 +36,17 @@ class Legacy:
         return descriptor
 
     def hand_over(self) -> int:
-        """Write the data into an anonymous file; return its descriptor. From now on all are inherited."""
+        """Write the data into an anonymous file; return its descriptor. From now on all are inherited.
+
+        Raises SystemRefused if it is more than the next program will read, and OSError if there is no room.
+        """
+        try:
+            line = encode_message(self.data, _LONGEST)
+        except InvalidMessage as error:
+            raise SystemRefused("cannot leave the state to the next program", str(error)) from error
         descriptor = os.memfd_create("tamed-legacy", 0)
-        with os.fdopen(os.dup(descriptor), "w") as file:
-            file.write(json.dumps(self.data))
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(line)
         self._set_inheritable(True)
         return self.keep(descriptor)
 
@@ -54,10 +62,16 @@ class Legacy:
 
     @staticmethod
     def take_over(descriptor: int) -> Data:
-        """Read the data that was handed over, and close its descriptor."""
+        """Read the data that was handed over, and close its descriptor.
+
+        Raises ConfigurationError for what this program cannot read.
+        """
         os.lseek(descriptor, 0, os.SEEK_SET)
-        with os.fdopen(descriptor) as file:
-            return Legacy.checked(json.load(file))
+        with os.fdopen(descriptor, "rb") as file:
+            try:
+                return Legacy.checked(parse_message(file.read(), _LONGEST))
+            except InvalidMessage as error:
+                raise ConfigurationError("cannot take over from the program before", str(error)) from error
 
     @staticmethod
     def checked(data: Data) -> Data:

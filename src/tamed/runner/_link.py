@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from tamed._logger import own_logger
 from tamed.errors import SystemRefused
 from tamed.net import Endpoint, FdEndpoint, Gate, Listener, SystemdEndpoint, TlsEndpoint, server_context
-from tamed.runner._channel import Channel, Message
+from tamed.runner._channel import Channel
 from tamed.runner._faults import fault_of
+from tamed.runner._message import InvalidMessage, Message, read_number, read_object
 
 __all__ = ["Link", "SupervisedSource"]
 
@@ -99,15 +100,21 @@ class Link:
         self._send_all({**message, "number": number})
         while not self._channel.closed:
             select.select([self._channel], [], [])
-            found = None
+            if (found := self._find_answer(number)) is not None:
+                return found
+        raise SystemRefused("cannot ask the supervisor", "it is gone")
+
+    def _find_answer(self, number: int) -> _Answer | None:
+        found = None
+        try:
             for told, descriptors in self._channel.receive():
                 if told.get("answer") == number:
                     found = told, descriptors
                 else:
                     self._postpone(told, descriptors)
-            if found is not None:
-                return found
-        raise SystemRefused("cannot ask the supervisor", "it is gone")
+        except InvalidMessage as error:
+            raise SystemRefused("cannot ask the supervisor", str(error)) from error
+        return found
 
     def _send_all(self, message: Message) -> None:
         try:
@@ -141,28 +148,32 @@ class Link:
                 self._loop.add_writer(self._channel.fileno(), self._push)
 
     def _receive(self) -> None:
-        for message, descriptors in self._channel.receive():
-            self._obey(message, descriptors)
-        if self._channel.closed:
-            self._become_orphan()
+        try:
+            for message, descriptors in self._channel.receive():
+                self._obey(message, descriptors)
+        except InvalidMessage as error:
+            self._become_orphan(f"it cannot be understood: {error}")
+        if self._channel.closed and not self._is_orphan:
+            _silence_output()
+            self._become_orphan("it is gone")
 
-    def _become_orphan(self) -> None:
+    def _become_orphan(self, why: str) -> None:
+        """Stop: nobody is there any more who could say so."""
         self._is_orphan = True
         self._loop.remove_reader(self._channel.fileno())
-        _silence_output()
-        self._give_up_asking()
+        self._give_up_asking(why)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _give_up_asking(self) -> None:
+    def _give_up_asking(self, why: str = "it is gone") -> None:
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(SystemRefused("cannot ask the supervisor", "it is gone"))
+                answer.set_exception(SystemRefused("cannot ask the supervisor", why))
         self._answers.clear()
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         match message:
-            case {"answer": int(number), **_rest}:
-                answer = self._answers.pop(number, None)
+            case {"answer": _}:
+                answer = self._answers.pop(read_number(message, "answer"), None)
                 if answer is not None and not answer.done():
                     answer.set_result((message, descriptors))
                     return
@@ -225,7 +236,7 @@ class SupervisedSource:
     ) -> Listener:
         message, descriptors = answer
         if "fault" in message:
-            raise fault_of(message["fault"])
+            raise fault_of(read_object(message, "fault"))
         sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
         # What this worker's server leaves in the queue when it stops would be lost if no other worker goes
         # on, so it takes all that waits. Whoever has passed sockets to the daemon keeps them, and their
@@ -245,7 +256,12 @@ class SupervisedSource:
 
 def _silence_output() -> None:
     """Lead what is printed from now on to nowhere: the pipe is broken, and `print` would raise."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no other descriptor: one of these makes room
+        os.close(1)
+        null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in {1, 2} - {null}:
         os.dup2(null, descriptor)
-    os.close(null)
+    if null not in (1, 2):
+        os.close(null)

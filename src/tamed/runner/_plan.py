@@ -3,9 +3,11 @@
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin
 
 from tamed.runner._log_place import LogPlan
+from tamed.runner._message import InvalidMessage, Message, parse_message, read_object
 
 __all__ = ["Plan"]
 
@@ -69,6 +71,34 @@ class Plan(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> "Plan":
-        """Return the plan that the text was made from."""
-        data = json.loads(text)
-        return cls(**{**data, "log": LogPlan(**data["log"])})
+        """Return the plan that the text was made from.
+
+        What another version has in its plans and this one does not know is passed over. Raises InvalidMessage
+        for what is no plan.
+        """
+        data = parse_message(text.encode(errors="surrogatepass"))
+        log = LogPlan(**_fields(LogPlan, read_object(data, "log")))
+        try:
+            return cls(**{**_fields(cls, data), "log": log})
+        except TypeError as error:  # something is missing
+            raise InvalidMessage(str(error)) from error
+
+
+def _fields(kind: type[Plan] | type[LogPlan], data: Message) -> Message:
+    """Return the fields of a tuple that are in the data. Raises InvalidMessage for one of another type."""
+    known = {name: value for name, value in data.items() if name in kind._fields and name != "log"}
+    for name, value in known.items():
+        if not _is_of(value, kind.__annotations__[name]):
+            raise InvalidMessage(f"{name}: not what a plan has there")
+    return known
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    if isinstance(hint, UnionType):
+        return any(_is_of(value, each) for each in get_args(hint))
+    kind = get_origin(hint) or hint
+    if kind is Sequence:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, kind)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tamed.errors import MissingInput, PermissionRefused, from_os_error
+from tamed.errors import ConfigurationError, MissingInput, PermissionRefused, from_os_error
 from tamed.runner._plan import Plan
 
 __all__ = ["held_plan_file", "kept_plan", "removed_plan_file"]
@@ -63,4 +63,8 @@ def kept_plan(path: Path) -> Plan:
         if not is_own:
             why = f"user {status.st_uid} started it"
             raise PermissionRefused(what, why, "do it as that user, or stop it and start it yourself")
-        return Plan.from_text(file.read())
+        try:
+            return Plan.from_text(file.read())
+        except ValueError as error:  # it was damaged: a disk was full, say
+            remedy = "stop it, and start it as you did before"
+            raise ConfigurationError(f"{what}: {path} cannot be read", str(error), remedy) from error

@@ -15,6 +15,7 @@ from tamed.runner._control import Answer
 from tamed.runner._crew import Crew
 from tamed.runner._errand import Errand, Errands
 from tamed.runner._generation import Generation
+from tamed.runner._message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor, Timer
 from tamed.runner._station import Station
@@ -105,17 +106,20 @@ class Reloader:
         if errand is not self._planning:  # it was given up
             return
         self._planning = None
-        match errand.answer:
-            case {"plan": str(text), "notes": [*notes]}:
-                for note in notes:
-                    self._station.say("WARNING", str(note))
-                self._bring_up(Plan.from_text(text))
-            case {"fault": {"lines": [*lines], "status": int(status)}}:
-                self._fail([str(line) for line in lines], status)
-            case _:
-                self._fail(
-                    [f"tamed: the process that reads the files ended with {errand.code}"], ExitStatus.SOFTWARE
-                )
+        planner = "tamed: the process that reads the files"
+        try:
+            match errand.answer or {}:
+                case {"plan": _} as answer:
+                    plan, notes = Plan.from_text(read_text(answer, "plan")), read_texts(answer, "notes")
+                    for note in notes:
+                        self._station.say("WARNING", note)
+                    self._bring_up(plan)
+                case {"fault": _} as answer:
+                    self._fail(*read_fault(answer))
+                case _:
+                    self._fail([f"{planner} ended with {errand.code}"], ExitStatus.SOFTWARE)
+        except InvalidMessage as error:
+            self._fail([f"{planner} cannot be understood: {error}"], ExitStatus.SOFTWARE)
 
     def _bring_up(self, plan: Plan) -> None:
         serving = self._serving()

@@ -1,11 +1,13 @@
 """The supervisor's side of a template: a process that forks workers; see ``template``."""
 
 import errno
+import os
 import select
 import time
 from collections.abc import Callable
 
-from tamed.runner._channel import Channel, Message
+from tamed.runner._channel import Channel
+from tamed.runner._message import InvalidMessage, Message, read_fault, read_number
 
 __all__ = ["Template"]
 
@@ -41,20 +43,33 @@ class Template:
         deadline = time.monotonic() + _PATIENCE
         while not self.channel.closed and (left := deadline - time.monotonic()) > 0:
             select.select([self.channel], [], [], left)
-            for message, _ in self.channel.receive():
-                match message:
-                    case {"forked": int(pid)}:
-                        return pid
+            try:
+                for message, _ in self.channel.receive():
+                    if "forked" in message:
+                        return _forked(message)
+            except InvalidMessage as error:
+                raise OSError(errno.EPROTO, f"the template cannot be understood: {error}") from error
         raise OSError(errno.EAGAIN, "the template does not fork")
 
     def understand(self, message: Message) -> None:
-        """Take what it says by itself."""
+        """Take what it says by itself. Raises InvalidMessage for what it cannot mean."""
         match message:
-            case {"loaded": True}:
+            case {"loaded": _}:
                 self.is_loaded = True
                 self.loaded()
-            case {"fault": {"lines": [*lines], "status": int(status)}}:
-                self.fault = [str(line) for line in lines], status
-            case {"leaving": int(status)} if not self.is_loaded:
+            case {"fault": _}:
+                self.fault = read_fault(message)
+            case {"leaving": _} if not self.is_loaded:
+                status = read_number(message, "leaving", most=255)
                 told = f"tamed: the application ended while it was loaded, with status {status}"
                 self.fault = [told], status
+
+
+def _forked(message: Message) -> int:
+    """Return the pid of a worker that was forked, which must be a child of this process to be its worker."""
+    pid = read_number(message, "forked")
+    if not pid:
+        number = read_number(message, "errno")
+        raise OSError(number, os.strerror(number))
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises ChildProcessError
+    return pid

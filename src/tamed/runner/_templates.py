@@ -8,6 +8,7 @@ from tamed.errors import ExitStatus
 from tamed.runner._channel import Channel
 from tamed.runner._delivery import deliver
 from tamed.runner._generation import Generation
+from tamed.runner._message import InvalidMessage
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
 from tamed.runner._template import Template
@@ -97,7 +98,7 @@ class Templates:
         try:
             for message, _ in template.channel.receive():
                 template.understand(message)
-        except (OSError, ValueError):
+        except (OSError, InvalidMessage):
             self._hang_up(template)
         if template.channel.closed:
             self._hang_up(template)

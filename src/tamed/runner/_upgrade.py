@@ -13,6 +13,7 @@ from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.runner._control import Answer
 from tamed.runner._errand import Errand, Errands
 from tamed.runner._legacy import Data, Keep, Legacy
+from tamed.runner._message import InvalidMessage, read_fault, read_text
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
@@ -68,17 +69,18 @@ class Upgrader:
             self._fail([f"tamed: the new program cannot be tried out: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def _tried(self, plan: Plan, errand: Errand) -> None:
-        match errand.answer:
-            case {"ready": str(version)}:
-                self._station.say("INFO", f"tamed {version} takes over")
-                self._become(plan, _ATTEMPTS)
-            case {"fault": {"lines": [*lines], "status": int(status)}}:
-                self._fail([str(line) for line in lines], status)
-            case _:
-                told = (
-                    f"the new program does not start (exit code {errand.code}); the log has what it printed"
-                )
-                self._fail([f"tamed: {told}"], ExitStatus.SOFTWARE)
+        try:
+            match errand.answer or {}:
+                case {"ready": _} as answer:
+                    self._station.say("INFO", f"tamed {read_text(answer, 'ready')} takes over")
+                    self._become(plan, _ATTEMPTS)
+                case {"fault": _} as answer:
+                    self._fail(*read_fault(answer))
+                case _:
+                    why = f"does not start (exit code {errand.code}); the log has what it printed"
+                    self._fail([f"tamed: the new program {why}"], ExitStatus.SOFTWARE)
+        except InvalidMessage as error:
+            self._fail([f"tamed: the new program cannot be understood: {error}"], ExitStatus.SOFTWARE)
 
     def _become(self, plan: Plan, attempts: int) -> None:
         try:

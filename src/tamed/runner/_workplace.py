@@ -2,37 +2,30 @@
 
 import asyncio
 import logging
-import select
 import sys
 from collections.abc import Callable
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import NoReturn
 
 from tamed._logger import flush_log
 from tamed.config import Job, load
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.net import Gate, SocketSource, Surroundings, install
-from tamed.runner._channel import Channel, Message
-from tamed.runner._explain import explain
+from tamed.runner._channel import Channel
+from tamed.runner._explain import fault_message
 from tamed.runner._identity import drop_to, identity_of
 from tamed.runner._layout import layout_of
 from tamed.runner._life import Ending, live
 from tamed.runner._link import Link, SupervisedSource
 from tamed.runner._logging import log_to
 from tamed.runner._loop import loop_factory
+from tamed.runner._message import Message, read_object, read_seconds, read_text, read_truth
 from tamed.runner._pipe_handler import PipeHandler
 from tamed.runner._spawn import RECORDS
 from tamed.runner._wear import wearing
-from tamed.service import Application, Service
+from tamed.runner._worker_report import report_of, serving
+from tamed.service import Application
 
-__all__ = ["Workplace", "exit_after", "first_order", "say"]
-
-
-@runtime_checkable
-class _Serving(Protocol):
-    """A service that keeps count of its connections: our servers, Twisted's, and whoever's else does so."""
-
-    connections: int
-    accepted: int
+__all__ = ["Workplace", "exit_after", "say"]
 
 
 class Workplace:
@@ -41,14 +34,15 @@ class Workplace:
     application: Application
 
     def __init__(self, order: Message) -> None:
-        self._beat = order["beat"]
-        self._is_watched = order["files"]
+        self._beat = read_seconds(order, "beat")
+        self._is_watched = read_truth(order, "files")
         self._files: dict[str, int] = {}
-        self._job = Job.from_data(order["job"])
+        self._job = Job.from_data(read_object(order, "job"))
         self._deployment = self._job.deployment()
         self._settings = self._job.settings(self._deployment)
         self._handler = PipeHandler(RECORDS)
-        log_to(self._handler, layout_of(order["layout"]), self._settings.log, is_console=True)
+        layout = layout_of(read_text(order, "layout"))
+        log_to(self._handler, layout, self._settings.log, is_console=True)
         self._identity = identity_of(self._settings.daemon)
 
     def settle(self, source: SocketSource, gate: Gate) -> None:
@@ -74,7 +68,7 @@ class Workplace:
     def link(self, channel: Channel) -> Link:
         """Link this process to the supervisor, which has the sockets and opens the gate."""
         gate = Gate(is_open=False)
-        link = Link(channel, lambda: _report(self.application), self._beat, gate)
+        link = Link(channel, lambda: report_of(self.application), self._beat, gate)
         self.settle(SupervisedSource(link), gate)
         return link
 
@@ -82,7 +76,7 @@ class Workplace:
         """Run the application to its end; return the exit status."""
         ending = self._live(link)
         if ending.signal is None:
-            link.say({"leaving": ending.status})
+            link.say({"leaving": ending.status & 0xFF})
         return ending.status
 
     def _live(self, link: Link) -> Ending:
@@ -100,7 +94,7 @@ class Workplace:
                 link.say({"files": self._files})
 
         def accepted() -> int:
-            return sum(each.accepted for each in _serving(application))
+            return sum(each.accepted for each in serving(application))
 
         def worn(why: str) -> None:
             link.say({"worn": why})
@@ -119,7 +113,7 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
         status = work()
     except TamedError as error:
         status = status_of(error)
-        say(channel, {"fault": {"lines": list(explain(error)), "status": status}})
+        say(channel, fault_message(error))
     except SystemExit as error:
         status = exit_code(error)
         say(channel, {"leaving": status})
@@ -128,43 +122,9 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
-def first_order(channel: Channel) -> Message:
-    """Wait for the supervisor's first word."""
-    while True:
-        select.select([channel], [], [])
-        for message, _ in channel.receive():
-            return message
-        if channel.closed:
-            sys.exit("the supervisor is gone")
-
-
 def say(channel: Channel, message: Message) -> None:
     """Send the last words of this process; if the supervisor is gone, nobody is there to hear them."""
     try:
         channel.send(message)
     except OSError:
         return
-
-
-def _report(application: Application) -> Message:
-    """Return what `tamed status` shows of this worker."""
-    serving = _serving(application)
-    return {
-        "connections": sum(each.connections for each in serving),
-        "accepted": sum(each.accepted for each in serving),
-        "tree": _tree(application),
-    }
-
-
-def _serving(application: Application) -> list[_Serving]:
-    return [service for service in application.walk() if isinstance(service, _Serving)]
-
-
-def _tree(service: Service) -> Message:
-    return {
-        "name": service.name,
-        "state": service.state.value,
-        "restarts": service.restarts,
-        "summary": service.summary,
-        "children": [_tree(child) for child in service.children],
-    }

@@ -5,9 +5,9 @@ its channel, and answers with the one that is to follow it.
 """
 
 from tamed.config import Job
-from tamed.runner._channel import Message
 from tamed.runner._errand_child import answer_errand
 from tamed.runner._launch import plan_again
+from tamed.runner._message import Message, read_text
 from tamed.runner._plan import Plan
 
 __all__ = ["main"]
@@ -23,7 +23,7 @@ def main() -> None:
 
 def _plan_anew(order: Message) -> Message:
     """Return the plan that follows one, and a note for each change that cannot be made."""
-    plan = Plan.from_text(order["plan"])
+    plan = Plan.from_text(read_text(order, "plan"))
     following = plan_again(plan, Job.from_data(plan.job))
     changed = [name for name in _FIXED if getattr(plan, name) != getattr(following, name)]
     kept = {name: getattr(plan, name) for name in _FIXED}

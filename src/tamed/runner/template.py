@@ -10,6 +10,7 @@ Workers are not the template's children but the supervisor's. A process in betwe
 leaves them to it: it is a subreaper (prctl(2)).
 """
 
+import errno
 import gc
 import os
 import select
@@ -22,8 +23,9 @@ from typing import NoReturn
 from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, Gate, Listener
 from tamed.runner._channel import Channel
+from tamed.runner._errand_child import first_order
 from tamed.runner._spawn import CHANNEL, RECORDS
-from tamed.runner._workplace import Workplace, exit_after, first_order
+from tamed.runner._workplace import Workplace, exit_after
 from tamed.runner.worker import settle_in
 
 __all__ = ["main"]
@@ -45,7 +47,7 @@ class _NoSource:
 def main() -> NoReturn:
     """Fork workers as the supervisor orders, until it has no use for this process any more."""
     settle_in()
-    channel = Channel(socket.socket(fileno=CHANNEL))
+    channel = Channel(socket.socket(fileno=CHANNEL), takes_descriptors=True)
     exit_after(channel, lambda: _work(channel))
 
 
@@ -62,12 +64,16 @@ def _work(channel: Channel) -> int:
         for message, descriptors in channel.receive():
             match message:
                 case {"fork": True}:
-                    pid = _fork()
-                    if pid == 0:
-                        _put_in_place(descriptors, channel)
-                        return workplace.live(workplace.link(channel))
+                    try:
+                        pid = _fork()
+                    except OSError as error:
+                        channel.send({"forked": 0, "errno": error.errno})
+                    else:
+                        if pid == 0:
+                            _put_in_place(descriptors, channel)
+                            return workplace.live(workplace.link(channel))
+                        channel.send({"forked": pid})
                     _close(descriptors)
-                    channel.send({"forked": pid})
                 case {"drop": True}:
                     workplace.drop_privileges()
     return 0
@@ -83,20 +89,36 @@ def _refuse_threads() -> None:
 
 
 def _fork() -> int:
-    """Fork a worker and return its pid, or 0 in the worker."""
+    """Fork a worker and return its pid, or 0 in the worker. Raises OSError if there is no room for one."""
     reading, writing = os.pipe()
-    between = os.fork()
+    try:
+        between = os.fork()
+    except OSError:
+        _close((reading, writing))
+        raise
     if between == 0:
-        pid = os.fork()
+        pid = _fork_between(writing)
         if pid == 0:
             _close((reading, writing))
             return 0
-        os.write(writing, b"%d" % pid)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as told:
-        pid = int(told.read())
+        pid = int(told.read() or -errno.EAGAIN)
     os.waitpid(between, 0)
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid))
+    return pid
+
+
+def _fork_between(writing: int) -> int:
+    """Fork the worker in the process between, and tell its pid, or what is wrong as a negative number."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        pid = -(error.errno or errno.EAGAIN)
+    if pid:
+        os.write(writing, b"%d" % pid)
     return pid
 
 

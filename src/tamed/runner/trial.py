@@ -6,9 +6,9 @@ says so.
 
 import tamed.runner.supervisor  # noqa: F401 - that it can be loaded is what is tried out
 from tamed._version import __version__
-from tamed.runner._channel import Message
 from tamed.runner._errand_child import answer_errand
 from tamed.runner._legacy import Legacy
+from tamed.runner._message import Message, read_object
 from tamed.runner._plan import Plan
 
 __all__ = ["main"]
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def _try(order: Message) -> Message:
-    legacy = Legacy.checked(order["legacy"])
+    legacy = Legacy.checked(read_object(order, "legacy"))
     for generation in legacy["supervisor"]["generations"]:
         Plan.from_text(generation["plan"])
     return {"ready": __version__}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from tamed.runner._channel import Message
 from tamed.runner._errand_child import answer_errand
+from tamed.runner._message import Message, read_object
 
 __all__ = ["main"]
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 def _wait(order: Message) -> Message:
     """Wait for a change; return the file, and the state of all of them."""
-    seen: dict[str, int] = order["seen"]
+    seen: dict[str, int] = read_object(order, "seen")
     files = [Path(file) for file in seen]
     folders = {file.parent for file in files if file.parent.is_dir()}
     parent = os.getppid()
@@ -64,7 +64,7 @@ def _state(files: Iterable[Path], folders: Iterable[Path]) -> dict[str, int]:
     for file in {*files, *beside}:
         try:
             found[str(file)] = file.stat().st_mtime_ns
-        except OSError:
+        except (OSError, ValueError):  # it is gone, or its name is none
             continue
     return found
 

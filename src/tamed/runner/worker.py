@@ -15,8 +15,9 @@ import sys
 from typing import NoReturn
 
 from tamed.runner._channel import Channel
+from tamed.runner._errand_child import first_order
 from tamed.runner._spawn import CHANNEL, RECORDS
-from tamed.runner._workplace import Workplace, exit_after, first_order
+from tamed.runner._workplace import Workplace, exit_after
 
 __all__ = ["main", "settle_in"]
 
@@ -24,7 +25,7 @@ __all__ = ["main", "settle_in"]
 def main() -> NoReturn:
     """Run as a worker, and exit with the application's status."""
     settle_in()
-    channel = Channel(socket.socket(fileno=CHANNEL))
+    channel = Channel(socket.socket(fileno=CHANNEL), takes_descriptors=True)
     exit_after(channel, lambda: _work(channel))
 
 

@@ -1,6 +1,7 @@
 """When a failed service is started again: arithmetic, without a clock or a task of its own."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
@@ -9,9 +10,8 @@ __all__ = ["Backoff", "Restart", "RestartBudget"]
 
 
 def _by_chance() -> float:
-    from random import random  # loads a hash library, and most services never fail
-
-    return random()  # noqa: S311 - it spreads attempts, and keeps no secret
+    # Not `random`, which loads a hash library, and cannot where no descriptor is left.
+    return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
 class _BackoffValues(NamedTuple):
