@@ -115,9 +115,9 @@ def test_a_start_that_fails_says_why(tamed: Tamed, taken_port: int, what: str, w
 def test_a_start_that_blocks_is_ended_by_force(tamed: Tamed, way: str) -> None:
     """A worker that cannot undo its start in time is ended, and the log has its stacks."""
     tamed.write("app.py", APPLICATION.format(statement="time.sleep(3600)"))
-    done = tamed(*WAYS[way], "--start-timeout", "3s", "--log", "app.log", "app.py")
+    done = tamed(*WAYS[way], "--start-timeout", "12s", "--log", "app.log", "app.py")
     assert done.status == 70
-    assert re.fullmatch(r"tamed: app was not ready after 3 s: (worker \d+ is starting(, )?)+\n", done.err)
+    assert re.fullmatch(r"tamed: app was not ready after 12 s: (worker \d+ is starting(, )?)+\n", done.err)
     log = (tamed.folder / "app.log").read_text()
     assert re.search(r"does not stop: its stacks follow", log)
     assert re.search(r'output\[\d+\]:   File ".*app.py", line 7 in start', log)

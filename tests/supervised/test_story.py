@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.supervised.daemon import POEM, Tamed, is_there, read_poem
+from tests.supervised.daemon import POEM, Command, Tamed, is_there, read_poem
 
 
 def test_a_daemon_is_started_looked_at_and_stopped(tamed: Tamed) -> None:
@@ -179,7 +178,7 @@ _APPLICATION = "from tamed import Application, Service\napplication = Applicatio
 @pytest.mark.parametrize("command", ["restart", "stop"])
 def test_the_process_of_a_pid_file_that_is_no_instance_is_left_alone(tamed: Tamed, command: str) -> None:
     """A pid file that names a live stranger, as after a reboot, is a stale one: start works."""
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    with Command(["sleep", "3600"]) as stranger:
         folder = tamed.rundir / "fastpoetry"
         folder.mkdir(parents=True, mode=0o700)
         tamed.rundir.chmod(0o700)
@@ -192,7 +191,6 @@ def test_the_process_of_a_pid_file_that_is_no_instance_is_left_alone(tamed: Tame
         assert stranger.poll() is None
         daemon.stop()
         assert stranger.poll() is None
-        stranger.kill()
 
 
 def test_of_many_starts_one_wins(tamed: Tamed) -> None:
