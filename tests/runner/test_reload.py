@@ -404,7 +404,7 @@ def test_a_worn_worker_goes_on_if_the_other_one_fails(world: Supervised) -> None
     worn = world.hands[1]
     world.says(worn, {"worn": "is an hour old"})
     world.ends(world.hands[2], 1)
-    assert world.station.log[-1][1].endswith("worker 102, whose place it was to take, goes on")
+    assert world.station.log[-1][1].endswith("worker 103 ended with status 1; worker 102 has its place")
     world.pass_time(5)
     assert (len(world.hands), worn.heard()) == (3, [])
     world.says(worn, {"worn": "is an hour old"})

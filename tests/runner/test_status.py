@@ -51,7 +51,11 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
         "generation": 1,
         "reloading": False,
         "endpoints": [],
+        "ready": 2,
+        "wanted": 2,
+        "restarts": 0,
         "last_error": "",
+        "last_error_at": None,
         "log": "",
     }
     assert [(each["pid"], each["number"], each["state"], each["connections"]) for each in workers] == [

@@ -1,6 +1,7 @@
 """What the supervisor decides, in a world without processes."""
 
 import errno
+import re
 import signal
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ import pytest
 
 from tamed.errors import ExitStatus, PermissionRefused
 from tamed.runner._supervisor import Phase
-from tests.runner.world import Supervised, supervised
+from tests.runner.world import STEP, Hand, Supervised, supervised
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
     """Shortly after, by one of the same number; it need wait for no other."""
     world.start()
     world.ends(world.hands[1], -signal.SIGSEGV)
-    assert world.supervisor.last_error == "worker 102 was ended by SIGSEGV"
+    assert world.supervisor.recovery.last_error == "worker 102 was ended by SIGSEGV"
     level, text = world.station.log[-1]
     assert level == "ERROR"
     assert text.startswith("worker 102 was ended by SIGSEGV; another one is started in 0.")
@@ -192,46 +193,118 @@ def test_a_fault_is_the_reason_that_is_remembered(world: Supervised) -> None:
     world.start()
     world.says(world.hands[0], {"fault": {"lines": ["trace", "tamed: service a failed"], "status": 70}})
     world.ends(world.hands[0], 70)
-    assert world.supervisor.last_error == "worker 101 failed: service a failed"
+    assert world.supervisor.recovery.last_error == "worker 101 failed: service a failed"
 
 
-def test_workers_that_fail_too_often_end_it() -> None:
-    """Ten are replaced within a minute; the next one ends the daemon, with its status."""
-    with supervised(workers=12) as world:
-        world.start()
-        for hand in world.hands[:10]:
-            world.ends(hand, 1)
-        assert world.supervisor.phase is Phase.RUNNING
-        world.says(world.hands[10], {"fault": {"lines": ["tamed: no poems"], "status": 66}})
-        world.ends(world.hands[10], 66)
-        told = "worker 111 failed: no poems; workers fail too often: stopping"
-        assert world.station.log[-1] == ("CRITICAL", told)
-        assert world.station.sent == [(112, signal.SIGTERM)]
-        assert world.supervisor.status == 66
+def _ends_and_is_replaced(world: Supervised, hand: Hand, code: int = 1) -> Hand:
+    """Let a worker end; return the one that comes in its place, however long that takes."""
+    before = len(world.hands)
+    world.ends(hand, code)
+    while len(world.hands) == before:
+        world.pass_time(STEP)
+    return world.hands[-1]
 
 
-def test_a_lone_worker_that_always_fails_at_once_ends_it() -> None:
-    """However long the waits between its starts have become, the eleventh death in a minute is the last."""
+def test_a_worker_that_had_served_for_a_while_is_replaced_at_once(world: Supervised) -> None:
+    """Its death is the first of a row; the next attempt waits."""
+    world.start()
+    world.pass_time(10)
+    world.ends(world.hands[0], 1)
+    assert len(world.hands) == 3
+    assert world.station.log[-1][1].endswith("ended with status 1; another one is started now")
+    world.ends(world.hands[2], 1)
+    assert len(world.hands) == 3
+    world.pass_time(STEP)
+    assert len(world.hands) == 4
+
+
+def test_while_anybody_serves_it_is_tried_for_ever(world: Supervised) -> None:
+    """With waits that grow to half a minute; the state says that it is degraded, and then running again."""
+    world.start()
+    assert world.supervisor.state == "running"
+    world.pass_time(10)
+    replacement = world.hands[0]
+    for _ in range(31):
+        replacement = _ends_and_is_replaced(world, replacement)
+        assert world.supervisor.state == "degraded"
+    assert re.search(r"another one is started in (2[789]|3[0123])\.\d s", world.station.log[-1][1])
+    world.comes_to("ready", replacement)
+    assert world.supervisor.state == "running"
+    assert world.supervisor.recovery.restarts == 31
+
+
+@pytest.mark.parametrize("seconds", [0, 20], ids=["at once", "slowly"])
+def test_when_nobody_serves_ten_attempts_in_a_row_end_it(seconds: int) -> None:
+    """However long each of them takes; the status and the reason are those of the last."""
     with supervised(workers=1) as world:
         world.start()
-        for _ in range(10):
-            world.ends(world.hands[-1], 1)
-            assert world.supervisor.phase is Phase.RUNNING
-            world.pass_time(4.5)
-        world.ends(world.hands[-1], 1)
-        assert len(world.hands) == 11
-        assert world.supervisor.status == 70
+        world.pass_time(10)
+        replacement = _ends_and_is_replaced(world, world.hands[0])
+        for attempt in range(1, 11):
+            assert world.supervisor.state == "failing"
+            world.pass_time(seconds)
+            world.says(replacement, {"fault": {"lines": ["tamed: no poems"], "status": 66}})
+            if attempt < 10:
+                replacement = _ends_and_is_replaced(world, replacement, 66)
+        world.ends(replacement, 66)
+        told = "worker 111 failed: no poems"
+        gave_up = f"{told}; nobody serves, and no attempt is left: stopping"
+        assert world.station.log[-1] == ("CRITICAL", gave_up)
+        assert (world.supervisor.status, world.supervisor.failure) == (66, told)
+        assert world.reactor.stopped
 
 
-def test_workers_that_fail_now_and_then_do_not_end_it() -> None:
-    """What counts is how many fail in a minute."""
+def test_workers_that_die_together_are_one_failure_of_each() -> None:
+    """A dozen that are lost at once do not use up each other's attempts."""
     with supervised(workers=12) as world:
         world.start()
-        for hand in world.hands[:10]:
-            world.ends(hand, 1)
-        world.pass_time(61)
-        world.ends(world.hands[10], 1)
-        assert world.supervisor.phase is Phase.RUNNING
+        world.pass_time(10)
+        for _ in range(3):
+            for hand in world.hands[-12:]:
+                world.ends(hand, 1)
+            world.pass_time(1)
+        assert world.supervisor.state == "failing"
+        assert len(world.hands) == 48
+
+
+def test_one_that_is_ready_and_dies_at_once_has_not_succeeded() -> None:
+    """Its replacements wait longer and longer, and are counted as if they had never been ready."""
+    with supervised(workers=1) as world:
+        world.start()
+        for _ in range(9):
+            world.comes_to("ready", _ends_and_is_replaced(world, world.hands[-1]))
+            assert world.supervisor.state == "running"
+        world.ends(world.hands[-1], 1)
+        assert world.supervisor.phase is Phase.STOPPING
+
+
+def test_one_that_never_becomes_ready_is_ended_and_counts() -> None:
+    """A replacement has the start timeout, like any worker."""
+    with supervised(workers=1) as world:
+        world.start()
+        world.pass_time(10)
+        world.ends(world.hands[0], 1)
+        world.pass_time(65)
+        assert world.station.sent == [(102, signal.SIGABRT)]
+        world.ends(world.hands[1], -signal.SIGABRT)
+        assert len(world.hands) == 2
+        world.pass_time(STEP)
+        assert len(world.hands) == 3
+
+
+def test_the_manager_hears_how_it_stands(world: Supervised) -> None:
+    """When that has changed, with the last error; and that all is well again."""
+    world.start()
+    world.supervisor.notify_state()
+    world.ends(world.hands[0], 1)
+    world.supervisor.notify_state()
+    world.supervisor.notify_state()
+    world.pass_time(STEP)
+    world.comes_to("ready", world.hands[-1])
+    world.supervisor.notify_state()
+    error = "degraded: 1 of 2 workers ready; last error: worker 101 ended with status 1"
+    told = [each for each in world.station.events if each[0] == "status"]
+    assert told == [("status", error), ("status", "running: 2 workers ready")]
 
 
 def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> None:
@@ -240,7 +313,7 @@ def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> N
     world.station.no_room = OSError(errno.ENOMEM, "Cannot allocate memory")
     world.ends(world.hands[0], 1)
     world.pass_time(0.25)
-    assert world.supervisor.last_error == "a worker cannot be started: Cannot allocate memory"
+    assert world.supervisor.recovery.last_error == "a worker cannot be started: Cannot allocate memory"
     world.station.no_room = None
     world.pass_time(0.5)
     assert len(world.hands) == 3

@@ -152,6 +152,9 @@ class HandStation:
     def tell_reloaded(self, line: str) -> None:
         self.events.append(("reloaded", line))
 
+    def tell_status(self, text: str) -> None:
+        self.events.append(("status", text))
+
     def tell_stopping(self) -> None:
         self.events.append("stopping")
 

@@ -160,8 +160,8 @@ def test_a_start_right_after_a_kill_works(tamed: Tamed) -> None:
     after.stop()
 
 
-def test_workers_that_cannot_start_any_more_end_the_daemon(tamed: Tamed) -> None:
-    """After some attempts it gives up, with the status of the reason."""
+def test_a_stop_while_replacements_fail_has_status_0(tamed: Tamed) -> None:
+    """What fails to start then fails nobody who wants it stopped."""
     tamed.write(
         "app.py",
         "from pathlib import Path\nfrom tamed import Application\n"

@@ -113,6 +113,7 @@ class Crew:
                     "generation": worker.generation.number,
                     "state": worker.state.value,
                     "started": worker.started,
+                    "ready": worker.ready,
                     "retired": worker.is_retired,
                     "channel": -1 if channel.closed else keep(channel.fileno()),
                     "rest": encode(channel.rest),
@@ -129,6 +130,7 @@ class Crew:
             started = data["started"]
             worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
             worker.state = WorkerState(data["state"])
+            worker.ready = data["ready"]
             worker.is_retired = data["retired"]
             self.workers[worker.pid] = worker
             if not channel.closed:
@@ -225,7 +227,7 @@ class Crew:
         if state not in _OWN_STATES:
             raise InvalidMessage(f"state: expected {', '.join(_OWN_STATES)}")
         if not worker.is_leaving:
-            worker.state = WorkerState(state)
+            worker.come_to(WorkerState(state), worker.heard)
             self.on_change(worker)
 
     def _hand_out(self, worker: Worker, message: Message) -> None:

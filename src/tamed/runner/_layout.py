@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Layout", "Line", "bare", "lay_out", "layout_of"]
+__all__ = ["Layout", "Line", "bare", "lay_out", "layout_of", "rfc3339"]
 
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
@@ -47,7 +47,7 @@ def coloured(line: Line) -> str:
 
 def plain(line: Line) -> str:
     """``2026-11-23T12:31:05.123+01:00 INFO fastpoetry: message``, the time as in ISO 8601."""
-    return _with_traceback(f"{_iso(line.time)} {line.level} {line.logger}: {line.message}", line)
+    return _with_traceback(f"{rfc3339(line.time)} {line.level} {line.logger}: {line.message}", line)
 
 
 def bare(line: Line) -> str:
@@ -63,7 +63,7 @@ def json(line: Line) -> str:
     from json import dumps
 
     told = {
-        "time": _iso(line.time),
+        "time": rfc3339(line.time),
         "level": line.level,
         "logger": line.logger,
         "message": line.message,
@@ -100,7 +100,8 @@ def _with_traceback(text: str, line: Line) -> str:
     return f"{text}\n{line.traceback}" if line.traceback else text
 
 
-def _iso(moment: float) -> str:
+def rfc3339(moment: float) -> str:
+    """Return a moment, in seconds since the epoch, as ``2026-11-23T12:31:05.123+01:00``, in local time."""
     return _millisecond(round(moment * 1000))
 
 

@@ -19,7 +19,7 @@ Data = dict[str, Any]
 Keep = Callable[[int], int]
 """Has a descriptor stay open, and returns it."""
 
-_VERSION = 1
+_VERSION = 2
 _LONGEST = 64 * 1024 * 1024  # bytes
 
 

@@ -166,6 +166,10 @@ class RealStation:
         """Tell the system's manager that it serves, whichever generation that is."""
         self._notifier.ready(line)
 
+    def tell_status(self, text: str) -> None:
+        """Tell the system's manager in a line how the daemon stands."""
+        self._notifier.status(text)
+
     def tell_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""
         self._notifier.stopping("draining")

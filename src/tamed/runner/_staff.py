@@ -27,7 +27,7 @@ class Staff:
         station: Station,
         *,
         serving: Callable[[], Generation],
-        hire: Callable[[int, Worker | None], None],
+        hire: Callable[[int, Worker | None], object],
     ) -> None:
         self._crew = crew
         self._handovers = handovers
@@ -66,9 +66,9 @@ class Staff:
             if each.replaces is worker:
                 each.replaces = None
 
-    def has(self, number: int) -> bool:
-        """Tell whether there is a worker of this number, or one on its way."""
-        return any(worker.number == number for worker in self._staying())
+    def holder(self, number: int) -> Worker | None:
+        """Return the worker of this number, which may be on its way, or None."""
+        return next((worker for worker in self._staying() if worker.number == number), None)
 
     def answer(self, outcome: dict[str, Any]) -> None:
         """Tell those who wait for a number of workers what has come of it."""

@@ -65,6 +65,9 @@ class Station(Protocol):
     def tell_reloaded(self, line: str) -> None:
         """Tell the system's manager that it has ended, and how."""
 
+    def tell_status(self, text: str) -> None:
+        """Tell the system's manager in a line how the daemon stands."""
+
     def tell_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tamed.runner._control import Answer
+from tamed.runner._layout import rfc3339
 from tamed.runner._reactor import Reactor, Timer
 from tamed.runner._sockets import SocketTable
 from tamed.runner._supervisor import Supervisor
@@ -68,16 +69,20 @@ class StatusDesk:
         inquiry.answer(self._status(inquiry.reports))
 
     def _status(self, reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
-        supervisor = self._supervisor
+        supervisor, recovery = self._supervisor, self._supervisor.recovery
         return {
             "name": supervisor.plan.name,
-            "state": supervisor.phase.value,
+            "state": supervisor.state,
             "pid": os.getpid(),
             "uptime": self._reactor.clock() - self.begun,
             "generation": supervisor.generation.number,
             "reloading": supervisor.is_reloading,
             "endpoints": self._sockets.addresses(supervisor.generation.number),
-            "last_error": supervisor.last_error,
+            "ready": supervisor.ready,
+            "wanted": supervisor.generation.count,
+            "restarts": recovery.restarts,
+            "last_error": recovery.last_error,
+            "last_error_at": None if recovery.failed_at is None else rfc3339(recovery.failed_at),
             "log": supervisor.plan.log.path,
             "workers": [
                 {**self._worker(worker), **reports.get(pid, {})}

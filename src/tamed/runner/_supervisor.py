@@ -6,8 +6,9 @@ and never the application's code, so that nothing in the application can take it
 
 Its own life has three phases. STARTING ends when every worker of the first generation is ready, or one has
 failed, which fails the start. RUNNING ends with a signal, with the wish of an application to end, or when
-workers fail faster than the restart policy allows; in it generations of workers follow each other, see
-``_reload``. In STOPPING the workers drain, and the last one to end ends the supervisor.
+nobody serves any more and every attempt to change that has failed, see ``_recovery``; in it generations of
+workers follow each other, see ``_reload``. In STOPPING the workers drain, and the last one to end ends the
+supervisor.
 """
 
 import enum
@@ -23,6 +24,7 @@ from tamed.runner._handover import Handovers
 from tamed.runner._legacy import Data, Keep
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
+from tamed.runner._recovery import Recovery
 from tamed.runner._reload import Reloader
 from tamed.runner._sockets import SocketTable
 from tamed.runner._staff import Staff
@@ -30,7 +32,6 @@ from tamed.runner._station import Station
 from tamed.runner._watchdog import Watchdog
 from tamed.runner._watching import Watching
 from tamed.runner._worker_record import Worker, WorkerState
-from tamed.service import Backoff, Restart, RestartBudget
 
 __all__ = ["SIGNALS", "Phase", "Supervisor"]
 
@@ -49,8 +50,6 @@ SIGNALS = (
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
 _LAST_GRACE = 1.0  # seconds for processes that were killed to be gone
-# With longer waits than these the eleventh restart of a lone worker would never fall within the minute.
-_PATIENCE = Restart("always", limit=10, within=60.0, backoff=Backoff(maximum=4.0))
 
 
 class Phase(enum.Enum):
@@ -65,16 +64,16 @@ class Supervisor:
     """Supervises the workers of one daemon.
 
     ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped;
-    negative for the signal by which the process is to end. ``last_error`` is what happened to the worker
-    that failed last. ``on_upgrade`` is called with the plan when another program is to take this one's
-    place, and with the answers that are owed.
+    negative for the signal by which the process is to end. ``failure`` says why it ends, if nobody asked for
+    that. ``recovery`` replaces workers that were lost. ``on_upgrade`` is called with the plan when another
+    program is to take this one's place, and with the answers that are owed.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
         self.generation = Generation(1, plan, plan.workers)
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
-        self.last_error = ""
+        self.failure = ""
         self.on_upgrade: Callable[[Plan, Sequence[Answer]], None] = _ignore
         self.crew = Crew(reactor, sockets, station)
         self.errands = Errands(reactor, station)
@@ -99,8 +98,9 @@ class Supervisor:
         self._reactor = reactor
         self._sockets = sockets
         self._station = station
-        self._budget = RestartBudget(_PATIENCE)
+        self.recovery = Recovery(reactor, missing=self._missing, spawn=self._hire)
         self._is_privileged = True
+        self._told_state = ""
         self._staff = Staff(
             self.crew, self._handovers, station, serving=lambda: self.generation, hire=self._hire
         )
@@ -109,6 +109,18 @@ class Supervisor:
     def plan(self) -> Plan:
         """The plan of the generation that serves."""
         return self.generation.plan
+
+    @property
+    def ready(self) -> int:
+        """How many workers of the generation that serves are ready, and not about to leave."""
+        return sum(worker.state is WorkerState.READY for worker in self.crew.of(self.generation))
+
+    @property
+    def state(self) -> str:
+        """How it stands: starting, running, degraded (too few are ready), failing (none is) or stopping."""
+        if self.phase is not Phase.RUNNING or self.ready >= self.generation.count:
+            return self.phase.value
+        return "degraded" if self.ready else "failing"
 
     @property
     def is_reloading(self) -> bool:
@@ -205,6 +217,18 @@ class Supervisor:
             why = "it reloads" if self._reloader.is_busy else f"the daemon is {self.phase.value}"
             self._refuse("upgrade", why, answers)
 
+    def notify_state(self) -> None:
+        """Tell the system's manager how it stands, if that has changed; to be called now and then."""
+        if self.phase is not Phase.RUNNING:
+            return
+        told = ""
+        if self.state != "running":
+            told = f"{self.state}: {self.ready} of {self.generation.count} workers ready"
+            told += f"; last error: {self.recovery.last_error}" if self.recovery.last_error else ""
+        if told != self._told_state:
+            self._told_state = told
+            self._station.tell_status(told or f"running: {self.ready} workers ready")
+
     def bequeath(self, keep: Keep) -> Data:
         """Return what the next program needs to go on.
 
@@ -217,7 +241,7 @@ class Supervisor:
         generations = {self.generation, *(worker.generation for worker in self.crew.workers.values())}
         return {
             "serving": self.generation.number,
-            "last_error": self.last_error,
+            "recovery": self.recovery.bequeath(),
             "generations": [
                 {
                     "number": each.number,
@@ -243,7 +267,7 @@ class Supervisor:
             for data in left["generations"]
         }
         self.generation = generations[left["serving"]]
-        self.last_error = left["last_error"]
+        self.recovery.inherit(left["recovery"])
         self.phase = Phase.RUNNING
         self._is_privileged = False
         self.crew.inherit(left["workers"], generations)
@@ -253,6 +277,7 @@ class Supervisor:
         self._watchdog.watch()
         self._tell_alive()
         self.crew.reap()
+        self.recovery.look()
         self.reload(answers)
 
     # The way to readiness.
@@ -325,7 +350,7 @@ class Supervisor:
         old, self.generation = self.generation, generation
         old.is_over = True
         self.crew.templates.end(old)
-        self._budget = RestartBudget(_PATIENCE)
+        self.recovery.begin_anew()
         self._watchdog.interval = generation.plan.beat_interval
         leaving = [worker for worker in self.crew.of(old) if not worker.is_retired]
         self._handovers.begin(leaving, self.crew.of(generation), done)
@@ -344,7 +369,8 @@ class Supervisor:
 
     def _worn(self, worker: Worker, why: str) -> None:
         """Replace a worker that asks for it; while there is a reload it asks in vain, and asks again."""
-        if self.phase is Phase.RUNNING and not self._reloader.is_busy:
+        is_due = self.recovery.is_due(worker.number)
+        if self.phase is Phase.RUNNING and is_due and not self._reloader.is_busy:
             self._staff.recycle(worker, why)
 
     def _refuse(self, what: str, why: str, answers: Sequence[Answer]) -> None:
@@ -359,19 +385,23 @@ class Supervisor:
             if self.phase is Phase.STARTING:
                 self._hire(number)
 
-    def _hire(self, number: int, replaces: Worker | None = None) -> None:
+    def _hire(self, number: int, replaces: Worker | None = None) -> bool:
+        """Start a worker of the generation that serves; tell whether that could be done."""
         try:
             self.crew.hire(self.generation, number, replaces)
         except OSError as error:
             told = f"a worker cannot be started: {reason(error)}"
             self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
-            self._replace(number, told, ran=0.0, status=ExitStatus.OS_ERROR)
+            self._lost(number, told, ExitStatus.OS_ERROR)
+            return False
+        return True
 
-    def _hire_again(self, generation: Generation, number: int) -> None:
-        """Start a worker in the place of one that has died, if it is still wanted."""
-        is_wanted = generation is self.generation and number <= generation.count
-        if self.phase is Phase.RUNNING and is_wanted and not self._staff.has(number):
-            self._hire(number)
+    def _missing(self) -> list[int]:
+        """Return the numbers of the workers that there should be and are not."""
+        if self.phase is not Phase.RUNNING:
+            return []
+        numbers = range(1, self.generation.count + 1)
+        return [number for number in numbers if self._staff.holder(number) is None]
 
     def _ended(self, worker: Worker, code: int) -> None:
         self._handovers.heard(worker)
@@ -384,36 +414,35 @@ class Supervisor:
                 self._reloader.ended(worker, code)
                 self._release(worker.generation)
             case Phase.RUNNING if worker.leaving is not None:
+                self.failure = f"the application ended, with status {worker.leaving}"
                 self._station.say("INFO", f"the application ends, with status {worker.leaving}: stopping")
                 self.stop(worker.leaving)
-            case Phase.RUNNING if worker.replaces is not None and worker.state is not WorkerState.READY:
-                self.last_error = worker.how_it_ended(code)
-                goes_on = f"worker {worker.replaces.pid}, whose place it was to take, goes on"
-                self._station.say("ERROR", f"{self.last_error}; {goes_on}")
             case Phase.RUNNING:
                 self._staff.left(worker)
-                ran = self._reactor.clock() - worker.started
-                self._replace(worker.number, worker.how_it_ended(code), ran, worker.status)
+                served = 0.0 if worker.ready is None else self._reactor.clock() - worker.ready
+                self._lost(worker.number, worker.how_it_ended(code), worker.status, served)
+                self.recovery.look()
             case Phase.STOPPING if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
                 self._station.say("ERROR", worker.how_it_ended(code))
-                self.status = worker.status
+                if worker.ready is not None:  # a failed start is no matter to whoever wants it stopped
+                    self.status = worker.status
 
-    def _replace(self, number: int, told: str, ran: float, status: int) -> None:
-        """Start another worker in a while, unless that has happened too often."""
+    def _lost(self, number: int, told: str, status: int, served: float = 0.0) -> None:
+        """See to a worker that has ended, or could not be started: it is tried again while anybody serves."""
         if self.phase is not Phase.RUNNING:
             return
-        self.last_error = told
-        if self._staff.has(number):  # one that was to take its place
-            self._station.say("ERROR", told)
-            return
-        wait = self._budget.after(failed=True, now=self._reactor.clock(), ran=ran)
-        if wait is None:
-            self._station.say("CRITICAL", f"{told}; workers fail too often: stopping")
-            self.stop(status)
+        self.recovery.note(told)
+        wait = self.recovery.failed(number, served)
+        holder = self._staff.holder(number)
+        if holder is not None:  # the one that it was to replace, or the one that was to replace it
+            self._station.say("ERROR", f"{told}; worker {holder.pid} has its place")
+        elif self.ready or self._reloader.is_busy or not self.recovery.is_exhausted(self.generation.count):
+            when = f"in {wait:.1f} s" if wait else "now"
+            self._station.say("ERROR", f"{told}; another one is started {when}")
         else:
-            self._station.say("ERROR", f"{told}; another one is started in {wait:.1f} s")
-            generation = self.generation
-            self._reactor.later(wait, lambda: self._hire_again(generation, number))
+            self.failure = told
+            self._station.say("CRITICAL", f"{told}; nobody serves, and no attempt is left: stopping")
+            self.stop(status)
 
     # The end.
 

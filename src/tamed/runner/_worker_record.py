@@ -32,10 +32,10 @@ class Worker:
     """A worker process, from its start until it has been reaped.
 
     ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
-    worker that is to go when this one is ready. ``started`` and ``heard`` (of its last sign of life) are
-    times of the supervisor's clock. ``is_retired`` says that its end is wanted, and has no consequences.
-    ``fault`` is what it said of its failure: the lines to print, and the status. ``leaving`` is the status
-    with which its application chose to end.
+    worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
+    its last sign of life) are times of the supervisor's clock. ``is_retired`` says that its end is wanted,
+    and has no consequences. ``fault`` is what it said of its failure: the lines to print, and the status.
+    ``leaving`` is the status with which its application chose to end.
     """
 
     def __init__(
@@ -55,11 +55,18 @@ class Worker:
         self.channel = channel
         self.started = started
         self.heard = heard
+        self.ready: float | None = None
         self.state = WorkerState.LOADING
         self.fault: tuple[list[str], int] | None = None
         self.leaving: int | None = None
         self.replaces = replaces
         self.is_retired = False
+
+    def come_to(self, state: WorkerState, now: float) -> None:
+        """Be in another state of its way to readiness from a moment on."""
+        self.state = state
+        if state is WorkerState.READY:
+            self.ready = now
 
     @property
     def is_on_the_way(self) -> bool:

@@ -137,7 +137,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
             supervisor.start()
         else:
             _resume(holdings, left)
-        _tend(holdings.reactor, holdings.intake)
+        _tend(holdings)
         holdings.reactor.run()
     except Exception:
         import traceback
@@ -171,10 +171,11 @@ def _hold_pid_file(
     )
 
 
-def _tend(reactor: Reactor, intake: Intake) -> None:
-    """Let the log do what is due, about once a second."""
-    intake.sink.tend()
-    reactor.later(_TEND, lambda: _tend(reactor, intake))
+def _tend(holdings: Holdings) -> None:
+    """Let the log do what is due, about once a second, and the system's manager know how it stands."""
+    holdings.intake.sink.tend()
+    holdings.supervisor.notify_state()
+    holdings.reactor.later(_TEND, lambda: _tend(holdings))
 
 
 if __name__ == "__main__":

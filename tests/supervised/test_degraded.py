@@ -1,0 +1,129 @@
+"""A daemon that has lost workers: it serves with those it has, tries again, and says how it stands."""
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.supervised.daemon import Daemon, Tamed, needs_root, wait_for
+from tests.supervised.talk import connected, say
+
+MOST = 12  # processes of a user
+
+FRAGILE = """
+import os, sys, time
+from pathlib import Path
+from tamed import Application, StreamServer
+
+async def recite(reader, writer):
+    writer.write(b"%d\\n" % os.getpid())
+    await reader.readline()
+    writer.write(b"poem")
+
+if Path("broken").exists():
+    time.sleep(float(Path("broken").read_text()))
+    raise KeyError("rhyme")
+application = Application("app", StreamServer("127.0.0.1:0", recite))
+"""
+
+
+def failures(daemon: Daemon) -> int:
+    """Return how many attempts to replace a worker have failed while the application was broken."""
+    return len(re.findall(r"ERROR tamed: worker \d+ failed: .*KeyError: 'rhyme'", daemon.log))
+
+
+def test_failing_replacements_leave_those_that_serve_alone(tamed: Tamed) -> None:
+    """It is degraded, serves, and is whole again by itself when what was broken is mended."""
+    tamed.write("app.py", FRAGILE)
+    daemon = tamed.start("--workers", "2", "app.py")
+    broken = tamed.write("broken", "0")
+    lost, healthy = daemon.workers()
+    os.kill(lost, signal.SIGKILL)
+    wait_for("several failures", lambda: failures(daemon) >= 4)
+    status = daemon.status()
+    assert (status["state"], status["ready"], status["wanted"]) == ("degraded", 1, 2)
+    assert status["last_error"].endswith("app.py raised while it was loaded: KeyError: 'rhyme'")
+    assert say(daemon.port, b"hello").worker == healthy
+    broken.unlink()
+    daemon.wait_workers(2, without=[lost])
+    assert healthy in daemon.workers()
+    assert daemon.status()["state"] == "running"
+    daemon.stop()
+
+
+def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
+    """By the number of attempts, however long each takes, with the status of the last."""
+    tamed.write("app.py", FRAGILE)
+    with tamed.foreground("run", "--name", "app", "--workers", "1", "app.py") as process:
+        process.expect("is ready")
+        tamed.write("broken", "1")
+        for pid in tamed.processes():
+            if pid != process.pid:
+                os.kill(pid, signal.SIGKILL)
+        process.expect(r"another one is started in \d")
+        assert '"state": "failing"' in tamed("status", "--json").out
+        for _ in range(8):
+            process.expect(r"KeyError: 'rhyme'; another one is started in \d")
+        process.expect("KeyError: 'rhyme'; nobody serves, and no attempt is left: stopping")
+        assert process.wait() == 70
+
+
+@contextmanager
+def crowd(uid: int) -> Iterator[None]:
+    """Have as many processes of a user as it may have, and more."""
+    sleepers = [subprocess.Popen(["sleep", "3600"], user=uid, group=uid) for _ in range(MOST)]
+    try:
+        yield
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
+
+
+@needs_root
+@pytest.mark.parametrize(("uid", "options"), [(54321, []), (54322, ["--preload"])], ids=["spawned", "forked"])
+def test_a_system_without_room_for_processes_is_waited_out(
+    public_tamed: Tamed, uid: int, options: list[str]
+) -> None:
+    """Neither the supervisor nor a template ends for it; the worker that is left goes on."""
+    public_tamed.write("app.py", FRAGILE)
+    user = ["--user", str(uid), "--group", str(uid)]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (MOST, MOST))
+
+    daemon = public_tamed.start("--workers", "2", *user, *options, "app.py", preexec_fn=limit)
+    victim, healthy = daemon.workers()
+    with crowd(uid):
+        os.kill(victim, signal.SIGKILL)
+        refused = r"a worker cannot be started: Resource temporarily unavailable; another one is started in"
+        wait_for("several refusals", lambda: len(re.findall(refused, daemon.log)) >= 4)
+        assert daemon.status()["state"] == "degraded"
+        with connected(daemon.port) as (worker, _):
+            assert worker == healthy
+    daemon.wait_workers(2, without=[victim])
+    daemon.stop()
+
+
+def test_the_manager_hears_that_it_is_degraded(tamed: Tamed) -> None:
+    """And that it runs again, each in a line."""
+    path = tamed.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        tamed.write("app.py", FRAGILE)
+        daemon = tamed.start("--workers", "2", "app.py", env={"NOTIFY_SOCKET": str(path)})
+        assert manager.recv(4096).startswith(b"READY=1")
+        tamed.write("broken", "0")
+        os.kill(daemon.workers()[0], signal.SIGKILL)
+        assert manager.recv(4096).startswith(b"STATUS=degraded: 1 of 2 workers ready; last error: worker ")
+        (tamed.folder / "broken").unlink()
+        while not (heard := manager.recv(4096)).startswith(b"STATUS=running"):
+            assert heard.startswith(b"STATUS=degraded")
+        assert heard == b"STATUS=running: 2 workers ready"
+        daemon.stop()
