@@ -125,3 +125,17 @@ async def test_levels_are_heeded(logger: logging.Logger) -> None:
     await asyncio.sleep(0)
     assert [lines for *_, lines in handler.batches] == [["one"]]
     assert loud.batches == []
+
+
+async def test_a_long_line_is_cut(logger: logging.Logger) -> None:
+    """A client chooses how long its URL is, and not how much of the log a line takes."""
+    handler = Collector()
+    logger.addHandler(handler)
+    access = AccessLog(logger)
+    access.add("GET %s", "x" * 100_000)
+    access.flush()
+    lines = [line for _, _, _, lines in handler.batches for line in lines]
+    (line,) = lines + [record.getMessage() for record in handler.records]
+    assert line.startswith("GET xxx")
+    assert line.endswith("x... (100004 characters)")
+    assert len(line) < 1100

@@ -36,8 +36,11 @@ def line(level: str = "INFO", message: str = "message", traceback: str = "") -> 
 )
 def test_a_line_has_time_level_logger_and_message(name: str, text: str) -> None:
     """In the order of the layout, in local time."""
+    indent = "" if name == "bare" else "    "
     assert layout_of(name)(line()) == text
-    assert layout_of(name)(line(traceback="Traceback\n  more")) == f"{text}\nTraceback\n  more"
+    assert (
+        layout_of(name)(line(traceback="Traceback\n  more")) == f"{text}\n{indent}Traceback\n{indent}  more"
+    )
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "WARNING", "ERROR", "CRITICAL"])
@@ -78,6 +81,18 @@ def test_times_are_those_of_the_standard_library() -> None:
 def test_many_lines_look_as_each_alone(name: str, level: str) -> None:
     """Whatever is in their messages."""
     layout, line = layout_of(name), Line(1e9, level, "verse", "", 42)
-    messages = ["busy", "100 %", "two\nlines", 'quoted "sun"', "\0", ""]
+    messages = ["busy", "100 %", "two\nlines", 'quoted "sun"', "\0\ufffc", "", "\x1b[2J", "\x9b"]
     alone = [layout(line._replace(message=message)) for message in messages]
     assert lay_out(layout, line, messages) == alone
+
+
+@pytest.mark.parametrize("name", ["human", "plain", "bare"])
+def test_no_message_acts_on_a_terminal_or_poses_as_a_record(name: str) -> None:
+    """Escapes are written out, and what follows a newline is indented, wherever the text comes from."""
+    forged = "2026-11-23T11:31:05.123+01:00 ERROR tamed: forged"
+    told = Line(MOMENT, "INFO", f"x\n{forged}", f"\x1b[2J\n{forged}", 1, f"\x07\n{forged}")
+    text = layout_of(name)(told)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    if name != "bare":
+        assert all(each.startswith("    ") for each in text.splitlines()[1:])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import click
 
+from tamed._text import shown
 from tamed.cli._target import TargetCommand, job_of
 from tamed.config import load
 from tamed.runner import enter_environment
@@ -28,7 +29,7 @@ def check(ctx: click.Context, /, **_: object) -> None:
     rows = list(_tree(load(job, deployment)))
     width = max(len(left) for left, _ in rows)
     for left, right in rows:
-        click.echo(f"{left:{width}}  {right}".rstrip())
+        click.echo(shown(f"{left:{width}}  {right}".rstrip()))
 
 
 def _tree(service: Service, first: str = "", rest: str = "") -> Iterator[tuple[str, str]]:

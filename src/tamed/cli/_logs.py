@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tamed._text import shown
 from tamed.cli._instance import for_instance
 from tamed.errors import from_os_error
 from tamed.runner import LogReader, log_of_instance, run_directory
@@ -42,5 +43,8 @@ def logs(name: str | None, rundir: Path | None, lines: int, follow: bool) -> Non
 
 
 def _put(lines: Iterable[bytes]) -> None:
-    sys.stdout.buffer.writelines(lines)
-    sys.stdout.buffer.flush()
+    """Print lines. Ours are escaped already; but whoever may write the file can put anything into it."""
+    for line in lines:
+        text = line.decode(errors="backslashreplace").removesuffix("\n")
+        sys.stdout.write(f"{shown(text)}\n" if line.endswith(b"\n") else shown(text))
+    sys.stdout.flush()

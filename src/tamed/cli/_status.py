@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tamed._text import shown, shown_in_json
 from tamed.cli._instance import for_instance, instance_of
 from tamed.cli._table import table
 from tamed.runner import status_of_instance
@@ -26,7 +27,7 @@ NAME may be left out if only one instance runs.
 def status(name: str | None, rundir: Path | None, as_json: bool) -> None:
     """Show how an instance stands."""
     told = status_of_instance(instance_of(name, rundir))
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(_lines(told)))
+    click.echo(shown_in_json(json.dumps(told, indent=2)) if as_json else shown("\n".join(_lines(told))))
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:

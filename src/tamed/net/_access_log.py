@@ -11,6 +11,7 @@ from tamed._logger import handlers_of
 __all__ = ["AccessLog", "LinesHandler"]
 
 _MOST = 256  # lines that are kept for the end of the turn
+_LONGEST = 1024  # characters of a line; a client chooses how long its URL is, and the log has an end
 
 
 @runtime_checkable
@@ -30,7 +31,8 @@ class AccessLog:
 
     To be used in the event loop's thread. The lines that are added in one turn of the event loop are handed
     on at its end, or when there are 256, all with the time of the first. To a handler that is no
-    `LinesHandler`, or where there are filters, each goes as a record of its own: nothing is left out.
+    `LinesHandler`, or where there are filters, each goes as a record of its own: nothing is left out. A
+    line is cut after 1,024 characters, as clients could fill the log with a few long ones.
     """
 
     def __init__(self, logger: logging.Logger, level: int = logging.INFO) -> None:
@@ -48,7 +50,10 @@ class AccessLog:
             if not self._logger.isEnabledFor(self._level):
                 return
             self._begin()
-        self._lines.append(message % args if args else message)
+        line = message % args if args else message
+        if len(line) > _LONGEST:
+            line = f"{line[:_LONGEST]}... ({len(line)} characters)"
+        self._lines.append(line)
         if len(self._lines) >= _MOST:
             self.flush()
 

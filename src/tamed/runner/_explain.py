@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from tamed._text import shown
 from tamed.errors import ApplicationFailed, ServiceFailed, TamedError, status_of
 
 __all__ = ["explain", "fault_message"]
@@ -17,8 +18,8 @@ def explain(error: TamedError) -> Iterator[str]:
     """Yield what to print for an error: one line, after the application's own traceback if it raised."""
     cause = _raised_by_the_application(error)
     if cause is not None:
-        yield _users_traceback(cause)
-    yield f"tamed: {error}"
+        yield shown(_users_traceback(cause))
+    yield f"tamed: {shown(str(error))}"
 
 
 def fault_message(error: TamedError) -> dict[str, object]:

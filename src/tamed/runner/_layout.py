@@ -3,6 +3,9 @@
 ``human`` is for people who watch a terminal, and ``coloured`` the same in the colour of the level; ``plain``
 is for files and programs, ``json`` for collectors of logs, and ``bare`` is the message alone, for a log that
 keeps time and level by itself.
+
+What applications and clients have said is escaped, and in ``human`` and ``plain`` the lines after the first
+are indented, so that none of them can look like a record.
 """
 
 import time
@@ -10,8 +13,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from tamed._text import shown, shown_in_json
+
 __all__ = ["Layout", "Line", "bare", "lay_out", "layout_of", "rfc3339"]
 
+_PLACE = "\ufffc"  # stands for a message
+_INDENT = "    "
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
@@ -35,7 +42,7 @@ Layout = Callable[[Line], str]
 def human(line: Line) -> str:
     """``12:31:05 INFO     fastpoetry: message``, in local time."""
     clock = time.strftime("%H:%M:%S", time.localtime(line.time))
-    return _with_traceback(f"{clock} {line.level:8} {line.logger}: {line.message}", line)
+    return shown(_with_traceback(f"{clock} {line.level:8} {line.logger}: {line.message}", line), _INDENT)
 
 
 def coloured(line: Line) -> str:
@@ -47,12 +54,13 @@ def coloured(line: Line) -> str:
 
 def plain(line: Line) -> str:
     """``2026-11-23T12:31:05.123+01:00 INFO fastpoetry: message``, the time as in ISO 8601."""
-    return _with_traceback(f"{rfc3339(line.time)} {line.level} {line.logger}: {line.message}", line)
+    text = f"{rfc3339(line.time)} {line.level} {line.logger}: {line.message}"
+    return shown(_with_traceback(text, line), _INDENT)
 
 
 def bare(line: Line) -> str:
     """Lay out the message alone."""
-    return _with_traceback(line.message, line)
+    return shown(_with_traceback(line.message, line), indent="")
 
 
 def json(line: Line) -> str:
@@ -71,7 +79,7 @@ def json(line: Line) -> str:
     }
     if line.traceback:
         told["traceback"] = line.traceback
-    return dumps(told, ensure_ascii=False)
+    return shown_in_json(dumps(told, ensure_ascii=False))
 
 
 _LAYOUTS: dict[str, Layout] = {
@@ -92,8 +100,9 @@ def lay_out(layout: Layout, line: Line, messages: Iterable[str]) -> list[str]:
     """Lay out many lines that differ in nothing but their messages."""
     if layout is json:
         return [layout(line._replace(message=message)) for message in messages]
-    before, _, after = layout(line._replace(message="\0")).rpartition("\0")
-    return [f"{before}{message}{after}" for message in messages]
+    before, _, after = layout(line._replace(message=_PLACE)).rpartition(_PLACE)
+    indent = "" if layout is bare else _INDENT
+    return [f"{before}{shown(message, indent)}{after}" for message in messages]
 
 
 def _with_traceback(text: str, line: Line) -> str:

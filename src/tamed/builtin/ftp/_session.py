@@ -11,6 +11,7 @@ import aioftp
 from aioftp import Connection
 
 from tamed._logger import own_logger
+from tamed._text import shown
 from tamed.builtin.ftp._commands import Commands, forget_data
 from tamed.builtin.ftp._data import DataStream
 from tamed.errors import reason
@@ -169,9 +170,9 @@ class Session:
             self._failed(error)
             return True
         if self._workers and name in _ALONE:
-            self._transfer, self._began = _printable(f"{name.upper()} {rest}".rstrip()), time.monotonic()
+            self._transfer, self._began = shown(f"{name.upper()} {rest}".rstrip()), time.monotonic()
         elif name in _CHANGES and self._last_code.startswith("2"):
-            log.info("%s: %s %s", self._peer, name.upper(), _printable(rest))
+            log.info("%s: %s %s", self._peer, name.upper(), shown(rest))
         if name not in _KEEPS_OFFSET and not self._workers:
             self._connection.restart_offset = 0
         return goes_on
@@ -234,7 +235,7 @@ class Session:
     @property
     def _peer(self) -> str:
         user = self._connection.login if "login" in self._connection else "-"
-        return f"{_printable(user)}@{self._host}:{self._port}"
+        return f"{shown(user)}@{self._host}:{self._port}"
 
 
 def _printable(line: str) -> str:

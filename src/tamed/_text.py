@@ -1,0 +1,36 @@
+"""Text of others in our logs and on terminals: nothing of it does anything there.
+
+A client can put an escape sequence into a URL, and an application into a message. Written raw, it would move
+the cursor, change the title or answer for the person at the terminal, and a line break would make what comes
+after it look like a record of ours.
+"""
+
+import re
+
+__all__ = ["shown", "shown_in_json"]
+
+# What a terminal acts upon (C0 with the escape itself, DEL, C1), what turns the direction of the text around
+# it, and what ends a line for some readers. Tab and newline are left to the caller.
+_UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def shown(text: str, indent: str = "") -> str:
+    r"""Return a text with what must not be written raw as ``\x1b``, and lines after the first indented."""
+    if text.isprintable():  # which nearly all are, and which is told in a tenth of the time
+        return text
+    return _UNSAFE.sub(_escaped, text).replace("\n", f"\n{indent}")
+
+
+def shown_in_json(text: str) -> str:
+    r"""Return JSON in which such characters are escaped, as in ``\u009b``: it means the same."""
+    return text if text.isprintable() else _IN_JSON.sub(_escaped_in_json, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
