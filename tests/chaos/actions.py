@@ -23,7 +23,7 @@ from tests.supervised.daemon import Done, is_there
 
 __all__ = ["MISHAPS", "OPERATIONS", "Action", "Chaos", "until"]
 
-_LONG = WATCHDOG * 1.5  # seconds; who is stopped for so long is replaced
+_LONG = WATCHDOG + 10.0  # seconds; who is stopped for so long is replaced
 _OURS = f'File "{Path(tamed.__file__).parent}'
 _LOOK = 0.005  # seconds between two looks for a process that is there for a moment
 _ANEW = 30.0  # seconds to make anew what was swept away

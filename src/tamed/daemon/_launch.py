@@ -24,7 +24,7 @@ __all__ = ["Launch", "be_subreaper"]
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _ADOPTS = sys.platform == "linux"
-_DYING = 1.0  # seconds between the end of the pipe and that of the process
+_DYING = 10.0  # seconds between the end of the pipe and that of the process
 
 
 class Launch:

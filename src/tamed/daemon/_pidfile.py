@@ -33,7 +33,7 @@ from tamed.errors import AlreadyRunning, SystemRefused, from_os_error
 
 __all__ = ["PidFile"]
 
-_ATTEMPTS = 200
+_ATTEMPTS = 2000
 _PAUSE = 0.005  # seconds; others hold the claim of a stale file for microseconds
 _MODE = 0o644  # anyone may ask who runs
 _TO_CLEAR = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -168,7 +168,7 @@ def _win_name(
         _refuse_if_held(path, directory, lock)
         if not _clear_stale(directory, path.name, lock):
             sleep(_PAUSE)
-    raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for a second", "try again")
+    raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for ten seconds", "try again")
 
 
 def _prepare(descriptor: int, lock: FileLock | None) -> None:

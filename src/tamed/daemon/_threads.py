@@ -9,7 +9,7 @@ from tamed.errors import SystemRefused
 __all__ = ["require_single_thread", "threads"]
 
 _TASKS = Path("/proc/self/task")
-_ENDING = 0.25  # seconds
+_ENDING = 2.0  # seconds
 _PAUSE = 0.001
 
 

@@ -13,7 +13,7 @@ from tamed.runner._worker_record import Worker
 
 __all__ = ["StatusDesk"]
 
-_PATIENCE = 2.0  # seconds for the workers to answer
+_PATIENCE = 5.0  # seconds for the workers to answer
 
 
 class _Inquiry(NamedTuple):

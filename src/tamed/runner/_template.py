@@ -11,7 +11,7 @@ from tamed.runner._message import InvalidMessage, Message, read_fault, read_numb
 
 __all__ = ["Template"]
 
-_PATIENCE = 5.0  # seconds for a fork
+_PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the machine is overloaded
 
 
 class Template:

@@ -13,7 +13,7 @@ from tamed.runner._worker_record import Worker, WorkerState
 
 __all__ = ["Watchdog"]
 
-_ABORT_GRACE = 2.0  # seconds that writing the stacks may take
+_ABORT_GRACE = 5.0  # seconds that writing the stacks may take
 
 
 class Watchdog:

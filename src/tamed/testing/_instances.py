@@ -8,7 +8,7 @@ from tamed.runner import run_directory, stop_instance
 
 __all__ = ["end_instances"]
 
-_PATIENCE = 5.0  # seconds for a daemon to stop, before it is ended at once
+_PATIENCE = 30.0  # seconds for a daemon to stop, before it is ended at once
 
 
 def end_instances(folder: Path) -> None:
