@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from tests.chaos.subject import NAME, WATCHDOG, Process, Subject
 from tests.patience import PATIENCE
 from tests.supervised.daemon import Done, is_there
 
-__all__ = ["MISHAPS", "OPERATIONS", "Action", "Chaos", "until"]
+__all__ = ["MISHAPS", "OPERATIONS", "Action", "Chaos", "Deck", "until"]
 
 _LONG = WATCHDOG + 10.0  # seconds; who is stopped for so long is replaced
 _OURS = f'File "{Path(tamed.__file__).parent}'
@@ -91,8 +91,12 @@ class Chaos:
 
     async def start_over(self) -> None:
         """Start a daemon that is not what it should be anew, so that what is wrong with it counts once."""
-        with self.referee.fault("another start"), self.referee.outage("another start"):
+        why = "a daemon that is started over"
+        with ExitStack() as stack:
+            stack.enter_context(self.referee.fault(why))
+            stack.enter_context(self.referee.outage(why))
             for process in self.subject.processes():
+                stack.enter_context(self.referee.risk(process.pid, why))
                 self.logbook.orphaned(process.pid)
             self.subject.end()
             await self.start()
@@ -101,7 +105,9 @@ class Chaos:
         """Find a process of a kind, which may be there for a moment only; None if there is none."""
         deadline = time.monotonic() + _APPEARS
         while True:
-            found = [each for each in self.subject.processes() if self.kind_of(each) == kind]
+            there = self.subject.processes()
+            self.referee.processes.update(each.pid for each in there)
+            found = [each for each in there if self.kind_of(each) == kind]
             if found or time.monotonic() > deadline:
                 return self.random.choice(found) if found else None
             await asyncio.sleep(_LOOK)
@@ -121,6 +127,23 @@ class Weighted(NamedTuple):
 
     perform: Action
     weight: int
+
+
+class Deck:
+    """Deals actions: each of them once, and then each as often as it weighs, in any order."""
+
+    def __init__(self, actions: Sequence[Weighted], random: Random) -> None:
+        self._actions = actions
+        self._random = random
+        self._left = [each.perform for each in actions]
+        random.shuffle(self._left)
+
+    def deal(self) -> Action:
+        """Return the next one."""
+        if not self._left:
+            self._left = [each.perform for each in self._actions for _ in range(each.weight)]
+            self._random.shuffle(self._left)
+        return self._left.pop()
 
 
 async def until(look: Callable[[], object], patience: float = PATIENCE) -> bool:
@@ -210,8 +233,10 @@ async def kill_a_helper(chaos: Chaos) -> None:
     """Clients do not notice the end of what serves none."""
     kind = chaos.random.choice(["template", "planner", "trial", "child"])
     if process := await chaos.pick(kind):
-        # One that is taken for a template may be a worker of its that nobody has talked with yet.
-        with chaos.referee.fault(f"a killed {kind}"), chaos.referee.risk(process.pid, f"a killed {kind}"):
+        with ExitStack() as stack:
+            stack.enter_context(chaos.referee.fault(f"a killed {kind}"))
+            if kind == "template":  # it may be a worker of its that no client has met yet
+                stack.enter_context(chaos.referee.risk(process.pid, "a killed worker"))
             await asyncio.sleep(chaos.random.random() * 0.1)
             _send(chaos, process, signal.SIGKILL)
 
@@ -235,7 +260,8 @@ async def stop_for_a_moment(chaos: Chaos) -> None:
     """A process that is held up for less than the watchdog's time is waited for."""
     kind = chaos.random.choice(["worker", "worker", "supervisor", "template", "planner", "trial", "child"])
     if process := await chaos.pick(kind):
-        with chaos.referee.fault(f"a stopped {kind}"), chaos.referee.risk(process.pid, f"a stopped {kind}"):
+        with chaos.referee.fault(f"a stopped {kind}"):
+            chaos.referee.may_be_late(process.pid)
             _send(chaos, process, signal.SIGSTOP)
             await asyncio.sleep(chaos.random.random() * 2)
             _send(chaos, process, signal.SIGCONT)
@@ -248,6 +274,7 @@ async def stop_for_long(chaos: Chaos) -> None:
             chaos.referee.fault("a hanging worker"),
             chaos.referee.risk(worker.pid, "a hanging worker", 30.0),
         ):
+            chaos.referee.may_be_late(worker.pid)
             _send(chaos, worker, signal.SIGSTOP)
             await until(lambda: not is_there(worker.pid), _LONG)
             _send(chaos, worker, signal.SIGCONT)

@@ -11,11 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.actions import MISHAPS, OPERATIONS, Chaos, Weighted, until
+from tests.chaos.actions import MISHAPS, OPERATIONS, Chaos, Deck, until
 from tests.chaos.clients import run_clients
 from tests.chaos.logbook import Logbook
 from tests.chaos.referee import Referee
-from tests.chaos.subject import NAME, Setting, Subject, why_no_other_user
+from tests.chaos.subject import NAME, Process, Setting, Subject, why_no_other_user
 from tests.patience import PATIENCE
 
 __all__ = ["run"]
@@ -23,6 +23,7 @@ __all__ = ["run"]
 _EPOCH = 100.0  # seconds that one daemon lives, about
 _BETWEEN_CALMS = 20.0
 _LEAVING = 45.0  # seconds for processes to leave: longer than connections are drained
+_PAUSE = 0.5  # seconds at most between two actions
 _READING = 0.05  # seconds between two looks at the log
 
 
@@ -32,7 +33,7 @@ async def run(folder: Path, seconds: float, seed: int) -> Referee:
     referee = Referee()
     if why := why_no_other_user():
         referee.figures[f"left out: a daemon that is another user, and exhausted processes ({why})"] = 1
-    if why := _why_no_disk(folder):
+    if why := _why_no_disk():
         referee.figures[f"left out: full and vanished disks ({why})"] = 1
     end = time.monotonic() + seconds
     count = max(1, round(seconds / _EPOCH))
@@ -45,6 +46,7 @@ async def run(folder: Path, seconds: float, seed: int) -> Referee:
         left = end - time.monotonic()
         print(f"daemon {number} of {count}: {setting}", file=sys.stderr)
         await _epoch(folder / str(number), setting, referee, random, left / (count - number + 1))
+    referee.figures["processes"] = len(referee.processes)
     return referee
 
 
@@ -53,15 +55,16 @@ async def _epoch(folder: Path, setting: Setting, referee: Referee, random: Rando
     subject = Subject(folder, setting)
     logbook = Logbook(subject.log, referee, folder / "log.txt")
     try:
-        if not _why_no_disk(folder):
+        if not _why_no_disk():
             subject.mount()
         subject.write(1)
         chaos = Chaos(subject, referee, logbook, random)
+        decks = [Deck(actions, random) for actions in (OPERATIONS, MISHAPS)]
         await chaos.start()
         referee.figures["daemons"] += 1
         async with _read(logbook), _clients(chaos):
             while (left := end - time.monotonic()) > 0 and subject.is_there:
-                await _storm(chaos, min(left, _BETWEEN_CALMS))
+                await _storm(chaos, decks, min(left, _BETWEEN_CALMS))
                 await _calm(chaos)
         await _end(chaos)
         logbook.close()
@@ -70,20 +73,15 @@ async def _epoch(folder: Path, setting: Setting, referee: Referee, random: Rando
         subject.close()
 
 
-async def _storm(chaos: Chaos, seconds: float) -> None:
+async def _storm(chaos: Chaos, decks: Sequence[Deck], seconds: float) -> None:
     """Do what there is to do, the operator's and the mishaps side by side."""
     end = time.monotonic() + seconds
-    lanes = [
-        _lane(chaos, weighted, Random(chaos.random.random()), end, pause)
-        for weighted, pause in ((OPERATIONS, 0.5), (MISHAPS, 1.5))
-    ]
-    await asyncio.gather(*lanes)
+    await asyncio.gather(*(_lane(chaos, deck, end) for deck in decks))
 
 
-async def _lane(chaos: Chaos, actions: Sequence[Weighted], random: Random, end: float, pause: float) -> None:
-    weights = [each.weight for each in actions]
+async def _lane(chaos: Chaos, deck: Deck, end: float) -> None:
     while time.monotonic() < end:
-        action = random.choices(actions, weights)[0].perform
+        action = deck.deal()
         name = action.__name__.replace("_", " ")
         chaos.referee.note(f"begin: {name}")
         await action(chaos)
@@ -93,43 +91,55 @@ async def _lane(chaos: Chaos, actions: Sequence[Weighted], random: Random, end: 
             if not chaos.subject.is_there:
                 chaos.referee.violation(f"the daemon has ended by itself, during or after: {name}")
                 await chaos.start_over()
-        await asyncio.sleep(random.random() * pause)
+        await asyncio.sleep(chaos.random.random() * _PAUSE)
 
 
 async def _calm(chaos: Chaos) -> None:
     """With all in order again, everything must be as ordered: state, workers, processes, code."""
-    subject, referee = chaos.subject, chaos.referee
-    referee.figures["calms"] += 1
-    referee.note("calm")
-    status: dict[str, Any] = {}
+    chaos.referee.figures["calms"] += 1
+    chaos.referee.note("calm")
+    if workers := await _recovered(chaos):
+        await _only_these(chaos, workers)
+        await chaos.release("reload", NAME)
 
-    async def is_well() -> bool:
-        nonlocal status
-        done = await chaos.command("status", "--json", NAME)
-        status = json.loads(done.out) if done.out.startswith("{") else {"said": done}
-        states = [each["state"] for each in status.get("workers", [])]
-        return status.get("state") == "running" and states == ["ready"] * subject.workers
 
+async def _recovered(chaos: Chaos) -> set[int]:
+    """Wait until all workers are ready that were ordered; return their pids, none if they do not come."""
     deadline = time.monotonic() + PATIENCE
-    while not await is_well():
+    while True:
+        done = await chaos.command("status", "--json", NAME)
+        status: dict[str, Any] = json.loads(done.out) if done.out.startswith("{") else {}
+        workers = {each["pid"]: each["state"] for each in status.get("workers", [])}
+        is_well = status.get("state") == "running" and set(workers.values()) == {"ready"}
+        if is_well and len(workers) == chaos.subject.workers:
+            return set(workers)
         if time.monotonic() > deadline:
-            referee.violation(f"it does not recover: {subject.workers} workers are wanted, status: {status}")
-            return
+            wanted = f"{chaos.subject.workers} workers are wanted"
+            chaos.referee.violation(f"it does not recover: {wanted}, status: {done.out or done.err}")
+            await chaos.start_over()
+            return set()
         await asyncio.sleep(0.2)
-    served = {each["pid"] for each in status["workers"]}
+
+
+async def _only_these(chaos: Chaos, workers: set[int]) -> None:
+    """Wait until no process is there that has no place."""
     odd: list[str] = []
 
-    def none_is_odd() -> bool:
-        odd[:] = [f"{each.kind} {each.pid}" for each in subject.processes() if not _belongs(each, served)]
+    def belongs(process: Process) -> bool:
+        is_template = process.kind == "template" and chaos.subject.setting.preload
+        return (
+            bool({process.pid, process.parent} & workers) or process.pid == chaos.subject.pid or is_template
+        )
+
+    def are_alone() -> bool:
+        there = chaos.subject.processes()
+        chaos.referee.processes.update(each.pid for each in there)
+        odd[:] = [f"{each.kind} {each.pid}" for each in there if not belongs(each)]
         return not odd
 
-    def _belongs(each: Any, served: set[int]) -> bool:
-        is_helper = each.kind == "template" and subject.setting.preload
-        return each.pid in served | {subject.pid} or each.parent in served or is_helper
-
-    if not await until(none_is_odd, _LEAVING):
-        referee.violation(f"processes that nobody wants: {odd}")
-    await chaos.release("reload", NAME)
+    if not await until(are_alone, _LEAVING):
+        chaos.referee.violation(f"processes that nobody wants: {odd}")
+        await chaos.start_over()
 
 
 async def _end(chaos: Chaos) -> None:
@@ -170,5 +180,5 @@ async def _read(logbook: Logbook) -> AsyncIterator[None]:
         task.cancel()
 
 
-def _why_no_disk(folder: Path) -> str:
+def _why_no_disk() -> str:
     return "" if os.geteuid() == 0 else "only root can mount"

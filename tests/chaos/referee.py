@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 __all__ = ["Call", "Referee", "Span"]
 
-_SLACK = 2.0  # seconds after the end of a fault in which what it has done may still show
+_SLACK = 0.1  # seconds after the end of a span in which its end may not have shown yet
+_AFTERMATH = 5.0  # seconds after a fault in which a command may still find something missing
 _EACH_SHOWN = 3  # of violations that differ in numbers alone
 
 
@@ -83,7 +84,8 @@ class Call:
 class Referee:
     """Judges. ``figures`` counts what there was, ``violations`` says what must not have been.
 
-    ``course`` is all that was done and found, in its order.
+    ``course`` is all that was done and found, in its order. ``greeted`` are the workers that clients have
+    met, ``noted`` the last lines that they have heard of, ``processes`` all that were looked at.
     """
 
     def __init__(self) -> None:
@@ -93,6 +95,7 @@ class Referee:
         self.course: list[str] = []
         self._kinds: Counter[str] = Counter()
         self.greeted: set[int] = set()
+        self.processes: set[int] = set()
         self.noted: dict[str, int] = {}
         self._at_risk: dict[int, list[Span]] = defaultdict(list)
         self._outages: list[Span] = []
@@ -131,14 +134,17 @@ class Referee:
         try:
             yield span
         finally:
-            span.close()
+            span.close(_AFTERMATH)
+
+    def may_be_late(self, pid: int) -> None:
+        """A process may hear late that others are to take its place, and serve on until it does."""
+        self._late.add(pid)
 
     @contextmanager
     def risk(self, pid: int, why: str, slack: float = _SLACK) -> Iterator[None]:
-        """A process may die, and what it has let in with it. It may also hear late of a handover."""
+        """A process may die, and what it has let in with it."""
         span = Span(why)
         self._at_risk[pid].append(span)
-        self._late.add(pid)
         try:
             yield
         finally:
@@ -162,7 +168,7 @@ class Referee:
         try:
             yield
         finally:
-            span.close(slack=0.1)
+            span.close()
 
     def allow_version(self, version: int) -> None:
         """Clients that come from now on may be served by this version of the code, and by no other."""

@@ -168,7 +168,7 @@ def _win_name(
         _refuse_if_held(path, directory, lock)
         if not _clear_stale(directory, path.name, lock):
             sleep(_PAUSE)
-    raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for ten seconds", "try again")
+    raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for 10 s", "try again")
 
 
 def _prepare(descriptor: int, lock: FileLock | None) -> None:
