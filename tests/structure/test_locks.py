@@ -9,7 +9,9 @@ from packaging.requirements import Requirement
 
 from tests.structure.source import ROOT
 
-LOCKS = pytest.mark.parametrize("lock", ["run", "dev"])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
+LOCKS = pytest.mark.parametrize("lock", ["run", "dev", *EXTRAS])
 
 
 def text_of(lock: str) -> str:
@@ -37,9 +39,12 @@ def test_every_pin_has_a_hash(lock: str) -> None:
 @LOCKS
 def test_locks_are_in_step_with_the_project(lock: str) -> None:
     """Each dependency of the project, and of its tools, is pinned to a version that it allows."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    groups = project["dependency-groups"]
-    wanted = [*project["project"]["dependencies"], *groups["build"]]
+    groups = PROJECT["dependency-groups"]
+    wanted = [*PROJECT["project"]["dependencies"]]
+    if lock in EXTRAS:
+        wanted += PROJECT["project"]["optional-dependencies"][lock]
+    else:
+        wanted += groups["build"]
     if lock == "dev":
         wanted += [one for one in chain(*groups.values()) if isinstance(one, str)]
     versions = pinned(lock)
@@ -47,6 +52,7 @@ def test_locks_are_in_step_with_the_project(lock: str) -> None:
         assert requirement.specifier.contains(versions[requirement.name]), requirement
 
 
-def test_both_locks_agree() -> None:
-    """What runs is what was tested: a package has the same version in both locks."""
-    assert pinned("run").items() <= pinned("dev").items()
+@LOCKS
+def test_all_locks_agree(lock: str) -> None:
+    """What runs is what was tested: a package has the same version in every lock."""
+    assert pinned(lock).items() <= pinned("dev").items()
