@@ -63,6 +63,7 @@ class Chaos:
         """Give a command that has to succeed unless something is wrong; tell whether it has."""
         begun = time.monotonic()
         done = await self.command(*words)
+        self.subject.adopt(done)
         if done.status != 0 and not self.referee.is_disturbed(begun):
             self.referee.violation(f"tamed {' '.join(words)} fails with {done.status}: {done.err.strip()!r}")
         self.referee.figures[f"{words[0]}s" + " refused in a fault" * (done.status != 0)] += 1
@@ -187,8 +188,8 @@ async def reload_a_broken_release(chaos: Chaos) -> None:
 async def scale(chaos: Chaos) -> None:
     """Up and down."""
     count = chaos.random.randint(1, 4)
-    if await chaos.ordered("scale", str(count), NAME):
-        chaos.subject.workers = count
+    done = await chaos.ordered("scale", str(count), NAME)
+    chaos.subject.workers = count if done else None
 
 
 async def ask(chaos: Chaos) -> None:
@@ -202,10 +203,8 @@ async def ask(chaos: Chaos) -> None:
 async def restart(chaos: Chaos) -> None:
     """Who comes meanwhile is served or refused."""
     async with chaos.files:
-        with chaos.referee.fault("a restart"), chaos.referee.outage("a restart", is_orderly=True):
-            done = await chaos.command("restart", NAME)
-            chaos.subject.adopt(done)
-            if done.status == 0:
+        with chaos.referee.outage("a restart", is_orderly=True):
+            if await chaos.ordered("restart", NAME):
                 chaos.referee.allow_version(chaos.version)
 
 
@@ -220,6 +219,12 @@ OPERATIONS = (
 
 
 # The mishaps.
+
+
+async def until_reloaded(chaos: Chaos) -> None:
+    """Reload what is there, again if something else is under way."""
+    while (await chaos.command("reload", NAME)).status != 0:
+        await asyncio.sleep(0.5)
 
 
 async def kill_a_worker(chaos: Chaos) -> None:
@@ -270,10 +275,8 @@ async def stop_for_a_moment(chaos: Chaos) -> None:
 async def stop_for_long(chaos: Chaos) -> None:
     """A worker that is held up for longer is replaced, and what it had let in is lost."""
     if worker := await chaos.pick("worker"):
-        with (
-            chaos.referee.fault("a hanging worker"),
-            chaos.referee.risk(worker.pid, "a hanging worker", 30.0),
-        ):
+        why = "a hanging worker"
+        with chaos.referee.fault(why), chaos.referee.risk(worker.pid, why, slack=30.0):
             chaos.referee.may_be_late(worker.pid)
             _send(chaos, worker, signal.SIGSTOP)
             await until(lambda: not is_there(worker.pid), _LONG)
@@ -287,9 +290,8 @@ async def exhaust_descriptors(chaos: Chaos) -> None:
         why = f"no descriptors: {kind}"
         with ExitStack() as stack:
             stack.enter_context(chaos.referee.fault(why))
-            if (
-                kind == "worker"
-            ):  # Twisted accepts clients then, with one that it has in reserve, and drops them
+            if kind == "worker":
+                # Twisted accepts clients then, with a descriptor that it has in reserve, and drops them.
                 stack.enter_context(chaos.referee.unreachable("twisted", why))
             stack.enter_context(_limited(chaos, process, "nofile"))
             chaos.referee.figures[f"without descriptors: {kind}"] += 1
@@ -358,13 +360,10 @@ async def remove_the_unix_socket(chaos: Chaos) -> None:
         with chaos.referee.unreachable("unix", "no unix socket"), chaos.referee.fault("a removed socket"):
             chaos.subject.unix.unlink(missing_ok=True)
             chaos.referee.figures["removed sockets"] += 1
-            for _ in range(20):
-                if (await chaos.command("reload", NAME)).status == 0:
-                    break
-                await asyncio.sleep(0.5)
-            chaos.referee.expect(
-                chaos.subject.unix.exists(), "a reload does not bind a socket that was removed"
-            )
+            await until_reloaded(chaos)
+            if not chaos.subject.unix.exists():
+                chaos.referee.violation("a reload does not bind a socket that was removed")
+                await chaos.start_over()
 
 
 MISHAPS = (

@@ -45,7 +45,8 @@ async def run(folder: Path, seconds: float, seed: int) -> Referee:
         )
         left = end - time.monotonic()
         print(f"daemon {number} of {count}: {setting}", file=sys.stderr)
-        await _epoch(folder / str(number), setting, referee, random, left / (count - number + 1))
+        share = left / (count - number + 1)
+        await _epoch(folder / str(number), setting, referee, Random(random.random()), share)
     referee.figures["processes"] = len(referee.processes)
     return referee
 
@@ -59,7 +60,7 @@ async def _epoch(folder: Path, setting: Setting, referee: Referee, random: Rando
             subject.mount()
         subject.write(1)
         chaos = Chaos(subject, referee, logbook, random)
-        decks = [Deck(actions, random) for actions in (OPERATIONS, MISHAPS)]
+        decks = [Deck(actions, Random(random.random())) for actions in (OPERATIONS, MISHAPS)]
         await chaos.start()
         referee.figures["daemons"] += 1
         async with _read(logbook), _clients(chaos):
@@ -105,6 +106,8 @@ async def _calm(chaos: Chaos) -> None:
 
 async def _recovered(chaos: Chaos) -> set[int]:
     """Wait until all workers are ready that were ordered; return their pids, none if they do not come."""
+    if chaos.subject.workers is None and await chaos.ordered("scale", "2", NAME):
+        chaos.subject.workers = 2
     deadline = time.monotonic() + PATIENCE
     while True:
         done = await chaos.command("status", "--json", NAME)
@@ -126,10 +129,9 @@ async def _only_these(chaos: Chaos, workers: set[int]) -> None:
     odd: list[str] = []
 
     def belongs(process: Process) -> bool:
-        is_template = process.kind == "template" and chaos.subject.setting.preload
-        return (
-            bool({process.pid, process.parent} & workers) or process.pid == chaos.subject.pid or is_template
-        )
+        if process.kind == "template" and chaos.subject.setting.preload:
+            return True
+        return process.pid == chaos.subject.pid or bool({process.pid, process.parent} & workers)
 
     def are_alone() -> bool:
         there = chaos.subject.processes()

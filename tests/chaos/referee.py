@@ -181,7 +181,7 @@ class Referee:
     def is_disturbed(self, begun: float) -> bool:
         """Tell whether anything was wrong since then, which explains that a command failed."""
         now = time.monotonic()
-        return any(span.overlaps(begun, now) for span in (*self._faults, *self._outages, *self._stops))
+        return any(span.overlaps(begun, now) for span in (*self._faults, *self._outages))
 
     # What comes of it.
 

@@ -184,7 +184,7 @@ class Subject:
         self.authority = trustme.CA()
         self.ports = dict(zip(("tcp", "tls", "web", "twisted"), _free_ports(4), strict=True))
         self.pid = 0
-        self.workers = setting.workers
+        self.workers: int | None = setting.workers  # None if nobody knows what came of the last order
         for made in (self.disk, self.unix.parent):
             made.mkdir()
             self._give(made)
