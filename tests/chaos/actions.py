@@ -27,6 +27,7 @@ _LONG = WATCHDOG + 10.0  # seconds; who is stopped for so long is replaced
 _OURS = f'File "{Path(tamed.__file__).parent}'
 _LOOK = 0.005  # seconds between two looks for a process that is there for a moment
 _ANEW = 30.0  # seconds to make anew what was swept away
+_ATTEMPTS = 20  # to reload while something else is under way
 _APPEARS = 3.0  # seconds to wait for one
 
 
@@ -221,12 +222,6 @@ OPERATIONS = (
 # The mishaps.
 
 
-async def until_reloaded(chaos: Chaos) -> None:
-    """Reload what is there, again if something else is under way."""
-    while (await chaos.command("reload", NAME)).status != 0:
-        await asyncio.sleep(0.5)
-
-
 async def kill_a_worker(chaos: Chaos) -> None:
     """Only what it had let in is lost."""
     if worker := await chaos.pick("worker"):
@@ -360,7 +355,10 @@ async def remove_the_unix_socket(chaos: Chaos) -> None:
         with chaos.referee.unreachable("unix", "no unix socket"), chaos.referee.fault("a removed socket"):
             chaos.subject.unix.unlink(missing_ok=True)
             chaos.referee.figures["removed sockets"] += 1
-            await until_reloaded(chaos)
+            for _ in range(_ATTEMPTS):
+                if (await chaos.command("reload", NAME)).status == 0:
+                    break
+                await asyncio.sleep(0.5)
             if not chaos.subject.unix.exists():
                 chaos.referee.violation("a reload does not bind a socket that was removed")
                 await chaos.start_over()
