@@ -234,11 +234,11 @@ def test_a_data_connection_from_elsewhere_is_sent_away(root: Path) -> None:
     with served(root) as server, client_of(server) as client:
         port = int(re.findall(r"\d+", say(client, "EPSV"))[-1])
         with (
-            socket.create_connection(("127.0.0.1", port), 30, ("127.0.0.2", 0)) as thief,
+            socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.2", 0)) as thief,
             suppress(ConnectionResetError),
         ):
             assert thief.recv(100) == b""
-        with socket.create_connection(("127.0.0.1", port), 30) as data:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as data:
             assert say(client, "RETR open.txt").startswith("150")
             assert data.makefile("rb").read() == b"open\n"
 

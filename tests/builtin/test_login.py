@@ -15,6 +15,7 @@ from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
 from tamed.net import client_network
 from tamed.passwords import PasswordFile, hash_password
 from tamed.testing import TamedProcess
+from tests.patience import PATIENCE
 
 FILTER = Path(__file__).parents[2] / "docs/builtin/fail2ban-tamed.conf"
 RIGHT = "busy old fool"
@@ -156,7 +157,7 @@ def test_the_oldest_makes_room() -> None:
 
 def telnet_guess(port: int, password: str) -> bytes:
     """Log in, and return what is said to it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
         sock.sendall(f"john\r\n{password}\r\nexit()\r\n".encode())
         sock.shutdown(socket.SHUT_WR)
         return sock.makefile("rb").read()
@@ -164,7 +165,7 @@ def telnet_guess(port: int, password: str) -> bytes:
 
 def ftp_guess(port: int, password: str) -> bytes:
     """Log in, and return the answer."""
-    with FTP(timeout=60) as client:
+    with FTP(timeout=PATIENCE) as client:
         client.connect("127.0.0.1", port)
         try:
             return client.login("john", password).encode()
@@ -187,7 +188,7 @@ def test_guessing_by_hanging_up(plugin: str, users: Path, tmp_path: Path) -> Non
         process.expect(r"logged in from 127\.0\.0\.1 as 'john'$")
         for _ in range(4):
             guess(port, "unruly sun")
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
             sock.sendall(b"USER john\r\nPASS x\r\n" if plugin == "ftp" else b"john\r\nx\r\n")
             process.expect(r"login failed from 127\.0\.0\.1 for 'john' \(5 in a row\)$")
         assert welcome not in guess(port, RIGHT)  # the gate is closed for eight seconds
@@ -203,11 +204,11 @@ def test_silent_connections_keep_nobody_out(plugin: str, users: Path, tmp_path: 
         port = int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
         process.expect("is ready")
         for _ in range(100):
-            idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
         if plugin == "telnet":
             assert b">>> " in telnet_guess(port, RIGHT)
         else:
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
                 assert sock.recv(8) == b"SSH-2.0-"
 
 
@@ -219,7 +220,7 @@ def test_ftp_logs_what_was_done_and_only_that(tmp_path: Path, users: Path) -> No
     with TamedProcess("run", "ftp", *arguments, "--passwords", users, "--write") as process:
         port = int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
         process.expect("is ready")
-        with FTP(timeout=60) as client:
+        with FTP(timeout=PATIENCE) as client:
             client.connect("127.0.0.1", port)
             client.login()
             with pytest.raises(error_perm):
@@ -254,6 +255,6 @@ def test_fail2ban_reads_failures(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert "3 matched, 2 missed" in done.stdout, done.stdout

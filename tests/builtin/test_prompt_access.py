@@ -12,6 +12,7 @@ from tamed.builtin._local import is_local
 from tamed.builtin.telnet import Options
 from tamed.net import Endpoint, UnixEndpoint
 from tamed.plugins import Size
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_nobody_is_let_in_as_root_without_a_password() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 78
     assert "this process is root, and they would be too; name users with --password-file" in done.stderr

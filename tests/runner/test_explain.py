@@ -44,6 +44,17 @@ def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Pa
     assert line.startswith(f"tamed: {file} raised while it was loaded: JSONDecodeError")
 
 
+def test_a_mistake_of_syntax_is_told_where_it_is_alone(tmp_path: Path) -> None:
+    """No frame is the user's then, and none of ours is shown."""
+    file = tmp_path / "unfinished_poem.py"
+    file.write_text("def title(:\n")
+    with forgetting_imports(tmp_path):
+        error = raised(lambda: load(Job(Target.parse(str(file)), environ={}), None))
+    *traceback, line = explain(error)
+    assert files(traceback) == [str(file)]
+    assert line.startswith(f"tamed: {file} raised while it was loaded: SyntaxError")
+
+
 class Failing(Service):
     def __init__(self, error: BaseException, *, later: bool = False) -> None:
         super().__init__("failing")

@@ -47,9 +47,13 @@ def _shorten(told: traceback.TracebackException) -> None:
     """Leave out the frames that are not the user's, also of the exceptions behind this one and inside of it.
 
     Those are ours, the interpreter's and the standard library's. If no other is left, the mistake is not the
-    user's, and all are needed.
+    user's, and all are needed, unless it is one of syntax: that says itself where it is.
     """
-    told.stack[:] = [frame for frame in told.stack if _is_users(frame.filename)] or told.stack
+    users = [frame for frame in told.stack if _is_users(frame.filename)]
+    if users or not _is_users(getattr(told, "filename", None) or "<"):
+        told.stack[:] = users or told.stack
+    else:
+        told.stack.clear()
     for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
         if other is not None:
             _shorten(other)
