@@ -26,6 +26,7 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "exit_code",
+    "from_creation_error",
     "from_os_error",
     "reason",
     "status_of",
@@ -195,6 +196,29 @@ def from_os_error(what: str, error: OSError, remedy: str = "") -> TamedError:
     """Turn what the operating system said into the error that says whose fault it is."""
     return _kind_of(error)(what, error.strerror or reason(error), remedy)
 
+
+def from_creation_error(what: str, error: OSError, remedy: str = "") -> TamedError:
+    """Do what `from_os_error` does for a file that was to be made.
+
+    That its folder is missing, or something else is in its place, does not mean that an input is missing.
+    """
+    kind = _kind_of(error)
+    if kind is MissingInput or error.errno in _IN_THE_WAY:
+        kind = CannotCreate
+    return kind(what, error.strerror or reason(error), remedy)
+
+
+_IN_THE_WAY = (
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENODEV,
+    errno.ENOSPC,
+    errno.ENOTEMPTY,
+    errno.ENXIO,
+    errno.EDQUOT,
+    errno.EROFS,
+)
 
 _KINDS: dict[int | None, type[TamedError]] = {
     None: ApplicationFailed,  # raised by Python code (TimeoutError, say), not by the system

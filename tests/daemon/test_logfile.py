@@ -177,14 +177,67 @@ def test_replaced_file_is_followed(path: Path) -> None:
 
 
 def test_deleted_file_is_replaced(path: Path) -> None:
-    """A file that nobody can read any more is not written on."""
+    """A file that nobody can read any more is not written on; what went into it meanwhile is not lost."""
     log = LogFile(path)
     log.write([b"one\n"])
-    path.unlink()
     log.tend()
+    path.unlink()
     log.write([b"two\n"])
+    log.tend()
+    log.write([b"three\n"])
     log.close()
-    assert path.read_bytes() == b"two\n"
+    assert path.read_bytes() == b"two\nthree\n"
+
+
+@pytest.mark.parametrize("sweep", ["removed", "renamed", "another in its place"])
+def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
+    """With the mode that it had; no line is lost, and the new log tells."""
+    folder, elsewhere = path.parent, path.parent.with_name("elsewhere")
+    folder.chmod(0o751)
+    log = LogFile(path)
+    log.tend()
+    log.write([b"one\n"])
+    if sweep == "removed":
+        path.unlink()
+        folder.rmdir()
+    else:
+        folder.rename(elsewhere)
+    if sweep == "another in its place":
+        folder.mkdir(0o751)
+    log.write([b"two\n"])
+    log.tend()
+    log.write([b"three\n"])
+    assert log.trouble == ""
+    log.close()
+    moved = elsewhere / path.name
+    lines = [*(moved.read_text().splitlines() if moved.exists() else []), *path.read_text().splitlines()]
+    assert [line for line in lines if " tamed: " not in line] == ["one", "two", "three"]
+    assert any("was gone, and was made anew" in line for line in lines) == (sweep != "another in its place")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o751
+    assert log.lost == 0
+
+
+def test_what_cannot_be_made_anew_is_a_trouble_and_its_lines_are_counted(path: Path) -> None:
+    """As soon as it can be, the log goes on by itself and tells how many lines were lost."""
+    log = LogFile(path)
+    log.tend()
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("in the way")
+    log.write([b"one\ntwo\n"])
+    log.tend()
+    assert "cannot reopen the log" in log.trouble
+    log.write([b"three\n"])
+    log.reopen()
+    assert log.lost == 3
+    assert "3 lines were lost" in log.trouble
+    path.parent.unlink()
+    log.tend()
+    log.write([b"four\n"])
+    assert log.trouble == ""
+    log.close()
+    assert re.fullmatch(r"(.* tamed: .*\n)+four\n", path.read_text())
+    assert "3 lines were lost between" in path.read_text()
 
 
 def test_truncated_file_is_written_from_its_beginning(path: Path) -> None:

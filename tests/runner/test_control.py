@@ -34,7 +34,7 @@ class Served:
         self.path = path
         self.reactor = HandReactor()
         self.desk = Desk()
-        self.server = ControlServer(path, self.reactor, self.desk)
+        self.server = ControlServer(path, self.reactor, self.desk, warnings=lambda: ["odd"])
 
     @contextmanager
     def client(self, data: bytes = b"") -> Iterator[socket.socket]:
@@ -75,12 +75,12 @@ def test_its_file_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_a_request_is_answered_and_the_connection_closed(served: Served) -> None:
-    """The answer is one line."""
+    """The answer is one line; warnings go with it, whatever was asked."""
     with served.client(b'{"command": "status"}\n') as client:
         ((request, answer),) = served.desk.asked
         assert request == {"command": "status"}
         answer({"state": "running"})
-        assert client.makefile("rb").read() == b'{"state": "running"}\n'
+        assert client.makefile("rb").read() == b'{"state": "running", "warnings": ["odd"]}\n'
 
 
 def test_a_request_may_come_in_pieces(served: Served) -> None:

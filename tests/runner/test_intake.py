@@ -19,6 +19,7 @@ class ListSink:
     child = 0
 
     takes_origin = True
+    trouble = ""
 
     def __init__(self) -> None:
         self.batches: list[list[Record]] = []

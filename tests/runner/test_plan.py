@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tamed.errors import MissingInput, PermissionRefused, TamedError
+from tamed.errors import CannotCreate, ConfigurationError, MissingInput, PermissionRefused, TamedError
 from tamed.runner._log_place import LogPlan
 from tamed.runner._plan import Plan
-from tamed.runner._plan_file import held_plan_file, kept_plan
+from tamed.runner._plan_file import PlanFile, kept_plan
 
 PLAN = Plan(
     name="poetry",
@@ -56,36 +56,63 @@ def kept(tmp_path: Path) -> Plan:
 def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
     """As it is but for who waited for its start; when the daemon ends, the file does too."""
     path = Path(kept.plan_file)
-    with held_plan_file(kept):
-        assert kept_plan(path) == kept._replace(report=-1)
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    file = PlanFile.write(kept)
+    assert kept_plan(path) == kept._replace(report=-1)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    file.remove()
     assert not path.exists()
 
 
-def test_a_file_that_was_left_behind_is_replaced(kept: Plan, tmp_path: Path) -> None:
-    """Also one that leads elsewhere: what it leads to stays as it is."""
-    other = tmp_path / "other"
+def test_a_file_that_was_left_behind_is_replaced(kept: Plan) -> None:
+    """That is what a daemon that was killed leaves."""
+    Path(kept.plan_file).write_text("left behind")
+    PlanFile.write(kept)
+    assert kept_plan(Path(kept.plan_file)).name == "poetry"
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
+def test_what_is_no_plan_is_not_replaced(kept: Plan, tmp_path: Path, kind: str) -> None:
+    """Nobody knows what it is there for; and what a link leads to stays as it is."""
+    path, other = Path(kept.plan_file), tmp_path / "other"
     other.write_text("precious")
-    Path(kept.plan_file).symlink_to(other)
-    with held_plan_file(kept):
-        assert kept_plan(Path(kept.plan_file)).name == "poetry"
+    match kind:
+        case "link":
+            path.symlink_to(other)
+        case "directory":
+            path.mkdir()
+        case _:
+            os.mkfifo(path)
+    with pytest.raises(CannotCreate, match="something that is no regular file is in its place"):
+        PlanFile.write(kept)
     assert other.read_text() == "precious"
 
 
-def test_a_file_that_is_gone_already_is_no_matter(kept: Plan) -> None:
-    """Somebody has cleaned up before."""
-    with held_plan_file(kept):
-        Path(kept.plan_file).unlink()
+def test_a_file_that_is_gone_is_made_anew(kept: Plan) -> None:
+    """By whoever has made it; that it is gone in the end is no matter."""
+    path = Path(kept.plan_file)
+    file = PlanFile.write(kept)
+    assert not file.tend()
+    path.unlink()
+    assert file.tend()
+    assert kept_plan(path).name == "poetry"
+    path.unlink()
+    file.remove()
+
+
+def test_a_plan_of_another_version_is_an_error(kept: Plan) -> None:
+    """And so is one that is damaged."""
+    path = Path(kept.plan_file)
+    for text in ("{", '{"nonsense": 1}', "[]", '{"log": 3}'):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            kept_plan(path)
 
 
 def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """It names the file."""
     path = tmp_path / "none" / "poetry.plan"
-    with (
-        pytest.raises(TamedError, match=r"^cannot write .*poetry\.plan: "),
-        held_plan_file(PLAN._replace(plan_file=str(path))),
-    ):
-        raise AssertionError
+    with pytest.raises(CannotCreate, match=r"^plan .*poetry\.plan: "):
+        PlanFile.write(PLAN._replace(plan_file=str(path)))
 
 
 def test_without_a_file_there_is_no_starting_again(tmp_path: Path) -> None:

@@ -127,8 +127,9 @@ class HandStation:
     def say(self, level: str, text: str) -> None:
         self.log.append((level, text))
 
-    def reopen_log(self) -> None:
+    def reopen_log(self) -> str:
         self.events.append("reopened")
+        return ""
 
     def drop_privileges(self) -> None:
         self.events.append("dropped")

@@ -36,6 +36,8 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"listening on {endpoint}"
     if told["last_error"]:
         yield f"last error: {told['last_error']}"
+    for warning in told.get("warnings", ()):
+        yield f"warning: {warning}"
     yield ""
     yield from table(_WORKER, [_worker(worker) for worker in _oldest_first(told["workers"])])
     serving = [worker for worker in told["workers"] if worker["generation"] == told["generation"]]

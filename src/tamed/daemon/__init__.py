@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tamed.daemon._records import Damage, Origin, Record, RecordReader, encode_origin, encode_record
     from tamed.daemon._report import Report, Reporter
     from tamed.daemon._rotation import Rotation
-    from tamed.daemon._rundir import Instance, RunDirectory, check_name, default_run_directory
+    from tamed.daemon._rundir import Instance, InstanceFolder, RunDirectory, check_name, default_run_directory
     from tamed.daemon._syslog import SyslogMessage
     from tamed.daemon._syslogaddress import SyslogAddress
     from tamed.daemon._syslogsender import SyslogSender
@@ -46,6 +46,7 @@ __all__ = [
     "Damage",
     "Identity",
     "Instance",
+    "InstanceFolder",
     "JournalSender",
     "Launch",
     "LineReader",
@@ -97,6 +98,7 @@ if not TYPE_CHECKING:
             "Damage": "._records",
             "Identity": "._identity",
             "Instance": "._rundir",
+            "InstanceFolder": "._rundir",
             "JournalSender": "._journal",
             "Launch": "._launch",
             "LineReader": "._lines",

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from tamed.daemon._filelock import FileLock, lock_for
+from tamed.daemon._guard import guardian
 from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError
 
 __all__ = ["TO_READ", "explain", "holder", "holder_of", "number_in"]
@@ -20,9 +21,10 @@ TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def holder(path: Path) -> int | None:
     """Return the pid of the process that holds a pid file, or None if nobody does.
 
-    The file may be missing, stale, or empty. Nothing is locked, and any user who can read the file may ask.
-    Where the kernel lets this process see the holder's open files, the holder is believed only if the file
-    is among them: who owns the directory could have written anything into the file.
+    The file may be missing, stale, or empty: whoever holds it keeps its name too (see ``_guard``). Nothing is
+    locked, and any user who can read the file may ask. Where the kernel lets this process see the holder's
+    open files, the holder is believed only if the file is among them: who owns the directory could have
+    written anything into the file.
 
     Raises PermissionRefused if the file cannot be read, CannotCreate if it is no regular file, and
     SystemRefused if it is held, but not by the process that it names.
@@ -30,11 +32,12 @@ def holder(path: Path) -> int | None:
     try:
         descriptor = os.open(path, TO_READ)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return guardian(path)
     except OSError as error:
         raise explain(path, error) from error
     try:
-        return holder_of(path, descriptor)
+        pid = holder_of(path, descriptor)
+        return guardian(path) if pid is None else pid
     except OSError as error:
         raise explain(path, error) from error
     finally:

@@ -68,12 +68,16 @@ class LogFile:
         self._troubles: dict[str, str] = {}  # what does not work at the moment, and why
         self._not_before: dict[str, float] = {}  # when that is tried again
         self._directory = open_directory(path)
+        self._root = Path("/").stat()
+        self._folder_mode = os.fstat(self._directory).st_mode & 0o7777
         self._archive = Archive(self._directory, path.name)
         try:
             self._file = Appender(open_log(path, self._directory, mode, owner))
         except BaseException:
             os.close(self._directory)
             raise
+        self._seen = self._size()  # how much of the file was there when it was last looked for, and found
+        self._is_gone = False  # nobody will ever read what is written into the file
         self._compressor = self._make_compressor()
         self._period = self._period_of_file()
 
@@ -88,6 +92,14 @@ class LogFile:
     def lost(self) -> int:
         """How many lines could not be written since the file was opened."""
         return self._loss.total
+
+    @property
+    def trouble(self) -> str:
+        """What does not work at the moment, in a sentence; empty if all does."""
+        troubles = [self._sentence(what, why) for what, why in self._troubles.items()]
+        if self._loss:
+            troubles.append(f"log {self.path}: {self._loss.sentence()}")
+        return "; ".join(troubles)
 
     def write(self, records: Sequence[bytes]) -> None:
         """Write records; each is one or more whole lines, and they stay together in one file."""
@@ -112,7 +124,8 @@ class LogFile:
     def reopen(self) -> None:
         """Go on in the file that has the path now, or in a new one: logrotate has moved the old one away.
 
-        If that fails, the old one is written on.
+        Its directory is made anew if it is gone. If any of that fails, the old file is written on, unless it
+        has no name any more: then lines are lost, and counted.
         """
         if self._directory >= 0:
             self._attempt("reopen", self._reopen)
@@ -120,14 +133,14 @@ class LogFile:
     def tend(self) -> None:
         """Do what is due without a line being written. About once a second is right.
 
-        A deleted file is replaced, and one whose name was given to another file is left for that one; a
-        file that was only renamed is followed until :meth:`reopen`, since who renamed it is about to ask
-        for that. What was lost is told if there is room again. Old files are compressed, one at a time.
+        A deleted file is replaced, with what was written into it since the last time, and one whose name was
+        given to another file is left for that one; a file that was only renamed is followed until
+        :meth:`reopen`, since who renamed it is about to ask for that. A directory that was removed or renamed
+        is made anew. What was lost is told if there is room again. Old files are compressed, one at a time.
         """
         if self._directory < 0:
             return
-        if self._may("reopen"):
-            self._attempt("reopen", self._follow)
+        self._attempt("reopen", self._follow)
         self._put([])
         if self._compressor is not None and self._may("compress"):
             self._attempt("compress", self._compressor.start)
@@ -166,13 +179,19 @@ class LogFile:
             said.append(self._comment(self._loss.sentence()))
         if not said and not batch:
             return
+        if self._is_gone:
+            self._lose(batch, "the file was removed")
+            return
         count, failure = self._file.append([*said, *batch])
         del self._remarks[:count]
         if count >= len(said):
             self._loss.told()
         if failure is not None:
-            lost = batch[max(count - len(said), 0) :]
-            self._loss.add(sum(record.count(b"\n") for record in lost), reason(failure))
+            self._lose(batch[max(count - len(said), 0) :], reason(failure))
+
+    def _lose(self, records: Sequence[bytes], why: str) -> None:
+        if lines := sum(record.count(b"\n") for record in records):
+            self._loss.add(lines, why)
 
     def _is_due(self, filled: int, more: int, now: float) -> bool:
         return self.rotation.is_due(filled, more, self._period, now) and self._may("rotate")
@@ -197,15 +216,61 @@ class LogFile:
         self._go_on_in(descriptor)
 
     def _reopen(self) -> None:
-        self._go_on_in(open_log(self.path, self._directory, self._mode, self._owner))
+        try:
+            self._find_folder()
+            descriptor = open_log(self.path, self._directory, self._mode, self._owner)
+        except (OSError, TamedError):
+            if self._has_no_name():
+                self._lose([self._take_tail()], "the file was removed")
+                self._is_gone = True
+            raise
+        tail = self._take_tail() if self._has_no_name() else b""
+        self._go_on_in(descriptor)
+        self._is_gone = False
+        self._put([tail] if tail else [])
 
     def _follow(self) -> None:
-        if self._is_abandoned():
+        if self._folder_is_other() or self._is_abandoned():
             self._reopen()
+        else:
+            self._seen = self._size()
+
+    def _find_folder(self) -> None:
+        """Have the directory that the path leads to, which is made if it is not there."""
+        if not self._folder_is_other():
+            return
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.chmod(self._folder_mode)
+            self._remarks.append(self._comment(f"directory {self.path.parent} was gone, and was made anew"))
+        directory = open_directory(self.path)
+        os.dup2(directory, self._directory, inheritable=False)  # the archive has the number, too
+        os.close(directory)
+
+    def _folder_is_other(self) -> bool:
+        """Tell whether the path leads to another directory than the one that is open, or to none."""
+        if not os.path.samestat(self._root, Path("/").stat()):
+            return False  # after a chroot the path means something else
+        try:
+            return not os.path.samestat(self.path.parent.stat(), os.fstat(self._directory))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+
+    def _has_no_name(self) -> bool:
+        return os.fstat(self._file.fileno()).st_nlink == 0
+
+    def _take_tail(self) -> bytes:
+        """Return what was written since the file was last found in its place; that is at most a second's."""
+        size = self._size()
+        seen, self._seen = min(self._seen, size), size
+        return os.pread(self._file.fileno(), size - seen, seen)
 
     def _go_on_in(self, descriptor: int) -> None:
         self._file.close()
         self._file = Appender(descriptor)
+        self._seen = self._size()
         self._period = self._period_of_file()
 
     def _is_abandoned(self) -> bool:
@@ -236,7 +301,10 @@ class LogFile:
             self._not_before[what] = self._clock() + _PATIENCE
             if self._troubles.get(what) != why:
                 self._troubles[what] = why
-                self._remarks.append(self._comment(f"cannot {what} the log {self.path}: {why}"))
+                self._remarks.append(self._comment(self._sentence(what, why)))
         else:
             self._troubles.pop(what, None)
             self._not_before.pop(what, None)
+
+    def _sentence(self, what: str, why: str) -> str:
+        return f"cannot {what} the log {self.path}: {why}"

@@ -16,6 +16,9 @@ How a pid file comes to be, so that nobody ever reads half of one and exactly on
 Since *life* is only ever taken on a file without the name, and stale files are removed under *claim*,
 whoever finds *life* held and then reads a number reads the number that the holder wrote.
 
+The name of the file is guarded besides, by what nobody can remove (see ``_guard``). So a file that is removed
+while its process lives lets nobody else start, and :meth:`PidFile.tend` makes it anew.
+
 Rejected: writing into the file that is there, since readers then see old or half-written numbers, and
 renaming over it, which lets two starts win.
 """
@@ -24,12 +27,14 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from tamed.daemon._filelock import FileLock, lock_for
+from tamed.daemon._guard import Guard, guardian
 from tamed.daemon._holder import TO_READ, explain, holder_of, number_in
-from tamed.errors import AlreadyRunning, SystemRefused, from_os_error
+from tamed.errors import AlreadyRunning, SystemRefused, TamedError, from_os_error
 
 __all__ = ["PidFile"]
 
@@ -49,14 +54,16 @@ class PidFile:
     :meth:`close`. To keep it across an upgrade, make the descriptor inheritable just before the exec and
     :meth:`adopt` it after.
 
-    As a context manager it calls :meth:`remove` at the end.
+    As a context manager it calls :meth:`remove` at the end. ``guard``, if it has one, goes with it.
     """
 
-    def __init__(self, path: Path, pid: int, descriptor: int, directory: int) -> None:
+    def __init__(self, path: Path, pid: int, descriptor: int, directory: int, guard: Guard | None) -> None:
         self.path = path
         self.pid = pid
+        self.guard = guard
         self._descriptor = descriptor
         self._directory = directory  # the way to the name, which a chroot does not cut off
+        self._root = Path("/").stat()
 
     @classmethod
     def acquire(
@@ -72,21 +79,25 @@ class PidFile:
         no room or the path is no regular file, PermissionRefused, or SystemRefused if the file system has
         no locks or no hard links. ``lock`` and ``sleep`` are for tests.
         """
-        directory = _open_directory(path)
-        try:
-            return cls(path, os.getpid(), _acquire(path, directory, lock, sleep), directory)
-        except OSError as error:
-            os.close(directory)
-            raise explain(path, error) from error
-        except BaseException:
-            os.close(directory)
-            raise
+        with ExitStack() as undo:
+            directory = _open_directory(path)
+            undo.callback(os.close, directory)
+            try:
+                _refuse_if_held(path, directory, lock)  # who may not write here learns who runs, too
+                guard = _take_guard(path)
+                if guard is not None:
+                    undo.callback(guard.close)
+                descriptor = _acquire(path, directory, lock, sleep)
+            except OSError as error:
+                raise explain(path, error) from error
+            undo.pop_all()
+            return cls(path, os.getpid(), descriptor, directory, guard)
 
     @classmethod
-    def adopt(cls, path: Path, descriptor: int) -> Self:
-        """Go on with a pid file whose descriptor came through an exec.
+    def adopt(cls, path: Path, descriptor: int, guard: int = -1) -> Self:
+        """Go on with a pid file whose descriptor, and that of its guard if it has one, came through an exec.
 
-        The descriptor is closed on exec from then on. Raises SystemRefused if it is not that of a pid file
+        They are closed on exec from then on. Raises SystemRefused if it is not that of a pid file
         that this process holds; that the path names it no longer is no error, see :attr:`intact`.
         """
         try:
@@ -98,7 +109,12 @@ class PidFile:
                 )
         except OSError as error:
             raise SystemRefused(f"pid file {path}", f"descriptor {descriptor}: {error.strerror}") from error
-        return cls(path, pid, descriptor, _open_directory(path))
+        kept = Guard.take(path) if guard < 0 else Guard.adopt(guard)
+        try:
+            directory = _open_directory(path)
+        except TamedError:
+            directory = -1  # somebody has removed it; it may come back
+        return cls(path, pid, descriptor, directory, kept)
 
     def __enter__(self) -> Self:
         return self
@@ -110,10 +126,50 @@ class PidFile:
         """Return the descriptor that carries the lock."""
         return self._descriptor
 
+    def bequeath(self, keep: Callable[[int], int]) -> dict[str, int]:
+        """Return what :meth:`adopt` takes in the next program; ``keep`` has a descriptor stay open."""
+        return {
+            "descriptor": keep(self._descriptor),
+            "guard": -1 if self.guard is None else keep(self.guard.fileno()),
+        }
+
     @property
     def intact(self) -> bool:
         """Whether the path still names this file: nobody removed or replaced it by hand."""
-        return _names(self._directory, self.path.name, self._descriptor)
+        return self._directory >= 0 and _names(self._directory, self.path.name, self._descriptor)
+
+    def tend(self) -> bool:
+        """Do what is due about once a second; tell whether the file had to be made anew: it was gone.
+
+        Raises as :meth:`acquire` does if that cannot be done, because its directory is gone too for example.
+        """
+        if self.guard is not None:
+            self.guard.tend()
+        if self._is_in_place():
+            return False
+        with ExitStack() as undo:
+            directory = _open_directory(self.path)
+            undo.callback(os.close, directory)
+            try:
+                descriptor = _acquire(self.path, directory, None, time.sleep)
+                os.fchown(descriptor, os.fstat(self._descriptor).st_uid, -1)
+            except OSError as error:
+                raise explain(self.path, error) from error
+            undo.pop_all()
+        self._close_files()
+        self._descriptor, self._directory = descriptor, directory
+        return True
+
+    def _is_in_place(self) -> bool:
+        """Tell whether the path leads to the file, or whether that cannot be told, after a chroot."""
+        try:
+            if not os.path.samestat(self._root, Path("/").stat()):
+                return True
+            return os.path.samestat(self.path.lstat(), os.fstat(self._descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
 
     def remove(self) -> bool:
         """Remove the file if it is still ours, and give the lock up; tell whether it was there to remove.
@@ -139,13 +195,18 @@ class PidFile:
     def close(self) -> None:
         """Let go of the file, which stays. So does the lock, if another process has the same open file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._close_files()
+            if self.guard is not None:
+                self.guard.close()
+
+    def _close_files(self) -> None:
+        os.close(self._descriptor)
+        if self._directory >= 0:
             os.close(self._directory)
-            self._descriptor = self._directory = -1
+        self._descriptor = self._directory = -1
 
 
 def _acquire(path: Path, directory: int, lock: FileLock | None, sleep: Callable[[float], None]) -> int:
-    _refuse_if_held(path, directory, lock)  # before anything is made: who may not write here learns who runs
     hidden = f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
     descriptor = os.open(hidden, _NEW, _MODE, dir_fd=directory)
     try:
@@ -157,6 +218,18 @@ def _acquire(path: Path, directory: int, lock: FileLock | None, sleep: Callable[
     finally:
         os.unlink(hidden, dir_fd=directory)
     return descriptor
+
+
+def _take_guard(path: Path) -> Guard | None:
+    pid = guardian(path)
+    guard = Guard.take(path) if pid is None else None
+    if guard is None and pid is None:
+        pid = guardian(path)  # somebody has come first, or a stranger has the name
+    if pid is not None:
+        raise AlreadyRunning(
+            f"pid file {path}", f"process {pid} runs, although its file is gone", "stop it first"
+        )
+    return guard
 
 
 def _win_name(

@@ -24,7 +24,7 @@ from tamed.errors import (
     from_os_error,
 )
 
-__all__ = ["Instance", "RunDirectory", "check_name", "default_run_directory"]
+__all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory"]
 
 _OF_ROOT = Path("/run/tamed")
 _LONGEST = 64  # bytes
@@ -89,6 +89,16 @@ class Instance(NamedTuple):
         """Where the log is, unless the operator names another place."""
         return self.directory / f"{self.name}.log"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its pid file is held, also while that is swept away, or held by who knows whom."""
+        try:
+            return holder(self.pid_file) is not None
+        except (PermissionRefused, SystemRefused):
+            return True
+        except CannotCreate:
+            return False
+
     def remove_if_empty(self) -> None:
         """Remove the directory if nothing is left in it and this user may; else leave it."""
         try:
@@ -118,8 +128,8 @@ class RunDirectory:
         return sorted(instance for instance in found if _exists(instance.pid_file))
 
     def running(self) -> list[Instance]:
-        """List those whose pid file is held. One whose holder cannot be told is held too."""
-        return [instance for instance in self.instances() if _is_held(instance)]
+        """List those whose pid file is there, and held. One whose holder cannot be told is held too."""
+        return [instance for instance in self.instances() if instance.is_running]
 
     def create(self, name: str, owner: tuple[int, int] | None = None) -> Instance:
         """Make the directory of an instance, and the run directory, where they are missing, and check them.
@@ -142,6 +152,33 @@ class RunDirectory:
         finally:
             os.close(parent)
         return instance
+
+
+class InstanceFolder:
+    """The folder of an instance, which belongs to the user that the daemon runs as."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._mode = _mode_of(instance.directory)
+
+    def tend(self) -> bool:
+        """Make the folder, and the run directory, if they are gone. Raises as `RunDirectory.create` does."""
+        mode = _mode_of(self._instance.directory)
+        if mode is not None:
+            self._mode = mode
+            return False
+        RunDirectory(self._instance.directory.parent).create(self._instance.name)
+        if self._mode is not None:
+            self._instance.directory.chmod(self._mode)
+        return True
+
+
+def _mode_of(directory: Path) -> int | None:
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return None
+    return stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None
 
 
 _ANOTHER = "name another one with --rundir"
@@ -204,12 +241,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False  # in a directory that is not for us
-
-
-def _is_held(instance: Instance) -> bool:
-    try:
-        return holder(instance.pid_file) is not None
-    except (PermissionRefused, SystemRefused):
-        return True
-    except CannotCreate:
-        return False

@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from tamed.errors import (
     CannotCreate,
@@ -57,6 +57,12 @@ class SocketFile(NamedTuple):
     path: str
     device: int
     inode: int
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Return the file that is at a path now. ``OSError`` comes through."""
+        status = path.lstat()
+        return cls(str(path.absolute()), status.st_dev, status.st_ino)
 
     @property
     def is_lost(self) -> bool:
@@ -139,7 +145,7 @@ def _bind_file(endpoint: UnixEndpoint, kind: socket.SocketKind) -> tuple[socket.
             _limit_mode(sock, endpoint.mode)
         _bind_or_replace(sock, path, endpoint)
         status = path.lstat()
-        file = SocketFile(str(path), status.st_dev, status.st_ino)
+        file = SocketFile.at(path)
         undo.callback(file.remove)
         if endpoint.mode not in (None, stat.S_IMODE(status.st_mode)):
             _set_mode(path, endpoint.mode)

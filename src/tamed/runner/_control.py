@@ -8,12 +8,14 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from tamed.daemon import bind_unix, connect_unix
-from tamed.errors import SystemRefused, from_os_error
+from tamed.errors import CannotCreate, SystemRefused, from_creation_error, from_os_error
+from tamed.net import SocketFile
 from tamed.runner._legacy import Keep
 from tamed.runner._message import InvalidMessage, Message, encode_message, parse_message, read_text
 from tamed.runner._reactor import Reactor, Timer
@@ -34,10 +36,11 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 class ControlServer:
     """Listens on a unix socket; calls ``serve`` with each request and the means to answer it, now or later.
 
-    Whoever makes one must be the only one who may have that path, by a pid file for example: what is there is
-    replaced. If this process is root, the socket is ``owner``'s, a user and group. ``inherited`` is the
-    descriptor of one that the program before has listened on, if there was one. What is no request is
-    answered with an error, and so is one for which ``serve`` raises InvalidMessage.
+    Whoever makes one must be the only one who may have that path, by a pid file for example: a socket that is
+    there is replaced. If this process is root, the socket is ``owner``'s, a user and group. ``inherited`` is
+    what the program before has left, if there was one: a descriptor, and the file. What is no request is
+    answered with an error, and so is one for which ``serve`` raises InvalidMessage. ``warnings`` go with
+    each answer, whatever was asked.
 
     A descriptor is kept in reserve, so that an administrator is answered although no other is left. While
     that one is in use, or if there is no room for it either, other clients wait in the kernel's queue.
@@ -48,8 +51,10 @@ class ControlServer:
         path: Path,
         reactor: Reactor,
         serve: Callable[[Message, Answer], None],
+        *,
         owner: tuple[int, int] | None = None,
-        inherited: int = -1,
+        inherited: tuple[int, SocketFile] | None = None,
+        warnings: Callable[[], list[str]] = list,
     ) -> None:
         self._path = path
         self._reactor = reactor
@@ -57,7 +62,11 @@ class ControlServer:
         self._clients: dict[socket.socket, bytes] = {}
         self._timers: dict[socket.socket, Timer] = {}
         self._served: dict[socket.socket, Answer] = {}
-        self._socket = _listening(path, owner) if inherited < 0 else _adopted(inherited)
+        self._warnings = warnings
+        if inherited is None:
+            self._socket, self.file = _listening(path, owner)
+        else:
+            self._socket, self.file = _adopted(inherited[0]), inherited[1]
         self._reserve = -1
         self._is_paused = True
         self._resume()
@@ -68,9 +77,20 @@ class ControlServer:
             self._drop(client)
         self._pause()
         self._give_up_reserve()
-        with contextlib.suppress(OSError):  # somebody has taken it away
-            self._path.unlink()
+        self.file.remove()
         self._socket.close()
+
+    def tend(self) -> bool:
+        """Listen anew if the socket's file is gone; tell whether it was. Raises as the making does."""
+        if not self.file.is_lost:
+            return False
+        listening, file = _listening(self._path, None)
+        self._pause()
+        self._give_up_reserve()
+        self._socket.close()
+        self._socket, self.file = listening, file
+        self._resume()
+        return True
 
     def fileno(self) -> int:
         """Return the descriptor of the listening socket."""
@@ -174,6 +194,8 @@ class ControlServer:
     def _answer(self, client: socket.socket, answer: Message) -> None:
         """Send an answer, for which a client that does not read can keep the supervisor for a second."""
         if client in self._clients:
+            if "error" not in answer:
+                answer = {**answer, "warnings": self._warnings()}
             with contextlib.suppress(OSError):  # it does not read, or has gone away
                 client.settimeout(_SENDING)
                 client.sendall(_answer_line(answer))
@@ -223,21 +245,34 @@ def _adopted(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def _listening(path: Path, owner: tuple[int, int] | None) -> socket.socket:
+def _listening(path: Path, owner: tuple[int, int] | None) -> tuple[socket.socket, SocketFile]:
     what = f"cannot listen on {path}"
     sock = socket.socket(socket.AF_UNIX)
     try:
-        path.unlink(missing_ok=True)  # of one that was killed
+        _remove_socket(path)  # of one that was killed
         bind_unix(sock, path, mode=0o600, owner=owner)
+        file = SocketFile.at(path)
         sock.listen()
     except OSError as error:
         sock.close()
-        raise from_os_error(what, error) from error
+        raise from_creation_error(what, error) from error
     except BaseException:
         sock.close()
         raise
     sock.setblocking(False)
-    return sock
+    return sock, file
+
+
+def _remove_socket(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise CannotCreate(
+            f"cannot listen on {path}", "something that is no socket is in its place", "remove it"
+        )
+    path.unlink(missing_ok=True)
 
 
 def _answer_line(answer: Message) -> bytes:

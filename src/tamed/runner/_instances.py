@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _LOOK = 0.5  # seconds between two looks at one that is stopping
+_SWEPT = 5.0  # seconds for one whose files were swept away to have them anew
+_GLANCE = 0.05  # seconds
 _LAST = 5.0  # seconds for one that is ended by force
 
 
@@ -42,7 +44,7 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     names = ", ".join(each.name for each in running)
     if name is not None:
         instance = _holder_among(running, Path(name)) if "/" in name else directory.instance(name)
-        if instance not in running:
+        if instance is None or not instance.is_running:
             remedy = f"what runs is: {names}" if names else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
         return instance
@@ -78,7 +80,7 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
 
 def status_of_instance(instance: Instance, timeout: float = 10.0) -> dict[str, Any]:
     """Ask an instance how it stands. Raises a TamedError if it does not answer within so many seconds."""
-    return ask(instance.socket, {"command": "status"}, timeout)
+    return _ask(instance, {"command": "status"}, timeout)
 
 
 def stop_instance(
@@ -115,7 +117,7 @@ def reload_instance(instance: Instance) -> Report:
 
     Waits however long that takes. If it fails, the instance goes on as it was.
     """
-    return _done(ask(instance.socket, {"command": "reload"}, timeout=None), "reloaded")
+    return _done(_ask(instance, {"command": "reload"}, timeout=None), "reloaded")
 
 
 def upgrade_instance(instance: Instance) -> Report:
@@ -123,20 +125,40 @@ def upgrade_instance(instance: Instance) -> Report:
 
     Waits however long that takes. If it fails, the instance goes on as it was.
     """
-    report = _done(ask(instance.socket, {"command": "upgrade"}, timeout=None), "reloaded")
+    report = _done(_ask(instance, {"command": "upgrade"}, timeout=None), "reloaded")
     return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
 
 
 def scale_instance(instance: Instance, workers: int) -> Report:
     """Have an instance run with so many workers from now on; wait until they are ready."""
-    return _done(ask(instance.socket, {"command": "scale", "workers": workers}, timeout=None), "scaled")
+    return _done(_ask(instance, {"command": "scale", "workers": workers}, timeout=None), "scaled")
+
+
+def _ask(instance: Instance, request: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+    _wait_until_found(instance, _SWEPT if timeout is None else min(_SWEPT, timeout))
+    return ask(instance.socket, request, timeout)
+
+
+def _wait_until_found(instance: Instance, timeout: float = _SWEPT) -> None:
+    """Give an instance whose files were swept away the time that it takes to make them anew."""
+    deadline = time.monotonic() + timeout
+    while not _is_there(instance.socket) and instance.is_running and time.monotonic() < deadline:
+        time.sleep(_GLANCE)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # in a folder that is not for us: whoever asks will be told so
 
 
 def _done(answer: dict[str, Any], key: str) -> Report:
     if "fault" in answer:
         lines, status = read_fault(answer)
         return Report(ready=False, text="\n".join(lines), status=status, pid=None)
-    return Report(ready=True, text=str(answer[key]), status=0, pid=None)
+    warnings = [f"warning: {each}" for each in answer.get("warnings", ())]
+    return Report(ready=True, text="\n".join([str(answer[key]), *warnings]), status=0, pid=None)
 
 
 def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
@@ -146,6 +168,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     stopped if that user was not the one who started it before (see `kept_plan` for what is raised), nor if
     there is a mistake in the files.
     """
+    _wait_until_found(instance)
     plan = kept_plan(instance.directory / f"{instance.name}.plan")
     os.chdir(plan.directory)
     job = Job.from_data(plan.job)

@@ -102,8 +102,8 @@ class SinkHandler(LayoutHandler):
         """Write it."""
         self._sink.write([record])
 
-    def tend(self) -> None:
-        """Let the sink do what is due; other threads may log meanwhile."""
+    def tend(self) -> str:
+        """Let the sink do what is due, and return what is wrong with it; other threads may log meanwhile."""
         with self._alone():
             child = self._sink.child
             if child:
@@ -111,6 +111,7 @@ class SinkHandler(LayoutHandler):
                 if pid:
                     self._sink.child_ended(pid, status)
             self._sink.tend()
+            return self._sink.trouble
 
     def reopen(self) -> None:
         """Let the sink open its file anew."""

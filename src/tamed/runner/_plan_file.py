@@ -7,41 +7,89 @@ else's eyes, and is believed only by the user that it belongs to.
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Self
 
-from tamed.errors import ConfigurationError, MissingInput, PermissionRefused, from_os_error
+from tamed.errors import (
+    CannotCreate,
+    ConfigurationError,
+    MissingInput,
+    PermissionRefused,
+    from_creation_error,
+    from_os_error,
+)
 from tamed.runner._plan import Plan
 
-__all__ = ["held_plan_file", "kept_plan", "removed_plan_file"]
+__all__ = ["PlanFile", "kept_plan"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@contextmanager
-def held_plan_file(plan: Plan) -> Iterator[None]:
-    """Keep a plan in its file inside the ``with``, in the place of one that was left behind."""
-    path = Path(plan.plan_file)
-    try:
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, _NEW, 0o600), "w") as file:
-            file.write(plan._replace(report=-1).to_text())
-    except OSError as error:
-        raise from_os_error(f"cannot write {path}", error) from error
-    with removed_plan_file(plan):
-        yield
+class PlanFile:
+    """The file that a plan is kept in while its daemon runs.
 
+    It is to belong to whoever started the daemon; after an upgrade, that is read from the file.
+    """
 
-@contextmanager
-def removed_plan_file(plan: Plan) -> Iterator[None]:
-    """Remove a plan's file at the end of the ``with``."""
-    try:
-        yield
-    finally:
+    def __init__(self, plan: Plan) -> None:
+        self._path = Path(plan.plan_file)
+        self._text = plan._replace(report=-1).to_text()
+        self._file = _status_of(self._path)
+        if self._file is not None:
+            self._owner = self._file.st_uid
+        else:
+            self._owner = 0 if plan.user else os.geteuid()
+
+    @classmethod
+    def write(cls, plan: Plan) -> Self:
+        """Keep a plan, in the place of one that was left behind. Raises CannotCreate or PermissionRefused."""
+        file = cls(plan)
+        file._owner = os.geteuid()
+        file._write()
+        return file
+
+    def tend(self) -> bool:
+        """Make the file anew if it is gone; tell whether it was.
+
+        Raises as `write` does, and PermissionRefused if this process is not the file's owner any more.
+        """
+        found = _status_of(self._path)
+        if found is not None and self._file is not None and os.path.samestat(found, self._file):
+            return False
+        if self._owner != os.geteuid():
+            why = f"only user {self._owner}, who started it, can write it"
+            raise PermissionRefused(
+                f"plan {self._path}", why, "`tamed restart` will not work; stop and start it"
+            )
+        self._write()
+        return True
+
+    def remove(self) -> None:
+        """Remove the file. Only who holds the instance's pid file may."""
         with suppress(OSError):  # somebody has taken the directory away
-            Path(plan.plan_file).unlink()
+            self._path.unlink()
+
+    def _write(self) -> None:
+        what = f"plan {self._path}"
+        found = _status_of(self._path)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise CannotCreate(what, "something that is no regular file is in its place", "remove it")
+        try:
+            self._path.unlink(missing_ok=True)
+            with os.fdopen(os.open(self._path, _NEW, 0o600), "w") as file:
+                file.write(self._text)
+        except OSError as error:
+            raise from_creation_error(what, error) from error
+        self._file = _status_of(self._path)
+
+
+def _status_of(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
 
 
 def kept_plan(path: Path) -> Plan:
@@ -57,14 +105,17 @@ def kept_plan(path: Path) -> Plan:
         raise MissingInput(what, why, "whoever started it has to") from error
     except OSError as error:
         raise from_os_error(f"{what}: {path}", error, "do it as the user who started it") from error
-    with os.fdopen(descriptor) as file:
+    with ExitStack() as opened:
+        opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
-        is_own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
-        if not is_own:
-            why = f"user {status.st_uid} started it"
+        is_regular = stat.S_ISREG(status.st_mode)
+        if not is_regular or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            why = f"user {status.st_uid} started it" if is_regular else f"{path} is no regular file"
             raise PermissionRefused(what, why, "do it as that user, or stop it and start it yourself")
-        try:
-            return Plan.from_text(file.read())
-        except ValueError as error:  # it was damaged: a disk was full, say
-            remedy = "stop it, and start it as you did before"
-            raise ConfigurationError(f"{what}: {path} cannot be read", str(error), remedy) from error
+        with os.fdopen(descriptor, closefd=False) as file:
+            text = file.read()
+    try:
+        return Plan.from_text(text)
+    except ValueError as error:  # it was damaged: a disk was full, say
+        remedy = "stop it, and start it as you did before"
+        raise ConfigurationError(f"{what}: {path} cannot be read", str(error), remedy) from error

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from tamed.daemon import (
@@ -61,6 +61,8 @@ class RealStation:
         self._identity = identity
         self._reporter = reporter
         self._notifier = Notifier.from_environ(environ)
+        self._standing = ""
+        self._troubles: list[str] = []
         interval = watchdog_interval(environ)
         self.alive_interval = None if interval is None else interval / 2
         own = identity.environment() if identity else {}
@@ -123,9 +125,10 @@ class RealStation:
         """Write a line to the log."""
         self._intake.say(level, text)
 
-    def reopen_log(self) -> None:
-        """Open the log file anew."""
+    def reopen_log(self) -> str:
+        """Open the log file anew; return what is wrong with it then."""
         self._intake.sink.reopen()
+        return self._intake.sink.trouble
 
     def drop_privileges(self) -> None:
         """Become the user that the daemon runs as, for good."""
@@ -137,7 +140,8 @@ class RealStation:
         where = ", ".join(addresses)
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
         self.say("INFO", line)
-        self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": line})
+        self._standing = line
+        self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": self._status()})
         if self._reporter is not None:
             self._reporter.ready(line)
 
@@ -164,11 +168,21 @@ class RealStation:
 
     def tell_reloaded(self, line: str) -> None:
         """Tell the system's manager that it serves, whichever generation that is."""
-        self._notifier.ready(line)
+        self._standing = line
+        self._notifier.ready(self._status())
+
+    def tell_troubles(self, troubles: Sequence[str]) -> None:
+        """Tell the system's manager what is wrong from now on, beside how it stands."""
+        self._troubles = list(troubles)
+        self._notifier.status(self._status())
+
+    def _status(self) -> str:
+        return "; ".join([each for each in (self._standing, *self._troubles) if each])
 
     def tell_status(self, text: str) -> None:
         """Tell the system's manager in a line how the daemon stands."""
-        self._notifier.status(text)
+        self._standing = text
+        self._notifier.status(self._status())
 
     def tell_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""

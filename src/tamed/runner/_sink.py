@@ -20,9 +20,16 @@ __all__ = ["Sink", "open_sink"]
 
 
 class Sink(Protocol):
-    """A place for the log. ``takes_origin`` says whether it looks at the origins of records."""
+    """A place for the log.
+
+    ``takes_origin`` says whether it looks at the origins of records, and ``trouble`` what is wrong with it.
+    """
 
     takes_origin: bool
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in a sentence; empty if nothing is."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Take records, in order."""
@@ -75,6 +82,10 @@ class _FileSink:
     def child(self) -> int:
         return self._file.child
 
+    @property
+    def trouble(self) -> str:
+        return self._file.trouble
+
     def write(self, records: Sequence[Record]) -> None:
         self._file.write([record.text + b"\n" for record in records])
 
@@ -84,6 +95,7 @@ class _Sink:
 
     child = 0
     takes_origin = True
+    trouble = ""
 
     def reopen(self) -> None:
         return

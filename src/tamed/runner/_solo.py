@@ -1,11 +1,13 @@
 """One process that does everything: ``tamed run`` without workers."""
 
 import asyncio
+import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tamed._logger import own_logger
@@ -15,6 +17,7 @@ from tamed.errors import ApplicationFailed
 from tamed.net import Surroundings, install
 from tamed.runner._checks import check_files
 from tamed.runner._environment import enter_environment
+from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.runner._identity import drop_to, identity_of, owner_of
 from tamed.runner._layout import layout_of
 from tamed.runner._life import Ending, live
@@ -29,8 +32,6 @@ from tamed.service import Application
 __all__ = ["run"]
 
 log = own_logger("tamed")
-
-_TEND = 1.0  # seconds
 
 
 def run(job: Job) -> int:
@@ -58,8 +59,10 @@ def run(job: Job) -> int:
 
     with ExitStack() as held:
         job = _settle_down(job, daemon)
+        duties = []
         if pid_file:
-            held.enter_context(held_pid_file(Path(pid_file), owner_of(identity)))
+            file = held.enter_context(held_pid_file(Path(pid_file), owner_of(identity)))
+            duties.append(Duty(f"pid file {pid_file}", file.tend))
         sink = open_sink(plan, daemon.name or job.name(deployment), owner_of(identity))
         held.callback(sink.close)
         handler = SinkHandler(sink)
@@ -67,7 +70,7 @@ def run(job: Job) -> int:
         install(Surroundings(drain_timeout=daemon.drain_timeout))
         application = load(job, deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
-            return runner.run(_live(application, daemon, handler, drop)).status
+            return runner.run(_live(application, daemon, handler, duties, drop)).status
 
 
 def _settle_down(job: Job, daemon: Daemon) -> Job:
@@ -85,9 +88,15 @@ def _settle_down(job: Job, daemon: Daemon) -> Job:
 
 
 async def _live(
-    application: Application, daemon: Daemon, handler: SinkHandler, drop: Callable[[], None]
+    application: Application,
+    daemon: Daemon,
+    handler: SinkHandler,
+    duties: list[Duty],
+    drop: Callable[[], None],
 ) -> Ending:
     manager = Notifier.from_environ(os.environ)
+    housekeeping = Housekeeping(say=_say, tell=partial(_tell, manager), tend_log=handler.tend)
+    housekeeping.duties += duties
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
 
     async def prepared() -> None:
@@ -107,11 +116,19 @@ async def _live(
     beat = None if interval is None else interval / 2
     try:
         async with asyncio.timeout(daemon.start_timeout) as deadline:
-            with _every(_TEND, handler.tend), _every(beat, manager.watchdog):
+            with _every(INTERVAL, housekeeping.look), _every(beat, manager.watchdog):
                 return await live(application, prepared=prepared, ready=ready, stopping=stopping)
     except TimeoutError:
         what = f"{application.name} was not ready after {daemon.start_timeout:g} s"
         raise ApplicationFailed(what) from None
+
+
+def _say(level: str, text: str) -> None:
+    log.log(logging.getLevelNamesMapping()[level], text)
+
+
+def _tell(manager: Notifier, troubles: Sequence[str]) -> None:
+    manager.status("; ".join(troubles) or "serving")
 
 
 @contextmanager

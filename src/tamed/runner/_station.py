@@ -41,8 +41,8 @@ class Station(Protocol):
     def say(self, level: str, text: str) -> None:
         """Write a line to the log."""
 
-    def reopen_log(self) -> None:
-        """Open the log file anew: somebody has moved it away."""
+    def reopen_log(self) -> str:
+        """Open the log file anew: somebody has moved it away. Return what is wrong with it then."""
 
     def drop_privileges(self) -> None:
         """Become the user that the daemon runs as, for good. Raises TamedError if that cannot be done."""

@@ -167,8 +167,9 @@ class Supervisor:
                 self.crew.reap()
                 self._end_if_alone()
             case signal.SIGUSR1:
-                self._station.reopen_log()
-                self._station.say("INFO", "SIGUSR1: the log was opened anew")
+                trouble = self._station.reopen_log()
+                level = "WARNING" if trouble else "INFO"
+                self._station.say(level, f"SIGUSR1: {trouble or 'the log was opened anew'}")
             case signal.SIGQUIT:
                 self._end_at_once(number)
             case signal.SIGINT if self.phase is Phase.STOPPING:

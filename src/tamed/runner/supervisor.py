@@ -10,23 +10,24 @@ what the program has left that was this process before.
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.daemon import Identity, Instance, PidFile, Reporter, limit_open_files
+from tamed.daemon import Identity, Instance, InstanceFolder, PidFile, Reporter, limit_open_files
 from tamed.errors import ExitStatus, TamedError, status_of
-from tamed.net import Inheritance, passed_descriptors
+from tamed.net import Inheritance, SocketFile, passed_descriptors
 from tamed.runner._control import Answer, ControlServer
 from tamed.runner._desk import Desk
+from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
 from tamed.runner._legacy import Data, Keep, Legacy
 from tamed.runner._pid_file import held_pid_file
 from tamed.runner._plan import Plan
-from tamed.runner._plan_file import held_plan_file, removed_plan_file
+from tamed.runner._plan_file import PlanFile
 from tamed.runner._reactor import Reactor
 from tamed.runner._real_station import RealStation
 from tamed.runner._root import AS_ROOT, stays_root
@@ -38,8 +39,6 @@ from tamed.runner._terminal import tell_person
 from tamed.runner._upgrade import Upgrader, become
 
 __all__ = ["main"]
-
-_TEND = 1.0  # seconds
 
 
 def main() -> NoReturn:
@@ -79,12 +78,12 @@ class Holdings:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
+        instance = Instance(plan.name, Path(plan.control).parent)
         if plan.control:
-            held.callback(Instance(plan.name, Path(plan.control).parent).remove_if_empty)
+            held.callback(instance.remove_if_empty)
         self.pid_file = _hold_pid_file(plan.pid_file, owner, left, "pid_file", held)
         self.second_pid_file = _hold_pid_file(plan.second_pid_file, owner, left, "second_pid_file", held)
-        if plan.plan_file:
-            held.enter_context(held_plan_file(plan) if left is None else removed_plan_file(plan))
+        self.plan_file = _hold_plan_file(plan, left, held)
         sink = open_sink(plan.log, plan.name, owner)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
         held.callback(self.intake.close)
@@ -99,7 +98,27 @@ class Holdings:
             self.supervisor.errands, self.reactor, self.station, self.estate, partial(become, self.reactor)
         )
         self.supervisor.on_upgrade = self.upgrader.begin
+        self.housekeeping = Housekeeping(
+            say=self.station.say,
+            tell=self.station.tell_troubles,
+            tend_log=self._tend_log,
+            lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
+        )
         self.control = self._hold_control(plan, owner, left, held)
+        self.housekeeping.duties += self._duties(plan, instance)
+
+    def _duties(self, plan: Plan, instance: Instance) -> Iterator[Duty]:
+        """Yield what to look after in the run directory. The control socket is last: with it all is there."""
+        if plan.control:
+            yield Duty(f"directory {instance.directory}", InstanceFolder(instance).tend, is_base=True)
+        if self.pid_file is not None:
+            yield Duty(f"pid file {plan.pid_file}", self.pid_file.tend, is_base=True)
+        if self.plan_file is not None:
+            yield Duty(f"plan {plan.plan_file}", self.plan_file.tend)
+        if self.second_pid_file is not None:
+            yield Duty(f"pid file {plan.second_pid_file}", self.second_pid_file.tend)
+        if self.control is not None:
+            yield Duty(f"control socket {plan.control}", self.control.tend)
 
     def estate(self, keep: Keep, answers: Sequence[Answer]) -> Data:
         """Return what the next program needs to go on; see `Upgrader`."""
@@ -109,9 +128,11 @@ class Holdings:
             "supervisor": self.supervisor.bequeath(keep),
             "sockets": self.sockets.bequeath(keep),
             "pipes": self.intake.bequeath(keep),
-            "pid_file": -1 if self.pid_file is None else keep(self.pid_file.fileno()),
-            "second_pid_file": -1 if self.second_pid_file is None else keep(self.second_pid_file.fileno()),
-            "control": -1 if self.control is None else keep(self.control.fileno()),
+            "pid_file": None if self.pid_file is None else self.pid_file.bequeath(keep),
+            "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.bequeath(keep),
+            "control": None
+            if self.control is None
+            else {"socket": keep(self.control.fileno()), "file": self.control.file._asdict()},
             "clients": [] if self.control is None else self.control.bequeath(answers, keep),
         }
 
@@ -121,10 +142,21 @@ class Holdings:
         if not plan.control:
             return None
         desk = Desk(self.supervisor, StatusDesk(self.supervisor, self.reactor, self.sockets))
-        inherited = -1 if left is None else left["control"]
-        server = ControlServer(Path(plan.control), self.reactor, desk.serve, owner=owner, inherited=inherited)
+        control = None if left is None else left["control"]
+        server = ControlServer(
+            Path(plan.control),
+            self.reactor,
+            desk.serve,
+            owner=owner,
+            inherited=None if control is None else (control["socket"], SocketFile(**control["file"])),
+            warnings=self.housekeeping.look,
+        )
         held.callback(server.close)
         return server
+
+    def _tend_log(self) -> str:
+        self.intake.sink.tend()
+        return self.intake.sink.trouble
 
 
 def _supervise(holdings: Holdings, left: Data | None) -> int:
@@ -137,7 +169,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
             supervisor.start()
         else:
             _resume(holdings, left)
-        _tend(holdings)
+        _keep_house(holdings)
         holdings.reactor.run()
     except Exception:
         import traceback
@@ -160,6 +192,13 @@ def _plan_in(left: Data) -> Plan:
     return Plan.from_text(serving["plan"])
 
 
+def _keep_house(holdings: Holdings) -> None:
+    """Do once a second what is due, and let the system's manager know how the daemon stands."""
+    holdings.housekeeping.look()
+    holdings.supervisor.notify_state()
+    holdings.reactor.later(INTERVAL, lambda: _keep_house(holdings))
+
+
 def _hold_pid_file(
     path: str, owner: tuple[int, int] | None, left: Data | None, key: str, held: ExitStack
 ) -> PidFile | None:
@@ -167,15 +206,16 @@ def _hold_pid_file(
     if not path:
         return None
     return held.enter_context(
-        held_pid_file(Path(path), owner) if left is None else PidFile.adopt(Path(path), left[key])
+        held_pid_file(Path(path), owner) if left is None else PidFile.adopt(Path(path), **left[key])
     )
 
 
-def _tend(holdings: Holdings) -> None:
-    """Let the log do what is due, about once a second, and the system's manager know how it stands."""
-    holdings.intake.sink.tend()
-    holdings.supervisor.notify_state()
-    holdings.reactor.later(_TEND, lambda: _tend(holdings))
+def _hold_plan_file(plan: Plan, left: Data | None, held: ExitStack) -> PlanFile | None:
+    if not plan.plan_file:
+        return None
+    plan_file = PlanFile.write(plan) if left is None else PlanFile(plan)
+    held.callback(plan_file.remove)
+    return plan_file
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""What a daemon has on disk, looked after once a second: whatever of it is lost is made anew.
+
+A run directory is swept with ``/tmp``, goes with a login session, or is removed by hand. The daemon lives on,
+and is to be found again. What cannot be made anew, or is wrong with the log or a socket, is said once in the
+log, and as long as it lasts to whoever asks how the daemon stands.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from tamed.errors import TamedError, reason
+
+__all__ = ["INTERVAL", "Duty", "Housekeeping"]
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+
+
+class Duty(NamedTuple):
+    """Something to look after: ``tend`` does what is due, and tells whether it was made anew.
+
+    Nothing after one that ``is_base`` can be done without it.
+    """
+
+    what: str
+    tend: Callable[[], bool]
+    is_base: bool = False
+
+
+class Housekeeping:
+    """Does ``duties``, in order.
+
+    ``say`` writes to the log, and ``tell`` is called with all that is wrong whenever that changes.
+    ``tend_log`` does what is due for the log, and returns what is wrong with it; ``lost_sockets`` returns the
+    addresses of those whose file is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        say: Callable[[str, str], None],
+        tell: Callable[[Sequence[str]], None],
+        tend_log: Callable[[], str],
+        lost_sockets: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self.duties: list[Duty] = []
+        self.troubles: list[str] = []
+        self._say = say
+        self._tell = tell
+        self._tend_log = tend_log
+        self._lost_sockets = lost_sockets
+        self._said: set[str] = set()
+
+    def look(self) -> list[str]:
+        """Do what is due; return all that is wrong."""
+        log_trouble = self._tend_log()
+        found = [*self._do_duties(), *self._lost()]
+        for trouble in found:
+            if trouble not in self._said:
+                self._say("WARNING", trouble)
+        self._said = set(found)
+        troubles = [*found, *([log_trouble] if log_trouble else [])]  # of which the log itself tells
+        if troubles != self.troubles:
+            self.troubles = troubles
+            self._tell(troubles)
+        return troubles
+
+    def _do_duties(self) -> Iterator[str]:
+        for duty in self.duties:
+            try:
+                if duty.tend():
+                    self._say("WARNING", f"{duty.what} was gone, and was made anew")
+            except (OSError, TamedError) as error:
+                yield f"{duty.what} is gone, and cannot be made anew: {reason(error)}"
+                if duty.is_base:
+                    return
+
+    def _lost(self) -> Iterator[str]:
+        for address in self._lost_sockets():
+            yield f"nobody can connect to {address}: its file is gone; reload to bind it anew"

@@ -1,0 +1,178 @@
+"""What is in a run directory is lost: the daemon makes it anew, and meanwhile there is no second one."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tamed.daemon import PidFile
+from tests.supervised.daemon import NOBODY, POEM, Daemon, Tamed, needs_root, read_poem, wait_for
+
+
+def remove_files(daemon: Daemon) -> None:
+    """Remove all but the folder."""
+    for path in daemon.folder.iterdir():
+        path.unlink()
+
+
+SWEEPS: dict[str, Callable[[Daemon], object]] = {
+    "files": remove_files,
+    "folder": lambda daemon: shutil.rmtree(daemon.folder),
+    "run directory": lambda daemon: shutil.rmtree(daemon.folder.parent),
+    "renamed folder": lambda daemon: daemon.folder.rename(daemon.folder.parent / "elsewhere"),
+}
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Keep a supervisor from noticing anything."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def files_of(daemon: Daemon) -> dict[str, tuple[int, int]]:
+    """Return the modes and owners of what an instance has in its folder, and of that, but for the log."""
+    found = [daemon.folder, *daemon.folder.iterdir()] if daemon.folder.is_dir() else []
+    status = {path.name: path.lstat() for path in found if ".log" not in path.name}
+    return {name: (stat.S_IMODE(each.st_mode), each.st_uid) for name, each in status.items()}
+
+
+def whole_log(daemon: Daemon) -> str:
+    """Return what is in the log, wherever it was moved to."""
+    return "".join(path.read_text() for path in daemon.tamed.folder.rglob("*.log"))
+
+
+@pytest.mark.parametrize("upgraded", [False, True], ids=["started", "upgraded"])
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_what_was_swept_away_is_made_anew(tamed: Tamed, sweep: str, upgraded: bool) -> None:
+    """With the same owners and modes, said once; meanwhile a second start finds the first."""
+    daemon = tamed.start_poetry("--log", tamed.folder / "the.log")
+    if upgraded:
+        assert tamed("upgrade").status == 0
+    (worker,) = daemon.workers()
+    before, plan = files_of(daemon), (daemon.folder / "fastpoetry.plan").read_text()
+    with stopped(daemon.pid):
+        SWEEPS[sweep](daemon)
+        done = tamed("start", "fastpoetry", "--port", "0", "--poem", tamed.poem)
+        assert (done.status, done.err.count("\n")) == (75, 1), done
+        assert f"process {daemon.pid} runs" in done.err
+    assert daemon.workers() == [worker]  # which waits until it can be asked
+    wait_for("all that was swept", lambda: files_of(daemon) == before)
+    assert (daemon.folder / "fastpoetry.plan").read_text() == plan
+    assert (daemon.folder / "fastpoetry.pid").read_text() == f"{daemon.pid}\n"
+    assert daemon.status()["warnings"] == []
+    assert whole_log(daemon).count("fastpoetry.pid was gone, and was made anew") == 1
+    assert tamed("reload").status == 0
+    assert tamed("restart", "fastpoetry").status == 0
+    assert tamed("stop", "fastpoetry").status == 0
+    shutil.rmtree(daemon.folder.parent / "elsewhere", ignore_errors=True)
+    assert tamed.left() == {}
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "upgrade", "restart", "stop"])
+def test_commands_find_a_daemon_whose_folder_was_just_swept(tamed: Tamed, command: str) -> None:
+    """By its name, however short a time ago that was."""
+    daemon = tamed.start_poetry()
+    shutil.rmtree(tamed.rundir)
+    assert tamed(command, daemon.name).status == 0
+    tamed("stop", daemon.name)
+
+
+def test_a_file_that_is_anothers_is_replaced(tamed: Tamed) -> None:
+    """A stranger's socket or pid file in the place of the daemon's keeps nobody from finding it."""
+    daemon = tamed.start_poetry()
+    control, pid_file = daemon.folder / "fastpoetry.sock", daemon.folder / "fastpoetry.pid"
+    with stopped(daemon.pid), socket.socket(socket.AF_UNIX) as other:
+        control.unlink()
+        pid_file.unlink()
+        other.bind(str(control))
+        pid_file.write_text("1\n")
+    wait_for("the pid file", lambda: pid_file.read_text() == f"{daemon.pid}\n")
+    wait_for("the socket", lambda: tamed("status", daemon.name).status == 0)
+    daemon.stop()
+
+
+def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None:
+    """In the log once; and once what is in the way has gone, all is made."""
+    daemon = tamed.start_poetry("--log", tamed.folder / "the.log")
+    with stopped(daemon.pid):
+        shutil.rmtree(daemon.folder)
+        daemon.folder.write_text("in the way")
+    wait_for("the warning", lambda: "cannot be made anew" in whole_log(daemon))
+    assert tamed("start", "fastpoetry", "--port", "0").status in (73, 75)
+    daemon.folder.unlink()
+    assert len(daemon.workers()) == 1
+    assert whole_log(daemon).count("cannot be made anew") == 1
+    daemon.stop()
+
+
+@needs_root
+def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tamed: Tamed) -> None:
+    """Its folder where that is possible; the plan, which is root's, is not. It is found all the same."""
+    tamed = public_tamed
+    os.chown(tamed.folder, NOBODY, NOBODY)
+    tamed.rundir.mkdir()
+    tamed.rundir.chmod(0o1777)
+    daemon = tamed.start_poetry("--user", "nobody", "--log", tamed.folder / "the.log")
+    before = files_of(daemon)
+    before.pop("fastpoetry.plan")
+    shutil.rmtree(daemon.folder)
+    wait_for("all but the plan", lambda: files_of(daemon) == before)
+    (warning,) = daemon.status()["warnings"]
+    assert "only user 0, who started it, can write it" in warning
+    tamed.rundir.chmod(0o755)
+    shutil.rmtree(daemon.folder)
+    wait_for("the reason", lambda: f"directory {daemon.folder} is gone" in whole_log(daemon))
+    done = tamed("start", "--user", "nobody", "fastpoetry", "--port", "0")
+    assert done.status == 75
+    assert read_poem(daemon.port) == POEM
+    daemon.stop()
+
+
+@needs_root
+def test_a_stranger_who_has_the_name_is_neither_believed_nor_in_the_way(tmp_path: Path) -> None:
+    """Anybody may bind an abstract socket of any name: the pid file's lock is what counts then."""
+    path = tmp_path / "verse.pid"
+    with socket.socket(socket.AF_UNIX) as squatter:
+        squatter.bind(f"\0tamed/0{path}"[:108])
+        pid = os.fork()
+        if pid == 0:
+            os.setuid(NOBODY)
+            squatter.listen()  # whose it is, is told by who listens
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        try:
+            with PidFile.acquire(path) as held:
+                assert held.intact
+                assert held.guard is None
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_the_pid_file_of_a_process_on_its_own_is_made_anew(tamed: Tamed) -> None:
+    """``tamed run --pid-file`` is found by it, too; a second one is refused meanwhile."""
+    pid_file = tamed.folder / "app.pid"
+    arguments = ["run", "--pid-file", "app.pid", "fastpoetry", "--port", "0"]
+    with tamed.foreground(*arguments) as process:
+        process.expect("is ready")
+        with stopped(process.pid):
+            pid_file.unlink()
+            done = tamed(*arguments)
+            assert (done.status, done.err.count("\n")) == (75, 1), done
+            assert f"process {process.pid} runs" in done.err
+        wait_for("the pid file", pid_file.exists)
+        process.expect("app.pid was gone, and was made anew")
+        assert pid_file.read_text() == f"{process.pid}\n"
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert not pid_file.exists()
