@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tamed._lazy import lazy_face
 
 if TYPE_CHECKING:
+    from tamed.net._accept import Shortage, is_of_the_connection
     from tamed.net._access_log import AccessLog, LinesHandler
     from tamed.net._address_limit import client_network
     from tamed.net._backlog import DEFAULT_BACKLOG, effective_backlog, usable_backlog
@@ -67,6 +68,7 @@ __all__ = [
     "ReplyServer",
     "Server",
     "ServerOptions",
+    "Shortage",
     "SocketFile",
     "SocketSource",
     "StreamServer",
@@ -82,6 +84,7 @@ __all__ = [
     "current",
     "effective_backlog",
     "install",
+    "is_of_the_connection",
     "passed_descriptors",
     "renew",
     "resolve",
@@ -98,6 +101,8 @@ if not TYPE_CHECKING:
         {
             "DEFAULT_BACKLOG": "._backlog",
             "AccessLog": "._access_log",
+            "Shortage": "._accept",
+            "is_of_the_connection": "._accept",
             "LinesHandler": "._access_log",
             "Address": "._bind",
             "BadEndpoint": "._endpoint",

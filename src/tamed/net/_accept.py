@@ -9,16 +9,17 @@ wait at a limit, or to take what the kernel's queue still holds before the socke
 import asyncio
 import contextvars
 import errno
+import math
+import resource
 import select
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from tamed._logger import own_logger
-from tamed.net._sysctl import sysctl
 from tamed.net._turn_away import turn_away
 
-__all__ = ["Acceptor", "Door", "Take"]
+__all__ = ["Acceptor", "Door", "Shortage", "Take", "is_of_the_connection"]
 
 log = own_logger("tamed.net")
 
@@ -75,13 +76,73 @@ class Door:
         self.accept: Accept = accept or sock._accept  # type: ignore[attr-defined]
 
 
+class Shortage:
+    """A lack of descriptors or memory that keeps somebody from accepting, who is called ``name`` in the log.
+
+    ``resume`` is called after ``retry_delay`` seconds, and again, until none was reported for that long. The
+    log is told when it begins and when it is over, and in between once in ``quiet`` seconds, with a count.
+    Nothing is imported, opened or looked up for any of it: there would be no descriptor for that.
+    """
+
+    def __init__(
+        self, name: str, resume: Callable[[], object], *, retry_delay: float = 1.0, quiet: float = 60.0
+    ) -> None:
+        self._name = name
+        self._resume = resume
+        self._retry_delay = retry_delay
+        self._quiet = quiet
+        self._loop = asyncio.get_running_loop()
+        self._is_new = False
+        self._is_told = False
+        self._count = 0
+        self._told_at = -math.inf
+        self._retry: asyncio.TimerHandle | None = None
+
+    def report(self, error: OSError) -> None:
+        """Take note that a connection could not be accepted: whoever reports it has paused."""
+        self.end()
+        self._is_new = True
+        self._count += 1
+        if self._loop.time() >= self._told_at + self._quiet:
+            self._tell(error)
+        self._retry = self._loop.call_later(self._retry_delay, self._try_again)
+
+    def end(self) -> None:
+        """Do not call ``resume`` any more. May be called again."""
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def _try_again(self) -> None:
+        """Look whether it is over: it is when there was none for a whole delay."""
+        if self._is_new:
+            self._is_new = False
+            self._retry = self._loop.call_later(self._retry_delay, self._try_again)
+            self._resume()
+        elif self._is_told:
+            self._is_told = False
+            log.info("%s accepts connections again", self._name)
+
+    def _tell(self, error: OSError) -> None:
+        times = f", {self._count} times since that was told" if self._count > 1 else ""
+        log.error(
+            "%s cannot accept connections: %s%s%s; clients wait until others have left",
+            self._name,
+            error.strerror,
+            _limit_behind(error),
+            times,
+        )
+        self._is_told = True
+        self._count = 0
+        self._told_at = self._loop.time()
+
+
 class Acceptor:
     """Accepts connections on listening sockets, in the running event loop, while it is not paused.
 
     It takes ``batch`` connections at most before other work, and other processes, have their turn. When the
     system is out of descriptors or memory, it leaves the clients in the kernel's queue and tries again when
     `resume` is called, which whoever uses it should do whenever a connection was closed, and after
-    ``retry_delay`` seconds. That is logged once when it begins and once when it is over, by ``name``.
+    ``retry_delay`` seconds. `Shortage` says what is logged of that, by ``name``.
 
     A gate can hold it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
     wait are another process's clients.
@@ -93,14 +154,11 @@ class Acceptor:
         self.paused = True
         self._is_held = False
         self._is_to_resume = False  # when it is held no more
-        self._name = name
         self._doors = list(doors)
         self._batch = batch
-        self._retry_delay = retry_delay
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._short = False
-        self._retry: asyncio.TimerHandle | None = None
+        self._shortage = Shortage(name, self.resume, retry_delay=retry_delay)
         self._finished: asyncio.Future[None] | None = None
 
     def resume(self) -> None:
@@ -108,7 +166,7 @@ class Acceptor:
         if self._is_held:
             self._is_to_resume = True
         elif self.paused:
-            self.paused = self._short = False
+            self.paused = False
             for door in self._doors.copy():
                 # In our own context: this is called in that of a connection that ended, as a rule, whose
                 # variables are none of the next one's business.
@@ -159,8 +217,7 @@ class Acceptor:
         """Stop accepting for good; the sockets stay open, except those that `finish` closed."""
         self.pause()
         self._doors.clear()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._shortage.end()
 
     def _wake(self, door: Door) -> None:
         """Accept a batch: the loop saw that somebody waits at this door."""
@@ -172,8 +229,9 @@ class Acceptor:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno not in _PASSING:
-                    self._run_short(error)
+                if not is_of_the_connection(error):
+                    self.pause()
+                    self._shortage.report(error)
                 taken += 1
                 continue
             taken += 1
@@ -200,36 +258,14 @@ class Acceptor:
         if not self._doors and self._finished is not None and not self._finished.done():
             self._finished.set_result(None)
 
-    def _run_short(self, error: OSError) -> None:
-        if self._retry is None:
-            log.error(
-                "%s cannot accept connections: %s%s; clients wait until others have left",
-                self._name,
-                error.strerror,
-                _limit_behind(error),
-            )
-        else:
-            self._retry.cancel()
-        self.pause()
-        self._short = True
-        self._retry = self._loop.call_later(self._retry_delay, self._try_again)
 
-    def _try_again(self) -> None:
-        """Look whether a shortage is over: it is when there was none for a whole delay."""
-        if self._short:
-            self.resume()
-            self._retry = self._loop.call_later(self._retry_delay, self._try_again)
-        else:
-            self._retry = None
-            log.info("%s accepts connections again", self._name)
+def is_of_the_connection(error: OSError) -> bool:
+    """Tell whether an error of accept(2) is one of the new connection alone, which is then gone."""
+    return error.errno in _PASSING
 
 
 def _limit_behind(error: OSError) -> str:
-    """Name the limit that an error is about, with its value, if there is one."""
+    """Name the limit that an error is about, if there is one."""
     if error.errno == errno.EMFILE:
-        import resource  # not above: few run short of descriptors
-
         return f" (RLIMIT_NOFILE is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
-    if error.errno == errno.ENFILE:
-        return f" (fs.file-max is {sysctl('fs.file-max') or 'reached'})"
-    return ""
+    return " (the limit of the system is fs.file-max)" if error.errno == errno.ENFILE else ""

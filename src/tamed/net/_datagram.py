@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from tamed._logger import own_logger
+from tamed.errors import reason
 from tamed.net._connection import SocketConnection
 from tamed.net._gate import Gate
 from tamed.net._listening import Endpoints, ListeningService
@@ -15,6 +16,8 @@ from tamed.net._source import current
 __all__ = ["DatagramServer"]
 
 log = own_logger("tamed.net")
+
+_RETRY = 1.0  # seconds
 
 
 class DatagramServer(ListeningService):
@@ -83,10 +86,21 @@ class DatagramServer(ListeningService):
         self._opening = asyncio.get_running_loop().create_task(self._open_later())
 
     async def _open_later(self) -> None:
-        try:
-            await self._open_all()
-        except Exception:
-            log.exception("%s cannot receive", self.full_name)
+        """Open what is not open, also if there are no descriptors or memory for that just now."""
+        told = ""
+        waiting = [sock for listener in self.listeners for sock in listener.sockets]
+        while waiting:
+            try:
+                await self._open(waiting[0])
+                del waiting[0]
+            except OSError as error:
+                if reason(error) != told:
+                    told = reason(error)
+                    log.warning("%s cannot receive: %s; it is tried again", self.full_name, told)
+                await asyncio.sleep(_RETRY)
+            except Exception:
+                log.exception("%s cannot receive", self.full_name)
+                return
 
     async def _open_all(self) -> None:
         for listener in self.listeners:

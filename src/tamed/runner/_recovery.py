@@ -22,9 +22,9 @@ _BACKOFF = Backoff(first=0.1, factor=2.0, maximum=30.0)
 class Recovery:
     """Brings the serving generation back to its number of workers.
 
-    ``missing`` returns the numbers of those that are lacking, and ``spawn`` starts one; what fails, there or
-    later, is to be told to `failed`. ``restarts`` is how many were started so. ``last_error`` is what went
-    wrong last, and ``failed_at`` when, in seconds since the epoch.
+    ``missing`` returns the numbers of those that lack, and ``spawn`` starts one; that the system has no
+    room for it is to be told to `refused`, and that it has ended to `failed`. ``restarts`` is how many were
+    started so. ``last_error`` is what went wrong last, and ``failed_at`` when, in seconds since the epoch.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Recovery:
         self._spawn = spawn
         self._wall = wall
         self._failures: dict[int, int] = {}
+        self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
         self._timer: Timer | None = None
 
@@ -56,9 +57,22 @@ class Recovery:
 
         ``served`` is for how long the worker was ready. After a while of that its death is no failed attempt.
         """
-        failures = 0 if served >= _STEADY else self._failures.get(number, 0) + 1
-        self._failures[number] = failures
-        wait = _BACKOFF.delay(failures) if failures else 0.0
+        self._failures[number] = 0 if served >= _STEADY else self._failures.get(number, 0) + 1
+        if not self._failures[number]:
+            self._refusals[number] = 0
+        return self._wait(number)
+
+    def refused(self, number: int) -> float:
+        """Count an attempt for which the system had no room; return the seconds until the next one.
+
+        It uses nothing up: descriptors, processes and memory come back, and no worker has failed.
+        """
+        self._refusals[number] = self._refusals.get(number, 0) + 1
+        return self._wait(number)
+
+    def _wait(self, number: int) -> float:
+        attempts = self._failures.get(number, 0) + self._refusals.get(number, 0)
+        wait = _BACKOFF.delay(attempts) if attempts else 0.0
         self._due[number] = self._reactor.clock() + wait
         return wait
 
@@ -94,4 +108,5 @@ class Recovery:
     def begin_anew(self) -> None:
         """Forget what was counted: other workers serve from now on."""
         self._failures.clear()
+        self._refusals.clear()
         self._due.clear()

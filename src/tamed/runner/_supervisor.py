@@ -206,6 +206,7 @@ class Supervisor:
             self._refuse("scale", "one worker is the least", answers)
             return
         self._staff.scale(count, answers)
+        self.recovery.look()  # the system may have had no room for one
 
     def upgrade(self, answers: Sequence[Answer] = ()) -> None:
         """Let a new program take this one's place, and then reload.
@@ -393,9 +394,16 @@ class Supervisor:
         except OSError as error:
             told = f"a worker cannot be started: {reason(error)}"
             self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
-            self._lost(number, told, ExitStatus.OS_ERROR)
+            self._refused(number, told)
             return False
         return True
+
+    def _refused(self, number: int, told: str) -> None:
+        """See to a worker for which the system has no room: it is tried again as long as the daemon lives."""
+        if self.phase is Phase.RUNNING:
+            self.recovery.note(told)
+            wait = self.recovery.refused(number)
+            self._station.say("ERROR", f"{told}; it is tried again in {wait:.1f} s")
 
     def _missing(self) -> list[int]:
         """Return the numbers of the workers that there should be and are not."""
@@ -429,7 +437,7 @@ class Supervisor:
                     self.status = worker.status
 
     def _lost(self, number: int, told: str, status: int, served: float = 0.0) -> None:
-        """See to a worker that has ended, or could not be started: it is tried again while anybody serves."""
+        """See to a worker that has ended: another one is tried while anybody serves or an attempt is left."""
         if self.phase is not Phase.RUNNING:
             return
         self.recovery.note(told)

@@ -16,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import tcp, udp, unix
 from twisted.python import log
 
-from tamed.net import DEFAULT_BACKLOG, Gate, Listener, current, turn_away, usable_backlog
+from tamed.net import (
+    DEFAULT_BACKLOG,
+    Gate,
+    Listener,
+    Shortage,
+    current,
+    is_of_the_connection,
+    turn_away,
+    usable_backlog,
+)
 
 if TYPE_CHECKING:
     from tamed.twisted._connections import Connections
 
 __all__ = ["TcpConnection", "TcpPort", "UdpPort", "UnixConnection", "UnixPort"]
 
+_BATCH = 16  # connections that a port accepts before anything else has its turn
+_IPV6 = 4  # parts of a peer's address
 _MOST = DEFAULT_BACKLOG
 """How many clients a port that closes still takes: a flood of new ones must not keep it from closing."""
 
@@ -98,6 +109,7 @@ class _StreamPort(_Door, tcp.Port):
     reactor: Any
     addresses: tuple[str, ...] = ()
     _listener: Listener | None = None
+    _shortage: Shortage | None = None
 
     def open(self, listener: Listener, *, own: bool = False) -> None:
         """Take over the sockets of a listener, and let connections in as soon as the program is ready."""
@@ -126,8 +138,45 @@ class _StreamPort(_Door, tcp.Port):
             listener.close()
             raise
 
+    def doRead(self) -> None:  # noqa: N802
+        """Accept who waits, as Twisted does, but close nobody when descriptors run out: they wait."""
+        for _ in range(_BATCH):
+            try:
+                sock, peer = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if not is_of_the_connection(error):
+                    self.stopReading()
+                    self._run_short(error)
+                    return
+            else:
+                self._serve(sock, peer)
+
+    def _serve(self, sock: socket.socket, peer: Any) -> None:
+        try:
+            if len(peer) == _IPV6:  # the scope of the address belongs to it
+                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])
+            factory: Any = self.factory
+            protocol = factory.buildProtocol(self._buildAddr(peer))
+            if protocol is None:
+                sock.close()
+                return
+            number, self.sessionno = self.sessionno, self.sessionno + 1
+            protocol.makeConnection(self.transport(sock, protocol, peer, self, number, self.reactor))
+        except Exception:
+            log.err(None, f"{', '.join(self.addresses)} cannot serve {peer}")
+
+    def _run_short(self, error: OSError) -> None:
+        if self._shortage is None:
+            self._shortage = Shortage(", ".join(self.addresses), self.startReading)
+        self._shortage.report(error)
+
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         """Take those who wait in the kernel's queue, and give the socket back."""
+        if self._shortage is not None:
+            self._shortage.end()
         # Here and not when `stopListening` is called: whoever came in between would be cut off.
         # Those who wait while the gate is shut are the other process's.
         if self._lets_in and not self._is_held and self._listener is not None and not self._listener.shared:

@@ -1,0 +1,235 @@
+"""Daemons without descriptors, processes or memory: they go on with what they have, and recover."""
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.patience import PATIENCE
+from tests.supervised.daemon import POEM, Tamed, needs_root, read_poem, wait_for
+
+# Three kinds of server, and a client that stays is served as one that leaves.
+SERVERS = """
+import asyncio
+from tamed import Application, ProtocolServer, ReplyServer, StreamServer
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.write(b"hello\\n")
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+async def echo(reader, writer):
+    writer.write(b"hello\\n")
+    while data := await reader.read(100):
+        writer.write(data)
+
+application = Application(
+    "app",
+    ProtocolServer("127.0.0.1:0", Echo, name="protocol"),
+    StreamServer("127.0.0.1:0", echo, name="stream"),
+    ReplyServer("127.0.0.1:0", lambda peer: b"hello\\n", name="reply"),
+)
+"""
+
+TAC = """
+from twisted.application import internet, service
+from twisted.internet import protocol
+
+class Echo(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"hello\\n")
+
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+factory = protocol.Factory.forProtocol(Echo)
+application = service.Application("app")
+internet.TCPServer(0, factory, interface="127.0.0.1").setServiceParent(application)
+"""
+
+
+@contextmanager
+def starved(pid: int, spare: int = 0) -> Iterator[None]:
+    """Leave a process no more descriptors than so many inside the ``with``, beside those that it has."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    free = [number for number in range(len(taken) + spare + 1) if number not in taken]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def is_calm(pid: int) -> bool:
+    """Tell whether a process does next to nothing for a while: a busy loop takes all that it can get."""
+    before = processor_time(pid)
+    time.sleep(1)
+    return processor_time(pid) - before < 0.2
+
+
+def clients_that_stay(ports: list[int], count: int, stack: ExitStack) -> list[socket.socket]:
+    """Connect, and stay."""
+    return [
+        stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+        for _ in range(count)
+        for port in ports
+    ]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", ["servers", "twisted"])
+def test_more_clients_than_descriptors_wait_and_are_served(tamed: Tamed, kind: str, loop: str) -> None:
+    """The worker rests, the log has a line and no traceback, and all are served in the end."""
+    if kind == "twisted":
+        pytest.importorskip("twisted")
+    file = tamed.write("app.py", SERVERS) if kind == "servers" else tamed.write("app.tac", TAC)
+    daemon = tamed.start("--loop", loop, "--max-files", "64", "--workers", "1", file)
+    ports = [int(address.rpartition(":")[2]) for address in daemon.addresses]
+    (worker,) = daemon.workers()
+    with ExitStack() as stack:
+        clients = clients_that_stay(ports, 100 // len(ports), stack)
+        daemon.expect_log("cannot accept connections: Too many open files \\(RLIMIT_NOFILE is 64\\)")
+        wait_for("rest", lambda: is_calm(worker))
+        assert daemon.status()["state"] == "running"
+        for client in clients:
+            assert client.recv(6) == b"hello\n"
+            client.close()
+    daemon.expect_log("accepts connections again")
+    assert "Traceback" not in daemon.log
+    assert daemon.log.count("cannot accept") <= len(ports)
+    daemon.stop()
+
+
+def test_an_administrator_is_answered_without_descriptors(tamed: Tamed) -> None:
+    """By the descriptor that is kept in reserve; the supervisor rests while others wait for it."""
+    daemon = tamed.start_poetry("--workers", "2")
+    with starved(daemon.pid, spare=1):  # its number is below that of the one in reserve
+        assert len(daemon.workers()) == 2
+        with ExitStack() as stack:
+            for _ in range(3):  # one is accepted, the others wait
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.connect(str(daemon.folder / f"{daemon.name}.sock"))
+            wait_for("rest", lambda: is_calm(daemon.pid))
+        assert len(daemon.workers()) == 2
+        done = tamed("reload", daemon.name)
+        assert (done.status, done.err.count("\n")) == (71, 1), done
+        assert "Too many open files" in done.err
+        done = tamed("upgrade", daemon.name)
+        assert (done.status, done.err.count("\n")) == (71, 1), done
+        assert "Too many open files" in done.err
+        assert read_poem(daemon.port) == POEM
+    assert tamed("reload", daemon.name).status == 0
+    assert "Traceback" not in daemon.log
+    daemon.stop()
+
+
+def test_a_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
+    """Until then it is tried again, and nothing ends."""
+    daemon = tamed.start_poetry("--workers", "2")
+    victim, other = daemon.workers()
+    with starved(daemon.pid, spare=1):
+        os.kill(victim, signal.SIGKILL)
+        daemon.expect_log("(?s)a worker cannot be started: .*a worker cannot be started: ")
+        assert daemon.workers() == [other]
+        assert read_poem(daemon.port) == POEM
+    daemon.wait_workers(2, without=[victim])
+    assert "Traceback" not in daemon.log
+    daemon.stop()
+
+
+def test_the_only_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
+    """However often the system refuses: clients wait meanwhile."""
+    daemon = tamed.start_poetry("--workers", "1")
+    (victim,) = daemon.workers()
+    with starved(daemon.pid):
+        os.kill(victim, signal.SIGKILL)
+        daemon.expect_log("(?s)(a worker cannot be started: .*){5}")
+    assert read_poem(daemon.port) == POEM
+    daemon.stop()
+
+
+def test_the_log_goes_on_in_its_file_without_descriptors(tamed: Tamed) -> None:
+    """A rotation, and opening it anew, wait for better times."""
+    daemon = tamed.start_poetry("--workers", "1", "--log-rotate", "2 kB")
+    log = daemon.folder / f"{daemon.name}.log"
+    inode = log.stat().st_ino
+    with starved(daemon.pid):
+        daemon.signal(signal.SIGUSR1)
+        daemon.expect_log("cannot reopen the log .*Too many open files")
+        for _ in range(40):
+            daemon.signal(signal.SIGTTOU)  # says that one worker is the least
+            time.sleep(0.01)
+        daemon.expect_log("cannot rotate the log .*Too many open files")
+        assert log.stat().st_ino == inode
+        assert daemon.log.count("cannot rotate the log") == 1
+    daemon.stop()
+
+
+def test_a_daemon_stops_without_descriptors(tamed: Tamed) -> None:
+    """Supervisor and workers; nothing is left."""
+    daemon = tamed.start_poetry("--workers", "2")
+    with ExitStack() as stack:
+        for pid in (daemon.pid, *daemon.workers()):
+            stack.enter_context(starved(pid))
+        stack.pop_all()
+        daemon.stop()
+
+
+def test_workers_that_lose_their_supervisor_end_without_descriptors(tamed: Tamed) -> None:
+    """They have none to lead their output to nowhere."""
+    daemon = tamed.start_poetry("--workers", "2")
+    with ExitStack() as stack:
+        for pid in daemon.workers():
+            stack.enter_context(starved(pid))
+        stack.pop_all()
+        daemon.signal(signal.SIGKILL)
+        wait_for("the end of the workers", lambda: not tamed.processes())
+
+
+@needs_root
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["spawn", "preload"])
+def test_a_worker_is_replaced_once_there_are_processes(public_tamed: Tamed, options: tuple[str, ...]) -> None:
+    """Past RLIMIT_NPROC a fork fails with EAGAIN; that ends nothing."""
+    user = str(100_000 + os.getpid())  # whose processes are no others
+    daemon = public_tamed.start_poetry("--workers", "2", "--user", user, "--group", user, *options)
+    victim, other = daemon.workers()
+    templates = {pid for pid in public_tamed.processes() if _is_template(pid)} - {victim, other}
+    limited = [daemon.pid, *templates]
+    _limit_processes(limited, int(user), "1:")
+    os.kill(victim, signal.SIGKILL)
+    daemon.expect_log("(?s)(a worker cannot be started: Resource temporarily unavailable.*){3}")
+    assert daemon.workers() == [other]
+    done = public_tamed("reload", daemon.name)
+    assert (done.status, done.err.count("\n")) == (71, 1), done
+    _limit_processes(limited, int(user), "1000:")
+    daemon.wait_workers(2, without=[victim])
+    assert re.search("Traceback|the template of the workers has ended", daemon.log) is None
+    daemon.stop()
+
+
+def _limit_processes(pids: list[int], user: int, limit: str) -> None:
+    """Limit the processes that these may start, as their own user: root may not always do it."""
+    for pid in pids:
+        subprocess.run(["prlimit", "--pid", str(pid), f"--nproc={limit}"], check=True, user=user, group=user)
+
+
+def _is_template(pid: int) -> bool:
+    return b"tamed.runner.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
