@@ -72,6 +72,7 @@ class Logbook:
             missing = number - self._last.get(name, 0)
             if missing > 0 and int(name.split("-")[1]) not in self._orphans:
                 self.lost += missing
+        self._referee.noted.clear()
         self._referee.figures["log lines"] += sum(self._last.values())
         self._referee.figures["log lines lost, and said so"] += min(self.lost, self.said)
         self._referee.expect(

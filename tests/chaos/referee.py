@@ -39,13 +39,13 @@ class Span:
 class Call:
     """A connection, or a request on one, as its client saw it; ``judge`` is called when it has ended.
 
-    ``worker`` is the process that served it, 0 if none has said so. ``line`` is the name and number of the
+    ``connected`` is when its connection began, ``worker`` the process that served it, 0 if none has said so. ``line`` is the name and number of the
     line of the log that was written before the client heard of it.
     """
 
     def __init__(self, kind: str, begun: float, judge: "Callable[[Call], None]") -> None:
         self.kind = kind
-        self.begun = begun
+        self.begun = self.connected = begun
         self.ended = 0.0
         self.outcome = ""
         self.detail = ""
@@ -73,6 +73,7 @@ class Call:
         """Return the next request on the same connection."""
         following = Call(self.kind, time.monotonic(), self._judge)
         following.is_connected, following.worker = True, self.worker
+        following.connected = self.connected
         return following
 
     def __str__(self) -> str:
@@ -220,7 +221,7 @@ class Referee:
     def _judge_version(self, call: Call) -> None:
         allowed: frozenset[int] = frozenset()
         for since, versions in self._versions:
-            if since <= call.begun:
+            if since <= call.connected:
                 allowed = versions
             elif since <= call.ended:
                 allowed |= versions
