@@ -39,8 +39,8 @@ class Span:
 class Call:
     """A connection, or a request on one, as its client saw it; ``judge`` is called when it has ended.
 
-    ``connected`` is when its connection began, ``worker`` the process that served it, 0 if none has said so. ``line`` is the name and number of the
-    line of the log that was written before the client heard of it.
+    ``connected`` is when its connection began, and ``worker`` the process that served it, 0 if none has said
+    so. ``line`` is the name and number of the line of the log that was written before the client heard of it.
     """
 
     def __init__(self, kind: str, begun: float, judge: "Callable[[Call], None]") -> None:
