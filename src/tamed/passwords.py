@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tamed._logger import own_logger
+from tamed._trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
 
 __all__ = ["PasswordFile", "PasswordHash", "hash_password"]
@@ -115,9 +116,11 @@ class PasswordFile:
     def load(self) -> None:
         """Read the file; call this in ``prepare``, where it may still be read, or in ``start``.
 
-        Raises MissingInput or PermissionRefused if it cannot be read and ConfigurationError, which names the
-        line, if it is not what it should be; then the users are those of the last time.
+        Raises MissingInput if it is not there, PermissionRefused if it cannot be read, or if this is root and
+        others can write it, and ConfigurationError, which names the line, if it is not what it should be;
+        then the users are those of the last time.
         """
+        require_trusted(self.path, "password file")
         try:
             with self.path.open(encoding="utf-8") as file:
                 mode = os.fstat(file.fileno()).st_mode

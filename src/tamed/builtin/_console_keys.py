@@ -7,6 +7,7 @@ from tempfile import NamedTemporaryFile
 
 import asyncssh
 
+from tamed._trust import require_trusted
 from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused, from_os_error
 
 __all__ = ["authorized_keys", "host_key"]
@@ -34,6 +35,7 @@ def authorized_keys(path: Path) -> asyncssh.SSHAuthorizedKeys:
     what = f"authorized keys {path}"
     try:
         _refuse(what, path, stat.S_IWGRP | stat.S_IWOTH, "go-w")
+        require_trusted(path, "authorized keys")
         return asyncssh.import_authorized_keys(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise from_os_error(f"cannot read {what}", error, "name a readable file") from error

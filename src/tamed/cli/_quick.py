@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders
+from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders, trust_if_told
 from tamed.cli._service_options import services
 from tamed.config import Job, TargetKind, resolve
 from tamed.plugins import Option
@@ -47,6 +47,7 @@ def _job(words: Sequence[str]) -> Job:
     if not rest:
         raise _NotPlain
     target, *own = rest
+    trust_if_told(given.get("", {}))
     dirs = folders(given.get("plugins", {}).get("dirs", ()))
     job = Job(resolve(target, dirs), given.get("", {}), given.get("log-", {}), plugin_dirs=dirs)
     return _with_options(job, own) if own else job

@@ -7,7 +7,7 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete
 
 from tamed.cli._command import Command
-from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders
+from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders, trust_if_told
 from tamed.cli._options import given_flags, make_option
 from tamed.cli._service import service_command
 from tamed.cli._service_options import services
@@ -88,6 +88,7 @@ def _with_words(job: Job, words: Sequence[str]) -> Job:
 
 def _job(params: Mapping[str, Any]) -> Job:
     daemon, log = (given_flags(options, params, prefix) for prefix, options in DAEMON_OPTIONS)
+    trust_if_told(daemon)
     dirs = folders(params["plugin_dirs"])
     return Job(resolve(params["target"], dirs), daemon, log, plugin_dirs=dirs)
 

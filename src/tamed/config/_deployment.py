@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tamed._trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.plugins import did_you_mean
 
@@ -43,6 +44,7 @@ class Deployment(NamedTuple):
         Raises MissingInput or PermissionRefused if it cannot be read, and ConfigurationError, with line and
         column or the key, if it is not TOML or not a deployment.
         """
+        require_trusted(file, "deployment file")
         try:
             text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
         except OSError as error:

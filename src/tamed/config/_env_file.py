@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tamed._trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
 
 __all__ = ["read_env_file"]
@@ -18,6 +19,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     expanded. Raises MissingInput or PermissionRefused if the file cannot be read, and ConfigurationError,
     which names the line, never its value, for one that is none of this.
     """
+    require_trusted(path, "environment file")
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:

@@ -1,11 +1,12 @@
 """Loading an application from a Python program: a file of its own, or a variable in a module."""
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from tamed.errors import ApplicationFailed, MissingInput, UsageError, from_os_error, reason
+from tamed._trust import require_trusted
+from tamed.errors import ApplicationFailed, MissingInput, TamedError, UsageError, from_os_error, reason
 from tamed.service import Application, Service
 
 __all__ = ["load_file", "load_variable"]
@@ -26,6 +27,7 @@ def load_file(path: Path) -> Application:
     if path.suffix in (".tap", ".tas"):
         why = "Tamed runs no code out of pickles and the like"
         raise UsageError(f"{path} is a saved application", why, "run the .tac file that it was made from")
+    require_trusted(path, "application file")
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -57,7 +59,12 @@ def load_variable(target: str) -> Application:
     if here not in sys.path:
         sys.path.append(here)
     try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            require_trusted(Path(spec.origin), "module")
         module = importlib.import_module(name)
+    except TamedError:
+        raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             remedy = "install it, or run from the folder it is in"

@@ -87,6 +87,9 @@ class Daemon:
     user: str = option("", "The user to become, by name or number, once everything is bound.")
     group: str = option("", "The group to become; without it, the user's own.")
     keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
+    trust_writable: bool = option(
+        False, "Run, as root, also files that others than root can change; they could become root by it."
+    )
     umask: Umask | None = option(
         None, "Which permissions new files do not get; without it, 0027 for a daemon."
     )

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Final, NoReturn
 
+from tamed._trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net._endpoint import TlsEndpoint
 
@@ -91,6 +92,7 @@ def _load_client_ca(context: ssl.SSLContext, client_ca: Path) -> None:
 
 def _require(file: Path, role: str, expected: bytes) -> None:
     """Raise unless the file can be read and has a block of what it should hold."""
+    require_trusted(file, f"TLS {role}")
     content = _read(file, role)
     if re.search(expected, content):
         return

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Never
 
+from tamed._trust import require_trusted
 from tamed.errors import ApplicationFailed, TamedError, from_os_error
 from tamed.plugins._candidate import Candidate, plain_name
 from tamed.plugins._plugin import Plugin
@@ -100,6 +101,7 @@ def _load(name: str, file: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__file__ == str(file):
         return loaded
+    require_trusted(file, "plugin")
     _forget(name)
     if _Submodules not in sys.meta_path:
         sys.meta_path.insert(0, _Submodules)

@@ -2,6 +2,7 @@
 
 import os
 
+from tamed._trust import TRUST_WRITABLE
 from tamed.config import Deployment, Job, read_env_file
 
 __all__ = ["enter_environment"]
@@ -13,7 +14,10 @@ def enter_environment(job: Job, deployment: Deployment | None) -> Job:
     They go before what is in the environment: they were written down for this very program. Workers inherit
     them, and do not read the file, which may be for root alone.
     """
-    file = job.settings(deployment).daemon.env_file
+    daemon = job.settings(deployment).daemon
+    if daemon.trust_writable:
+        os.environ[TRUST_WRITABLE] = "1"
+    file = daemon.env_file
     if file is None:
         return job
     os.environ.update(read_env_file(file))
