@@ -204,7 +204,10 @@ async def ask(chaos: Chaos) -> None:
 async def restart(chaos: Chaos) -> None:
     """Who comes meanwhile is served or refused."""
     async with chaos.files:
-        with chaos.referee.outage("a restart", is_orderly=True):
+        with ExitStack() as stack:
+            stack.enter_context(chaos.referee.outage("a restart", is_orderly=True))
+            if not chaos.subject.plan.exists():  # one who has dropped privileges cannot make root's plan anew
+                stack.enter_context(chaos.referee.fault("no plan"))
             if await chaos.ordered("restart", NAME):
                 chaos.referee.allow_version(chaos.version)
 

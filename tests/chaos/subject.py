@@ -204,6 +204,11 @@ class Subject:
         """The instance's folder in the run directory."""
         return self.tamed.rundir / NAME
 
+    @property
+    def plan(self) -> Path:
+        """The file by which it is started again."""
+        return self.instance / f"{NAME}.plan"
+
     def write(self, version: int) -> None:
         """Put a good release in place."""
         listen = [
