@@ -89,6 +89,7 @@ class HandStation:
         self.events: list[Any] = []
         self.dead: list[tuple[int, int]] = []
         self.read_out: list[int] = []
+        self.used: dict[int, int] = {}
         self.no_room: OSError | None = None
         self.no_drop: TamedError | None = None
         self.alive_interval: float | None = None
@@ -123,6 +124,9 @@ class HandStation:
 
     def kill(self, pid: int) -> None:
         self.sent.append((pid, "kill"))
+
+    def memory(self, pid: int) -> int | None:
+        return self.used.get(pid)
 
     def say(self, level: str, text: str) -> None:
         self.log.append((level, text))

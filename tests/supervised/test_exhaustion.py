@@ -15,6 +15,7 @@ import pytest
 
 from tests.patience import PATIENCE
 from tests.supervised.daemon import POEM, Tamed, needs_root, read_poem, wait_for
+from tests.supervised.talk import Load
 
 # Three kinds of server, and a client that stays is served as one that leaves.
 SERVERS = """
@@ -233,3 +234,46 @@ def _limit_processes(pids: list[int], user: int, limit: str) -> None:
 
 def _is_template(pid: int) -> bool:
     return b"tamed.runner.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+# Leaks a megabyte whenever a client is answered.
+LEAKS = """
+import os
+from tamed import Application, StreamServer
+
+kept = []
+
+async def leak(reader, writer):
+    kept.append(bytearray(b"x" * 1_000_000))
+    writer.write(b"%d\\n" % os.getpid())
+    await reader.readline()
+    writer.write(b"poem")
+
+application = Application("app", StreamServer("127.0.0.1:0", leak))
+"""
+
+
+def test_workers_that_leak_are_replaced_and_no_client_notices(tamed: Tamed) -> None:
+    """Three measurements in a row above the limit; the log has the figure."""
+    tamed.write("app.py", LEAKS)
+    daemon = tamed.start("--workers", "2", "--max-worker-memory", "90 MB", "app.py")
+    first = daemon.workers()
+    with Load(daemon.port, clients=2) as load:
+        wait_for("the end of the first", lambda: not set(daemon.workers()) & set(first))
+    assert load.failed == []
+    told = daemon.expect_log(
+        r"worker \d+ uses (\S+) MB, more than 90.0 MB \(max-worker-memory\): another one takes"
+    )
+    assert float(told[1]) > 90
+    daemon.stop()
+
+
+def test_a_limit_below_what_a_worker_needs_is_warned_of(tamed: Tamed) -> None:
+    """No worker is started for it."""
+    daemon = tamed.start_poetry("--workers", "2", "--max-worker-memory", "1 MB")
+    workers = daemon.workers()
+    daemon.expect_log(
+        r"(?s)(WARNING \S+ worker \d+ uses .* from its beginning: is that less than a worker needs.*){2}"
+    )
+    assert daemon.workers() == workers
+    daemon.stop()

@@ -116,6 +116,9 @@ class Daemon:
     max_worker_age: Duration | None = option(
         None, "After about what time a worker is replaced by a fresh one, without a loss."
     )
+    max_worker_memory: Size | None = option(
+        None, "Above how much memory a worker is replaced by a fresh one, without a loss.", ge=1
+    )
     preload: bool = option(
         False, "Load the application once and fork the workers, so that they share memory."
     )
@@ -135,7 +138,12 @@ class Daemon:
             or self.reload
             or any(
                 wish is not None
-                for wish in (self.workers, self.max_connections_per_worker, self.max_worker_age)
+                for wish in (
+                    self.workers,
+                    self.max_connections_per_worker,
+                    self.max_worker_age,
+                    self.max_worker_memory,
+                )
             )
         )
 

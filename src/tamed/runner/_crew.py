@@ -49,7 +49,7 @@ class Crew:
         self.on_end: Callable[[Worker, int], None] = _ignore
         self.on_shut: Callable[[Worker], None] = _ignore
         self.on_files: Callable[[dict[str, int]], None] = _ignore
-        self.on_worn: Callable[[Worker, str], None] = _ignore
+        self.on_worn: Callable[[Worker, str], object] = _ignore
         self.on_report: Callable[[Worker, Message], None] = _ignore
         self.on_silence: Callable[[Worker], None] = _ignore
         self.on_other_end: Callable[[int, int], None] = _ignore

@@ -133,6 +133,7 @@ def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
         stop_timeout=daemon.drain_timeout + _HOOKS if daemon.stop_timeout is None else daemon.stop_timeout,
         watchdog=daemon.watchdog,
         max_files=daemon.max_files,
+        max_worker_memory=daemon.max_worker_memory,
         umask=_UMASK if daemon.umask is None else daemon.umask,
         listen_pid=os.getpid(),
     )

@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     stop_timeout: float = 60.0
     umask: int = 0o027
     max_files: int | None = None
+    max_worker_memory: int | None = None
     watchdog: float = 30.0
     report: int = -1
     listen_pid: int = 0

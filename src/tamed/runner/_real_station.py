@@ -19,6 +19,7 @@ from tamed.daemon import (
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
 from tamed.runner._log_place import LogPlan
+from tamed.runner._memory import memory_of
 from tamed.runner._plan import Plan
 from tamed.runner._sink import open_sink
 from tamed.runner._spawn import spawn
@@ -120,6 +121,10 @@ class RealStation:
             os.killpg(pid, signal.SIGKILL)
         except ProcessLookupError:  # it has not come to lead a group yet
             os.kill(pid, signal.SIGKILL)
+
+    def memory(self, pid: int) -> int | None:
+        """Ask proc(5) what a child has allocated."""
+        return memory_of(pid)
 
     def say(self, level: str, text: str) -> None:
         """Write a line to the log."""

@@ -27,7 +27,7 @@ class Staff:
         station: Station,
         *,
         serving: Callable[[], Generation],
-        hire: Callable[[int, Worker | None], object],
+        hire: Callable[[int, Worker | None], bool],
     ) -> None:
         self._crew = crew
         self._handovers = handovers
@@ -47,12 +47,13 @@ class Staff:
             self._hire(number, None)
         self._look()
 
-    def recycle(self, worker: Worker, why: str) -> None:
-        """Replace a worker that asks for it, without a loss: the other one is ready before it goes."""
-        is_due = worker in self._staying()
-        if is_due and not any(each.replaces is worker for each in self._crew.workers.values()):
-            self._station.say("INFO", f"worker {worker.pid} {why}: another one takes its place")
-            self._hire(worker.number, worker)
+    def recycle(self, worker: Worker, why: str) -> bool:
+        """Replace a worker without a loss: another one is ready before it goes. Tell whether that begins."""
+        is_going = any(each.replaces is worker for each in self._crew.workers.values())
+        if is_going or worker not in self._staying():
+            return False
+        self._station.say("INFO", f"worker {worker.pid} {why}: another one takes its place")
+        return self._hire(worker.number, worker)
 
     def came(self, worker: Worker) -> None:
         """Let a worker serve that has become ready, in the place of another if it was hired for that."""

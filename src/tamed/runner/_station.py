@@ -38,6 +38,9 @@ class Station(Protocol):
     def kill(self, pid: int) -> None:
         """End a child at once that has not been reaped, with what it has started in its process group."""
 
+    def memory(self, pid: int) -> int | None:
+        """Return how many bytes a child has allocated, None if that cannot be told."""
+
     def say(self, level: str, text: str) -> None:
         """Write a line to the log."""
 

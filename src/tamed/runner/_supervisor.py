@@ -22,6 +22,7 @@ from tamed.runner._errand import Errands
 from tamed.runner._generation import Generation
 from tamed.runner._handover import Handovers
 from tamed.runner._legacy import Data, Keep
+from tamed.runner._memory import MemoryLimit
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor
 from tamed.runner._recovery import Recovery
@@ -104,6 +105,9 @@ class Supervisor:
         self._staff = Staff(
             self.crew, self._handovers, station, serving=lambda: self.generation, hire=self._hire
         )
+        self._memory_limit = MemoryLimit(
+            self.crew.workers, reactor, station, serving=lambda: self.generation, recycle=self._worn
+        )
 
     @property
     def plan(self) -> Plan:
@@ -131,6 +135,7 @@ class Supervisor:
         """Start the workers; what comes of it is seen to by the reactor."""
         self._reactor.later(self.plan.start_timeout, self._start_overran)
         self._watchdog.watch()
+        self._memory_limit.watch()
         self._tell_alive()
         try:
             self.crew.bring_up(self.generation, self._hire_all, self._fail)
@@ -277,6 +282,7 @@ class Supervisor:
             if worker.is_retired:
                 self._watchdog.see_off([worker], worker.generation.plan.stop_timeout)
         self._watchdog.watch()
+        self._memory_limit.watch()
         self._tell_alive()
         self.crew.reap()
         self.recovery.look()
@@ -369,11 +375,12 @@ class Supervisor:
             self._station.say("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
         self._release(worker.generation)
 
-    def _worn(self, worker: Worker, why: str) -> None:
-        """Replace a worker that asks for it; while there is a reload it asks in vain, and asks again."""
+    def _worn(self, worker: Worker, why: str) -> bool:
+        """Replace a worker that should not go on; tell whether that begins: else it is asked for again."""
         is_due = self.recovery.is_due(worker.number)
-        if self.phase is Phase.RUNNING and is_due and not self._reloader.is_busy:
-            self._staff.recycle(worker, why)
+        if self.phase is not Phase.RUNNING or not is_due or self._reloader.is_busy:
+            return False
+        return self._staff.recycle(worker, why)
 
     def _refuse(self, what: str, why: str, answers: Sequence[Answer]) -> None:
         self._station.say("WARNING", f"cannot {what}: {why}")
