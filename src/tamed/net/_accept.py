@@ -235,7 +235,10 @@ class Acceptor:
                 taken += 1
                 continue
             taken += 1
-            take(fd, address)
+            try:
+                take(fd, address)
+            except Exception:  # a fault of ours; those who come next shall be served all the same
+                log.exception("%s failed to take a connection", self._name)
         if self._finished is not None:
             door.remaining -= taken
             self._look(door)

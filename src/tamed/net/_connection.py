@@ -135,8 +135,10 @@ class SocketConnection(socket.socket, Connection):
 
     def close(self) -> None:
         """Close the socket."""
-        super().close()
-        self._tell()
+        try:
+            super().close()
+        finally:  # close(2) may fail, and has closed it even so
+            self._tell()
 
     def detach(self) -> int:
         """Give up the descriptor; whoever does so closes it."""
@@ -255,9 +257,11 @@ class Openings:
         """Open a connection by ``loop.connect_accepted_socket`` or ``loop.create_connection``."""
         try:
             waiter = opening.send(None)
-        except Exception as error:  # of the protocol's factory, as a rule; there is no transport yet
-            self._failed(connection, error)
-            connection.drop()
+        except BaseException as error:  # of the protocol's factory, as a rule; there is no transport yet
+            try:
+                self._fail(connection, error)
+            finally:
+                connection.drop()
             return
         connection.opening = opening
         if not self._round:
@@ -292,11 +296,17 @@ class Openings:
             connection.opening = None
             if self.opened is not None:
                 self.opened(connection)
-        except Exception as error:
+        except BaseException as error:
             connection.opening = None
-            self._failed(connection, error)
+            self._fail(connection, error)
         else:
             self._go_on_after(waiter, connection)
+
+    def _fail(self, connection: Connection, error: BaseException) -> None:
+        """Tell of one connection; the others of the round go on, whatever it raised but a wish to end."""
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise error
+        self._failed(connection, error)
 
 
 def peer_text(address: Any, sock: Any) -> str:
@@ -308,7 +318,7 @@ def peer_text(address: Any, sock: Any) -> str:
     if address:
         return address_text(address)
     if hasattr(socket, "SO_PEERCRED"):
-        with suppress(OSError, AttributeError):  # it is closed
+        with suppress(OSError, AttributeError, ValueError):  # it is closed
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
             pid, uid, _ = _UCRED.unpack(credentials)
             return f"unix (pid {pid}, uid {uid})"

@@ -4,12 +4,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from tamed._logger import own_logger
 from tamed.errors import reason
 from tamed.net._connection import SocketConnection
 from tamed.net._gate import Gate
+from tamed.net._leaving import tell_leaving_from_faults
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import current
 
@@ -18,14 +19,17 @@ __all__ = ["DatagramServer"]
 log = own_logger("tamed.net")
 
 _RETRY = 1.0  # seconds
+_GRACE: Final = 5.0
+"""Seconds that a transport that was aborted has to come to its end."""
 
 
 class DatagramServer(ListeningService):
     """Gives each of its sockets an asyncio datagram protocol that ``protocol_factory`` makes.
 
-    Packets are received when ``start`` has returned. ``stop`` sends what the protocols have written and
-    closes their transports; when it is stopped only to be started again, packets wait in the kernel's
-    queue. An endpoint of several addresses (``localhost``) has a protocol for each.
+    Packets are received when ``start`` has returned. ``stop`` sends what the protocols have written, as far
+    as it is taken before the drain deadline of the `Surroundings`, and closes their transports; when it
+    is stopped only to be started again, packets wait in the kernel's queue. An endpoint of several addresses
+    (``localhost``) has a protocol for each.
 
     It heeds the gate of its `Surroundings`: protocols are made when that opens, and their transports are
     closed when it shuts. Packets wait meanwhile for the process that takes over the sockets.
@@ -46,12 +50,16 @@ class DatagramServer(ListeningService):
         self._idle: asyncio.Future[None] | None = None
         self._gate = Gate()
         self._is_held = False
+        self._drain_seconds = 0.0
         self._opening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Receive packets."""
+        tell_leaving_from_faults()
         self._idle = None
         self._is_held = False
+        self._drain_seconds = current().drain_timeout
+        self.stop_timeout = self._drain_seconds + 2 * _GRACE
         self._gate = current().gate
         self._gate.add(self)
         try:
@@ -130,13 +138,21 @@ class DatagramServer(ListeningService):
 
     async def _close(self) -> None:
         """Close the transports; if there is no time for what they have to send, abort them."""
-        self._idle = asyncio.get_running_loop().create_future()
-        if not self._transports:
-            return
-        for transport in tuple(filter(None, self._transports.values())):
-            transport.close()
         try:
-            await self._idle
+            if not await self._all_closed(self._drain_seconds):
+                log.warning("%s drops what nobody has taken within %g s", self.full_name, self._drain_seconds)
         finally:
             for transport in tuple(filter(None, self._transports.values())):
                 transport.abort()
+        if not await self._all_closed(_GRACE):
+            log.error("%s gives up on transports that do not close", self.full_name)
+            self._transports.clear()
+
+    async def _all_closed(self, seconds: float) -> bool:
+        """Wait for the end of every transport that is being closed; return whether it came in time."""
+        self._idle = asyncio.get_running_loop().create_future()
+        for transport in tuple(filter(None, self._transports.values())):
+            transport.close()
+        if self._transports:
+            await asyncio.wait([self._idle], timeout=seconds)
+        return not self._transports

@@ -37,7 +37,7 @@ class ProtocolServer(Server):
         self._protocol_factory = protocol_factory
 
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
-        return self._take_with_transport(listener, sock, lambda _: self._protocol_factory)
+        return self._take_with_transport(listener, sock, lambda _, __: self._protocol_factory)
 
     def _drain_begins(self) -> None:
         for connection in tuple(self._open):

@@ -83,6 +83,10 @@ class ReplyServer(Server):
                 log.debug("%s lost %s: %s", self.full_name, peer, reason(error))
                 socket.close(fd)
                 return
+            except TypeError as error:  # the reply is no bytes
+                self._no_answer(peer, error)
+                socket.close(fd)
+                return
             if sent == len(answer):
                 _end(client, fd)
             else:
@@ -92,7 +96,7 @@ class ReplyServer(Server):
 
         return take
 
-    def _factory_for(self, connection: Connection) -> Callable[[], asyncio.BaseProtocol]:
+    def _factory_for(self, connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
         return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
 
     def _no_answer(self, peer: str, error: Exception) -> bytes:
@@ -180,8 +184,7 @@ class _ReplyProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream, peer = cast(asyncio.Transport, transport), self._connection.peer
         try:
-            answer = self._reply(peer)
+            stream.write(self._reply(peer))
         except Exception as error:
-            answer = self._no_answer(peer, error)
-        stream.write(answer)
+            self._no_answer(peer, error)
         close_when_sent(stream, self._connection)

@@ -15,6 +15,7 @@ from tamed.net._certificates import CertificateWatch
 from tamed.net._connection import Connection, Openings, TlsConnection, connection_class
 from tamed.net._endpoint import TlsEndpoint
 from tamed.net._gate import Gate
+from tamed.net._leaving import tell_leaving_from_faults
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import Listener, current
 
@@ -103,10 +104,11 @@ class Server(ListeningService):
 
     async def start(self) -> None:
         """Let clients in."""
+        tell_leaving_from_faults()
         self.draining = asyncio.Event()  # a new one, as it belongs to the event loop that it is waited for in
         surroundings = current()
         self._drain_seconds = surroundings.drain_timeout if self.drain_timeout is None else self.drain_timeout
-        self.stop_timeout = self._drain_seconds + _GRACE
+        self.stop_timeout = self._drain_seconds + 2 * _GRACE
         if self._address_limit is not None:
             self._address_limit.name = self.full_name
         backlog = usable_backlog(self.backlog)
@@ -141,7 +143,7 @@ class Server(ListeningService):
         finally:
             self._close_doors()
             self._cut()
-        await self._all_served()
+        await self._all_ended()
 
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
         """Return the function that serves the connections of one listening socket."""
@@ -151,9 +153,12 @@ class Server(ListeningService):
         self,
         listener: Listener,
         sock: socket.socket,
-        factory_for: Callable[[Connection], Callable[[], asyncio.BaseProtocol]],
+        factory_for: Callable[[Connection, Any], Callable[[], asyncio.BaseProtocol]],
     ) -> Take:
-        """Return a function that gives each connection a transport, TLS if the listener says so."""
+        """Return a function that gives each connection a transport, TLS if the listener says so.
+
+        ``factory_for`` is given the connection and its peer's address.
+        """
         family, kind, proto = sock.family, sock.type, sock.proto
         ssl, seconds = listener.ssl, self.tls_handshake_timeout
         loop = asyncio.get_running_loop()
@@ -168,14 +173,14 @@ class Server(ListeningService):
             self.accepted += 1
             connection = make(family, kind, proto, fd, end)
             begin(connection, address if counted else None)
-            openings.begin(connection, open_accepted(factory_for(connection), connection))  # type: ignore[arg-type]
+            openings.begin(connection, open_accepted(factory_for(connection, address), connection))  # type: ignore[arg-type]
 
         def take_tls(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = TlsConnection(family, kind, proto, fd, end)
             connection.address = address
             begin(connection, address if counted else None)
-            factory = factory_for(connection)
+            factory = factory_for(connection, address)
             openings.begin(
                 connection, open_accepted(factory, connection, ssl=ssl, ssl_handshake_timeout=seconds)
             )
@@ -222,6 +227,20 @@ class Server(ListeningService):
         if self._busy():
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
+
+    async def _all_ended(self) -> None:
+        """Wait for what was cut, but not for ever: it does not end if its code has a fault."""
+        try:
+            async with asyncio.timeout(_GRACE):
+                await self._all_served()
+        except TimeoutError:
+            left = ", ".join(self._left())
+            log.error("%s gives up on what does not end though it was cut: %s", self.full_name, left)  # noqa: TRY400
+            self._forget()
+
+    def _forget(self) -> None:
+        """Count nothing as open."""
+        self._open.clear()
 
     def _doors(self) -> Iterable[Door]:
         for listener in self.listeners:

@@ -4,13 +4,14 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 from tamed._logger import own_logger
 from tamed.errors import reason
 from tamed.net._accept import Take
 from tamed.net._connection import Connection, peer_text
 from tamed.net._finish import close_when_sent
+from tamed.net._leaving import StreamProtocol, Writer, peer_left
 from tamed.net._listening import Endpoints
 from tamed.net._server import Server, ServerOptions
 from tamed.net._source import Listener
@@ -51,17 +52,22 @@ class StreamServer(Server):
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
         loop, limit = asyncio.get_running_loop(), self._limit
 
-        def protocol_for(connection: Connection) -> asyncio.BaseProtocol:
+        def protocol_for(connection: Connection, address: Any) -> asyncio.BaseProtocol:
             reader = asyncio.StreamReader(limit, loop)
-            return asyncio.StreamReaderProtocol(reader, partial(connected, connection), loop)
+            return StreamProtocol(reader, partial(connected, connection, address), loop)
 
         def connected(
-            connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+            connection: Connection, address: Any, reader: asyncio.StreamReader, plain: asyncio.StreamWriter
         ) -> None:
             # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
-            self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
+            writer = Writer(plain.transport, reader, address, loop)
+            task = self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
+            task.add_done_callback(partial(self._handled, connection))
 
-        return self._take_with_transport(listener, sock, lambda connection: partial(protocol_for, connection))
+        def factory_for(connection: Connection, address: Any) -> Callable[[], asyncio.BaseProtocol]:
+            return partial(protocol_for, connection, address)
+
+        return self._take_with_transport(listener, sock, factory_for)
 
     async def _handle(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -69,30 +75,27 @@ class StreamServer(Server):
         try:
             await self._handler(reader, writer)
         except Exception as error:
-            self._report(error, reader, writer)
-            writer.transport.abort()
+            try:
+                self._report(error, reader, writer)
+            finally:
+                writer.transport.abort()
         except BaseException:
             writer.transport.abort()
             raise
         else:
             close_when_sent(cast(asyncio.Transport, writer.transport), connection, writer)
-        finally:
-            self._handled(connection)
 
-    def _handled(self, connection: Connection) -> None:
+    def _handled(self, connection: Connection, task: "asyncio.Task[None]") -> None:
+        """Take note that a handler has ended, also if it was cancelled before it began."""
         self._handling.pop(connection, None)
+        if task.cancelled():
+            connection.abort()
         if self._idle is not None:
             self._look_if_done()
 
-    def _forgotten(self, connection: Connection, _: "asyncio.Task[None]") -> None:
-        self._handled(connection)
-
     def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
-        except ValueError:  # of uvloop, for a transport that was closed
-            peer = "a peer that is gone"
-        if _peer_left(error, reader, writer):
+        peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
+        if peer_left(error, reader, writer):
             log.info("%s lost %s: %s", self.full_name, peer, reason(error))
         else:
             log.error("%s failed to serve %s", self.full_name, peer, exc_info=error)
@@ -107,16 +110,10 @@ class StreamServer(Server):
             yield f"{alone} handler{'s' * (alone > 1)} of closed connections"
 
     def _cut(self) -> None:
-        for connection, task in self._handling.items():
-            # One that has not begun will not come to its own end.
-            task.add_done_callback(partial(self._forgotten, connection))
+        for task in tuple(self._handling.values()):
             task.cancel()
         super()._cut()
 
-
-def _peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Tell whether an error of a handler is its peer's doing; its other connections have errors too."""
-    if error is reader.exception():
-        return True
-    gone = writer.transport.is_closing() or reader.at_eof()
-    return gone and isinstance(error, ConnectionError | asyncio.IncompleteReadError)
+    def _forget(self) -> None:
+        self._handling.clear()
+        super()._forget()

@@ -1,0 +1,128 @@
+"""Peers that leave, at any moment: that is their doing, and no fault of the application.
+
+Event loops have many ways to say that there is nobody any more. What is written to a connection that is
+closed asyncio's own drops, with a warning from the sixth time on, or fails in it with AttributeError, if more
+was to be sent when it was closed; uvloop raises RuntimeError. Asked for the address of such a connection,
+asyncio's says what it was, and uvloop fails with AttributeError.
+"""
+
+import asyncio
+import errno
+import logging
+import re
+import traceback
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+__all__ = ["StreamProtocol", "Writer", "peer_left", "tell_leaving_from_faults"]
+
+_GONE: Final = frozenset(
+    {errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
+)
+"""How a system says that the peer is not there any more, beside what ConnectionError stands for."""
+
+_UNHEARD: Final = frozenset(
+    {"socket.send() raised exception.", "socket.sendto() raised exception.", "SSL connection is closed"}
+)
+"""What asyncio warns of when something is written to a peer that has left."""
+
+_CLOSED: Final = re.compile(r"the handler is closed$|^'NoneType' object has no attribute ")
+_LOOPS: Final = ("asyncio.selector_events", "asyncio.sslproto", "uvloop.loop")
+"""What is raised inside of the event loops then, and which modules they are."""
+
+
+def peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Tell whether an error of a handler is its peer's doing; its other connections have errors too."""
+    if error is reader.exception():
+        return True
+    gone = writer.is_closing() or reader.at_eof()
+    if isinstance(error, OSError):
+        return gone and (isinstance(error, ConnectionError) or error.errno in _GONE)
+    return gone and (isinstance(error, asyncio.IncompleteReadError) or _is_closed(error))
+
+
+def tell_leaving_from_faults() -> None:
+    """Have the event loop's own log leave out that peers have left, or say it in one line."""
+    logging.getLogger("asyncio").addFilter(_tell_apart)
+
+
+def _tell_apart(record: logging.LogRecord) -> bool:
+    if record.msg in _UNHEARD:
+        return False
+    if record.exc_info and _is_closed(record.exc_info[1]):
+        what = record.getMessage().partition("\n")[0]
+        record.msg, record.args = "%s: its connection was closed already", (what,)
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
+
+
+def _is_closed(error: BaseException | None) -> bool:
+    """Tell whether an event loop has raised an error because a connection was closed."""
+    if not (isinstance(error, RuntimeError | AttributeError) and _CLOSED.search(str(error))):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__") in _LOOPS
+
+
+class StreamProtocol(asyncio.StreamReaderProtocol):
+    """Feeds a reader. ``is_over`` says that the peer has ended both sides: in TLS there is no other end."""
+
+    is_over = False
+
+    def eof_received(self) -> bool | None:
+        """Take note of the end; return whether our side stays open."""
+        stays_open = super().eof_received()
+        self.is_over = not stays_open
+        return stays_open
+
+
+class Writer(asyncio.StreamWriter):
+    """A writer to a peer that may leave at any moment, which is told by `drain` and the reader alone.
+
+    What is written then is dropped. Otherwise uvloop raises RuntimeError, and asyncio's own loop warns of it.
+    ``peername`` is the address that was accepted, also when there is nobody there any more.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        reader: asyncio.StreamReader,
+        address: Any,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._stream = cast(StreamProtocol, transport.get_protocol())
+        super().__init__(transport, self._stream, reader, loop)
+        self._address = address
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing can be sent any more."""
+        return self._stream.is_over or super().is_closing()
+
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        """Send some bytes, if there is anybody to take them."""
+        if not self.is_closing():
+            super().write(data)
+
+    def writelines(self, data: "Iterable[bytes | bytearray | memoryview[Any]]") -> None:
+        """Send several pieces, if there is anybody to take them."""
+        if not self.is_closing():
+            super().writelines(data)
+
+    def write_eof(self) -> None:
+        """End our side, if there is another."""
+        if not self.is_closing():
+            try:
+                super().write_eof()
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return a fact about the connection, or the default if it is closed."""
+        if name == "peername":
+            return self._address
+        try:
+            return super().get_extra_info(name, default)
+        except (AttributeError, OSError):  # of uvloop, which asks the socket
+            return default
