@@ -154,6 +154,7 @@ class Acceptor:
         self.paused = True
         self._is_held = False
         self._is_to_resume = False  # when it is held no more
+        self._name = name
         self._doors = list(doors)
         self._batch = batch
         self._loop = asyncio.get_running_loop()
