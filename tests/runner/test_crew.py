@@ -139,7 +139,7 @@ def test_what_it_said_last_is_heard_before_it_is_gone(made: _Made) -> None:
     crew.reap()
     assert ends == [((["tamed: no poems"], 66), 66)]
     assert crew.workers == {}
-    assert world.station.read_out == [101]
+    assert world.station.read_out == [101, 999]
 
 
 def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:

@@ -40,6 +40,9 @@ class ListSink:
     def child_ended(self, pid: int, status: int) -> bool:
         return False
 
+    def disown(self) -> None:
+        return
+
     def close(self) -> None: ...
 
 

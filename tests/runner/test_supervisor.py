@@ -424,10 +424,10 @@ def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals
 
 
 def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:
-    """A process in an uninterruptible sleep keeps it for a second, not for ever."""
+    """A process in an uninterruptible sleep keeps it for some seconds, not for ever."""
     world.start()
     world.supervisor.signalled(signal.SIGQUIT)
-    world.pass_time(0.75)
+    world.pass_time(9.75)
     assert not world.reactor.stopped
     world.pass_time(0.25)
     assert world.reactor.stopped

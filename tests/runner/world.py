@@ -93,6 +93,7 @@ class HandStation:
         self.no_room: OSError | None = None
         self.no_drop: TamedError | None = None
         self.alive_interval: float | None = None
+        self.due: float | None = None
 
     def spawn(self, channel: int, module: str, *words: str) -> int:
         if self.no_room is not None:
@@ -109,12 +110,15 @@ class HandStation:
     def fork(self, channel: int, template: Template) -> int:
         return self.spawn(channel, "tamed.runner.worker", "0")
 
-    def adopt_orphans(self) -> None:
-        self.events.append("adopts")
-
     def ended(self) -> Iterator[tuple[int, int]]:
         while self.dead:
             yield self.dead.pop(0)
+
+    def settle(self) -> None:
+        return
+
+    def end_all(self, grace: float) -> bool:
+        return True
 
     def gone(self, pid: int) -> None:
         self.read_out.append(pid)

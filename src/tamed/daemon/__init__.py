@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from tamed.daemon._capabilities import Capability, CapabilitySets, capability_sets
     from tamed.daemon._descriptors import (
         close_inherited,
+        close_on_exec,
         fill_standard_descriptors,
         silence_standard_descriptors,
     )
     from tamed.daemon._detach import detach
+    from tamed.daemon._family import Relative, children_of, descendants_of, members_of
     from tamed.daemon._holder import holder
     from tamed.daemon._identity import Identity
     from tamed.daemon._journal import JOURNAL_SOCKET, JournalSender, encode_fields, is_journal
@@ -58,6 +60,7 @@ __all__ = [
     "ProcessHandle",
     "Record",
     "RecordReader",
+    "Relative",
     "Report",
     "Reporter",
     "Rotation",
@@ -70,9 +73,12 @@ __all__ = [
     "capability_sets",
     "change_root",
     "check_name",
+    "children_of",
     "close_inherited",
+    "close_on_exec",
     "connect_unix",
     "default_run_directory",
+    "descendants_of",
     "detach",
     "drop_privileges",
     "encode_fields",
@@ -82,6 +88,7 @@ __all__ = [
     "holder",
     "is_journal",
     "limit_open_files",
+    "members_of",
     "require_keepable",
     "require_single_thread",
     "silence_standard_descriptors",
@@ -110,6 +117,7 @@ if not TYPE_CHECKING:
             "ProcessHandle": "._process",
             "Record": "._records",
             "RecordReader": "._records",
+            "Relative": "._family",
             "Report": "._report",
             "Reporter": "._report",
             "Rotation": "._rotation",
@@ -122,9 +130,12 @@ if not TYPE_CHECKING:
             "capability_sets": "._capabilities",
             "change_root": "._privileges",
             "check_name": "._rundir",
+            "children_of": "._family",
             "close_inherited": "._descriptors",
+            "close_on_exec": "._descriptors",
             "connect_unix": "._unixsocket",
             "default_run_directory": "._rundir",
+            "descendants_of": "._family",
             "detach": "._detach",
             "drop_privileges": "._privileges",
             "encode_fields": "._journal",
@@ -134,6 +145,7 @@ if not TYPE_CHECKING:
             "holder": "._holder",
             "is_journal": "._journal",
             "limit_open_files": "._limits",
+            "members_of": "._family",
             "require_keepable": "._privileges",
             "require_single_thread": "._threads",
             "silence_standard_descriptors": "._descriptors",

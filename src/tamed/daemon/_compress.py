@@ -17,6 +17,7 @@ import os
 import signal
 import zlib
 
+from tamed._fork import fork_own
 from tamed.daemon._archive import Archive
 from tamed.daemon._descriptors import close_all
 from tamed.errors import SystemRefused
@@ -89,35 +90,21 @@ class Compressor:
 
 
 def _fork(source: int, target: int) -> int:
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        child = os.fork()
-        if child == 0:
-            _be_the_child(source, target, mask)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    child = fork_own()
+    if child == 0:
+        _be_the_child(source, target)
     return child
 
 
-def _be_the_child(source: int, target: int, mask: set[int | signal.Signals]) -> None:
+def _be_the_child(source: int, target: int) -> None:
     status = 1
     try:
-        _forget_signals()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         close_all({source, target})
         os.nice(_NICENESS)
         _compress(source, target)
         status = 0
     finally:
         os._exit(status)
-
-
-def _forget_signals() -> None:
-    """Undo the parent's handlers: its wake-up descriptor is shared, and a signal to us is none to it."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _compress(source: int, target: int) -> None:

@@ -1,12 +1,19 @@
 """Descriptors: the three that everybody expects, and those that came from whoever started us."""
 
+import contextlib
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from tamed.errors import SystemRefused
 
-__all__ = ["close_all", "close_inherited", "fill_standard_descriptors", "silence_standard_descriptors"]
+__all__ = [
+    "close_all",
+    "close_inherited",
+    "close_on_exec",
+    "fill_standard_descriptors",
+    "silence_standard_descriptors",
+]
 
 _STANDARD = (0, 1, 2)
 
@@ -41,6 +48,14 @@ def close_inherited(keep: Collection[int]) -> None:
     for descriptor in _open_ones():
         if descriptor > 2 and descriptor not in keep and _is_inheritable(descriptor):
             os.close(descriptor)
+
+
+def close_on_exec() -> None:
+    """Have all descriptors except 0 to 2 closed on exec, wherever they came from, if there is ``/proc``."""
+    with contextlib.suppress(SystemRefused):
+        for descriptor in _open_ones():
+            if descriptor > 2 and _is_inheritable(descriptor):
+                os.set_inheritable(descriptor, False)
 
 
 def close_all(keep: Collection[int]) -> None:

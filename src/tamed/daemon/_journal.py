@@ -69,6 +69,7 @@ class JournalSender:
     ) -> None:
         self.path = path
         self._identifier = identifier
+        self._clock = clock
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._outbox = Outbox(self._transmit, self._note, clock=clock)
@@ -93,6 +94,10 @@ class JournalSender:
     def tend(self) -> None:
         """Send what waits, as far as that is possible now."""
         self._outbox.flush()
+
+    def disown(self) -> None:
+        """Leave what waits to the parent, in a forked child. Datagrams can be sent by both."""
+        self._outbox = Outbox(self._transmit, self._note, clock=self._clock)
 
     def close(self) -> None:
         """Send what can be sent at once, and close. May be called again."""

@@ -78,6 +78,7 @@ class LogFile:
             raise
         self._seen = self._size()  # how much of the file was there when it was last looked for, and found
         self._is_gone = False  # nobody will ever read what is written into the file
+        self._is_childs = False
         self._compressor = self._make_compressor()
         self._period = self._period_of_file()
 
@@ -104,6 +105,8 @@ class LogFile:
     def write(self, records: Sequence[bytes]) -> None:
         """Write records; each is one or more whole lines, and they stay together in one file."""
         now = self._clock()
+        if self._is_childs and self._may("reopen"):
+            self._attempt("reopen", self._follow)
         filled = self._size()
         if filled and not self._is_due(filled, sum(map(len, records)), now):
             self._put(records)  # as nearly always: all of them fit
@@ -160,6 +163,20 @@ class LogFile:
             return False
         self._attempt("compress", lambda: compressor.ended(status))
         return True
+
+    def disown(self) -> None:
+        """Only append from now on, in a forked child, to whichever file has the name.
+
+        The parent rotates, and compresses. The file is opened anew, because the child is not to cut off what
+        the parent writes, should the disk be full.
+        """
+        self.rotation = Rotation(None, None, None)
+        self._compressor = None
+        self._is_childs = True
+        self._loss = Loss(self._clock)
+        self._remarks.clear()
+        self._file = Appender(self._file.fileno())  # that forgets what it was about to cut off
+        self._attempt("reopen", self._reopen)
 
     def close(self) -> None:
         """Close the file. What is being compressed stays as it was. May be called again."""

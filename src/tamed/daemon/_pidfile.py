@@ -31,6 +31,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from tamed._fork import own
 from tamed.daemon._filelock import FileLock, lock_for
 from tamed.daemon._guard import Guard, guardian
 from tamed.daemon._holder import TO_READ, explain, holder_of, number_in
@@ -64,6 +65,7 @@ class PidFile:
         self._descriptor = descriptor
         self._directory = directory  # the way to the name, which a chroot does not cut off
         self._root = Path("/").stat()
+        own(self)
 
     @classmethod
     def acquire(
@@ -191,6 +193,10 @@ class PidFile:
             return True
         finally:
             self.close()
+
+    def disown(self) -> None:
+        """Leave the file and its lock to the parent, in a forked child; see `tamed._fork`."""
+        self.close()
 
     def close(self) -> None:
         """Let go of the file, which stays. So does the lock, if another process has the same open file."""

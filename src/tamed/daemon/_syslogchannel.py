@@ -36,6 +36,10 @@ class Channel(Protocol):
         """Go on with the message that was taken; tell whether it is on its way."""
         ...
 
+    def disown(self) -> None:
+        """Go another way than the parent, in a forked child, if both cannot go the same."""
+        ...
+
     def close(self) -> None:
         """Let the way go. May be called again."""
         ...
@@ -84,6 +88,9 @@ class DatagramChannel:
         """Do nothing."""
         return True
 
+    def disown(self) -> None:
+        """Do nothing: a datagram is whole, whoever sends it."""
+
     def close(self) -> None:
         """Close the socket."""
         self._connector.drop()
@@ -130,6 +137,10 @@ class StreamChannel:
             return False
         self._current, self._sent = b"", 0
         return True
+
+    def disown(self) -> None:
+        """Connect anew for the next message."""
+        self.close()
 
     def close(self) -> None:
         """Close the socket; what was not sent is gone."""

@@ -66,6 +66,11 @@ class SyslogSender:
         self._channel.push()
         self._outbox.flush()
 
+    def disown(self) -> None:
+        """Leave what waits to the parent, in a forked child, and a stream too: two would mix on one."""
+        self._channel.disown()
+        self._outbox = Outbox(self._channel.send, self._note, clock=self._clock)
+
     def close(self) -> None:
         """Send what can be sent at once, and close. May be called again."""
         if self.waiting:

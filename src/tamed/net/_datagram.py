@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from tamed._fork import hollow, own
 from tamed._logger import own_logger
 from tamed.errors import reason
 from tamed.net._connection import SocketConnection
@@ -52,6 +53,7 @@ class DatagramServer(ListeningService):
         self._is_held = False
         self._drain_seconds = 0.0
         self._opening: asyncio.Task[None] | None = None
+        own(self)
 
     async def start(self) -> None:
         """Receive packets."""
@@ -81,6 +83,10 @@ class DatagramServer(ListeningService):
         if not self.restarting:
             self._close_listeners()
         await self._close()
+
+    def disown(self) -> None:
+        """Leave the duplicates of our sockets to the parent, in a forked child; see `tamed._fork`."""
+        hollow(own_socket.fileno() for own_socket in self._transports)
 
     def hold(self) -> None:
         """Receive no more until `let_go` is called; what was written is sent."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
+from tamed._fork import hollow, own
 from tamed.errors import from_os_error
 from tamed.net._bind import Address, bind, in_use, needs_lookup, resolve
 from tamed.net._bind_unix import SocketFile
@@ -47,7 +48,7 @@ class Listener:
     the ports that the kernel chose.
     """
 
-    __slots__ = ("_file", "addresses", "endpoint", "shared", "sockets", "sole", "ssl")
+    __slots__ = ("__weakref__", "_file", "addresses", "endpoint", "shared", "sockets", "sole", "ssl")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Listener:
         self.ssl = ssl
         self.addresses = _addresses(endpoint, sockets)
         self._file = file
+        own(self)
 
     def __repr__(self) -> str:
         return f"<Listener {', '.join(self.addresses)}>"
@@ -95,6 +97,11 @@ class Listener:
             file.remove()
         for sock in self.sockets:
             sock.close()
+
+    def disown(self) -> None:
+        """Leave the sockets and the file to the parent, in a forked child; see `tamed._fork`."""
+        self._file = None
+        hollow(sock.fileno() for sock in self.sockets)
 
 
 class SocketSource(Protocol):
@@ -165,6 +172,12 @@ class Surroundings:
         self.source = LocalSource() if source is None else source
         self.drain_timeout = drain_timeout
         self.gate = Gate() if gate is None else gate
+        own(self)
+
+    def disown(self) -> None:
+        """Be those of a process on its own, in a forked child; see `tamed._fork`."""
+        self.source = LocalSource()
+        self.gate = Gate()
 
 
 _surroundings: ContextVar[Surroundings | None] = ContextVar("tamed_surroundings", default=None)

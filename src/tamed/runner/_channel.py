@@ -2,16 +2,19 @@
 
 A channel is one end of a stream socket pair (stream, because only that works everywhere and tells when the
 other end is gone). It never blocks: what the socket does not take is kept, up to a limit, and sent by
-`Channel.flush`. Descriptors travel with the line they were sent with (SCM_RIGHTS, unix(7)), in order.
+`Channel.flush`. Descriptors travel with the line they were sent with (SCM_RIGHTS, unix(7)), in order, and
+are closed on exec where they arrive.
 """
 
 import contextlib
 import errno
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from tamed._fork import hollow, own
 from tamed.runner._message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
 
 __all__ = ["Channel"]
@@ -41,6 +44,7 @@ class Channel:
         self._outgoing: deque[tuple[bytes, Sequence[int]]] = deque()
         self._waiting = 0
         self.closed = False
+        own(self)
 
     @property
     def rest(self) -> bytes:
@@ -114,7 +118,9 @@ class Channel:
         try:
             if not self._takes_descriptors:
                 return self._sock.recv(_READ)
-            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ, _MOST_DESCRIPTORS)
+            data, descriptors, _, _ = socket.recv_fds(
+                self._sock, _READ, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return None
         except ConnectionError:
@@ -141,6 +147,20 @@ class Channel:
         self._lines.clear()
         self._waiting = 0
         self._drop_descriptors()
+
+    def is_cut_off(self) -> bool:
+        """Tell whether the other end is gone, whatever has come from it before."""
+        if self.closed:
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def disown(self) -> None:
+        """Leave it to the parent, in a forked child; see `tamed._fork`."""
+        hollow([self._sock.fileno()])
+        self.closed = True
+        self.forget()
 
     def close(self) -> None:
         """Close this end, what came and was not taken, and what was not sent. May be called again."""

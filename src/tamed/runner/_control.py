@@ -66,7 +66,7 @@ class ControlServer:
         if inherited is None:
             self._socket, self.file = _listening(path, owner)
         else:
-            self._socket, self.file = _adopted(inherited[0]), inherited[1]
+            self._socket, self.file = socket.socket(fileno=inherited[0]), inherited[1]
         self._reserve = -1
         self._is_paused = True
         self._resume()
@@ -108,7 +108,7 @@ class ControlServer:
         """Go on with clients of the program before; return the means to answer them."""
         answers = []
         for descriptor in clients:
-            client = _adopted(descriptor)
+            client = socket.socket(fileno=descriptor)
             self._add(client)
             answers.append(self._serve_now(client))
         return answers
@@ -238,11 +238,6 @@ def ask(path: Path, request: Message, timeout: float | None = 10.0) -> Message:
     if refusal:
         raise SystemRefused(what, refusal)
     return answer
-
-
-def _adopted(descriptor: int) -> socket.socket:
-    os.set_inheritable(descriptor, False)
-    return socket.socket(fileno=descriptor)
 
 
 def _listening(path: Path, owner: tuple[int, int] | None) -> tuple[socket.socket, SocketFile]:

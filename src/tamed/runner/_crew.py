@@ -171,6 +171,7 @@ class Crew:
             if worker is None:
                 self.templates.ended(pid, code)
                 self.on_other_end(pid, code)
+                self._station.gone(pid)
             else:
                 self._hear(worker)
                 self._hang_up(worker)

@@ -1,6 +1,5 @@
 """Errands: what the supervisor has another process do, because it takes code that it must not load itself."""
 
-import signal
 import socket
 from collections.abc import Callable
 
@@ -56,7 +55,7 @@ class Errands:
     def recall(self, errand: Errand) -> None:
         """End an errand; ``done`` is called all the same, when it has ended."""
         if errand.pid in self._running:
-            self._station.signal(errand.pid, signal.SIGKILL)
+            self._station.kill(errand.pid)
 
     def ended(self, pid: int, code: int) -> None:
         """Hear that a child has ended, which may be an errand."""
@@ -64,7 +63,6 @@ class Errands:
         if errand is not None:
             self._hear(errand)
             self._hang_up(errand)
-            self._station.gone(pid)
             errand.code = code
             errand.done(errand)
 

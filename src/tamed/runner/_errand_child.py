@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from tamed._fork import guard_forks
 from tamed.errors import TamedError
 from tamed.runner._channel import Channel
 from tamed.runner._explain import fault_message
@@ -17,6 +18,7 @@ __all__ = ["answer_errand", "first_order"]
 
 def answer_errand(answer: Callable[[Message], Message]) -> None:
     """Take the order and send what is made of it; a TamedError is sent as the fault that it is."""
+    guard_forks()  # it reads the application's files, which may be programs
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=CHANNEL))

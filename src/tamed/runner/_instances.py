@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tamed.config import Job
-from tamed.daemon import Identity, Instance, ProcessHandle, Report, RunDirectory, holder
-from tamed.errors import MissingInput, TamedError, Unavailable, UsageError
+from tamed.daemon import (
+    Identity,
+    Instance,
+    ProcessHandle,
+    Relative,
+    Report,
+    RunDirectory,
+    descendants_of,
+    holder,
+)
+from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, UsageError
 from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
@@ -31,7 +40,8 @@ __all__ = [
 _LOOK = 0.5  # seconds between two looks at one that is stopping
 _SWEPT = 5.0  # seconds for one whose files were swept away to have them anew
 _GLANCE = 0.05  # seconds
-_LAST = 5.0  # seconds for one that is ended by force
+_PATIENCE = 15.0  # seconds for a supervisor to end all that it has
+_LAST = 5.0  # seconds for what was killed to be gone
 
 
 def find_instance(directory: RunDirectory, name: str | None) -> Instance:
@@ -93,7 +103,8 @@ def stop_instance(
     """Ask an instance to stop and wait until it is gone, at most so many seconds; tell whether it is.
 
     ``progress`` gets its status from time to time meanwhile. With ``force`` one that is not gone in time is
-    ended at once. Raises Unavailable if it does not run, and PermissionRefused if it is another user's.
+    ended at once, with all that it has started. Raises Unavailable if it does not run, PermissionRefused if
+    it is another user's, and SystemRefused if something is left that cannot be ended.
     """
     handle = ProcessHandle.found_by(lambda: holder(instance.pid_file))
     if handle is None:
@@ -103,7 +114,7 @@ def stop_instance(
         deadline = None if timeout is None else time.monotonic() + timeout
         while not handle.wait_gone(_LOOK):
             if deadline is not None and time.monotonic() > deadline:
-                return force and _end(handle)
+                return force and _end(instance.name, handle)
             try:
                 progress(status_of_instance(instance, timeout=_LOOK))
             except TamedError:
@@ -180,9 +191,29 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     return launch(plan)
 
 
-def _end(handle: ProcessHandle) -> bool:
-    for number in (signal.SIGQUIT, signal.SIGKILL):
-        handle.signal(number)
-        if handle.wait_gone(_LAST):
-            return True
-    return False
+def _end(name: str, handle: ProcessHandle) -> bool:
+    """End a supervisor and all below it; tell whether it is gone, and then so is everything."""
+    below = descendants_of(handle.pid)
+    handle.signal(signal.SIGQUIT)  # it ends its workers, and what those have started
+    if not handle.wait_gone(_PATIENCE):
+        below += descendants_of(handle.pid)
+        handle.signal(signal.SIGKILL)
+        if not handle.wait_gone(_LAST):
+            return False
+    deadline = time.monotonic() + _LAST
+    while left := [each for each in below if each.is_there]:
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(each.pid) for each in left)
+            raise SystemRefused(f"{name} has ended, but not all of it", f"still there: {pids}", "see ps(1)")
+        for each in left:
+            _kill(each)
+        time.sleep(_GLANCE)
+    return True
+
+
+def _kill(process: Relative) -> None:
+    handle = ProcessHandle.open(process.pid)
+    if handle is not None:
+        with handle:
+            if process.is_there:  # it is held now, so it cannot be another one
+                handle.signal(signal.SIGKILL)

@@ -114,16 +114,22 @@ class Intake:
             source.record_reader.rest = decode(data["record"])
             source.line_reader.rest = decode(data["line"])
 
+    def has(self, pid: int) -> bool:
+        """Tell whether this process's pipes are read."""
+        return pid in self._sources
+
     def attach(self, pid: int, records: int, output: int) -> None:
         """Take what comes from a worker through these descriptors, which are closed in time."""
         self._attach(pid, records, output)
 
     def detach(self, pid: int) -> None:
-        """Take what is left of a worker that has ended.
+        """Take what is left of a worker that has ended. May be called again, and for other children.
 
         Processes that it has left behind are not listened to any more.
         """
-        source = self._sources.pop(pid)
+        source = self._sources.pop(pid, None)
+        if source is None:
+            return
         self._take_records(source)
         self._take_output(source)
         self._write_records(source, source.record_reader.finish())

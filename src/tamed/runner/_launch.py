@@ -13,6 +13,7 @@ from tamed.daemon import (
     Launch,
     Report,
     RunDirectory,
+    be_subreaper,
     check_name,
     default_run_directory,
     detach,
@@ -166,6 +167,7 @@ def _passed_by_systemd() -> range:
 
 
 def _become_supervisor(plan: Plan) -> NoReturn:
+    be_subreaper(True)  # here, since an exec keeps it, and the supervisor need not load what it takes
     descriptor = plan.hand_over()
     command = [*plan.interpreter, "-m", "tamed.runner.supervisor", str(descriptor), plan.name]
     os.execv(command[0], command)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
+from tamed._fork import own
 from tamed._logger import keep_log
 from tamed.config import Log
 from tamed.daemon import Record, encode_origin
@@ -24,8 +25,7 @@ def log_to(handler: "LayoutHandler", layout: Layout, settings: Log, *, is_consol
 
     What we log goes there whatever the application does to `logging`: see `keep_log`.
     """
-    handler.layout = layout
-    handler.setFormatter(_Formatter(layout))
+    handler.lay_out_with(layout)
     logging.captureWarnings(capture=True)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     keep_log(handler, is_console=is_console)
@@ -48,6 +48,11 @@ class LayoutHandler(logging.Handler):
 
     layout: Layout = staticmethod(bare)
     takes_origin = True
+
+    def lay_out_with(self, layout: Layout) -> None:
+        """Use a layout from now on."""
+        self.layout = layout
+        self.setFormatter(_Formatter(layout))
 
     def take(self, record: Record) -> None:
         """Take a record; no other thread is here meanwhile."""
@@ -97,6 +102,11 @@ class SinkHandler(LayoutHandler):
         super().__init__()
         self._sink = sink
         self.takes_origin = sink.takes_origin
+        own(self)
+
+    def disown(self) -> None:
+        """Write to the same place in a forked child, beside the parent; see `tamed._fork`."""
+        self._sink.disown()
 
     def take(self, record: Record) -> None:
         """Write it."""

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tamed._fork import hollow, own
 from tamed.daemon import Outbox, Record, encode_origin, encode_record
-from tamed.runner._layout import Line
+from tamed.runner._layout import Line, bare
 from tamed.runner._logging import LayoutHandler
 
 __all__ = ["PipeHandler"]
@@ -37,6 +38,21 @@ class PipeHandler(LayoutHandler):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting = False
         self._is_stalled = False
+        self._is_childs = False
+        own(self)
+
+    def disown(self) -> None:
+        """Print what is logged, in a forked child: two processes that write to the pipe would tear records.
+
+        What is printed is in the log too. What waits is the parent's to send; see `tamed._fork`.
+        """
+        hollow([self._descriptor])
+        self._is_childs = True
+        self._loop, self._waiting = None, False
+        self._rest = b""
+        self._outbox = Outbox(self._write, self._note, limit=_LIMIT)
+        self.takes_origin = False
+        self.lay_out_with(_printed)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -52,6 +68,9 @@ class PipeHandler(LayoutHandler):
 
     def take(self, record: Record) -> None:
         """Send a record, or keep it until there is room."""
+        if self._is_childs:
+            _print(record.text + b"\n")
+            return
         is_sent = self._outbox.put(encode_record(record), lines=record.text.count(b"\n") + 1)
         if is_sent and not self._rest:
             return
@@ -108,3 +127,16 @@ class PipeHandler(LayoutHandler):
         line = self.layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
         head = encode_origin(4, time.time(), os.getpid(), "tamed")
         return encode_record(Record(head, line.encode(errors="backslashreplace")))
+
+
+def _printed(line: Line) -> str:
+    """Lay out a line that the supervisor gives the time, and the name of the worker."""
+    return f"{line.level} {line.logger}[{line.pid}]: {bare(line)}"
+
+
+def _print(text: bytes) -> None:
+    while text:
+        try:
+            text = text[os.write(2, text) :]
+        except OSError:  # nobody reads it
+            return

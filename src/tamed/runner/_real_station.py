@@ -12,15 +12,17 @@ from tamed.daemon import (
     Identity,
     Notifier,
     Reporter,
-    be_subreaper,
+    children_of,
     drop_privileges,
     watchdog_interval,
 )
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
+from tamed.runner._legacy import Data
 from tamed.runner._log_place import LogPlan
 from tamed.runner._memory import memory_of
 from tamed.runner._plan import Plan
+from tamed.runner._reaper import Reaper, signal_group
 from tamed.runner._sink import open_sink
 from tamed.runner._spawn import spawn
 from tamed.runner._template import Template
@@ -66,6 +68,9 @@ class RealStation:
         self._troubles: list[str] = []
         interval = watchdog_interval(environ)
         self.alive_interval = None if interval is None else interval / 2
+        self._reaper = Reaper(
+            intake.has, self.say, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
+        )
         own = identity.environment() if identity else {}
         kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_WORKERS}
         self._environ = {**kept, **own}
@@ -83,10 +88,6 @@ class RealStation:
         """Have a process forked and connect its pipes."""
         return self._connect(lambda records, output: template.fork(channel, records, output))
 
-    def adopt_orphans(self) -> None:
-        """Become a subreaper (prctl(2)), which only Linux has; pid 1 is one anyway."""
-        be_subreaper(True)
-
     def _connect(self, start: Callable[[int, int], int]) -> int:
         with ExitStack() as theirs, ExitStack() as ours:
             records, output = (_pipe(theirs, ours) for _ in range(2))
@@ -96,16 +97,34 @@ class RealStation:
         return pid
 
     def ended(self) -> Iterator[tuple[int, int]]:
-        """Reap children: workers, a compressor of the log, and for pid 1 orphans that have become ours."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        """Reap children: workers, helpers, a compressor of the log, and orphans that have become ours."""
+        self._reaper.spared.add(self._intake.sink.child)
+        for pid, status in self._reaper.ended():
             if not self._intake.sink.child_ended(pid, status):
                 yield pid, os.waitstatus_to_exitcode(status)
+
+    @property
+    def due(self) -> float | None:
+        """When `ended` has to look again though no signal tells, in seconds."""
+        return self._reaper.due
+
+    def settle(self) -> None:
+        """Leave alone what workers have let live on so far."""
+        self._reaper.spared.add(self._intake.sink.child)
+        self._reaper.settle()
+
+    def end_all(self, grace: float) -> bool:
+        """End what is left of our children and theirs."""
+        self._reaper.spared.add(self._intake.sink.child)
+        return self._reaper.end_all(grace)
+
+    def bequeath(self) -> Data:
+        """Return what the next program has to know of children that are not ours."""
+        return {"spared": list(self._reaper.spared), "strays": self._reaper.strays}
+
+    def inherit(self, left: Data) -> None:
+        """Go on where the program before has stopped."""
+        self._reaper.inherit(left["spared"], left["strays"])
 
     def gone(self, pid: int) -> None:
         """Read what is left of the output of a worker that has ended."""
@@ -117,10 +136,7 @@ class RealStation:
 
     def kill(self, pid: int) -> None:
         """End a child and its process group."""
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has not come to lead a group yet
-            os.kill(pid, signal.SIGKILL)
+        signal_group(pid, signal.SIGKILL)
 
     def memory(self, pid: int) -> int | None:
         """Ask proc(5) what a child has allocated."""

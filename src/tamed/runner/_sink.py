@@ -47,6 +47,9 @@ class Sink(Protocol):
     def child_ended(self, pid: int, status: int) -> bool:
         """Hear that a child was reaped, with its wait status; tell whether it was the sink's own."""
 
+    def disown(self) -> None:
+        """Write beside the parent, in a forked child: what is to be done once is left to the parent."""
+
     def close(self) -> None:
         """Write what can still be written, and let go."""
 
@@ -76,7 +79,7 @@ class _FileSink:
         comment = _Commentator(plan.layout)
         self._file = unix.LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
         self.reopen, self.tend, self.close = self._file.reopen, self._file.tend, self._file.close
-        self.child_ended = self._file.child_ended
+        self.child_ended, self.disown = self._file.child_ended, self._file.disown
 
     @property
     def child(self) -> int:
@@ -108,8 +111,14 @@ class _StreamSink(_Sink):
     takes_origin = False
 
     def __init__(self, plan: LogPlan) -> None:
-        self._writer = StreamWriter(2, _Commentator(plan.layout))
-        self.tend = self._writer.tend
+        self._comment = _Commentator(plan.layout)
+        self._writer = StreamWriter(2, self._comment)
+
+    def tend(self) -> None:
+        self._writer.tend()
+
+    def disown(self) -> None:
+        self._writer = StreamWriter(2, self._comment)
 
     def write(self, records: Sequence[Record]) -> None:
         self._writer.write([record.text + b"\n" for record in records])
@@ -122,7 +131,7 @@ class _SyslogSink(_Sink):
     def __init__(self, sender: "unix.SyslogSender", name: str) -> None:
         self._sender = sender
         self._name = name
-        self.tend, self.close = sender.tend, sender.close
+        self.tend, self.close, self.disown = sender.tend, sender.close, sender.disown
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -134,7 +143,7 @@ class _SyslogSink(_Sink):
 class _JournalSink(_Sink):
     def __init__(self, sender: "unix.JournalSender") -> None:
         self._sender = sender
-        self.tend, self.close = sender.tend, sender.close
+        self.tend, self.close, self.disown = sender.tend, sender.close, sender.disown
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:

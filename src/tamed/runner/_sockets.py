@@ -1,6 +1,5 @@
 """The listening sockets of a supervised application: bound once, by the supervisor, for every worker."""
 
-import os
 import socket
 from typing import NamedTuple
 
@@ -119,7 +118,7 @@ class SocketTable:
         """Go on listening where the program before did."""
         for data in left:
             place, kind, index = data["key"]
-            sockets = tuple(_adopted(descriptor) for descriptor in data["sockets"])
+            sockets = tuple(socket.socket(fileno=descriptor) for descriptor in data["sockets"])
             file = None if data["file"] is None else SocketFile(**data["file"])
             self._held.append(_Held((place, kind, index), Bound(sockets, file), dict(data["users"])))
 
@@ -140,11 +139,6 @@ class SocketTable:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return Bound(self._inheritance.sockets(endpoint, kind))
         return bind(endpoint, kind)
-
-
-def _adopted(descriptor: int) -> socket.socket:
-    os.set_inheritable(descriptor, False)
-    return socket.socket(fileno=descriptor)
 
 
 def _place(endpoint: Endpoint) -> str:

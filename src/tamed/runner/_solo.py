@@ -10,11 +10,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from tamed._fork import guard_forks
 from tamed._logger import own_logger
 from tamed.config import Daemon, Job, load
 from tamed.daemon import Notifier, limit_open_files, watchdog_interval
 from tamed.errors import ApplicationFailed
-from tamed.net import Surroundings, install
+from tamed.net import Surroundings, install, passed_descriptors
 from tamed.runner._checks import check_files
 from tamed.runner._environment import enter_environment
 from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
@@ -75,6 +76,7 @@ def run(job: Job) -> int:
 
 def _settle_down(job: Job, daemon: Daemon) -> Job:
     """Set what a process has of its own; return the job as it is to be read from then on."""
+    _keep_to_ourselves()
     time.tzset()  # the zone's file may be out of reach after a chroot
     if daemon.max_files is not None:
         limit_open_files(daemon.max_files)
@@ -85,6 +87,17 @@ def _settle_down(job: Job, daemon: Daemon) -> Job:
     job = job._replace(folder=Path.cwd())
     os.chdir(daemon.directory)
     return job
+
+
+def _keep_to_ourselves() -> None:
+    """See that no child gets our sockets and handlers, and that no signal is blocked that we are to obey."""
+    guard_forks()
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        for descriptor in passed_descriptors(os.environ):  # also what no server of ours asks for
+            os.set_inheritable(descriptor, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # nobody could wait for a child
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 async def _live(

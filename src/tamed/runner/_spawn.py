@@ -1,7 +1,8 @@
-"""Starting a worker: a fresh interpreter, with the descriptors that a worker has and no others.
+"""Starting a worker, or a helper: a fresh interpreter, with the descriptors that it has and no others.
 
-A worker has its channel on descriptor 3 and its log on 4 (see ``worker``), what it prints goes to the
-supervisor too, and its input is empty. It leads a process group of its own: a Ctrl-C in the supervisor's
+This is where it is said which those are, whatever this process has open, or was left by the program that it
+was before. A worker has its channel on descriptor 3 and its log on 4 (see ``worker``), what it prints goes to
+the supervisor too, and its input is empty. It leads a process group of its own: a Ctrl-C in the supervisor's
 terminal is the supervisor's to see to, and whatever a worker starts can be ended with it.
 """
 
@@ -10,6 +11,8 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
+
+from tamed._fork import default_signals
 
 __all__ = ["CHANNEL", "RECORDS", "spawn"]
 
@@ -41,7 +44,8 @@ def spawn(
 def _become(command: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]) -> NoReturn:
     try:
         os.setpgid(0, 0)
-        _forget_signals()
+        default_signals(ignored=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _place({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
         os.execve(command[0], list(command), dict(environ))
     except BaseException as error:
@@ -50,19 +54,11 @@ def _become(command: Sequence[str], environ: Mapping[str, str], descriptors: Map
         os._exit(_FAILED)
 
 
-def _forget_signals() -> None:
-    """Let every signal do what it does by default: what is ignored or blocked would stay so after exec."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def _place(wanted: Mapping[int, int]) -> None:
-    """Make each number a copy of a descriptor, inheritable, although the two sets may overlap."""
+    """Make each number a copy of a descriptor, although the two sets may overlap; leave nothing else open."""
     beyond = max(wanted) + 1
     # Copies above all the numbers, so that none is overwritten before it is used; they are closed on exec.
     copies = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, beyond) for number, source in wanted.items()}
     for number, copy in copies.items():
         os.dup2(copy, number)
+    os.closerange(beyond, os.sysconf("SC_OPEN_MAX"))

@@ -23,11 +23,24 @@ class Station(Protocol):
     def fork(self, channel: int, template: Template) -> int:
         """Have a worker forked in the place of running a module; else as `spawn`."""
 
-    def adopt_orphans(self) -> None:
-        """Become the parent of what one's children leave behind, where the system can do that."""
-
     def ended(self) -> Iterator[tuple[int, int]]:
-        """Reap every child that has ended; yield its pid and its exit code, negative if by a signal."""
+        """Reap every child that has ended; yield its pid and its exit code, negative if by a signal.
+
+        What is left of its process group has ended before.
+        """
+
+    @property
+    def due(self) -> float | None:
+        """In how many seconds `ended` is to be asked again though no signal tells; None if never."""
+
+    def settle(self) -> None:
+        """Take what workers have let live on so far for no worker's that ends later."""
+
+    def end_all(self, grace: float) -> bool:
+        """End what is left of all children and theirs, in so many seconds; tell whether nothing is.
+
+        To be called again, whenever a child has ended, until it is.
+        """
 
     def gone(self, pid: int) -> None:
         """Read what is left of the output of a worker that has ended."""

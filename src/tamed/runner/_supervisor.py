@@ -24,7 +24,7 @@ from tamed.runner._handover import Handovers
 from tamed.runner._legacy import Data, Keep
 from tamed.runner._memory import MemoryLimit
 from tamed.runner._plan import Plan
-from tamed.runner._reactor import Reactor
+from tamed.runner._reactor import Reactor, Timer
 from tamed.runner._recovery import Recovery
 from tamed.runner._reload import Reloader
 from tamed.runner._sockets import SocketTable
@@ -50,7 +50,7 @@ SIGNALS = (
 """What `Supervisor.signalled` is to be called with."""
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
-_LAST_GRACE = 1.0  # seconds for processes that were killed to be gone
+_LAST_GRACE = 10.0  # seconds for processes that were killed to be gone
 
 
 class Phase(enum.Enum):
@@ -102,6 +102,8 @@ class Supervisor:
         self.recovery = Recovery(reactor, missing=self._missing, spawn=self._hire)
         self._is_privileged = True
         self._told_state = ""
+        self._deadline = 0.0  # of a stop
+        self._look: Timer | None = None
         self._staff = Staff(
             self.crew, self._handovers, station, serving=lambda: self.generation, hire=self._hire
         )
@@ -152,6 +154,7 @@ class Supervisor:
             return
         grace = _ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
         self.phase = Phase.STOPPING
+        self._deadline = self._reactor.clock() + grace
         self.status = int(status)
         self._reloader.give_up("the daemon stops")
         self._staff.answer({"error": "the daemon stops"})
@@ -169,8 +172,7 @@ class Supervisor:
         """Do what a signal asks for."""
         match number:
             case signal.SIGCHLD:
-                self.crew.reap()
-                self._end_if_alone()
+                self._reap()
             case signal.SIGUSR1:
                 trouble = self._station.reopen_log()
                 level = "WARNING" if trouble else "INFO"
@@ -322,6 +324,7 @@ class Supervisor:
             self._fail([f"tamed: {error}"], status_of(error))
 
     def _became_ready(self, worker: Worker) -> None:
+        self._station.settle()
         if self.phase is Phase.RUNNING:
             self._station.say("INFO", f"worker {worker.pid} is ready")
             self._staff.came(worker)
@@ -465,6 +468,7 @@ class Supervisor:
     def _end_at_once(self, number: signal.Signals) -> None:
         self._station.say("WARNING", f"{number.name}: ending at once")
         self.phase = Phase.STOPPING
+        self._deadline = 0.0
         self.status = -number
         self.crew.templates.end()
         for pid in self.crew.workers:
@@ -473,8 +477,21 @@ class Supervisor:
         self._end_if_alone()
 
     def _end_if_alone(self) -> None:
-        if self.phase is Phase.STOPPING and not self.crew.workers:
+        grace = max(0.0, self._deadline - self._reactor.clock())
+        if self.phase is Phase.STOPPING and not self.crew.workers and self._station.end_all(grace):
             self._reactor.stop()
+        self._look_again()
+
+    def _reap(self) -> None:
+        self.crew.reap()
+        self._end_if_alone()
+
+    def _look_again(self) -> None:
+        """Have the children looked at when something is due of which no signal tells."""
+        due = self._station.due
+        if self._look is not None:
+            self._look.cancel()
+        self._look = None if due is None else self._reactor.later(due, self._reap)
 
     def _tell_alive(self) -> None:
         """Tell the system's manager, as often as it wants to hear it, that all is well, while it is."""

@@ -1,6 +1,5 @@
 """The templates of a supervisor: one for each generation that is preloaded, at most."""
 
-import signal
 import socket
 from collections.abc import Callable
 
@@ -28,7 +27,6 @@ class Templates:
         self._reactor = reactor
         self._station = station
         self._of: dict[int, Template] = {}
-        self._leaving: set[int] = set()
 
     def load(
         self,
@@ -40,7 +38,6 @@ class Templates:
 
         Raises OSError if the system has no room for a process, or cannot do this at all.
         """
-        self._station.adopt_orphans()
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -72,21 +69,16 @@ class Templates:
             template = self._of.pop(number, None)
             if template is not None:
                 self._hang_up(template)
-                self._leaving.add(template.pid)
-                self._station.signal(template.pid, signal.SIGKILL)
+                self._station.kill(template.pid)
 
     def ended(self, pid: int, code: int) -> None:
         """Hear that a child has ended, which may be a template."""
-        if pid in self._leaving:
-            self._leaving.remove(pid)
-            self._station.gone(pid)
         number = next((number for number, each in self._of.items() if each.pid == pid), None)
         if number is None:
             return
         template = self._of.pop(number)
         self._hear(template)
         self._hang_up(template)
-        self._station.gone(pid)
         if template.is_loaded:
             told = f"the template of the workers has ended ({code}): others are started without one"
             self._station.say("ERROR", told)

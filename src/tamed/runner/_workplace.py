@@ -20,6 +20,7 @@ from tamed.runner._logging import log_to
 from tamed.runner._loop import loop_factory
 from tamed.runner._message import Message, read_object, read_seconds, read_text, read_truth
 from tamed.runner._pipe_handler import PipeHandler
+from tamed.runner._reaper import end_own_group
 from tamed.runner._spawn import RECORDS
 from tamed.runner._wear import wearing
 from tamed.runner._worker_report import report_of, serving
@@ -108,7 +109,10 @@ class Workplace:
 
 
 def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
-    """Work, tell the supervisor if that fails, and exit with the status of it."""
+    """Work, tell the supervisor if that fails, and exit with the status of it.
+
+    What this process has started is the supervisor's to end; if that is gone, it is ended here.
+    """
     try:
         status = work()
     except TamedError as error:
@@ -117,8 +121,11 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
     except SystemExit as error:
         status = exit_code(error)
         say(channel, {"leaving": status})
-    flush_log()
-    logging.shutdown()
+    finally:
+        flush_log()
+        logging.shutdown()
+        if channel.is_cut_off():
+            end_own_group()
     sys.exit(status)
 
 

@@ -16,7 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.daemon import Identity, Instance, InstanceFolder, PidFile, Reporter, limit_open_files
+from tamed.daemon import (
+    Identity,
+    Instance,
+    InstanceFolder,
+    PidFile,
+    Reporter,
+    close_on_exec,
+    limit_open_files,
+)
 from tamed.errors import ExitStatus, TamedError, status_of
 from tamed.net import Inheritance, SocketFile, passed_descriptors
 from tamed.runner._control import Answer, ControlServer
@@ -76,6 +84,7 @@ class Holdings:
         held.callback(self.reactor.close)
         self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        close_on_exec()  # what came through the exec that made this program; the next one names what it keeps
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
         instance = Instance(plan.name, Path(plan.control).parent)
@@ -128,6 +137,7 @@ class Holdings:
             "supervisor": self.supervisor.bequeath(keep),
             "sockets": self.sockets.bequeath(keep),
             "pipes": self.intake.bequeath(keep),
+            "children": self.station.bequeath(),
             "pid_file": None if self.pid_file is None else self.pid_file.bequeath(keep),
             "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.bequeath(keep),
             "control": None
@@ -182,6 +192,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 def _resume(holdings: Holdings, left: Data) -> None:
     holdings.sockets.inherit(left["sockets"])
     holdings.intake.inherit(left["pipes"])
+    holdings.station.inherit(left.get("children", {"spared": [], "strays": []}))
     answers = [] if holdings.control is None else holdings.control.inherit(left["clients"])
     holdings.supervisor.resume(left["supervisor"], answers)
 

@@ -8,6 +8,9 @@ work: whatever its threads hold would be held for ever. That is refused.
 
 Workers are not the template's children but the supervisor's. A process in between, which ends at once,
 leaves them to it: it is a subreaper (prctl(2)).
+
+A worker that is forked has what is `own`ed of its template (`tamed._fork`), and takes descriptors of its own
+into the same numbers; it has no other descriptor of ours.
 """
 
 import errno
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tamed._fork import fork_own
 from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, Gate, Listener
 from tamed.runner._channel import Channel
@@ -92,7 +96,7 @@ def _fork() -> int:
     """Fork a worker and return its pid, or 0 in the worker. Raises OSError if there is no room for one."""
     reading, writing = os.pipe()
     try:
-        between = os.fork()
+        between = fork_own()
     except OSError:
         _close((reading, writing))
         raise
@@ -114,7 +118,7 @@ def _fork() -> int:
 def _fork_between(writing: int) -> int:
     """Fork the worker in the process between, and tell its pid, or what is wrong as a negative number."""
     try:
-        pid = os.fork()
+        pid = fork_own()
     except OSError as error:
         pid = -(error.errno or errno.EAGAIN)
     if pid:

@@ -14,6 +14,7 @@ import socket
 import sys
 from typing import NoReturn
 
+from tamed._fork import guard_forks
 from tamed.runner._channel import Channel
 from tamed.runner._errand_child import first_order
 from tamed.runner._spawn import CHANNEL, RECORDS
@@ -30,7 +31,8 @@ def main() -> NoReturn:
 
 
 def settle_in() -> None:
-    """Keep our descriptors to ourselves, and let what is printed be seen when it is printed."""
+    """Keep our descriptors and handlers to ourselves, and let what is printed be seen when it is printed."""
+    guard_forks()
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
     faulthandler.enable()  # after a crash, and by the watchdog, the stacks of all threads are in the log

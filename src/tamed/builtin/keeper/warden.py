@@ -55,11 +55,9 @@ class _Warden:
 
     def _take_order(self) -> bool:
         """Fork a keeper for the next message; return False if there is none."""
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1, _MOST)
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1, _MOST, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return False
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)  # else a program would get all of them, not just its own
         try:
             pid = os.fork()
         except OSError:  # the channel's end says it

@@ -1,0 +1,43 @@
+"""Starting a process: what it has is what one place says."""
+
+import json
+import os
+import signal
+import sys
+
+from tamed.runner._spawn import spawn
+
+_TELL = """
+import json, os, signal
+kinds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:-1]}
+blocked = [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))]
+caught = {int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith("SigIgn:")}
+os.write(1, json.dumps([sorted(fd for fd in kinds if fd < 5 or not kinds[fd].startswith("/proc/")),
+                        blocked, *caught, os.getpgrp() == os.getpid()]).encode())
+"""
+
+
+def test_it_has_five_descriptors_and_default_signals() -> None:
+    """Whatever its parent has open for programs that it executes, ignores, or blocks."""
+    reading, writing = os.pipe()
+    extra = os.dup(reading)
+    os.set_inheritable(extra, True)
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        pid = spawn(
+            [sys.executable, "-c", _TELL], os.environ, channel=reading, records=writing, output=writing
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, former)
+        os.close(extra)
+        os.close(writing)
+    with os.fdopen(reading) as told:
+        descriptors, blocked, ignored, leads = json.load(told)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    assert descriptors == [0, 1, 2, 3, 4]
+    assert blocked == []
+    # Python itself ignores these two when it begins.
+    assert ignored == 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
+    assert leads

@@ -1,0 +1,264 @@
+"""Children that an application makes: they are ordinary processes, and have nothing of Tamed's."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.supervised.children import APPLICATION, TALE
+from tests.supervised.daemon import Daemon, Tamed, is_there, wait_for
+from tests.supervised.talk import connected, finish
+
+FORKS = ("os.fork", "pty.fork", "fork")
+WAYS = (*FORKS, "forkserver", "spawn")
+
+
+def write(tamed: Tamed, *ways: str) -> None:
+    """Write the application, which makes children in these ways."""
+    tamed.write("tale.py", TALE)
+    tamed.write("ways", " ".join(ways))
+    tamed.write("app.py", APPLICATION)
+
+
+def told(tamed: Tamed, way: str) -> dict[str, Any]:
+    """Wait for what a child tells."""
+    path = tamed.folder / way
+    wait_for(f"the tale of {way}", path.exists)
+    tale: dict[str, Any] = json.loads(path.read_text())
+    path.unlink()
+    return tale
+
+
+def opened(pid: int) -> dict[int, str]:
+    """Return what a process has open."""
+    folder = Path(f"/proc/{pid}/fd")
+    return {int(each.name): str(each.readlink()) for each in folder.iterdir()}
+
+
+def listening() -> set[str]:
+    """Return the sockets that listen, as they are named among what a process has open."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+
+
+def expect_ordinary(tale: dict[str, Any], parent: int, *ours: int) -> None:
+    """Check that a child has nothing of its parent's: no handler, none of these descriptors, no port."""
+    pid = tale.pop("pid")
+    assert tale == {"caught": [], "wakeup": -1, "blocked": []}
+    theirs = opened(parent)
+    assert not {*listening(), *(theirs[number] for number in ours)} & {*opened(pid).values()}
+    assert listening() & {*theirs.values()}
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_a_child_of_a_worker_is_an_ordinary_process(tamed: Tamed, loop: str, options: tuple[str]) -> None:
+    """However it was made: no handler, no socket of ours; what it logs and prints is in the log."""
+    write(tamed, *WAYS)
+    daemon = tamed.start("--loop", loop, *options, "app.py")
+    (worker,) = daemon.workers()
+    for way in WAYS:
+        expect_ordinary(told(tamed, way), worker, 3, 4)
+    for way in ("os.fork", "fork"):
+        daemon.expect_log(rf"output\[\d+\]: WARNING tale\[\d+\]: logged by way of {way}\n")
+        daemon.expect_log(rf"output\[\d+\]: printed by way of {way}\n")
+    with connected(daemon.port) as (_, sock):
+        assert finish(sock, b"terminate fork") == b"-15"
+    assert daemon.workers() == [worker]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_child_that_a_thread_makes_is_one_too(tamed: Tamed, way: str) -> None:
+    """Its thread is the main thread of the child."""
+    write(tamed, "thread", way)
+    daemon = tamed.start("app.py")
+    expect_ordinary(told(tamed, way), *daemon.workers(), 3, 4)
+    daemon.stop()
+
+
+@contextmanager
+def on_its_own(tamed: Tamed, *options: str | Path) -> Iterator[int]:
+    """Run the application without a supervisor, with its output in a file that its children may keep open."""
+    with (tamed.folder / "output").open("w") as output:
+        command = tamed.popen("run", *options, "app.py", stdout=output, stderr=output)
+    with command:
+        yield command.pid
+
+
+def expect_output(tamed: Tamed, pattern: str) -> re.Match[str]:
+    """Wait until this is in the output of what runs on its own."""
+    path = tamed.folder / "output"
+    return wait_for(f"{pattern!r} in the output", lambda: re.search(pattern, path.read_text()))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_child_of_a_process_on_its_own_is_one_too(tamed: Tamed, loop: str) -> None:
+    """It holds neither the port nor the pid file when its parent is killed, and logs to the same place."""
+    write(tamed, *FORKS)
+    pid_file = tamed.folder / "pid"
+    with on_its_own(tamed, "--loop", loop, "--pid-file", pid_file) as pid:
+        port = expect_output(tamed, r"listening on 127.0.0.1:(\d+)\n")[1]
+        for way in FORKS:
+            expect_ordinary(told(tamed, way), pid)
+        expect_output(tamed, r"WARNING +tale: logged by way of fork\n")
+    tamed.write("app.py", APPLICATION.replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+    tamed.write("ways", "")
+    with on_its_own(tamed, "--pid-file", pid_file) as pid:
+        expect_output(tamed, r"app is ready\n")
+        assert pid_file.read_text() == f"{pid}\n"
+
+
+def lines(log: Path, who: str) -> list[int]:
+    """Return the numbers that one has logged, in all files of a log."""
+    text = "".join(path.read_text() for path in log.parent.glob(f"{log.name}*"))
+    return sorted(map(int, re.findall(rf"root: {who} (\d+)\n", text)))
+
+
+BOTH_LOG = """
+import logging, os, time
+from tamed import Application, Service
+
+class Writer(Service):
+    async def start(self):
+        if os.fork() == 0:
+            for number in range(3000):
+                time.sleep(0.0005)
+                logging.info("child %d", number)
+            os._exit(0)
+
+    async def run(self):
+        for number in range(3000):
+            time.sleep(0.0005)
+            logging.info("parent %d", number)
+        os.wait()
+
+application = Application("app", Writer())
+"""
+
+
+def test_a_child_logs_into_the_file_that_has_the_name(tamed: Tamed) -> None:
+    """Beside its parent, which alone rotates it; nothing is lost."""
+    tamed.write("app.py", BOTH_LOG)
+    log = tamed.folder / "app.log"
+    rotate = ("--log-rotate", "20KB", "--log-keep", "1000", "--log-no-compress")
+    with on_its_own(tamed, "--log", log, *rotate) as pid:
+        wait_for("the last lines", lambda: all(2999 in lines(log, who) for who in ("child", "parent")))
+        os.kill(pid, signal.SIGTERM)
+        wait_for("the end", lambda: not is_there(pid))
+    assert len(list(tamed.folder.glob("app.log*"))) > 5
+    assert [lines(log, who) for who in ("child", "parent")] == [[*range(3000)]] * 2
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_helper_that_is_started_has_no_listening_socket(tamed: Tamed, loop: str) -> None:
+    """A program that a worker executes gets standard input and output, and nothing else."""
+    write(tamed)
+    daemon = tamed.start("--loop", loop, "app.py")
+    (worker,) = daemon.workers()
+    with connected(daemon.port) as (_, sock):
+        helper = int(finish(sock, b"run sleep 3600"))
+    theirs = opened(worker)
+    # uvloop lets it have its own copies of these three.
+    assert {*opened(helper).values()} == {theirs[0], theirs[1], theirs[2]}
+    daemon.stop()
+    assert not is_there(helper)
+
+
+def kill_workers(daemon: Daemon) -> None:
+    """Kill all workers, and wait until there are others."""
+    workers = daemon.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    daemon.wait_workers(len(workers), without=workers)
+
+
+def stop_answering(daemon: Daemon) -> None:
+    """Have the watchdog replace the workers."""
+    workers = daemon.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    daemon.wait_workers(len(workers), without=workers)
+
+
+def ask(*words: str) -> Callable[[Daemon], None]:
+    """Return what gives a command to a daemon."""
+
+    def give(daemon: Daemon) -> None:
+        done = daemon.tamed(*words)
+        assert done.status == 0, done
+
+    return give
+
+
+def end_supervisor(daemon: Daemon) -> None:
+    """Kill the supervisor alone."""
+    daemon.signal(signal.SIGKILL)
+    daemon.wait_gone()
+
+
+ENDS = {
+    "kill": kill_workers,
+    "watchdog": stop_answering,
+    "reload": ask("reload"),
+    "upgrade": ask("upgrade"),
+    "stop": ask("stop"),
+    "force": ask("stop", "--force", "--timeout", "0s"),
+    "supervisor": end_supervisor,
+}
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+@pytest.mark.parametrize("end", ENDS)
+def test_the_group_of_a_worker_ends_with_it(tamed: Tamed, end: str, options: tuple[str]) -> None:
+    """Whatever ends it: its children are gone before the next one has any, and the port is free."""
+    write(tamed, "os.fork", "obstinate")
+    daemon = tamed.start("--watchdog", "2s", *options, "app.py")
+    (worker,) = daemon.workers()
+    children = [told(tamed, way)["pid"] for way in ("os.fork", "obstinate")]
+    with connected(daemon.port) as (_, sock):
+        children.append(int(finish(sock, b"run sleep 3600")))
+    assert {os.getpgid(pid) for pid in children} == {worker}
+    ENDS[end](daemon)
+    if end in ("reload", "upgrade", "supervisor"):  # it drains
+        wait_for("the end of the worker", lambda: not is_there(worker))
+        wait_for("the end of its children", lambda: not any(map(is_there, children)))
+    assert [pid for pid in (worker, *children) if is_there(pid)] == []
+    if end not in ("stop", "force", "supervisor"):
+        daemon.stop()
+    wait_for("the end", lambda: tamed.processes() == [])
+    tamed.write("app.py", APPLICATION.replace("127.0.0.1:0", f"127.0.0.1:{daemon.port}"))
+    tamed.write("ways", "")
+    tamed.start("app.py").stop()
+
+
+@pytest.mark.parametrize("end", ["kill", "reload", "stop", "force"])
+def test_what_has_left_the_group_ends_too(tamed: Tamed, end: str) -> None:
+    """Once its parent is gone, or at the latest when the daemon stops."""
+    write(tamed)
+    daemon = tamed.start("app.py")
+    with connected(daemon.port) as (_, sock):
+        helper = int(finish(sock, b"run setsid sleep 3600"))
+    wait_for("its session", lambda: os.getsid(helper) == helper)
+    ENDS[end](daemon)
+    wait_for("its end", lambda: not is_there(helper))
+    if end in ("kill", "reload"):
+        daemon.stop()
+
+
+def test_a_process_that_was_let_go_lives_as_long_as_the_daemon(tamed: Tamed) -> None:
+    """A daemon that an application has started, and left, is nobody's child: only a stop ends it."""
+    write(tamed, "detached")
+    daemon = tamed.start("--workers", "2", "app.py")
+    pid = told(tamed, "detached")["pid"]
+    for _ in range(2):
+        kill_workers(daemon)
+        assert is_there(pid)
+    daemon.stop()
+    assert not is_there(pid)

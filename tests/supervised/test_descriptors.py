@@ -1,0 +1,93 @@
+"""What each process of a daemon has open: always the same, whatever has happened before."""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import Daemon, Tamed, is_there, read_poem, wait_for
+from tests.supervised.talk import APPLICATION, connected, finish
+
+
+def opened(pid: int) -> Counter[str]:
+    """Return how many descriptors of each kind a process has: sockets, pipes, or a file's name."""
+    kinds = Counter[str]()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            kinds[str(each.readlink()).partition(":[")[0]] += 1
+        except FileNotFoundError:  # it was just about to be closed
+            continue
+    return kinds
+
+
+class Household:
+    """The processes of a daemon, and what they had open when it had just started."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.count = len(daemon.tamed.processes())
+        self.roles = self.look()
+
+    def look(self) -> dict[str, list[Counter[str]]]:
+        """Return what supervisor, workers and template have open."""
+        workers = self.daemon.workers()
+        others = set(self.daemon.tamed.processes()) - {*workers, self.daemon.pid}
+        roles = {"supervisor": [self.daemon.pid], "worker": workers, "template": sorted(others)}
+        return {role: [opened(pid) for pid in pids] for role, pids in roles.items()}
+
+    def expect_same(self) -> None:
+        """Wait until everybody has open what its like had at first."""
+        wait_for("the end of others", lambda: len(self.daemon.tamed.processes()) == self.count)
+        try:
+            wait_for("the same descriptors", lambda: self.look() == self.roles)
+        except AssertionError:
+            assert self.look() == self.roles
+            raise
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_every_process_has_the_same_descriptors_whatever_was_before(
+    tamed: Tamed, options: tuple[str, ...]
+) -> None:
+    """After replacements, reloads, upgrades, failed ones too, and scaling."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--workers", "2", *options, app)
+    household = Household(daemon)
+    assert household.roles["worker"][0] == household.roles["worker"][1]
+    for words in (("reload",), ("upgrade",)):
+        assert tamed(*words).status == 0
+        victims = daemon.workers()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        daemon.wait_workers(2, without=victims)
+        household.expect_same()
+    app.write_text("syntax error")
+    for words in (("reload",), ("upgrade",)):
+        assert tamed(*words).status == 70
+    app.write_text(APPLICATION)
+    assert tamed("upgrade").status == 0
+    household.expect_same()
+    daemon.stop()
+
+
+def test_no_orphan_listens_after_an_upgrade_whose_reload_failed(tamed: Tamed) -> None:
+    """A worker that was started since holds nobody's channel: all hear that the supervisor is gone."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--workers", "3", app)
+    app.write_text("syntax error")
+    assert tamed("upgrade").status == 70
+    app.write_text(APPLICATION)
+    workers = daemon.workers()
+    os.kill(workers[0], signal.SIGKILL)
+    workers = daemon.wait_workers(3, without=workers[:1])
+    with connected(daemon.port) as (worker, sock):
+        daemon.signal(signal.SIGKILL)
+        others = [pid for pid in workers if pid != worker]
+        wait_for("the end of the others", lambda: not any(map(is_there, others)))
+        assert finish(sock) == b"poem"
+    wait_for("the end of all", lambda: tamed.processes() == [])
+    after = tamed.start("--name", "app", "fastpoetry", "--port", str(daemon.port), "--poem", tamed.poem)
+    assert read_poem(after.port)
+    after.stop()
