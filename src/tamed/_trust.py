@@ -44,7 +44,10 @@ def require_trusted(path: Path, what: str) -> None:
 
 def _places(path: Path) -> Iterator[Path]:
     """Yield a path, the folders above it, and the same of what it leads to if there are links on the way."""
-    literal, real = Path(os.path.abspath(path)), path.resolve()  # noqa: PTH100 - links are kept
+    try:
+        literal, real = Path(os.path.abspath(path)), path.resolve()  # noqa: PTH100 - links are kept
+    except FileNotFoundError:  # the current folder is gone, with all that was in it
+        return
     yield path
     seen = {literal}
     for place in (*literal.parents, real, *real.parents):

@@ -40,6 +40,8 @@ def test_a_deployment_says_what_it_says() -> None:
             Entry("science", "fastpoetry", None, {"port": 10001}),
             Entry("art", None, "art.py", {}),
         ),
+        FILE.resolve().parent,
+        VERSE,
     )
 
 

@@ -15,6 +15,8 @@ PLAN = Plan(
     name="poetry",
     job={"target": {"kind": "plugin", "name": "poetry"}},
     interpreter=["python", "-P"],
+    worker_interpreter=["python", "-P"],
+    reading={"program": ""},
     workers=4,
     log=LogPlan("file", path="/poetry.log", rotate=1000, every=3600.0, keep=None, compress=True),
     keep_capabilities=["CAP_NET_BIND_SERVICE"],
@@ -54,10 +56,10 @@ def kept(tmp_path: Path) -> Plan:
 
 
 def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
-    """As it is but for who waited for its start; when the daemon ends, the file does too."""
+    """As it is but for what was read for it and who waited; when the daemon ends, the file does too."""
     path = Path(kept.plan_file)
     file = PlanFile.write(kept)
-    assert kept_plan(path) == kept._replace(report=-1)
+    assert kept_plan(path) == kept._replace(report=-1, reading=None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     file.remove()
     assert not path.exists()

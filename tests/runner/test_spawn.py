@@ -13,22 +13,29 @@ kinds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc
 blocked = [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))]
 caught = {int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith("SigIgn:")}
 os.write(1, json.dumps([sorted(fd for fd in kinds if fd < 5 or not kinds[fd].startswith("/proc/")),
-                        blocked, *caught, os.getpgrp() == os.getpid()]).encode())
+                        blocked, *caught, os.getpgrp() == os.getpid() and os.getcwd() == "/"]).encode())
 """
 
 
 def test_it_has_five_descriptors_and_default_signals() -> None:
-    """Whatever its parent has open for programs that it executes, ignores, or blocks."""
+    """Whatever its parent has open for programs that it executes, ignores, or blocks; and a directory."""
     reading, writing = os.pipe()
+    directory = os.open("/", os.O_PATH)
     extra = os.dup(reading)
     os.set_inheritable(extra, True)
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
         pid = spawn(
-            [sys.executable, "-c", _TELL], os.environ, channel=reading, records=writing, output=writing
+            [sys.executable, "-c", _TELL],
+            os.environ,
+            channel=reading,
+            records=writing,
+            output=writing,
+            directory=directory,
         )
     finally:
+        os.close(directory)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, former)
         os.close(extra)

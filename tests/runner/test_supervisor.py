@@ -27,7 +27,9 @@ def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
     world.supervisor.start()
     assert [hand.number for hand in world.hands] == [1, 2]
     for hand in world.hands:
-        assert hand.heard() == [{"job": {"its": "job"}, "layout": "plain", "beat": 5.0, "files": False}]
+        assert hand.heard() == [
+            {"job": {"its": "job"}, "reading": None, "layout": "plain", "beat": 5.0, "files": False}
+        ]
 
 
 def test_no_worker_starts_before_all_are_prepared(world: Supervised) -> None:
@@ -400,7 +402,7 @@ def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     assert world.station.sent[2:] == [(101, signal.SIGABRT), (102, signal.SIGABRT)]
     assert world.station.log[-1][1] == "worker 102 does not stop: its stacks follow, and it is ended"
     world.ends(world.hands[0], -signal.SIGABRT)
-    world.pass_time(2)
+    world.pass_time(5)
     assert world.station.sent[4:] == [(102, "kill")]
     world.ends(world.hands[1], -signal.SIGKILL)
     assert world.reactor.stopped

@@ -82,6 +82,7 @@ class HandStation:
 
     def __init__(self) -> None:
         self.hands: list[Hand] = []
+        self.directory = ""
         self.errands: list[Hand] = []
         self.no_log: TamedError | None = None
         self.log: list[tuple[str, str]] = []
@@ -95,7 +96,7 @@ class HandStation:
         self.alive_interval: float | None = None
         self.due: float | None = None
 
-    def spawn(self, channel: int, module: str, *words: str) -> int:
+    def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         if self.no_room is not None:
             raise self.no_room
         ours = Channel(socket.socket(fileno=os.dup(channel)), takes_descriptors=True)
@@ -154,6 +155,9 @@ class HandStation:
         if self.no_log is not None:
             raise self.no_log
         self.events.append(("log", plan))
+
+    def enter(self, directory: str) -> None:
+        self.directory = directory
 
     def tell_reloading(self) -> None:
         self.events.append("reloading")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tamed.config._env_file import read_env_file
     from tamed.config._job import Job
     from tamed.config._load import load
+    from tamed.config._reading import Reading
     from tamed.config._resolve import resolve
     from tamed.config._settings import Daemon, Level, Log, Settings, names_file
     from tamed.config._target import Target, TargetKind
@@ -23,6 +24,7 @@ __all__ = [
     "Job",
     "Level",
     "Log",
+    "Reading",
     "Settings",
     "Target",
     "TargetKind",
@@ -42,6 +44,7 @@ if not TYPE_CHECKING:
             "Job": "._job",
             "Level": "._settings",
             "Log": "._settings",
+            "Reading": "._reading",
             "Settings": "._settings",
             "Target": "._target",
             "TargetKind": "._target",

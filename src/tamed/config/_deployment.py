@@ -24,18 +24,28 @@ class Entry(NamedTuple):
 
 
 class Deployment(NamedTuple):
-    """What a deployment file says; the tables are not read any further here."""
+    """What a deployment file says; the tables are not read any further here.
+
+    ``folder`` is where the relative paths in it start: beside the file, wherever links led to when it was
+    read. ``text`` is what it was read from.
+    """
 
     file: Path
     name: str
     daemon: Mapping[str, object]
     log: Mapping[str, object]
     services: tuple[Entry, ...]
+    folder: Path
+    text: str
 
-    @property
-    def folder(self) -> Path:
-        """Where the relative paths in the file start: beside it."""
-        return self.file.resolve().parent
+    def to_data(self) -> dict[str, str]:
+        """Return it as plain data: its text, as TOML has kinds of value that JSON has not."""
+        return {"file": str(self.file), "folder": str(self.folder), "text": self.text}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, str]) -> "Deployment":
+        """Return the deployment that the data was made from; no file is read."""
+        return cls.parse(data["text"], Path(data["file"]))._replace(folder=Path(data["folder"]))
 
     @classmethod
     def read(cls, file: Path) -> "Deployment":
@@ -84,7 +94,7 @@ class Deployment(NamedTuple):
         entries = tuple(
             _entry(service, _table(services, service, file, "services."), file) for service in services
         )
-        return cls(file, name, daemon, log, entries)
+        return cls(file, name, daemon, log, entries, file.resolve().parent, text)
 
 
 def _table(tables: Mapping[str, object], key: str, file: Path, above: str = "") -> Mapping[str, object]:

@@ -1,7 +1,7 @@
 """A job: all that was said about one run, as plain data.
 
-A job holds what was *given*, not what was made of it: every process that runs it (and every generation
-after a reload) reads the files and imports the code anew.
+A job holds what was *given*, not what was made of it: that is a `Reading`, and every generation of workers
+has its own.
 """
 
 import os

@@ -55,7 +55,10 @@ def load_variable(target: str) -> Application:
     name, _, variable = target.partition(":")
     if not all(part.isidentifier() for part in (*name.split("."), *variable.split("."))):
         raise UsageError(f"target {target!r}", "expected PACKAGE.MODULE:VARIABLE")
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise from_os_error("the current folder", error, "change to another one") from error
     if here not in sys.path:
         sys.path.append(here)
     try:

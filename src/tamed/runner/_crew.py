@@ -74,11 +74,7 @@ class Crew:
         worker = Worker(pid, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
         self.workers[pid] = worker
         self._reactor.watch(worker.channel, lambda: self._hear(worker))
-        plan = generation.plan
-        self._send(
-            worker,
-            {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval, "files": plan.reload},
-        )
+        self._send(worker, generation.plan.first_order)
 
     def bring_up(
         self,
@@ -183,7 +179,7 @@ class Crew:
         template = self.templates.of(generation)
         if template is not None:
             return self._station.fork(channel, template)
-        return self._station.spawn(channel, _MODULE, str(number))
+        return self._station.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
     def _hear(self, worker: Worker) -> None:
         """Take what a worker says, and send what waits: one that takes no more is found out."""

@@ -1,13 +1,11 @@
 """Instances: the daemons of a run directory, as an administrator's command finds and ends them."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tamed.config import Job
 from tamed.daemon import (
     Identity,
     Instance,
@@ -22,7 +20,7 @@ from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, U
 from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
-from tamed.runner._launch import launch, plan_again
+from tamed.runner._launch import job_again, launch, plan_again
 from tamed.runner._message import read_fault
 from tamed.runner._plan_file import kept_plan
 
@@ -181,8 +179,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     """
     _wait_until_found(instance)
     plan = kept_plan(instance.directory / f"{instance.name}.plan")
-    os.chdir(plan.directory)
-    job = Job.from_data(plan.job)
+    job = job_again(plan)
     job = enter_environment(job, job.deployment())
     plan = plan_again(plan, job)
     identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None

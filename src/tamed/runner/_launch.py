@@ -2,11 +2,12 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.config import Daemon, Job, Settings
+from tamed.config import Daemon, Job, Reading
 from tamed.daemon import (
     Identity,
     Instance,
@@ -18,14 +19,14 @@ from tamed.daemon import (
     default_run_directory,
     detach,
 )
-from tamed.errors import ConfigurationError
+from tamed.errors import ConfigurationError, from_os_error
 from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
 from tamed.runner._log_plan import log_in_foreground, log_in_foreground_again, log_of_daemon
 from tamed.runner._plan import Plan
 
-__all__ = ["launch", "plan_again", "run_directory", "start", "supervise_here"]
+__all__ = ["job_again", "launch", "plan_again", "run_directory", "start", "supervise_here"]
 
 _FIRST_PASSED = 3  # the first descriptor that systemd passes: SD_LISTEN_FDS_START of sd_listen_fds(3)
 _HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
@@ -43,12 +44,13 @@ def start(job: Job) -> Report:
 
     Raises a TamedError for what is wrong before there is a daemon.
     """
+    folder = start_folder()
     deployment = job.deployment()
-    job = enter_environment(job, deployment)
-    settings = job.settings(deployment)
+    reading = Reading.of(enter_environment(job, deployment), deployment)
+    settings = reading.settings
     daemon = settings.daemon
-    name = check_name(daemon.name or job.name(deployment))
-    plan = _plan(job, daemon, name)
+    name = _name_of(reading)
+    plan = _plan(reading, name, folder)
     identity = identity_of(daemon)
     instance = run_directory(daemon.rundir).create(name, owner_of(identity))
     try:
@@ -76,15 +78,15 @@ def launch(plan: Plan) -> Report:
     return launched.wait(plan.start_timeout + _PATIENCE)
 
 
-def supervise_here(job: Job, settings: Settings) -> NoReturn:
-    """Become the supervisor of a job, in the foreground.
+def supervise_here(reading: Reading) -> NoReturn:
+    """Become the supervisor of a job that was read, in the foreground.
 
     It is an instance of the run directory, which other commands find, if it was given a name.
     """
-    daemon = settings.daemon
-    name = check_name(daemon.name or job.name(job.deployment()))
+    daemon = reading.settings.daemon
+    name = _name_of(reading)
     identity = identity_of(daemon)
-    plan = _plan(job, daemon, name)._replace(log=log_in_foreground(settings.log))
+    plan = _plan(reading, name, start_folder())._replace(log=log_in_foreground(reading.settings.log))
     if daemon.name:
         plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
     _check(plan, identity)
@@ -94,13 +96,31 @@ def supervise_here(job: Job, settings: Settings) -> NoReturn:
     _become_supervisor(plan)
 
 
+def job_again(plan: Plan) -> Job:
+    """Go where the command of a plan was run, and return the job that it was given.
+
+    Raises MissingInput or Unavailable if that folder is gone or cannot be entered, which names it.
+    """
+    job = Job.from_data(plan.job)
+    try:
+        os.chdir(plan.folder)
+    except PermissionError:  # root has started it where its user may not go: the folder of then is as good
+        return job
+    except OSError as error:
+        what = f"cannot enter {plan.folder}, where {plan.name} was started"
+        raise from_os_error(what, error, "make it anew, or stop the daemon and start it elsewhere") from error
+    return job._replace(folder=None)
+
+
 def plan_again(plan: Plan, job: Job) -> Plan:
     """Return the plan of a job by the files of now, for a daemon that runs by another plan of it."""
-    deployment = job.deployment()
-    settings = job.settings(deployment)
+    reading = Reading.of(job, job.deployment())
+    settings = reading.settings
     instance = Instance(plan.name, Path(plan.control).parent)
-    return _plan(job, settings.daemon, plan.name)._replace(
+    again = _plan(reading, plan.name, plan.folder)
+    return again._replace(
         interpreter=plan.interpreter,
+        worker_interpreter=_resolved(plan.interpreter, plan.folder),
         log=log_of_daemon(settings.log, instance.log)
         if plan.plan_file
         else log_in_foreground_again(settings.log, plan.log),
@@ -112,21 +132,30 @@ def plan_again(plan: Plan, job: Job) -> Plan:
     )
 
 
-def _plan(job: Job, daemon: Daemon, name: str) -> Plan:
+def _name_of(reading: Reading) -> str:
+    return check_name(reading.settings.daemon.name or reading.job.name(reading.deployment))
+
+
+def _plan(reading: Reading, name: str, folder: str) -> Plan:
+    job, daemon = reading.job, reading.settings.daemon
     if daemon.chroot is not None:
         why = "a worker that is replaced could not enter it: that takes root, which the daemon gives up"
         raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
     if daemon.directory is not None and job.folder is None:
         job = job._replace(folder=Path.cwd())
+    interpreter = _interpreter(folder)
     return Plan(
         name=name,
         job=job.to_data(),
-        interpreter=_interpreter(),
+        reading=reading.to_data(),
+        interpreter=interpreter,
+        worker_interpreter=_resolved(interpreter, folder),
         workers=daemon.workers or 1,
         preload=daemon.preload,
         second_pid_file="" if daemon.pid_file is None else str(daemon.pid_file.absolute()),
         reload=_reloads_itself(daemon),
-        directory=str((daemon.directory or Path()).absolute()),
+        folder=folder,
+        directory=str((daemon.directory or Path()).resolve()),
         user=daemon.user,
         group=daemon.group,
         keep_capabilities=[str(each) for each in kept_capabilities(daemon)],
@@ -173,7 +202,37 @@ def _become_supervisor(plan: Plan) -> NoReturn:
     os.execv(command[0], command)
 
 
-def _interpreter() -> list[str]:
-    """Return the command that runs this interpreter as it was run, but not with code of this folder."""
+def start_folder() -> str:
+    """Return the working directory as the operator wrote it, which may be by way of a link that moves later.
+
+    Raises MissingInput if it has been removed.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise from_os_error("the current folder", error, "change to another one") from error
+    written = os.environ.get("PWD", "")
+    try:
+        return written if written.startswith("/") and Path(here).samefile(written) else here
+    except OSError:
+        return here
+
+
+def _resolved(interpreter: Sequence[str], folder: str) -> list[str]:
+    """Return the command that runs Python; what is beneath a folder by where that leads to now."""
+    program = Path(interpreter[0])
+    if not program.is_relative_to(folder):
+        return list(interpreter)
+    return [str(Path(folder).resolve() / program.relative_to(folder)), *interpreter[1:]]
+
+
+def _interpreter(folder: str) -> list[str]:
+    """Return the command that runs this interpreter as it was run, but not with code of this folder.
+
+    One beneath the working directory is named by how that was written, ``folder``.
+    """
+    program = Path(sys.executable)
+    if program.is_relative_to(here := Path(folder).resolve()):
+        program = Path(folder) / program.relative_to(here)
     options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
-    return [sys.executable, "-P", *options, *(f"-W{option}" for option in sys.warnoptions)]
+    return [str(program), "-P", *options, *(f"-W{option}" for option in sys.warnoptions)]

@@ -77,10 +77,10 @@ class MemoryLimit:
         if any(worker.replaces is not None and worker.is_on_the_way for worker in self._workers.values()):
             return
         for worker in sorted(above, key=above.__getitem__, reverse=True):
-            if self._may_go(worker, above[worker], limit):
-                if self._recycle(worker, _excess(above[worker], limit)):
-                    self._hold_next(worker)
-                    return
+            may_go = self._may_go(worker, above[worker], limit)
+            if may_go and self._recycle(worker, _excess(above[worker], limit)):
+                self._hold_next(worker)
+                return
 
     def _measured(self, worker: Worker, limit: int) -> int | None:
         """Return what a worker uses if that is too much, and has been for long enough."""

@@ -13,19 +13,27 @@ __all__ = ["Plan"]
 
 
 class Plan(NamedTuple):
-    """What to run and how. ``job`` is for the workers, and opaque to the supervisor.
+    """What to run and how.
 
-    ``interpreter`` is the command that runs Python, for ``-m MODULE`` to follow. ``pid_file`` and
-    ``control`` are the instance's, ``plan_file`` is where the plan is kept for a restart, and
-    ``second_pid_file`` is where the operator wants one more: paths, empty for none. ``directory`` is the
-    working directory. ``report`` is the descriptor of the pipe on which the command that started the daemon
-    waits, -1 for none: it runs in the foreground. ``listen_pid`` is the process that systemd passed its
-    sockets to, before it became another. Times are in seconds.
+    ``job`` is what was given, and ``reading`` what its files said (see `Reading`; a plan that is kept for a
+    restart has none): both are for the workers, and opaque to the supervisor. ``interpreter`` is the command
+    that runs Python, for ``-m MODULE`` to follow. ``pid_file`` and ``control`` are the instance's,
+    ``plan_file`` is where the plan is kept for a restart, and ``second_pid_file`` is where the operator wants
+    one more: paths, empty for none.
+
+    ``folder`` is where the command was run, as the operator wrote it: whoever reads the job anew starts
+    there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` what runs them,
+    wherever links led to when the job was read.
+
+    ``report`` is the descriptor of the pipe on which the command that started the daemon waits, -1 for none:
+    it runs in the foreground. ``listen_pid`` is the process that systemd passed its sockets to, before it
+    became another. Times are in seconds.
     """
 
     name: str
     job: dict[str, Any]
     interpreter: Sequence[str]
+    reading: dict[str, Any] | None = None
     workers: int = 1
     preload: bool = False
     reload: bool = False
@@ -34,7 +42,9 @@ class Plan(NamedTuple):
     second_pid_file: str = ""
     control: str = ""
     plan_file: str = ""
+    folder: str = ""
     directory: str = ""
+    worker_interpreter: Sequence[str] = ()
     user: str = ""
     group: str = ""
     keep_capabilities: Sequence[str] = ()
@@ -51,6 +61,17 @@ class Plan(NamedTuple):
     def beat_interval(self) -> float:
         """How often a worker gives a sign of life, in seconds."""
         return self.watchdog / 4
+
+    @property
+    def first_order(self) -> dict[str, Any]:
+        """What a worker or a template is told first: all that it is made from."""
+        return {
+            "job": self.job,
+            "reading": self.reading,
+            "layout": self.log.layout,
+            "beat": self.beat_interval,
+            "files": self.reload,
+        }
 
     def hand_over(self) -> int:
         """Write the plan into an anonymous file; return its descriptor, which the next program inherits."""

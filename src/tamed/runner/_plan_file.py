@@ -35,7 +35,8 @@ class PlanFile:
 
     def __init__(self, plan: Plan) -> None:
         self._path = Path(plan.plan_file)
-        self._text = plan._replace(report=-1).to_text()
+        # Whoever starts it again reads the files anew: secrets in them need not be in one more file.
+        self._text = plan._replace(report=-1, reading=None).to_text()
         self._file = _status_of(self._path)
         if self._file is not None:
             self._owner = self._file.st_uid

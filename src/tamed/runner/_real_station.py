@@ -75,14 +75,26 @@ class RealStation:
         kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_WORKERS}
         self._environ = {**kept, **own}
 
-    def spawn(self, channel: int, module: str, *words: str) -> int:
+    def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         """Start a process and connect its pipes."""
-        command = [*self._plan.interpreter, "-m", module, self._plan.name, *words]
+        interpreter = self._plan.interpreter if plan is None else plan.worker_interpreter
+        command = [*interpreter, "-m", module, self._plan.name, *words]
+        directory = _opened("." if plan is None else plan.directory)
 
         def start(records: int, output: int) -> int:
-            return spawn(command, self._environ, channel=channel, records=records, output=output)
+            return spawn(
+                command,
+                self._environ,
+                channel=channel,
+                records=records,
+                output=output,
+                directory=directory,
+            )
 
-        return self._connect(start)
+        try:
+            return self._connect(start)
+        finally:
+            os.close(directory)
 
     def fork(self, channel: int, template: Template) -> int:
         """Have a process forked and connect its pipes."""
@@ -183,6 +195,11 @@ class RealStation:
             self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
             self._log_plan = plan
 
+    def enter(self, directory: str) -> None:
+        """Leave the folder of the generation before, which may be about to be removed."""
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+
     def tell_reloading(self) -> None:
         """Tell the system's manager that a reload has begun."""
         self._notifier.reloading("reloading")
@@ -222,6 +239,18 @@ def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
     ours.callback(os.close, reading)
     theirs.callback(os.close, writing)
     return reading, writing
+
+
+def _opened(directory: str) -> int:
+    """Open a working directory for a child. Raises OSError if it is gone.
+
+    Where root has started the daemon in a folder that its user cannot reach, that is where it has stayed.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(directory, flags)
+    except PermissionError:
+        return os.open(".", flags)
 
 
 def _capabilities(plan: Plan) -> set[Capability]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tamed._fork import guard_forks
 from tamed._logger import own_logger
-from tamed.config import Daemon, Job, load
+from tamed.config import Daemon, Job, Reading, load
 from tamed.daemon import Notifier, limit_open_files, watchdog_interval
 from tamed.errors import ApplicationFailed
 from tamed.net import Surroundings, install, passed_descriptors
@@ -43,12 +43,13 @@ def run(job: Job) -> int:
     """
     deployment = job.deployment()
     job = enter_environment(job, deployment)
-    settings = job.settings(deployment)
+    reading = Reading.of(job, deployment)
+    settings = reading.settings
     daemon = settings.daemon
     if daemon.is_supervised:
         from tamed.runner._launch import supervise_here  # not above: most that is run here is not supervised
 
-        supervise_here(job, settings)
+        supervise_here(reading)
     identity = identity_of(daemon)
     plan = log_in_foreground(settings.log)
     pid_file = "" if daemon.pid_file is None else str(daemon.pid_file.absolute())

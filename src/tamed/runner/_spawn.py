@@ -22,9 +22,15 @@ _FAILED = 71  # os.EX_OSERR
 
 
 def spawn(
-    command: Sequence[str], environ: Mapping[str, str], *, channel: int, records: int, output: int
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    channel: int,
+    records: int,
+    output: int,
+    directory: int,
 ) -> int:
-    """Run a command as a worker, with copies of three descriptors, and return its pid.
+    """Run a command as a worker in an open directory, with copies of three descriptors; return its pid.
 
     Raises OSError if no process can be made. A command that cannot be run ends with status 71, and says why
     in its output. The caller has one thread.
@@ -35,17 +41,21 @@ def spawn(
     try:
         pid = os.fork()
         if pid == 0:
-            _become(command, environ, {1: output, 2: output, CHANNEL: channel, RECORDS: records})
+            placed = {1: output, 2: output, CHANNEL: channel, RECORDS: records}
+            _become(command, environ, placed, directory)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
 
 
-def _become(command: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int]) -> NoReturn:
+def _become(
+    command: Sequence[str], environ: Mapping[str, str], descriptors: Mapping[int, int], directory: int
+) -> NoReturn:
     try:
         os.setpgid(0, 0)
         default_signals(ignored=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.fchdir(directory)
         _place({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
         os.execve(command[0], list(command), dict(environ))
     except BaseException as error:

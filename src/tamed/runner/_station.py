@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from tamed.runner._log_place import LogPlan
+from tamed.runner._plan import Plan
 from tamed.runner._template import Template
 
 __all__ = ["Station"]
@@ -13,11 +14,12 @@ __all__ = ["Station"]
 class Station(Protocol):
     """What the supervisor does to the world around it."""
 
-    def spawn(self, channel: int, module: str, *words: str) -> int:
+    def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         """Run a module of ours in a child with a copy of this descriptor, connect its output to the log.
 
-        Return its pid. ``words`` are for those who look at processes. Raises OSError if the system has no
-        room for one.
+        Return its pid. ``words`` are for those who look at processes. A child of a ``plan`` runs in its
+        directory, by its interpreter for workers. Raises OSError if the system has no room for one, or there
+        is no such directory.
         """
 
     def fork(self, channel: int, template: Template) -> int:
@@ -74,6 +76,9 @@ class Station(Protocol):
 
         Raises TamedError if that cannot be done; then it stays as it was.
         """
+
+    def enter(self, directory: str) -> None:
+        """Work in another directory from now on, if it is there and this user may."""
 
     def tell_reloading(self) -> None:
         """Tell the system's manager that a reload has begun."""

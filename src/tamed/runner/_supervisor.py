@@ -362,6 +362,7 @@ class Supervisor:
         old.is_over = True
         self.crew.templates.end(old)
         self.recovery.begin_anew()
+        self._station.enter(generation.plan.directory)
         self._watchdog.interval = generation.plan.beat_interval
         leaving = [worker for worker in self.crew.of(old) if not worker.is_retired]
         self._handovers.begin(leaving, self.crew.of(generation), done)

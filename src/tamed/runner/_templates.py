@@ -41,16 +41,13 @@ class Templates:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._station.spawn(theirs.fileno(), _MODULE)
+                pid = self._station.spawn(theirs.fileno(), _MODULE, plan=generation.plan)
             except BaseException:
                 ours.close()
                 raise
         template = self._of[generation.number] = Template(pid, Channel(ours), loaded, failed)
         self._reactor.watch(template.channel, lambda: self._hear(template))
-        plan = generation.plan
-        template.channel.send(
-            {"job": plan.job, "layout": plan.log.layout, "beat": plan.beat_interval, "files": plan.reload}
-        )
+        template.channel.send(generation.plan.first_order)
         deliver(template.channel, self._reactor, lambda: self._hang_up(template))
 
     def of(self, generation: Generation) -> Template | None:

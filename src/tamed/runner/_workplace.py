@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tamed._logger import flush_log
-from tamed.config import Job, load
+from tamed.config import Job, Reading, load
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.net import Gate, SocketSource, Surroundings, install
 from tamed.runner._channel import Channel
@@ -38,9 +38,9 @@ class Workplace:
         self._beat = read_seconds(order, "beat")
         self._is_watched = read_truth(order, "files")
         self._files: dict[str, int] = {}
-        self._job = Job.from_data(read_object(order, "job"))
-        self._deployment = self._job.deployment()
-        self._settings = self._job.settings(self._deployment)
+        job = Job.from_data(read_object(order, "job"))
+        self._reading = Reading.from_data(job, read_object(order, "reading"))
+        self._settings = self._reading.settings
         self._handler = PipeHandler(RECORDS)
         layout = layout_of(read_text(order, "layout"))
         log_to(self._handler, layout, self._settings.log, is_console=True)
@@ -52,7 +52,7 @@ class Workplace:
 
     def load(self) -> None:
         """Import the application."""
-        self.application = load(self._job, self._deployment)
+        self.application = load(self._reading.fixed_job, self._reading.deployment)
         self._see_files()
 
     def _see_files(self) -> None:
@@ -60,7 +60,7 @@ class Workplace:
         if self._is_watched:
             from tamed.runner._own_files import own_files  # not above: in production nobody asks
 
-            self._files = own_files(self._job, self._deployment) | self._files
+            self._files = own_files(self._reading.job, self._reading.deployment) | self._files
 
     def drop_privileges(self) -> None:
         """Become the user that the settings name, for good."""

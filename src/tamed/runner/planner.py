@@ -4,15 +4,14 @@ It is run by the supervisor as ``python -m tamed.runner.planner NAME``, gets the
 its channel, and answers with the one that is to follow it.
 """
 
-from tamed.config import Job
 from tamed.runner._errand_child import answer_errand
-from tamed.runner._launch import plan_again
+from tamed.runner._launch import job_again, plan_again
 from tamed.runner._message import Message, read_text
 from tamed.runner._plan import Plan
 
 __all__ = ["main"]
 
-_FIXED = ("user", "group", "keep_capabilities", "umask", "max_files", "directory")
+_FIXED = ("user", "group", "keep_capabilities", "umask", "max_files")
 """What a process has for life."""
 
 
@@ -24,7 +23,7 @@ def main() -> None:
 def _plan_anew(order: Message) -> Message:
     """Return the plan that follows one, and a note for each change that cannot be made."""
     plan = Plan.from_text(read_text(order, "plan"))
-    following = plan_again(plan, Job.from_data(plan.job))
+    following = plan_again(plan, job_again(plan))
     changed = [name for name in _FIXED if getattr(plan, name) != getattr(following, name)]
     kept = {name: getattr(plan, name) for name in _FIXED}
     notes = [f"{name.replace('_', '-')} has changed, which takes a restart" for name in changed]

@@ -4,7 +4,7 @@ It is run as ``python -m tamed.runner.worker NAME NUMBER``; name and number are 
 processes.
 
 It does steps 5 to 11 of a daemon's life; the supervisor does the others. It is a fresh interpreter each time,
-so the code and the files it reads are those of now.
+so the code is that of now. What the files said is that of its generation.
 """
 
 import faulthandler

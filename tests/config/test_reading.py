@@ -1,0 +1,73 @@
+"""One reading of a job's files, as data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tamed.config import Deployment, Job, Reading, Target
+
+TEXT = """
+name = "verse"
+[daemon]
+directory = "sub"
+drain-timeout = "1.5s"
+umask = "0077"
+keep-capability = ["CAP_NET_RAW"]
+workers = 3
+preload = true
+[log]
+level = ["info", "tamed.net=debug"]
+file = "verse.log"
+rotate = "10 MB"
+[services.a]
+plugin = "ode"
+born = 1572-01-22
+"""
+
+
+def through_json(reading: Reading) -> Reading:
+    """Return the reading that another process has."""
+    data: dict[str, Any] = json.loads(json.dumps(reading.to_data()))
+    return Reading.from_data(reading.job, data)
+
+
+def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
+    """Settings with units, kinds of value that JSON has not, and the folder that links led to."""
+    (tmp_path / "41").mkdir()
+    (tmp_path / "current").symlink_to("41")
+    file = tmp_path / "current" / "verse.toml"
+    file.write_text(TEXT)
+    environ = {"TAMED_WATCHDOG": "1m500ms", "TAMED_LOG_KEEP": "3"}
+    job = Job(Target.parse(str(file)), daemon={"max_files": "99"}, environ=environ)
+    reading = Reading.of(job, job.deployment())
+    (tmp_path / "current").unlink()
+    again = through_json(reading)
+    assert again == reading
+    assert again.deployment is not None
+    assert again.deployment.folder == tmp_path / "41"
+    assert again.settings.daemon.directory == tmp_path / "41" / "sub"
+
+
+def test_settings_of_another_version_are_passed_over() -> None:
+    """A worker of the program before the upgrade is replaced by one of the program after it."""
+    reading = Reading.of(Job(Target.parse("ode"), environ={}), None)
+    data = reading.to_data()
+    data["daemon"]["of_tomorrow"] = "1"
+    del data["log"]["keep"]
+    assert Reading.from_data(reading.job, data) == reading
+
+
+def test_an_application_file_stays_the_one_that_was_meant(tmp_path: Path) -> None:
+    """By the folder that links led to; one without links in its path keeps the name that it was given."""
+    (tmp_path / "41").mkdir()
+    (tmp_path / "current").symlink_to("41")
+    for folder, fixed in (("current", "41"), ("41", "41")):
+        job = Job(Target.parse(f"{tmp_path}/{folder}/app.py"), environ={})
+        assert Reading.of(job, None).fixed_job.target.name == f"{tmp_path}/{fixed}/app.py"
+    assert Reading.of(Job(Target.parse("app.py"), environ={}), None).fixed_job.target.name == "app.py"
+
+
+def test_a_deployment_is_the_same_as_data() -> None:
+    """Its text says all of it."""
+    deployment = Deployment.parse(TEXT, Path("/etc/verse.toml"))
+    assert Deployment.from_data(deployment.to_data()) == deployment
