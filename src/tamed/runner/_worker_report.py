@@ -4,10 +4,12 @@ It goes on to the administrator's command, so nothing is in it that is not of th
 """
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tamed.runner._message import InvalidMessage, Message, read_number, read_text
-from tamed.service import Application, Service
+
+if TYPE_CHECKING:  # only the worker has them: the supervisor runs no services
+    from tamed.service import Application, Service
 
 __all__ = ["Serving", "read_report", "report_of", "serving"]
 
@@ -23,12 +25,12 @@ class Serving(Protocol):
     accepted: int
 
 
-def serving(application: Application) -> list[Serving]:
+def serving(application: "Application") -> list[Serving]:
     """Return the services of an application that count connections."""
     return [service for service in application.walk() if isinstance(service, Serving)]
 
 
-def report_of(application: Application) -> Message:
+def report_of(application: "Application") -> Message:
     """Return how an application stands."""
     counting = serving(application)
     return {
@@ -53,7 +55,7 @@ def _count(numbers: Iterable[int]) -> int:
     return min(max(int(sum(numbers)), 0), _MOST)  # they may be the application's own
 
 
-def _tree(service: Service, deepest: int) -> Message:
+def _tree(service: "Service", deepest: int) -> Message:
     return {
         "name": str(service.name),
         "state": service.state.value,
