@@ -79,7 +79,7 @@ def test_the_default_is_shown_as_without_limits() -> None:
     assert (each.default_text, each.metavar) == ("1m30s", "DURATION")
 
 
-@given(st.integers(), st.integers(), st.integers())
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(), st.integers())
 def test_limits_are_those_of_arithmetic(number: int, low: int, high: int) -> None:
     """A number is taken if and only if it is within them."""
     made = options(int, ge=low, lt=high)

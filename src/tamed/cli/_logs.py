@@ -19,11 +19,20 @@ _HELP = """Show the last lines of the log of the instance NAME.
 
 NAME may be left out if only one instance runs.
 """
+_MOST = 1_000_000_000  # lines
 _LOOK = 0.2  # seconds between two looks for more
 
 
 @for_instance(_HELP)
-@click.option("-n", "--lines", default=20, show_default=True, metavar="NUMBER", help="How many lines.")
+@click.option(
+    "-n",
+    "--lines",
+    default=20,
+    type=click.IntRange(0, _MOST),
+    show_default=True,
+    metavar="NUMBER",
+    help="How many lines.",
+)
 @click.option(
     "-f", "--follow", is_flag=True, help="Go on with what is logged from now on, also in a new file."
 )

@@ -7,16 +7,20 @@ name.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
-from tamed.plugins import Duration, Size, option
+from tamed.plugins import Duration, Size, option, shown
 
 __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
 
 # The numbers are logging's, which the command that starts a daemon has no other use for.
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+_MOST_PROCESSES: Final = 4_194_304  # PID_MAX_LIMIT of the kernel
 
 
 class Level(NamedTuple):
@@ -46,15 +50,14 @@ class Workers(int):
         """Read a number from 1 up, or ``auto``; raise ValueError for anything else."""
         if text.strip() == "auto":
             return cls(_cores())
-        try:
-            return cls(text)
-        except ValueError:
-            raise ValueError(f"expected a number from 1 up, or auto, got {text!r}") from None
+        if not re.fullmatch("[0-9]{1,18}", text.strip()):
+            raise ValueError(f"expected a number from 1 up, or auto, got {shown(text)}")
+        return cls(int(text))
 
-    def __new__(cls, number: str | int) -> Self:
-        """Refuse fewer than one."""
-        if int(number) < 1:
-            raise ValueError(f"expected a number from 1 up, or auto, got {number}")
+    def __new__(cls, number: float) -> Self:
+        """Refuse fewer than one, and more than there can ever be processes."""
+        if not isinstance(number, int) or not 1 <= number <= _MOST_PROCESSES:
+            raise ValueError(f"expected a number from 1 up, or auto, got {shown(number)}")
         return super().__new__(cls, number)
 
 
@@ -64,13 +67,15 @@ class Umask(int):
     @classmethod
     def parse(cls, text: str) -> "Umask":
         """Read an octal number up to 0777; raise ValueError for anything else."""
-        try:
-            mask = int(text, 8)
-        except ValueError:
-            mask = -1
-        if not 0 <= mask <= 0o777:
-            raise ValueError(f"expected an octal number up to 0777, got {text!r}")
-        return cls(mask)
+        if not re.fullmatch("(0o)?[0-7]{1,18}", text):
+            raise ValueError(f"expected an octal number up to 0777, got {shown(text)}")
+        return cls(int(text, 8))
+
+    def __new__(cls, mask: float) -> Self:
+        """Refuse what has other bits."""
+        if not isinstance(mask, int) or not 0 <= mask <= 0o777:
+            raise ValueError(f"expected an octal number up to 0777, got {shown(mask)}")
+        return super().__new__(cls, mask)
 
     def __str__(self) -> str:
         return f"{int(self):04o}"
@@ -102,13 +107,13 @@ class Daemon:
     directory: Path | None = option(None, "The working directory; without it, the one it is started in.")
     rundir: Path | None = option(None, "The folder in which the instances of this user live.")
     pid_file: Path | None = option(None, "One more pid file, beside the one in the run directory.")
-    max_files: int | None = option(None, "How many files each process may have open.")
+    max_files: int | None = option(None, "How many files each process may have open.", ge=32)
     start_timeout: Duration = option(Duration("90s"), "How long it may take until everything is ready.")
     stop_timeout: Duration | None = option(
         None, "How long workers may take to stop; without it, the drain timeout and 30 seconds."
     )
     watchdog: Duration = option(
-        Duration("30s"), "How long a worker's event loop may be blocked before it is replaced."
+        Duration("30s"), "How long a worker's event loop may be blocked before it is replaced.", gt=0
     )
     max_connections_per_worker: int | None = option(
         None, "After about how many connections a worker is replaced by a fresh one, without a loss.", ge=1

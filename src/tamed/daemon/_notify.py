@@ -13,6 +13,7 @@ from typing import Self
 
 __all__ = ["Notifier", "watchdog_interval"]
 
+_DIGITS = 20  # of the longest number of 64 bits, which WATCHDOG_USEC is
 _PATIENCE = 1.0  # seconds to wait for a manager that is behind: READY=1 must not get lost
 
 
@@ -116,6 +117,6 @@ def watchdog_interval(environ: Mapping[str, str], pid: int | None = None) -> flo
     addressee = environ.get("WATCHDOG_PID", "")
     if addressee and addressee != str(os.getpid() if pid is None else pid):
         return None
-    if not (wanted.isascii() and wanted.isdigit()) or int(wanted) == 0:
+    if not (wanted.isascii() and wanted.isdigit() and len(wanted) < _DIGITS) or int(wanted) == 0:
         return None
     return int(wanted) / 1_000_000

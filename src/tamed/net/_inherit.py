@@ -5,6 +5,7 @@ Non-blocking is a property of the socket itself, not of the descriptor, so it re
 """
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ __all__ = ["Inheritance", "passed_descriptors"]
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _KINDS: Final = {socket.SOCK_STREAM: "stream", socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "packet"}
+_COUNT: Final = "[0-9]{1,7}"  # of descriptors, or a pid: the kernel has no more of either
 _PASSING_REMEDY: Final = (
     "start this by a systemd socket unit; to try it: systemd-socket-activate -l 10000 COMMAND"
 )
@@ -88,15 +90,15 @@ class Inheritance(NamedTuple):
 
     def _number(self, what: str, variable: str) -> int:
         text = self.environ.get(variable, "")
-        if not (text.isascii() and text.isdigit()):
-            raise ConfigurationError(what, f"{variable} is {text!r}, not a number", _PASSING_REMEDY)
+        if not re.fullmatch(_COUNT, text):
+            raise ConfigurationError(what, f"{variable} is {text[:60]!r}, not a number", _PASSING_REMEDY)
         return int(text)
 
 
 def passed_descriptors(environ: Mapping[str, str], first: int = 3) -> list[int]:
     """Return the descriptors that systemd has passed, to this process or one before it, and that are open."""
     count = environ.get("LISTEN_FDS", "")
-    numbers = range(first, first + int(count)) if count.isascii() and count.isdigit() else ()
+    numbers = range(first, first + int(count)) if re.fullmatch(_COUNT, count) else ()
     return [number for number in numbers if _is_open(number)]
 
 

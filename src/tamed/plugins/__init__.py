@@ -16,7 +16,7 @@ from tamed.plugins._folders import plugin_folders
 from tamed.plugins._option import REQUIRED, option
 from tamed.plugins._plugin import NoOptions, Plugin, plugin
 from tamed.plugins._values import Duration, Size
-from tamed.plugins._words import did_you_mean, nearest
+from tamed.plugins._words import did_you_mean, nearest, shown
 
 __all__ = [
     "REQUIRED",
@@ -37,4 +37,5 @@ __all__ = [
     "option",
     "plugin",
     "plugin_folders",
+    "shown",
 ]

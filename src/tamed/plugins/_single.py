@@ -57,7 +57,7 @@ class Truth(Reader):
 
 
 class Number(Reader):
-    """A whole number, or any number that is finite. In text, it is decimal."""
+    """A whole number of at most 64 bits, as in TOML, or any number that is finite. In text, it is decimal."""
 
     metavar = "NUMBER"
 
@@ -77,7 +77,7 @@ class Number(Reader):
             raise self.misfit(value)
         try:
             number = self.kind(cast("str | float", value))
-            if self.kind is int or math.isfinite(number):
+            if _fits(number):
                 return number
         except (OverflowError, ValueError):  # more digits than Python reads, or than a float can hold
             pass
@@ -155,6 +155,8 @@ class Parsed(Reader):
     def read(self, value: object, source: Source) -> Any:
         """Let the class read the text, or make one of the number that stands in the file."""
         read = self._read(value)
+        if self.is_number and not _fits(read):
+            raise self.misfit(value)
         has_paths = callable(getattr(self.kind, "relative_to", None))
         return read.relative_to(source.folder) if has_paths and source.folder is not None else read
 
@@ -164,7 +166,7 @@ class Parsed(Reader):
                 return self.kind.parse(value)
             if self.is_number and isinstance(value, (int, float)) and not isinstance(value, bool):
                 return self.kind(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # the latter for what no number of the kind can hold
             raise (Misfit(str(error)) if str(error) else self.misfit(value)) from error
         raise self.misfit(value)
 
@@ -175,6 +177,11 @@ class Parsed(Reader):
     def within(self, limits: Limits) -> Reader:
         """Limit it, if it is a number."""
         return Limited(self, limits) if self.is_number else super().within(limits)
+
+
+def _fits(number: float) -> bool:
+    """Tell whether a number is one that a file of TOML, or a message to another process, can hold."""
+    return -(2**63) <= number < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
 class Choice(Reader):

@@ -20,6 +20,7 @@ from tamed.daemon import (
     detach,
 )
 from tamed.errors import ConfigurationError, from_os_error
+from tamed.net import passed_descriptors
 from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
@@ -28,7 +29,6 @@ from tamed.runner._plan import Plan
 
 __all__ = ["job_again", "launch", "plan_again", "run_directory", "start", "supervise_here"]
 
-_FIRST_PASSED = 3  # the first descriptor that systemd passes: SD_LISTEN_FDS_START of sd_listen_fds(3)
 _HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
 _PATIENCE = 15.0  # seconds for the supervisor to say, after its own deadline, that the start took too long
 _UMASK = 0o027
@@ -188,11 +188,9 @@ def _check(plan: Plan, identity: Identity | None) -> None:
     check_interpreter(identity)
 
 
-def _passed_by_systemd() -> range:
+def _passed_by_systemd() -> list[int]:
     """Return the descriptors that systemd has passed to this command (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return range(0)
-    return range(_FIRST_PASSED, _FIRST_PASSED + int(os.environ.get("LISTEN_FDS", "0")))
+    return passed_descriptors(os.environ) if os.environ.get("LISTEN_PID") == str(os.getpid()) else []
 
 
 def _become_supervisor(plan: Plan) -> NoReturn:
