@@ -43,9 +43,11 @@ def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 
 
 @contextmanager
-def served(root: Path | None = None, **options: Any) -> Iterator[Served[Service]]:
+def served(
+    root: Path | None = None, *, drain_timeout: float = 5.0, **options: Any
+) -> Iterator[Served[Service]]:
     """Serve a directory, or an application."""
-    with serving(web(Options(root=root, port=0, **options))) as server:
+    with serving(web(Options(root=root, port=0, **options)), drain_timeout=drain_timeout) as server:
         yield server
 
 
@@ -107,6 +109,29 @@ def test_parts_of_files_are_served(root: Path, size: int) -> None:
         assert get(server, "/abc", If_None_Match=tag)[::2] == (304, "")
         assert get(server, "/abc", If_Modified_Since=headers["last-modified"])[::2] == (304, "")
         assert get(server, "/abc", If_None_Match='"old"')[0] == 200
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "items=0-1",
+        "bytes",
+        "bytes=",
+        "bytes=a-b",
+        "bytes=4-2",
+        "bytes=0-1;2-3",
+        "bytes=" + "0-0," * 50 + "1-1",
+    ],
+)
+@pytest.mark.parametrize("size", [26, 26 * 10000], ids=["small", "large"])
+def test_a_range_that_is_not_understood_is_ignored(root: Path, size: int, words: str) -> None:
+    """Of other units, or in words that make no sense: the answer is the whole (RFC 9110, 14.2)."""
+    (root / "abc").write_bytes(b"abcdefghijklmnopqrstuvwxyz" * (size // 26))
+    with served(root) as server:
+        status, headers, body = get(server, "/abc", Range=words)
+        assert (status, len(body), "content-range" in headers) == (200, size, False)
+        assert get(server, "/abc", "HEAD", Range="bytes=2-4")[0] == 200
+        assert get(server, "/abc", Range="Bytes=2-4")[2] == "cde"
 
 
 def test_a_directory_stands_for_its_index(root: Path) -> None:
@@ -197,6 +222,41 @@ def test_forwarded_headers_are_believed_if_the_proxy_is_trusted(module: ModuleTy
         assert get(server, "/", **fields)[2] == "https 192.0.2.1 / 0"
 
 
+FORWARDED = {
+    "192.0.2.1": "192.0.2.1",
+    "192.0.2.1:5555": "192.0.2.1",
+    "[2001:db8::1]:5555": "2001:db8::1",
+    "2001:db8::1": "2001:db8::1",
+    "::ffff:192.0.2.1": "192.0.2.1",
+    "rubbish, 192.0.2.1": "192.0.2.1",
+    "192.0.2.1, 127.0.0.2": "192.0.2.1",
+    "127.0.0.3, 127.0.0.2": "127.0.0.3",
+    # No addresses: nothing is believed.
+    "rubbish": "127.0.0.1",
+    "192.0.2.1, rubbish": "127.0.0.1",
+    "192.0.2.1, rubbish, 127.0.0.2": "127.0.0.1",
+    "192.0.2.1:99999": "127.0.0.1",
+    "192.0.2.1:": "192.0.2.1",
+    '<b>"': "127.0.0.1",
+    "": "127.0.0.1",
+    "192.0.2.1,": "127.0.0.1",
+}
+
+
+@pytest.mark.parametrize(("said", "believed"), FORWARDED.items())
+def test_what_is_no_address_is_not_believed(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, said: str, believed: str
+) -> None:
+    """The client is the proxy then, for the application and in the log."""
+    module.app = echo  # type: ignore[attr-defined]
+    caplog.set_level("INFO")
+    with served(app="web_test_app:app", trust=["127.0.0.0/8"]) as server:
+        assert get(server, "/", X_Forwarded_For=said)[2] == f"http {believed} / 0"
+    assert f"{believed}:" in caplog.text
+    assert "rubbish" not in caplog.text
+    assert "<b>" not in caplog.text
+
+
 def test_a_header_cannot_be_forged_by_an_underscore(module: ModuleType) -> None:
     """For WSGI it would be the same as one with a dash, which a proxy may have set."""
 
@@ -245,6 +305,58 @@ def test_an_application_that_fails_to_start_fails_the_start(module: ModuleType) 
         pass
 
 
+def test_an_application_that_raises_in_its_startup_fails_the_start(module: ModuleType) -> None:
+    """With what it raised, if it has taken the event: it knows the protocol then."""
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        raise OSError("no database")
+
+    module.app = broken  # type: ignore[attr-defined]
+    with (
+        pytest.raises(Exception, match="failed to start: OSError: no database"),
+        served(app="web_test_app:app"),
+    ):
+        pass
+
+
+def test_an_application_that_raises_in_its_shutdown_fails_the_stop(
+    module: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the same way."""
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise OSError("no farewell")
+
+    module.app = broken  # type: ignore[attr-defined]
+    with suppress(Exception), served(app="web_test_app:app"):
+        pass
+    assert "failed to stop: OSError: no farewell" in caplog.text
+
+
+def test_a_lifespan_that_fails_while_it_serves_is_logged(
+    module: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And requests are served on."""
+
+    async def fragile(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        raise OSError("no patience")
+
+    module.app = fragile  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        assert get(server, "/")[0] == 200
+    assert "lifespan has failed" in caplog.text
+
+
 def test_an_application_that_raises_answers_500(module: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     """The traceback is in the log, and the service goes on."""
 
@@ -291,6 +403,10 @@ REFUSED = {
         b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"400",
     ),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", b"400"),
+    "two hosts of old": (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", b"400"),
+    "a host that is none": (b"GET / HTTP/1.1\r\nHost: x y\r\n\r\n", b"400"),
     "header with a space": (b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", b"400"),
 }
 
@@ -334,7 +450,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(module: ModuleType) -> None
     """The connection is cut."""
     module.app = echo  # type: ignore[attr-defined]
     with served(app="web_test_app:app", stall=Duration("200ms")) as server:
-        assert raw(server, b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf") == b""
+        assert raw(server, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf") == b""
         assert get(server, "/")[0] == 200
 
 
@@ -342,7 +458,7 @@ def test_an_answer_that_is_not_taken_is_not_kept(root: Path) -> None:
     """The connection is cut, and its file closed."""
     (root / "long").write_bytes(bytes(32 << 20))
     with served(root, stall=Duration("200ms")) as server, server.connect() as client:
-        client.sendall(b"GET /long HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
         with suppress(ConnectionResetError):
             asyncio.run(asyncio.sleep(1))
             assert len(client.makefile("rb").read()) < 32 << 20
@@ -365,7 +481,7 @@ def test_a_request_that_was_sent_before_the_stop_is_answered(root: Path) -> None
         blocked.set()
         time.sleep(0.3)  # noqa: ASYNC251 - while the event loop stands, the request and the stop arrive
 
-    request = b"GET /open.txt HTTP/1.1\r\n\r\n"
+    request = b"GET /open.txt HTTP/1.1\r\nHost: x\r\n\r\n"
     with served(root) as server:
         client = server.connect()
         client.sendall(request)
@@ -386,10 +502,25 @@ def test_a_request_that_was_sent_before_the_stop_is_answered(root: Path) -> None
 def test_requests_may_be_sent_ahead(root: Path) -> None:
     """They are answered in their order."""
     with served(root) as server:
-        ahead = b"GET /open.txt HTTP/1.1\r\n\r\n" * 50 + b"GET /sub/deep.txt HTTP/1.0\r\n\r\n"
+        ahead = b"GET /open.txt HTTP/1.1\r\nHost: x\r\n\r\n" * 500 + b"GET /sub/deep.txt HTTP/1.0\r\n\r\n"
         answer = raw(server, ahead)
-        assert answer.count(b"open\n") == 50
+        assert answer.count(b"open\n") == 500
         assert answer.endswith(b"deep\n")
+
+
+def test_requests_with_bodies_may_be_sent_ahead(module: ModuleType) -> None:
+    """Whatever a body looks like, whether it is read or not, and if what comes behind it is refused."""
+    module.app = echo  # type: ignore[attr-defined]
+    body = b"GET / HTTP/1.1\r\n\r\n\n\n" * 1000
+    request = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    with served(app="web_test_app:app") as server:
+        answer = raw(
+            server,
+            b"".join(request % (number, len(body)) + body for number in range(20)) + b"no request\r\n\r\n",
+        )
+    told = [f"/{number} {len(body)}".encode() for number in range(20)]
+    assert [line for line in told if line in answer] == told
+    assert b"400 Bad Request" in answer
 
 
 def test_one_address_has_so_many_connections(root: Path) -> None:

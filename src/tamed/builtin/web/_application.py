@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from a2wsgi import WSGIMiddleware
-
+from tamed.builtin.web._wsgi import WsgiApplication
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, reason
 
 if TYPE_CHECKING:
@@ -55,22 +54,8 @@ def as_asgi(application: Any, interface: Interface | None, threads: int) -> "ASG
     Without an ``interface`` it is found out: see `interface_of`, also for what is raised.
     """
     if (interface or interface_of(application)) == "wsgi":
-        return _without_ambiguous_headers(WSGIMiddleware(application, workers=threads))
+        return cast("ASGI3Application", WsgiApplication(application, threads))
     return cast("ASGI3Application", application)
-
-
-def _without_ambiguous_headers(application: Any) -> "ASGI3Application":
-    """Drop headers with an underscore, as nginx does: for WSGI they would have the name of one with a dash.
-
-    A client could forge with them what a proxy in front says.
-    """
-
-    async def filtered(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            scope["headers"] = [header for header in scope["headers"] if b"_" not in header[0]]
-        await application(scope, receive, send)
-
-    return cast("ASGI3Application", filtered)
 
 
 def interface_of(application: Any) -> Interface:

@@ -3,6 +3,7 @@
 import errno
 import mimetypes
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
@@ -22,6 +23,10 @@ __all__ = ["Files"]
 _HEADERS: Final = {"x-content-type-options": "nosniff"}
 _SMALL: Final = 64 * 1024
 """Bytes of the largest file that is read when it is opened: each trip into a thread takes its time."""
+
+_RANGE: Final = r"[ \t]*(?:[0-9]{1,19}-[0-9]{0,19}|-[0-9]{1,19})[ \t]*"
+_RANGES: Final = re.compile(f"bytes={_RANGE}(?:,{_RANGE})*", re.IGNORECASE)
+_MOST_RANGES: Final = 16
 
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -52,6 +57,8 @@ class Files:
         except OSError as error:
             await _refused(scope, error)(scope, receive, send)
             return
+        if not _is_for_a_part(scope):
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"range"]
         try:
             await _response(opened, Headers(scope=scope))(scope, receive, send)
         finally:
@@ -85,6 +92,20 @@ class _Opened(NamedTuple):
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
+
+
+def _is_for_a_part(scope: "Scope") -> bool:
+    """Tell whether a range is asked for that is to be heeded (RFC 9110, 14.2).
+
+    Not by another method than GET, in other units than bytes, in words that make no sense or are too many:
+    then the answer is the whole.
+    """
+    asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"range"]
+    if scope["method"] != "GET" or len(asked) != 1 or not _RANGES.fullmatch(asked[0]):
+        return False
+    several = [part.strip().partition("-") for part in asked[0].partition("=")[2].split(",")]
+    in_order = (not first or not last or int(first) <= int(last) for first, _, last in several)
+    return len(several) <= _MOST_RANGES and all(in_order)
 
 
 def _response(opened: _Opened, asked: Headers) -> Response:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.config import Config
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tamed.builtin._beneath import Beneath
 from tamed.builtin._share import Share
 from tamed.builtin.web._application import Interface, as_asgi, load
 from tamed.builtin.web._files import Files
+from tamed.builtin.web._forwarded import Forwarded
 from tamed.builtin.web._lifespan import Lifespan
 from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
 from tamed.builtin.web._requests import Requests
@@ -68,7 +68,7 @@ def web(options: Options) -> Service:
     config = Config(
         # Also if it trusts nobody: what uvicorn would call without arguments, to see if it is a factory, can
         # not be called so.
-        ProxyHeadersMiddleware(application, options.trust),
+        Forwarded(application, options.trust),
         interface="asgi3",
         lifespan="off",
         ws="none",

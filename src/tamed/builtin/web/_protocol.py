@@ -2,19 +2,23 @@
 
 import asyncio
 import http
+import re
 import select
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NoReturn
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from tamed._logger import own_logger
+from tamed.errors import reason
+from tamed.net import current
 
 __all__ = ["HttpLimits", "HttpProtocol"]
 
@@ -27,6 +31,13 @@ _LINGER: Final = 2.0
 
 _RECENT: Final = 1.0
 """Seconds after an answer in which the next request may be on its way, so a drain does not close at once."""
+
+
+_NOTHING: Final = memoryview(b"")
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\])(?::[0-9]*)?")
+"""RFC 9110, 7.2, and RFC 3986, 3.2.2."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,54 @@ class HttpLimits:
 
 class _Refused(Exception):
     """A request is over a limit. The parser turns it into an error of its own."""
+
+
+class Exchange:
+    """A request and its answer, as the application has them.
+
+    An application that was told that its client is gone may end in any way: an error of it is none then. In
+    the middle of a drain it is told so too, once, though the client is there, if it has taken all of the
+    request and listens; what it sends is sent. That message has ``draining``.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._has_all = False  # of the request
+        self._is_asked_to_end = False
+        self._has_heard = False
+
+    async def run(self, app: Any, scope: Any, *_: Any) -> Any:
+        """Have the application answer."""
+        scope["extensions"] = {"tamed.client": {"left": lambda: self._cycle.disconnected}}
+        try:
+            return await app(scope, self._receive, self._cycle.send)
+        except Exception as error:
+            if not self._has_heard:
+                raise
+            log.info("an application ended when its client had left: %s", reason(error))
+            return None
+        finally:
+            if self._has_heard and not self._cycle.response_complete:
+                self._cycle.disconnected = True  # what was sent is not all, so its end must not look like one
+                self._cycle.transport.close()
+
+    def ask_to_end(self) -> None:
+        """Tell the application, if it listens, that it should come to an end."""
+        self._is_asked_to_end = True
+        self._cycle.message_event.set()
+
+    async def _receive(self) -> Any:
+        while not (self._has_all and self._is_asked_to_end):
+            message: Any = await self._cycle.receive()
+            if message["type"] == "http.disconnect":
+                self._has_heard = not self._cycle.response_complete
+                return message
+            if not self._has_all:
+                self._has_all = not message["more_body"]
+                return message
+        self._is_asked_to_end = False
+        self._has_heard = True
+        return {"type": "http.disconnect", "draining": True}
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -72,21 +131,63 @@ class HttpProtocol(HttpToolsProtocol):
         self._refused = False
         self._draining = False
         self._answered_at = 0.0
+        self._unread = _NOTHING  # what has come and is not parsed yet, because an answer is owed
+        self._exchange: Exchange | None = None  # the one that is served now
+        self._middle: asyncio.TimerHandle | None = None  # of a drain
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self.flow = FlowControl(self)  # type: ignore[arg-type]  # so that it asks us to go on reading
         self._wait(self._limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_waiting()
+        self._unread = _NOTHING
+        self.pipeline.clear()
+        if self._middle is not None:
+            self._middle.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent."""
-        if self._refused:
-            return
+        self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
+        self._parse()
+
+    def pause_reading(self) -> None:
+        """Take no more of a body than the application does."""
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on with the body."""
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what has come, up to the end of a request whose answer is owed.
+
+        What comes behind that is left to the kernel, but for what one call has brought: else a client could
+        fill our memory with requests faster than they are answered.
+        """
+        while self._unread and self._is_to_parse:
+            # No more than to the end of the next head, so that there is no second one behind it.
+            end = _END_OF_HEAD.search(self._unread)
+            size = len(self._unread) if end is None else end.end()
+            data, self._unread = self._unread[:size], self._unread[size:]
+            self._feed(data)
+        if self._refused or self.transport.is_closing():
+            self._unread = _NOTHING
+        elif self._unread or self.flow.read_paused:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    @property
+    def _is_to_parse(self) -> bool:
+        is_owing = self._in_head and self._owes_answer
+        return not (is_owing or self.flow.read_paused or self._refused or self.transport.is_closing())
+
+    def _feed(self, data: memoryview) -> None:
         if self._in_head and self._unparsed == 0 and self._latest is not None:
             self._wait(self._limits.head_timeout)  # for a request that is not the first
         elif not self._in_head:
@@ -131,6 +232,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._unparsed = 0
         self._stop_waiting()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._refuse(400)  # RFC 9112, 3.2
+        if hosts and not _HOST.fullmatch(hosts[0]):
+            self._refuse(400)
         super().on_headers_complete()
         if self._draining:
             self.cycle.keep_alive = False
@@ -153,6 +259,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._answered_at = self.loop.time()
         self._watch_progress()
+        self._parse()
 
     def pause_writing(self) -> None:
         """Begin to wait for the client to take what was sent."""
@@ -172,12 +279,21 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_draining(self) -> None:
         """Close as soon as nothing is owed; the server calls this when it begins to stop."""
         self._draining = True
+        self._middle = self.loop.call_later(current().drain_timeout / 2, self._ask_to_end)
         if self._owes_answer:
             self.shutdown()
         elif self._latest is None or self._unparsed or self._has_input():
             self._wait(min(_LINGER, self._limits.head_timeout))
         else:
             self._wait(max(0.0, self._answered_at + _RECENT - self.loop.time()))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._exchange = Exchange(cycle)
+        super()._start_asgi_task(cycle, partial(self._exchange.run, app))
+
+    def _ask_to_end(self) -> None:
+        if self._owes_answer and self._exchange is not None:
+            self._exchange.ask_to_end()
 
     def _refuse(self, status: int) -> NoReturn:
         self._refusal = status
