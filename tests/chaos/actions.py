@@ -124,11 +124,16 @@ class Chaos:
 Action = Callable[[Chaos], Awaitable[None]]
 
 
+def _always(subject: Subject) -> bool:
+    return True
+
+
 class Weighted(NamedTuple):
-    """An action, and how often it comes."""
+    """An action, how often it comes, and to which daemons it can be done."""
 
     perform: Action
     weight: int
+    is_possible: Callable[[Subject], bool] = _always
 
 
 class Deck:
@@ -298,8 +303,6 @@ async def exhaust_descriptors(chaos: Chaos) -> None:
 
 async def exhaust_processes(chaos: Chaos) -> None:
     """Nothing can be started for a while, and a worker is lost just then."""
-    if not chaos.subject.setting.is_dropped:
-        return  # root has no such limit
     supervisor = Process(chaos.subject.pid, 0, "supervisor")
     with chaos.referee.fault("no processes"), _limited(chaos, supervisor, "nproc"):
         chaos.referee.figures["without processes"] += 1
@@ -309,8 +312,6 @@ async def exhaust_processes(chaos: Chaos) -> None:
 
 async def fill_the_disk(chaos: Chaos) -> None:
     """Service goes on; lines of the log are lost, and that is said."""
-    if not chaos.subject.disk.is_mount():
-        return
     ballast = chaos.subject.disk / "ballast"
     chaos.referee.figures["full disks"] += 1
     with chaos.referee.fault("a full disk"):
@@ -323,8 +324,6 @@ async def fill_the_disk(chaos: Chaos) -> None:
 
 async def lose_the_disk(chaos: Chaos) -> None:
     """Service goes on, and the log is written on where its folder is then."""
-    if not chaos.subject.disk.is_mount():
-        return
     chaos.referee.figures["vanished disks"] += 1
     with chaos.referee.fault("a vanished disk"):
         chaos.logbook.read()
@@ -374,9 +373,9 @@ MISHAPS = (
     Weighted(stop_for_a_moment, 6),
     Weighted(stop_for_long, 1),
     Weighted(exhaust_descriptors, 3),
-    Weighted(exhaust_processes, 2),
-    Weighted(fill_the_disk, 2),
-    Weighted(lose_the_disk, 1),
+    Weighted(exhaust_processes, 2, lambda subject: subject.setting.is_dropped),  # root has no such limit
+    Weighted(fill_the_disk, 2, lambda subject: subject.disk.is_mount()),
+    Weighted(lose_the_disk, 1, lambda subject: subject.disk.is_mount()),
     Weighted(sweep_the_run_directory, 2),
     Weighted(remove_the_unix_socket, 1),
 )

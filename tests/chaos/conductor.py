@@ -60,7 +60,10 @@ async def _epoch(folder: Path, setting: Setting, referee: Referee, random: Rando
             subject.mount()
         subject.write(1)
         chaos = Chaos(subject, referee, logbook, random)
-        decks = [Deck(actions, Random(random.random())) for actions in (OPERATIONS, MISHAPS)]
+        decks = [
+            Deck([each for each in actions if each.is_possible(subject)], Random(random.random()))
+            for actions in (OPERATIONS, MISHAPS)
+        ]
         await chaos.start()
         referee.figures["daemons"] += 1
         async with _read(logbook), _clients(chaos):

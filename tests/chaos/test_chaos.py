@@ -1,5 +1,7 @@
-"""What the referee of the chaos sees."""
+"""An excerpt of the chaos, and what its referee sees."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +10,22 @@ import pytest
 
 from tests.chaos.logbook import Logbook
 from tests.chaos.referee import Call, Referee
+from tests.patience import PATIENCE
 
+ROOT = Path(__file__).parents[2]
 HEAD = "2026-11-23T12:31:05.123+01:00 INFO"
+
+
+@pytest.mark.excerpt
+@pytest.mark.unmeasured
+def test_nothing_is_wrong_in_half_a_minute_of_chaos() -> None:
+    """Every connection, line of the log and process is accounted for."""
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", "30", "--seed", "1"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "no violation" in done.stdout
 
 
 @pytest.fixture
