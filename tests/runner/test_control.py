@@ -1,11 +1,14 @@
 """The control socket and who asks over it."""
 
 import json
+import os
+import resource
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +248,52 @@ def test_without_a_socket_there_is_nobody_to_ask(tmp_path: Path) -> None:
     """The error names the path."""
     with pytest.raises(MissingInput, match=r"control\.sock"):
         ask(tmp_path / "control.sock", {"command": "status"})
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Leave this process no descriptor inside the ``with``, beside those that it has."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_descriptors_one_client_is_served_at_a_time_and_nothing_spins(served: Served) -> None:
+    """The others wait in the kernel's queue until the descriptor in reserve is free again."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+        for client in clients:
+            client.settimeout(PATIENCE)
+            client.connect(str(served.path))
+            client.sendall(b'{"command": "status"}\n')
+        with no_descriptors():
+            for number, client in enumerate(clients, 1):
+                for _ in range(4):
+                    served.reactor.turn(0)
+                begun = time.monotonic()
+                served.reactor.turn(0.2)
+                assert time.monotonic() - begun > 0.15
+                assert len(served.desk.asked) == number
+                served.desk.asked[-1][1]({"state": "running"})
+                assert json.loads(client.recv(100))["state"] == "running"
+
+
+def test_accepting_is_tried_again_after_a_while(served: Served) -> None:
+    """Also if nobody goes away meanwhile, who would make room."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
+        for client in clients:
+            client.connect(str(served.path))
+        with no_descriptors():
+            for _ in range(4):
+                served.reactor.turn(0)
+            assert len(served.server._clients) == 1
+        served.reactor.turn(0)
+        assert len(served.server._clients) == 1
+        served.reactor.advance(1.25)
+        assert len(served.server._clients) == 2
