@@ -256,13 +256,24 @@ def test_a_stop_ends_a_reload(world: Supervised) -> None:
     assert world.supervisor.status == 0
 
 
-def test_one_that_starts_cannot_reload() -> None:
-    """It says so."""
+def test_a_reload_during_the_start_comes_after_it() -> None:
+    """It is not refused, and not forgotten."""
     answers: list[dict[str, Any]] = []
     with supervised() as world:
         world.supervisor.start()
-        world.supervisor.reload([answers.append])
-    assert answers[0]["fault"]["lines"] == ["tamed: cannot reload: the daemon is starting"]
+        assert world.supervisor.reload([answers.append]) == "the start"
+        come_up(world, *world.hands)
+        assert (answers, len(world.station.errands)) == ([], 1)
+        world.supervisor.stop()
+    assert answers[0]["fault"]["lines"] == ["tamed: the daemon stops"]
+
+
+def test_one_that_stops_cannot_reload(world: Supervised) -> None:
+    """It says so."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.stop()
+    world.supervisor.reload([answers.append])
+    assert answers[0]["fault"]["lines"] == ["tamed: the daemon is stopping"]
 
 
 # Sockets of generations.
@@ -348,13 +359,108 @@ def test_signals_scale_by_one(world: Supervised) -> None:
     assert world.station.log[-1] == ("WARNING", "cannot scale: one worker is the least")
 
 
-def test_nothing_is_scaled_during_a_reload(world: Supervised) -> None:
-    """It would be forgotten."""
+def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
+    """A later number takes the place of an earlier one, of which is told who asked for it."""
     reload(world)
+    early: list[dict[str, Any]] = []
+    late: list[dict[str, Any]] = []
+    world.supervisor.scale(9, [early.append])
+    assert world.supervisor.scale(3, [late.append]) == "a reload"
+    world.supervisor.scale(3, [late.append])
+    told = "tamed: a later request for another number of workers has taken its place"
+    assert early == [{"fault": {"lines": [told], "status": ExitStatus.UNAVAILABLE}}]
+    come_up(world, *world.hands[2:])
+    world.reactor.advance(0.5)
+    assert len(world.hands) == 5
+    assert late == []
+    come_up(world, world.hands[4])
+    assert late == [{"scaled": 3}] * 2
+
+
+def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised) -> None:
+    """Two more, for three and one the other way."""
+    reload(world)
+    for number in (signal.SIGTTIN, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTIN):
+        world.supervisor.signalled(number)
+    come_up(world, *world.hands[2:])
+    world.reactor.advance(0.5)
+    assert world.supervisor.generation.count == 4
+
+
+def test_workers_come_up_a_few_at_a_time(world: Supervised) -> None:
+    """As many as there are CPUs; one that is ready makes room for the next."""
+    world.station.cpus = 3
+    world.supervisor.scale(9)
+    assert [hand.number for hand in world.hands[2:]] == [3, 4, 5]
+    come_up(world, world.hands[2])
+    assert [hand.number for hand in world.hands[2:]] == [3, 4, 5, 6]
+
+
+def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
+    """Workers that are no longer wanted are not started, and those on their way are ended."""
+    answers: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    world.station.cpus = 3
+    world.supervisor.scale(90, [answers.append])
+    assert world.supervisor.scale(2, [others.append]) is None
+    assert others == [{"scaled": 2}]
+    assert "fault" in answers[0]
+    sent = {(hand.pid, signal.SIGTERM) for hand in world.hands[2:]}
+    assert set(world.station.sent) == sent
+    for hand in world.hands[2:]:
+        world.ends(hand, -signal.SIGTERM)
+    world.pass_time(5)
+    assert len(world.hands) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "yes", "why"),
+    [
+        (0, False, "one worker is the least"),
+        (513, False, "512 workers are the most, unless --yes says that more are meant"),
+        (4097, True, "4096 workers are the most"),
+        (10**400, True, "4096 workers are the most"),
+    ],
+    ids=["none", "many", "absurd", "huge"],
+)
+def test_the_supervisor_knows_its_bounds(world: Supervised, count: int, yes: bool, why: str) -> None:
+    """Whatever it is asked, it starts no more workers than there may be."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.scale(count, [answers.append], yes=yes)
+    assert answers == [{"fault": {"lines": [f"tamed: cannot scale: {why}"], "status": ExitStatus.USAGE}}]
+    assert len(world.hands) == 2
+
+
+def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
+    """TTIN stops at 32 workers a CPU."""
+    world.station.cpus = 1
+    world.supervisor.scale(32)
+    world.supervisor.signalled(signal.SIGTTIN)
+    assert world.supervisor.generation.count == 32
+    assert ("WARNING", "cannot scale: 32 workers are the most") in world.station.log
+
+
+def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:
+    """At once, and with its words; the number holds, and it is tried again."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])
+    world.says(world.hands[2], {"fault": {"lines": ["tamed: no poem"], "status": 66}})
+    world.ends(world.hands[2], 66)
     (told,) = answers[0]["fault"]["lines"]
-    assert told == "tamed: cannot scale: it reloads; do it again when that is over"
+    assert told == "tamed: 2 of 3 workers are ready, others are tried again: worker 103 failed: no poem"
+    assert answers[0]["fault"]["status"] == 66
+    world.pass_time(1)
+    assert len(world.hands) == 4
+
+
+def test_scaling_comes_to_an_end(world: Supervised) -> None:
+    """Also if a worker can neither become ready nor be ended: what waits for its turn gets it."""
+    answers: list[dict[str, Any]] = []
+    world.supervisor.scale(3, [answers.append])
+    world.supervisor.reload()
+    world.pass_time(121)
+    assert "fault" in answers[0]
+    assert len(world.station.errands) == 1
 
 
 def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised) -> None:
@@ -370,7 +476,7 @@ def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])
     world.supervisor.stop()
-    assert answers == [{"error": "the daemon stops"}]
+    assert answers == [{"fault": {"lines": ["tamed: the daemon stops"], "status": ExitStatus.UNAVAILABLE}}]
 
 
 # Recycling.

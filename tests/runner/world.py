@@ -95,6 +95,7 @@ class HandStation:
         self.no_drop: TamedError | None = None
         self.alive_interval: float | None = None
         self.due: float | None = None
+        self.cpus = 16
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         if self.no_room is not None:
@@ -265,6 +266,9 @@ class Supervised(World):
             self.reactor.advance(STEP)
 
     def close(self) -> None:
+        self.supervisor.stop()
+        self.station.dead += [(errand.pid, -signal.SIGKILL) for errand in self.station.errands]
+        self.supervisor.signalled(signal.SIGCHLD)
         for worker in self.supervisor.crew.workers.values():
             worker.channel.close()
         super().close()

@@ -9,7 +9,7 @@ import click
 from tamed.daemon import Instance
 from tamed.runner import find_instance, run_directory
 
-__all__ = ["for_instance", "instance_of"]
+__all__ = ["for_instance", "instance_of", "show_wait"]
 
 _RUNDIR = click.Option(
     ["--rundir"],
@@ -37,3 +37,8 @@ def for_instance(help_text: str) -> Callable[[Callable[..., Any]], click.Command
 def instance_of(name: str | None, rundir: Path | None) -> Instance:
     """Return the instance that was asked for."""
     return find_instance(run_directory(rundir), name)
+
+
+def show_wait(what: str) -> None:
+    """Say that a request waits for its turn, and for what."""
+    click.echo(f"tamed: {what} is under way; this waits for its turn", err=True)

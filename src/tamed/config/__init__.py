@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tamed.config._resolve import resolve
     from tamed.config._settings import Daemon, Level, Log, Settings, names_file
     from tamed.config._target import Target, TargetKind
+    from tamed.config._workers import check_workers, most_workers, usable_cpus
 
 __all__ = [
     "Daemon",
@@ -28,10 +29,13 @@ __all__ = [
     "Settings",
     "Target",
     "TargetKind",
+    "check_workers",
     "load",
+    "most_workers",
     "names_file",
     "read_env_file",
     "resolve",
+    "usable_cpus",
 ]
 
 if not TYPE_CHECKING:
@@ -48,10 +52,13 @@ if not TYPE_CHECKING:
             "Settings": "._settings",
             "Target": "._target",
             "TargetKind": "._target",
+            "check_workers": "._workers",
             "load": "._load",
+            "most_workers": "._workers",
             "names_file": "._settings",
             "read_env_file": "._env_file",
             "resolve": "._resolve",
+            "usable_cpus": "._workers",
         },
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from tamed.config._deployment import Deployment
 from tamed.config._settings import Daemon, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
+from tamed.config._workers import check_workers
 from tamed.plugins import Given, Plugin, build, find
 
 __all__ = ["Job"]
@@ -90,11 +91,12 @@ class Job(NamedTuple):
 
     def settings(self, deployment: Deployment | None) -> Settings:
         """Make the settings of the run from flags, environment and deployment file, in that order."""
-        daemon = deployment.daemon if deployment else {}
+        table = deployment.daemon if deployment else {}
         log = _log_beside(deployment) if deployment else {}
+        daemon = build(Daemon, self.given("", self.daemon, deployment, "daemon", table))
+        check_workers(daemon.workers or 1, yes=daemon.yes)
         return Settings(
-            build(Daemon, self.given("", self.daemon, deployment, "daemon", daemon)),
-            build(Log, self.given("log", self.log, deployment, "log", log, flag_prefix="log-")),
+            daemon, build(Log, self.given("log", self.log, deployment, "log", log, flag_prefix="log-"))
         )
 
     def find(self, name: str) -> Plugin[...]:

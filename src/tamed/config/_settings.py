@@ -6,12 +6,12 @@ table ``[log]``; on the command line and in the environment the options of ``Log
 name.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
+from tamed.config._workers import usable_cpus
 from tamed.plugins import Duration, Size, option, shown
 
 __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
@@ -43,13 +43,13 @@ class Level(NamedTuple):
 
 
 class Workers(int):
-    """A number of worker processes: ``4``, or ``auto`` for as many as there are cores for this process."""
+    """A number of worker processes: ``4``, or ``auto`` for as many as there are CPUs for this process."""
 
     @classmethod
     def parse(cls, text: str) -> "Workers":
         """Read a number from 1 up, or ``auto``; raise ValueError for anything else."""
         if text.strip() == "auto":
-            return cls(_cores())
+            return cls(usable_cpus())
         if not re.fullmatch("[0-9]{1,18}", text.strip()):
             raise ValueError(f"expected a number from 1 up, or auto, got {shown(text)}")
         return cls(int(text))
@@ -89,6 +89,7 @@ class Daemon:
     workers: Workers | None = option(
         None, "How many processes run the application, under a supervisor; auto is one for each core."
     )
+    yes: bool = option(False, "Start that many workers, also if it is more than 32 for each CPU.")
     user: str = option("", "The user to become, by name or number, once everything is bound.")
     group: str = option("", "The group to become; without it, the user's own.")
     keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
@@ -185,10 +186,3 @@ class Settings(NamedTuple):
 def names_file(place: str) -> bool:
     """Tell whether the place of a log is a file."""
     return place.partition(":")[0] not in ("", "stderr", "journal", "syslog")
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from tamed._fork import hollow, own
+from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
 
 __all__ = ["Channel"]
@@ -28,9 +29,9 @@ _LIMIT = 16 * 1024 * 1024  # bytes of messages that wait to be sent
 class Channel:
     """One end of the pair. ``closed`` is true when the other end is gone and all from it was received.
 
-    ``rest`` is the beginning of a message: another channel can be made from it, to go on with this socket.
-    Only an end that ``takes_descriptors`` is given any; else what another process sends is dropped by the
-    kernel, so that none can fill the table of a process that did not ask for them.
+    ``rest`` is the beginning of a message. Only an end that ``takes_descriptors`` is given any; else what
+    another process sends is dropped by the kernel, so that none can fill the table of a process that did not
+    ask for them.
     """
 
     def __init__(self, sock: socket.socket, rest: bytes = b"", *, takes_descriptors: bool = False) -> None:
@@ -139,6 +140,28 @@ class Channel:
             self._lines += [self.rest, *lines]
             self._pieces = [rest]
             self._length = len(rest)
+
+    def export(self, keep: Keep) -> Data:
+        """Return this end as data, with what came by half and what waits to be sent."""
+        return {
+            "descriptor": -1 if self.closed else keep(self.fileno()),
+            "rest": encode(self.rest),
+            "unsent": [[encode(line), [keep(each) for each in copies]] for line, copies in self._outgoing],
+        }
+
+    @classmethod
+    def imported(cls, data: Data) -> "Channel":
+        """Go on with an end that was exported; one that was closed stays so."""
+        if data["descriptor"] < 0:
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            channel = cls(ours)
+            channel.close()
+            return channel
+        channel = cls(socket.socket(fileno=data["descriptor"]), decode(data["rest"]))
+        channel._outgoing.extend((decode(line), copies) for line, copies in data["unsent"])
+        channel._waiting = sum(len(line) for line, _ in channel._outgoing)
+        return channel
 
     def forget(self) -> None:
         """Drop what came and was not taken, and what was not sent: the socket is another one from now on."""

@@ -1,7 +1,8 @@
 """The control socket: where an administrator's command asks the supervisor.
 
 A client connects, writes one request, a JSON object on a line, and gets one answer in the same form; then the
-connection is closed. Only the owner may connect (mode 0600), so whoever can, may.
+connection is closed. One that has written ``"progress": true`` may get lines with ``waiting`` before that,
+which say for what it waits. Only the owner may connect (mode 0600), so whoever can, may.
 """
 
 import contextlib
@@ -9,18 +10,19 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from tamed.daemon import bind_unix, connect_unix
 from tamed.errors import CannotCreate, SystemRefused, from_creation_error, from_os_error
 from tamed.net import SocketFile
-from tamed.runner._legacy import Keep
+from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._message import InvalidMessage, Message, encode_message, parse_message, read_text
 from tamed.runner._reactor import Reactor, Timer
 
-__all__ = ["Answer", "ControlServer", "ask"]
+__all__ = ["Answer", "ControlServer", "Reply", "ask"]
 
 Answer = Callable[[Message], None]
 
@@ -31,6 +33,28 @@ _PATIENCE = 10.0  # seconds for a client to say what it wants
 _SENDING = 1.0  # seconds for a client to take the answer
 _PAUSE = 1.0  # seconds until accepting is tried again
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+class Reply:
+    """The means to answer one client, which may take as long as that needs."""
+
+    def __init__(self, server: "ControlServer", client: socket.socket) -> None:
+        self._server = server
+        self._client = client
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the client's connection, negative if it is closed."""
+        return self._client.fileno()
+
+    def __call__(self, answer: Message) -> None:
+        """Answer, and close the connection."""
+        self._server.answer(self._client, answer)
+
+    def progress(self, text: str) -> None:
+        """Say for what the client waits."""
+        with contextlib.suppress(OSError):  # it does not read, or has gone away
+            self._client.send(encode_message({"waiting": text}))
 
 
 class ControlServer:
@@ -50,7 +74,7 @@ class ControlServer:
         self,
         path: Path,
         reactor: Reactor,
-        serve: Callable[[Message, Answer], None],
+        serve: Callable[[Message, Reply], None],
         *,
         owner: tuple[int, int] | None = None,
         inherited: tuple[int, SocketFile] | None = None,
@@ -61,7 +85,7 @@ class ControlServer:
         self._serve = serve
         self._clients: dict[socket.socket, bytes] = {}
         self._timers: dict[socket.socket, Timer] = {}
-        self._served: dict[socket.socket, Answer] = {}
+        self._served: dict[socket.socket, Reply] = {}
         self._warnings = warnings
         if inherited is None:
             self._socket, self.file = _listening(path, owner)
@@ -96,22 +120,37 @@ class ControlServer:
         """Return the descriptor of the listening socket."""
         return self._socket.fileno()
 
-    def bequeath(self, answers: Iterable[Answer], keep: Keep) -> list[int]:
-        """Return descriptors of the clients that these answers are for, who have not gone."""
+    def export(self, keep: Keep) -> list[Data]:
+        """Return all clients as data: those who wait for an answer, and those who have yet to ask."""
         return [
-            keep(client.fileno())
-            for client, answer in self._served.items()
-            if any(answer == each for each in answers)
+            {"descriptor": keep(client.fileno()), "received": encode(received)}
+            for client, received in self._clients.items()
         ]
 
-    def inherit(self, clients: Iterable[int]) -> list[Answer]:
-        """Go on with clients of the program before; return the means to answer them."""
-        answers = []
-        for descriptor in clients:
-            client = socket.socket(fileno=descriptor)
-            self._add(client)
-            answers.append(self._serve_now(client))
-        return answers
+    def resume(self, left: Sequence[Data]) -> dict[int, Reply]:
+        """Go on with the clients of the program before; return the replies to those who have asked."""
+        replies = {}
+        for data in left:
+            client = socket.socket(fileno=data["descriptor"])
+            self._add(client, decode(data["received"]))
+            if b"\n" in self._clients[client]:
+                replies[data["descriptor"]] = self._reply_to(client)
+        return replies
+
+    def serve_again(self, reply: Reply) -> None:
+        """Serve a client that the program before has not answered."""
+        client = next(client for client, each in self._served.items() if each is reply)
+        self._begin(client, reply)
+
+    def answer(self, client: socket.socket, answer: Message) -> None:
+        """Send an answer, for which a client that does not read can keep the supervisor for a second."""
+        if client in self._clients:
+            if "error" not in answer:
+                answer = {**answer, "warnings": self._warnings()}
+            with contextlib.suppress(OSError):  # it does not read, or has gone away
+                client.settimeout(_SENDING)
+                client.sendall(_answer_line(answer))
+            self._drop(client)
 
     def _accept(self) -> None:
         try:
@@ -159,9 +198,9 @@ class ControlServer:
             os.close(self._reserve)
             self._reserve = -1
 
-    def _add(self, client: socket.socket) -> None:
+    def _add(self, client: socket.socket, received: bytes = b"") -> None:
         client.setblocking(False)
-        self._clients[client] = b""
+        self._clients[client] = received
         self._timers[client] = self._reactor.later(_PATIENCE, partial(self._drop, client))
         self._reactor.watch(client, partial(self._read, client))
 
@@ -170,36 +209,25 @@ class ControlServer:
             data = client.recv(_LONGEST)
         except OSError:
             data = b""
-        self._clients[client] += data
-        line, newline, _ = self._clients[client].partition(b"\n")
         if not data:
             self._drop(client)
-        elif client in self._served:  # it says more than was asked for
-            self._clients[client] = b""
-        elif newline or len(line) > _LONGEST:
-            self._begin(line, self._serve_now(client))
+        elif client not in self._served:  # else it says more than was asked for
+            self._clients[client] += data
+            line, newline, _ = self._clients[client].partition(b"\n")
+            if newline or len(line) > _LONGEST:
+                self._begin(client, self._reply_to(client))
 
-    def _begin(self, line: bytes, answer: Answer) -> None:
+    def _begin(self, client: socket.socket, reply: Reply) -> None:
+        line, _, _ = self._clients[client].partition(b"\n")
         try:
-            self._serve(parse_message(line, _LONGEST), answer)
+            self._serve(parse_message(line, _LONGEST), reply)
         except InvalidMessage as error:
-            answer({"error": f"not a request: {error}"})
+            reply({"error": f"not a request: {error}"})
 
-    def _serve_now(self, client: socket.socket) -> Answer:
-        """Return the means to answer a client, which may take as long as that needs."""
+    def _reply_to(self, client: socket.socket) -> Reply:
         self._timers[client].cancel()
-        self._served[client] = partial(self._answer, client)
-        return self._served[client]
-
-    def _answer(self, client: socket.socket, answer: Message) -> None:
-        """Send an answer, for which a client that does not read can keep the supervisor for a second."""
-        if client in self._clients:
-            if "error" not in answer:
-                answer = {**answer, "warnings": self._warnings()}
-            with contextlib.suppress(OSError):  # it does not read, or has gone away
-                client.settimeout(_SENDING)
-                client.sendall(_answer_line(answer))
-            self._drop(client)
+        reply = self._served[client] = Reply(self, client)
+        return reply
 
     def _drop(self, client: socket.socket) -> None:
         del self._clients[client]
@@ -210,8 +238,15 @@ class ControlServer:
         self._resume()
 
 
-def ask(path: Path, request: Message, timeout: float | None = 10.0) -> Message:
+def ask(
+    path: Path,
+    request: Message,
+    timeout: float | None = 10.0,
+    waiting: Callable[[str], object] | None = None,
+) -> Message:
     """Send a request to a supervisor's control socket and return its answer.
+
+    ``waiting`` is called with what the request waits for, whenever the supervisor says so.
 
     Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
     if there is no answer within ``timeout`` seconds (None: however long it takes), or none to this request.
@@ -221,23 +256,33 @@ def ask(path: Path, request: Message, timeout: float | None = 10.0) -> Message:
         sock.settimeout(timeout)
         try:
             connect_unix(sock, path)
-            sock.sendall(encode_message(request, _LONGEST))
+            progress = {} if waiting is None else {"progress": True}
+            sock.sendall(encode_message(request | progress, _LONGEST))
             with sock.makefile("rb") as stream:
-                line = stream.readline(_LONGEST_ANSWER + 1)
+                answer = _answer_in(stream, waiting)
         except TimeoutError as error:
             raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
         except OSError as error:
             raise from_os_error(what, error) from error
-    if not line:
+        except InvalidMessage as invalid:
+            raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
+    if answer is None:
         raise SystemRefused(what, "it ended without an answer")
-    try:
-        answer = parse_message(line, _LONGEST_ANSWER)
-        refusal = read_text(answer, "error") if "error" in answer else ""
-    except InvalidMessage as invalid:
-        raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
-    if refusal:
-        raise SystemRefused(what, refusal)
+    if "error" in answer:
+        raise SystemRefused(what, answer["error"])
     return answer
+
+
+def _answer_in(stream: IO[bytes], waiting: Callable[[str], object] | None) -> Message | None:
+    """Read up to the answer. Raises InvalidMessage for what is none."""
+    while line := stream.readline(_LONGEST_ANSWER + 1):
+        answer = parse_message(line, _LONGEST_ANSWER)
+        if "error" in answer:
+            read_text(answer, "error")
+        if waiting is None or "waiting" not in answer:
+            return answer
+        waiting(read_text(answer, "waiting"))
+    return None
 
 
 def _listening(path: Path, owner: tuple[int, int] | None) -> tuple[socket.socket, SocketFile]:

@@ -13,7 +13,7 @@ from tamed.runner._channel import Channel
 from tamed.runner._delivery import deliver
 from tamed.runner._faults import fault_data
 from tamed.runner._generation import Generation
-from tamed.runner._legacy import Data, Keep, decode, encode
+from tamed.runner._legacy import Data, Keep
 from tamed.runner._message import InvalidMessage, Message, read_fault, read_number, read_object, read_text
 from tamed.runner._reactor import Reactor
 from tamed.runner._sockets import SocketTable
@@ -91,46 +91,49 @@ class Crew:
         else:
             ready()
 
-    def bequeath(self, keep: Keep) -> list[Data]:
-        """Return what the next program needs to go on with the workers.
+    def export(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on with the workers."""
+        for worker in list(self.workers.values()):
+            self._hear(worker)  # all of them first: what one says may concern another
+        return [
+            {
+                "pid": worker.pid,
+                "number": worker.number,
+                "generation": worker.generation.number,
+                "state": worker.state.value,
+                "started": worker.started,
+                "ready": worker.ready,
+                "replaces": None if worker.replaces is None else worker.replaces.pid,
+                "retired": worker.is_retired,
+                "leave_by": worker.leave_by,
+                "kill_at": worker.kill_at,
+                "fault": worker.fault,
+                "leaving": worker.leaving,
+                "channel": worker.channel.export(keep),
+            }
+            for worker in self.workers.values()
+        ]
 
-        Raises BlockingIOError if one of them has yet to take what was sent to it.
-        """
-        left = []
-        for worker in self.workers.values():
-            self._hear(worker)
-            channel = worker.channel
-            if not channel.closed and not channel.flush():
-                raise BlockingIOError
-            left.append(
-                {
-                    "pid": worker.pid,
-                    "number": worker.number,
-                    "generation": worker.generation.number,
-                    "state": worker.state.value,
-                    "started": worker.started,
-                    "ready": worker.ready,
-                    "retired": worker.is_retired,
-                    "channel": -1 if channel.closed else keep(channel.fileno()),
-                    "rest": encode(channel.rest),
-                }
-            )
-        return left
-
-    def inherit(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
+    def resume(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
         """Go on with the workers of the program before."""
         now = self._reactor.clock()
         for data in left:
-            channel = _channel(data["channel"], decode(data["rest"]))
+            channel = Channel.imported(data["channel"])
             generation = generations[data["generation"]]
             started = data["started"]
             worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
             worker.state = WorkerState(data["state"])
             worker.ready = data["ready"]
             worker.is_retired = data["retired"]
+            worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
+            worker.fault = None if data["fault"] is None else tuple(data["fault"])
+            worker.leaving = data["leaving"]
             self.workers[worker.pid] = worker
             if not channel.closed:
                 self._reactor.watch(channel, partial(self._hear, worker))
+                self._deliver(worker)
+        for data in left:
+            self.workers[data["pid"]].replaces = self.workers.get(data["replaces"])
 
     def let_start(self, worker: Worker) -> None:
         """Let a worker that is prepared start its services."""
@@ -259,17 +262,6 @@ class Crew:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
             self.on_silence(worker)
-
-
-def _channel(descriptor: int, rest: bytes) -> Channel:
-    """Go on with a channel; one that was closed before stays so."""
-    if descriptor >= 0:
-        return Channel(socket.socket(fileno=descriptor), rest)
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    channel = Channel(ours)
-    channel.close()
-    return channel
 
 
 def _ignore(*_: object) -> None:

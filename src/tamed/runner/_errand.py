@@ -1,4 +1,8 @@
-"""Errands: what the supervisor has another process do, because it takes code that it must not load itself."""
+"""Errands: what the supervisor has another process do, because it takes code that it must not load itself.
+
+Such a process runs code of others, which may hang. So each has a deadline, after which it is killed, with its
+process group.
+"""
 
 import socket
 from collections.abc import Callable
@@ -6,14 +10,17 @@ from collections.abc import Callable
 from tamed.runner._channel import Channel
 from tamed.runner._delivery import deliver
 from tamed.runner._message import InvalidMessage, Message
-from tamed.runner._reactor import Reactor
+from tamed.runner._reactor import Reactor, Timer
 from tamed.runner._station import Station
 
 __all__ = ["Errand", "Errands"]
 
 
 class Errand:
-    """One of them. ``answer`` is None if it gave none, and ``code`` its exit code, once it has ended."""
+    """One of them. ``answer`` is None if it gave none, and ``code`` its exit code, once it has ended.
+
+    ``timed_out`` says that it did not end by its deadline and was killed.
+    """
 
     def __init__(self, pid: int, channel: Channel, done: "Callable[[Errand], object]") -> None:
         self.pid = pid
@@ -21,6 +28,8 @@ class Errand:
         self.done = done
         self.answer: Message | None = None
         self.code = 0
+        self.timed_out = False
+        self.deadline: Timer | None = None
 
 
 class Errands:
@@ -31,10 +40,13 @@ class Errands:
         self._station = station
         self._running: dict[int, Errand] = {}
 
-    def send(self, module: str, order: Message, done: Callable[[Errand], object]) -> Errand:
-        """Run a module with an order; ``done`` is called when it has ended.
+    def send(
+        self, module: str, order: Message, done: Callable[[Errand], object], *, timeout: float | None
+    ) -> Errand:
+        """Run a module with an order; ``done`` is called when it has ended, or has not within ``timeout``.
 
-        Raises OSError if the system has no room for a process.
+        The timeout is in seconds, None for a process that is to stay. Raises OSError if the system has no
+        room for a process.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -44,6 +56,8 @@ class Errands:
                 ours.close()
                 raise
         errand = self._running[pid] = Errand(pid, Channel(ours), done)
+        if timeout is not None:
+            errand.deadline = self._reactor.later(timeout, lambda: self._time_out(errand))
         self._reactor.watch(errand.channel, lambda: self._hear(errand))
         try:
             errand.channel.send(order)
@@ -52,8 +66,31 @@ class Errands:
         deliver(errand.channel, self._reactor, lambda: self._hang_up(errand))
         return errand
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether one of them has not ended yet."""
+        return bool(self._running)
+
+    def end(self) -> None:
+        """Kill all of them."""
+        for errand in self._running.values():
+            self.recall(errand)
+
+    def export(self) -> list[int]:
+        """Return the pids of all, as data. The next program has no use for them."""
+        return list(self._running)
+
+    def resume(self, pids: list[int]) -> None:
+        """End what the program before has left behind."""
+        for pid in pids:
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            errand = self._running[pid] = Errand(pid, Channel(ours), lambda _: None)
+            errand.channel.close()
+            self.recall(errand)
+
     def recall(self, errand: Errand) -> None:
-        """End an errand; ``done`` is called all the same, when it has ended."""
+        """Kill an errand's process group; ``done`` is called all the same, when it has ended."""
         if errand.pid in self._running:
             self._station.kill(errand.pid)
 
@@ -64,7 +101,18 @@ class Errands:
             self._hear(errand)
             self._hang_up(errand)
             errand.code = code
-            errand.done(errand)
+            if errand.deadline is not None:
+                errand.deadline.cancel()
+            if not errand.timed_out:
+                errand.done(errand)
+
+    def _time_out(self, errand: Errand) -> None:
+        """Report it at once: a process that cannot even be killed must hold up nobody."""
+        errand.timed_out = True
+        errand.answer = None
+        self._hang_up(errand)
+        self.recall(errand)
+        errand.done(errand)
 
     def _hear(self, errand: Errand) -> None:
         try:

@@ -21,7 +21,7 @@ from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
 from tamed.runner._launch import job_again, launch, plan_again
-from tamed.runner._message import read_fault
+from tamed.runner._message import Message, read_fault
 from tamed.runner._plan_file import kept_plan
 
 __all__ = [
@@ -121,31 +121,40 @@ def stop_instance(
     return True
 
 
-def reload_instance(instance: Instance) -> Report:
+Waiting = Callable[[str], object]
+"""Called with what a request waits for, if it has to wait for its turn."""
+
+
+def reload_instance(instance: Instance, waiting: Waiting) -> Report:
     """Have an instance take up new workers that read files and code anew; return what has come of it.
 
     Waits however long that takes. If it fails, the instance goes on as it was.
     """
-    return _done(_ask(instance, {"command": "reload"}, timeout=None), "reloaded")
+    return _done(instance, {"command": "reload"}, waiting, "reloaded")
 
 
-def upgrade_instance(instance: Instance) -> Report:
+def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
     """Have the program of an instance's supervisor replaced in its place, and then reload.
 
     Waits however long that takes. If it fails, the instance goes on as it was.
     """
-    report = _done(_ask(instance, {"command": "upgrade"}, timeout=None), "reloaded")
+    report = _done(instance, {"command": "upgrade"}, waiting, "reloaded")
     return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
 
 
-def scale_instance(instance: Instance, workers: int) -> Report:
-    """Have an instance run with so many workers from now on; wait until they are ready."""
-    return _done(_ask(instance, {"command": "scale", "workers": workers}, timeout=None), "scaled")
+def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Report:
+    """Have an instance run with so many workers from now on; wait until they are ready.
+
+    ``yes`` says that a very large number is meant.
+    """
+    return _done(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
 
 
-def _ask(instance: Instance, request: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+def _ask(
+    instance: Instance, request: Message, timeout: float | None, waiting: Waiting | None = None
+) -> Message:
     _wait_until_found(instance, _SWEPT if timeout is None else min(_SWEPT, timeout))
-    return ask(instance.socket, request, timeout)
+    return ask(instance.socket, request, timeout, waiting)
 
 
 def _wait_until_found(instance: Instance, timeout: float = _SWEPT) -> None:
@@ -162,7 +171,8 @@ def _is_there(path: Path) -> bool:
         return True  # in a folder that is not for us: whoever asks will be told so
 
 
-def _done(answer: dict[str, Any], key: str) -> Report:
+def _done(instance: Instance, request: Message, waiting: Waiting, key: str) -> Report:
+    answer = _ask(instance, request, None, waiting)
     if "fault" in answer:
         lines, status = read_fault(answer)
         return Report(ready=False, text="\n".join(lines), status=status, pid=None)

@@ -8,7 +8,6 @@ interrupted that must not be.
 import heapq
 import itertools
 import os
-import select
 import selectors
 import signal
 import time
@@ -86,14 +85,22 @@ class Reactor:
             signal.signal(number, _nothing)
 
         def arrived() -> None:
-            for number in os.read(reading, 4096):
+            for number in self.take_signals():
                 self.on_signal(signal.Signals(number))
 
         self._selector.register(reading, selectors.EVENT_READ, arrived)
 
-    def has_signals(self) -> bool:
-        """Tell whether signals have arrived that ``on_signal`` has yet to be called with."""
-        return self._wakeup is not None and bool(select.select([self._wakeup[0]], [], [], 0)[0])
+    def take_signals(self) -> bytes:
+        """Take the signals that have arrived and that ``on_signal`` has not been called with."""
+        try:
+            return b"" if self._wakeup is None else os.read(self._wakeup[0], 4096)
+        except BlockingIOError:
+            return b""
+
+    def return_signals(self, taken: bytes) -> None:
+        """Let signals arrive that were taken, here or by another program in this process."""
+        if self._wakeup is not None and taken:
+            os.write(self._wakeup[1], taken)
 
     def run(self) -> None:
         """Call back until `stop` is called, or has been."""

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+from tamed.config import usable_cpus
 from tamed.daemon import (
     Capability,
     Identity,
@@ -74,6 +75,11 @@ class RealStation:
         own = identity.environment() if identity else {}
         kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_WORKERS}
         self._environ = {**kept, **own}
+
+    @property
+    def cpus(self) -> int:
+        """The CPUs that this process, and so its workers, may use now."""
+        return usable_cpus()
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         """Start a process and connect its pipes."""

@@ -1,4 +1,8 @@
-"""Getting lost workers back: when the next attempt is made, and when they are used up.
+"""Bringing a generation to its number of workers: when the next attempt is made, and when they are used up.
+
+How many workers there are to be, and which there are, is known at any time. So nobody remembers that one is
+to be started: `Recovery.look` compares the two and starts what is missing. It is called whenever either may
+have changed, and there is no other way in which a worker is replaced, or started for a greater number.
 
 Attempts are counted, for each worker's number by itself, in a row. No clock runs against them: an import that
 takes a minute and then raises is an attempt like any other. What ends the row is a worker that has served for
@@ -20,11 +24,12 @@ _BACKOFF = Backoff(first=0.1, factor=2.0, maximum=30.0)
 
 
 class Recovery:
-    """Brings the serving generation back to its number of workers.
+    """Brings the serving generation to its number of workers.
 
-    ``missing`` returns the numbers of those that lack, and ``spawn`` starts one; that the system has no
-    room for it is to be told to `refused`, and that it has ended to `failed`. ``restarts`` is how many were
-    started so. ``last_error`` is what went wrong last, and ``failed_at`` when, in seconds since the epoch.
+    ``missing`` returns the numbers of those that lack, ``has_room`` tells whether one may be started now (if
+    not, `look` is to be called when that changes), and ``spawn`` starts one; that the system has no room for
+    it is to be told to `refused`, and that it has ended to `failed`. ``restarts`` is how many lost ones were
+    replaced. ``last_error`` is what went wrong last, and ``failed_at`` when, in seconds since the epoch.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class Recovery:
         reactor: Reactor,
         *,
         missing: Callable[[], Iterable[int]],
+        has_room: Callable[[], bool],
         spawn: Callable[[int], bool],
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -40,6 +46,7 @@ class Recovery:
         self.failed_at: float | None = None
         self._reactor = reactor
         self._missing = missing
+        self._has_room = has_room
         self._spawn = spawn
         self._wall = wall
         self._failures: dict[int, int] = {}
@@ -86,21 +93,35 @@ class Recovery:
 
     def look(self) -> None:
         """Start what is missing and due, and look again when the next one is due."""
-        for number in list(self._missing()):
-            if self.is_due(number) and self._spawn(number):
+        for number in filter(self.is_due, list(self._missing())):
+            if not self._has_room():
+                break
+            was_lost = self._due.pop(number, None) is not None
+            if self._spawn(number) and was_lost:
                 self.restarts += 1
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         waits = [self._due.get(number, 0.0) - self._reactor.clock() for number in self._missing()]
-        if waits:
-            self._timer = self._reactor.later(max(min(waits), 0.0), self.look)
+        if waits := [wait for wait in waits if wait > 0]:
+            self._timer = self._reactor.later(min(waits), self.look)
 
-    def bequeath(self) -> Data:
+    def export(self) -> Data:
         """Return what the next program needs to go on."""
-        return {"restarts": self.restarts, "last_error": self.last_error, "failed_at": self.failed_at}
+        return {
+            "restarts": self.restarts,
+            "last_error": self.last_error,
+            "failed_at": self.failed_at,
+            "failures": list(self._failures.items()),
+            "refusals": list(self._refusals.items()),
+            "due": list(self._due.items()),
+        }
 
-    def inherit(self, left: Data) -> None:
+    def resume(self, left: Data) -> None:
         """Go on where the program before has stopped."""
+        self._failures = dict(left["failures"])
+        self._refusals = dict(left["refusals"])
+        self._due = dict(left["due"])
         self.restarts = left["restarts"]
         self.last_error = left["last_error"]
         self.failed_at = left["failed_at"]

@@ -5,19 +5,20 @@ not load. Then the new workers start, on the same sockets, while the old ones se
 ready, they take over. If anything goes wrong before, they are taken down, and the old ones have noticed
 nothing.
 
-A reload that is asked for during another begins after it: what had changed by then may not have been read.
+When a reload begins, and who is told what has come of it, is for others: see ``_operations``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tamed.errors import ExitStatus, TamedError, reason, status_of
-from tamed.runner._control import Answer
 from tamed.runner._crew import Crew
 from tamed.runner._errand import Errand, Errands
 from tamed.runner._generation import Generation
 from tamed.runner._message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor, Timer
+from tamed.runner._staff import Staff
 from tamed.runner._station import Station
 from tamed.runner._watchdog import Watchdog
 from tamed.runner._worker_record import Worker, WorkerState
@@ -31,79 +32,78 @@ _ROLLBACK_GRACE = 5.0  # seconds for workers to undo a start that is given up
 class Reloader:
     """Brings up new generations.
 
-    ``generation`` is the one that is on the way, None while there is none. ``serving`` is asked for the one
-    that serves, and ``take_over`` is called with one that is ready to do so, and with what is to be called
-    when it does.
+    ``generation`` is the one that is on the way, None while there is none. ``last_number`` is that of the
+    last one there was, also if it was given up. ``serving`` is asked for the generation that serves,
+    ``take_over`` is called with one that is ready to do so, and with what is to be called when it does, and
+    ``done`` with what has come of the reload.
     """
 
     def __init__(
         self,
         crew: Crew,
+        staff: Staff,
         watchdog: Watchdog,
         errands: Errands,
+        *,
         reactor: Reactor,
         station: Station,
-        *,
         serving: Callable[[], Generation],
         take_over: Callable[[Generation, Callable[[], None]], None],
+        done: Callable[[dict[str, Any]], object],
     ) -> None:
         self.generation: Generation | None = None
+        self.last_number = 1
         self.is_busy = False
         self._crew = crew
+        self._staff = staff
         self._watchdog = watchdog
         self._errands = errands
         self._reactor = reactor
         self._station = station
         self._serving = serving
         self._take_over = take_over
-        self._answers: list[Answer] = []
-        self._waiting: list[Answer] = []
-        self._is_wanted_again = False
+        self._done = done
         self._deadline: Timer | None = None
         self._planning: Errand | None = None
-        self._last_number = 1
 
-    def begin(self, answers: Sequence[Answer] = ()) -> None:
-        """Reload, now or after the reload that is under way; tell whoever asks what has come of it."""
-        if self.is_busy:
-            self._waiting += answers
-            self._is_wanted_again = True
-            return
+    def begin(self) -> None:
+        """Reload; none may be under way."""
         plan = self._serving().plan
         self.is_busy = True
-        self._answers = list(answers)
         self._station.say("INFO", "reloading")
         self._station.tell_reloading()
         self._deadline = self._reactor.later(plan.start_timeout, self._overran)
         try:
-            self._planning = self._errands.send(_PLANNER, {"plan": plan.to_text()}, self._planned)
+            order = {"plan": plan.to_text()}
+            self._planning = self._errands.send(_PLANNER, order, self._planned, timeout=plan.start_timeout)
         except OSError as error:
             self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def changed(self, worker: Worker) -> None:
         """Hear that a worker of the generation on the way has come to another state."""
-        crew = self._crew.of(worker.generation)
+        generation = worker.generation
+        self._fill(generation)
         match worker.state:
-            case WorkerState.PREPARED if not any(each.state is WorkerState.LOADING for each in crew):
-                for each in crew:
+            case WorkerState.PREPARED if self._staff.have_come(generation, WorkerState.PREPARED):
+                for each in self._crew.of(generation):
                     self._crew.let_start(each)
-            case WorkerState.READY if not any(each.is_on_the_way for each in crew):
-                self._complete(worker.generation)
+            case WorkerState.READY if self._staff.have_come(generation, WorkerState.READY):
+                self._complete(generation)
 
     def ended(self, worker: Worker, code: int) -> None:
         """Hear that a worker of the generation on the way has ended."""
         self._fail(worker.why_not_ready(code), worker.status or ExitStatus.SOFTWARE)
 
     def give_up(self, why: str) -> None:
-        """End the reload that is under way, and those that wait for it."""
-        self._is_wanted_again = False
-        self._answers += self._waiting
-        self._waiting = []
+        """End the reload that is under way, if there is one."""
         if self.is_busy:
             self._fail([f"tamed: {why}"], ExitStatus.UNAVAILABLE)
 
     def _planned(self, errand: Errand) -> None:
         if errand is not self._planning:  # it was given up
+            return
+        if errand.timed_out:
+            self._overran()
             return
         self._planning = None
         planner = "tamed: the process that reads the files"
@@ -123,20 +123,19 @@ class Reloader:
 
     def _bring_up(self, plan: Plan) -> None:
         serving = self._serving()
-        self._last_number = max(self._last_number, serving.number) + 1
+        self.last_number += 1
         # Who has scaled the workers keeps their number, unless the one in the files is a new one.
         count = serving.count if plan.workers == serving.plan.workers else plan.workers
-        generation = self.generation = Generation(self._last_number, plan, count)
+        generation = self.generation = Generation(self.last_number, plan, count)
         try:
-            self._crew.bring_up(generation, lambda: self._hire_all(generation), self._fail)
+            self._crew.bring_up(generation, lambda: self._fill(generation), self._fail)
         except OSError as error:
             told = f"tamed: the application cannot be preloaded: {reason(error)}"
             self._fail([told], ExitStatus.OS_ERROR)
 
-    def _hire_all(self, generation: Generation) -> None:
+    def _fill(self, generation: Generation) -> None:
         try:
-            for number in range(1, generation.count + 1):
-                self._crew.hire(generation, number)
+            self._staff.fill(generation)
         except OSError as error:
             self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
 
@@ -161,7 +160,8 @@ class Reloader:
         plan = self._serving().plan
         crew = [] if self.generation is None else self._crew.of(self.generation)
         late = [f"worker {each.pid} is {each.state.value}" for each in crew if each.is_on_the_way]
-        told = f"it was not ready after {plan.start_timeout:g} s: {', '.join(late) or 'the files are read'}"
+        at = "the application is loaded" if self._planning is None else "the files are read"
+        told = f"it was not ready after {plan.start_timeout:g} s: {', '.join(late) or at}"
         self._fail([f"tamed: {told}"], ExitStatus.SOFTWARE)
 
     def _fail(self, lines: Iterable[str], status: int) -> None:
@@ -187,13 +187,7 @@ class Reloader:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _end(self, outcome: dict[str, object], line: str) -> None:
+    def _end(self, outcome: dict[str, Any], line: str) -> None:
         self.is_busy = False
         self._station.tell_reloaded(line)
-        answers, self._answers = self._answers, []
-        for answer in answers:
-            answer(outcome)
-        if self._is_wanted_again:
-            self._is_wanted_again = False
-            waiting, self._waiting = self._waiting, []
-            self.begin(waiting)
+        self._done(outcome)

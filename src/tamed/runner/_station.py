@@ -98,3 +98,7 @@ class Station(Protocol):
     @property
     def alive_interval(self) -> float | None:
         """How often the manager wants to hear that, in seconds; None if it does not."""
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs the daemon may use."""

@@ -13,16 +13,18 @@ supervisor.
 
 import enum
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
+from tamed.config import most_workers
 from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
-from tamed.runner._control import Answer
+from tamed.runner._control import Answer, Reply
 from tamed.runner._crew import Crew
 from tamed.runner._errand import Errands
 from tamed.runner._generation import Generation
 from tamed.runner._handover import Handovers
 from tamed.runner._legacy import Data, Keep
 from tamed.runner._memory import MemoryLimit
+from tamed.runner._operations import Kind, Operation, Operations, fault
 from tamed.runner._plan import Plan
 from tamed.runner._reactor import Reactor, Timer
 from tamed.runner._recovery import Recovery
@@ -66,8 +68,9 @@ class Supervisor:
 
     ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped;
     negative for the signal by which the process is to end. ``failure`` says why it ends, if nobody asked for
-    that. ``recovery`` replaces workers that were lost. ``on_upgrade`` is called with the plan when another
-    program is to take this one's place, and with the answers that are owed.
+    that. ``recovery`` replaces workers that were lost. ``operations`` is what is being done with the daemon
+    and what is to be done next. ``on_upgrade`` is called with the plan when another program is to take this
+    one's place.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
@@ -75,19 +78,38 @@ class Supervisor:
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.failure = ""
-        self.on_upgrade: Callable[[Plan, Sequence[Answer]], None] = _ignore
+        self.on_upgrade: Callable[[Plan], None] = _ignore
+        self.operations = Operations(self._begin)
         self.crew = Crew(reactor, sockets, station)
         self.errands = Errands(reactor, station)
         self._watchdog = Watchdog(plan.beat_interval, self.crew.workers, reactor, station)
         self._handovers = Handovers(self.crew, self._watchdog, reactor)
-        self._reloader = Reloader(
+        self.recovery = Recovery(
+            reactor,
+            missing=self._missing,
+            has_room=lambda: self._staff.has_room(self.generation),
+            spawn=self._hire,
+        )
+        self._staff = Staff(
             self.crew,
-            self._watchdog,
-            self.errands,
+            self._handovers,
             reactor,
             station,
             serving=lambda: self.generation,
+            hire=self._hire,
+            reconcile=self.recovery.look,
+            scaled=self.operations.finish,
+        )
+        self._reloader = Reloader(
+            self.crew,
+            self._staff,
+            self._watchdog,
+            self.errands,
+            reactor=reactor,
+            station=station,
+            serving=lambda: self.generation,
             take_over=self._hand_over_to,
+            done=self._reloaded,
         )
         self.crew.on_change = self._changed
         self.crew.on_end = self._ended
@@ -99,14 +121,10 @@ class Supervisor:
         self._reactor = reactor
         self._sockets = sockets
         self._station = station
-        self.recovery = Recovery(reactor, missing=self._missing, spawn=self._hire)
         self._is_privileged = True
         self._told_state = ""
         self._deadline = 0.0  # of a stop
         self._look: Timer | None = None
-        self._staff = Staff(
-            self.crew, self._handovers, station, serving=lambda: self.generation, hire=self._hire
-        )
         self._memory_limit = MemoryLimit(
             self.crew.workers, reactor, station, serving=lambda: self.generation, recycle=self._worn
         )
@@ -140,7 +158,7 @@ class Supervisor:
         self._memory_limit.watch()
         self._tell_alive()
         try:
-            self.crew.bring_up(self.generation, self._hire_all, self._fail)
+            self.crew.bring_up(self.generation, self._fill, self._fail)
         except OSError as error:
             self._fail([f"tamed: the application cannot be preloaded: {reason(error)}"], ExitStatus.OS_ERROR)
 
@@ -156,13 +174,11 @@ class Supervisor:
         self.phase = Phase.STOPPING
         self._deadline = self._reactor.clock() + grace
         self.status = int(status)
-        self._reloader.give_up("the daemon stops")
-        self._staff.answer({"error": "the daemon stops"})
+        self._give_up()
         self._station.tell_stopping()
         # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
         self._sockets.close()
         self.crew.templates.end()
-        self._watching.end()
         for worker in self.crew.workers.values():
             self.crew.dismiss(worker)
         self._watchdog.see_off(self.crew.workers.values(), grace)
@@ -186,45 +202,25 @@ class Supervisor:
             case signal.SIGUSR2:
                 self.upgrade()
             case signal.SIGTTIN:
-                self.scale(self.generation.count + 1)
+                self._submit(Operation(Kind.SCALE, change=1))
             case signal.SIGTTOU:
-                self.scale(self.generation.count - 1)
+                self._submit(Operation(Kind.SCALE, change=-1))
             case _ if self.phase is not Phase.STOPPING:
                 self._station.say("INFO", f"{number.name}: stopping")
                 self.stop()
 
-    def reload(self, answers: Sequence[Answer] = ()) -> None:
-        """Bring up a new generation of workers in the place of this one; see `Reloader`.
+    # Operations: each of these returns what it waits for, or None if it has begun or was refused.
 
-        The answers are called when it has succeeded or failed.
-        """
-        if self.phase is Phase.RUNNING:
-            self._reloader.begin(answers)
-        else:
-            self._refuse("reload", f"the daemon is {self.phase.value}", answers)
+    def reload(self, answers: Sequence[Answer] = ()) -> str | None:
+        """Bring up a new generation of workers in the place of this one; see `Reloader`."""
+        return self._submit(Operation(Kind.RELOAD, answers))
 
-    def scale(self, count: int, answers: Sequence[Answer] = ()) -> None:
-        """Have so many workers from now on. The answers are called when so many are ready."""
-        if self.phase is not Phase.RUNNING or self._reloader.is_busy:
-            why = "it reloads" if self._reloader.is_busy else f"the daemon is {self.phase.value}"
-            self._refuse("scale", f"{why}; do it again when that is over", answers)
-            return
-        if count < 1:
-            self._refuse("scale", "one worker is the least", answers)
-            return
-        self._staff.scale(count, answers)
-        self.recovery.look()  # the system may have had no room for one
-
-    def upgrade(self, answers: Sequence[Answer] = ()) -> None:
+    def upgrade(self, answers: Sequence[Answer] = ()) -> str | None:
         """Let a new program take this one's place, and then reload.
 
         The answers are called when the whole of it has succeeded, by the new program, or has failed.
         """
-        if self.phase is Phase.RUNNING and not self._reloader.is_busy:
-            self.on_upgrade(self.plan, answers)
-        else:
-            why = "it reloads" if self._reloader.is_busy else f"the daemon is {self.phase.value}"
-            self._refuse("upgrade", why, answers)
+        return self._submit(Operation(Kind.UPGRADE, answers))
 
     def notify_state(self) -> None:
         """Tell the system's manager how it stands, if that has changed; to be called now and then."""
@@ -238,19 +234,77 @@ class Supervisor:
             self._told_state = told
             self._station.tell_status(told or f"running: {self.ready} workers ready")
 
-    def bequeath(self, keep: Keep) -> Data:
-        """Return what the next program needs to go on.
+    def scale(self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False) -> str | None:
+        """Have so many workers from now on; ``yes`` says that a very large number is meant.
 
-        Raises Unavailable if there is nothing to go on with, and BlockingIOError if this is no moment for it.
+        The answers are called when so many are ready.
         """
+        most = most_workers(self._station.cpus, yes=yes)
+        if 1 <= count <= most:
+            return self._submit(Operation(Kind.SCALE, answers, workers=count))
+        if count < 1:
+            why = "one worker is the least"
+        else:
+            why = f"{most} workers are the most" + ("" if yes else ", unless --yes says that more are meant")
+        self._refuse(Operation(Kind.SCALE, answers), f"cannot scale: {why}", ExitStatus.USAGE)
+        return None
+
+    def _submit(self, operation: Operation) -> str | None:
+        if self.phase is Phase.STOPPING:
+            self._refuse(operation, f"the daemon is {self.phase.value}", ExitStatus.UNAVAILABLE)
+            return None
+        return self.operations.submit(operation)
+
+    def _refuse(self, operation: Operation, why: str, status: ExitStatus) -> None:
+        self._station.say("WARNING", why)
+        operation.answer(fault(why, status=status))
+
+    def _begin(self, operation: Operation) -> None:
+        """Do an operation, whose turn it is."""
+        match operation.kind:
+            case Kind.RELOAD:
+                self._reloader.begin()
+            case Kind.UPGRADE:
+                self.on_upgrade(self.plan)
+            case Kind.SCALE:
+                self._scale(operation)
+
+    def _scale(self, operation: Operation) -> None:
+        count = self.generation.count if operation.workers is None else operation.workers
+        wanted = count + operation.change
+        if operation.change:
+            most = max(count, most_workers(self._station.cpus))
+            if not 1 <= wanted <= most:
+                why = "one worker is the least" if wanted < 1 else f"{most} workers are the most"
+                self._station.say("WARNING", f"cannot scale: {why}")
+                wanted = min(max(wanted, 1), most)
+        operation.workers, operation.change = wanted, 0
+        self._staff.scale(wanted)
+
+    def _reloaded(self, outcome: Data) -> None:
+        self.operations.finish(outcome)
+        self.recovery.look()
+
+    def _give_up(self) -> None:
+        """Bring nothing up any more, and tell whoever waits for it."""
+        self.operations.cancel(fault("the daemon stops"))
+        self._staff.end()
+        self._reloader.give_up("the daemon stops")
+        self._watching.end()
+        self.errands.end()
+
+    # One program takes the place of another.
+
+    def export(self, keep: Keep) -> Data:
+        """Return what the next program needs to go on. Raises Unavailable if the daemon stops."""
+        workers = self.crew.export(keep)  # first, because what they say now may change the rest
         if self.phase is not Phase.RUNNING:
             raise Unavailable("cannot upgrade", f"the daemon is {self.phase.value}")
-        if self.is_reloading:
-            raise BlockingIOError
         generations = {self.generation, *(worker.generation for worker in self.crew.workers.values())}
         return {
             "serving": self.generation.number,
-            "recovery": self.recovery.bequeath(),
+            "recovery": self.recovery.export(),
+            "last_number": self._reloader.last_number,
             "generations": [
                 {
                     "number": each.number,
@@ -260,11 +314,19 @@ class Supervisor:
                 }
                 for each in generations
             ],
-            "workers": self.crew.bequeath(keep),
+            "workers": workers,
+            "templates": self.crew.templates.export(keep),
+            "errands": self.errands.export(),
+            "watching": self._watching.export(),
+            "operations": self.operations.export(),
         }
 
-    def resume(self, left: Data, answers: Sequence[Answer]) -> None:
-        """Go on where the program before has stopped, in the place of `start`; then reload."""
+    def resume(self, left: Data, replies: MutableMapping[int, Reply]) -> None:
+        """Go on where the program before has stopped, in the place of `start`; then reload.
+
+        What happened meanwhile is found out by comparing what is with what should be. Of the replies to
+        clients who wait, those are taken that an operation owes.
+        """
         generations = {
             data["number"]: Generation(
                 data["number"],
@@ -276,19 +338,23 @@ class Supervisor:
             for data in left["generations"]
         }
         self.generation = generations[left["serving"]]
-        self.recovery.inherit(left["recovery"])
+        self.recovery.resume(left["recovery"])
         self.phase = Phase.RUNNING
         self._is_privileged = False
-        self.crew.inherit(left["workers"], generations)
-        for worker in self.crew.workers.values():
-            if worker.is_retired:
-                self._watchdog.see_off([worker], worker.generation.plan.stop_timeout)
-        self._watchdog.watch()
+        self._reloader.last_number = left["last_number"]
+        self.crew.resume(left["workers"], generations)
+        self.crew.templates.resume(left["templates"])
+        self.errands.resume(left["errands"])
+        self.operations.resume(left["operations"], replies)
+        self._staff.resume()
+        self._watching.resume(left["watching"])
+        self._watchdog.interval = self.plan.beat_interval
+        self._watchdog.resume()
         self._memory_limit.watch()
         self._tell_alive()
-        self.crew.reap()
+        self._reap()
         self.recovery.look()
-        self.reload(answers)
+        self._reloader.begin()
 
     # The way to readiness.
 
@@ -296,6 +362,8 @@ class Supervisor:
         if worker.generation is self._reloader.generation:
             self._reloader.changed(worker)
             return
+        if self.phase is Phase.STARTING:
+            self._fill()
         match worker.state:
             case WorkerState.PREPARED:
                 self._let_start()
@@ -303,10 +371,11 @@ class Supervisor:
                 self._drop_privileges()
             case WorkerState.READY:
                 self._became_ready(worker)
+        self.recovery.look()
 
     def _let_start(self) -> None:
         """Let workers start, once all of the first generation have what they need privilege for."""
-        if self.phase is Phase.STARTING and self._any_in(WorkerState.LOADING):
+        if self.phase is Phase.STARTING and not self._staff.have_come(self.generation, WorkerState.PREPARED):
             return
         for worker in self.crew.workers.values():
             if worker.state is WorkerState.PREPARED:
@@ -314,7 +383,8 @@ class Supervisor:
 
     def _drop_privileges(self) -> None:
         """Give up privilege once all workers have: until then it takes privilege to end one of them."""
-        if not self._is_privileged or self._any_in(WorkerState.LOADING, WorkerState.PREPARED):
+        have_dropped = WorkerState.STARTING, WorkerState.READY
+        if not self._is_privileged or not self._staff.have_come(self.generation, *have_dropped):
             return
         self._is_privileged = False
         self.crew.templates.drop_privileges()
@@ -328,16 +398,12 @@ class Supervisor:
         if self.phase is Phase.RUNNING:
             self._station.say("INFO", f"worker {worker.pid} is ready")
             self._staff.came(worker)
-        elif self.phase is Phase.STARTING and not any(
-            each.is_on_the_way for each in self.crew.workers.values()
-        ):
+        elif self.phase is Phase.STARTING and self._staff.have_come(self.generation, WorkerState.READY):
             self.phase = Phase.RUNNING
             self.generation.is_up = True
             self._handovers.begin([], self.crew.workers.values())
             self._station.tell_ready(self._sockets.addresses(self.generation.number))
-
-    def _any_in(self, *states: WorkerState) -> bool:
-        return any(worker.state in states for worker in self.crew.workers.values())
+            self.operations.finish({})
 
     def _start_overran(self) -> None:
         late = [
@@ -345,7 +411,8 @@ class Supervisor:
             for each in self.crew.workers.values()
             if each.is_on_the_way
         ]
-        told = f"tamed: {self.plan.name} was not ready after {self.plan.start_timeout:g} s: {', '.join(late)}"
+        at = ", ".join(late) or "the application is loaded"
+        told = f"tamed: {self.plan.name} was not ready after {self.plan.start_timeout:g} s: {at}"
         self._fail([told], ExitStatus.SOFTWARE)
 
     def _fail(self, lines: Iterable[str], status: int) -> None:
@@ -382,30 +449,25 @@ class Supervisor:
     def _worn(self, worker: Worker, why: str) -> bool:
         """Replace a worker that should not go on; tell whether that begins: else it is asked for again."""
         is_due = self.recovery.is_due(worker.number)
-        if self.phase is not Phase.RUNNING or not is_due or self._reloader.is_busy:
+        if self.phase is not Phase.RUNNING or not is_due or self.operations.running is not None:
             return False
         return self._staff.recycle(worker, why)
 
-    def _refuse(self, what: str, why: str, answers: Sequence[Answer]) -> None:
-        self._station.say("WARNING", f"cannot {what}: {why}")
-        for answer in answers:
-            answer({"fault": {"lines": [f"tamed: cannot {what}: {why}"], "status": ExitStatus.UNAVAILABLE}})
-
     # Workers come and go.
 
-    def _hire_all(self) -> None:
-        for number in range(1, self.generation.count + 1):
-            if self.phase is Phase.STARTING:
-                self._hire(number)
+    def _fill(self) -> None:
+        """Start workers of the first generation, as many as may be on their way at a time."""
+        try:
+            self._staff.fill(self.generation)
+        except OSError as error:
+            self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def _hire(self, number: int, replaces: Worker | None = None) -> bool:
         """Start a worker of the generation that serves; tell whether that could be done."""
         try:
             self.crew.hire(self.generation, number, replaces)
         except OSError as error:
-            told = f"a worker cannot be started: {reason(error)}"
-            self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
-            self._refused(number, told)
+            self._refused(number, f"a worker cannot be started: {reason(error)}")
             return False
         return True
 
@@ -415,13 +477,11 @@ class Supervisor:
             self.recovery.note(told)
             wait = self.recovery.refused(number)
             self._station.say("ERROR", f"{told}; it is tried again in {wait:.1f} s")
+            self._staff.failed(told, ExitStatus.OS_ERROR)
 
-    def _missing(self) -> list[int]:
+    def _missing(self) -> Iterable[int]:
         """Return the numbers of the workers that there should be and are not."""
-        if self.phase is not Phase.RUNNING:
-            return []
-        numbers = range(1, self.generation.count + 1)
-        return [number for number in numbers if self._staff.holder(number) is None]
+        return self._staff.missing(self.generation) if self.phase is Phase.RUNNING else ()
 
     def _ended(self, worker: Worker, code: int) -> None:
         self._handovers.heard(worker)
@@ -439,7 +499,7 @@ class Supervisor:
                 self.stop(worker.leaving)
             case Phase.RUNNING:
                 self._staff.left(worker)
-                served = 0.0 if worker.ready is None else self._reactor.clock() - worker.ready
+                served = None if worker.ready is None else self._reactor.clock() - worker.ready
                 self._lost(worker.number, worker.how_it_ended(code), worker.status, served)
                 self.recovery.look()
             case Phase.STOPPING if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
@@ -447,18 +507,23 @@ class Supervisor:
                 if worker.ready is not None:  # a failed start is no matter to whoever wants it stopped
                     self.status = worker.status
 
-    def _lost(self, number: int, told: str, status: int, served: float = 0.0) -> None:
-        """See to a worker that has ended: another one is tried while anybody serves or an attempt is left."""
+    def _lost(self, number: int, told: str, status: int, served: float | None) -> None:
+        """See to a worker that has ended: another one is tried while anybody serves or an attempt is left.
+
+        ``served`` is for how long it did, None if it never became ready.
+        """
         if self.phase is not Phase.RUNNING:
             return
         self.recovery.note(told)
-        wait = self.recovery.failed(number, served)
+        wait = self.recovery.failed(number, served or 0.0)
         holder = self._staff.holder(number)
         if holder is not None:  # the one that it was to replace, or the one that was to replace it
             self._station.say("ERROR", f"{told}; worker {holder.pid} has its place")
         elif self.ready or self._reloader.is_busy or not self.recovery.is_exhausted(self.generation.count):
             when = f"in {wait:.1f} s" if wait else "now"
             self._station.say("ERROR", f"{told}; another one is started {when}")
+            if served is None:
+                self._staff.failed(told, status)
         else:
             self.failure = told
             self._station.say("CRITICAL", f"{told}; nobody serves, and no attempt is left: stopping")
@@ -471,6 +536,7 @@ class Supervisor:
         self.phase = Phase.STOPPING
         self._deadline = 0.0
         self.status = -number
+        self._give_up()
         self.crew.templates.end()
         for pid in self.crew.workers:
             self._station.kill(pid)

@@ -2,11 +2,13 @@
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from tamed.errors import ExitStatus
 from tamed.runner._channel import Channel
 from tamed.runner._delivery import deliver
 from tamed.runner._generation import Generation
+from tamed.runner._legacy import Data, Keep
 from tamed.runner._message import InvalidMessage
 from tamed.runner._reactor import Reactor
 from tamed.runner._station import Station
@@ -54,6 +56,24 @@ class Templates:
         """Return the template of a generation, if it has one that can fork."""
         template = self._of.get(generation.number)
         return template if template is not None and template.is_loaded else None
+
+    def export(self, keep: Keep) -> list[Data]:
+        """Return those that can fork, as data."""
+        return [
+            {"generation": number, "pid": each.pid, "channel": each.channel.export(keep)}
+            for number, each in self._of.items()
+            if each.is_loaded and not each.channel.closed
+        ]
+
+    def resume(self, left: list[Data]) -> None:
+        """Go on with those of the program before."""
+        for data in left:
+            channel = Channel.imported(data["channel"])
+            template = Template(data["pid"], channel, lambda: None, lambda *_: None)
+            template.is_loaded = True
+            self._of[data["generation"]] = template
+            self._reactor.watch(channel, partial(self._hear, template))
+            deliver(channel, self._reactor, partial(self._hang_up, template))
 
     def drop_privileges(self) -> None:
         """Have every template become the user that its workers have become."""

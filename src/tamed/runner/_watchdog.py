@@ -2,6 +2,9 @@
 
 Before it ends it gets SIGABRT, at which it writes the stacks of its threads to the log (faulthandler), also
 while it is blocked outside of Python.
+
+Every deadline is a time in the record of the worker. A timer only says that it is time to look at the
+records, so a supervisor that takes another's place has all deadlines with the records.
 """
 
 import signal
@@ -51,7 +54,6 @@ class Watchdog:
         for worker in list(self._workers.values()):
             trouble = self._trouble_with(worker)
             if trouble is not None and worker.state is not WorkerState.STUCK:
-                worker.state = WorkerState.STUCK
                 self._station.say(
                     "ERROR", f"worker {worker.pid} {trouble}: its stacks follow, and it is ended"
                 )
@@ -59,27 +61,40 @@ class Watchdog:
 
     def see_off(self, workers: Iterable[Worker], seconds: float) -> None:
         """Put those down that are still there after so many seconds."""
-        leaving = list(workers)
-
-        def look() -> None:
-            for worker in leaving:
-                if self._workers.get(worker.pid) is worker:
-                    self._station.say(
-                        "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
-                    )
-                    self.put_down(worker)
-
-        self._reactor.later(seconds, look)
+        leave_by = self._reactor.clock() + seconds
+        for worker in workers:
+            worker.leave_by = leave_by
+        self._reactor.later(seconds, self._enforce)
 
     def put_down(self, worker: Worker) -> None:
         """End a worker by force, after it has written its stacks."""
+        worker.state = WorkerState.STUCK
+        worker.kill_at = self._reactor.clock() + _ABORT_GRACE
         self._station.signal(worker.pid, signal.SIGABRT)
+        self._reactor.later(_ABORT_GRACE, self._enforce)
 
-        def kill() -> None:
-            if self._workers.get(worker.pid) is worker:
-                self._station.kill(worker.pid)
+    def resume(self) -> None:
+        """Heed the deadlines that are in the records already, and look after the workers from now on."""
+        now = self._reactor.clock()
+        for worker in self._workers.values():
+            for due in (worker.leave_by, worker.kill_at):
+                if due is not None:
+                    self._reactor.later(max(0.0, due - now), self._enforce)
+        self.watch()
 
-        self._reactor.later(_ABORT_GRACE, kill)
+    def _enforce(self) -> None:
+        """Act on each deadline that has passed."""
+        now = self._reactor.clock()
+        for worker in list(self._workers.values()):
+            if worker.kill_at is not None:
+                if now >= worker.kill_at:
+                    worker.kill_at = now + _ABORT_GRACE  # should it still be there after the next exec
+                    self._station.kill(worker.pid)
+            elif worker.leave_by is not None and now >= worker.leave_by:
+                self._station.say(
+                    "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
+                )
+                self.put_down(worker)
 
     def _trouble_with(self, worker: Worker) -> str | None:
         now, plan = self._reactor.clock(), worker.generation.plan

@@ -34,13 +34,21 @@ class Watching:
         if self._errand is not None:
             self._errands.recall(self._errand)
 
+    def export(self) -> dict[str, int]:
+        """Return what was seen of the files, as data."""
+        return self._seen
+
+    def resume(self, seen: dict[str, int]) -> None:
+        """Go on watching where the program before has stopped, if it did."""
+        self.add(seen)
+
     def _send(self) -> None:
         """Have another process watch, which knows what the one before it has seen."""
         former, self._errand = self._errand, None
         if former is not None:
             self._errands.recall(former)
         try:
-            self._errand = self._errands.send(_WATCHER, {"seen": self._seen}, self._ended)
+            self._errand = self._errands.send(_WATCHER, {"seen": self._seen}, self._ended, timeout=None)
         except OSError as error:
             self._station.say("ERROR", f"files cannot be watched: {reason(error)}")
 

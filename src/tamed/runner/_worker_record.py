@@ -34,7 +34,8 @@ class Worker:
     ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
     worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
     its last sign of life) are times of the supervisor's clock. ``is_retired`` says that its end is wanted,
-    and has no consequences. ``fault`` is what it said of its failure: the lines to print, and the status.
+    and has no consequences. ``leave_by`` is when it is to be gone, and ``kill_at`` when it is killed; None if
+    there is no such time. ``fault`` is what it said of its failure: the lines to print, and the status.
     ``leaving`` is the status with which its application chose to end.
     """
 
@@ -61,6 +62,8 @@ class Worker:
         self.leaving: int | None = None
         self.replaces = replaces
         self.is_retired = False
+        self.leave_by: float | None = None
+        self.kill_at: float | None = None
 
     def come_to(self, state: WorkerState, now: float) -> None:
         """Be in another state of its way to readiness from a moment on."""

@@ -10,9 +10,8 @@ what the program has left that was this process before.
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +26,7 @@ from tamed.daemon import (
 )
 from tamed.errors import ExitStatus, TamedError, status_of
 from tamed.net import Inheritance, SocketFile, passed_descriptors
-from tamed.runner._control import Answer, ControlServer
+from tamed.runner._control import ControlServer
 from tamed.runner._desk import Desk
 from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.runner._intake import Intake
@@ -44,7 +43,7 @@ from tamed.runner._sockets import SocketTable
 from tamed.runner._status import StatusDesk
 from tamed.runner._supervisor import SIGNALS, Supervisor
 from tamed.runner._terminal import tell_person
-from tamed.runner._upgrade import Upgrader, become
+from tamed.runner._upgrade import Upgrader
 
 __all__ = ["main"]
 
@@ -103,10 +102,13 @@ class Holdings:
         )
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
         self.reactor.on_signal = self.supervisor.signalled
-        self.upgrader = Upgrader(
-            self.supervisor.errands, self.reactor, self.station, self.estate, partial(become, self.reactor)
-        )
-        self.supervisor.on_upgrade = self.upgrader.begin
+        self.supervisor.on_upgrade = Upgrader(
+            self.supervisor.errands,
+            self.reactor,
+            self.station,
+            self.export,
+            failed=self.supervisor.operations.finish,
+        ).begin
         self.housekeeping = Housekeeping(
             say=self.station.say,
             tell=self.station.tell_troubles,
@@ -129,12 +131,12 @@ class Holdings:
         if self.control is not None:
             yield Duty(f"control socket {plan.control}", self.control.tend)
 
-    def estate(self, keep: Keep, answers: Sequence[Answer]) -> Data:
+    def export(self, keep: Keep) -> Data:
         """Return what the next program needs to go on; see `Upgrader`."""
         for descriptor in passed_descriptors(os.environ):
             keep(descriptor)
         return {
-            "supervisor": self.supervisor.bequeath(keep),
+            "supervisor": self.supervisor.export(keep),
             "sockets": self.sockets.bequeath(keep),
             "pipes": self.intake.bequeath(keep),
             "children": self.station.bequeath(),
@@ -143,7 +145,7 @@ class Holdings:
             "control": None
             if self.control is None
             else {"socket": keep(self.control.fileno()), "file": self.control.file._asdict()},
-            "clients": [] if self.control is None else self.control.bequeath(answers, keep),
+            "clients": [] if self.control is None else self.control.export(keep),
         }
 
     def _hold_control(
@@ -192,9 +194,14 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 def _resume(holdings: Holdings, left: Data) -> None:
     holdings.sockets.inherit(left["sockets"])
     holdings.intake.inherit(left["pipes"])
-    holdings.station.inherit(left.get("children", {"spared": [], "strays": []}))
-    answers = [] if holdings.control is None else holdings.control.inherit(left["clients"])
-    holdings.supervisor.resume(left["supervisor"], answers)
+    holdings.station.inherit(left["children"])
+    control = holdings.control
+    replies = {} if control is None else control.resume(left["clients"])
+    holdings.supervisor.resume(left["supervisor"], replies)
+    if control is not None:
+        for reply in replies.values():  # who asked for something else, how it stands for example
+            control.serve_again(reply)
+    holdings.reactor.return_signals(bytes(left["signals"]))
 
 
 def _plan_in(left: Data) -> Plan:

@@ -1,0 +1,419 @@
+"""Operations that meet: reloads, upgrades and scaling at once, helpers that hang, workers that die."""
+
+import fcntl
+import json
+import os
+import random
+import re
+import signal
+import socket
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tamed.config import most_workers, usable_cpus
+from tests.patience import PATIENCE
+from tests.supervised.daemon import Command, Done, Tamed, is_there, wait_for
+from tests.supervised.talk import APPLICATION, Load, say
+
+# A module that every interpreter of ours imports first: it holds those up that run a certain module, while a
+# file is there, and says so by another.
+HOLD = """
+import os, subprocess, sys, time
+words = open("/proc/self/cmdline").read().split("\\0")
+held = "{folder}/hold-" + (words[words.index("-m") + 1] if "-m" in words else "none")
+if os.path.exists(held):
+    child = subprocess.Popen(["sleep", "3600"]) if os.path.exists(held + ".child") else None
+    open(held + ".pid", "w").write(f"{{os.getpid()}} {{child.pid if child else 0}}")
+    while os.path.exists(held):
+        time.sleep(0.01)
+"""
+
+
+class Holding:
+    """Holds processes of Tamed up before they do anything."""
+
+    def __init__(self, tamed: Tamed) -> None:
+        self._folder = tamed.folder / "early"
+        self._folder.mkdir()
+        (self._folder / "sitecustomize.py").write_text(HOLD.format(folder=self._folder))
+        self.environ = {"PYTHONPATH": f"{self._folder}:{os.environ.get('PYTHONPATH', '')}"}
+
+    def hold(self, module: str, *, with_child: bool = False) -> None:
+        """Hold up whoever runs this module from now on."""
+        self._file(module).write_text("")
+        if with_child:
+            self._file(module, ".child").write_text("")
+
+    def held(self, module: str) -> list[int]:
+        """Wait until one is held up; return its pid and that of its child."""
+
+        def look() -> list[int]:
+            file = self._file(module, ".pid")
+            return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+        return wait_for(f"a {module} that is held up", look)
+
+    def release(self, module: str) -> None:
+        """Let all go on."""
+        self._file(module).unlink()
+        self._file(module, ".pid").unlink(missing_ok=True)
+
+    def _file(self, module: str, more: str = "") -> Path:
+        return self._folder / f"hold-tamed.runner.{module}{more}"
+
+
+@pytest.fixture
+def holding(tamed: Tamed) -> Holding:
+    """The means to hold processes up."""
+    return Holding(tamed)
+
+
+@contextmanager
+def waiting(tamed: Tamed, *words: str) -> Iterator[Command]:
+    """Give a command that has to wait for its turn, and wait until it says so."""
+    with tamed.popen(*words) as command:
+        assert command.stderr is not None
+        assert "this waits for its turn" in command.stderr.readline()
+        yield command
+
+
+def end_of(command: Command) -> Done:
+    """Wait for the end of a command."""
+    out, err = command.communicate(timeout=PATIENCE)
+    return Done(command.returncode, out, err)
+
+
+# Deadlines of helpers.
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "why"),
+    [
+        ("trial", "upgrade", "the new program did not start within 15 s and was killed"),
+        ("planner", "reload", "it was not ready after 15 s: the files are read"),
+        ("template", "reload", "it was not ready after 15 s: the application is loaded"),
+    ],
+)
+def test_a_helper_that_hangs_is_killed_with_its_group(
+    tamed: Tamed, holding: Holding, module: str, command: str, why: str
+) -> None:
+    """The operation fails with one line, nothing is left of the helper, and the next one works."""
+    daemon = tamed.start_poetry("--start-timeout", "15s", "--preload", env=holding.environ)
+    workers = daemon.workers()
+    holding.hold(module, with_child=True)
+    done = tamed(command)
+    helper, child = holding.held(module)
+    assert (done.status, done.out) == (70, "")
+    assert re.fullmatch(rf"tamed: {re.escape(why)}.*\n", done.err)
+    wait_for("the end of the helper and its child", lambda: not is_there(helper) and not is_there(child))
+    assert daemon.workers() == workers
+    holding.release(module)
+    assert tamed(command).status == 0
+    daemon.stop()
+
+
+def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None:
+    """And whoever waits for the operation, or for the next, is told."""
+    tamed.start_poetry(env=holding.environ)
+    holding.hold("trial")
+    with tamed.popen("upgrade") as upgrade:
+        holding.held("trial")
+        with waiting(tamed, "reload") as reload:
+            assert tamed("stop").status == 0
+            assert end_of(reload) == (69, "", "tamed: the daemon stops\n")
+        assert end_of(upgrade) == (69, "", "tamed: the daemon stops\n")
+    assert tamed.left() == {}
+
+
+# One after the other.
+
+
+def test_requests_during_an_upgrade_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
+    """Those who wait are carried over the exec, and each is told of its own."""
+    daemon = tamed.start_poetry(env=holding.environ)
+    holding.hold("trial")
+    with ExitStack() as stack:
+        upgrade = stack.enter_context(tamed.popen("upgrade"))
+        holding.held("trial")
+        reloads = [stack.enter_context(waiting(tamed, "reload")) for _ in range(2)]
+        scale = stack.enter_context(waiting(tamed, "scale", "3"))
+        holding.release("trial")
+        assert end_of(upgrade) == (0, "fastpoetry was upgraded: generation 2, 1 worker\n", "")
+        told = "fastpoetry was reloaded: generation 3, 1 worker\n"
+        assert [end_of(each)[:2] for each in reloads] == [(0, told)] * 2
+        assert end_of(scale)[:2] == (0, "fastpoetry has 3 workers\n")
+    assert (daemon.status()["generation"], len(daemon.workers())) == (3, 3)
+    daemon.stop()
+
+
+def test_requests_during_a_reload_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
+    """An upgrade comes after it, and a later number of workers takes the place of an earlier one."""
+    daemon = tamed.start_poetry(env=holding.environ)
+    holding.hold("planner")
+    with ExitStack() as stack:
+        reload = stack.enter_context(tamed.popen("reload"))
+        holding.held("planner")
+        upgrade = stack.enter_context(waiting(tamed, "upgrade"))
+        early = stack.enter_context(waiting(tamed, "scale", "4"))
+        late = stack.enter_context(waiting(tamed, "scale", "2"))
+        told = "tamed: a later request for another number of workers has taken its place\n"
+        assert end_of(early) == (69, "", told)
+        holding.release("planner")
+        assert end_of(reload)[:2] == (0, "fastpoetry was reloaded: generation 2, 1 worker\n")
+        assert end_of(upgrade)[:2] == (0, "fastpoetry was upgraded: generation 3, 1 worker\n")
+        assert end_of(late)[:2] == (0, "fastpoetry has 2 workers\n")
+    assert len(daemon.workers()) == 2
+    daemon.stop()
+
+
+def test_a_status_that_is_asked_for_at_the_exec_is_answered(tamed: Tamed, holding: Holding) -> None:
+    """By the new program: also who has asked by half is heard to the end."""
+    daemon = tamed.start_poetry(env=holding.environ)
+    (worker,) = daemon.workers()
+    holding.hold("trial")
+    with ExitStack() as stack:
+        upgrade = stack.enter_context(tamed.popen("upgrade"))
+        holding.held("trial")
+        whole, half = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        os.kill(worker, signal.SIGSTOP)  # which makes the supervisor wait for its report
+        for sock, request in ((half, b'{"command": '), (whole, b'{"command": "status"}\n')):
+            sock.connect(str(daemon.folder / "fastpoetry.sock"))
+            sock.sendall(request)
+            wait_for("the supervisor to read it", partial(_is_read, sock))
+        holding.release("trial")
+        daemon.expect_log("takes over")
+        os.kill(worker, signal.SIGCONT)
+        half.sendall(b'"status"}\n')
+        for sock in (whole, half):
+            with sock.makefile() as lines:
+                assert json.loads(lines.readline())["name"] == "fastpoetry"
+        assert end_of(upgrade).status == 0
+    daemon.stop()
+
+
+def _is_read(sock: socket.socket) -> bool:
+    """Tell whether the other end has read all that was sent: unix(7)."""
+    return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+
+def _is_gone(pid: int) -> bool:
+    return not is_there(pid)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_operations_at_random_are_all_answered(tamed: Tamed, seed: int) -> None:
+    """Ten commands and ten signals at once: every caller is told what is true, and clients notice nothing."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--workers", "2", app)
+    chance = random.Random(seed)
+    requests = [
+        chance.choice([["reload"], ["upgrade"], ["scale", str(chance.randint(1, 4))]]) for _ in range(10)
+    ]
+    with ExitStack() as stack:
+        load = stack.enter_context(Load(daemon.port, clients=2))
+        commands = []
+        for request in requests:
+            commands.append(stack.enter_context(tamed.popen(*request)))
+            daemon.signal(chance.choice([signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU]))
+        for request, command in zip(requests, commands, strict=True):
+            done = end_of(command)
+            match request[0], done.status:
+                case "scale", 69:
+                    assert "a later request for another number of workers has taken its place" in done.err
+                case "scale", 0:
+                    assert done.out == f"app has {request[1]} worker{'s' * (request[1] != '1')}\n"
+                case kind, status:
+                    assert status == 0, done
+                    assert f"app was {kind.removesuffix('e')}" in done.out
+        load.wait(10)
+    assert load.failed == []
+    done = tamed("reload")  # what the signals have asked for comes before it
+    assert done.status == 0, done
+    stands = daemon.status()
+    ready = [each for each in stands["workers"] if each["state"] == "ready"]
+    assert {each["generation"] for each in ready} == {stands["generation"]}
+    assert f"{len(ready)} worker" in done.out
+    daemon.stop()
+
+
+# What happens while another program takes over.
+
+
+def test_a_worker_that_dies_at_the_exec_of_an_upgrade_is_replaced(tamed: Tamed, holding: Holding) -> None:
+    """Also if its replacement is due only after the exec, and the reload that follows fails."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start(app, env=holding.environ)
+    for _ in range(5):  # so that there is a wait before the next
+        (worker,) = daemon.wait_workers(1)
+        os.kill(worker, signal.SIGKILL)
+        wait_for("its end", partial(_is_gone, worker))
+    (worker,) = daemon.wait_workers(1)
+    holding.hold("trial")
+    with tamed.popen("upgrade") as upgrade:
+        holding.held("trial")
+        holding.hold("planner")
+        daemon.signal(signal.SIGSTOP)
+        os.kill(worker, signal.SIGKILL)
+        holding.release("trial")
+        daemon.signal(signal.SIGCONT)
+        holding.held("planner")
+        app.write_text("syntax error")
+        holding.release("planner")
+        done = end_of(upgrade)
+        assert (done.status, "SyntaxError" in done.err) == (70, True)
+    app.write_text(APPLICATION)
+    daemon.wait_workers(1, without=[worker])
+    assert say(daemon.port, b"recite").rest == b"poem"
+    daemon.stop()
+
+
+def test_a_worker_that_is_put_down_at_the_exec_of_an_upgrade_is_replaced(
+    tamed: Tamed, holding: Holding
+) -> None:
+    """The new program ends what the one before was about to end."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--watchdog", "2s", app, env=holding.environ)
+    (worker,) = daemon.workers()
+    holding.hold("trial")
+    with tamed.popen("upgrade") as upgrade:
+        holding.held("trial")
+        os.kill(worker, signal.SIGSTOP)  # so that it does not even end by SIGABRT
+        daemon.expect_log(rf"worker {worker} has not answered for 2 s")
+        app.write_text("syntax error")
+        holding.release("trial")
+        assert end_of(upgrade).status == 70
+    app.write_text(APPLICATION)
+    daemon.wait_workers(1, without=[worker])
+    daemon.stop()
+
+
+def test_a_worker_that_drains_at_an_upgrade_keeps_its_deadline(tamed: Tamed) -> None:
+    """Who has a connection that does not end is ended when its time is over, not that time later."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--drain-timeout", "1h", "--stop-timeout", "20s", app)
+    (worker,) = daemon.workers()
+    with socket.create_connection(("127.0.0.1", daemon.port)) as sock:
+        assert int(sock.makefile().readline()) == worker
+        assert tamed("reload").status == 0
+        began = time.monotonic()
+        for _ in range(2):
+            assert tamed("upgrade").status == 0
+        wait_for("the end of the old worker", lambda: not is_there(worker))
+        assert daemon.log.count(f"worker {worker} does not stop") == 1
+        assert time.monotonic() - began < 60 + 20
+    daemon.stop()
+
+
+def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:
+    """By one process, as before."""
+    pytest.importorskip("watchfiles")
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--reload", app)
+
+    def watchers() -> list[int]:
+        return [pid for pid in tamed.processes() if "runner.watcher" in _command(pid)]
+
+    wait_for("a watcher", lambda: len(watchers()) == 1)
+    app.write_text("syntax error")
+    daemon.expect_log("reload failed, generation 1")
+    assert tamed("upgrade").status == 70
+    wait_for("one watcher", lambda: len(watchers()) == 1)
+    app.write_text(APPLICATION)
+    daemon.expect_log("app was reloaded")
+    daemon.stop()
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_a_template_outlives_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:
+    """So a worker that is replaced runs the code of its generation."""
+    app = tamed.write("app.py", APPLICATION)
+    daemon = tamed.start("--preload", app)
+    (worker,) = daemon.workers()
+    app.write_text("syntax error")
+    assert tamed("upgrade").status == 70
+    os.kill(worker, signal.SIGKILL)
+    daemon.wait_workers(1, without=[worker])
+    assert say(daemon.port, b"recite").rest == b"poem"
+    daemon.stop()
+
+
+# How many workers.
+
+
+def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(
+    tamed: Tamed, holding: Holding
+) -> None:
+    """As many as there are CPUs; those that are not wanted any more are ended."""
+    daemon = tamed.start_poetry(env=holding.environ)
+    pace = max(2, usable_cpus())
+    holding.hold("worker")
+    with tamed.popen("scale", str(1 + 10 * pace)) as scale:
+        holding.held("worker")
+        wait_for("workers", lambda: len(daemon.status()["workers"]) == 1 + pace)
+        assert tamed("scale", "1") == (0, "fastpoetry has 1 worker\n", "")
+        done = end_of(scale)
+        assert (done.status, "a later request" in done.err) == (69, True)
+    holding.release("worker")
+    wait_for("the end of the others", lambda: len(daemon.status()["workers"]) == 1)
+    daemon.stop()
+
+
+def test_a_stop_is_obeyed_while_many_workers_come_up(tamed: Tamed) -> None:
+    """At once; nothing is left."""
+    daemon = tamed.start_poetry()
+    with tamed.popen("scale", str(most_workers(usable_cpus()))) as scale:
+        daemon.expect_log("workers from now on")
+        assert tamed("stop").status == 0
+        assert end_of(scale) == (69, "", "tamed: the daemon stops\n")
+    assert tamed.left() == {}
+
+
+@pytest.mark.parametrize("way", ["scale", "flag", "environment", "file", "check"])
+def test_more_workers_than_make_sense_are_refused(tamed: Tamed, way: str) -> None:
+    """However they are asked for, with one line that says what to do if they are meant."""
+    many = str(most_workers(usable_cpus()) + 1)
+    file = tamed.write("v.toml", f'[daemon]\nworkers = {many}\n[services.a]\nplugin = "fastpoetry"\n')
+    match way:
+        case "scale":
+            daemon = tamed.start_poetry()
+            done = tamed("scale", many)
+            daemon.stop()
+        case "flag":
+            done = tamed("start", "--workers", many, "fastpoetry", "--poem", tamed.poem)
+        case "environment":
+            done = tamed("start", "fastpoetry", "--poem", tamed.poem, env={"TAMED_WORKERS": many})
+        case "file":
+            done = tamed("run", file)
+        case _:
+            done = tamed("check", file)
+    assert (done.status, done.out) == (64, "")
+    assert done.err.startswith(f"tamed: {many} workers: that is more than ")
+    assert "--yes" in done.err
+    assert done.err.count("\n") == 1
+    assert tamed.left() == {}
+
+
+def test_the_supervisor_refuses_too_many_workers_itself(tamed: Tamed) -> None:
+    """Whoever asks it, and however large the number is."""
+    daemon = tamed.start_poetry()
+    for number in (str(most_workers(usable_cpus()) + 1), str(10**400)):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(daemon.folder / "fastpoetry.sock"))
+            sock.sendall(b'{"command": "scale", "workers": %s}\n' % number.encode())
+            with sock.makefile() as lines:
+                told = lines.readline()
+            assert "cannot scale: " in told or "a whole number of more than 64 bits" in told
+    assert len(daemon.status()["workers"]) == 1
+    daemon.stop()
