@@ -1,5 +1,12 @@
 """``python -m tamed`` is the command ``tamed``."""
 
+import sys
+
+if not sys.flags.safe_path:
+    del sys.path[
+        0
+    ]  # the current folder, which Python puts there for `-m`: nothing is imported from it unasked
+
 from tamed.cli import main
 
 main()

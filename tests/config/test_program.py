@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from tamed.config import Job, Target, load
 from tamed.errors import ApplicationFailed, ExitStatus, MissingInput, TamedError, UsageError
 from tamed.service import Application
 from tests.imports import forgetting_imports
+from tests.patience import PATIENCE
 
 APPLICATION = "from tamed import Application, Service\napplication = Application('verse', Service('a'))\n"
 
@@ -61,14 +63,45 @@ def test_a_file_knows_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert service.name == tmp_path.parent.name
 
 
-def test_a_file_named_like_a_module_does_not_replace_it(tmp_path: Path) -> None:
-    """Its own module gets another name."""
-    import json
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("json.py", "import json\njson.dumps"),
+        ("xmlrpc.py", "from xmlrpc.client import dumps"),
+        ("xmlrpc.tac", "from xmlrpc.client import dumps"),
+        ("besideverse.py", "import besideverse.poem"),
+        ("besideverse.tac", "import besideverse.poem"),
+        ("laterverse.py", "import sys\nsys.path.insert(0, LIB)\nfrom laterverse import poem"),
+        ("laterverse.py", "import sys\nsys.path.insert(0, LIB)\nimport json, laterverse.poem as p"),
+        ("laterverse.tac", "import sys\nsys.path.insert(0, LIB)\nimport helper_of_verse"),
+        ("_lzma.py", "import lzma\nlzma.compress(b'')"),
+        ("a.besideverse.py", "import besideverse.poem"),
+    ],
+)
+def test_a_file_named_like_a_package_stands_before_none(tmp_path: Path, file: str, text: str) -> None:
+    """Be that in Python, beside the file, or on a path that the file adds."""
+    for package in (tmp_path / "besideverse", tmp_path / "lib" / "laterverse"):
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "poem.py").touch()
+    (tmp_path / "helper_of_verse.py").write_text("import laterverse.poem\n")
+    text = text.replace("LIB", repr(str(tmp_path / "lib")))
+    (tmp_path / file).write_text(
+        f"{text}\n{APPLICATION}import sys\nassert sys.modules[__name__].application\n"
+    )
+    command = [sys.executable, "-P", "-m", "tamed", "check", file]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
 
-    (tmp_path / "json.py").write_text(APPLICATION)
-    load_target(tmp_path / "json.py")
-    assert sys.modules["json"] is json
-    assert sys.modules["_json"] is not json
+
+def test_a_module_beside_a_file_imports_the_one_that_was_loaded(tmp_path: Path) -> None:
+    """And not a second one, with other objects in it."""
+    (tmp_path / "poem_app.py").write_text(f"{APPLICATION}import poem_helper\n")
+    (tmp_path / "poem_helper.py").write_text("from poem_app import application\n")
+    application = load_target(tmp_path / "poem_app.py")
+    assert sys.modules["poem_helper"].application is application
 
 
 def test_a_service_alone_is_an_application(tmp_path: Path) -> None:

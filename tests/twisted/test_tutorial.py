@@ -169,7 +169,7 @@ def test_twistd_runs_an_application_file_in_the_foreground(tamed: Tamed) -> None
         assert read_poem(port) == POEM
         assert pid_in(tamed.folder / "twistd.pid") == process.pid
         process.signal(signal.SIGINT)
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGINT  # as twistd does
     assert not (tamed.folder / "twistd.pid").exists()
 
 
@@ -212,7 +212,7 @@ def test_twistd_runs_a_plugin_of_twisted(tamed: Tamed) -> None:
         listening_port(process, r"FTPFactory starting on (\d+)")
         process.expect("ftp is ready$")
         process.signal(signal.SIGTERM)
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_twistd_has_a_profile_and_a_logger(tamed: Tamed) -> None:
     with tamed.foreground("twistd", *words) as process:
         process.expect("fastpoetry is ready$")
         process.signal(signal.SIGTERM)
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGTERM
     assert "own: loaded a poem from:" in (tamed.folder / "own.log").read_text()
     assert "loaded a poem" not in process.output
     assert "function calls" in (tamed.folder / "prof.txt").read_text()

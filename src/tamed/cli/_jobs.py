@@ -13,14 +13,14 @@ def run_job(job: Job) -> int:
     """Run a job in the foreground; return its exit status."""
     from tamed.runner import run  # not above: help and completion need not load the event loop
 
-    return run(job)
+    return run(job._replace(argv=tuple(sys.argv))).status
 
 
 def start_job(job: Job) -> int:
     """Start a job as a daemon, say what became of it, and return the status that tells."""
     from tamed.runner import start
 
-    report = start(job)
+    report = start(job._replace(argv=tuple(sys.argv), detached=True))
     print(report.text, file=sys.stdout if report.ready else sys.stderr)
     return report.status
 

@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = ExitStatus.OK
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-        raise  # where the signal is blocked
+        from tamed.daemon import end_by_signal
+
+        status = end_by_signal(signal.SIGINT)
     sys.exit(status)
 
 

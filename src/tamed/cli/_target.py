@@ -1,6 +1,6 @@
 """The part of the command line that all commands with a TARGET share: from its words to a job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folde
 from tamed.cli._options import given_flags, make_option
 from tamed.cli._service import service_command
 from tamed.cli._service_options import services
-from tamed.config import Job, TargetKind, resolve
+from tamed.config import Job, TargetKind, check_words, resolve
 from tamed.errors import TamedError, UsageError
 from tamed.plugins import names
 
@@ -65,7 +65,9 @@ def job_of(ctx: click.Context) -> Job:
     if not words:
         return job
     if job.target.kind is TargetKind.TWISTED:
-        return _with_words(job, words)
+        job = job._replace(words=tuple(words), detached=ctx.info_name == "start")
+        check_words(job)  # by the plugin, which says what is wrong with them, or shows its help
+        return job
     inner = service_command(job)
     try:
         params = inner.make_context(f"{ctx.command_path} {ctx.params['target']}", list(words)).params
@@ -76,14 +78,6 @@ def job_of(ctx: click.Context) -> Job:
         raise
     given = {service.name: given_flags(service.options, params, service.prefix) for service in services(job)}
     return Job(job.target, job.daemon, job.log, given, job.plugin_dirs)
-
-
-def _with_words(job: Job, words: Sequence[str]) -> Job:
-    """Leave the words to the Twisted plugin, which says what is wrong with them, or shows its help."""
-    from tamed.twisted import check_options
-
-    check_options(job.target.name, words, job.plugin_dirs)
-    return job._replace(words=tuple(words))
 
 
 def _job(params: Mapping[str, Any]) -> Job:

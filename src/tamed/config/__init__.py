@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tamed.config._resolve import resolve
     from tamed.config._settings import Daemon, Level, Log, Settings, names_file
     from tamed.config._target import Target, TargetKind
+    from tamed.config._twisted import check_words
     from tamed.config._workers import check_workers, most_workers, usable_cpus
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Settings",
     "Target",
     "TargetKind",
+    "check_words",
     "check_workers",
     "load",
     "most_workers",
@@ -53,6 +55,7 @@ if not TYPE_CHECKING:
             "Target": "._target",
             "TargetKind": "._target",
             "check_workers": "._workers",
+            "check_words": "._twisted",
             "load": "._load",
             "most_workers": "._workers",
             "names_file": "._settings",

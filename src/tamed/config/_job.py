@@ -26,8 +26,11 @@ class Job(NamedTuple):
     ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
     its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are looked through
     for plugins before what is installed. ``words`` are those behind the name of a Twisted plugin, which
-    parses them itself, and ``twistd`` what `tamed.twisted.apply_twistd` is to do before code is loaded.
+    parses them itself, and ``twistd`` what a command line of twistd's says (see `tamed.twisted.Twistd`).
+    ``detached`` says that it is a daemon, for plugins of Twisted that ask.
     Relative paths in target and flags start in ``folder``; None is the working directory, wherever that is.
+    ``argv`` is the command line as the application is to see it in ``sys.argv``, in whichever process it is
+    loaded; empty is that process's own.
     """
 
     target: Target
@@ -36,8 +39,10 @@ class Job(NamedTuple):
     services: Mapping[str, Mapping[str, object]] = _NOTHING
     plugin_dirs: tuple[Path, ...] = ()
     words: tuple[str, ...] = ()
-    twistd: Mapping[str, object] = _NOTHING
+    twistd: Mapping[str, Any] = _NOTHING
     folder: Path | None = None
+    argv: tuple[str, ...] = ()
+    detached: bool = False
     environ: Mapping[str, str] = os.environ
 
     def __repr__(self) -> str:
@@ -54,6 +59,8 @@ class Job(NamedTuple):
             "words": list(self.words),
             "twistd": dict(self.twistd),
             "folder": None if self.folder is None else str(self.folder),
+            "argv": list(self.argv),
+            "detached": self.detached,
         }
 
     @classmethod
@@ -70,6 +77,8 @@ class Job(NamedTuple):
             tuple(data["words"]),
             data["twistd"],
             None if data["folder"] is None else Path(data["folder"]),
+            tuple(data["argv"]),
+            data["detached"],
         )
 
     def name(self, deployment: Deployment | None) -> str:

@@ -1,7 +1,8 @@
 """From a job to its application: the only place where code of the user's is imported."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from tamed.config._deployment import Deployment, Entry
@@ -17,12 +18,17 @@ __all__ = ["load"]
 
 
 def load(job: Job, deployment: Deployment | None) -> Application:
-    """Import the code that a job names, and make its application."""
+    """Import the code that a job names, and make its application.
+
+    ``sys.argv`` is the job's from then on.
+    """
     claim_reactor()
+    if job.argv:
+        sys.argv[:] = job.argv
     if job.twistd:
         from tamed.twisted import apply_twistd
 
-        apply_twistd(job.twistd)
+        apply_twistd(job.twistd["effects"])
     name = job.target.name
     match job.target.kind:
         case TargetKind.DEPLOYMENT:
@@ -38,7 +44,9 @@ def load(job: Job, deployment: Deployment | None) -> Application:
             service = _make(job.find(name), job.given(name, job.services.get(name, {})))
             return service if isinstance(service, Application) else Application(name, service)
         case TargetKind.TWISTED:
-            return Application(name, _of_twisted(job))
+            from tamed.config._twisted import twisted_service
+
+            return Application(name, twisted_service(job))
 
 
 def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:
@@ -56,14 +64,6 @@ def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:
         service = _make(plugin, given)
     service.name = entry.name
     return service
-
-
-def _of_twisted(job: Job) -> Service:
-    """Make the service of a Twisted plugin, whose words may have relative paths in them."""
-    from tamed.twisted import make_plugin
-
-    with nullcontext() if job.folder is None else chdir(job.folder):
-        return make_plugin(job.target.name, job.words, job.plugin_dirs)
 
 
 def _without_options(job: Job, application: Application) -> Application:

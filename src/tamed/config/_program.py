@@ -1,7 +1,10 @@
 """Loading an application from a Python program: a file of its own, or a variable in a module."""
 
 import importlib.util
+import re
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +21,9 @@ def load_file(path: Path) -> Application:
     """Run an application file and return its variable ``application``.
 
     It runs as ``python FILE`` would: the modules beside it can be imported, and no bytecode of it is
-    written. It is registered as a module under the file's name, so that logging and pickling find it.
+    written. It is registered as a module, so that logging and pickling find it: ``FILE.py`` as ``FILE``,
+    unless another module has that name or may get it, and any other file under its whole name, which no
+    import statement means.
 
     Raises MissingInput or PermissionRefused if the file cannot be read, ApplicationFailed, with what was
     raised as its cause, if it cannot be run, or has no application, and UsageError for one of Twisted's saved
@@ -34,9 +39,11 @@ def load_file(path: Path) -> Application:
         raise from_os_error(
             f"cannot read the application file {path}", error, "name a readable file"
         ) from error
-    module = ModuleType(_free_name(path.stem))
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    module = ModuleType(_module_name(path, source, folder))
     module.__file__ = str(path.absolute())  # as that of a script is: its folder is found by it
-    sys.path.insert(0, str(path.resolve().parent))
+    module.__package__ = ""
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # the operator named it to be run
@@ -126,8 +133,51 @@ def _shown(value: object) -> str:
     return "None" if value is None else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
-def _free_name(stem: str) -> str:
-    """A module name for a file: its own, unless a module of that name has been imported already."""
-    while stem in sys.modules:
-        stem = f"_{stem}"
-    return stem
+def _module_name(path: Path, source: bytes, folder: str) -> str:
+    """Return a name for a file's module that stands before no other module, now or later.
+
+    A file that is no ``.py`` cannot be imported, so nothing is lost with a name that no statement can import.
+    A module beside a ``.py`` file may import that by its stem, and should get the module that was loaded.
+    """
+    name = path.name
+    if path.suffix == ".py" and "." not in path.stem:
+        others = _Others(path.stem, folder)
+        if others.exist(path) or _imports(source, path.stem):
+            sys.meta_path.insert(0, others)
+        else:
+            name = path.stem
+    while name in sys.modules:
+        name = f"_{name}"
+    return name
+
+
+def _imports(source: bytes, name: str) -> bool:
+    """Tell whether a file imports its own name: it means another module, on a path that it adds."""
+    own = re.escape(name)
+    statement = rf"^\s*(?:from\s+{own}(?:\s|\.\w)|import\s+(?:[\w.]+(?:\s+as\s+\w+)?\s*,\s*)*{own}(?!\w))"
+    return re.search(statement.encode(), source, re.MULTILINE) is not None
+
+
+class _Others:
+    """Finds, by the name of an application file, what else has that name: the file would be found first."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        self._name = name
+        self._folder = folder
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != self._name or path is not None:
+            return None
+        elsewhere = [each for each in sys.path if str(Path(each).resolve()) != self._folder]
+        return PathFinder.find_spec(name, elsewhere)
+
+    def exist(self, file: Path) -> bool:
+        """Tell whether there is one, be it a package beside the file."""
+        if not self._name.isidentifier():
+            return False
+        if self._name in sys.modules or self.find_spec(self._name, None) is not None:
+            return True
+        found = importlib.util.find_spec(self._name)
+        return found is not None and (found.origin is None or not file.samefile(found.origin))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tamed.daemon._outbox import Outbox
     from tamed.daemon._pidfile import PidFile
     from tamed.daemon._privileges import change_root, drop_privileges, require_keepable
-    from tamed.daemon._process import ProcessHandle
+    from tamed.daemon._process import ProcessHandle, end_by_signal
     from tamed.daemon._records import Damage, Origin, Record, RecordReader, encode_origin, encode_record
     from tamed.daemon._report import Report, Reporter
     from tamed.daemon._rotation import Rotation
@@ -84,6 +84,7 @@ __all__ = [
     "encode_fields",
     "encode_origin",
     "encode_record",
+    "end_by_signal",
     "fill_standard_descriptors",
     "holder",
     "is_journal",
@@ -141,6 +142,7 @@ if not TYPE_CHECKING:
             "encode_fields": "._journal",
             "encode_origin": "._records",
             "encode_record": "._records",
+            "end_by_signal": "._process",
             "fill_standard_descriptors": "._descriptors",
             "holder": "._holder",
             "is_journal": "._journal",

@@ -13,9 +13,21 @@ from typing import Self
 
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
 
-__all__ = ["ProcessHandle"]
+__all__ = ["ProcessHandle", "end_by_signal"]
 
 _ATTEMPTS = 10
+
+
+def end_by_signal(number: int) -> int:
+    """End this process by a signal, so that whoever waits for it sees the truth.
+
+    It returns only in a process that no signal of its own ends, as pid 1: with the status to exit with then,
+    which is what a shell says of a process that a signal ended.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    return 128 + number
 
 
 class ProcessHandle:

@@ -29,14 +29,16 @@ async def live(
     prepared: Callable[[], Awaitable[None]],
     ready: Callable[[], None],
     stopping: Callable[[], None] = lambda: None,
+    process: str = "",
 ) -> Ending:
     """Run an application until it is told to stop, ends itself or fails; return how it ended.
 
     ``prepared`` is awaited when every service is prepared and none has started: it is there to drop
     privileges. ``ready`` is called once, when every service has started, and ``stopping`` when they are about
-    to be stopped. Raises ServiceFailed if a service fails past its restart policy, before it is ready or
-    after, or while it stops; by then everything has been stopped and released. One that raised SystemExit
-    has not failed, but has chosen the status.
+    to be stopped. ``process`` is what the log calls this process where it is one of several, whose supervisor
+    says that the daemon stops. Raises ServiceFailed if a service fails past its restart policy, before it is
+    ready or after, or while it stops; by then everything has been stopped and released. One that raised
+    SystemExit has not failed, but has chosen the status.
     """
     told: list[Signals] = []
     task = asyncio.current_task()
@@ -44,13 +46,13 @@ async def live(
 
     def stop_the_start(number: Signals) -> None:
         _end_line(number)
-        log.info("%s while starting: stopping", number.name)
+        _announce(process, f"{number.name} while starting")
         told.append(number)
         task.cancel()
 
     def stop(number: Signals) -> None:
         _end_line(number)
-        log.info("%s: stopping", number.name)
+        _announce(process, number.name)
         told.append(number)
         application.exit()
 
@@ -71,8 +73,15 @@ async def live(
                 raise
             status = exit_code(failure.cause)
             log.info("service %s asked to exit with status %d", failure.path, status)
-    log.info("stopped")
+    log.info("%s", f"{process} has stopped" if process else "stopped")
     return Ending(status, told[0] if told else None)
+
+
+def _announce(process: str, why: str) -> None:
+    if process:
+        log.info("%s is stopping (%s)", process, why)
+    else:
+        log.info("%s: stopping", why)
 
 
 def _end_line(number: Signals) -> None:

@@ -35,8 +35,8 @@ __all__ = ["run"]
 log = own_logger("tamed")
 
 
-def run(job: Job) -> int:
-    """Run a job in the foreground; return its exit status, or raise what it failed of.
+def run(job: Job) -> Ending:
+    """Run a job in the foreground; return how it ended, or raise what it failed of.
 
     These are the steps of a daemon's life (see ARCHITECTURE.md) that one process in the foreground has. If
     the settings take a supervisor, this process becomes their supervisor instead.
@@ -72,7 +72,7 @@ def run(job: Job) -> int:
         install(Surroundings(drain_timeout=daemon.drain_timeout))
         application = load(job, deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
-            return runner.run(_live(application, daemon, handler, duties, drop)).status
+            return runner.run(_live(application, daemon, handler, duties, drop))
 
 
 def _settle_down(job: Job, daemon: Daemon) -> Job:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -102,7 +103,9 @@ class Workplace:
 
         async def run() -> Ending:
             with link.open(), self._handler.open(), wearing(daemon, accepted, worn):
-                return await live(application, prepared=prepared, ready=ready)
+                return await live(
+                    application, prepared=prepared, ready=ready, process=f"worker {os.getpid()}"
+                )
 
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(run())

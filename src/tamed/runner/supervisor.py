@@ -22,6 +22,7 @@ from tamed.daemon import (
     PidFile,
     Reporter,
     close_on_exec,
+    end_by_signal,
     limit_open_files,
 )
 from tamed.errors import ExitStatus, TamedError, status_of
@@ -64,9 +65,7 @@ def main() -> NoReturn:
     if reporter is not None:
         reporter.failed(told, status or ExitStatus.SOFTWARE)  # unless whoever waits has been told already
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-        status = 128 - status  # as pid 1, which no signal of its own ends
+        status = end_by_signal(-status)
     sys.exit(status)
 
 

@@ -24,14 +24,12 @@ __all__ = ["apply_twistd"]
 def apply_twistd(effects: Mapping[str, Any]) -> None:
     """Do what the ``effects`` of a `Twistd` say.
 
-    ``path`` is a folder to import from, ``logger`` the name of a factory of log observers, ``profile`` the
+    ``path`` are folders to import from, ``logger`` the name of a factory of log observers, ``profile`` the
     file for a profile of all that follows (as statistics with ``savestats``), ``spew`` traces every line, and
     ``debug`` opens the debugger at a SIGUSR2.
     """
     claim_reactor()
-    path = effects.get("path")
-    if path is not None and path not in sys.path:
-        sys.path.insert(0, path)
+    sys.path[:0] = [folder for folder in effects["path"] if folder not in sys.path]
     if "logger" in effects:
         log_to_observer_of(namedAny(effects["logger"]))
     if "profile" in effects:

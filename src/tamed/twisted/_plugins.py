@@ -16,6 +16,7 @@ from twisted import plugins as plugins_package
 from twisted.application.service import IServiceMaker
 from twisted.plugin import IPlugin
 
+from tamed._trust import require_trusted
 from tamed.errors import ApplicationFailed, UsageError, reason
 from tamed.plugins import did_you_mean
 from tamed.twisted._claim import claim_reactor
@@ -49,9 +50,9 @@ def all_plugins(folders: Sequence[Path] = ()) -> list[FoundPlugin]:
     return sorted(found, key=lambda each: each.name)
 
 
-def all_makers() -> list[Any]:
-    """Return the IServiceMakers of all plugins on the path; modules that cannot be imported have none."""
-    return [maker for _, makers, _ in _modules(()) for maker in makers]
+def all_makers(folders: Sequence[Path]) -> list[Any]:
+    """Return the IServiceMakers of all plugins; modules that cannot be imported have none."""
+    return [maker for _, makers, _ in _modules(folders) for maker in makers]
 
 
 def has_plugin(name: str, folders: Sequence[Path] = ()) -> bool:
@@ -104,5 +105,6 @@ def _add_to_path(folders: Sequence[Path]) -> None:
     for folder in folders:
         modules = folder / "twisted" / "plugins"
         if modules.is_dir() and str(modules) not in plugins_package.__path__:
+            require_trusted(modules, "plugin folder")
             plugins_package.__path__.append(str(modules))
             sys.path.append(str(folder))  # last, where it stands in for nothing

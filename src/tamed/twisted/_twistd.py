@@ -12,7 +12,8 @@ from typing import Any, Final
 from twisted.python.usage import UsageError as BadOptions
 from twisted.scripts._twistd_unix import ServerOptions  # of which `twisted.scripts.twistd` has the name
 
-from tamed.errors import UsageError
+from tamed._trust import require_trusted
+from tamed.errors import ApplicationFailed, PermissionRefused, UsageError, reason
 from tamed.twisted._claim import claim_reactor
 from tamed.twisted._plugins import all_makers
 
@@ -23,6 +24,8 @@ _OTHER_REACTORS: Final = ("cf", "gi", "glib2", "gtk2", "gtk3", "iocp", "win32", 
 _ON_OUR_LOOP: Final = ("asyncio", "default")
 _UMASK: Final = 0o077
 """twistd's own for a daemon."""
+_PREFIX: Final = "twisted"
+"""twistd's own for syslog."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,17 @@ class Twistd:
     """What a command line of twistd's says.
 
     It runs the ``plugin``, with the ``words`` behind its name, or the ``file``; the other is empty.
-    ``daemon`` and ``log`` are flags of the settings, ``effects`` is what `apply_twistd` does, and ``remarks``
-    are for whoever typed it.
+    ``plugin_dirs`` are searched for plugins besides the path. ``options`` are those in front of the plugin's
+    name, and ``daemon`` and ``log`` are flags of the settings, from what the plugin has made of these.
+    ``effects`` is what `apply_twistd` does, and ``remarks`` are for whoever typed it.
     """
 
     file: str
     plugin: str
     words: tuple[str, ...]
     foreground: bool
+    plugin_dirs: tuple[Path, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
     daemon: Mapping[str, object] = field(default_factory=dict)
     log: Mapping[str, object] = field(default_factory=dict)
     effects: Mapping[str, object] = field(default_factory=dict)
@@ -50,25 +56,33 @@ def parse_twistd(words: Sequence[str]) -> Twistd:
     Raises UsageError for what is wrong or not supported, and SystemExit, when all is printed, for ``--help``,
     ``--version`` and their like.
     """
-    here = str(Path.cwd())
-    sys.path.insert(0, here)  # as twistd does; plugins and what they import are found there
+    here = Path.cwd()
+    folders, why_not = _trusted(here)  # plugins and what they import are found there
+    sys.path[:0] = map(str, folders)
     claim_reactor()
-    options = _Options()
+    options = _Options(folders)
     try:
         options.parseOptions(list(words) or ["--help"])
     except BadOptions as error:
-        remedy = "`tamed twistd --help` lists the options"
+        remedy = why_not or "`tamed twistd --help` lists the options"
         raise UsageError(f"twistd: {str(error).rstrip('.')}", remedy=remedy) from error
+    except Exception as error:
+        what = f"Twisted plugin {options.subCommand} raised while it read its options"
+        raise ApplicationFailed(what if options.subCommand else "twistd's options", reason(error)) from error
     _refuse_what_is_not_supported(options)
+    file = Path(options["python"]).absolute() if options["python"] else None
+    is_missed = bool(why_not) and (file is None or file.parent != here)
     return Twistd(
-        file=str(Path(options["python"]).absolute()) if options["python"] else "",
+        file="" if file is None else str(file),
         plugin=options.subCommand or "",
         words=options.words,
         foreground=_in_foreground(options),
+        plugin_dirs=folders,
+        options=options.before_plugin,
         daemon=dict(_daemon(options)),
         log=dict(_log(options)),
-        effects=dict(_effects(options, here)),
-        remarks=tuple(_remarks(options)),
+        effects=dict(_effects(options, folders)),
+        remarks=(*_remarks(options), *([why_not] if is_missed else [])),
     )
 
 
@@ -77,20 +91,22 @@ class _Options(ServerOptions):
 
     synopsis = "Usage: tamed twistd [options]"
 
-    def __init__(self) -> None:
+    def __init__(self, folders: Sequence[Path]) -> None:
         self.words: tuple[str, ...] = ()
+        self.before_plugin: dict[str, Any] = {}
+        self._folders = folders
         self.logger_name: str | None = None
-        self.given: set[str] = set()
         super().__init__()
 
     @property
     def subCommands(self) -> Iterator[tuple[str, None, Any, str]]:  # noqa: N802
         """Yield the plugins, as ServerOptions does."""
-        self.loadedPlugins = {maker.tapname: maker for maker in all_makers()}
+        self.loadedPlugins = {maker.tapname: maker for maker in all_makers(self._folders)}
         for maker in sorted(self.loadedPlugins.values(), key=attrgetter("tapname")):
             yield maker.tapname, None, lambda maker=maker: self._of_plugin(maker), maker.description
 
     def _of_plugin(self, maker: Any) -> Any:
+        self.before_plugin = dict(self)
         options = maker.options()
         parse = options.parseOptions
 
@@ -166,10 +182,10 @@ def _daemon(options: _Options) -> Iterator[tuple[str, object]]:
 def _name(options: _Options) -> str:
     """Return the instance's name.
 
-    There may be several of one program, and what tells them apart is the pid file. In syslog the name is
-    what a line begins with.
+    The operator may choose it: in syslog it is what a line begins with. Else there may be several of one
+    program, and what tells them apart is the pid file.
     """
-    if options["syslog"]:
+    if options["prefix"] != _PREFIX:
         return str(options["prefix"])
     told_by = options["pidfile"] or os.fspath(Path.cwd())
     mark = hashlib.blake2s(os.fsencode(told_by), digest_size=4).hexdigest()
@@ -185,8 +201,8 @@ def _log(options: _Options) -> Iterator[tuple[str, object]]:
         yield "file", str(Path(options["logfile"] or "twistd.log").absolute())
 
 
-def _effects(options: _Options, here: str) -> Iterator[tuple[str, object]]:
-    yield "path", here
+def _effects(options: _Options, folders: Sequence[Path]) -> Iterator[tuple[str, object]]:
+    yield "path", [str(folder) for folder in folders]
     if options.logger_name is not None:
         yield "logger", options.logger_name
     if options["profile"]:
@@ -203,3 +219,14 @@ def _remarks(options: _Options) -> Iterator[str]:
         yield f"--reactor {reactor}: Tamed runs Twisted on its own event loop instead"
     if options["euid"] and options["uid"] is not None:
         yield "--euid: Tamed gives up privileges for good"
+
+
+def _trusted(folder: Path) -> tuple[tuple[Path, ...], str]:
+    """Return what is imported from, this folder or nothing, and why not if root must not."""
+    plugins = folder / "twisted" / "plugins"
+    try:
+        for each in (folder, plugins) if plugins.is_dir() else (folder,):
+            require_trusted(each, "folder")
+    except PermissionRefused as error:
+        return (), f"nothing is imported from {folder}: {error}"
+    return (folder,), ""
