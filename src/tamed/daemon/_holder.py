@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tamed.daemon._filelock import FileLock, lock_for
 from tamed.daemon._guard import guardian
-from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError
+from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError, from_creation_error
 
 __all__ = ["TO_READ", "explain", "holder", "holder_of", "number_in"]
 
@@ -112,6 +112,8 @@ def explain(path: Path, error: OSError) -> TamedError:
         return PermissionRefused(
             what, why, "run as a user who may write there, or name another run directory"
         )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR):
-        return CannotCreate(what, why, "name another run directory")
-    return SystemRefused(what, why, "name a run directory on a local file system")
+    if error.errno == errno.ENXIO:
+        return CannotCreate(what, "there is something that is no regular file", "remove it, or name another")
+    if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+        return SystemRefused(what, why, "name a run directory on a local file system")
+    return from_creation_error(what, error, "name another run directory")

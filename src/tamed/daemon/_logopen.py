@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError
+from tamed.errors import CannotCreate, PermissionRefused, TamedError, from_creation_error
 
 __all__ = ["explain", "open_directory", "open_log"]
 
@@ -67,9 +67,9 @@ def explain(path: Path, error: OSError) -> TamedError:
         return CannotCreate(what, f"there is no directory {path.parent}", "make it, or name another file")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionRefused(what, why, "name another file, or start as a user who may write it")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENXIO):
-        return CannotCreate(what, why, "name another file")
-    return SystemRefused(what, why)
+    if error.errno in (errno.EISDIR, errno.ENXIO):
+        return CannotCreate(what, "it is no regular file", "name another one, or log to stderr")
+    return from_creation_error(what, error, "name another file")
 
 
 def _check(path: Path, status: os.stat_result, owner: tuple[int, int] | None) -> None:

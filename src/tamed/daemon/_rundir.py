@@ -21,6 +21,7 @@ from tamed.errors import (
     PermissionRefused,
     SystemRefused,
     TamedError,
+    from_creation_error,
     from_os_error,
 )
 
@@ -225,7 +226,7 @@ def _explain(path: Path, error: OSError) -> TamedError:
         return CannotCreate(what, f"there is no directory {path.parent}", f"make it, or {_ANOTHER}")
     if isinstance(error, PermissionError):
         return PermissionRefused(what, error.strerror or "", _ANOTHER)
-    return CannotCreate(what, error.strerror or "", _ANOTHER)
+    return from_creation_error(what, error, _ANOTHER)
 
 
 def _belongs_to(directory: Path, uid: int) -> bool:

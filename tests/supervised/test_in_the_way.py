@@ -1,0 +1,81 @@
+"""Something else is in the place of a file that a daemon makes: one line, status 73, and it stays."""
+
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import Tamed, needs_root
+
+
+def make_socket(path: Path) -> None:
+    """Leave a socket that nobody has open any more."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a directory": Path.mkdir,
+    "a link": lambda path: path.symlink_to("/nowhere"),
+    "a pipe": os.mkfifo,
+    "a socket": make_socket,
+}
+FILES = ["app.pid", "app.sock", "app.plan", "app.log"]
+REPLACED = [("a socket", "app.sock")]  # is what a daemon that was killed leaves
+
+
+def start(tamed: Tamed, *options: str | Path) -> tuple[int, int]:
+    """Start, and return the status and the number of lines on standard error."""
+    done = tamed("start", "--name", "app", *options, "fastpoetry", "--port", "0")
+    return done.status, done.err.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [each for each in itertools.product(KINDS, FILES) if each not in REPLACED]
+)
+def test_what_is_in_the_way_of_a_file_is_refused(tamed: Tamed, kind: str, file: str) -> None:
+    """Whatever it is, and nothing is left beside it."""
+    folder = tamed.rundir / "app"
+    folder.mkdir(parents=True, mode=0o700)
+    KINDS[kind](folder / file)
+    before = os.lstat(folder / file)
+    assert start(tamed, "--log", folder / "app.log") == (73, 1)
+    assert os.path.samestat(os.lstat(folder / file), before)
+    assert {path.name for path in folder.iterdir()} <= {file, "app.log"}
+    assert tamed.processes() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_in_the_way_of_another_pid_file_is_refused(tamed: Tamed, kind: str) -> None:
+    """As in the way of the first."""
+    path = tamed.folder / "my.pid"
+    KINDS[kind](path)
+    assert start(tamed, "--pid-file", path) == (73, 1)
+    done = tamed("run", "--pid-file", path, "fastpoetry", "--port", "0")
+    assert (done.status, done.err.count("\n")) == (73, 1)
+    assert os.path.lexists(path)
+
+
+@pytest.mark.parametrize("place", ["", "app"])
+def test_a_file_in_the_place_of_a_folder_is_refused(tamed: Tamed, place: str) -> None:
+    """Of the run directory, and of the instance's folder."""
+    path = tamed.rundir / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
+    assert start(tamed) == (73, 1)
+    assert path.read_text() == "precious"
+
+
+@needs_root
+def test_a_device_in_the_way_is_refused(tamed: Tamed) -> None:
+    """It is not read, nor written to."""
+    folder = tamed.rundir / "app"
+    for file in FILES:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        (folder / "app.log").unlink(missing_ok=True)
+        os.mknod(folder / file, 0o600 | 0o020000, os.makedev(1, 7))  # /dev/full
+        assert start(tamed, "--log", folder / "app.log") == (73, 1)
+        (folder / file).unlink()
