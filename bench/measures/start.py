@@ -85,7 +85,7 @@ def _pinned(words: Sequence[str], environment: dict[str, str]) -> None:
 
 def _tamed_daemon() -> float:
     with tempfile.TemporaryDirectory() as folder, on_core(LOAD_CORE):
-        port, environment = free_port(), {"TAMED_RUNDIR": folder}
+        port, environment = free_port(), {"TAMED_RUNDIR": folder, "LOGS_DIRECTORY": folder}
         begin = time.perf_counter()
         _pinned(tamed("start", "fastpoetry", "--port", port), environment)
         seconds = time.perf_counter() - begin

@@ -8,7 +8,7 @@ import pytest
 
 from tamed.daemon import Instance, PidFile, RunDirectory, check_name, default_run_directory
 from tamed.daemon._filelock import OpenFileLock
-from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
+from tamed.errors import AlreadyRunning, CannotCreate, ConfigurationError, PermissionRefused
 from tests.daemon import rundir_child
 from tests.daemon.process import NOBODY, call, needs_linux, needs_root
 
@@ -54,12 +54,8 @@ def test_paths_of_an_instance(rundir: RunDirectory) -> None:
     """An instance has a directory with its name, and files with its name in it. Nothing is made by asking."""
     verse = rundir.instance("verse")
     assert verse.directory == rundir.path / "verse"
-    assert [verse.pid_file.name, verse.socket.name, verse.log.name] == [
-        "verse.pid",
-        "verse.sock",
-        "verse.log",
-    ]
-    assert {path.parent for path in (verse.pid_file, verse.socket, verse.log)} == {verse.directory}
+    assert [verse.pid_file.name, verse.socket.name] == ["verse.pid", "verse.sock"]
+    assert {path.parent for path in (verse.pid_file, verse.socket)} == {verse.directory}
     assert not rundir.path.exists()
 
 
@@ -174,10 +170,10 @@ def test_instance_whose_holder_cannot_be_told(rundir: RunDirectory) -> None:
 def test_empty_directory_can_be_removed(rundir: RunDirectory) -> None:
     """An instance's directory goes when nothing is in it, and else stays."""
     verse = rundir.create("verse")
-    verse.log.touch()
+    verse.pid_file.touch()
     verse.remove_if_empty()
-    assert verse.log.exists()
-    verse.log.unlink()
+    assert verse.pid_file.exists()
+    verse.pid_file.unlink()
     verse.remove_if_empty()
     assert not verse.directory.exists()
     verse.remove_if_empty()
@@ -194,14 +190,46 @@ def test_directory_is_given_to_the_user(rundir: RunDirectory) -> None:
 
 
 @needs_root
-def test_directory_of_a_stranger(rundir: RunDirectory) -> None:
-    """What belongs to somebody else is neither used nor given away."""
+def test_directory_that_another_user_has_left_is_given(rundir: RunDirectory, tmp_path: Path) -> None:
+    """With the logs of that user; root's files, and what has another name too, stay whose they are."""
     verse = rundir.create("verse", (12345, 12345))
-    with pytest.raises(PermissionRefused, match="it belongs to user 12345"):
+    log, old, roots, linked = (verse.directory / f"verse.log{end}" for end in ("", ".1", ".2", ".3"))
+    for path in (log, old, linked):
+        path.touch()
+        os.chown(path, 12345, 12345)
+    roots.touch()
+    (tmp_path / "another").hardlink_to(linked)
+    (verse.directory / "verse.log.4").symlink_to("/etc/passwd")
+    rundir.create("verse", (NOBODY, NOBODY))
+    assert [path.stat().st_uid for path in (verse.directory, log, old)] == [NOBODY] * 3
+    assert (roots.stat().st_uid, linked.stat().st_uid) == (0, 12345)
+    assert Path("/etc/passwd").stat().st_uid == 0
+    rundir.create("verse")
+    assert [path.stat().st_uid for path in (verse.directory, log, old)] == [0] * 3
+
+
+@needs_root
+def test_directory_of_one_that_runs_is_not_taken_from_it(rundir: RunDirectory) -> None:
+    """Whoever starts it as another user is told that it runs."""
+    verse = rundir.create("verse", (12345, 12345))
+    with PidFile.acquire(verse.pid_file), pytest.raises(AlreadyRunning, match=f"process {os.getpid()} runs"):
         rundir.create("verse", (NOBODY, NOBODY))
-    with pytest.raises(PermissionRefused, match="it belongs to user 12345"):
-        rundir.create("verse")
     assert verse.directory.stat().st_uid == 12345
+
+
+@needs_root
+def test_directory_of_a_stranger(rundir: RunDirectory) -> None:
+    """What belongs to somebody else, or has more in it than a daemon leaves, is not given away."""
+    verse = rundir.create("verse", (12345, 12345))
+    (verse.directory / "verse.txt").touch()
+    for owner in ((NOBODY, NOBODY), None):
+        with pytest.raises(PermissionRefused, match=r"user 12345, and has more in it .*: verse\.txt"):
+            rundir.create("verse", owner)
+    assert verse.directory.stat().st_uid == 12345
+    roots = rundir.create("roots")
+    (roots.directory / "passwd").touch()
+    with pytest.raises(PermissionRefused, match="it belongs to user 0, and has more in it"):
+        rundir.create("roots", (NOBODY, NOBODY))
     os.chown(rundir.path, 12345, 12345)
     with pytest.raises(PermissionRefused, match=f"directory {rundir.path}: it belongs to user 12345"):
         rundir.create("other")

@@ -80,6 +80,7 @@ class Tamed:
         self.before = before  # the command that runs the command
         self.folder = folder
         self.rundir = rundir or folder / "run"
+        self.logs = folder / "logs"
         self.mark = f"TAMED_TEST={uuid.uuid4()}"
         self.poem = folder / "poem.txt"
         self.poem.write_bytes(POEM)
@@ -87,7 +88,8 @@ class Tamed:
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of all that is started: it has the mark."""
         name, _, value = self.mark.partition("=")
-        return {**os.environ, name: value, "TAMED_RUNDIR": str(self.rundir), **(more or {})}
+        places = {"TAMED_RUNDIR": str(self.rundir), "LOGS_DIRECTORY": str(self.logs)}
+        return {**os.environ, name: value, **places, **(more or {})}
 
     def popen(self, *arguments: str | Path, **options: Any) -> "Command":
         """Run the command and do not wait for it."""
@@ -172,9 +174,15 @@ class Daemon:
         return self.tamed.rundir / self.name
 
     @property
+    def log_file(self) -> Path:
+        """The log file, where it is by default: in a folder of its own if it is another user's."""
+        own = self.tamed.logs / self.name
+        return (own if own.is_dir() else self.tamed.logs) / f"{self.name}.log"
+
+    @property
     def log(self) -> str:
         """What is in the log file."""
-        return (self.folder / f"{self.name}.log").read_text()
+        return self.log_file.read_text()
 
     def expect_log(self, pattern: str) -> re.Match[str]:
         """Wait until the log has this pattern in it."""

@@ -170,7 +170,7 @@ def test_the_only_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) ->
 def test_the_log_goes_on_in_its_file_without_descriptors(tamed: Tamed) -> None:
     """A rotation, and opening it anew, wait for better times."""
     daemon = tamed.start_poetry("--workers", "1", "--log-rotate", "2 kB")
-    log = daemon.folder / f"{daemon.name}.log"
+    log = daemon.log_file
     inode = log.stat().st_ino
     with starved(daemon.pid):
         daemon.signal(signal.SIGUSR1)

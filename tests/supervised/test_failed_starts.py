@@ -106,7 +106,7 @@ def test_a_start_that_fails_says_why(tamed: Tamed, taken_port: int, what: str, w
     else:
         assert re.fullmatch(fault.says, lines), lines
     if "daemon" in way:
-        (log,) = tamed.rundir.rglob("*.log")
+        (log,) = tamed.logs.rglob("*.log")
         assert f"CRITICAL tamed: {lines}\n" in log.read_text()
     assert tamed.left() == {}
 
@@ -145,7 +145,7 @@ def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
     tamed.write(
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
     )
-    log = tamed.rundir / "app" / "app.log"
+    log = tamed.logs / "app.log"
     with tamed.popen("start", "app.py") as command:
         wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
         command.send_signal(signal.SIGINT)
@@ -160,10 +160,10 @@ def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) 
     tamed.write(
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
     )
-    log = tamed.rundir / "app" / "app.log"
+    log = tamed.logs / "app.log"
     with tamed.popen("start", "app.py") as command:
         wait_for("the start", lambda: log.exists() and "begun" in log.read_text())
-        os.kill(int((log.parent / "app.pid").read_text()), signal.SIGTERM)
+        os.kill(int((tamed.rundir / "app" / "app.pid").read_text()), signal.SIGTERM)
         out, err = command.communicate(timeout=PATIENCE)
     done = Done(command.returncode, out, err)
     assert done == (70, "", "tamed: app was told to stop before it was ready\n")
@@ -176,7 +176,7 @@ def test_a_worker_that_cannot_be_executed_says_so(tamed: Tamed) -> None:
     done = tamed("start", "app.py")
     assert done.status == 70
     assert re.fullmatch(r"tamed: worker \d+ was ended by SIGABRT before it was ready\n", done.err)
-    log = (tamed.rundir / "app" / "app.log").read_text()
+    log = (tamed.logs / "app.log").read_text()
     assert re.search(r"output\[\d+\]: last words\n", log)
     assert re.search(r'output\[\d+\]:   File ".*app.py", line 3', log)
 

@@ -172,9 +172,9 @@ def test_the_log_is_opened_anew_after_it_was_moved_away(tamed: Tamed) -> None:
     """As logrotate does it: rename, then USR1. No line is lost."""
     tamed.write("app.py", CHATTY)
     daemon = tamed.start("app.py")
-    log = daemon.folder / "app.log"
+    log = daemon.log_file
     daemon.expect_log("line 100 of")
-    log.rename(daemon.folder / "app.log.1")
+    log.rename(daemon.log_file.with_suffix(".log.1"))
     daemon.signal(signal.SIGUSR1)
     wait_for("the new file", log.exists)
     daemon.expect_log("SIGUSR1: the log was opened anew")
@@ -190,7 +190,7 @@ def test_logs_follow_through_rotations(tamed: Tamed) -> None:
     tamed.write("app.py", CHATTY)
     # The reader looks at all the files for each, so their number must not grow faster than it looks.
     daemon = tamed.start("--log-rotate", "32 kB", "--log-keep", "1000", "app.py")
-    wait_for("rotations", lambda: len(rotated(daemon.folder / "app.log")) > 3)
+    wait_for("rotations", lambda: len(rotated(daemon.log_file)) > 3)
     with tamed.popen("logs", "-f", "-n", "200") as follower:
         assert follower.stdout is not None
         lines = [follower.stdout.readline() for _ in range(3000)]
@@ -215,7 +215,7 @@ def test_old_files_are_compressed(tamed: Tamed) -> None:
     """By a child of the supervisor, one after the other."""
     tamed.write("app.py", CHATTY)
     daemon = tamed.start("--log-rotate", "4 kB", "--log-keep", "1000", "--log-compress", "app.py")
-    wait_for("compressed logs", lambda: len(list(daemon.folder.glob("app.log.*.gz"))) > 2)
+    wait_for("compressed logs", lambda: len(list(daemon.log_file.parent.glob("app.log.*.gz"))) > 2)
     daemon.stop()
 
 
@@ -236,7 +236,7 @@ def test_the_log_can_go_to_syslog(public_tamed: Tamed) -> None:
     assert re.fullmatch(ready, received[-1])
     loaded = rf"<30>1 \S+Z \S+ fastpoetry {worker} - - loaded a poem of {len(POEM)} bytes from .*"
     assert any(re.fullmatch(loaded, message) for message in received)
-    assert not (daemon.folder / "fastpoetry.log").exists()
+    assert not daemon.log_file.exists()
     done = public_tamed("logs")
     assert done.status == 66
     assert done.err.startswith("tamed: fastpoetry has no log file; it goes to ")

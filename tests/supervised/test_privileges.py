@@ -82,7 +82,7 @@ def test_nothing_of_a_daemon_stays_root(public_tamed: Tamed, low_port: int, work
         assert {thread[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert thread["NoNewPrivs"] == "1"
 
-    logs = sorted(daemon.folder.glob("app.log*"))
+    logs = sorted(daemon.log_file.parent.glob("app.log*"))
     assert len(logs) > 3  # it was rotated, by nobody
     assert {log.stat().st_uid for log in logs} == {NOBODY}
     assert {stat.S_IMODE(log.stat().st_mode) for log in logs} == {0o640}
@@ -158,19 +158,15 @@ def test_a_user_who_cannot_reach_the_interpreter_is_refused(public_tamed: Tamed,
     assert tamed.processes() == []
 
 
-def test_a_folder_of_another_users_is_refused_with_the_remedies(public_tamed: Tamed) -> None:
-    """Root does not write where somebody else may put files; the remedy that is named works."""
-    daemon = public_tamed.start_poetry("--user", "nobody")
-    daemon.stop()
-    done = public_tamed("start", "fastpoetry", "--port", "0")
-    assert (done.status, done.err) == (
-        77,
-        (
-            f"tamed: directory {daemon.folder}: it belongs to user {NOBODY}; "
-            f"start it with --user {NOBODY} again, remove it, or name another one with --rundir\n"
-        ),
-    )
-    public_tamed.start_poetry("--user", str(NOBODY)).stop()
+def test_a_daemon_can_be_started_as_another_user_than_before(public_tamed: Tamed) -> None:
+    """Its folders and its log, which are the other's, are given to the next one."""
+    for user, uid in (("nobody", NOBODY), ("daemon", 1), ("nobody", NOBODY)):
+        daemon = public_tamed.start_poetry("--user", user, "--log-rotate", "200")
+        found = (daemon.folder, daemon.log_file.parent, daemon.log_file)
+        assert {path.stat().st_uid for path in found} == {uid}
+        daemon.stop()
+    assert len(list(daemon.log_file.parent.iterdir())) > 1
+    public_tamed.start_poetry().stop()
 
 
 def test_a_pid_file_where_others_may_write_too_is_removed(public_tamed: Tamed) -> None:

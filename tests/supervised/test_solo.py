@@ -153,7 +153,7 @@ def test_a_process_may_have_so_many_files_open(tamed: Tamed) -> None:
     daemon = tamed.start("--max-files", "98", "app.py")
     daemon.expect_log("limit 98")
     assert "Max open files            98 " in Path(f"/proc/{daemon.pid}/limits").read_text()
-    assert stat.S_IMODE((daemon.folder / "app.log").stat().st_mode) == 0o640
+    assert stat.S_IMODE(daemon.log_file.stat().st_mode) == 0o640
     daemon.stop()
 
 

@@ -72,6 +72,7 @@ class Daemon:
         environ = {
             **os.environ,
             "TAMED_RUNDIR": str(self._folder / "run"),
+            "LOGS_DIRECTORY": str(self._folder / "logs"),
             "PYTHONPATH": str(Path(tamed.__file__).parents[1]),
         }
         command = [str(self._python), "-m", "tamed", *words]
@@ -84,7 +85,7 @@ class Daemon:
             timeout=PATIENCE,
             check=False,
         )
-        log = "".join(file.read_text() for file in (self._folder / "run").rglob("*.log"))
+        log = "".join(file.read_text() for file in (self._folder / "logs").rglob("*.log"))
         assert done.returncode == 0, done.stderr + log
         return done.stdout
 

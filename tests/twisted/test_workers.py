@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -267,7 +266,7 @@ def test_the_log_tells_of_failures_with_their_tracebacks(tamed: Tamed) -> None:
     )
     daemon = tamed.start("logs.tac")
     daemon.stop()
-    log = Path(daemon.folder / "logs.log").read_text()
+    log = daemon.log
     assert re.search(r"INFO twisted: old news\n", log)
     assert re.search(r"WARNING verse.metre: a lame foot\n", log)
     assert "not told" not in log
@@ -292,7 +291,7 @@ def test_the_application_s_own_log_observer_is_respected(tamed: Tamed) -> None:
     daemon = tamed.start("own.tac")
     daemon.stop()
     assert "own: ('before',)" in (tamed.folder / "own.log").read_text()
-    assert "before" not in Path(daemon.folder / "own.log").read_text()
+    assert "before" not in daemon.log
 
 
 # Binds a socket itself, on a port that every process may bind, and has the reactor adopt it.

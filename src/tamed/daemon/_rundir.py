@@ -1,21 +1,26 @@
 """The run directory: where instances live, are found and reached.
 
-Each instance has a directory of its own in it, with its pid file, its control socket and by default its
-log: ``RUNDIR/NAME/NAME.pid``, ``.sock`` and ``.log``. They are not side by side in the run directory since
-a daemon that was started by root and runs as somebody else has to remove its pid file and rotate its log:
-for both it must own the directory they are in, and nobody may own ``/run/tamed`` but root.
+Each instance has a directory of its own in it, with its pid file and its control socket:
+``RUNDIR/NAME/NAME.pid`` and ``.sock``. They are not side by side in the run directory since a daemon that was
+started by root and runs as somebody else has to remove its pid file: for that it must own the directory it
+is in, and nobody may own ``/run/tamed`` but root. With its log it is the same: where such a daemon has one by
+default, that is in a directory of this kind too.
 
-A directory that others can write to is not used: they could put their own files under the names of ours.
+A directory that others can write to is not used: they could put their own files under the names of ours. One
+that belonged to another user of the same instance is given to the next by root, if nothing is in it but
+what an instance leaves there.
 """
 
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from tamed.daemon._holder import holder
+from tamed.daemon._holder import TO_READ, holder
 from tamed.errors import (
+    AlreadyRunning,
     CannotCreate,
     ConfigurationError,
     PermissionRefused,
@@ -86,11 +91,6 @@ class Instance(NamedTuple):
         return self.directory / f"{self.name}.sock"
 
     @property
-    def log(self) -> Path:
-        """Where the log is, unless the operator names another place."""
-        return self.directory / f"{self.name}.log"
-
-    @property
     def is_running(self) -> bool:
         """Whether its pid file is held, also while that is swept away, or held by who knows whom."""
         try:
@@ -136,23 +136,30 @@ class RunDirectory:
         """Make the directory of an instance, and the run directory, where they are missing, and check them.
 
         If this process is root, the instance's directory is given to ``owner``, a user and a group: the
-        ones that the daemon will run as. Anyone may then look into it; what others make is for its user
-        only. Raises CannotCreate, PermissionRefused if a directory belongs to somebody else or others can
-        write to it, and ConfigurationError for a bad name.
+        ones that the daemon will run as; without it, to root. Anyone may then look into it; what others make
+        is for its user only. Raises CannotCreate, PermissionRefused if a directory belongs to somebody else,
+        others can write to it or something else is in it, AlreadyRunning if it would be taken from a daemon
+        that runs, and ConfigurationError for a bad name.
         """
         instance = self.instance(name)
-        parent = _make(self.path, None, {os.geteuid(), 0})
-        try:
-            trusted = {os.geteuid(), 0} if owner is None else {os.geteuid(), 0, owner[0]}
-            own = _make(instance.directory, parent, trusted)
-            try:
-                if owner is not None and os.geteuid() == 0:
-                    os.fchown(own, *owner)
-            finally:
-                os.close(own)
-        finally:
-            os.close(parent)
+        with ExitStack() as opened:
+            parent, _ = _make(self.path, None)
+            opened.callback(os.close, parent)
+            _check(self.path, os.fstat(parent), {os.geteuid(), 0})
+            own, is_new = _make(instance.directory, parent)
+            opened.callback(os.close, own)
+            if os.geteuid() == 0:
+                _give(instance, own, owner or (0, os.getegid()), is_new=is_new)
+            _check(instance.directory, os.fstat(own), {os.geteuid(), owner[0] if owner else 0})
         return instance
+
+    def make(self) -> None:
+        """Make the directory itself where it is missing, and check it. Raises as `create` does."""
+        directory, _ = _make(self.path, None)
+        try:
+            _check(self.path, os.fstat(directory), {os.geteuid(), 0})
+        finally:
+            os.close(directory)
 
 
 class InstanceFolder:
@@ -185,8 +192,8 @@ def _mode_of(directory: Path) -> int | None:
 _ANOTHER = "name another one with --rundir"
 
 
-def _make(path: Path, parent: int | None, trusted: set[int]) -> int:
-    """Make a directory if need be, and return it open, after a look at whose it is."""
+def _make(path: Path, parent: int | None) -> tuple[int, bool]:
+    """Make a directory if need be; return it open, and whether it is new."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     where = path if parent is None else path.name
     try:
@@ -198,24 +205,59 @@ def _make(path: Path, parent: int | None, trusted: set[int]) -> int:
         descriptor = os.open(where, _FLAGS, dir_fd=parent)
     except OSError as error:
         raise _explain(path, error) from error
-    try:
-        if is_new:
-            os.fchmod(descriptor, mode)  # whatever the umask
-        _check(path, os.fstat(descriptor), trusted, is_instance=parent is not None)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    if is_new:
+        os.fchmod(descriptor, mode)  # whatever the umask
+    return descriptor, is_new
 
 
-def _check(path: Path, status: os.stat_result, trusted: set[int], *, is_instance: bool) -> None:
+def _check(path: Path, status: os.stat_result, trusted: set[int]) -> None:
     what = f"directory {path}"
     if status.st_uid not in trusted:
-        uid = status.st_uid
-        again = f"start it with --user {uid} again, " if is_instance and os.geteuid() == 0 else ""
-        raise PermissionRefused(what, f"it belongs to user {uid}", f"{again}remove it, or {_ANOTHER}")
+        raise PermissionRefused(what, f"it belongs to user {status.st_uid}", f"remove it, or {_ANOTHER}")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         raise PermissionRefused(what, "others can write to it", f"chmod go-w {path}")
+
+
+def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new: bool) -> None:
+    """Give the directory of an instance to a user, as root. Logs that another user has left go with it."""
+    before = os.fstat(directory).st_uid
+    if before == owner[0] or is_new:
+        os.fchown(directory, *owner)
+        return
+    entries = os.listdir(directory)
+    if strange := next((name for name in entries if not _is_of(instance, name)), ""):
+        why = f"it belongs to user {before}, and has more in it than a daemon leaves: {strange}"
+        raise PermissionRefused(f"directory {instance.directory}", why, f"remove it, or {_ANOTHER}")
+    if (pid := holder(instance.pid_file)) is not None:
+        raise AlreadyRunning(
+            f"pid file {instance.pid_file}", f"process {pid} runs and holds it", "stop it first"
+        )
+    os.fchown(directory, 0, -1)  # from now on nobody else changes what is in it
+    for entry in entries:
+        _give_log(directory, entry, before, owner)
+    os.fchown(directory, *owner)
+
+
+def _is_of(instance: Instance, entry: str) -> bool:
+    """Tell whether a daemon of this name leaves an entry of that name in its directory."""
+    kind = entry.removeprefix(".").removeprefix(f"{instance.name}.")
+    return kind != entry.removeprefix(".") and kind.partition(".")[0] in ("pid", "sock", "plan", "log")
+
+
+def _give_log(directory: int, entry: str, before: int, owner: tuple[int, int]) -> None:
+    """Give a file to a user if it is one that belonged to the user before, and nothing but a file.
+
+    What is root's is not given: the user before may have moved it there.
+    """
+    with ExitStack() as opened:
+        try:
+            descriptor = os.open(entry, TO_READ, dir_fd=directory)
+        except OSError:
+            return  # a link, or a socket: whoever comes to it refuses or replaces it
+        opened.callback(os.close, descriptor)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == before != 0:
+            os.fchown(descriptor, *owner)
 
 
 def _explain(path: Path, error: OSError) -> TamedError:

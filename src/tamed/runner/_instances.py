@@ -1,5 +1,6 @@
 """Instances: the daemons of a run directory, as an administrator's command finds and ends them."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
 from tamed.runner._launch import job_again, launch, plan_again
+from tamed.runner._log_plan import default_logs, make_log_folder
 from tamed.runner._message import Message, read_fault
 from tamed.runner._plan_file import kept_plan
 
@@ -76,14 +78,21 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
     try:
         instance = find_instance(directory, name)
     except Unavailable:
-        if name is None or "/" in name or not (log := directory.instance(name).log).exists():
+        left = [] if name is None or "/" in name else _logs_left(name)
+        if not left:
             raise
-        return log
+        return left[-1]
     file = status_of_instance(instance)["log"]
     if not file:
         remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
         raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
     return Path(file)
+
+
+def _logs_left(name: str) -> list[Path]:
+    """Return the logs that daemons of a name have in the default places, the latest last."""
+    logs = [log for log in default_logs(name, os.environ) if _is_there(log)]
+    return sorted(logs, key=lambda log: log.stat().st_mtime)
 
 
 def status_of_instance(instance: Instance, timeout: float = 10.0) -> dict[str, Any]:
@@ -195,6 +204,8 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
     stop_instance(instance, timeout=None, force=False, progress=progress)
     RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
+    if plan.log.path == plan.default_log:
+        make_log_folder(Path(plan.default_log), owner_of(identity))
     return launch(plan)
 
 

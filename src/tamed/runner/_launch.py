@@ -24,7 +24,13 @@ from tamed.net import passed_descriptors
 from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
-from tamed.runner._log_plan import log_in_foreground, log_in_foreground_again, log_of_daemon
+from tamed.runner._log_plan import (
+    default_log,
+    log_in_foreground,
+    log_in_foreground_again,
+    log_of_daemon,
+    make_log_folder,
+)
 from tamed.runner._plan import Plan
 
 __all__ = ["job_again", "launch", "plan_again", "run_directory", "start", "supervise_here"]
@@ -52,10 +58,15 @@ def start(job: Job) -> Report:
     name = _name_of(reading)
     plan = _plan(reading, name, folder)
     identity = identity_of(daemon)
-    instance = run_directory(daemon.rundir).create(name, owner_of(identity))
+    owner = owner_of(identity)
+    default = default_log(name, os.environ, owner)
+    instance = run_directory(daemon.rundir).create(name, owner)
     try:
+        if not settings.log.file:
+            make_log_folder(default, owner)
         plan = _as_instance(plan, instance)._replace(
-            log=log_of_daemon(settings.log, instance.log),
+            log=log_of_daemon(settings.log, default),
+            default_log=str(default),
             plan_file=str(instance.directory / f"{name}.plan"),
         )
         _check(plan, identity)
@@ -116,18 +127,18 @@ def plan_again(plan: Plan, job: Job) -> Plan:
     """Return the plan of a job by the files of now, for a daemon that runs by another plan of it."""
     reading = Reading.of(job, job.deployment())
     settings = reading.settings
-    instance = Instance(plan.name, Path(plan.control).parent)
     again = _plan(reading, plan.name, plan.folder)
     return again._replace(
         interpreter=plan.interpreter,
         worker_interpreter=_resolved(plan.interpreter, plan.folder),
-        log=log_of_daemon(settings.log, instance.log)
+        log=log_of_daemon(settings.log, Path(plan.default_log))
         if plan.plan_file
         else log_in_foreground_again(settings.log, plan.log),
         pid_file=plan.pid_file,
         second_pid_file=plan.second_pid_file,
         control=plan.control,
         plan_file=plan.plan_file,
+        default_log=plan.default_log,
         listen_pid=plan.listen_pid,
     )
 

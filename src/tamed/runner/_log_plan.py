@@ -2,14 +2,24 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import tamed.daemon as unix  # whole: its parts are loaded when they are used
 from tamed.config import Log, names_file
-from tamed.errors import ConfigurationError, UsageError
+from tamed.errors import ConfigurationError, UsageError, from_creation_error
 from tamed.runner._log_place import LogPlan
 
-__all__ = ["log_in_foreground", "log_in_foreground_again", "log_of_daemon"]
+__all__ = [
+    "default_log",
+    "default_logs",
+    "log_in_foreground",
+    "log_in_foreground_again",
+    "log_of_daemon",
+    "make_log_folder",
+]
+
+_OF_ROOT = Path("/var/log/tamed")
 
 
 def log_in_foreground(settings: Log) -> LogPlan:
@@ -35,6 +45,47 @@ def log_of_daemon(settings: Log, file: Path) -> LogPlan:
         remedy = "name a file, or use `tamed run`"
         raise UsageError("--log stderr", "a daemon has no standard error that anyone reads", remedy)
     return _plan(settings, settings.file or str(file))
+
+
+def default_log(name: str, environ: Mapping[str, str], owner: tuple[int, int] | None) -> Path:
+    """Return where the log of a daemon is unless the operator says: not in memory, as run directories are.
+
+    One that root starts for another user, ``owner``, has a folder of that user's: to rotate a log takes
+    writing where it is, and a folder that has root's logs too must be root's.
+    """
+    folder, own = default_logs(name, environ)
+    return own if owner is not None and owner[0] != os.geteuid() else folder
+
+
+def default_logs(name: str, environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """Return both places where the log of a daemon may be by default, see `default_log`."""
+    folder = _log_folder(environ)
+    return folder / f"{name}.log", folder / name / f"{name}.log"
+
+
+def make_log_folder(log: Path, owner: tuple[int, int] | None) -> None:
+    """Make the folder of a daemon's default log. Raises as `RunDirectory.create` does."""
+    is_own = owner is not None and owner[0] != os.geteuid()
+    folder = log.parent.parent if is_own else log.parent
+    try:
+        folder.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_creation_error(f"directory {folder}", error, "name another place with --log") from error
+    if is_own:
+        unix.RunDirectory(folder).create(log.stem, owner)
+    else:
+        unix.RunDirectory(folder).make()
+
+
+def _log_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of logs: systemd's (systemd.exec(5)), or root's, or the user's state (XDG)."""
+    given = environ.get("LOGS_DIRECTORY", "").partition(":")[0]
+    if given.startswith("/"):
+        return Path(given)
+    if os.geteuid() == 0:
+        return _OF_ROOT
+    state = environ.get("XDG_STATE_HOME", "")
+    return Path(state if state.startswith("/") else Path.home() / ".local/state", "tamed")
 
 
 def _plan(settings: Log, place: str) -> LogPlan:

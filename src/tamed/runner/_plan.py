@@ -18,8 +18,8 @@ class Plan(NamedTuple):
     ``job`` is what was given, and ``reading`` what its files said (see `Reading`; a plan that is kept for a
     restart has none): both are for the workers, and opaque to the supervisor. ``interpreter`` is the command
     that runs Python, for ``-m MODULE`` to follow. ``pid_file`` and ``control`` are the instance's,
-    ``plan_file`` is where the plan is kept for a restart, and ``second_pid_file`` is where the operator wants
-    one more: paths, empty for none.
+    ``plan_file`` is where the plan is kept for a restart, ``default_log`` is where it logs unless the
+    operator says, and ``second_pid_file`` is where the operator wants one more: paths, empty for none.
 
     ``folder`` is where the command was run, as the operator wrote it: whoever reads the job anew starts
     there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` what runs them,
@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     second_pid_file: str = ""
     control: str = ""
     plan_file: str = ""
+    default_log: str = ""
     folder: str = ""
     directory: str = ""
     worker_interpreter: Sequence[str] = ()

@@ -52,7 +52,8 @@ def tamed_process(tmp_path: Path) -> "Iterator[StartProcess]":
         stack.callback(end_instances, run_directory)
 
         def start(*words: str | Path, env: Mapping[str, str] | None = None) -> "TamedProcess":
-            ours = {"TAMED_RUNDIR": str(run_directory), **(env or {})}
+            places = {"TAMED_RUNDIR": str(run_directory), "LOGS_DIRECTORY": str(tmp_path / "logs")}
+            ours = {**places, **(env or {})}
             return stack.enter_context(TamedProcess(*words, cwd=tmp_path, env=ours))
 
         yield start

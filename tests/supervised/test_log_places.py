@@ -1,0 +1,101 @@
+"""Where the log of a daemon is by default, and that `tamed logs` finds it there."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import NOBODY, Tamed, needs_root, wait_for
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "stopped"])
+def test_systemds_folder_for_logs_is_used(tamed: Tamed, runs: bool) -> None:
+    """The first one, if there are several; it is made if need be, and the log stays in it after the end."""
+    logs = tamed.folder / "one" / "logs"
+    env = {"LOGS_DIRECTORY": f"{logs}:{tamed.folder}/other"}
+    tamed.start_poetry(env=env)
+    if not runs:
+        assert tamed("stop").status == 0
+    done = tamed("logs", "fastpoetry", env=env)
+    assert "is ready" in done.out
+    assert (logs / "fastpoetry.log").read_text().endswith(done.out)
+    tamed("stop")
+
+
+@needs_root
+def test_a_user_has_the_log_in_the_state_folder(public_tamed: Tamed) -> None:
+    """``XDG_STATE_HOME``, or ``~/.local/state``; nobody else may look into what is made there."""
+    tamed = public_tamed
+    home = tamed.folder / "home"
+    for folder in (home, tamed.rundir):
+        folder.mkdir()
+        os.chown(folder, NOBODY, NOBODY)
+    tamed.before = [*tamed.before, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    for given, place in ((f"{home}/state", home / "state"), ("", home / ".local/state")):
+        env = {"LOGS_DIRECTORY": "", "XDG_STATE_HOME": given, "HOME": str(home)}
+        daemon = tamed.start_poetry(env=env)
+        assert daemon.status()["log"] == f"{place}/tamed/fastpoetry.log"
+        assert (place / "tamed").stat().st_mode & 0o777 == 0o700
+        assert "is ready" in tamed("logs", env=env).out
+        daemon.stop()
+
+
+@needs_root
+def test_root_has_the_log_in_var_log(public_tamed: Tamed) -> None:
+    """In a folder of root's; a daemon that becomes another user has one of its own in it."""
+    tamed, name = public_tamed, f"tamed-test-{os.getpid()}"
+    folder = Path("/var/log/tamed")
+    was_there = folder.exists()
+    try:
+        options: list[str]
+        for options, log in (
+            ([], folder / f"{name}.log"),
+            (["--user", "daemon"], folder / name / f"{name}.log"),
+        ):
+            done = tamed(
+                "start", "--name", name, *options, "fastpoetry", "--port", "0", env={"LOGS_DIRECTORY": ""}
+            )
+            assert done.status == 0, done
+            assert "is ready" in log.read_text()
+            assert (folder.stat().st_uid, folder.stat().st_mode & 0o022) == (0, 0)
+            assert tamed("stop", name).status == 0
+            assert "stopping" in tamed("logs", name, env={"LOGS_DIRECTORY": ""}).out
+    finally:
+        tamed("stop", name)
+        (folder / f"{name}.log").unlink(missing_ok=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
+        if not was_there:
+            folder.rmdir()
+
+
+@pytest.mark.parametrize("sweep", ["removed", "renamed"])
+def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: str) -> None:
+    """Also after a reload, by whose plan it is in the same place."""
+    daemon = tamed.start_poetry()
+    assert tamed("reload").status == 0
+    if sweep == "removed":
+        shutil.rmtree(tamed.logs)
+    else:
+        tamed.logs.rename(tamed.folder / "elsewhere")
+    wait_for("the log", daemon.log_file.exists)
+    daemon.expect_log("logs was gone, and was made anew")
+    daemon.signal(signal.SIGUSR1)
+    daemon.expect_log("SIGUSR1: the log was opened anew")
+    daemon.stop()
+
+
+def test_a_log_that_cannot_be_opened_anew_is_told_to_whoever_asks(tamed: Tamed) -> None:
+    """As long as that lasts; then the log tells how many lines were lost."""
+    daemon = tamed.start_poetry()
+    shutil.rmtree(tamed.logs)
+    tamed.logs.write_text("in the way")
+    daemon.signal(signal.SIGUSR1)
+    wait_for("the warning", lambda: daemon.status()["warnings"])
+    assert "warning: cannot reopen the log" in tamed("status").out
+    assert "warning: cannot reopen the log" in tamed("reload").out
+    tamed.logs.unlink()
+    wait_for("the log", lambda: daemon.log_file.exists() and not daemon.status()["warnings"])
+    daemon.expect_log(r"\d+ lines were lost between")
+    daemon.stop()
