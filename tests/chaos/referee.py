@@ -215,7 +215,9 @@ class Referee:
             # waited in the queue has gone with the last of those that listened.
             spans = [*self._outages, *(span for spans in self._at_risk.values() for span in spans)]
             spans += self._gone[call.kind]
-            spans += self._stops if call.kind == "unix" else []
+            # A stop leaves nobody in the queue of a TCP socket, as long as there is a worker to serve it.
+            is_served = not any(span.overlaps(call.begun, call.ended) for span in self._faults)
+            spans += [] if is_served and call.kind != "unix" else self._stops
         return next((span.why for span in spans if span.overlaps(call.begun, call.ended)), "")
 
     def _judge_version(self, call: Call) -> None:
