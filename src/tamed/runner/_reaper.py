@@ -67,7 +67,8 @@ class Reaper:
             yield self._reap(pid)
         if pid is not None or self._doomed:
             self._press()
-            yield from self._ended_of(children_of(os.getpid()))
+            family = children_of(os.getpid())
+            yield from self._ended_of(family) if family else self._ended_unseen()
 
     @property
     def strays(self) -> list[int]:
@@ -115,6 +116,16 @@ class Reaper:
             yield self._reap(each.pid)
             if leaves_strays:
                 self._doom(self._strays_in(family), self.grace)
+
+    def _ended_unseen(self) -> Iterator[tuple[int, int]]:
+        """Reap those that have ended although nobody can be listed: there is no descriptor left for that.
+
+        Whether anybody is left of their groups cannot be told, so these are killed at once.
+        """
+        while (pid := _first_that_ended()) is not None:
+            if self._is_ours(pid):
+                signal_group(pid, signal.SIGKILL)
+            yield self._reap(pid)
 
     def _is_group_there(self, leader: int, family: list[Relative]) -> bool:
         """End what is left of the group of one that has ended; tell whether it is still there."""
@@ -184,10 +195,16 @@ def end_own_group() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGCONT):
         signal_group(leader, number)
-    while any(each.pid != leader and not each.is_over for each in members_of(leader)):
+    while _is_accompanied(leader):
         if time.monotonic() > deadline:
             signal_group(leader, signal.SIGKILL)
         time.sleep(_PAUSE)
+
+
+def _is_accompanied(leader: int) -> bool:
+    """Tell whether anybody else is in this process's group, or may be: to look takes a descriptor."""
+    members = members_of(leader)
+    return not members or any(each.pid != leader and not each.is_over for each in members)
 
 
 def _first_that_ended() -> int | None:
