@@ -1,5 +1,6 @@
 """A daemon that has lost workers: it serves with those it has, tries again, and says how it stands."""
 
+import json
 import os
 import re
 import resource
@@ -48,6 +49,9 @@ def test_failing_replacements_leave_those_that_serve_alone(tamed: Tamed) -> None
     wait_for("several failures", lambda: failures(daemon) >= 4)
     status = daemon.status()
     assert (status["state"], status["ready"], status["wanted"]) == ("degraded", 1, 2)
+    told = tamed("status")
+    assert told.status == 4
+    assert re.match(r"app is degraded: pid \d+, up [\d:]+, 1 of 2 workers ready\n", told.out)
     assert status["last_error"].endswith("app.py raised while it was loaded: KeyError: 'rhyme'")
     assert say(daemon.port, b"hello").worker == healthy
     broken.unlink()
@@ -60,18 +64,48 @@ def test_failing_replacements_leave_those_that_serve_alone(tamed: Tamed) -> None
 def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
     """By the number of attempts, however long each takes, with the status of the last."""
     tamed.write("app.py", FRAGILE)
-    with tamed.foreground("run", "--name", "app", "--workers", "1", "app.py") as process:
-        process.expect("is ready")
-        tamed.write("broken", "1")
-        for pid in tamed.processes():
-            if pid != process.pid:
-                os.kill(pid, signal.SIGKILL)
-        process.expect(r"another one is started in \d")
-        assert '"state": "failing"' in tamed("status", "--json").out
-        for _ in range(8):
-            process.expect(r"KeyError: 'rhyme'; another one is started in \d")
-        process.expect("KeyError: 'rhyme'; nobody serves, and no attempt is left: stopping")
-        assert process.wait() == 70
+    daemon = tamed.start("--workers", "1", "app.py")
+    broken = tamed.write("broken", "1")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    for attempt in range(1, 9):
+        wait_for(f"failure {attempt}", lambda: failures(daemon) >= attempt)  # noqa: B023 - called at once
+        told = tamed("status")
+        assert (told.status, told.out.startswith("app is failing: ")) == (5, True), told
+    daemon.expect_log(r"KeyError: 'rhyme'; nobody serves, and no attempt is left: stopping")
+    daemon.wait_gone()
+    told = tamed("status", "app")
+    assert told.status == 7
+    assert re.fullmatch(
+        r"app has failed at \d{4}-\d\d-\d\dT\S+[+-]\d\d:\d\d, with exit status 70: worker \d+ failed: "
+        r"app\.py raised while it was loaded: KeyError: 'rhyme'\n"
+        rf"its log is {re.escape(str(daemon.log_file))}\n",
+        told.out,
+    )
+    assert tamed("status") == told  # nothing else runs
+    record = json.loads(tamed("status", "--json", "app").out)
+    assert (record["state"], record["status"], record["log"]) == ("failed", 70, str(daemon.log_file))
+    logs = tamed("logs", "app")
+    assert (logs.status, logs.err) == (0, told.out)
+    assert "no attempt is left" in logs.out
+    broken.unlink()
+    daemon = tamed.start("--workers", "1", "app.py")
+    assert tamed("status").status == 0
+    daemon.stop()
+    assert tamed("status", "app").status == 69
+
+
+def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
+    """Its pid file says so, until the next start."""
+    daemon = tamed.start_poetry()
+    daemon.signal(signal.SIGKILL)
+    daemon.wait_gone()
+    told = tamed("status", daemon.name)
+    assert told.status == 7
+    assert told.out.startswith("fastpoetry has failed: it was killed, or the system went down: its pid file")
+    assert tamed("logs", daemon.name).err == told.out
+    wait_for("the end of its worker", lambda: not tamed.processes())
+    tamed.start_poetry().stop()
+    assert tamed("status", daemon.name).status == 69
 
 
 @contextmanager
@@ -102,7 +136,7 @@ def test_a_system_without_room_for_processes_is_waited_out(
     victim, healthy = daemon.workers()
     with crowd(uid):
         os.kill(victim, signal.SIGKILL)
-        refused = r"a worker cannot be started: Resource temporarily unavailable; another one is started in"
+        refused = r"a worker cannot be started: Resource temporarily unavailable; it is tried again in"
         wait_for("several refusals", lambda: len(re.findall(refused, daemon.log)) >= 4)
         assert daemon.status()["state"] == "degraded"
         with connected(daemon.port) as (worker, _):

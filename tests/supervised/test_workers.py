@@ -37,8 +37,10 @@ def test_a_worker_that_is_killed_under_load_is_replaced(daemon: Daemon) -> None:
     told = rf"worker {victim} was ended by SIGKILL"
     daemon.expect_log(rf"ERROR tamed: {told}; another one is started in 0\.1 s\n")
     daemon.expect_log(r"INFO tamed: worker \d+ is ready\n")
-    assert daemon.status()["last_error"] == told
-    assert f"last error: {told}\n" in daemon.tamed("status").out
+    status = daemon.status()
+    assert (status["last_error"], status["restarts"]) == (told, 1)
+    shown = f"last error, at {status['last_error_at']}: {told}\nrestarts: 1\n"
+    assert shown in daemon.tamed("status").out
     daemon.stop()
 
 
@@ -121,7 +123,7 @@ def test_an_application_that_wants_to_end_ends_the_daemon(daemon: Daemon) -> Non
     say(daemon.port, b"exit")
     daemon.wait_gone()
     assert "the application ends, with status 5: stopping\n" in daemon.log
-    wait_for("the end", lambda: daemon.tamed.left() == {})
+    wait_for("the end", lambda: daemon.tamed.left() == {str(daemon.folder / "app.failed"): "file"})
 
 
 def test_the_status_of_an_application_is_that_of_its_supervisor(tamed: Tamed) -> None:

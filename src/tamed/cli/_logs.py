@@ -10,8 +10,9 @@ import click
 
 from tamed._text import shown
 from tamed.cli._instance import for_instance
+from tamed.cli._status import ending_of
 from tamed.errors import from_os_error
-from tamed.runner import LogReader, log_of_instance, run_directory
+from tamed.runner import LogReader, last_state_of, log_of_instance, run_directory
 
 __all__ = ["logs"]
 
@@ -38,7 +39,10 @@ _LOOK = 0.2  # seconds between two looks for more
 )
 def logs(name: str | None, rundir: Path | None, lines: int, follow: bool) -> None:
     """Show the log of an instance."""
-    file = log_of_instance(run_directory(rundir), name)
+    directory = run_directory(rundir)
+    if (left := last_state_of(directory, name)) is not None:
+        click.echo(shown("\n".join(ending_of(left))), err=True)
+    file = log_of_instance(directory, name)
     try:
         with closing(LogReader(file)) as reader:
             _put(reader.last(lines))

@@ -241,7 +241,13 @@ def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new:
 def _is_of(instance: Instance, entry: str) -> bool:
     """Tell whether a daemon of this name leaves an entry of that name in its directory."""
     kind = entry.removeprefix(".").removeprefix(f"{instance.name}.")
-    return kind != entry.removeprefix(".") and kind.partition(".")[0] in ("pid", "sock", "plan", "log")
+    return kind != entry.removeprefix(".") and kind.partition(".")[0] in (
+        "pid",
+        "sock",
+        "plan",
+        "failed",
+        "log",
+    )
 
 
 def _give_log(directory: int, entry: str, before: int, owner: tuple[int, int]) -> None:

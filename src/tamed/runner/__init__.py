@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tamed.runner._explain import explain
     from tamed.runner._instances import (
         find_instance,
+        last_state_of,
         log_of_instance,
         reload_instance,
         restart_instance,
@@ -17,15 +18,18 @@ if TYPE_CHECKING:
         stop_instance,
         upgrade_instance,
     )
+    from tamed.runner._last_state import LastState
     from tamed.runner._launch import run_directory, start
     from tamed.runner._log_reader import LogReader
     from tamed.runner._solo import run
 
 __all__ = [
+    "LastState",
     "LogReader",
     "enter_environment",
     "explain",
     "find_instance",
+    "last_state_of",
     "log_of_instance",
     "reload_instance",
     "restart_instance",
@@ -46,6 +50,8 @@ if not TYPE_CHECKING:
             "enter_environment": "._environment",
             "explain": "._explain",
             "find_instance": "._instances",
+            "last_state_of": "._instances",
+            "LastState": "._last_state",
             "log_of_instance": "._instances",
             "reload_instance": "._instances",
             "restart_instance": "._instances",

@@ -21,6 +21,7 @@ from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, U
 from tamed.runner._control import ask
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import owner_of
+from tamed.runner._last_state import LastState
 from tamed.runner._launch import job_again, launch, plan_again
 from tamed.runner._log_plan import default_logs, make_log_folder
 from tamed.runner._message import Message, read_fault
@@ -28,6 +29,7 @@ from tamed.runner._plan_file import kept_plan
 
 __all__ = [
     "find_instance",
+    "last_state_of",
     "log_of_instance",
     "reload_instance",
     "restart_instance",
@@ -70,6 +72,21 @@ def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | Non
     return next((each for each in running if holder(each.pid_file) == pid), None)
 
 
+def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None:
+    """Return how the instance of a name has ended by itself, or, if nothing runs, the only one that has.
+
+    None if it runs, or has ended in another way.
+    """
+    if name is None:
+        return None if directory.running() else LastState.only_one(directory)
+    if "/" in name or (instance := directory.instance(name)).is_running:
+        return None
+    left = LastState.of(instance)
+    if left is not None and left.status is None and (logs := _logs_left(name)):
+        return left._replace(log=str(logs[-1]))
+    return left
+
+
 def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
     """Return the file that an instance logs to; that of a name is found after its end, too.
 
@@ -78,6 +95,9 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
     try:
         instance = find_instance(directory, name)
     except Unavailable:
+        ended = last_state_of(directory, name)
+        if ended is not None and ended.log:
+            return Path(ended.log)
         left = [] if name is None or "/" in name else _logs_left(name)
         if not left:
             raise

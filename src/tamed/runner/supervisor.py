@@ -25,12 +25,13 @@ from tamed.daemon import (
     end_by_signal,
     limit_open_files,
 )
-from tamed.errors import ExitStatus, TamedError, status_of
+from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.net import Inheritance, SocketFile, passed_descriptors
 from tamed.runner._control import ControlServer
 from tamed.runner._desk import Desk
 from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.runner._intake import Intake
+from tamed.runner._last_state import LastState
 from tamed.runner._layout import layout_of
 from tamed.runner._legacy import Data, Keep, Legacy
 from tamed.runner._pid_file import held_pid_file
@@ -42,7 +43,7 @@ from tamed.runner._root import AS_ROOT, stays_root
 from tamed.runner._sink import open_sink
 from tamed.runner._sockets import SocketTable
 from tamed.runner._status import StatusDesk
-from tamed.runner._supervisor import SIGNALS, Supervisor
+from tamed.runner._supervisor import SIGNALS, Phase, Supervisor
 from tamed.runner._terminal import tell_person
 from tamed.runner._upgrade import Upgrader
 
@@ -89,6 +90,8 @@ class Holdings:
         if plan.control:
             held.callback(instance.remove_if_empty)
         self.pid_file = _hold_pid_file(plan.pid_file, owner, left, "pid_file", held)
+        if left is None:
+            LastState.forget(instance)
         self.second_pid_file = _hold_pid_file(plan.second_pid_file, owner, left, "second_pid_file", held)
         self.plan_file = _hold_plan_file(plan, left, held)
         sink = open_sink(plan.log, plan.name, owner)
@@ -171,7 +174,10 @@ class Holdings:
 
 
 def _supervise(holdings: Holdings, left: Data | None) -> int:
-    """Supervise to the end. A mistake of ours is told in the log; the workers then end by themselves."""
+    """Supervise to the end. A mistake of ours is told in the log; the workers then end by themselves.
+
+    If nobody has asked for the end of a daemon that was ready, its reason is left for those who ask later.
+    """
     supervisor, station = holdings.supervisor, holdings.station
     try:
         if left is None:
@@ -182,12 +188,17 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
             _resume(holdings, left)
         _keep_house(holdings)
         holdings.reactor.run()
-    except Exception:
+        failure, status = supervisor.failure, supervisor.status
+    except Exception as error:
         import traceback
 
         station.say("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
-        return ExitStatus.SOFTWARE
-    return supervisor.status
+        failure, status = f"the supervisor failed: {reason(error)}", int(ExitStatus.SOFTWARE)
+    plan = supervisor.plan
+    if failure and plan.control and supervisor.phase is not Phase.STARTING:
+        instance = Instance(plan.name, Path(plan.control).parent)
+        LastState.now(plan.name, failure, status, plan.log.path).leave(instance)
+    return status
 
 
 def _resume(holdings: Holdings, left: Data) -> None:
