@@ -16,7 +16,7 @@ def test_user_by_name_and_by_number() -> None:
     """A name and its number give the same user, with its own group and all it belongs to."""
     identity = Identity.resolve(ROOT.pw_name)
     assert identity == Identity.resolve("0")
-    assert identity == (0, ROOT.pw_gid, identity.groups, ROOT.pw_name, ROOT.pw_dir)
+    assert identity == (0, ROOT.pw_gid, identity.groups, ROOT.pw_name, ROOT.pw_dir, ROOT.pw_shell)
     assert ROOT.pw_gid in identity.groups
 
 
@@ -75,14 +75,24 @@ def test_number_that_no_user_has() -> None:
     with pytest.raises(ConfigurationError, match=r"user 54321: .*; name a group too"):
         Identity.resolve("54321")
     identity = Identity.resolve("54321", "54322")
-    assert identity.environment() == {}
+    assert identity.environ_of({"HOME": "/root", "A": "1"}) == {"HOME": "/", "A": "1"}
     assert identity == Identity(54321, 54322, (54322,), "", "")
 
 
 def test_environment() -> None:
-    """Programs are told the name and the home of who they run as."""
-    assert Identity.resolve("root").environment() == {
+    """Programs are told who they run as, and nothing is left of somebody else's login."""
+    others = {
+        "HOME": "/home/x",
+        "USER": "x",
+        "XDG_RUNTIME_DIR": "/run/user/1",
+        "SSH_AUTH_SOCK": "y",
+        "A": "1",
+    }
+    assert Identity.resolve("root").environ_of(others) == {
         "HOME": ROOT.pw_dir,
         "LOGNAME": "root",
         "USER": "root",
+        "SHELL": ROOT.pw_shell,
+        "MAIL": "/var/mail/root",
+        "A": "1",
     }

@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
 def test_its_variables_are_there_before_anything_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, whose workers inherit them, and for the options of the job."""
     monkeypatch.setenv("POEM", "elegy")
-    monkeypatch.setenv("TAMED_MAX_FILES", "1")
+    monkeypatch.setenv("TAMED_MAX_FILES", "76")
     file.write_text("POEM=ode\nTAMED_MAX_FILES=77\n")
     job = Job(Target.parse("ode"), daemon={"env_file": str(file)})
     entered = enter_environment(job, None)

@@ -20,6 +20,7 @@ PLAN = Plan(
     workers=4,
     log=LogPlan("file", path="/poetry.log", rotate=1000, every=3600.0, keep=None, compress=True),
     keep_capabilities=["CAP_NET_BIND_SERVICE"],
+    interpreter_environ=["PYTHONHASHSEED=0"],
     max_files=1024,
     umask=0o077,
     watchdog=20.0,

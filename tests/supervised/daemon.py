@@ -125,7 +125,7 @@ class Tamed:
 
     def foreground(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
         """Return the command, to be run in the foreground."""
-        return TamedProcess(*arguments, cwd=self.folder, env=self.environment(env))
+        return TamedProcess(*arguments, cwd=self.folder, env=self.environment(env), before=self.before)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the folder."""

@@ -165,7 +165,7 @@ def test_a_daemon_can_be_started_as_another_user_than_before(public_tamed: Tamed
         found = (daemon.folder, daemon.log_file.parent, daemon.log_file)
         assert {path.stat().st_uid for path in found} == {uid}
         daemon.stop()
-    assert len(list(daemon.log_file.parent.iterdir())) > 1
+        assert len(list(daemon.log_file.parent.iterdir())) > 1
     public_tamed.start_poetry().stop()
 
 

@@ -91,15 +91,15 @@ def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
     cell = public_tamed.folder / "cell"
     cell.mkdir()
     (cell / "poem.txt").write_bytes(POEM)
-    options = ["--chroot", "cell", "--user", "nobody", "--log", "log"]
-    os.chown(public_tamed.folder, NOBODY, NOBODY)
+    options = ["--chroot", "cell", "--user", "nobody"]
     with public_tamed.foreground(
         "run", *options, "fastpoetry", "--port", "0", "--poem", "/poem.txt"
     ) as process:
-        log = public_tamed.folder / "log"
-        wait_for("the start", lambda: "is ready" in _text(log))
+        port = int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        process.expect("is ready")
         assert Path(f"/proc/{process.pid}/root").readlink() == cell
-        port = int(_text(log).partition("listening on 127.0.0.1:")[2].split()[0])
+        opened = [each.readlink() for each in Path(f"/proc/{process.pid}/fd").iterdir()]
+        assert [each for each in opened if each.is_dir()] == []  # by which the cell could be left
         assert read_poem(port) == POEM
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
@@ -109,6 +109,10 @@ def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
         "tamed: service fastpoetry/poetry failed in start: cannot read the poem /none.txt: "
         "No such file or directory; name a readable file\n"
     )
+    for option in ("--log", "--pid-file"):
+        done = public_tamed("run", *options, option, "file", "fastpoetry", "--port", "0")
+        assert done.status == 78
+        assert "a way out of the other root directory" in done.err
     done = public_tamed("run", "--chroot", "/none", "fastpoetry", "--port", "0")
     assert done.status == 66
     assert done.err.endswith("tamed: cannot change the root directory to /none: No such file or directory\n")

@@ -93,6 +93,9 @@ class Daemon:
     user: str = option("", "The user to become, by name or number, once everything is bound.")
     group: str = option("", "The group to become; without it, the user's own.")
     keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
+    prepare_as_root: bool = option(
+        False, "Load and prepare the application as root, before privileges are dropped; trust its files."
+    )
     trust_writable: bool = option(
         False, "Run, as root, also files that others than root can change; they could become root by it."
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         fill_standard_descriptors,
         silence_standard_descriptors,
     )
-    from tamed.daemon._detach import detach
+    from tamed.daemon._detach import detach, leave_terminal
     from tamed.daemon._family import Relative, children_of, descendants_of, members_of
     from tamed.daemon._holder import holder
     from tamed.daemon._identity import Identity
@@ -88,6 +88,7 @@ __all__ = [
     "fill_standard_descriptors",
     "holder",
     "is_journal",
+    "leave_terminal",
     "limit_open_files",
     "members_of",
     "require_keepable",
@@ -138,6 +139,7 @@ if not TYPE_CHECKING:
             "default_run_directory": "._rundir",
             "descendants_of": "._family",
             "detach": "._detach",
+            "leave_terminal": "._detach",
             "drop_privileges": "._privileges",
             "encode_fields": "._journal",
             "encode_origin": "._records",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Collection
 from pathlib import Path
 
@@ -38,24 +39,31 @@ def silence_standard_descriptors() -> None:
     os.close(null)
 
 
-def close_inherited(keep: Collection[int]) -> None:
-    """Close the descriptors that came from the parent, except 0 to 2 and those in ``keep``.
+def close_inherited(keep: Collection[int], *, but_sockets: bool = False) -> None:
+    """Close the descriptors that came from the parent, except 0 to 2 and those in ``keep``; or sockets, too.
 
     They are known by being open across exec. Python opens everything otherwise (PEP 446), so nothing is
     closed under an object that would later close the number again, when it is somebody else's. Those that
     Python opened are closed by the exec that follows.
     """
     for descriptor in _open_ones():
-        if descriptor > 2 and descriptor not in keep and _is_inheritable(descriptor):
+        if descriptor <= 2 or descriptor in keep or not _is_inheritable(descriptor):
+            continue
+        if not (but_sockets and stat.S_ISSOCK(os.fstat(descriptor).st_mode)):
             os.close(descriptor)
 
 
-def close_on_exec() -> None:
-    """Have all descriptors except 0 to 2 closed on exec, wherever they came from, if there is ``/proc``."""
+def close_on_exec() -> list[int]:
+    """Have all descriptors except 0 to 2 closed on exec, wherever they came from, if there is ``/proc``.
+
+    Returns those that were not, which came from whoever executed this program.
+    """
+    inherited: list[int] = []
     with contextlib.suppress(SystemRefused):
-        for descriptor in _open_ones():
-            if descriptor > 2 and _is_inheritable(descriptor):
-                os.set_inheritable(descriptor, False)
+        inherited += [each for each in _open_ones() if each > 2 and _is_inheritable(each)]
+    for descriptor in inherited:
+        os.set_inheritable(descriptor, False)
+    return inherited
 
 
 def close_all(keep: Collection[int]) -> None:

@@ -7,9 +7,11 @@ pipe ends without a word, it died (``_launch``).
 Detaching belongs before any event loop or thread: see ``_threads``.
 """
 
+import fcntl
 import os
 import signal
 import sys
+import termios
 from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
@@ -20,9 +22,29 @@ from tamed.daemon._report import Reporter
 from tamed.daemon._threads import require_single_thread
 from tamed.errors import ExitStatus, from_os_error, reason, status_of
 
-__all__ = ["System", "detach"]
+__all__ = ["System", "detach", "leave_terminal"]
 
 _HELD_BACK = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
+
+
+def leave_terminal() -> None:
+    """Give up the controlling terminal (ioctl_tty(2), ``TIOCNOTTY``), if it is shared with other processes.
+
+    Then nothing can be typed into it from here (``TIOCSTI``), and ``/dev/tty`` cannot be opened. It can still
+    be read and written by descriptors that are open, and a Ctrl-C still comes: that goes to the process
+    group. The leader of a session keeps it, because with it the whole session would lose it; what is above
+    that session has another terminal.
+    """
+    if os.getsid(0) == os.getpid():
+        return
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+    finally:
+        os.close(terminal)
 
 
 class System:

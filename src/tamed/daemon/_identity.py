@@ -7,6 +7,8 @@ it comes first, and what follows works on the numbers.
 import grp
 import os
 import pwd
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,12 +17,18 @@ from tamed.errors import ConfigurationError, SystemRefused
 
 __all__ = ["Identity"]
 
+_OF_A_LOGIN = (
+    *("HOME", "LOGNAME", "USER", "SHELL", "MAIL"),
+    *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+    *("DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"),
+)
+
 
 class Identity(NamedTuple):
     """A user, a group and the supplementary groups, by number.
 
-    ``name`` and ``home`` are empty for a user that is known by its number only. It is made of plain values,
-    so that it can be handed to another program as data.
+    ``name``, ``home`` and ``shell`` are empty for a user that is known by its number only. It is made of
+    plain values, so that it can be handed to another program as data.
     """
 
     uid: int
@@ -28,6 +36,7 @@ class Identity(NamedTuple):
     groups: tuple[int, ...]
     name: str = ""
     home: str = ""
+    shell: str = ""
 
     @classmethod
     def resolve(cls, user: str = "", group: str = "") -> Self:
@@ -41,7 +50,7 @@ class Identity(NamedTuple):
             return cls._numbered(int(user) if user else os.geteuid(), group, is_other=bool(user))
         gid = _group(group) if group else (found.pw_gid if user else os.getegid())
         groups = os.getgrouplist(found.pw_name, gid) if user else [gid, *os.getgroups()]
-        return cls(found.pw_uid, gid, tuple(sorted(set(groups))), found.pw_name, found.pw_dir)
+        return cls(found.pw_uid, gid, tuple(sorted(set(groups))), found.pw_name, found.pw_dir, found.pw_shell)
 
     @classmethod
     def _numbered(cls, uid: int, group: str, *, is_other: bool) -> Self:
@@ -53,16 +62,35 @@ class Identity(NamedTuple):
         gid = _group(group) if group else os.getegid()
         return cls(uid, gid, (gid,))
 
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Be this user for a while, in what files are concerned; for root. ``OSError`` comes through."""
+        groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+        os.setgroups(self.groups)
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(uid)
+            os.setegid(gid)
+            os.setgroups(groups)
+
     @property
     def is_current(self) -> bool:
         """Whether this process is that user, in that group, and was not another one before."""
         return _all_ids() == ({self.uid}, {self.gid})
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables that tell programs who they run as; none without a name."""
+    def environ_of(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment in which nothing is of another user's login: for a process of this one.
+
+        What login(1) sets is this user's. A user without a name has of it only a home, the root directory.
+        """
+        kept = {name: value for name, value in environ.items() if name not in _OF_A_LOGIN}
         if not self.name:
-            return {}
-        return {"HOME": self.home, "LOGNAME": self.name, "USER": self.name}
+            return {**kept, "HOME": "/"}
+        own = {"HOME": self.home, "LOGNAME": self.name, "USER": self.name, "SHELL": self.shell}
+        return {**kept, **own, "MAIL": f"/var/mail/{self.name}"}
 
     def can_write_in(self, directory: Path) -> bool:
         """Tell whether this identity may make, rename and remove files in a directory.

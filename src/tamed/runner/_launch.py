@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +16,7 @@ from tamed.daemon import (
     RunDirectory,
     be_subreaper,
     check_name,
+    close_inherited,
     default_run_directory,
     detach,
 )
@@ -23,7 +24,7 @@ from tamed.errors import ConfigurationError, from_os_error
 from tamed.net import passed_descriptors
 from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
-from tamed.runner._identity import identity_of, kept_capabilities, owner_of
+from tamed.runner._identity import ROOT_FLAGS, identity_of, kept_capabilities, owner_of, roots_environ
 from tamed.runner._log_plan import (
     default_log,
     log_in_foreground,
@@ -104,6 +105,8 @@ def supervise_here(reading: Reading) -> NoReturn:
     if daemon.umask is not None:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
+    if _becomes_another(plan):
+        close_inherited(keep=_passed_by_systemd(), but_sockets=True)  # of those, ``fd://`` may name some
     _become_supervisor(plan)
 
 
@@ -169,6 +172,7 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         directory=str((daemon.directory or Path()).resolve()),
         user=daemon.user,
         group=daemon.group,
+        prepare_as_root=daemon.prepare_as_root,
         keep_capabilities=[str(each) for each in kept_capabilities(daemon)],
         start_timeout=daemon.start_timeout,
         stop_timeout=daemon.drain_timeout + _HOOKS if daemon.stop_timeout is None else daemon.stop_timeout,
@@ -206,9 +210,21 @@ def _passed_by_systemd() -> list[int]:
 
 def _become_supervisor(plan: Plan) -> NoReturn:
     be_subreaper(True)  # here, since an exec keeps it, and the supervisor need not load what it takes
+    environ: Mapping[str, str] = os.environ
+    flags: tuple[str, ...] = ()
+    if _becomes_another(plan):  # nothing of that user's is to be in a process that is root
+        environ, flags = roots_environ(os.environ), ROOT_FLAGS
+        heeded = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
+        plan = plan._replace(interpreter_environ=heeded)
     descriptor = plan.hand_over()
-    command = [*plan.interpreter, "-m", "tamed.runner.supervisor", str(descriptor), plan.name]
-    os.execv(command[0], command)
+    command = [*plan.interpreter, *flags, "-m", "tamed.runner.supervisor", str(descriptor), plan.name]
+    os.execve(command[0], command, environ)
+
+
+def _becomes_another(plan: Plan) -> bool:
+    """Tell whether root starts this for somebody else."""
+    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+    return identity is not None and os.geteuid() == 0 and identity.uid != 0
 
 
 def start_folder() -> str:

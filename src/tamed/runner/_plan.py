@@ -25,6 +25,10 @@ class Plan(NamedTuple):
     there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` what runs them,
     wherever links led to when the job was read.
 
+    ``interpreter_environ`` are variables, ``NAME=VALUE``, that an interpreter heeds: for the workers, and not
+    for a supervisor that is root. ``prepare_as_root`` says that workers drop root when they are prepared, and
+    not before they are executed.
+
     ``report`` is the descriptor of the pipe on which the command that started the daemon waits, -1 for none:
     it runs in the foreground. ``listen_pid`` is the process that systemd passed its sockets to, before it
     became another. Times are in seconds.
@@ -49,6 +53,8 @@ class Plan(NamedTuple):
     user: str = ""
     group: str = ""
     keep_capabilities: Sequence[str] = ()
+    prepare_as_root: bool = False
+    interpreter_environ: Sequence[str] = ()
     start_timeout: float = 60.0
     stop_timeout: float = 60.0
     umask: int = 0o027

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from tamed.config import usable_cpus
 from tamed.daemon import (
@@ -17,6 +18,7 @@ from tamed.daemon import (
     drop_privileges,
     watchdog_interval,
 )
+from tamed.runner._identity import ROOT_FLAGS, roots_environ
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
 from tamed.runner._legacy import Data
@@ -47,7 +49,8 @@ _PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the superviso
 class RealStation:
     """The station of a real supervisor; see `Station` for what its methods promise.
 
-    ``reporter`` is None in the foreground: whoever waits there reads standard error.
+    ``reporter`` is None in the foreground: whoever waits there reads standard error. ``let_go`` is called
+    just before privileges are dropped.
     """
 
     def __init__(
@@ -58,7 +61,10 @@ class RealStation:
         identity: Identity | None,
         reporter: Reporter | None,
         environ: Mapping[str, str],
+        let_go: Callable[[], None] = lambda: None,
     ) -> None:
+        self._is_privileged = identity is not None and not identity.is_current
+        self._let_go = let_go
         self._plan = plan
         self._intake = intake
         self._log_plan = plan.log
@@ -72,9 +78,12 @@ class RealStation:
         self._reaper = Reaper(
             intake.has, self.say, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
         )
-        own = identity.environment() if identity else {}
-        kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_WORKERS}
-        self._environ = {**kept, **own}
+        heeded = plan.interpreter_environ
+        self._environ = {
+            name: value
+            for name, value in {**environ, **dict(each.split("=", 1) for each in heeded)}.items()
+            if name not in _NOT_FOR_WORKERS
+        }
 
     @property
     def cpus(self) -> int:
@@ -84,23 +93,31 @@ class RealStation:
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         """Start a process and connect its pipes."""
         interpreter = self._plan.interpreter if plan is None else plan.worker_interpreter
-        command = [*interpreter, "-m", module, self._plan.name, *words]
+        stays_root = self._is_privileged and self._plan.prepare_as_root
+        flags = ROOT_FLAGS if stays_root else ()
+        command = [*interpreter, *flags, "-m", module, self._plan.name, *words]
+        environ = self._environ if self._identity is None else self._identity.environ_of(self._environ)
         directory = _opened("." if plan is None else plan.directory)
 
         def start(records: int, output: int) -> int:
             return spawn(
                 command,
-                self._environ,
+                roots_environ(self._environ) if stays_root else environ,
                 channel=channel,
                 records=records,
                 output=output,
                 directory=directory,
+                become=partial(self._become, stays_root),
             )
 
         try:
             return self._connect(start)
         finally:
             os.close(directory)
+
+    def _become(self, stays_root: bool) -> None:
+        if self._identity is not None and self._is_privileged and not stays_root:
+            drop_privileges(self._identity, keep=_capabilities(self._plan))
 
     def fork(self, channel: int, template: Template) -> int:
         """Have a process forked and connect its pipes."""
@@ -170,9 +187,11 @@ class RealStation:
         return self._intake.sink.trouble
 
     def drop_privileges(self) -> None:
-        """Become the user that the daemon runs as, for good."""
+        """Become the user that the daemon runs as, for good; let go of what that user is not to have."""
         if self._identity is not None:
+            self._let_go()
             drop_privileges(self._identity, keep=_capabilities(self._plan))
+        self._is_privileged = False
 
     def tell_ready(self, addresses: Iterable[str]) -> None:
         """Tell whoever waits that the daemon serves."""

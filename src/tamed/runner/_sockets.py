@@ -1,9 +1,12 @@
 """The listening sockets of a supervised application: bound once, by the supervisor, for every worker."""
 
+import contextlib
+import os
 import socket
 from typing import NamedTuple
 
-from tamed.errors import Unavailable
+from tamed.daemon import Identity
+from tamed.errors import PermissionRefused, Unavailable
 from tamed.net import (
     Bound,
     Endpoint,
@@ -45,11 +48,13 @@ class SocketTable:
     They stay bound as long as a generation of workers uses them, so that no connection finds the door shut
     while workers come and go. A generation that asks for a unix socket whose file is gone has it bound anew;
     those before it keep the one that they have, and the clients in its queue. ``is_closed`` says that the
-    table is.
+    table is. While this process is root for ``identity``, a unix socket is bound as that user, wherever that
+    user may: what is in a user's folder is no matter of root's.
     """
 
-    def __init__(self, inheritance: Inheritance) -> None:
+    def __init__(self, inheritance: Inheritance, identity: Identity | None = None) -> None:
         self.is_closed = False
+        self._identity = identity
         self._inheritance = inheritance
         self._held: list[_Held] = []
 
@@ -85,6 +90,15 @@ class SocketTable:
             if not held.users:
                 self._held.remove(held)
                 held.bound.close()
+
+    @property
+    def inherited(self) -> set[int]:
+        """The descriptors of whoever started this that somebody listens on (``fd://``)."""
+        return {
+            endpoint.fd
+            for held in self._held
+            if isinstance(endpoint := Endpoint.parse(held.key[0]), FdEndpoint)
+        }
 
     def lost(self, generation: int) -> list[str]:
         """Return the unix sockets of a generation that nobody can connect to, because their file is gone."""
@@ -138,6 +152,9 @@ class SocketTable:
     def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return Bound(self._inheritance.sockets(endpoint, kind))
+        if isinstance(endpoint, UnixEndpoint) and self._identity is not None and os.geteuid() == 0:
+            with contextlib.suppress(PermissionRefused), self._identity.acting():
+                return bind(endpoint, kind)
         return bind(endpoint, kind)
 
 

@@ -14,7 +14,7 @@ from tamed._fork import guard_forks
 from tamed._logger import own_logger
 from tamed.config import Daemon, Job, Reading, load
 from tamed.daemon import Notifier, limit_open_files, watchdog_interval
-from tamed.errors import ApplicationFailed
+from tamed.errors import ApplicationFailed, ConfigurationError
 from tamed.net import Surroundings, install, passed_descriptors
 from tamed.runner._checks import check_files
 from tamed.runner._environment import enter_environment
@@ -46,15 +46,19 @@ def run(job: Job) -> Ending:
     reading = Reading.of(job, deployment)
     settings = reading.settings
     daemon = settings.daemon
-    if daemon.is_supervised:
+    if daemon.is_supervised or _runs_as_another(daemon):
         from tamed.runner._launch import supervise_here  # not above: most that is run here is not supervised
 
         supervise_here(reading)
     identity = identity_of(daemon)
     plan = log_in_foreground(settings.log)
     pid_file = "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
-    check_files(identity, log=plan.path, pid_files=[pid_file])
     root = None if daemon.chroot is None else daemon.chroot.absolute()
+    if root is not None and (plan.path or pid_file):
+        what = "--log-file" if plan.path else "--pid-file"
+        why = "its folder has to stay open, which is a way out of the other root directory"
+        raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
+    check_files(identity, log=plan.path, pid_files=[pid_file])
 
     def drop() -> None:
         drop_to(daemon, identity, root)
@@ -73,6 +77,15 @@ def run(job: Job) -> Ending:
         application = load(job, deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, duties, drop))
+
+
+def _runs_as_another(daemon: Daemon) -> bool:
+    """Tell whether root runs this for somebody else, whose code it must not load: a worker does that.
+
+    In another root directory only this process can be.
+    """
+    identity = identity_of(daemon)
+    return identity is not None and identity.uid != 0 and os.geteuid() == 0 and daemon.chroot is None
 
 
 def _settle_down(job: Job, daemon: Daemon) -> Job:

@@ -23,6 +23,7 @@ from tamed.daemon import (
     Reporter,
     close_on_exec,
     end_by_signal,
+    leave_terminal,
     limit_open_files,
 )
 from tamed.errors import ExitStatus, TamedError, reason, status_of
@@ -83,7 +84,8 @@ class Holdings:
         held.callback(self.reactor.close)
         self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        close_on_exec()  # what came through the exec that made this program; the next one names what it keeps
+        # What came through the exec that made this program; the next one names what it keeps.
+        self._inherited = close_on_exec()
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
         instance = Instance(plan.name, Path(plan.control).parent)
@@ -97,10 +99,15 @@ class Holdings:
         sink = open_sink(plan.log, plan.name, owner)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
         held.callback(self.intake.close)
-        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid))
+        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid), identity)
         held.callback(self.sockets.close)
         self.station = RealStation(
-            plan, self.intake, identity=identity, reporter=reporter, environ=os.environ
+            plan,
+            self.intake,
+            identity=identity,
+            reporter=reporter,
+            environ=os.environ,
+            let_go=lambda: self._let_go(keep=plan.report),
         )
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
         self.reactor.on_signal = self.supervisor.signalled
@@ -119,6 +126,14 @@ class Holdings:
         )
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance)
+
+    def _let_go(self, keep: int) -> None:
+        """Close what came from whoever started this and nobody listens on; leave the terminal."""
+        wanted = {keep, *passed_descriptors(os.environ), *self.sockets.inherited}
+        for descriptor in self._inherited:
+            if descriptor not in wanted:
+                os.close(descriptor)
+        leave_terminal()
 
     def _duties(self, plan: Plan, instance: Instance) -> Iterator[Duty]:
         """Yield what to look after in the run directory. The control socket is last: with it all is there."""

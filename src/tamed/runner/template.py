@@ -129,7 +129,7 @@ def _fork_between(writing: int) -> int:
 def _put_in_place(descriptors: Sequence[int], channel: Channel) -> None:
     """Give a worker its own descriptors, under the numbers that the template's have."""
     theirs, records, output = descriptors
-    os.setpgid(0, 0)
+    os.setsid()
     for descriptor, number in ((theirs, CHANNEL), (records, RECORDS), (output, 1), (output, 2)):
         os.dup2(descriptor, number, inheritable=number in (1, 2))
     _close(descriptors)

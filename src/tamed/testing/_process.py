@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -28,7 +28,8 @@ class TamedProcess:
 
     Both its outputs are read as one, all the time, so the process never waits for the test. Leaving the
     block kills the process if it still runs. ``patience`` is the longest that `expect` and `wait` wait, in
-    seconds: a test that passes does not come near it.
+    seconds: a test that passes does not come near it. ``before`` is a command that runs the command, such as
+    ``nice``.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class TamedProcess:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         patience: float = 120.0,
+        before: Sequence[str] = (),
     ) -> None:
+        self._before = before
         self.arguments = [str(argument) for argument in arguments]
         self.patience = patience
         self.lines: list[str] = []
@@ -47,7 +50,7 @@ class TamedProcess:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tamed", *self.arguments],
+            [*self._before, sys.executable, "-m", "tamed", *self.arguments],
             cwd=self._cwd,
             env=self._env,
             stdin=subprocess.DEVNULL,
