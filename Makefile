@@ -38,7 +38,7 @@ test: .venv/.tamed .venv/.dev ## run every test, in parallel, and demand 95 % co
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 
-test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that we claim, where they are installed
+test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that we claim; ARGS=--newest for the newest that is here
 	.ci/test-others $(ARGS)
 
 test-all: test test-others ## test, then test-others

@@ -3,7 +3,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -41,10 +40,7 @@ from tests.builtin.programs import (
 )
 from tests.patience import PATIENCE
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(sys.platform != "linux", reason="what is left of programs is looked for in /proc"),
-]
+pytestmark = pytest.mark.anyio
 
 RESTARTS = int(os.environ.get("TAMED_TEST_RESTARTS", "100"))
 

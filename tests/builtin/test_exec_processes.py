@@ -17,10 +17,6 @@ from tests.builtin.programs import Marked, as_text, lines, nothing_left, shell, 
 from tests.process.conftest import told
 from tests.supervised.daemon import Tamed, read_poem
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="what is left of programs is looked for in /proc"
-)
-
 FOR_EVER = "while :; do sleep 0.01; done"
 FAMILY = f"trap '' HUP; setsid sleep 600 & echo up; {FOR_EVER}"
 

@@ -4,7 +4,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -34,10 +33,7 @@ from tests.builtin.programs import (
 )
 from tests.patience import PATIENCE
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(sys.platform != "linux", reason="what is left of programs is looked for in /proc"),
-]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -154,7 +153,6 @@ async def test_the_first_of_several_is_told() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
 async def test_messages_of_other_users_do_not_count() -> None:
     """Whoever can reach the socket can write to it, but the kernel tells who it was."""
     notifies = Notifies()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.patience import PATIENCE
-from tests.supervised.daemon import POEM, Tamed, needs_linux
+from tests.supervised.daemon import POEM, Tamed
 
 DEPLOYMENT = """
 name = "box"
@@ -105,7 +105,6 @@ def ask_all(ftp: int, ssh: int) -> None:
             assert sock.recv(100).startswith(greeting)
 
 
-@needs_linux
 def test_all_of_them_run_reload_and_stop_together(tamed: Tamed) -> None:
     """Started as a daemon with two workers, reloaded while one of each is used, and stopped: clean."""
     (tamed.folder / "public").mkdir()

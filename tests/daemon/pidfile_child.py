@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tamed.daemon import Identity, PidFile, change_root, drop_privileges, holder
-from tamed.daemon._filelock import OpenFileLock
+from tamed.daemon._filelock import take_life
 from tamed.errors import TamedError, status_of
 from tests.daemon.child import mount_small, say, wait
 
@@ -14,7 +14,7 @@ from tests.daemon.child import mount_small, say, wait
 def end_with_a_child_that_has_it(path: str) -> None:
     """Lock a file and end, but leave a child that has it open until it hears something."""
     descriptor = os.open(path, os.O_RDWR)
-    OpenFileLock().take_life(descriptor)
+    take_life(descriptor)
     if os.fork() == 0:
         say("locked")
         wait()

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 # The function's module must not import this one: pytest is slow to load, and the function does not need it.
 PROGRAM = """

@@ -7,7 +7,7 @@ import pytest
 
 from tamed.daemon._appender import Appender
 from tests.daemon import appender_child
-from tests.daemon.process import call, needs_linux
+from tests.daemon.process import call
 
 
 def test_all_records_at_once(tmp_path: Path) -> None:
@@ -40,7 +40,6 @@ def test_whole_records_only(limit: int, tmp_path: Path) -> None:
     assert content == "one\ntwo\nsix\nten\n"[: count * 4]
 
 
-@needs_linux
 def test_piece_that_cannot_be_cut_off_yet() -> None:
     """When even cutting off fails nothing more is written, and once it works, that comes first."""
     assert call(appender_child.append_where_nothing_can_be_cut) == [

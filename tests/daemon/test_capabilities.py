@@ -7,7 +7,6 @@ import pytest
 
 from tamed.daemon import Capability, capability_sets
 from tests.daemon.child import status_of
-from tests.daemon.process import needs_linux
 
 HEADER = Path("/usr/include/linux/capability.h")
 
@@ -38,7 +37,6 @@ def test_numbers_are_the_kernel_s() -> None:
     assert {name: number for name, number in known.items() if number <= max(ours.values())} == ours
 
 
-@needs_linux
 def test_sets_are_what_the_kernel_shows() -> None:
     """The sets of this thread are those in ``/proc``."""
     status = status_of("thread-self")

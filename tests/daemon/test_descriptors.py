@@ -10,7 +10,7 @@ from tamed.daemon import require_single_thread
 from tamed.daemon._threads import threads
 from tamed.errors import SystemRefused
 from tests.daemon import descriptors_child
-from tests.daemon.process import call, needs_linux, needs_root
+from tests.daemon.process import call, needs_root
 
 
 def test_inherited_descriptors_are_closed(tmp_path: Path) -> None:
@@ -34,7 +34,6 @@ def test_standard_descriptors_are_filled(closed: list[int], tmp_path: Path) -> N
 
 
 @needs_root
-@needs_linux
 def test_descriptors_that_nobody_lists(tmp_path: Path) -> None:
     """Without /proc it is not known what is open, and that is told."""
     assert call(descriptors_child.close_without_proc, tmp_path) == (

@@ -17,7 +17,7 @@ from tamed.daemon import Launch, ProcessHandle, Reporter, detach
 from tamed.daemon._detach import System
 from tamed.errors import ExitStatus, SystemRefused
 from tests.daemon import detach_child
-from tests.daemon.process import Child, call, command, environment, needs_linux
+from tests.daemon.process import Child, call, command, environment
 
 
 class Ended(BaseException):
@@ -200,7 +200,6 @@ def test_daemon_that_cannot_go_to_its_directory(tmp_path: Path) -> None:
     assert report[:3] == [False, f"cannot detach: {tmp_path / 'none'}: No such file or directory", 66]
 
 
-@needs_linux
 @pytest.mark.parametrize(
     ("what", "told", "status"),
     [

@@ -12,10 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.daemon import JournalSender, encode_fields, is_journal
-from tests.daemon.process import needs_linux
 from tests.patience import PATIENCE
-
-pytestmark = needs_linux
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 

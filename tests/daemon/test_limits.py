@@ -1,7 +1,7 @@
 """The limit of open files."""
 
 from tests.daemon import privileges_child
-from tests.daemon.process import call, needs_linux
+from tests.daemon.process import call
 
 
 def test_limit_of_open_files() -> None:
@@ -14,7 +14,6 @@ def test_limit_of_open_files() -> None:
     )
 
 
-@needs_linux
 def test_more_than_the_kernel_allows() -> None:
     """Beyond the kernel's own limit root is refused too, and the message names that limit."""
     message = call(privileges_child.limit_too_high)

@@ -13,7 +13,7 @@ from tamed.daemon import LogFile, Rotation
 from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
 from tests.daemon import logfile_child
 from tests.daemon.logfile_child import Clock, numbered
-from tests.daemon.process import NOBODY, call, needs_linux, needs_root
+from tests.daemon.process import NOBODY, call, needs_root
 
 DAY = 86_400.0
 
@@ -355,7 +355,6 @@ def test_full_file_is_cut_to_whole_records(path: Path) -> None:
 
 
 @needs_root
-@needs_linux
 def test_full_disk(tmp_path: Path) -> None:
     """On a disk that is full every line is in the file, whole and in order, or counted; then it is told."""
     lost, lost_at_last, said, lines = call(logfile_child.fill_disk, tmp_path, False)
@@ -368,7 +367,6 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 @needs_root
-@needs_linux
 def test_rotation_makes_room(tmp_path: Path) -> None:
     """A disk that holds two files and not three never fills up, since the oldest goes first."""
     lost, last, left = call(logfile_child.rotate_on_full_disk, tmp_path)
@@ -440,7 +438,6 @@ def test_old_files_are_compressed(path: Path) -> None:
     assert {stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()} == {0o640}
 
 
-@needs_linux
 def test_compressor_that_fails(path: Path) -> None:
     """A compressor that is killed, late, or at work at the end harms no file, and passes on no signal."""
     after_kill, is_idle, moved, at_end = call(logfile_child.compress_with_trouble, path.parent)
@@ -451,7 +448,6 @@ def test_compressor_that_fails(path: Path) -> None:
     assert content(path, [2, 1]).count(b"cannot compress the log") == 1
 
 
-@needs_linux
 def test_compressor_inherits_nothing(path: Path) -> None:
     """While a compressor works it has nothing open of what its parent had: no pipe, no lock."""
     assert call(logfile_child.compressor_keeps_nothing, path.parent) is True

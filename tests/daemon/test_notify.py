@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tamed.daemon import Notifier, watchdog_interval
-from tests.daemon.process import needs_linux
 from tests.patience import PATIENCE
 
 
@@ -71,7 +70,6 @@ def test_reloading_has_the_time(manager: socket.socket, path: Path) -> None:
     assert before <= sent <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
-@needs_linux
 def test_abstract_address() -> None:
     """A path that begins with @ is an address without a file."""
     name = f"tamed-test-{os.getpid()}-{os.urandom(4).hex()}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tamed.daemon import PidFile, holder
-from tamed.daemon._filelock import FileLock, OpenFileLock, WholeFileLock
+from tamed.daemon._filelock import take_claim, take_life
 from tamed.errors import (
     AlreadyRunning,
     CannotCreate,
@@ -22,7 +22,7 @@ from tamed.errors import (
     SystemRefused,
 )
 from tests.daemon import pidfile_child
-from tests.daemon.process import Child, call, needs_linux, needs_root
+from tests.daemon.process import Child, call, needs_root
 
 
 @pytest.fixture
@@ -102,11 +102,10 @@ def test_zombie_blocks_nobody(path: Path) -> None:
         PidFile.acquire(path).remove()
 
 
-@needs_linux
 def test_the_number_must_be_of_who_holds_it(path: Path) -> None:
     """A held file that names a process which does not have it open names nobody, and lets none start."""
     with stranger() as pid, path.open("w+") as file:
-        assert OpenFileLock().take_life(file.fileno())
+        assert take_life(file.fileno())
         path.write_text(f"{pid}\n")
         with pytest.raises(SystemRefused, match=f"held, but not by process {pid}"):
             holder(path)
@@ -114,11 +113,10 @@ def test_the_number_must_be_of_who_holds_it(path: Path) -> None:
             PidFile.acquire(path)
 
 
-@needs_linux
 def test_held_file_without_number(path: Path) -> None:
     """A file that is held and names nobody, or nobody alive, is told as such."""
     with path.open("w+") as file:
-        assert OpenFileLock().take_life(file.fileno())
+        assert take_life(file.fileno())
         with pytest.raises(SystemRefused, match="it names nobody"):
             holder(path)
         path.write_text("99999999999999999999\n")
@@ -204,7 +202,6 @@ def test_forked_child_does_not_remove(path: Path) -> None:
     assert call(pidfile_child.remove_in_child, path) == [False, True, True]
 
 
-@needs_linux
 def test_child_that_kept_it_is_not_taken_for_the_holder(path: Path) -> None:
     """When a child of the one that is named has the lock, nobody is named, and none may start."""
     with Child(pidfile_child.leave_it_to_a_child, path) as child:
@@ -255,12 +252,9 @@ def test_one_of_many_starts_wins(path: Path, before: str | None) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "lock", [pytest.param(OpenFileLock(), marks=needs_linux), WholeFileLock()], ids=["open", "whole"]
-)
-def test_two_never_hold_it(path: Path, lock: FileLock) -> None:
+def test_two_never_hold_it(path: Path) -> None:
     """Whatever starts, ends and dies at the same time, one holds it at most, and no one reads half of it."""
-    race = Race(path, lock)
+    race = Race(path)
     workers = [threading.Thread(target=race.work, args=[150]) for _ in range(6)]
     reader = threading.Thread(target=race.read)
     for thread in (*workers, reader):
@@ -276,9 +270,8 @@ def test_two_never_hold_it(path: Path, lock: FileLock) -> None:
 class Race:
     """Many who take the same pid file, and one who reads it. Each acquisition has an open file of its own."""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = lock
         self.holders = 0
         self.faults: list[str] = []
         self.is_over = threading.Event()
@@ -286,7 +279,7 @@ class Race:
     def work(self, turns: int) -> None:
         for turn in range(turns):
             with contextlib.suppress(AlreadyRunning):
-                self.hold(PidFile.acquire(self.path, lock=self.lock), remove=bool(turn % 2))
+                self.hold(PidFile.acquire(self.path), remove=bool(turn % 2))
 
     def hold(self, held: PidFile, *, remove: bool) -> None:
         self.holders += 1
@@ -334,8 +327,7 @@ def test_clearing_waits_for_another_who_clears(path: Path) -> None:
     """While another start clears a stale file, a start waits for it, and takes the file when it is done."""
     path.write_text("1\n")
     with path.open("r+") as file:
-        lock = OpenFileLock()
-        assert lock.take_claim(file.fileno())
+        assert take_claim(file.fileno())
         naps = []
 
         def nap(seconds: float) -> None:
@@ -343,12 +335,11 @@ def test_clearing_waits_for_another_who_clears(path: Path) -> None:
             if len(naps) == 3:
                 path.unlink()
 
-        PidFile.acquire(path, lock=lock, sleep=nap).remove()
+        PidFile.acquire(path, sleep=nap).remove()
     assert len(naps) == 3
 
 
 @needs_root
-@needs_linux
 def test_full_disk(tmp_path: Path) -> None:
     """Without room for the pid the start is refused, and nothing is left."""
     kind, message, left = call(pidfile_child.take_on_full_disk, tmp_path)
@@ -387,7 +378,6 @@ def test_dropped_user_removes_it_from_its_own_directory(public_path: Path) -> No
 
 
 @needs_root
-@needs_linux
 def test_removing_works_from_a_chroot(path: Path, tmp_path: Path) -> None:
     """The file can be removed although its path leads elsewhere since the root directory was changed."""
     root = tmp_path / "root"

@@ -8,9 +8,9 @@ import pytest
 from tamed.daemon import Capability, Identity, drop_privileges
 from tamed.errors import ConfigurationError, PermissionRefused
 from tests.daemon import privileges_child
-from tests.daemon.process import NOBODY, call, needs_linux, needs_root
+from tests.daemon.process import NOBODY, call, needs_root
 
-pytestmark = [needs_linux, needs_root]
+pytestmark = needs_root
 
 NONE = "0000000000000000"
 

@@ -8,9 +8,7 @@ import pytest
 from tamed.daemon import ProcessHandle
 from tamed.errors import SystemRefused
 from tests.daemon import process_child
-from tests.daemon.process import Child, call, needs_linux, needs_root
-
-pytestmark = needs_linux
+from tests.daemon.process import Child, call, needs_root
 
 
 def opened(pid: int) -> ProcessHandle:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tamed.daemon import Instance, PidFile, RunDirectory, check_name, default_run_directory
-from tamed.daemon._filelock import OpenFileLock
+from tamed.daemon._filelock import take_life
 from tamed.errors import AlreadyRunning, CannotCreate, ConfigurationError, PermissionRefused
 from tests.daemon import rundir_child
-from tests.daemon.process import NOBODY, call, needs_linux, needs_root
+from tests.daemon.process import NOBODY, call, needs_root
 
 
 @pytest.fixture
@@ -157,13 +157,12 @@ def test_instances_and_those_that_run(rundir: RunDirectory) -> None:
     assert rundir.running() == []
 
 
-@needs_linux
 def test_instance_whose_holder_cannot_be_told(rundir: RunDirectory) -> None:
     """A pid file held by one whom it does not name counts as running; one that is no file does not."""
     odd = rundir.create("odd").pid_file
     rundir.create("folder").pid_file.mkdir()
     with odd.open("w+") as file:
-        OpenFileLock().take_life(file.fileno())
+        take_life(file.fileno())
         assert [one.name for one in rundir.running()] == ["odd"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from tamed.daemon import bind_unix, connect_unix
 from tamed.errors import CannotCreate
 from tests.daemon import rundir_child
-from tests.daemon.process import NOBODY, call, needs_linux, needs_root
+from tests.daemon.process import NOBODY, call, needs_root
 
 
 @pytest.fixture
@@ -52,7 +52,6 @@ def test_mode_from_the_beginning(listening: socket.socket, tmp_path: Path, mode:
     assert talk(listening, tmp_path / "x.sock") == b"poem"
 
 
-@needs_linux
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_long_path(long_path: Path, kind: socket.SocketKind) -> None:
     """A path that is longer than an address can be bound and connected to, and leaves no descriptor open."""
@@ -69,7 +68,6 @@ def test_long_path(long_path: Path, kind: socket.SocketKind) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@needs_linux
 @pytest.mark.parametrize("extra", range(98, 114))
 def test_every_length(tmp_path: Path, listening: socket.socket, extra: int) -> None:
     """Around the length of an address each path works."""
@@ -80,14 +78,12 @@ def test_every_length(tmp_path: Path, listening: socket.socket, extra: int) -> N
     assert talk(listening, directory / name) == b"poem"
 
 
-@needs_linux
 def test_name_that_is_too_long(long_path: Path, listening: socket.socket) -> None:
     """A name that fits into no address by itself is refused."""
     with pytest.raises(CannotCreate, match="its name is too long"):
         bind_unix(listening, long_path / ("x" * 100))
 
 
-@needs_linux
 def test_errors_come_through(tmp_path: Path, long_path: Path, listening: socket.socket) -> None:
     """What is wrong with the path is told by the system, for long paths as for short ones."""
     for path in (tmp_path / "x", long_path / "x"):
@@ -118,7 +114,6 @@ def test_made_as_its_owner(public_path: Path) -> None:
 
 
 @needs_root
-@needs_linux
 def test_long_path_without_proc(tmp_path: Path) -> None:
     """Where the directory cannot be named in short, a long path is refused and a short one works."""
     said = call(rundir_child.bind_without_proc, tmp_path, "/" + "x" * 120)

@@ -3,7 +3,6 @@ import fcntl
 import os
 import socket
 import stat
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from tamed.net import Bound, UnixEndpoint, bind, short_path
 from tamed.net._bind_unix import _limit_mode, _refusal, _require_stale, _set_mode
 from tests.net.unprivileged import run_unprivileged
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this")
 EITHER_KIND = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 
 
@@ -118,7 +116,6 @@ def test_without_a_mode_the_umask_decides(path: Path, endpoint: UnixEndpoint) ->
         assert mode_of(path) == 0o750
 
 
-@LINUX
 @EITHER_KIND
 def test_the_file_is_born_with_its_mode(path: Path, kind: socket.SocketKind) -> None:
     """There is no moment between ``bind`` and ``chmod`` in which the file is more open than asked."""
@@ -128,7 +125,6 @@ def test_the_file_is_born_with_its_mode(path: Path, kind: socket.SocketKind) -> 
         assert mode_of(path) == 0o600
 
 
-@LINUX
 def test_the_mode_of_a_link_s_target_is_left_alone(path: Path, tmp_path: Path) -> None:
     """A link that took the socket's place does not make us open up another file."""
     secret = tmp_path / "secret"
@@ -230,7 +226,6 @@ def test_a_stale_socket_of_somebody_else() -> None:
         assert path.is_socket()
 
 
-@LINUX
 @EITHER_KIND
 def test_a_long_path_works(tmp_path: Path, kind: socket.SocketKind) -> None:
     """A path longer than a socket address can be bound, replaced, connected to and removed."""
@@ -257,7 +252,6 @@ def test_a_short_path_is_itself(path: Path) -> None:
         assert name == str(path)
 
 
-@LINUX
 def test_a_long_name_is_an_error(tmp_path: Path) -> None:
     """A file name that no trick makes short enough is refused with both lengths."""
     with pytest.raises(ConfigurationError, match=r"its name has 120 bytes, and a socket's name \d+ at most"):
@@ -265,7 +259,6 @@ def test_a_long_name_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@LINUX
 @EITHER_KIND
 def test_an_abstract_socket(kind: socket.SocketKind, path: Path) -> None:
     """An abstract name is bound without a file, and refused while another socket has it."""
@@ -280,7 +273,6 @@ def test_an_abstract_socket(kind: socket.SocketKind, path: Path) -> None:
     assert not path.exists()
 
 
-@LINUX
 def test_a_long_abstract_name_is_an_error() -> None:
     """An abstract name longer than a socket address is refused."""
     with pytest.raises(ConfigurationError, match="its name has 108 bytes, and a socket's name 107 at most"):
@@ -347,8 +339,6 @@ def test_a_socket_that_is_gone_meanwhile_is_not_in_the_way(path: Path, endpoint:
 
 def test_a_read_only_file_system() -> None:
     """A place where no file can be made is told as such."""
-    if sys.platform != "linux":
-        pytest.skip("needs /proc, where no file can be made")
     with pytest.raises(TamedError) as caught:
         bind(UnixEndpoint("/proc/x.sock"))
     assert str(caught.value).startswith("cannot listen on unix:/proc/x.sock: ")

@@ -1,7 +1,6 @@
 import errno
 import select
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -9,8 +8,6 @@ import pytest
 
 from tamed.net import turn_away
 from tests.patience import PATIENCE
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="filters of sockets are Linux's")
 
 
 @pytest.fixture(params=[(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")], ids=["IPv4", "IPv6"])

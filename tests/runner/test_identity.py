@@ -1,7 +1,6 @@
 """Who an application runs as, by its settings."""
 
 import os
-import sys
 
 import pytest
 
@@ -45,9 +44,9 @@ def test_capabilities_are_named() -> None:
 
 def test_without_an_identity_nothing_is_dropped() -> None:
     """Nor is the process shut in."""
-    before = os.getresuid() if sys.platform == "linux" else os.geteuid()
+    before = os.getresuid()
     drop_to(Daemon(), None)
-    assert before == (os.getresuid() if sys.platform == "linux" else os.geteuid())
+    assert before == os.getresuid()
 
 
 def test_whoever_is_named_does_not_stay_root_by_mistake() -> None:

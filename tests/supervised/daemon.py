@@ -24,7 +24,6 @@ NOBODY = 65534
 POEM = b"Busy old fool, unruly sun,\n"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
 
 
 class Done(NamedTuple):

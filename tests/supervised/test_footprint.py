@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.fresh import loaded_by
-from tests.supervised.daemon import Tamed, needs_linux
+from tests.supervised.daemon import Tamed
 
 HEAVY = {
     "asyncio",
@@ -27,7 +27,6 @@ def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None
     assert not {name for name in loaded if name.startswith(("tamed.cli", "tamed.builtin", "tamed.config"))}
 
 
-@needs_linux
 def test_a_supervisor_that_runs_has_no_library_of_the_applications(tamed: Tamed) -> None:
     """Its memory map shows what is loaded, also long after the start: its worker's has uvloop or ssl."""
     daemon = tamed.start_poetry()

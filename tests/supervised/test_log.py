@@ -17,7 +17,6 @@ from tests.supervised.daemon import (
     POEM,
     Daemon,
     Tamed,
-    needs_linux,
     needs_root,
     read_poem,
     wait_for,
@@ -122,7 +121,6 @@ def test_a_record_of_many_lines_stays_together(tamed: Tamed) -> None:
 
 
 @needs_root
-@needs_linux
 def test_a_full_disk_stops_nothing(public_tamed: Tamed) -> None:
     """The poem is served throughout, what is lost is counted, and that is told once there is room again."""
     tamed = public_tamed

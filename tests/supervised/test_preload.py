@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.supervised.daemon import Tamed, needs_linux, needs_root, wait_for
+from tests.supervised.daemon import Tamed, needs_root, wait_for
 from tests.supervised.talk import APPLICATION, connected, finish
-
-pytestmark = needs_linux
 
 LOADED = (
     """

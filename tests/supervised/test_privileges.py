@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.supervised import opened
-from tests.supervised.daemon import NOBODY, POEM, Tamed, needs_linux, needs_root, read_poem
+from tests.supervised.daemon import NOBODY, POEM, Tamed, needs_root, read_poem
 
-pytestmark = [needs_root, needs_linux]
+pytestmark = needs_root
 
 # It tries to become root again, from within and by a set-uid program, and says what came of it.
 APPLICATION = """

@@ -21,7 +21,6 @@ from tests.supervised.daemon import (
     Done,
     Tamed,
     is_there,
-    needs_linux,
     read_poem,
     wait_for,
 )
@@ -29,8 +28,6 @@ from tests.supervised.talk import APPLICATION, connected, finish
 
 ROUNDS = int(os.environ.get("TAMED_TEST_ROUNDS", "3"))  # 40 of them take a minute or more
 PASSES = max(1, ROUNDS // 3)  # of what has several changes in it
-
-pytestmark = needs_linux  # the load generator is made for epoll
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import socket
 import stat
 from pathlib import Path
 
-from tests.supervised.daemon import NOBODY, POEM, Tamed, needs_linux, needs_root, read_poem, wait_for
+from tests.supervised.daemon import NOBODY, POEM, Tamed, needs_root, read_poem, wait_for
 
 CHATTY = """
 import asyncio, logging
@@ -60,7 +60,6 @@ def test_the_pid_file_is_held_and_removed(tamed: Tamed) -> None:
 
 
 @needs_root
-@needs_linux
 def test_a_privileged_port_is_bound_before_root_is_given_up(public_tamed: Tamed) -> None:
     """Then the process is nobody in every thread, can write its log, and removes its pid file."""
     folder = public_tamed.folder / "nobodys"
@@ -85,7 +84,6 @@ def test_a_privileged_port_is_bound_before_root_is_given_up(public_tamed: Tamed)
 
 
 @needs_root
-@needs_linux
 def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
     """From the start of its services on, paths begin there; an error after that is still told in full."""
     cell = public_tamed.folder / "cell"

@@ -16,7 +16,6 @@ from tests.supervised.daemon import (
     POEM,
     Tamed,
     is_there,
-    needs_linux,
     needs_root,
     read_poem,
     wait_for,
@@ -127,7 +126,6 @@ def _answers(path: Path) -> bool:
 
 
 @needs_root
-@needs_linux
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGQUIT, 128 + 3)]
 )

@@ -24,7 +24,7 @@ __all__ = ["Beneath", "Place"]
 _MOST_LINKS: Final = 40
 """As many as Linux goes along (path_resolution(7))."""
 
-_DIRECTORY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSPEAKABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and what stands for bytes that are no UTF-8 (PEP 383)."""
 

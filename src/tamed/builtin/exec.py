@@ -1,6 +1,5 @@
 """Programs of any kind as services: run, watched, restarted, and ended with all that they have started."""
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,8 +55,6 @@ class Options(ProgramOptions):
         """Return how one knows that the program is ready. Raises ValueError if that is not clear."""
         if self.ready_notify and self.ready_at is not None:
             raise ValueError("ready-at and ready-notify exclude each other")
-        if self.ready_notify and sys.platform != "linux":
-            raise ValueError("ready-notify: only Linux has it")
         if self.ready_notify:
             return Notifies()
         return RunsFor(self.ready_after) if self.ready_at is None else Accepts(self.ready_at)

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from tamed.daemon._filelock import FileLock, lock_for
+from tamed.daemon._filelock import is_alive
 from tamed.daemon._guard import guardian
 from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError, from_creation_error
 
@@ -44,19 +44,18 @@ def holder(path: Path) -> int | None:
         os.close(descriptor)
 
 
-def holder_of(path: Path, descriptor: int, lock: FileLock | None = None) -> int | None:
+def holder_of(path: Path, descriptor: int) -> int | None:
     """Do what :func:`holder` does, for an open file; ``OSError`` comes through."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise CannotCreate(
             f"pid file {path}", "there is something that is no regular file", "remove it, or name another"
         )
-    kind = lock or lock_for(descriptor)
-    if not kind.is_alive(descriptor):
+    if not is_alive(descriptor):
         return None
     pid = number_in(descriptor)
     if pid is not None and _may_have_open(pid, os.fstat(descriptor)):
         return pid
-    if not kind.is_alive(descriptor):
+    if not is_alive(descriptor):
         return None  # it ended while we looked
     told = "it names nobody" if pid is None else f"not by process {pid}, which it names"
     raise SystemRefused(

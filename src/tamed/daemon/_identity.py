@@ -141,18 +141,12 @@ def become(identity: Identity) -> None:
     The order matters: who is no longer root cannot set groups.
     """
     os.setgroups(identity.groups)
-    if hasattr(os, "setresuid"):
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
-    else:  # macOS: these set all three for root
-        os.setgid(identity.gid)
-        os.setuid(identity.uid)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
 
 
 def _all_ids() -> tuple[set[int], set[int]]:
-    if hasattr(os, "getresuid"):
-        return set(os.getresuid()), set(os.getresgid())
-    return {os.getuid(), os.geteuid()}, {os.getgid(), os.getegid()}
+    return set(os.getresuid()), set(os.getresgid())
 
 
 def _user(text: str) -> pwd.struct_passwd | None:

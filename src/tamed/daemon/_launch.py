@@ -2,16 +2,15 @@
 
 The waiting process is made the *subreaper* of what it starts (prctl(2), ``PR_SET_CHILD_SUBREAPER``), so
 that the daemon, whose parent exits at once, becomes its child: then the kernel tells how a daemon ended
-that could not say so itself, and its pid is nobody else's as long as we wait. Elsewhere than on Linux the
-wait status stays unknown. The daemon's process group has the number of the process between the two. That
-one is not reaped before the waiting is over, so the number cannot become a stranger's either.
+that could not say so itself, and its pid is nobody else's as long as we wait. The daemon's process group has
+the number of the process between the two. That one is not reaped before the waiting is over, so the number
+cannot become a stranger's either.
 """
 
 import json
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -23,7 +22,6 @@ from tamed.errors import ExitStatus
 __all__ = ["Launch", "be_subreaper"]
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_ADOPTS = sys.platform == "linux"
 _DYING = 10.0  # seconds between the end of the pipe and that of the process
 
 
@@ -114,7 +112,7 @@ class Launch:
         It becomes our child when the process between has ended, which may be after the daemon has.
         """
         _await_end(self._group)
-        process = None if self._pid is None or not _ADOPTS else ProcessHandle.open(self._pid)
+        process = None if self._pid is None else ProcessHandle.open(self._pid)
         if process is None:
             return None
         with process:
@@ -126,7 +124,7 @@ class Launch:
 
     def _let_end(self) -> None:
         """Wait until a daemon that said why it ends has done so: then nothing of it is left behind."""
-        if _ADOPTS and self._wait_status(self._grace) is None:
+        if self._wait_status(self._grace) is None:
             _send(os.killpg, self._group, signal.SIGKILL)
 
     def _take_down(self) -> None:
@@ -150,11 +148,8 @@ class Launch:
 
 
 def be_subreaper(yes: bool) -> None:
-    """Adopt the orphans among our descendants, or no longer, where the kernel can do that."""
-    try:
-        prctl(_PR_SET_CHILD_SUBREAPER, yes)
-    except OSError:
-        return  # what it gives is a better message only
+    """Adopt the orphans among our descendants, or no longer."""
+    prctl(_PR_SET_CHILD_SUBREAPER, yes)
 
 
 def _send(call: Callable[[int, int], None], number: int, what: signal.Signals) -> bool:

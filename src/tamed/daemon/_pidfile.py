@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Self
 
 from tamed._fork import own
-from tamed.daemon._filelock import FileLock, lock_for
+from tamed.daemon._filelock import take_claim, take_life
 from tamed.daemon._guard import Guard, guardian
 from tamed.daemon._holder import TO_READ, explain, holder_of, number_in
 from tamed.errors import AlreadyRunning, SystemRefused, TamedError, from_os_error
@@ -44,7 +44,7 @@ _PAUSE = 0.005  # seconds; others hold the claim of a stale file for microsecond
 _MODE = 0o644  # anyone may ask who runs
 _TO_CLEAR = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class PidFile:
@@ -72,24 +72,23 @@ class PidFile:
         cls,
         path: Path,
         *,
-        lock: FileLock | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
         """Take the pid file for this process, which must have its final pid: after detaching, not before.
 
         Raises AlreadyRunning, which names the holder's pid, CannotCreate if the directory is missing, has
         no room or the path is no regular file, PermissionRefused, or SystemRefused if the file system has
-        no locks or no hard links. ``lock`` and ``sleep`` are for tests.
+        no locks or no hard links. ``sleep`` is for tests.
         """
         with ExitStack() as undo:
             directory = _open_directory(path)
             undo.callback(os.close, directory)
             try:
-                _refuse_if_held(path, directory, lock)  # who may not write here learns who runs, too
+                _refuse_if_held(path, directory)  # who may not write here learns who runs, too
                 guard = _take_guard(path)
                 if guard is not None:
                     undo.callback(guard.close)
-                descriptor = _acquire(path, directory, lock, sleep)
+                descriptor = _acquire(path, directory, sleep)
             except OSError as error:
                 raise explain(path, error) from error
             undo.pop_all()
@@ -105,7 +104,7 @@ class PidFile:
         try:
             os.set_inheritable(descriptor, False)
             pid = number_in(descriptor)
-            if pid != os.getpid() or not lock_for(descriptor).take_life(descriptor):
+            if pid != os.getpid() or not take_life(descriptor):
                 raise SystemRefused(
                     f"pid file {path}", f"descriptor {descriptor} is not that of this process"
                 )
@@ -153,7 +152,7 @@ class PidFile:
             directory = _open_directory(self.path)
             undo.callback(os.close, directory)
             try:
-                descriptor = _acquire(self.path, directory, None, time.sleep)
+                descriptor = _acquire(self.path, directory, time.sleep)
                 os.fchown(descriptor, os.fstat(self._descriptor).st_uid, -1)
             except OSError as error:
                 raise explain(self.path, error) from error
@@ -212,12 +211,12 @@ class PidFile:
         self._descriptor = self._directory = -1
 
 
-def _acquire(path: Path, directory: int, lock: FileLock | None, sleep: Callable[[float], None]) -> int:
+def _acquire(path: Path, directory: int, sleep: Callable[[float], None]) -> int:
     hidden = f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
     descriptor = os.open(hidden, _NEW, _MODE, dir_fd=directory)
     try:
-        _prepare(descriptor, lock)
-        _win_name(path, directory, hidden, lock, sleep)
+        _prepare(descriptor)
+        _win_name(path, directory, hidden, sleep)
     except BaseException:
         os.close(descriptor)
         raise
@@ -238,24 +237,22 @@ def _take_guard(path: Path) -> Guard | None:
     return guard
 
 
-def _win_name(
-    path: Path, directory: int, hidden: str, lock: FileLock | None, sleep: Callable[[float], None]
-) -> None:
+def _win_name(path: Path, directory: int, hidden: str, sleep: Callable[[float], None]) -> None:
     for _ in range(_ATTEMPTS):
         if _link(directory, hidden, path.name):
             return
-        _refuse_if_held(path, directory, lock)
-        if not _clear_stale(directory, path.name, lock):
+        _refuse_if_held(path, directory)
+        if not _clear_stale(directory, path.name):
             sleep(_PAUSE)
     raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for 10 s", "try again")
 
 
-def _prepare(descriptor: int, lock: FileLock | None) -> None:
+def _prepare(descriptor: int) -> None:
     os.fchmod(descriptor, _MODE)  # whatever the umask
     line = b"%d\n" % os.getpid()
     if os.write(descriptor, line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    (lock or lock_for(descriptor)).take_life(descriptor)
+    take_life(descriptor)
 
 
 def _link(directory: int, hidden: str, name: str) -> bool:
@@ -270,13 +267,13 @@ def _link(directory: int, hidden: str, name: str) -> bool:
     return True
 
 
-def _refuse_if_held(path: Path, directory: int, lock: FileLock | None) -> None:
+def _refuse_if_held(path: Path, directory: int) -> None:
     try:
         descriptor = os.open(path.name, TO_READ, dir_fd=directory)
     except FileNotFoundError:
         return
     try:
-        pid = holder_of(path, descriptor, lock)
+        pid = holder_of(path, descriptor)
     except SystemRefused as error:
         raise AlreadyRunning(error.what, error.why, error.remedy) from error
     finally:
@@ -285,14 +282,14 @@ def _refuse_if_held(path: Path, directory: int, lock: FileLock | None) -> None:
         raise AlreadyRunning(f"pid file {path}", f"process {pid} runs and holds it", "stop it first")
 
 
-def _clear_stale(directory: int, name: str, lock: FileLock | None) -> bool:
+def _clear_stale(directory: int, name: str) -> bool:
     """Remove a file that nobody holds; tell whether the name may be free now."""
     try:
         descriptor = os.open(name, _TO_CLEAR, dir_fd=directory)
     except FileNotFoundError:
         return True
     try:
-        if not (lock or lock_for(descriptor)).take_claim(descriptor):
+        if not take_claim(descriptor):
             return False
         # Nobody holds life either: it is only taken together with the claim.
         if _names(directory, name, descriptor):

@@ -17,7 +17,6 @@ Elsewhere than on Linux there are only steps 3 and 6.
 """
 
 import os
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -82,11 +81,11 @@ def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) ->
     require_single_thread("cannot drop privileges")
     if identity.is_current and identity.uid != 0:
         return frozenset()
-    if identity.uid == 0 or sys.platform != "linux":
+    if identity.uid == 0:
         _become(identity)
         left: frozenset[int] = frozenset()
     else:
-        left = _drop_on_linux(identity, keep)
+        left = _drop(identity, keep)
     _prove(identity, keep)
     return left
 
@@ -111,7 +110,7 @@ def _require_permitted(keep: Collection[Capability]) -> None:
         raise PermissionRefused(f"cannot keep {names}", "this process does not have it", "start it as root")
 
 
-def _drop_on_linux(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
+def _drop(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
     try:
         left = _limit(keep)
         prctl(_PR_SET_KEEPCAPS, bool(keep))
@@ -152,13 +151,10 @@ def _what_is_wrong(identity: Identity, keep: Collection[Capability]) -> str:
         return ""
     if _can_go_back(identity):
         return "the process could become root again"
-    if sys.platform == "linux":
-        sets = capability_sets()
-        if {*sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient} != set(keep):
-            return "capabilities are left"
-        if not prctl(_PR_GET_NO_NEW_PRIVS):
-            return "no_new_privs is not set"
-    return ""
+    sets = capability_sets()
+    if {*sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient} != set(keep):
+        return "capabilities are left"
+    return "" if prctl(_PR_GET_NO_NEW_PRIVS) else "no_new_privs is not set"
 
 
 def _can_go_back(identity: Identity) -> bool:

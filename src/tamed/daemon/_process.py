@@ -31,7 +31,7 @@ def end_by_signal(number: int) -> int:
 
 
 class ProcessHandle:
-    """One process, until it is closed; a context manager. Linux only."""
+    """One process, until it is closed; a context manager."""
 
     def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid

@@ -18,8 +18,8 @@ has fields.
 What is printed to standard error, by C libraries and a dying interpreter, goes another way: see ``_lines``.
 
 Rejected: datagrams or packets, which keep records apart by themselves. They are limited to the size of a
-socket buffer, which a traceback can exceed, cost a buffer of their own for each short line, and macOS has
-no packets. And lengths in front of name and text: they tell nothing that the three bytes do not.
+socket buffer, which a traceback can exceed, and cost a buffer of their own for each short
+line. And lengths in front of name and text: they tell nothing that the three bytes do not.
 """
 
 import re

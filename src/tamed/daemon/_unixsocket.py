@@ -1,6 +1,6 @@
 """Unix sockets at paths of any length, and made as the user who is to own them.
 
-An address has room for 108 bytes of path (unix(7); 104 on macOS). A longer one is reached through its
+An address has room for 108 bytes of path (unix(7)). A longer one is reached through its
 directory: ``/proc/self/fd/N/NAME`` is short, and names the same file.
 """
 
@@ -14,7 +14,7 @@ from tamed.errors import CannotCreate, SystemRefused
 __all__ = ["bind_unix", "connect_unix"]
 
 _ROOM = 103  # bytes that fit everywhere, with the zero byte at the end
-_DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _OWN_FDS = Path("/proc/self/fd")
 
 

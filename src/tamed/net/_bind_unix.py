@@ -22,7 +22,6 @@ import fcntl
 import os
 import socket
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -42,8 +41,8 @@ from tamed.net._endpoint import UnixEndpoint
 
 __all__ = ["SocketFile", "bind_unix", "short_path"]
 
-_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
-"""What ``sun_path`` takes besides the zero at its end: unix(7), and <sys/un.h> of the BSDs."""
+_PATH_BYTES: Final = 107
+"""What ``sun_path`` takes besides the zero at its end: unix(7)."""
 
 _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE: Final = 0.01
@@ -110,8 +109,6 @@ def short_path(path: Path) -> Iterator[str]:
     if len(os.fsencode(path)) <= _PATH_BYTES:
         yield str(path)
         return
-    if sys.platform != "linux":
-        raise _too_long(path, len(os.fsencode(path)), _PATH_BYTES)
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         prefix = f"/proc/self/fd/{directory}/"
@@ -124,8 +121,6 @@ def short_path(path: Path) -> Iterator[str]:
 
 def _bind_abstract(endpoint: UnixEndpoint, kind: socket.SocketKind) -> socket.socket:
     name = endpoint.path.removeprefix("@").encode("utf-8", "surrogateescape")
-    if sys.platform != "linux":
-        raise ConfigurationError(_what(endpoint), "only Linux has abstract sockets", "give a path")
     if len(name) > _PATH_BYTES:
         raise _too_long(endpoint.path, len(name), _PATH_BYTES)
     with ExitStack() as undo:
@@ -220,9 +215,6 @@ def _set_mode(path: Path, mode: int) -> None:
 
     Whoever owns the directory could put a link there in time, and root would open some other file.
     """
-    if sys.platform != "linux":
-        path.chmod(mode, follow_symlinks=False)
-        return
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):

@@ -312,16 +312,15 @@ class Openings:
 def peer_text(address: Any, sock: Any) -> str:
     """Write down a peer's address as one would type it.
 
-    A unix socket's peer has none, as a rule: it is named by its process, ``unix (pid 123, uid 1000)``,
-    where the system tells (SO_PEERCRED, unix(7)). ``sock`` is a socket, or a transport's stand-in for it.
+    A unix socket's peer has none, as a rule: it is named by its process, ``unix (pid 123, uid 1000)``
+    (SO_PEERCRED, unix(7)). ``sock`` is a socket, or a transport's stand-in for it.
     """
     if address:
         return address_text(address)
-    if hasattr(socket, "SO_PEERCRED"):
-        with suppress(OSError, AttributeError, ValueError):  # it is closed
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            pid, uid, _ = _UCRED.unpack(credentials)
-            return f"unix (pid {pid}, uid {uid})"
+    with suppress(OSError, AttributeError, ValueError):  # it is closed
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _ = _UCRED.unpack(credentials)
+        return f"unix (pid {pid}, uid {uid})"
     return "unix"
 
 

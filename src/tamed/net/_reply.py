@@ -19,7 +19,7 @@ __all__ = ["Reply", "ReplyServer"]
 log = own_logger("tamed.net")
 
 # Never wait, and leave the last packet open (MSG_MORE, send(2)) for the end of the stream, which follows.
-_AT_ONCE: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)  # MSG_MORE is Linux's
+_AT_ONCE: Final = socket.MSG_DONTWAIT | socket.MSG_MORE
 
 Reply = Callable[[str], bytes]
 """Makes the answer for a peer, whose address is given as one would type it."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def sysctl(name: str, root: Path = Path("/proc/sys")) -> int | None:
-    """Return a number such as ``net.core.somaxconn``; None where there is none, as on macOS.
+    """Return a number such as ``net.core.somaxconn``; None where there is none, as in some sandboxes.
 
     The ``net`` ones are those of this process's network namespace.
     """

@@ -6,12 +6,11 @@ So the kernel is first told to drop the packets that ask for a new connection. T
 second later, and are refused then, or find whoever listens by that time.
 
 The means is a filter of the socket (SO_ATTACH_FILTER, socket(7)), which needs no privilege. It holds for the
-socket itself, in every process that has it. It is Linux's; elsewhere, and for unix sockets, nothing is done.
+socket itself, in every process that has it. For unix sockets nothing is done.
 """
 
 import socket
 import struct
-import sys
 from array import array
 from typing import Final
 
@@ -35,11 +34,11 @@ _PROGRAM: Final = (
 
 def turn_away(sock: socket.socket) -> None:
     """Let no more clients into the queue of a listening socket; those in it stay, and are to be accepted."""
-    if sys.platform != "linux" or sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+    if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         return
     code = array("B", b"".join(struct.pack("HBBI", *each) for each in _PROGRAM))
     address, _ = code.buffer_info()
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_PROGRAM), address))
-    except OSError:  # a kernel without it, or a sandbox that forbids it: as elsewhere
+    except OSError:  # a kernel without it, or a sandbox that forbids it
         return

@@ -1,8 +1,7 @@
 """Noticing that processes which the reactor has spawned have ended.
 
 Twisted listens to SIGCHLD, with a wake-up descriptor of its own. Here both belong to the event loop: uvloop
-uses the signal for its own children. So each child is watched by its descriptor (pidfd_open(2)), and where
-there is none they are looked at from time to time.
+uses the signal for its own children. So each child is watched by its descriptor (pidfd_open(2)).
 """
 
 import asyncio
@@ -13,9 +12,6 @@ from twisted.internet import process
 
 __all__ = ["Children"]
 
-_LOOK = 0.1
-"""Seconds between two looks where there are no descriptors."""
-
 
 class Children:
     """Watches the reactor's child processes in an event loop."""
@@ -23,15 +19,12 @@ class Children:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: dict[int, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
         for pid in process.reapProcessHandlers:
             self.watch(pid)
 
     def watch(self, pid: int) -> None:
         """Tell Twisted when a child has ended."""
-        if not hasattr(os, "pidfd_open"):
-            self._look()
-        elif pid in process.reapProcessHandlers:  # it has not ended already
+        if pid in process.reapProcessHandlers:  # it has not ended already
             descriptor = self._watched[pid] = os.pidfd_open(pid)
             self._loop.add_reader(descriptor, partial(self._ended, pid))
 
@@ -39,8 +32,6 @@ class Children:
         """Watch no more."""
         for pid in tuple(self._watched):
             self._forget(pid)
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _ended(self, pid: int) -> None:
         self._forget(pid)
@@ -50,9 +41,3 @@ class Children:
         descriptor = self._watched.pop(pid)
         self._loop.remove_reader(descriptor)
         os.close(descriptor)
-
-    def _look(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        process.reapAllProcesses()
-        self._timer = self._loop.call_later(_LOOK, self._look) if process.reapProcessHandlers else None

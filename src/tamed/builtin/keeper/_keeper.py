@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from tamed.builtin.keeper._children import ChildWatch, children, reap, send
 from tamed.builtin.keeper._launch import LaunchFailed, launch
-from tamed.builtin.keeper._prctl import ADOPTS, become_subreaper
+from tamed.builtin.keeper._prctl import become_subreaper
 from tamed.builtin.keeper._program import Program
 
 __all__ = ["keep"]
@@ -81,7 +81,7 @@ class _Vigil:
 
     def _kill(self) -> None:
         """Kill all that is left: its group at once, then generation by generation, as each becomes ours."""
-        if self._is_running or not ADOPTS:  # else the number may be another's by now
+        if self._is_running:  # else the number may be another's by now
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
         while self._has_children:

@@ -1,19 +1,14 @@
-"""What prctl(2) has for those who keep processes; nothing of it elsewhere than on Linux."""
+"""What prctl(2) has for those who keep processes."""
 
 import ctypes
 import signal
-import sys
-from typing import Final
 
-__all__ = ["ADOPTS", "become_subreaper", "die_with_parent", "gain_no_privileges"]
-
-ADOPTS: Final = sys.platform == "linux"
-"""Whether a process can adopt the orphans below it; elsewhere they are known by their process group only."""
+__all__ = ["become_subreaper", "die_with_parent", "gain_no_privileges"]
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
 
 # Loaded once, in the warden: loading it takes longer than all that a keeper does.
-_libc = ctypes.CDLL(None) if ADOPTS else None
+_libc = ctypes.CDLL(None)
 
 
 def become_subreaper() -> None:
@@ -32,5 +27,4 @@ def gain_no_privileges() -> None:
 
 
 def _prctl(option: int, argument: int) -> None:
-    if _libc is not None:
-        _libc.prctl(option, ctypes.c_ulong(argument), *(ctypes.c_ulong(0),) * 3)
+    _libc.prctl(option, ctypes.c_ulong(argument), *(ctypes.c_ulong(0),) * 3)
