@@ -11,7 +11,7 @@ import errno
 import logging
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 __all__ = ["StreamProtocol", "Writer", "peer_left", "tell_leaving_from_faults"]
@@ -66,9 +66,27 @@ def _is_closed(error: BaseException | None) -> bool:
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
-    """Feeds a reader. ``is_over`` says that the peer has ended both sides: in TLS there is no other end."""
+    """Feeds a reader. ``is_over`` says that the peer has ended both sides: in TLS there is no other end.
+
+    ``connected`` is called with the transport. asyncio would call it with a writer of its own, too, and that
+    closes the connection, from Python 3.13 on, when nobody keeps it.
+    """
 
     is_over = False
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        connected: Callable[[asyncio.Transport], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(reader, loop=loop)
+        self._connected = connected
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the reader be fed."""
+        super().connection_made(transport)
+        self._connected(cast(asyncio.Transport, transport))
 
     def eof_received(self) -> bool | None:
         """Take note of the end; return whether our side stays open."""

@@ -54,13 +54,13 @@ class StreamServer(Server):
 
         def protocol_for(connection: Connection, address: Any) -> asyncio.BaseProtocol:
             reader = asyncio.StreamReader(limit, loop)
-            return StreamProtocol(reader, partial(connected, connection, address), loop)
+            return StreamProtocol(reader, partial(connected, connection, address, reader), loop)
 
         def connected(
-            connection: Connection, address: Any, reader: asyncio.StreamReader, plain: asyncio.StreamWriter
+            connection: Connection, address: Any, reader: asyncio.StreamReader, transport: asyncio.Transport
         ) -> None:
             # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
-            writer = Writer(plain.transport, reader, address, loop)
+            writer = Writer(transport, reader, address, loop)
             task = self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
             task.add_done_callback(partial(self._handled, connection))
 
