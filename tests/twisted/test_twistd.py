@@ -283,9 +283,9 @@ def test_root_imports_nothing_from_where_others_may_write(
         status, told = programs.run(TAMED, "twistd", "-n", "--pidfile=", "-y", str(tmp_path / "imports.tac"))
         remark, helper, *_ = told.splitlines()
         assert (status, remark.startswith(f"tamed: {why}"), helper) == (0, True, "no helper")
-    words = ("run", "--plugin-dir", ".", "twisted:ask")
-    status, told = programs.run(TAMED, *words)
-    assert (status, told.startswith("tamed: plugin folder ")) == (77, True)
+    if mode != 0o1777:  # there nobody else can replace the folder with the plugins
+        status, told = programs.run(TAMED, "run", "--plugin-dir", ".", "twisted:ask")
+        assert (status, told.startswith("tamed: plugin folder ")) == (77, True)
 
 
 # Daemons and their ends.
