@@ -9,9 +9,9 @@ import pytest
 
 from tests.builtin.terminal import Terminal
 from tests.patience import PATIENCE
-from tests.supervised.daemon import NOBODY, Tamed, is_there, needs_linux, needs_root, wait_for
+from tests.supervised.daemon import NOBODY, Tamed, is_there, needs_root, wait_for
 
-pytestmark = [needs_root, needs_linux]
+pytestmark = needs_root
 
 # It waits while it is loaded, so that there is time to look at all processes.
 WAITING = """
