@@ -17,13 +17,15 @@ objects that use the number, and would close it again when it is somebody else's
 
 import os
 import signal
+import socket
 from _thread import get_ident
+from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Owned", "default_signals", "fork_own", "guard_forks", "hollow", "own"]
+__all__ = ["Owned", "default_signals", "fork_own", "guard_forks", "hollow", "own", "receive_descriptors"]
 
 
 class Owned(Protocol):
@@ -119,3 +121,18 @@ class _Guard:
 
 
 _guard = _Guard()
+
+
+def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Receive at most ``size`` bytes with at most ``most`` descriptors, which no program executed gets.
+
+    Not by `socket.recv_fds`, which takes flags and does not heed them: between the receipt and a second call
+    that marks the descriptors, another thread could start a program.
+    """
+    numbers = array("i")
+    space = socket.CMSG_LEN(most * numbers.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+    return data, list(numbers)

@@ -30,6 +30,18 @@ def test_messages_arrive_in_order(pair: tuple[Channel, Channel]) -> None:
     assert not theirs.closed
 
 
+def test_what_is_received_is_for_no_program(pair: tuple[Channel, Channel], tmp_path: Path) -> None:
+    """A descriptor is closed on exec from the moment it is there, whatever it was at the other end."""
+    ours, theirs = pair
+    sent = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(sent, True)
+    ours.send({"a": "folder"}, [sent])
+    os.close(sent)
+    ((_, (descriptor,)),) = theirs.receive()
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+
+
 def test_descriptors_come_with_their_message(pair: tuple[Channel, Channel], tmp_path: Path) -> None:
     """A descriptor that is sent with a message names the same open file at the other end."""
     ours, theirs = pair

@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from tamed._fork import hollow, own
+from tamed._fork import hollow, own, receive_descriptors
 from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
 
@@ -119,9 +119,7 @@ class Channel:
         try:
             if not self._takes_descriptors:
                 return self._sock.recv(_READ)
-            data, descriptors, _, _ = socket.recv_fds(
-                self._sock, _READ, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors = receive_descriptors(self._sock, _READ, _MOST_DESCRIPTORS)
         except BlockingIOError:
             return None
         except ConnectionError:

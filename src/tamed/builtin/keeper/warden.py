@@ -11,6 +11,7 @@ import socket
 import traceback
 from typing import Final, NoReturn
 
+from tamed._fork import receive_descriptors
 from tamed.builtin.keeper._children import ChildWatch, children, reap, send
 from tamed.builtin.keeper._keeper import keep
 from tamed.builtin.keeper._prctl import become_subreaper
@@ -55,7 +56,7 @@ class _Warden:
 
     def _take_order(self) -> bool:
         """Fork a keeper for the next message; return False if there is none."""
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1, _MOST, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors = receive_descriptors(self._control, 1, _MOST)
         if not data:
             return False
         try:
