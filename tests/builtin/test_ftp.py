@@ -73,6 +73,23 @@ def say(client: ftplib.FTP, line: str) -> str:
         return str(error)
 
 
+def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A password comes first, and more in the same packet: the session is served to its end, and logged."""
+    caplog.set_level("INFO")
+    with served(root, stall=Duration("300ms")) as server:
+        with server.connect() as client:
+            client.sendall(b"PASS x\r\nDELE a\r\nQUIT\r\n")
+            answers = client.makefile("rb").read().splitlines()
+        assert [line[:3] for line in answers] == [b"220", b"503", b"503", b"221"]
+        with server.connect() as client, suppress(ConnectionError):
+            client.sendall(b"PASS x\r\n")
+            while True:  # it is cut, as it takes no answers
+                client.sendall(b"FEAT\r\n" * 1000)
+    assert "-@127.0.0.1:" in caplog.text
+    assert "takes no answers: cut" in caplog.text
+    assert "failed to serve" not in caplog.text
+
+
 def test_everybody_may_read(root: Path) -> None:
     """Files, also through links, and their sizes; names, listings and facts."""
     with served(root) as server, client_of(server) as client:

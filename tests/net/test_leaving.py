@@ -1,6 +1,7 @@
 """Clients that leave at every moment: it is never a fault of the application, and nothing is left of them."""
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -433,3 +434,24 @@ async def test_datagrams_that_nobody_takes_do_not_keep_a_server_from_stopping(
                 pass
     assert "drops what nobody has taken within 0.05 s" in caplog.text
     assert "gives up" not in caplog.text
+
+
+async def test_a_reset_is_not_logged_by_the_garbage_collector(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler need not wait until its connection is closed, and may leave a knot of references."""
+    knots: list[object] = []
+
+    async def knotted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knot = [reader, writer]
+        knot.append(knot)  # type: ignore[arg-type]
+        knots.append(knot)
+        await reader.read()
+
+    async with StreamServer("127.0.0.1:0", knotted, drain_timeout=60) as server:
+        for _ in range(30):
+            client = dial(server)
+            await until(lambda: knots)
+            reset(client)
+            await until(lambda: not server._busy())
+            knots.clear()
+            gc.collect()
+    assert faults(caplog) == []

@@ -94,6 +94,15 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         self.is_over = not stays_open
         return stays_open
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """Take note that there is nothing more to come."""
+        super().connection_lost(error)
+        # Or asyncio complains that nobody has asked, if this and what `wait_closed` waits for happen to be
+        # collected in the wrong order.
+        closed: asyncio.Future[None] = self._get_close_waiter(None)  # type: ignore[attr-defined]
+        if not closed.cancelled():
+            closed.exception()
+
 
 class Writer(asyncio.StreamWriter):
     """A writer to a peer that may leave at any moment, which is told by `drain` and the reader alone.

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Unpack
+from functools import partial
+from typing import Any, Unpack, cast
 
 from tamed._logger import own_logger
 from tamed.net._accept import Take
@@ -37,7 +38,10 @@ class ProtocolServer(Server):
         self._protocol_factory = protocol_factory
 
     def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
-        return self._take_with_transport(listener, sock, lambda _, __: self._protocol_factory)
+        def factory_for(connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
+            return lambda: _Introduction(self._protocol_factory(), partial(self._not_opened, connection))
+
+        return self._take_with_transport(listener, sock, factory_for)
 
     def _drain_begins(self) -> None:
         for connection in tuple(self._open):
@@ -54,3 +58,26 @@ class ProtocolServer(Server):
                 told()
             except Exception:
                 log.exception("%s: connection_draining failed", self.full_name)
+
+
+class _Introduction(asyncio.Protocol):
+    """Stands for a protocol until it has its transport, and ends the connection if it does not take it.
+
+    After an error of ``connection_made`` uvloop would not read, and never see that the client leaves.
+    """
+
+    __slots__ = ("_failed", "_protocol")
+
+    def __init__(self, protocol: asyncio.BaseProtocol, failed: Callable[[BaseException], None]) -> None:
+        self._protocol = protocol
+        self._failed = failed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.set_protocol(self._protocol)
+        try:
+            self._protocol.connection_made(transport)
+        except Exception as error:
+            try:
+                self._failed(error)
+            finally:
+                cast(asyncio.Transport, transport).abort()

@@ -234,7 +234,8 @@ class Session:
 
     @property
     def _peer(self) -> str:
-        user = self._connection.login if "login" in self._connection else "-"
+        # Not whether it has the name: whoever asks for one that is not there yet has made it.
+        user = self._connection.login if self._connection.future.login.done() else "-"
         return f"{shown(user)}@{self._host}:{self._port}"
 
 

@@ -82,6 +82,11 @@ class Exchange:
                 raise
             log.info("an application ended when its client had left: %s", reason(error))
             return None
+        except asyncio.CancelledError:
+            if not self._cycle.disconnected:
+                raise
+            log.info("cut what an application still did for a client that had left")
+            return None
         finally:
             if self._has_heard and not self._cycle.response_complete:
                 self._cycle.disconnected = True  # what was sent is not all, so its end must not look like one

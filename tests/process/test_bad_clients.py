@@ -1,0 +1,255 @@
+"""Clients that send for ever and read nothing or slowly, or leave at any moment: every service in the box."""
+
+import contextlib
+import random
+import select
+import signal
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tamed.passwords import hash_password
+from tamed.testing import TamedProcess
+from tests.patience import PATIENCE
+from tests.process.clients import dial
+from tests.process.conftest import serving
+
+MUCH = 16 << 20
+"""Bytes that a client tries to send."""
+
+LITTLE = 12 << 20
+"""Bytes that the service may grow by: what it loads at its first client, and what its buffers hold."""
+
+SCRYPT = 32 << 20
+
+STUCK = 1.0
+"""Seconds after which a client that can send nothing believes that the service takes no more of it."""
+
+APPLICATIONS = '''
+async def taking(scope, receive, send):
+    """Answer when the body has come, and again with as much."""
+    if scope["type"] != "http":
+        raise ValueError("no lifespan here")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while (message := await receive())["type"] == "http.request":
+        await send({"type": "http.response.body", "body": message["body"], "more_body": True})
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.body", "body": b""})
+
+async def deaf(scope, receive, send):
+    """Never look at the body, and never answer."""
+    import asyncio
+    if scope["type"] != "http":
+        raise ValueError("no lifespan here")
+    await asyncio.Event().wait()
+
+def classic(environ, start_response):
+    """Send the body back (WSGI)."""
+    start_response("200 OK", [])
+    while chunk := environ["wsgi.input"].read(1000):
+        yield chunk
+'''
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"3e8\r\n" + b"x" * 1000 + b"\r\n"
+NOISE = random.Random(5).randbytes(1 << 16)  # the same in each run
+
+
+class Case(NamedTuple):
+    """A service, what its client says first, and what it goes on saying."""
+
+    arguments: Sequence[str]
+    says: bytes
+    goes_on: bytes
+    spends: int = 0
+    """Bytes that it needs for a moment: to verify a password is meant to be dear."""
+
+
+WEB = ["web", "--port", "0", "--app-dir", ".", "--no-access-log"]
+FTP = ["ftp", "--root", ".", "--port", "0"]
+SOCKS = ["socks", "--port", "0", "--allow", "127.0.0.0/8"]
+TELNET = ["telnet", "--port", "0", "--password-file", "passwords"]
+CONSOLE = ["console", "--port", "0", "--host-key", "key", "--password-file", "passwords"]
+
+CASES = {
+    "web, requests for files": Case(["web", "--port", "0", "--root", ".", "--no-access-log"], b"", GET),
+    "web, requests that are not answered": Case([*WEB, "--app", "apps:deaf"], b"", GET),
+    "web, requests with bodies": Case([*WEB, "--app", "apps:taking"], b"", POST + CHUNK + b"0\r\n\r\n"),
+    "web, a body that comes back": Case([*WEB, "--app", "apps:taking"], POST, CHUNK),
+    "web, a body that nobody wants": Case([*WEB, "--app", "apps:deaf"], POST, CHUNK),
+    "web, a body for WSGI": Case([*WEB, "--app", "apps:classic"], POST, CHUNK),
+    "web, requests for WSGI": Case([*WEB, "--app", "apps:classic"], b"", GET),
+    "web, a head": Case([*WEB, "--app", "apps:taking"], b"GET / HTTP/1.1\r\n", b"A: b\r\n"),
+    "web, trailers": Case([*WEB, "--app", "apps:taking"], POST + b"0\r\n", b"A: b\r\n"),
+    "web, chunk extensions": Case([*WEB, "--app", "apps:taking"], POST, b"1;" + b"x" * 1000 + b"\r\na\r\n"),
+    "web, noise": Case([*WEB, "--app", "apps:taking"], b"", NOISE),
+    "ftp, commands": Case(FTP, b"", b"NOOP\r\n"),
+    "ftp, commands of a user": Case(FTP, b"USER anonymous\r\n", b"EPSV\r\nLIST\r\nPASV\r\nFEAT\r\n"),
+    "ftp, a line": Case(FTP, b"", b"x" * 1000),
+    "ftp, noise": Case(FTP, b"", NOISE),
+    "socks, noise": Case(SOCKS, b"", NOISE),
+    "socks, a connection": Case(SOCKS, b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01%PORT%", b"x" * 1000),
+    "portforward": Case(["portforward", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:%PORT%"], b"", NOISE),
+    "inetd": Case(["inetd", "--listen", "127.0.0.1:0", "--command", "cat"], b"", NOISE),
+    "inetd, nobody reads": Case(["inetd", "--listen", "127.0.0.1:0", "--command", "sleep 1h"], b"", NOISE),
+    "telnet, lines": Case(TELNET, b"", b"ann\r\n", SCRYPT),
+    "telnet, a line": Case(TELNET, b"", b"x" * 1000),
+    "telnet, lines of a user": Case(TELNET, b"ann\r\napple\r\n", b"1 + 1\r\n", SCRYPT),
+    "telnet, options": Case(TELNET, b"", b"\xff\xfd\x2a\xff\xfb\x2a\xff\xfa\x18\x00xxxx\xff\xf0"),
+    "telnet, an option": Case(TELNET, b"\xff\xfa\x18\x00", b"x" * 1000),
+    "console, noise": Case(CONSOLE, b"SSH-2.0-noise\r\n", NOISE),
+    "console, no version": Case(CONSOLE, b"", b"words\r\n"),
+    "console, a version": Case(CONSOLE, b"SSH-2.0-", b"x" * 1000),
+    "fastpoetry": Case(["fastpoetry", "--port", "0", "--poem", "poem.txt"], b"", NOISE),
+    "poetryproxy": Case(["poetryproxy", "--port", "0", "--upstream", "127.0.0.1:%PORT%"], b"", NOISE),
+}
+
+
+class _Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := self.request.recv(1 << 16):
+                self.request.sendall(data)
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[int]:
+    """Run a server that sends everything back; give its port."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make the files that the services need."""
+    (tmp_path / "apps.py").write_text(APPLICATIONS)
+    (tmp_path / "index.html").write_text("x" * 1000)
+    (tmp_path / "poem.txt").write_bytes(b"x" * (4 << 20))
+    (tmp_path / "passwords").write_text(f"ann:{hash_password('apple')}\n")
+    (tmp_path / "passwords").chmod(0o600)
+    return tmp_path
+
+
+def reads_nothing(client: socket.socket) -> None:
+    """Leave what has come where it is."""
+
+
+def reads_slowly(client: socket.socket) -> None:
+    """Take some of what has come."""
+    with contextlib.suppress(BlockingIOError):
+        client.recv(100)
+
+
+def send_for_ever(
+    client: socket.socket, says: bytes, goes_on: bytes, read: Callable[[socket.socket], None]
+) -> None:
+    """Send as long as anything is taken, or for long enough."""
+    goes_on *= max(1, (1 << 16) // len(goes_on))
+    client.sendall(says)
+    client.setblocking(False)
+    sent, place = 0, 0
+    writable = select.poll()
+    writable.register(client, select.POLLOUT)
+    with contextlib.suppress(ConnectionError):
+        while sent < MUCH and writable.poll(STUCK * 1000):
+            read(client)
+            count = client.send(goes_on[place:])
+            sent += count
+            place = (place + count) % len(goes_on)
+
+
+def peak(process: TamedProcess) -> int:
+    """Return the most memory that a process has had since `forget_peak`, in bytes."""
+    lines = Path(f"/proc/{process._process.pid}/status").read_text().splitlines()
+    (found,) = [line for line in lines if line.startswith("VmHWM:")]
+    return int(found.split()[1]) * 1024
+
+
+def forget_peak(process: TamedProcess) -> None:
+    """Begin to measure anew (proc(5))."""
+    Path(f"/proc/{process._process.pid}/clear_refs").write_text("5")
+
+
+def names(line: str) -> bool:
+    """Tell whether a line of the log is of a fault."""
+    return "Traceback" in line or " ERROR " in line
+
+
+@contextlib.contextmanager
+def served(case: Case, loop: str, folder: Path, echo: int) -> Iterator[tuple[TamedProcess, str, bytes]]:
+    """Run a service; give its process, its address, and what a client says first."""
+    arguments = [part.replace("%PORT%", str(echo)) for part in case.arguments]
+    with TamedProcess("run", "--loop", loop, *arguments, cwd=folder, patience=PATIENCE) as process:
+        yield process, serving(process), case.says.replace(b"%PORT%", echo.to_bytes(2))
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert [line for line in process.lines if names(line)] == [], process.output
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+def test_what_clients_send_for_ever_is_not_kept(case: Case, folder: Path, echo: int) -> None:
+    """Its memory stays as it was, whether they read nothing or slowly, and nothing of it is a fault."""
+    with served(case, "auto", folder, echo) as (process, address, says):
+        with dial(address) as first:  # the first client has things loaded
+            first.sendall(says + case.goes_on)
+            first.settimeout(STUCK)
+            with contextlib.suppress(OSError):
+                first.recv(1000)
+        forget_peak(process)
+        before = peak(process)
+        for read in (reads_nothing, reads_slowly):
+            with dial(address) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                send_for_ever(client, says, case.goes_on, read)
+        assert peak(process) < before + LITTLE + case.spends
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(CASES[name], id=name)
+        for name in (
+            "web, requests for files",
+            "web, a body that comes back",
+            "web, a body for WSGI",
+            "ftp, commands of a user",
+            "socks, a connection",
+            "portforward",
+            "inetd",
+            "telnet, lines of a user",
+            "console, noise",
+            "fastpoetry",
+            "poetryproxy",
+        )
+    ],
+)
+def test_clients_that_leave_are_no_fault_of_a_service(case: Case, loop: str, folder: Path, echo: int) -> None:
+    """Before they have said anything, at each byte of what they say first, and in the middle of the rest."""
+    with served(case, loop, folder, echo) as (_, address, says):
+        said = says + case.goes_on[:2000]
+        ends = sorted({*range(min(len(says) + 8, 60)), len(says), len(said) // 2, len(said)})
+        for number, end in enumerate(ends):
+            with dial(address) as client, contextlib.suppress(ConnectionError):
+                client.sendall(said[:end])
+                if number % 2:  # those who have heard something are elsewhere in the program
+                    client.settimeout(0.02)
+                    with contextlib.suppress(TimeoutError):
+                        client.recv(100)
+                if number % 3 == 0:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif number % 3 == 1:
+                    client.shutdown(socket.SHUT_WR)
