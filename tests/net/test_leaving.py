@@ -442,7 +442,7 @@ async def test_a_reset_is_not_logged_by_the_garbage_collector(caplog: pytest.Log
 
     async def knotted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         knot = [reader, writer]
-        knot.append(knot)  # type: ignore[arg-type]
+        knot.append(knot)
         knots.append(knot)
         await reader.read()
 
