@@ -11,7 +11,8 @@ _TELL = """
 import json, os, signal
 kinds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:-1]}
 blocked = [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))]
-caught = {int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith("SigIgn:")}
+status = open("/proc/self/status").read().splitlines()
+caught = {int(line.split()[1], 16) & ~(3 << 31) for line in status if line.startswith("SigIgn:")}
 os.write(1, json.dumps([sorted(fd for fd in kinds if fd < 5 or not kinds[fd].startswith("/proc/")),
                         blocked, *caught, os.getpgrp() == os.getpid() and os.getcwd() == "/"]).encode())
 """

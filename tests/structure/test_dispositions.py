@@ -1,6 +1,7 @@
 """What tests start ignores no signal, however the run was started."""
 
 import re
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,9 @@ def test_what_a_test_starts_ignores_nothing() -> None:
     told = subprocess.run(["cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True, check=True).stdout
     ignored = re.search(r"^SigIgn:\s*(\w+)$", told, re.MULTILINE)
     assert ignored is not None
-    assert int(ignored[1], 16) == 0
+    # 32 and 33 are the C library's own (signal(7)): no program can set them; what started us may ignore them.
+    numbers = {number for number in signal.valid_signals() if int(ignored[1], 16) >> (number - 1) & 1}
+    assert numbers == set()
 
 
 def test_nor_where_the_run_ignores_signals() -> None:
