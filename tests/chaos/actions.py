@@ -56,7 +56,7 @@ class Chaos:
         is_ours = _OURS in done.err  # the user's own code may be shown, not ours
         self.referee.expect(not is_ours, f"{told} ends in a traceback: {done.err[-300:]!r}")
         self.referee.expect(
-            done.status == 0 or bool(done.err), f"{told} ends with {done.status} and says nothing"
+            done.status == 0 or bool(done.err or done.out), f"{told} ends with {done.status} and says nothing"
         )
         return done
 
@@ -122,6 +122,8 @@ class Chaos:
 
 
 Action = Callable[[Chaos], Awaitable[None]]
+
+FULL_DISK = "a full disk"
 
 
 def _always(subject: Subject) -> bool:
@@ -209,12 +211,16 @@ async def ask(chaos: Chaos) -> None:
 async def restart(chaos: Chaos) -> None:
     """Who comes meanwhile is served or refused."""
     async with chaos.files:
+        begun, leaving = time.monotonic(), chaos.subject.processes()
         with ExitStack() as stack:
             stack.enter_context(chaos.referee.outage("a restart", is_orderly=True))
             if not chaos.subject.plan.exists():  # one who has dropped privileges cannot make root's plan anew
                 stack.enter_context(chaos.referee.fault("no plan"))
             if await chaos.ordered("restart", NAME):
                 chaos.referee.allow_version(chaos.version)
+        if chaos.referee.had_fault(FULL_DISK, begun):  # a daemon that ends on one cannot say what it has lost
+            for process in leaving:
+                chaos.logbook.orphaned(process.pid)
 
 
 OPERATIONS = (
@@ -314,7 +320,7 @@ async def fill_the_disk(chaos: Chaos) -> None:
     """Service goes on; lines of the log are lost, and that is said."""
     ballast = chaos.subject.disk / "ballast"
     chaos.referee.figures["full disks"] += 1
-    with chaos.referee.fault("a full disk"):
+    with chaos.referee.fault(FULL_DISK):
         with suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))

@@ -11,7 +11,7 @@ from tests.chaos.referee import Referee
 __all__ = ["Logbook"]
 
 _LINE = re.compile(r"\S{29} INFO chaos: <(\S+) (\d+) (x*)>")
-_LOST = re.compile(r"(\d+) (?:lines|records) were lost|(\d+) lines? lost")
+_LOST = re.compile(r"(\d+) (?:lines? (?:was|were)|records were) lost|(\d+) lines? lost")
 
 
 class _File:
@@ -46,6 +46,7 @@ class Logbook:
         self._files: dict[tuple[int, int], _File] = {}
         self._last: dict[str, int] = {}
         self._orphans: set[int] = set()
+        self._missed: list[str] = []
         self.lost = 0
         self.said = 0
 
@@ -72,11 +73,13 @@ class Logbook:
             missing = number - self._last.get(name, 0)
             if missing > 0 and int(name.split("-")[1]) not in self._orphans:
                 self.lost += missing
+                self._missed.append(name)
         self._referee.noted.clear()
         self._referee.figures["log lines"] += sum(self._last.values())
         self._referee.figures["log lines lost, and said so"] += min(self.lost, self.said)
         self._referee.expect(
-            self.lost <= self.said, f"{self.lost} lines of the log are missing, it says {self.said}"
+            self.lost <= self.said,
+            f"{self.lost} lines of the log are missing, it says {self.said}; the last of {self._missed}",
         )
         self._copy.close()
         for each in self._files.values():

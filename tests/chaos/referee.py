@@ -184,6 +184,10 @@ class Referee:
         now = time.monotonic()
         return any(span.overlaps(begun, now) for span in (*self._faults, *self._outages))
 
+    def had_fault(self, why: str, begun: float) -> bool:
+        """Tell whether this was wrong at any time since then."""
+        return any(span.why == why and span.overlaps(begun, time.monotonic()) for span in self._faults)
+
     # What comes of it.
 
     def judge(self, call: Call) -> None:

@@ -451,3 +451,18 @@ def test_compressor_that_fails(path: Path) -> None:
 def test_compressor_inherits_nothing(path: Path) -> None:
     """While a compressor works it has nothing open of what its parent had: no pipe, no lock."""
     assert call(logfile_child.compressor_keeps_nothing, path.parent) is True
+
+
+def test_what_was_lost_is_said_by_the_program_that_goes_on(path: Path) -> None:
+    """One that takes the place of another by exec says what that one could not say in time."""
+    log = LogFile(path, Rotation(None, None, None))
+    log.untold.add(2, "No space left on device")
+    left = log.untold.export()
+    path.unlink()
+    log = LogFile(path, Rotation(None, None, None))
+    log.untold.resume(left)
+    log.untold.resume([])
+    log.write([b"next\n"])
+    log.close()
+    assert "2 lines were lost between " in path.read_text()
+    assert path.read_text().endswith("No space left on device\nnext\n")

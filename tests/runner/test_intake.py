@@ -43,6 +43,12 @@ class ListSink:
     def disown(self) -> None:
         return
 
+    def export(self) -> list[object]:
+        return []
+
+    def resume(self, left: Sequence[object]) -> None:
+        return
+
     def close(self) -> None: ...
 
 

@@ -95,6 +95,11 @@ class LogFile:
         return self._loss.total
 
     @property
+    def untold(self) -> Loss:
+        """What was lost, and could not be said in the log yet."""
+        return self._loss
+
+    @property
     def trouble(self) -> str:
         """What does not work at the moment, in a sentence; empty if all does."""
         troubles = [self._sentence(what, why) for what, why in self._troubles.items()]

@@ -1,7 +1,8 @@
 """What could not be written: how many lines, in what time, and why."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 __all__ = ["Loss"]
 
@@ -32,6 +33,17 @@ class Loss:
         """Say what was lost since the last :meth:`told`."""
         lines = "1 line was" if self.lines == 1 else f"{self.lines} lines were"
         return f"{lines} lost between {_moment(self._first)} and {_moment(self._last)}: {self._why}"
+
+    def export(self) -> list[Any]:
+        """Return what is yet to be told, as plain data."""
+        return [self.lines, self._first, self._last, self._why] if self else []
+
+    def resume(self, left: Sequence[Any]) -> None:
+        """Go on with what another program had yet to tell."""
+        if left:
+            lines, self._first, self._last, self._why = left
+            self.lines += lines
+            self.total += lines
 
     def told(self) -> None:
         """Begin counting anew: the sentence is where somebody will read it."""

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import tamed.daemon as unix  # whole: of its parts only those are loaded that the log needs
 from tamed.daemon import Record
@@ -50,6 +50,12 @@ class Sink(Protocol):
     def disown(self) -> None:
         """Write beside the parent, in a forked child: what is to be done once is left to the parent."""
 
+    def export(self) -> list[Any]:
+        """Return what the next program has to say about this log."""
+
+    def resume(self, left: Sequence[Any]) -> None:
+        """Say what the program before could not."""
+
     def close(self) -> None:
         """Write what can still be written, and let go."""
 
@@ -80,6 +86,7 @@ class _FileSink:
         self._file = unix.LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
         self.reopen, self.tend, self.close = self._file.reopen, self._file.tend, self._file.close
         self.child_ended, self.disown = self._file.child_ended, self._file.disown
+        self.export, self.resume = self._file.untold.export, self._file.untold.resume
 
     @property
     def child(self) -> int:
@@ -105,6 +112,12 @@ class _Sink:
 
     def child_ended(self, pid: int, status: int) -> bool:
         return False
+
+    def export(self) -> list[Any]:
+        return []
+
+    def resume(self, left: Sequence[Any]) -> None:
+        return
 
 
 class _StreamSink(_Sink):

@@ -156,6 +156,7 @@ class Holdings:
             "supervisor": self.supervisor.export(keep),
             "sockets": self.sockets.bequeath(keep),
             "pipes": self.intake.bequeath(keep),
+            "log": self.intake.sink.export(),
             "children": self.station.bequeath(),
             "pid_file": None if self.pid_file is None else self.pid_file.bequeath(keep),
             "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.bequeath(keep),
@@ -219,6 +220,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 def _resume(holdings: Holdings, left: Data) -> None:
     holdings.sockets.inherit(left["sockets"])
     holdings.intake.inherit(left["pipes"])
+    holdings.intake.sink.resume(left["log"])
     holdings.station.inherit(left["children"])
     control = holdings.control
     replies = {} if control is None else control.resume(left["clients"])
