@@ -5,6 +5,7 @@ import gc
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -264,6 +265,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return make_files(tmp_path_factory.mktemp("tls"), trustme.CA(), trustme.KeyType.ECDSA)
 
 
+LOSES_WRITES = (3, 12, 0) <= sys.version_info < (3, 12, 9) or (3, 13, 0) <= sys.version_info < (3, 13, 2)
+"""Whether asyncio's own loop forgets what is written while a connection closes (CPython's gh-115514)."""
+
+
 @every_server
 @every_state
 async def test_clients_leave_at_every_moment_of_tls(
@@ -273,6 +278,8 @@ async def test_clients_leave_at_every_moment_of_tls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In the handshake too."""
+    if LOSES_WRITES and type(asyncio.get_running_loop()).__module__.startswith("asyncio"):
+        pytest.skip(f"asyncio of Python {sys.version.split()[0]} loops for ever then: gh-115514")
     where = TlsEndpoint("127.0.0.1", 0, files.cert, files.key)
     await come_and_leave(make(where), draining, turns=40, tls=client_of(files))
     assert faults(caplog) == []
