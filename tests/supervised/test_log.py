@@ -183,6 +183,7 @@ def test_the_log_is_opened_anew_after_it_was_moved_away(tamed: Tamed) -> None:
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.unmeasured
 def test_logs_follow_through_rotations(tamed: Tamed) -> None:
     """``logs -f -n`` begins with the last lines, of older files too, and misses none of those that come."""
     tamed.write("app.py", CHATTY)
