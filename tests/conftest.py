@@ -52,6 +52,8 @@ _UNMEASURED = [
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Have coverage measure the processes that a test starts, or not."""
     marked = item.get_closest_marker("unmeasured") is not None
+    # Another user cannot write the figures, and would say so in the output that the test reads.
+    marked = marked or "public_tamed" in getattr(item, "fixturenames", ())
     if not marked and not any(item.path.is_relative_to(part) for part in _UNMEASURED):
         return (yield)
     taken = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("COVERAGE_")}

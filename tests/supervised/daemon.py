@@ -45,9 +45,9 @@ def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE
 
 
 def is_there(pid: int) -> bool:
-    """Tell whether a process exists, and is more than a zombie."""
+    """Tell whether a process exists, and is more than a zombie, or one that is being reaped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

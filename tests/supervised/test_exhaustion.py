@@ -254,7 +254,6 @@ application = Application("app", StreamServer("127.0.0.1:0", leak))
 """
 
 
-@pytest.mark.skip(reason="a worker that leaks past the limit before it is first measured is held off")
 def test_workers_that_leak_are_replaced_and_no_client_notices(tamed: Tamed) -> None:
     """Three measurements in a row above the limit; the log has the figure."""
     tamed.write("app.py", LEAKS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config import most_workers, usable_cpus
+from tamed._workers import most_workers, usable_cpus
 from tests.patience import PATIENCE
 from tests.supervised.daemon import Command, Done, Tamed, is_there, wait_for
 from tests.supervised.talk import APPLICATION, Load, say

@@ -42,7 +42,8 @@ def stopped(pid: int) -> Iterator[None]:
 def files_of(daemon: Daemon) -> dict[str, tuple[int, int]]:
     """Return the modes and owners of what an instance has in its folder, and of that, but for the log."""
     found = [daemon.folder, *daemon.folder.iterdir()] if daemon.folder.is_dir() else []
-    status = {path.name: path.lstat() for path in found if ".log" not in path.name}
+    # What begins with a dot is a file that is being written, and gets its name when it is whole.
+    status = {path.name: path.lstat() for path in found if ".log" not in path.name and path.name[0] != "."}
     return {name: (stat.S_IMODE(each.st_mode), each.st_uid) for name, each in status.items()}
 
 

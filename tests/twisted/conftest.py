@@ -1,18 +1,5 @@
-"""What the tests of the bridge to Twisted share."""
+"""What the tests of the bridge to Twisted share: real daemons."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from tests.supervised.conftest import public_tamed, tamed
 
-import pytest
-
-from tests.supervised.daemon import Tamed
-
-
-@pytest.fixture
-def tamed(tmp_path: Path) -> Iterator[Tamed]:
-    """The command, with a run directory of its own."""
-    made = Tamed(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
+__all__ = ["public_tamed", "tamed"]

@@ -216,8 +216,9 @@ def test_a_unix_socket_is_shared(tamed: Tamed) -> None:
 
 
 @needs_root
-def test_privileges_are_dropped_between_the_two_starts(tamed: Tamed) -> None:
-    """`privilegedStartService` has them, and `startService` has not."""
+def test_privileges_are_dropped_between_the_two_starts(public_tamed: Tamed) -> None:
+    """`privilegedStartService` has them if the operator says so, and `startService` has not."""
+    tamed = public_tamed
     tamed.write(
         "who.tac",
         "import os\nfrom twisted.application import service\nfrom twisted.python import log\n"
@@ -226,7 +227,7 @@ def test_privileges_are_dropped_between_the_two_starts(tamed: Tamed) -> None:
         "    def startService(self):\n        log.msg('started %d' % os.geteuid())\n"
         "application = service.Application('who')\nWho().setServiceParent(application)\n",
     )
-    with tamed.foreground("run", "--user", "nobody", "who.tac") as process:
+    with tamed.foreground("run", "--user", "nobody", "--prepare-as-root", "who.tac") as process:
         assert process.expect(r"privileged (\d+)")[1] == "0"
         assert process.expect(r"started (\d+)")[1] == "65534"
         process.signal(signal.SIGTERM)

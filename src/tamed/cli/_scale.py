@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from tamed._workers import check_workers
 from tamed.cli._instance import for_instance, instance_of, show_wait
-from tamed.config import check_workers
 from tamed.runner import scale_instance
 
 __all__ = ["scale"]

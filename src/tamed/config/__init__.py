@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tamed.config._settings import Daemon, Level, Log, Settings, names_file
     from tamed.config._target import Target, TargetKind
     from tamed.config._twisted import check_words
-    from tamed.config._workers import check_workers, most_workers, usable_cpus
 
 __all__ = [
     "Daemon",
@@ -31,13 +30,10 @@ __all__ = [
     "Target",
     "TargetKind",
     "check_words",
-    "check_workers",
     "load",
-    "most_workers",
     "names_file",
     "read_env_file",
     "resolve",
-    "usable_cpus",
 ]
 
 if not TYPE_CHECKING:
@@ -54,14 +50,11 @@ if not TYPE_CHECKING:
             "Settings": "._settings",
             "Target": "._target",
             "TargetKind": "._target",
-            "check_workers": "._workers",
             "check_words": "._twisted",
             "load": "._load",
-            "most_workers": "._workers",
             "names_file": "._settings",
             "read_env_file": "._env_file",
             "resolve": "._resolve",
-            "usable_cpus": "._workers",
         },
     )
 

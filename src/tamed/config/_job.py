@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tamed._workers import check_workers
 from tamed.config._deployment import Deployment
 from tamed.config._settings import Daemon, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
-from tamed.config._workers import check_workers
 from tamed.plugins import Given, Plugin, build, find
 
 __all__ = ["Job"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
-from tamed.config._workers import usable_cpus
+from tamed._workers import usable_cpus
 from tamed.plugins import Duration, Size, option, shown
 
 __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]

@@ -103,6 +103,7 @@ class Crew:
                 "state": worker.state.value,
                 "started": worker.started,
                 "ready": worker.ready,
+                "needs": worker.needs,
                 "replaces": None if worker.replaces is None else worker.replaces.pid,
                 "retired": worker.is_retired,
                 "leave_by": worker.leave_by,
@@ -123,7 +124,7 @@ class Crew:
             started = data["started"]
             worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
             worker.state = WorkerState(data["state"])
-            worker.ready = data["ready"]
+            worker.ready, worker.needs = data["ready"], data["needs"]
             worker.is_retired = data["retired"]
             worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
             worker.fault = None if data["fault"] is None else tuple(data["fault"])

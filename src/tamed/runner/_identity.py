@@ -1,7 +1,6 @@
 """Who an application runs as, by its settings."""
 
 import os
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -9,20 +8,10 @@ import tamed.daemon as unix  # whole: its parts are loaded when they are used, a
 from tamed.config import Daemon
 from tamed.errors import ConfigurationError
 
-__all__ = ["ROOT_FLAGS", "drop_to", "identity_of", "kept_capabilities", "owner_of", "roots_environ"]
+__all__ = ["drop_to", "identity_of", "kept_capabilities", "owner_of"]
 
 _NEEDED_LATER = ("ctypes", "encodings.idna", "tamed.runner._explain")
 """What this process loads late, from folders that it cannot reach when it is shut in another one."""
-
-
-ROOT_FLAGS = ("-E", "-s")
-"""Flags of a Python that is root for another user: it heeds no ``PYTHON*`` variables and has no user site."""
-
-
-def roots_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for such a Python: without those variables, and with root's own home."""
-    own = unix.Identity.resolve("0", "").environ_of(environ)
-    return {name: value for name, value in own.items() if not name.startswith("PYTHON")}
 
 
 def identity_of(settings: Daemon) -> "unix.Identity | None":

@@ -24,7 +24,7 @@ from tamed.errors import ConfigurationError, from_os_error
 from tamed.net import passed_descriptors
 from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
-from tamed.runner._identity import ROOT_FLAGS, identity_of, kept_capabilities, owner_of, roots_environ
+from tamed.runner._identity import identity_of, kept_capabilities, owner_of
 from tamed.runner._log_plan import (
     default_log,
     log_in_foreground,
@@ -33,6 +33,7 @@ from tamed.runner._log_plan import (
     make_log_folder,
 )
 from tamed.runner._plan import Plan
+from tamed.runner._root import ROOT_FLAGS, roots_environ
 
 __all__ = ["job_again", "launch", "plan_again", "run_directory", "start", "supervise_here"]
 

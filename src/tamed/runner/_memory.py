@@ -24,11 +24,10 @@ _LONGEST_HOLD = 600.0
 
 
 class _Course:
-    """What was measured of a worker: how often in a row it was above the limit, and whether ever below."""
+    """What is known of a worker: how often in a row it was above the limit, and whether the log says so."""
 
     def __init__(self) -> None:
         self.above = 0
-        self.was_below = False
         self.is_told = False
 
 
@@ -40,7 +39,7 @@ class MemoryLimit:
 
     A limit below what a worker needs must not keep workers starting for ever. So a worker that takes the
     place of one which was soon above it serves for some time first, twice as long with each, and so does one
-    that was never below. The log is warned of it.
+    that was above it already when it became ready. The log is warned of it.
     """
 
     def __init__(
@@ -68,6 +67,10 @@ class MemoryLimit:
         if generation.plan.max_worker_memory is not None:
             self._look(generation, generation.plan.max_worker_memory)
 
+    def began(self, worker: Worker) -> None:
+        """Measure what a worker needs: what it has when it is ready, and has served nobody yet."""
+        worker.needs = self._station.memory(worker.pid)
+
     def _look(self, generation: Generation, limit: int) -> None:
         above = {}
         for worker in self._workers.values():
@@ -89,17 +92,16 @@ class MemoryLimit:
         if used is None:  # it has just ended
             return None
         course.above = course.above + 1 if used > limit else 0
-        course.was_below |= used <= limit
         return used if course.above >= _TIMES else None
 
     def _may_go(self, worker: Worker, used: int, limit: int) -> bool:
         course = self._courses[worker.pid]
-        hold = self._holds.get(worker.number, 0.0) if course.was_below else _LONGEST_HOLD
+        needs_more = worker.needs is not None and worker.needs > limit
+        hold = _LONGEST_HOLD if needs_more else self._holds.get(worker.number, 0.0)
         left = hold - self._served(worker)
         if left > 0 and not course.is_told:
             course.is_told = True
-            since = f"{self._served(worker):.0f} s after it was ready"
-            when = since if course.was_below else "from its beginning"
+            when = "from its beginning" if needs_more else f"{self._served(worker):.0f} s after it was ready"
             doubt = f"is that less than a worker needs? it is replaced in {left:.0f} s if that is still so"
             self._station.say("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {doubt}")
         return left <= 0

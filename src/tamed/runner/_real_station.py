@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from tamed.config import usable_cpus
+from tamed._workers import usable_cpus
 from tamed.daemon import (
     Capability,
     Identity,
@@ -18,7 +18,6 @@ from tamed.daemon import (
     drop_privileges,
     watchdog_interval,
 )
-from tamed.runner._identity import ROOT_FLAGS, roots_environ
 from tamed.runner._intake import Intake
 from tamed.runner._layout import layout_of
 from tamed.runner._legacy import Data
@@ -26,6 +25,7 @@ from tamed.runner._log_place import LogPlan
 from tamed.runner._memory import memory_of
 from tamed.runner._plan import Plan
 from tamed.runner._reaper import Reaper, signal_group
+from tamed.runner._root import ROOT_FLAGS, roots_environ
 from tamed.runner._sink import open_sink
 from tamed.runner._spawn import spawn
 from tamed.runner._template import Template

@@ -15,7 +15,7 @@ import enum
 import signal
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
-from tamed.config import most_workers
+from tamed._workers import most_workers
 from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
 from tamed.runner._control import Answer, Reply
 from tamed.runner._crew import Crew
@@ -395,6 +395,7 @@ class Supervisor:
 
     def _became_ready(self, worker: Worker) -> None:
         self._station.settle()
+        self._memory_limit.began(worker)
         if self.phase is Phase.RUNNING:
             self._station.say("INFO", f"worker {worker.pid} is ready")
             self._staff.came(worker)

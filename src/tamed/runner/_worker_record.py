@@ -33,7 +33,8 @@ class Worker:
 
     ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
     worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
-    its last sign of life) are times of the supervisor's clock. ``is_retired`` says that its end is wanted,
+    its last sign of life) are times of the supervisor's clock. ``needs`` is how many bytes it had allocated
+    when it was ready, None where that is not known. ``is_retired`` says that its end is wanted,
     and has no consequences. ``leave_by`` is when it is to be gone, and ``kill_at`` when it is killed; None if
     there is no such time. ``fault`` is what it said of its failure: the lines to print, and the status.
     ``leaving`` is the status with which its application chose to end.
@@ -57,6 +58,7 @@ class Worker:
         self.started = started
         self.heard = heard
         self.ready: float | None = None
+        self.needs: int | None = None
         self.state = WorkerState.LOADING
         self.fault: tuple[list[str], int] | None = None
         self.leaving: int | None = None
