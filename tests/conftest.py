@@ -30,16 +30,22 @@ for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
 
 _HERE = Path(__file__).parent
 
-# To begin measuring takes a process a tenth of a second, twice what the command takes for all the rest. What
-# these tests start is measured by the tests of its own layer.
-_UNMEASURED = [
+# To begin measuring takes a process a tenth of a second, twice what the command takes for all the rest. So
+# coverage (`make coverage`) does not measure the processes of these tests: their own lines it sees, and what
+# they start is measured by the tests of its own layer.
+_IN_PROCESS_ONLY = [_HERE / part for part in ("builtin", "cli/test_new.py", "testing")]
+
+# Here it runs the first case of each test, which goes through the same lines as the others,
+_FIRST_CASES = [_HERE / part for part in ("process", "supervised", "twisted")]
+
+# and of these none.
+_NOT_MEASURED = [
     _HERE / part
     for part in (
         "bench",
-        "builtin",
-        "cli/test_new.py",
+        "chaos",
         "examples",
-        "testing",
+        "structure",
         "twisted/test_failed_starts.py",
         "twisted/test_programs_of_others.py",
         "twisted/test_shipped_plugins.py",
@@ -48,13 +54,38 @@ _UNMEASURED = [
 ]
 
 
+def _is_in(item: pytest.Item, parts: list[Path]) -> bool:
+    return any(item.path.is_relative_to(part) for part in parts)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make coverage`."""
+    parser.addoption("--for-coverage", action="store_true", help="run what coverage is measured by")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long and shows no further lines."""
+    if not config.getoption("--for-coverage"):
+        return
+    seen: set[str] = set()
+    left: list[pytest.Item] = []
+    kept: list[pytest.Item] = []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        is_repeated = name in seen and _is_in(item, _FIRST_CASES)
+        # Another user cannot write the figures, and would say so in the output that the test reads.
+        is_of_others = "public_tamed" in getattr(item, "fixturenames", ())
+        is_left = is_repeated or is_of_others or item.get_closest_marker("unmeasured") is not None
+        (left if is_left or _is_in(item, _NOT_MEASURED) else kept).append(item)
+        seen.add(name)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Have coverage measure the processes that a test starts, or not."""
-    marked = item.get_closest_marker("unmeasured") is not None
-    # Another user cannot write the figures, and would say so in the output that the test reads.
-    marked = marked or "public_tamed" in getattr(item, "fixturenames", ())
-    if not marked and not any(item.path.is_relative_to(part) for part in _UNMEASURED):
+    if not _is_in(item, _IN_PROCESS_ONLY):
         return (yield)
     taken = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("COVERAGE_")}
     try:
