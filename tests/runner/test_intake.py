@@ -35,7 +35,9 @@ class ListSink:
     def write(self, records: Sequence[Record]) -> None:
         self.batches.append(list(records))
 
-    def reopen(self) -> None: ...
+    def reopen(self) -> str:
+        return ""
+
     def tend(self) -> None: ...
     def child_ended(self, pid: int, status: int) -> bool:
         return False

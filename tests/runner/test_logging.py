@@ -27,8 +27,9 @@ class ChildSink(ListSink):
         self.child = child
         self.events: list[object] = []
 
-    def reopen(self) -> None:
+    def reopen(self) -> str:
         self.events.append("reopened")
+        return ""
 
     def tend(self) -> None:
         self.events.append("tended")

@@ -1,6 +1,7 @@
 """Where the log of a daemon is by default, and that `tamed logs` finds it there."""
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -84,6 +85,36 @@ def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: st
     daemon.signal(signal.SIGUSR1)
     daemon.expect_log("SIGUSR1: the log was opened anew")
     daemon.stop()
+
+
+def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
+    """Done when the command returns; a failure is one line, and the log goes on in the old file."""
+    daemon = tamed.start_poetry()
+    log, moved = daemon.log_file, tamed.folder / "moved.log"
+    log.rename(moved)
+    done = tamed("reopen")
+    assert done == (0, f"fastpoetry has opened its log anew: {log}\n", ""), done
+    assert log.exists()
+    daemon.expect_log("reopen: the log was opened anew")
+    log.rename(moved)
+    log.mkdir()
+    done = tamed("reopen", "fastpoetry")
+    assert (done.status, done.out) == (73, "")
+    assert re.fullmatch(r"tamed: cannot reopen the log .*: it is no regular file.*\n", done.err), done
+    wait_for("the warning", lambda: "cannot reopen" in moved.read_text())
+    log.rmdir()
+    assert tamed("reopen", daemon.folder / "fastpoetry.pid").status == 0
+    daemon.stop()
+
+
+def test_an_instance_without_a_log_file_has_nothing_to_reopen(tamed: Tamed) -> None:
+    """Nor has one that does not run; both are told so."""
+    arguments = ["run", "--name", "verse", "--workers", "1", "fastpoetry", "--port", "0"]
+    with tamed.foreground(*arguments) as process:
+        process.expect("is ready")
+        done = tamed("reopen", "verse")
+        assert done == (66, "", "tamed: verse has no log file\n"), done
+    assert tamed("reopen", "verse").status == 69
 
 
 def test_a_log_that_cannot_be_opened_anew_is_told_to_whoever_asks(tamed: Tamed) -> None:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "password": "Print a line of a password file.",
     "plugins": "List what can be run by name.",
     "reload": "Let new workers with new code take over; lose no connection.",
+    "reopen": "Let an instance open its log file anew.",
     "restart": "Stop an instance and start it again, as it was started.",
     "run": "Run a target in the foreground; Ctrl-C stops it.",
     "scale": "Change how many workers an instance has.",

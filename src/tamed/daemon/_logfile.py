@@ -129,14 +129,17 @@ class LogFile:
             filled += len(record)
         self._put(batch)
 
-    def reopen(self) -> None:
+    def reopen(self) -> str:
         """Go on in the file that has the path now, or in a new one: logrotate has moved the old one away.
 
         Its directory is made anew if it is gone. If any of that fails, the old file is written on, unless it
-        has no name any more: then lines are lost, and counted.
+        has no name any more: then lines are lost, and counted. Returns why it failed, in a sentence, or an
+        empty text.
         """
         if self._directory >= 0:
             self._attempt("reopen", self._reopen)
+        why = self._troubles.get("reopen", "")
+        return self._sentence("reopen", why) if why else ""
 
     def tend(self) -> None:
         """Do what is due without a line being written. About once a second is right.

@@ -26,6 +26,8 @@ class Desk:
         match read_text(request, "command"):
             case "status":
                 self._status.serve(answer)
+            case "reopen":
+                answer(self._supervisor.reopen())
             case "reload":
                 waits_for = self._supervisor.reload([answer])
             case "upgrade":

@@ -32,6 +32,7 @@ __all__ = [
     "last_state_of",
     "log_of_instance",
     "reload_instance",
+    "reopen_instance",
     "restart_instance",
     "scale_instance",
     "status_of_instance",
@@ -39,6 +40,7 @@ __all__ = [
     "upgrade_instance",
 ]
 
+_ANSWERED = 10.0  # seconds for an answer that waits for nothing
 _LOOK = 0.5  # seconds between two looks at one that is stopping
 _SWEPT = 5.0  # seconds for one whose files were swept away to have them anew
 _GLANCE = 0.05  # seconds
@@ -115,7 +117,7 @@ def _logs_left(name: str) -> list[Path]:
     return sorted(logs, key=lambda log: log.stat().st_mtime)
 
 
-def status_of_instance(instance: Instance, timeout: float = 10.0) -> dict[str, Any]:
+def status_of_instance(instance: Instance, timeout: float = _ANSWERED) -> dict[str, Any]:
     """Ask an instance how it stands. Raises a TamedError if it does not answer within so many seconds."""
     return _ask(instance, {"command": "status"}, timeout)
 
@@ -162,6 +164,11 @@ def reload_instance(instance: Instance, waiting: Waiting) -> Report:
     return _done(instance, {"command": "reload"}, waiting, "reloaded")
 
 
+def reopen_instance(instance: Instance) -> Report:
+    """Have an instance open its log file anew; return what has come of it."""
+    return _done(instance, {"command": "reopen"}, None, "reopened", timeout=_ANSWERED)
+
+
 def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
     """Have the program of an instance's supervisor replaced in its place, and then reload.
 
@@ -200,8 +207,10 @@ def _is_there(path: Path) -> bool:
         return True  # in a folder that is not for us: whoever asks will be told so
 
 
-def _done(instance: Instance, request: Message, waiting: Waiting, key: str) -> Report:
-    answer = _ask(instance, request, None, waiting)
+def _done(
+    instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
+) -> Report:
+    answer = _ask(instance, request, timeout, waiting)
     if "fault" in answer:
         lines, status = read_fault(answer)
         return Report(ready=False, text="\n".join(lines), status=status, pid=None)

@@ -182,9 +182,8 @@ class RealStation:
         self._intake.say(level, text)
 
     def reopen_log(self) -> str:
-        """Open the log file anew; return what is wrong with it then."""
-        self._intake.sink.reopen()
-        return self._intake.sink.trouble
+        """Open the log file anew; return why that failed, or an empty text."""
+        return self._intake.sink.reopen()
 
     def drop_privileges(self) -> None:
         """Become the user that the daemon runs as, for good; let go of what that user is not to have."""

@@ -34,8 +34,8 @@ class Sink(Protocol):
     def write(self, records: Sequence[Record]) -> None:
         """Take records, in order."""
 
-    def reopen(self) -> None:
-        """Open the file anew, because somebody has moved it away."""
+    def reopen(self) -> str:
+        """Open the file anew, because somebody has moved it away; return why that failed, or nothing."""
 
     def tend(self) -> None:
         """Do what is due: to be called about once a second."""
@@ -107,8 +107,8 @@ class _Sink:
     takes_origin = True
     trouble = ""
 
-    def reopen(self) -> None:
-        return
+    def reopen(self) -> str:
+        return ""
 
     def child_ended(self, pid: int, status: int) -> bool:
         return False

@@ -60,7 +60,7 @@ class Station(Protocol):
         """Write a line to the log."""
 
     def reopen_log(self) -> str:
-        """Open the log file anew: somebody has moved it away. Return what is wrong with it then."""
+        """Open the log file anew: somebody has moved it away. Return why that failed, or nothing."""
 
     def drop_privileges(self) -> None:
         """Become the user that the daemon runs as, for good. Raises TamedError if that cannot be done."""

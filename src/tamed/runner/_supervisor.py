@@ -190,9 +190,7 @@ class Supervisor:
             case signal.SIGCHLD:
                 self._reap()
             case signal.SIGUSR1:
-                trouble = self._station.reopen_log()
-                level = "WARNING" if trouble else "INFO"
-                self._station.say(level, f"SIGUSR1: {trouble or 'the log was opened anew'}")
+                self._reopen_log(number.name)
             case signal.SIGQUIT:
                 self._end_at_once(number)
             case signal.SIGINT if self.phase is Phase.STOPPING:
@@ -208,6 +206,22 @@ class Supervisor:
             case _ if self.phase is not Phase.STOPPING:
                 self._station.say("INFO", f"{number.name}: stopping")
                 self.stop()
+
+    def reopen(self) -> Data:
+        """Open the log file anew, as SIGUSR1 does; return what became of it, for whoever asked."""
+        name, log = self.plan.name, self.plan.log
+        if log.kind != "file":
+            return fault(f"{name} has no log file", status=ExitStatus.NO_INPUT)
+        if trouble := self._reopen_log("reopen"):
+            return fault(trouble, status=ExitStatus.CANNOT_CREATE)
+        return {"reopened": f"{name} has opened its log anew: {log.path}"}
+
+    def _reopen_log(self, asked: str) -> str:
+        trouble = self._station.reopen_log()
+        self._station.say(
+            "WARNING" if trouble else "INFO", f"{asked}: {trouble or 'the log was opened anew'}"
+        )
+        return trouble
 
     # Operations: each of these returns what it waits for, or None if it has begun or was refused.
 
