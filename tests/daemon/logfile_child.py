@@ -88,7 +88,7 @@ def rotate_on_full_disk(directory: str) -> list[object]:
 def rotate_as(path: str, user: str, root: str) -> list[object]:
     """Open the log as root, give root up and perhaps the root directory, and rotate."""
     identity = Identity.resolve(user)
-    log = LogFile(Path(path), Rotation(size=100, keep=2), owner=(identity.uid, identity.gid))
+    log = LogFile(Path(path), Rotation(size=100, keep=2), owner=identity)
     if root:
         change_root(Path(root))
     drop_privileges(identity)
@@ -104,7 +104,8 @@ def fail_to_rotate(path: str, user: str) -> list[object]:
     """Rotate where the dropped user may not, for some time."""
     identity = Identity.resolve(user)
     clock = Clock()
-    log = LogFile(Path(path), Rotation(size=100), owner=(identity.uid, identity.gid), clock=clock)
+    log = LogFile(Path(path), Rotation(size=100), owner=identity, clock=clock)
+    os.chown(Path(path).parent, 0, 0)
     drop_privileges(identity)
     for first in range(0, 30, 3):
         log.write(numbered(first, first + 3))

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from tamed.daemon import Identity, PidFile, RunDirectory, bind_unix, change_root, drop_privileges
+from tamed.daemon import Identity, PidFile, RunDirectory, acting_for, bind_unix, change_root, drop_privileges
 from tamed.errors import TamedError
 
 
@@ -35,9 +35,10 @@ def live_as(user: str, path: str) -> list[object]:
     identity = Identity.resolve(user)
     owner = identity.uid, identity.gid
     instance = RunDirectory(Path(path)).create("verse", owner)
-    pid_file = PidFile.acquire(instance.pid_file)
+    pid_file = PidFile.acquire(instance.pid_file, owner=identity)
     with socket.socket(socket.AF_UNIX) as control:
-        bind_unix(control, instance.socket, owner=owner)
+        with acting_for(identity):
+            bind_unix(control, instance.socket)
         drop_privileges(identity)
         made = sorted(entry.name for entry in instance.directory.iterdir())
         instance.socket.unlink()
@@ -63,7 +64,8 @@ def bind_for(user: str, path: str) -> list[object]:
     os.umask(0o022)
     with socket.socket(socket.AF_UNIX) as control:
         try:
-            bind_unix(control, Path(path), mode=0o660, owner=(identity.uid, identity.gid))
+            with acting_for(identity):
+                bind_unix(control, Path(path), mode=0o660)
         except OSError as error:
             told: object = error.strerror
         else:

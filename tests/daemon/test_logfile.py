@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import LogFile, Rotation
+from tamed.daemon import Identity, LogFile, Rotation
 from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
 from tests.daemon import logfile_child
 from tests.daemon.logfile_child import Clock, numbered
@@ -395,6 +395,7 @@ def test_rotation_as_the_dropped_user(public_path: Path, root: str) -> None:
 def test_rotation_that_is_not_allowed(public_path: Path) -> None:
     """Where the user may not rotate, lines go on into the same file, and it is said once."""
     path = public_path / "verse.log"
+    os.chown(public_path, NOBODY, NOBODY)
     assert call(logfile_child.fail_to_rotate, path, "nobody") == [0]
     lines = path.read_bytes().splitlines(keepends=True)
     said = [line for line in lines if b" tamed: " in line]
@@ -406,14 +407,18 @@ def test_rotation_that_is_not_allowed(public_path: Path) -> None:
 
 
 @needs_root
-def test_file_of_a_stranger_is_not_given_away(path: Path) -> None:
-    """Root does not give the file of one user to another; its own file it does."""
-    path.touch()
-    os.chown(path, 12345, 12345)
-    with pytest.raises(CannotCreate, match="it belongs to user 12345"):
-        LogFile(path, owner=(NOBODY, NOBODY))
-    os.chown(path, 0, 0)
-    LogFile(path, owner=(NOBODY, NOBODY)).close()
+def test_file_of_a_stranger_is_not_given_away(public_path: Path) -> None:
+    """What root has not just made it gives to nobody: neither a stranger's file nor one of its own."""
+    path = public_path / "verse.log"
+    os.chown(public_path, NOBODY, NOBODY)
+    path.touch(0o600)
+    for uid in (12345, 0):
+        os.chown(path, uid, uid)
+        with pytest.raises(PermissionRefused, match=f"it belongs to user {uid}, and user {NOBODY} may not"):
+            LogFile(path, owner=Identity.resolve("nobody"))
+        assert (path.stat().st_uid, os.geteuid()) == (uid, 0)
+    path.unlink()
+    LogFile(path, owner=Identity.resolve("nobody")).close()
     assert path.stat().st_uid == NOBODY
 
 

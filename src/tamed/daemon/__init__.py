@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tamed.daemon._detach import detach, leave_terminal
     from tamed.daemon._family import Relative, children_of, descendants_of, members_of
     from tamed.daemon._holder import holder
-    from tamed.daemon._identity import Identity
+    from tamed.daemon._identity import Identity, acting_for
     from tamed.daemon._journal import JOURNAL_SOCKET, JournalSender, encode_fields, is_journal
     from tamed.daemon._launch import Launch, be_subreaper
     from tamed.daemon._limits import limit_open_files
@@ -68,6 +68,7 @@ __all__ = [
     "SyslogAddress",
     "SyslogMessage",
     "SyslogSender",
+    "acting_for",
     "be_subreaper",
     "bind_unix",
     "capability_sets",
@@ -127,6 +128,7 @@ if not TYPE_CHECKING:
             "SyslogAddress": "._syslogaddress",
             "SyslogMessage": "._syslog",
             "SyslogSender": "._syslogsender",
+            "acting_for": "._identity",
             "be_subreaper": "._launch",
             "bind_unix": "._unixsocket",
             "capability_sets": "._capabilities",

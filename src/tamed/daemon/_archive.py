@@ -1,6 +1,7 @@
 """The old files of a log: their names, numbers and places."""
 
 import os
+import stat
 
 __all__ = ["Archive"]
 
@@ -48,6 +49,11 @@ class Archive:
         """Tell whether a name in the directory means this very file."""
         found = self._status(entry)
         return found is not None and file is not None and os.path.samestat(found, file)
+
+    def is_regular(self, entry: str) -> bool:
+        """Tell whether a name in the directory is that of a file: no pipe, device, socket, link or folder."""
+        found = self._status(entry)
+        return found is not None and stat.S_ISREG(found.st_mode)
 
     def is_other(self, entry: str, file: os.stat_result) -> bool:
         """Tell whether a name in the directory means something, and that is not this file."""

@@ -15,6 +15,7 @@ not be there.
 
 import os
 import signal
+import stat
 import zlib
 
 from tamed._fork import fork_own
@@ -27,6 +28,7 @@ __all__ = ["Compressor"]
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for the format of gzip (zlib.h, deflateInit2)
 _CHUNK = 1 << 18
 _NICENESS = 10
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,9 +46,9 @@ class Compressor:
         if self.pid:
             return
         self._archive.remove(self._hidden)  # of a supervisor that was killed
-        plain = [entry for _, entry in self._archive.files() if not entry.endswith(".gz")]
-        if plain:
-            self._start(plain[0])
+        for _, entry in self._archive.files():
+            if not entry.endswith(".gz") and self._start(entry):
+                return
 
     def ended(self, status: int) -> None:
         """Hear that the child was reaped, with its wait status; raise SystemRefused if it failed."""
@@ -66,19 +68,26 @@ class Compressor:
             self.pid = 0
             self._archive.remove(self._hidden)
 
-    def _start(self, entry: str) -> None:
-        source = self._archive.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def _start(self, entry: str) -> bool:
+        """Start with a file; tell whether it is one: others may write in the folder, too."""
+        if not self._archive.is_regular(entry):
+            return False
+        source = self._archive.open(entry, _READ)
         try:
             self._source = os.fstat(source)
+            if not stat.S_ISREG(self._source.st_mode):
+                return False
             target = self._archive.open(self._hidden, _NEW)
             try:
                 os.fchmod(target, self._source.st_mode & 0o777)
-                os.fchown(target, self._source.st_uid, self._source.st_gid)
+                if os.geteuid() == 0:
+                    os.fchown(target, self._source.st_uid, self._source.st_gid)
                 self.pid = _fork(source, target)
             finally:
                 os.close(target)
         finally:
             os.close(source)
+        return True
 
     def _replace(self) -> None:
         """Put the compressed file in the place of the other, if that was not removed in the meantime."""

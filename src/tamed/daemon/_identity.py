@@ -8,14 +8,14 @@ import grp
 import os
 import pwd
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from tamed.daemon._threads import require_single_thread
 from tamed.errors import ConfigurationError, SystemRefused
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "acting_for"]
 
 _OF_A_LOGIN = (
     *("HOME", "LOGNAME", "USER", "SHELL", "MAIL"),
@@ -121,6 +121,16 @@ class Identity(NamedTuple):
                 "this process may not become that user",
             )
         return answer == _YES
+
+
+def acting_for(owner: Identity | None) -> AbstractContextManager[None]:
+    """Be a user while files are opened, made, renamed or removed that are to be that user's.
+
+    Root who does that as root has to give the files away, and where the user can change a folder above, may
+    open or give away something else than was meant. Here the kernel lets the user have what that user may
+    have. For a process that is not root, or without an ``owner``, nothing changes. ``OSError`` comes through.
+    """
+    return owner.acting() if owner is not None and os.geteuid() == 0 else nullcontext()
 
 
 _YES, _NO, _UNKNOWN = 10, 11, 12

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from tamed.daemon._appender import Appender
 from tamed.daemon._archive import Archive
-from tamed.daemon._logopen import open_directory, open_log
+from tamed.daemon._identity import Identity, acting_for
+from tamed.daemon._logopen import explain, open_directory, open_log
 from tamed.daemon._loss import Loss
 from tamed.daemon._rotation import Rotation
 from tamed.errors import TamedError, reason
@@ -41,8 +42,9 @@ class LogFile:
     """A log file with one writer, this one.
 
     Opening it raises CannotCreate, PermissionRefused or SystemRefused, and ConfigurationError for a
-    rotation that makes no sense; after that nothing raises. ``owner`` is the user and group to give the
-    file to when root opens it. They must be able to write in the directory: see ``Identity.can_write_in``.
+    rotation that makes no sense; after that nothing raises. ``owner`` is the user whose file it is. While
+    this process is root, it does all that concerns the file as that user, who must be able to write in the
+    directory: see ``Identity.can_write_in``.
     ``comment`` makes a line of what the log says about itself. ``clock`` gives the seconds since the epoch.
     """
 
@@ -52,7 +54,7 @@ class LogFile:
         rotation: Rotation = _AS_DEFAULT,
         *,
         mode: int = 0o640,
-        owner: tuple[int, int] | None = None,
+        owner: Identity | None = None,
         comment: Callable[[str], bytes] = remark,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,20 +69,29 @@ class LogFile:
         self._remarks: list[bytes] = []  # yet to be written
         self._troubles: dict[str, str] = {}  # what does not work at the moment, and why
         self._not_before: dict[str, float] = {}  # when that is tried again
-        self._directory = open_directory(path)
+        self._directory, file = self._open()
         self._root = Path("/").stat()
         self._folder_mode = os.fstat(self._directory).st_mode & 0o7777
         self._archive = Archive(self._directory, path.name)
-        try:
-            self._file = Appender(open_log(path, self._directory, mode, owner))
-        except BaseException:
-            os.close(self._directory)
-            raise
+        self._file = Appender(file)
         self._seen = self._size()  # how much of the file was there when it was last looked for, and found
         self._is_gone = False  # nobody will ever read what is written into the file
         self._is_childs = False
         self._compressor = self._make_compressor()
         self._period = self._period_of_file()
+
+    def _open(self) -> tuple[int, int]:
+        """Open the directory, and the file in it."""
+        try:
+            with acting_for(self._owner):
+                directory = open_directory(self.path)
+                try:
+                    return directory, open_log(self.path, directory, self._mode)
+                except BaseException:
+                    os.close(directory)
+                    raise
+        except OSError as error:
+            raise explain(self.path, error) from error
 
     def _make_compressor(self) -> "Compressor | None":
         if not self.rotation.compress:
@@ -229,7 +240,7 @@ class LogFile:
         self._archive.make_room(self.rotation.keep)
         fresh = f".{self.path.name}.new"
         self._archive.remove(fresh)
-        descriptor = open_log(self.path, self._directory, current.st_mode & 0o777, self._owner, fresh)
+        descriptor = open_log(self.path, self._directory, current.st_mode & 0o777, fresh)
         try:
             if self.rotation.keep != 0:
                 self._archive.rename(self.path.name, self._archive.entry(1))
@@ -243,7 +254,7 @@ class LogFile:
     def _reopen(self) -> None:
         try:
             self._find_folder()
-            descriptor = open_log(self.path, self._directory, self._mode, self._owner)
+            descriptor = open_log(self.path, self._directory, self._mode)
         except (OSError, TamedError):
             if self._has_no_name():
                 self._lose([self._take_tail()], "the file was removed")
@@ -320,7 +331,8 @@ class LogFile:
     def _attempt(self, what: str, call: Callable[[], None]) -> None:
         """Do what may fail without harm; say so once, until it succeeds or fails for another reason."""
         try:
-            call()
+            with acting_for(self._owner):
+                call()
         except (OSError, TamedError) as error:
             why = reason(error)
             self._not_before[what] = self._clock() + _PATIENCE

@@ -1,7 +1,8 @@
 """Opening a log file so that neither a link nor a stranger's file is ever written to.
 
 A daemon that is started by root writes into directories that its user owns. Whatever that user could have
-put there, a symbolic link to ``/etc/shadow`` or a hard link, must not be opened and given to that user.
+put there, a symbolic link to ``/etc/shadow`` or a hard link, must not be opened, and nothing is ever given to
+that user: whoever is root acts as that user meanwhile (see ``acting_for``).
 """
 
 import errno
@@ -25,12 +26,11 @@ def open_directory(path: Path) -> int:
         raise explain(path, error) from error
 
 
-def open_log(path: Path, directory: int, mode: int, owner: tuple[int, int] | None, name: str = "") -> int:
+def open_log(path: Path, directory: int, mode: int, name: str = "") -> int:
     """Open a log file for appending, making it if need be, and end its last line.
 
     ``path`` is for messages; the file is ``name``, by default the path's, in the open directory. A new file
-    gets ``mode``, whatever the umask. If this process is root, the file is given to ``owner``, a user and a
-    group, unless it belongs to yet another user. Raises CannotCreate, PermissionRefused or SystemRefused.
+    gets ``mode``, whatever the umask. Raises CannotCreate, PermissionRefused or SystemRefused.
     """
     name = name or path.name
     try:
@@ -45,9 +45,7 @@ def open_log(path: Path, directory: int, mode: int, owner: tuple[int, int] | Non
     try:
         if is_new:
             os.fchmod(descriptor, mode)
-        _check(path, os.fstat(descriptor), owner)
-        if owner is not None and os.geteuid() == 0:
-            os.fchown(descriptor, *owner)
+        _check(path, os.fstat(descriptor))
         _end_line(descriptor)
     except OSError as error:
         os.close(descriptor)
@@ -66,13 +64,28 @@ def explain(path: Path, error: OSError) -> TamedError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return CannotCreate(what, f"there is no directory {path.parent}", "make it, or name another file")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionRefused(what, why, "name another file, or start as a user who may write it")
+        return PermissionRefused(
+            what, _whose(path) or why, "name another file, or start as a user who may write it"
+        )
     if error.errno in (errno.EISDIR, errno.ENXIO):
         return CannotCreate(what, "it is no regular file", "name another one, or log to stderr")
     return from_creation_error(what, error, "name another file")
 
 
-def _check(path: Path, status: os.stat_result, owner: tuple[int, int] | None) -> None:
+def _whose(path: Path) -> str:
+    """Say that a file belongs to somebody else; nothing if it does not, or if that cannot be told."""
+    try:
+        owner = path.lstat().st_uid
+    except OSError:
+        return ""
+    return (
+        ""
+        if owner == os.geteuid()
+        else f"it belongs to user {owner}, and user {os.geteuid()} may not write it"
+    )
+
+
+def _check(path: Path, status: os.stat_result) -> None:
     what = f"log file {path}"
     if not stat.S_ISREG(status.st_mode):
         raise CannotCreate(what, "it is no regular file", "name another one, or log to stderr")
@@ -80,8 +93,6 @@ def _check(path: Path, status: os.stat_result, owner: tuple[int, int] | None) ->
         raise CannotCreate(
             what, "the file has another name too (a hard link)", "remove it, or name another one"
         )
-    if os.geteuid() == 0 and owner is not None and status.st_uid not in (0, owner[0]):
-        raise CannotCreate(what, f"it belongs to user {status.st_uid}", "remove it, or name another one")
 
 
 def _end_line(descriptor: int) -> None:

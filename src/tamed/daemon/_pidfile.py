@@ -35,6 +35,7 @@ from tamed._fork import own
 from tamed.daemon._filelock import take_claim, take_life
 from tamed.daemon._guard import Guard, guardian
 from tamed.daemon._holder import TO_READ, explain, holder_of, number_in
+from tamed.daemon._identity import Identity, acting_for
 from tamed.errors import AlreadyRunning, SystemRefused, TamedError, from_os_error
 
 __all__ = ["PidFile"]
@@ -55,13 +56,15 @@ class PidFile:
     :meth:`close`. To keep it across an upgrade, make the descriptor inheritable just before the exec and
     :meth:`adopt` it after.
 
-    As a context manager it calls :meth:`remove` at the end. ``guard``, if it has one, goes with it.
+    As a context manager it calls :meth:`remove` at the end. ``guard``, if it has one, goes with it. ``owner``
+    is the user whose file it is, also while this process is root, who acts as that user then.
     """
 
-    def __init__(self, path: Path, pid: int, descriptor: int, directory: int, guard: Guard | None) -> None:
+    def __init__(self, path: Path, descriptor: int, directory: int, guard: Guard | None) -> None:
         self.path = path
-        self.pid = pid
+        self.pid = os.getpid()
         self.guard = guard
+        self._owner: Identity | None = None
         self._descriptor = descriptor
         self._directory = directory  # the way to the name, which a chroot does not cut off
         self._root = Path("/").stat()
@@ -72,27 +75,33 @@ class PidFile:
         cls,
         path: Path,
         *,
+        owner: Identity | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
         """Take the pid file for this process, which must have its final pid: after detaching, not before.
 
         Raises AlreadyRunning, which names the holder's pid, CannotCreate if the directory is missing, has
         no room or the path is no regular file, PermissionRefused, or SystemRefused if the file system has
-        no locks or no hard links. ``sleep`` is for tests.
+        no locks or no hard links. ``owner`` is the user that the process becomes, who is to remove the file.
+        ``sleep`` is for tests.
         """
         with ExitStack() as undo:
-            directory = _open_directory(path)
-            undo.callback(os.close, directory)
             try:
-                _refuse_if_held(path, directory)  # who may not write here learns who runs, too
+                with acting_for(owner):
+                    directory = _open_directory(path)
+                    undo.callback(os.close, directory)
+                    _refuse_if_held(path, directory)  # who may not write here learns who runs, too
                 guard = _take_guard(path)
                 if guard is not None:
                     undo.callback(guard.close)
-                descriptor = _acquire(path, directory, sleep)
+                with acting_for(owner):
+                    descriptor = _acquire(path, directory, sleep)
             except OSError as error:
                 raise explain(path, error) from error
             undo.pop_all()
-            return cls(path, os.getpid(), descriptor, directory, guard)
+            held = cls(path, descriptor, directory, guard)
+            held._owner = owner
+            return held
 
     @classmethod
     def adopt(cls, path: Path, descriptor: int, guard: int = -1) -> Self:
@@ -115,7 +124,7 @@ class PidFile:
             directory = _open_directory(path)
         except TamedError:
             directory = -1  # somebody has removed it; it may come back
-        return cls(path, pid, descriptor, directory, kept)
+        return cls(path, descriptor, directory, kept)
 
     def __enter__(self) -> Self:
         return self
@@ -148,15 +157,14 @@ class PidFile:
             self.guard.tend()
         if self._is_in_place():
             return False
-        with ExitStack() as undo:
-            directory = _open_directory(self.path)
-            undo.callback(os.close, directory)
-            try:
+        try:
+            with acting_for(self._owner), ExitStack() as undo:
+                directory = _open_directory(self.path)
+                undo.callback(os.close, directory)
                 descriptor = _acquire(self.path, directory, time.sleep)
-                os.fchown(descriptor, os.fstat(self._descriptor).st_uid, -1)
-            except OSError as error:
-                raise explain(self.path, error) from error
-            undo.pop_all()
+                undo.pop_all()
+        except OSError as error:
+            raise explain(self.path, error) from error
         self._close_files()
         self._descriptor, self._directory = descriptor, directory
         return True
@@ -184,7 +192,8 @@ class PidFile:
         try:
             if os.getpid() != self.pid or not self.intact:
                 return False
-            os.unlink(self.path.name, dir_fd=self._directory)
+            with acting_for(self._owner):
+                os.unlink(self.path.name, dir_fd=self._directory)
         except OSError as error:
             remedy = f"give {self.path.parent} to the user that the daemon runs as"
             raise from_os_error(f"cannot remove pid file {self.path}", error, remedy) from error

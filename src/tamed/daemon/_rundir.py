@@ -14,11 +14,12 @@ what an instance leaves there.
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from tamed.daemon._holder import TO_READ, holder
+from tamed.daemon._identity import Identity, acting_for
 from tamed.errors import (
     AlreadyRunning,
     CannotCreate,
@@ -163,10 +164,11 @@ class RunDirectory:
 
 
 class InstanceFolder:
-    """The folder of an instance, which belongs to the user that the daemon runs as."""
+    """The folder of an instance, which belongs to ``owner``, the user that the daemon runs as."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, owner: Identity | None = None) -> None:
         self._instance = instance
+        self._owner = owner
         self._mode = _mode_of(instance.directory)
 
     def tend(self) -> bool:
@@ -175,9 +177,11 @@ class InstanceFolder:
         if mode is not None:
             self._mode = mode
             return False
-        RunDirectory(self._instance.directory.parent).create(self._instance.name)
+        owner = None if self._owner is None else (self._owner.uid, self._owner.gid)
+        RunDirectory(self._instance.directory.parent).create(self._instance.name, owner)
         if self._mode is not None:
-            self._instance.directory.chmod(self._mode)
+            with acting_for(self._owner):
+                self._instance.directory.chmod(self._mode)
         return True
 
 
@@ -219,13 +223,18 @@ def _check(path: Path, status: os.stat_result, trusted: set[int]) -> None:
 
 
 def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new: bool) -> None:
-    """Give the directory of an instance to a user, as root. Logs that another user has left go with it."""
+    """Give the directory of an instance to a user, as root.
+
+    Logs that another user has left go with it. What else a daemon leaves is stale, and goes.
+    """
     before = os.fstat(directory).st_uid
-    if before == owner[0] or is_new:
+    if before == owner[0] and not is_new:
+        return
+    if is_new:
         os.fchown(directory, *owner)
         return
     entries = os.listdir(directory)
-    if strange := next((name for name in entries if not _is_of(instance, name)), ""):
+    if strange := next((name for name in entries if not _kind_of(instance, name)), ""):
         why = f"it belongs to user {before}, and has more in it than a daemon leaves: {strange}"
         raise PermissionRefused(f"directory {instance.directory}", why, f"remove it, or {_ANOTHER}")
     if (pid := holder(instance.pid_file)) is not None:
@@ -234,20 +243,22 @@ def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new:
         )
     os.fchown(directory, 0, -1)  # from now on nobody else changes what is in it
     for entry in entries:
-        _give_log(directory, entry, before, owner)
+        if _kind_of(instance, entry) == "log":
+            _give_log(directory, entry, before, owner)
+        else:
+            with suppress(OSError):  # a folder: whoever comes to it refuses it
+                os.unlink(entry, dir_fd=directory)
     os.fchown(directory, *owner)
 
 
-def _is_of(instance: Instance, entry: str) -> bool:
-    """Tell whether a daemon of this name leaves an entry of that name in its directory."""
+_LEFT = ("pid", "sock", "plan", "failed", "log")
+
+
+def _kind_of(instance: Instance, entry: str) -> str:
+    """Return what an entry is that a daemon of this name leaves in its directory; nothing for any other."""
     kind = entry.removeprefix(".").removeprefix(f"{instance.name}.")
-    return kind != entry.removeprefix(".") and kind.partition(".")[0] in (
-        "pid",
-        "sock",
-        "plan",
-        "failed",
-        "log",
-    )
+    kind = "" if kind == entry.removeprefix(".") else kind.partition(".")[0]
+    return kind if kind in _LEFT else ""
 
 
 def _give_log(directory: int, entry: str, before: int, owner: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Unix sockets at paths of any length, and made as the user who is to own them.
+"""Unix sockets at paths of any length.
 
 An address has room for 108 bytes of path (unix(7)). A longer one is reached through its
 directory: ``/proc/self/fd/N/NAME`` is short, and names the same file.
@@ -18,25 +18,17 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _OWN_FDS = Path("/proc/self/fd")
 
 
-def bind_unix(
-    unbound: socket.socket, path: Path, *, mode: int = 0o600, owner: tuple[int, int] | None = None
-) -> None:
+def bind_unix(unbound: socket.socket, path: Path, *, mode: int = 0o600) -> None:
     """Bind a socket to a path, which must be free; the file has ``mode`` from the moment it is there.
 
-    If this process is root, the file is made as ``owner``, a user and a group, and not given to them
-    afterwards: in a directory of theirs they could have put something else in its place by then. For that,
-    and for the mode, the process changes its umask and ids for a moment: no other thread may make files
-    meanwhile.
+    For that the process changes its umask for a moment: no other thread may make files meanwhile.
 
     ``OSError`` comes through. Raises CannotCreate if the name alone is too long, and SystemRefused for a
     long path on a system without ``/proc``.
     """
     mask = os.umask(0o777 & ~mode)
     try:
-        if owner is not None and os.geteuid() == 0:
-            _as_user(owner, lambda: _at(path, unbound.bind))
-        else:
-            _at(path, unbound.bind)
+        _at(path, unbound.bind)
     finally:
         os.umask(mask)
 
@@ -61,18 +53,3 @@ def _at(path: Path, call: Callable[[str], None]) -> None:
         call(short)
     finally:
         os.close(directory)
-
-
-def _as_user(owner: tuple[int, int], call: Callable[[], None]) -> None:
-    """Call as another user, and be root again; the directory decides about that user as it does about any."""
-    uid, gid = owner
-    groups, own_gid = os.getgroups(), os.getegid()
-    os.setgroups([])
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        call()
-    finally:
-        os.seteuid(0)
-        os.setegid(own_gid)
-        os.setgroups(groups)

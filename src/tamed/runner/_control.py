@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from tamed.daemon import bind_unix, connect_unix
+from tamed.daemon import Identity, acting_for, bind_unix, connect_unix
 from tamed.errors import CannotCreate, SystemRefused, from_creation_error, from_os_error
 from tamed.net import SocketFile
 from tamed.runner._legacy import Data, Keep, decode, encode
@@ -61,7 +61,7 @@ class ControlServer:
     """Listens on a unix socket; calls ``serve`` with each request and the means to answer it, now or later.
 
     Whoever makes one must be the only one who may have that path, by a pid file for example: a socket that is
-    there is replaced. If this process is root, the socket is ``owner``'s, a user and group. ``inherited`` is
+    there is replaced. The socket is ``owner``'s, also while this process is root. ``inherited`` is
     what the program before has left, if there was one: a descriptor, and the file. What is no request is
     answered with an error, and so is one for which ``serve`` raises InvalidMessage. ``warnings`` go with
     each answer, whatever was asked.
@@ -76,17 +76,20 @@ class ControlServer:
         reactor: Reactor,
         serve: Callable[[Message, Reply], None],
         *,
-        owner: tuple[int, int] | None = None,
+        owner: Identity | None = None,
         inherited: tuple[int, SocketFile] | None = None,
         warnings: Callable[[], list[str]] = list,
     ) -> None:
         self._path = path
+        self._owner = owner
         self._reactor = reactor
         self._serve = serve
         self._clients: dict[socket.socket, bytes] = {}
         self._timers: dict[socket.socket, Timer] = {}
         self._served: dict[socket.socket, Reply] = {}
         self._warnings = warnings
+        self._socket: socket.socket
+        self.file: SocketFile
         if inherited is None:
             self._socket, self.file = _listening(path, owner)
         else:
@@ -108,7 +111,7 @@ class ControlServer:
         """Listen anew if the socket's file is gone; tell whether it was. Raises as the making does."""
         if not self.file.is_lost:
             return False
-        listening, file = _listening(self._path, None)
+        listening, file = _listening(self._path, self._owner)
         self._pause()
         self._give_up_reserve()
         self._socket.close()
@@ -285,14 +288,15 @@ def _answer_in(stream: IO[bytes], waiting: Callable[[str], object] | None) -> Me
     return None
 
 
-def _listening(path: Path, owner: tuple[int, int] | None) -> tuple[socket.socket, SocketFile]:
+def _listening(path: Path, owner: Identity | None) -> tuple[socket.socket, SocketFile]:
     what = f"cannot listen on {path}"
     sock = socket.socket(socket.AF_UNIX)
     try:
-        _remove_socket(path)  # of one that was killed
-        bind_unix(sock, path, mode=0o600, owner=owner)
-        file = SocketFile.at(path)
-        sock.listen()
+        with acting_for(owner):
+            _remove_socket(path)  # of one that was killed
+            bind_unix(sock, path, mode=0o600)
+            file = SocketFile.at(path)
+            sock.listen()
     except OSError as error:
         sock.close()
         raise from_creation_error(what, error) from error

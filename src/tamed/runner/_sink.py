@@ -60,11 +60,11 @@ class Sink(Protocol):
         """Write what can still be written, and let go."""
 
 
-def open_sink(plan: LogPlan, name: str, owner: tuple[int, int] | None) -> Sink:
+def open_sink(plan: LogPlan, name: str, owner: "unix.Identity | None") -> Sink:
     """Open the place for the log that a plan names.
 
-    ``name`` is the daemon's, and ``owner`` the user and group that it will run as. Raises a TamedError that
-    says why it cannot be opened.
+    ``name`` is the daemon's, and ``owner`` the user that it will run as. Raises a TamedError that says why
+    it cannot be opened.
     """
     match plan.kind:
         case "file":
@@ -80,7 +80,7 @@ def open_sink(plan: LogPlan, name: str, owner: tuple[int, int] | None) -> Sink:
 class _FileSink:
     takes_origin = False
 
-    def __init__(self, plan: LogPlan, owner: tuple[int, int] | None) -> None:
+    def __init__(self, plan: LogPlan, owner: "unix.Identity | None") -> None:
         rotation = unix.Rotation(plan.rotate, plan.every, plan.keep, plan.compress)
         comment = _Commentator(plan.layout)
         self._file = unix.LogFile(Path(plan.path), rotation, owner=owner, comment=comment)

@@ -13,19 +13,18 @@ from pathlib import Path
 from tamed._fork import guard_forks
 from tamed._logger import own_logger
 from tamed.config import Daemon, Job, Reading, load
-from tamed.daemon import Notifier, limit_open_files, watchdog_interval
+from tamed.daemon import Notifier, PidFile, limit_open_files, watchdog_interval
 from tamed.errors import ApplicationFailed, ConfigurationError
 from tamed.net import Surroundings, install, passed_descriptors
 from tamed.runner._checks import check_files
 from tamed.runner._environment import enter_environment
 from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
-from tamed.runner._identity import drop_to, identity_of, owner_of
+from tamed.runner._identity import drop_to, identity_of
 from tamed.runner._layout import layout_of
 from tamed.runner._life import Ending, live
 from tamed.runner._log_plan import log_in_foreground
 from tamed.runner._logging import SinkHandler, log_to
 from tamed.runner._loop import loop_factory
-from tamed.runner._pid_file import held_pid_file
 from tamed.runner._root import AS_ROOT, stays_root
 from tamed.runner._sink import open_sink
 from tamed.service import Application
@@ -67,9 +66,9 @@ def run(job: Job) -> Ending:
         job = _settle_down(job, daemon)
         duties = []
         if pid_file:
-            file = held.enter_context(held_pid_file(Path(pid_file), owner_of(identity)))
+            file = held.enter_context(PidFile.acquire(Path(pid_file), owner=identity))
             duties.append(Duty(f"pid file {pid_file}", file.tend))
-        sink = open_sink(plan, daemon.name or job.name(deployment), owner_of(identity))
+        sink = open_sink(plan, daemon.name or job.name(deployment), identity)
         held.callback(sink.close)
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log, is_console=plan.kind == "stderr")

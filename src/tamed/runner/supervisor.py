@@ -35,7 +35,6 @@ from tamed.runner._intake import Intake
 from tamed.runner._last_state import LastState
 from tamed.runner._layout import layout_of
 from tamed.runner._legacy import Data, Keep, Legacy
-from tamed.runner._pid_file import held_pid_file
 from tamed.runner._plan import Plan
 from tamed.runner._plan_file import PlanFile
 from tamed.runner._reactor import Reactor
@@ -79,7 +78,7 @@ class Holdings:
 
     def __init__(self, plan: Plan, reporter: Reporter | None, left: Data | None, held: ExitStack) -> None:
         identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
-        owner = (identity.uid, identity.gid) if identity and left is None else None
+        owner = identity if left is None else None
         self.reactor = Reactor()
         held.callback(self.reactor.close)
         self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
@@ -125,7 +124,7 @@ class Holdings:
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
         self.control = self._hold_control(plan, owner, left, held)
-        self.housekeeping.duties += self._duties(plan, instance)
+        self.housekeeping.duties += self._duties(plan, instance, owner)
 
     def _let_go(self, keep: int) -> None:
         """Close what came from whoever started this and nobody listens on; leave the terminal."""
@@ -135,10 +134,10 @@ class Holdings:
                 os.close(descriptor)
         leave_terminal()
 
-    def _duties(self, plan: Plan, instance: Instance) -> Iterator[Duty]:
+    def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
         """Yield what to look after in the run directory. The control socket is last: with it all is there."""
         if plan.control:
-            yield Duty(f"directory {instance.directory}", InstanceFolder(instance).tend, is_base=True)
+            yield Duty(f"directory {instance.directory}", InstanceFolder(instance, owner).tend, is_base=True)
         if self.pid_file is not None:
             yield Duty(f"pid file {plan.pid_file}", self.pid_file.tend, is_base=True)
         if self.plan_file is not None:
@@ -167,7 +166,7 @@ class Holdings:
         }
 
     def _hold_control(
-        self, plan: Plan, owner: tuple[int, int] | None, left: Data | None, held: ExitStack
+        self, plan: Plan, owner: Identity | None, left: Data | None, held: ExitStack
     ) -> ControlServer | None:
         if not plan.control:
             return None
@@ -245,13 +244,13 @@ def _keep_house(holdings: Holdings) -> None:
 
 
 def _hold_pid_file(
-    path: str, owner: tuple[int, int] | None, left: Data | None, key: str, held: ExitStack
+    path: str, owner: Identity | None, left: Data | None, key: str, held: ExitStack
 ) -> PidFile | None:
     """Hold a pid file; ``key`` is the one under which the program before has left it."""
     if not path:
         return None
     return held.enter_context(
-        held_pid_file(Path(path), owner) if left is None else PidFile.adopt(Path(path), **left[key])
+        PidFile.acquire(Path(path), owner=owner) if left is None else PidFile.adopt(Path(path), **left[key])
     )
 
 
