@@ -5,8 +5,8 @@ import json
 import sys
 import time
 
-from tamed.service import Application, Service
-from tamed.service.lifecycle import bring_up, take_down
+from tamed.service.application import Application
+from tamed.service.service import Service
 
 
 class Hooked(Service):
@@ -27,9 +27,9 @@ async def main(count, kind):
     for number in range(count):
         application.add(kind(f"s{number}"))
     times.append(clock())
-    await bring_up(application)
+    await application.lifecycle.bring_up()
     times.append(clock())
-    await take_down(application)
+    await application.lifecycle.take_down()
     times.append(clock())
     return times
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
         StreamServer,
     )
     from tamed.plugins import Duration, Size, option, plugin
-    from tamed.service import Application, Backoff, MultiService, Restart, Service, State, TimerService
+    from tamed.service.application import Application
+    from tamed.service.lifecycle import State
+    from tamed.service.restart import Backoff, Restart
+    from tamed.service.service import MultiService, Service
+    from tamed.service.timer import TimerService
 
 __all__ = [
     "Application",
@@ -45,21 +49,21 @@ if not TYPE_CHECKING:
     __getattr__ = lazy_face(
         __name__,
         {
-            "Application": ".service",
-            "Backoff": ".service",
+            "Application": ".service.application",
+            "Backoff": ".service.restart",
             "ClientService": ".net",
             "DatagramServer": ".net",
             "Duration": ".plugins",
             "Endpoint": ".net",
-            "MultiService": ".service",
+            "MultiService": ".service.service",
             "ProtocolServer": ".net",
             "ReplyServer": ".net",
-            "Restart": ".service",
-            "Service": ".service",
+            "Restart": ".service.restart",
+            "Service": ".service.service",
             "Size": ".plugins",
-            "State": ".service",
+            "State": ".service.lifecycle",
             "StreamServer": ".net",
-            "TimerService": ".service",
+            "TimerService": ".service.timer",
             "option": ".plugins",
             "plugin": ".plugins",
         },

@@ -14,7 +14,7 @@ from typing import Any
 from tamed.builtin.exec import Options, exec_
 from tamed.builtin.programs import Command, ProgramService, Warden
 from tamed.plugins import Duration
-from tamed.service import MultiService
+from tamed.service.service import MultiService
 from tests.patience import PATIENCE
 
 

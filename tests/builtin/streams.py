@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from tamed.net import Server, StreamServer
-from tamed.service import Service
+from tamed.service.service import Service
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -22,7 +22,8 @@ from tamed.errors import ServiceFailed
 from tamed.net import Endpoint, ProtocolServer, ReplyServer
 from tamed.passwords import hash_password
 from tamed.plugins import Duration, Size
-from tamed.service import Application, MultiService
+from tamed.service.application import Application
+from tamed.service.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.terminal import Terminal
 from tests.patience import PATIENCE

@@ -22,7 +22,7 @@ from tamed.errors import (
 )
 from tamed.net import Endpoint
 from tamed.plugins import Duration, Size
-from tamed.service import State
+from tamed.service.lifecycle import State
 from tests.builtin.programs import (
     Marked,
     children_of,

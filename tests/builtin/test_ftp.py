@@ -19,7 +19,7 @@ from tamed.errors import MissingInput
 from tamed.net import Endpoint
 from tamed.passwords import hash_password
 from tamed.plugins import Duration
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
 from tests.patience import PATIENCE

@@ -16,7 +16,7 @@ from tamed.builtin.inetd import Options, inetd
 from tamed.builtin.programs import Command
 from tamed.net import Endpoint, Surroundings, using
 from tamed.plugins import Duration
-from tamed.service import MultiService
+from tamed.service.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.programs import (
     Marked,

@@ -13,7 +13,7 @@ from tamed.builtin.poetryproxy import Options, poetryproxy
 from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, ReplyServer, StreamServer
 from tamed.plugins import Duration, Size
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing import Running, StartProcess, running
 from tests.builtin.upstream import Upstream, reset
 from tests.net.poetry import until

@@ -8,7 +8,8 @@ import pytest
 from tamed.builtin._prompt._interpreter import Interpreter
 from tamed.builtin._prompt._line import Line, Outcome
 from tamed.builtin._prompt._output import Output
-from tamed.service import Application, MultiService, Service
+from tamed.service.application import Application
+from tamed.service.service import MultiService, Service
 
 pytestmark = pytest.mark.anyio
 

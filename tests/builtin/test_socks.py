@@ -14,7 +14,7 @@ from tamed.builtin.socks import Options, socks
 from tamed.net import Endpoint, Server
 from tamed.passwords import hash_password
 from tamed.plugins import Duration
-from tamed.service import Service
+from tamed.service.service import Service
 from tests.builtin.streams import (
     Client,
     address,

@@ -20,7 +20,8 @@ from tamed.builtin.telnet import Options, telnet
 from tamed.net import Endpoint, ReplyServer
 from tamed.passwords import hash_password
 from tamed.plugins import Duration, Size
-from tamed.service import Application, MultiService
+from tamed.service.application import Application
+from tamed.service.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.streams import until
 from tests.builtin.terminal import Terminal

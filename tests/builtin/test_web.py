@@ -22,7 +22,7 @@ from tamed.builtin.web import Options, web
 from tamed.builtin.web._application import interface_of, load
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
 from tamed.plugins import Duration, Size
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
 from tests.patience import PATIENCE

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tamed.net import Server
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing import Served
 from tests.builtin.test_web import client_of, get, module, raw, served
 from tests.net.poetry import reset

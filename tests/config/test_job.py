@@ -6,7 +6,8 @@ from tamed.config import Job, Target
 from tamed.config import load as load_application
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
 from tamed.net import ReplyServer
-from tamed.service import Application, Service
+from tamed.service.application import Application
+from tamed.service.service import Service
 
 PLUGIN = '''
 from dataclasses import dataclass

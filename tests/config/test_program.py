@@ -7,7 +7,7 @@ import pytest
 
 from tamed.config import Job, Target, load
 from tamed.errors import ApplicationFailed, ExitStatus, MissingInput, TamedError, UsageError
-from tamed.service import Application
+from tamed.service.application import Application
 from tests.imports import forgetting_imports
 from tests.patience import PATIENCE
 

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tamed.net import DatagramServer, ListeningService, ProtocolServer, ReplyServer, Server, StreamServer
-from tamed.service import lifecycle
 
 POEM = bytes(range(256)) * 12
 LONG_POEM = bytes(range(256)) * 65536  # 16 MB
@@ -108,7 +107,7 @@ async def until(true: Callable[[], object]) -> None:
 @asynccontextmanager
 async def slowly(server: Server) -> AsyncIterator[Server]:
     """Run a server whose kernel buffers are small, so that what nobody reads stays with the server."""
-    await lifecycle.prepare(server)
+    await server.lifecycle.prepare()
     for listener in server.listeners:
         for sock in listener.sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
@@ -121,7 +120,7 @@ class Stopping:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.task = asyncio.get_running_loop().create_task(lifecycle.take_down(server))
+        self.task = asyncio.get_running_loop().create_task(server.lifecycle.take_down())
 
     async def begun(self) -> None:
         """Wait until the server is draining."""

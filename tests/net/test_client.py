@@ -10,7 +10,8 @@ import trustme
 
 from tamed.errors import ConfigurationError, ServiceFailed, Unavailable
 from tamed.net import ClientService, StreamServer, TcpEndpoint, TlsEndpoint
-from tamed.service import Backoff, MultiService, Restart, lifecycle
+from tamed.service.restart import Backoff, Restart
+from tamed.service.service import MultiService
 from tests.net.poetry import address_of, until
 
 pytestmark = pytest.mark.anyio
@@ -171,7 +172,7 @@ async def test_a_restart_policy_begins_anew() -> None:
                     break
                 except Unavailable:
                     await asyncio.sleep(0.001)
-            await lifecycle.stop(client)
+            await client.lifecycle.stop()
 
 
 async def test_waiting_for_a_client_that_does_not_run_fails() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tamed.errors import ServiceFailed
 from tamed.net import DatagramServer, Endpoint, Listener, LocalSource, Surroundings, using
-from tamed.service import MultiService, lifecycle
+from tamed.service.service import MultiService
 from tests.net.poetry import address_of, until
 
 pytestmark = pytest.mark.anyio
@@ -73,11 +73,11 @@ async def test_packets_wait_for_a_restart() -> None:
     server = DatagramServer("127.0.0.1:0", Echo)
     async with MultiService("parent", server):
         with closing(client_of(server)) as client:
-            server.restarting = True
-            await lifecycle.stop(server)
+            server.lifecycle.is_restarting = True
+            await server.lifecycle.stop()
             client.send(b"anybody there?")
-            await lifecycle.start(server)
-            server.restarting = False
+            await server.lifecycle.start()
+            server.lifecycle.is_restarting = False
             assert await asyncio.get_running_loop().sock_recv(client, 100) == b"anybody there?"
 
 

@@ -6,7 +6,8 @@ from contextlib import closing
 import pytest
 
 from tamed.net import ProtocolServer, StreamServer
-from tamed.service import MultiService, State, lifecycle
+from tamed.service.lifecycle import State
+from tamed.service.service import MultiService
 from tests.net.poetry import (
     LONG_POEM,
     POEM,
@@ -254,12 +255,12 @@ async def test_a_restart_keeps_the_sockets_listening(make: ServerMaker) -> None:
     parent = MultiService("parent", server)
     async with parent:
         address = server.addresses
-        server.restarting = True
-        await lifecycle.stop(server)
+        server.lifecycle.is_restarting = True
+        await server.lifecycle.stop()
         with closing(connect(server)) as client:
             assert server.accepted == 0
-            await lifecycle.start(server)
-            server.restarting = False
+            await server.lifecycle.start()
+            server.lifecycle.is_restarting = False
             assert await read_all(client) == POEM
         assert server.addresses == address
 
@@ -271,7 +272,7 @@ async def test_a_shared_queue_is_left_to_the_others(make: ServerMaker) -> None:
         others.setblocking(False)
         async with make(endpoint=f"fd://{others.fileno()}", drain_timeout=60) as server:
             with closing(connect(server)) as client:
-                assert await lifecycle.take_down(server) == []
+                assert await server.lifecycle.take_down() == []
                 assert server.accepted == 0
                 accepted, _ = await asyncio.get_running_loop().sock_accept(others)
                 with closing(accepted):

@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = '''
 from dataclasses import dataclass
 from tamed.plugins import option, plugin
-from tamed.service import Service
+from tamed.service.service import Service
 
 @dataclass
 class Options:

@@ -9,7 +9,7 @@ import pytest
 
 from tamed.errors import ApplicationFailed, UsageError
 from tamed.plugins import Duration, Given, NoOptions, Plugin, option, plugin
-from tamed.service import Service
+from tamed.service.service import Service
 
 
 @dataclass

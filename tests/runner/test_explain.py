@@ -9,7 +9,8 @@ from tamed.config import Job, Target, load
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
 from tamed.plugins import Given, plugin
 from tamed.runner import explain
-from tamed.service import Application, Service
+from tamed.service.application import Application
+from tamed.service.service import Service
 from tests.imports import forgetting_imports
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from tamed.errors import ServiceFailed
 from tamed.runner._life import Ending, live
-from tamed.service import Application, Service, State
+from tamed.service.application import Application
+from tamed.service.lifecycle import State
+from tamed.service.service import Service
 
 pytestmark = pytest.mark.anyio
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tamed.service import Service
+from tamed.service.service import Service
 
 
 class Diary(list[str]):

@@ -3,7 +3,9 @@ import asyncio
 import pytest
 
 from tamed.errors import ServiceFailed, status_of
-from tamed.service import Application, MultiService, Service, State, lifecycle
+from tamed.service.application import Application
+from tamed.service.lifecycle import State
+from tamed.service.service import MultiService, Service
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
 pytestmark = pytest.mark.anyio
@@ -61,25 +63,25 @@ async def test_a_failure_ends_the_wait(diary: Diary) -> None:
     """It is raised with the service's path and has the status of its cause."""
     body = Body("body", diary)
     application = Application("verse", body)
-    await lifecycle.bring_up(application)
+    await application.lifecycle.bring_up()
     body.fail(PermissionError(13, "no"))
     with pytest.raises(ServiceFailed) as caught:
         await application.wait()
     assert (caught.value.path, status_of(caught.value)) == ("body", 77)
-    await lifecycle.take_down(application)
+    await application.lifecycle.take_down()
 
 
 async def test_the_first_failure_counts(diary: Diary) -> None:
     """What fails after the application has failed is logged."""
     one, two = Body("one", diary), Body("two", diary)
     application = Application("verse", one, two)
-    await lifecycle.bring_up(application)
+    await application.lifecycle.bring_up()
     one.fail()
     two.fail()
     await diary.until("ran two")
     with pytest.raises(ServiceFailed, match="one broke"):
         await application.wait()
-    await lifecycle.take_down(application)
+    await application.lifecycle.take_down()
 
 
 @pytest.mark.parametrize(("code", "status"), [(None, 0), (0, 0), (9, 9), ("why", 1)])
@@ -112,10 +114,10 @@ async def test_an_application_that_failed_can_be_run_again(diary: Diary) -> None
     """It forgets how it ended before."""
     body = Body("body", diary)
     application = Application("verse", body)
-    await lifecycle.bring_up(application)
+    await application.lifecycle.bring_up()
     body.fail()
     await diary.until("ran body")
-    await lifecycle.take_down(application)
+    await application.lifecycle.take_down()
     assert application.failure is not None
     async with application:
         application.exit(2)
@@ -160,11 +162,11 @@ def test_an_application_runs_in_one_event_loop_after_another(diary: Diary) -> No
 
     async def run() -> int:
         gate.append(asyncio.Event())
-        await lifecycle.bring_up(application)
+        await application.lifecycle.bring_up()
         waiting = asyncio.create_task(application.wait())
         await asyncio.sleep(0)
         application.exit(6)
-        stops = [asyncio.create_task(lifecycle.take_down(application)) for _ in range(2)]
+        stops = [asyncio.create_task(application.lifecycle.take_down()) for _ in range(2)]
         asyncio.get_running_loop().call_soon(gate[-1].set)
         await asyncio.gather(*stops)
         return await waiting
@@ -176,14 +178,14 @@ async def test_a_failure_counts_more_than_an_exit(diary: Diary) -> None:
     """When both come in the same moment, the failure is told."""
     body = Body("body", diary)
     application = Application("verse", body)
-    await lifecycle.bring_up(application)
+    await application.lifecycle.bring_up()
     waiting = asyncio.create_task(application.wait())
     await asyncio.sleep(0)
     body.fail(Broken("at the end"))
     body.told.add_done_callback(lambda _: application.exit(0))
     with pytest.raises(ServiceFailed, match="at the end"):
         await waiting
-    await lifecycle.take_down(application)
+    await application.lifecycle.take_down()
 
 
 def test_a_subclass_need_not_call_up() -> None:

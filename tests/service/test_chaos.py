@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamed.errors import TamedError
-from tamed.service import Application, Backoff, MultiService, Restart, Service, State, Strategy, lifecycle
+from tamed.service.application import Application
+from tamed.service.lifecycle import State, Strategy
+from tamed.service.restart import Backoff, Restart
+from tamed.service.service import MultiService, Service
 from tamed.testing import VirtualClockLoop
 
 STRATEGIES: list[Strategy] = ["one_for_one", "one_for_all", "rest_for_one"]
@@ -134,7 +137,7 @@ class Chaos:
         random = self.random
         with suppress(TamedError):
             self.trouble = random.random() < 0.2
-            starting = asyncio.create_task(lifecycle.bring_up(self.root))
+            starting = asyncio.create_task(self.root.lifecycle.bring_up())
             if random.random() < 0.1:
                 asyncio.get_running_loop().call_later(random.random() * 20, starting.cancel)
             with suppress(asyncio.CancelledError):
@@ -202,12 +205,12 @@ class Chaos:
     async def end(self) -> None:
         """After a stop, whoever interrupts it, nothing is left."""
         stops = [
-            asyncio.create_task(lifecycle.take_down(self.root)) for _ in range(self.random.randint(1, 2))
+            asyncio.create_task(self.root.lifecycle.take_down()) for _ in range(self.random.randint(1, 2))
         ]
         if self.random.random() < 0.3:
             asyncio.get_running_loop().call_later(self.random.random() * 10, stops[0].cancel)
         await asyncio.wait(stops)
-        await lifecycle.take_down(self.root)
+        await self.root.lifecycle.take_down()
         await asyncio.gather(*self.jobs, return_exceptions=True)
         await asyncio.sleep(1000)
         for one in self.services:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from tamed.errors import DeadlinePassed, ServiceFailed
-from tamed.service import MultiService, Service, State, lifecycle
+from tamed.service.lifecycle import State
+from tamed.service.service import MultiService, Service
 from tamed.testing import VirtualClockLoop
 from tests.service.stand_ins import Diary, Probe
 
@@ -30,7 +31,7 @@ async def test_a_hook_on_the_way_up_has_a_deadline(diary: Diary, phase: str) -> 
     with pytest.raises(
         ServiceFailed, match=f"service slow failed in {phase}: not done within 60 s"
     ) as caught:
-        await lifecycle.bring_up(root)
+        await root.lifecycle.bring_up()
     assert isinstance(caught.value.cause, DeadlinePassed)
     assert caught.value.cause.seconds == now() == 60
     assert diary.of("release")[-1] == "one"
@@ -41,8 +42,8 @@ async def test_a_hook_on_the_way_down_has_a_deadline(diary: Diary, phase: str) -
     """One that does not end in time is reported, and the others are stopped all the same."""
     slow = Probe("slow", diary, holds={phase: asyncio.Event()})
     root = MultiService("root", Probe("one", diary), slow)
-    await lifecycle.bring_up(root)
-    (failure,) = await lifecycle.take_down(root)
+    await root.lifecycle.bring_up()
+    (failure,) = await root.lifecycle.take_down()
     assert (failure.path, failure.phase, str(failure.cause)) == ("slow", phase, "not done within 30 s")
     assert now() == 30
     assert diary.of("release") == ["slow", "one"]
@@ -68,9 +69,9 @@ async def test_each_hook_has_its_own_deadline(diary: Diary) -> None:
             await asyncio.sleep(4)
 
     root = MultiService("root", Slow(), Slow())
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     assert now() == 36
-    assert await lifecycle.take_down(root) == []
+    assert await root.lifecycle.take_down() == []
     assert now() == 52
 
 
@@ -113,7 +114,7 @@ async def test_a_timeout_of_the_hooks_own_is_no_deadline() -> None:
                 await asyncio.Event().wait()
 
     with pytest.raises(ServiceFailed, match="service client failed in start: TimeoutError"):
-        await lifecycle.bring_up(Client())
+        await Client().lifecycle.bring_up()
 
 
 async def test_a_hook_that_catches_its_cancellation_is_waited_for() -> None:
@@ -134,7 +135,7 @@ async def test_a_hook_that_catches_its_cancellation_is_waited_for() -> None:
 async def test_a_cancellation_at_the_deadline_stays_one(diary: Diary) -> None:
     """When the start is cancelled in the moment in which its deadline passes, it is cancelled."""
     slow = Probe("slow", diary, holds={"start": asyncio.Event()})
-    starting = asyncio.create_task(lifecycle.bring_up(slow))
+    starting = asyncio.create_task(slow.lifecycle.bring_up())
     asyncio.get_running_loop().call_at(60, starting.cancel)
     with pytest.raises(asyncio.CancelledError):
         await starting

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tamed.errors import DeadlinePassed, ServiceFailed
-from tamed.service import GeneratorService, MultiService, Service, State, lifecycle, service
+from tamed.service.generator import GeneratorService, service
+from tamed.service.lifecycle import State
+from tamed.service.service import MultiService, Service
 from tests.service.stand_ins import Broken, Diary
 
 pytestmark = pytest.mark.anyio
@@ -97,7 +99,7 @@ async def setup_exits() -> AsyncGenerator[None, None]:
 async def test_a_setup_that_does_not_reach_the_yield_fails_the_start(generator: Any, reason: str) -> None:
     """Whatever it raises is the failure's cause."""
     with pytest.raises(ServiceFailed, match=f"in start: {reason}"):
-        await lifecycle.bring_up(GeneratorService(generator))
+        await GeneratorService(generator).lifecycle.bring_up()
 
 
 async def failing_teardown() -> AsyncGenerator[None, None]:
@@ -129,8 +131,8 @@ async def teardown_exits() -> AsyncGenerator[None, None]:
 async def test_a_teardown_that_raises_fails_the_stop(generator: Any, reason: str) -> None:
     """It is reported like the failure of any stop hook."""
     one = GeneratorService(generator, "one")
-    await lifecycle.bring_up(one)
-    (failure,) = await lifecycle.take_down(one)
+    await one.lifecycle.bring_up()
+    (failure,) = await one.lifecycle.take_down()
     assert str(failure) == f"service one failed in stop: {reason}"
 
 
@@ -186,10 +188,10 @@ async def test_a_failure_that_the_stop_finds_first_is_not_lost(caplog: pytest.Lo
             yield
 
     one = workers()
-    await lifecycle.bring_up(one)
+    await one.lifecycle.bring_up()
     await asyncio.sleep(0)
     fail.set()
-    (failure,) = await lifecycle.take_down(one)
+    (failure,) = await one.lifecycle.take_down()
     assert (failure.phase, type(failure.cause)) == ("stop", ExceptionGroup)
 
 
@@ -223,7 +225,7 @@ async def test_a_setup_that_is_cancelled_is_torn_down(diary: Diary) -> None:
         finally:
             diary.append("left")
 
-    starting = asyncio.create_task(lifecycle.bring_up(slow()))
+    starting = asyncio.create_task(slow().lifecycle.bring_up())
     await entered.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -243,7 +245,7 @@ async def test_a_setup_that_catches_its_cancellation_is_torn_down(diary: Diary) 
         yield
         diary.append("left")
 
-    starting = asyncio.create_task(lifecycle.bring_up(stubborn()))
+    starting = asyncio.create_task(stubborn().lifecycle.bring_up())
     await entered.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -264,7 +266,7 @@ async def test_a_setup_that_fails_when_it_is_cancelled_has_failed() -> None:
         finally:
             raise Broken("on the way out")
 
-    starting = asyncio.create_task(lifecycle.bring_up(bad()))
+    starting = asyncio.create_task(bad().lifecycle.bring_up())
     await entered.wait()
     starting.cancel()
     with pytest.raises(ServiceFailed, match="service bad failed in start: Broken: on the way out"):
@@ -284,8 +286,8 @@ async def test_a_teardown_has_the_deadline_of_a_stop(diary: Diary) -> None:
 
     one: Service = slow()
     one.stop_timeout = 0.001
-    await lifecycle.bring_up(one)
-    (failure,) = await lifecycle.take_down(one)
+    await one.lifecycle.bring_up()
+    (failure,) = await one.lifecycle.take_down()
     assert isinstance(failure.cause, DeadlinePassed)
     assert diary == ["cut"]
     assert one.state is State.FAILED

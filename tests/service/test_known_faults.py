@@ -6,7 +6,9 @@ import logging
 import pytest
 
 from tamed.errors import DeadlinePassed, ServiceFailed, status_of
-from tamed.service import Application, MultiService, State, lifecycle
+from tamed.service.application import Application
+from tamed.service.lifecycle import State
+from tamed.service.service import MultiService
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +27,7 @@ async def test_an_asynchronous_start_that_fails_is_reported_and_fails_the_start(
     """There it is ignored, and the program goes on without the service and exits with status 0."""
     application = Application("verse", Late("poetry", diary))
     with pytest.raises(ServiceFailed) as caught:
-        await lifecycle.bring_up(application)
+        await application.lifecycle.bring_up()
     assert str(caught.value) == "service poetry failed in start: Broken: no such poem"
     assert status_of(caught.value) == 70
     assert application.state is State.FAILED
@@ -35,7 +37,7 @@ async def test_when_a_child_fails_to_start_those_before_it_are_stopped_in_revers
     """There they are never stopped."""
     one, two, three = Probe("one", diary), Probe("two", diary), Late("three", diary)
     with pytest.raises(ServiceFailed, match="three"):
-        await lifecycle.bring_up(Application("verse", one, two, three, Probe("four", diary)))
+        await Application("verse", one, two, three, Probe("four", diary)).lifecycle.bring_up()
     assert diary.of("start") == ["one", "two", "three"]
     assert diary.of("stop") == ["two", "one"]
     assert diary.of("release") == ["four", "three", "two", "one"]
@@ -46,8 +48,8 @@ async def test_children_stop_in_reverse_each_after_the_next_one_has_stopped(diar
     gate = asyncio.Event()
     one, two = Probe("one", diary), Probe("two", diary, holds={"stop": gate})
     application = Application("verse", one, two)
-    await lifecycle.bring_up(application)
-    stopping = asyncio.create_task(lifecycle.take_down(application))
+    await application.lifecycle.bring_up()
+    stopping = asyncio.create_task(application.lifecycle.take_down())
     await two.entered.wait()
     assert diary.of("stop") == ["two"]
     gate.set()
@@ -62,8 +64,8 @@ async def test_a_stop_that_never_ends_is_cut_at_its_deadline_and_reported(
     stuck = Probe("stuck", diary, holds={"stop": asyncio.Event()})
     stuck.stop_timeout = 0.001
     application = Application("verse", Probe("one", diary), MultiService("group", stuck))
-    await lifecycle.bring_up(application)
-    (failure,) = await lifecycle.take_down(application)
+    await application.lifecycle.bring_up()
+    (failure,) = await application.lifecycle.take_down()
     assert isinstance(failure.cause, DeadlinePassed)
     assert caplog.messages == ["service group/stuck failed in stop: not done within 0.001 s"]
     assert diary.of("stop") == ["stuck", "one"]
@@ -75,8 +77,8 @@ async def test_a_stop_that_fails_is_reported_with_the_path_of_the_service(
     """There the failure vanishes."""
     bad = Probe("bad", diary, fails={"stop": Broken("cannot stop")})
     application = Application("verse", Probe("one", diary), MultiService("group", bad))
-    await lifecycle.bring_up(application)
-    (failure,) = await lifecycle.take_down(application)
+    await application.lifecycle.bring_up()
+    (failure,) = await application.lifecycle.take_down()
     assert (failure.path, failure.phase) == ("group/bad", "stop")
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -125,9 +127,9 @@ async def test_a_service_that_dies_ends_the_application(diary: Diary) -> None:
     """There the process goes on without it, and says that it is ready."""
     body = Body("body", diary)
     application = Application("verse", MultiService("group", body))
-    await lifecycle.bring_up(application)
+    await application.lifecycle.bring_up()
     body.fail()
     with pytest.raises(ServiceFailed, match="service group/body failed in run: Broken: body broke"):
         await application.wait()
     assert application.state is State.FAILED
-    await lifecycle.take_down(application)
+    await application.lifecycle.take_down()

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tamed.errors import ServiceFailed, ServiceMisuse
-from tamed.service import MultiService, Service, State, lifecycle
+from tamed.service.lifecycle import Lifecycle, State
+from tamed.service.service import MultiService, Service
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
 pytestmark = pytest.mark.anyio
@@ -16,14 +17,14 @@ async def test_a_start_that_is_cancelled_undoes_itself(diary: Diary, phase: str)
     """Whoever cancels a start is left with nothing started or prepared."""
     one, two = Probe("one", diary), Probe("two", diary, holds={phase: asyncio.Event()})
     root = MultiService("root", one, MultiService("group", two), Probe("three", diary))
-    starting = asyncio.create_task(lifecycle.bring_up(root))
+    starting = asyncio.create_task(root.lifecycle.bring_up())
     await two.entered.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert diary.of("stop") == diary.of("start")[:-1]
     assert diary.of("release") == diary.of("prepare")[: -1 if phase == "prepare" else None][::-1]
-    assert not any(service._needs_stop or service._needs_release for service in root.walk())
+    assert not any(each.is_started or each.is_prepared for each in root.lifecycle.walk())
 
 
 async def test_a_cancelled_stop_goes_to_its_end(diary: Diary) -> None:
@@ -35,8 +36,8 @@ async def test_a_cancelled_stop_goes_to_its_end(diary: Diary) -> None:
         Probe("three", diary, holds={"stop": never, "release": never}),
     )
     root = MultiService("root", one, MultiService("group", two), three)
-    await lifecycle.bring_up(root)
-    stopping = asyncio.create_task(lifecycle.take_down(root))
+    await root.lifecycle.bring_up()
+    stopping = asyncio.create_task(root.lifecycle.take_down())
     for expected in ("stop three", "stop two", "release three"):
         await diary.until(expected)
         stopping.cancel()
@@ -60,8 +61,8 @@ async def test_a_cancelled_hook_that_raises_something_else_is_reported(
                 raise Broken("half done") from None
 
     bad = Bad("bad", diary)
-    await lifecycle.bring_up(bad)
-    stopping = asyncio.create_task(lifecycle.take_down(bad))
+    await bad.lifecycle.bring_up()
+    stopping = asyncio.create_task(bad.lifecycle.take_down())
     await bad.entered.wait()
     stopping.cancel()
     await stopping  # the hook has turned its cancellation into a failure, as any coroutine may
@@ -80,8 +81,8 @@ async def test_a_stop_hook_that_is_cancelled_before_it_waits_does_not_keep_the_o
             raise asyncio.CancelledError
 
     root = MultiService("root", Probe("one", diary), Impatient("two", diary))
-    await lifecycle.bring_up(root)
-    stopping = asyncio.create_task(lifecycle.take_down(root))
+    await root.lifecycle.bring_up()
+    stopping = asyncio.create_task(root.lifecycle.take_down())
     with pytest.raises(asyncio.CancelledError):
         await stopping
     assert diary.of("stop") == diary.of("release") == ["two", "one"]
@@ -93,7 +94,7 @@ async def test_a_rollback_that_is_cancelled_goes_to_its_end(diary: Diary) -> Non
     one = Probe("one", diary)
     two = Probe("two", diary, holds={"stop": never})
     three = Probe("three", diary, fails={"start": Broken("no")})
-    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", one, two, three)))
+    starting = asyncio.create_task(MultiService("root", one, two, three).lifecycle.bring_up())
     await two.entered.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -116,9 +117,9 @@ async def test_a_stop_that_is_cancelled_waits_for_the_body_all_the_same(diary: D
                 diary.append("ran slow")
 
     slow = Slow("slow", diary)
-    await lifecycle.bring_up(slow)
+    await slow.lifecycle.bring_up()
     await asyncio.sleep(0)
-    stopping = asyncio.create_task(lifecycle.stop(slow))
+    stopping = asyncio.create_task(slow.lifecycle.stop())
     await slow.entered.wait()
     stopping.cancel()
     await asyncio.sleep(0)
@@ -133,9 +134,9 @@ async def test_a_stop_waits_for_the_start_that_is_under_way(diary: Diary) -> Non
     """Who takes a service down while another brings it up gets it down."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"start": gate})
-    starting = asyncio.create_task(lifecycle.bring_up(one))
+    starting = asyncio.create_task(one.lifecycle.bring_up())
     await one.entered.wait()
-    stopping = asyncio.create_task(lifecycle.take_down(one))
+    stopping = asyncio.create_task(one.lifecycle.take_down())
     gate.set()
     await asyncio.gather(starting, stopping)
     assert diary == ["prepare one", "start one", "stop one", "release one"]
@@ -145,9 +146,9 @@ async def test_two_that_start_a_service_start_it_once(diary: Diary) -> None:
     """The second is told that it is running."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"start": gate})
-    first = asyncio.create_task(lifecycle.bring_up(one))
+    first = asyncio.create_task(one.lifecycle.bring_up())
     await one.entered.wait()
-    second = asyncio.create_task(lifecycle.bring_up(one))
+    second = asyncio.create_task(one.lifecycle.bring_up())
     gate.set()
     await first
     with pytest.raises(ServiceMisuse, match="it is running already"):
@@ -159,8 +160,8 @@ async def test_two_that_stop_a_service_stop_it_once(diary: Diary) -> None:
     """The second waits until it is done, and has nothing to report."""
     gate = asyncio.Event()
     one = Probe("one", diary, holds={"stop": gate})
-    await lifecycle.bring_up(one)
-    stops = [asyncio.create_task(lifecycle.take_down(one)) for _ in range(3)]
+    await one.lifecycle.bring_up()
+    stops = [asyncio.create_task(one.lifecycle.take_down()) for _ in range(3)]
     await one.entered.wait()
     gate.set()
     assert await asyncio.gather(*stops) == [[], [], []]
@@ -168,9 +169,9 @@ async def test_two_that_stop_a_service_stop_it_once(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("phase", ["start", "stop"])
-@pytest.mark.parametrize("ask", [lifecycle.take_down, lifecycle.start, lifecycle.prepare])
+@pytest.mark.parametrize("ask", [Lifecycle.take_down, Lifecycle.start, Lifecycle.prepare])
 async def test_a_hook_that_waits_for_its_own_end_is_told(
-    diary: Diary, phase: str, ask: Callable[[Service], Awaitable[Any]]
+    diary: Diary, phase: str, ask: Callable[[Lifecycle], Awaitable[Any]]
 ) -> None:
     """It would wait for ever; that is misuse, and fails the hook."""
 
@@ -178,15 +179,15 @@ async def test_a_hook_that_waits_for_its_own_end_is_told(
         async def _do(self, now: str) -> None:
             await super()._do(now)
             if now == phase:
-                await ask(self.root_service)
+                await ask(self.root_service.lifecycle)
 
     root = MultiService("root", Confused("one", diary))
     failures = []
     try:
-        await lifecycle.bring_up(root)
+        await root.lifecycle.bring_up()
     except ServiceFailed as failure:
         failures.append(failure)
-    failures += await lifecycle.take_down(root)
+    failures += await root.lifecycle.take_down()
     told = "a hook cannot wait until a service is started or stopped: that waits for the hook; start or stop"
     assert [str(failure.cause) for failure in failures] == [f"{told} it in another task"]
 
@@ -198,13 +199,13 @@ async def test_an_added_service_whose_start_stops_the_parent_is_told(
 
     class Confused(Probe):
         async def start(self) -> None:
-            await lifecycle.take_down(self.root_service)
+            await self.root_service.lifecycle.take_down()
 
     root = MultiService("root", Probe("one", diary))
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     with pytest.raises(ServiceFailed, match="a hook cannot wait until a service is started or stopped"):
         await root.add(Confused("two", diary))
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     assert diary.of("stop") == ["one"]
 
 
@@ -229,8 +230,8 @@ async def test_an_interrupt_is_not_made_a_failure(diary: Diary) -> None:
     """What is no Exception goes straight through: there may be no event loop to undo anything in."""
     root = MultiService("root", Probe("one", diary), Probe("two", diary, fails={"start": Interrupted()}))
     with pytest.raises(Interrupted):
-        await lifecycle.bring_up(root)
-    await lifecycle.take_down(root)
+        await root.lifecycle.bring_up()
+    await root.lifecycle.take_down()
     assert diary.of("stop") == ["one"]
 
 
@@ -238,7 +239,7 @@ async def test_a_hook_that_exits_fails_its_phase_with_that(diary: Diary) -> None
     """``SystemExit`` from a hook does not tear down the event loop; its status is found in the failure."""
     root = MultiService("root", Probe("one", diary), Probe("two", diary, fails={"start": SystemExit(3)}))
     with pytest.raises(ServiceFailed, match="service two failed in start: SystemExit: 3") as caught:
-        await lifecycle.bring_up(root)
+        await root.lifecycle.bring_up()
     assert isinstance(caught.value.cause, SystemExit)
     assert diary.of("stop") == ["one"]
 
@@ -277,7 +278,7 @@ async def test_a_hook_is_closed_when_its_start_is_thrown_away(diary: Diary) -> N
         async def start(self) -> None:
             await Suspends(diary)
 
-    bringing = lifecycle.bring_up(Waiting())
+    bringing = Waiting().lifecycle.bring_up()
     bringing.send(None)
     bringing.close()
     assert diary == ["closed"]
@@ -307,7 +308,7 @@ async def test_a_child_that_fails_while_its_parent_starts_fails_the_start(
     first = Body("first", diary)
     held = Probe("held", diary, holds={"start": asyncio.Event()})
     root = MultiService("root", MultiService("group", first), held, Probe("last", diary))
-    starting = asyncio.create_task(lifecycle.bring_up(root))
+    starting = asyncio.create_task(root.lifecycle.bring_up())
     await held.entered.wait()
     first.fail()
     with pytest.raises(ServiceFailed, match="service group/first failed in run: Broken: first broke"):
@@ -316,7 +317,7 @@ async def test_a_child_that_fails_while_its_parent_starts_fails_the_start(
     assert root.state is State.FAILED
     assert diary.of("start") == ["first", "held"]
     assert diary.of("stop") == ["first"]
-    assert not any(service._needs_stop or service._needs_release for service in root.walk())
+    assert not any(each.is_started or each.is_prepared for each in root.lifecycle.walk())
 
 
 async def test_a_start_that_ends_in_spite_of_such_a_failure_fails(diary: Diary) -> None:
@@ -330,7 +331,7 @@ async def test_a_start_that_ends_in_spite_of_such_a_failure_fails(diary: Diary) 
                 await asyncio.Event().wait()
 
     stubborn = Stubborn("stubborn", diary)
-    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", first, stubborn)))
+    starting = asyncio.create_task(MultiService("root", first, stubborn).lifecycle.bring_up())
     await stubborn.entered.wait()
     first.fail()
     with pytest.raises(ServiceFailed, match="first broke"):
@@ -353,7 +354,7 @@ async def test_a_hook_that_fails_because_of_such_a_failure_hides_nothing(
                 raise Broken("half done")
 
     bad = Bad("bad", diary)
-    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", first, bad)))
+    starting = asyncio.create_task(MultiService("root", first, bad).lifecycle.bring_up())
     await bad.entered.wait()
     first.fail()
     with pytest.raises(ServiceFailed, match="service bad failed in start: Broken: half done"):
@@ -366,7 +367,7 @@ async def test_the_first_of_two_failures_fails_the_start(diary: Diary) -> None:
     """What fails after that is part of the same end."""
     one, two = Body("one", diary), Body("two", diary)
     held = Probe("held", diary, holds={"start": asyncio.Event()})
-    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", one, two, held)))
+    starting = asyncio.create_task(MultiService("root", one, two, held).lifecycle.bring_up())
     await held.entered.wait()
     one.fail()
     two.fail()
@@ -380,7 +381,7 @@ async def test_failures_on_two_levels_fail_the_start_once(diary: Diary) -> None:
     top, below = Body("top", diary), Body("below", diary)
     held = Probe("held", diary, holds={"start": asyncio.Event()})
     root = MultiService("root", top, MultiService("group", below, held))
-    starting = asyncio.create_task(lifecycle.bring_up(root))
+    starting = asyncio.create_task(root.lifecycle.bring_up())
     await held.entered.wait()
     below.fail()
     top.fail()
@@ -394,7 +395,7 @@ async def test_an_exit_while_the_root_starts_fails_the_start(diary: Diary) -> No
     """A root that is no application has no exit status to choose, so it fails with the SystemExit."""
     first = Body("first", diary)
     held = Probe("held", diary, holds={"start": asyncio.Event()})
-    starting = asyncio.create_task(lifecycle.bring_up(MultiService("root", first, held)))
+    starting = asyncio.create_task(MultiService("root", first, held).lifecycle.bring_up())
     await held.entered.wait()
     first.fail(SystemExit(5))
     with pytest.raises(ServiceFailed, match="SystemExit: 5"):
@@ -410,9 +411,9 @@ async def test_a_failure_during_the_stop_is_only_reported(
     first, second = Body("first", diary), Probe("second", diary, holds={"stop": gate})
     ending = Body("ending", diary)
     root = MultiService("root", first, ending, second)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await asyncio.sleep(0)
-    stopping = asyncio.create_task(lifecycle.take_down(root))
+    stopping = asyncio.create_task(root.lifecycle.take_down())
     await second.entered.wait()
     first.fail()
     ending.end()
@@ -432,10 +433,10 @@ async def test_the_log_tells_the_order(diary: Diary, caplog: pytest.LogCaptureFi
     slow = Probe("slow", diary, holds={"start": asyncio.Event()})
     slow.holds["start"].set()
     root = MultiService("root", idle, MultiService("group", Body("body", diary)), slow, bad)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     assert caplog.messages == ["started group/body", "started slow", "started bad"]
     caplog.clear()
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     assert caplog.messages[1:] == ["stopped slow", "stopped group/body"]
     caplog.clear()
     async with Probe("root", diary):

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 
 from tamed.errors import DeadlinePassed, ServiceFailed
-from tamed.service import Backoff, MultiService, Restart, Service, State, lifecycle
+from tamed.service.lifecycle import State
+from tamed.service.restart import Backoff, Restart
+from tamed.service.service import MultiService, Service
 from tamed.testing import VirtualClockLoop
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
@@ -161,14 +163,14 @@ async def test_a_body_that_was_left_behind_does_not_fail_the_next_one(
 
     stubborn = Stubborn("stubborn")
     root = MultiService("root", stubborn)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await asyncio.sleep(1)
-    assert len(await lifecycle.take_down(root)) == 1
-    await lifecycle.bring_up(root)
+    assert len(await root.lifecycle.take_down()) == 1
+    await root.lifecycle.bring_up()
     gate.set()
     await asyncio.sleep(1)
     assert root.state is State.RUNNING
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     assert caplog.messages == [
         "service stubborn failed in run: not done within 5 s",
         "service stubborn failed in run: Broken: at last",
@@ -217,12 +219,12 @@ async def test_a_stop_during_the_backoff_is_final(diary: Diary) -> None:
     """What waits to be started again is not started any more, and is released."""
     service = body(diary)
     root = MultiService("root", service)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await diary.until("run body")
     service.fail()
     await asyncio.sleep(0.5)
     diary.clear()
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     await asyncio.sleep(100)
     assert diary == ["release body"]
     assert not service.restarting
@@ -231,11 +233,11 @@ async def test_a_stop_during_the_backoff_is_final(diary: Diary) -> None:
 async def test_a_root_that_is_stopped_during_its_own_backoff_stays_stopped(diary: Diary) -> None:
     """A root is restarted like any other service, and the stop is final there too."""
     root = body(diary)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await diary.until("run body")
     root.fail()
     await asyncio.sleep(0.5)
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     await asyncio.sleep(100)
     assert diary[-2:] == ["stop body", "release body"]
     assert root.state is State.STOPPED
@@ -258,12 +260,12 @@ async def test_a_stop_while_a_service_is_stopped_for_a_restart_waits_for_it(diar
     gate = asyncio.Event()
     service = body(diary)
     root = MultiService("root", Probe("one", diary), service)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await diary.until("run body")
     service.holds["stop"] = gate
     service.fail()
     await service.entered.wait()
-    stopping = asyncio.create_task(lifecycle.take_down(root))
+    stopping = asyncio.create_task(root.lifecycle.take_down())
     await asyncio.sleep(1)
     assert diary.of("stop") == ["body"]
     gate.set()
@@ -277,14 +279,14 @@ async def test_a_stop_while_a_service_is_started_again_rolls_that_back(diary: Di
     """A start that is given up is cancelled like any other."""
     service = body(diary)
     root = MultiService("root", service)
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await diary.until("run body")
     service.holds["start"] = asyncio.Event()
     service.fail()
     await service.entered.wait()
-    await asyncio.gather(lifecycle.take_down(root), lifecycle.take_down(root))
+    await asyncio.gather(root.lifecycle.take_down(), root.lifecycle.take_down())
     assert diary[-3:] == ["stop body", "start body", "release body"]
-    assert not root._needs_stop
+    assert not root.lifecycle.is_started
 
 
 async def test_a_child_that_waits_to_be_started_again_can_be_removed(diary: Diary) -> None:
@@ -394,7 +396,7 @@ async def test_a_service_is_brought_back_while_its_parent_still_starts(diary: Di
     first = body(diary, "first")
     second = Probe("second", diary, holds={"start": asyncio.Event()})
     root = MultiService("root", first, second)
-    starting = asyncio.create_task(lifecycle.bring_up(root))
+    starting = asyncio.create_task(root.lifecycle.bring_up())
     await second.entered.wait()
     first.fail()
     await diary.until("run first")
@@ -402,7 +404,7 @@ async def test_a_service_is_brought_back_while_its_parent_still_starts(diary: Di
     second.holds["start"].set()
     await starting
     assert root.state is State.RUNNING
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     assert diary.of("start") == ["first", "second", "first"]
 
 

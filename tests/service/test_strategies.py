@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.service import Backoff, MultiService, Restart, Service, State, Strategy, lifecycle
+from tamed.service.lifecycle import State, Strategy
+from tamed.service.restart import Backoff, Restart
+from tamed.service.service import MultiService, Service
 from tamed.testing import VirtualClockLoop
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
@@ -112,7 +114,7 @@ async def test_a_group_whose_parent_still_starts_is_restarted_after_that(diary: 
     (a,) = bodies(diary, "a")
     b = Probe("b", diary, holds={"start": asyncio.Event()})
     root = MultiService("root", a, b, strategy="one_for_all")
-    starting = asyncio.create_task(lifecycle.bring_up(root))
+    starting = asyncio.create_task(root.lifecycle.bring_up())
     await b.entered.wait()
     a.fail()
     await asyncio.sleep(10)
@@ -122,7 +124,7 @@ async def test_a_group_whose_parent_still_starts_is_restarted_after_that(diary: 
     await diary.until("run a")
     assert diary.of("stop") == ["b", "a"]
     assert diary.of("start") == ["a", "b", "a", "b"]
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
 
 
 async def test_a_group_whose_parent_does_not_start_is_given_up(diary: Diary) -> None:
@@ -130,7 +132,7 @@ async def test_a_group_whose_parent_does_not_start_is_given_up(diary: Diary) -> 
     (a,) = bodies(diary, "a")
     b = Probe("b", diary, holds={"start": asyncio.Event()}, fails={"start": Broken("no")})
     root = MultiService("root", a, b, strategy="one_for_all")
-    starting = asyncio.create_task(lifecycle.bring_up(root))
+    starting = asyncio.create_task(root.lifecycle.bring_up())
     await b.entered.wait()
     a.fail()
     await diary.until("ran a")
@@ -163,13 +165,13 @@ async def test_a_plain_service_that_does_not_start_again_fails_the_group(diary: 
     (a,) = bodies(diary, "a")
     plain = Probe("plain", diary)
     root = MultiService("root", a, plain, strategy="one_for_all")
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await diary.until("run a")
     plain.fails["start"] = Broken("no")
     a.fail()
     await diary.until("start plain")
     assert (root.state, plain.state) == (State.FAILED, State.FAILED)
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     assert diary.of("stop") == ["plain", "a", "a"]
 
 
@@ -177,12 +179,12 @@ async def test_a_stop_while_the_group_is_restarted_is_final(diary: Diary) -> Non
     """Whatever the group was about to do is not done any more."""
     a, b = bodies(diary, "a", "b")
     root = MultiService("root", a, b, strategy="one_for_all")
-    await lifecycle.bring_up(root)
+    await root.lifecycle.bring_up()
     await diary.until("run b")
     a.fail()
     await asyncio.sleep(0.5)
     diary.clear()
-    await lifecycle.take_down(root)
+    await root.lifecycle.take_down()
     await asyncio.sleep(100)
     assert diary == ["release b", "release a"]
 

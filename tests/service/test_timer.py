@@ -8,7 +8,7 @@ from typing import Any, TypeVarTuple
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.service import TimerService
+from tamed.service.timer import TimerService
 from tamed.testing import VirtualClockLoop
 
 Ts = TypeVarTuple("Ts")

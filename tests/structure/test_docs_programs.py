@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tamed.plugins import Plugin
-from tamed.service import Application
+from tamed.service.application import Application
 from tests.structure.source import ROOT
 
 

@@ -1,4 +1,4 @@
-"""The faces of the layers: what is public is listed, sorted and described."""
+"""What is public of the layers: it is listed, sorted and described."""
 
 import ast
 import enum
@@ -14,8 +14,18 @@ from tests.structure.source import PACKAGE, layer_of, modules
 
 
 def faces() -> list[str]:
-    """Return the public modules at the top: the top package's face and each layer's."""
-    return [module for module in modules() if module.count(".") <= 1 and layer_of(module) != "__main__"]
+    """Return what is public: the top package, and of each layer its face, or else its public modules."""
+    found = modules()
+    packages = {module for module, path in found.items() if path.name == "__init__.py"}
+    faceless = {module for module in packages if "__all__" not in found[module].read_text("utf-8")}
+    return [
+        module
+        for module in found
+        if layer_of(module) != "__main__"
+        and module not in faceless
+        and (module.count(".") <= 1 or module.rpartition(".")[0] in faceless)
+        and not (module.count(".") > 1 and module.rpartition(".")[2].startswith("_"))
+    ]
 
 
 FACES = pytest.mark.parametrize("face", faces())

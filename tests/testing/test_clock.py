@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.service import Backoff, Restart, Service, TimerService
+from tamed.service.restart import Backoff, Restart
+from tamed.service.service import Service
+from tamed.service.timer import TimerService
 from tamed.testing import SteppedClockLoop, VirtualClockLoop
 
 T = TypeVar("T")

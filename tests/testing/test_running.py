@@ -6,7 +6,8 @@ import pytest
 
 from tamed.errors import ServiceFailed
 from tamed.net import ReplyServer, StreamServer, TcpEndpoint, UnixEndpoint
-from tamed.service import Application, MultiService, Service
+from tamed.service.application import Application
+from tamed.service.service import MultiService, Service
 from tamed.testing import FreePorts, Running, running
 
 pytestmark = pytest.mark.anyio

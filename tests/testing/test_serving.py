@@ -6,7 +6,7 @@ import pytest
 
 from tamed.errors import ServiceFailed
 from tamed.net import ReplyServer, StreamServer
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing import serving
 from tests.patience import PATIENCE
 

@@ -21,7 +21,8 @@ from twisted.internet.task import deferLater
 
 from tamed.errors import ApplicationFailed, ServiceFailed, Unavailable
 from tamed.net import Gate, Surroundings, using
-from tamed.service import Application, Service
+from tamed.service.application import Application
+from tamed.service.service import Service
 from tamed.twisted import TamedServiceForTwisted, TwistedService, claim_reactor
 
 claim_reactor()

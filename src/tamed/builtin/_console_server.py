@@ -14,7 +14,7 @@ from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
 from tamed.builtin._prompt import Limits, Sessions
 from tamed.errors import TamedError
 from tamed.net import address_text
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Access", "ConsoleConnection", "ConsoleServer"]
 

@@ -7,7 +7,7 @@ import asyncssh
 
 from tamed._logger import own_logger
 from tamed.builtin._prompt import Dialogue, Keyboard, Limits, Lines, Sessions
-from tamed.service import Service
+from tamed.service.service import Service
 
 if TYPE_CHECKING:
     from tamed.builtin._console_server import ConsoleServer

@@ -7,7 +7,7 @@ from typing import Any
 from tamed._logger import own_logger
 from tamed.builtin._shared_call import SharedCall
 from tamed.errors import TamedError, Unavailable
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["PoemCache"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tamed._logger import own_logger
 from tamed.errors import from_os_error
 from tamed.net import AccessLog
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Poetry"]
 

@@ -4,7 +4,7 @@ import asyncio
 
 from tamed.builtin._beneath import Beneath
 from tamed.errors import from_os_error
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Share"]
 

@@ -16,7 +16,7 @@ from tamed.builtin._prompt import Limits, Sessions, quieten
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
 from tamed.passwords import PasswordFile
 from tamed.plugins import option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "console"]
 

@@ -15,7 +15,8 @@ from tamed.builtin.programs import (
 )
 from tamed.net import Endpoint, TlsEndpoint
 from tamed.plugins import Duration, option, plugin
-from tamed.service import Backoff, MultiService, Restart, Service
+from tamed.service.restart import Backoff, Restart
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "exec_"]
 

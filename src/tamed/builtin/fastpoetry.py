@@ -15,7 +15,7 @@ from tamed.net import Endpoint, TcpEndpoint
 from tamed.plugins import Duration, option, plugin
 
 if TYPE_CHECKING:
-    from tamed.service import Service
+    from tamed.service.service import Service
 
 __all__ = ["Options", "fastpoetry"]
 
@@ -66,7 +66,7 @@ _OWN = [field.name for field in fields(Options)]
 @plugin
 def fastpoetry(options: Options) -> "Service":
     """A fast poetry service."""
-    from tamed.service import MultiService
+    from tamed.service.service import MultiService
 
     poems = list(options.poems())
     if len(poems) == 1:
@@ -80,7 +80,7 @@ def _recital(name: str, file: Path, endpoints: list[Endpoint], options: Options)
     """Return a poem, and a server that recites it, as one service."""
     from tamed.builtin._poetry import Poetry
     from tamed.net import ReplyServer
-    from tamed.service import MultiService
+    from tamed.service.service import MultiService
 
     poetry = Poetry(file)
     server = ReplyServer(

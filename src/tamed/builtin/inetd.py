@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tamed.builtin.programs import ProgramOptions, Sessions, Warden
 from tamed.net import Endpoint, StreamServer
 from tamed.plugins import REQUIRED, Duration, option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "inetd"]
 

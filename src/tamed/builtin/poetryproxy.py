@@ -10,7 +10,7 @@ from tamed.builtin._poem_upstream import PoemUpstream
 from tamed.errors import Unavailable
 from tamed.net import Endpoint, StreamServer, TcpEndpoint, address_text
 from tamed.plugins import Duration, Size, option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "poetryproxy"]
 

@@ -7,7 +7,8 @@ from tamed.builtin._portforward import ClientTls, Forwarder, Network, ProxyHeade
 from tamed.builtin._relay import Patience
 from tamed.net import Endpoint, StreamServer, TlsEndpoint
 from tamed.plugins import Duration, option, plugin
-from tamed.service import MultiService, Service, TimerService
+from tamed.service.service import MultiService, Service
+from tamed.service.timer import TimerService
 
 __all__ = ["Options", "portforward"]
 

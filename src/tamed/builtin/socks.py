@@ -12,7 +12,7 @@ from tamed.builtin._socks import Limits, Proxy, TargetPattern, TargetRules
 from tamed.net import Endpoint, StreamServer, TcpEndpoint
 from tamed.passwords import PasswordFile
 from tamed.plugins import Duration, option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "socks"]
 

@@ -16,7 +16,7 @@ from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint, UnixEndpoint
 from tamed.passwords import PasswordFile
 from tamed.plugins import option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "telnet"]
 

@@ -8,7 +8,7 @@ from tamed._text import shown
 from tamed.cli._target import TargetCommand, job_of
 from tamed.config import load
 from tamed.runner import enter_environment
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["check"]
 

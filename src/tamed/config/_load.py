@@ -11,7 +11,8 @@ from tamed.config._program import load_file, load_variable
 from tamed.config._target import Target, TargetKind
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins import Given, Plugin
-from tamed.service import Application, Service
+from tamed.service.application import Application
+from tamed.service.service import Service
 from tamed.twisted import claim_reactor
 
 __all__ = ["load"]

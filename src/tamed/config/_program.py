@@ -10,7 +10,8 @@ from types import ModuleType
 
 from tamed._trust import require_trusted
 from tamed.errors import ApplicationFailed, MissingInput, TamedError, UsageError, from_os_error, reason
-from tamed.service import Application, Service
+from tamed.service.application import Application
+from tamed.service.service import Service
 
 __all__ = ["load_file", "load_variable"]
 

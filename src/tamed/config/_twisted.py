@@ -13,7 +13,7 @@ from typing import Any
 
 from tamed.config._job import Job
 from tamed.config._settings import Daemon, Log, names_file
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["check_words", "twisted_service"]
 

@@ -10,7 +10,8 @@ from tamed._logger import own_logger
 from tamed.errors import Unavailable, reason
 from tamed.net._connect import ClientConnection, Dialer
 from tamed.net._endpoint import Endpoint, as_endpoint
-from tamed.service import Backoff, Service
+from tamed.service.restart import Backoff
+from tamed.service.service import Service
 
 __all__ = ["ClientService"]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from tamed.errors import ServiceMisuse
 from tamed.net._endpoint import Endpoint, as_endpoint
 from tamed.net._source import Listener, current
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Endpoints", "ListeningService"]
 

@@ -12,7 +12,7 @@ from tamed.plugins._describe import Option, describe
 from tamed.plugins._words import noun
 
 if TYPE_CHECKING:
-    from tamed.service import Service
+    from tamed.service.service import Service
 
 P = ParamSpec("P")
 
@@ -47,7 +47,9 @@ class Plugin(Generic[P]):
 
         Raises ApplicationFailed when what it returns is no service.
         """
-        from tamed.service import Service  # the names of plugins are needed without what they are made of
+        from tamed.service.service import (
+            Service,  # the names of plugins are needed without what they are made of
+        )
 
         service = self.maker(*args, **kwargs)
         if not isinstance(service, Service):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tamed._logger import own_logger
 from tamed.errors import ServiceFailed, exit_code
 from tamed.runner._signals import StopSignals
-from tamed.service import Application, lifecycle
+from tamed.service.application import Application
 
 __all__ = ["Ending", "live"]
 
@@ -105,9 +105,9 @@ async def _serve(
 
 
 async def _prepare(application: Application, prepared: Callable[[], Awaitable[None]]) -> None:
-    await lifecycle.prepare(application)
+    await application.lifecycle.prepare()
     try:
         await prepared()
     except BaseException:
-        await lifecycle.release(application)
+        await application.lifecycle.release()
         raise

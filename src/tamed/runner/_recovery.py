@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from tamed.runner._legacy import Data
 from tamed.runner._reactor import Reactor, Timer
-from tamed.service import Backoff
+from tamed.service.restart import Backoff
 
 __all__ = ["Recovery"]
 

@@ -27,7 +27,7 @@ from tamed.runner._logging import SinkHandler, log_to
 from tamed.runner._loop import loop_factory
 from tamed.runner._root import AS_ROOT, stays_root
 from tamed.runner._sink import open_sink
-from tamed.service import Application
+from tamed.service.application import Application
 
 __all__ = ["run"]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from tamed.runner._message import InvalidMessage, Message, read_number, read_text
 
 if TYPE_CHECKING:  # only the worker has them: the supervisor runs no services
-    from tamed.service import Application, Service
+    from tamed.service.application import Application
+    from tamed.service.service import Service
 
 __all__ = ["Serving", "read_report", "report_of", "serving"]
 

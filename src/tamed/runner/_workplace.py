@@ -25,7 +25,7 @@ from tamed.runner._reaper import end_own_group
 from tamed.runner._spawn import RECORDS
 from tamed.runner._wear import wearing
 from tamed.runner._worker_report import report_of, serving
-from tamed.service import Application
+from tamed.service.application import Application
 
 __all__ = ["Workplace", "exit_after", "say"]
 

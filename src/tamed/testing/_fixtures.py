@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing._process import TamedProcess
 from tamed.testing._serving import Served
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 if TYPE_CHECKING:
-    from tamed.service import Service
+    from tamed.service.service import Service
     from tamed.testing import Served, StartProcess, StartService, TamedProcess
 
 __all__ = ["tamed_process", "tamed_service"]

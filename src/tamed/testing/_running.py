@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from tamed.net import Endpoint, ListeningService, Surroundings, TcpEndpoint, UnixEndpoint, using
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing._ports import FreePorts
 
 __all__ = ["Running", "connected", "running", "target_of"]

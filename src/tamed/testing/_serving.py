@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.testing._running import Running, connected, running, target_of
 
 __all__ = ["Served", "serving"]

@@ -11,7 +11,7 @@ from twisted.python.usage import UsageError as BadOptions
 from twisted.scripts._twistd_unix import ServerOptions  # of which `twisted.scripts.twistd` has the name
 
 from tamed.errors import ApplicationFailed, TamedError, UsageError, reason
-from tamed.service import Service
+from tamed.service.service import Service
 from tamed.twisted._plugins import find_maker
 from tamed.twisted._service import TwistedService
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tamed.errors import ApplicationFailed
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["as_service", "explain_reactor"]
 

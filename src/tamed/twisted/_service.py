@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, reason
 from tamed.net import current
-from tamed.service import Application, Service
+from tamed.service.application import Application
+from tamed.service.service import Service
 from tamed.twisted._await import outcome
 from tamed.twisted._endpoints import Attempt, watched_endpoints
 from tamed.twisted._life import STOP_TIMEOUT

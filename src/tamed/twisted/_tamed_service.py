@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 
 from tamed._logger import own_logger
 from tamed.errors import ServiceFailed, reason
-from tamed.service import Application, Service, lifecycle
+from tamed.service.application import Application
+from tamed.service.service import Service
 from tamed.twisted._reactor import TamedReactor
 
 __all__ = ["TamedServiceForTwisted"]
@@ -36,7 +37,7 @@ class TamedServiceForTwisted(TwistedBase):
     def privilegedStartService(self) -> "Deferred[None]":  # noqa: N802
         """Prepare the service."""
         super().privilegedStartService()
-        self._preparing = _task(lifecycle.prepare(self._application))
+        self._preparing = _task(self._application.lifecycle.prepare())
         return Deferred.fromFuture(asyncio.shield(self._preparing))
 
     def startService(self) -> "Deferred[None]":  # noqa: N802
@@ -52,13 +53,13 @@ class TamedServiceForTwisted(TwistedBase):
     async def _start(self) -> None:
         if self._preparing is not None:
             await self._preparing
-        await lifecycle.bring_up(self._application)
+        await self._application.lifecycle.bring_up()
         self._watching = _task(self._watch())
 
     async def _stop(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        failures = await lifecycle.take_down(self._application)
+        failures = await self._application.lifecycle.take_down()
         if failures:
             raise failures[0]
 

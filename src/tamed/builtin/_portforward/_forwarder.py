@@ -15,7 +15,7 @@ from tamed.builtin._portforward._upstream import Upstream
 from tamed.builtin._relay import Patience, Relay, Stream
 from tamed.errors import Unavailable, reason
 from tamed.net import address_text
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Forwarder", "ProxyHeader"]
 

@@ -10,7 +10,7 @@ from tamed.builtin._prompt._limits import Limits
 from tamed.builtin._prompt._line import Line, Outcome, Running
 from tamed.builtin._prompt._output import Output
 from tamed.plugins import Duration
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Dialogue", "Screen"]
 

@@ -10,7 +10,7 @@ from tamed.builtin._prompt._line import Line, LoopLine, Outcome, ThreadLine
 from tamed.builtin._prompt._names import namespace
 from tamed.builtin._prompt._output import Output
 from tamed.builtin._prompt._source import compile_source, is_complete
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Interpreter"]
 

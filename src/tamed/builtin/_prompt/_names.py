@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TextIO, TypeVar, cast
 
 from tamed.builtin._prompt._output import Output
 from tamed.builtin._prompt._source import DISPLAY
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["ServicesByName", "TasksByName", "namespace"]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from tamed._logger import own_logger
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Sessions"]
 

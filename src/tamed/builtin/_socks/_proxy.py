@@ -17,7 +17,7 @@ from tamed.builtin._socks._reach import Unreached, reach
 from tamed.builtin._socks._rules import TargetRules
 from tamed.errors import reason
 from tamed.net import address_text
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Limits", "Proxy"]
 

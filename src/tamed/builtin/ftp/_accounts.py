@@ -8,7 +8,7 @@ import aioftp
 from tamed._logger import own_logger
 from tamed.builtin._login import LoginGate
 from tamed.passwords import PasswordFile
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Accounts"]
 

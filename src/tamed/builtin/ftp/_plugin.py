@@ -13,7 +13,7 @@ from tamed.builtin.ftp._ports import PortRange
 from tamed.builtin.ftp._session import Session
 from tamed.net import Endpoint, StreamServer, TcpEndpoint, UnixEndpoint
 from tamed.plugins import Duration, Size, option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "ftp"]
 

@@ -13,7 +13,8 @@ from tamed.builtin.programs._process import Ending, Process
 from tamed.builtin.programs._readiness import Readiness, RunsFor
 from tamed.builtin.programs._warden import Warden
 from tamed.errors import ApplicationFailed
-from tamed.service import Restart, Service
+from tamed.service.restart import Restart
+from tamed.service.service import Service
 
 __all__ = ["ProgramService"]
 

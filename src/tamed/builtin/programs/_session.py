@@ -14,7 +14,7 @@ from tamed.builtin.programs._process import Process
 from tamed.builtin.programs._warden import Warden
 from tamed.errors import TamedError
 from tamed.net import address_text
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Sessions", "connection_variables"]
 

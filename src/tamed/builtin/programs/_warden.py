@@ -10,7 +10,8 @@ from tamed.builtin.keeper import Program
 from tamed.builtin.programs._output import Output
 from tamed.builtin.programs._process import Process
 from tamed.errors import ApplicationFailed, Unavailable, from_os_error
-from tamed.service import Restart, Service
+from tamed.service.restart import Restart
+from tamed.service.service import Service
 
 __all__ = ["Warden"]
 

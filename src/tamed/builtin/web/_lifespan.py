@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, reason
-from tamed.service import Service
+from tamed.service.service import Service
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

@@ -18,7 +18,7 @@ from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
 from tamed.builtin.web._requests import Requests
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
 from tamed.plugins import Duration, Size, option, plugin
-from tamed.service import MultiService, Service
+from tamed.service.service import MultiService, Service
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

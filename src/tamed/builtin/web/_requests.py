@@ -5,7 +5,7 @@ from typing import Final
 
 from uvicorn.server import ServerState
 
-from tamed.service import Service
+from tamed.service.service import Service
 
 __all__ = ["Requests"]
 

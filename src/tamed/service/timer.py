@@ -6,8 +6,8 @@ import math
 from collections.abc import Awaitable, Callable
 
 from tamed._logger import own_logger
-from tamed.service._hook import is_cancelled
-from tamed.service._service import Service
+from tamed.service._tasks import is_cancelled
+from tamed.service.service import Service
 
 __all__ = ["TimerService"]
 

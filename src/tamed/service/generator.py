@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Generic, ParamSpec, TypeVar
 
 from tamed.errors import ApplicationFailed
-from tamed.service._service import Service
-from tamed.service._turn import until_done
+from tamed.service._tasks import until_done
+from tamed.service.service import Service
 
 __all__ = ["GeneratorService", "service"]
 

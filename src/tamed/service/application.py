@@ -1,12 +1,11 @@
 """The root of a program's services."""
 
 import asyncio
-from typing import Self
 
 from tamed.errors import ServiceFailed, exit_code
-from tamed.service._multi import MultiService, Strategy
-from tamed.service._restart import Restart
-from tamed.service._service import Service
+from tamed.service.lifecycle import GroupLifecycle, Strategy
+from tamed.service.restart import Restart
+from tamed.service.service import MultiService, Service
 
 __all__ = ["Application"]
 
@@ -22,13 +21,7 @@ class Application(MultiService):
 
     failure: ServiceFailed | None = None
     _exit_status: int | None = None
-    _exit_waiters: list[asyncio.Future[None]]
-
-    def __new__(cls, *_args: object, **_options: object) -> Self:
-        """Make what the framework keeps, so that a subclass need not call up to ``__init__``."""
-        self = super().__new__(cls)
-        self._exit_waiters = []
-        return self
+    _exit_waiters: tuple[asyncio.Future[None], ...] = ()
 
     def __init__(
         self,
@@ -59,11 +52,11 @@ class Application(MultiService):
         """
         while self.failure is None and self._exit_status is None:
             waiting = asyncio.get_running_loop().create_future()
-            self._exit_waiters.append(waiting)
+            self._exit_waiters = (*self._exit_waiters, waiting)
             try:
                 await waiting
             finally:
-                self._exit_waiters.remove(waiting)
+                self._exit_waiters = tuple(each for each in self._exit_waiters if each is not waiting)
         failure, status = self.failure, self._exit_status
         self.failure = self._exit_status = None
         if failure is not None:
@@ -75,14 +68,23 @@ class Application(MultiService):
             if not waiting.done():
                 waiting.set_result(None)
 
+    def _make_lifecycle(self) -> GroupLifecycle:
+        return GroupLifecycle(
+            self,
+            self._overridden,
+            strategy=lambda: self.strategy,
+            on_prepare=self._begin_anew,
+            on_failure=self._take_failure,
+        )
+
     def _begin_anew(self) -> None:
-        super()._begin_anew()
         self.failure = self._exit_status = None
 
-    def _take_failure(self, failure: ServiceFailed) -> None:
+    def _take_failure(self, failure: ServiceFailed) -> bool:
+        """End by a failure; return whether the status that a service chose is all that there is to it."""
         if isinstance(failure.cause, SystemExit):
             self.exit(exit_code(failure.cause))
-            return
+            return True
         self.failure = self.failure or failure
         self._wake_exit_waiters()
-        super()._take_failure(failure)
+        return False

@@ -100,7 +100,7 @@ class RestartBudget:
         self._times: deque[float] = deque()
         self._attempt = 0
 
-    def after(self, *, failed: bool, now: float, ran: float) -> float | None:
+    def next_delay(self, *, failed: bool, now: float, ran: float) -> float | None:
         """Return the seconds to wait before the next start, or None if there is to be none.
 
         ``failed`` says whether the body raised, ``now`` is the time on any monotonic clock and ``ran`` is
