@@ -207,7 +207,8 @@ class Subject:
     @property
     def plan(self) -> Path:
         """The file by which it is started again."""
-        return self.instance / f"{NAME}.plan"
+        folder = self.tamed.rundir / ".plans" if self.setting.is_dropped else self.instance
+        return folder / f"{NAME}.plan"
 
     def write(self, version: int) -> None:
         """Put a good release in place."""

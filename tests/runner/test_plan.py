@@ -60,17 +60,34 @@ def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
     """As it is but for what was read for it and who waited; when the daemon ends, the file does too."""
     path = Path(kept.plan_file)
     file = PlanFile.write(kept)
-    assert kept_plan(path) == kept._replace(report=-1, reading=None)
+    found = kept_plan(path, os.getpid())
+    assert found._replace(holder="") == kept._replace(report=-1, reading=None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     file.remove()
     assert not path.exists()
+
+
+def test_a_plan_of_another_process_is_not_believed(kept: Plan) -> None:
+    """It was left behind: whoever runs now runs by another one, or has none."""
+    PlanFile.write(kept)
+    with pytest.raises(PermissionRefused, match=f"not the plan of process {os.getppid()}, which runs"):
+        kept_plan(Path(kept.plan_file), os.getppid())
+
+
+def test_a_plan_in_a_folder_where_others_may_write_is_not_believed(kept: Plan) -> None:
+    """They could have put an older one of this user's back."""
+    path = Path(kept.plan_file)
+    PlanFile.write(kept)
+    path.parent.chmod(0o1777)
+    with pytest.raises(PermissionRefused, match="or others, can write in"):
+        kept_plan(path, os.getpid())
 
 
 def test_a_file_that_was_left_behind_is_replaced(kept: Plan) -> None:
     """That is what a daemon that was killed leaves."""
     Path(kept.plan_file).write_text("left behind")
     PlanFile.write(kept)
-    assert kept_plan(Path(kept.plan_file)).name == "poetry"
+    assert kept_plan(Path(kept.plan_file), os.getpid()).name == "poetry"
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
@@ -97,7 +114,7 @@ def test_a_file_that_is_gone_is_made_anew(kept: Plan) -> None:
     assert not file.tend()
     path.unlink()
     assert file.tend()
-    assert kept_plan(path).name == "poetry"
+    assert kept_plan(path, os.getpid()).name == "poetry"
     path.unlink()
     file.remove()
 
@@ -108,7 +125,7 @@ def test_a_plan_of_another_version_is_an_error(kept: Plan) -> None:
     for text in ("{", '{"nonsense": 1}', "[]", '{"log": 3}'):
         path.write_text(text)
         with pytest.raises(ConfigurationError, match="cannot be read"):
-            kept_plan(path)
+            kept_plan(path, os.getpid())
 
 
 def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -121,7 +138,7 @@ def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_without_a_file_there_is_no_starting_again(tmp_path: Path) -> None:
     """`tamed run` keeps none."""
     with pytest.raises(MissingInput, match="it was not started by `tamed start`"):
-        kept_plan(tmp_path / "poetry.plan")
+        kept_plan(tmp_path / "poetry.plan", os.getpid())
 
 
 def test_a_link_is_not_followed(kept: Plan, tmp_path: Path) -> None:
@@ -130,7 +147,7 @@ def test_a_link_is_not_followed(kept: Plan, tmp_path: Path) -> None:
     real.write_text(PLAN.to_text())
     Path(kept.plan_file).symlink_to(real)
     with pytest.raises(TamedError, match="do it as the user who started it"):
-        kept_plan(Path(kept.plan_file))
+        kept_plan(Path(kept.plan_file), os.getpid())
 
 
 def test_a_file_with_another_name_is_not_believed(kept: Plan, tmp_path: Path) -> None:
@@ -139,14 +156,14 @@ def test_a_file_with_another_name_is_not_believed(kept: Plan, tmp_path: Path) ->
     path.write_text(PLAN.to_text())
     (tmp_path / "another").hardlink_to(path)
     with pytest.raises(PermissionRefused):
-        kept_plan(path)
+        kept_plan(path, os.getpid())
 
 
 def test_what_is_no_file_is_not_believed(kept: Plan) -> None:
     """Nor waited for."""
     os.mkfifo(kept.plan_file)
     with pytest.raises(PermissionRefused):
-        kept_plan(Path(kept.plan_file))
+        kept_plan(Path(kept.plan_file), os.getpid())
 
 
 @AS_ROOT
@@ -156,4 +173,4 @@ def test_a_file_of_somebody_else_is_not_believed(kept: Plan) -> None:
     path.write_text(PLAN.to_text())
     os.chown(path, 65534, 65534)
     with pytest.raises(PermissionRefused, match="user 65534 started it"):
-        kept_plan(path)
+        kept_plan(path, os.getpid())

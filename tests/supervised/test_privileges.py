@@ -194,14 +194,15 @@ def test_root_restarts_what_root_has_started(public_tamed: Tamed) -> None:
 
 
 def test_root_does_not_run_what_another_user_says(public_tamed: Tamed) -> None:
-    """A plan that the daemon's user has put in the place of root's is refused, and nothing is stopped."""
+    """A plan that is not root's, or in the daemon's folder, is refused, and nothing is stopped."""
     daemon = public_tamed.start_poetry("--user", "nobody")
-    plan = daemon.folder / "fastpoetry.plan"
-    assert plan.stat().st_uid == 0
+    plan = public_tamed.rundir / ".plans" / "fastpoetry.plan"
+    assert (plan.stat().st_uid, plan.parent.stat().st_uid) == (0, 0)
     assert stat.S_IMODE(plan.stat().st_mode) == 0o600
-    text = plan.read_text()
-    plan.unlink()
-    plan.write_text(text)
+    kept = plan.rename(daemon.folder / plan.name)
+    done = public_tamed("restart")
+    assert (done.status, done.err.count("\n")) == (66, 1), done
+    kept.rename(plan)
     os.chown(plan, NOBODY, NOBODY)
     done = public_tamed("restart")
     assert (done.status, done.err.count("\n")) == (77, 1)

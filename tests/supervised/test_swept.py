@@ -125,9 +125,11 @@ def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tam
     tamed.rundir.chmod(0o1777)
     daemon = tamed.start_poetry("--user", "nobody", "--log", tamed.folder / "the.log")
     before = files_of(daemon)
-    before.pop("fastpoetry.plan")
     shutil.rmtree(daemon.folder)
-    wait_for("all but the plan", lambda: files_of(daemon) == before)
+    wait_for("all that was swept", lambda: files_of(daemon) == before)
+    assert daemon.status()["warnings"] == []
+    shutil.rmtree(tamed.rundir / ".plans")
+    wait_for("the warning", lambda: daemon.status()["warnings"])
     (warning,) = daemon.status()["warnings"]
     assert "only user 0, who started it, can write it" in warning
     tamed.rundir.chmod(0o755)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         silence_standard_descriptors,
     )
     from tamed.daemon._detach import detach, leave_terminal
-    from tamed.daemon._family import Relative, children_of, descendants_of, members_of
+    from tamed.daemon._family import Relative, beginning_of, children_of, descendants_of, members_of
     from tamed.daemon._holder import holder
     from tamed.daemon._identity import Identity, acting_for
     from tamed.daemon._journal import JOURNAL_SOCKET, JournalSender, encode_fields, is_journal
@@ -70,6 +70,7 @@ __all__ = [
     "SyslogSender",
     "acting_for",
     "be_subreaper",
+    "beginning_of",
     "bind_unix",
     "capability_sets",
     "change_root",
@@ -130,6 +131,7 @@ if not TYPE_CHECKING:
             "SyslogSender": "._syslogsender",
             "acting_for": "._identity",
             "be_subreaper": "._launch",
+            "beginning_of": "._family",
             "bind_unix": "._unixsocket",
             "capability_sets": "._capabilities",
             "change_root": "._privileges",

@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-__all__ = ["Relative", "children_of", "descendants_of", "members_of"]
+__all__ = ["Relative", "beginning_of", "children_of", "descendants_of", "members_of"]
 
 
 class Relative(NamedTuple):
@@ -39,6 +39,12 @@ def descendants_of(ancestor: int) -> list[Relative]:
     for each in found:  # which grows meanwhile
         found += below.get(each.pid, [])
     return found
+
+
+def beginning_of(pid: int) -> int | None:
+    """Return when a process was started, in ticks since the system was; None if there is no such process."""
+    found = _look(str(pid))
+    return None if found is None else found.started
 
 
 def members_of(group: int) -> list[Relative]:

@@ -25,7 +25,7 @@ from tamed.runner._last_state import LastState
 from tamed.runner._launch import job_again, launch, plan_again
 from tamed.runner._log_plan import default_logs, make_log_folder
 from tamed.runner._message import Message, read_fault
-from tamed.runner._plan_file import kept_plan
+from tamed.runner._plan_file import forget_plan, kept_plan, plan_path
 
 __all__ = [
     "find_instance",
@@ -149,6 +149,7 @@ def stop_instance(
             except TamedError:
                 continue  # it is about to be gone, or too busy
     instance.remove_if_empty()
+    forget_plan(instance)
     return True
 
 
@@ -226,7 +227,9 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     there is a mistake in the files.
     """
     _wait_until_found(instance)
-    plan = kept_plan(instance.directory / f"{instance.name}.plan")
+    if (pid := holder(instance.pid_file)) is None:
+        raise Unavailable(f"{instance.name} is not running")
+    plan = kept_plan(plan_path(instance), pid)
     job = job_again(plan)
     job = enter_environment(job, job.deployment())
     plan = plan_again(plan, job)
@@ -235,7 +238,10 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
     if plan.log.path == plan.default_log:
         make_log_folder(Path(plan.default_log), owner_of(identity))
-    return launch(plan)
+    report = launch(plan._replace(plan_file=str(plan_path(instance))))
+    if not report.ready:
+        forget_plan(instance)
+    return report
 
 
 def _end(name: str, handle: ProcessHandle) -> bool:

@@ -33,6 +33,7 @@ from tamed.runner._log_plan import (
     make_log_folder,
 )
 from tamed.runner._plan import Plan
+from tamed.runner._plan_file import forget_plan, plan_path
 from tamed.runner._root import ROOT_FLAGS, roots_environ
 
 __all__ = ["job_again", "launch", "plan_again", "run_directory", "start", "supervise_here"]
@@ -69,7 +70,7 @@ def start(job: Job) -> Report:
         plan = _as_instance(plan, instance)._replace(
             log=log_of_daemon(settings.log, default),
             default_log=str(default),
-            plan_file=str(instance.directory / f"{name}.plan"),
+            plan_file=str(plan_path(instance)),
         )
         _check(plan, identity)
         report = launch(plan)
@@ -78,6 +79,7 @@ def start(job: Job) -> Report:
         raise
     if not report.ready:
         instance.remove_if_empty()
+        forget_plan(instance)
     return report
 
 

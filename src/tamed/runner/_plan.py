@@ -31,7 +31,8 @@ class Plan(NamedTuple):
 
     ``report`` is the descriptor of the pipe on which the command that started the daemon waits, -1 for none:
     it runs in the foreground. ``listen_pid`` is the process that systemd passed its sockets to, before it
-    became another. Times are in seconds.
+    became another. ``holder`` is, in a plan that is kept, the process that runs by it (see `PlanFile`). Times
+    are in seconds.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
     watchdog: float = 30.0
     report: int = -1
     listen_pid: int = 0
+    holder: str = ""
 
     @property
     def beat_interval(self) -> float:

@@ -1,8 +1,10 @@
 """The plan of an instance, kept in a file so that it can be started again as it was.
 
-A daemon that root has started runs as somebody else, and owns the directory that this file is in. Whatever
-that user puts there, root must not run. So the file belongs to whoever started the daemon, is for nobody
-else's eyes, and is believed only by the user that it belongs to.
+A daemon that root has started runs as somebody else, and owns the folder of the instance. Whatever that user
+puts there, root must not run, also if root wrote it once: an older plan may give what root has taken away. So
+the file is in a folder of whoever started the daemon, which for root's is another one then. It is for nobody
+else's eyes, and is believed only by the user that it and its folder belong to. It says which process runs by it,
+so that one that was left behind is not taken for that of another daemon of the name.
 """
 
 import os
@@ -11,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+from tamed.daemon import Instance, RunDirectory, beginning_of
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
@@ -21,10 +24,35 @@ from tamed.errors import (
 )
 from tamed.runner._plan import Plan
 
-__all__ = ["PlanFile", "kept_plan"]
+__all__ = ["PlanFile", "forget_plan", "kept_plan", "plan_path"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOTS = ".plans"  # which no instance can be called
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def plan_path(instance: Instance) -> Path:
+    """Return where this user's plan of an instance is: in its folder, unless root has given that away."""
+    try:
+        is_given_away = os.geteuid() == 0 != instance.directory.lstat().st_uid
+    except OSError:
+        is_given_away = False
+    return _roots_path(instance) if is_given_away else instance.directory / f"{instance.name}.plan"
+
+
+def forget_plan(instance: Instance) -> None:
+    """Remove the plan of root's that a daemon has left which had become another user, and has ended."""
+    if os.geteuid() == 0 and not instance.is_running:
+        path = _roots_path(instance)
+        with suppress(OSError):
+            path.unlink()
+        with suppress(OSError):  # there are others
+            path.parent.rmdir()
+
+
+def _roots_path(instance: Instance) -> Path:
+    return instance.directory.parent / _ROOTS / f"{instance.name}.plan"
 
 
 class PlanFile:
@@ -36,7 +64,7 @@ class PlanFile:
     def __init__(self, plan: Plan) -> None:
         self._path = Path(plan.plan_file)
         # Whoever starts it again reads the files anew: secrets in them need not be in one more file.
-        self._text = plan._replace(report=-1, reading=None).to_text()
+        self._text = plan._replace(report=-1, reading=None, holder=_holder(os.getpid())).to_text()
         self._file = _status_of(self._path)
         if self._file is not None:
             self._owner = self._file.st_uid
@@ -68,12 +96,20 @@ class PlanFile:
         return True
 
     def remove(self) -> None:
-        """Remove the file. Only who holds the instance's pid file may."""
+        """Remove the file. Only who holds the instance's pid file may.
+
+        One that root has kept stays where this process is not root any more: see `forget_plan`.
+        """
         with suppress(OSError):  # somebody has taken the directory away
             self._path.unlink()
+        if self._path.parent.name == _ROOTS:
+            with suppress(OSError):
+                self._path.parent.rmdir()
 
     def _write(self) -> None:
         what = f"plan {self._path}"
+        if self._path.parent.name == _ROOTS:
+            RunDirectory(self._path.parent).make()
         found = _status_of(self._path)
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise CannotCreate(what, "something that is no regular file is in its place", "remove it")
@@ -93,30 +129,53 @@ def _status_of(path: Path) -> os.stat_result | None:
         return None
 
 
-def kept_plan(path: Path) -> Plan:
-    """Read the plan that is kept in a file.
+def kept_plan(path: Path, pid: int) -> Plan:
+    """Read the plan that is kept in a file, and that process ``pid`` runs by.
 
-    Raises MissingInput if there is none, and PermissionRefused if it is not this user's own.
+    Raises MissingInput if there is none, and PermissionRefused if it is not this user's own, or somebody else
+    could have put it there.
     """
-    what = "cannot start it again"
     try:
-        descriptor = os.open(path, _READ)
+        text = _own_text(path)
     except FileNotFoundError as error:
-        why = "it was not started by `tamed start`"
-        raise MissingInput(what, why, "whoever started it has to") from error
+        why = "it was not started by `tamed start`, or not by this user"
+        raise MissingInput(_WHAT, why, "whoever started it has to") from error
     except OSError as error:
-        raise from_os_error(f"{what}: {path}", error, "do it as the user who started it") from error
+        raise from_os_error(f"{_WHAT}: {path}", error, "do it as the user who started it") from error
+    remedy = "stop it, and start it as you did before"
+    try:
+        plan = Plan.from_text(text)
+    except ValueError as error:  # it was damaged: a disk was full, say
+        raise ConfigurationError(f"{_WHAT}: {path} cannot be read", str(error), remedy) from error
+    if plan.holder != _holder(pid):
+        raise PermissionRefused(_WHAT, f"{path} is not the plan of process {pid}, which runs", remedy)
+    return plan
+
+
+_WHAT = "cannot start it again"
+
+
+def _holder(pid: int) -> str:
+    """Name a process so that no later one has the same name."""
+    return f"{pid} begun at {beginning_of(pid)}"
+
+
+def _own_text(path: Path) -> str:
+    """Read a file of this user's in a folder of this user's, where nobody else can write."""
+    remedy = "do it as that user, or stop it and start it yourself"
     with ExitStack() as opened:
+        folder = os.open(path.parent, _FOLDER)
+        opened.callback(os.close, folder)
+        status = os.fstat(folder)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            why = f"user {status.st_uid}, or others, can write in {path.parent}"
+            raise PermissionRefused(_WHAT, why, remedy)
+        descriptor = os.open(path.name, _READ, dir_fd=folder)
         opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
         is_regular = stat.S_ISREG(status.st_mode)
         if not is_regular or status.st_uid != os.geteuid() or status.st_nlink != 1:
             why = f"user {status.st_uid} started it" if is_regular else f"{path} is no regular file"
-            raise PermissionRefused(what, why, "do it as that user, or stop it and start it yourself")
+            raise PermissionRefused(_WHAT, why, remedy)
         with os.fdopen(descriptor, closefd=False) as file:
-            text = file.read()
-    try:
-        return Plan.from_text(text)
-    except ValueError as error:  # it was damaged: a disk was full, say
-        remedy = "stop it, and start it as you did before"
-        raise ConfigurationError(f"{what}: {path} cannot be read", str(error), remedy) from error
+            return file.read()
