@@ -3,8 +3,8 @@
 A daemon that root has started runs as somebody else, and owns the folder of the instance. Whatever that user
 puts there, root must not run, also if root wrote it once: an older plan may give what root has taken away. So
 the file is in a folder of whoever started the daemon, which for root's is another one then. It is for nobody
-else's eyes, and is believed only by the user that it and its folder belong to. It says which process runs by it,
-so that one that was left behind is not taken for that of another daemon of the name.
+else's eyes, and is believed only by the user that it and its folder belong to. It says which process runs by
+it, so that one that was left behind is not taken for that of another daemon of the name.
 """
 
 import os
