@@ -15,9 +15,11 @@ A descriptor is not closed in the child but replaced by ``/dev/null`` (`hollow`)
 objects that use the number, and would close it again when it is somebody else's.
 """
 
+import errno
 import os
 import signal
 import socket
+import sys
 from _thread import get_ident
 from array import array
 from collections.abc import Iterable
@@ -25,7 +27,28 @@ from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Owned", "default_signals", "fork_own", "guard_forks", "hollow", "own", "receive_descriptors"]
+__all__ = [
+    "Owned",
+    "default_signals",
+    "fork_own",
+    "guard_forks",
+    "hollow",
+    "leave_keyring",
+    "own",
+    "receive_descriptors",
+]
+
+# keyctl(2), for which the C library has no function: its number by the machine, for programs of 64 bits.
+_KEYCTL = {
+    "x86_64": 250,
+    "aarch64": 219,
+    "loongarch64": 219,
+    "ppc64le": 271,
+    "riscv64": 219,
+    "s390x": 280,
+}
+_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
+_NO_KEYRINGS = (errno.ENOSYS, errno.EPERM, errno.EACCES)
 
 
 class Owned(Protocol):
@@ -82,6 +105,25 @@ def hollow(descriptors: Iterable[int]) -> None:
             if null != descriptor:
                 os.dup2(null, descriptor, inheritable=False)
                 os.close(null)
+
+
+def leave_keyring() -> None:
+    """Begin a session keyring of its own (session-keyring(7)), in a process that becomes another user.
+
+    A login's keyring goes along with whatever it starts, and its keys can be used by whoever has it, of
+    whichever user: change of user or not. To be called before the change, since a user may have no room for
+    a keyring left. A system that has none, or lets nobody use them (a filter of a container), has none to
+    leave. ``OSError`` comes through.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None or sys.maxsize < 1 << 32:
+        return
+    import ctypes  # not above: it takes a megabyte, and few change the user
+
+    if ctypes.CDLL(None, use_errno=True).syscall(number, _JOIN_SESSION_KEYRING, None) < 0:
+        refused = ctypes.get_errno()
+        if refused not in _NO_KEYRINGS:
+            raise OSError(refused, os.strerror(refused))
 
 
 class _Guard:

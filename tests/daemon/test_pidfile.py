@@ -1,9 +1,11 @@
 """The pid file and who holds it."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -326,17 +328,29 @@ def test_adopting_what_is_not_ours(path: Path, tmp_path: Path) -> None:
 def test_clearing_waits_for_another_who_clears(path: Path) -> None:
     """While another start clears a stale file, a start waits for it, and takes the file when it is done."""
     path.write_text("1\n")
-    with path.open("r+") as file:
+    claim = path.with_name(f".{path.name}.claim")
+    with claim.open("w") as file:
         assert take_claim(file.fileno())
         naps = []
 
         def nap(seconds: float) -> None:
             naps.append(seconds)
             if len(naps) == 3:
+                claim.unlink()
                 path.unlink()
 
         PidFile.acquire(path, sleep=nap).remove()
     assert len(naps) == 3
+    assert list(path.parent.iterdir()) == []
+
+
+def test_readers_of_a_stale_file_keep_nobody_waiting(path: Path) -> None:
+    """Whoever may read it may lock it, and so may a stranger."""
+    path.write_text("1\n")
+    with path.open() as file:
+        for byte in (0, 1):
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", fcntl.F_RDLCK, 0, byte, 1, 0))
+        PidFile.acquire(path, sleep=lambda _: pytest.fail("it waits")).remove()
 
 
 @needs_root

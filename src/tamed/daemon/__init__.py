@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from tamed.daemon._notify import Notifier, watchdog_interval
     from tamed.daemon._outbox import Outbox
     from tamed.daemon._pidfile import PidFile
-    from tamed.daemon._privileges import change_root, drop_privileges, require_keepable
+    from tamed.daemon._privileges import (
+        change_root,
+        drop_privileges,
+        forbid_tracing,
+        is_traceable,
+        require_keepable,
+    )
     from tamed.daemon._process import ProcessHandle, end_by_signal
     from tamed.daemon._records import Damage, Origin, Record, RecordReader, encode_origin, encode_record
     from tamed.daemon._report import Report, Reporter
@@ -88,8 +94,10 @@ __all__ = [
     "encode_record",
     "end_by_signal",
     "fill_standard_descriptors",
+    "forbid_tracing",
     "holder",
     "is_journal",
+    "is_traceable",
     "leave_terminal",
     "limit_open_files",
     "members_of",
@@ -150,8 +158,10 @@ if not TYPE_CHECKING:
             "encode_record": "._records",
             "end_by_signal": "._process",
             "fill_standard_descriptors": "._descriptors",
+            "forbid_tracing": "._privileges",
             "holder": "._holder",
             "is_journal": "._journal",
+            "is_traceable": "._privileges",
             "limit_open_files": "._limits",
             "members_of": "._family",
             "require_keepable": "._privileges",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -13,6 +14,7 @@ __all__ = [
     "close_inherited",
     "close_on_exec",
     "fill_standard_descriptors",
+    "read_nothing",
     "silence_standard_descriptors",
 ]
 
@@ -39,8 +41,29 @@ def silence_standard_descriptors() -> None:
     os.close(null)
 
 
+def read_nothing() -> None:
+    """Have descriptors 0 to 2 give this process nothing to read.
+
+    0 becomes ``/dev/null``, unless it is a socket, which somebody may listen on. A terminal on 1 or 2, which
+    is open for both, is opened anew for writing: whoever gets hold of the descriptor cannot read what is
+    typed there.
+    """
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.close(null)
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            with contextlib.suppress(OSError):  # without /proc
+                writing = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+                os.dup2(writing, descriptor)
+                os.close(writing)
+
+
 def close_inherited(keep: Collection[int], *, but_sockets: bool = False) -> None:
-    """Close the descriptors that came from the parent, except 0 to 2 and those in ``keep``; or sockets, too.
+    """Close the descriptors that came from the parent, except 0 to 2 and those in ``keep``.
+
+    With ``but_sockets``, sockets stay too that are not connected: somebody may listen on them.
 
     They are known by being open across exec. Python opens everything otherwise (PEP 446), so nothing is
     closed under an object that would later close the number again, when it is somebody else's. Those that
@@ -49,7 +72,7 @@ def close_inherited(keep: Collection[int], *, but_sockets: bool = False) -> None
     for descriptor in _open_ones():
         if descriptor <= 2 or descriptor in keep or not _is_inheritable(descriptor):
             continue
-        if not (but_sockets and stat.S_ISSOCK(os.fstat(descriptor).st_mode)):
+        if not (but_sockets and _may_listen(descriptor)):
             os.close(descriptor)
 
 
@@ -87,6 +110,17 @@ def _open_ones() -> list[int]:
     raise SystemRefused(
         "cannot tell which descriptors are open", "there is neither /proc nor /dev/fd", "mount /proc"
     )
+
+
+def _may_listen(descriptor: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        try:
+            sock.getpeername()
+        except OSError:
+            return True
+        return False
 
 
 def _is_inheritable(descriptor: int) -> bool:

@@ -16,7 +16,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.daemon._descriptors import close_inherited, fill_standard_descriptors, silence_standard_descriptors
+from tamed.daemon._descriptors import (
+    close_inherited,
+    fill_standard_descriptors,
+    read_nothing,
+    silence_standard_descriptors,
+)
 from tamed.daemon._launch import Launch, be_subreaper
 from tamed.daemon._report import Reporter
 from tamed.daemon._threads import require_single_thread
@@ -31,10 +36,11 @@ def leave_terminal() -> None:
     """Give up the controlling terminal (ioctl_tty(2), ``TIOCNOTTY``), if it is shared with other processes.
 
     Then nothing can be typed into it from here (``TIOCSTI``), and ``/dev/tty`` cannot be opened. It can still
-    be read and written by descriptors that are open, and a Ctrl-C still comes: that goes to the process
-    group. The leader of a session keeps it, because with it the whole session would lose it; what is above
-    that session has another terminal.
+    be written by descriptors 1 and 2, not be read (see ``read_nothing``), and a Ctrl-C still comes: that goes
+    to the process group. The leader of a session keeps it, because with it the whole session would lose it;
+    what is above that session has another terminal.
     """
+    read_nothing()
     if os.getsid(0) == os.getpid():
         return
     try:

@@ -6,12 +6,15 @@ stranger and a zombie hold no lock and block nobody.
 How a pid file comes to be, so that nobody ever reads half of one and exactly one of many starts wins:
 
 1. The process makes a file of its own beside the path, under a hidden name, writes its pid into it and
-   takes both locks of it, *claim* and *life* (see ``_filelock``).
+   takes the lock of it, *life* (see ``_filelock``).
 2. It links that file to the path. ``link(2)`` never replaces: the first one wins, and what appears is
    complete and locked. The content of a file that has had the name never changes.
 3. If the name is taken by a file whose *life* is held, the other one runs. Otherwise that file is stale. It
-   is removed by whoever gets its *claim* and sees, holding it, that the path still names it; a claim that
-   is free on a file that no longer has the name is worth nothing. Then step 2 is tried again.
+   is removed by whoever gets the *claim* of a file that is beside it for that only, and sees, holding it,
+   that the path still names the stale one. Then step 2 is tried again.
+
+Whoever may open a file may lock it, for reading at least, and so keep others from locking it. Everybody may
+read a pid file. So *life* is taken before everybody may, and the file for the claim is its user's alone.
 
 Since *life* is only ever taken on a file without the name, and stale files are removed under *claim*,
 whoever finds *life* held and then reads a number reads the number that the holder wrote.
@@ -32,7 +35,7 @@ from pathlib import Path
 from typing import Self
 
 from tamed._fork import own
-from tamed.daemon._filelock import take_claim, take_life
+from tamed.daemon._filelock import is_alive, take_claim, take_life
 from tamed.daemon._guard import Guard, guardian
 from tamed.daemon._holder import TO_READ, explain, holder_of, number_in
 from tamed.daemon._identity import Identity, acting_for
@@ -43,7 +46,7 @@ __all__ = ["PidFile"]
 _ATTEMPTS = 2000
 _PAUSE = 0.005  # seconds; others hold the claim of a stale file for microseconds
 _MODE = 0o644  # anyone may ask who runs
-_TO_CLEAR = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TO_CLAIM = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -222,7 +225,7 @@ class PidFile:
 
 def _acquire(path: Path, directory: int, sleep: Callable[[float], None]) -> int:
     hidden = f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
-    descriptor = os.open(hidden, _NEW, _MODE, dir_fd=directory)
+    descriptor = os.open(hidden, _NEW, 0o600, dir_fd=directory)
     try:
         _prepare(descriptor)
         _win_name(path, directory, hidden, sleep)
@@ -257,11 +260,11 @@ def _win_name(path: Path, directory: int, hidden: str, sleep: Callable[[float], 
 
 
 def _prepare(descriptor: int) -> None:
-    os.fchmod(descriptor, _MODE)  # whatever the umask
     line = b"%d\n" % os.getpid()
     if os.write(descriptor, line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     take_life(descriptor)
+    os.fchmod(descriptor, _MODE)  # whatever the umask
 
 
 def _link(directory: int, hidden: str, name: str) -> bool:
@@ -293,17 +296,28 @@ def _refuse_if_held(path: Path, directory: int) -> None:
 
 def _clear_stale(directory: int, name: str) -> bool:
     """Remove a file that nobody holds; tell whether the name may be free now."""
+    claim = f".{name}.claim"
+    claimed = os.open(claim, _TO_CLAIM, 0o600, dir_fd=directory)
     try:
-        descriptor = os.open(name, _TO_CLEAR, dir_fd=directory)
-    except FileNotFoundError:
-        return True
-    try:
-        if not take_claim(descriptor):
+        if not take_claim(claimed) or not _names(directory, claim, claimed):
             return False
-        # Nobody holds life either: it is only taken together with the claim.
-        if _names(directory, name, descriptor):
-            os.unlink(name, dir_fd=directory)
+        try:
+            _remove_stale(directory, name)
+        finally:
+            os.unlink(claim, dir_fd=directory)
         return True
+    finally:
+        os.close(claimed)
+
+
+def _remove_stale(directory: int, name: str) -> None:
+    try:
+        descriptor = os.open(name, TO_READ, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    try:
+        if not is_alive(descriptor) and _names(directory, name, descriptor):
+            os.unlink(name, dir_fd=directory)
     finally:
         os.close(descriptor)
 

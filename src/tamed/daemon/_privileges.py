@@ -5,30 +5,31 @@ The order is fixed by what each step needs (capabilities(7), credentials(7)):
 1. the bounding set, which needs CAP_SETPCAP: from here on no program that is executed can get more than is
    kept;
 2. PR_SET_KEEPCAPS, if something is kept, since the change of user would empty the permitted set;
-3. supplementary groups, group, user: real, effective and saved, so that there is no way back;
-4. the capabilities: effective, permitted, inheritable and ambient become what is kept;
-5. ``no_new_privs``, after which no set-uid program or file capability gives anything (prctl(2));
-6. the proof: the way back is tried, and the sets are read.
+3. the session keyring of whoever started this, which would stay in reach for every user;
+4. supplementary groups, group, user: real, effective and saved, so that there is no way back;
+5. the capabilities: effective, permitted, inheritable and ambient become what is kept;
+6. ``no_new_privs``, after which no set-uid program or file capability gives anything (prctl(2));
+7. the proof: the way back is tried, and the sets are read.
 
 Some containers leave root without CAP_SETPCAP. The bounding set then stays as it is. With ``no_new_privs``
 and nothing permitted it gives nothing, so that is told and not refused.
-
-Elsewhere than on Linux there are only steps 3 and 6.
 """
 
 import os
 from collections.abc import Collection
 from pathlib import Path
 
+from tamed._fork import leave_keyring
 from tamed.daemon._capabilities import Capability, capability_sets, limit_capabilities, set_capabilities
 from tamed.daemon._identity import Identity, become
 from tamed.daemon._prctl import prctl
 from tamed.daemon._threads import require_single_thread
 from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, from_os_error
 
-__all__ = ["change_root", "drop_privileges", "require_keepable"]
+__all__ = ["change_root", "drop_privileges", "forbid_tracing", "is_traceable", "require_keepable"]
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 8, 38, 39  # linux/prctl.h
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 # With any other one a process can become root again, or do what only root may: by writing or owning root's
 # files (DAC_OVERRIDE, CHOWN, FOWNER, MKNOD), reading root's keys (DAC_READ_SEARCH), taking another identity
@@ -90,6 +91,19 @@ def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) ->
     return left
 
 
+def is_traceable() -> bool:
+    """Tell whether processes of this user may trace this one, read its memory and take its descriptors.
+
+    They may not since a change of user, until the next exec (prctl(2), PR_SET_DUMPABLE).
+    """
+    return prctl(_PR_GET_DUMPABLE) == 1
+
+
+def forbid_tracing() -> None:
+    """Have only root trace this process from now on."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
 def require_keepable(keep: Collection[Capability]) -> None:
     """Raise ConfigurationError if a process that keeps these could become root again."""
     names = ", ".join(str(one) for one in sorted(set(keep) - _KEEPABLE))
@@ -114,6 +128,7 @@ def _drop(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
     try:
         left = _limit(keep)
         prctl(_PR_SET_KEEPCAPS, bool(keep))
+        leave_keyring()
         _become(identity)
         set_capabilities(keep)
         prctl(_PR_SET_NO_NEW_PRIVS, 1)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         as_endpoint,
     )
     from tamed.net._gate import Gate, GateKeeper
-    from tamed.net._inherit import Inheritance, passed_descriptors
+    from tamed.net._inherit import Inheritance, passed_descriptors, passed_to_this_process
     from tamed.net._listening import ListeningService
     from tamed.net._protocol import ProtocolServer
     from tamed.net._reply import ReplyServer
@@ -86,6 +86,7 @@ __all__ = [
     "install",
     "is_of_the_connection",
     "passed_descriptors",
+    "passed_to_this_process",
     "renew",
     "resolve",
     "server_context",
@@ -137,6 +138,7 @@ if not TYPE_CHECKING:
             "effective_backlog": "._backlog",
             "install": "._source",
             "passed_descriptors": "._inherit",
+            "passed_to_this_process": "._inherit",
             "renew": "._tls",
             "resolve": "._bind",
             "server_context": "._tls",

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net._endpoint import FdEndpoint, SystemdEndpoint
 
-__all__ = ["Inheritance", "passed_descriptors"]
+__all__ = ["Inheritance", "passed_descriptors", "passed_to_this_process"]
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _KINDS: Final = {socket.SOCK_STREAM: "stream", socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "packet"}
@@ -100,6 +100,11 @@ def passed_descriptors(environ: Mapping[str, str], first: int = 3) -> list[int]:
     count = environ.get("LISTEN_FDS", "")
     numbers = range(first, first + int(count)) if re.fullmatch(_COUNT, count) else ()
     return [number for number in numbers if _is_open(number)]
+
+
+def passed_to_this_process(environ: Mapping[str, str]) -> list[int]:
+    """Return the descriptors that systemd has passed to this process, and to none before it."""
+    return passed_descriptors(environ) if environ.get("LISTEN_PID") == str(os.getpid()) else []
 
 
 def _is_open(descriptor: int) -> bool:

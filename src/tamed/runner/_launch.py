@@ -21,7 +21,7 @@ from tamed.daemon import (
     detach,
 )
 from tamed.errors import ConfigurationError, from_os_error
-from tamed.net import passed_descriptors
+from tamed.net import passed_to_this_process
 from tamed.runner._checks import check_files, check_interpreter
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
@@ -86,7 +86,9 @@ def start(job: Job) -> Report:
 def launch(plan: Plan) -> Report:
     """Start the daemon of a plan, and wait until it is ready or has failed."""
     plan = plan._replace(listen_pid=os.getpid())
-    launched = detach(keep=_passed_by_systemd(), umask=plan.umask, directory=Path(plan.directory))
+    launched = detach(
+        keep=passed_to_this_process(os.environ), umask=plan.umask, directory=Path(plan.directory)
+    )
     if not isinstance(launched, Launch):
         os.set_inheritable(launched.fileno(), True)
         _become_supervisor(plan._replace(report=launched.fileno()))
@@ -109,7 +111,9 @@ def supervise_here(reading: Reading) -> NoReturn:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
     if _becomes_another(plan):
-        close_inherited(keep=_passed_by_systemd(), but_sockets=True)  # of those, ``fd://`` may name some
+        close_inherited(
+            keep=passed_to_this_process(os.environ), but_sockets=True
+        )  # of those, ``fd://`` may name some
     _become_supervisor(plan)
 
 
@@ -204,11 +208,6 @@ def _check(plan: Plan, identity: Identity | None) -> None:
     """Refuse what the user that the daemon becomes could not do, before anything is made."""
     check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
     check_interpreter(identity)
-
-
-def _passed_by_systemd() -> list[int]:
-    """Return the descriptors that systemd has passed to this command (sd_listen_fds(3))."""
-    return passed_descriptors(os.environ) if os.environ.get("LISTEN_PID") == str(os.getpid()) else []
 
 
 def _become_supervisor(plan: Plan) -> NoReturn:

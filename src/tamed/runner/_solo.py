@@ -13,9 +13,17 @@ from pathlib import Path
 from tamed._fork import guard_forks
 from tamed._logger import own_logger
 from tamed.config import Daemon, Job, Reading, load
-from tamed.daemon import Notifier, PidFile, limit_open_files, watchdog_interval
+from tamed.daemon import (
+    Identity,
+    Notifier,
+    PidFile,
+    close_inherited,
+    leave_terminal,
+    limit_open_files,
+    watchdog_interval,
+)
 from tamed.errors import ApplicationFailed, ConfigurationError
-from tamed.net import Surroundings, install, passed_descriptors
+from tamed.net import Surroundings, install, passed_to_this_process
 from tamed.runner._checks import check_files
 from tamed.runner._environment import enter_environment
 from tamed.runner._housekeeping import INTERVAL, Duty, Housekeeping
@@ -59,10 +67,18 @@ def run(job: Job) -> Ending:
         raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
     check_files(identity, log=plan.path, pid_files=[pid_file])
 
+    becomes_another = _becomes_another(identity)
+
     def drop() -> None:
+        if becomes_another:
+            leave_terminal()
         drop_to(daemon, identity, root)
 
     with ExitStack() as held:
+        if becomes_another:
+            close_inherited(
+                keep=passed_to_this_process(os.environ), but_sockets=True
+            )  # ``fd://`` may name some of those
         job = _settle_down(job, daemon)
         duties = []
         if pid_file:
@@ -83,8 +99,11 @@ def _runs_as_another(daemon: Daemon) -> bool:
 
     In another root directory only this process can be.
     """
-    identity = identity_of(daemon)
-    return identity is not None and identity.uid != 0 and os.geteuid() == 0 and daemon.chroot is None
+    return daemon.chroot is None and _becomes_another(identity_of(daemon))
+
+
+def _becomes_another(identity: Identity | None) -> bool:
+    return identity is not None and identity.uid != 0 and os.geteuid() == 0
 
 
 def _settle_down(job: Job, daemon: Daemon) -> Job:
@@ -105,9 +124,8 @@ def _settle_down(job: Job, daemon: Daemon) -> Job:
 def _keep_to_ourselves() -> None:
     """See that no child gets our sockets and handlers, and that no signal is blocked that we are to obey."""
     guard_forks()
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        for descriptor in passed_descriptors(os.environ):  # also what no server of ours asks for
-            os.set_inheritable(descriptor, False)
+    for descriptor in passed_to_this_process(os.environ):  # also what no server of ours asks for
+        os.set_inheritable(descriptor, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # nobody could wait for a child
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from tamed.daemon import is_traceable
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.runner._errand import Errand, Errands
 from tamed.runner._legacy import Data, Keep, Legacy
@@ -98,6 +99,7 @@ class Upgrader:
         legacy = Legacy()
         legacy.data |= self._export(legacy.keep)
         legacy.data["signals"] = list(taken)
+        legacy.data["traceable"] = is_traceable()
         descriptor = legacy.hand_over()
         command = [*plan.interpreter, "-m", "tamed.runner.supervisor", "--resume", str(descriptor), plan.name]
         try:

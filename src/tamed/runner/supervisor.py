@@ -23,6 +23,7 @@ from tamed.daemon import (
     Reporter,
     close_on_exec,
     end_by_signal,
+    forbid_tracing,
     leave_terminal,
     limit_open_files,
 )
@@ -52,7 +53,7 @@ __all__ = ["main"]
 
 def main() -> NoReturn:
     """Supervise the plan that was handed over, or go on with what was left, and exit as the daemon should."""
-    left = Legacy.take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
+    left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
     told = f"tamed: {plan.name} was told to stop before it was ready"
@@ -68,6 +69,14 @@ def main() -> NoReturn:
     if status < 0:
         status = end_by_signal(-status)
     sys.exit(status)
+
+
+def _take_over(descriptor: int) -> Data:
+    """Read what the program before has left. What became another user is not that user's to trace, still."""
+    left = Legacy.take_over(descriptor)
+    if not left.get("traceable", True):
+        forbid_tracing()
+    return left
 
 
 class Holdings:

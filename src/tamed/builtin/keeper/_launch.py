@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NoReturn
 
+from tamed._fork import leave_keyring
 from tamed.builtin.keeper._prctl import die_with_parent, gain_no_privileges
 from tamed.builtin.keeper._program import Identity, Program
 
@@ -107,6 +108,7 @@ def _limit(name: str, value: int) -> None:
 
 
 def _become_user(identity: Identity) -> None:
+    leave_keyring()
     os.setgroups(identity.groups)
     os.setgid(identity.gid)  # all three ids of a process that is root
     os.setuid(identity.uid)
