@@ -144,12 +144,20 @@ class Acceptor:
     `resume` is called, which whoever uses it should do whenever a connection was closed, and after
     ``retry_delay`` seconds. `Shortage` says what is logged of that, by ``name``.
 
+    ``short`` is called then, for who can make room.
+
     A gate can hold it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
     wait are another process's clients.
     """
 
     def __init__(
-        self, name: str, doors: Iterable[Door], *, batch: int = 16, retry_delay: float = 1.0
+        self,
+        name: str,
+        doors: Iterable[Door],
+        *,
+        batch: int = 16,
+        retry_delay: float = 1.0,
+        short: Callable[[], object] = lambda: None,
     ) -> None:
         self.paused = True
         self._is_held = False
@@ -157,10 +165,16 @@ class Acceptor:
         self._name = name
         self._doors = list(doors)
         self._batch = batch
+        self._short = short
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._shortage = Shortage(name, self.resume, retry_delay=retry_delay)
         self._finished: asyncio.Future[None] | None = None
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether a client waits to be accepted."""
+        return _somebody_waits_at(self._doors)
 
     def resume(self) -> None:
         """Accept connections from now on, or once nothing holds it."""
@@ -233,6 +247,7 @@ class Acceptor:
                 if not is_of_the_connection(error):
                     self.pause()
                     self._shortage.report(error)
+                    self._short()
                 taken += 1
                 continue
             taken += 1
@@ -248,10 +263,7 @@ class Acceptor:
         """While finishing: leave a door at which nobody waits any more."""
         if self._finished is None or door not in self._doors:
             return
-        # Not accept(2), which fails without a free descriptor even if nobody waits.
-        poll = select.poll()
-        poll.register(door.sock, select.POLLIN)
-        if door.remaining <= 0 or not poll.poll(0):
+        if door.remaining <= 0 or not _somebody_waits_at([door]):
             self._leave(door)
             door.sock.close()
 
@@ -261,6 +273,14 @@ class Acceptor:
         self._doors.remove(door)
         if not self._doors and self._finished is not None and not self._finished.done():
             self._finished.set_result(None)
+
+
+def _somebody_waits_at(doors: Iterable[Door]) -> bool:
+    # Not accept(2), which fails without a free descriptor even if nobody waits.
+    poll = select.poll()
+    for door in doors:
+        poll.register(door.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def is_of_the_connection(error: OSError) -> bool:

@@ -1,19 +1,16 @@
 """A limit of how many connections one address may have open."""
 
-import asyncio
 import os
 from collections import Counter
 from typing import Any, Final
 
 from tamed._logger import own_logger
 from tamed.net._accept import Take
+from tamed.net._quiet import QuietCount
 
 __all__ = ["AddressLimit", "client_network"]
 
 log = own_logger("tamed.net")
-
-_QUIET: Final = 1.0
-"""Seconds for which refusals are only counted after one was logged."""
 
 _PREFIX: Final = 64
 """How many bits of an IPv6 address count: whoever has one address of such a network has all of them."""
@@ -32,8 +29,7 @@ class AddressLimit:
         self.refused = 0
         self._most = most
         self._open: Counter[str] = Counter()
-        self._unsaid = 0
-        self._quiet: asyncio.TimerHandle | None = None
+        self._told = QuietCount(self._tell, self._tell_more)
 
     def guard(self, take: Take) -> Take:
         """Return a function that takes connections as ``take`` does, if their address has not too many."""
@@ -61,35 +57,18 @@ class AddressLimit:
 
     def close(self) -> None:
         """Say what was not said yet: nothing is refused any more."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-            self._quiet = None
-        self._say()
+        self._told.close()
 
     def _refused(self, address: Any) -> None:
         self.refused += 1
-        if self._quiet is not None:
-            self._unsaid += 1
-            return
+        self._told.add(address)
+
+    def _tell(self, address: Any) -> None:
         peer = _counted(address)
         log.warning("%s refuses a connection from %s, which has %d open", self.name, peer, self._most)
-        self._be_quiet()
 
-    def _be_quiet(self) -> None:
-        self._quiet = asyncio.get_running_loop().call_later(_QUIET, self._look)
-
-    def _look(self) -> None:
-        """Let the next refusal be logged at once, if there was none for a while."""
-        self._quiet = None
-        if self._say():
-            self._be_quiet()
-
-    def _say(self) -> bool:
-        """Tell how many were refused since the last time; return whether any were."""
-        unsaid, self._unsaid = self._unsaid, 0
-        if unsaid:
-            log.warning("%s has refused %d more", self.name, unsaid)
-        return bool(unsaid)
+    def _tell_more(self, count: int) -> None:
+        log.warning("%s has refused %d more", self.name, count)
 
 
 def client_network(host: str) -> str:

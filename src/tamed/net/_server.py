@@ -15,6 +15,7 @@ from tamed.net._certificates import CertificateWatch
 from tamed.net._connection import Connection, Openings, TlsConnection, connection_class
 from tamed.net._endpoint import TlsEndpoint
 from tamed.net._gate import Gate
+from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
 from tamed.net._leaving import tell_leaving_from_faults
 from tamed.net._listening import Endpoints, ListeningService
 from tamed.net._source import Listener, current
@@ -39,6 +40,7 @@ class ServerOptions(TypedDict, total=False):
     backlog: int
     drain_timeout: float | None
     tls_handshake_timeout: float
+    max_tls_handshakes: int
 
 
 class Server(ListeningService):
@@ -60,7 +62,11 @@ class Server(ListeningService):
       sockets not at all. Each process counts by itself;
     - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
     - ``drain_timeout``: seconds that connections have to come to their end (None: as the `Surroundings` say);
-    - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake.
+    - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake;
+    - ``max_tls_handshakes``: with that many unfinished, no more are accepted until one is finished, or has
+      made room: while clients cannot be accepted, because of this limit or ``max_connections`` or a lack of
+      descriptors, the oldest is aborted that has sent nothing for half a second, or that is not done two
+      seconds after its first bytes.
 
     ``accepted`` is the number of all connections so far, and ``refused`` of those beyond the limit of their
     address, which are not among them. ``draining`` is set when ``stop`` begins: what
@@ -73,19 +79,21 @@ class Server(ListeningService):
         self.max_connections_per_address = options.get("max_connections_per_address")
         self.backlog = options.get("backlog", DEFAULT_BACKLOG)
         self.drain_timeout = options.get("drain_timeout")
-        self.tls_handshake_timeout = options.get("tls_handshake_timeout", 60.0)
+        self.tls_handshake_timeout = options.get("tls_handshake_timeout", DEFAULT_TIMEOUT)
+        self.max_tls_handshakes = options.get("max_tls_handshakes", DEFAULT_MOST)
         self.accepted = 0
         self.draining = asyncio.Event()
         self._drain_seconds = 0.0
         # In the order of time. The values are the peers' addresses, where these are counted.
         self._open: dict[Connection, Any] = {}
         self._openings: list[Openings] = []
+        self._handshakes: Handshakes | None = None  # as long as there is an acceptor, where TLS is spoken
         self._acceptor: Acceptor | None = None
         self._gate = Gate()
         self._watches: list[CertificateWatch] = []
         self._idle: asyncio.Future[None] | None = None
         self._address_limit: AddressLimit | None = None
-        for limit in ("max_connections", "max_connections_per_address"):
+        for limit in ("max_connections", "max_connections_per_address", "max_tls_handshakes"):
             most = getattr(self, limit)
             if most is not None and most < 1:
                 raise ValueError(f"{limit} must be at least 1, not {most}")
@@ -115,7 +123,11 @@ class Server(ListeningService):
         for listener in self.listeners:
             listener.listen(backlog)
         self._openings.clear()
-        self._acceptor = Acceptor(self.full_name, self._doors())
+        if any(listener.ssl is not None for listener in self.listeners):
+            self._handshakes = Handshakes(
+                self.full_name, self.max_tls_handshakes, self.tls_handshake_timeout, self._look_for_room
+            )
+        self._acceptor = Acceptor(self.full_name, self._doors(), short=self._make_room)
         self._gate = surroundings.gate
         self._gate.add(self._acceptor)
         self._acceptor.resume()
@@ -160,7 +172,7 @@ class Server(ListeningService):
         ``factory_for`` is given the connection and its peer's address.
         """
         family, kind, proto = sock.family, sock.type, sock.proto
-        ssl, seconds = listener.ssl, self.tls_handshake_timeout
+        ssl, handshakes = listener.ssl, self._handshakes
         loop = asyncio.get_running_loop()
         make, open_accepted = connection_class(loop), loop.connect_accepted_socket
         openings = Openings(self._not_opened)
@@ -175,17 +187,17 @@ class Server(ListeningService):
             begin(connection, address if counted else None)
             openings.begin(connection, open_accepted(factory_for(connection, address), connection))  # type: ignore[arg-type]
 
+        if ssl is None or handshakes is None:
+            return take
+
         def take_tls(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = TlsConnection(family, kind, proto, fd, end)
             connection.address = address
             begin(connection, address if counted else None)
-            factory = factory_for(connection, address)
-            openings.begin(
-                connection, open_accepted(factory, connection, ssl=ssl, ssl_handshake_timeout=seconds)
-            )
+            openings.begin(connection, handshakes.open(connection, factory_for(connection, address), ssl))
 
-        return take if ssl is None else take_tls
+        return take_tls
 
     def _not_opened(self, connection: Connection, error: BaseException) -> None:
         if isinstance(error, OSError):  # the peer's doing: a TLS handshake that failed, as a rule
@@ -202,18 +214,37 @@ class Server(ListeningService):
         self._open[connection] = address
         if address is not None and self._address_limit is not None:
             self._address_limit.enter(address)
-        if len(self._open) == self.max_connections and self._acceptor is not None:
-            self._acceptor.pause()
+        self._look_for_room()
 
     def _end(self, connection: Connection) -> None:
         """Take note that a connection was closed; every `Connection` is told to call this."""
         address = self._open.pop(connection, None)
         if address is not None and self._address_limit is not None:
             self._address_limit.leave(address)
-        if self._acceptor is not None and self._acceptor.paused:
-            self._acceptor.resume()
+        self._look_for_room()
         if self._idle is not None:
             self._look_if_done()
+
+    def _look_for_room(self) -> None:
+        """Accept no more when as many are open as may be, and again when there is room."""
+        if self._acceptor is None:
+            return
+        full = self.max_connections is not None and len(self._open) >= self.max_connections
+        if full or (self._handshakes is not None and self._handshakes.full):
+            self._acceptor.pause()
+            self._make_room()
+        elif self._acceptor.paused:
+            if self._handshakes is not None:
+                self._handshakes.end_making_room()
+            self._acceptor.resume()
+
+    def _make_room(self) -> None:
+        """Have an unfinished handshake make room, if there are any and it had its time."""
+        if self._handshakes is not None:
+            self._handshakes.make_room(self._waits_for_room)
+
+    def _waits_for_room(self) -> bool:
+        return self._acceptor is not None and self._acceptor.paused and self._acceptor.somebody_waits
 
     def _busy(self) -> bool:
         """Tell whether there is something that a stop waits for."""
@@ -260,6 +291,9 @@ class Server(ListeningService):
             self._gate.remove(self._acceptor)
             self._acceptor.close()
             self._acceptor = None
+        if self._handshakes is not None:
+            self._handshakes.close()
+            self._handshakes = None
         if self._address_limit is not None:
             self._address_limit.close()
         if not self.restarting:
