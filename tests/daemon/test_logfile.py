@@ -95,6 +95,40 @@ def test_old_files_are_removed(path: Path, keep: int, left: list[int]) -> None:
     )
 
 
+def test_young_files_stay_beyond_the_number(path: Path) -> None:
+    """Those whose last line is younger than asked for; older ones go, and nothing is said of them."""
+    clock = Clock(1_000_000_000)
+    log = LogFile(path, Rotation(size=10, keep=2, keep_for=DAY, max_use=1000), clock=clock)
+    for number in range(8):
+        log.write([b"line %d is here\n" % number])
+        os.utime(path, (clock.now, clock.now))
+    assert content(path, range(7, 0, -1)) == b"".join(b"line %d is here\n" % number for number in range(8))
+    clock.now += DAY
+    log.write([b"the last line\n"])
+    log.close()
+    assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
+    assert path.read_bytes() == b"the last line\n"
+
+
+def test_young_files_are_removed_beyond_a_size(path: Path) -> None:
+    """The oldest first, as many as it takes; the log says what went, and the number of files stays always."""
+    clock = Clock(1_000_000_000)
+    log = LogFile(path, Rotation(size=10, keep=2, keep_for=DAY, max_use=60), clock=clock)
+    for number in range(6):
+        log.write([b"line %d is here\n" % number])
+        os.utime(path, (clock.now + number, clock.now + number))
+    log.close()
+    assert names(path) == ["verse.log", *(f"verse.log.{number}" for number in (1, 2, 3, 4))]
+    text = path.read_text()
+    assert f"removed an old file of the log {path}, 15 bytes, the oldest written until 2001-09-09 " in text
+    assert text.endswith(": old files may take 60 bytes; allow more with --log-max-use\nline 5 is here\n")
+    log = LogFile(path, Rotation(size=10, keep=2, keep_for=DAY, max_use=1), clock=clock)
+    log.write([b"line 6 is here\n"])
+    log.close()
+    assert names(path) == ["verse.log", "verse.log.1", "verse.log.2"]
+    assert re.search(r"removed 3 old files of the log \S+, 45 bytes, the oldest", path.read_text())
+
+
 def test_what_is_not_ours_stays(path: Path) -> None:
     """Files that only look a little like old logs are neither counted nor removed."""
     others = ["verse.log.0", "verse.log.01", "verse.log.1.bak", "verse.log.x", "verse.logs.1", "other.log.1"]
@@ -289,6 +323,7 @@ def test_leftovers_of_a_crash(path: Path) -> None:
         (Rotation(size=0), "rotate a log at 0 bytes"),
         (Rotation(every=0.5), "rotate a log every 0.5 seconds"),
         (Rotation(keep=-1), "keep -1 old logs"),
+        (Rotation(keep_for=-1), "keep old logs for -1 s"),
     ],
 )
 def test_senseless_rotation(path: Path, rotation: Rotation, told: str) -> None:

@@ -30,8 +30,25 @@ def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_daemon_has_a_file(tmp_path: Path) -> None:
     """In its own directory; it is rotated as the settings say."""
     path = tmp_path / "poetry.log"
-    settings = Log(rotate=Size("2 MB"), rotate_every=Duration("1h"), keep=3, compress=True)
-    plan = LogPlan("file", "plain", str(path), rotate=2_000_000, every=3600.0, keep=3, compress=True)
+    settings = Log(
+        rotate=Size("2 MB"),
+        rotate_every=Duration("1h"),
+        keep=3,
+        keep_for=Duration("1d"),
+        max_use=Size("3 MB"),
+        compress=True,
+    )
+    plan = LogPlan(
+        "file",
+        "plain",
+        str(path),
+        rotate=2_000_000,
+        every=3600.0,
+        keep=3,
+        compress=True,
+        keep_for=86400.0,
+        max_use=3_000_000,
+    )
     assert log_of_daemon(settings, path) == plan
 
 

@@ -210,6 +210,40 @@ def test_the_log_of_one_that_failed_can_be_read(tamed: Tamed) -> None:
     assert "CRITICAL tamed: tamed: service fastpoetry/poetry failed in start" in done.out
 
 
+def test_clients_cannot_have_a_log_forget(tamed: Tamed) -> None:
+    """What it said before stays however much they have it log, up to a size; then it says what is gone."""
+    options = ["--log-rotate", "20 kB", "web", "--port", "0", "--root", str(tamed.folder)]
+    daemon = tamed.start(*options)
+    first = daemon.log.splitlines(keepends=True)[0]
+    ask_much(daemon)
+    assert len(rotated(daemon.log_file)) > 20
+    assert whole(daemon.log_file).startswith(first)
+    daemon.stop()
+    daemon = tamed.start("--log-max-use", "300 kB", *options)
+    ask_much(daemon)
+    daemon.stop()
+    log = whole(daemon.log_file)
+    assert first not in log
+    assert 290_000 < len(log) < 330_000
+    gone = r"removed (an|[0-9]+) old files? of the log \S+, [0-9]+ bytes, the oldest written until [0-9]{4}-"
+    assert re.search(gone, log)
+
+
+def ask_much(daemon: Daemon) -> None:
+    """Send a thousand requests, as anybody can, each of which is logged with a long line."""
+    ask = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n" % (b"a" * 2000)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
+        answers = sock.makefile("rb")
+        for _ in range(1000):
+            sock.sendall(ask)
+            length = 0
+            while (line := answers.readline()) != b"\r\n":
+                assert line
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            answers.read(length)
+
+
 def test_old_files_are_compressed(tamed: Tamed) -> None:
     """By a child of the supervisor, one after the other."""
     tamed.write("app.py", CHATTY)

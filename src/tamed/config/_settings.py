@@ -175,7 +175,9 @@ class Log:
     )
     rotate: Size = option(Size("1 MB"), "The size at which the log file is rotated; 0 for never.")
     rotate_every: Duration | None = option(None, "The time after which the log file is rotated.")
-    keep: int = option(10, "How many rotated log files are kept.")
+    keep: int = option(10, "How many rotated log files are kept at least.")
+    keep_for: Duration = option(Duration("7d"), "How long rotated log files are kept, beyond that number.")
+    max_use: Size = option(Size("100 MB"), "How much rotated log files beyond that number may take in all.")
     compress: bool = option(False, "Compress rotated log files.")
 
 

@@ -2,8 +2,23 @@
 
 import os
 import stat
+from collections.abc import Sequence
+from typing import NamedTuple
 
-__all__ = ["Archive"]
+from tamed.daemon._rotation import Rotation
+
+__all__ = ["Archive", "Dropped"]
+
+
+class Dropped(NamedTuple):
+    """Old files that were removed though they were young: how many, their bytes, and the oldest's last line.
+
+    The last is in seconds since the epoch.
+    """
+
+    files: int
+    size: int
+    oldest: float
 
 
 class Archive:
@@ -22,20 +37,30 @@ class Archive:
             found = [(self._number(entry.name), entry.name) for entry in entries]
         return sorted(one for one in found if one[0])
 
-    def make_room(self, keep: int | None) -> None:
-        """Free the number 1, when ``keep`` files, with the one to come, may stay.
+    def make_room(self, rotation: Rotation, coming: int, now: float) -> Dropped:
+        """Free the number 1 for a file of ``coming`` bytes; return what had to go though it was young.
 
         The oldest go first: where the disk is full that makes the room.
         """
         files = self.files()
         moving = _up_to_gap(files)
+        found = {entry: self._status(entry) for _, entry in files}
+        used = coming + sum(status.st_size for status in found.values() if status is not None)
+        dropped: list[os.stat_result] = []
         for number, entry in reversed(files):
             new_number = number + 1 if (number, entry) in moving else number
-            if keep is not None and new_number > keep:
-                self.remove(entry)
-            elif new_number != number:
+            status = found[entry]
+            if status is not None and rotation.keep is not None and new_number > rotation.keep:
+                is_young = rotation.is_young(status.st_mtime, now)
+                if not is_young or (rotation.max_use is not None and used > rotation.max_use):
+                    self.remove(entry)
+                    used -= status.st_size
+                    dropped += [status] * is_young
+                    continue
+            if new_number != number:
                 suffix = entry.removeprefix(self.entry(number))
                 self.rename(entry, self.entry(new_number, suffix))
+        return _sum_up(dropped)
 
     def entry(self, number: int, suffix: str = "") -> str:
         """Return the name of the old file with this number."""
@@ -91,3 +116,8 @@ def _up_to_gap(files: list[tuple[int, str]]) -> list[tuple[int, str]]:
     numbers = {number for number, _ in files}
     free = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
     return [one for one in files if one[0] < free]
+
+
+def _sum_up(files: Sequence[os.stat_result]) -> Dropped:
+    oldest = min((status.st_mtime for status in files), default=0.0)
+    return Dropped(len(files), sum(status.st_size for status in files), oldest)

@@ -123,6 +123,10 @@ def _compress(source: int, target: int) -> None:
         offset += len(chunk)
         _write_all(target, packer.compress(chunk))
     _write_all(target, packer.flush())
+    status = os.fstat(source)
+    os.utime(
+        target, ns=(status.st_atime_ns, status.st_mtime_ns)
+    )  # it is known by its last line how old it is
     os.fsync(target)
 
 

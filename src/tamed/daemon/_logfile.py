@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tamed.daemon._appender import Appender
-from tamed.daemon._archive import Archive
+from tamed.daemon._archive import Archive, Dropped
 from tamed.daemon._identity import Identity, acting_for
 from tamed.daemon._logopen import explain, open_directory, open_log
 from tamed.daemon._loss import Loss
@@ -237,12 +237,12 @@ class LogFile:
         if not self._archive.is_file(self.path.name, current):
             self._reopen()  # the name is somebody else's by now: theirs is not ours to rotate
             return
-        self._archive.make_room(self.rotation.keep)
+        self._tell_of(self._archive.make_room(self.rotation, current.st_size, self._clock()))
         fresh = f".{self.path.name}.new"
         self._archive.remove(fresh)
         descriptor = open_log(self.path, self._directory, current.st_mode & 0o777, fresh)
         try:
-            if self.rotation.keep != 0:
+            if not self.rotation.keeps_none:
                 self._archive.rename(self.path.name, self._archive.entry(1))
             self._archive.rename(fresh, self.path.name)
         except OSError:
@@ -250,6 +250,18 @@ class LogFile:
             self._archive.remove(fresh)
             raise
         self._go_on_in(descriptor)
+
+    def _tell_of(self, dropped: Dropped) -> None:
+        """Have the log say which lines are gone though they were young."""
+        if not dropped.files:
+            return
+        files = "an old file" if dropped.files == 1 else f"{dropped.files} old files"
+        last = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(dropped.oldest))
+        text = (
+            f"removed {files} of the log {self.path}, {dropped.size} bytes, the oldest written until {last}: "
+            f"old files may take {self.rotation.max_use} bytes; allow more with --log-max-use"
+        )
+        self._remarks.append(self._comment(text))
 
     def _reopen(self) -> None:
         try:

@@ -15,12 +15,18 @@ class Rotation(NamedTuple):
     seconds, counted in local time: 3600 means on the hour and 86400 at midnight. Either may be None, and
     both may be given. ``keep`` is the number of old files that stay; None keeps all. With ``compress`` they
     become ``.gz``.
+
+    Beyond ``keep``, files stay whose last line was written less than ``keep_for`` seconds ago, as far as all
+    old files together are no more than ``max_use`` bytes (None: no limit). So nobody who makes a daemon log
+    much can have it forget what happened today. ``keep`` is 0 and so is ``keep_for``: no file stays.
     """
 
     size: int | None = 1_000_000
     every: float | None = None
     keep: int | None = 10
     compress: bool = False
+    keep_for: float = 0.0
+    max_use: int | None = None
 
     def check(self) -> None:
         """Raise ConfigurationError for numbers that make no sense."""
@@ -30,6 +36,18 @@ class Rotation(NamedTuple):
             raise ConfigurationError(f"rotate a log every {self.every:g} seconds", "that is under a second")
         if self.keep is not None and self.keep < 0:
             raise ConfigurationError(f"keep {self.keep} old logs", "a number is not below 0", "0 keeps none")
+        if self.keep_for < 0 or (self.max_use or 0) < 0:
+            why = "neither is below 0"
+            raise ConfigurationError(f"keep old logs for {self.keep_for:g} s in {self.max_use} bytes", why)
+
+    @property
+    def keeps_none(self) -> bool:
+        """Whether no old file stays, not even one that was written just now."""
+        return self.keep == 0 and not self.keep_for
+
+    def is_young(self, written: float, now: float) -> bool:
+        """Tell whether a file whose last line is of ``written`` stays beyond ``keep``, if there is room."""
+        return written > now - self.keep_for
 
     def period(self, now: float) -> int:
         """Number the times between two rotations, by the local clock; 0 if time does not count."""

@@ -98,6 +98,8 @@ def _plan(settings: Log, place: str) -> LogPlan:
             every=settings.rotate_every or None,
             keep=settings.keep,
             compress=settings.compress,
+            keep_for=settings.keep_for,
+            max_use=settings.max_use,
         )
     kind, _, address = place.partition(":")
     if kind == "stderr":

@@ -81,7 +81,9 @@ class _FileSink:
     takes_origin = False
 
     def __init__(self, plan: LogPlan, owner: "unix.Identity | None") -> None:
-        rotation = unix.Rotation(plan.rotate, plan.every, plan.keep, plan.compress)
+        rotation = unix.Rotation(
+            plan.rotate, plan.every, plan.keep, plan.compress, plan.keep_for, plan.max_use
+        )
         comment = _Commentator(plan.layout)
         self._file = unix.LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
         self.reopen, self.tend, self.close = self._file.reopen, self._file.tend, self._file.close
