@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         ReplyServer,
         StreamServer,
     )
-    from tamed.plugins import Duration, Size, option, plugin
+    from tamed.plugins.option import option
+    from tamed.plugins.plugin import plugin
+    from tamed.plugins.values import Duration, Size
     from tamed.service.application import Application
     from tamed.service.lifecycle import State
     from tamed.service.restart import Backoff, Restart
@@ -53,19 +55,19 @@ if not TYPE_CHECKING:
             "Backoff": ".service.restart",
             "ClientService": ".net",
             "DatagramServer": ".net",
-            "Duration": ".plugins",
+            "Duration": ".plugins.values",
             "Endpoint": ".net",
             "MultiService": ".service.service",
             "ProtocolServer": ".net",
             "ReplyServer": ".net",
             "Restart": ".service.restart",
             "Service": ".service.service",
-            "Size": ".plugins",
+            "Size": ".plugins.values",
             "State": ".service.lifecycle",
             "StreamServer": ".net",
             "TimerService": ".service.timer",
-            "option": ".plugins",
-            "plugin": ".plugins",
+            "option": ".plugins.option",
+            "plugin": ".plugins.plugin",
         },
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tamed.builtin.exec import Options, exec_
 from tamed.builtin.programs import Command, ProgramService, Warden
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
 from tests.patience import PATIENCE
 

@@ -21,7 +21,7 @@ from tamed.builtin.console import Options, console
 from tamed.errors import ServiceFailed
 from tamed.net import Endpoint, ProtocolServer, ReplyServer
 from tamed.passwords import hash_password
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 from tamed.service.application import Application
 from tamed.service.service import MultiService
 from tamed.testing import TamedProcess

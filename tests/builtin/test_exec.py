@@ -21,7 +21,7 @@ from tamed.errors import (
     ServiceFailed,
 )
 from tamed.net import Endpoint
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 from tamed.service.lifecycle import State
 from tests.builtin.programs import (
     Marked,

@@ -10,7 +10,8 @@ from tamed.builtin.fastpoetry import Options, fastpoetry
 from tamed.builtin.poetryproxy import poetryproxy
 from tamed.errors import TamedError
 from tamed.net import Endpoint, TcpEndpoint
-from tamed.plugins import Given, Plugin
+from tamed.plugins.build import Given
+from tamed.plugins.plugin import Plugin
 from tamed.testing import StartProcess, StartService
 from tests.process.clients import SHIPPED, dial, fetch
 from tests.process.conftest import LISTENING, READY

@@ -18,7 +18,7 @@ from tamed.builtin.ftp._ports import PortRange
 from tamed.errors import MissingInput
 from tamed.net import Endpoint
 from tamed.passwords import hash_password
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree

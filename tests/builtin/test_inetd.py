@@ -15,7 +15,7 @@ import trustme
 from tamed.builtin.inetd import Options, inetd
 from tamed.builtin.programs import Command
 from tamed.net import Endpoint, Surroundings, using
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.programs import (

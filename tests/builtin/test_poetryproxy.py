@@ -12,7 +12,7 @@ import pytest
 from tamed.builtin.poetryproxy import Options, poetryproxy
 from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, ReplyServer, StreamServer
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
 from tamed.testing import Running, StartProcess, running
 from tests.builtin.upstream import Upstream, reset

@@ -17,7 +17,7 @@ from tamed.builtin._portforward._proxy_header import IpEnd, IpEnds, encode_v1, e
 from tamed.builtin.portforward import Options, portforward
 from tamed.errors import ConfigurationError, MissingInput, ServiceFailed
 from tamed.net import Endpoint, Server, StreamServer
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tests.builtin.streams import Client, address, connected, echo, server, tell_the_sum, until, unused_port
 

@@ -13,7 +13,7 @@ from tamed.builtin._socks._messages import encode_datagram, parse_datagram
 from tamed.builtin.socks import Options, socks
 from tamed.net import Endpoint, Server
 from tamed.passwords import hash_password
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tests.builtin.streams import (
     Client,

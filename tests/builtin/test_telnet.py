@@ -19,7 +19,7 @@ import trustme
 from tamed.builtin.telnet import Options, telnet
 from tamed.net import Endpoint, ReplyServer
 from tamed.passwords import hash_password
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 from tamed.service.application import Application
 from tamed.service.service import MultiService
 from tamed.testing import TamedProcess

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tamed.builtin.web import Options, web
 from tamed.builtin.web._application import interface_of, load
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree

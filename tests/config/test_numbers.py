@@ -12,7 +12,9 @@ import pytest
 
 from tamed.config._settings import Daemon, Log
 from tamed.errors import ConfigurationError, TamedError
-from tamed.plugins import Given, available, build, describe, find
+from tamed.plugins.build import Given, build
+from tamed.plugins.describe import describe
+from tamed.plugins.discovery import available, find
 from tests.patience import PATIENCE
 
 HUGE = 10**400

@@ -6,7 +6,8 @@ import pytest
 
 from tamed.config import Daemon, Deployment, Job, Level, Settings, Target
 from tamed.errors import ConfigurationError, UsageError
-from tamed.plugins import Duration, describe
+from tamed.plugins.describe import describe
+from tamed.plugins.values import Duration
 
 PLUGIN = Target.parse("fastpoetry")
 LEVELS = "debug, info, warning, error, critical, or LOGGER=LEVEL"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 SOURCE = '''
 from dataclasses import dataclass
-from tamed.plugins import option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
 from tamed.service.service import Service
 
 @dataclass

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
-from tamed.plugins import Given, build, option
+from tamed.plugins.build import Given, build
+from tamed.plugins.option import option
 
 
 @dataclass

@@ -9,7 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, NewType
 import pytest
 
 from tamed.errors import ApplicationFailed
-from tamed.plugins import REQUIRED, Duration, Option, Size, describe, option
+from tamed.plugins.describe import Option, describe
+from tamed.plugins.option import REQUIRED, option
+from tamed.plugins.values import Duration, Size
 
 Port = NewType("Port", int)
 
@@ -291,7 +293,7 @@ def test_annotations_may_be_texts(tmp_path: Path) -> None:
         "from __future__ import annotations\n"
         "from dataclasses import dataclass\n"
         "from typing import TYPE_CHECKING\n"
-        "from tamed.plugins import describe, option\n"
+        "from tamed.plugins.describe import describe; from tamed.plugins.option import option\n"
         "if TYPE_CHECKING:\n    from elsewhere import Unknown\n"
         "@dataclass\nclass Good:\n    port: int | None = option(1)\n    other: Later | None = None\n"
         "@dataclass\nclass Bad:\n    port: int = 1\n    thing: Unknown | None = None\n"

@@ -6,7 +6,7 @@ import pytest
 
 from tamed import __version__, errors
 from tamed.errors import ApplicationFailed, MissingInput, UsageError
-from tamed.plugins import Found, available, find, names
+from tamed.plugins.discovery import Found, available, find, names
 from tests.plugins._site import Site, source
 
 RAISES = "raise RuntimeError('imported')\n"
@@ -303,7 +303,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_nothing_is_found_in_the_current_folder(tmp_path: Path) -> None:
     """A daemon is often started by root, in a folder of somebody else."""
     (tmp_path / "poem.py").write_text(source("poem"))
-    script = "from tamed.plugins import names, plugin_folders; print(names(plugin_folders([], {})))"
+    script = "from tamed.plugins.discovery import names, plugin_folders; print(names(plugin_folders([], {})))"
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
     )
@@ -315,7 +315,7 @@ def test_nothing_needs_to_be_installed(folder: Path) -> None:
     (folder / "poem.py").write_text("")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from tamed.plugins import names; print(names([Path(sys.argv[2])]))"
+        "from tamed.plugins.discovery import names; print(names([Path(sys.argv[2])]))"
     )
     sources = Path(errors.__file__).parents[1]
     run = subprocess.run(

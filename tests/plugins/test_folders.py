@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ApplicationFailed
-from tamed.plugins import Plugin, find, names, plugin_folders
+from tamed.plugins.discovery import find, names, plugin_folders
+from tamed.plugins.plugin import Plugin
 from tests.plugins._site import source
 
 
@@ -52,7 +53,7 @@ def test_no_cache_is_written(folder: Path) -> None:
     (folder / "ode.py").write_text(source("ode"))
     before = files(folder)
     script = (
-        "import sys; from pathlib import Path; from tamed.plugins import find\n"
+        "import sys; from pathlib import Path; from tamed.plugins.discovery import find\n"
         "sys.dont_write_bytecode = False\n"
         "poem = find('poem', [Path(sys.argv[1])]); print(poem(poem.options_type()).name)\n"
         "print(find('ode', [Path(sys.argv[1])]).name)"

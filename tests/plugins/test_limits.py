@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.errors import ApplicationFailed, ConfigurationError, UsageError
-from tamed.plugins import REQUIRED, Duration, Given, Size, build, describe, option
+from tamed.plugins.build import Given, build
+from tamed.plugins.describe import describe
+from tamed.plugins.option import REQUIRED, option
+from tamed.plugins.values import Duration, Size
 
 
 def options(hint: Any, default: Any = REQUIRED, **limits: Any) -> Any:

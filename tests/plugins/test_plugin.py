@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from tamed.errors import ApplicationFailed, UsageError
-from tamed.plugins import Duration, Given, NoOptions, Plugin, option, plugin
+from tamed.plugins.build import Given
+from tamed.plugins.option import option
+from tamed.plugins.plugin import NoOptions, Plugin, plugin
+from tamed.plugins.values import Duration
 from tamed.service.service import Service
 
 
@@ -163,7 +166,7 @@ def test_annotations_may_be_texts(tmp_path: Path) -> None:
         "from __future__ import annotations\n"
         "from dataclasses import dataclass\n"
         "from typing import TYPE_CHECKING\n"
-        "from tamed.plugins import plugin\n"
+        "from tamed.plugins.plugin import plugin\n"
         "if TYPE_CHECKING:\n    from tamed.service import Service, Unknown\n"
         "@plugin\ndef good(options: Options) -> Service: ...\n"
         "@plugin\ndef bad(options: Unknown) -> Service: ...\n"

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.errors import ConfigurationError, UsageError
-from tamed.plugins import Duration, Given, Size, build, option
+from tamed.plugins.build import Given, build
+from tamed.plugins.option import option
+from tamed.plugins.values import Duration, Size
 
 
 class Level(enum.Enum):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 
 MOST_SECONDS = 36500 * 86400
 

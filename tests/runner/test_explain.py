@@ -7,7 +7,8 @@ import pytest
 
 from tamed.config import Job, Target, load
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
-from tamed.plugins import Given, plugin
+from tamed.plugins.build import Given
+from tamed.plugins.plugin import plugin
 from tamed.runner import explain
 from tamed.service.application import Application
 from tamed.service.service import Service

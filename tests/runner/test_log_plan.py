@@ -8,7 +8,7 @@ import pytest
 
 from tamed.config import Log
 from tamed.errors import ConfigurationError, UsageError
-from tamed.plugins import Duration, Size
+from tamed.plugins.values import Duration, Size
 from tamed.runner._log_place import LogPlan
 from tamed.runner._log_plan import log_in_foreground, log_of_daemon
 

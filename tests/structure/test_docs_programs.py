@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tamed.plugins import Plugin
+from tamed.plugins.plugin import Plugin
 from tamed.service.application import Application
 from tests.structure.source import ROOT
 

@@ -12,7 +12,7 @@ from tamed.cli._group import commands
 from tamed.config import Daemon, Log
 from tamed.errors import ExitStatus, TamedError
 from tamed.net import Endpoint
-from tamed.plugins import describe
+from tamed.plugins.describe import describe
 from tamed.runner._signals import _STOP as STOP_SIGNALS
 from tamed.runner._supervisor import SIGNALS
 from tests.structure.source import ROOT

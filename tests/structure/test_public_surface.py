@@ -82,7 +82,7 @@ def test_all_is_complete(face: str) -> None:
 def test_a_face_gives_what_type_checkers_are_shown(face: str) -> None:
     """A name that is loaded late is the one that the face imports for type checkers."""
     module = importlib.import_module(face)
-    for node in handed_on(modules()[face]):
+    for node in handed_on(modules()[face]) if modules()[face].name == "__init__.py" else ():
         home = importlib.import_module(node.module or "")
         for alias in node.names:
             assert getattr(module, alias.asname or alias.name) is getattr(home, alias.name)

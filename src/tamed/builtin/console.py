@@ -15,7 +15,8 @@ from tamed.builtin._login import LoginGate, PendingLogins
 from tamed.builtin._prompt import Limits, Sessions, quieten
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
 from tamed.passwords import PasswordFile
-from tamed.plugins import option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "console"]

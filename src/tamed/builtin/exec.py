@@ -14,7 +14,9 @@ from tamed.builtin.programs import (
     Warden,
 )
 from tamed.net import Endpoint, TlsEndpoint
-from tamed.plugins import Duration, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService, Service
 

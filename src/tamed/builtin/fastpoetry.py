@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from tamed.builtin._poem_at import PoemAt
 from tamed.net import Endpoint, TcpEndpoint
-from tamed.plugins import Duration, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration
 
 if TYPE_CHECKING:
     from tamed.service.service import Service

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from tamed.builtin.programs import ProgramOptions, Sessions, Warden
 from tamed.net import Endpoint, StreamServer
-from tamed.plugins import REQUIRED, Duration, option, plugin
+from tamed.plugins.option import REQUIRED, option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "inetd"]

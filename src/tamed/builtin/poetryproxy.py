@@ -9,7 +9,9 @@ from tamed.builtin._poem_cache import PoemCache
 from tamed.builtin._poem_upstream import PoemUpstream
 from tamed.errors import Unavailable
 from tamed.net import Endpoint, StreamServer, TcpEndpoint, address_text
-from tamed.plugins import Duration, Size, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "poetryproxy"]

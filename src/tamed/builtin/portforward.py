@@ -6,7 +6,9 @@ from pathlib import Path
 from tamed.builtin._portforward import ClientTls, Forwarder, Network, ProxyHeader, Upstream
 from tamed.builtin._relay import Patience
 from tamed.net import Endpoint, StreamServer, TlsEndpoint
-from tamed.plugins import Duration, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration
 from tamed.service.service import MultiService, Service
 from tamed.service.timer import TimerService
 

@@ -11,7 +11,9 @@ from tamed.builtin._relay import Patience
 from tamed.builtin._socks import Limits, Proxy, TargetPattern, TargetRules
 from tamed.net import Endpoint, StreamServer, TcpEndpoint
 from tamed.passwords import PasswordFile
-from tamed.plugins import Duration, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "socks"]

@@ -15,7 +15,8 @@ from tamed.builtin._telnet_protocol import TelnetProtocol
 from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint, UnixEndpoint
 from tamed.passwords import PasswordFile
-from tamed.plugins import option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "telnet"]

@@ -7,7 +7,8 @@ from typing import Final
 
 from tamed._trust import TRUST_WRITABLE
 from tamed.config import Daemon, Log
-from tamed.plugins import Option, describe, plugin_folders
+from tamed.plugins.describe import Option, describe
+from tamed.plugins.discovery import plugin_folders
 
 __all__ = ["ALIASES", "DAEMON_OPTIONS", "PLUGIN_DIR", "folders", "trust_if_told"]
 

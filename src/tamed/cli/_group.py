@@ -64,7 +64,7 @@ class _Lazy(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that was asked for; suggest the nearest when there is none."""
         if args and args[0] not in _COMMANDS and not ctx.resilient_parsing:
-            from tamed.plugins import did_you_mean  # not above: --help and --version need not load that layer
+            from tamed._words import did_you_mean
 
             remedy = did_you_mean(args[0], _COMMANDS, "`tamed --help` lists them")
             raise UsageError(f"unknown command {args[0]!r}", remedy=remedy)

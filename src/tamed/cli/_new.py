@@ -7,7 +7,7 @@ import click
 
 from tamed.cli._command import Command
 from tamed.cli._package import Package, requirement_of
-from tamed.plugins import names
+from tamed.plugins.discovery import names
 
 __all__ = ["new"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from tamed.plugins import Option
+from tamed.plugins.describe import Option
 
 __all__ = ["given_flags", "make_option"]
 

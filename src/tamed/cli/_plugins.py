@@ -7,7 +7,7 @@ from typing import NamedTuple
 import click
 
 from tamed.cli._command import Command
-from tamed.plugins import available, plugin_folders
+from tamed.plugins.discovery import available, plugin_folders
 from tamed.twisted import is_installed
 
 __all__ = ["plugins"]

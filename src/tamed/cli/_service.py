@@ -8,7 +8,7 @@ from tamed.cli._command import Command
 from tamed.cli._options import make_option
 from tamed.cli._service_options import OfService, services
 from tamed.config import Job, TargetKind
-from tamed.plugins import Option
+from tamed.plugins.describe import Option
 
 __all__ = ["service_command"]
 

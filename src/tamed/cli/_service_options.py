@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tamed.config import Job, TargetKind
-from tamed.plugins import Option
+from tamed.plugins.describe import Option
 
 __all__ = ["OfService", "services"]
 

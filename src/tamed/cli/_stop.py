@@ -8,7 +8,7 @@ import click
 
 from tamed.cli._instance import for_instance, instance_of
 from tamed.errors import SystemRefused
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.runner import stop_instance
 
 __all__ = ["show_progress", "stop"]

@@ -13,7 +13,7 @@ from tamed.cli._service import service_command
 from tamed.cli._service_options import services
 from tamed.config import Job, TargetKind, check_words, resolve
 from tamed.errors import TamedError, UsageError
-from tamed.plugins import names
+from tamed.plugins.discovery import names
 
 __all__ = ["TargetCommand", "job_of"]
 

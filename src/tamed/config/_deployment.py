@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tamed._trust import require_trusted
+from tamed._words import did_you_mean
 from tamed.errors import ConfigurationError, from_os_error
-from tamed.plugins import did_you_mean
 
 __all__ = ["Deployment", "Entry"]
 

@@ -13,7 +13,9 @@ from tamed._workers import check_workers
 from tamed.config._deployment import Deployment
 from tamed.config._settings import Daemon, Log, Settings, names_file
 from tamed.config._target import Target, TargetKind
-from tamed.plugins import Given, Plugin, build, find
+from tamed.plugins.build import Given, build
+from tamed.plugins.discovery import find
+from tamed.plugins.plugin import Plugin
 
 __all__ = ["Job"]
 

@@ -10,7 +10,8 @@ from tamed.config._job import Job
 from tamed.config._program import load_file, load_variable
 from tamed.config._target import Target, TargetKind
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
-from tamed.plugins import Given, Plugin
+from tamed.plugins.build import Given
+from tamed.plugins.plugin import Plugin
 from tamed.service.application import Application
 from tamed.service.service import Service
 from tamed.twisted import claim_reactor

@@ -13,7 +13,7 @@ from tamed.config._deployment import Deployment
 from tamed.config._job import Job
 from tamed.config._settings import Daemon, Log, Settings
 from tamed.config._target import Target, TargetKind
-from tamed.plugins import Given, build
+from tamed.plugins.build import Given, build
 
 __all__ = ["Reading"]
 

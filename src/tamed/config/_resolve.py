@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tamed.config._target import Target, TargetKind
 from tamed.errors import TamedError, UsageError
-from tamed.plugins import find, names
+from tamed.plugins.discovery import find, names
 from tamed.twisted import is_installed
 
 __all__ = ["resolve"]

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
+from tamed._words import value_text
 from tamed._workers import usable_cpus
-from tamed.plugins import Duration, Size, option, shown
+from tamed.plugins.option import option
+from tamed.plugins.values import Duration, Size
 
 __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
 
@@ -51,13 +53,13 @@ class Workers(int):
         if text.strip() == "auto":
             return cls(usable_cpus())
         if not re.fullmatch("[0-9]{1,18}", text.strip()):
-            raise ValueError(f"expected a number from 1 up, or auto, got {shown(text)}")
+            raise ValueError(f"expected a number from 1 up, or auto, got {value_text(text)}")
         return cls(int(text))
 
     def __new__(cls, number: float) -> Self:
         """Refuse fewer than one, and more than there can ever be processes."""
         if not isinstance(number, int) or not 1 <= number <= _MOST_PROCESSES:
-            raise ValueError(f"expected a number from 1 up, or auto, got {shown(number)}")
+            raise ValueError(f"expected a number from 1 up, or auto, got {value_text(number)}")
         return super().__new__(cls, number)
 
 
@@ -68,13 +70,13 @@ class Umask(int):
     def parse(cls, text: str) -> "Umask":
         """Read an octal number up to 0777; raise ValueError for anything else."""
         if not re.fullmatch("(0o)?[0-7]{1,18}", text):
-            raise ValueError(f"expected an octal number up to 0777, got {shown(text)}")
+            raise ValueError(f"expected an octal number up to 0777, got {value_text(text)}")
         return cls(int(text, 8))
 
     def __new__(cls, mask: float) -> Self:
         """Refuse what has other bits."""
         if not isinstance(mask, int) or not 0 <= mask <= 0o777:
-            raise ValueError(f"expected an octal number up to 0777, got {shown(mask)}")
+            raise ValueError(f"expected an octal number up to 0777, got {value_text(mask)}")
         return super().__new__(cls, mask)
 
     def __str__(self) -> str:

@@ -8,34 +8,3 @@ when all of those are texts, by their names in lower case with dashes otherwise)
 class method ``parse(text)`` that raises ValueError (and, if it has paths, a method ``relative_to(folder)``),
 lists, tuples and sets of these, dicts with texts as keys, unions and None.
 """
-
-from tamed.plugins._build import Given, build
-from tamed.plugins._describe import Option, describe
-from tamed.plugins._discovery import Found, available, find, names
-from tamed.plugins._folders import plugin_folders
-from tamed.plugins._option import REQUIRED, option
-from tamed.plugins._plugin import NoOptions, Plugin, plugin
-from tamed.plugins._values import Duration, Size
-from tamed.plugins._words import did_you_mean, nearest, shown
-
-__all__ = [
-    "REQUIRED",
-    "Duration",
-    "Found",
-    "Given",
-    "NoOptions",
-    "Option",
-    "Plugin",
-    "Size",
-    "available",
-    "build",
-    "describe",
-    "did_you_mean",
-    "find",
-    "names",
-    "nearest",
-    "option",
-    "plugin",
-    "plugin_folders",
-    "shown",
-]

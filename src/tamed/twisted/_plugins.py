@@ -17,8 +17,8 @@ from twisted.application.service import IServiceMaker
 from twisted.plugin import IPlugin
 
 from tamed._trust import require_trusted
+from tamed._words import did_you_mean
 from tamed.errors import ApplicationFailed, UsageError, reason
-from tamed.plugins import did_you_mean
 from tamed.twisted._claim import claim_reactor
 
 __all__ = ["FoundPlugin", "all_makers", "all_plugins", "find_maker", "has_plugin"]

@@ -9,7 +9,7 @@ from tamed.builtin._prompt._keyboard import Interrupted, Keyboard, TooLong
 from tamed.builtin._prompt._limits import Limits
 from tamed.builtin._prompt._line import Line, Outcome, Running
 from tamed.builtin._prompt._output import Output
-from tamed.plugins import Duration
+from tamed.plugins.values import Duration
 from tamed.service.service import Service
 
 __all__ = ["Dialogue", "Screen"]

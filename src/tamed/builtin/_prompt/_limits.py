@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from tamed.plugins import Duration, Size, option
+from tamed.plugins.option import option
+from tamed.plugins.values import Duration, Size
 
 __all__ = ["Limits"]
 

@@ -12,7 +12,9 @@ from tamed.builtin.ftp._commands import Commands, Limits
 from tamed.builtin.ftp._ports import PortRange
 from tamed.builtin.ftp._session import Session
 from tamed.net import Endpoint, StreamServer, TcpEndpoint, UnixEndpoint
-from tamed.plugins import Duration, Size, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "ftp"]

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from tamed._words import did_you_mean
 from tamed.builtin.keeper import Program
 from tamed.builtin.programs._identity import home_variables, resolve
-from tamed.plugins import Duration, Size, did_you_mean, option
+from tamed.plugins.option import option
+from tamed.plugins.values import Duration, Size
 
 __all__ = ["Command", "ProgramOptions", "Signal", "Umask"]
 

@@ -17,7 +17,9 @@ from tamed.builtin.web._lifespan import Lifespan
 from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
 from tamed.builtin.web._requests import Requests
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
-from tamed.plugins import Duration, Size, option, plugin
+from tamed.plugins.option import option
+from tamed.plugins.plugin import plugin
+from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
 
 if TYPE_CHECKING:

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from tamed._words import did_you_mean, listed
 from tamed.errors import ConfigurationError, TamedError, UsageError
-from tamed.plugins._describe import Option, describe
-from tamed.plugins._reader import Misfit, Source
-from tamed.plugins._words import did_you_mean, listed
+from tamed.plugins._readers import Misfit, Source
+from tamed.plugins.describe import Option, describe
+
+__all__ = ["Given", "build"]
+
 
 O = TypeVar("O")  # noqa: E741 - an options class
 

@@ -8,9 +8,13 @@ import math
 import re
 from typing import Self
 
-from tamed.plugins._words import shown
+from tamed._words import value_text
 
 # The longest text that str() makes of a duration is that of the smallest float: 325 places.
+
+__all__ = ["Duration", "Size"]
+
+
 _NUMBER = r"([0-9]{1,20})(?:\.([0-9]{1,400}))?"
 
 
@@ -36,7 +40,8 @@ class Duration(float):
             seconds = None
         if seconds is None or not 0 <= seconds <= _LONGEST:
             raise ValueError(
-                f"expected a duration of at most 36500d, such as 30s, 5m, 1h30m or 500ms, got {shown(value)}"
+                "expected a duration of at most 36500d, such as 30s, 5m, 1h30m or 500ms, "
+                f"got {value_text(value)}"
             )
         return super().__new__(cls, seconds + 0.0)  # adding 0.0 makes a zero of a negative zero
 
@@ -83,7 +88,7 @@ class Size(int):
         if not isinstance(count, int) or not 0 <= count < 2**63:
             raise ValueError(
                 f"expected a size in whole bytes, such as 512 KiB (of 1024), 1 MB (of 1000) or 4096,"
-                f" got {shown(value)}"
+                f" got {value_text(value)}"
             )
         return super().__new__(cls, count)
 

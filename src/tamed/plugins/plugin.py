@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
 
+from tamed._words import noun
 from tamed.errors import ApplicationFailed, reason
-from tamed.plugins._build import Given, build
-from tamed.plugins._describe import Option, describe
-from tamed.plugins._words import noun
+from tamed.plugins.build import Given, build
+from tamed.plugins.describe import Option, describe
 
 if TYPE_CHECKING:
     from tamed.service.service import Service
+
+__all__ = ["NoOptions", "Plugin", "plugin"]
+
 
 P = ParamSpec("P")
 

@@ -1,12 +1,14 @@
-"""The words that messages about options and plugins are made of."""
+"""The words that messages are made of: values, nouns, lists, and what was probably meant."""
 
 import re
 from collections.abc import Iterable, Mapping
 
+__all__ = ["did_you_mean", "listed", "nearest", "noun", "value_text"]
+
 _LONGEST = 60
 
 
-def shown(value: object) -> str:
+def value_text(value: object) -> str:
     """Show a value in a message as its writer knows it, on one line, however long it is."""
     if isinstance(value, bool):
         return "true" if value else "false"

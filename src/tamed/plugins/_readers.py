@@ -1,0 +1,427 @@
+"""Readers: how a value of one type is read from what was given, whatever it was given in.
+
+There are two kinds of source. In a *text* source (the command line, the environment) everything is a text
+or a list of texts, so numbers and truth values are read from text. In a deployment file values have types
+of their own, which have to be right: ``"10000"`` is no number there. Each reader says in words what it
+expects, so that the same mistake has the same message wherever it is made.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
+
+from tamed._words import listed, noun, value_text
+from tamed.plugins.option import Limits
+
+
+class Misfit(ValueError):
+    """A value does not fit: ``why`` says what was expected.
+
+    ``at`` is the place inside of the option's value, such as ``[1]`` or ``.PATH``; empty for the whole.
+    """
+
+    def __init__(self, why: str, at: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.at = at
+
+    def inside(self, place: str) -> "Misfit":
+        """Return the same misfit, as seen from the value around it."""
+        return Misfit(self.why, place + self.at)
+
+
+class Source(NamedTuple):
+    """Where a value comes from: whether it is text, and the folder where relative paths start."""
+
+    text: bool
+    folder: Path | None = None
+
+
+class Reader(ABC):
+    """Reads the values of one type."""
+
+    expected: str
+    """What is expected, with its article: ``a whole number``."""
+    metavar: str = ""
+    """What stands for a value in the help text."""
+    choices: tuple[str, ...] = ()
+    """All the texts that are accepted; empty when there are too many to list."""
+    many: bool = False
+    """Whether a text source gives it a list of texts."""
+    boolean: bool = False
+    """Whether a flag for it needs no value."""
+    path: bool = False
+    """Whether values are files or folders."""
+
+    @abstractmethod
+    def read(self, value: object, source: Source) -> Any:
+        """Return the value that was meant; raise Misfit when it is none."""
+
+    @abstractmethod
+    def holds(self, value: object) -> bool:
+        """Tell whether a value is one that ``read`` could have returned."""
+
+    def text(self, value: Any) -> str:
+        """Return a value as one would give it on the command line."""
+        return str(value)
+
+    def within(self, limits: Limits) -> "Reader":
+        """Return a reader that takes no other numbers; raise TypeError if there are none in this type."""
+        raise TypeError(f"there is no number in it to be {limits}")
+
+    def misfit(self, value: object) -> Misfit:
+        """Return the error for a value that does not fit."""
+        return Misfit(f"expected {self.expected}, got {value_text(value)}")
+
+
+class Text(Reader):
+    """A text, whatever is in it."""
+
+    expected = "a text"
+    metavar = "TEXT"
+
+    def read(self, value: object, source: Source) -> str:
+        """Take a text as it is."""
+        if not isinstance(value, str):
+            raise self.misfit(value)
+        return value
+
+    def holds(self, value: object) -> bool:
+        """Take texts only."""
+        return isinstance(value, str)
+
+
+class Truth(Reader):
+    """True or false; a flag for it needs no value."""
+
+    expected = "true or false"
+    boolean = True
+
+    _WORDS: ClassVar[dict[str, bool]] = {
+        **dict.fromkeys(("true", "yes", "on", "1"), True),
+        **dict.fromkeys(("false", "no", "off", "0"), False),
+    }
+
+    def read(self, value: object, source: Source) -> bool:
+        """Read one of several words, or take a truth value as it is."""
+        if source.text and isinstance(value, str):
+            value = self._WORDS.get(value.lower(), value)
+        if not isinstance(value, bool):
+            raise self.misfit(value)
+        return value
+
+    def holds(self, value: object) -> bool:
+        """Take truth values only."""
+        return isinstance(value, bool)
+
+    def text(self, value: Any) -> str:
+        """Write it in lower case."""
+        return str(value).lower()
+
+
+class Number(Reader):
+    """A whole number of at most 64 bits, as in TOML, or any number that is finite. In text, it is decimal."""
+
+    metavar = "NUMBER"
+
+    _KINDS: ClassVar[dict[type, tuple[str, str]]] = {
+        int: ("a whole number", r"-?[0-9]+"),
+        float: ("a number", r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"),
+    }
+
+    def __init__(self, kind: type[int | float]) -> None:
+        self.kind = kind
+        self.expected, self._form = self._KINDS[kind]
+
+    def read(self, value: object, source: Source) -> int | float:
+        """Read a number from text, or take one as it is."""
+        given = source.text and isinstance(value, str) and re.fullmatch(self._form, value)
+        if not given and not self.holds(value):
+            raise self.misfit(value)
+        try:
+            number = self.kind(cast("str | float", value))
+            if _fits(number):
+                return number
+        except (OverflowError, ValueError):  # more digits than Python reads, or than a float can hold
+            pass
+        raise self.misfit(value)
+
+    def holds(self, value: object) -> bool:
+        """Take whole numbers for any number, as the type system does, but no truth value for a number."""
+        kinds = (int, float) if self.kind is float else int
+        return isinstance(value, kinds) and not isinstance(value, bool)
+
+    def within(self, limits: Limits) -> Reader:
+        """Limit it."""
+        return Limited(self, limits)
+
+
+class Limited(Reader):
+    """Numbers of a type, within limits."""
+
+    def __init__(self, reader: Reader, limits: Limits) -> None:
+        self.reader = reader
+        self.limits = limits
+        self.expected = f"{reader.expected}, {limits}"
+        self.metavar = reader.metavar
+
+    def read(self, value: object, source: Source) -> Any:
+        """Read the number, then check its limits."""
+        read = self.reader.read(value, source)
+        if not self.limits.hold(read):
+            raise self.misfit(value)
+        return read
+
+    def holds(self, value: object) -> bool:
+        """Take what is of the type and within the limits."""
+        return self.reader.holds(value) and self.limits.hold(cast(float, value))
+
+    def text(self, value: Any) -> str:
+        """Write it as the type without limits does."""
+        return self.reader.text(value)
+
+
+class Paths(Reader):
+    """A file or a folder. A relative one starts at the source's folder, when that is known.
+
+    ``~`` is left to the shell: whose home a daemon would take is anybody's guess.
+    """
+
+    expected = "a path"
+    metavar = "PATH"
+    path = True
+
+    def read(self, value: object, source: Source) -> Path:
+        """Take any text but the empty one, which would be the current folder by accident."""
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise self.misfit(value)
+        return source.folder / value if source.folder is not None else Path(value)
+
+    def holds(self, value: object) -> bool:
+        """Take paths only."""
+        return isinstance(value, Path)
+
+
+class Parsed(Reader):
+    """A class with a class method ``parse``; one that is also a number takes numbers from a file.
+
+    If values have a method ``relative_to(folder)``, which returns the value with its relative paths starting
+    at that folder, they start at the source's folder, when that is known.
+    """
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.kind = kind
+        self.expected = noun(kind.__name__)
+        self.metavar = kind.__name__.upper()
+        self.is_number = issubclass(kind, (int, float))
+
+    def read(self, value: object, source: Source) -> Any:
+        """Let the class read the text, or make one of the number that stands in the file."""
+        read = self._read(value)
+        if self.is_number and not _fits(read):
+            raise self.misfit(value)
+        has_paths = callable(getattr(self.kind, "relative_to", None))
+        return read.relative_to(source.folder) if has_paths and source.folder is not None else read
+
+    def _read(self, value: object) -> Any:
+        try:
+            if isinstance(value, str):
+                return self.kind.parse(value)
+            if self.is_number and isinstance(value, (int, float)) and not isinstance(value, bool):
+                return self.kind(value)
+        except (ValueError, OverflowError) as error:  # the latter for what no number of the kind can hold
+            raise (Misfit(str(error)) if str(error) else self.misfit(value)) from error
+        raise self.misfit(value)
+
+    def holds(self, value: object) -> bool:
+        """Take instances of the class."""
+        return isinstance(value, self.kind)
+
+    def within(self, limits: Limits) -> Reader:
+        """Limit it, if it is a number."""
+        return Limited(self, limits) if self.is_number else super().within(limits)
+
+
+def _fits(number: float) -> bool:
+    """Tell whether a number is one that a file of TOML, or a message to another process, can hold."""
+    return -(2**63) <= number < 2**63 if isinstance(number, int) else math.isfinite(number)
+
+
+class Choice(Reader):
+    """One of a few values, each with the text that stands for it.
+
+    ``by_text`` says that a file has the text too, not the value: the members of an enumeration have no
+    other form there.
+    """
+
+    def __init__(self, members: Mapping[str, object], *, by_text: bool) -> None:
+        self.members = members
+        self.by_text = by_text
+        self.choices = tuple(members)
+        self.metavar = "|".join(members)
+        self.expected = listed(members)
+
+    def read(self, value: object, source: Source) -> Any:
+        """Find the member by its text, or by itself, type included, so that ``true`` is not 1."""
+        for text, member in self.members.items():
+            written = text if source.text or self.by_text else member
+            if value == written and type(value) is type(written):
+                return member
+        raise self.misfit(value)
+
+    def holds(self, value: object) -> bool:
+        """Take the members."""
+        return any(value == member and type(value) is type(member) for member in self.members.values())
+
+    def text(self, value: Any) -> str:
+        """Return the text of the member that this is."""
+        return next(text for text, member in self.members.items() if member == value)
+
+
+class Many(Reader):
+    """A list, a tuple of any length or a set. Text is split at commas; a list of texts is not.
+
+    In a file, one value alone stands for a list of one: ``listen = "localhost:10000"``.
+    """
+
+    many = True
+
+    def __init__(self, item: Reader, kind: type[Collection[Any]]) -> None:
+        self.item = item
+        self.kind: Callable[[Iterable[Any]], Collection[Any]] = kind
+        self.type = kind
+        self.expected = f"a list, each item {item.expected}"
+        self.metavar, self.choices, self.path = item.metavar, item.choices, item.path
+
+    def read(self, value: object, source: Source) -> Any:
+        """Read each item; a misfit tells which one."""
+        if not source.text and not isinstance(value, list):
+            return self.kind([self.item.read(value, source)])
+        return self.kind(
+            _inside(f"[{index}]", self.item, item, source)
+            for index, item in enumerate(self.items(value, source))
+        )
+
+    def items(self, value: object, source: Source) -> Sequence[object]:
+        """Return the items as they were given."""
+        if source.text and isinstance(value, str):
+            return [item for item in map(str.strip, value.split(",")) if item]
+        if not isinstance(value, list):
+            raise self.misfit(value)
+        return value
+
+    def holds(self, value: object) -> bool:
+        """Take collections of this kind with nothing but fitting items."""
+        return isinstance(value, self.type) and all(map(self.item.holds, value))
+
+    def text(self, value: Any) -> str:
+        """Write the items with commas between them."""
+        return ",".join(map(self.item.text, value))
+
+    def within(self, limits: Limits) -> "Many":
+        """Limit each item."""
+        return Many(self.item.within(limits), self.type)
+
+
+class Pairs(Reader):
+    """A dict with texts as its keys: a table in a file, ``KEY=VALUE`` in text."""
+
+    many = True
+
+    def __init__(self, item: Reader) -> None:
+        self.item = item
+        self.expected = f"KEY=VALUE, each value {item.expected}"
+        self.metavar = f"KEY={item.metavar or 'VALUE'}"
+
+    def read(self, value: object, source: Source) -> dict[str, Any]:
+        """Read each value; a misfit tells under which key. Of two equal keys in text the later one counts."""
+        pairs = self._split(value) if source.text else value
+        if not isinstance(pairs, Mapping):
+            raise Misfit(f"expected a table, each value {self.item.expected}, got {value_text(value)}")
+        return {key: _inside(f".{key}", self.item, item, source) for key, item in pairs.items()}
+
+    def holds(self, value: object) -> bool:
+        """Take dicts with nothing but fitting values."""
+        return isinstance(value, dict) and all(map(self.item.holds, value.values()))
+
+    def text(self, value: Any) -> str:
+        """Write the pairs with commas between them."""
+        return ",".join(f"{key}={self.item.text(item)}" for key, item in value.items())
+
+    def within(self, limits: Limits) -> "Pairs":
+        """Limit each value."""
+        return Pairs(self.item.within(limits))
+
+    def _split(self, value: object) -> dict[str, object]:
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list):
+            raise self.misfit(value)
+        pairs: dict[str, object] = {}
+        for text in filter(None, texts):
+            key, equals, item = str(text).partition("=")
+            if not key.strip() or not equals:
+                raise self.misfit(text)
+            pairs[key.strip()] = item
+        return pairs
+
+
+class OneOf(Reader):
+    """A value of the first type that fits; with ``optional``, or None.
+
+    An empty text means None: there is no other way to say on the command line or in the environment that
+    what the file says is not wanted.
+    """
+
+    def __init__(self, readers: Sequence[Reader], *, optional: bool) -> None:
+        first = readers[0]
+        self.readers = readers
+        self.optional = optional
+        self.expected = " or ".join(reader.expected for reader in readers)
+        self.metavar = "|".join(dict.fromkeys(filter(None, (reader.metavar for reader in readers))))
+        self.path = any(reader.path for reader in readers)
+        if len(readers) == 1:
+            self.choices, self.many, self.boolean = first.choices, first.many, first.boolean
+
+    def read(self, value: object, source: Source) -> Any:
+        """Try each type in the order in which they are declared."""
+        if self.optional and source.text and value in ("", []):
+            return None
+        misfits: list[Misfit] = []
+        for reader in self.readers:
+            try:
+                return reader.read(value, source)
+            except Misfit as misfit:
+                misfits.append(misfit)
+        raise misfits[0] if len(misfits) == 1 else self.misfit(value)
+
+    def holds(self, value: object) -> bool:
+        """Take what any of the types takes."""
+        return (self.optional and value is None) or any(reader.holds(value) for reader in self.readers)
+
+    def text(self, value: Any) -> str:
+        """Write the value as the type that it has; None is the empty text."""
+        return next((reader.text(value) for reader in self.readers if reader.holds(value)), "")
+
+    def within(self, limits: Limits) -> "OneOf":
+        """Limit those that have numbers."""
+        limited = [_limited(reader, limits) for reader in self.readers]
+        if limited == list(self.readers):
+            raise TypeError(f"there is no number in it to be {limits}")
+        return OneOf(limited, optional=self.optional)
+
+
+def _inside(place: str, reader: Reader, value: object, source: Source) -> Any:
+    try:
+        return reader.read(value, source)
+    except Misfit as misfit:
+        raise misfit.inside(place) from misfit
+
+
+def _limited(reader: Reader, limits: Limits) -> Reader:
+    try:
+        return reader.within(limits)
+    except TypeError:
+        return reader

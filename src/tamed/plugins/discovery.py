@@ -1,0 +1,418 @@
+"""Discovery: finding plugins by name.
+
+Searched in this order: plugin folders, which somebody named on purpose; the plugins that come with Tamed;
+those of all other installed distributions. The first one with the name is taken. So a folder's plugin
+stands in for an installed one, and no other distribution can take the name of one of ours. Two other
+distributions with the same name are an error, as which of them comes first is chance. The search goes no
+further than needed, because a look into hundreds of distributions takes longer than all else that happens
+before a service starts.
+
+Running one plugin imports that one only, and no cache is written.
+"""
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never
+
+from tamed._trust import require_trusted
+from tamed._version import __version__
+from tamed._words import nearest, noun
+from tamed.errors import ApplicationFailed, TamedError, UsageError, from_os_error, reason
+from tamed.plugins.plugin import Plugin
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+__all__ = ["Found", "available", "find", "names", "plugin_folders"]
+
+
+def _plain_name(name: str) -> str:
+    """Return a plugin's name as it is compared: with dashes, as typed, or with underscores, as in Python."""
+    return name.replace("_", "-")
+
+
+class _Candidate(ABC):
+    """Something that may be a plugin.
+
+    ``name`` is what it is found under, and ``package`` where it is from: a distribution with its version, or
+    a folder.
+    """
+
+    def __init__(self, name: str, package: str) -> None:
+        self.name = name
+        self.package = package
+
+    def load(self) -> Plugin[...]:
+        """Import it, and nothing else.
+
+        Raises ApplicationFailed, saying why, when that fails or it is no plugin.
+        """
+        try:
+            found = self._import()
+        except (Exception, SystemExit) as error:
+            raise self._failure(error) from error
+        if not isinstance(found, Plugin):
+            raise self._no_plugin(found)
+        return found if found.name == self.name else found.renamed(self.name)
+
+    @property
+    @abstractmethod
+    def _module(self) -> str:
+        """The name of the module that is imported."""
+
+    @abstractmethod
+    def _import(self) -> Any:
+        """Import the object; may raise anything."""
+
+    @abstractmethod
+    def _no_plugin(self, found: object) -> TamedError:
+        """Return the error for an object that is no plugin."""
+
+    def _failure(self, error: BaseException) -> TamedError:
+        why = reason(error)
+        if not isinstance(error, SyntaxError):  # which says where
+            why += _place(error.__traceback__, self._module)
+        return ApplicationFailed(f"plugin {self.name} of {self.package} cannot be imported", why)
+
+
+def _place(traceback: TracebackType | None, module: str) -> str:
+    """Say where in the plugin's own module, or in one around it or below it, something was raised."""
+    place = ""
+    while traceback is not None:
+        name = traceback.tb_frame.f_globals.get("__name__", "")
+        if f"{name}.".startswith(f"{module}.") or f"{module}.".startswith(f"{name}."):
+            place = f" ({traceback.tb_frame.f_code.co_filename}, line {traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return place
+
+
+VARIABLE = "TAMED_PLUGIN_PATH"
+"""The environment variable that names plugin folders, separated as in PATH."""
+
+_PREFIX = "tamed_plugin_"
+
+
+def plugin_folders(named: Iterable[str | Path], environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the plugin folders in the order of the search: those named, then those of ``TAMED_PLUGIN_PATH``.
+
+    They are made absolute, because a daemon changes its folder. An empty entry of the variable means
+    nothing: unlike in ``PATH``, it is not the current folder.
+    """
+    from_environment = environ.get(VARIABLE, "").split(os.pathsep)
+    return tuple(Path(folder).absolute() for folder in (*named, *filter(None, from_environment)))
+
+
+class _InFolder(_Candidate):
+    """A file or a package in a plugin folder.
+
+    ``file`` is the plugin's file, or its package's ``__init__.py``.
+    """
+
+    def __init__(self, name: str, package: str, file: Path) -> None:
+        super().__init__(name, package)
+        self.file = file
+
+    @property
+    def _module(self) -> str:
+        is_package = self.file.name == "__init__.py"
+        return _PREFIX + (self.file.parent.name if is_package else self.file.stem)
+
+    def _import(self) -> Any:
+        module = _load(self._module, self.file)
+        plugins = {
+            _plain_name(value.name): value for value in vars(module).values() if isinstance(value, Plugin)
+        }
+        return plugins.get(self.name, plugins)
+
+    def _no_plugin(self, found: object) -> TamedError:
+        others = list(found) if isinstance(found, dict) else []
+        return ApplicationFailed(
+            f"plugin {self.name}",
+            f"there is no plugin of this name in {self.file}",
+            f"it has: {', '.join(others)}" if others else "put @plugin above a function",
+        )
+
+
+def _in_folders(folders: Sequence[Path]) -> list[_InFolder]:
+    """Return what may be plugins in these folders, in the order of the folders, then of the names.
+
+    Raises MissingInput or PermissionRefused for a folder that cannot be read.
+    """
+    return [candidate for folder in folders for candidate in _in_folder(folder)]
+
+
+def _in_folder(folder: Path) -> list[_InFolder]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise from_os_error(f"plugin folder {folder}", error, "name another with --plugin-dir") from error
+    return [
+        _InFolder(_plain_name(entry.name.removesuffix(".py")), str(folder), file)
+        for entry in entries
+        if (file := _plugin_file(entry)) is not None
+    ]
+
+
+def _plugin_file(entry: Path) -> Path | None:
+    name = entry.name.removesuffix(".py")
+    if name.startswith("_") or not name.replace("_", "").replace("-", "").isalnum():
+        return None
+    file = entry / "__init__.py" if name == entry.name else entry
+    return file if file.is_file() else None
+
+
+def _load(name: str, file: Path) -> ModuleType:
+    """Import a file once, as a module of this name."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(file):
+        return loaded
+    require_trusted(file, "plugin")
+    _forget(name)
+    if _Submodules not in sys.meta_path:
+        sys.meta_path.insert(0, _Submodules)
+    is_package = file.name == "__init__.py"
+    spec = importlib.util.spec_from_file_location(
+        name,
+        file,
+        loader=_Uncached(name, str(file)),
+        submodule_search_locations=[str(file.parent)] if is_package else None,
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        _forget(name)
+        raise
+    return module
+
+
+def _forget(name: str) -> None:
+    for module in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+        del sys.modules[module]
+
+
+class _Uncached(importlib.machinery.SourceFileLoader):
+    """Imports from source, and neither reads nor writes byte code."""
+
+    def path_stats(self, path: Any) -> Never:
+        """Say that there is nothing to compare byte code with, which makes the loader leave it alone."""
+        raise OSError
+
+
+class _Submodules:
+    """Finds the modules inside of plugins that are packages, for the same uncached import."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if path is None or not name.startswith(_PREFIX):
+            return None
+        kinds = (
+            (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+            (_Uncached, importlib.machinery.SOURCE_SUFFIXES),
+        )
+        finders = (importlib.machinery.FileFinder(folder, *kinds) for folder in path)
+        return next((spec for finder in finders if (spec := finder.find_spec(name)) is not None), None)
+
+
+GROUP = "tamed.plugins"
+"""The entry-point group."""
+
+_US = "tamed"
+_OURS: Final = {
+    "console": "tamed.builtin.console:console [console]",
+    "exec": "tamed.builtin.exec:exec_",
+    "fastpoetry": "tamed.builtin.fastpoetry:fastpoetry",
+    "ftp": "tamed.builtin.ftp:ftp [ftp]",
+    "inetd": "tamed.builtin.inetd:inetd",
+    "poetryproxy": "tamed.builtin.poetryproxy:poetryproxy",
+    "portforward": "tamed.builtin.portforward:portforward",
+    "socks": "tamed.builtin.socks:socks",
+    "telnet": "tamed.builtin.telnet:telnet [telnet]",
+    "web": "tamed.builtin.web:web [web]",
+}
+
+
+class _Installed(_Candidate):
+    """An object in a distribution.
+
+    ``value`` is where it is, as an entry point says it: ``module:object [extra]``. ``distribution`` is the
+    distribution's name, as pip knows it.
+    """
+
+    def __init__(self, name: str, package: str, value: str, distribution: str) -> None:
+        super().__init__(name, package)
+        self.value = value
+        self.distribution = distribution
+
+    @property
+    def _module(self) -> str:
+        return self._path.partition(":")[0]
+
+    @property
+    def _path(self) -> str:
+        return self.value.partition("[")[0].replace(" ", "")
+
+    def _import(self) -> Any:
+        module, _, names = self._path.partition(":")
+        return reduce(getattr, names.split(".") if names else (), import_module(module))
+
+    def _no_plugin(self, found: object) -> TamedError:
+        return ApplicationFailed(
+            f"plugin {self.name} of {self.package}",
+            f"{self.value} is {noun(type(found).__name__)}, not a plugin",
+            "put @plugin above a function",
+        )
+
+    def _failure(self, error: BaseException) -> TamedError:
+        extras = self.value.partition("[")[2].rstrip("] ")
+        if extras and isinstance(error, ModuleNotFoundError) and not self._is_own(error):
+            return ApplicationFailed(
+                f"plugin {self.name} of {self.package}",
+                f"it needs {getattr(error, 'name', None) or 'a library'}, which is not installed",
+                f"pip install '{self.distribution}[{extras}]'",
+            )
+        return super()._failure(error)
+
+    def _is_own(self, error: BaseException) -> bool:
+        """Tell whether the missing module is one of the plugin's own, which no extra brings."""
+        missing = getattr(error, "name", None) or ""
+        return missing.partition(".")[0] == self._module.partition(".")[0]
+
+
+def _ours() -> list[_Installed]:
+    """Return the plugins that come with Tamed, without a look at what else is installed."""
+    return [_Installed(name, f"{_US} {__version__}", value, _US) for name, value in _OURS.items()]
+
+
+def _others() -> list[_Installed]:
+    """Return the plugins of all other distributions. Those whose metadata is broken have none.
+
+    Where a distribution is installed twice, the first on the path counts, as it does for importing.
+    """
+    from importlib.metadata import distributions
+
+    seen = {_US}
+    found: list[_Installed] = []
+    for distribution in distributions():
+        candidates = _candidates(distribution)
+        names = {_normal(candidate.distribution) for candidate in candidates}
+        if not names & seen:
+            found += candidates
+        seen |= names
+    return found
+
+
+def _candidates(distribution: "Distribution") -> list[_Installed]:
+    try:
+        return list(_read(distribution))
+    except Exception as error:  # any file may be missing or contain anything: not our fault, nor the user's
+        import logging  # not above: nothing else here logs
+
+        logging.getLogger(__name__).debug("ignoring the broken metadata of a distribution: %r", error)
+        return []
+
+
+def _read(distribution: "Distribution") -> Iterator[_Installed]:
+    if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+        return  # spares parsing the entry points of most distributions
+    metadata = distribution.metadata  # parsed anew each time that it is asked for
+    name = metadata["Name"] or "unnamed"
+    package = f"{name} {metadata['Version'] or ''}".strip()
+    for entry_point in distribution.entry_points.select(group=GROUP):
+        yield _Installed(_plain_name(entry_point.name), package, entry_point.value, name)
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+class Found(NamedTuple):
+    """A plugin in the list of all that can be run by name."""
+
+    name: str
+    """What one types to run it."""
+    description: str
+    """The first line of its docstring; empty when it cannot be imported."""
+    package: str
+    """Where it is from: a distribution with its version (``tamed 1.0``), or a folder."""
+    error: str | None
+    """Why it cannot be run, on one line; None when it can."""
+
+
+def find(name: str, folders: Sequence[Path] = ()) -> Plugin[...]:
+    """Import and return the plugin of this name; dashes and underscores in it are the same.
+
+    Raises UsageError when there is none (the nearest name is suggested) or when two distributions have
+    one, ApplicationFailed when it cannot be imported (what it raised is the cause) or is no plugin, and
+    MissingInput or PermissionRefused for a folder that cannot be read.
+    """
+    wanted = _plain_name(name)
+    for search in _searches(folders):
+        matching = [candidate for candidate in search() if candidate.name == wanted]
+        if clash := _clash(matching):
+            raise UsageError(f"plugin {wanted}", clash, "uninstall all but one")
+        if matching:
+            return matching[0].load()
+    near = nearest(wanted, names(folders))
+    hint = f"did you mean {near!r}? " if near else ""
+    raise UsageError(f"unknown plugin {name!r}", remedy=f"{hint}`tamed plugins` lists them")
+
+
+def names(folders: Sequence[Path] = ()) -> list[str]:
+    """Return the names of all plugins, sorted, without importing any. Raises as ``find`` does for folders."""
+    return sorted({candidate.name for search in _searches(folders) for candidate in search()})
+
+
+def available(folders: Sequence[Path] = ()) -> list[Found]:
+    """Import every plugin and return what each one is, sorted by name.
+
+    One that cannot be run is in the list with its reason: it cannot be imported, its options are declared
+    wrongly, or its name is taken by another one. Raises as ``find`` does for folders.
+    """
+    found: list[Found] = []
+    taken: dict[str, _Candidate] = {}
+    for search in _searches(folders):
+        candidates = search()
+        for candidate in candidates:
+            rivals = [other for other in candidates if other.name == candidate.name]
+            winner = taken.setdefault(candidate.name, candidate)
+            hidden = "" if winner is candidate else f"hidden by the one of {winner.package}"
+            found.append(_found(candidate, _clash(rivals) or hidden))
+    return sorted(found, key=lambda each: each.name)
+
+
+def _searches(folders: Sequence[Path]) -> Iterator[Callable[[], Sequence[_Candidate]]]:
+    yield lambda: _in_folders(folders)
+    yield _ours
+    yield _others
+
+
+def _clash(candidates: Iterable[_Candidate]) -> str:
+    """Say which distributions have the same name for a plugin; empty when it is one at most."""
+    packages = [candidate.package for candidate in candidates if isinstance(candidate, _Installed)]
+    return f"it is in {' and in '.join(packages)}" if len(packages) > 1 else ""
+
+
+def _found(candidate: _Candidate, obstacle: str) -> Found:
+    description = ""
+    if not obstacle:
+        try:
+            plugin = candidate.load()
+            description = plugin.description
+            plugin.describe()
+        except Exception as error:  # it runs code of others, and none may hide the rest of the list
+            obstacle = reason(error)
+    return Found(candidate.name, description, candidate.package, obstacle or None)
