@@ -10,7 +10,7 @@ from tamed.cli._command_line import run_command
 from tamed.cli._quick import quick_job
 from tamed.cli._run import run as run_command_of_click
 from tamed.cli._target import job_of
-from tamed.config import Job
+from tamed.config.job import Job
 from tamed.errors import TamedError
 from tests.fresh import loaded_by
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tamed.config import Deployment, Entry
+from tamed.config.deployment import Deployment, Entry
 from tamed.errors import ConfigurationError, ExitStatus, TamedError
 
 FILE = Path("verse.toml")

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config import Job, Target
-from tamed.config import load as load_application
+from tamed.config.job import Job
+from tamed.config.load import load as load_application
+from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
 from tamed.net import ReplyServer
 from tamed.service.application import Application

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tamed.config._settings import Daemon, Log
+from tamed.config.settings import Daemon, Log
 from tamed.errors import ConfigurationError, TamedError
 from tamed.plugins.build import Given, build
 from tamed.plugins.describe import describe

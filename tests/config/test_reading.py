@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tamed.config import Deployment, Job, Reading, Target
+from tamed.config.deployment import Deployment
+from tamed.config.job import Job
+from tamed.config.reading import Reading
+from tamed.config.target import Target
 
 TEXT = """
 name = "verse"

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from tamed.config import Daemon, Deployment, Job, Level, Settings, Target
+from tamed.config.deployment import Deployment
+from tamed.config.job import Job
+from tamed.config.settings import Daemon, Level, Settings
+from tamed.config.target import Target
 from tamed.errors import ConfigurationError, UsageError
 from tamed.plugins.describe import describe
 from tamed.plugins.values import Duration

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.config import Target, TargetKind
+from tamed.config.target import Target, TargetKind
 
 
 @pytest.mark.parametrize(

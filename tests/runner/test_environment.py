@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config import Job, Target, read_env_file
+from tamed.config.deployment import read_env_file
+from tamed.config.job import Job
+from tamed.config.target import Target
 from tamed.errors import ConfigurationError, MissingInput
 from tamed.runner._environment import enter_environment
 

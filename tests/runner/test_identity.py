@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tamed.config import Daemon
+from tamed.config.settings import Daemon
 from tamed.daemon import Capability
 from tamed.errors import ConfigurationError
 from tamed.runner._identity import drop_to, identity_of, kept_capabilities, owner_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.config import Log
+from tamed.config.settings import Log
 from tamed.errors import ConfigurationError, UsageError
 from tamed.plugins.values import Duration, Size
 from tamed.runner._log_place import LogPlan

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tamed.config import Level, Log
+from tamed.config.settings import Level, Log
 from tamed.daemon import Origin
 from tamed.net import LinesHandler
 from tamed.runner._layout import layout_of

@@ -9,7 +9,7 @@ import pytest
 
 from tamed import errors, net
 from tamed.cli._group import commands
-from tamed.config import Daemon, Log
+from tamed.config.settings import Daemon, Log
 from tamed.errors import ExitStatus, TamedError
 from tamed.net import Endpoint
 from tamed.plugins.describe import describe

@@ -24,7 +24,10 @@ def folder(tmp_path: Path) -> Path:
 def test_a_process_that_uses_no_twisted_loads_none() -> None:
     """Neither the bridge's face nor a run of a plugin of ours does."""
     loaded = loaded_by("import tamed.twisted; tamed.twisted.claim_reactor()")
-    loaded |= loaded_by("from tamed.config import Job, load, resolve; load(Job(resolve('fastpoetry')), None)")
+    loaded |= loaded_by(
+        "from tamed.config.job import Job; from tamed.config.load import load\n"
+        "from tamed.config.target import resolve; load(Job(resolve('fastpoetry')), None)"
+    )
     assert "tamed.twisted._claim" in loaded
     assert {name for name in loaded if name.partition(".")[0] == "twisted"} == set()
 

@@ -6,7 +6,7 @@ import click
 
 from tamed._text import shown
 from tamed.cli._target import TargetCommand, job_of
-from tamed.config import load
+from tamed.config.load import load
 from tamed.runner import enter_environment
 from tamed.service.service import MultiService, Service
 

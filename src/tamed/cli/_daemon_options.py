@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tamed._trust import TRUST_WRITABLE
-from tamed.config import Daemon, Log
+from tamed.config.settings import Daemon, Log
 from tamed.plugins.describe import Option, describe
 from tamed.plugins.discovery import plugin_folders
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tamed.config import Job
+from tamed.config.job import Job
 
 __all__ = ["JOBS", "run_job", "start_job"]
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders, trust_if_told
 from tamed.cli._service_options import services
-from tamed.config import Job, TargetKind, resolve
+from tamed.config.job import Job
+from tamed.config.target import TargetKind, resolve
 from tamed.plugins.describe import Option
 
 __all__ = ["quick_job"]

@@ -7,7 +7,8 @@ import click
 from tamed.cli._command import Command
 from tamed.cli._options import make_option
 from tamed.cli._service_options import OfService, services
-from tamed.config import Job, TargetKind
+from tamed.config.job import Job
+from tamed.config.target import TargetKind
 from tamed.plugins.describe import Option
 
 __all__ = ["service_command"]

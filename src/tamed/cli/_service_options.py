@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tamed.config import Job, TargetKind
+from tamed.config.job import Job
+from tamed.config.target import TargetKind
 from tamed.plugins.describe import Option
 
 __all__ = ["OfService", "services"]

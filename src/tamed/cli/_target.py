@@ -11,7 +11,9 @@ from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folde
 from tamed.cli._options import given_flags, make_option
 from tamed.cli._service import service_command
 from tamed.cli._service_options import services
-from tamed.config import Job, TargetKind, check_words, resolve
+from tamed.config.job import Job
+from tamed.config.target import TargetKind, resolve
+from tamed.config.twisted import check_words
 from tamed.errors import TamedError, UsageError
 from tamed.plugins.discovery import names
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from tamed.cli._command import Command
-from tamed.config import Job, Target, TargetKind
+from tamed.config.job import Job
+from tamed.config.target import Target, TargetKind
 from tamed.daemon import end_by_signal
 from tamed.errors import ApplicationFailed
 from tamed.twisted import is_installed

@@ -3,7 +3,8 @@
 import os
 
 from tamed._trust import TRUST_WRITABLE
-from tamed.config import Deployment, Job, read_env_file
+from tamed.config.deployment import Deployment, read_env_file
+from tamed.config.job import Job
 
 __all__ = ["enter_environment"]
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import tamed.daemon as unix  # whole: its parts are loaded when they are used, and most have no use for them
-from tamed.config import Daemon
+from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError
 
 __all__ = ["drop_to", "identity_of", "kept_capabilities", "owner_of"]

@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from tamed.config import Daemon, Job, Reading
+from tamed.config.job import Job
+from tamed.config.reading import Reading
+from tamed.config.settings import Daemon
 from tamed.daemon import (
     Identity,
     Instance,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tamed.daemon as unix  # whole: its parts are loaded when they are used
-from tamed.config import Log, names_file
+from tamed.config.settings import Log, names_file
 from tamed.errors import ConfigurationError, UsageError, from_creation_error
 from tamed.runner._log_place import LogPlan
 

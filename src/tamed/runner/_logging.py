@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from tamed._fork import own
 from tamed._logger import keep_log
-from tamed.config import Log
+from tamed.config.settings import Log
 from tamed.daemon import Record, encode_origin
 from tamed.runner._layout import Layout, Line, bare, lay_out
 from tamed.runner._sink import Sink

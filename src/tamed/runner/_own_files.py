@@ -6,7 +6,8 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tamed.config import Deployment, Job
+from tamed.config.deployment import Deployment
+from tamed.config.job import Job
 
 __all__ = ["own_files"]
 

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from tamed._fork import guard_forks
 from tamed._logger import own_logger
-from tamed.config import Daemon, Job, Reading, load
+from tamed.config.job import Job
+from tamed.config.load import load
+from tamed.config.reading import Reading
+from tamed.config.settings import Daemon
 from tamed.daemon import (
     Identity,
     Notifier,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tamed.config import Daemon
+from tamed.config.settings import Daemon
 
 __all__ = ["wearing"]
 

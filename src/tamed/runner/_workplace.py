@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tamed._logger import flush_log
-from tamed.config import Job, Reading, load
+from tamed.config.job import Job
+from tamed.config.load import load
+from tamed.config.reading import Reading
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.net import Gate, SocketSource, Surroundings, install
 from tamed.runner._channel import Channel

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
-from tamed.config._deployment import Deployment
-from tamed.config._job import Job
-from tamed.config._settings import Daemon, Log, Settings
-from tamed.config._target import Target, TargetKind
+from tamed.config.deployment import Deployment
+from tamed.config.job import Job
+from tamed.config.settings import Daemon, Log, Settings
+from tamed.config.target import Target, TargetKind
 from tamed.plugins.build import Given, build
 
 __all__ = ["Reading"]

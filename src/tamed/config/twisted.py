@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import chdir, nullcontext, suppress
 from typing import Any
 
-from tamed.config._job import Job
-from tamed.config._settings import Daemon, Log, names_file
+from tamed.config.job import Job
+from tamed.config.settings import Daemon, Log, names_file
 from tamed.service.service import Service
 
 __all__ = ["check_words", "twisted_service"]

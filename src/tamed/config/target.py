@@ -1,9 +1,15 @@
 """What the operator asked to be run, and how its text is told apart."""
 
 import enum
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Target", "TargetKind"]
+from tamed.errors import TamedError, UsageError
+from tamed.plugins.discovery import find, names
+from tamed.twisted import is_installed
+
+__all__ = ["Target", "TargetKind", "resolve"]
 
 
 class TargetKind(enum.Enum):
@@ -44,3 +50,25 @@ class Target(NamedTuple):
         if colon and head != "tamed":
             return cls(TargetKind.MODULE, text)
         return cls(TargetKind.PLUGIN, tail if colon else text)
+
+
+def resolve(text: str, folders: Sequence[Path] = ()) -> Target:
+    """Return the target that a text names; ``folders`` are looked through for plugins first.
+
+    Only a name that nobody has among Tamed's plugins is looked for among Twisted's: that imports all of
+    those. Raises as `Target.parse` does.
+    """
+    target = Target.parse(text)
+    if target.kind is not TargetKind.PLUGIN or text != target.name:  # a prefix says which is meant
+        return target
+    try:
+        find(target.name, folders)
+    except UsageError:
+        if target.name not in names(folders) and is_installed():
+            from tamed.twisted import has_plugin
+
+            if has_plugin(target.name, folders):
+                return Target(TargetKind.TWISTED, target.name)
+    except TamedError:  # it is there, and cannot be run: told by whoever runs it
+        pass
+    return target

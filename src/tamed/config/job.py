@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tamed._workers import check_workers
-from tamed.config._deployment import Deployment
-from tamed.config._settings import Daemon, Log, Settings, names_file
-from tamed.config._target import Target, TargetKind
+from tamed.config.deployment import Deployment
+from tamed.config.settings import Daemon, Log, Settings, names_file
+from tamed.config.target import Target, TargetKind
 from tamed.plugins.build import Given, build
 from tamed.plugins.discovery import find
 from tamed.plugins.plugin import Plugin
