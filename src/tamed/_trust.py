@@ -6,12 +6,12 @@ or one above, can put another file in its place. sshd (StrictModes) and sudo ref
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tamed.errors import PermissionRefused
 
-__all__ = ["TRUST_WRITABLE", "require_trusted"]
+__all__ = ["TRUST_WRITABLE", "require_trusted", "who_else"]
 
 TRUST_WRITABLE = "TAMED_TRUST_WRITABLE"
 """The environment variable that ``--trust-writable`` sets, for all processes of a daemon."""
@@ -26,20 +26,31 @@ def require_trusted(path: Path, what: str) -> None:
     others it is often their own. A file that does not exist is left to whoever opens it. ``what`` names the
     file in the message. With `TRUST_WRITABLE` in the environment nothing is looked at.
     """
-    if os.environ.get(TRUST_WRITABLE, "") not in ("", "0", "false", "no"):
+    found = who_else(path, (0, os.geteuid()))
+    if found is None:
         return
-    is_root = os.geteuid() == 0
-    for place in _places(path):
-        why = _why_not(place, is_root=is_root, is_file=place == path)
-        if not why:
-            continue
-        if is_root:
-            remedy = f"chown root {place} && chmod go-w {place}, or pass --trust-writable"
-            raise PermissionRefused(f"{what} {path}", f"{place} {why}, who could become root by it", remedy)
-        import logging  # not above: nothing is wrong with most files
+    place, why = found
+    if os.geteuid() == 0:
+        remedy = f"chown root {place} && chmod go-w {place}, or pass --trust-writable"
+        raise PermissionRefused(f"{what} {path}", f"{place} {why}, who could become root by it", remedy)
+    import logging  # not above: nothing is wrong with most files
 
-        logging.getLogger("tamed").warning("%s %s can be changed by others: %s %s", what, path, place, why)
-        return
+    logging.getLogger("tamed").warning("%s %s can be changed by others: %s %s", what, path, place, why)
+
+
+def who_else(path: Path, trusted: Collection[int], *, may_be_shared: bool = False) -> tuple[Path, str] | None:
+    """Return the first of a path and the folders above it that others than ``trusted`` could change, and why.
+
+    None if nobody could, or nobody is to ask: see `require_trusted`. ``may_be_shared`` says that the path
+    itself may be a folder in which only owners can remove files.
+    """
+    if os.environ.get(TRUST_WRITABLE, "") not in ("", "0", "false", "no"):
+        return None
+    for place in _places(path):
+        why = _why_not(place, trusted, is_file=place == path and not may_be_shared)
+        if why:
+            return place, why
+    return None
 
 
 def _places(path: Path) -> Iterator[Path]:
@@ -56,19 +67,19 @@ def _places(path: Path) -> Iterator[Path]:
             yield place
 
 
-def _why_not(place: Path, *, is_root: bool, is_file: bool) -> str:
+def _why_not(place: Path, trusted: Collection[int], *, is_file: bool) -> str:
     """Say who else may change a file or what is in a folder; nothing if nobody may."""
     try:
         status = place.stat()
     except OSError:
         return ""
-    if status.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in trusted:
         return f"belongs to user {status.st_uid}"
     is_kept = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and not is_file
     if is_kept:
         return ""
     if status.st_mode & stat.S_IWOTH:
         return "can be written by every user"
-    if is_root and status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+    if os.geteuid() == 0 and status.st_mode & stat.S_IWGRP and status.st_gid != 0:
         return f"can be written by group {status.st_gid}"
     return ""

@@ -1,21 +1,23 @@
 """Finding and ending the daemons of a run directory. The daemons here do nothing but hold their pid file."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tamed.daemon import Instance, PidFile, RunDirectory
-from tamed.errors import MissingInput, Unavailable, UsageError
+from tamed.errors import MissingInput, PermissionRefused, SystemRefused, Unavailable, UsageError
 from tamed.runner._instances import find_instance, restart_instance, status_of_instance, stop_instance
 from tests.patience import PATIENCE
-from tests.runner.test_control import answering
+from tests.runner.test_status_answer import STATUS
 
 _HOLDER = """
 import signal, sys
@@ -25,6 +27,23 @@ with PidFile.acquire(Path(sys.argv[1])):
     for number in map(int, sys.argv[2:]):
         signal.signal(number, signal.SIG_IGN)
     print(flush=True)
+    signal.pause()
+"""
+
+
+# Another one, that answers the first question with what it is told; and then waits for its end.
+_ANSWERING = """
+import signal, socket, sys
+from pathlib import Path
+from tamed.daemon import PidFile
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with PidFile.acquire(Path(sys.argv[1])), socket.socket(socket.AF_UNIX) as listening:
+    listening.bind(sys.argv[2])
+    listening.listen()
+    print(flush=True)
+    with listening.accept()[0] as client:
+        print(client.makefile().readline(), end="", flush=True)
+        client.sendall(sys.argv[3].encode())
     signal.pause()
 """
 
@@ -141,21 +160,75 @@ def test_one_that_does_not_stop_is_left_or_ended(
     assert process.wait(PATIENCE) == -signal.SIGQUIT
 
 
-def test_who_waits_sees_how_it_stands(
-    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
-) -> None:
+@contextmanager
+def answering_as(instance: Instance, answer: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that holds the pid file, and answers."""
+    words = [str(instance.pid_file), str(instance.socket), answer]
+    with subprocess.Popen(
+        [sys.executable, "-c", _ANSWERING, *words], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
     """One that stops is asked from time to time, until it is gone."""
-    instance, process = daemon(signal.SIGTERM)
     seen: list[dict[str, Any]] = []
 
     def look(status: dict[str, Any]) -> None:
         seen.append(status)
         process.kill()
 
-    with answering(instance.socket, b'{"state": "stopping"}\n') as asked:
+    instance = directory.create("poetry")
+    with answering_as(instance, f"{json.dumps(STATUS)}\n") as process:
         assert stop_instance(instance, timeout=None, force=False, progress=look)
-    assert asked == [b'{"command": "status"}\n']
-    assert seen == [{"state": "stopping"}]
+        assert process.stdout is not None
+        assert process.stdout.readline() == '{"command": "status"}\n'
+    assert seen == [STATUS]
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", '{"state": 3}', "x" * 100], ids=str)
+def test_an_answer_that_is_none_is_one_line(directory: RunDirectory, answer: str) -> None:
+    """Whatever it is that holds the pid file and listens."""
+    instance = directory.create("poetry")
+    with answering_as(instance, f"{answer}\n"), pytest.raises(SystemRefused, match="cannot be understood"):
+        status_of_instance(instance)
+
+
+def test_an_answer_without_an_end_is_not_read_to_one(directory: RunDirectory) -> None:
+    """Not beyond what an answer may have."""
+    instance = directory.create("poetry")
+    endless = f'{_ANSWERING[: _ANSWERING.index("client.sendall")]}while True: client.sendall(b"x" * 65536)'
+    words = [str(instance.pid_file), str(instance.socket)]
+    with subprocess.Popen(
+        [sys.executable, "-c", endless, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            with pytest.raises(SystemRefused, match="longer than 16777216 bytes"):
+                status_of_instance(instance, timeout=PATIENCE)
+        finally:
+            process.kill()
+
+
+def test_who_listens_must_be_who_holds_the_pid_file(
+    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
+) -> None:
+    """Another process in the place of the control socket is asked nothing."""
+    instance, process = daemon()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(instance.socket))
+        listening.listen()
+        told = f"process {os.getpid()} listens there, and {process.pid} is the daemon"
+        with pytest.raises(PermissionRefused, match=told):
+            status_of_instance(instance)
+        with listening.accept()[0] as client:
+            assert client.recv(99) == b""
 
 
 def test_without_a_plan_nothing_is_stopped(

@@ -57,7 +57,7 @@ def test_no_file_is_skipped_by_a_look_in_the_middle_of_a_rotation(
         for number in (3, 2, 1):
             move(log, number)
 
-        def open_late(path: Path) -> IO[bytes]:
+        def open_late(path: Path, owner: int | None) -> IO[bytes]:
             monkeypatch.undo()
             move(log, 0)
             log.write_text("fifth\n")

@@ -58,15 +58,14 @@ def test_a_file_of_roots_in_the_place_of_the_log_stays_roots(public_tamed: Tamed
 
 def test_what_root_makes_for_a_user_is_that_users_at_once(public_tamed: Tamed) -> None:
     """While the supervisor is root it makes files as the user whose they are to be, also what was swept."""
-    public_tamed.write("app.py", WAITING)
     own = public_tamed.folder / "own"
     own.mkdir()
-    for folder in (public_tamed.folder, own):
-        os.chown(folder, NOBODY, -1)
+    os.chown(own, NOBODY, -1)
+    (own / "app.py").write_text(WAITING)
     files: list[Path] = [own / "app.log", own / "app.pid"]
     arguments = ["--user", "nobody", "--log", files[0], "--pid-file", files[1], "app.py"]
-    with public_tamed.popen("start", *map(str, arguments)) as process:
-        wait_for("the application", (public_tamed.folder / "loading").exists)
+    with public_tamed.popen("start", *map(str, arguments), cwd=own) as process:
+        wait_for("the application", (own / "loading").exists)
         folder = public_tamed.rundir / "app"
         files += [folder, folder / "app.pid", folder / "app.sock"]
         assert {str(path): path.lstat().st_uid for path in files} == {str(path): NOBODY for path in files}
@@ -74,7 +73,7 @@ def test_what_root_makes_for_a_user_is_that_users_at_once(public_tamed: Tamed) -
         (own / "app.pid").unlink()
         wait_for("what was swept", lambda: all(path.exists() for path in files))
         assert {path.lstat().st_uid for path in files} == {NOBODY}
-        (public_tamed.folder / "go").touch()
+        (own / "go").touch()
         assert process.wait() == 0
     assert public_tamed("stop").status == 0
     assert not (own / "app.pid").exists()

@@ -120,10 +120,12 @@ def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None
 def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tamed: Tamed) -> None:
     """Its folder where that is possible; the plan, which is root's, is not. It is found all the same."""
     tamed = public_tamed
-    os.chown(tamed.folder, NOBODY, NOBODY)
+    own = tamed.folder / "own"
+    own.mkdir()
+    os.chown(own, NOBODY, NOBODY)
     tamed.rundir.mkdir()
     tamed.rundir.chmod(0o1777)
-    daemon = tamed.start_poetry("--user", "nobody", "--log", tamed.folder / "the.log")
+    daemon = tamed.start_poetry("--user", "nobody", "--log", own / "the.log")
     before = files_of(daemon)
     shutil.rmtree(daemon.folder)
     wait_for("all that was swept", lambda: files_of(daemon) == before)

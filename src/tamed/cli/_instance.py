@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tamed._text import shown
 from tamed.daemon import Instance
 from tamed.runner import find_instance, run_directory
 
@@ -41,4 +42,4 @@ def instance_of(name: str | None, rundir: Path | None) -> Instance:
 
 def show_wait(what: str) -> None:
     """Say that a request waits for its turn, and for what."""
-    click.echo(f"tamed: {what} is under way; this waits for its turn", err=True)
+    click.echo(f"tamed: {shown(what)} is under way; this waits for its turn", err=True)

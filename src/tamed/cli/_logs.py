@@ -42,9 +42,9 @@ def logs(name: str | None, rundir: Path | None, lines: int, follow: bool) -> Non
     directory = run_directory(rundir)
     if (left := last_state_of(directory, name)) is not None:
         click.echo(shown("\n".join(ending_of(left))), err=True)
-    file = log_of_instance(directory, name)
+    file, owner = log_of_instance(directory, name)
     try:
-        with closing(LogReader(file)) as reader:
+        with closing(LogReader(file, owner)) as reader:
             _put(reader.last(lines))
             while follow:
                 _put(reader.more())

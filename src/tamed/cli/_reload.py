@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tamed._text import shown
 from tamed.cli._instance import for_instance, instance_of, show_wait
 from tamed.runner import reload_instance
 
@@ -21,5 +22,5 @@ scaling is under way, it waits for its turn. NAME may be left out if only one in
 def reload(name: str | None, rundir: Path | None) -> int:
     """Reload an instance."""
     report = reload_instance(instance_of(name, rundir), show_wait)
-    click.echo(report.text, err=not report.ready)
+    click.echo(shown(report.text), err=not report.ready)
     return report.status

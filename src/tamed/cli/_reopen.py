@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tamed._text import shown
 from tamed.cli._instance import for_instance, instance_of
 from tamed.runner import reopen_instance
 
@@ -19,5 +20,5 @@ If that fails, it goes on in the old file, and this says why. NAME may be left o
 def reopen(name: str | None, rundir: Path | None) -> int:
     """Have the log of an instance opened anew."""
     report = reopen_instance(instance_of(name, rundir))
-    click.echo(report.text, err=not report.ready)
+    click.echo(shown(report.text), err=not report.ready)
     return report.status

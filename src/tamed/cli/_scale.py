@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tamed._text import shown
 from tamed._workers import check_workers
 from tamed.cli._instance import for_instance, instance_of, show_wait
 from tamed.runner import scale_instance
@@ -28,5 +29,5 @@ def scale(name: str | None, rundir: Path | None, count: int, yes: bool) -> int:
     instance = instance_of(name, rundir)
     report = scale_instance(instance, count, show_wait, yes=yes)
     workers = f"{count} worker{'s' * (count > 1)}"
-    click.echo(f"{instance.name} has {workers}" if report.ready else report.text, err=not report.ready)
+    click.echo(f"{instance.name} has {workers}" if report.ready else shown(report.text), err=not report.ready)
     return report.status

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tamed._text import shown
 from tamed.cli._instance import for_instance, instance_of
 from tamed.errors import SystemRefused
 from tamed.plugins.values import Duration
@@ -38,7 +39,8 @@ def show_progress(status: dict[str, Any]) -> None:
     """Say on a terminal how many connections are still open."""
     if sys.stderr.isatty():
         left = sum(worker.get("connections", 0) for worker in status["workers"])
-        click.echo(f"\r{status['name']} is {status['state']}: {left} connections open  ", err=True, nl=False)
+        told = f"{status['name']} is {status['state']}: {left} connections open  "
+        click.echo(f"\r{shown(told)}", err=True, nl=False)
 
 
 def _seconds(text: str) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from tamed._text import shown
 from tamed.cli._instance import for_instance, instance_of, show_wait
 from tamed.runner import upgrade_instance
 
@@ -22,5 +23,5 @@ NAME may be left out if only one instance runs.
 def upgrade(name: str | None, rundir: Path | None) -> int:
     """Upgrade an instance."""
     report = upgrade_instance(instance_of(name, rundir), show_wait)
-    click.echo(report.text, err=not report.ready)
+    click.echo(shown(report.text), err=not report.ready)
     return report.status

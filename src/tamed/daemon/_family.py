@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-__all__ = ["Relative", "beginning_of", "children_of", "descendants_of", "members_of"]
+__all__ = ["Relative", "beginning_of", "children_of", "descendants_of", "members_of", "user_of"]
 
 
 class Relative(NamedTuple):
@@ -45,6 +45,15 @@ def beginning_of(pid: int) -> int | None:
     """Return when a process was started, in ticks since the system was; None if there is no such process."""
     found = _look(str(pid))
     return None if found is None else found.started
+
+
+def user_of(pid: int) -> int | None:
+    """Return the real user of a process; None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 - as below
+            return int(file.read().partition(b"\nUid:")[2].split()[0])
+    except (OSError, IndexError):
+        return None
 
 
 def members_of(group: int) -> list[Relative]:

@@ -19,7 +19,7 @@ from binascii import crc32
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Guard", "guardian"]
+__all__ = ["Guard", "guardian", "guardian_of_root"]
 
 _ROOM = 107  # bytes of a name, beside which there is one more: unix(7)
 _TAIL = 80
@@ -84,6 +84,11 @@ def guardian(path: Path) -> int | None:
         if (pid := _listener(name, uid)) is not None and _is_believed(pid, name):
             return pid
     return None
+
+
+def guardian_of_root(path: Path) -> int | None:
+    """Return the process that has the name of a pid file, if it was root when it took it: see `guardian`."""
+    return _listener(_name(path, 0), 0)
 
 
 def _name(path: Path, uid: int) -> bytes:

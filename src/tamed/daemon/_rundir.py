@@ -13,11 +13,14 @@ what an instance leaves there.
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from tamed._trust import who_else
+from tamed.daemon._family import user_of
+from tamed.daemon._guard import guardian_of_root
 from tamed.daemon._holder import TO_READ, holder
 from tamed.daemon._identity import Identity, acting_for
 from tamed.errors import (
@@ -92,6 +95,60 @@ class Instance(NamedTuple):
         return self.directory / f"{self.name}.sock"
 
     @property
+    def owner(self) -> int | None:
+        """The user that the directory belongs to, None if it is not there."""
+        try:
+            return self.directory.lstat().st_uid
+        except OSError:
+            return None
+
+    def require_trusted(self) -> None:
+        """Raise PermissionRefused if what is in the directory may have been put there by a stranger.
+
+        It, the run directory and all above must belong to root or to this user, and nobody else may write in
+        them, but where only owners can remove files. Root believes a directory that it has given to another
+        user, as the word of that user: `holder` sees to it that it is. Where others can make directories too,
+        the daemon must be one that root has started.
+        """
+        owner = self.owner
+        if owner is None:
+            return
+        is_given = os.geteuid() == 0 != owner
+        _require_trusted(self.directory, {0, os.geteuid(), owner} if is_given else {0, os.geteuid()})
+        if (
+            is_given
+            and self.directory.parent.stat().st_mode & 0o022
+            and guardian_of_root(self.pid_file) is None
+        ):
+            why = f"it belongs to user {owner}, and root has not started what is in it"
+            raise PermissionRefused(f"directory {self.directory}", why, "ask as that user")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether `require_trusted` raises nothing."""
+        try:
+            self.require_trusted()
+        except PermissionRefused:
+            return False
+        return True
+
+    def holder(self) -> int | None:
+        """Return the pid of the process that holds the pid file, None if nobody does.
+
+        Raises as the function `holder` does, and PermissionRefused if root asks, the directory is another
+        user's, and the process is not: that user could have named any.
+        """
+        pid, owner = holder(self.pid_file), self.owner
+        if pid is None or os.geteuid() != 0 or not owner or (user := user_of(pid)) is None:
+            return pid
+        if user != owner and guardian_of_root(self.pid_file) != pid:
+            why = f"it belongs to user {owner}, and process {pid}, which it names, to user {user}"
+            raise PermissionRefused(
+                f"pid file {self.pid_file}", why, f"see who has it open: fuser -v {self.pid_file}"
+            )
+        return pid
+
+    @property
     def is_running(self) -> bool:
         """Whether its pid file is held, also while that is swept away, or held by who knows whom."""
         try:
@@ -130,8 +187,18 @@ class RunDirectory:
         return sorted(instance for instance in found if _exists(instance.pid_file))
 
     def running(self) -> list[Instance]:
-        """List those whose pid file is there, and held. One whose holder cannot be told is held too."""
-        return [instance for instance in self.instances() if instance.is_running]
+        """List those whose pid file is there, and held, and whose directory can be trusted.
+
+        One whose holder cannot be told is held too.
+        """
+        return [each for each in self.instances() if each.is_trusted and each.is_running]
+
+    def require_trusted(self) -> None:
+        """Raise PermissionRefused if others than root and this user could change it, or a folder above."""
+        trusted = {0, os.geteuid()}
+        _require_trusted(self.path, trusted)
+        if (found := who_else(self.path, trusted, may_be_shared=True)) is not None:
+            raise PermissionRefused(f"directory {self.path}", " ".join(map(str, found)), _ANOTHER)
 
     def create(self, name: str, owner: tuple[int, int] | None = None) -> Instance:
         """Make the directory of an instance, and the run directory, where they are missing, and check them.
@@ -214,7 +281,17 @@ def _make(path: Path, parent: int | None) -> tuple[int, bool]:
     return descriptor, is_new
 
 
-def _check(path: Path, status: os.stat_result, trusted: set[int]) -> None:
+def _require_trusted(path: Path, trusted: Collection[int]) -> None:
+    try:
+        status = path.lstat()
+    except OSError:  # it is not there, or not for us, as whoever opens it will be told
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise PermissionRefused(f"directory {path}", "it is a symbolic link", f"remove it, or {_ANOTHER}")
+    _check(path, status, trusted)
+
+
+def _check(path: Path, status: os.stat_result, trusted: Collection[int]) -> None:
     what = f"directory {path}"
     if status.st_uid not in trusted:
         raise PermissionRefused(what, f"it belongs to user {status.st_uid}", f"remove it, or {_ANOTHER}")

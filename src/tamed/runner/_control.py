@@ -10,13 +10,14 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Sequence
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from tamed.daemon import Identity, acting_for, bind_unix, connect_unix
-from tamed.errors import CannotCreate, SystemRefused, from_creation_error, from_os_error
+from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, from_creation_error, from_os_error
 from tamed.net import SocketFile
 from tamed.runner._legacy import Data, Keep, decode, encode
 from tamed.runner._message import InvalidMessage, Message, encode_message, parse_message, read_text
@@ -29,6 +30,7 @@ Answer = Callable[[Message], None]
 _LONGEST = 65536  # bytes of a request
 _LONGEST_ANSWER = 16 * 1024 * 1024
 _MOST_CLIENTS = 64
+_CREDENTIALS = struct.Struct("iii")  # struct ucred of unix(7): pid, uid, gid
 _PATIENCE = 10.0  # seconds for a client to say what it wants
 _SENDING = 1.0  # seconds for a client to take the answer
 _PAUSE = 1.0  # seconds until accepting is tried again
@@ -246,10 +248,13 @@ def ask(
     request: Message,
     timeout: float | None = 10.0,
     waiting: Callable[[str], object] | None = None,
+    *,
+    holder: int | None = None,
 ) -> Message:
     """Send a request to a supervisor's control socket and return its answer.
 
-    ``waiting`` is called with what the request waits for, whenever the supervisor says so.
+    ``waiting`` is called with what the request waits for, whenever the supervisor says so. ``holder`` is the
+    process that must be the one that listens, as the kernel tells.
 
     Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
     if there is no answer within ``timeout`` seconds (None: however long it takes), or none to this request.
@@ -259,10 +264,11 @@ def ask(
         sock.settimeout(timeout)
         try:
             connect_unix(sock, path)
+            if holder is not None and (listener := _peer_of(sock)) != holder:
+                raise PermissionRefused(what, f"process {listener} listens there, and {holder} is the daemon")
             progress = {} if waiting is None else {"progress": True}
             sock.sendall(encode_message(request | progress, _LONGEST))
-            with sock.makefile("rb") as stream:
-                answer = _answer_in(stream, waiting)
+            answer = _answer_from(sock, timeout, waiting)
         except TimeoutError as error:
             raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
         except OSError as error:
@@ -276,9 +282,18 @@ def ask(
     return answer
 
 
-def _answer_in(stream: IO[bytes], waiting: Callable[[str], object] | None) -> Message | None:
-    """Read up to the answer. Raises InvalidMessage for what is none."""
-    while line := stream.readline(_LONGEST_ANSWER + 1):
+def _peer_of(sock: socket.socket) -> int:
+    """Return the process that listens at the other end: unix(7), ``SO_PEERCRED``."""
+    pid: int
+    pid, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid
+
+
+def _answer_from(
+    sock: socket.socket, timeout: float | None, waiting: Callable[[str], object] | None
+) -> Message | None:
+    """Read up to the answer; all that comes has a bounded size. Raises InvalidMessage for what is none."""
+    for line in _lines_from(sock, None if timeout is None else time.monotonic() + timeout):
         answer = parse_message(line, _LONGEST_ANSWER)
         if "error" in answer:
             read_text(answer, "error")
@@ -286,6 +301,23 @@ def _answer_in(stream: IO[bytes], waiting: Callable[[str], object] | None) -> Me
             return answer
         waiting(read_text(answer, "waiting"))
     return None
+
+
+def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
+    count = 0
+    chunks: list[bytes] = []
+    while count <= _LONGEST_ANSWER:
+        if deadline is not None:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        if not (chunk := sock.recv(_LONGEST)):
+            return
+        count += len(chunk)
+        chunks.append(chunk)
+        if b"\n" in chunk:
+            *lines, rest = b"".join(chunks).split(b"\n")
+            chunks = [rest]
+            yield from lines
+    raise InvalidMessage(f"longer than {_LONGEST_ANSWER} bytes")
 
 
 def _listening(path: Path, owner: Identity | None) -> tuple[socket.socket, SocketFile]:

@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from tamed.runner._identity import owner_of
 from tamed.runner._last_state import LastState
 from tamed.runner._launch import job_again, launch, plan_again
 from tamed.runner._log_plan import default_logs, make_log_folder
-from tamed.runner._message import Message, read_fault
+from tamed.runner._message import InvalidMessage, Message, read_fault, read_number, read_text, read_texts
 from tamed.runner._plan_file import forget_plan, kept_plan, plan_path
+from tamed.runner._status_answer import read_status
 
 __all__ = [
     "find_instance",
@@ -52,21 +54,31 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     """Return the instance of a name, or the only one that runs.
 
     A name with a slash in it, which no instance has, is the path of a pid file: that of twistd, for example.
-    Raises Unavailable if it does not run, and UsageError if there are several to choose from.
+    Raises Unavailable if it does not run, UsageError if there are several to choose from, and
+    PermissionRefused if strangers could have put there what is to be believed.
     """
     running = directory.running()
     names = ", ".join(each.name for each in running)
     if name is not None:
-        instance = _holder_among(running, Path(name)) if "/" in name else directory.instance(name)
+        instance = _holder_among(running, Path(name)) if "/" in name else _trusted_instance(directory, name)
         if instance is None or not instance.is_running:
             remedy = f"what runs is: {names}" if names else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
         return instance
     if not running:
+        for each in directory.instances():
+            each.require_trusted()
         raise Unavailable("nothing is running", f"there is no instance in {directory.path}")
     if len(running) > 1:
         raise UsageError("several instances run", names, "name one of them")
     return running[0]
+
+
+def _trusted_instance(directory: RunDirectory, name: str) -> Instance:
+    """Return the instance of a name; PermissionRefused if strangers could have put it there."""
+    instance = directory.instance(name)
+    instance.require_trusted()
+    return instance
 
 
 def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | None:
@@ -81,7 +93,7 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
     """
     if name is None:
         return None if directory.running() else LastState.only_one(directory)
-    if "/" in name or (instance := directory.instance(name)).is_running:
+    if "/" in name or (instance := _trusted_instance(directory, name)).is_running:
         return None
     left = LastState.of(instance)
     if left is not None and left.status is None and (logs := _logs_left(name)):
@@ -89,26 +101,35 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
     return left
 
 
-def log_of_instance(directory: RunDirectory, name: str | None) -> Path:
-    """Return the file that an instance logs to; that of a name is found after its end, too.
+def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
+    """Return the file that an instance logs to, and whose it must be; after the end of one of a name, too.
 
-    Raises MissingInput if there is no such file, and what `find_instance` does.
+    That is for root, who can read what the daemon's user cannot: another one reads what it may. Raises
+    MissingInput if there is no such file, and what `find_instance` does.
     """
     try:
         instance = find_instance(directory, name)
     except Unavailable:
         ended = last_state_of(directory, name)
         if ended is not None and ended.log:
-            return Path(ended.log)
+            return Path(ended.log), _other_owner(directory.instance(ended.name).directory)
         left = [] if name is None or "/" in name else _logs_left(name)
         if not left:
             raise
-        return left[-1]
+        return left[-1], _other_owner(left[-1].parent)
     file = status_of_instance(instance)["log"]
     if not file:
         remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
         raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
-    return Path(file)
+    return Path(file), _other_owner(instance.directory)
+
+
+def _other_owner(directory: Path) -> int | None:
+    """Return the user of a daemon's directory, if root asks and it is another one."""
+    try:
+        return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
+    except FileNotFoundError:
+        return None
 
 
 def _logs_left(name: str) -> list[Path]:
@@ -119,7 +140,9 @@ def _logs_left(name: str) -> list[Path]:
 
 def status_of_instance(instance: Instance, timeout: float = _ANSWERED) -> dict[str, Any]:
     """Ask an instance how it stands. Raises a TamedError if it does not answer within so many seconds."""
-    return _ask(instance, {"command": "status"}, timeout)
+    answer = _ask(instance, {"command": "status"}, timeout)
+    with _understood(instance):
+        return read_status(answer)
 
 
 def stop_instance(
@@ -135,7 +158,7 @@ def stop_instance(
     ended at once, with all that it has started. Raises Unavailable if it does not run, PermissionRefused if
     it is another user's, and SystemRefused if something is left that cannot be ended.
     """
-    handle = ProcessHandle.found_by(lambda: holder(instance.pid_file))
+    handle = ProcessHandle.found_by(instance.holder)
     if handle is None:
         raise Unavailable(f"{instance.name} is not running")
     with handle:
@@ -191,7 +214,9 @@ def _ask(
     instance: Instance, request: Message, timeout: float | None, waiting: Waiting | None = None
 ) -> Message:
     _wait_until_found(instance, _SWEPT if timeout is None else min(_SWEPT, timeout))
-    return ask(instance.socket, request, timeout, waiting)
+    if (pid := instance.holder()) is None:
+        raise Unavailable(f"{instance.name} is not running")
+    return ask(instance.socket, request, timeout, waiting, holder=pid)
 
 
 def _wait_until_found(instance: Instance, timeout: float = _SWEPT) -> None:
@@ -212,11 +237,23 @@ def _done(
     instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
 ) -> Report:
     answer = _ask(instance, request, timeout, waiting)
-    if "fault" in answer:
-        lines, status = read_fault(answer)
-        return Report(ready=False, text="\n".join(lines), status=status, pid=None)
-    warnings = [f"warning: {each}" for each in answer.get("warnings", ())]
-    return Report(ready=True, text="\n".join([str(answer[key]), *warnings]), status=0, pid=None)
+    with _understood(instance):
+        if "fault" in answer:
+            lines, status = read_fault(answer)
+            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
+        warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
+        told = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
+        return Report(ready=True, text="\n".join([told, *warnings]), status=0, pid=None)
+
+
+@contextmanager
+def _understood(instance: Instance) -> Iterator[None]:
+    """Raise SystemRefused for an answer that is none."""
+    try:
+        yield
+    except InvalidMessage as invalid:
+        what = f"cannot ask {instance.socket}"
+        raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
 
 
 def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
@@ -227,7 +264,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     there is a mistake in the files.
     """
     _wait_until_found(instance)
-    if (pid := holder(instance.pid_file)) is None:
+    if (pid := instance.holder()) is None:
         raise Unavailable(f"{instance.name} is not running")
     plan = kept_plan(plan_path(instance), pid)
     job = job_again(plan)

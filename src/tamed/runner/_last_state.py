@@ -68,7 +68,8 @@ class LastState(NamedTuple):
         with suppress(OSError):
             for folder in directory.path.iterdir():
                 with suppress(ConfigurationError):
-                    found.append(cls.of(directory.instance(folder.name)))
+                    instance = directory.instance(folder.name)
+                    found.append(cls.of(instance) if instance.is_trusted else None)
         states = [state for state in found if state is not None]
         return states[0] if len(states) == 1 else None
 

@@ -46,8 +46,13 @@ _UMASK = 0o027
 
 
 def run_directory(path: Path | None) -> RunDirectory:
-    """Return the run directory that was named, or this user's."""
-    return RunDirectory((path or default_run_directory(os.environ)).absolute())
+    """Return the run directory that was named, or this user's.
+
+    Raises PermissionRefused if a stranger could change it.
+    """
+    directory = RunDirectory((path or default_run_directory(os.environ)).absolute())
+    directory.require_trusted()
+    return directory
 
 
 def start(job: Job) -> Report:

@@ -2,11 +2,17 @@
 
 A file is known by its inode, not by its name, which changes with each rotation: the one that is read may be
 ``NAME.log.3`` by the time that its end is reached, and then ``NAME.log.2`` is what comes next.
+
+The daemon's user can put anything in the place of a log. So what is no file is not read, root reads only what
+is that user's (a link or a path to a file of root's is not), and neither a long line nor a small file that
+unpacks to a large one takes much memory.
 """
 
+import errno
 import gzip
 import io
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,14 +22,21 @@ from typing import IO, NamedTuple, cast
 __all__ = ["LogReader"]
 
 _BLOCK = 1 << 16  # bytes
+_LONGEST = 1 << 20  # bytes of a line
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LogReader:
-    """Reads one log. ``OSError`` comes through, FileNotFoundError above all; to be closed."""
+    """Reads one log. ``OSError`` comes through, FileNotFoundError above all; to be closed.
 
-    def __init__(self, path: Path) -> None:
+    With an ``owner`` only files of that user are read: PermissionError is raised for others. A line that is
+    longer than a mebibyte comes in pieces.
+    """
+
+    def __init__(self, path: Path, owner: int | None = None) -> None:
         self._path = path
-        self._stream: IO[bytes] = path.open("rb")
+        self._owner = owner
+        self._stream: IO[bytes] = _open(path, owner)
 
     def close(self) -> None:
         """Close the file."""
@@ -48,7 +61,9 @@ class LogReader:
         """
         while True:
             following = self._following()
-            yield from self._stream  # after the look: nothing is written to a file once it was rotated
+            yield from _lines(
+                self._stream
+            )  # after the look: nothing is written to a file once it was rotated
             if following is None:
                 return
             self._stream.close()
@@ -61,7 +76,7 @@ class LogReader:
         for older in sorted(other for other in files if number is not None and other > number):
             if len(lines) >= count:
                 break
-            with _open(files[older].path) as stream:
+            with _open(files[older].path, self._owner) as stream:
                 lines = _last_lines(stream, count - len(lines)) + lines
         return lines
 
@@ -77,7 +92,7 @@ class LogReader:
             if number is None:
                 return None
             try:
-                following = _open(files[number].path)
+                following = _open(files[number].path, self._owner)
             except FileNotFoundError:
                 continue
             if self._files() == files:
@@ -105,7 +120,9 @@ class LogReader:
         files = {}
         for place, path in paths.items():
             with suppress(FileNotFoundError):
-                files[place] = _File(path, _inode(path.stat()))
+                status = path.lstat()
+                if not _why_not(status, self._owner):
+                    files[place] = _File(path, _inode(status))
         return files
 
 
@@ -122,19 +139,41 @@ def _inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+def _open(path: Path, owner: int | None) -> IO[bytes]:
+    descriptor = os.open(path, _READ)
+    try:
+        if why := _why_not(os.fstat(descriptor), owner):
+            raise PermissionError(errno.EPERM, why)
+        if path.suffix == ".gz":  # which closes only what it has opened itself
+            return cast("IO[bytes]", gzip.open(f"/proc/self/fd/{descriptor}"))
+        return os.fdopen(os.dup(descriptor), "rb")
+    finally:
+        os.close(descriptor)
+
+
+def _why_not(status: os.stat_result, owner: int | None) -> str:
+    """Say why a file is not read; nothing if it is."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no regular file"
+    if owner is not None and status.st_uid != owner:
+        return f"it belongs to user {status.st_uid}, and the daemon is user {owner}'s"
+    return ""
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    while line := stream.readline(_LONGEST):
+        yield line
 
 
 def _last_lines(stream: IO[bytes], count: int) -> list[bytes]:
     """Return the last lines of a file; it is read from its end, and stays there."""
     if isinstance(stream, gzip.GzipFile):
-        return list(deque(stream, maxlen=count))
+        return list(deque(_lines(stream), maxlen=count))
     end = begin = stream.seek(0, os.SEEK_END)
     data = b""
-    while begin > 0 and data.count(b"\n") <= count:
-        size = min(_BLOCK, begin)
+    while begin > 0 and data.count(b"\n") <= count and len(data) < max(count, 1) * _LONGEST:
+        size = min(max(_BLOCK, len(data)), begin)
         begin = stream.seek(begin - size)
         data = stream.read(size) + data
     stream.seek(end)
-    return list(deque(io.BytesIO(data), maxlen=count))
+    return list(deque(_lines(io.BytesIO(data)), maxlen=count))

@@ -1,0 +1,59 @@
+"""A status as a command reads it, from whoever has answered."""
+
+from typing import Any
+
+import pytest
+
+from tamed.runner._message import InvalidMessage
+from tamed.runner._status_answer import read_status
+
+WORKER: dict[str, Any] = {
+    "pid": 12,
+    "number": 1,
+    "generation": 1,
+    "state": "ready",
+    "uptime": 1.5,
+    "memory": 30_000_000,
+    "cpu": 0.2,
+    "connections": 0,
+    "accepted": 3,
+}
+STATUS: dict[str, Any] = {
+    "name": "poetry",
+    "state": "stopping",
+    "pid": 11,
+    "uptime": 2.5,
+    "generation": 1,
+    "reloading": False,
+    "endpoints": ["127.0.0.1:10000"],
+    "ready": 1,
+    "wanted": 1,
+    "restarts": 0,
+    "last_error": "",
+    "last_error_at": None,
+    "log": "",
+    "workers": [WORKER],
+    "warnings": [],
+}
+
+
+def test_a_status_is_read_as_it_is() -> None:
+    """All that is known, and nothing else."""
+    assert read_status({**STATUS, "news": 1}) == STATUS
+
+
+@pytest.mark.parametrize("key", STATUS)
+@pytest.mark.parametrize("value", [None, [3], {"a": 1}, -1, True, 2**60], ids=str)
+def test_what_is_no_status_is_an_error(key: str, value: object) -> None:
+    """Whichever field is of another kind."""
+    if (key, value) in (("reloading", True), ("last_error_at", None), ("uptime", 2**60)):
+        return
+    with pytest.raises(InvalidMessage, match=key):
+        read_status({**STATUS, key: value})
+
+
+@pytest.mark.parametrize("key", WORKER)
+def test_what_is_no_worker_is_an_error(key: str) -> None:
+    """Each of its fields is looked at."""
+    with pytest.raises(InvalidMessage, match=key):
+        read_status({**STATUS, "workers": [{**WORKER, key: []}]})

@@ -1,0 +1,216 @@
+"""What a run directory of strangers can make a command believe: nothing, and it says whose the folder is."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.patience import PATIENCE
+from tests.runner.test_status_answer import STATUS
+from tests.supervised.daemon import NOBODY, Tamed, needs_root
+
+pytestmark = needs_root
+
+STRANGER = 12345
+COMMANDS = ["status", "logs", "reload", "stop", "restart", "upgrade", "reopen", "scale 2"]
+
+# A daemon as a user of this machine could write it: it has the lock, and it answers what it likes.
+FAKE = """
+import os, signal, socket, sys
+from pathlib import Path
+from tamed.daemon import PidFile
+folder, name, uid, answer = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+os.setresuid(uid, uid, uid)
+with PidFile.acquire(folder / f"{name}.pid") as file, socket.socket(socket.AF_UNIX) as listening:
+    (folder / f"{name}.sock").unlink(missing_ok=True)
+    listening.bind(str(folder / f"{name}.sock"))
+    listening.listen()
+    print(flush=True)
+    while True:
+        with listening.accept()[0] as client:
+            print(client.recv(99), flush=True)
+            client.sendall(answer.encode() + b"\\n")
+"""
+
+
+@contextmanager
+def faked(tamed: Tamed, folder: Path, uid: int, **told: object) -> Iterator[subprocess.Popen[str]]:
+    """Run such a daemon, ``verse``, in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chown(folder, uid, uid)
+    answer = json.dumps({**STATUS, "name": "verse", "state": "running", **told})
+    command = [*tamed.before, sys.executable, "-c", FAKE, str(folder), "verse", str(uid), answer]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def rundir(public_tamed: Tamed) -> Path:
+    """Make a run directory of root's."""
+    public_tamed.rundir.mkdir(mode=0o755)
+    return public_tamed.rundir
+
+
+@pytest.mark.parametrize("name", [[], ["verse"]], ids=["unnamed", "named"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_directory_of_a_strangers_is_refused(
+    public_tamed: Tamed, rundir: Path, command: str, name: list[str]
+) -> None:
+    """By every command, with one line that names it and its owner; nothing is asked of who runs there."""
+    with faked(public_tamed, rundir / "verse", STRANGER, log="/etc/shadow") as fake:
+        os.chown(rundir, STRANGER, STRANGER)
+        done = public_tamed(*command.split(), *name)
+        assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
+        assert f"directory {rundir}: it belongs to user {STRANGER}" in done.err
+        assert fake.poll() is None
+        fake.kill()
+        assert fake.stdout is not None
+        assert fake.stdout.read() == ""
+
+
+@pytest.mark.parametrize("command", ["status", "stop verse", "start fastpoetry --port 0"])
+def test_a_run_directory_below_a_folder_that_others_can_change_is_refused(
+    public_tamed: Tamed, rundir: Path, command: str
+) -> None:
+    """They could put another one in its place."""
+    public_tamed.folder.chmod(0o777)
+    done = public_tamed(*command.split())
+    assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
+    assert f"directory {rundir}: {public_tamed.folder} can be written by every user" in done.err
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+@pytest.mark.parametrize("command", ["status", "stop verse"])
+def test_an_instance_that_others_can_change_is_refused(
+    public_tamed: Tamed, rundir: Path, command: str, shared: bool
+) -> None:
+    """And so is one that is not root's doing, where others may make folders in the run directory."""
+    with faked(public_tamed, rundir / "verse", STRANGER):
+        if shared:
+            rundir.chmod(0o1777)
+            told = f"it belongs to user {STRANGER}, and root has not started"
+        else:
+            (rundir / "verse").chmod(0o777)
+            told = "others can write to it"
+        done = public_tamed(*command.split())
+        assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
+        assert f"directory {rundir}/verse: {told}" in done.err
+
+
+def test_another_users_instance_is_not_for_a_user(public_tamed: Tamed, rundir: Path) -> None:
+    """Nor is one of root's for the user it does not run as."""
+    with faked(public_tamed, rundir / "verse", STRANGER):
+        setpriv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        as_nobody = Tamed(public_tamed.folder, before=[*public_tamed.before, *setpriv])
+        for command in ("status", "status verse", "logs verse", "stop verse"):
+            done = as_nobody(*command.split())
+            assert (done.status, done.err.count("\n")) == (77, 1), done
+            assert f"{rundir}/verse: it belongs to user {STRANGER}" in done.err
+
+
+@pytest.mark.parametrize("place", ["secret", "link", "fifo", "device"])
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
+def test_root_reads_no_file_but_the_users_for_the_log(
+    public_tamed: Tamed, rundir: Path, place: str, ended: bool
+) -> None:
+    """Whatever path its daemon names: neither a secret of root's is shown, nor does the command hang."""
+    secret = public_tamed.write("secret", "of root's\n")
+    secret.chmod(0o600)
+    log = public_tamed.folder / "the.log"
+    match place:
+        case "secret":
+            log = secret
+        case "link":
+            log.symlink_to(secret)
+        case "fifo":
+            os.mkfifo(log)
+        case _:
+            log = Path("/dev/zero")
+    folder = rundir / "verse"
+    with faked(public_tamed, folder, STRANGER, log=str(log)) as fake:
+        if ended:
+            fake.kill()
+            fake.wait()
+            (folder / "verse.failed").write_text(
+                json.dumps({"error": "no", "status": 1, "ended_at": "now", "log": str(log)})
+            )
+            os.chown(folder / "verse.failed", STRANGER, STRANGER)
+        done = public_tamed("logs", "verse")
+    assert done.status != 0
+    assert done.out == ""
+    assert f"cannot read the log {log}: " in done.err
+    assert "of root's" not in done.err
+
+
+def test_what_a_daemon_says_does_nothing_to_a_terminal(public_tamed: Tamed, rundir: Path) -> None:
+    """An escape sequence in whatever field is shown as text, and an answer that is none is one line."""
+    bad = "\x1b]0;owned\x07"
+    with faked(public_tamed, rundir / "verse", STRANGER, name=bad, endpoints=[bad], warnings=[bad]):
+        done = public_tamed("status", "verse")
+        assert (done.status, "\x1b" in done.out, "\\x1b]0;owned" in done.out) == (0, False, True), done
+        for command in ("reload", "upgrade", "reopen", "scale 2"):
+            done = public_tamed(*command.split(), "verse")
+            assert (done.status, done.out, done.err.count("\n")) == (71, "", 1), done
+            assert "its answer cannot be understood" in done.err
+    with faked(public_tamed, rundir / "verse", STRANGER, fault={"lines": [bad], "status": 9}):
+        done = public_tamed("reload", "verse")
+        assert (done.status, done.err) == (9, "\\x1b]0;owned\\x07\n"), done
+
+
+def test_root_signals_only_a_process_of_the_folders_owner(public_tamed: Tamed, rundir: Path) -> None:
+    """A user who names a process of root's that has the pid file open does not get it signalled."""
+    folder = rundir / "verse"
+    pid_file = folder / "verse.pid"
+    with faked(public_tamed, folder, STRANGER):
+        reading = [
+            "-c",
+            "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()",
+            pid_file,
+        ]
+        with subprocess.Popen(
+            [sys.executable, *map(str, reading)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as roots:
+            assert roots.stdout is not None
+            roots.stdout.readline()
+            pid_file.write_text(f"{roots.pid}\n")
+            done = public_tamed("stop", "verse")
+            assert (done.status, done.err.count("\n")) == (77, 1), done
+            assert (
+                f"it belongs to user {STRANGER}, and process {roots.pid}, which it names, to user 0"
+                in done.err
+            )
+            assert roots.poll() is None
+            roots.kill()
+
+
+def test_a_daemon_that_does_not_answer_keeps_nobody_for_long(public_tamed: Tamed) -> None:
+    """A byte now and then is no answer: the time is that of the whole."""
+    folder = public_tamed.rundir / "verse"
+    slow = FAKE.replace(
+        "client.sendall(answer",
+        "[(client.sendall(b'x'), __import__('time').sleep(1)) for _ in range(99)]; (answer",
+    )
+    public_tamed.rundir.mkdir(mode=0o755)
+    folder.mkdir()
+    os.chown(folder, STRANGER, STRANGER)
+    command = [*public_tamed.before, sys.executable, "-c", slow, str(folder), "verse", str(STRANGER), ""]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        begun = time.monotonic()
+        done = public_tamed("status", "verse")
+        process.kill()
+    assert (done.status, done.err.count("\n")) == (71, 1), done
+    assert "no answer within 10 seconds" in done.err
+    assert time.monotonic() - begun < min(99, PATIENCE)
