@@ -1,17 +1,26 @@
-"""What the user that a process becomes must be able to do, asked before anything is done."""
+"""What the user that a process becomes must be able to do, asked before the daemon is ready.
+
+Whatever takes a worker's place later is that user's from the beginning.
+"""
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from importlib.util import source_from_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tamed.errors import PermissionRefused
 
 if TYPE_CHECKING:
+    from tamed.config.deployment import Deployment
+    from tamed.config.job import Job
     from tamed.daemon import Identity
 
-__all__ = ["check_files", "check_interpreter"]
+_NO_FILES = ("/proc/", "/sys/", "/dev/")
+_WRITING = frozenset("wax+")
+
+__all__ = ["ReadAsRoot", "check_application", "check_files", "check_interpreter"]
 
 
 def check_files(identity: "Identity | None", *, log: str = "", pid_files: Iterable[str] = ()) -> None:
@@ -26,6 +35,68 @@ def check_files(identity: "Identity | None", *, log: str = "", pid_files: Iterab
             raise PermissionRefused(
                 f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or name another"
             )
+
+
+def check_application(identity: "Identity | None", job: "Job", deployment: "Deployment | None") -> None:
+    """Refuse an application file that the user could not load."""
+    for path in _application_files(job, deployment):
+        if identity is not None and path.is_file() and not identity.can_read(path):
+            raise _unreadable(identity, path, "which its workers load as that user")
+
+
+def _application_files(job: "Job", deployment: "Deployment | None") -> "Iterator[Path]":
+    if deployment is None:
+        yield (job.folder or Path.cwd()) / job.target.name
+        return
+    for entry in deployment.services:
+        if entry.application is not None:
+            yield deployment.folder / entry.application
+
+
+class ReadAsRoot:
+    """The files that this process reads while it loads and prepares an application as root for a user.
+
+    What reads them is the application's code, or a library: so the interpreter is asked, by an audit hook.
+    """
+
+    def __init__(self, identity: "Identity") -> None:
+        self._identity = identity
+        self._read: set[str] | None = set()
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or self._read is None:
+            return
+        path, mode, flags = arguments
+        is_read = (
+            not _WRITING & set(mode) if isinstance(mode, str) else isinstance(flags, int) and not flags & 3
+        )
+        if is_read and isinstance(path, str | bytes):
+            self._read.add(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - a Path may come to open one
+
+    def require_readable(self) -> None:
+        """Raise PermissionRefused, once this process is the user, for a file that the user cannot read."""
+        read, self._read = self._read or set(), None
+        for path in sorted(read):
+            file = Path(source_from_cache(path) if path.endswith(".pyc") else path)
+            if not path.startswith(_NO_FILES) and _is_unreadable(file):
+                why = (
+                    "which was read as root, and a worker that takes the place of this one reads as that user"
+                )
+                raise _unreadable(self._identity, file, why)
+
+
+def _is_unreadable(file: Path) -> bool:
+    try:
+        return not os.access(file, os.R_OK) and file.is_file()
+    except PermissionError:  # of a folder above
+        return True
+
+
+def _unreadable(identity: "Identity", path: Path, why: str) -> PermissionRefused:
+    who = identity.name or identity.uid
+    remedy = f"let {who} read it, and enter the folders above: chown, chgrp or chmod"
+    return PermissionRefused(f"user {who} cannot read {path}", why, remedy)
 
 
 def check_interpreter(identity: "Identity | None") -> None:

@@ -24,7 +24,7 @@ from tamed.daemon import (
 )
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net import passed_to_this_process
-from tamed.runner._checks import check_files, check_interpreter
+from tamed.runner._checks import check_application, check_files, check_interpreter
 from tamed.runner._environment import enter_environment
 from tamed.runner._identity import identity_of, kept_capabilities, owner_of
 from tamed.runner._log_plan import (
@@ -79,7 +79,7 @@ def start(job: Job) -> Report:
             default_log=str(default),
             plan_file=str(plan_path(instance)),
         )
-        _check(plan, identity)
+        _check(plan, identity, reading)
         report = launch(plan)
     except BaseException:
         instance.remove_if_empty()
@@ -113,7 +113,7 @@ def supervise_here(reading: Reading) -> NoReturn:
     plan = _plan(reading, name, start_folder())._replace(log=log_in_foreground(reading.settings.log))
     if daemon.name:
         plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
-    _check(plan, identity)
+    _check(plan, identity, reading)
     if daemon.umask is not None:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
@@ -211,10 +211,11 @@ def _as_instance(plan: Plan, instance: Instance) -> Plan:
     return plan._replace(pid_file=pid_file, second_pid_file=second, control=str(instance.socket))
 
 
-def _check(plan: Plan, identity: Identity | None) -> None:
+def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
     """Refuse what the user that the daemon becomes could not do, before anything is made."""
     check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
     check_interpreter(identity)
+    check_application(identity, reading.job, reading.deployment)
 
 
 def _become_supervisor(plan: Plan) -> NoReturn:

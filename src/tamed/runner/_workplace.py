@@ -14,6 +14,7 @@ from tamed.config.reading import Reading
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.net import Gate, SocketSource, Surroundings, install
 from tamed.runner._channel import Channel
+from tamed.runner._checks import ReadAsRoot
 from tamed.runner._explain import fault_message
 from tamed.runner._identity import drop_to, identity_of
 from tamed.runner._layout import layout_of
@@ -47,7 +48,9 @@ class Workplace:
         self._handler = PipeHandler(RECORDS)
         layout = layout_of(read_text(order, "layout"))
         log_to(self._handler, layout, self._settings.log, is_console=True)
-        self._identity = identity_of(self._settings.daemon)
+        identity = self._identity = identity_of(self._settings.daemon)
+        is_roots = identity is not None and identity.uid != 0 and os.geteuid() == 0
+        self._read = ReadAsRoot(identity) if identity is not None and is_roots else None
 
     def settle(self, source: SocketSource, gate: Gate) -> None:
         """Have what listens in this process get its sockets from a source, and heed a gate."""
@@ -66,8 +69,13 @@ class Workplace:
             self._files = own_files(self._reading.job, self._reading.deployment) | self._files
 
     def drop_privileges(self) -> None:
-        """Become the user that the settings name, for good."""
+        """Become the user that the settings name, for good.
+
+        Raises PermissionRefused for a file that was read as root and that the user cannot read.
+        """
         drop_to(self._settings.daemon, self._identity)
+        if self._read is not None:
+            self._read.require_readable()
 
     def link(self, channel: Channel) -> Link:
         """Link this process to the supervisor, which has the sockets and opens the gate."""
