@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage test-others test-all check chaos format docs bench lock clean
+.PHONY: help run test test-long coverage test-others test-all check chaos format docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,9 @@ run: .venv/.tamed ## serve a poem on localhost:10000, in the foreground; Ctrl-C 
 
 test: .venv/.tamed .venv/.dev ## run every test, in parallel
 	$(BIN)/pytest $(ARGS)
+
+test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more rounds under load and many more examples
+	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)
 
 coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 95 %
 	@# Else each process that a test starts would compile it, where the environment forbids to keep bytecode.

@@ -1,5 +1,6 @@
 """What the tests of every layer share."""
 
+import compileall
 import importlib.util
 import os
 import signal
@@ -10,9 +11,12 @@ from typing import Any
 import hypothesis
 import pytest
 
-# A busy machine is slow, not wrong; a test that hangs has a deadline of its own.
-hypothesis.settings.register_profile("tamed", deadline=None)
-hypothesis.settings.load_profile("tamed")
+# `make test-long` sets it: more examples, and what waits for a minute. A busy machine is slow, not wrong, so
+# there is no deadline: a test that hangs has one of its own.
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(_PROFILE)
 
 WITHOUT_UVLOOP = pytest.mark.skipif(
     importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
@@ -82,6 +86,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once, or each process that a test starts does, as it may keep no bytecode."""
+    package = importlib.util.find_spec("tamed")
+    if not hasattr(config, "workerinput") and package is not None:
+        for folder in package.submodule_search_locations or ():
+            compileall.compile_dir(folder, quiet=2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what takes long, unless it was asked for."""
+    if _PROFILE != "long" and item.get_closest_marker("long") is not None:
+        pytest.skip("takes a minute: make test-long")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Have coverage measure the processes that a test starts, or not."""
@@ -94,13 +112,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
         os.environ.update(taken)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=WITHOUT_UVLOOP),
-    ],
-)
+LOOPS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=WITHOUT_UVLOOP),
+]
+
+
+@pytest.fixture(scope="module", params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run each async test on asyncio's own event loop and on uvloop."""
     backend: tuple[str, dict[str, Any]] = request.param

@@ -20,12 +20,12 @@ from tamed.builtin._console_keys import host_key
 from tamed.builtin.console import Options, console
 from tamed.errors import ServiceFailed
 from tamed.net import Endpoint, ProtocolServer, ReplyServer
-from tamed.passwords import hash_password
 from tamed.plugins.values import Duration, Size
 from tamed.service.application import Application
 from tamed.service.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.terminal import Terminal
+from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -166,7 +166,7 @@ def test_a_key_that_is_not_authorized(verse: Verse, tmp_path: Path) -> None:
 def test_passwords(tmp_path: Path) -> None:
     """A user may log in with a password, if there is a file of them."""
     users = tmp_path / "users"
-    users.write_text(f"john:{hash_password('busy old fool')}\n")
+    users.write_text(f"john:{cheap_hash('busy old fool')}\n")
     users.chmod(0o600)
     options: list[str | Path] = ["--port", "0", "--host-key", tmp_path / "host_key", "--password-file", users]
     with TamedProcess("run", "console", *options) as process:
@@ -257,6 +257,7 @@ async def test_a_client_without_a_terminal_interrupts_by_a_signal(keys: Path) ->
         assert str(done.stdout).endswith("KeyboardInterrupt\n")
 
 
+@pytest.mark.both_loops
 async def test_a_client_that_leaves_ends_its_line(keys: Path) -> None:
     """A connection that is lost interrupts what its session runs."""
     async with prompt(keys) as there:

@@ -91,6 +91,7 @@ def logged(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == name]
 
 
+@pytest.mark.both_loops
 async def test_output_is_logged_line_by_line_under_the_programs_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -218,6 +219,7 @@ async def test_many_restarts_leave_nothing(marked: Marked) -> None:
     assert open_descriptors() < descriptors + 10  # the event loop may have made some of its own
 
 
+@pytest.mark.both_loops
 async def test_a_program_that_is_killed_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
     """The log names the signal."""
     async with run(Command(("sleep", "600")), restart_pause=Duration(0)) as service:
@@ -328,6 +330,7 @@ while True:
 """
 
 
+@pytest.mark.both_loops
 async def test_sockets_are_passed_as_systemd_does(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """From descriptor 3 on, with the program's own pid, its name, and nothing else open."""
     listen = [Endpoint.parse("127.0.0.1:0"), Endpoint.parse(f"unix:{tmp_path}/s")]

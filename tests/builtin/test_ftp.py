@@ -17,11 +17,11 @@ from tamed.builtin.ftp import Options, ftp
 from tamed.builtin.ftp._ports import PortRange
 from tamed.errors import MissingInput
 from tamed.net import Endpoint
-from tamed.passwords import hash_password
 from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tamed.testing import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
+from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 
 
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 def passwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a file with one user."""
     file = tmp_path_factory.mktemp("accounts") / "passwords"
-    file.write_text(f"ann:{hash_password('apple')}\n")
+    file.write_text(f"ann:{cheap_hash('apple')}\n")
     file.chmod(0o600)
     return file
 
@@ -83,7 +83,7 @@ def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytes
         assert [line[:3] for line in answers] == [b"220", b"503", b"503", b"221"]
         with server.connect() as client, suppress(ConnectionError):
             client.sendall(b"PASS x\r\n")
-            while True:  # it is cut, as it takes no answers
+            while True:  # it is cut, as it takes no answers; it is not read further than it is answered
                 client.sendall(b"FEAT\r\n" * 1000)
     assert "-@127.0.0.1:" in caplog.text
     assert "takes no answers: cut" in caplog.text
@@ -356,13 +356,6 @@ def test_silence_is_cut(root: Path) -> None:
         greeting, farewell = server.fetch().splitlines()
         assert greeting.startswith(b"220")
         assert farewell.startswith(b"421")
-
-
-def test_a_client_that_takes_no_answers_is_cut(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It may send what it wants: it is not read further than it is answered."""
-    served_briefly = served(root, stall=Duration("200ms"))
-    with served_briefly as server, server.connect() as client, pytest.raises(ConnectionError):
-        client.sendall(b"FEAT\r\n" * 10_000_000)
 
 
 def test_a_stalled_transfer_is_cut(root: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.passwords import hash_password
 from tamed.testing import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.real_clients import needs, run
+from tests.passwords import cheap_hash
 
 ALLOWED_FILES = ["inside", "inside-dir/deep.txt", "inside-dir/up", "open.txt", "sub/deep.txt", "sub/up"]
 
@@ -67,7 +67,7 @@ def test_curl_writes_with_a_password_and_through_tls(root: Path, tmp_path: Path)
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    (tmp_path / "passwords").write_text(f"ann:{hash_password('apple')}\n")
+    (tmp_path / "passwords").write_text(f"ann:{cheap_hash('apple')}\n")
     arguments: list[str | Path] = ["--root", root, "--passwords", tmp_path / "passwords", "--write"]
     listen = f"tls://localhost:0?cert={tmp_path}/cert.pem"
     with serving(*arguments, "--listen", listen) as (_, address):

@@ -89,6 +89,7 @@ async def ask(service: MultiService, question: bytes = b"") -> bytes:
     return answer
 
 
+@pytest.mark.both_loops
 async def test_a_program_serves_each_connection() -> None:
     """Its input and output are the client's, to the last of many bytes."""
     poem = bytes(range(256)) * 20_000
@@ -98,6 +99,7 @@ async def test_a_program_serves_each_connection() -> None:
         ]
 
 
+@pytest.mark.both_loops
 async def test_an_answer_arrives_although_the_question_was_not_read() -> None:
     """A client may send what the program does not care for."""
     async with serve(shell("echo busy old fool")) as service:
@@ -228,6 +230,7 @@ async def test_what_is_not_done_at_the_drain_timeout_is_stopped(marked: Marked) 
 
 
 @pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.both_loops
 async def test_clients_that_leave_at_any_moment_leave_nothing(marked: Marked, reset: bool) -> None:
     """Before the program runs, while it answers, and after."""
     question = b"where, like a pillow"
@@ -255,6 +258,7 @@ async def test_many_connections_of_the_silent(marked: Marked) -> None:
             client.close()
 
 
+@pytest.mark.both_loops
 async def test_tls_is_ours_and_not_the_programs(tmp_path: Path) -> None:
     """The program reads and writes what the client does."""
     authority = trustme.CA()

@@ -13,8 +13,9 @@ import pytest
 
 from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
 from tamed.net import client_network
-from tamed.passwords import PasswordFile, hash_password
+from tamed.passwords import PasswordFile
 from tamed.testing import TamedProcess
+from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 
 FILTER = Path(__file__).parents[2] / "docs/builtin/fail2ban-tamed.conf"
@@ -24,7 +25,7 @@ RIGHT = "busy old fool"
 @pytest.fixture(scope="module")
 def hashed() -> str:
     """Return a line of a password file."""
-    return f"john:{hash_password(RIGHT)}\n"
+    return f"john:{cheap_hash(RIGHT)}\n"
 
 
 @pytest.fixture

@@ -127,6 +127,7 @@ async def test_a_client_that_has_closed_only_its_side_gets_the_poem() -> None:
         await leave(writer)
 
 
+@pytest.mark.both_loops
 async def test_a_client_may_leave_at_every_byte_of_the_poem() -> None:
     """By a reset, while the rest is on its way to it; the next one is served all the same."""
     long_poem = POEM * 1000

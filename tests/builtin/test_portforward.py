@@ -60,6 +60,7 @@ def answering(word: bytes) -> StreamServer:
     return server(answer)
 
 
+@pytest.mark.both_loops
 async def test_tcp_and_the_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Both ways, with an answer after the client's end; the bytes are counted."""
     caplog.set_level(logging.INFO, "tamed.builtin")
@@ -207,6 +208,7 @@ async def test_a_trusted_proxy_must_send_a_header(sent: bytes) -> None:
         assert target.accepted == 0
 
 
+@pytest.mark.both_loops
 async def test_leaving_at_every_byte(caplog: pytest.LogCaptureFixture) -> None:
     """A client may leave anywhere; that is nothing to complain of, and nothing stays open."""
     async with server() as target, forward(target, proxy_from=LOOPBACK) as service:
@@ -251,6 +253,7 @@ async def test_an_upstream_that_fails_is_passed_over(caplog: pytest.LogCaptureFi
     assert caplog.messages == [f"upstream 127.0.0.1:{port} is down: Connection refused"]
 
 
+@pytest.mark.both_loops
 async def test_without_an_upstream_the_client_is_reset(caplog: pytest.LogCaptureFixture) -> None:
     """It is not left waiting; and the next client is tried for again."""
     caplog.set_level(logging.INFO, "tamed.builtin")

@@ -8,7 +8,7 @@ from tamed.builtin._prompt._line import LoopLine, Outcome, Running, ThreadLine
 from tamed.builtin._prompt._steps import Steps, Watchdog
 from tests.builtin.streams import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
 
 
 async def test_a_step_without_end_is_interrupted() -> None:

@@ -12,7 +12,7 @@ from tamed.builtin._relay import Patience, Relay, Stream
 from tamed.net import StreamServer, UnixEndpoint
 from tests.builtin.streams import Handler, address, connected, echo, reset, server, tell_the_sum, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
 
 PATIENT = Patience(60.0, 60.0)
 MUCH = bytes(range(256)) * 32768  # 8 MB
@@ -122,11 +122,11 @@ async def test_nothing_that_moves_ends_it(half_closed: bool) -> None:
 
 async def test_what_moves_is_not_idle() -> None:
     """A conversation may last longer than the limit."""
-    async with relaying(patience=Patience(0.2, 0.2)) as (front, _), connected(front) as client:
-        for _ in range(10):
+    async with relaying(patience=Patience(2.0, 2.0)) as (front, _), connected(front) as client:
+        for _ in range(5):
             await client.send(b"x")
             await client.expect(b"x")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
 
 
 @pytest.mark.parametrize("who", ["client", "target"])

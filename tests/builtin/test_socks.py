@@ -12,7 +12,6 @@ from tamed.builtin._socks import TargetPattern
 from tamed.builtin._socks._messages import encode_datagram, parse_datagram
 from tamed.builtin.socks import Options, socks
 from tamed.net import Endpoint, Server
-from tamed.passwords import hash_password
 from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tests.builtin.streams import (
@@ -26,6 +25,7 @@ from tests.builtin.streams import (
     until,
     unused_port,
 )
+from tests.passwords import cheap_hash
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +94,7 @@ async def test_version_5_relays_both_ways_and_counts(caplog: pytest.LogCaptureFi
     assert line.endswith("s, closed")
 
 
+@pytest.mark.both_loops
 async def test_everything_at_once() -> None:
     """A client that does not wait for answers is served as well: no byte belongs to two messages."""
     async with server() as target, proxy() as service, connected(service) as client:
@@ -187,6 +188,7 @@ async def test_silence_ends_the_connection() -> None:
                 assert await client.read_all() in (b"", b"\x05\x00")
 
 
+@pytest.mark.both_loops
 async def test_leaving_at_every_byte(caplog: pytest.LogCaptureFixture) -> None:
     """A client may leave anywhere in its request; that is nothing to complain of, and nothing stays open."""
     async with server() as target, proxy() as service:
@@ -231,7 +233,7 @@ def users(tmp_path: Path) -> Path:
     """Write a file with one user."""
     path = tmp_path / "users"
     path.touch(0o600)
-    path.write_text(f"john:{hash_password('busy old fool')}\n")
+    path.write_text(f"john:{cheap_hash('busy old fool')}\n")
     return path
 
 
@@ -324,6 +326,7 @@ def udp_socket() -> socket.socket:
     return sock
 
 
+@pytest.mark.both_loops
 async def test_udp(caplog: pytest.LogCaptureFixture) -> None:
     """Packets go to an address or a name and come back with the target's address."""
     caplog.set_level(logging.INFO, "tamed.builtin")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tamed.passwords import hash_password
 from tamed.testing import TamedProcess
 from tests.builtin.clients import needs, run, target
+from tests.passwords import cheap_hash
 
 LOOPBACK = ("--allow", "127.0.0.0/8")
 POEM = b"Busy old fool, unruly sun\n"
@@ -59,7 +59,7 @@ def test_curl_with_a_password(port: int, tmp_path: Path) -> None:
     """The right one is let in, a wrong one and none are not."""
     users = tmp_path / "users"
     users.touch(0o600)
-    users.write_text(f"john:{hash_password('busy old fool')}\n")
+    users.write_text(f"john:{cheap_hash('busy old fool')}\n")
     with socks("--users", users, *LOOPBACK) as process:
         proxy = address_of(process)
         for login, status in (("john:busy%20old%20fool@", 0), ("john:unruly@", 97), ("", 97)):

@@ -18,13 +18,13 @@ import trustme
 
 from tamed.builtin.telnet import Options, telnet
 from tamed.net import Endpoint, ReplyServer
-from tamed.passwords import hash_password
 from tamed.plugins.values import Duration, Size
 from tamed.service.application import Application
 from tamed.service.service import MultiService
 from tamed.testing import TamedProcess
 from tests.builtin.streams import until
 from tests.builtin.terminal import Terminal
+from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ application = Application("verse", poem, telnet(Options(port=0, password_file=Pa
 def users_file(folder: Path) -> Path:
     """Make a password file with one user."""
     users = folder / "users"
-    users.write_text(f"john:{hash_password('busy old fool')}\n")
+    users.write_text(f"john:{cheap_hash('busy old fool')}\n")
     users.chmod(0o600)
     return users
 
@@ -351,6 +351,7 @@ async def test_rubbish() -> None:
 
 
 @pytest.mark.parametrize("length", range(0, 24, 3))
+@pytest.mark.both_loops
 async def test_disconnects_at_every_byte(length: int) -> None:
     """A client that goes away in the middle of anything leaves nothing behind."""
     typed = b"\xff\xfb\x01\xff\xf4print(\xff\xff)\r\n1+1\r\n"
@@ -370,6 +371,7 @@ async def test_many_connections_from_one_address() -> None:
     assert all(b"verse" in answer or b"too many sessions" in answer for answer in answers)
 
 
+@pytest.mark.both_loops
 async def test_over_tls(tmp_path: Path) -> None:
     """The prompt may be encrypted; the end of input ends such a connection at once."""
     ca = trustme.CA()

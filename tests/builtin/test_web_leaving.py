@@ -269,12 +269,12 @@ def test_an_answer_that_takes_its_time_is_not_disturbed_by_a_drain(module: Modul
         assert scope["type"] == "http"
         await receive()
         begun.set()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(4.5)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"done"})
 
     module.app = slow  # type: ignore[attr-defined]
-    with served(app="web_test_app:app", drain_timeout=2.0) as server, client_of(server) as client:
+    with served(app="web_test_app:app", drain_timeout=8.0) as server, client_of(server) as client:
         client.request("GET", "/")
         assert begun.wait(PATIENCE)
         answered = threading.Thread(target=lambda: answers.append(client.getresponse().read()))

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PathDistribution
 from importlib.resources import files
 from pathlib import Path
@@ -32,15 +33,18 @@ def written(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
-    """As written, in an environment that its Makefile makes: the line that the help shows."""
+def outside() -> dict[str, str]:
+    """Return this environment without what is about this run of tests."""
     inherited = ("PYTEST", "COVERAGE", "COV_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
-    command = f"{sys.executable} -m tamed new poem-hour && cd poem-hour && make PYTHON={sys.executable} test"
+    return {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
+
+
+def run(command: str, folder: Path, **more: str) -> str:
+    """Run a line of the shell, which must succeed; return what it printed."""
     done = subprocess.run(
         ["sh", "-c", command],
-        cwd=tmp_path,
-        env=env,
+        cwd=folder,
+        env={**outside(), **more},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -48,8 +52,28 @@ def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "wrote 9 files; next: cd poem-hour && make test\n" in done.stdout
-    assert " 3 passed in " in done.stdout
+    return done.stdout
+
+
+def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
+    """As written, where its entry point is installed."""
+    told = run(f"{sys.executable} -m tamed new poem-hour", tmp_path)
+    assert told == "wrote 9 files; next: cd poem-hour && make test\n"
+    project = tomllib.loads((tmp_path / "poem-hour/pyproject.toml").read_text())["project"]
+    (target,) = project["entry-points"]["tamed.plugins"].values()
+    installed = tmp_path / "site/poem_hour-0.1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: poem-hour\nVersion: 0.1.0\n")
+    (installed / "entry_points.txt").write_text(f"[tamed.plugins]\npoem-hour = {target}\n")
+    path = f"{tmp_path}/site:{tmp_path}/poem-hour/src"
+    assert " 3 passed in " in run(f"{sys.executable} -m pytest", tmp_path / "poem-hour", PYTHONPATH=path)
+
+
+@pytest.mark.long
+def test_a_new_package_installs_itself_and_tests_itself(tmp_path: Path) -> None:
+    """In an environment that its Makefile makes: the line that the help shows."""
+    command = f"{sys.executable} -m tamed new poem-hour && cd poem-hour && make PYTHON={sys.executable} test"
+    assert " 3 passed in " in run(command, tmp_path)
 
 
 def test_everything_is_filled_in(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_daemon_that_dies_without_a_word(what: str, told: str, status: int) -> N
 
 def test_daemon_that_falls_silent_is_taken_down(tmp_path: Path) -> None:
     """A daemon that lets the pipe go without a word will never be ready, so it is ended."""
-    report = call(detach_child.start, "close", {"directory": str(tmp_path)})
+    report = call(detach_child.start, "close", {"directory": str(tmp_path), "grace": 0.2})
     assert report[:3] == [False, "it died before it was ready", ExitStatus.SOFTWARE]
     assert is_gone(int((tmp_path / "pid").read_text()))
 

@@ -281,7 +281,7 @@ async def test_clients_leave_at_every_moment_of_tls(
     if LOSES_WRITES and type(asyncio.get_running_loop()).__module__.startswith("asyncio"):
         pytest.skip(f"asyncio of Python {sys.version.split()[0]} loops for ever then: gh-115514")
     where = TlsEndpoint("127.0.0.1", 0, files.cert, files.key)
-    await come_and_leave(make(where), draining, turns=40, tls=client_of(files))
+    await come_and_leave(make(where), draining, turns=20, tls=client_of(files))
     assert faults(caplog) == []
 
 
@@ -454,7 +454,7 @@ async def test_a_reset_is_not_logged_by_the_garbage_collector(caplog: pytest.Log
         await reader.read()
 
     async with StreamServer("127.0.0.1:0", knotted, drain_timeout=60) as server:
-        for _ in range(30):
+        for _ in range(5):
             client = dial(server)
             await until(lambda: knots)
             reset(client)

@@ -135,11 +135,12 @@ def test_a_peer_that_never_stops_talking_is_left_in_time(pair: tuple[Channel, Ch
     """What one turn does not take is there in the next one."""
     ours, theirs = pair
     ours._sock.setblocking(True)
+    line = b'{"text": "%s"}\n' % (b"x" * 5000)  # short ones take long to be read
 
     def talk() -> None:
         with suppress(OSError):
             while True:
-                ours._sock.sendall(b"{}\n" * 20000)
+                ours._sock.sendall(line * 100)
 
     talker = threading.Thread(target=talk)
     talker.start()

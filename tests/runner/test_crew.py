@@ -169,6 +169,37 @@ def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Messag
     assert world.station.sent == [(101, "kill")]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 3000,
+        b'{"report":' * 3000,
+        b'{"leaving": %s}' % (b"9" * 401),
+        b'{"leaving": -1}',
+        b'{"leaving": true}',
+        b'{"state": "stuck"}',
+        b'{"state": NaN}',
+        b'{"fault": {"lines": [], "status": 1}}',
+        b'{"worn": 5.5}',
+        b'{"files": {"a.py": 1e400}}',
+        b'{"report": {"connections": -5}}',
+        b'{"listen": "127.0.0.1:0", "kind": 1, "index": 100000, "number": 1}',
+        b'{"descriptors": 5}',
+        b"\xff\xfe",
+    ],
+    ids=lambda line: f"{line[:24].decode(errors='replace')}-{len(line)}",
+)
+def test_whatever_is_written_to_its_channel_ends_a_worker_alone(made: _Made, line: bytes) -> None:
+    """With one line that says why."""
+    world, crew = made
+    world.hands[0].channel._sock.sendall(line + b"\n")
+    world.reactor.turn(0)
+    assert world.station.sent == [(101, "kill")]
+    ((level, text),) = world.station.log
+    assert (level, "worker 101 cannot be understood" in text) == ("ERROR", True)
+    assert _only(crew).channel.closed
+
+
 def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
     """The rest of it is sent as the worker reads, and says that it lives."""
     job = {"text": "x" * 2_000_000}

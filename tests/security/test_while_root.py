@@ -84,7 +84,7 @@ def roots_processes(tamed: Tamed) -> list[int]:
 
 @pytest.mark.parametrize(
     "command",
-    [["start"], ["start", "--preload"], ["start", "--workers", "2"], ["run"], ["run", "--workers", "2"]],
+    [["start", "--preload"], ["start", "--workers", "2"], ["run"]],
     ids=" ".join,
 )
 def test_no_process_that_is_root_has_anything_of_the_users(

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.errors import TamedError
@@ -219,7 +219,6 @@ class Chaos:
         assert self.broken == []
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_the_promises_hold(seed: int) -> None:
     """Hooks come in pairs and one at a time, bodies live between them, and nothing is left at the end."""

@@ -1,6 +1,5 @@
 """Real daemons in tests: the command with a run directory of its own, and the daemons that it starts."""
 
-import json
 import os
 import re
 import signal
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from tamed.daemon import Instance, RunDirectory
+from tamed.runner import find_instance, status_of_instance, stop_instance
 from tamed.testing import TamedProcess
 from tests.patience import PATIENCE
 
@@ -36,11 +37,11 @@ class Done(NamedTuple):
 
 def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE) -> T:
     """Look until what is looked for is there; return it. For what gives no sign when it happens."""
-    deadline = time.monotonic() + patience
+    began = time.monotonic()
     while not (found := look()):
-        if time.monotonic() > deadline:
+        if (waited := time.monotonic() - began) > patience:
             raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.01)
+        time.sleep(min(0.05, max(0.005, waited / 20)))
     return found
 
 
@@ -56,6 +57,21 @@ def read_poem(port: int) -> bytes:
     """Connect and read to the end."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
         return sock.makefile("rb").read()
+
+
+def rotated(log: Path) -> list[Path]:
+    """Return a log and its old files, the oldest first."""
+    old = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    return [*old, log]
+
+
+def whole(log: Path) -> str:
+    """Return what is in a log and its old files, which may be rotated meanwhile."""
+    while True:
+        try:
+            return "".join(path.read_text() for path in rotated(log))
+        except FileNotFoundError:
+            continue
 
 
 class Command(subprocess.Popen[str]):
@@ -187,12 +203,13 @@ class Daemon:
         """Wait until the log has this pattern in it."""
         return wait_for(f"{pattern!r} in the log", lambda: re.search(pattern, self.log))
 
+    def instance(self) -> Instance:
+        """Find it as the commands do."""
+        return find_instance(RunDirectory(self.tamed.rundir), self.name)
+
     def status(self) -> dict[str, Any]:
-        """Ask how it stands."""
-        done = self.tamed("status", "--json", self.name)
-        assert done.status in range(7), done
-        told: dict[str, Any] = json.loads(done.out)
-        return told
+        """Ask how it stands, as `tamed status --json` does, without a process for it."""
+        return status_of_instance(self.instance(), PATIENCE)
 
     def workers(self) -> list[int]:
         """Return the pids of its workers that are ready."""
@@ -216,9 +233,8 @@ class Daemon:
         wait_for("the end of the supervisor", lambda: not is_there(self.pid))
 
     def stop(self) -> None:
-        """Stop it, which must leave nothing behind."""
-        done = self.tamed("stop", self.name)
-        assert done == (0, f"{self.name} has stopped\n", ""), done
+        """Stop it, as `tamed stop` does without a process for it; that must leave nothing behind."""
+        assert stop_instance(self.instance(), timeout=PATIENCE, force=False, progress=lambda _: None)
         assert self.tamed.left() == {}
 
 

@@ -3,19 +3,13 @@
 import json
 import os
 import re
-import resource
 import signal
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from tests.supervised.daemon import Daemon, Tamed, needs_root, wait_for
-from tests.supervised.talk import connected, say
-
-MOST = 12  # processes of a user
+from tests.supervised.daemon import Daemon, Tamed, wait_for
+from tests.supervised.talk import say
 
 FRAGILE = """
 import os, sys, time
@@ -24,7 +18,8 @@ from tamed import Application, StreamServer
 
 async def recite(reader, writer):
     writer.write(b"%d\\n" % os.getpid())
-    await reader.readline()
+    if await reader.readline() == b"exit\\n":
+        application.exit(5)
     writer.write(b"poem")
 
 if Path("broken").exists():
@@ -61,11 +56,27 @@ def test_failing_replacements_leave_those_that_serve_alone(tamed: Tamed) -> None
     daemon.stop()
 
 
+def test_a_daemon_none_of_whose_workers_starts_is_failing(tamed: Tamed) -> None:
+    """While attempts are left; and when one succeeds it runs again."""
+    tamed.write("app.py", FRAGILE)
+    daemon = tamed.start("--workers", "1", "app.py")
+    broken = tamed.write("broken", "0")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    wait_for("several failures", lambda: failures(daemon) >= 3)
+    told = tamed("status")
+    assert (told.status, told.out.startswith("app is failing: ")) == (5, True), told
+    broken.unlink()
+    daemon.wait_workers(1)
+    assert tamed("status").status == 0
+    daemon.stop()
+
+
+@pytest.mark.long
 def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
     """By the number of attempts, however long each takes, with the status of the last."""
     tamed.write("app.py", FRAGILE)
     daemon = tamed.start("--workers", "1", "app.py")
-    broken = tamed.write("broken", "1")
+    tamed.write("broken", "1")
     os.kill(daemon.workers()[0], signal.SIGKILL)
     for attempt in range(1, 9):
         wait_for(f"failure {attempt}", lambda: failures(daemon) >= attempt)  # noqa: B023 - called at once
@@ -75,19 +86,32 @@ def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
     daemon.wait_gone()
     told = tamed("status", "app")
     assert told.status == 7
-    assert re.fullmatch(
+    assert re.match(
         r"app has failed at \d{4}-\d\d-\d\dT\S+[+-]\d\d:\d\d, with exit status 70: worker \d+ failed: "
-        r"app\.py raised while it was loaded: KeyError: 'rhyme'\n"
+        r"app\.py raised while it was loaded: KeyError: 'rhyme'\n",
+        told.out,
+    )
+
+
+def test_a_daemon_that_has_ended_by_itself_says_so(tamed: Tamed) -> None:
+    """Its status, its log and what it ended with are known until the next start."""
+    tamed.write("app.py", FRAGILE)
+    daemon = tamed.start("--workers", "1", "app.py")
+    say(daemon.port, b"exit")
+    daemon.wait_gone()
+    told = tamed("status", "app")
+    assert told.status == 7
+    assert re.fullmatch(
+        r"app has failed at \d{4}-\d\d-\d\dT\S+[+-]\d\d:\d\d, with exit status 5: .+\n"
         rf"its log is {re.escape(str(daemon.log_file))}\n",
         told.out,
     )
     assert tamed("status") == told  # nothing else runs
     record = json.loads(tamed("status", "--json", "app").out)
-    assert (record["state"], record["status"], record["log"]) == ("failed", 70, str(daemon.log_file))
+    assert (record["state"], record["status"], record["log"]) == ("failed", 5, str(daemon.log_file))
     logs = tamed("logs", "app")
     assert (logs.status, logs.err) == (0, told.out)
-    assert "no attempt is left" in logs.out
-    broken.unlink()
+    assert "the application ends, with status 5" in logs.out
     daemon = tamed.start("--workers", "1", "app.py")
     assert tamed("status").status == 0
     daemon.stop()
@@ -106,43 +130,6 @@ def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
     wait_for("the end of its worker", lambda: not tamed.processes())
     tamed.start_poetry().stop()
     assert tamed("status", daemon.name).status == 69
-
-
-@contextmanager
-def crowd(uid: int) -> Iterator[None]:
-    """Have as many processes of a user as it may have, and more."""
-    sleepers = [subprocess.Popen(["sleep", "3600"], user=uid, group=uid) for _ in range(MOST)]
-    try:
-        yield
-    finally:
-        for sleeper in sleepers:
-            sleeper.kill()
-            sleeper.wait()
-
-
-@needs_root
-@pytest.mark.parametrize(("uid", "options"), [(54321, []), (54322, ["--preload"])], ids=["spawned", "forked"])
-def test_a_system_without_room_for_processes_is_waited_out(
-    public_tamed: Tamed, uid: int, options: list[str]
-) -> None:
-    """Neither the supervisor nor a template ends for it; the worker that is left goes on."""
-    public_tamed.write("app.py", FRAGILE)
-    user = ["--user", str(uid), "--group", str(uid)]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (MOST, MOST))
-
-    daemon = public_tamed.start("--workers", "2", *user, *options, "app.py", preexec_fn=limit)
-    victim, healthy = daemon.workers()
-    with crowd(uid):
-        os.kill(victim, signal.SIGKILL)
-        refused = r"a worker cannot be started: Resource temporarily unavailable; it is tried again in"
-        wait_for("several refusals", lambda: len(re.findall(refused, daemon.log)) >= 4)
-        assert daemon.status()["state"] == "degraded"
-        with connected(daemon.port) as (worker, _):
-            assert worker == healthy
-    daemon.wait_workers(2, without=[victim])
-    daemon.stop()
 
 
 def test_the_manager_hears_that_it_is_degraded(tamed: Tamed) -> None:

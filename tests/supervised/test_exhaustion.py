@@ -95,8 +95,9 @@ def clients_that_stay(ports: list[int], count: int, stack: ExitStack) -> list[so
     ]
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("kind", ["servers", "twisted"])
+@pytest.mark.parametrize(
+    ("kind", "loop"), [("servers", "asyncio"), ("servers", "uvloop"), ("twisted", "asyncio")]
+)
 def test_more_clients_than_descriptors_wait_and_are_served(tamed: Tamed, kind: str, loop: str) -> None:
     """The worker rests, the log has a line and no traceback, and all are served in the end."""
     if kind == "twisted":
@@ -218,6 +219,8 @@ def test_a_worker_is_replaced_once_there_are_processes(public_tamed: Tamed, opti
     os.kill(victim, signal.SIGKILL)
     daemon.expect_log("(?s)(a worker cannot be started: Resource temporarily unavailable.*){3}")
     assert daemon.workers() == [other]
+    assert daemon.status()["state"] == "degraded"
+    assert read_poem(daemon.port) == POEM
     done = public_tamed("reload", daemon.name)
     assert (done.status, done.err.count("\n")) == (71, 1), done
     _limit_processes(limited, int(user), "1000:")

@@ -1,6 +1,5 @@
 """Something else is in the place of a file that a daemon makes: one line, status 73, and it stays."""
 
-import itertools
 import os
 import socket
 from collections.abc import Callable
@@ -24,7 +23,15 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a socket": make_socket,
 }
 FILES = ["app.pid", "app.sock", "app.plan", "app.log"]
-REPLACED = [("a socket", "app.sock")]  # is what a daemon that was killed leaves
+CASES = [
+    *(("a link", file) for file in FILES),
+    ("a directory", "app.log"),
+    ("a directory", "app.sock"),
+    ("a pipe", "app.pid"),
+    ("a pipe", "app.plan"),
+    ("a socket", "app.log"),
+    ("a socket", "app.plan"),  # in the place of the socket it is what a daemon that was killed leaves
+]
 
 
 def start(tamed: Tamed, *options: str | Path) -> tuple[int, int]:
@@ -33,9 +40,7 @@ def start(tamed: Tamed, *options: str | Path) -> tuple[int, int]:
     return done.status, done.err.count("\n")
 
 
-@pytest.mark.parametrize(
-    ("kind", "file"), [each for each in itertools.product(KINDS, FILES) if each not in REPLACED]
-)
+@pytest.mark.parametrize(("kind", "file"), CASES)
 def test_what_is_in_the_way_of_a_file_is_refused(tamed: Tamed, kind: str, file: str) -> None:
     """Whatever it is, and nothing is left beside it."""
     folder = tamed.rundir / "app"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,9 @@ from tests.supervised.daemon import (
     Tamed,
     needs_root,
     read_poem,
+    rotated,
     wait_for,
+    whole,
 )
 
 # 250,000 make a million of them all, which takes half a minute on a small machine.
@@ -60,21 +61,6 @@ class Chatty(Service):
 
 application = Application("app", Chatty("chatty"))
 """
-
-
-def rotated(log: Path) -> list[Path]:
-    """Return a log and its old files, the oldest first."""
-    old = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
-    return [*old, log]
-
-
-def whole(log: Path) -> str:
-    """Return what is in a log and its old files, which may be rotated meanwhile."""
-    while True:
-        try:
-            return "".join(path.read_text() for path in rotated(log))
-        except FileNotFoundError:
-            continue
 
 
 def test_every_line_is_there_once_whole_and_in_order(tamed: Tamed) -> None:

@@ -52,8 +52,9 @@ def whole_log(daemon: Daemon) -> str:
     return "".join(path.read_text() for path in daemon.tamed.folder.rglob("*.log"))
 
 
-@pytest.mark.parametrize("upgraded", [False, True], ids=["started", "upgraded"])
-@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.parametrize(
+    ("sweep", "upgraded"), [*((sweep, False) for sweep in SWEEPS), ("run directory", True)]
+)
 def test_what_was_swept_away_is_made_anew(tamed: Tamed, sweep: str, upgraded: bool) -> None:
     """With the same owners and modes, said once; meanwhile a second start finds the first."""
     daemon = tamed.start_poetry("--log", tamed.folder / "the.log")

@@ -76,8 +76,19 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("how", ["run", "start", "twistd", "workers"])
-@pytest.mark.parametrize("what", FAILURES)
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        *((what, "run") for what in FAILURES),
+        *((what, "twistd") for what in ("raises while it is loaded", "fails later", "exits")),
+        ("its port is in use", "twistd"),
+        ("fails later", "start"),
+        ("the port of its endpoint is in use", "start"),
+        ("exits", "workers"),
+        ("the port of its strports is in use", "workers"),
+        ("a coroutine fails", "workers"),
+    ],
+)
 def test_a_start_that_fails(tamed: Tamed, what: str, how: str) -> None:
     """The message and the status are the same, however it is started; no file and no process is left."""
     program, status, message = FAILURES[what]

@@ -26,6 +26,8 @@ import tamed
 from tests.patience import PATIENCE
 from tests.supervised.daemon import is_there, wait_for
 
+pytestmark = pytest.mark.long
+
 PROGRAMS = ("scrapyd", "magic-wormhole-mailbox-server")
 OURS = ("click>=8.5", "uvloop>=0.21")
 
