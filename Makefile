@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long coverage test-others test-all check chaos format docs bench lock clean
+.PHONY: help run test test-long coverage test-others test-all check chaos fuzz format docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -67,6 +67,12 @@ docs: .venv/.tamed .venv/.dev ## build the documentation into site/; a warning i
 
 chaos: .venv/.tamed .venv/.dev ## do everything to a daemon at random for ten minutes and count; SECONDS=60 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# Five minutes unless the command line says otherwise. Atheris, which is guided by coverage, is there for some
+# Pythons only, and no dependency of ours: it is put where nothing else sees it.
+fuzz: .venv/.tamed .venv/.dev ## give all parsers that outsiders reach millions of inputs, in five minutes; SECONDS=60 SEED=7
+	@$(INSTALL) --only-binary :all: --upgrade --target build/fuzz atheris 2>/dev/null || true
+	PYTHONPATH=build/fuzz $(BIN)/python -m tests.fuzz $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 # The peers get an environment of their own, so that their pins and ours stay apart.
 bench: ## measure Tamed beside its peers and write docs/_bench; ARGS="--only cpu --runs 3" for a part

@@ -270,6 +270,27 @@ def test_a_header_cannot_be_forged_by_an_underscore(module: ModuleType) -> None:
         assert b"ann" in raw(server, b"GET / HTTP/1.0\r\nX-User: ann\r\n\r\n")
 
 
+def test_a_trailer_is_no_header(module: ModuleType) -> None:
+    """It comes behind the body, and cannot add to what a proxy has let through."""
+
+    async def tell(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        while (await receive()).get("more_body"):
+            pass
+        body = repr(scope["headers"]).encode()
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+
+    module.app = tell  # type: ignore[attr-defined]
+    head = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    with served(app="web_test_app:app") as server:
+        answer = raw(server, head + b"1\r\na\r\n0\r\nX-User: root\r\nHost: there\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"(b'host', b'here')" in answer
+    assert b"x-user" not in answer
+    assert b"there" not in answer
+
+
 def lifespan(answers: dict[str, Any], seen: list[str]) -> Callable[..., Awaitable[None]]:
     """Make an application that answers in its lifespan as it is told."""
 

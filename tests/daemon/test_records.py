@@ -130,6 +130,16 @@ def test_a_name_is_cut_where_it_is_too_long() -> None:
     assert len(Record(encode_origin(6, 0.0, 7, "n" * 1000), b"").origin.name) == MAX_NAME
 
 
+def test_the_end_of_a_record_is_nowhere_else() -> None:
+    """Bytes that have one before a text are damage, however they come in pieces."""
+    stream = b"\xff6 1 1 na\xfdme\xfetext\xfd"
+    assert not [each for each in RecordReader().feed(stream) if isinstance(each, Record)]
+    reader = RecordReader()
+    assert not [
+        each for each in reader.feed(stream[:11]) + reader.feed(stream[11:]) if isinstance(each, Record)
+    ]
+
+
 def test_what_is_too_long_is_not_waited_for() -> None:
     """More than a record can have is damage, so that no garbage fills the memory."""
     frame = b"\xff" + HEAD + b"\xfe" + b"x" * 2 * MAX_TEXT

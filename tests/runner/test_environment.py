@@ -65,6 +65,13 @@ def test_a_file_that_is_not_there_is_missing(file: Path) -> None:
         read_env_file(file)
 
 
+def test_a_zero_byte_is_refused(file: Path) -> None:
+    """No variable can hold one; the error names the line."""
+    file.write_bytes(b"A=1\nB=a\0b\n")
+    with pytest.raises(ConfigurationError, match=f"^{file}:2: no variable can hold a zero byte"):
+        read_env_file(file)
+
+
 def test_a_file_that_is_no_text_is_refused(file: Path) -> None:
     """It says at which byte."""
     file.write_bytes(b"A=\xff")

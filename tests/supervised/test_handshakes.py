@@ -118,7 +118,13 @@ def memory_of(pid: int) -> int:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("words", [b"", HALF_A_HELLO], ids=["silent", "half a hello"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(b"", id="silent"),
+        pytest.param(HALF_A_HELLO, id="half a hello", marks=pytest.mark.long),
+    ],
+)
 def test_thousands_who_do_not_finish_a_handshake(tamed: Tamed, loop: str, words: bytes) -> None:
     """They cost little memory, and others are served among them though each comes again as it is cut."""
     authority = trustme.CA()

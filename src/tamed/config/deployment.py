@@ -169,6 +169,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         found = re.fullmatch(_LINE, line, re.ASCII)
         if found is None:
             raise ConfigurationError(f"{path}:{number}", "expected KEY=VALUE")
+        if "\0" in line:
+            raise ConfigurationError(f"{path}:{number}", "no variable can hold a zero byte")
         variables[found[1]] = _unquoted(found[2].strip())
     return variables
 

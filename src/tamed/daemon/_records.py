@@ -31,7 +31,7 @@ __all__ = ["Damage", "Origin", "Record", "RecordReader", "encode_origin", "encod
 MAX_NAME = 255  # bytes
 MAX_TEXT = 1 << 20  # bytes
 _LATEST = 1e11  # seconds since the epoch; what is beyond, or no number, is no time
-_FRAME = rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe]*)\xfe([^\xfd]*)\xfd(.*)"
+_FRAME = rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe\xfd]*)\xfe([^\xfd]*)\xfd(.*)"
 _LONGEST = MAX_NAME + MAX_TEXT + 40  # bytes of a frame
 
 

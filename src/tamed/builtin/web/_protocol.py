@@ -226,11 +226,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(400)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer."""
+        """Take a header; a trailer counts, and is dropped."""
         self._head += len(name) + len(value) + len(": \r\n")
         if self._head > self._limits.head:
             self._refuse(431)
-        super().on_header(name, value)
+        if self._in_head:  # a trailer is no header: it could say what a proxy has taken out (RFC 9110, 6.5.1)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin to serve the request."""

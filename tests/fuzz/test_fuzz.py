@@ -1,0 +1,82 @@
+"""An excerpt of the fuzzing, and what the engine sees of a target that does not keep its promise."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.engine import Target, check, fuzz
+from tests.fuzz.mutator import Mutator
+from tests.fuzz.targets import target_named, targets
+from tests.patience import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.excerpt
+@pytest.mark.unmeasured
+def test_nothing_is_found_in_some_seconds_of_fuzzing() -> None:
+    """Every target takes some hundreds of inputs, and keeps its promise."""
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "3", "--seed", "1", "--engine", "mutator"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert f"to {len(list(targets()))} targets, nothing found" in done.stdout
+
+
+@pytest.mark.parametrize("target", list(targets()), ids=lambda target: target.name)
+def test_real_messages_are_taken(target: Target) -> None:
+    """What every target begins with is as it should be."""
+    assert [check(target, data) for data in target.corpus] == [""] * len(target.corpus)
+
+
+def _raises(data: bytes) -> None:
+    if b"]]" in data:
+        raise KeyError("a fault")
+
+
+def _is_slow(data: bytes) -> None:
+    if data.startswith(b"slow"):
+        begun = time.thread_time()
+        while time.thread_time() < begun + 0.3:
+            pass
+
+
+def _is_quadratic(data: bytes) -> None:
+    for at in range(0, len(data), 16):
+        data[at:].count(b"x")
+
+
+def _takes_memory(data: bytes) -> None:
+    bytearray(len(data) * 500)
+
+
+@pytest.mark.parametrize(
+    ("take", "why"),
+    [
+        (_raises, "KeyError: 'a fault'"),
+        (_is_slow, "it took 0."),
+        (_is_quadratic, ", and a quarter of it "),
+        (_takes_memory, " bytes of memory"),
+    ],
+)
+def test_a_promise_that_is_not_kept_is_found(take: Callable[[bytes], None], why: str) -> None:
+    """With the input, which does the same again."""
+    target = Target("a fault", take, (b"[1, 2]",), (b"[", b"]", b"slow"))
+    finding = fuzz(target, 1, PATIENCE, most_found=1)
+    assert why in finding.found[0].why
+
+
+def test_a_seed_gives_the_same_inputs() -> None:
+    """And another one others."""
+    target = target_named("HTTP")
+
+    def made(seed: str) -> list[bytes]:
+        mutator = Mutator(seed, target.corpus, target.words)
+        return [mutator.next() for _ in range(500)]
+
+    assert made("1") == made("1") != made("2")
