@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamed.builtin.keeper import Identity, Program
@@ -95,6 +95,7 @@ def test_a_program_goes_to_its_keeper_on_one_line(
 
 
 @given(st.lists(st.binary(max_size=60)), st.integers(4, 20))
+@example([b"123456\r", b"\n"], 6)
 def test_lines_do_not_depend_on_how_bytes_come(pieces: list[bytes], limit: int) -> None:
     """Lines in pieces are those of all bytes at once, short enough, and without control characters."""
     apart, together = Lines(limit), Lines(limit)

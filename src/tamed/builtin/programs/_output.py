@@ -34,10 +34,10 @@ class Lines:
         self._part = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Take bytes, and return the lines that they end; what is held is less than the limit."""
+        """Take bytes, and return the lines that they end; what is held is little more than the limit."""
         *whole, self._part = (self._part + data).split(b"\n")
         lines = [text for line in whole for text in self._pieces(line)]
-        while len(self._part) > self._limit:
+        while len(self._part.removesuffix(b"\r")) > self._limit:  # which may belong to the end of the line
             piece, self._part = self._cut(self._part)
             lines.append(_readable(piece) + _MORE)
         return lines
