@@ -1,8 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamed.config.kinds import kind_of, parse
 from tamed.config.target import Target, TargetKind
+from tamed.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -11,7 +17,6 @@ from tamed.config.target import Target, TargetKind
         ("fastpoetry", TargetKind.PLUGIN, "fastpoetry"),
         ("tamed:fastpoetry", TargetKind.PLUGIN, "fastpoetry"),
         ("poem.two", TargetKind.PLUGIN, "poem.two"),
-        ("twisted:ftp", TargetKind.TWISTED, "ftp"),
         ("fastpoetry.py", TargetKind.FILE, "fastpoetry.py"),
         ("server.tac", TargetKind.FILE, "server.tac"),
         ("./server", TargetKind.FILE, "./server"),
@@ -32,3 +37,40 @@ def test_a_target_is_told_by_its_text(text: str, kind: TargetKind, name: str) ->
 def test_any_text_is_a_target(text: str) -> None:
     """Telling a target's kind never fails; what is wrong with it shows when it is loaded."""
     assert Target.parse(text).kind in TargetKind
+
+
+@pytest.mark.parametrize("text", ["twisted:ftp", "twisted:ftp:more"])
+def test_a_prefix_says_which_kind_is_meant(text: str) -> None:
+    """What is behind it is that kind's affair."""
+    assert parse(text) == Target(TargetKind.FOREIGN, text.partition(":")[2], "twisted")
+
+
+def test_a_kind_of_others_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no module of that name, and only then."""
+    (tmp_path / "verses").mkdir()
+    (tmp_path / "verses" / "kind.py").write_text(
+        "from tamed.config.kinds import Kind\nfrom tamed.service.service import Service\n"
+        "class Verses(Kind):\n    def make(self, job):\n        return Service('verse')\n"
+    )
+    info = tmp_path / "verses-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: verses\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tamed.targets]\nsonnet = verses.kind:Verses\n")
+    script = (
+        "from tamed.config.kinds import kind_of, parse; from tamed.config.job import Job\n"
+        "from tamed.config.load import load\n"
+        "target = parse('sonnet:18'); print(target.kind.name, target.name, target.prefix)\n"
+        "print(load(Job(target), None)['verse'])\n"
+        "print(parse('json:tool').kind.name, parse('ballad:1').kind.name)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:3] == ["FOREIGN 18 sonnet", "<Service verse idle>", "MODULE MODULE"]
+
+
+def test_a_kind_that_nobody_has_is_named() -> None:
+    """With its prefix."""
+    with pytest.raises(UsageError, match="targets ballad:NAME: no package that is installed has this kind"):
+        kind_of("ballad")

@@ -8,8 +8,10 @@ import pytest
 
 pytest.importorskip("twisted")
 
+from tamed.config.job import Job
+from tamed.config.target import Target, TargetKind
 from tamed.errors import ApplicationFailed, UsageError
-from tamed.twisted import all_plugins, check_options, has_plugin
+from tamed.twisted.kind import TwistedKind
 from tests.fresh import loaded_by
 from tests.supervised.daemon import Tamed
 from tests.twisted.example import write_plugin
@@ -26,7 +28,7 @@ def test_a_process_that_uses_no_twisted_loads_none() -> None:
     loaded = loaded_by("import tamed.twisted; tamed.twisted.claim_reactor()")
     loaded |= loaded_by(
         "from tamed.config.job import Job; from tamed.config.load import load\n"
-        "from tamed.config.target import resolve; load(Job(resolve('fastpoetry')), None)"
+        "from tamed.config.kinds import resolve; load(Job(resolve('fastpoetry')), None)"
     )
     assert "tamed.twisted._claim" in loaded
     assert {name for name in loaded if name.partition(".")[0] == "twisted"} == set()
@@ -35,11 +37,11 @@ def test_a_process_that_uses_no_twisted_loads_none() -> None:
 def test_plugins_in_a_folder_are_found_without_a_cache(folder: Path) -> None:
     """In its `twisted/plugins`; and nothing is written."""
     before = {path for path in folder.rglob("*") if "__pycache__" not in str(path)}
-    found = {plugin.name: plugin for plugin in all_plugins([folder])}
+    found = {plugin.name: plugin for plugin in TwistedKind().found([folder])}
     assert found["fastpoetry"].description == "A fast poetry service."
-    assert found["fastpoetry"].module == "twisted.plugins.fastpoetry_plugin"
-    assert has_plugin("fastpoetry", [folder])
-    assert not has_plugin("slowpoetry", [folder])
+    assert found["fastpoetry"].package == "twisted.plugins.fastpoetry_plugin"
+    assert TwistedKind().has("fastpoetry", [folder])
+    assert not TwistedKind().has("slowpoetry", [folder])
     assert {path for path in folder.rglob("*") if "__pycache__" not in str(path)} == before
 
 
@@ -51,7 +53,7 @@ def test_a_module_that_cannot_be_imported_hides_no_other(tamed: Tamed) -> None:
     out = tamed("plugins", "--plugin-dir", tamed.folder).out
     assert re.search(r"broken_verse +\(cannot be run\)", out)
     assert "ZeroDivisionError: division by zero" in out
-    assert "A fast poetry service." in out.partition("Twisted's plugins")[2]
+    assert "A fast poetry service." in out.partition("Twisted plugins, which")[2]
     done = tamed("run", "--plugin-dir", tamed.folder, "twisted:broken_verse")
     assert done.status == 70
     assert "twisted.plugins.broken_verse cannot be imported: ZeroDivisionError" in done.err
@@ -60,13 +62,13 @@ def test_a_module_that_cannot_be_imported_hides_no_other(tamed: Tamed) -> None:
 def test_an_unknown_plugin_has_a_suggestion() -> None:
     """The nearest name."""
     with pytest.raises(UsageError, match="did you mean 'ftp'"):
-        check_options("ftpp", [])
+        TwistedKind().check(Job(Target(TargetKind.FOREIGN, "ftpp", "twisted")))
 
 
 def test_what_a_plugin_raises_is_its_fault() -> None:
     """In its options too."""
     with pytest.raises(ApplicationFailed, match="words raised while it read its options"):
-        check_options("words", ["--group", "poets"])
+        TwistedKind().check(Job(Target(TargetKind.FOREIGN, "words", "twisted"), words=("--group", "poets")))
 
 
 def test_the_reactor_is_ours_whoever_imports_it() -> None:

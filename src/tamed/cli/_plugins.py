@@ -7,8 +7,8 @@ from typing import NamedTuple
 import click
 
 from tamed.cli._command import Command
-from tamed.plugins.discovery import available, plugin_folders
-from tamed.twisted import is_installed
+from tamed.config.kinds import own_kinds
+from tamed.plugins.discovery import Found, available, plugin_folders
 
 __all__ = ["plugins"]
 
@@ -32,14 +32,11 @@ def plugins(plugin_dirs: Sequence[str]) -> None:
     """List what can be run by name."""
     folders = plugin_folders(plugin_dirs, os.environ)
     found = available(folders)
-    _show([Row(each.name, each.description, each.package, each.error or "") for each in found])
-    if is_installed():
-        from tamed.twisted import all_plugins
-
-        click.echo("\nTwisted's plugins, which are run in the same way:")
-        _show(
-            [Row(each.name, each.description, each.module, each.error or "") for each in all_plugins(folders)]
-        )
+    _show(_rows(found))
+    for kind in own_kinds():
+        if kind.is_installed():
+            click.echo(f"\n{kind.title}s, which are run in the same way:")
+            _show(_rows(kind.found(folders)))
 
 
 class Row(NamedTuple):
@@ -49,6 +46,10 @@ class Row(NamedTuple):
     description: str
     home: str
     error: str
+
+
+def _rows(found: Sequence[Found]) -> list[Row]:
+    return [Row(each.name, each.description, each.package, each.error or "") for each in found]
 
 
 def _show(rows: Sequence[Row]) -> None:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders, trust_if_told
 from tamed.cli._service_options import services
 from tamed.config.job import Job
-from tamed.config.target import TargetKind, resolve
+from tamed.config.kinds import resolve
+from tamed.config.target import TargetKind
 from tamed.plugins.describe import Option
 
 __all__ = ["quick_job"]
@@ -55,7 +56,7 @@ def _job(words: Sequence[str]) -> Job:
 
 
 def _with_options(job: Job, words: Sequence[str]) -> Job:
-    if job.target.kind is TargetKind.TWISTED:
+    if job.target.kind is TargetKind.FOREIGN:
         raise _NotPlain
     several = list(services(job))
     flags = dict(

@@ -12,8 +12,8 @@ from tamed.cli._options import given_flags, make_option
 from tamed.cli._service import service_command
 from tamed.cli._service_options import services
 from tamed.config.job import Job
-from tamed.config.target import TargetKind, resolve
-from tamed.config.twisted import check_words
+from tamed.config.kinds import kind_of, resolve
+from tamed.config.target import TargetKind
 from tamed.errors import TamedError, UsageError
 from tamed.plugins.discovery import names
 
@@ -66,9 +66,9 @@ def job_of(ctx: click.Context) -> Job:
     words = ctx.params["words"]
     if not words:
         return job
-    if job.target.kind is TargetKind.TWISTED:
+    if job.target.kind is TargetKind.FOREIGN:
         job = job._replace(words=tuple(words), detached=ctx.info_name == "start")
-        check_words(job)  # by the plugin, which says what is wrong with them, or shows its help
+        kind_of(job.target.prefix).check(job)  # says what is wrong with the words, or shows the help
         return job
     inner = service_command(job)
     try:

@@ -3,16 +3,12 @@
 import atexit
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from tamed.cli._command import Command
-from tamed.config.job import Job
-from tamed.config.target import Target, TargetKind
+from tamed.config.kinds import kind_of
 from tamed.daemon import end_by_signal
-from tamed.errors import ApplicationFailed
-from tamed.twisted import is_installed
 
 __all__ = ["twistd"]
 
@@ -30,33 +26,17 @@ def twistd(words: tuple[str, ...]) -> int:
     """Run what a command line of twistd's says."""
     from tamed.runner import run, start
 
-    if not is_installed():
-        raise ApplicationFailed("twistd", "Twisted is not installed", "pip install 'tamed[twisted]'")
-    from tamed.twisted import parse_twistd
-
-    sys.argv[:] = [str(Path(sys.executable).with_name("twistd")), *words]  # what plugins may look at
-    said = parse_twistd(words)
+    said = kind_of("twisted").command_line(words)
     for remark in said.remarks:
         click.echo(f"tamed: {remark}", err=True)
-    target = Target(TargetKind.TWISTED, said.plugin) if said.plugin else Target(TargetKind.FILE, said.file)
-    job = Job(
-        target,
-        said.daemon,
-        said.log,
-        plugin_dirs=said.plugin_dirs,
-        words=said.words,
-        twistd={"options": said.options, "effects": said.effects},
-        argv=tuple(sys.argv),
-        detached=not said.foreground,
-    )
     if said.foreground:
         told: list[int] = []
         atexit.register(_end_as_twistd, told)  # before the program registers anything, so called last
-        ending = run(job)
+        ending = run(said.job)
         if ending.signal is not None:
             told.append(ending.signal)
         return ending.status
-    report = start(job)
+    report = start(said.job)
     if not report.ready:
         print(report.text, file=sys.stderr)
     return report.status

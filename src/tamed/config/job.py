@@ -28,7 +28,7 @@ class Job(NamedTuple):
     ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
     its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are looked through
     for plugins before what is installed. ``words`` are those behind the name of a Twisted plugin, which
-    parses them itself, and ``twistd`` what a command line of twistd's says (see `tamed.twisted.Twistd`).
+    parses them itself, and ``foreign`` what a command line of another framework's says, for its `Kind`.
     ``detached`` says that it is a daemon, for plugins of Twisted that ask.
     Relative paths in target and flags start in ``folder``; None is the working directory, wherever that is.
     ``argv`` is the command line as the application is to see it in ``sys.argv``, in whichever process it is
@@ -41,7 +41,7 @@ class Job(NamedTuple):
     services: Mapping[str, Mapping[str, object]] = _NOTHING
     plugin_dirs: tuple[Path, ...] = ()
     words: tuple[str, ...] = ()
-    twistd: Mapping[str, Any] = _NOTHING
+    foreign: Mapping[str, Any] = _NOTHING
     folder: Path | None = None
     argv: tuple[str, ...] = ()
     detached: bool = False
@@ -53,13 +53,13 @@ class Job(NamedTuple):
     def to_data(self) -> dict[str, Any]:
         """Return the job as plain data, for another process; the environment is that process's own."""
         return {
-            "target": {"kind": self.target.kind.value, "name": self.target.name},
+            "target": self.target._asdict() | {"kind": self.target.kind.value},
             "daemon": dict(self.daemon),
             "log": dict(self.log),
             "services": {name: dict(flags) for name, flags in self.services.items()},
             "plugin_dirs": [str(folder) for folder in self.plugin_dirs],
             "words": list(self.words),
-            "twistd": dict(self.twistd),
+            "foreign": dict(self.foreign),
             "folder": None if self.folder is None else str(self.folder),
             "argv": list(self.argv),
             "detached": self.detached,
@@ -68,7 +68,7 @@ class Job(NamedTuple):
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Job":
         """Return the job that the data was made from."""
-        target = Target(TargetKind(data["target"]["kind"]), data["target"]["name"])
+        target = Target(TargetKind(data["target"]["kind"]), data["target"]["name"], data["target"]["prefix"])
         folders = tuple(Path(folder) for folder in data["plugin_dirs"])
         return cls(
             target,
@@ -77,7 +77,7 @@ class Job(NamedTuple):
             data["services"],
             folders,
             tuple(data["words"]),
-            data["twistd"],
+            data["foreign"],
             None if data["folder"] is None else Path(data["folder"]),
             tuple(data["argv"]),
             data["detached"],

@@ -12,7 +12,8 @@ from types import ModuleType
 from tamed._trust import require_trusted
 from tamed.config.deployment import Deployment, Entry
 from tamed.config.job import Job
-from tamed.config.target import Target, TargetKind
+from tamed.config.kinds import kind_of, own_kinds, parse
+from tamed.config.target import TargetKind
 from tamed.errors import (
     ApplicationFailed,
     ConfigurationError,
@@ -26,7 +27,6 @@ from tamed.plugins.build import Given
 from tamed.plugins.plugin import Plugin
 from tamed.service.application import Application
 from tamed.service.service import Service
-from tamed.twisted import claim_reactor
 
 __all__ = ["load", "load_file", "load_variable"]
 
@@ -112,27 +112,17 @@ def _application(module: ModuleType, variable: str, where: str, name: str, if_ot
         return value
     if isinstance(value, Service):
         return Application(name, value)
-    if (service := _of_twisted(value, name)) is not None:
-        return Application(name, service)
+    for kind in own_kinds():
+        if (service := kind.adapt(value, name)) is not None:
+            return Application(name, service)
     told = f"{variable!r} in {where} is {_shown(value)}, not an Application"
     raise ApplicationFailed(told, remedy=f"write {variable} = Application({name!r}, ...)")
 
 
-def _of_twisted(value: object, name: str) -> Service | None:
-    """Return the service for what is one to Twisted, if the program has loaded that."""
-    if "twisted.application.service" not in sys.modules:
-        return None
-    from tamed.twisted import as_service
-
-    return as_service(value, name)
-
-
-def _failure(what: str, error: Exception) -> ApplicationFailed:
+def _failure(what: str, error: Exception) -> TamedError:
     """Return the error for what a program has raised while it was loaded."""
-    if "twisted.internet.error" in sys.modules:
-        from tamed.twisted import explain_reactor
-
-        if (explained := explain_reactor(what, error)) is not None:
+    for kind in own_kinds():
+        if (explained := kind.explain(what, error)) is not None:
             return explained
     return ApplicationFailed(what, reason(error))
 
@@ -205,13 +195,10 @@ def load(job: Job, deployment: Deployment | None) -> Application:
 
     ``sys.argv`` is the job's from then on.
     """
-    claim_reactor()
     if job.argv:
         sys.argv[:] = job.argv
-    if job.twistd:
-        from tamed.twisted import apply_twistd
-
-        apply_twistd(job.twistd["effects"])
+    for kind in own_kinds():
+        kind.prepare(job)
     name = job.target.name
     match job.target.kind:
         case TargetKind.DEPLOYMENT:
@@ -226,10 +213,8 @@ def load(job: Job, deployment: Deployment | None) -> Application:
         case TargetKind.PLUGIN:
             service = _make(job.find(name), job.given(name, job.services.get(name, {})))
             return service if isinstance(service, Application) else Application(name, service)
-        case TargetKind.TWISTED:
-            from tamed.config.twisted import twisted_service
-
-            return Application(name, twisted_service(job))
+        case TargetKind.FOREIGN:
+            return Application(name, kind_of(job.target.prefix).make(job))
 
 
 def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:
@@ -267,7 +252,7 @@ def _make(plugin: Plugin[...], given: Given) -> Service:
 
 
 def _program(text: str, folder: Path) -> Application:
-    target = Target.parse(text)
+    target = parse(text)
     match target.kind:
         case TargetKind.FILE:
             return load_file(folder / target.name)

@@ -21,7 +21,10 @@ from tamed.runner._message import LONGEST, InvalidMessage, Message, encode_messa
 __all__ = ["Channel"]
 
 _READ = 65536
-_READS = 64  # in one turn: a process that never stops talking must not keep the supervisor from all others
+# In one turn, and no more after so many messages: a process that never stops talking must not keep the
+# supervisor from all others.
+_READS = 64
+_MESSAGES = 1000
 _MOST_DESCRIPTORS = 253  # SCM_MAX_FD in the kernel
 _LIMIT = 16 * 1024 * 1024  # bytes of messages that wait to be sent
 
@@ -101,9 +104,13 @@ class Channel:
         ``closed`` at the end of the stream; a message that was cut off there is dropped. Raises
         InvalidMessage for what is no message: nothing can be understood then.
         """
+        count = 0
         for _ in range(_READS):
             while self._lines:
+                count += 1
                 yield self._understand(self._lines.popleft())
+            if count > _MESSAGES:
+                return
             data = b"" if self.closed else self._read()
             if data is None:
                 return

@@ -68,9 +68,7 @@ def parse_message(data: bytes, longest: int = LONGEST) -> Message:
         raise InvalidMessage(f"longer than {longest} bytes")
     _check_depth(data)
     try:
-        message = json.loads(
-            data.decode(), parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
-        )
+        message = _DECODER.decode(data.decode())
     except InvalidMessage:
         raise
     except ValueError as error:  # of json, and of UTF-8
@@ -162,3 +160,7 @@ def _finite(text: str) -> float:
 
 def _no_constant(name: str) -> NoReturn:
     raise InvalidMessage(f"{name} is no JSON")
+
+
+# Made once: `json.loads` would make one for each message, which takes longer than to read a short one.
+_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_no_constant)

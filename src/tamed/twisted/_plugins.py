@@ -8,7 +8,6 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,13 @@ from twisted.plugin import IPlugin
 from tamed._trust import require_trusted
 from tamed._words import did_you_mean
 from tamed.errors import ApplicationFailed, UsageError, reason
+from tamed.plugins.discovery import Found
 from tamed.twisted._claim import claim_reactor
 
-__all__ = ["FoundPlugin", "all_makers", "all_plugins", "find_maker", "has_plugin"]
+__all__ = ["all_makers", "all_plugins", "find_maker", "has_plugin"]
 
 
-@dataclass(frozen=True, slots=True)
-class FoundPlugin:
-    """A Twisted plugin in the list of those that can be run: its name, description and module.
-
-    ``error`` is why a whole module of plugins cannot be imported; its name is then that of the module.
-    """
-
-    name: str
-    description: str
-    module: str
-    error: str | None = None
-
-
-def all_plugins(folders: Sequence[Path] = ()) -> list[FoundPlugin]:
+def all_plugins(folders: Sequence[Path] = ()) -> list[Found]:
     """Import all modules of plugins and return the plugins that make services, sorted by name.
 
     ``folders`` are searched besides the path; the modules are in their folder ``twisted/plugins``.
@@ -45,8 +32,8 @@ def all_plugins(folders: Sequence[Path] = ()) -> list[FoundPlugin]:
     found = []
     for module, makers, error in _modules(folders):
         if error is not None:
-            found.append(FoundPlugin(module.rpartition(".")[2], "", module, reason(error)))
-        found += [FoundPlugin(maker.tapname, maker.description, module) for maker in makers]
+            found.append(Found(module.rpartition(".")[2], "", module, reason(error)))
+        found += [Found(maker.tapname, maker.description, module, None) for maker in makers]
     return sorted(found, key=lambda each: each.name)
 
 
