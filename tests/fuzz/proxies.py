@@ -79,7 +79,9 @@ def _datagram(data: bytes) -> object:
         return "name"
     written = encode_datagram(datagram.target.host, datagram.target.port, datagram.payload)
     again = parse_datagram(written)
-    assert (again.target, again.payload) == (datagram.target, datagram.payload)
+    # A zone, which is this machine's own, is not written.
+    assert again.target.host == str(ipaddress.ip_address(datagram.target.host.partition("%")[0]))
+    assert (again.target.port, again.payload) == (datagram.target.port, datagram.payload)
     return "address"
 
 
