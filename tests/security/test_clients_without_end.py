@@ -55,6 +55,73 @@ def classic(environ, start_response):
         yield chunk
 '''
 
+# Applications of one server each, as users write them; what they do not heed is theirs to keep.
+STREAM = """
+from tamed import Application, StreamServer
+
+async def echo(reader, writer):
+    while data := await reader.read(1000):
+        writer.write(data)
+        await writer.drain()
+
+application = Application("app", StreamServer("127.0.0.1:0", echo))
+"""
+PROTOCOL = """
+import asyncio
+from tamed import Application, ProtocolServer
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def pause_writing(self):
+        self.transport.pause_reading()
+
+    def resume_writing(self):
+        self.transport.resume_reading()
+
+application = Application("app", ProtocolServer("127.0.0.1:0", Echo))
+"""
+REPLY = """
+from tamed import Application, ReplyServer
+
+application = Application("app", ReplyServer("127.0.0.1:0", lambda _: b"x" * (4 << 20)))
+"""
+DATAGRAM = """
+import asyncio
+from tamed import Application, DatagramServer
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        self.transport.sendto(data, address)
+
+application = Application("app", DatagramServer("127.0.0.1:0", Echo))
+"""
+TWISTED = """
+from twisted.application import service
+from twisted.internet import protocol, reactor
+from twisted.protocols import basic, portforward
+
+class Lines(basic.LineReceiver):
+    def lineReceived(self, line):
+        self.sendLine(b"once")
+        self.transport.loseConnection()
+
+if {lines}:
+    factory = protocol.Factory.forProtocol(Lines)
+else:
+    factory = portforward.ProxyFactory("127.0.0.1", int(open("port").read()))
+port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+print("listening on 127.0.0.1:%d" % port.getHost().port, flush=True)
+application = service.Application("app")
+"""
+
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"3e8\r\n" + b"x" * 1000 + b"\r\n"
@@ -105,6 +172,11 @@ CASES = {
     "console, no version": Case(CONSOLE, b"", b"words\r\n"),
     "console, a version": Case(CONSOLE, b"SSH-2.0-", b"x" * 1000),
     "fastpoetry": Case(["fastpoetry", "--port", "0", "--poem", "poem.txt"], b"", NOISE),
+    "a StreamServer": Case(["stream.py"], b"", NOISE),
+    "a ProtocolServer": Case(["protocol.py"], b"", NOISE),
+    "a ReplyServer": Case(["reply.py"], b"", NOISE),
+    "Twisted, a connection": Case(["forward.tac"], b"", NOISE),
+    "Twisted, a line": Case(["lines.tac"], b"", b"x" * 1000),
     "poetryproxy": Case(["poetryproxy", "--port", "0", "--upstream", "127.0.0.1:%PORT%"], b"", NOISE),
 }
 
@@ -132,6 +204,15 @@ def echo() -> Iterator[int]:
 def folder(tmp_path: Path) -> Path:
     """Make the files that the services need."""
     (tmp_path / "apps.py").write_text(APPLICATIONS)
+    for name, text in (
+        ("stream.py", STREAM),
+        ("protocol.py", PROTOCOL),
+        ("reply.py", REPLY),
+        ("datagram.py", DATAGRAM),
+        ("forward.tac", TWISTED.format(lines=False)),
+        ("lines.tac", TWISTED.format(lines=True)),
+    ):
+        (tmp_path / name).write_text(text)
     (tmp_path / "index.html").write_text("x" * 1000)
     (tmp_path / "poem.txt").write_bytes(b"x" * (4 << 20))
     (tmp_path / "passwords").write_text(f"ann:{cheap_hash('apple')}\n")
@@ -192,6 +273,7 @@ def what_is_said(case: Case, echo: int) -> bytes:
 @contextlib.contextmanager
 def served(case: Case, loop: str, folder: Path, echo: int) -> Iterator[tuple[TamedProcess, str]]:
     """Run a service; give its process and its address."""
+    (folder / "port").write_text(str(echo))
     arguments = [part.replace("%PORT%", str(echo)) for part in case.arguments]
     options = ["--loop", loop, "--drain-timeout", "1s"]  # some clients are never answered
     with TamedProcess("run", *options, *arguments, cwd=folder, patience=PATIENCE) as process:
@@ -227,6 +309,24 @@ def test_what_clients_send_for_ever_is_not_kept(cases: list[Case], folder: Path,
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                     send_for_ever(client, says, case.goes_on, read)
             assert peak(process) < before + LITTLE, case
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_datagrams_that_come_for_ever_are_not_kept(loop: str, folder: Path, echo: int) -> None:
+    """Nor the answers that nobody takes."""
+    with served(Case(["datagram.py"], b"", b""), loop, folder, echo) as (process, address):
+        host, _, port = address.rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect((host, int(port)))
+            client.settimeout(PATIENCE)
+            client.send(b"the first")
+            assert client.recv(100) == b"the first"
+            forget_peak(process)
+            before = peak(process)
+            for _ in range(MUCH // 1000):
+                with contextlib.suppress(ConnectionError):
+                    client.send(b"x" * 1000)
+            assert peak(process) < before + LITTLE
 
 
 @pytest.mark.parametrize(

@@ -110,22 +110,27 @@ class RecordReader:
         """Return what is complete with these bytes, in order."""
         before, *frames = (self.rest + data).split(b"\xff")
         self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
-        found: list[Record | Damage] = [Damage(before)] if before else []
+        found: list[Record | Damage] = []
+        damaged = [before]  # together: nonsense may have a beginning of a frame in each byte
         for frame in frames:
             whole = self._frame.match(frame)
             if whole is None:
-                found.append(Damage(b"\xff" + frame))
+                damaged.append(b"\xff" + frame)
                 continue
             head, text, behind = whole.groups()
-            found.append(Record(head, text))
-            if behind:
-                found.append(Damage(behind))
-        return found
+            found += [*_damage(damaged), Record(head, text)]
+            damaged = [behind]
+        return found + _damage(damaged)
 
     def finish(self) -> list[Record | Damage]:
         """Return what is left at the end of the stream: nothing, or the beginning of a record."""
         rest, self.rest = self.rest, b""
         return [Damage(rest)] if rest else []
+
+
+def _damage(pieces: list[bytes]) -> list[Record | Damage]:
+    data = b"".join(pieces)
+    return [Damage(data)] if data else []
 
 
 def _may_go_on(frame: bytes) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ __all__ = ["Inheritance", "passed_descriptors", "passed_to_this_process"]
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _KINDS: Final = {socket.SOCK_STREAM: "stream", socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "packet"}
 _COUNT: Final = "[0-9]{1,7}"  # of descriptors, or a pid: the kernel has no more of either
+_LEAVE_OPEN: Final = "the parent has to leave it open for this process"
 _PASSING_REMEDY: Final = (
     "start this by a systemd socket unit; to try it: systemd-socket-activate -l 10000 COMMAND"
 )
@@ -30,11 +31,14 @@ class Inheritance(NamedTuple):
 
     ``environ`` has ``LISTEN_FDS``, ``LISTEN_PID`` and ``LISTEN_FDNAMES`` if systemd passed sockets, as in
     sd_listen_fds(3); ``pid`` is this process's, and ``first`` the first descriptor that systemd uses.
+    ``passed``, if it is known, are the descriptors that the parent has left open: others are this process's
+    own, and no endpoint can name them.
     """
 
     environ: Mapping[str, str]
     pid: int
     first: int = 3
+    passed: Collection[int] | None = None
 
     def sockets(
         self, endpoint: FdEndpoint | SystemdEndpoint, kind: socket.SocketKind
@@ -47,13 +51,19 @@ class Inheritance(NamedTuple):
         """
         what = f"cannot listen on {endpoint}"
         if isinstance(endpoint, FdEndpoint):
-            return _of_kind(what, (_duplicate(what, endpoint.fd),), kind)
+            return _of_kind(what, (self._duplicate(what, endpoint.fd),), kind)
         with ExitStack() as undo:
             named = [
-                undo.enter_context(_duplicate(what, fd)) for fd in self._named(what, endpoint.socket_name)
+                undo.enter_context(self._duplicate(what, fd))
+                for fd in self._named(what, endpoint.socket_name)
             ]
             undo.pop_all()
         return _of_kind(what, tuple(named), kind)
+
+    def _duplicate(self, what: str, fd: int) -> socket.socket:
+        if self.passed is not None and fd not in self.passed:
+            raise ConfigurationError(what, f"descriptor {fd} is not open", _LEAVE_OPEN)
+        return _duplicate(what, fd)
 
     def _named(self, what: str, name: str) -> list[int]:
         passed = self._passed(what)
@@ -120,7 +130,7 @@ def _duplicate(what: str, fd: int) -> socket.socket:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError as error:
         why = f"descriptor {fd} is not open"
-        raise ConfigurationError(what, why, "the parent has to leave it open for this process") from error
+        raise ConfigurationError(what, why, _LEAVE_OPEN) from error
     if not is_socket:
         raise ConfigurationError(what, f"descriptor {fd} is not a socket")
     try:

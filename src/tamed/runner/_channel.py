@@ -194,7 +194,7 @@ class Channel:
         """Close this end, what came and was not taken, and what was not sent. May be called again."""
         self._sock.close()
         self.closed = True
-        self._drop_descriptors()
+        self.forget()
 
     def _drop_descriptors(self) -> None:
         _close_all(self._descriptors)

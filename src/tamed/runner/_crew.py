@@ -173,7 +173,7 @@ class Crew:
                 self.on_other_end(pid, code)
                 self._station.gone(pid)
             else:
-                self._hear(worker)
+                self._hear(worker, has_ended=True)
                 self._hang_up(worker)
                 self._station.gone(pid)
                 del self.workers[pid]
@@ -185,7 +185,7 @@ class Crew:
             return self._station.fork(channel, template)
         return self._station.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
-    def _hear(self, worker: Worker) -> None:
+    def _hear(self, worker: Worker, *, has_ended: bool = False) -> None:
         """Take what a worker says, and send what waits: one that takes no more is found out."""
         try:
             for message, _ in worker.channel.receive():
@@ -194,7 +194,8 @@ class Crew:
             self._deliver(worker)
         except InvalidMessage as error:  # something else in that process has written to the channel
             self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
-            self._station.kill(worker.pid)
+            if not has_ended:  # else its number is another's, or nobody's
+                self._station.kill(worker.pid)
             self._hang_up(worker)
         except OSError:
             self._hang_up(worker)
@@ -216,7 +217,7 @@ class Crew:
                 worker.leaving = read_number(message, "leaving", most=_STATUSES)
             case {"shut": _}:
                 self.on_shut(worker)
-            case {"files": _}:
+            case {"files": _} if worker.generation.plan.reload:  # else nobody has asked for them
                 files = read_object(message, "files")
                 self.on_files({file: read_number(files, file, -(2**63), 2**63 - 1) for file in files})
             case {"worn": _}:

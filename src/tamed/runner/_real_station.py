@@ -166,8 +166,9 @@ class RealStation:
         self._intake.detach(pid)
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Send a child a signal. It has not been reaped, so its pid is nobody else's."""
-        os.kill(pid, number)
+        """Send a child a signal. It has not been reaped, so its pid is nobody else's, or was just now."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def kill(self, pid: int) -> None:
         """End a child and its process group."""

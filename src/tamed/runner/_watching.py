@@ -9,6 +9,7 @@ from tamed.runner._station import Station
 __all__ = ["Watching"]
 
 _WATCHER = "tamed.runner.watcher"
+_MOST = 50_000  # files
 
 
 class Watching:
@@ -23,8 +24,12 @@ class Watching:
         self._is_over = False
 
     def add(self, files: dict[str, int]) -> None:
-        """Watch these files, too; each with the time at which it was written last, when it was read."""
-        if not files.keys() <= self._seen.keys() and not self._is_over:
+        """Watch these files, too; each with the time at which it was written last, when it was read.
+
+        No application has read so many that they are too many; one that says so is not heeded.
+        """
+        is_too_much = len(self._seen) + len(files) > _MOST
+        if not files.keys() <= self._seen.keys() and not self._is_over and not is_too_much:
             self._seen = files | self._seen
             self._send()
 

@@ -93,7 +93,9 @@ class Holdings:
         self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         # What came through the exec that made this program; the next one names what it keeps.
-        self._inherited = close_on_exec()
+        inherited = close_on_exec()
+        passed = inherited if left is None else left.get("passed", passed_descriptors(os.environ))
+        self._passed = {0, 1, 2, *passed} - {plan.report}
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
         instance = Instance(plan.name, Path(plan.control).parent)
@@ -107,7 +109,7 @@ class Holdings:
         sink = open_sink(plan.log, plan.name, owner)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
         held.callback(self.intake.close)
-        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid), identity)
+        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid, passed=self._passed), identity)
         held.callback(self.sockets.close)
         self.station = RealStation(
             plan,
@@ -115,7 +117,7 @@ class Holdings:
             identity=identity,
             reporter=reporter,
             environ=os.environ,
-            let_go=lambda: self._let_go(keep=plan.report),
+            let_go=self._let_go,
         )
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
         self.reactor.on_signal = self.supervisor.signalled
@@ -135,12 +137,12 @@ class Holdings:
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance, owner)
 
-    def _let_go(self, keep: int) -> None:
+    def _let_go(self) -> None:
         """Close what came from whoever started this and nobody listens on; leave the terminal."""
-        wanted = {keep, *passed_descriptors(os.environ), *self.sockets.inherited}
-        for descriptor in self._inherited:
-            if descriptor not in wanted:
-                os.close(descriptor)
+        wanted = {0, 1, 2, *passed_descriptors(os.environ), *self.sockets.inherited}
+        for descriptor in self._passed - wanted:
+            os.close(descriptor)
+        self._passed &= wanted
         leave_terminal()
 
     def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
@@ -158,9 +160,9 @@ class Holdings:
 
     def export(self, keep: Keep) -> Data:
         """Return what the next program needs to go on; see `Upgrader`."""
-        for descriptor in passed_descriptors(os.environ):
-            keep(descriptor)
+        passed = [keep(each) for each in passed_descriptors(os.environ) if each in self._passed]
         return {
+            "passed": passed,
             "supervisor": self.supervisor.export(keep),
             "sockets": self.sockets.bequeath(keep),
             "pipes": self.intake.bequeath(keep),

@@ -1,0 +1,132 @@
+"""What an application can do to its supervisor by what ties the two together: nothing that outlasts it."""
+
+import json
+import os
+import random
+import signal
+
+import pytest
+
+from tests.security import live
+from tests.supervised.daemon import Tamed, needs_root, wait_for
+
+MUCH = 48 << 20
+"""Bytes that an application writes."""
+
+LITTLE = 32 << 20
+"""Bytes that a supervisor may grow by: what it takes in a turn, cut, looked through and written anew."""
+
+NOT_UNDERSTOOD = "cannot be understood"
+
+# It writes what a file says to a descriptor of its worker's, again and again, while it serves.
+FLOODING = """
+import os, signal, sys, threading
+from tamed import Application, Service
+
+class Flood(Service):
+    async def start(self):
+        what, number, much = open("what", "rb").read(), {number}, {much}
+        def write():
+            written = place = 0
+            os.set_blocking(number, True)
+            try:
+                while written < much:
+                    count = os.write(number, what[place : place + 65536])
+                    written, place = written + count, (place + count) % len(what)
+            except OSError:
+                pass
+            open(f"written-{{os.getpid()}}", "w").close()
+        threading.Thread(target=write, daemon=True).start()
+
+application = Application("app", Flood("flood"))
+"""
+
+
+def lines(*messages: object) -> bytes:
+    """Return messages as they go over a channel."""
+    return b"".join(json.dumps(message).encode() + b"\n" for message in messages)
+
+
+def deep(depth: int) -> bytes:
+    """Return a report whose tree is too deep."""
+    return b'{"report": ' + b'{"children": [' * depth + b"]}" * depth + b"}\n"
+
+
+# What is no message at all is tried in tests/supervised/test_workers.py, one by one.
+CHANNEL = {
+    "files": b"".join(lines({"files": {f"/{number}-{'x' * 1000}": number}}) for number in range(20_000)),
+    "reasons to be replaced": b"".join(lines({"worn": f"{number} {'x' * 1000}"}) for number in range(2000)),
+    "addresses": b"".join(
+        lines({"listen": f"127.0.0.{index % 250 + 1}:0", "kind": 1, "index": index // 250, "number": index})
+        for index in range(5000)
+    ),
+    "trees without an end": deep(100_000),
+    "noise": random.Random(7).randbytes(65536),
+}
+OTHERS = {
+    "beginnings of records": (4, b"\xff" * 65536),
+    "output without a newline": (1, b"x" * 65536),
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        *(pytest.param(3, what, id=name) for name, what in CHANNEL.items()),
+        *(pytest.param(number, what, id=name) for name, (number, what) in OTHERS.items()),
+    ],
+)
+def test_what_an_application_writes_for_ever_is_not_kept(tamed: Tamed, number: int, what: bytes) -> None:
+    """Its supervisor answers, obeys and needs no more memory, whatever comes by channel, log and output."""
+    quiet = tamed.write("quiet.py", "from tamed import Application\napplication = Application('app')\n")
+    app = tamed.folder / "app.py"
+    app.symlink_to(quiet)
+    (tamed.folder / "what").write_bytes(what)
+    daemon = tamed.start("--log-rotate", "1 MB", "--log-keep", "2", app)
+    assert tamed("reload").status == 0
+    before = live.memory(daemon.pid)
+    app.unlink()
+    app.write_text(FLOODING.format(number=number, much=MUCH if number == 3 else MUCH // 6))
+    os.kill(daemon.workers()[0], signal.SIGKILL)  # what takes its place reads the code of now
+    wait_for("the end of it", lambda: list(tamed.folder.glob("written-*")) or NOT_UNDERSTOOD in daemon.log)
+    assert daemon.status()["pid"] == daemon.pid
+    assert live.memory(daemon.pid) < before + LITTLE
+    app.unlink()
+    app.symlink_to(quiet)
+    assert tamed("reload").status == 0
+    assert live.memory(daemon.pid) < before + LITTLE
+    daemon.stop()
+
+
+# It asks its supervisor for each descriptor that this may have, as if that were a socket that was passed.
+ASKING = """
+import json, os, select, socket
+from tamed import Application
+
+channel = socket.socket(fileno=os.dup(3))
+channel.setblocking(True)
+got = []
+for descriptor in range(60):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        question = {"listen": f"fd://{descriptor}", "kind": int(kind), "index": 0, "number": 7}
+        channel.sendall(json.dumps(question).encode() + b"\\n")
+        data, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 10)
+        got += [str(socket.socket(fileno=each).getsockname()) for each in descriptors]
+print("got", got, flush=True)
+application = Application("app")
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--user", "nobody"]], ids=["", "nobody"])
+@needs_root
+def test_a_supervisors_own_sockets_are_not_handed_out(public_tamed: Tamed, options: list[str]) -> None:
+    """An application gets what was passed to the daemon, not the control socket or the daemon's name.
+
+    Whoever had those could answer root in the place of the supervisor.
+    """
+    public_tamed.write("app.py", ASKING)
+    daemon = public_tamed.start(*options, "app.py")
+    for word in ("status", "reload", "upgrade"):
+        assert public_tamed(word, "app").status == 0
+    assert daemon.log.count("got []") == daemon.log.count("got") == 3
+    daemon.stop()
