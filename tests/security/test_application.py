@@ -66,6 +66,7 @@ CHANNEL = {
 OTHERS = {
     "beginnings of records": (4, b"\xff" * 65536),
     "output without a newline": (1, b"x" * 65536),
+    "zeros as records": (4, bytes(65536)),
 }
 
 
