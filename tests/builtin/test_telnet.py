@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,21 @@ async def test_a_line_that_is_too_long() -> None:
     async with prompt(max_line=Size(100)) as (_, path):
         answer = await said(path, b"0\n" + b"'" + b"x" * 100000 + b"'\n1+1\nexit()\n")
     assert b"a line may have 100 bytes\r\n>>> 2\r\n" in answer
+
+
+@pytest.mark.parametrize("command", [b"\xff\xfa\x18\x00" + b"x" * 100_000, b"\xff\xfd\x2a" * 30_000])
+async def test_who_sends_nothing_but_commands_is_hung_up_on(
+    command: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One without an end, or many; those between lines are nobody's fault."""
+    async with prompt() as (_, path):
+        assert b">>> 2\r\n" in await said(path, b"\xff\xf1" * 20_000 + b"1+1\nexit()\n")
+        reader, writer = await asyncio.open_unix_connection(path)
+        with closing(writer):
+            writer.write(command)
+            with suppress(ConnectionError):
+                await reader.read()
+    assert any("sends nothing but commands: hung up" in message for message in caplog.messages)
 
 
 async def test_a_statement_that_is_too_long() -> None:

@@ -129,5 +129,6 @@ def test_a_supervisors_own_sockets_are_not_handed_out(public_tamed: Tamed, optio
     daemon = public_tamed.start(*options, "app.py")
     for word in ("status", "reload", "upgrade"):
         assert public_tamed(word, "app").status == 0
+    daemon.expect_log(r"(?s)(got \[.*){3}")
     assert daemon.log.count("got []") == daemon.log.count("got") == 3
     daemon.stop()

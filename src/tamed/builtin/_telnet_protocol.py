@@ -29,6 +29,9 @@ log = own_logger("telnet")
 _LAST: Final = 5.0
 """Seconds for what is left: to be done when the client sends no more, to be taken when we do not."""
 
+_MOST_COMMANDS: Final = 65536
+"""Bytes of commands of the protocol without any input between them."""
+
 _ALL: Final = {bytes([code]) for code in range(256)}
 
 _REQUEST: Final = re.compile(r"HTTP/\d(\.\d)?\s*$")
@@ -57,6 +60,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self._longest_line = longest_line
         self._session: asyncio.Task[None] | None = None
         self._begun = False  # the first line has come
+        self._commands = 0  # bytes since the last one that was no command
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the session."""
@@ -70,6 +74,17 @@ class TelnetProtocol(telnetlib3.BaseServer):
             self.writer.set_iac_callback(command, self._interrupt)
         self._session = self._begin(self)
         self._session.add_done_callback(self.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Take input, and hang up on who sends nothing but commands.
+
+        A subnegotiation is kept until it ends, up to a megabyte of it, in eight times as much memory.
+        """
+        super().data_received(data)
+        self._commands = 0 if self.reader.has_taken() else self._commands + len(data)
+        if self._commands > _MOST_COMMANDS:
+            log.warning("%s sends nothing but commands: hung up", self.peer)
+            self.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Let what was typed be done; a client that is gone looks just the same, hence not for long."""
@@ -175,10 +190,17 @@ class _Reader:
         self._lines = lines
         self._keyboard = keyboard
         self._error: Exception | None = None
+        self._has_taken = False
 
     def feed_data(self, data: bytes) -> None:
         """Take input."""
+        self._has_taken = True
         self._lines.feed(data)
+
+    def has_taken(self) -> bool:
+        """Tell whether there was input since this was asked the last time."""
+        taken, self._has_taken = self._has_taken, False
+        return taken
 
     def feed_eof(self) -> None:
         """Take its end."""
