@@ -15,6 +15,8 @@ from tests.patience import PATIENCE
 from tests.process.clients import fetch
 from tests.structure.source import PACKAGE, ROOT, SOURCE
 
+pytestmark = pytest.mark.unmeasured  # a copy of the package would be counted as more of it
+
 APPLICATION = """
 from tamed import Application, StreamServer
 
