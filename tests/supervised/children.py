@@ -15,9 +15,10 @@ def tell(way):
     }
     logging.getLogger("tale").warning("logged by way of %s", way)
     print("printed by way of", way, flush=True)
-    with open(way + ".new", "w") as file:
+    new = f"{way}.{os.getpid()}"  # several workers may do so at once
+    with open(new, "w") as file:
         json.dump(told, file)
-    os.rename(way + ".new", way)
+    os.rename(new, way)
     time.sleep(3600)
 """
 

@@ -257,6 +257,7 @@ def test_a_process_that_was_let_go_lives_as_long_as_the_daemon(tamed: Tamed) -> 
     pid = told(tamed, "detached")["pid"]
     status = Path(f"/proc/{pid}/status")
     wait_for("the end of its parent", lambda: f"\nPPid:\t{daemon.pid}\n" in status.read_text())
+    assert tamed("scale", "3").status == 0  # who is adopted is noted when a worker becomes ready
     for _ in range(2):
         kill_workers(daemon)
         assert is_there(pid)

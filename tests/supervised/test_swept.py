@@ -118,6 +118,21 @@ def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None
 
 
 @needs_root
+def test_a_start_that_fails_leaves_the_swept_folder_of_one_that_runs(public_tamed: Tamed) -> None:
+    """Which could not make it anew in a directory of root's."""
+    daemon = public_tamed.start_poetry("--user", "nobody")
+    with stopped(daemon.pid):
+        for path in daemon.folder.iterdir():
+            path.unlink()
+        done = public_tamed("start", "--user", "nobody", "fastpoetry", "--port", "0")
+        assert (done.status, done.err.count("\n")) == (75, 1), done
+        assert daemon.folder.is_dir()
+    wait_for("the socket", lambda: public_tamed("status", daemon.name).status == 0)
+    assert public_tamed("reload").status == 0
+    daemon.stop()
+
+
+@needs_root
 def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tamed: Tamed) -> None:
     """Its folder where that is possible; the plan, which is root's, is not. It is found all the same."""
     tamed = public_tamed

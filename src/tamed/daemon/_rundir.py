@@ -159,7 +159,13 @@ class Instance(NamedTuple):
             return False
 
     def remove_if_empty(self) -> None:
-        """Remove the directory if nothing is left in it and this user may; else leave it."""
+        """Remove the directory if nothing is left in it, nobody runs and this user may; else leave it.
+
+        That of a daemon that runs may be empty just now: it was swept, and a daemon that has dropped root
+        could not make it anew.
+        """
+        if self.is_running:
+            return
         try:
             self.directory.rmdir()
         except OSError:
