@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.security import live
-from tests.security.test_while_root import WAITING, roots_processes
+from tests.security.test_while_root import roots_processes
 from tests.supervised.daemon import NOBODY, Daemon, Tamed, needs_root, wait_for
 
 pytestmark = needs_root
@@ -64,13 +64,8 @@ def done_to(tamed: Tamed, uid: int, pid: int, *more: str) -> Any:
     return live.by_user(tamed, uid, TRYING, pid, *more)
 
 
-def test_a_process_that_is_root_is_out_of_its_users_reach(public_tamed: Tamed) -> None:
+def test_a_process_that_is_root_is_out_of_its_users_reach(public_tamed: Tamed, home: Path) -> None:
     """While it binds for the user it can be neither read nor traced, and gets no signal of that user's."""
-    home = public_tamed.folder / "home"
-    home.mkdir()
-    (home / "app.py").write_text(WAITING)
-    for path in (home, home / "app.py"):
-        os.chown(path, NOBODY, -1)
     with public_tamed.popen("start", "--user", "nobody", "app.py", cwd=home) as command:
         wait_for("the application", (home / "uids").exists)
         roots = [*roots_processes(public_tamed), command.pid]

@@ -16,18 +16,6 @@ from tests.supervised.daemon import NOBODY, Tamed, is_there, needs_root, wait_fo
 
 pytestmark = needs_root
 
-# It waits while it is loaded, so that there is time to look at all processes.
-WAITING = """
-import os, time
-from tamed import Application
-
-with open("uids", "a") as file:
-    print(os.getuid(), os.geteuid(), os.environ["HOME"], os.environ["SHELL"], file=file)
-while not os.path.exists("go"):
-    time.sleep(0.01)
-application = Application("app")
-"""
-
 # It tries what a program can do with a terminal and with descriptors that it should not have.
 PRYING = """
 import fcntl, os, stat, termios
@@ -60,17 +48,6 @@ class Prier(Service):
 
 application = Application("app", Prier("prier"))
 """
-
-
-@pytest.fixture
-def home(public_tamed: Tamed) -> Path:
-    """Make a folder of the user's, with the program in it."""
-    folder = public_tamed.folder / "home"
-    folder.mkdir()
-    (folder / "app.py").write_text(WAITING)
-    for path in (folder, folder / "app.py"):
-        os.chown(path, NOBODY, -1)
-    return folder
 
 
 def roots_processes(tamed: Tamed) -> list[int]:
