@@ -52,7 +52,8 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
     (tmp_path / "verses").mkdir()
     (tmp_path / "verses" / "kind.py").write_text(
         "from tamed.config.kinds import Kind\nfrom tamed.service.service import Service\n"
-        "class Verses(Kind):\n    def make(self, job):\n        return Service('verse')\n"
+        "class Verses(Kind):\n    def prepare(self, job):\n        print('prepared', job.target.name)\n"
+        "    def make(self, job):\n        return Service('verse')\n"
     )
     info = tmp_path / "verses-1.0.dist-info"
     info.mkdir()
@@ -67,7 +68,12 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:3] == ["FOREIGN 18 sonnet", "<Service verse idle>", "MODULE MODULE"]
+    assert done.stdout.splitlines() == [
+        "FOREIGN 18 sonnet",
+        "prepared 18",
+        "<Service verse idle>",
+        "MODULE MODULE",
+    ]
 
 
 def test_a_kind_that_nobody_has_is_named() -> None:

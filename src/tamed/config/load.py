@@ -197,7 +197,8 @@ def load(job: Job, deployment: Deployment | None) -> Application:
     """
     if job.argv:
         sys.argv[:] = job.argv
-    for kind in own_kinds():
+    meant = [kind_of(job.target.prefix)] if job.target.kind is TargetKind.FOREIGN else []
+    for kind in {*own_kinds(), *meant}:
         kind.prepare(job)
     name = job.target.name
     match job.target.kind:
