@@ -202,14 +202,18 @@ def test_a_plugin_that_chooses_the_pid_file_is_obeyed(programs: Programs) -> Non
     pid = int((programs.folder / "carbon.pid").read_text())
     assert programs.run(TAMED, *words) == (1, "it is already running\n")
     assert programs.run(TAMED, "reload", "./carbon.pid")[0] == 0
-    (worker,) = json.loads(programs.run(TAMED, "status", "--json")[1])["workers"]
+
+    def workers() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(programs.run(TAMED, "status", "--json")[1])["workers"]
+        return found
+
+    wait_for("the end of the old worker", lambda: len(workers()) == 1)
+    (worker,) = workers()
     os.kill(worker["pid"], signal.SIGKILL)
-
-    def others() -> bool:
-        workers = json.loads(programs.run(TAMED, "status", "--json")[1])["workers"]
-        return [each["state"] for each in workers if each["pid"] != worker["pid"]] == ["ready"]
-
-    wait_for("another worker", others)
+    wait_for(
+        "another worker",
+        lambda: [each["state"] for each in workers() if each["pid"] != worker["pid"]] == ["ready"],
+    )
     assert f"Umask:\t{0o022:04o}\n" in Path(f"/proc/{pid}/status").read_text()
     programs.end("carbon.pid")
 
