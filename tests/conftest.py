@@ -100,6 +100,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("takes a minute: make test-long")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Begin half as many again as there are processors: a test with processes waits for them half of its time."""
+    return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Have coverage measure the processes that a test starts, or not."""

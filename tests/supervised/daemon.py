@@ -66,10 +66,13 @@ def rotated(log: Path) -> list[Path]:
 
 
 def whole(log: Path) -> str:
-    """Return what is in a log and its old files, which may be rotated meanwhile."""
+    """Return what is in a log and its old files, as they were between two rotations."""
     while True:
         try:
-            return "".join(path.read_text() for path in rotated(log))
+            files = [(path, path.stat().st_ino) for path in rotated(log)]
+            text = "".join(path.read_text() for path, _ in files)
+            if files == [(path, path.stat().st_ino) for path in rotated(log)]:
+                return text
         except FileNotFoundError:
             continue
 
