@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tamed.builtin.exec import Options, exec_
-from tamed.builtin.programs import Command, ProgramService, Warden
+from tamed.builtin.exec import Options, ProgramService, exec_
+from tamed.builtin.programs.options import Command
+from tamed.builtin.programs.process import ForkServerService
 from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
 from tests.patience import PATIENCE
@@ -62,11 +63,11 @@ def program_of(service: MultiService) -> ProgramService:
     return found
 
 
-def warden_pid(service: MultiService) -> int:
-    """Return the pid of the warden; 0 while there is none."""
-    warden = service["warden"]
-    assert isinstance(warden, Warden)
-    return warden.pid or 0
+def fork_server_pid(service: MultiService) -> int:
+    """Return the pid of the fork server; 0 while there is none."""
+    fork_server = service["fork-server"]
+    assert isinstance(fork_server, ForkServerService)
+    return fork_server.pid or 0
 
 
 async def until(what: str, look: Callable[[], object], patience: float = PATIENCE) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tamed.builtin.exec import Options, exec_
-from tamed.builtin.programs import Command, Umask
+from tamed.builtin.programs.options import Command, Umask
 from tamed.errors import (
     ApplicationFailed,
     ConfigurationError,
@@ -26,6 +26,7 @@ from tamed.service.lifecycle import State
 from tests.builtin.programs import (
     Marked,
     children_of,
+    fork_server_pid,
     lines,
     living_children,
     nothing_left,
@@ -36,7 +37,6 @@ from tests.builtin.programs import (
     shell,
     until,
     wait_for,
-    warden_pid,
 )
 from tests.patience import PATIENCE
 
@@ -122,7 +122,7 @@ async def test_a_program_that_ends_well_is_not_started_again(tmp_path: Path) -> 
     file = tmp_path / "runs"
     async with run(shell(f"echo run >> {file}")) as service:
         program = program_of(service)
-        await until("its end", lambda: not children_of(warden_pid(service)))
+        await until("its end", lambda: not children_of(fork_server_pid(service)))
         assert (lines(file), program.state, program.restarts) == (["run"], State.RUNNING, 0)
 
 
@@ -147,7 +147,7 @@ async def test_a_program_that_always_fails_is_given_up(tmp_path: Path) -> None:
 async def test_a_status_that_means_success_is_no_failure(tmp_path: Path) -> None:
     """Which those are is an option."""
     async with run(shell("exit 3"), success=[0, 3]) as service:
-        await until("its end", lambda: not children_of(warden_pid(service)))
+        await until("its end", lambda: not children_of(fork_server_pid(service)))
         assert program_of(service).restarts == 0
 
 
@@ -214,7 +214,7 @@ async def test_many_restarts_leave_nothing(marked: Marked) -> None:
         async with service:
             program = program_of(service)
             await until("the restarts", lambda: program.restarts >= RESTARTS, patience=PATIENCE + RESTARTS)
-            assert len(children_of(warden_pid(service))) <= 3  # one that runs, others that just ended
+            assert len(children_of(fork_server_pid(service))) <= 3  # one that runs, others that just ended
             assert len(marked.processes()) <= 3
     assert open_descriptors() < descriptors + 10  # the event loop may have made some of its own
 
@@ -231,25 +231,25 @@ async def test_a_program_that_is_killed_is_started_again(caplog: pytest.LogCaptu
         assert "it was ended by SIGKILL" in caplog.text
 
 
-async def test_a_program_dies_with_its_keeper(marked: Marked) -> None:
+async def test_a_program_dies_with_its_shim(marked: Marked) -> None:
     """And with it what it has started; it is started again."""
     command = shell("setsid sleep 600 & sleep 600; true")
     async with run(command, environment=marked.environment, restart_pause=Duration(0)) as service:
         await until("the children", lambda: len(marked.processes()) == 3)
         before = set(marked.processes())
-        (keeper,) = children_of(warden_pid(service))
-        os.kill(keeper, signal.SIGKILL)
+        (shim,) = children_of(fork_server_pid(service))
+        os.kill(shim, signal.SIGKILL)
         await until("the new ones", lambda: len(set(marked.processes()) - before) == 3)
         await until("the end of the old ones", lambda: not before & set(marked.processes()))
     assert marked.processes() == []
 
 
-async def test_programs_outlive_their_warden(marked: Marked) -> None:
+async def test_programs_outlive_their_fork_server(marked: Marked) -> None:
     """It is replaced, and the programs are stopped as ever."""
     async with run(Command(("sleep", "600")), environment=marked.environment) as service:
-        program, before = program_of(service), warden_pid(service)
+        program, before = program_of(service), fork_server_pid(service)
         os.kill(before, signal.SIGKILL)
-        await until("another warden", lambda: warden_pid(service) not in (0, before))
+        await until("another fork server", lambda: fork_server_pid(service) not in (0, before))
         assert marked.processes() == [program.pid]
     assert marked.processes() == []
 

@@ -79,7 +79,7 @@ def test_a_terminals_interrupt_does_not_reach_the_programs(marked: Marked) -> No
 
 
 def test_programs_are_stopped_when_tamed_is_killed(marked: Marked) -> None:
-    """With all that they have started, and warden and keepers go too."""
+    """With all that they have started, and fork server and shims go too."""
     with TamedProcess(
         "run", "exec", *marked.passed, "--command", as_text(shell(FAMILY)), env=marked.environment
     ) as process:

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from tamed.builtin.inetd import Options, inetd
-from tamed.builtin.programs import Command
+from tamed.builtin.programs.options import Command
 from tamed.net import Endpoint, Surroundings, using
 from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
@@ -22,6 +22,7 @@ from tests.builtin.programs import (
     Marked,
     as_text,
     children_of,
+    fork_server_pid,
     living_children,
     nothing_left,
     open_descriptors,
@@ -29,7 +30,6 @@ from tests.builtin.programs import (
     shell,
     until,
     wait_for,
-    warden_pid,
 )
 from tests.patience import PATIENCE
 
@@ -146,7 +146,7 @@ async def test_a_connection_has_its_time(marked: Marked, caplog: pytest.LogCaptu
     with nothing_left(marked):
         async with service:
             assert await _until_closed(service) == b""
-            assert "its 0.3 s are over" in caplog.text
+            assert "cut after 0.3 s" in caplog.text
             await until("the end of the programs", lambda: not marked.processes())
 
 
@@ -180,7 +180,7 @@ async def test_no_more_programs_run_than_are_allowed() -> None:
             writer.write(b"hello")
         for reader, _ in clients[:2]:
             assert await reader.readexactly(5) == b"hello"
-        assert len(children_of(warden_pid(service))) == 2
+        assert len(children_of(fork_server_pid(service))) == 2
         clients[0][1].write_eof()
         assert await clients[2][0].readexactly(5) == b"hello"
         for _, writer in clients:
@@ -242,7 +242,7 @@ async def test_clients_that_leave_at_any_moment_leave_nothing(marked: Marked, re
                         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     client.sendall(question[:length])
                     await asyncio.sleep(0)
-            await until("the end of all", lambda: not children_of(warden_pid(service)))
+            await until("the end of all", lambda: not children_of(fork_server_pid(service)))
             assert await ask(service, question) == question
 
 

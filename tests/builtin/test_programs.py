@@ -8,17 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tamed.builtin.keeper import Identity, Program
-from tamed.builtin.programs import (
-    Command,
-    Ending,
-    Lines,
-    Notifies,
-    Signal,
-    Umask,
-    connection_variables,
-)
-from tamed.builtin.programs._first import first
+from tamed.builtin.inetd import connection_variables
+from tamed.builtin.programs.options import Command, Signal, Umask
+from tamed.builtin.programs.output import Lines
+from tamed.builtin.programs.process import Ending
+from tamed.builtin.programs.program import Identity, Program
+from tamed.builtin.programs.readiness import Notifies
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
@@ -83,7 +78,7 @@ def test_what_is_no_umask_is_refused(text: str) -> None:
     st.dictionaries(WORDS, WORDS),
     st.none() | st.builds(Identity, st.integers(), st.integers(), st.tuples(st.integers()), WORDS),
 )
-def test_a_program_goes_to_its_keeper_on_one_line(
+def test_a_program_goes_to_its_shim_on_one_line(
     words: list[str], environment: dict[str, str], identity: Identity | None
 ) -> None:
     """And arrives as it was."""
@@ -144,16 +139,6 @@ def test_a_program_is_told_of_its_connection() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_first_of_several_is_told() -> None:
-    """The others are cancelled, and a time limit is none of them."""
-    forever, before = asyncio.Event(), asyncio.all_tasks()
-    assert await first(forever.wait(), asyncio.sleep(0)) == 1
-    assert await first(asyncio.sleep(0), asyncio.sleep(0)) == 0
-    assert await first(forever.wait(), seconds=0.01) is None
-    assert asyncio.all_tasks() == before
-
-
-@pytest.mark.anyio
 async def test_messages_of_other_users_do_not_count() -> None:
     """Whoever can reach the socket can write to it, but the kernel tells who it was."""
     notifies = Notifies()
@@ -165,7 +150,8 @@ async def test_messages_of_other_users_do_not_count() -> None:
         if is_ready:
             await notifies.wait()
         else:
-            assert await first(notifies.wait(), seconds=0.05) is None
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(notifies.wait(), 0.05)
         assert bool(notifies.status) is is_ready
         notifies.end()
         notifies.end()

@@ -137,12 +137,12 @@ def test_no_process_has_anything_of_roots(public_tamed: Tamed, command: list[str
         count = 2 if "--workers" in command else 1
         parts = ["supervisor", *["template"] * ("--preload" in command)]
         workers = ["template" if "--preload" in command else "worker"] * count
-        # Each program has a keeper, which is a fork of its warden: one for each of the two services.
-        programs = ["sleep", "warden", "warden", "warden"] * count
+        # Each program has a shim, a fork of the fork server: one of those for each of the two services.
+        programs = ["sleep", "shim", "shim", "shim"] * count
         expected = sorted([*parts, *workers, *programs])
         wait_for("all", lambda: look(daemon) == expected)
         with socket.create_connection(("127.0.0.1", daemon_port(daemon)), timeout=PATIENCE):
-            wait_for("the client's program", lambda: look(daemon) == sorted([*expected, "sleep", "warden"]))
+            wait_for("the client's program", lambda: look(daemon) == sorted([*expected, "sleep", "shim"]))
         victims = daemon.workers()
         for pid in victims:
             os.kill(pid, signal.SIGKILL)

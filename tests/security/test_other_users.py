@@ -91,7 +91,7 @@ def test_a_supervisor_is_not_traced_by_its_user(public_tamed: Tamed, options: tu
 
 @pytest.mark.parametrize("user", [[], ["--user", "nobody"]], ids=["root", "nobody"])
 def test_no_other_user_can_do_anything_to_any_process(public_tamed: Tamed, user: list[str]) -> None:
-    """Of supervisor, template, worker, warden, keeper and program nothing is read, traced or signalled."""
+    """Of supervisor, template, worker, fork server, shim and program nothing is read, traced or signalled."""
     public_tamed.write(
         "app.toml",
         'name = "app"\n[services.program]\nplugin = "exec"\ncommand = "sleep 1h"\n'
@@ -99,7 +99,7 @@ def test_no_other_user_can_do_anything_to_any_process(public_tamed: Tamed, user:
     )
     daemon = public_tamed.start("--preload", *user, "app.toml")
     pids = public_tamed.processes()
-    assert {live.role(pid) for pid in pids} == {"supervisor", "template", "warden", "sleep"}
+    assert {live.role(pid) for pid in pids} == {"supervisor", "template", "shim", "sleep"}
     found = {pid: done_to(public_tamed, live.STRANGER, pid, "signals") for pid in pids}
     assert found == {pid: [] for pid in pids}
     daemon.stop()

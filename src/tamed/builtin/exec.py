@@ -1,26 +1,40 @@
 """Programs of any kind as services: run, watched, restarted, and ended with all that they have started."""
 
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
-from tamed.builtin.programs import (
-    Accepts,
-    Handover,
-    Notifies,
-    ProgramOptions,
-    ProgramService,
-    Readiness,
-    RunsFor,
-    Warden,
+from tamed._logger import own_logger
+from tamed.builtin.programs.options import ProgramOptions
+from tamed.builtin.programs.output import Output
+from tamed.builtin.programs.process import Ending, ForkServerService, Process
+from tamed.builtin.programs.program import Program
+from tamed.builtin.programs.readiness import Accepts, Notifies, Readiness, RunsFor
+from tamed.errors import ApplicationFailed
+from tamed.net import (
+    DEFAULT_BACKLOG,
+    Endpoint,
+    ListeningService,
+    SystemdEndpoint,
+    TlsEndpoint,
+    usable_backlog,
 )
-from tamed.net import Endpoint, TlsEndpoint
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService, Service
 
-__all__ = ["Options", "exec_"]
+__all__ = ["Options", "PassedSockets", "ProgramService", "exec_"]
+
+log = own_logger("exec")
+
+_GRACE: Final = 5.0
+"""Seconds beyond its own deadline that a program may take to be gone after it was killed."""
 
 
 @dataclass
@@ -55,7 +69,7 @@ class Options(ProgramOptions):
             raise ValueError("listen: a program is passed the socket itself, so TLS is up to the program")
 
     def readiness(self) -> Readiness:
-        """Return how one knows that the program is ready. Raises ValueError if that is not clear."""
+        """Return the test of readiness. Raises ValueError for options that exclude each other."""
         if self.ready_notify and self.ready_at is not None:
             raise ValueError("ready-at and ready-notify exclude each other")
         if self.ready_notify:
@@ -63,7 +77,7 @@ class Options(ProgramOptions):
         return RunsFor(self.ready_after) if self.ready_at is None else Accepts(self.ready_at)
 
     def policy(self) -> Restart:
-        """Return when the program is restarted. Raises ValueError for a policy that is none."""
+        """Return the restart policy. Raises ValueError for values that it does not allow."""
         backoff = Backoff(self.restart_pause, maximum=self.restart_pause_max)
         return Restart(self.restart, self.restart_limit or None, self.restart_within, backoff)
 
@@ -71,17 +85,185 @@ class Options(ProgramOptions):
 @plugin
 def exec_(options: Options) -> Service:
     """Runs and watches any program."""
-    warden = Warden()
-    handover = Handover(options.listen, name="sockets") if options.listen else None
+    fork_server = ForkServerService()
+    passed = PassedSockets(options.listen, name="sockets") if options.listen else None
     program = ProgramService(
         options.program(),
-        warden,
+        fork_server,
         readiness=options.readiness(),
-        handover=handover,
+        passed=passed,
         success=frozenset(options.success),
         restart=options.policy(),
         start_timeout=options.start_timeout,
         line_limit=options.line_limit,
     )
-    parts = [warden, program] if handover is None else [warden, handover, program]
+    parts = [fork_server, program] if passed is None else [fork_server, passed, program]
     return MultiService(options.command.name, *parts)
+
+
+class ProgramService(Service):
+    """A program, as a service that lives as long as the program does.
+
+    ``start`` returns when the program is ready, and fails if the program ends before that. When the program
+    ends, the service ends; with a status that is not in ``success`` it fails, and the ``restart`` policy is
+    applied. ``stop`` leaves nothing of the program behind.
+
+    What the program prints goes to the logger ``exec.LABEL``. ``fork_server`` must have been started before.
+    ``passed`` has the sockets that are passed to the program.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        fork_server: ForkServerService,
+        *,
+        name: str = "program",
+        readiness: Readiness | None = None,
+        passed: "PassedSockets | None" = None,
+        success: frozenset[int] = frozenset({0}),
+        restart: Restart | None = None,
+        start_timeout: float | None = 60.0,
+        line_limit: int = 8192,
+    ) -> None:
+        super().__init__(
+            name, restart=restart, start_timeout=start_timeout, stop_timeout=program.stop_timeout + _GRACE
+        )
+        self.program = program
+        self.success = success
+        self._fork_server = fork_server
+        self._readiness = readiness or RunsFor(0)
+        self._passed = passed
+        self._line_limit = line_limit
+        self._process: Process | None = None
+        self._output: Output | None = None
+
+    @property
+    def label(self) -> str:
+        """The program's name in the log: that of its multi-service, which the operator has chosen."""
+        return self.name if self.parent is None else self.parent.name
+
+    @property
+    def pid(self) -> int | None:
+        """The program's process id; None while it does not run."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def summary(self) -> str:
+        """The program, its process, and its own description of its state."""
+        facts = [
+            self.program.command[0],
+            "" if self.pid is None else f"pid {self.pid}",
+            self._readiness.status,
+        ]
+        return ", ".join(filter(None, facts))
+
+    async def start(self) -> None:
+        """Run the program, and wait until it is ready."""
+        try:
+            self._process = await self._launch()
+            log.info("%s runs as pid %d", self.label, self._process.pid)
+            await self._until_ready(self._process)
+        except BaseException:
+            await self._end()
+            raise
+
+    async def run(self) -> None:
+        """Live as long as the program does."""
+        assert self._process is not None
+        ending = await self._process.wait()
+        self._require_success(ending)
+        log.info("%s: %s", self.label, ending)
+
+    async def stop(self) -> None:
+        """Stop the program, and wait until nothing of it is left."""
+        if self._passed is not None and not self.restarting:
+            self._passed.close()
+        await self._end()
+
+    async def _launch(self) -> Process:
+        self._output = Output(log.getChild(self.label).info, self._line_limit)
+        program = self.program._replace(environment={**self.program.environment, **self._variables()})
+        with ExitStack() as undo:
+            undo.callback(self._output.close_end)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            undo.callback(os.close, nothing)
+            end = self._output.end
+            sockets = () if self._passed is None else self._passed.sockets
+            return await self._fork_server.launch(program, nothing, end, end, sockets)
+
+    def _variables(self) -> dict[str, str]:
+        identity = self.program.identity
+        uids = {0, os.geteuid()} if identity is None else {0, os.geteuid(), identity.uid}
+        variables = dict(self._readiness.begin(uids))
+        if self._passed is not None:
+            self._passed.listen()
+            variables |= self._passed.variables(self.label)
+        return variables
+
+    async def _until_ready(self, process: Process) -> None:
+        if await _first(self._readiness.wait(), process.wait()) != 0:
+            self._require_success(await process.wait())
+            if not self._readiness.may_end:
+                raise ApplicationFailed(self.label, "it ended before it was ready")
+
+    def _require_success(self, ending: Ending) -> None:
+        if ending.code not in self.success:
+            raise ApplicationFailed(self.label, str(ending), f"its output is in the log as exec.{self.label}")
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        output, self._output = self._output, None
+        self._readiness.end()
+        if process is not None:
+            await process.stop()
+        if output is not None:
+            await output.finish()
+
+
+class PassedSockets(ListeningService):
+    """Binds endpoints for a program, which gets the sockets as in sd_listen_fds(3).
+
+    They come from the socket source of the process, so they may be those of systemd or of the supervisor, and
+    they stay open while the program is restarted or replaced: clients wait in the kernel's queue.
+    """
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The sockets, in the order of the endpoints."""
+        return tuple(sock for listener in self.listeners for sock in listener.sockets)
+
+    def listen(self) -> None:
+        """Begin to listen; clients wait until the program accepts them."""
+        backlog = usable_backlog(DEFAULT_BACKLOG)
+        for listener in self.listeners:
+            listener.listen(backlog)
+
+    def variables(self, name: str) -> Mapping[str, str]:
+        """Return LISTEN_FDNAMES; ``name`` is used for the sockets that have no name from systemd."""
+        names = [_name(listener.endpoint) or name for listener in self.listeners for _ in listener.sockets]
+        return {"LISTEN_FDNAMES": ":".join(names)}
+
+    def close(self) -> None:
+        """Close the sockets; the program has copies, and may serve the clients that wait."""
+        self._close_listeners()
+
+
+def _name(endpoint: Endpoint) -> str:
+    return endpoint.socket_name if isinstance(endpoint, SystemdEndpoint) else ""
+
+
+async def _first(*coroutines: Coroutine[Any, Any, Any]) -> int:
+    """Run coroutines until one is done, and return its number; of two that are done, the lower number.
+
+    The others are cancelled. What the one has raised is raised here.
+    """
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        number, task = next((number, task) for number, task in enumerate(tasks) if task.done())
+        task.result()
+        return number
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

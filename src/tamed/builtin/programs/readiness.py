@@ -1,4 +1,4 @@
-"""When a program is ready: it runs for a while, it accepts connections, or it says so."""
+"""When a program is ready: it has run for a while, it accepts connections, or it reports that it is."""
 
 import asyncio
 import secrets
@@ -16,30 +16,32 @@ __all__ = ["Accepts", "Notifies", "Readiness", "RunsFor"]
 _BETWEEN: Final = 0.05
 """Seconds between two attempts to connect."""
 
+_UCRED: Final = struct.Struct("iII")  # pid, uid, gid: struct ucred of unix(7)
+
 
 class Readiness(ABC):
-    """How one knows that a program is ready. It is used again for each run of the program."""
+    """A test of whether a program is ready; the same object serves each run of the program."""
 
     may_end: ClassVar[bool] = False
-    """Whether a program that has ended with success before is ready, too: one that does its work and ends."""
+    """Whether a program that has ended with success counts as ready: one that does its work and ends."""
 
     status: str = ""
-    """What the program says of itself."""
+    """The program's own description of its state."""
 
     def begin(self, uids: Collection[int]) -> Mapping[str, str]:
-        """Begin a run; return variables for the program, whose processes are those users'."""
+        """Begin a run; return variables for the program, whose processes belong to these users."""
         return {}
 
     @abstractmethod
     async def wait(self) -> None:
         """Wait until the program that was just started is ready."""
 
-    def end(self) -> None:  # noqa: B027 - only what has begun something has something to end
+    def end(self) -> None:  # noqa: B027 - most have nothing to end
         """End the run; may be called without one."""
 
 
 class RunsFor(Readiness):
-    """Ready is what has run for that many seconds."""
+    """A program is ready when it has run for that many seconds."""
 
     may_end = True
 
@@ -47,12 +49,12 @@ class RunsFor(Readiness):
         self._seconds = seconds
 
     async def wait(self) -> None:
-        """Let that time pass."""
+        """Wait for that time."""
         await asyncio.sleep(self._seconds)
 
 
 class Accepts(Readiness):
-    """Ready is what accepts a connection. Raises ValueError for an endpoint that one cannot connect to."""
+    """A program is ready when it accepts connections. Raises ValueError if the endpoint has no address."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         if not isinstance(endpoint, TcpEndpoint | UnixEndpoint):
@@ -62,16 +64,16 @@ class Accepts(Readiness):
         self._endpoint = endpoint
 
     async def wait(self) -> None:
-        """Try to connect until that goes well."""
-        while not await _accepts(self._endpoint):  # noqa: ASYNC110 - no event tells it
+        """Try to connect until that succeeds."""
+        while not await _accepts(self._endpoint):  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(_BETWEEN)
 
 
 class Notifies(Readiness):
-    """Ready is what says so by the notify protocol, sd_notify(3); only on Linux.
+    """A program is ready when it reports it by the notify protocol, sd_notify(3).
 
-    Messages count if they come from one of the program's users, since the socket has no file whose mode
-    could keep others away. ``READY=1`` and ``STATUS=`` mean something here, other variables do not.
+    Only messages from the program's users count: the socket has no file whose mode could keep others away.
+    ``READY=1`` and ``STATUS=`` are read, other variables are ignored.
     """
 
     def __init__(self) -> None:
@@ -93,11 +95,11 @@ class Notifies(Readiness):
         return {"NOTIFY_SOCKET": f"@{name}"}
 
     async def wait(self) -> None:
-        """Wait until the program says so."""
+        """Wait for the program's report."""
         await self._ready.wait()
 
     def end(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         sock, self._socket = self._socket, None
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock)
@@ -133,9 +135,6 @@ async def _accepts(endpoint: TcpEndpoint | UnixEndpoint) -> bool:
     with suppress(OSError):
         await writer.wait_closed()
     return True
-
-
-_UCRED = struct.Struct("iII")  # pid, uid, gid, of unix(7)
 
 
 def _sender(notes: list[tuple[int, int, Any]]) -> int | None:

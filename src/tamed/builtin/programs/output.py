@@ -1,4 +1,4 @@
-"""What programs print, line by line into our log."""
+"""What a program prints, from a pipe to the log, line by line."""
 
 import asyncio
 import os
@@ -10,10 +10,10 @@ from typing import Final
 __all__ = ["Lines", "Output"]
 
 _READ: Final = 4096
-"""Bytes that are read in a round of the event loop: a program that prints without end holds up nobody."""
+"""Bytes that are read in one turn of the event loop: a program that prints without end blocks nothing."""
 
 _PATIENCE: Final = 1.0
-"""Seconds to wait for the end of what a program that is gone has printed."""
+"""Seconds to wait for the end of the output of a program that is gone."""
 
 _MORE: Final = " [...]"
 
@@ -25,8 +25,8 @@ class Lines:
 
     A line longer than ``limit`` bytes is cut, not within a character, and all but its last piece end in
     ``[...]``. Bytes that are not UTF-8 and control characters, tabs aside, are written as ``\x1b``, so that
-    a program can neither forge a line of the log nor command the terminal of whoever reads it. Empty lines
-    are left out.
+    a program can neither forge a line of the log nor control the terminal of its reader. Empty lines are
+    left out.
     """
 
     def __init__(self, limit: int) -> None:
@@ -34,7 +34,7 @@ class Lines:
         self._part = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Take bytes, and return the lines that they end; what is held is little more than the limit."""
+        """Take bytes, and return the lines that they complete; little more than the limit is kept."""
         *whole, self._part = (self._part + data).split(b"\n")
         lines = [text for line in whole for text in self._pieces(line)]
         while len(self._part.removesuffix(b"\r")) > self._limit:  # which may belong to the end of the line
@@ -43,7 +43,7 @@ class Lines:
         return lines
 
     def finish(self) -> list[str]:
-        """Return the line that has not ended, at the end of all."""
+        """Return the last line, which has no end."""
         rest, self._part = self._part, b""
         return self._pieces(rest)
 
@@ -65,8 +65,8 @@ class Lines:
 class Output:
     """A pipe for what a program prints; ``write`` is called with each line.
 
-    ``end`` is the descriptor to hand to the program. Its lines are read from the moment this is made, by the
-    running event loop, until `finish`.
+    ``end`` is the descriptor for the program. The running event loop reads the pipe from now on until
+    `finish`.
     """
 
     def __init__(self, write: Callable[[str], object], limit: int = 8192) -> None:
@@ -85,9 +85,9 @@ class Output:
             os.close(end)
 
     async def finish(self) -> None:
-        """Read to the end, which is when all who could print are gone, and close the pipe."""
+        """Read to the end, which comes when no process has the other end open, and close the pipe."""
         self.close_end()
-        with suppress(TimeoutError):  # somebody else was handed the descriptor
+        with suppress(TimeoutError):  # a process that is not the program's has it
             await asyncio.wait_for(asyncio.shield(self._is_over), _PATIENCE)
         self._close()
 
@@ -96,7 +96,8 @@ class Output:
             data = os.read(self._source, _READ)
         except BlockingIOError:
             return
-        self._tell(self._lines.feed(data) if data else self._lines.finish())
+        for line in self._lines.feed(data) if data else self._lines.finish():
+            self._write(line)
         if not data:
             self._close()
 
@@ -105,10 +106,6 @@ class Output:
             self._is_over.set_result(None)
             self._loop.remove_reader(self._source)
             os.close(self._source)
-
-    def _tell(self, lines: list[str]) -> None:
-        for line in lines:
-            self._write(line)
 
 
 def _readable(line: bytes) -> str:

@@ -7,7 +7,7 @@ __all__ = ["become_subreaper", "die_with_parent", "gain_no_privileges"]
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
 
-# Loaded once, in the warden: loading it takes longer than all that a keeper does.
+# Loaded once, in the fork server: loading it takes longer than all that a shim does.
 _libc = ctypes.CDLL(None)
 
 

@@ -1,7 +1,9 @@
-"""The options that every plugin has which runs programs, and the types of their values."""
+"""The options of every plugin that runs programs, the types of their values, and the resulting program."""
 
 import fnmatch
+import grp
 import os
+import pwd
 import resource
 import shlex
 import signal
@@ -11,8 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from tamed._words import did_you_mean
-from tamed.builtin.keeper import Program
-from tamed.builtin.programs._identity import home_variables, resolve
+from tamed.builtin.programs.program import Identity, Program
+from tamed.errors import ConfigurationError
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size
 
@@ -21,7 +23,7 @@ __all__ = ["Command", "ProgramOptions", "Signal", "Umask"]
 _OURS: Final = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
-"""Variables that were meant for Tamed, and would mislead a program: it would speak in Tamed's name."""
+"""Variables that are meant for Tamed: a program that has them would speak in Tamed's name."""
 
 _PASSED: Final = ("PATH", "HOME", "LOGNAME", "USER", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR")
 """Variables of Tamed's that every program gets: what a login would set, and nothing of an application's."""
@@ -32,10 +34,10 @@ _LIMITS: Final = {
 
 
 class Command(tuple[str, ...]):
-    """A program and its arguments, written as for a shell, but that none of what a shell does is done.
+    """A program and its arguments, quoted as for a shell, though no shell reads them.
 
-    Words are split at spaces; quotes and backslashes keep a word together. There are no variables, no
-    wildcards, no pipes. Who wants them writes ``sh -c '...'``.
+    Words are split at spaces; quotes and backslashes keep a word together. There are no variables, wildcards
+    or pipes; for those there is ``sh -c '...'``.
     """
 
     __slots__ = ()
@@ -52,7 +54,7 @@ class Command(tuple[str, ...]):
         return cls(words)
 
     def relative_to(self, folder: Path) -> "Command":
-        """Return the command with a program that is named by a relative path starting at that folder."""
+        """Return the command with a relative path of its program taken from that folder."""
         program, *arguments = self
         return Command((str(folder / program), *arguments)) if "/" in program else self
 
@@ -98,7 +100,7 @@ class Signal(int):
 
 @dataclass(frozen=True, slots=True)
 class Umask:
-    """Which permissions new files do not get: an octal text, never a number, which would be decimal."""
+    """A file-creation mask, written as an octal text; a number would be read as decimal."""
 
     mode: int
 
@@ -128,7 +130,7 @@ class ProgramOptions:
     no_new_privileges: bool | None = option(
         None, "Let it gain no privileges by setuid programs. Default: yes if a user is given."
     )
-    umask: Umask | None = option(None, "Which permissions its new files do not get, in octal.")
+    umask: Umask | None = option(None, "Its file-creation mask, in octal.")
     limit: dict[str, Size] = option(
         {}, "A limit of getrlimit(2), such as nofile=65536, core=0 or as=2GiB.", env=False
     )
@@ -147,7 +149,7 @@ class ProgramOptions:
                 )
 
     def program(self, environ: Mapping[str, str] = os.environ) -> Program:
-        """Return what is to be run, by a Tamed with this environment.
+        """Return the program, for a Tamed with this environment.
 
         Raises ConfigurationError for a user or a group that does not exist.
         """
@@ -158,16 +160,84 @@ class ProgramOptions:
             and any(fnmatch.fnmatchcase(name, each) for each in (*_PASSED, *self.pass_environment))
         }
         name, *arguments = self.command
-        # Its directory may be another one, and what is meant is relative to ours.
+        # A relative path is relative to our directory, and the program's may be another one.
         path = os.path.abspath(name) if "/" in name else name  # noqa: PTH100 - nor are links to be resolved
         return Program(
             command=(path, *arguments),
-            environment={**inherited, **home_variables(self.user), **self.environment},
+            environment={**inherited, **_home_variables(self.user), **self.environment},
             directory="" if self.directory is None else str(self.directory.absolute()),
             umask=None if self.umask is None else self.umask.mode,
-            identity=resolve(self.user, self.group) if self.user or self.group else None,
+            identity=_identity(self.user, self.group) if self.user or self.group else None,
             no_new_privileges=bool(self.user) if self.no_new_privileges is None else self.no_new_privileges,
             limits=self.limit,
             stop_signal=self.stop_signal,
             stop_timeout=self.stop_timeout,
         )
+
+
+def _identity(user: str, group: str) -> Identity | None:
+    """Look up a user and a group, each by name or number; None if they are those of this process.
+
+    An empty user is the one of this process; an empty group is the user's own. The supplementary groups are
+    those that the system lists for the user. Raises ConfigurationError for one that does not exist.
+    """
+    uid, name, own_group = _numbers(user)
+    gid = _group(group) if group else own_group
+    if gid is None:
+        why = "the system has no such user, so its group is not known"
+        raise ConfigurationError(f"user {user}", why, "name a group too")
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return None
+    groups = tuple(os.getgrouplist(name, gid)) if name else (gid,)
+    return Identity(uid, gid, groups, name or user)
+
+
+def _home_variables(user: str) -> dict[str, str]:
+    """Return the variables that login(1) sets for a user; none without a user."""
+    entry = _user(user) if user else None
+    if entry is None:
+        return {}
+    return {"HOME": entry.pw_dir, "LOGNAME": entry.pw_name, "USER": entry.pw_name, "SHELL": entry.pw_shell}
+
+
+def _numbers(user: str) -> tuple[int, str, int | None]:
+    """Return a user's number, name and own group, as far as they are known."""
+    if not user:
+        return os.geteuid(), _name(os.geteuid()), os.getegid()
+    entry = _user(user)
+    if entry is not None:
+        return entry.pw_uid, entry.pw_name, entry.pw_gid
+    if not _is_number(user):
+        raise ConfigurationError(f"user {user}", "the system has no such user")
+    return int(user), "", None  # which is usual in containers
+
+
+def _name(uid: int) -> str:
+    entry = _user(str(uid))
+    return "" if entry is None else entry.pw_name
+
+
+def _user(text: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(text)
+    except KeyError:
+        pass
+    try:
+        return pwd.getpwuid(int(text))
+    except (ValueError, KeyError, OverflowError):
+        return None
+
+
+def _group(text: str) -> int:
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        pass
+    if _is_number(text):
+        return int(text)
+    raise ConfigurationError(f"group {text}", "the system has no such group")
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a text is a number that can be an id: 32 bits, and not -1, which means "leave it"."""
+    return text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF

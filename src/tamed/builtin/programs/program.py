@@ -1,0 +1,174 @@
+"""A program as data, and what a forked process does until it is that program.
+
+`launch` runs in a shim (see ``shim.py``), which is a process with one thread. So a child of it may do things
+between fork and exec that would not be safe in a child of Tamed itself.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn, Self
+
+from tamed._fork import leave_keyring
+from tamed.builtin.programs._prctl import die_with_parent, gain_no_privileges
+
+__all__ = ["Identity", "LaunchFailed", "Program", "launch"]
+
+_FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+
+
+class Identity(NamedTuple):
+    """A user, a group and the supplementary groups, by number, with the user's name for messages."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    name: str
+
+
+class Program(NamedTuple):
+    """What a shim has to know to run a program and to end it.
+
+    ``command`` is the program and its arguments. A program without a slash is looked for in the ``PATH`` of
+    ``environment``. ``directory`` "", ``umask`` None and ``identity`` None mean those of Tamed.
+    ``no_new_privileges`` is the flag of prctl(2). ``limits`` are soft and hard limits by the names of
+    getrlimit(2) in lower case, such as ``nofile``. ``stop_signal`` asks the program to end; after
+    ``stop_timeout`` seconds it is killed.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str = ""
+    umask: int | None = None
+    identity: Identity | None = None
+    no_new_privileges: bool = False
+    limits: Mapping[str, int] = {}
+    stop_signal: int = signal.SIGTERM
+    stop_timeout: float = 10.0
+
+    def encode(self) -> bytes:
+        """Return the program as one line of JSON, for the channel to its shim."""
+        return json.dumps(self._asdict()).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read what `encode` has made."""
+        fields: dict[str, Any] = json.loads(line)
+        command, identity = fields.pop("command"), fields.pop("identity")
+        if identity is not None:
+            uid, gid, groups, name = identity
+            identity = Identity(uid, gid, tuple(groups), name)
+        return cls(tuple(command), identity=identity, **fields)
+
+
+class LaunchFailed(Exception):
+    """A program cannot be run: ``step`` failed, with the error ``number`` of errno(3)."""
+
+    def __init__(self, step: str, number: int) -> None:
+        super().__init__(step, number)
+        self.step = step
+        self.number = number
+
+
+def launch(program: Program, descriptors: Sequence[int]) -> int:
+    """Run a program in a session of its own, and return its pid once it is executed.
+
+    ``descriptors`` become its 0, 1 and 2 and, from 3 on, the sockets that are passed to it. Raises
+    LaunchFailed; then no process is left.
+    """
+    result, report = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become(program, descriptors, report, parent)
+    os.close(report)
+    with os.fdopen(result, "rb") as pipe:  # the child's end is closed by its exec
+        failure = pipe.read()
+    if failure:
+        os.waitpid(pid, 0)
+        number, _, step = failure.decode().partition(" ")
+        raise LaunchFailed(step, int(number))
+    return pid
+
+
+def _become(program: Program, descriptors: Sequence[int], report: int, parent: int) -> NoReturn:
+    """Do all the steps in the child; the last is the exec. The first that fails is reported."""
+    try:
+        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, max(_FIRST_PASSED, len(descriptors)))
+        for step, act in _steps(program, descriptors, parent):
+            try:
+                act()
+            except (OSError, ValueError) as error:
+                # ValueError is how the module `resource` says EPERM.
+                number = error.errno if isinstance(error, OSError) else errno.EPERM
+                os.write(report, f"{number or 0} {step}".encode(errors="backslashreplace"))
+                raise
+    finally:
+        os._exit(os.EX_OSERR)
+
+
+def _steps(
+    program: Program, descriptors: Sequence[int], parent: int
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield each step in its order, with the words that a message has for it."""
+    yield "begin a session", os.setsid
+    yield "pass its descriptors", partial(_place, descriptors)
+    for name, value in program.limits.items():
+        limit = getattr(resource, f"RLIMIT_{name.upper()}")
+        yield f"limit {name} to {value}", partial(resource.setrlimit, limit, (value, value))
+    if program.identity is not None:
+        yield f"become user {program.identity.name}", partial(_become_user, program.identity)
+    if program.directory:
+        yield f"change to the directory {program.directory}", partial(os.chdir, program.directory)
+    if program.umask is not None:
+        yield "set its umask", partial(os.umask, program.umask)
+    if program.no_new_privileges:
+        yield "give up new privileges", gain_no_privileges
+    yield "reset its signals", _reset_signals
+    yield "tie it to its shim", partial(_tie_to, parent)
+    environment = {**program.environment, **_listen_variables(len(descriptors) - _FIRST_PASSED)}
+    name = program.command[0]
+    yield f"execute {name}", partial(os.execvpe, name, program.command, environment)
+
+
+def _place(descriptors: Sequence[int]) -> None:
+    """Make the descriptors 0, 1, 2 and so on, in their order."""
+    # Copies above all the numbers first, so that none is overwritten before it is used.
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(descriptors)) for each in descriptors]
+    for number, copy in enumerate(copies):
+        os.dup2(copy, number)
+
+
+def _become_user(identity: Identity) -> None:
+    leave_keyring()
+    os.setgroups(identity.groups)
+    os.setgid(identity.gid)  # all three ids of a process that is root
+    os.setuid(identity.uid)
+
+
+def _reset_signals() -> None:
+    """Give every signal its default disposition, and block none: exec keeps what is ignored or blocked."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _tie_to(parent: int) -> None:
+    """Have the kernel kill this process when its shim is killed, which may have happened already."""
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(os.EX_OSERR)
+
+
+def _listen_variables(passed: int) -> dict[str, str]:
+    """Return what sd_listen_fds(3) reads; the pid must be that of the very process that reads it."""
+    if passed <= 0:
+        return {}
+    return {"LISTEN_FDS": str(passed), "LISTEN_PID": str(os.getpid())}

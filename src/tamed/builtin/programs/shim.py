@@ -1,0 +1,276 @@
+"""The processes between Tamed and a program: nothing of a program is left when it is over.
+
+Three kinds of process take part::
+
+    Tamed ── fork server ── shim ── program ── whatever it starts
+                         └─ shim ── program
+
+The **fork server** is a small process that Tamed starts once for each service, and that forks a shim for each
+program: a fork of a process with one thread and little memory is cheap and safe, a fork of Tamed is neither.
+The **shim** runs the program, and is the reaper of all that descends from it (PR_SET_CHILD_SUBREAPER,
+prctl(2)): what a program leaves behind, a daemon in a session of its own too, becomes the shim's child and is
+ended by it. Between Tamed and each shim is a channel. Its end means "stop the program", so a Tamed that is
+killed takes its programs along without having to do anything.
+
+Neither of them obeys signals: a terminal or a service manager sends those to all processes at once, and it is
+Tamed that says in which order programs stop.
+
+The fork server is run as ``python -m tamed.builtin.programs.shim NAME``, with its control socket on
+descriptor 0; the name is for whoever lists processes. Each message on the socket is one byte with
+descriptors: a shim's channel, and the descriptors of its program. At the end of the socket the fork server
+waits for its shims, and ends. Nothing is imported here that these processes do not need; Tamed's side is
+``process.py``.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+from tamed._fork import receive_descriptors
+from tamed.builtin.programs._prctl import become_subreaper
+from tamed.builtin.programs.program import LaunchFailed, Program, launch
+
+__all__ = ["ForkServer", "keep", "main"]
+
+_IGNORED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+_MOST: Final = 253
+"""Descriptors in a message: SCM_MAX_FD of unix(7)."""
+
+_POLL: Final = 0.05
+"""Seconds between looks for adopted children: an adoption gives no sign."""
+
+
+def main() -> None:
+    """Run as a fork server, which its shims are copies of."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what Tamed's own parent left open is not for programs
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    become_subreaper()
+    with socket.socket(fileno=os.dup(0)) as control:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        ForkServer(control).serve()
+
+
+class ForkServer:
+    """Forks a shim for each message on the socket ``control``."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._watch = _ChildWatch()
+        self._shims: set[int] = set()
+
+    def serve(self) -> None:
+        """Fork shims until the socket ends, and wait until they have ended."""
+        is_open = True
+        while is_open or self._shims:
+            if self._watch.wait(self._control if is_open else None, None):
+                is_open = self._fork_shim()
+            self._reap()
+
+    def _fork_shim(self) -> bool:
+        """Fork a shim for the next message; return False if there is none."""
+        data, descriptors = receive_descriptors(self._control, 1, _MOST)
+        if not data:
+            return False
+        try:
+            pid = os.fork()
+        except OSError:  # the end of the channel tells Tamed
+            pid = -1
+        if pid == 0:
+            self._become_shim(descriptors)
+        if pid > 0:
+            self._shims.add(pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return True
+
+    def _become_shim(self, descriptors: list[int]) -> NoReturn:
+        status = 1
+        try:
+            self._watch.close()
+            self._control.close()
+            channel, *others = descriptors
+            keep(socket.socket(fileno=channel), others)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        try:
+            for pid, status in _reap():
+                self._shims.discard(pid)
+                if status:
+                    self._kill_orphans()
+        except ChildProcessError:
+            self._shims.clear()
+
+    def _kill_orphans(self) -> None:
+        """Kill what a shim that was killed has left: it is our child now, and nobody else's."""
+        for pid in _children() - self._shims:
+            _send(pid, signal.SIGKILL)
+
+
+def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
+    """Be the shim of the program that the channel names, and return when nothing of that is left.
+
+    ``descriptors`` are the program's, and closed here. The channel gets a line of JSON for each event:
+    ``pid``, or ``failed`` (the step) and ``errno``; then ``status``, the wait status, when the program ends.
+    """
+    become_subreaper()
+    watch = _ChildWatch()
+    line = channel.makefile("rb").readline()
+    if not line.endswith(b"\n"):  # Tamed is gone, or has changed its mind
+        return
+    program = Program.decode(line)
+    try:
+        pid = launch(program, descriptors)
+    except LaunchFailed as failure:
+        _report(channel, {"failed": failure.step, "errno": failure.number})
+        return
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    _report(channel, {"pid": pid})
+    _Shim(channel, watch, program, pid).run()
+
+
+class _Shim:
+    """The time from a program's start until nothing of it is left."""
+
+    def __init__(self, channel: socket.socket, watch: "_ChildWatch", program: Program, pid: int) -> None:
+        self._channel = channel
+        self._watch = watch
+        self._program = program
+        self._pid = pid
+        self._is_running = True
+        self._has_children = True
+        self._is_to_stop = False
+
+    def run(self) -> None:
+        """Wait until the program ends, or stop it; then end what it has left behind."""
+        while self._is_running and not self._is_to_stop:
+            self._wait(None)
+        deadline = time.monotonic() + self._program.stop_timeout
+        if self._is_running:
+            _send(self._pid, self._program.stop_signal)
+        while self._is_running and (left := deadline - time.monotonic()) > 0:
+            self._wait(left)
+        self._stop_orphans(deadline)
+        self._kill()
+
+    def _stop_orphans(self, deadline: float) -> None:
+        """Signal what the program has left behind, which is our child now, and wait for its end."""
+        signalled: set[int] = set()
+        while self._has_children and (left := deadline - time.monotonic()) > 0:
+            for pid in _children() - signalled:
+                _send(pid, self._program.stop_signal)
+                signalled.add(pid)
+            self._wait(min(left, _POLL))
+
+    def _kill(self) -> None:
+        """Kill all that is left: its group at once, then generation by generation, as each becomes ours."""
+        if self._is_running:  # else the number may be another's by now
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, signal.SIGKILL)
+        while self._has_children:
+            for pid in _children():
+                _send(pid, signal.SIGKILL)
+            self._wait(_POLL)
+
+    def _wait(self, seconds: float | None) -> None:
+        channel = None if self._is_to_stop else self._channel
+        if self._watch.wait(channel, seconds):
+            self._is_to_stop = True
+        try:
+            for pid, status in _reap():
+                if pid == self._pid:
+                    self._is_running = False
+                    _report(self._channel, {"status": status})
+        except ChildProcessError:
+            self._has_children = False
+
+
+class _ChildWatch:
+    """Waits until a child of this process ends, or a socket can be read."""
+
+    def __init__(self) -> None:
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # the wake-up descriptor needs a handler
+
+    def wait(self, sock: socket.socket | None, seconds: float | None) -> bool:
+        """Wait for that many seconds at most; return whether the socket can be read."""
+        watched = [self._woken] if sock is None else [self._woken, sock]
+        readable, _, _ = select.select(watched, [], [], seconds)
+        if self._woken in readable:
+            self._woken.recv(4096)
+        return sock in readable
+
+    def close(self) -> None:
+        """Stop watching, in a fork that has children of its own."""
+        signal.set_wakeup_fd(-1)
+        self._woken.close()
+        self._waker.close()
+
+
+def _report(channel: socket.socket, message: dict[str, object]) -> None:
+    with suppress(OSError):  # nobody is there to read it
+        channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _send(pid: int, number: int) -> None:
+    """Send a signal to a child that may be gone, or not be ours to signal (a set-user-ID program)."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _reap() -> Iterator[tuple[int, int]]:
+    """Yield pid and wait status of each child that has ended; raise ChildProcessError if none is left."""
+    while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+        yield ended
+
+
+def _children() -> set[int]:
+    """Return the pids of this process's children, adopted ones too; none where there is no ``/proc``.
+
+    A child's pid is not given to another process before it is reaped, so it can be signalled safely.
+    """
+    parent = os.getpid()
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208 - a thousand Paths are slow
+    except OSError:
+        return set()
+    return {int(name) for name in names if name.isdigit() and _parent_of(name) == parent}
+
+
+def _parent_of(pid: str) -> int:
+    """Read a process's parent from proc_pid_stat(5); 0 if the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat.rpartition(b")")[2].split()[1])
+
+
+if __name__ == "__main__":
+    main()
