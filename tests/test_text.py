@@ -1,8 +1,10 @@
 """Text of others, in logs and on terminals."""
 
 import json
+import tracemalloc
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,3 +45,17 @@ def test_json_means_the_same(told: dict[str, object]) -> None:
 def test_escapes_are_readable() -> None:
     """As Python writes them."""
     assert shown("a\x1b]0;b\x07\x9b31m\r\u202e") == r"a\x1b]0;b\x07\x9b31m\x0d\u202e"
+
+
+@pytest.mark.parametrize("text", ["\x1b", "\n", "\u2028", "\n\x1b", "ab\x9b"], ids=ascii)
+def test_escaping_takes_some_times_the_memory_of_a_text(text: str) -> None:
+    """Also where nearly each character is escaped."""
+    text *= 30_000
+    tracemalloc.start()
+    try:
+        shown(text, "    ")
+        shown_in_json(text)
+        used = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert used < 30 * len(text.encode())

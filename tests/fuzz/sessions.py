@@ -1,26 +1,18 @@
-"""Targets: the conversations of telnet and FTP, through the real protocols."""
+"""Targets: telnet, through the real protocol; and a wire for the conversations of other protocols."""
 
 import asyncio
 import atexit
 import socket
-import tempfile
-from pathlib import Path
 from typing import Any, Final, cast
 
-from tamed.builtin._beneath import Beneath
 from tamed.builtin._prompt import Lines
 from tamed.builtin._telnet_protocol import TelnetProtocol
-from tamed.builtin.ftp._accounts import Accounts
-from tamed.builtin.ftp._commands import Commands, Limits
-from tamed.builtin.ftp._ports import PortRange
-from tamed.builtin.ftp._session import Session
 from tests.fuzz.engine import Target
 
 __all__ = ["TARGETS", "Wire", "loop", "require_no_failure"]
 
 _LONGEST_LINE: Final = 1024
 _MOST_ANSWERS: Final = 1 << 20
-_PATIENCE: Final = 20.0
 
 
 class Wire(asyncio.Transport):
@@ -156,57 +148,6 @@ async def _telnet_session(data: bytes) -> object:
         require_no_failure()
 
 
-class _Ftp:
-    """The commands of an FTP service with a small folder, made when they are first used."""
-
-    def __init__(self) -> None:
-        self._commands: Commands | None = None
-
-    def __call__(self, data: bytes) -> object:
-        """Every line is answered in the form of an answer, and nothing outside of the folder is told of."""
-        return loop().run_until_complete(self._session(data))
-
-    def _made(self) -> Commands:
-        if self._commands is None:
-            made = tempfile.TemporaryDirectory(prefix="tamed-fuzz-")
-            atexit.register(made.cleanup)
-            secret = Path(made.name, "secret")
-            secret.write_text("secret\n")
-            root = Path(made.name, "root")
-            (root / "sub").mkdir(parents=True)
-            (root / "open.txt").write_text("open\n")
-            (root / "link").symlink_to(secret)
-            beneath = Beneath(root, dot_files=False)
-            accounts = Accounts(None, anonymous=True, write=False)
-            limits = Limits(idle=_PATIENCE, stall=_PATIENCE, data=0.001)
-            self._commands = Commands(beneath, accounts, PortRange(), None, limits)
-        return self._commands
-
-    async def _session(self, data: bytes) -> object:
-        running = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(4096, running)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=running)
-        wire = Wire()
-        wire.set_protocol(protocol)
-        protocol.connection_made(wire)
-        writer = asyncio.StreamWriter(wire, protocol, reader, running)
-        reader.feed_data(data)
-        reader.feed_eof()
-        async with asyncio.timeout(_PATIENCE):
-            await Session(self._made(), reader, writer, asyncio.Event()).run()
-        writer.close()
-        protocol.connection_lost(None)
-        await asyncio.sleep(0)
-        require_no_failure()
-        answers = bytes(wire.written).decode("utf-8")
-        assert answers.endswith("\r\n")
-        assert "secret" not in answers or b"secret" in data.lower()
-        lines = answers.split("\r\n")[:-1]
-        assert all(line.isprintable() for line in lines)
-        assert not any(line.startswith("451") for line in lines), answers
-        return tuple(line[:3] for line in lines[1:4])
-
-
 _IAC: Final = (
     b"\xff\xfb\x01",
     b"\xff\xfd\x01",
@@ -217,47 +158,6 @@ _IAC: Final = (
     b"\xff\xff",
     b"\xff",
 )
-_COMMANDS: Final = tuple(
-    word + b"\r\n"
-    for word in (
-        b"USER ftp",
-        b"PASS x",
-        b"PWD",
-        b"CWD sub",
-        b"CDUP",
-        b"SIZE open.txt",
-        b"MDTM open.txt",
-        b"MLST open.txt",
-        b"REST 5",
-        b"TYPE I",
-        b"MODE S",
-        b"STRU F",
-        b"OPTS UTF8 ON",
-        b"FEAT",
-        b"NOOP",
-        b"SYST",
-        b"PBSZ 0",
-        b"PROT P",
-        b"DELE open.txt",
-        b"MKD x",
-        b"RMD sub",
-        b"RNFR open.txt",
-        b"RNTO y",
-        b"ABOR",
-        b"PORT 127,0,0,1,0,80",
-        b"QUIT",
-        b"LIST",
-        b"RETR ../secret",
-        b"STOR x",
-        b"ALLO 1",
-        b"SITE HELP",
-        b"HELP",
-        b"ACCT a",
-        b"REIN",
-        b"STAT",
-    )
-)
-
 TARGETS: Final = (
     Target(
         "lines typed",
@@ -284,18 +184,5 @@ TARGETS: Final = (
         ),
         grows=False,  # the next one is for that; a keyboard keeps what was typed ahead until reading pauses
         weight=2.0,
-    ),
-    Target(
-        "FTP",
-        _Ftp(),
-        (
-            b"".join(_COMMANDS[:10]),
-            b"".join((_COMMANDS[0], *_COMMANDS[8:20])),
-            b"".join((_COMMANDS[0], *_COMMANDS[20:])),
-            b"PASS x\r\nDELE a\r\nUSER ftp\r\n",
-        ),
-        (*_COMMANDS, b"\xff\xf4", b"..", b"/", b"-la ", b"~"),
-        weight=2.0,
-        grows=False,  # each line takes a trip into a thread
     ),
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.fuzz import messages, proxies, sessions, texts, web
+from tests.fuzz import control, ftp, logs, messages, proxies, sessions, texts, web
 from tests.fuzz.engine import Target
 
 __all__ = ["target_named", "targets"]
@@ -10,7 +10,7 @@ __all__ = ["target_named", "targets"]
 
 def targets() -> Iterator[Target]:
     """Yield all of them."""
-    for group in (texts, messages, proxies, sessions, web):
+    for group in (texts, messages, logs, control, proxies, sessions, ftp, web):
         yield from group.TARGETS
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import struct
+from functools import partial
 from typing import Final
 
 import aioftp
@@ -101,7 +102,7 @@ class DataPort:
                 next(iter(self._opening)).cancel()
             task = loop.create_task(self._take(sock, connection))
             self._opening[task] = None
-            task.add_done_callback(self._forget)
+            task.add_done_callback(partial(self._taken, sock))
 
     async def _take(self, sock: socket.socket, connection: aioftp.Connection) -> None:
         """Make a stream of a connection; the first that becomes one is the client's."""
@@ -115,7 +116,7 @@ class DataPort:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, sock, ssl=context, ssl_handshake_timeout=seconds
             )
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -126,6 +127,11 @@ class DataPort:
         self.close()
         stream = DataStream(reader, writer, throttles=control.throttles, timeout=self._timeout)
         connection.data_connection = connection.stream = stream
+
+    def _taken(self, sock: socket.socket, task: "asyncio.Task[None]") -> None:
+        self._forget(task)
+        if task.cancelled():  # it may not have begun, so it cannot do this itself
+            sock.close()
 
     def _forget(self, task: "asyncio.Task[None] | None") -> None:
         if task is not None:
