@@ -16,7 +16,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tamed.builtin._console_keys import host_key
+from tamed.builtin._console_ssh import host_key
 from tamed.builtin.console import Options, console
 from tamed.errors import ServiceFailed
 from tamed.net import Endpoint, ProtocolServer, ReplyServer

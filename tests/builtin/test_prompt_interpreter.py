@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tamed.builtin._prompt._interpreter import Interpreter
-from tamed.builtin._prompt._line import Line, Outcome
-from tamed.builtin._prompt._output import Output
+from tamed.builtin._prompt.interpreter import Interpreter
+from tamed.builtin._prompt.line import Line, LoopLine, Outcome
+from tamed.builtin._prompt.terminal import Output
 from tamed.service.application import Application
 from tamed.service.service import MultiService, Service
 
@@ -63,6 +63,24 @@ async def test_what_awaits_runs_on_the_event_loop() -> None:
     assert await session.type("await on_loop(threading.current_thread)") == await session.type(
         "threading.main_thread()"
     )
+
+
+@pytest.mark.parametrize("how", ["await tasks['theirs']", "await f()", "[await each for each in [theirs]]"])
+async def test_interrupting_a_line_leaves_the_tasks_of_others_alone(how: str) -> None:
+    """However a line awaits a task of the service, an interruption ends the waiting and not the task."""
+    session = Session()
+    theirs = asyncio.create_task(asyncio.sleep(3600), name="theirs")
+    await session.type("theirs = tasks['theirs']")
+    await session.type("async def f(): await theirs", "")
+    line = session.interpreter.push(how)
+    assert isinstance(line, LoopLine)
+    ending = asyncio.create_task(line.run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    line.interrupt()
+    assert await ending is Outcome.FAILED  # its CancelledError was shown
+    assert theirs.cancelling() == 0
+    theirs.cancel()
 
 
 async def test_names_last() -> None:
@@ -138,7 +156,7 @@ async def test_what_would_hurt_the_process() -> None:
     session = Session()
     for line in ("exit()", "quit()", "raise SystemExit", "import sys; await on_loop(sys.exit)"):
         await session.type(line)
-        assert session.outcome is Outcome.LEFT
+        assert session.outcome is Outcome.EXIT
     assert "there is no terminal" in await session.type("input()")
     assert "there is no terminal" in await session.type("breakpoint()")
 

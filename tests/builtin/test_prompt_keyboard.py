@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tamed.builtin._prompt import Interrupted, Keyboard, TooLong
+from tamed.builtin._prompt.terminal import Interrupted, Keyboard, TooLong
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ async def test_an_interruption_of_what_runs() -> None:
     """While something runs that is told, and nothing is left for the next line."""
     keyboard = Keyboard(lambda _: None)
     told: list[str] = []
-    keyboard.interrupted = lambda: told.append("interrupted")
+    keyboard.on_interrupt = lambda: told.append("interrupted")
     keyboard.interrupt()
     keyboard.line("a")
     assert await keyboard.next(None) == "a"
@@ -66,7 +66,7 @@ async def test_typing_ahead_has_a_limit() -> None:
     for _ in range(33):
         await keyboard.next(None)
     assert reading == [False, True]
-    keyboard.interrupted = lambda: None
+    keyboard.on_interrupt = lambda: None
     for _ in range(64):
         keyboard.line("x")
     keyboard.interrupt()

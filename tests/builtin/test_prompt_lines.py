@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._prompt import Lines
+from tamed.builtin._prompt.terminal import Lines
 
 
 def lines_of(*pieces: bytes, longest: int = 100) -> list[str]:

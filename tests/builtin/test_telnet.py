@@ -131,21 +131,6 @@ def test_ctrl_c_ends_a_runaway_line(verse: tuple[TamedProcess, str, str], line: 
 
 
 @needs_client
-def test_a_line_that_blocks_the_loop_is_interrupted(verse: tuple[TamedProcess, str, str]) -> None:
-    """A line that computes for ever on the event loop is interrupted without anybody's doing."""
-    _, poem, port = verse
-    with Terminal("telnet", "127.0.0.1", port) as terminal:
-        log_in(terminal)
-        terminal.expect(">>> ")
-        terminal.type("async def forever():\n  while True: pass\n\n")
-        terminal.expect(r"\.\.\. >>> ")
-        terminal.type("await forever()\n")
-        terminal.expect("KeyboardInterrupt")
-        terminal.expect(">>> ")
-        assert poem_from(poem) == b"Busy old fool"
-
-
-@needs_client
 def test_ctrl_c_at_the_prompt(verse: tuple[TamedProcess, str, str]) -> None:
     """Ctrl-C gives up a statement of which not all is typed."""
     _, _, port = verse

@@ -5,7 +5,7 @@ import atexit
 import socket
 from typing import Any, Final, cast
 
-from tamed.builtin._prompt import Lines
+from tamed.builtin._prompt.terminal import Lines
 from tamed.builtin._telnet_protocol import TelnetProtocol
 from tests.fuzz.engine import Target
 

@@ -1,11 +1,14 @@
-"""The protocol of a telnet session, by telnetlib3: it takes the commands out, and leaves lines.
+"""The protocol of a telnet session, by telnetlib3, which takes the commands out of the input.
 
-The client keeps its own line mode, in which it echoes and edits: a prompt needs no more, and the only option
-that is ever agreed to is ECHO, which is how a client is told not to show a password. All others are refused,
-above all compression, with which little input can become much.
+The client stays in its own line mode, in which it echoes and edits. The only option that is ever accepted is
+ECHO, by which a client is asked not to show a password. All others are refused, above all compression, with
+which little input can become much.
 
-A browser can be made to send a request to any port of its user's machine, with Python in it. So a connection
-whose first line is that of a request, or could be, is closed.
+A web page can have its reader's browser send a request to any port of the reader's machine, with Python in
+it. So a connection whose first line is that of a request, or could be, is closed.
+
+Everything that Tamed needs of telnetlib3 is here. Its documentation has no promises about what `_Commands`
+and `_Reader` stand for, hence the upper bound in pyproject.toml and a test that names it all.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from typing import Any, Final, cast
 import telnetlib3
 
 from tamed._logger import own_logger
-from tamed.builtin._prompt import Keyboard, Lines
+from tamed.builtin._prompt.terminal import Keyboard, Lines
 from tamed.net import address_text
 
 __all__ = ["TelnetProtocol"]
@@ -27,24 +30,24 @@ __all__ = ["TelnetProtocol"]
 log = own_logger("telnet")
 
 _LAST: Final = 5.0
-"""Seconds for what is left: to be done when the client sends no more, to be taken when we do not."""
+"""Seconds at the end: to run what was sent when the client has ended its side, to send what is left."""
 
 _MOST_COMMANDS: Final = 65536
-"""Bytes of commands of the protocol without any input between them."""
+"""Bytes of telnet commands without any input between them."""
 
 _ALL: Final = {bytes([code]) for code in range(256)}
 
 _REQUEST: Final = re.compile(r"HTTP/\d(\.\d)?\s*$")
 
 Begin = Callable[["TelnetProtocol"], "asyncio.Task[None]"]
-"""Begins to serve a connection; returns the task of it."""
+"""Begins the session of a connection; returns its task."""
 
 
 class TelnetProtocol(telnetlib3.BaseServer):
-    """A connection, whose session ``begin`` makes; it is closed when that ends, and that ends with it.
+    """A connection. ``begin`` makes its session; each ends with the other.
 
-    ``peer`` is the other side's address, as one would type it, and ``host`` its first half. Lines of more
-    than ``longest_line`` bytes are not kept.
+    ``peer`` is the client's address with its port, and ``host`` the address alone. Lines of more than
+    ``longest_line`` bytes are dropped.
     """
 
     keyboard: Keyboard
@@ -59,8 +62,8 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self._begin = begin
         self._longest_line = longest_line
         self._session: asyncio.Task[None] | None = None
-        self._begun = False  # the first line has come
-        self._commands = 0  # bytes since the last one that was no command
+        self._has_begun = False  # the first line has come
+        self._command_bytes = 0  # since the last input
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the session."""
@@ -76,18 +79,18 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self._session.add_done_callback(self.close)
 
     def data_received(self, data: bytes) -> None:
-        """Take input, and hang up on who sends nothing but commands.
+        """Take input, and cut a client that sends nothing but commands.
 
-        A subnegotiation is kept until it ends, up to a megabyte of it, in eight times as much memory.
+        telnetlib3 keeps a subnegotiation until its end, up to a megabyte in eight times as much memory.
         """
         super().data_received(data)
-        self._commands = 0 if self.reader.has_taken() else self._commands + len(data)
-        if self._commands > _MOST_COMMANDS:
+        self._command_bytes = 0 if self.reader.has_taken() else self._command_bytes + len(data)
+        if self._command_bytes > _MOST_COMMANDS:
             log.warning("%s sends nothing but commands: hung up", self.peer)
             self.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Let what was typed be done; a client that is gone looks just the same, hence not for long."""
+        """Run what was typed, but not for long: a client that is gone looks the same."""
         self.reader.feed_eof()
         asyncio.get_running_loop().call_later(_LAST, self.hang_up)
         return self._connection.get_extra_info("ssl_object") is None
@@ -108,7 +111,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
             self._session.cancel()
 
     def close(self, *_: object) -> None:
-        """Close the connection when all is sent, but do not wait for ever."""
+        """Close the connection when everything is sent, or a few seconds later."""
         self._connection.close()
         asyncio.get_running_loop().call_later(_LAST, self._connection.abort)
 
@@ -125,11 +128,11 @@ class TelnetProtocol(telnetlib3.BaseServer):
         await self.writer.drain()
 
     def show_input(self, shown: bool) -> None:
-        """Tell the client whether to show what is typed; it does if nobody says WILL ECHO (RFC 857)."""
+        """Have the client show what is typed, or not: WILL ECHO means that it should not (RFC 857)."""
         self.writer.iac(telnetlib3.WONT if shown else telnetlib3.WILL, telnetlib3.ECHO)
 
     def begin_negotiation(self) -> None:
-        """Ask for nothing."""
+        """Negotiate nothing."""
 
     def _interrupt(self, _: bytes) -> None:
         self.keyboard.interrupt()
@@ -144,15 +147,15 @@ class TelnetProtocol(telnetlib3.BaseServer):
         return _Reader(Lines(self._line, self._too_long, self._longest_line), self.keyboard)
 
     def _line(self, text: str) -> None:
-        if not self._begun and _REQUEST.search(text):
+        if not self._has_begun and _REQUEST.search(text):
             self._refuse_request()
-        self._begun = True
+        self._has_begun = True
         self.keyboard.line(text)
 
     def _too_long(self) -> None:
-        if not self._begun:
+        if not self._has_begun:
             self._refuse_request()
-        self._begun = True
+        self._has_begun = True
         self.keyboard.too_long()
 
     def _refuse_request(self) -> None:
@@ -163,7 +166,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
 class _Commands(telnetlib3.TelnetWriter):
     """Answers the commands of the protocol."""
 
-    # A character of the input is a character, and no command, whatever the mode.
+    # A character of the input is never a command.
     slc_simulated = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -173,18 +176,18 @@ class _Commands(telnetlib3.TelnetWriter):
         self.always_dont = _ALL
 
     def handle_do(self, opt: bytes) -> bool:
-        """Take note that ECHO is agreed to, and do not agree to it unasked."""
+        """Accept ECHO only as the answer to ours."""
         if opt == telnetlib3.ECHO and not self.pending_option.enabled(telnetlib3.WILL + opt):
             self.iac(telnetlib3.WONT, opt)
             return False
         return super().handle_do(opt)
 
     def handle_subnegotiation(self, buf: deque[bytes]) -> None:
-        """Pass over it: no option that has any is agreed to."""
+        """Ignore it: no option that has any is accepted."""
 
 
 class _Reader:
-    """Stands where telnetlib3 has a stream of the input, and makes lines of it at once."""
+    """Replaces telnetlib3's stream of the input, and makes lines of it at once."""
 
     def __init__(self, lines: Lines, keyboard: Keyboard) -> None:
         self._lines = lines
@@ -198,26 +201,26 @@ class _Reader:
         self._lines.feed(data)
 
     def has_taken(self) -> bool:
-        """Tell whether there was input since this was asked the last time."""
+        """Return whether there was input since the last call."""
         taken, self._has_taken = self._has_taken, False
         return taken
 
     def feed_eof(self) -> None:
-        """Take its end."""
+        """Take the end of input."""
         self._lines.finish()
         self._keyboard.end()
 
     def set_exception(self, error: Exception) -> None:
-        """Take note of how the connection was lost."""
+        """Keep the reason of a lost connection."""
         self._error = error
 
     def exception(self) -> Exception | None:
-        """Return how the connection was lost."""
+        """Return the reason of a lost connection."""
         return self._error
 
 
 def _take_urgent_data_in_line(transport: asyncio.Transport) -> None:
-    """Have the end of a Synch (RFC 854) come in its place; without it the next byte is taken for that."""
+    """Receive the urgent byte, the end of a Synch (RFC 854), in its place in the stream."""
     sock = transport.get_extra_info("socket")
     with suppress(OSError):  # a unix socket has none
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)

@@ -9,10 +9,15 @@ from typing import Final
 import asyncssh
 
 from tamed._logger import own_logger
-from tamed.builtin._console_keys import authorized_keys, host_key
-from tamed.builtin._console_server import Access, ConsoleConnection, ConsoleServer
+from tamed.builtin._console_ssh import (
+    Access,
+    ConsoleConnection,
+    ConsoleServer,
+    authorized_keys,
+    host_key,
+)
 from tamed.builtin._login import LoginGate, PendingLogins
-from tamed.builtin._prompt import Limits, Sessions, quieten
+from tamed.builtin._prompt.dialogue import Limits, Sessions, quieten
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
 from tamed.passwords import PasswordFile
 from tamed.plugins.option import option
@@ -24,10 +29,10 @@ __all__ = ["Options", "console"]
 log = own_logger("console")
 
 _SPARE: Final = 20
-"""Connections that may be open beside those of sessions and of logins: with neither, or about to close."""
+"""Connections beyond those of sessions and logins: without a session yet, or closing."""
 
 _KEEPALIVE: Final = 30
-"""Seconds after which a silent client is asked whether it is there; three times, then it is not."""
+"""Seconds of silence until a client is asked for a sign of life; without one it is cut after the third."""
 
 
 @dataclass
@@ -51,7 +56,7 @@ class Options(Limits):
 
 
 class Reception(Service):
-    """Holds the keys, and makes a protocol for each connection."""
+    """Reads the keys, and makes the protocol of each connection."""
 
     def __init__(self, options: Options, sessions: Sessions) -> None:
         super().__init__("reception")
@@ -64,17 +69,17 @@ class Reception(Service):
 
     @property
     def most_connections(self) -> int:
-        """How many connections there may be, in whatever state."""
+        """How many connections there may be at once, in any state."""
         return self._sessions.most + self._access.pending.most + _SPARE
 
     async def prepare(self) -> None:
-        """Read what may not be readable later; not in a thread, as privileges are still to be dropped."""
+        """Read files while this process is privileged; not in a thread, which could not drop privileges."""
         self._key = host_key(self._options.host_key)
         if self._access.gate is not None:
             self._access.gate.users.load()
 
     async def start(self) -> None:
-        """Let clients come, and see whether the keys can be read that may log in."""
+        """Check that the authorized keys can be read, and set asyncssh up."""
         if self._access.keys is not None:
             await asyncio.to_thread(authorized_keys, self._access.keys)
         quieten("asyncssh", logging.WARNING)  # a dozen lines for each session, with all that is run
@@ -95,8 +100,8 @@ class Reception(Service):
     def protocol(self) -> ConsoleConnection:
         """Return the protocol of a new connection.
 
-        asyncssh has functions that listen, and one for a connected socket; what they make the protocol with
-        is this constructor, and we accept connections by ourselves.
+        asyncssh's own functions listen, or take a socket. They call this constructor; we call it ourselves
+        because our server accepts the connections.
         """
         return ConsoleConnection(asyncio.get_running_loop(), self._ssh)
 

@@ -1,4 +1,4 @@
-"""Telnet: a Python prompt into the running process, for whoever may log in."""
+"""Telnet: a Python prompt into the running process, without encryption."""
 
 import asyncio
 import logging
@@ -10,7 +10,8 @@ from typing import Final
 from tamed._logger import own_logger
 from tamed.builtin._local import is_local
 from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
-from tamed.builtin._prompt import Dialogue, Interrupted, Limits, Sessions, TooLong, quieten
+from tamed.builtin._prompt.dialogue import Dialogue, Limits, Sessions, quieten
+from tamed.builtin._prompt.terminal import Interrupted, TooLong
 from tamed.builtin._telnet_protocol import TelnetProtocol
 from tamed.errors import ConfigurationError
 from tamed.net import Endpoint, ProtocolServer, TcpEndpoint, UnixEndpoint
@@ -24,11 +25,12 @@ __all__ = ["Options", "telnet"]
 log = own_logger("telnet")
 
 _ATTEMPTS: Final = 3
+"""Wrong passwords until a connection is closed."""
 
 _PORT: Final = 6023
 
 _CLOSING: Final = 20
-"""Connections that may be open beside those of sessions and of logins: they are told why, and closed."""
+"""Connections beyond those of sessions and logins: they get a message, and are closed."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Options(Limits):
 
 
 class Reception(Service):
-    """Asks who somebody is, if there is a password file, and lets them in to a prompt."""
+    """Asks for a password, if there is a password file, and then runs a session."""
 
     def __init__(self, options: Options, sessions: Sessions) -> None:
         super().__init__("reception")
@@ -94,23 +96,23 @@ class Reception(Service):
 
     @property
     def most_connections(self) -> int:
-        """How many connections there may be, in whatever state."""
+        """How many connections there may be at once, in any state."""
         return self._sessions.most + self._pending.most + _CLOSING
 
     async def prepare(self) -> None:
-        """Read what may not be readable later; not in a thread, as privileges are still to be dropped."""
+        """Read files while this process is privileged; not in a thread, which could not drop privileges."""
         if self._gate is not None:
             self._gate.users.load()
 
     async def start(self) -> None:
-        """Let clients come."""
+        """Refuse to let everybody in as root."""
         if self._gate is None and self._options.public and os.geteuid() == 0:
             raise ConfigurationError(
                 f"cannot let everybody in who connects to {self._options.public[0]}",
                 "this process is root, and they would be too",
                 "name users with --password-file, or another user with --user",
             )
-        # Of each connection it tells what we do; of each wrong command it warns, and anybody can send those.
+        # It logs each connection, as we do, and warns of each wrong command, which anybody can send.
         quieten("telnetlib3", logging.ERROR)
 
     def protocol(self) -> TelnetProtocol:
@@ -137,7 +139,7 @@ class Reception(Service):
                 log.info("%s from %s has left", name, client.peer)
 
     async def _login(self, client: TelnetProtocol, gate: LoginGate) -> str | None:
-        """Return the name of who is there; None if nobody is let in."""
+        """Return the name of the user; None if the login failed."""
         try:
             async with asyncio.timeout(self._options.login_timeout):
                 return await self._asked(client, gate)
@@ -167,7 +169,7 @@ class Reception(Service):
 
 
 def _default_socket() -> Path:
-    """Return where to listen if nothing else is said: the folder is the user's own, or root's."""
+    """Return the default socket, in a folder that only the user, or root, can write to."""
     folder = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
     return Path(folder, "tamed-telnet.sock")
 

@@ -2,18 +2,21 @@
 
 import random
 import threading
+from typing import TypeVar
 
 import pytest
 
-from tamed.builtin._prompt._guard import Guard
+from tamed.builtin._prompt.line import InterruptibleCall
+
+T = TypeVar("T")
 
 
-def interrupted_after(begun: threading.Event, guard: Guard) -> threading.Thread:
+def interrupted_after(begun: threading.Event, call: InterruptibleCall[T]) -> threading.Thread:
     """Begin a thread that interrupts once something has begun."""
 
     def watch() -> None:
         begun.wait()
-        guard.interrupt()
+        call.interrupt()
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -22,54 +25,56 @@ def interrupted_after(begun: threading.Event, guard: Guard) -> threading.Thread:
 
 def test_a_function_that_never_ends_is_interrupted() -> None:
     """KeyboardInterrupt is raised in a loop without end."""
-    guard, begun = Guard(), threading.Event()
+    begun = threading.Event()
 
     def forever() -> None:
         begun.set()
         while True:
             pass
 
-    thread = interrupted_after(begun, guard)
+    call = InterruptibleCall(forever)
+    thread = interrupted_after(begun, call)
     with pytest.raises(KeyboardInterrupt):
-        guard.run(forever)
+        call.run()
     thread.join()
 
 
 def test_what_is_asked_before_the_beginning() -> None:
     """A function that is to be interrupted before it begins is not called."""
-    guard = Guard()
-    guard.interrupt()
+    call = InterruptibleCall(lambda: pytest.fail("called"))
+    call.interrupt()
     with pytest.raises(KeyboardInterrupt):
-        guard.run(lambda: pytest.fail("called"))
+        call.run()
 
 
 def test_what_comes_too_late() -> None:
     """An interruption after the end does nothing, and what was returned stays."""
-    guard = Guard()
-    assert guard.run(lambda: 7) == 7
-    guard.interrupt()
+    call = InterruptibleCall(lambda: 7)
+    assert call.run() == 7
+    call.interrupt()
 
 
 def test_exceptions_pass() -> None:
     """What the function raises is raised."""
     with pytest.raises(ZeroDivisionError):
-        Guard().run(lambda: 1 // 0)
+        InterruptibleCall(lambda: 1 // 0).run()
 
 
 def test_an_interruption_never_hits_what_comes_next() -> None:
     """Whenever it comes, it is raised by `run` or not at all: a thousand functions that end just then."""
     dice = random.Random(7)
     for _ in range(1000):
-        guard, begun = Guard(), threading.Event()
-        thread = interrupted_after(begun, guard)
+        begun = threading.Event()
         turns = dice.randrange(2000)
 
         def work(begun: threading.Event = begun, turns: int = turns) -> int:
             begun.set()
             return sum(1 for _ in range(turns))
 
+        call = InterruptibleCall(work)
+        thread = interrupted_after(begun, call)
         try:
-            outcome = guard.run(work)
+            outcome = call.run()
         except KeyboardInterrupt:
             outcome = None
         # Any left over would be raised here, and fail the test.

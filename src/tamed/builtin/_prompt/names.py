@@ -1,4 +1,4 @@
-"""The names that a prompt knows: the application, its services and tasks, and what there is to help."""
+"""The names in a session: the application, its services and tasks, and builtins of the session's own."""
 
 import asyncio
 import builtins
@@ -6,11 +6,17 @@ import pydoc
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn, ParamSpec, TextIO, TypeVar, cast
 
-from tamed.builtin._prompt._output import Output
-from tamed.builtin._prompt._source import DISPLAY
+from tamed.builtin._prompt.line import shield_others
+from tamed.builtin._prompt.terminal import Output
 from tamed.service.service import Service
 
-__all__ = ["ServicesByName", "TasksByName", "namespace"]
+__all__ = ["DISPLAY", "SHIELD", "ServicesByName", "TasksByName", "namespace", "on_loop"]
+
+DISPLAY: Final = "__display__"
+"""The name of the function that shows the value of an expression that stands alone."""
+
+SHIELD: Final = "__shield__"
+"""The name of the function that everything awaited passes through."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +26,7 @@ application      the application that this process runs
 services         its services by name: services["server"]; shows them with their states
 tasks            the asyncio tasks by name: tasks["Task-1"]; shows them with the places where they wait
 on_loop(f, ...)  calls f on the event loop: await on_loop(f, 1)
-help(thing)      tells what a thing is
+help(thing)      shows the documentation of a thing
 exit()           ends the session, as Ctrl-D does
 
 A line runs in a thread of its own, beside the service; Ctrl-C interrupts it. What belongs to the event loop
@@ -29,13 +35,13 @@ must not be changed from there. A line with an await runs on the event loop, as 
 
 
 class ServicesByName(Mapping[str, Service]):
-    """The services of an application, now, by full name; the end of a name will do if it is unique."""
+    """The current services of an application by full name; the end of a name will do if it is unique."""
 
     def __init__(self, root: Service) -> None:
         self._root = root
 
     def __getitem__(self, name: str) -> Service:
-        """Return a service. Raises KeyError, which names those that are meant if they are several."""
+        """Return a service. Raises KeyError, which names the services that fit if there are several."""
         services = self._by_full_name()
         if name in services:
             return services[name]
@@ -59,7 +65,7 @@ class ServicesByName(Mapping[str, Service]):
 
 
 class TasksByName(Mapping[str, "asyncio.Task[Any]"]):
-    """The tasks of an event loop that are not done, now, by their names; a second ``name`` is ``name #2``."""
+    """The current tasks of an event loop by name; a second task called ``name`` is ``name #2``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -88,7 +94,7 @@ class TasksByName(Mapping[str, "asyncio.Task[Any]"]):
 
 
 class _Helper:
-    """``help`` and ``help(thing)``; the interpreter's own would ask questions on the standard input."""
+    """``help`` and ``help(thing)``; Python's own ``help`` would ask on the standard input."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -102,7 +108,7 @@ class _Helper:
 
 
 class _Exit:
-    """``exit()``; the interpreter's own would close the standard input of the process."""
+    """``exit()``; Python's own would close the standard input of the process."""
 
     def __call__(self, code: object = None) -> NoReturn:
         raise SystemExit(code)
@@ -114,8 +120,8 @@ class _Exit:
 def namespace(service: Service, output: Output) -> dict[str, Any]:
     """Return the names for a session in the application that a service is in.
 
-    They have builtins of their own, in which ``print`` goes to the output, and so has everything that is
-    defined at the prompt. What other modules print goes where it always does.
+    They have builtins of their own, in which ``print`` writes to the output. Whatever is defined at the
+    prompt has these builtins too; what other modules print goes where it always does.
     """
     root = service.root_service
     return {
@@ -152,6 +158,7 @@ def _builtins(output: Output) -> dict[str, Any]:
     leave = _Exit()
     own |= {
         DISPLAY: display,
+        SHIELD: shield_others,
         "print": show,
         "help": _Helper(output),
         "exit": leave,
@@ -163,10 +170,10 @@ def _builtins(output: Output) -> dict[str, Any]:
 
 
 class _PlainText(pydoc.TextDoc):
-    """Documentation without the overstriking that is meant for printers."""
+    """Documentation without overstriking, which is for printers."""
 
     def bold(self, text: str) -> str:
-        """Leave it as it is."""
+        """Return the text as it is."""
         return text
 
 
@@ -174,15 +181,15 @@ _PLAIN: Final = _PlainText()
 
 
 def _place(task: "asyncio.Task[Any]") -> tuple[str, str]:
-    """Return what a task runs, and the line of it that waits."""
-    runs = task.get_coro()
+    """Return the name of a task's coroutine, and the line at which it waits."""
+    coroutine = task.get_coro()
     frames = task.get_stack(limit=1)
     where = f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else ""
-    return getattr(runs, "__qualname__", type(runs).__name__), where
+    return getattr(coroutine, "__qualname__", type(coroutine).__name__), where
 
 
 def _number(task: "asyncio.Task[Any]") -> tuple[int, str]:
-    """Sort Task-10 behind Task-9."""
+    """Return a key that sorts Task-10 after Task-9."""
     return len(task.get_name()), task.get_name()
 
 

@@ -1,0 +1,312 @@
+"""The console as asyncssh sees it: connections, who may log in, sessions, and the files with keys."""
+
+import asyncio
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, Final, cast
+
+import asyncssh
+
+from tamed._logger import own_logger
+from tamed._trust import require_trusted
+from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
+from tamed.builtin._prompt.dialogue import Dialogue, Limits, Sessions
+from tamed.builtin._prompt.terminal import Keyboard, Lines
+from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused, TamedError, from_os_error
+from tamed.net import address_text
+from tamed.service.service import Service
+
+__all__ = ["Access", "ConsoleConnection", "ConsoleServer", "authorized_keys", "host_key"]
+
+log = own_logger("console")
+
+_ATTEMPTS: Final = 3
+"""Wrong passwords until a connection is closed."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How users log in, with a key or with a password, and the connections that have not done so yet."""
+
+    keys: Path | None
+    gate: LoginGate | None
+    pending: PendingLogins
+
+
+class ConsoleConnection(asyncssh.SSHServerConnection):
+    """A connection that ends when its server stops."""
+
+    def connection_draining(self) -> None:
+        """Disconnect, with the reason."""
+        self.disconnect(asyncssh.DISC_BY_APPLICATION, "the service stops")
+
+
+class ConsoleServer(asyncssh.SSHServer):
+    """Lets users log in to sessions, and to nothing else: no files, no forwarding.
+
+    A connection that has had no session for the login timeout is closed.
+    """
+
+    peer = host = "unix"
+
+    def __init__(self, service: Service, sessions: Sessions, limits: Limits, access: Access) -> None:
+        self._service = service
+        self._sessions = sessions
+        self._limits = limits
+        self._access = access
+        self._failures = 0
+        self._had_password = False
+        self._open = 0
+        self._unused: asyncio.TimerHandle | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Take the connection."""
+        self._connection = conn
+        if peer := conn.get_extra_info("peername"):
+            self.peer, self.host = address_text(peer), peer[0]
+        self._access.pending.enter(self, self.host, conn.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop counting it."""
+        self._access.pending.leave(self)
+        self._expect_session(False)
+
+    async def begin_auth(self, username: str) -> bool:
+        """Read the authorized keys as they are now. Everybody has to authenticate."""
+        if self._access.keys is not None:
+            try:
+                keys = await asyncio.to_thread(authorized_keys, self._access.keys)
+            except TamedError as error:
+                log.error("nobody can log in with a key: %s", error)  # noqa: TRY400 - one line says all
+            else:
+                self._connection.set_authorized_keys(keys)
+        return True
+
+    def password_auth_supported(self) -> bool:
+        """Return whether there are passwords."""
+        return self._access.gate is not None
+
+    async def validate_password(self, username: str, password: str) -> bool:
+        """Return whether a user has this password; each failure makes the next answer slower."""
+        assert self._access.gate is not None
+        try:
+            self._had_password = await self._access.gate.verify(username, password, self.host)
+        except TooManyFailures as error:
+            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, str(error)) from error
+        if self._had_password:
+            return True
+        self._failures += 1
+        if self._failures == _ATTEMPTS:
+            raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many failures")
+        return False
+
+    def auth_completed(self) -> None:
+        """Log who it is, and expect a session."""
+        self._access.pending.leave(self)
+        if not self._had_password:  # else the gate has logged it
+            user = self._connection.get_extra_info("username")
+            log.info("logged in from %s as %r, with a key", self.host, user)
+        self._expect_session(True)
+
+    def session_requested(self) -> "_Session":
+        """Make a session, which is refused when it begins if there is no room."""
+        return _Session(self, self._service, self._sessions, self._limits)
+
+    def session_begun(self) -> None:
+        """Count a session."""
+        self._open += 1
+        self._expect_session(False)
+
+    def session_ended(self) -> None:
+        """Stop counting a session."""
+        self._open -= 1
+        self._expect_session(self._open == 0)
+
+    def _expect_session(self, wanted: bool) -> None:
+        if self._unused is not None:
+            self._unused.cancel()
+            self._unused = None
+        if wanted:
+            loop = asyncio.get_running_loop()
+            self._unused = loop.call_later(self._limits.login_timeout, self._connection.close)
+
+
+class _Session(asyncssh.SSHServerSession[str]):
+    """One channel: a prompt, with line editing if there is a terminal, or one command.
+
+    With a terminal, asyncssh's editor is between the channel and this.
+    """
+
+    def __init__(self, server: ConsoleServer, service: Service, sessions: Sessions, limits: Limits) -> None:
+        self._server = server
+        self._service = service
+        self._sessions = sessions
+        self._limits = limits
+        self._has_terminal = False
+        self._command: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def connection_made(self, chan: "asyncssh.SSHServerChannel[str]") -> None:
+        """Take the channel."""
+        self._channel = chan
+        self._keyboard = Keyboard(self._read)
+        self._lines = Lines(self._keyboard.line, self._keyboard.too_long, self._limits.max_line)
+
+    def pty_requested(self, term_type: str, term_size: Any, term_modes: Any) -> bool:
+        """Accept a terminal, which is the editor."""
+        self._has_terminal = True
+        return True
+
+    def shell_requested(self) -> bool:
+        """Accept a prompt."""
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        """Accept statements to run."""
+        self._command = command
+        return True
+
+    def session_started(self) -> None:
+        """Begin, if there is room for a session."""
+        if self._sessions.full:
+            log.warning("no room for %s: there are %d sessions", self._server.peer, self._sessions.most)
+            self.write("there are too many sessions: try again later\n")
+            self._channel.exit(1)
+            return
+        self._task = self._sessions.watch(self._serve(), self._server.peer)
+
+    def data_received(self, data: str, datatype: asyncssh.DataType) -> None:
+        """Take what was typed."""
+        self._lines.feed(data.encode(errors="replace"))
+
+    def break_received(self, msec: int) -> bool:
+        """Take a Ctrl-C, which the editor reports as a break."""
+        if self._has_terminal and self._keyboard.on_interrupt is None:
+            cast(asyncssh.SSHLineEditorChannel, self._channel).clear_input()
+        self._keyboard.interrupt()
+        return True
+
+    def signal_received(self, signal: str) -> None:
+        """Take a Ctrl-C of a client without a terminal, which is a signal."""
+        if signal == "INT":
+            self._keyboard.interrupt()
+
+    def soft_eof_received(self) -> None:
+        """Take a Ctrl-D."""
+        self._keyboard.end()
+
+    def eof_received(self) -> bool:
+        """Run what was sent, and then end."""
+        self._lines.finish()
+        self._keyboard.end()
+        return True
+
+    def pause_writing(self) -> None:
+        """Hold output: the client is slow."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """Allow output again."""
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the session."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def write(self, text: str) -> None:
+        """Show text."""
+        if not self._channel.is_closing():
+            self._channel.write(text)
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        await self._room.wait()
+
+    def _read(self, on: bool) -> None:
+        if on:
+            self._channel.resume_reading()
+        else:
+            self._channel.pause_reading()
+
+    async def _serve(self) -> None:
+        self._server.session_begun()
+        status = 0
+        try:
+            with self._sessions.counted():
+                dialogue = Dialogue(self._service, self, self._keyboard, self._limits)
+                if self._command is None:
+                    await dialogue.converse(greeting=self._has_terminal)
+                else:
+                    status = 0 if await dialogue.run_script(self._command) else 1
+        finally:
+            self._server.session_ended()
+            if not self._channel.is_closing():
+                self._channel.exit(status)
+
+
+def host_key(path: Path) -> asyncssh.SSHKey:
+    """Return the host's private key; if the file does not exist, make one that only its owner can read.
+
+    Several processes may do so at once, and all get the same key. Raises CannotCreate or another `TamedError`
+    if the file cannot be made or read, ConfigurationError if it is not a private key without a passphrase,
+    PermissionRefused if others may read it.
+    """
+    with suppress(FileNotFoundError):
+        return _read_key(path)
+    _make_key(path)
+    return _read_key(path)
+
+
+def authorized_keys(path: Path) -> asyncssh.SSHAuthorizedKeys:
+    """Read the public keys that may log in, in the format of sshd(8), "AUTHORIZED_KEYS FILE FORMAT".
+
+    Raises MissingInput or another `TamedError` if it cannot be read, ConfigurationError if it is not such a
+    file, PermissionRefused if others may write it.
+    """
+    what = f"authorized keys {path}"
+    try:
+        _refuse(what, path, stat.S_IWGRP | stat.S_IWOTH, "go-w")
+        require_trusted(path, "authorized keys")
+        return asyncssh.import_authorized_keys(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise from_os_error(f"cannot read {what}", error, "name a readable file") from error
+    except ValueError as error:
+        raise ConfigurationError(what, str(error)) from error
+
+
+def _read_key(path: Path) -> asyncssh.SSHKey:
+    what = f"host key {path}"
+    try:
+        _refuse(what, path, stat.S_IRWXG | stat.S_IRWXO, "go-rwx")
+        return asyncssh.import_private_key(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise from_os_error(f"cannot read {what}", error, "name a readable file") from error
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise ConfigurationError(what, str(error), "name a private key without a passphrase") from error
+
+
+def _make_key(path: Path) -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519").export_private_key()
+    try:
+        with NamedTemporaryFile(dir=path.parent) as file:  # which nobody else may read
+            file.write(key)
+            file.flush()
+            with suppress(FileExistsError):  # another process has made it
+                path.hardlink_to(file.name)
+    except OSError as error:
+        raise CannotCreate(f"cannot make the host key {path}", error.strerror or str(error)) from error
+
+
+def _refuse(what: str, path: Path, bits: int, remedy: str) -> None:
+    """Raise PermissionRefused for a file that gives others one of these permissions."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & bits:
+        raise PermissionRefused(what, f"its mode is {mode:o}", f"chmod {remedy} {path}")
