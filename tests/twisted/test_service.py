@@ -23,9 +23,10 @@ from tamed.errors import ApplicationFailed, ServiceFailed, Unavailable
 from tamed.net import Gate, Surroundings, using
 from tamed.service.application import Application
 from tamed.service.service import Service
-from tamed.twisted import TamedServiceForTwisted, TwistedService, claim_reactor
+from tamed.twisted.reactor import install
+from tamed.twisted.services import TamedServiceForTwisted, TwistedService
 
-claim_reactor()
+install()
 
 from twisted.internet import reactor as imported
 

@@ -289,7 +289,7 @@ def test_a_tamed_service_runs_under_twistd_itself(tamed: Tamed) -> None:
         "under.tac",
         "from twisted.application import service\n"
         "from tamed import Service, StreamServer\n"
-        "from tamed.twisted import TamedServiceForTwisted\n"
+        "from tamed.twisted.services import TamedServiceForTwisted\n"
         "async def recite(reader, writer):\n    writer.write(open('poem.txt', 'rb').read())\n"
         "server = StreamServer('127.0.0.1:0', recite)\n"
         "class Told(Service):\n"

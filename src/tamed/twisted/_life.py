@@ -1,24 +1,27 @@
-"""The reactor's life: it runs while a service needs it, and its end waits for the connections.
+"""The life of the reactor: attached to an event loop, started with the first service, ended with the last.
 
-Twisted's `reactor.run` starts it, runs the loop and fires the shutdown's triggers. Here the loop is somebody
-else's, so the first service that starts does the first of these, and the last one that stops the third.
+Twisted's ``reactor.run`` starts the reactor, runs the loop and fires the triggers of the shutdown. Here the
+loop is somebody else's, so the first service that starts does the first of these, and the last one that stops
+does the third, when the connections are closed.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, cast
 
+from twisted.internet import error, process
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 
 from tamed._logger import own_logger
 from tamed.errors import DeadlinePassed
-from tamed.twisted._await import outcome
+from tamed.twisted._compat import event_loop, forget_triggers, set_event_loop
+from tamed.twisted._ports import Connections
+from tamed.twisted._results import outcome
 
-if TYPE_CHECKING:
-    from tamed.twisted._connections import Connections
-    from tamed.twisted._reactor import TamedReactor
-
-__all__ = ["STOP_TIMEOUT", "ReactorLife"]
+__all__ = ["STOP_TIMEOUT", "NoLoop", "ReactorLife"]
 
 log = own_logger("tamed.twisted")
 
@@ -27,79 +30,132 @@ _Stop = Callable[[], Coroutine[Any, Any, None]]
 _HOOKS = 20.0
 """Seconds that `stopService` and the triggers of a shutdown have."""
 _GRACE = 5.0
-"""Seconds that what was cut has to come to its end."""
+"""Seconds that connections have to close once they are aborted."""
 
 STOP_TIMEOUT = _HOOKS + 3 * _GRACE
-"""Seconds that a stop may take beside what its connections are given."""
+"""Seconds that a stop may take, without the time to drain the connections."""
 
 
 class ReactorLife:
     """Attaches, starts and ends a reactor for the services that use it.
 
-    ``stopped`` is set when the program has called ``reactor.stop()``, and ``failure`` is why, if it was not
-    of its own accord.
+    ``stopped`` is set when the program has called ``reactor.stop()``. ``failure`` is set by whoever calls
+    that because of one.
     """
 
-    def __init__(self, reactor: "TamedReactor") -> None:
+    def __init__(self, reactor: AsyncioSelectorReactor, connections: Connections) -> None:
         self.stopped = asyncio.Event()
         self.failure: BaseException | None = None
         self._reactor = reactor
+        self._connections = connections
+        self._children: _Children | None = None
         self._attached = 0
-        self._running = 0
-        self._patience: asyncio.Timeout | None = None
+        self._started = 0
+        self._can_stop = False
+        self._is_ending = False
+        self._start_deadline: asyncio.Timeout | None = None
+
+    # The event loop.
 
     def attach(self) -> None:
-        """Have the reactor run in the running loop."""
+        """Have the reactor run in the running loop, with all that was begun before there was one."""
         if not self._attached:
             self.stopped = asyncio.Event()
             self.failure = None
-            self._reactor.attach(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            before = event_loop(self._reactor)
+            self._move(loop)
+            if isinstance(before, NoLoop):
+                before.hand_over(loop)
+            self._children = _Children(loop)
         self._attached += 1
 
     def detach(self) -> None:
-        """Undo one `attach`."""
+        """Undo one `attach`; with the last one the reactor leaves the loop."""
         self._attached -= 1
         if not self._attached:
-            self._reactor.detach()
+            self._move(cast(asyncio.AbstractEventLoop, NoLoop()))
+            if self._children is not None:
+                self._children.close()
+                self._children = None
 
-    def ask_to_stop(self) -> None:
-        """Take note that the program wants to end."""
-        self.stopped.set()
-        if self._patience is not None:
-            self._patience.reschedule(0)
+    def watch_child(self, pid: int) -> None:
+        """Notice the end of a child process, from now on or once there is a loop."""
+        if self._children is not None:
+            self._children.watch(pid)
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Move the reactor to a loop, with what it reads, writes and times."""
+        reactor: Any = self._reactor
+        readers, writers = reactor.getReaders(), reactor.getWriters()
+        for reader in readers:
+            reactor.removeReader(reader)
+        for writer in writers:
+            reactor.removeWriter(writer)
+        set_event_loop(reactor, loop)
+        for reader in readers:
+            if reader.fileno() >= 0:  # it may be closed by now
+                reactor.addReader(reader)
+        for writer in writers:
+            if writer.fileno() >= 0:
+                reactor.addWriter(writer)
+        # A call that is moved to an earlier time has the reactor set its timer anew, in the new loop.
+        call = reactor.callLater(1, _do_nothing)
+        call.reset(0)
+        call.cancel()
+
+    # Start and stop.
+
+    async def start(self) -> None:
+        """Let the reactor be running: fire the triggers of its startup, if that was not done."""
+        self._started += 1
+        if self._started == 1:
+            started: Deferred[None] = Deferred()
+            self._reactor.addSystemEventTrigger("after", "startup", started.callback, None)
+            self._can_stop = True
+            self._reactor.startRunning(installSignalHandlers=False)
+            await outcome(started)
 
     async def unless_stopped(self, ready: Coroutine[Any, Any, None]) -> bool:
-        """Wait for something, but not beyond a ``reactor.stop()``; tell whether it came to its end."""
+        """Wait for something, but not beyond a ``reactor.stop()``; return whether it is done."""
         if self.stopped.is_set():
             ready.close()
             return False
         try:
-            async with asyncio.timeout(None) as self._patience:
+            async with asyncio.timeout(None) as self._start_deadline:
                 await ready
         except TimeoutError:
             if not self.stopped.is_set():
                 raise
         finally:
-            self._patience = None
+            self._start_deadline = None
         return not self.stopped.is_set()
 
-    async def start(self) -> None:
-        """Let the reactor be running: fire the triggers of its startup, if that was not done."""
-        self._running += 1
-        if self._running == 1:
-            started: Deferred[None] = Deferred()
-            self._reactor.addSystemEventTrigger("after", "startup", started.callback, None)
-            self._reactor.startRunning(installSignalHandlers=False)
-            await outcome(started)
+    def stop_called(self) -> None:
+        """Do what ``reactor.stop()`` asks for. Raises ReactorNotRunning as Twisted's does."""
+        if not self._can_stop:
+            raise error.ReactorNotRunning("Can't stop reactor that isn't running.")
+        self._can_stop = False
+        self._set_stopped()
+
+    def crashed(self) -> None:
+        """Stop because of ``reactor.crash()``, unless that is a part of the shutdown."""
+        if not self._is_ending:
+            self._set_stopped()
+
+    def _set_stopped(self) -> None:
+        self.stopped.set()
+        if self._start_deadline is not None:
+            self._start_deadline.reschedule(0)
 
     async def stop(self, stop_services: _Stop, drain: float) -> None:
         """Stop some services; with the last ones, end the reactor when its connections are closed.
 
         The triggers before the shutdown are called first, as they are under Twisted. Connections that are
-        open after ``drain`` seconds are cut. Raises what ``stop_services`` raises.
+        open after ``drain`` seconds are aborted. Raises what ``stop_services`` raises.
         """
-        self._running -= 1
-        if self._running:
+        self._started -= 1
+        if self._started:
             await _within(_HOOKS, stop_services())
             return
         failures: list[BaseException] = []
@@ -107,13 +163,15 @@ class ReactorLife:
         ended: Deferred[None] = Deferred()
         self._reactor.addSystemEventTrigger("before", "shutdown", Deferred.fromFuture, stopping)
         self._reactor.addSystemEventTrigger("after", "shutdown", ended.callback, None)
-        self._reactor.end()
+        self._shut_down()
         try:
             await _within(_HOOKS + drain + 2 * _GRACE, outcome(ended))
         except (DeadlinePassed, asyncio.CancelledError):
-            log.warning("what the program does before the reactor's shutdown is not done in time")
+            log.warning(
+                "the triggers before the reactor's shutdown are not done in time: it ends without them"
+            )
             stopping.cancel()
-            self._reactor.abandon()
+            self._abandon()
             raise
         if failures:
             raise failures[0]
@@ -123,43 +181,136 @@ class ReactorLife:
     ) -> None:
         try:
             await _within(_HOOKS, stop_services())
-        except (Exception, SystemExit) as error:  # the second would end the loop if it left this task
-            failures.append(error)
-        connections = self._reactor.connections
-        connections.is_running = False
-        for port in connections.ports:  # those that the program leaves open
+        except (Exception, SystemExit) as raised:  # the second would end the loop if it left this task
+            failures.append(raised)
+        self._connections.stop_accepting()
+        for port in self._connections.ports:  # those that the program leaves open
             await outcome(port.stopListening())
         try:
-            await _within(drain, connections.all_closed())
+            await _within(drain, self._connections.all_closed())
         except DeadlinePassed:
-            count = len(connections)
-            log.warning(
-                "the reactor cuts what is not done within %g s: %d connection%s (%s)",
-                drain,
-                count,
-                "s" * (count > 1),
-                connections.peers(),
-            )
-            await _cut(connections)
+            log.warning("the reactor cuts what is not done within %g s: %s", drain, self._connections)
+            await self._abort()
+
+    async def _abort(self) -> None:
+        """Abort what is open, and stop waiting for what does not close even so, by a fault of its own."""
+        self._connections.abort()
+        try:
+            await _within(_GRACE, self._connections.all_closed())
+        except DeadlinePassed:
+            log.error("the reactor gives up on connections that do not close: %s", self._connections)  # noqa: TRY400
+            self._connections.forget()
+
+    def _shut_down(self) -> None:
+        """Fire the triggers of a shutdown, as the end of Twisted's own loop does."""
+        self._is_ending = True
+        self._can_stop = False
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._renew)
+        self._reactor.fireSystemEvent("shutdown")
+
+    def _abandon(self) -> None:
+        """End at once, without the triggers that have not been fired."""
+        self._is_ending = True
+        forget_triggers(self._reactor, "shutdown")
+        self._reactor.crash()
+        self._reactor.disconnectAll()
+        if self._reactor.threadpool is not None:
+            self._reactor.threadpool.stop()
+            self._reactor.threadpool = None
+        self._renew()
+
+    def _renew(self) -> None:
+        # Twisted adds these two once, when a reactor is made; this one may start again, in another loop.
+        self._reactor.addSystemEventTrigger("during", "shutdown", self._reactor.crash)
+        self._reactor.addSystemEventTrigger("during", "shutdown", self._reactor.disconnectAll)
+        self._is_ending = False
 
 
-async def _cut(connections: "Connections") -> None:
-    """Abort what is open. What does not end of that, by a fault of its own, is no more waited for."""
-    connections.abort()
-    try:
-        await _within(_GRACE, connections.all_closed())
-    except DeadlinePassed:
-        log.error("the reactor gives up on connections that do not close: %s", connections.peers())  # noqa: TRY400
-        connections.forget()
+class NoLoop:
+    """What the reactor runs on while there is no event loop: the part of one that it uses, doing nothing.
+
+    The reactor keeps what it reads, writes and times by itself, and takes that to a real loop. Only what
+    other threads call has to be kept here.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], object]] = []
+
+    def time(self) -> float:
+        """Return a time that does not pass."""
+        return 0.0
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> "_NoTimer":
+        """Return a timer that is never due."""
+        return _NoTimer()
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Keep a call for the loop to come."""
+        self._calls.append(callback)
+
+    def hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the calls that were kept to a loop."""
+        while self._calls:
+            loop.call_soon_threadsafe(self._calls.pop(0))
+
+    def _ignore(self, *_: Any) -> None:
+        """Do nothing."""
+
+    add_reader = add_writer = remove_reader = remove_writer = _ignore
 
 
-async def _within(seconds: float, waited_for: Coroutine[Any, Any, Any]) -> None:
+class _NoTimer:
+    """A timer that is never due."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+class _Children:
+    """Notices that child processes of the reactor have ended.
+
+    Twisted listens to SIGCHLD, with a wake-up descriptor of its own. Here both belong to the event loop:
+    uvloop uses the signal for its own children. So each child is watched by its descriptor (pidfd_open(2)).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._watched: dict[int, int] = {}
+        for pid in process.reapProcessHandlers:
+            self.watch(pid)
+
+    def watch(self, pid: int) -> None:
+        """Have Twisted notice when a child has ended."""
+        if pid in process.reapProcessHandlers:  # else it has ended already
+            descriptor = self._watched[pid] = os.pidfd_open(pid)
+            self._loop.add_reader(descriptor, partial(self._ended, pid))
+
+    def close(self) -> None:
+        """Stop watching."""
+        for pid in tuple(self._watched):
+            self._forget(pid)
+
+    def _ended(self, pid: int) -> None:
+        self._forget(pid)
+        process.reapAllProcesses()
+
+    def _forget(self, pid: int) -> None:
+        descriptor = self._watched.pop(pid)
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> None:
     """Wait for something. Raises DeadlinePassed if that takes longer."""
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
-            await waited_for
+            await awaited
     except TimeoutError:
         if deadline.expired():
             raise DeadlinePassed(seconds) from None
         raise
+
+
+def _do_nothing() -> None:
+    """Be a call that does nothing."""

@@ -20,6 +20,7 @@ from twisted.python.log import ILogObserver as ILegacyLogObserver
 from zope.interface import implementer
 
 from tamed._logger import own_logger
+from tamed.twisted._compat import has_begun_logging
 
 __all__ = ["LoggingObserver", "begin_logging", "log_to_observer_of"]
 
@@ -64,7 +65,7 @@ def begin_logging(application: Any) -> None:
         return
     _choice.begun = True
     observer: Any = _choice.observer or _own_observer(application) or LoggingObserver()
-    if getattr(globalLogBeginner, "_temporaryObserver", None) is None:  # the program has begun it itself
+    if has_begun_logging():  # the program has done it itself
         globalLogPublisher.addObserver(observer)
         return
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)

@@ -1,27 +1,37 @@
-"""Twisted's plugins that make services, found by importing them.
+"""Twisted's plugins that make services: found by importing them, and made from the words behind their name.
 
 Twisted keeps a cache beside its plugins, ``dropin.cache``: a pickle, written by whoever is allowed to. Here
-it is neither read nor written: the modules in ``twisted.plugins`` only declare what there is.
+it is neither read nor written: the modules in ``twisted.plugins`` only declare what there is. The options
+of a plugin are parsed by its own class.
 """
 
+import grp
 import importlib
 import pkgutil
+import pwd
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted import plugins as plugins_package
-from twisted.application.service import IServiceMaker
+from twisted.application.service import Application, IService, IServiceMaker
 from twisted.plugin import IPlugin
+from twisted.python.reflect import namedAny
+from twisted.python.usage import UsageError as BadOptions
 
 from tamed._trust import require_trusted
 from tamed._words import did_you_mean
-from tamed.errors import ApplicationFailed, UsageError, reason
+from tamed.config.job import Job
+from tamed.config.settings import Daemon, Log, names_file
+from tamed.errors import ApplicationFailed, TamedError, UsageError, reason
 from tamed.plugins.discovery import Found
-from tamed.twisted._claim import claim_reactor
+from tamed.service.service import Service
+from tamed.twisted._compat import ServerOptions
+from tamed.twisted.services import TwistedService
 
-__all__ = ["all_makers", "all_plugins", "find_maker", "has_plugin"]
+__all__ = ["all_makers", "all_plugins", "check_options", "has_plugin", "make_plugin"]
 
 
 def all_plugins(folders: Sequence[Path] = ()) -> list[Found]:
@@ -47,7 +57,120 @@ def has_plugin(name: str, folders: Sequence[Path] = ()) -> bool:
     return _find(name, folders) is not None
 
 
-def find_maker(name: str, folders: Sequence[Path] = ()) -> Any:
+def check_options(job: Job) -> None:
+    """Parse the words behind a plugin's name, in the command that is about to run it.
+
+    Raises UsageError for what is wrong with the words, and SystemExit, when all is printed, for ``--help``.
+    """
+    _parse(_find_maker(job.target.name, job.plugin_dirs), job, _OptionsAbove(job))
+
+
+def make_plugin(job: Job) -> Service:
+    """Return the service that a plugin makes from the words behind its name.
+
+    Raises UsageError for what is wrong with them, and ApplicationFailed for what the plugin raises.
+    """
+    name = job.target.name
+    maker = _find_maker(name, job.plugin_dirs)
+    above = _OptionsAboveWorker(job)
+    options = _parse(maker, job, above)
+    application = Application(name, above["uid"], above["gid"])  # some look at their parent
+    try:
+        service: Any = IService(maker.makeService(options))
+        service.setServiceParent(application)
+    except (TamedError, BadOptions) as error:
+        raise _own_error(name, error) from error
+    except Exception as error:
+        raise ApplicationFailed(
+            f"Twisted plugin {name} raised while it made its service", reason(error)
+        ) from error
+    return TwistedService(application, name)
+
+
+class _OptionsAbove(ServerOptions):
+    """The ``parent`` of a plugin's options: twistd's own, with what the operator said in Tamed's words.
+
+    Plugins read the pid file there, the user, the umask, and some set them. So each process that parses a
+    plugin's words gives it such a parent.
+    """
+
+    synopsis = "Usage: tamed run [daemon options]"
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.update(_twistd_options(job))
+        if self["logger"] is not None:
+            self["logger"] = namedAny(self["logger"])
+        self.subCommand = job.target.name
+
+
+class _OptionsAboveWorker(_OptionsAbove):
+    """The same in a process that belongs to the daemon already.
+
+    What a plugin sets has been obeyed by the command. The pid file has been written, too, with the daemon's
+    pid: a plugin that sets it and looks for another one of its kind there (Carbon does) would find this one.
+    So what is set stands for no file.
+    """
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, "" if key == "pidfile" else value)
+
+
+def _parse(maker: Any, job: Job, parent: _OptionsAbove) -> Any:
+    name = job.target.name
+    try:
+        options = parent.subOptions = maker.options()
+        options.parent = parent
+        options.parseOptions(list(job.words))
+    except BadOptions as error:
+        raise _own_error(name, error) from error
+    except Exception as error:
+        what = f"Twisted plugin {name} raised while it read its options"
+        raise ApplicationFailed(what, reason(error)) from error
+    return options
+
+
+def _own_error(name: str, error: Exception) -> TamedError:
+    if isinstance(error, TamedError):
+        return error
+    text = str(error).rstrip(".")
+    return UsageError(f"{name}: {text}", remedy=f"`tamed run {name} --help` lists the options")
+
+
+def _twistd_options(job: Job) -> dict[str, Any]:
+    """Return the settings of a job by twistd's names, where they differ from its defaults."""
+    if job.foreign:
+        return dict(job.foreign["options"])
+    settings = job.settings(None)
+    return {"nodaemon": not job.detached, **dict(_of_daemon(settings.daemon)), **dict(_of_log(settings.log))}
+
+
+def _of_daemon(daemon: Daemon) -> Iterator[tuple[str, object]]:
+    yield "pidfile", "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
+    with suppress(KeyError):  # whoever is to become that user says that there is none
+        if daemon.user:
+            yield "uid", int(daemon.user) if daemon.user.isdigit() else pwd.getpwnam(daemon.user).pw_uid
+        if daemon.group:
+            yield "gid", int(daemon.group) if daemon.group.isdigit() else grp.getgrnam(daemon.group).gr_gid
+    if daemon.umask is not None:
+        yield "umask", int(daemon.umask)
+    if daemon.chroot is not None:
+        yield "chroot", str(daemon.chroot.absolute())
+    if daemon.directory is not None:
+        yield "rundir", str(daemon.directory.absolute())
+    if daemon.name:
+        yield "prefix", daemon.name
+
+
+def _of_log(log: Log) -> Iterator[tuple[str, object]]:
+    if names_file(log.file):
+        yield "logfile", log.file
+    elif log.file == "stderr":
+        yield "logfile", "-"
+    yield "syslog", log.file.partition(":")[0] == "syslog"
+
+
+def _find_maker(name: str, folders: Sequence[Path]) -> Any:
     """Return the IServiceMaker of this name.
 
     Raises UsageError if there is none, and ApplicationFailed if a module that cannot be imported may have it.
@@ -72,7 +195,6 @@ def _find(name: str, folders: Sequence[Path]) -> Any:
 
 def _modules(folders: Sequence[Path]) -> Iterator[tuple[str, list[Any], Exception | None]]:
     """Import each module of plugins; yield its name and its makers of services, or why it has none."""
-    claim_reactor()
     _add_to_path(folders)
     for info in pkgutil.iter_modules(plugins_package.__path__, f"{plugins_package.__name__}."):
         try:

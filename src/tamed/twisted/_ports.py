@@ -1,41 +1,173 @@
-"""The reactor's ports on sockets that were bound by somebody else.
+"""The reactor's ports, on sockets that somebody else has bound, and the connections that came by them.
 
-They are Twisted's own, as used by ``adoptStreamPort``, with what they lack: several sockets for one address,
-a last look into the kernel's queue when they close, and word of the connections that come by them.
+The ports are Twisted's own, as ``adoptStreamPort`` uses them, with what they lack: several sockets for one
+address, a last look into the kernel's queue when they close, and a count of their connections.
 
-And they let nobody in before the program is ready. Under twistd nothing can come between the moment that a
+And they accept nobody before the program is ready. Under twistd nobody can come between the moment that a
 program listens and the end of its ``startService``, because no loop runs; here one does, and the socket may
 be one on which other workers listen already. From then on they heed the gate of the `Surroundings`, if other
 processes have their sockets too.
 """
 
+import asyncio
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol
 
 from twisted.internet import tcp, udp, unix
-from twisted.python import log
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import ILoggingContext
+from twisted.python import log as twisted_log
 
+from tamed._logger import own_logger
 from tamed.net import (
     DEFAULT_BACKLOG,
     Gate,
     Listener,
     Shortage,
+    address_text,
     current,
     is_of_the_connection,
     turn_away,
     usable_backlog,
 )
+from tamed.twisted._compat import use_socket
 
-if TYPE_CHECKING:
-    from tamed.twisted._connections import Connections
+__all__ = ["Connections", "TcpPort", "UdpPort", "UnixPort", "adopt_connection"]
 
-__all__ = ["TcpConnection", "TcpPort", "UdpPort", "UnixConnection", "UnixPort"]
+log = own_logger("tamed.twisted")
 
-_BATCH = 16  # connections that a port accepts before anything else has its turn
-_IPV6 = 4  # parts of a peer's address
+_NAMED = 10
+"""How many peers a log line names."""
+_BATCH = 16
+"""How many connections a port accepts before anything else has its turn."""
 _MOST = DEFAULT_BACKLOG
 """How many clients a port that closes still takes: a flood of new ones must not keep it from closing."""
+
+
+class _Port(Protocol):
+    addresses: tuple[str, ...]
+
+    def start_accepting(self) -> None: ...
+
+    def stopListening(self) -> Any: ...  # noqa: N802
+
+
+class _Transport(Protocol):
+    def getPeer(self) -> Any: ...  # noqa: N802
+
+    def abortConnection(self) -> None: ...  # noqa: N802
+
+
+class Connections:
+    """What the reactor serves: its ports and the connections that are open, for which a stop can wait.
+
+    ``accepted`` is the number of all connections so far. ``reporter`` is the service whose figures they are:
+    one of those on this reactor, lest they be counted twice.
+    """
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.reporter: object = None
+        self._owner: object = None
+        self._is_accepting = False
+        self._ports: dict[_Port, object] = {}
+        self._open: dict[_Transport, None] = {}
+        self._idle: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __str__(self) -> str:
+        """Return how many are open, with the first of their peers, for the log."""
+        peers = ", ".join(_peer(transport) for transport in islice(self._open, _NAMED))
+        more = ", ..." if len(self._open) > _NAMED else ""
+        return f"{len(self._open)} connection{'s' * (len(self._open) > 1)} ({peers}{more})"
+
+    @property
+    def ports(self) -> tuple[_Port, ...]:
+        """The ports that are open, in the order in which they were opened."""
+        return tuple(self._ports)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the ports listen."""
+        return tuple(address for port in self._ports for address in port.addresses)
+
+    @contextmanager
+    def owned_by(self, owner: object) -> Iterator[None]:
+        """Let the ports that are opened inside the ``with`` belong to a service.
+
+        They accept nobody until `start_accepting` is called for it. What is opened before the reactor runs
+        belongs to the service that starts first.
+        """
+        self._owner = owner
+        try:
+            yield
+        finally:
+            self._owner = None
+
+    def ports_of(self, owner: object) -> tuple[_Port, ...]:
+        """Return the ports that belong to a service, or to none."""
+        return tuple(port for port, its_owner in self._ports.items() if its_owner is owner)
+
+    def start_accepting(self, owner: object) -> None:
+        """Accept connections by the ports of a service, which is ready, and by those that belong to none."""
+        self._is_accepting = True
+        for port in (*self.ports_of(None), *self.ports_of(owner)):
+            port.start_accepting()
+
+    def stop_accepting(self) -> None:
+        """Leave ports that are opened from now on to the service that starts next."""
+        self._is_accepting = False
+
+    def add_port(self, port: _Port) -> None:
+        """Add a port, which accepts connections at once if it belongs to no service that is not ready."""
+        self._ports[port] = self._owner
+        if self._owner is None and self._is_accepting:
+            port.start_accepting()
+
+    def remove_port(self, port: _Port) -> None:
+        """Remove a port that is closed."""
+        self._ports.pop(port, None)
+
+    def add(self, transport: _Transport) -> None:
+        """Count a new connection."""
+        self.accepted += 1
+        self._open[transport] = None
+
+    def remove(self, transport: _Transport) -> None:
+        """Remove a connection that is closed."""
+        self._open.pop(transport, None)
+        if not self._open and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def all_closed(self) -> None:
+        """Wait until no connection is open."""
+        if self._open:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    def abort(self) -> None:
+        """Abort every connection."""
+        for transport in tuple(self._open):
+            try:
+                transport.abortConnection()
+            except Exception:
+                log.exception("cannot abort the connection of %s", _peer(transport))
+
+    def forget(self) -> None:
+        """Count as closed what does not close, so that nobody waits for it."""
+        self._open.clear()
+
+
+def _peer(transport: _Transport) -> str:
+    peer = transport.getPeer()
+    host = getattr(peer, "host", None)
+    return address_text((host, peer.port)) if host else "unix"
 
 
 class _Counted:
@@ -45,98 +177,133 @@ class _Counted:
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.reactor.connections.begin(self)
+        self.reactor.connections.add(self)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         try:
             super().connectionLost(reason)  # type: ignore[misc]
         finally:
-            self.reactor.connections.end(self)
+            self.reactor.connections.remove(self)
 
 
-class TcpConnection(_Counted, tcp.Server):
+class _TcpConnection(_Counted, tcp.Server):
     """A connection that is counted."""
 
 
-class UnixConnection(_Counted, unix.Server):
+class _UnixConnection(_Counted, unix.Server):
     """The same, on a unix socket."""
 
 
-class _Door:
-    """The part of a port that lets clients in, or does not.
+def adopt_connection(descriptor: int, family: int, factory: Any, reactor: Any) -> Any:
+    """Serve a connection that another process has accepted, by a duplicate of its descriptor.
 
-    One that is this process's ``own`` does not heed the gate: nobody else could serve its clients.
+    Returns the transport, or None if the factory wants no connection.
     """
-
-    _is_own = False
-    _lets_in = False
-    _is_held = False
-    _gate: Gate | None = None
-
-    def hold(self) -> None:
-        """Let nobody in: the gate is shut. See `GateKeeper`."""
-        self._is_held = True
-        self.stopReading()  # type: ignore[attr-defined]
-
-    def let_go(self) -> None:
-        """Let clients in again."""
-        self._is_held = False
-        self.startReading()
-
-    def startReading(self) -> None:  # noqa: N802
-        """Look for clients, while they are let in."""
-        if self._lets_in and not self._is_held:
-            super().startReading()  # type: ignore[misc]
-
-    def _open_door(self) -> None:
-        self._lets_in = True
-        if not self._is_own:
-            self._gate = current().gate
-            self._gate.add(self)
-        self.startReading()
-
-    def _close_door(self) -> None:
-        if self._gate is not None:
-            self._gate.remove(self)
+    sock = socket.fromfd(descriptor, family, socket.SOCK_STREAM)
+    return _serve(sock, sock.getpeername(), factory, reactor)
 
 
-class _StreamPort(_Door, tcp.Port):
-    """What both kinds of stream port have in common.
+def _serve(sock: socket.socket, peer: Any, factory: Any, reactor: Any, port: Any = None) -> Any:
+    """Connect a socket with a protocol of a factory; close it, and return None, if that builds none."""
+    is_unix = sock.family == socket.AF_UNIX
+    if sock.family == socket.AF_INET6:  # the scope of an address belongs to it
+        numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])
+    protocol = factory.buildProtocol(UNIXAddress(peer) if is_unix else _internet_address(peer))
+    if protocol is None:
+        sock.close()
+        return None
+    number = 0
+    if port is not None:
+        number, port.sessionno = port.sessionno, port.sessionno + 1
+    kind: Any = _UnixConnection if is_unix else _TcpConnection
+    transport = kind(sock, protocol, peer, port, number, reactor)
+    if port is None:  # by which a transport says who it is
+        transport.repstr = f"<{type(protocol).__name__} on an adopted connection>"
+    protocol.makeConnection(transport)
+    return transport
 
-    ``addresses`` are where it listens.
+
+def _internet_address(peer: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    return IPv4Address("TCP", *peer) if len(peer) == 2 else IPv6Address("TCP", *peer)
+
+
+class _GatedPort:
+    """The part of a port that accepts nobody before the program is ready, or while a gate is shut.
+
+    A port that is this process's ``own`` does not heed the gate: nobody else could serve its clients.
     """
 
     reactor: Any
     addresses: tuple[str, ...] = ()
     _listener: Listener | None = None
+    _is_own = False
+    _is_accepting = False
+    _is_held = False
+    _gate: Gate | None = None
+
+    def hold(self) -> None:
+        """Accept nobody: the gate is shut. See `GateKeeper`."""
+        self._is_held = True
+        self.stopReading()  # type: ignore[attr-defined]
+
+    def let_go(self) -> None:
+        """Accept clients again."""
+        self._is_held = False
+        self.startReading()
+
+    def startReading(self) -> None:  # noqa: N802
+        """Look for clients, while they are accepted."""
+        if self._is_accepting and not self._is_held:
+            super().startReading()  # type: ignore[misc]
+
+    def _open_gate(self) -> None:
+        self._is_accepting = True
+        if not self._is_own:
+            self._gate = current().gate
+            self._gate.add(self)
+        self.startReading()
+
+    def _leave_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.remove(self)
+
+    def _close_listener(self) -> None:
+        self.reactor.connections.remove_port(self)
+        if self._listener is not None:
+            self._listener.close()
+
+
+class _StreamPort(_GatedPort, tcp.Port):
+    """What both kinds of stream port have in common.
+
+    ``addresses`` are where it listens.
+    """
+
     _shortage: Shortage | None = None
 
     def open(self, listener: Listener, *, own: bool = False) -> None:
-        """Take over the sockets of a listener, and let connections in as soon as the program is ready."""
-        self._is_own = own
+        """Take over the sockets of a listener, and accept connections as soon as the program is ready."""
         self.addresses = listener.addresses
-        self._take_over(listener, listener.sockets[-1])
-        self._connections.opened(self)
+        self.use(listener, listener.sockets[-1], own=own)
+        self.reactor.connections.add_port(self)
 
-    def let_in(self) -> None:
-        """Let connections in. Raises Unavailable if another process listens on the same address meanwhile."""
-        if not self._lets_in and self.connected and self._listener is not None:
-            self._listener.listen(usable_backlog(max(self.backlog, DEFAULT_BACKLOG)))
-            self._open_door()
-
-    @property
-    def _connections(self) -> "Connections":
-        connections: Connections = self.reactor.connections
-        return connections
-
-    def _take_over(self, listener: Listener, sock: socket.socket) -> None:
+    def use(self, listener: Listener, sock: socket.socket, *, own: bool) -> None:
+        """Take over one socket of a listener. Raises what the factory's ``doStart`` raises."""
+        self._is_own = own
         self._listener = listener
-        self._preexistingSocket = sock
+        use_socket(self, sock)
         try:
             self.startListening()
-        except BaseException:  # of the factory's `doStart`
+        except BaseException:
             listener.close()
             raise
+
+    def start_accepting(self) -> None:
+        """Accept connections. Raises Unavailable if another process listens on the same address meanwhile."""
+        if not self._is_accepting and self.connected and self._listener is not None:
+            self._listener.listen(usable_backlog(max(self.backlog, DEFAULT_BACKLOG)))
+            self._open_gate()
 
     def doRead(self) -> None:  # noqa: N802
         """Accept who waits, as Twisted does, but close nobody when descriptors run out: they wait."""
@@ -151,22 +318,10 @@ class _StreamPort(_Door, tcp.Port):
                     self._run_short(error)
                     return
             else:
-                self._serve(sock, peer)
-
-    def _serve(self, sock: socket.socket, peer: Any) -> None:
-        try:
-            if len(peer) == _IPV6:  # the scope of the address belongs to it
-                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])
-            factory: Any = self.factory
-            protocol = factory.buildProtocol(self._buildAddr(peer))
-            if protocol is None:
-                sock.close()
-                return
-            number, self.sessionno = self.sessionno, self.sessionno + 1
-            protocol.makeConnection(self.transport(sock, protocol, peer, self, number, self.reactor))
-        except Exception:
-            log.err(None, f"{', '.join(self.addresses)} cannot serve {peer}")
+                try:
+                    _serve(sock, peer, self.factory, self.reactor, self)
+                except Exception:
+                    twisted_log.err(None, f"{', '.join(self.addresses)} cannot serve {peer}")
 
     def _run_short(self, error: OSError) -> None:
         if self._shortage is None:
@@ -179,20 +334,23 @@ class _StreamPort(_Door, tcp.Port):
             self._shortage.end()
         # Here and not when `stopListening` is called: whoever came in between would be cut off.
         # Those who wait while the gate is shut are the other process's.
-        if self._lets_in and not self._is_held and self._listener is not None and not self._listener.shared:
+        if (
+            self._is_accepting
+            and not self._is_held
+            and self._listener is not None
+            and not self._listener.shared
+        ):
             if self._listener.sole:
                 turn_away(self.socket)
-            self._take_who_waits()
-        self._close_door()
+            self._accept_waiting()
+        self._leave_gate()
         try:
             # Not that of `unix.Port`, which removes the file: it is the listener's.
             tcp.Port.connectionLost(self, reason)
         finally:  # the factory's `doStop` may raise
-            self._connections.closed(self)
-            if self._listener is not None:
-                self._listener.close()
+            self._close_listener()
 
-    def _take_who_waits(self) -> None:
+    def _accept_waiting(self) -> None:
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         end = self.sessionno + _MOST
@@ -206,29 +364,27 @@ class _StreamPort(_Door, tcp.Port):
 class TcpPort(_StreamPort):
     """A TCP port. On ``::`` it has a port for IPv4 beside it, which opens and closes with it."""
 
-    transport: Any = TcpConnection
     _beside: "TcpPort | None" = None
 
     def open(self, listener: Listener, *, own: bool = False) -> None:
-        """Take over the sockets of a listener, and let connections in as soon as the program is ready."""
+        """Take over the sockets of a listener, and accept connections as soon as the program is ready."""
         if len(listener.sockets) > 1:
             interface = "0.0.0.0"  # noqa: S104 - the program asked for every interface
             self._beside = TcpPort(self.port, self.factory, self.backlog, interface, self.reactor)  # type: ignore[arg-type]
-            beside = Listener(
+            first = Listener(
                 listener.endpoint, listener.sockets[:1], shared=listener.shared, sole=listener.sole
             )
-            self._beside._is_own = own
-            self._beside._take_over(beside, beside.sockets[0])
+            self._beside.use(first, first.sockets[0], own=own)
         super().open(listener, own=own)
 
-    def let_in(self) -> None:
-        """Let connections in."""
-        super().let_in()
+    def start_accepting(self) -> None:
+        """Accept connections."""
+        super().start_accepting()
         if self._beside is not None:
-            self._beside.let_in()
+            self._beside.start_accepting()
 
     def loseConnection(self, *arguments: Any) -> Any:  # noqa: N802
-        """Listen no more."""
+        """Stop listening."""
         if self._beside is not None:
             self._beside.loseConnection(*arguments)
             self._beside = None
@@ -240,52 +396,44 @@ class TcpPort(_StreamPort):
 class UnixPort(_StreamPort, unix.Port):
     """A port on a unix socket; the file belongs to whoever has bound it."""
 
-    transport: Any = UnixConnection
-
     def startListening(self) -> None:  # noqa: N802
         """Serve those who connect. Not as Twisted does: the file's mode is set, and it listens already."""
-        assert self._preexistingSocket is not None
-        assert self.factory is not None
-        self.socket, self._preexistingSocket = self._preexistingSocket, None
-        self._shouldShutdown = False
-        log.msg(f"{self._getLogPrefix(self.factory)} starting on {', '.join(self.addresses)}")
-        self.factory.doStart()
+        assert self._listener is not None
+        factory: Any = self.factory
+        named: Any = ILoggingContext(factory, None)
+        name = type(factory).__name__ if named is None else named.logPrefix()
+        twisted_log.msg(f"{name} starting on {', '.join(self.addresses)}")
+        factory.doStart()
+        self.socket = self._listener.sockets[-1]
         self.connected = True
         self.fileno = self.socket.fileno  # type: ignore[method-assign]
-        self.numberAccepts = 100
         self.startReading()
 
 
-class UdpPort(_Door, udp.Port):
+class UdpPort(_GatedPort, udp.Port):
     """A UDP port."""
 
-    reactor: Any
-    addresses: tuple[str, ...] = ()
-    _listener: Listener | None = None
-
     def open(self, listener: Listener, *, own: bool = False) -> None:
-        """Take over a listener's socket, and let datagrams in as soon as the program is ready."""
+        """Take over a listener's socket, and receive datagrams as soon as the program is ready."""
         *others, last = listener.sockets
         for other in others:  # of `::`, the one for IPv4
             other.close()
         self._is_own = own
         self._listener = listener
         self.addresses = listener.addresses[-1:]
-        self._preexistingSocket: Any = last
+        use_socket(self, last)
         self.startListening()
-        self.reactor.connections.opened(self)
+        self.reactor.connections.add_port(self)
 
-    def let_in(self) -> None:
-        """Let datagrams in."""
-        if not self._lets_in and self.connected:
-            self._open_door()
+    def start_accepting(self) -> None:
+        """Receive datagrams."""
+        if not self._is_accepting and self.connected:
+            self._open_gate()
 
     def connectionLost(self, reason: Any = None) -> None:  # noqa: N802
         """Give the socket back."""
-        self._close_door()
+        self._leave_gate()
         try:
             super().connectionLost(reason)
         finally:
-            self.reactor.connections.closed(self)
-            if self._listener is not None:
-                self._listener.close()
+            self._close_listener()

@@ -1,23 +1,37 @@
-"""twistd's command line: parsed by Twisted's own options class, and said in Tamed's words."""
+"""twistd's command line: parsed by Twisted's own options class, and translated into Tamed's settings.
 
+Some of its options have no setting: they do something to the process, before the program is loaded.
+"""
+
+import atexit
 import hashlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from twisted.python.reflect import namedAny
 from twisted.python.usage import UsageError as BadOptions
-from twisted.scripts._twistd_unix import ServerOptions  # of which `twisted.scripts.twistd` has the name
+from twisted.python.util import spewer
 
 from tamed._trust import require_trusted
+from tamed.config.job import Job
+from tamed.config.kinds import CommandLine
+from tamed.config.target import Target, TargetKind
 from tamed.errors import ApplicationFailed, PermissionRefused, UsageError, reason
-from tamed.twisted._claim import claim_reactor
+from tamed.twisted._compat import ServerOptions
+from tamed.twisted._logging import log_to_observer_of
 from tamed.twisted._plugins import all_makers
 
-__all__ = ["Twistd", "parse_twistd"]
+if TYPE_CHECKING:
+    import cProfile
+
+__all__ = ["apply_twistd", "parse_twistd"]
 
 _OTHER_REACTORS: Final = ("cf", "gi", "glib2", "gtk2", "gtk3", "iocp", "win32", "wx")
 """Reactors that a program has a reason to ask for: they run inside a window system's loop, or on Windows."""
@@ -28,38 +42,17 @@ _PREFIX: Final = "twisted"
 """twistd's own for syslog."""
 
 
-@dataclass(frozen=True, slots=True)
-class Twistd:
-    """What a command line of twistd's says.
+def parse_twistd(words: Sequence[str]) -> CommandLine:
+    """Parse the words behind ``twistd``: a job for a plugin or an application file, its settings and effects.
 
-    It runs the ``plugin``, with the ``words`` behind its name, or the ``file``; the other is empty.
-    ``plugin_dirs`` are searched for plugins besides the path. ``options`` are those in front of the plugin's
-    name, and ``daemon`` and ``log`` are flags of the settings, from what the plugin has made of these.
-    ``effects`` is what `apply_twistd` does, and ``remarks`` are for whoever typed it.
-    """
-
-    file: str
-    plugin: str
-    words: tuple[str, ...]
-    foreground: bool
-    plugin_dirs: tuple[Path, ...] = ()
-    options: Mapping[str, object] = field(default_factory=dict)
-    daemon: Mapping[str, object] = field(default_factory=dict)
-    log: Mapping[str, object] = field(default_factory=dict)
-    effects: Mapping[str, object] = field(default_factory=dict)
-    remarks: Sequence[str] = ()
-
-
-def parse_twistd(words: Sequence[str]) -> Twistd:
-    """Parse the words behind ``twistd``.
-
-    Raises UsageError for what is wrong or not supported, and SystemExit, when all is printed, for ``--help``,
+    The job has the options in front of the plugin's name, and `apply_twistd` does the effects. Raises
+    UsageError for what is wrong or not supported, and SystemExit, when all is printed, for ``--help``,
     ``--version`` and their like.
     """
+    sys.argv[:] = [str(Path(sys.executable).with_name("twistd")), *words]  # what plugins may look at
     here = Path.cwd()
     folders, why_not = _trusted(here)  # plugins and what they import are found there
     sys.path[:0] = map(str, folders)
-    claim_reactor()
     options = _Options(folders)
     try:
         options.parseOptions(list(words) or ["--help"])
@@ -72,22 +65,42 @@ def parse_twistd(words: Sequence[str]) -> Twistd:
     _refuse_what_is_not_supported(options)
     file = Path(options["python"]).absolute() if options["python"] else None
     is_missed = bool(why_not) and (file is None or file.parent != here)
-    return Twistd(
-        file="" if file is None else str(file),
-        plugin=options.subCommand or "",
-        words=options.words,
-        foreground=_in_foreground(options),
+    plugin = Target(TargetKind.FOREIGN, options.subCommand or "", "twisted")
+    foreground = _in_foreground(options)
+    job = Job(
+        plugin if plugin.name else Target(TargetKind.FILE, str(file)),
+        dict(_daemon(options)),
+        dict(_log(options)),
         plugin_dirs=folders,
-        options=options.before_plugin,
-        daemon=dict(_daemon(options)),
-        log=dict(_log(options)),
-        effects=dict(_effects(options, folders)),
-        remarks=(*_remarks(options), *([why_not] if is_missed else [])),
+        words=options.words,
+        foreign={"options": options.before_plugin, "effects": dict(_effects(options, folders))},
+        argv=tuple(sys.argv),
+        detached=not foreground,
     )
+    return CommandLine(job, foreground, (*_remarks(options), *([why_not] if is_missed else [])))
+
+
+def apply_twistd(effects: Mapping[str, Any]) -> None:
+    """Do what the effects of a command line say that `parse_twistd` has read.
+
+    ``path`` are folders to import from, ``logger`` the name of a factory of log observers, ``profile`` the
+    file for a profile of all that follows (as statistics with ``savestats``), ``spew`` traces every line, and
+    ``debug`` opens the debugger at a SIGUSR2.
+    """
+    sys.path[:0] = [folder for folder in effects["path"] if folder not in sys.path]
+    if "logger" in effects:
+        log_to_observer_of(namedAny(effects["logger"]))
+    if "profile" in effects:
+        _profile(Path(effects["profile"]), as_statistics=effects.get("savestats", False))
+    if effects.get("spew"):
+        threading.settrace(spewer)
+        sys.settrace(spewer)
+    if effects.get("debug"):
+        signal.signal(signal.SIGUSR2, lambda *_: breakpoint())
 
 
 class _Options(ServerOptions):
-    """Twisted's own, which notes what it would do at once, and finds plugins without a cache."""
+    """Twisted's own, which records what it would do at once, and finds plugins without a cache."""
 
     synopsis = "Usage: tamed twistd [options]"
 
@@ -110,11 +123,11 @@ class _Options(ServerOptions):
         options = maker.options()
         parse = options.parseOptions
 
-        def note_and_parse(words: Sequence[str]) -> None:
+        def record_and_parse(words: Sequence[str]) -> None:
             self.words = tuple(words)
             parse(words)
 
-        options.parseOptions = note_and_parse
+        options.parseOptions = record_and_parse
         return options
 
     def opt_reactor(self, shortName: str) -> None:  # noqa: N803
@@ -183,12 +196,12 @@ def _name(options: _Options) -> str:
     """Return the instance's name.
 
     The operator may choose it: in syslog it is what a line begins with. Else there may be several of one
-    program, and what tells them apart is the pid file.
+    program, and what distinguishes them is the pid file.
     """
     if options["prefix"] != _PREFIX:
         return str(options["prefix"])
-    told_by = options["pidfile"] or os.fspath(Path.cwd())
-    mark = hashlib.blake2s(os.fsencode(told_by), digest_size=4).hexdigest()
+    distinct = options["pidfile"] or os.fspath(Path.cwd())
+    mark = hashlib.blake2s(os.fsencode(distinct), digest_size=4).hexdigest()
     return f"{options.subCommand or Path(options['python']).stem}-{mark}"
 
 
@@ -230,3 +243,22 @@ def _trusted(folder: Path) -> tuple[tuple[Path, ...], str]:
     except PermissionRefused as error:
         return (), f"nothing is imported from {folder}: {error}"
     return (folder,), ""
+
+
+def _profile(file: Path, *, as_statistics: bool) -> None:
+    import cProfile  # only here: it takes longer to import than all else in this file
+
+    profile = cProfile.Profile()
+    atexit.register(partial(_save_profile, profile, file, as_statistics=as_statistics))
+    profile.enable()
+
+
+def _save_profile(profile: "cProfile.Profile", file: Path, *, as_statistics: bool) -> None:
+    profile.disable()
+    if as_statistics:
+        profile.dump_stats(file)
+        return
+    import pstats
+
+    with file.open("w") as stream:
+        pstats.Stats(profile, stream=stream).strip_dirs().sort_stats(-1).print_stats()

@@ -1,27 +1,27 @@
-"""A Twisted service as one of Tamed's."""
+"""Twisted's services as Tamed's, and Tamed's as Twisted's."""
 
+import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 from twisted.application.service import IProcess, IService, IServiceCollection
-from twisted.internet.defer import CancelledError
+from twisted.application.service import Service as TwistedBase
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
-from twisted.python.failure import Failure
 
 from tamed._logger import own_logger
-from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, reason
+from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError, reason
 from tamed.net import current
 from tamed.service.application import Application
 from tamed.service.service import Service
-from tamed.twisted._await import outcome
-from tamed.twisted._endpoints import Attempt, watched_endpoints
+from tamed.twisted._compat import event_loop
 from tamed.twisted._life import STOP_TIMEOUT
 from tamed.twisted._logging import begin_logging
-from tamed.twisted._reactor import TamedReactor, install
-from tamed.twisted._walk import Walk, begin_stop
+from tamed.twisted._results import Attempt, Walk, outcome, stop_tree, watched_endpoints
+from tamed.twisted.reactor import TamedReactor, install
 
-__all__ = ["TwistedService"]
+__all__ = ["TamedServiceForTwisted", "TwistedService"]
 
 log = own_logger("tamed.twisted")
 
@@ -32,7 +32,7 @@ class TwistedService(Service):
     ``privilegedStartService`` is called while the process may still have privileges and ``startService``
     after it has given them up. What they return, a Deferred or a coroutine, is waited for, in each service of
     the tree; if it fails, so does the start, and what was started is stopped. An endpoint that cannot be
-    listened on fails the start as well. Clients are let in when all of it is ready. When it stops, the
+    listened on fails the start as well. Clients are accepted when all of it is ready. When it stops, the
     Deferred of ``stopService`` is waited for, and then the connections that are open, until the drain
     deadline.
 
@@ -61,20 +61,20 @@ class TwistedService(Service):
 
     @property
     def connections(self) -> int:
-        """How many connections the reactor's ports have open now; of several services the first tells it."""
+        """How many connections of the reactor are open now; of several services the first reports it."""
         counted = self.reactor.connections
-        return len(counted) if counted.teller is self else 0
+        return len(counted) if counted.reporter is self else 0
 
     @property
     def accepted(self) -> int:
-        """The number of all connections so far; of several services the first tells it."""
+        """The number of all connections so far; of several services the first reports it."""
         counted = self.reactor.connections
-        return counted.accepted if counted.teller is self else 0
+        return counted.accepted if counted.reporter is self else 0
 
     async def prepare(self) -> None:
         """Call ``privilegedStartService``: it listens, as a rule."""
         self.reactor.life.attach()
-        self.reactor.connections.teller = self.reactor.connections.teller or self
+        self.reactor.connections.reporter = self.reactor.connections.reporter or self
         begin_logging(self._application)
         try:
             await self._begin(Walk(), "privilegedStartService")
@@ -93,7 +93,7 @@ class TwistedService(Service):
             running = True
             await self.reactor.life.start()
             if await self.reactor.life.unless_stopped(self._all_ready(walk)):
-                self.reactor.connections.let_in(self)
+                self.reactor.connections.start_accepting(self)
         except BaseException as error:
             await self._undo(walk, running=running)
             raise _cause(error) from error
@@ -119,21 +119,18 @@ class TwistedService(Service):
         for port in self.reactor.connections.ports_of(self):
             await outcome(port.stopListening())
         self.reactor.life.detach()
-        if self.reactor.connections.teller is self:
-            self.reactor.connections.teller = None
+        if self.reactor.connections.reporter is self:
+            self.reactor.connections.reporter = None
         self._attempts = ()
 
     async def _begin(self, walk: Walk, method: str) -> None:
         """Call a method on the whole tree; raise what it raises, or why an endpoint of it does not listen."""
         error: BaseException | None = None
-        with watched_endpoints(self.wrapped) as attempts:
-            self.reactor.connections.owner = self
+        with watched_endpoints(self.wrapped) as attempts, self.reactor.connections.owned_by(self):
             try:
                 walk.begin(self.wrapped, method)
             except (Exception, SystemExit) as raised:
                 error = raised
-            finally:
-                self.reactor.connections.owner = None
         self._attempts = [*self._attempts, *(attempt for attempt in attempts if attempt.done is not None)]
         failed = [attempt.failure for attempt in attempts if attempt.failure is not None]
         if error is None or isinstance(error, CancelledError):  # which stands for the endpoint's
@@ -164,7 +161,7 @@ class TwistedService(Service):
         async def stop() -> None:
             for service in walk.to_stop():
                 try:
-                    _raise_failures(await outcome(begin_stop(service)))
+                    await stop_tree(service)
                 except Exception:
                     log.exception("while the start is undone")
 
@@ -174,32 +171,14 @@ class TwistedService(Service):
             await stop()
 
     async def _stop_service(self) -> None:
-        _raise_failures(await outcome(begin_stop(self.wrapped)))
+        await stop_tree(self.wrapped)
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what stands behind an error of Twisted's: why a socket cannot be had, as the source told it."""
+    """Return the cause of an error of Twisted's: why a socket cannot be had, in the words of the source."""
     if isinstance(error, CannotListenError) and isinstance(error.__cause__, TamedError):
         return error.__cause__
     return error
-
-
-def _raise_failures(result: Any) -> None:
-    """Raise the first failure in what a MultiService returns: a list of pairs, with such lists in it."""
-    failures = list(_failures(result))
-    for failure in failures[1:]:
-        log.error("stopService failed: %s", reason(failure), exc_info=failure)
-    if failures:
-        raise failures[0]
-
-
-def _failures(result: Any) -> Iterator[BaseException]:
-    for entry in result if isinstance(result, list) else ():
-        if isinstance(entry, tuple) and len(entry) == 2:
-            succeeded, value = entry
-            if not succeeded and isinstance(value, Failure) and value.value is not None:
-                yield value.value
-            yield from _failures(value)
 
 
 def _shown(service: Any) -> Iterator[str]:
@@ -210,3 +189,74 @@ def _shown(service: Any) -> Iterator[str]:
         yield type(service).__name__
     for child in children:
         yield from _shown(child)
+
+
+class TamedServiceForTwisted(TwistedBase):
+    """An IService that runs a Tamed service.
+
+    It is prepared, started and stopped with its Twisted parent. Each method returns a Deferred for that;
+    under Tamed it is waited for, and its failure fails the start, while twistd ignores it. A service that
+    fails past its restart policy ends the application, under Tamed with the status of the failure. Under
+    twistd it needs ``--reactor asyncio``.
+    """
+
+    def __init__(self, service: Service, name: str | None = None) -> None:
+        self.wrapped = service
+        self._application = Application(name or service.name or service.default_name(), service)
+        self._preparing: asyncio.Future[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.setName(self._application.name)
+
+    def privilegedStartService(self) -> "Deferred[None]":  # noqa: N802
+        """Prepare the service."""
+        super().privilegedStartService()
+        self._preparing = _task(self._application.lifecycle.prepare())
+        return Deferred.fromFuture(asyncio.shield(self._preparing))
+
+    def startService(self) -> "Deferred[None]":  # noqa: N802
+        """Start the service, and prepare it if nobody has."""
+        super().startService()
+        return Deferred.fromFuture(_task(self._start()))
+
+    def stopService(self) -> "Deferred[None]":  # noqa: N802
+        """Stop the service and release it."""
+        super().stopService()
+        return Deferred.fromFuture(_task(self._stop()))
+
+    async def _start(self) -> None:
+        if self._preparing is not None:
+            await self._preparing
+        await self._application.lifecycle.bring_up()
+        self._watching = _task(self._watch())
+
+    async def _stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        failures = await self._application.lifecycle.take_down()
+        if failures:
+            raise failures[0]
+
+    async def _watch(self) -> None:
+        """End the whole program with the service, as Tamed's applications do."""
+        reactor = _reactor()
+        failure: ServiceFailed | None = None
+        try:
+            await self._application.wait()
+        except ServiceFailed as error:
+            failure = error
+            log.error("%s", reason(error))  # noqa: TRY400 - the traceback is logged elsewhere
+        if isinstance(reactor, TamedReactor):
+            reactor.life.failure = failure
+        reactor.stop()
+
+
+def _task(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """Begin a coroutine in the event loop that the reactor runs on, which twistd does not run yet."""
+    return event_loop(_reactor()).create_task(coroutine)
+
+
+def _reactor() -> Any:
+    """Return the reactor of this process, which may be Twisted's own for asyncio."""
+    from twisted.internet import reactor
+
+    return reactor

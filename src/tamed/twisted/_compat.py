@@ -1,0 +1,55 @@
+"""The private names of Twisted that the bridge relies on, each behind a function of its own.
+
+Nothing else in this folder uses one. Twisted may change a private name in any release: a test looks for
+each of those below, and pyproject.toml says which releases have been tried.
+"""
+
+import asyncio
+import socket
+from typing import Any
+
+from twisted.logger import globalLogBeginner
+from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]  # not in its `__all__`
+
+__all__ = [
+    "ServerOptions",
+    "event_loop",
+    "forget_triggers",
+    "has_begun_logging",
+    "set_event_loop",
+    "use_socket",
+]
+
+
+def event_loop(reactor: Any) -> asyncio.AbstractEventLoop:
+    """Return the event loop of a reactor for asyncio, which need not be running."""
+    loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
+    return loop
+
+
+def set_event_loop(reactor: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Have a reactor for asyncio use another loop; what the old one watches for it stays there."""
+    reactor._asyncioEventloop = loop
+
+
+def forget_triggers(reactor: Any, event: str) -> None:
+    """Drop an event with its triggers, also while it waits for one of them.
+
+    ``removeSystemEventTrigger`` is not enough: the event would go on when what it waits for is done, and fire
+    the triggers that were added for the next time.
+    """
+    reactor._eventTriggers.pop(event, None)
+
+
+def use_socket(port: Any, sock: socket.socket) -> None:
+    """Have a port listen on a socket that exists, and only close it in the end: others may have it too.
+
+    ``adoptStreamPort`` and its like do this for ports of Twisted's own classes.
+    """
+    port._preexistingSocket = sock
+    port._shouldShutdown = False
+
+
+def has_begun_logging() -> bool:
+    """Tell whether somebody has called ``beginLoggingTo``, which warns at the second call."""
+    return globalLogBeginner._temporaryObserver is None
