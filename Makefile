@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long coverage test-others test-all check chaos fuzz format docs bench lock clean
+.PHONY: help run test test-long coverage test-others test-all canary check chaos fuzz format docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,6 +48,9 @@ test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that 
 	.ci/test-others $(ARGS)
 
 test-all: test test-others ## test, then test-others
+
+canary: .venv/.run ## run the suites that lean on libraries on the newest release of each, in spite of upper bounds
+	$(BIN)/python .ci/canary.py $(ARGS)
 
 check: .venv/.tamed .venv/.dev ## formatting, lint, types and the layer table; changes nothing
 	$(BIN)/ruff format --check
