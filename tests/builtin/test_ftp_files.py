@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tamed.builtin._beneath import Beneath
-from tamed.builtin.ftp._files import Files
+from tamed.builtin._ftp.files import Files
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tamed.builtin._beneath import Beneath
-from tamed.builtin.ftp._accounts import Accounts
-from tamed.builtin.ftp._commands import Commands, Limits
-from tamed.builtin.ftp._ports import PortRange
-from tamed.builtin.ftp._session import Session
+from tamed.builtin._ftp.commands import Accounts, Commands, Limits
+from tamed.builtin._ftp.data import PortRange
+from tamed.builtin._ftp.session import Session
 from tests.fuzz.engine import Target
 from tests.fuzz.sessions import Wire, loop, require_no_failure
 

@@ -1,4 +1,4 @@
-"""The plugin: its options, and the services that are made of them."""
+"""Files over FTP (RFC 959, 2428, 3659): read-only for everybody, and more for users with a password."""
 
 import asyncio
 import ipaddress
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tamed.builtin._beneath import Beneath
+from tamed.builtin._ftp.commands import Accounts, Commands, Limits
+from tamed.builtin._ftp.data import PortRange
+from tamed.builtin._ftp.session import Session
 from tamed.builtin._share import Share
-from tamed.builtin.ftp._accounts import Accounts
-from tamed.builtin.ftp._commands import Commands, Limits
-from tamed.builtin.ftp._ports import PortRange
-from tamed.builtin.ftp._session import Session
 from tamed.net import Endpoint, StreamServer, TcpEndpoint, UnixEndpoint
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
@@ -61,7 +60,7 @@ def ftp(options: Options) -> Service:
     commands = Commands(root, accounts, options.passive_ports, options.passive_address, limits)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if isinstance(writer.get_extra_info("peername"), tuple):  # else it has gone, or came by a unix socket
+        if isinstance(writer.get_extra_info("peername"), tuple):  # else the client is gone, or has no address
             await Session(commands, reader, writer, server.draining).run()
 
     server = StreamServer(

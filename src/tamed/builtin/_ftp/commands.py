@@ -1,4 +1,9 @@
-"""The commands of FTP: aioftp's, with some more, and stricter where its own would not hold against abuse."""
+"""The commands of FTP: aioftp's, with some more, and stricter where its own can be abused; and the users.
+
+aioftp documents how a server is run, not how one is built of its parts: which attributes of a connection its
+commands use, and which methods they call. Everything of that is used in this folder only, hence the upper
+bound in pyproject.toml and a test that names it.
+"""
 
 import asyncio
 import re
@@ -13,17 +18,22 @@ from typing import Any, Final, cast
 import aioftp
 from aioftp import Connection
 
+from tamed._logger import own_logger
 from tamed.builtin._beneath import Beneath
-from tamed.builtin._login import TooManyFailures
-from tamed.builtin.ftp._accounts import Accounts
-from tamed.builtin.ftp._data import DataPort
-from tamed.builtin.ftp._files import Files
-from tamed.builtin.ftp._ports import PortRange
+from tamed.builtin._ftp.data import DataPort, PortRange
+from tamed.builtin._ftp.files import Files
+from tamed.builtin._login import LoginGate, TooManyFailures
+from tamed.passwords import PasswordFile
+from tamed.service.service import Service
 
-__all__ = ["Commands", "Limits", "forget_data"]
+__all__ = ["Accounts", "Commands", "Limits", "close_data"]
+
+log = own_logger("ftp")
+
+_ANONYMOUS: Final = {"anonymous", "ftp"}  # the latter as in ftpd(8)
 
 _BLOCK: Final = 256 * 1024
-"""Bytes that are read from a file at once: each time costs a trip into a thread."""
+"""Bytes that are read from a file at once: each read is a call in a thread."""
 
 _HALF_A_YEAR: Final = 182 * 86400
 
@@ -31,7 +41,7 @@ _LARGEST: Final = 2**63 - 1
 """The largest offset in a file (lseek(2))."""
 
 _FLAGS: Final = re.compile(r"(-\S+( |$))*")
-"""What some clients put before the path, as for ls(1)."""
+"""Options of ls(1), which some clients put before the path."""
 
 _FEATURES: Final = (
     "Features:",
@@ -51,20 +61,63 @@ Line = Callable[[Connection, Any], Awaitable[str]]
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one waits for a client, in seconds, and how often it may err."""
+    """How long the server waits for a client, in seconds, and how many wrong passwords it takes."""
 
     idle: float = 300.0
-    """For a command, while nothing is transferred."""
+    """For a command, while there is no transfer."""
     stall: float = 60.0
-    """For the client to take or give anything, in the middle of a transfer."""
+    """For the next byte of a transfer."""
     data: float = 30.0
-    """For the client to make the data connection."""
+    """For the data connection."""
     tries: int = 3
     """Wrong passwords until the connection is closed."""
 
 
+class Accounts(Service):
+    """The anonymous user, if there is one, and those of a password file, which is read at the start.
+
+    With ``write``, users with a password may change files; the anonymous one never may.
+    """
+
+    def __init__(self, passwords: Path | None, *, anonymous: bool, write: bool) -> None:
+        super().__init__("accounts")
+        self._gate = None if passwords is None else LoginGate(PasswordFile(passwords), log)
+        self._anonymous = _user(write=False) if anonymous else None
+        self._known = _user(write=write)
+
+    async def start(self) -> None:
+        """Read the password file."""
+        if self._gate is not None:
+            self._gate.users.load()
+
+    @property
+    def has_passwords(self) -> bool:
+        """Whether there are users with a password."""
+        return self._gate is not None
+
+    def anonymous(self, name: str, host: str) -> aioftp.User | None:
+        """Return the anonymous user, if there is one and this is its name. ``host`` is for the log."""
+        if self._anonymous is None or name.lower() not in _ANONYMOUS:
+            return None
+        log.info("logged in from %s as %r, without a password", host, name)
+        return self._anonymous
+
+    async def known(self, name: str, password: str, host: str) -> aioftp.User | None:
+        """Return the user with this name and password; None if there is none.
+
+        Takes a tenth of a second, and longer after failures. Raises TooManyFailures; see `LoginGate`.
+        """
+        if self._gate is None or not await self._gate.verify(name, password, host):
+            return None
+        return self._known
+
+
+def _user(*, write: bool) -> aioftp.User:
+    return aioftp.User(base_path="/", permissions=[aioftp.Permission("/", writable=write)])
+
+
 class Commands(aioftp.Server):
-    """What each command does. The answers go to the ``connection`` that it came on; see `Session`."""
+    """What each command does. Its answers go to the ``connection`` that it came on; see `Session`."""
 
     def __init__(
         self, root: Beneath, accounts: Accounts, ports: PortRange, address: str | None, limits: Limits
@@ -92,13 +145,13 @@ class Commands(aioftp.Server):
         }
 
     async def user(self, connection: Connection, rest: str) -> bool:
-        """Begin to log in: the anonymous user is in at once, all others are asked for a password."""
+        """Begin a login: the anonymous user is logged in at once, all others need a password."""
         del connection.user
         del connection.logged
         connection.login = rest
         anonymous = self.accounts.anonymous(rest, connection.client_host)
         if anonymous is not None:
-            self._let_in(connection, anonymous)
+            self._log_in(connection, anonymous)
             connection.response("230", "welcome; you may read")
         elif self.accounts.has_passwords:
             connection.response("331", "password required")
@@ -107,7 +160,7 @@ class Commands(aioftp.Server):
         return True
 
     async def pass_(self, connection: Connection, rest: str) -> bool:
-        """End to log in. Wrong passwords are answered slowly, and not often."""
+        """Complete a login. Wrong passwords are answered slowly, and only a few of them."""
         if connection.future.logged.done():
             connection.response("202", "you are logged in")
             return True
@@ -120,7 +173,7 @@ class Commands(aioftp.Server):
             connection.response("421", str(error))
             return False
         if user is not None:
-            self._let_in(connection, user)
+            self._log_in(connection, user)
             connection.response("230", "welcome")
             return True
         connection.failures += 1
@@ -129,12 +182,12 @@ class Commands(aioftp.Server):
         return not last
 
     async def feat(self, connection: Connection, rest: str) -> bool:
-        """Say what it can beyond RFC 959 (RFC 2389)."""
+        """List the extensions of RFC 959 (RFC 2389)."""
         connection.response("211", _FEATURES, True)
         return True
 
     async def opts(self, connection: Connection, rest: str) -> bool:
-        """Take the one option that clients set though it is always on (RFC 2640)."""
+        """Accept the one option that clients set, UTF8, which is always on (RFC 2640)."""
         known = rest.upper() in {"UTF8", "UTF8 ON"}
         connection.response(*(("200", "always on") if known else ("501", "no such option")))
         return True
@@ -145,24 +198,24 @@ class Commands(aioftp.Server):
         return True
 
     async def mode(self, connection: Connection, rest: str) -> bool:
-        """Set the transmission mode: there is one, the stream."""
+        """Set the transmission mode: there is only the stream."""
         connection.response(*(("200", "") if rest.upper() == "S" else ("504", "only mode S")))
         return True
 
     async def stru(self, connection: Connection, rest: str) -> bool:
-        """Set the structure of files: there is one, none."""
+        """Set the structure of files: there is only the one without any."""
         connection.response(*(("200", "") if rest.upper() == "F" else ("504", "only structure F")))
         return True
 
     async def prot(self, connection: Connection, rest: str | PurePosixPath) -> bool:
-        """Set the protection of data connections: it is that of the control connection (RFC 4217)."""
+        """Set the protection of data connections, which is that of the control connection (RFC 4217)."""
         encrypted = connection.command_connection.writer.get_extra_info("sslcontext") is not None
         fits = str(rest).upper() == ("P" if encrypted else "C")
         connection.response(*(("200", "") if fits else ("536", "data is as safe as this connection")))
         return True
 
     async def rest(self, connection: Connection, rest: str) -> bool:
-        """Set where the next transfer begins."""
+        """Set the offset of the next transfer."""
         if not (rest.isascii() and rest.isdigit() and int(rest) <= _LARGEST):
             connection.response("501", "expected a number of bytes")
             return True
@@ -171,7 +224,7 @@ class Commands(aioftp.Server):
         return True
 
     async def size(self, connection: Connection, rest: str) -> bool:
-        """Tell how many bytes a file has (RFC 3659)."""
+        """Return the size of a file in bytes (RFC 3659)."""
         path = await self._existing(connection, rest)
         if path is not None:
             found = await connection.path_io.stat(path)
@@ -180,15 +233,15 @@ class Commands(aioftp.Server):
         return True
 
     async def mdtm(self, connection: Connection, rest: str) -> bool:
-        """Tell when a file was last changed (RFC 3659)."""
+        """Return when a file was last changed (RFC 3659)."""
         path = await self._existing(connection, rest)
         if path is not None:
             found = await connection.path_io.stat(path)
-            connection.response("213", self._format_mlsx_time(found.st_mtime))
+            connection.response("213", time.strftime("%Y%m%d%H%M%S", time.gmtime(found.st_mtime)))
         return True
 
     async def list(self, connection: Connection, rest: str | PurePosixPath) -> bool:
-        """Send a listing as ls(1) would. Flags, which some clients send, are passed over."""
+        """Send a listing in the format of ls(1). Its options, which some clients send, are ignored."""
         return await self._listing(connection, _FLAGS.sub("", str(rest), count=1), self.build_list_string)
 
     async def mlsd(self, connection: Connection, rest: str | PurePosixPath) -> bool:
@@ -196,7 +249,7 @@ class Commands(aioftp.Server):
         return await self._listing(connection, str(rest), self.build_mlsx_string)
 
     async def nlst(self, connection: Connection, rest: str | PurePosixPath) -> bool:
-        """Send the names only. Flags are passed over, as in a listing."""
+        """Send the names only. Options of ls(1) are ignored."""
         return await self._listing(connection, _FLAGS.sub("", str(rest), count=1), _name)
 
     async def pasv(self, connection: Connection, rest: str | PurePosixPath) -> bool:
@@ -224,20 +277,20 @@ class Commands(aioftp.Server):
 
     @staticmethod
     def build_list_mtime(st_mtime: float, now: float | None = None) -> str:
-        """Write a time as ls(1) does in English, without aioftp's detour by the locale of the process."""
+        """Format a time as ls(1) does in English; aioftp's own changes the locale of the process for that."""
         then = time.gmtime(st_mtime)
         recent = abs((time.time() if now is None else now) - st_mtime) < _HALF_A_YEAR
         month = "JanFebMarAprMayJunJulAugSepOctNovDec"[then.tm_mon * 3 - 3 : then.tm_mon * 3]
         when = f"{then.tm_hour:02}:{then.tm_min:02}" if recent else f"{then.tm_year:>5}"
         return f"{month} {then.tm_mday:>2} {when}"
 
-    def _let_in(self, connection: Connection, user: aioftp.User) -> None:
+    def _log_in(self, connection: Connection, user: aioftp.User) -> None:
         connection.user = user
         connection.logged = True
         connection.current_directory = user.home_path
 
     async def _existing(self, connection: Connection, rest: str) -> Path | None:
-        """Return where a path that a client has said leads to; answer it if that is nowhere."""
+        """Return the file or directory of a client's path; if there is none, answer so and return None."""
         if not connection.future.logged.done():
             connection.response("530", "log in first")
             return None
@@ -275,7 +328,7 @@ class Commands(aioftp.Server):
         if not connection.future.logged.done():
             connection.response("530", "log in first")
             return None
-        forget_data(connection)
+        close_data(connection)
         try:
             port = DataPort(self._ports, connection.server_host, self.limits.stall)
         except OSError:
@@ -286,8 +339,8 @@ class Commands(aioftp.Server):
         return port
 
 
-def forget_data(connection: Any) -> None:
-    """Give up the data connection that a session expected, or has made and not used."""
+def close_data(connection: Any) -> None:
+    """Close the data port of a session, and a data connection that it has not used."""
     if connection.future.passive_server.done():
         connection.passive_server.close()
     if connection.future.data_connection.done():

@@ -1,4 +1,4 @@
-"""The files that FTP's commands work on: those below the root, looked at and opened in threads."""
+"""The files of FTP, all below the root; every access to the disk is made in a thread."""
 
 import asyncio
 import os
@@ -24,14 +24,14 @@ _FLAGS: Final = {
 }
 
 
-class Listed(PurePosixPath):
-    """A path that a listing has found, with what was found there, so that nobody need look again."""
+class _Listed(PurePosixPath):
+    """A path in a listing, with its status, which saves a second look."""
 
     found: os.stat_result
 
 
 class Files(aioftp.AbstractPathIO[Any]):
-    """What aioftp asks for files, below a root.
+    """The files below a root, as aioftp's commands use them.
 
     The paths are those that the client sees: ``/`` is the root. Everything runs in a thread and raises the
     OSError of the system.
@@ -42,20 +42,20 @@ class Files(aioftp.AbstractPathIO[Any]):
         self._root = root
 
     async def exists(self, path: PurePosixPath) -> bool:
-        """Tell whether there is something."""
+        """Return whether it exists."""
         return await self._mode(path) is not None
 
     async def is_dir(self, path: PurePosixPath) -> bool:
-        """Tell whether it is a directory."""
+        """Return whether it is a directory."""
         return stat.S_ISDIR(await self._mode(path) or 0)
 
     async def is_file(self, path: PurePosixPath) -> bool:
-        """Tell whether it is a regular file."""
+        """Return whether it is a regular file."""
         return stat.S_ISREG(await self._mode(path) or 0)
 
     async def stat(self, path: PurePosixPath) -> os.stat_result:
-        """Look at it, through links."""
-        if isinstance(path, Listed):
+        """Return the status of what a path, or a link at its end, leads to."""
+        if isinstance(path, _Listed):
             return path.found
         return await asyncio.to_thread(self._root.stat, str(path))
 
@@ -65,7 +65,7 @@ class Files(aioftp.AbstractPathIO[Any]):
             yield path
             return
         for name, found in await asyncio.to_thread(self._root.entries, str(path)):
-            listed = Listed(path / name)
+            listed = _Listed(path / name)
             listed.found = found
             yield listed
 
@@ -102,7 +102,7 @@ class Files(aioftp.AbstractPathIO[Any]):
         return await asyncio.to_thread(file.write, data)
 
     async def close(self, file: IO[bytes]) -> None:
-        """Close an open file, even if cancelled; what could not be written is told here at the latest."""
+        """Close an open file, even if cancelled. Raises for what could not be written."""
         # A future of the executor, not a task: those are cancelled when the event loop ends.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, file.close))
 

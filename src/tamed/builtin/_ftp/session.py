@@ -1,4 +1,4 @@
-"""One client of FTP: its commands one after another, beside at most one transfer."""
+"""One client of FTP: its commands one after another, and at most one transfer beside them."""
 
 import asyncio
 import errno
@@ -12,8 +12,8 @@ from aioftp import Connection
 
 from tamed._logger import own_logger
 from tamed._text import shown
-from tamed.builtin.ftp._commands import Commands, forget_data
-from tamed.builtin.ftp._data import DataStream
+from tamed.builtin._ftp.commands import Commands, close_data
+from tamed.builtin._ftp.data import DataStream
 from tamed.errors import reason
 
 __all__ = ["Session"]
@@ -21,22 +21,22 @@ __all__ = ["Session"]
 log = own_logger("ftp")
 
 _ALONE: Final = frozenset({"appe", "epsv", "list", "mlsd", "nlst", "pasv", "retr", "stor"})
-"""Commands that are refused while a transfer goes on."""
+"""Commands that are refused during a transfer."""
 
 _KEEPS_OFFSET: Final = frozenset({"rest", "appe", "retr", "stor"})
 _CHANGES: Final = frozenset({"dele", "mkd", "rmd", "rnto", "xmkd", "xrmd"})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ENDINGS: Final = frozenset({"226", "426"})
 _TELNET: Final = re.compile(rb"\xff[\xf0-\xfe]")
-"""What a client sends before ABOR, as FTP is said to speak telnet (RFC 959, 4.1.3)."""
+"""What a client sends before ABOR, as on a telnet connection (RFC 959, 4.1.3)."""
 
 
 class Session:
     """Serves one client to its end.
 
-    A command is not read before the one before it was answered, and the answer taken. While a transfer goes
-    on, only commands that need no transfer are served. Once ``draining`` is set a session ends as soon as it
-    transfers nothing.
+    The next command is read when the last was answered and the client has taken the answer. During a transfer
+    only commands that need none are served. Once ``draining`` is set, the session ends as soon as it has no
+    transfer.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Session:
         self._began = 0.0
 
     async def run(self) -> None:
-        """Serve the client, from the greeting to its end."""
+        """Serve the client, from the greeting to the end of the session."""
         stopping = asyncio.get_running_loop().create_task(self._draining.wait())
         reading: asyncio.Task[bytes] | None = None
         self.answer("220", "ready")
@@ -76,7 +76,7 @@ class Session:
                     self._end_transfer(worker)
                 if reading in done:
                     line, reading = reading, None
-                    if not await self._obey(line):
+                    if not await self._handle(line):
                         break
         finally:
             await self._close(stopping, *([reading] if reading else []))
@@ -87,11 +87,11 @@ class Session:
         self._endings += code in _ENDINGS
         self._last_code = code
         *most, last = [lines] if isinstance(lines, str) else lines
-        told = [
+        answer = [
             f"{code}-{line}" if number == 0 or not is_list else f" {line}" for number, line in enumerate(most)
         ]
-        told.append(f"{code} {last}")
-        self._writer.write("".join(f"{_printable(line)}\r\n" for line in told).encode("utf-8", "replace"))
+        answer.append(f"{code} {last}")
+        self._writer.write("".join(f"{_printable(line)}\r\n" for line in answer).encode("utf-8", "replace"))
 
     def _new_connection(self) -> Connection:
         limits = self._limits
@@ -113,12 +113,12 @@ class Session:
         return connection
 
     async def _flush(self) -> bool:
-        """Wait until the client has room for more answers."""
+        """Wait until the client has taken the answers; return whether it has."""
         try:
             async with asyncio.timeout(self._limits.stall):
                 await self._writer.drain()
         except TimeoutError:
-            log.info("%s takes no answers: cut", self._peer)
+            log.info("%s: cut, as it takes no answers", self._peer)
             self._writer.transport.abort()
             return False
         return True
@@ -137,8 +137,8 @@ class Session:
         done, _ = await asyncio.wait(waited_for, timeout=idle, return_when=asyncio.FIRST_COMPLETED)
         return done
 
-    async def _obey(self, line: "asyncio.Task[bytes]") -> bool:
-        """Do what a line says; return whether the session goes on."""
+    async def _handle(self, line: "asyncio.Task[bytes]") -> bool:
+        """Run the command of a line; return whether the session goes on."""
         try:
             text = _TELNET.sub(b"", line.result())
         except ValueError:
@@ -182,22 +182,22 @@ class Session:
         self._connection.restart_offset = 0
         stream = self._stream
         count = 0 if stream is None else stream.count
-        told = f"{self._transfer}, {count} bytes in {time.monotonic() - self._began:.1f} s"
+        what = f"{self._transfer}, {count} bytes in {time.monotonic() - self._began:.1f} s"
         try:
             worker.result()
         except (Exception, asyncio.CancelledError) as error:
-            log.info("%s: %s, then failed: %s", self._peer, told, reason(error))
+            log.info("%s: %s, then failed: %s", self._peer, what, reason(error))
             self._failed(error)
             if stream is not None:  # aioftp leaves it open if the file could not be opened
                 stream.close()
         else:
-            log.info("%s: %s", self._peer, told)
+            log.info("%s: %s", self._peer, what)
         del self._connection.stream
         while self._endings < self._endings_owed:
             self.answer("226", "the transfer is over")
 
     def _abort(self) -> None:
-        """End the transfer. Two answers are owed: for it and for the command (RFC 959, 4.1.3)."""
+        """End the transfer, with two answers: one for it and one for the command (RFC 959, 4.1.3)."""
         self._endings_owed = self._endings + 2
         self._cut_transfer()
 
@@ -209,7 +209,7 @@ class Session:
             worker.cancel()
 
     def _failed(self, error: BaseException) -> None:
-        """Answer what a command or a transfer has raised."""
+        """Answer a command or a transfer that has raised."""
         if isinstance(error, ConnectionError | TimeoutError | asyncio.CancelledError):
             self.answer("426", "the data connection has failed")
         elif isinstance(error, OSError):
@@ -222,19 +222,19 @@ class Session:
         for task in tasks:
             task.cancel()
         self._cut_transfer()
-        forget_data(self._connection)
-        # Not one after another, and whatever comes of them: nobody is there any more to be told.
+        close_data(self._connection)
+        # All at once, whatever they raise: the client is gone.
         await asyncio.gather(*tasks, *self._workers, return_exceptions=True)
 
     @property
     def _stream(self) -> DataStream | None:
-        """The data connection that was made last, open or not."""
+        """The latest data connection, open or not."""
         stream: DataStream | None = getattr(self._connection, "stream", None)
         return stream
 
     @property
     def _peer(self) -> str:
-        # Not whether it has the name: whoever asks for one that is not there yet has made it.
+        # Not `"login" in`: aioftp makes an attribute when it is asked for it.
         user = self._connection.login if self._connection.future.login.done() else "-"
         return f"{shown(user)}@{self._host}:{self._port}"
 

@@ -1,35 +1,88 @@
-"""The second connection of FTP, on which files and listings pass: the client makes it to a port of ours."""
+"""The second connection of FTP, for files and listings, which the client makes to a port of ours."""
 
 import asyncio
+import errno
 import os
+import random
+import re
 import socket
 import struct
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import aioftp
 
-from tamed.builtin.ftp._ports import PortRange
+__all__ = ["DataPort", "DataStream", "PortRange"]
 
-__all__ = ["DataPort", "DataStream"]
+_RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 _MOST_OPENING: Final = 4
-"""How many connections to a port may be without a stream; with one more, the oldest is closed."""
+"""Connections to a port that have no stream yet; with one more, the oldest is closed."""
 
 _HANDSHAKE: Final = 10.0
 """Seconds that a client has for the TLS handshake of a data connection."""
 
 _PAUSE: Final = 0.1
+"""Seconds after a failure to accept."""
+
+
+@dataclass(frozen=True)
+class PortRange:
+    """Ports from ``first`` to ``last``, both included, written ``50000-50100``; 0 means any free port."""
+
+    first: int = 0
+    last: int = 0
+
+    def __post_init__(self) -> None:
+        any_port = self.first == self.last == 0
+        if not any_port and not 1 <= self.first <= self.last <= 65535:
+            raise ValueError(f"expected ports from 1 to 65535, the lower one first, got {self}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``FIRST-LAST`` or one port; raises ValueError for everything else."""
+        found = _RANGE.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(f"expected FIRST-LAST, such as 50000-50100, got {text!r}")
+        return cls(int(found[1]), int(found[2] or found[1]))
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def listen(self, host: str) -> socket.socket:
+        """Return a socket that listens on a free port of the range, for a few connections.
+
+        The first port to try is random, because several processes may share the range. Raises OSError, with
+        EADDRINUSE if no port is free.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        count = self.last - self.first + 1
+        start = random.randrange(count)  # noqa: S311 - not a secret: only the client is accepted
+        for step in range(count):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((host, self.first + (start + step) % count))
+                sock.listen(4)
+            except OSError as error:
+                sock.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                sock.setblocking(False)
+                return sock
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 class DataStream(aioftp.ThrottleStreamIO):
-    """A data connection. As its end says that a file is complete, one that failed is reset instead."""
+    """A data connection. Its end means that a file is complete, so after a failure it is reset instead."""
 
     count = 0
-    """The bytes that have passed."""
+    """The bytes that were transferred."""
 
     async def read(self, count: int = -1) -> bytes:
-        """Read up to so many bytes; nothing is the end."""
+        """Read up to so many bytes; none at the end."""
         data = await super().read(count)
         self.count += len(data)
         return data
@@ -48,19 +101,19 @@ class DataStream(aioftp.ThrottleStreamIO):
             await self.writer.wait_closed()
 
     def reset(self) -> None:
-        """Cut the connection so that the client sees it, if it is not closed."""
+        """Reset the connection, if it is open, so that the client can tell this from an end."""
         sock = self.writer.get_extra_info("socket")
         if sock.fileno() >= 0:
             with socket.socket(fileno=os.dup(sock.fileno())) as same:  # uvloop's own does not allow it
-                reset(same)
+                _reset(same)
         self.writer.transport.abort()
 
 
 class DataPort:
     """A port on which one client is expected, once.
 
-    Others who connect are sent away: without that, whoever is quick could take somebody's file. They are so
-    before TLS is spoken, and a client that does not finish its handshake makes room for another.
+    Connections from other addresses are reset: otherwise anybody who is quick could take the client's file.
+    That happens before TLS, and a connection that does not finish its handshake makes room for another.
     """
 
     def __init__(self, ports: PortRange, host: str, timeout: float) -> None:
@@ -68,17 +121,17 @@ class DataPort:
         self._timeout = timeout
         self._is_open = True
         self._accepting: asyncio.Task[None] | None = None
-        # Connections that have no stream yet; in TLS that takes as long as the client pleases.
+        # Connections that have no stream yet, which with TLS depends on the client.
         self._opening: dict[asyncio.Task[None], None] = {}
         self.number: int = self._sock.getsockname()[1]
 
     async def open(self, connection: aioftp.Connection) -> None:
-        """Listen; what comes of it is the session's ``data_connection``, until it is used, and ``stream``."""
+        """Accept; the result is the session's ``data_connection``, until that is used, and its ``stream``."""
         self._accepting = asyncio.get_running_loop().create_task(self._accept(connection))
         self._accepting.add_done_callback(lambda _: self._sock.close())
 
     def close(self) -> None:
-        """Listen no more; a connection that was made goes on."""
+        """Close the port, but not a connection that was made to it."""
         self._is_open = False
         if self._accepting is None:
             self._sock.close()
@@ -95,7 +148,7 @@ class DataPort:
                 await asyncio.sleep(_PAUSE)
                 continue
             if address[0] != connection.client_host:
-                reset(sock)
+                _reset(sock)
                 sock.close()
                 continue
             if len(self._opening) >= _MOST_OPENING:
@@ -105,7 +158,7 @@ class DataPort:
             task.add_done_callback(partial(self._taken, sock))
 
     async def _take(self, sock: socket.socket, connection: aioftp.Connection) -> None:
-        """Make a stream of a connection; the first that becomes one is the client's."""
+        """Make a stream of a connection; the first stream is the client's, and closes the port."""
         loop = asyncio.get_running_loop()
         control = connection.command_connection
         reader = asyncio.StreamReader(loop=loop)
@@ -138,6 +191,6 @@ class DataPort:
             self._opening.pop(task, None)
 
 
-def reset(sock: socket.socket) -> None:
-    """Have the peer see a reset instead of an end, when a socket is closed (SO_LINGER, socket(7))."""
+def _reset(sock: socket.socket) -> None:
+    """Have the close of a socket reset its connection (SO_LINGER of socket(7))."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,1 @@
+"""What the plugin ``ftp`` is made of."""
