@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.builtin._beneath import Beneath
 from tamed.builtin._ftp.files import Files
+from tamed.builtin._rooted import RootedDirectory
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ async def test_a_file_is_closed_even_if_the_caller_is_cancelled_before_a_thread_
     asyncio.get_running_loop().set_default_executor(the_only_thread)
     free = threading.Event()
     the_only_thread.submit(free.wait, 30)
-    files = Files(Beneath(tmp_path), connection=None, state=None)
+    files = Files(RootedDirectory(tmp_path), connection=None, state=None)
     with (tmp_path / "poem").open("wb") as file:
         closing = asyncio.create_task(files.close(file))
         await asyncio.sleep(0)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tamed.builtin._open_in_thread import open_in_thread
+from tamed.builtin._rooted import open_in_thread
 from tests.patience import PATIENCE
 
 

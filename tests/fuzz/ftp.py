@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from tamed.builtin._beneath import Beneath
 from tamed.builtin._ftp.commands import Accounts, Commands, Limits
 from tamed.builtin._ftp.data import PortRange
 from tamed.builtin._ftp.session import Session
+from tamed.builtin._rooted import RootedDirectory
 from tests.fuzz.engine import Target
 from tests.fuzz.sessions import Wire, loop, require_no_failure
 
@@ -47,7 +47,7 @@ class _Folder:
     @cached_property
     def commands(self) -> Commands:
         self.fill()
-        root = Beneath(self.place / "root", dot_files=False)
+        root = RootedDirectory(self.place / "root", dot_files=False)
         accounts = Accounts(None, anonymous=True, write=self._write)
         limits = Limits(idle=_PATIENCE, stall=_PATIENCE, data=self._data)
         return Commands(root, accounts, PortRange(), None, limits)

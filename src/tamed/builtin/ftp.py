@@ -5,11 +5,10 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tamed.builtin._beneath import Beneath
 from tamed.builtin._ftp.commands import Accounts, Commands, Limits
 from tamed.builtin._ftp.data import PortRange
 from tamed.builtin._ftp.session import Session
-from tamed.builtin._share import Share
+from tamed.builtin._rooted import DirectoryService, RootedDirectory
 from tamed.net import Endpoint, StreamServer, TcpEndpoint, UnixEndpoint
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
@@ -54,7 +53,7 @@ class Options:
 @plugin
 def ftp(options: Options) -> Service:
     """Files over FTP: read-only for everybody, more for users with a password."""
-    root = Beneath(options.root, dot_files=options.dot_files)
+    root = RootedDirectory(options.root, dot_files=options.dot_files)
     accounts = Accounts(options.passwords, anonymous=options.anonymous, write=options.write)
     limits = Limits(idle=options.idle, stall=options.stall)
     commands = Commands(root, accounts, options.passive_ports, options.passive_address, limits)
@@ -71,4 +70,4 @@ def ftp(options: Options) -> Service:
         max_connections=options.max_connections,
         max_connections_per_address=options.max_connections_per_address,
     )
-    return MultiService("ftp", Share(root), accounts, server)
+    return MultiService("ftp", DirectoryService(root), accounts, server)

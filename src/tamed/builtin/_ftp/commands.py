@@ -19,10 +19,10 @@ import aioftp
 from aioftp import Connection
 
 from tamed._logger import own_logger
-from tamed.builtin._beneath import Beneath
 from tamed.builtin._ftp.data import DataPort, PortRange
 from tamed.builtin._ftp.files import Files
 from tamed.builtin._login import LoginGate, TooManyFailures
+from tamed.builtin._rooted import RootedDirectory
 from tamed.passwords import PasswordFile
 from tamed.service.service import Service
 
@@ -120,7 +120,7 @@ class Commands(aioftp.Server):
     """What each command does. Its answers go to the ``connection`` that it came on; see `Session`."""
 
     def __init__(
-        self, root: Beneath, accounts: Accounts, ports: PortRange, address: str | None, limits: Limits
+        self, root: RootedDirectory, accounts: Accounts, ports: PortRange, address: str | None, limits: Limits
     ) -> None:
         files = cast(type[aioftp.AbstractPathIO[Path]], partial(Files, root))
         super().__init__(path_io_factory=files, block_size=_BLOCK)

@@ -9,8 +9,7 @@ from typing import IO, Any, Final, TypeVar
 
 import aioftp
 
-from tamed.builtin._beneath import Beneath
-from tamed.builtin._open_in_thread import open_in_thread
+from tamed.builtin._rooted import RootedDirectory, open_in_thread
 
 __all__ = ["Files"]
 
@@ -37,7 +36,9 @@ class Files(aioftp.AbstractPathIO[Any]):
     OSError of the system.
     """
 
-    def __init__(self, root: Beneath, *, timeout: float | None = None, connection: Any, state: Any) -> None:
+    def __init__(
+        self, root: RootedDirectory, *, timeout: float | None = None, connection: Any, state: Any
+    ) -> None:
         super().__init__(timeout=timeout, connection=connection)
         self._root = root
 
@@ -116,20 +117,20 @@ class Files(aioftp.AbstractPathIO[Any]):
         return os.fdopen(self._root.open(path, _FLAGS[mode]), mode)
 
     def _make_directory(self, path: str) -> None:
-        with self._root.place(path) as place:
-            os.mkdir(place.name, dir_fd=place.directory)
+        with self._root.resolve(path) as entry:
+            os.mkdir(entry.name, dir_fd=entry.directory)
 
     def _remove_directory(self, path: str) -> None:
-        with self._root.place(path) as place:
-            os.rmdir(place.name, dir_fd=place.directory)
+        with self._root.resolve(path) as entry:
+            os.rmdir(entry.name, dir_fd=entry.directory)
 
     def _remove(self, path: str) -> None:
-        with self._root.place(path, through_link=False) as place:
-            os.unlink(place.name, dir_fd=place.directory)
+        with self._root.resolve(path, through_link=False) as entry:
+            os.unlink(entry.name, dir_fd=entry.directory)
 
     def _rename(self, source: str, destination: str) -> None:
         with (
-            self._root.place(source, through_link=False) as old,
-            self._root.place(destination, through_link=False) as new,
+            self._root.resolve(source, through_link=False) as old,
+            self._root.resolve(destination, through_link=False) as new,
         ):
             os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)

@@ -12,8 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
-from tamed.builtin._beneath import Beneath
-from tamed.builtin._open_in_thread import open_in_thread
+from tamed.builtin._rooted import RootedDirectory, open_in_thread
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -41,7 +40,7 @@ class Files:
     it. What may not be read, and what is neither file nor directory, is not found, as is what does not exist.
     """
 
-    def __init__(self, root: Beneath, index: str) -> None:
+    def __init__(self, root: RootedDirectory, index: str) -> None:
         self._root = root
         self._index = index
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.config import Config
 
-from tamed.builtin._beneath import Beneath
-from tamed.builtin._share import Share
+from tamed.builtin._rooted import DirectoryService, RootedDirectory
 from tamed.builtin.web._application import Interface, as_asgi, load
 from tamed.builtin.web._files import Files
 from tamed.builtin.web._forwarded import Forwarded
@@ -98,8 +97,8 @@ def web(options: Options) -> Service:
 
 def _files(options: Options) -> "tuple[ASGI3Application, Service, dict[str, Any]]":
     assert options.root is not None
-    root = Beneath(options.root, dot_files=options.dot_files)
-    return cast("ASGI3Application", Files(root, options.index)), Share(root), {}
+    root = RootedDirectory(options.root, dot_files=options.dot_files)
+    return cast("ASGI3Application", Files(root, options.index)), DirectoryService(root), {}
 
 
 def _application(options: Options) -> "tuple[ASGI3Application, Service, dict[str, Any]]":

@@ -1,0 +1,261 @@
+"""Files below a directory, and no others, whatever their names are and whoever changes them meanwhile.
+
+A path is resolved here, a component at a time: each is examined from the descriptor of the directory that it
+is in, and opened with ``O_NOFOLLOW``. A symbolic link is read and resolved in the same way, and ``..`` in it
+is a step back to a directory that was passed. So the kernel is never asked for a path, and there is no moment
+between looking and opening in which a directory could be exchanged for a link: what was examined is what is
+opened, or the opening fails. ``openat2(RESOLVE_BENEATH)`` does the same (openat2(2)), but cannot hide names
+behind links.
+
+A hard link, or a mount, in the directory counts as a part of the directory.
+"""
+
+import asyncio
+import errno
+import os
+import re
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from tamed.errors import from_os_error
+from tamed.service.service import Service
+
+__all__ = ["DirEntry", "DirectoryService", "RootedDirectory", "open_in_thread"]
+
+T = TypeVar("T")
+
+_MOST_LINKS: Final = 40
+"""As many as Linux follows (path_resolution(7))."""
+
+_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+_UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and what stands for bytes that are no UTF-8 (PEP 383)."""
+
+
+class DirEntry(NamedTuple):
+    """A name in an open directory, which may exist or not."""
+
+    directory: int
+    name: str
+
+    def stat(self) -> os.stat_result:
+        """Return the status of the entry itself, not of what it is a link to."""
+        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+
+class RootedDirectory:
+    """A directory that no path leads out of; the top of this file says how.
+
+    Paths are texts with slashes, relative to the directory; empty components and ``.`` are ignored, and
+    ``..`` does not exist. A link is followed if every step of it is in the directory, so an absolute one is
+    not. With ``dot_files`` False, names that begin with a dot do not exist, not even behind a link.
+
+    What does not exist in one of these senses raises FileNotFoundError; other failures raise the OSError of
+    the system. All methods access the disk: call them in a thread.
+    """
+
+    def __init__(self, folder: Path, *, dot_files: bool = False) -> None:
+        self.folder = folder
+        self._dot_files = dot_files
+
+    def check(self) -> None:
+        """Raise OSError if the directory does not exist, or may not be listed."""
+        os.close(os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return the status of a file or directory, through links; PermissionError for anything else."""
+        with self.resolve(path) as entry:
+            found = entry.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            _require_regular(found, path)
+        return found
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        """Open a regular file; return its descriptor.
+
+        With ``O_CREAT`` in the flags it is created if it does not exist, and with ``O_TRUNC`` truncated once
+        it is known to be a regular file. Anything else (a directory, a pipe, a device) raises
+        IsADirectoryError or PermissionError, and is not opened.
+        """
+        with self.resolve(path) as entry:
+            try:
+                _require_regular(entry.stat(), path)
+            except FileNotFoundError:
+                if not flags & os.O_CREAT:
+                    raise
+            descriptor = os.open(entry.name, (flags & ~os.O_TRUNC) | _FILE, 0o666, dir_fd=entry.directory)
+        try:
+            _require_regular(os.fstat(descriptor), path)
+            if flags & os.O_TRUNC:
+                os.ftruncate(descriptor, 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def entries(self, path: str) -> list[tuple[str, os.stat_result]]:
+        """Return the files and directories in a directory, sorted, each with its status, through links.
+
+        Names that are no UTF-8, or have control characters in them, are left out: no client could send them.
+        """
+        with self.resolve(path) as entry:
+            descriptor = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | _FILE, dir_fd=entry.directory)
+        try:
+            with os.scandir(descriptor) as scan:
+                names = [entry.name for entry in scan if self._is_listed(entry.name)]
+            statuses = ((name, self._status(DirEntry(descriptor, name), path)) for name in sorted(names))
+            return [(name, status) for name, status in statuses if status is not None]
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def resolve(self, path: str, *, through_link: bool = True) -> Iterator[DirEntry]:
+        """Resolve a path to an entry in an open directory; only its last component may not exist.
+
+        With ``through_link`` False, a link at the end is not followed, as removals need it.
+        """
+        way = [part for part in path.split("/") if part not in {"", "."}]
+        if ".." in way:
+            raise _not_there(path)
+        passed = [os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+        try:
+            yield self._walk(passed, deque(way), path, through_link)
+        except ValueError:  # a zero byte, or what cannot be encoded
+            raise _not_there(path) from None
+        finally:
+            for descriptor in passed:
+                os.close(descriptor)
+
+    def _walk(self, passed: list[int], way: deque[str], path: str, through_link: bool) -> DirEntry:
+        links = 0
+        while way:
+            name = way.popleft()
+            if name == "..":
+                if len(passed) == 1:
+                    raise _not_there(path)
+                os.close(passed.pop())
+                continue
+            if not self._is_shown(name):
+                raise _not_there(path)
+            entry = DirEntry(passed[-1], name)
+            if (way or through_link) and _is_link(entry, may_be_missing=not way):
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                way.extendleft(reversed(_steps(entry, path)))
+            elif way:
+                passed.append(os.open(name, _DIRECTORY, dir_fd=passed[-1]))
+            else:
+                return entry
+        return DirEntry(passed[-1], ".")
+
+    def _status(self, entry: DirEntry, folder: str) -> os.stat_result | None:
+        try:
+            found = entry.stat()
+            if stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode):
+                return found
+            return self.stat(f"{folder}/{entry.name}")
+        except OSError:  # it is gone, or a link that leads out
+            return None
+
+    def _is_shown(self, name: str) -> bool:
+        return self._dot_files or not name.startswith(".")
+
+    def _is_listed(self, name: str) -> bool:
+        return self._is_shown(name) and not _UNSENDABLE.search(name)
+
+
+def _is_link(entry: DirEntry, *, may_be_missing: bool) -> bool:
+    try:
+        return stat.S_ISLNK(entry.stat().st_mode)
+    except FileNotFoundError:
+        if may_be_missing:
+            return False
+        raise
+
+
+def _steps(link: DirEntry, path: str) -> list[str]:
+    target = os.readlink(link.name, dir_fd=link.directory)
+    if target.startswith("/"):
+        raise _not_there(path)
+    return [part for part in target.split("/") if part not in {"", "."}]
+
+
+def _require_regular(found: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise PermissionError(errno.EACCES, "it is no regular file", path)
+
+
+def _not_there(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+async def open_in_thread(make: Callable[[], T], close: Callable[[T], object]) -> T:
+    """Call ``make`` in a thread, and return what it returns; what it raises is raised here.
+
+    A thread cannot be cancelled. If the caller is, what was made is closed, by the thread if it has not been
+    made yet. That does not need the event loop, which may have ended by then.
+    """
+    opening = _Opening(make, close)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, opening.make)
+    except asyncio.CancelledError:
+        opening.abandon()
+        raise
+
+
+class _Opening(Generic[T]):
+    """Closes what was made as soon as it has been both made and abandoned."""
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], object]) -> None:
+        self._make = make
+        self._close = close
+        self._lock = threading.Lock()
+        self._made: list[T] = []
+        self._abandoned = False
+
+    def make(self) -> T:
+        made = self._make()
+        with self._lock:
+            self._made.append(made)
+            abandoned = self._abandoned
+        if abandoned:
+            self._close(made)
+        return made
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            made = self._made.copy()
+        for one in made:
+            self._close(one)
+
+
+class DirectoryService(Service):
+    """Fails the start, and not each request later, if the directory does not exist or may not be listed."""
+
+    def __init__(self, root: RootedDirectory) -> None:
+        super().__init__("files")
+        self._root = root
+
+    @property
+    def summary(self) -> str:
+        """The directory."""
+        return str(self._root.folder)
+
+    async def start(self) -> None:
+        """Check the directory."""
+        try:
+            await asyncio.to_thread(self._root.check)
+        except OSError as error:
+            what = f"cannot serve {self._root.folder}"
+            raise from_os_error(what, error, "name a directory that can be read") from error
