@@ -1,8 +1,7 @@
-"""Logging in: which guesses are verified, and which connections may wait to make one.
+"""Logins: which guesses are verified, and how many connections may wait to make one.
 
-The services in the box that ask for a password (telnet, console, ftp, socks) ask here. What slows guessing
-down is kept by the client's network, not by its connection: whoever hangs up and connects again has gained
-nothing, and neither has whoever makes many connections at once.
+All services in the box that ask for a password (telnet, console, ftp, socks) use this. What slows guessing
+down is kept by network and not by connection, so a client gains nothing by a new connection, or by many.
 """
 
 import asyncio
@@ -18,11 +17,11 @@ from tamed.passwords import PasswordFile
 __all__ = ["LoginGate", "PendingLogins", "TooManyFailures"]
 
 _NETWORKS: Final = 1000
-"""Networks whose failures are remembered; the one that failed the longest time ago makes room."""
+"""Networks whose failures are remembered; the one that has not guessed for longest is dropped."""
 
 
 class TooManyFailures(Exception):
-    """A guess that was not verified: its network has to wait for ``seconds`` more."""
+    """A guess was not verified, because its network has to wait for ``seconds`` more."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"too many failed logins from your network: try again in {seconds:.0f} s")
@@ -30,7 +29,7 @@ class TooManyFailures(Exception):
 
 
 class _Source:
-    """A network that logs in."""
+    """The guesses of a network."""
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
@@ -46,12 +45,12 @@ class LoginGate:
     Each failure from a network (an IPv4 address, or the /64 of an IPv6 one) closes the gate to it: for
     ``first`` seconds, then for twice as long each time, up to ``longest``. While it is closed, no guess from
     there is verified. The guesses of a network are verified one after another, and a guess counts as failed
-    from the moment when it is made, so hanging up or guessing on many connections at once does not help. A
-    network without a failure for ``memory`` seconds, or with a success, begins anew.
+    until it has succeeded, so neither hanging up nor many connections at once help. A success, or ``memory``
+    seconds without a failure, resets the network.
 
-    A failure is told at once or when the gate opens again, but ``hold`` seconds later at most. Each is one
-    line of the log, at WARNING, in the form that docs/builtin/logins.md has a fail2ban filter for; each
-    success is one at INFO. ``now`` is the clock.
+    The answer to a failure waits until the gate opens again, for ``hold`` seconds at most. Each failure is
+    logged at WARNING, in the form of the fail2ban filter in docs/builtin/logins.md; each success at INFO.
+    ``now`` is the clock.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class LoginGate:
         self._sources: OrderedDict[str, _Source] = OrderedDict()
 
     async def verify(self, user: str, password: str, host: str) -> bool:
-        """Tell whether a user has this password. ``host`` is the client's address, or ``unix``.
+        """Return whether a user has this password. ``host`` is the client's address, or ``unix``.
 
         Raises TooManyFailures if the guess was not verified.
         """
@@ -85,11 +84,11 @@ class LoginGate:
             if (left := source.closed_until - self._now()) > 0:
                 source.unverified += 1
                 raise TooManyFailures(left)
-            fits, wait = False, self._count_failure(network, source)
+            verified, wait = False, self._count_failure(network, source)
             try:
-                fits = await self.users.verify(user, password)
-            finally:  # also when the client hangs up meanwhile
-                if fits:
+                verified = await self.users.verify(user, password)
+            finally:  # also if the client hangs up meanwhile
+                if verified:
                     self._sources.pop(network, None)
                     source.closed_until = 0.0  # for the guesses that wait for their turn
                     self._log.info("logged in from %s as %r", host, user)
@@ -97,9 +96,9 @@ class LoginGate:
                     source.closed_until = self._now() + wait
                     self._log.warning("login failed from %s for %r%s", host, user, _counts(source))
                     source.unverified = 0
-        if not fits:
+        if not verified:
             await asyncio.sleep(min(wait, self._hold))
-        return fits
+        return verified
 
     def _source(self, network: str) -> _Source:
         source = self._sources.get(network)
@@ -112,7 +111,7 @@ class LoginGate:
         return source
 
     def _count_failure(self, network: str, source: _Source) -> float:
-        """Take note of a failure; return the seconds for which the gate is to be closed."""
+        """Count a failure; return the seconds for which the gate is to be closed."""
         source.failures += 1
         source.last = self._now()
         wait = min(self._first * 2.0 ** min(source.failures - 1, 63), self._longest)
@@ -121,22 +120,22 @@ class LoginGate:
 
 
 class PendingLogins:
-    """The connections on which nobody has logged in yet: ``most`` of all, ``per_network`` of one network.
+    """The connections without a login yet: ``most`` of all, ``per_network`` of one network.
 
-    Where there are more, the oldest makes room, so whoever only connects and waits keeps nobody out.
+    With one more, the oldest is dropped, so a client that only connects and waits keeps nobody out.
     """
 
     def __init__(self, *, most: int = 40, per_network: int = 5) -> None:
         self.most = most
         self._per_network = per_network
-        self._waiting: dict[object, tuple[str, Callable[[], object]]] = {}  # in the order of their coming
+        self._waiting: dict[object, tuple[str, Callable[[], object]]] = {}  # the oldest first
         self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def enter(self, connection: object, host: str, drop: Callable[[], object]) -> None:
-        """Count a new connection; ``drop`` ends it, for one that comes later."""
+        """Add a new connection; ``drop`` is called to make room for a later one."""
         network = client_network(host)
         self._waiting[connection] = network, drop
         self._count[network] += 1
@@ -146,7 +145,7 @@ class PendingLogins:
             self._drop_oldest(None)
 
     def leave(self, connection: object) -> None:
-        """Count it no more: its client has logged in, or it has ended. May be called again."""
+        """Remove a connection that has logged in, or has ended. May be called again."""
         network, _ = self._waiting.pop(connection, ("", None))
         if network:
             self._count[network] -= 1
@@ -161,7 +160,7 @@ class PendingLogins:
 
 
 def _counts(source: _Source) -> str:
-    told = f" ({source.failures} in a row" if source.failures > 1 else ""
+    counts = [f"{source.failures} in a row"] if source.failures > 1 else []
     if source.unverified:
-        told = f"{told or ' ('}{', ' if told else ''}{source.unverified} not verified"
-    return told and f"{told})"
+        counts.append(f"{source.unverified} not verified")
+    return f" ({', '.join(counts)})" if counts else ""

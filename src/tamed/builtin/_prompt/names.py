@@ -31,6 +31,7 @@ exit()           ends the session, as Ctrl-D does
 
 A line runs in a thread of its own, beside the service; Ctrl-C interrupts it. What belongs to the event loop
 must not be changed from there. A line with an await runs on the event loop, as a task; Ctrl-C cancels it.
+Until it awaits something, the service stands still.
 """
 
 
