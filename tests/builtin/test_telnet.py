@@ -26,6 +26,7 @@ from tests.builtin.streams import until
 from tests.builtin.terminal import Terminal
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
+from tests.supervised.daemon import Tamed
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +129,24 @@ def test_ctrl_c_ends_a_runaway_line(verse: tuple[TamedProcess, str, str], line: 
         terminal.expect(">>> ")
         terminal.type("'still here'\n")
         terminal.expect(r"\n'still here'\n>>> ")
+
+
+def test_a_line_that_holds_the_event_loop_is_the_watchdogs(tmp_path: Path) -> None:
+    """It ends with its worker, in whose place the daemon has another."""
+    tamed, prompt = Tamed(tmp_path), tmp_path / "prompt.sock"
+    try:
+        daemon = tamed.start(
+            "--workers", "1", "--watchdog", "2s", "telnet", "--listen", f"unix:{prompt}?mode=600"
+        )
+        victims = daemon.workers()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(prompt))
+            client.sendall(b"async def forever():\n  while True: pass\n\nawait forever()\n")
+            daemon.wait_workers(1, without=victims)
+        daemon.stop()
+    finally:
+        tamed.close()
 
 
 @needs_client
