@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed._text import shown, shown_in_json
+from tamed._os.text import shown, shown_in_json
 
 ACTS = {"Cc", "Zl", "Zp"}
 

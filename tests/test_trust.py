@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._trust import TRUST_WRITABLE, require_trusted
+from tamed._os.trust import TRUST_WRITABLE, require_trusted
 from tamed.errors import PermissionRefused
 from tests.daemon.process import NOBODY, needs_root
 

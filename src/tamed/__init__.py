@@ -3,20 +3,17 @@
 What programs need is here by name, whichever layer it is in.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tamed._lazy import lazy_face
 from tamed._version import __version__
 
 if TYPE_CHECKING:
-    from tamed.net import (
-        ClientService,
-        DatagramServer,
-        Endpoint,
-        ProtocolServer,
-        ReplyServer,
-        StreamServer,
-    )
+    from tamed.net.client import ClientService
+    from tamed.net.datagram import DatagramServer
+    from tamed.net.endpoint import Endpoint
+    from tamed.net.reply import ReplyServer
+    from tamed.net.stream import ProtocolServer, StreamServer
     from tamed.plugins.option import option
     from tamed.plugins.plugin import plugin
     from tamed.plugins.values import Duration, Size
@@ -48,28 +45,31 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    __getattr__ = lazy_face(
-        __name__,
-        {
-            "Application": ".service.application",
-            "Backoff": ".service.restart",
-            "ClientService": ".net",
-            "DatagramServer": ".net",
-            "Duration": ".plugins.values",
-            "Endpoint": ".net",
-            "MultiService": ".service.service",
-            "ProtocolServer": ".net",
-            "ReplyServer": ".net",
-            "Restart": ".service.restart",
-            "Service": ".service.service",
-            "Size": ".plugins.values",
-            "State": ".service.lifecycle",
-            "StreamServer": ".net",
-            "TimerService": ".service.timer",
-            "option": ".plugins.option",
-            "plugin": ".plugins.plugin",
-        },
-    )
+    _MODULES = {
+        "Application": ".service.application",
+        "Backoff": ".service.restart",
+        "ClientService": ".net.client",
+        "DatagramServer": ".net.datagram",
+        "Duration": ".plugins.values",
+        "Endpoint": ".net.endpoint",
+        "MultiService": ".service.service",
+        "ProtocolServer": ".net.stream",
+        "ReplyServer": ".net.reply",
+        "Restart": ".service.restart",
+        "Service": ".service.service",
+        "Size": ".plugins.values",
+        "State": ".service.lifecycle",
+        "StreamServer": ".net.stream",
+        "TimerService": ".service.timer",
+        "option": ".plugins.option",
+        "plugin": ".plugins.plugin",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
+        return value
 
 
 def __dir__() -> list[str]:

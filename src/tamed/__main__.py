@@ -7,6 +7,6 @@ if not sys.flags.safe_path:
         0
     ]  # the current folder, which Python puts there for `-m`: nothing is imported from it unasked
 
-from tamed.cli import main
+from tamed.cli.main import main
 
 main()

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
-from tamed._logger import own_logger
-from tamed._trust import require_trusted
+from tamed._os.trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
+from tamed.log.logger import own_logger
 
 __all__ = ["PasswordFile", "PasswordHash", "hash_password"]
 

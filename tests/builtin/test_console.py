@@ -19,11 +19,13 @@ import pytest
 from tamed.builtin._console_ssh import host_key
 from tamed.builtin.console import Options, console
 from tamed.errors import ServiceFailed
-from tamed.net import Endpoint, ProtocolServer, ReplyServer
+from tamed.net.endpoint import Endpoint
+from tamed.net.reply import ReplyServer
+from tamed.net.stream import ProtocolServer
 from tamed.plugins.values import Duration, Size
 from tamed.service.application import Application
 from tamed.service.service import MultiService
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.terminal import Terminal
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE

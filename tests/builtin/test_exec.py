@@ -20,7 +20,7 @@ from tamed.errors import (
     PermissionRefused,
     ServiceFailed,
 )
-from tamed.net import Endpoint
+from tamed.net.endpoint import Endpoint
 from tamed.plugins.values import Duration, Size
 from tamed.service.lifecycle import State
 from tests.builtin.programs import (

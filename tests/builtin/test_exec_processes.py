@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.programs import Marked, as_text, lines, nothing_left, shell, wait_for
 from tests.process.conftest import told
 from tests.supervised.daemon import Tamed, read_poem

@@ -9,10 +9,11 @@ from tamed.builtin._poem_at import PoemAt
 from tamed.builtin.fastpoetry import Options, fastpoetry
 from tamed.builtin.poetryproxy import poetryproxy
 from tamed.errors import TamedError
-from tamed.net import Endpoint, TcpEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint
 from tamed.plugins.build import Given
 from tamed.plugins.plugin import Plugin
-from tamed.testing import StartProcess, StartService
+from tamed.testing.process import StartProcess
+from tamed.testing.running import StartService
 from tests.process.clients import SHIPPED, dial, fetch
 from tests.process.conftest import LISTENING, READY
 from tests.structure.source import ROOT

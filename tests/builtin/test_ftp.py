@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tamed.builtin._ftp.data import PortRange
 from tamed.builtin.ftp import Options, ftp
 from tamed.errors import MissingInput
-from tamed.net import Endpoint
+from tamed.net.endpoint import Endpoint
 from tamed.plugins.values import Duration
 from tamed.service.service import Service
-from tamed.testing import Served, serving
+from tamed.testing.running import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE

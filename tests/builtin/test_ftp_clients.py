@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.real_clients import needs, run
 from tests.passwords import cheap_hash

@@ -14,10 +14,11 @@ import trustme
 
 from tamed.builtin.inetd import Options, inetd
 from tamed.builtin.programs.options import Command
-from tamed.net import Endpoint, Surroundings, using
+from tamed.net.endpoint import Endpoint
+from tamed.net.listen import Surroundings, using
 from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.programs import (
     Marked,
     as_text,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
-from tamed.net import client_network
+from tamed.net.address_limit import client_network
 from tamed.passwords import PasswordFile
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 

@@ -6,7 +6,7 @@ import pytest
 
 from tamed.builtin._poem_cache import PoemCache
 from tamed.errors import Unavailable
-from tamed.testing import VirtualClockLoop
+from tamed.testing.clock import VirtualClockLoop
 
 T = TypeVar("T")
 

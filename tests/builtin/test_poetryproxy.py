@@ -11,10 +11,13 @@ import pytest
 
 from tamed.builtin.poetryproxy import Options, poetryproxy
 from tamed.errors import ConfigurationError
-from tamed.net import Endpoint, ReplyServer, StreamServer
+from tamed.net.endpoint import Endpoint
+from tamed.net.reply import ReplyServer
+from tamed.net.stream import StreamServer
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
-from tamed.testing import Running, StartProcess, running
+from tamed.testing.process import StartProcess
+from tamed.testing.running import Running, running
 from tests.builtin.upstream import Upstream, reset
 from tests.net.poetry import until
 from tests.process.clients import SHIPPED, dial, fetch

@@ -16,7 +16,9 @@ from tamed.builtin._portforward._health import Health
 from tamed.builtin._portforward._proxy_header import IpEnd, IpEnds, encode_v1, encode_v2
 from tamed.builtin.portforward import Options, portforward
 from tamed.errors import ConfigurationError, MissingInput, ServiceFailed
-from tamed.net import Endpoint, Server, StreamServer
+from tamed.net.endpoint import Endpoint
+from tamed.net.server import Server
+from tamed.net.stream import StreamServer
 from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tests.builtin.streams import Client, address, connected, echo, server, tell_the_sum, until, unused_port

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.clients import needs, run, target
 from tests.patience import PATIENCE
 

@@ -10,7 +10,7 @@ import pytest
 
 from tamed.builtin._local import is_local
 from tamed.builtin.telnet import Options
-from tamed.net import Endpoint, UnixEndpoint
+from tamed.net.endpoint import Endpoint, UnixEndpoint
 from tamed.plugins.values import Size
 from tests.patience import PATIENCE
 

@@ -9,7 +9,8 @@ import trustme
 
 from tamed.builtin._dial import Address, connect, connect_unix, open_stream
 from tamed.builtin._relay import Patience, Relay, Stream
-from tamed.net import StreamServer, UnixEndpoint
+from tamed.net.endpoint import UnixEndpoint
+from tamed.net.stream import StreamServer
 from tests.builtin.streams import Handler, address, connected, echo, reset, server, tell_the_sum, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]

@@ -11,7 +11,8 @@ import pytest
 from tamed.builtin._socks import TargetPattern
 from tamed.builtin._socks._messages import encode_datagram, parse_datagram
 from tamed.builtin.socks import Options, socks
-from tamed.net import Endpoint, Server
+from tamed.net.endpoint import Endpoint
+from tamed.net.server import Server
 from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tests.builtin.streams import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.clients import needs, run, target
 from tests.passwords import cheap_hash
 

@@ -17,11 +17,12 @@ import pytest
 import trustme
 
 from tamed.builtin.telnet import Options, telnet
-from tamed.net import Endpoint, ReplyServer
+from tamed.net.endpoint import Endpoint
+from tamed.net.reply import ReplyServer
 from tamed.plugins.values import Duration, Size
 from tamed.service.application import Application
 from tamed.service.service import MultiService
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.builtin.streams import until
 from tests.builtin.terminal import Terminal
 from tests.passwords import cheap_hash

@@ -23,7 +23,7 @@ from tamed.builtin.web._application import interface_of, load
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
-from tamed.testing import Served, serving
+from tamed.testing.running import Served, serving
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
 from tests.patience import PATIENCE
 

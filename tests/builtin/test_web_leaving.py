@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tamed.net import Server
+from tamed.net.server import Server
 from tamed.service.service import Service
-from tamed.testing import Served
+from tamed.testing.running import Served
 from tests.builtin.test_web import client_of, get, module, raw, served
 from tests.net.poetry import reset
 from tests.patience import PATIENCE

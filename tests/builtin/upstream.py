@@ -5,8 +5,8 @@ import struct
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Self
 
-from tamed.net import StreamServer
-from tamed.testing import Running, running
+from tamed.net.stream import StreamServer
+from tamed.testing.running import Running, running
 
 __all__ = ["Upstream"]
 

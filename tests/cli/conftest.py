@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tamed.cli import main
+from tamed.cli.main import main
 from tests.imports import forgetting_imports
 
 

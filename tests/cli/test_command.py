@@ -86,12 +86,11 @@ def test_a_wrong_command_line_is_one_line_with_the_remedy(
 
 def test_the_version_needs_little() -> None:
     """Nothing else is loaded to tell it, not even what reads command lines."""
-    loaded = loaded_by("from tamed.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass")
+    loaded = loaded_by("from tamed.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass")
     assert {name for name in loaded if name.startswith("tamed.")} == {
-        "tamed._lazy",
         "tamed._version",
         "tamed.cli",
-        "tamed.cli._main",
+        "tamed.cli.main",
         "tamed.errors",
     }
     assert not loaded & {"click", "asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
@@ -99,7 +98,7 @@ def test_the_version_needs_little() -> None:
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     """``tamed plugins | head -0`` ends quietly."""
-    script = "import sys; sys.stdin.close(); from tamed.cli import main; main(['--help'])"
+    script = "import sys; sys.stdin.close(); from tamed.cli.main import main; main(['--help'])"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

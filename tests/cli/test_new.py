@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.cli._package import Package, requirement_of
+from tamed.cli.new import Package, requirement_of
 from tamed.errors import CannotCreate, PermissionRefused, UsageError
 from tests.cli.conftest import Tamed
 from tests.process.conftest import without_capabilities

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.cli._command_line import run_command
 from tamed.cli._quick import quick_job
-from tamed.cli._run import run as run_command_of_click
-from tamed.cli._target import job_of
+from tamed.cli.commands import run_command
+from tamed.cli.targets import job_of
+from tamed.cli.targets import run as run_command_of_click
 from tamed.config.job import Job
 from tamed.errors import TamedError
 from tests.fresh import loaded_by

@@ -6,7 +6,7 @@ from tamed.config.job import Job
 from tamed.config.load import load as load_application
 from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
-from tamed.net import ReplyServer
+from tamed.net.reply import ReplyServer
 from tamed.service.application import Application
 from tamed.service.service import Service
 

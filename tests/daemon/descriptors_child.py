@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from tamed.daemon import change_root, close_inherited, fill_standard_descriptors, require_single_thread
-from tamed.daemon._descriptors import close_all
-from tamed.daemon._threads import threads
+from tamed._os.descriptors import close_all, close_inherited, fill_standard_descriptors
+from tamed._os.identity import require_single_thread, threads
 from tamed.errors import TamedError
+from tamed.unix.privileges import change_root
 
 
 def is_open(number: int) -> bool:

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tamed.daemon import Launch, Reporter, detach
 from tamed.errors import TamedError
+from tamed.unix.detach import Launch, Reporter, detach
 from tests.daemon.child import say
 
 

@@ -5,8 +5,11 @@ import resource
 import signal
 from pathlib import Path
 
-from tamed.daemon import Identity, LogFile, Rotation, change_root, drop_privileges
+from tamed._os.identity import Identity
 from tamed.errors import TamedError
+from tamed.log.archive import Rotation
+from tamed.log.file import LogFile
+from tamed.unix.privileges import change_root, drop_privileges
 from tests.daemon.child import mount_small
 
 NO_ROTATION = Rotation(size=None)

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tamed.daemon import Identity, PidFile, change_root, drop_privileges, holder
-from tamed.daemon._filelock import take_life
+from tamed._os.identity import Identity
 from tamed.errors import TamedError, status_of
+from tamed.unix.lock import holder, take_life
+from tamed.unix.pidfile import PidFile
+from tamed.unix.privileges import change_root, drop_privileges
 from tests.daemon.child import mount_small, say, wait
 
 

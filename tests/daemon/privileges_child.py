@@ -8,10 +8,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tamed.daemon import Capability, Identity, capability_sets, change_root, drop_privileges, limit_open_files
-from tamed.daemon._capabilities import set_capabilities
-from tamed.daemon._privileges import _can_go_back, _what_is_wrong
+from tamed._os.identity import Identity
 from tamed.errors import TamedError
+from tamed.unix.privileges import (
+    Capability,
+    _can_go_back,
+    _what_is_wrong,
+    capability_sets,
+    change_root,
+    drop_privileges,
+    set_capabilities,
+)
+from tamed.unix.process import limit_open_files
 from tests.daemon.child import own_network, status_of
 
 SEEN = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")

@@ -2,8 +2,10 @@
 
 import signal
 
-from tamed.daemon import Identity, ProcessHandle, drop_privileges
+from tamed._os.identity import Identity
 from tamed.errors import TamedError
+from tamed.unix.privileges import drop_privileges
+from tamed.unix.process import ProcessHandle
 from tests.daemon.child import say, wait
 
 

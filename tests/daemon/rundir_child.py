@@ -4,8 +4,12 @@ import os
 import socket
 from pathlib import Path
 
-from tamed.daemon import Identity, PidFile, RunDirectory, acting_for, bind_unix, change_root, drop_privileges
+from tamed._os.identity import Identity, acting_for
+from tamed._os.unix_sockets import bind_unix
 from tamed.errors import TamedError
+from tamed.unix.pidfile import PidFile
+from tamed.unix.privileges import change_root, drop_privileges
+from tamed.unix.rundir import RunDirectory
 
 
 def create_as(user: str, path: str, name: str) -> list[object]:

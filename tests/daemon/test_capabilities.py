@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import Capability, capability_sets
+from tamed.unix.privileges import Capability, capability_sets
 from tests.daemon.child import status_of
 
 HEADER = Path("/usr/include/linux/capability.h")

@@ -13,9 +13,9 @@ from typing import NoReturn
 
 import pytest
 
-from tamed.daemon import Launch, ProcessHandle, Reporter, detach
-from tamed.daemon._detach import System
 from tamed.errors import ExitStatus, SystemRefused
+from tamed.unix.detach import Launch, Reporter, System, detach
+from tamed.unix.process import ProcessHandle
 from tests.daemon import detach_child
 from tests.daemon.process import Child, call, command, environment
 

@@ -6,7 +6,7 @@ import pwd
 
 import pytest
 
-from tamed.daemon import Identity
+from tamed._os.identity import Identity
 from tamed.errors import ConfigurationError
 
 ROOT = pwd.getpwuid(0)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.daemon import LineReader
+from tamed.log.record import LineReader
 
 LIMIT = 16 * 1024
 

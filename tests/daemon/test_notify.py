@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import Notifier, watchdog_interval
+from tamed.unix.notify import Notifier, watchdog_interval
 from tests.patience import PATIENCE
 
 

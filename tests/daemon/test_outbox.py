@@ -1,6 +1,6 @@
 """What waits to be sent."""
 
-from tamed.daemon._outbox import Outbox
+from tamed.log.outbox import Outbox
 
 
 class Receiver:

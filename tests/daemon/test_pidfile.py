@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import PidFile, holder
-from tamed.daemon._filelock import take_claim, take_life
 from tamed.errors import (
     AlreadyRunning,
     CannotCreate,
@@ -23,6 +21,8 @@ from tamed.errors import (
     PermissionRefused,
     SystemRefused,
 )
+from tamed.unix.lock import holder, take_claim, take_life
+from tamed.unix.pidfile import PidFile
 from tests.daemon import pidfile_child
 from tests.daemon.process import Child, call, needs_root
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import Capability, Identity, drop_privileges
+from tamed._os.identity import Identity
 from tamed.errors import ConfigurationError, PermissionRefused
+from tamed.unix.privileges import Capability, drop_privileges
 from tests.daemon import privileges_child
 from tests.daemon.process import NOBODY, call, needs_root
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tamed.daemon import ProcessHandle
 from tamed.errors import SystemRefused
+from tamed.unix.process import ProcessHandle
 from tests.daemon import process_child
 from tests.daemon.process import Child, call, needs_root
 

@@ -6,8 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.daemon import Damage, Record, RecordReader, encode_origin, encode_record
-from tamed.daemon._records import MAX_NAME, MAX_TEXT
+from tamed.log.record import MAX_NAME, MAX_TEXT, Damage, Record, RecordReader, encode_origin, encode_record
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

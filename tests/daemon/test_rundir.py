@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import Instance, PidFile, RunDirectory, check_name, default_run_directory
-from tamed.daemon._filelock import take_life
 from tamed.errors import AlreadyRunning, CannotCreate, ConfigurationError, PermissionRefused
+from tamed.unix.lock import take_life
+from tamed.unix.pidfile import PidFile
+from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory
 from tests.daemon import rundir_child
 from tests.daemon.process import NOBODY, call, needs_root
 

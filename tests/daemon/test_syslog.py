@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.daemon import SyslogAddress, SyslogMessage
-from tamed.daemon._syslog import MAX_MESSAGE, classical, rfc5424
+from tamed.log.syslog import MAX_MESSAGE, SyslogAddress, SyslogMessage, classical, rfc5424
 
 MOMENT = 1_700_000_000.123456
 MESSAGE = SyslogMessage(3, MOMENT, "verse", "123", "the poem is missing\nat line 1")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import SyslogAddress, SyslogMessage, SyslogSender
-from tamed.daemon._syslogsender import leads_to_journal
 from tamed.errors import Unavailable
+from tamed.log.syslog import SyslogAddress, SyslogMessage, SyslogSender, leads_to_journal
 from tests.daemon.logfile_child import Clock
 from tests.patience import PATIENCE
 

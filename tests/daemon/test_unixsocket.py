@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import bind_unix, connect_unix
+from tamed._os.unix_sockets import bind_unix, connect_unix
 from tamed.errors import CannotCreate
 from tests.daemon import rundir_child
 from tests.daemon.process import NOBODY, call, needs_root

@@ -12,7 +12,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.process.clients import fetch
 from tests.process.conftest import LISTENING

@@ -7,15 +7,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
-from tamed._text import shown
-from tamed.cli._status import _lines
-from tamed.runner._control import Answer, ControlServer, _answer_from
-from tamed.runner._desk import Desk
-from tamed.runner._message import InvalidMessage, Message, parse_message, read_fault, read_text
-from tamed.runner._reactor import Reactor
-from tamed.runner._status import StatusDesk
-from tamed.runner._status_answer import read_status
-from tamed.runner._supervisor import Supervisor
+from tamed._os.text import shown
+from tamed.cli.instances import _lines
+from tamed.control.instances import read_status
+from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
+from tamed.supervisor.control import Answer, ControlServer, _answer_from
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.status import Desk, StatusDesk
+from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target
 from tests.fuzz.logs import TERMINAL
 

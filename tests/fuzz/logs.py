@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tamed.daemon import Damage, LineReader, Record, RecordReader, SyslogMessage, encode_record
-from tamed.daemon._syslog import classical, rfc5424
-from tamed.runner._intake import Intake
-from tamed.runner._layout import Line, bare, coloured, human, json, plain
-from tamed.runner._reactor import Reactor
+from tamed.log.layout import Line, bare, coloured, human, json, plain
+from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_record
+from tamed.log.syslog import SyslogMessage, classical, rfc5424
+from tamed.supervisor.intake import Intake
+from tamed.supervisor.loop import Reactor
 from tests.fuzz.engine import Target
 
 __all__ = ["TARGETS", "TERMINAL"]

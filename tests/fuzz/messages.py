@@ -4,8 +4,8 @@ import socket
 from contextlib import closing
 from typing import Final
 
-from tamed.runner._channel import Channel
-from tamed.runner._message import (
+from tamed.ipc.channel import Channel
+from tamed.ipc.message import (
     InvalidMessage,
     encode_message,
     parse_message,
@@ -17,8 +17,8 @@ from tamed.runner._message import (
     read_texts,
     read_truth,
 )
-from tamed.runner._plan import Plan
-from tamed.runner._worker_report import read_report
+from tamed.ipc.worker_report import read_report
+from tamed.supervisor.plan import Plan
 from tests.fuzz.engine import Target
 
 __all__ = ["TARGETS"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from tamed.config.deployment import Deployment, read_env_file
-from tamed.daemon import SyslogAddress
 from tamed.errors import ConfigurationError
-from tamed.net import BadEndpoint, Endpoint
+from tamed.log.syslog import SyslogAddress
+from tamed.net.endpoint import BadEndpoint, Endpoint
 from tamed.passwords import PasswordFile, PasswordHash
 from tamed.plugins.values import Duration, Size
 from tests.fuzz.engine import Target

@@ -9,7 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tamed.net import DatagramServer, ListeningService, ProtocolServer, ReplyServer, Server, StreamServer
+from tamed.net.datagram import DatagramServer
+from tamed.net.listen import ListeningService
+from tamed.net.reply import ReplyServer
+from tamed.net.server import Server
+from tamed.net.stream import ProtocolServer, StreamServer
 
 POEM = bytes(range(256)) * 12
 LONG_POEM = bytes(range(256)) * 65536  # 16 MB

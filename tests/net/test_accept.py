@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tamed.net._accept import Acceptor, Door
+from tamed.net.accept import Acceptor, Door
 from tests.net.poetry import until
 from tests.patience import PATIENCE
 
@@ -244,7 +244,8 @@ async def test_finishing_leaves_shared_sockets(listening: socket.socket) -> None
 
 STARVED = """
 import asyncio, logging, resource, socket, sys
-from tamed.net import ProtocolServer, ReplyServer, StreamServer
+from tamed.net.reply import ReplyServer
+from tamed.net.stream import ProtocolServer, StreamServer
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tamed.net import Server, StreamServer
-from tamed.net._address_limit import AddressLimit
+from tamed.net.address_limit import AddressLimit
+from tamed.net.server import Server
+from tamed.net.stream import StreamServer
 from tests.net.poetry import (
     LONG_POEM,
     POEM,

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.net import DEFAULT_BACKLOG, effective_backlog, usable_backlog
-from tamed.net._backlog import Once, somaxconn
-from tamed.net._sysctl import sysctl
+from tamed.net.backlog import DEFAULT_BACKLOG, Once, effective_backlog, somaxconn, usable_backlog
+from tamed.net.bind import sysctl
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, TamedError, Unavailable
-from tamed.net import Address, Bound, Endpoint, FdEndpoint, TcpEndpoint, TlsEndpoint, bind, resolve
-from tamed.net._bind import needs_lookup
-from tamed.net._sysctl import sysctl
+from tamed.net.bind import Address, Bound, bind, needs_lookup, resolve, sysctl
+from tamed.net.endpoint import Endpoint, FdEndpoint, TcpEndpoint, TlsEndpoint
 from tests.net.unprivileged import run_unprivileged
 
 LOOPBACK = Address(socket.AF_INET, ("127.0.0.1", 0))
@@ -225,7 +224,8 @@ def test_a_port_that_needs_privilege() -> None:
     """A low port is refused to a user without privilege, with all the ways to get it."""
     port = privileged_port()
     said = run_unprivileged(
-        "from tamed.net import Endpoint, bind", f"bind(Endpoint.parse('127.0.0.1:{port}'))"
+        "from tamed.net.bind import bind; from tamed.net.endpoint import Endpoint",
+        f"bind(Endpoint.parse('127.0.0.1:{port}'))",
     )
     assert said == (
         f"PermissionRefused: cannot listen on 127.0.0.1:{port}: ports below {port + 1} need privilege; "
@@ -362,10 +362,9 @@ def test_of_simultaneous_binders_one_wins() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import tamed.net._bind",
-        "import tamed.net._tls",
-        "import tamed.net._inherit",
-        "from tamed.net import bind",
+        "import tamed.net.bind",
+        "import tamed.net.inherit",
+        "from tamed.net.bind import bind",
     ],
 )
 def test_binding_does_not_import_asyncio(statement: str) -> None:

@@ -19,8 +19,9 @@ from tamed.errors import (
     TamedError,
     Unavailable,
 )
-from tamed.net import Bound, UnixEndpoint, bind, short_path
-from tamed.net._bind_unix import _limit_mode, _refusal, _require_stale, _set_mode
+from tamed.net.bind import Bound, bind
+from tamed.net.bind_unix import _limit_mode, _refusal, _require_stale, _set_mode, short_path
+from tamed.net.endpoint import UnixEndpoint
 from tests.net.unprivileged import run_unprivileged
 
 EITHER_KIND = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
@@ -204,7 +205,10 @@ def test_a_missing_directory(tmp_path: Path) -> None:
 
 def test_a_directory_of_somebody_else() -> None:
     """A directory that may not be written to is named."""
-    said = run_unprivileged("from tamed.net import Endpoint, bind", "bind(Endpoint.parse('unix:/x.sock'))")
+    said = run_unprivileged(
+        "from tamed.net.bind import bind; from tamed.net.endpoint import Endpoint",
+        "bind(Endpoint.parse('unix:/x.sock'))",
+    )
     assert said.startswith(
         "PermissionRefused: cannot listen on unix:/x.sock: this user may not make a socket in /;"
     )
@@ -220,7 +224,8 @@ def test_a_stale_socket_of_somebody_else() -> None:
         leave_stale(path)
         path.chmod(0o600)
         said = run_unprivileged(
-            "from tamed.net import Endpoint, bind", f"bind(Endpoint.parse('unix:{path}'))"
+            "from tamed.net.bind import bind; from tamed.net.endpoint import Endpoint",
+            f"bind(Endpoint.parse('unix:{path}'))",
         )
         assert "this user may not ask whether it is in use" in said
         assert path.is_socket()

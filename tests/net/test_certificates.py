@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.net import StreamServer, TlsEndpoint
-from tamed.net._certificates import CertificateWatch
-from tamed.net._tls import server_context
+from tamed.net.endpoint import TlsEndpoint
+from tamed.net.stream import StreamServer
+from tamed.net.tls import CertificateWatch, server_context
 
 pytestmark = pytest.mark.anyio
 

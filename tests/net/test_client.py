@@ -9,7 +9,9 @@ import pytest
 import trustme
 
 from tamed.errors import ConfigurationError, ServiceFailed, Unavailable
-from tamed.net import ClientService, StreamServer, TcpEndpoint, TlsEndpoint
+from tamed.net.client import ClientService
+from tamed.net.endpoint import TcpEndpoint, TlsEndpoint
+from tamed.net.stream import StreamServer
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService
 from tests.net.poetry import address_of, until

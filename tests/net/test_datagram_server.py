@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.net import DatagramServer, Endpoint, Listener, LocalSource, Surroundings, using
+from tamed.net.datagram import DatagramServer
+from tamed.net.endpoint import Endpoint
+from tamed.net.listen import Listener, LocalSource, Surroundings, using
 from tamed.service.service import MultiService
 from tests.net.poetry import address_of, until
 

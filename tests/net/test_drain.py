@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net import ProtocolServer, StreamServer
+from tamed.net.stream import ProtocolServer, StreamServer
 from tamed.service.lifecycle import State
 from tamed.service.service import MultiService
 from tests.net.poetry import (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.errors import ConfigurationError, ExitStatus
-from tamed.net import (
+from tamed.net.endpoint import (
     BadEndpoint,
     Endpoint,
     FdEndpoint,

@@ -6,7 +6,9 @@ from typing import cast
 
 import pytest
 
-from tamed.net import DatagramServer, Gate, StreamServer, Surroundings, using
+from tamed.net.datagram import DatagramServer
+from tamed.net.listen import Gate, Surroundings, using
+from tamed.net.stream import StreamServer
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.net import Server
+from tamed.net.server import Server
 from tests.net.poetry import POEM, ServerMaker, address_of, connect, every_server, read_all, until
 from tests.net.test_server import certificate, trusting
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ConfigurationError, SystemRefused
-from tamed.net import FdEndpoint, Inheritance, SystemdEndpoint
+from tamed.net.endpoint import FdEndpoint, SystemdEndpoint
+from tamed.net.inherit import Inheritance
 
 PID = 4711
 NOTHING = Inheritance({}, PID)
@@ -121,7 +122,7 @@ def test_running_out_of_descriptors(inherited: socket.socket) -> None:
     """If there is no descriptor for the duplicate, that is the system's refusal, not the setup's."""
     program = (
         "import os, resource, socket\n"
-        "from tamed.net import FdEndpoint, Inheritance\n"
+        "from tamed.net.endpoint import FdEndpoint; from tamed.net.inherit import Inheritance\n"
         "sock = socket.create_server(('127.0.0.1', 0))\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, sock.fileno() + 1))\n"
         "try: Inheritance({}, 1).sockets(FdEndpoint(sock.fileno()), socket.SOCK_STREAM)\n"
@@ -229,7 +230,8 @@ def test_nothing_passed_by_systemd() -> None:
 
 PROGRAM = """
 import asyncio
-from tamed.net import Endpoint, LocalSource
+from tamed.net.endpoint import Endpoint
+from tamed.net.listen import LocalSource
 
 async def main():
     listener = await LocalSource().listen(Endpoint.parse("systemd://verse"))

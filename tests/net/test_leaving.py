@@ -14,16 +14,12 @@ from typing import NamedTuple, cast
 import pytest
 import trustme
 
-from tamed.net import (
-    DatagramServer,
-    ProtocolServer,
-    ReplyServer,
-    Server,
-    StreamServer,
-    Surroundings,
-    TlsEndpoint,
-    using,
-)
+from tamed.net.datagram import DatagramServer
+from tamed.net.endpoint import TlsEndpoint
+from tamed.net.listen import Surroundings, using
+from tamed.net.reply import ReplyServer
+from tamed.net.server import Server
+from tamed.net.stream import ProtocolServer, StreamServer
 from tests.net.poetry import SMALL, Stopping, reset, slowly, until
 from tests.net.test_tls import Files, client_of, make_files
 

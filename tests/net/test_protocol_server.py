@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net import ProtocolServer
+from tamed.net.stream import ProtocolServer
 from tests.net.poetry import POEM, connect, protocol_server, read, read_all, until
 
 pytestmark = pytest.mark.anyio

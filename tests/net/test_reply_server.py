@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.net import ReplyServer
-from tamed.net._reply import _SlowConnection
+from tamed.net.reply import ReplyServer, _SlowConnection
 from tests.net.poetry import (
     LONG_POEM,
     POEM,

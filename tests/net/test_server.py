@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from tamed.errors import ConfigurationError, ServiceFailed, ServiceMisuse, Unavailable
-from tamed.net import TcpEndpoint
+from tamed.net.endpoint import TcpEndpoint
 from tests.net.poetry import (
     LONG_POEM,
     POEM,

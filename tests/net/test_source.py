@@ -10,20 +10,9 @@ import pytest
 import trustme
 
 from tamed.errors import MissingInput, SystemRefused, Unavailable
-from tamed.net import (
-    Address,
-    Endpoint,
-    FdEndpoint,
-    Listener,
-    LocalSource,
-    Surroundings,
-    TcpEndpoint,
-    TlsEndpoint,
-    UnixEndpoint,
-    current,
-    install,
-    using,
-)
+from tamed.net.bind import Address
+from tamed.net.endpoint import Endpoint, FdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
+from tamed.net.listen import Listener, LocalSource, Surroundings, current, install, using
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio

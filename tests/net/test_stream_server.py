@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from tamed.net import StreamServer
+from tamed.net.stream import StreamServer
 from tests.net.poetry import (
     LONG_POEM,
     POEM,

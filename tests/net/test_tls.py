@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tamed.errors import ConfigurationError, MissingInput, PermissionRefused
-from tamed.net import TlsEndpoint, renew, server_context
+from tamed.net.endpoint import TlsEndpoint
+from tamed.net.tls import renew, server_context
 from tests.net.unprivileged import run_unprivileged
 
 
@@ -353,7 +354,7 @@ def test_a_file_that_may_not_be_read(files: Files) -> None:
     files.folder.chmod(0)  # for the tests' own user; where root runs them nobody else may look anyway
     try:
         said = run_unprivileged(
-            "from tamed.net import Endpoint, server_context",
+            "from tamed.net.endpoint import Endpoint; from tamed.net.tls import server_context",
             f"server_context(Endpoint.parse('tls://:0?cert={files.both}'))",
         )
     finally:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net import turn_away
+from tamed.net.bind import turn_away
 from tests.patience import PATIENCE
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.runner._root import AS_ROOT
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
+from tamed.unix.privileges import AS_ROOT
 from tests.patience import PATIENCE
 
 LISTENING = r"listening on (\S+)"

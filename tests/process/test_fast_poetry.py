@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.process.clients import SHIPPED, dial, fetch, fetch_tls, read_all
 from tests.process.conftest import LISTENING, READY, serving

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.process.clients import SHIPPED, fetch
 from tests.process.conftest import LISTENING, READY, run_tamed

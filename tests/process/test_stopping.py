@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.process.clients import dial, read_all
 from tests.process.conftest import READY, serving, told
 

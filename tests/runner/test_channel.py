@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.runner._channel import Channel
-from tamed.runner._message import LONGEST, InvalidMessage
+from tamed.ipc.channel import Channel
+from tamed.ipc.message import LONGEST, InvalidMessage
 
 
 @pytest.fixture

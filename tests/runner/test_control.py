@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tamed.errors import MissingInput, SystemRefused, TamedError
-from tamed.runner._control import Answer, ControlServer, ask
+from tamed.supervisor.control import Answer, ControlServer, ask
 from tests.patience import PATIENCE
 from tests.runner.world import HandReactor
 

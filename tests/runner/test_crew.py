@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.runner._crew import Crew
-from tamed.runner._message import Message
-from tamed.runner._worker_record import Worker, WorkerState
+from tamed.ipc.message import Message
+from tamed.supervisor.generation import Worker, WorkerState
+from tamed.supervisor.workers import Crew
 from tests.runner.world import World, a_crew
 
 _Made = tuple[World, Crew]

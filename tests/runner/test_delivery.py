@@ -6,9 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from tamed.runner._channel import Channel
-from tamed.runner._delivery import deliver
-from tamed.runner._reactor import Reactor
+from tamed.ipc.channel import Channel
+from tamed.supervisor.loop import Reactor, deliver
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 
 from tamed.config.deployment import read_env_file
 from tamed.config.job import Job
+from tamed.config.reading import enter_environment
 from tamed.config.target import Target
 from tamed.errors import ConfigurationError, MissingInput
-from tamed.runner._environment import enter_environment
 
 
 @pytest.fixture

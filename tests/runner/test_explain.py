@@ -9,9 +9,9 @@ from tamed.config.job import Job
 from tamed.config.load import load
 from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
+from tamed.ipc.fault import explain
 from tamed.plugins.build import Given
 from tamed.plugins.plugin import plugin
-from tamed.runner import explain
 from tamed.service.application import Application
 from tamed.service.service import Service
 from tests.imports import forgetting_imports

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tamed.errors import ConfigurationError, DeadlinePassed, SystemRefused, TamedError, Unavailable
-from tamed.runner._faults import fault_data, fault_of
+from tamed.ipc.fault import fault_data, fault_of
 
 
 @pytest.mark.parametrize("kind", [Unavailable, ConfigurationError, SystemRefused])

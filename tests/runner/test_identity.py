@@ -4,12 +4,11 @@ import os
 
 import pytest
 
+from tamed.config.identity import drop_to, identity_of, kept_capabilities, owner_of
 from tamed.config.settings import Daemon
-from tamed.daemon import Capability
 from tamed.errors import ConfigurationError
-from tamed.runner._identity import drop_to, identity_of, kept_capabilities, owner_of
-from tamed.runner._root import stays_root
-from tamed.runner._terminal import tell_person
+from tamed.supervisor.posix import tell_person
+from tamed.unix.privileges import Capability, stays_root
 
 
 def test_nobody_named_is_nobody() -> None:

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from tamed.daemon import Instance, PidFile, RunDirectory
+from tamed.control.instances import find_instance, restart_instance, status_of_instance, stop_instance
 from tamed.errors import MissingInput, PermissionRefused, SystemRefused, Unavailable, UsageError
-from tamed.runner._instances import find_instance, restart_instance, status_of_instance, stop_instance
+from tamed.unix.pidfile import PidFile
+from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
 from tests.runner.test_status_answer import STATUS
 
 _HOLDER = """
 import signal, sys
 from pathlib import Path
-from tamed.daemon import PidFile
+from tamed.unix.pidfile import PidFile
 with PidFile.acquire(Path(sys.argv[1])):
     for number in map(int, sys.argv[2:]):
         signal.signal(number, signal.SIG_IGN)
@@ -35,7 +36,7 @@ with PidFile.acquire(Path(sys.argv[1])):
 _ANSWERING = """
 import signal, socket, sys
 from pathlib import Path
-from tamed.daemon import PidFile
+from tamed.unix.pidfile import PidFile
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with PidFile.acquire(Path(sys.argv[1])), socket.socket(socket.AF_UNIX) as listening:
     listening.bind(sys.argv[2])

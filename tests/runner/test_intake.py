@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tamed.daemon import Origin, Record, encode_origin, encode_record
-from tamed.runner._intake import Intake
-from tamed.runner._layout import layout_of
+from tamed.log.layout import layout_of
+from tamed.log.record import Origin, Record, encode_origin, encode_record
+from tamed.supervisor.intake import Intake
 from tests.runner.world import HandReactor
 
 REST = 0.01  # seconds in which a pipe is left alone after it was read

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import Instance, RunDirectory
-from tamed.runner._last_state import LastState
+from tamed.supervisor.last_state import LastState
+from tamed.unix.rundir import Instance, RunDirectory
 
 
 @pytest.fixture

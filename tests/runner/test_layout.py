@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.runner._layout import Line, lay_out, layout_of
+from tamed.log.layout import Line, lay_out, layout_of
 
 MOMENT = 1795429865.1234  # 2026-11-23 10:31:05 UTC
 

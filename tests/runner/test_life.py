@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.runner._life import Ending, live
 from tamed.service.application import Application
 from tamed.service.lifecycle import State
 from tamed.service.service import Service
+from tamed.worker.life import Ending, live
 
 pytestmark = pytest.mark.anyio
 

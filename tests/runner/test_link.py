@@ -15,11 +15,12 @@ import pytest
 import trustme
 
 from tamed.errors import ConfigurationError, SystemRefused
-from tamed.net import Endpoint, Gate, TlsEndpoint
-from tamed.runner._channel import Channel
-from tamed.runner._faults import fault_data
-from tamed.runner._link import Link, SupervisedSource
-from tamed.runner._message import Message
+from tamed.ipc.channel import Channel
+from tamed.ipc.fault import fault_data
+from tamed.ipc.message import Message
+from tamed.net.endpoint import Endpoint, TlsEndpoint
+from tamed.net.listen import Gate
+from tamed.worker.link import Link, SupervisedSource
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio

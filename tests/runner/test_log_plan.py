@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tamed.config.log_plan import log_in_foreground, log_of_daemon
 from tamed.config.settings import Log
 from tamed.errors import ConfigurationError, UsageError
+from tamed.log.place import LogPlan
 from tamed.plugins.values import Duration, Size
-from tamed.runner._log_place import LogPlan
-from tamed.runner._log_plan import log_in_foreground, log_of_daemon
 
 
 class Terminal:

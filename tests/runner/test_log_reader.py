@@ -6,7 +6,8 @@ from typing import IO
 
 import pytest
 
-from tamed.runner import LogReader, _log_reader
+from tamed.log import reader as _log_reader
+from tamed.log.reader import LogReader
 
 
 @pytest.fixture

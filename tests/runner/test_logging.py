@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from tamed.config.settings import Level, Log
-from tamed.daemon import Origin
-from tamed.net import LinesHandler
-from tamed.runner._layout import layout_of
-from tamed.runner._logging import SinkHandler, log_to, severity
+from tamed.log.access import LinesHandler
+from tamed.log.layout import layout_of
+from tamed.log.record import Origin
+from tamed.worker.log_handler import SinkHandler, log_to, severity
 from tests.runner.test_intake import ListSink
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from tamed.errors import ConfigurationError
-from tamed.runner._loop import loop_factory
+from tamed.worker.life import loop_factory
 
 
 def test_a_loop_is_made_by_its_name() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.errors import ConfigurationError, SystemRefused
-from tamed.runner._legacy import Legacy
-from tamed.runner._message import (
+from tamed.ipc.handoff import Legacy
+from tamed.ipc.message import (
     LONGEST,
     InvalidMessage,
     Message,
@@ -25,8 +25,8 @@ from tamed.runner._message import (
     read_texts,
     read_truth,
 )
-from tamed.runner._plan import Plan
-from tamed.runner._worker_report import read_report
+from tamed.ipc.worker_report import read_report
+from tamed.supervisor.plan import Plan
 from tests.runner.world import a_crew, a_plan, supervised
 
 BAD = [

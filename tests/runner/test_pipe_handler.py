@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.daemon import Damage, Origin, Record, RecordReader
-from tamed.runner._layout import layout_of
-from tamed.runner._pipe_handler import PipeHandler
+from tamed.log.layout import layout_of
+from tamed.log.record import Damage, Origin, Record, RecordReader
+from tamed.worker.log_handler import PipeHandler
 from tests.patience import PATIENCE
 
 _SMALL = 4096  # bytes, the least that a pipe can hold

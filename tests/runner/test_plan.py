@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import CannotCreate, ConfigurationError, MissingInput, PermissionRefused, TamedError
-from tamed.runner._log_place import LogPlan
-from tamed.runner._plan import Plan
-from tamed.runner._plan_file import PlanFile, kept_plan
+from tamed.log.place import LogPlan
+from tamed.supervisor.plan import Plan, PlanFile, kept_plan
 
 PLAN = Plan(
     name="poetry",

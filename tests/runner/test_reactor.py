@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from tamed.runner._reactor import Reactor
+from tamed.supervisor.loop import Reactor
 from tests.fresh import loaded_by
 
 
@@ -89,7 +89,7 @@ def test_a_descriptor_closed_in_the_same_round_is_not_called(reactor: Reactor) -
 
 _SIGNALLED = """
 import os, signal
-from tamed.runner._reactor import Reactor
+from tamed.supervisor.loop import Reactor
 reactor = Reactor()
 def caught(number):
     print(number.name)
@@ -112,7 +112,7 @@ def test_signals_are_called_from_the_loop() -> None:
 
 def test_it_does_without_asyncio() -> None:
     """The supervisor's loop loads neither asyncio nor logging."""
-    assert not loaded_by("import tamed.runner._reactor") & {"asyncio", "logging"}
+    assert not loaded_by("import tamed.supervisor.loop") & {"asyncio", "logging"}
 
 
 def test_a_descriptor_with_room_calls_once(reactor: Reactor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tamed.errors import ExitStatus, PermissionRefused
-from tamed.runner._supervisor import Phase
+from tamed.supervisor.supervisor import Phase
 from tests.runner.world import Hand, Supervised, supervised
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tamed.runner._signals import StopSignals
+from tamed.worker.life import StopSignals
 
 pytestmark = pytest.mark.anyio
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import Record, encode_origin
 from tamed.errors import TamedError
-from tamed.runner._log_place import LogPlan
-from tamed.runner._sink import open_sink
-from tamed.runner._stream import StreamWriter
+from tamed.log.place import LogPlan
+from tamed.log.record import Record, encode_origin
+from tamed.log.sink import StreamWriter, open_sink
 from tests.patience import PATIENCE
 
 RECORDS = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ConfigurationError
-from tamed.net import Inheritance
-from tamed.runner._sockets import SocketTable
+from tamed.net.inherit import Inheritance
+from tamed.supervisor.sockets import SocketTable
 
 STREAM, DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from tamed.runner._spawn import spawn
+from tamed.unix.spawn import spawn
 
 _TELL = """
 import json, os, signal

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tamed.runner._desk import Desk
-from tamed.runner._status import StatusDesk
+from tamed.supervisor.status import Desk, StatusDesk
 from tests.runner.world import Supervised, supervised
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tamed.runner._message import InvalidMessage
-from tamed.runner._status_answer import read_status
+from tamed.control.instances import read_status
+from tamed.ipc.message import InvalidMessage
 
 WORKER: dict[str, Any] = {
     "pid": 12,

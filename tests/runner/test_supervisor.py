@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tamed.errors import ExitStatus, PermissionRefused
-from tamed.runner._supervisor import Phase
+from tamed.supervisor.supervisor import Phase
 from tests.runner.world import STEP, Hand, Supervised, supervised
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.runner._crew import Crew
-from tamed.runner._watchdog import Watchdog
-from tamed.runner._worker_record import WorkerState
+from tamed.supervisor.generation import WorkerState
+from tamed.supervisor.watchdog import Watchdog
+from tamed.supervisor.workers import Crew
 from tests.runner.world import World, a_crew
 
 _Made = tuple[World, Crew, Watchdog]

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tamed.errors import ExitStatus
-from tamed.runner._channel import Channel
-from tamed.runner._generation import Generation
-from tamed.runner._worker_record import Worker, WorkerState
+from tamed.ipc.channel import Channel
+from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tests.runner.world import a_plan
 
 

@@ -11,17 +11,17 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tamed.errors import TamedError
-from tamed.net import Inheritance
-from tamed.runner._channel import Channel
-from tamed.runner._crew import Crew
-from tamed.runner._generation import Generation
-from tamed.runner._log_place import LogPlan
-from tamed.runner._message import Message
-from tamed.runner._plan import Plan
-from tamed.runner._reactor import Reactor
-from tamed.runner._sockets import SocketTable
-from tamed.runner._supervisor import Supervisor
-from tamed.runner._template import Template
+from tamed.ipc.channel import Channel
+from tamed.ipc.message import Message
+from tamed.log.place import LogPlan
+from tamed.net.inherit import Inheritance
+from tamed.supervisor.generation import Generation
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Template
+from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.supervisor import Supervisor
+from tamed.supervisor.workers import Crew
 
 STEP = 0.25  # seconds
 
@@ -101,7 +101,7 @@ class HandStation:
         if self.no_room is not None:
             raise self.no_room
         ours = Channel(socket.socket(fileno=os.dup(channel)), takes_descriptors=True)
-        if module == "tamed.runner.worker":
+        if module == "tamed.worker":
             hand = Hand(101 + len(self.hands), int(words[0]), ours)
             self.hands.append(hand)
         else:
@@ -110,7 +110,7 @@ class HandStation:
         return hand.pid
 
     def fork(self, channel: int, template: Template) -> int:
-        return self.spawn(channel, "tamed.runner.worker", "0")
+        return self.spawn(channel, "tamed.worker", "0")
 
     def ended(self) -> Iterator[tuple[int, int]]:
         while self.dead:

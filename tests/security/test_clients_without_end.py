@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 from tests.process.clients import dial

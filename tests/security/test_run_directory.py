@@ -24,7 +24,7 @@ COMMANDS = ["status", "logs", "reload", "stop", "restart", "upgrade", "reopen", 
 FAKE = """
 import os, signal, socket, sys
 from pathlib import Path
-from tamed.daemon import PidFile
+from tamed.unix.pidfile import PidFile
 folder, name, uid, answer = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 os.setresuid(uid, uid, uid)
 with PidFile.acquire(folder / f"{name}.pid") as file, socket.socket(socket.AF_UNIX) as listening:

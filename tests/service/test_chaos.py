@@ -14,7 +14,7 @@ from tamed.service.application import Application
 from tamed.service.lifecycle import State, Strategy
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService, Service
-from tamed.testing import VirtualClockLoop
+from tamed.testing.clock import VirtualClockLoop
 
 STRATEGIES: list[Strategy] = ["one_for_one", "one_for_all", "rest_for_one"]
 

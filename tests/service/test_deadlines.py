@@ -6,7 +6,7 @@ import pytest
 from tamed.errors import DeadlinePassed, ServiceFailed
 from tamed.service.lifecycle import State
 from tamed.service.service import MultiService, Service
-from tamed.testing import VirtualClockLoop
+from tamed.testing.clock import VirtualClockLoop
 from tests.service.stand_ins import Diary, Probe
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ from tamed.errors import ServiceFailed
 from tamed.service.lifecycle import State, Strategy
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService, Service
-from tamed.testing import VirtualClockLoop
+from tamed.testing.clock import VirtualClockLoop
 from tests.service.stand_ins import Body, Broken, Diary, Probe
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ import pytest
 
 from tamed.errors import ServiceFailed
 from tamed.service.timer import TimerService
-from tamed.testing import VirtualClockLoop
+from tamed.testing.clock import VirtualClockLoop
 
 Ts = TypeVarTuple("Ts")
 

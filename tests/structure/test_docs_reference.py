@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from tamed import errors, net
-from tamed.cli._group import commands
+from tamed import errors
+from tamed.cli.commands import commands
 from tamed.config.settings import Daemon, Log
 from tamed.errors import ExitStatus, TamedError
-from tamed.net import Endpoint
+from tamed.net import endpoint
+from tamed.net.endpoint import Endpoint
 from tamed.plugins.describe import describe
-from tamed.runner._signals import _STOP as STOP_SIGNALS
-from tamed.runner._supervisor import SIGNALS
+from tamed.supervisor.supervisor import SIGNALS
+from tamed.worker.life import _STOP as STOP_SIGNALS
 from tests.structure.source import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -104,10 +105,10 @@ def test_every_endpoint_kind_is_described() -> None:
         kind = named.strip("`") or kind
         described.add(kind)
         for text in re.findall("`(.+?)`", texts):
-            endpoint = Endpoint.parse(text)
-            assert type(endpoint).__name__ == kind
-            assert Endpoint.parse(str(endpoint)) == endpoint
-    public = [getattr(net, name) for name in net.__all__]
+            parsed = Endpoint.parse(text)
+            assert type(parsed).__name__ == kind
+            assert Endpoint.parse(str(parsed)) == parsed
+    public = [getattr(endpoint, name) for name in endpoint.__all__]
     kinds = {one.__name__ for one in public if isinstance(one, type) and issubclass(one, Endpoint)}
     assert described == kinds - {"Endpoint"}
 

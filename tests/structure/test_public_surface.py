@@ -47,7 +47,7 @@ def handed_on(path: Path) -> Iterator[ast.ImportFrom]:
     """Yield the imports of a face, but for its own means."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-        if isinstance(node, ast.ImportFrom) and module.startswith(PACKAGE) and module != f"{PACKAGE}._lazy":
+        if isinstance(node, ast.ImportFrom) and module.startswith(PACKAGE):
             yield node
 
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from tamed.daemon import Instance, RunDirectory
-from tamed.runner import find_instance, status_of_instance, stop_instance
-from tamed.testing import TamedProcess
+from tamed.control.instances import find_instance, status_of_instance, stop_instance
+from tamed.testing.process import TamedProcess
+from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
 
 T = TypeVar("T")

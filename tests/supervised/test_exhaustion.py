@@ -236,7 +236,7 @@ def _limit_processes(pids: list[int], user: int, limit: str) -> None:
 
 
 def _is_template(pid: int) -> bool:
-    return b"tamed.runner.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"tamed.worker.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 # Leaks a megabyte whenever a client is answered, slowly: memory has to last for the measurements.

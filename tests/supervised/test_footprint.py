@@ -21,7 +21,7 @@ HEAVY = {
 
 def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None:
     """And of that neither asyncio nor logging; of Tamed, neither the command nor the application's side."""
-    loaded = loaded_by("import tamed.runner.supervisor")
+    loaded = loaded_by("import tamed.supervisor.__main__")
     assert not {name.partition(".")[0] for name in loaded} & HEAVY
     assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"tamed"}
     assert not {name for name in loaded if name.startswith(("tamed.cli", "tamed.builtin", "tamed.config"))}

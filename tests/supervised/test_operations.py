@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._workers import most_workers, usable_cpus
+from tamed._os.cpu import most_workers, usable_cpus
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import Command, Done, Tamed, is_there, wait_for
 from tests.supervised.talk import APPLICATION, Load, say
@@ -65,7 +65,8 @@ class Holding:
         self._file(module, ".pid").unlink(missing_ok=True)
 
     def _file(self, module: str, more: str = "") -> Path:
-        return self._folder / f"hold-tamed.runner.{module}{more}"
+        folder = {"planner": "control.", "worker": ""}.get(module, "supervisor.")
+        return self._folder / f"hold-tamed.{folder}{module}{more}"
 
 
 @pytest.fixture
@@ -326,7 +327,7 @@ def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) 
     daemon = tamed.start("--reload", app)
 
     def watchers() -> list[int]:
-        return [pid for pid in tamed.processes() if "runner.watcher" in _command(pid)]
+        return [pid for pid in tamed.processes() if "supervisor.watcher" in _command(pid)]
 
     wait_for("a watcher", lambda: len(watchers()) == 1)
     app.write_text("syntax error")

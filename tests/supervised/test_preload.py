@@ -34,7 +34,7 @@ def test_the_application_is_loaded_once_for_all_workers(tamed: Tamed) -> None:
     workers = daemon.wait_workers(4, without=[workers[0]])
     assert tamed("scale", "5").status == 0
     for pid in workers:
-        assert "tamed.runner.template" in _command(pid)
+        assert "tamed.worker.template" in _command(pid)
         assert f"\nPPid:\t{daemon.pid}\n" in Path(f"/proc/{pid}/status").read_text()
         assert os.getpgid(pid) == pid
     assert (tamed.folder / "loaded").read_text() == "once\n"
@@ -108,7 +108,7 @@ def test_workers_are_started_without_a_template_that_has_died(tamed: Tamed) -> N
     daemon.expect_log(r"the template of the workers has ended \(-9\): others are started without one")
     os.kill(worker, signal.SIGKILL)
     (other,) = daemon.wait_workers(1, without=[worker])
-    assert "tamed.runner.worker" in _command(other)
+    assert "tamed.worker" in _command(other)
     daemon.stop()
 
 

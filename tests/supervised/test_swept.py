@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.daemon import PidFile
+from tamed.unix.pidfile import PidFile
 from tests.supervised.daemon import NOBODY, POEM, Daemon, Tamed, needs_root, read_poem, wait_for
 
 

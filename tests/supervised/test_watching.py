@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.supervised.daemon import Tamed, read_poem, wait_for
 
 APPLICATION = """

@@ -10,7 +10,7 @@ from tamed.errors import ServiceFailed
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import Service
 from tamed.service.timer import TimerService
-from tamed.testing import SteppedClockLoop, VirtualClockLoop
+from tamed.testing.clock import SteppedClockLoop, VirtualClockLoop
 
 T = TypeVar("T")
 

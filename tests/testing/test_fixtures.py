@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from tamed.net import ReplyServer
-from tamed.testing import StartProcess, StartService
-from tamed.testing._instances import end_instances
+from tamed.net.reply import ReplyServer
+from tamed.testing.process import StartProcess, end_instances
+from tamed.testing.running import StartService
 from tests.fresh import loaded_by
 from tests.process.conftest import LISTENING
 from tests.supervised.daemon import is_there
@@ -37,5 +37,5 @@ def test_daemons_are_found_and_ended(tamed_process: StartProcess, tmp_path: Path
 
 def test_the_plugin_is_light() -> None:
     """It is loaded in every test run of an environment with Tamed in it."""
-    ours = {name for name in loaded_by("import tamed.testing._pytest") if name.startswith("tamed")}
-    assert ours == {"tamed", "tamed._lazy", "tamed._version", "tamed.testing", "tamed.testing._pytest"}
+    ours = {name for name in loaded_by("import tamed.testing.pytest_plugin") if name.startswith("tamed")}
+    assert ours == {"tamed", "tamed._version", "tamed.testing", "tamed.testing.pytest_plugin"}

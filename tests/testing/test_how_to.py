@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tamed.cli._package import Package
+from tamed.cli.new import Package
 from tests.structure.test_docs_programs import blocks
 
 

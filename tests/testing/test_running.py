@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.net import ReplyServer, StreamServer, TcpEndpoint, UnixEndpoint
+from tamed.net.endpoint import TcpEndpoint, UnixEndpoint
+from tamed.net.reply import ReplyServer
+from tamed.net.stream import StreamServer
 from tamed.service.application import Application
 from tamed.service.service import MultiService, Service
-from tamed.testing import FreePorts, Running, running
+from tamed.testing.running import FreePorts, Running, running
 
 pytestmark = pytest.mark.anyio
 

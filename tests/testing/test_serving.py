@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.net import ReplyServer, StreamServer
+from tamed.net.reply import ReplyServer
+from tamed.net.stream import StreamServer
 from tamed.service.service import Service
-from tamed.testing import serving
+from tamed.testing.running import serving
 from tests.patience import PATIENCE
 
 POEM = b"The rest is silence.\n"

@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 
 from tamed.errors import ApplicationFailed, ServiceFailed, Unavailable
-from tamed.net import Gate, Surroundings, using
+from tamed.net.listen import Gate, Surroundings, using
 from tamed.service.application import Application
 from tamed.service.service import Service
 from tamed.twisted.reactor import install

@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.supervised.daemon import Tamed, wait_for
 

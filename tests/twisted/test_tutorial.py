@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from tamed.testing import TamedProcess
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.supervised.daemon import POEM, Tamed, is_there, read_poem, wait_for
 from tests.twisted.example import write_application, write_plugin

@@ -10,13 +10,13 @@ from typing import Any, Final, cast
 
 import asyncssh
 
-from tamed._logger import own_logger
-from tamed._trust import require_trusted
+from tamed._os.trust import require_trusted
 from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
 from tamed.builtin._prompt.dialogue import Dialogue, Limits, Sessions
 from tamed.builtin._prompt.terminal import Keyboard, Lines
 from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused, TamedError, from_os_error
-from tamed.net import address_text
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import address_text
 from tamed.service.service import Service
 
 __all__ = ["Access", "ConsoleConnection", "ConsoleServer", "authorized_keys", "host_key"]

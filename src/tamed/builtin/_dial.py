@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tamed.builtin._relay import Stream
-from tamed.net import UnixEndpoint, short_path
+from tamed.net.bind_unix import short_path
+from tamed.net.endpoint import UnixEndpoint
 
 __all__ = ["Address", "connect", "connect_unix", "look_up", "open_stream", "within"]
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from tamed.net import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 
 __all__ = ["is_local"]
 

@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from tamed.net import client_network
+from tamed.net.address_limit import client_network
 from tamed.passwords import PasswordFile
 
 __all__ = ["LoginGate", "PendingLogins", "TooManyFailures"]

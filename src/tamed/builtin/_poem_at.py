@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tamed.net import Endpoint
+from tamed.net.endpoint import Endpoint
 
 __all__ = ["PoemAt"]
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tamed._logger import own_logger
 from tamed.builtin._shared_call import SharedCall
 from tamed.errors import TamedError, Unavailable
+from tamed.log.logger import own_logger
 from tamed.service.service import Service
 
 __all__ = ["PoemCache"]

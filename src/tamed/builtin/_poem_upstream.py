@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tamed.builtin._dial import connect_unix
 from tamed.errors import ConfigurationError, Unavailable, reason
-from tamed.net import Endpoint, TcpEndpoint, UnixEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 
 __all__ = ["PoemUpstream"]
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tamed._logger import own_logger
 from tamed.errors import from_os_error
-from tamed.net import AccessLog
+from tamed.log.access import AccessLog
+from tamed.log.logger import own_logger
 from tamed.service.service import Service
 
 __all__ = ["Poetry"]

@@ -21,9 +21,9 @@ from typing import Any, Final, cast
 
 import telnetlib3
 
-from tamed._logger import own_logger
 from tamed.builtin._prompt.terminal import Keyboard, Lines
-from tamed.net import address_text
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import address_text
 
 __all__ = ["TelnetProtocol"]
 

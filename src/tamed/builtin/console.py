@@ -8,7 +8,6 @@ from typing import Final
 
 import asyncssh
 
-from tamed._logger import own_logger
 from tamed.builtin._console_ssh import (
     Access,
     ConsoleConnection,
@@ -18,7 +17,9 @@ from tamed.builtin._console_ssh import (
 )
 from tamed.builtin._login import LoginGate, PendingLogins
 from tamed.builtin._prompt.dialogue import Limits, Sessions, quieten
-from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, TcpEndpoint
+from tamed.net.stream import ProtocolServer
 from tamed.passwords import PasswordFile
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin

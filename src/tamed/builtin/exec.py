@@ -8,21 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from tamed._logger import own_logger
 from tamed.builtin.programs.options import ProgramOptions
 from tamed.builtin.programs.output import Output
 from tamed.builtin.programs.process import Ending, ForkServerService, Process
 from tamed.builtin.programs.program import Program
 from tamed.builtin.programs.readiness import Accepts, Notifies, Readiness, RunsFor
 from tamed.errors import ApplicationFailed
-from tamed.net import (
-    DEFAULT_BACKLOG,
-    Endpoint,
-    ListeningService,
-    SystemdEndpoint,
-    TlsEndpoint,
-    usable_backlog,
-)
+from tamed.log.logger import own_logger
+from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net.endpoint import Endpoint, SystemdEndpoint, TlsEndpoint
+from tamed.net.listen import ListeningService
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration

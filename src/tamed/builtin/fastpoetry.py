@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tamed.builtin._poem_at import PoemAt
-from tamed.net import Endpoint, TcpEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration
@@ -81,7 +81,7 @@ def fastpoetry(options: Options) -> "Service":
 def _recital(name: str, file: Path, endpoints: list[Endpoint], options: Options) -> "Service":
     """Return a poem, and a server that recites it, as one service."""
     from tamed.builtin._poetry import Poetry
-    from tamed.net import ReplyServer
+    from tamed.net.reply import ReplyServer
     from tamed.service.service import MultiService
 
     poetry = Poetry(file)

@@ -9,7 +9,8 @@ from tamed.builtin._ftp.commands import Accounts, Commands, Limits
 from tamed.builtin._ftp.data import PortRange
 from tamed.builtin._ftp.session import Session
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
-from tamed.net import Endpoint, StreamServer, TcpEndpoint, UnixEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
+from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size

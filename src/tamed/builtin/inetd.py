@@ -7,13 +7,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tamed._logger import own_logger
 from tamed.builtin.programs.options import ProgramOptions
 from tamed.builtin.programs.output import Output
 from tamed.builtin.programs.process import ForkServerService, Process
 from tamed.builtin.programs.program import Program
 from tamed.errors import TamedError
-from tamed.net import Endpoint, StreamServer, address_text
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, address_text
+from tamed.net.stream import StreamServer
 from tamed.plugins.option import REQUIRED, option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration

@@ -4,11 +4,12 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tamed._logger import own_logger
 from tamed.builtin._poem_cache import PoemCache
 from tamed.builtin._poem_upstream import PoemUpstream
 from tamed.errors import Unavailable
-from tamed.net import Endpoint, StreamServer, TcpEndpoint, address_text
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, TcpEndpoint, address_text
+from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size

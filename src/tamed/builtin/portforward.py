@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tamed.builtin._portforward import ClientTls, Forwarder, Network, ProxyHeader, Upstream
 from tamed.builtin._relay import Patience
-from tamed.net import Endpoint, StreamServer, TlsEndpoint
+from tamed.net.endpoint import Endpoint, TlsEndpoint
+from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration

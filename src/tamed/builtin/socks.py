@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tamed._logger import own_logger
 from tamed.builtin._local import is_local
 from tamed.builtin._login import LoginGate
 from tamed.builtin._relay import Patience
 from tamed.builtin._socks import Limits, Proxy, TargetPattern, TargetRules
-from tamed.net import Endpoint, StreamServer, TcpEndpoint
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, TcpEndpoint
+from tamed.net.stream import StreamServer
 from tamed.passwords import PasswordFile
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin

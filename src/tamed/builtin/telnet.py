@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tamed._logger import own_logger
 from tamed.builtin._local import is_local
 from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
 from tamed.builtin._prompt.dialogue import Dialogue, Limits, Sessions, quieten
 from tamed.builtin._prompt.terminal import Interrupted, TooLong
 from tamed.builtin._telnet_protocol import TelnetProtocol
 from tamed.errors import ConfigurationError
-from tamed.net import Endpoint, ProtocolServer, TcpEndpoint, UnixEndpoint
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
+from tamed.net.stream import ProtocolServer
 from tamed.passwords import PasswordFile
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin

@@ -1,5 +1,1 @@
 """The command ``tamed``: the only place that prints or exits."""
-
-from tamed.cli._main import main
-
-__all__ = ["main"]

@@ -6,18 +6,34 @@ a target, and flags of its own. Whatever is not (a mistake, a request for help, 
 the commands, where there is one place that explains. Both read the same; a test holds that.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from tamed.cli._daemon_options import ALIASES, DAEMON_OPTIONS, PLUGIN_DIR, folders, trust_if_told
-from tamed.cli._service_options import services
+from tamed._os.trust import TRUST_WRITABLE
 from tamed.config.job import Job
 from tamed.config.kinds import resolve
+from tamed.config.settings import Daemon, Log
 from tamed.config.target import TargetKind
-from tamed.plugins.describe import Option
+from tamed.plugins.describe import Option, describe
+from tamed.plugins.discovery import plugin_folders
 
-__all__ = ["quick_job"]
+__all__ = [
+    "ALIASES",
+    "DAEMON_OPTIONS",
+    "JOBS",
+    "PLUGIN_DIR",
+    "OfService",
+    "folders",
+    "quick_job",
+    "run_job",
+    "services",
+    "start_job",
+    "trust_if_told",
+]
 
 
 class _NotPlain(Exception):
@@ -114,3 +130,70 @@ def _value(rest: list[str]) -> str:
     if not rest or rest[-1].startswith("-"):
         raise _NotPlain
     return rest.pop()
+
+
+DAEMON_OPTIONS: Final[tuple[tuple[str, tuple[Option, ...]], ...]] = (
+    ("", describe(Daemon)),
+    ("log-", describe(Log)),
+)
+"""The options of the tables ``[daemon]`` and ``[log]``, each with what stands before its name in the flag."""
+
+ALIASES: Final = {"log-file": "--log"}
+"""Other flags for some of them."""
+
+PLUGIN_DIR: Final = "--plugin-dir"
+
+
+def folders(named: Iterable[str]) -> tuple[Path, ...]:
+    """Return the plugin folders: those named on the command line, and those of the environment."""
+    return plugin_folders(named, os.environ)
+
+
+def trust_if_told(daemon: Mapping[str, object]) -> None:
+    """Heed ``--trust-writable`` from now on, here and in all processes of the daemon: files are read next."""
+    if daemon.get("trust_writable"):
+        os.environ[TRUST_WRITABLE] = "1"
+
+
+class OfService(NamedTuple):
+    """One service of a target: what it is, its options with the prefix of their flags, what a file says."""
+
+    name: str
+    title: str
+    options: Sequence[Option]
+    prefix: str = ""
+    table: Mapping[str, object] = {}
+
+
+def services(job: Job) -> Iterator[OfService]:
+    """Yield the services of a target that have options: one of a plugin, several of a deployment."""
+    if job.target.kind is TargetKind.PLUGIN:
+        plugin = job.find(job.target.name)
+        yield OfService(job.target.name, plugin.description, plugin.describe())
+    deployment = job.deployment()
+    for entry in deployment.services if deployment else ():
+        if entry.plugin is not None:
+            title = f"{entry.name}, made by {entry.plugin}"
+            yield OfService(
+                entry.name, title, job.find(entry.plugin).describe(), f"{entry.name}.", entry.table
+            )
+
+
+def run_job(job: Job) -> int:
+    """Run a job in the foreground; return its exit status."""
+    from tamed.control.launch import run  # not above: help and completion need not load the event loop
+
+    return run(job._replace(argv=tuple(sys.argv))).status
+
+
+def start_job(job: Job) -> int:
+    """Start a job as a daemon, say what became of it, and return the status that tells."""
+    from tamed.control.launch import start
+
+    report = start(job._replace(argv=tuple(sys.argv), detached=True))
+    print(report.text, file=sys.stdout if report.ready else sys.stderr)
+    return report.status
+
+
+JOBS: Final[Mapping[str, Callable[[Job], int]]] = {"run": run_job, "start": start_job}
+"""The commands that take a job and do nothing else, by their names."""

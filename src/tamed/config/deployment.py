@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tamed._trust import require_trusted
-from tamed._words import did_you_mean
+from tamed._os.text import did_you_mean
+from tamed._os.trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
 
 __all__ = ["Deployment", "Entry", "read_env_file"]

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from tamed._trust import require_trusted
+from tamed._os.trust import require_trusted
 from tamed.config.deployment import Deployment, Entry
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, own_kinds, parse

@@ -5,17 +5,20 @@ later, when the files may say something else or nothing at all, is made from the
 of it: that is what Python imports when a worker loads.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
-from tamed.config.deployment import Deployment
+from tamed._os.trust import TRUST_WRITABLE
+from tamed.config.deployment import Deployment, read_env_file
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log, Settings
 from tamed.config.target import Target, TargetKind
 from tamed.plugins.build import Given, build
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "enter_environment"]
+
 
 O = TypeVar("O", Daemon, Log)  # noqa: E741 - a table of options
 
@@ -90,3 +93,19 @@ def _from_flags(options_type: type[O], flags: Mapping[str, object]) -> O:
     """Make settings from their flags; those of another version are passed over."""
     known = {field.name for field in fields(options_type)}
     return build(options_type, Given(flags={name: flags[name] for name in flags if name in known}))
+
+
+def enter_environment(job: Job, deployment: Deployment | None) -> Job:
+    """Take the variables of ``--env-file`` into this process; return the job as it is with them.
+
+    They go before what is in the environment: they were written down for this very program. Workers inherit
+    them, and do not read the file, which may be for root alone.
+    """
+    daemon = job.settings(deployment).daemon
+    if daemon.trust_writable:
+        os.environ[TRUST_WRITABLE] = "1"
+    file = daemon.env_file
+    if file is None:
+        return job
+    os.environ.update(read_env_file(file))
+    return job._replace(environ=os.environ)

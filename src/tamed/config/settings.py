@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
-from tamed._words import value_text
-from tamed._workers import usable_cpus
+from tamed._os.cpu import usable_cpus
+from tamed._os.text import value_text
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size
 

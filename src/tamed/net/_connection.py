@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
-from tamed.net._endpoint import address_text
+from tamed.net.endpoint import address_text
 
 __all__ = [
     "BorrowedSocket",

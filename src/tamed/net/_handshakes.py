@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from tamed._logger import own_logger
+from tamed.log.logger import own_logger
 from tamed.net._connection import TlsConnection
 from tamed.net._quiet import QuietCount
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
-from tamed._words import listed, noun, value_text
+from tamed._os.text import listed, noun, value_text
 from tamed.plugins.option import Limits
 
 

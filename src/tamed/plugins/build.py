@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from tamed._words import did_you_mean, listed
+from tamed._os.text import did_you_mean, listed
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.plugins._readers import Misfit, Source
 from tamed.plugins.describe import Option, describe

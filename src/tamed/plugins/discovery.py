@@ -22,9 +22,9 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never
 
-from tamed._trust import require_trusted
+from tamed._os.text import nearest, noun
+from tamed._os.trust import require_trusted
 from tamed._version import __version__
-from tamed._words import nearest, noun
 from tamed.errors import ApplicationFailed, TamedError, UsageError, from_os_error, reason
 from tamed.plugins.plugin import Plugin
 

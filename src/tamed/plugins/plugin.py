@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
 
-from tamed._words import noun
+from tamed._os.text import noun
 from tamed.errors import ApplicationFailed, reason
 from tamed.plugins.build import Given, build
 from tamed.plugins.describe import Option, describe

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Self
 
-from tamed._words import value_text
+from tamed._os.text import value_text
 
 # The longest text that str() makes of a duration is that of the smallest float: 325 places.
 

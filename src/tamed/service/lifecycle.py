@@ -22,8 +22,8 @@ from contextlib import asynccontextmanager
 from itertools import dropwhile
 from typing import Any, Final, Literal, Protocol
 
-from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, DeadlinePassed, ServiceFailed, ServiceMisuse, TamedError, reason
+from tamed.log.logger import own_logger
 from tamed.service._tasks import FailureScope, Operation, is_cancelled, until_done
 from tamed.service.restart import Restart, RestartBudget
 

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable
 
-from tamed._logger import own_logger
+from tamed.log.logger import own_logger
 from tamed.service._tasks import is_cancelled
 from tamed.service.service import Service
 

@@ -15,8 +15,8 @@ from twisted.internet import error, process
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 
-from tamed._logger import own_logger
 from tamed.errors import DeadlinePassed
+from tamed.log.logger import own_logger
 from tamed.twisted._compat import event_loop, forget_triggers, set_event_loop
 from tamed.twisted._ports import Connections
 from tamed.twisted._results import outcome

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogObserver as ILegacyLogObserver
 from zope.interface import implementer
 
-from tamed._logger import own_logger
+from tamed.log.logger import own_logger
 from tamed.twisted._compat import has_begun_logging
 
 __all__ = ["LoggingObserver", "begin_logging", "log_to_observer_of"]

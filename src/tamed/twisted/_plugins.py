@@ -21,8 +21,8 @@ from twisted.plugin import IPlugin
 from twisted.python.reflect import namedAny
 from twisted.python.usage import UsageError as BadOptions
 
-from tamed._trust import require_trusted
-from tamed._words import did_you_mean
+from tamed._os.text import did_you_mean
+from tamed._os.trust import require_trusted
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log, names_file
 from tamed.errors import ApplicationFailed, TamedError, UsageError, reason

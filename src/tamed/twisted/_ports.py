@@ -22,18 +22,12 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import ILoggingContext
 from twisted.python import log as twisted_log
 
-from tamed._logger import own_logger
-from tamed.net import (
-    DEFAULT_BACKLOG,
-    Gate,
-    Listener,
-    Shortage,
-    address_text,
-    current,
-    is_of_the_connection,
-    turn_away,
-    usable_backlog,
-)
+from tamed.log.logger import own_logger
+from tamed.net.accept import Shortage, is_of_the_connection
+from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net.bind import turn_away
+from tamed.net.endpoint import address_text
+from tamed.net.listen import Gate, Listener, current
 from tamed.twisted._compat import use_socket
 
 __all__ = ["Connections", "TcpPort", "UdpPort", "UnixPort", "adopt_connection"]

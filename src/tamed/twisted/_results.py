@@ -24,8 +24,8 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tamed._logger import own_logger
 from tamed.errors import reason
+from tamed.log.logger import own_logger
 
 __all__ = ["Attempt", "Walk", "outcome", "stop_tree", "watched_endpoints"]
 

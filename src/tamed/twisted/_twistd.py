@@ -19,7 +19,7 @@ from twisted.python.reflect import namedAny
 from twisted.python.usage import UsageError as BadOptions
 from twisted.python.util import spewer
 
-from tamed._trust import require_trusted
+from tamed._os.trust import require_trusted
 from tamed.config.job import Job
 from tamed.config.kinds import CommandLine
 from tamed.config.target import Target, TargetKind

@@ -28,16 +28,9 @@ from twisted.internet.main import installReactor
 from twisted.internet.protocol import AbstractDatagramProtocol
 
 from tamed.errors import ApplicationFailed, CannotCreate, MissingInput, PermissionRefused, TamedError
-from tamed.net import (
-    FdEndpoint,
-    Listener,
-    LocalSource,
-    SocketSource,
-    TcpEndpoint,
-    UnixEndpoint,
-    current,
-    passed_descriptors,
-)
+from tamed.net.endpoint import FdEndpoint, TcpEndpoint, UnixEndpoint
+from tamed.net.inherit import passed_descriptors
+from tamed.net.listen import Listener, LocalSource, SocketSource, current
 from tamed.twisted._life import NoLoop, ReactorLife
 from tamed.twisted._ports import Connections, TcpPort, UdpPort, UnixPort, adopt_connection
 

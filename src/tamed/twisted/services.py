@@ -10,9 +10,9 @@ from twisted.application.service import Service as TwistedBase
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 
-from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError, reason
-from tamed.net import current
+from tamed.log.logger import own_logger
+from tamed.net.listen import current
 from tamed.service.application import Application
 from tamed.service.service import Service
 from tamed.twisted._compat import event_loop

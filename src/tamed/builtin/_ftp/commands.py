@@ -18,11 +18,11 @@ from typing import Any, Final, cast
 import aioftp
 from aioftp import Connection
 
-from tamed._logger import own_logger
 from tamed.builtin._ftp.data import DataPort, PortRange
 from tamed.builtin._ftp.files import Files
 from tamed.builtin._login import LoginGate, TooManyFailures
 from tamed.builtin._rooted import RootedDirectory
+from tamed.log.logger import own_logger
 from tamed.passwords import PasswordFile
 from tamed.service.service import Service
 

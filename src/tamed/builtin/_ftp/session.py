@@ -10,11 +10,11 @@ from typing import Any, Final
 import aioftp
 from aioftp import Connection
 
-from tamed._logger import own_logger
-from tamed._text import shown
+from tamed._os.text import shown
 from tamed.builtin._ftp.commands import Commands, close_data
 from tamed.builtin._ftp.data import DataStream
 from tamed.errors import reason
+from tamed.log.logger import own_logger
 
 __all__ = ["Session"]
 

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
-from tamed._logger import own_logger
 from tamed.builtin._portforward._upstream import Upstream
 from tamed.builtin._relay import Stream
 from tamed.errors import Unavailable, reason
+from tamed.log.logger import own_logger
 
 __all__ = ["Balancer"]
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tamed._logger import own_logger
 from tamed.builtin._framing import Malformed, read_message
 from tamed.builtin._portforward._balancer import Balancer
 from tamed.builtin._portforward._network import Network
@@ -14,7 +13,8 @@ from tamed.builtin._portforward._proxy_header import Ends, encode_v1, encode_v2,
 from tamed.builtin._portforward._upstream import Upstream
 from tamed.builtin._relay import Patience, Relay, Stream
 from tamed.errors import Unavailable, reason
-from tamed.net import address_text
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import address_text
 from tamed.service.service import Service
 
 __all__ = ["Forwarder", "ProxyHeader"]

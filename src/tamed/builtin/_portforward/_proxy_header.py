@@ -9,7 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 from tamed.builtin._framing import Incomplete, Malformed, take
-from tamed.net import address_text
+from tamed.net.endpoint import address_text
 
 __all__ = ["Ends", "IpEnd", "IpEnds", "UnixEnds", "encode_v1", "encode_v2", "ends_of", "parse_header"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tamed.errors import ConfigurationError, from_os_error, reason
-from tamed.net import TlsEndpoint
+from tamed.net.endpoint import TlsEndpoint
 
 __all__ = ["ClientTls"]
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from ssl import SSLContext
 
-from tamed._logger import own_logger
 from tamed.builtin._dial import connect, connect_unix, look_up, open_stream, within
 from tamed.builtin._portforward._health import Health
 from tamed.builtin._portforward._tls import ClientTls
 from tamed.builtin._relay import Stream
 from tamed.errors import ConfigurationError, reason
-from tamed.net import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 
 __all__ = ["Upstream"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from tamed._logger import own_logger
 from tamed.builtin._prompt.interpreter import Interpreter
 from tamed.builtin._prompt.line import Line, Outcome, Running
 from tamed.builtin._prompt.terminal import Interrupted, Keyboard, Output, Screen, TooLong
+from tamed.log.logger import own_logger
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from tamed._logger import own_logger
 from tamed.builtin._dial import Address
 from tamed.builtin._framing import Malformed
 from tamed.builtin._socks._messages import Datagram, Target, encode_datagram, parse_datagram
 from tamed.builtin._socks._reach import Unreached, allowed_addresses
 from tamed.builtin._socks._rules import TargetRules
+from tamed.log.logger import own_logger
 
 __all__ = ["Association"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tamed.builtin._framing import Incomplete, Malformed, take
-from tamed.net import TcpEndpoint, address_text
+from tamed.net.endpoint import TcpEndpoint, address_text
 
 __all__ = [
     "Code",

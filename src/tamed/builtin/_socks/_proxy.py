@@ -4,7 +4,6 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from tamed._logger import own_logger
 from tamed.builtin._dial import open_stream
 from tamed.builtin._framing import Malformed
 from tamed.builtin._idle import IdleWatch
@@ -16,7 +15,8 @@ from tamed.builtin._socks._negotiation import Asked, NotLetIn, negotiate
 from tamed.builtin._socks._reach import Unreached, reach
 from tamed.builtin._socks._rules import TargetRules
 from tamed.errors import reason
-from tamed.net import address_text
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import address_text
 from tamed.service.service import Service
 
 __all__ = ["Limits", "Proxy"]

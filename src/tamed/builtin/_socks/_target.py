@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from tamed.net import TcpEndpoint
+from tamed.net.endpoint import TcpEndpoint
 
 __all__ = ["IpAddress", "IpNetwork", "TargetPattern"]
 

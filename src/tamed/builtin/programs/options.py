@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from tamed._words import did_you_mean
+from tamed._os.text import did_you_mean
 from tamed.builtin.programs.program import Identity, Program
 from tamed.errors import ConfigurationError
 from tamed.plugins.option import option

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tamed._logger import own_logger
 from tamed.builtin.programs.output import Output
 from tamed.builtin.programs.program import Program
 from tamed.errors import ApplicationFailed, TamedError, Unavailable, from_os_error
+from tamed.log.logger import own_logger
 from tamed.service.restart import Restart
 from tamed.service.service import Service
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, Self
 
-from tamed._fork import leave_keyring
+from tamed._os.fork import leave_keyring
 from tamed.builtin.programs._prctl import die_with_parent, gain_no_privileges
 
 __all__ = ["Identity", "LaunchFailed", "Program", "launch"]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
-from tamed.net import Endpoint, TcpEndpoint, UnixEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 
 __all__ = ["Accepts", "Notifies", "Readiness", "RunsFor"]
 

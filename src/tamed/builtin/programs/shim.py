@@ -34,7 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from tamed._fork import receive_descriptors
+from tamed._os.fork import receive_descriptors
 from tamed.builtin.programs._prctl import become_subreaper
 from tamed.builtin.programs.program import LaunchFailed, Program, launch
 

@@ -4,8 +4,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tamed._logger import own_logger
 from tamed.errors import ApplicationFailed, reason
+from tamed.log.logger import own_logger
 from tamed.service.service import Service
 
 if TYPE_CHECKING:

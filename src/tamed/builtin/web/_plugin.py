@@ -15,7 +15,8 @@ from tamed.builtin.web._forwarded import Forwarded
 from tamed.builtin.web._lifespan import Lifespan
 from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
 from tamed.builtin.web._requests import Requests
-from tamed.net import Endpoint, ProtocolServer, TcpEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint
+from tamed.net.stream import ProtocolServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size

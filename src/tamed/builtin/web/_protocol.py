@@ -16,9 +16,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from tamed._logger import own_logger
 from tamed.errors import reason
-from tamed.net import current
+from tamed.log.logger import own_logger
+from tamed.net.listen import current
 
 __all__ = ["HttpLimits", "HttpProtocol"]
 

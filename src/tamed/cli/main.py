@@ -1,0 +1,63 @@
+"""The entry point of the command, and what becomes of errors there."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tamed._version import __version__
+from tamed.errors import ExitStatus, TamedError, status_of
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit: with a status of ``ExitStatus``, with the application's own, or by a signal.
+
+    ``arguments`` are those of the process, unless others are given.
+    """
+    _fill_standard_streams()
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except TamedError as error:
+        from tamed.ipc.fault import explain
+
+        print(*explain(error), sep="\n", file=sys.stderr)
+        status = status_of(error)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = ExitStatus.OK
+    except KeyboardInterrupt:
+        from tamed.unix.process import end_by_signal
+
+        status = end_by_signal(signal.SIGINT)
+    sys.exit(status)
+
+
+def _fill_standard_streams() -> None:
+    """Lead closed ones of the descriptors 0 to 2 to nowhere, so that no file of ours gets their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run what can be read quickly, and leave all else to the commands."""
+    match arguments:
+        case ["--version"]:
+            print("tamed", __version__)
+            return ExitStatus.OK
+        case ["run" | "start" as command, *words]:
+            from tamed.cli._quick import JOBS, quick_job
+
+            if (job := quick_job(words)) is not None:
+                return JOBS[command](job)
+    from tamed.cli.commands import run_command
+
+    return run_command(arguments)

@@ -1,0 +1,133 @@
+"""``tamed new``."""
+
+import json
+import keyword
+import re
+import sys
+import tempfile
+from collections.abc import Collection
+from importlib.metadata import Distribution, distribution
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import click
+
+from tamed._version import __version__
+from tamed.cli.options import Command
+from tamed.errors import CannotCreate, UsageError, from_os_error
+from tamed.plugins.discovery import names
+
+__all__ = ["Package", "new", "requirement_of"]
+
+
+_NEW_HELP = """Write a small package with a service, a plugin and tests into the folder NAME.
+
+NAME is also what the package, and the plugin in it, are called: letters, digits and dashes.
+
+\b
+Examples:
+  tamed new poemhour && cd poemhour && make test
+"""
+
+
+@click.command(cls=Command, help=_NEW_HELP)
+@click.argument("name", metavar="NAME")
+def new(name: str) -> None:
+    """Write a package."""
+    package = Package(name, requirement_of(distribution("tamed")), taken=names(()))
+    files = package.write(Path())
+    click.echo(f"wrote {files} files; next: cd {package.name} && make test")
+
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_PLACEHOLDER = re.compile(r"@([A-Z]+)@")
+_RESERVED = {"tamed", "test", "tests"}
+
+
+class Package:
+    """A package with a service, a plugin of the same name and tests, that is still to be written.
+
+    ``requirement`` is what pip is to install for Tamed, and ``taken`` are the names that plugins have.
+    Raises UsageError for a name that a package, a module and a plugin cannot all have.
+    """
+
+    def __init__(self, name: str, requirement: str, taken: Collection[str] = ()) -> None:
+        self.name = _checked(name, taken)
+        self._words = {
+            "NAME": name,
+            "MODULE": _module(name),
+            "TAMED": requirement,
+            "VERSION": __version__,
+        }
+
+    def write(self, parent: Path) -> int:
+        """Write it into a folder of its name in ``parent``, as a whole or not at all; return how many files.
+
+        The folder may be there already if it is empty. Raises CannotCreate, or what the system says.
+        """
+        folder = parent / self.name
+        try:
+            # Beside its place, so that it can be moved there in one step.
+            with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=parent) as scratch:
+                made = Path(scratch, self.name)
+                count = self._copy(files("tamed.cli") / "_template", made)
+                made.rename(folder)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise CannotCreate(f"cannot write {folder}", "there is a file of this name", _OTHER) from error
+        except OSError as error:
+            if folder.is_dir() and any(folder.iterdir()):
+                raise CannotCreate(f"cannot write {folder}", "the folder is not empty", _OTHER) from error
+            raise from_os_error(f"cannot write {folder}", error) from error
+        return count
+
+    def _copy(self, source: Traversable, target: Path) -> int:
+        """Copy a folder of templates with everything filled in; return how many files there were."""
+        target.mkdir()
+        count = 0
+        for entry in source.iterdir():
+            name = entry.name.replace("MODULE", self._words["MODULE"])
+            if entry.is_dir():
+                count += self._copy(entry, target / name)
+            else:
+                text = _PLACEHOLDER.sub(lambda found: self._words[found[1]], entry.read_text("utf-8"))
+                (target / name.removesuffix(".txt")).write_text(text, "utf-8")
+                count += 1
+        return count
+
+
+_OTHER_NAME = "choose another name"
+_OTHER = f"{_OTHER_NAME}, or remove it"
+
+
+def requirement_of(installed: Distribution) -> str:
+    """Return what has pip install the same as this: by its version, or from where it came (PEP 610).
+
+    What came from a folder, a file or a repository, and not from an index, is taken from there again.
+    """
+    told = installed.read_text("direct_url.json")
+    if told is None:
+        return f"{installed.name}>={installed.version}"
+    origin = json.loads(told)
+    url = origin["url"]
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
+    return f"{installed.name} @ {url}"
+
+
+def _checked(name: str, taken: Collection[str]) -> str:
+    what = f"package name {name!r}"
+    if not _NAME.fullmatch(name):
+        example = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        remedy = f"try {example!r}" if _NAME.fullmatch(example) else "try 'poemhour'"
+        raise UsageError(what, "expected lower-case letters, digits and single dashes", remedy)
+    module = _module(name)
+    if module in _RESERVED or module in sys.stdlib_module_names or keyword.iskeyword(module):
+        raise UsageError(what, f"{module!r} means something else in Python or in tamed", _OTHER_NAME)
+    if name in taken:
+        raise UsageError(what, "there is a plugin of this name already", _OTHER_NAME)
+    return name
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_")

@@ -1,0 +1,172 @@
+"""Who an application runs as, by its settings."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from importlib.util import source_from_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tamed._os.identity import Identity
+from tamed.config.settings import Daemon
+from tamed.errors import ConfigurationError, PermissionRefused
+from tamed.unix.privileges import Capability, change_root, drop_privileges, require_keepable
+
+if TYPE_CHECKING:
+    from tamed._os.identity import Identity
+    from tamed.config.deployment import Deployment
+    from tamed.config.job import Job
+
+__all__ = [
+    "ReadAsRoot",
+    "becomes_another",
+    "check_application",
+    "check_files",
+    "check_interpreter",
+    "drop_to",
+    "identity_of",
+    "kept_capabilities",
+    "owner_of",
+]
+
+
+_NEEDED_LATER = ("ctypes", "encodings.idna", "tamed.ipc.fault")
+"""What this process loads late, from folders that it cannot reach when it is shut in another one."""
+
+
+def identity_of(settings: Daemon) -> "Identity | None":
+    """Return the user that the settings name, or None. Raises ConfigurationError for an unknown one."""
+    return Identity.resolve(settings.user, settings.group) if settings.user or settings.group else None
+
+
+def becomes_another(identity: Identity | None) -> bool:
+    """Tell whether this process is root and is to become somebody else."""
+    return identity is not None and identity.uid != 0 and os.geteuid() == 0
+
+
+def owner_of(identity: "Identity | None") -> tuple[int, int] | None:
+    """Return whom the files belong to that a daemon must write later."""
+    return None if identity is None else (identity.uid, identity.gid)
+
+
+def kept_capabilities(settings: Daemon) -> "set[Capability]":
+    """Return what the settings keep. Raises ConfigurationError for what is none, or may not be kept."""
+    try:
+        kept = {Capability.parse(name) for name in settings.keep_capability}
+    except ValueError as error:
+        raise ConfigurationError("keep-capability", str(error)) from error
+    if kept:
+        require_keepable(kept)
+    return kept
+
+
+def drop_to(settings: Daemon, identity: "Identity | None", root: Path | None = None) -> None:
+    """Be shut in a directory, if one is given, and become another user, if one is named; both for good."""
+    if root is not None:
+        for module in _NEEDED_LATER:
+            import_module(module)
+        change_root(root)
+    if identity is not None:
+        environ = identity.environ_of(os.environ)
+        os.environ.clear()
+        os.environ.update(environ)
+        drop_privileges(identity, keep=kept_capabilities(settings))
+
+
+_NO_FILES = ("/proc/", "/sys/", "/dev/")
+_WRITING = frozenset("wax+")
+
+
+def check_files(identity: "Identity | None", *, log: str = "", pid_files: Iterable[str] = ()) -> None:
+    """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
+
+    They are paths, empty for none.
+    """
+    for what, path in (("log file", log), *(("pid file", each) for each in pid_files)):
+        folder = Path(path).parent
+        if path and identity is not None and folder.is_dir() and not identity.can_write_in(folder):
+            who = identity.name or identity.uid
+            raise PermissionRefused(
+                f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or name another"
+            )
+
+
+def check_application(identity: "Identity | None", job: "Job", deployment: "Deployment | None") -> None:
+    """Refuse an application file that the user could not load."""
+    for path in _application_files(job, deployment):
+        if identity is not None and path.is_file() and not identity.can_read(path):
+            raise _unreadable(identity, path, "which its workers load as that user")
+
+
+def _application_files(job: "Job", deployment: "Deployment | None") -> "Iterator[Path]":
+    if deployment is None:
+        yield (job.folder or Path.cwd()) / job.target.name
+        return
+    for entry in deployment.services:
+        if entry.application is not None:
+            yield deployment.folder / entry.application
+
+
+class ReadAsRoot:
+    """The files that this process reads while it loads and prepares an application as root for a user.
+
+    What reads them is the application's code, or a library: so the interpreter is asked, by an audit hook.
+    """
+
+    def __init__(self, identity: "Identity") -> None:
+        self._identity = identity
+        self._read: set[str] | None = set()
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or self._read is None:
+            return
+        path, mode, flags = arguments
+        is_read = (
+            not _WRITING & set(mode) if isinstance(mode, str) else isinstance(flags, int) and not flags & 3
+        )
+        if is_read and isinstance(path, str | bytes):
+            self._read.add(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - a Path may come to open one
+
+    def require_readable(self) -> None:
+        """Raise PermissionRefused, once this process is the user, for a file that the user cannot read."""
+        read, self._read = self._read or set(), None
+        for path in sorted(read):
+            file = Path(source_from_cache(path) if path.endswith(".pyc") else path)
+            if not path.startswith(_NO_FILES) and _is_unreadable(file):
+                why = (
+                    "which was read as root, and a worker that takes the place of this one reads as that user"
+                )
+                raise _unreadable(self._identity, file, why)
+
+
+def _is_unreadable(file: Path) -> bool:
+    try:
+        return not os.access(file, os.R_OK) and file.is_file()
+    except PermissionError:  # of a folder above
+        return True
+
+
+def _unreadable(identity: "Identity", path: Path, why: str) -> PermissionRefused:
+    who = identity.name or identity.uid
+    remedy = f"let {who} read it, and enter the folders above: chown, chgrp or chmod"
+    return PermissionRefused(f"user {who} cannot read {path}", why, remedy)
+
+
+def check_interpreter(identity: "Identity | None") -> None:
+    """Refuse a user who could not replace a worker, which is done without privilege."""
+    if identity is None:
+        return
+    for path, can in (
+        (Path(sys.executable), identity.can_run),
+        (Path(os.__file__), identity.can_read),
+        (Path(__file__), identity.can_read),
+    ):
+        if not can(path):
+            who = identity.name or identity.uid
+            raise PermissionRefused(
+                f"user {who} cannot run this Python",
+                f"{path} is out of reach for {who}, who could not replace a worker",
+                f"install Python and Tamed where {who} can read them",
+            )

@@ -1,0 +1,132 @@
+"""Where the log goes, by the settings and by where the command was started."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tamed.config.settings import Log, names_file
+from tamed.errors import ConfigurationError, UsageError, from_creation_error
+from tamed.log.journal import is_journal
+from tamed.log.place import LogPlan
+from tamed.log.syslog import SyslogAddress
+from tamed.unix.rundir import RunDirectory
+
+__all__ = [
+    "default_log",
+    "default_logs",
+    "log_in_foreground",
+    "log_in_foreground_again",
+    "log_of_daemon",
+    "make_log_folder",
+]
+
+_OF_ROOT = Path("/var/log/tamed")
+
+
+def log_in_foreground(settings: Log) -> LogPlan:
+    """Plan the log of a process in the foreground.
+
+    That is standard error, and where that is the journal, the journal itself. Raises ConfigurationError for
+    settings that make no sense.
+    """
+    return _plan(settings, settings.file or ("journal" if _is_journal() else "stderr"))
+
+
+def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
+    """Plan it anew from other settings, in a process that does not see where standard error leads."""
+    following = _plan(settings, settings.file or ("journal" if plan.kind == "journal" else "stderr"))
+    if following.kind == plan.kind == "stderr" and settings.format in ("auto", "human"):
+        return plan
+    return following
+
+
+def log_of_daemon(settings: Log, file: Path) -> LogPlan:
+    """Plan the log of a daemon: a file, unless the settings say otherwise."""
+    if settings.file == "stderr":
+        remedy = "name a file, or use `tamed run`"
+        raise UsageError("--log stderr", "a daemon has no standard error that anyone reads", remedy)
+    return _plan(settings, settings.file or str(file))
+
+
+def default_log(name: str, environ: Mapping[str, str], owner: tuple[int, int] | None) -> Path:
+    """Return where the log of a daemon is unless the operator says: not in memory, as run directories are.
+
+    One that root starts for another user, ``owner``, has a folder of that user's: to rotate a log takes
+    writing where it is, and a folder that has root's logs too must be root's.
+    """
+    folder, own = default_logs(name, environ)
+    return own if owner is not None and owner[0] != os.geteuid() else folder
+
+
+def default_logs(name: str, environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """Return both places where the log of a daemon may be by default, see `default_log`."""
+    folder = _log_folder(environ)
+    return folder / f"{name}.log", folder / name / f"{name}.log"
+
+
+def make_log_folder(log: Path, owner: tuple[int, int] | None) -> None:
+    """Make the folder of a daemon's default log. Raises as `RunDirectory.create` does."""
+    is_own = owner is not None and owner[0] != os.geteuid()
+    folder = log.parent.parent if is_own else log.parent
+    try:
+        folder.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_creation_error(f"directory {folder}", error, "name another place with --log") from error
+    if is_own:
+        RunDirectory(folder).create(log.stem, owner)
+    else:
+        RunDirectory(folder).make()
+
+
+def _log_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of logs: systemd's (systemd.exec(5)), or root's, or the user's state (XDG)."""
+    given = environ.get("LOGS_DIRECTORY", "").partition(":")[0]
+    if given.startswith("/"):
+        return Path(given)
+    if os.geteuid() == 0:
+        return _OF_ROOT
+    state = environ.get("XDG_STATE_HOME", "")
+    return Path(state if state.startswith("/") else Path.home() / ".local/state", "tamed")
+
+
+def _plan(settings: Log, place: str) -> LogPlan:
+    if names_file(place):
+        return LogPlan(
+            "file",
+            "plain" if settings.format == "auto" else settings.format,
+            path=str(Path(place).absolute()),
+            rotate=settings.rotate or None,
+            every=settings.rotate_every or None,
+            keep=settings.keep,
+            compress=settings.compress,
+            keep_for=settings.keep_for,
+            max_use=settings.max_use,
+        )
+    kind, _, address = place.partition(":")
+    if kind == "stderr":
+        return LogPlan(kind, _layout_on_stderr(settings.format))
+    layout = (
+        "bare" if settings.format == "auto" else settings.format
+    )  # they keep time and level by themselves
+    return LogPlan(kind, layout, address=_checked(address))
+
+
+def _checked(address: str) -> str:
+    try:
+        SyslogAddress.parse(address)
+    except ValueError as error:
+        raise ConfigurationError("--log syslog", str(error)) from error
+    return address
+
+
+def _is_journal() -> bool:
+    return "JOURNAL_STREAM" in os.environ and is_journal(os.environ)
+
+
+def _layout_on_stderr(name: str) -> str:
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if name == "auto":
+        name = "human" if on_terminal else "plain"
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return "coloured" if name == "human" and on_terminal and not plain else name

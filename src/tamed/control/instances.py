@@ -1,0 +1,359 @@
+"""Instances: the daemons of a run directory, as an administrator's command finds and ends them."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tamed._os.identity import Identity
+from tamed.config.identity import owner_of
+from tamed.config.log_plan import default_logs, make_log_folder
+from tamed.config.reading import enter_environment
+from tamed.control.launch import job_again, launch, plan_again
+from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, UsageError
+from tamed.ipc.message import (
+    InvalidMessage,
+    Message,
+    read_fault,
+    read_number,
+    read_seconds,
+    read_text,
+    read_texts,
+    read_truth,
+)
+from tamed.ipc.worker_report import read_report
+from tamed.supervisor.control import ask
+from tamed.supervisor.last_state import LastState
+from tamed.supervisor.plan import forget_plan, kept_plan, plan_path
+from tamed.unix.detach import Report
+from tamed.unix.lock import holder
+from tamed.unix.process import ProcessHandle, Relative, descendants_of
+from tamed.unix.rundir import Instance, RunDirectory
+
+__all__ = [
+    "find_instance",
+    "last_state_of",
+    "log_of_instance",
+    "read_status",
+    "reload_instance",
+    "reopen_instance",
+    "restart_instance",
+    "scale_instance",
+    "status_of_instance",
+    "stop_instance",
+    "upgrade_instance",
+]
+
+
+_ANSWERED = 10.0  # seconds for an answer that waits for nothing
+_LOOK = 0.5  # seconds between two looks at one that is stopping
+_SWEPT = 5.0  # seconds for one whose files were swept away to have them anew
+_GLANCE = 0.05  # seconds
+_PATIENCE = 15.0  # seconds for a supervisor to end all that it has
+_LAST = 5.0  # seconds for what was killed to be gone
+
+
+def find_instance(directory: RunDirectory, name: str | None) -> Instance:
+    """Return the instance of a name, or the only one that runs.
+
+    A name with a slash in it, which no instance has, is the path of a pid file: that of twistd, for example.
+    Raises Unavailable if it does not run, UsageError if there are several to choose from, and
+    PermissionRefused if strangers could have put there what is to be believed.
+    """
+    running = directory.running()
+    names = ", ".join(each.name for each in running)
+    if name is not None:
+        instance = _holder_among(running, Path(name)) if "/" in name else _trusted_instance(directory, name)
+        if instance is None or not instance.is_running:
+            remedy = f"what runs is: {names}" if names else f"nothing runs in {directory.path}"
+            raise Unavailable(f"{name} is not running", remedy=remedy)
+        return instance
+    if not running:
+        for each in directory.instances():
+            each.require_trusted()
+        raise Unavailable("nothing is running", f"there is no instance in {directory.path}")
+    if len(running) > 1:
+        raise UsageError("several instances run", names, "name one of them")
+    return running[0]
+
+
+def _trusted_instance(directory: RunDirectory, name: str) -> Instance:
+    """Return the instance of a name; PermissionRefused if strangers could have put it there."""
+    instance = directory.instance(name)
+    instance.require_trusted()
+    return instance
+
+
+def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | None:
+    pid = holder(pid_file)
+    return next((each for each in running if holder(each.pid_file) == pid), None)
+
+
+def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None:
+    """Return how the instance of a name has ended by itself, or, if nothing runs, the only one that has.
+
+    None if it runs, or has ended in another way.
+    """
+    if name is None:
+        return None if directory.running() else LastState.only_one(directory)
+    if "/" in name or (instance := _trusted_instance(directory, name)).is_running:
+        return None
+    left = LastState.of(instance)
+    if left is not None and left.status is None and (logs := _logs_left(name)):
+        return left._replace(log=str(logs[-1]))
+    return left
+
+
+def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
+    """Return the file that an instance logs to, and whose it must be; after the end of one of a name, too.
+
+    That is for root, who can read what the daemon's user cannot: another one reads what it may. Raises
+    MissingInput if there is no such file, and what `find_instance` does.
+    """
+    try:
+        instance = find_instance(directory, name)
+    except Unavailable:
+        ended = last_state_of(directory, name)
+        if ended is not None and ended.log:
+            return Path(ended.log), _other_owner(directory.instance(ended.name).directory)
+        left = [] if name is None or "/" in name else _logs_left(name)
+        if not left:
+            raise
+        return left[-1], _other_owner(left[-1].parent)
+    file = status_of_instance(instance)["log"]
+    if not file:
+        remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
+        raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
+    return Path(file), _other_owner(instance.directory)
+
+
+def _other_owner(directory: Path) -> int | None:
+    """Return the user of a daemon's directory, if root asks and it is another one."""
+    try:
+        return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
+    except FileNotFoundError:
+        return None
+
+
+def _logs_left(name: str) -> list[Path]:
+    """Return the logs that daemons of a name have in the default places, the latest last."""
+    logs = [log for log in default_logs(name, os.environ) if _is_there(log)]
+    return sorted(logs, key=lambda log: log.stat().st_mtime)
+
+
+def status_of_instance(instance: Instance, timeout: float = _ANSWERED) -> dict[str, Any]:
+    """Ask an instance how it stands. Raises a TamedError if it does not answer within so many seconds."""
+    answer = _ask(instance, {"command": "status"}, timeout)
+    with _understood(instance):
+        return read_status(answer)
+
+
+def stop_instance(
+    instance: Instance,
+    *,
+    timeout: float | None,
+    force: bool,
+    progress: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Ask an instance to stop and wait until it is gone, at most so many seconds; tell whether it is.
+
+    ``progress`` gets its status from time to time meanwhile. With ``force`` one that is not gone in time is
+    ended at once, with all that it has started. Raises Unavailable if it does not run, PermissionRefused if
+    it is another user's, and SystemRefused if something is left that cannot be ended.
+    """
+    handle = ProcessHandle.found_by(instance.holder)
+    if handle is None:
+        raise Unavailable(f"{instance.name} is not running")
+    with handle:
+        handle.signal(signal.SIGTERM)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not handle.wait_gone(_LOOK):
+            if deadline is not None and time.monotonic() > deadline:
+                return force and _end(instance.name, handle)
+            try:
+                progress(status_of_instance(instance, timeout=_LOOK))
+            except TamedError:
+                continue  # it is about to be gone, or too busy
+    instance.remove_if_empty()
+    forget_plan(instance)
+    return True
+
+
+Waiting = Callable[[str], object]
+"""Called with what a request waits for, if it has to wait for its turn."""
+
+
+def reload_instance(instance: Instance, waiting: Waiting) -> Report:
+    """Have an instance take up new workers that read files and code anew; return what has come of it.
+
+    Waits however long that takes. If it fails, the instance goes on as it was.
+    """
+    return _done(instance, {"command": "reload"}, waiting, "reloaded")
+
+
+def reopen_instance(instance: Instance) -> Report:
+    """Have an instance open its log file anew; return what has come of it."""
+    return _done(instance, {"command": "reopen"}, None, "reopened", timeout=_ANSWERED)
+
+
+def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
+    """Have the program of an instance's supervisor replaced in its place, and then reload.
+
+    Waits however long that takes. If it fails, the instance goes on as it was.
+    """
+    report = _done(instance, {"command": "upgrade"}, waiting, "reloaded")
+    return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
+
+
+def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Report:
+    """Have an instance run with so many workers from now on; wait until they are ready.
+
+    ``yes`` says that a very large number is meant.
+    """
+    return _done(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
+
+
+def _ask(
+    instance: Instance, request: Message, timeout: float | None, waiting: Waiting | None = None
+) -> Message:
+    _wait_until_found(instance, _SWEPT if timeout is None else min(_SWEPT, timeout))
+    if (pid := instance.holder()) is None:
+        raise Unavailable(f"{instance.name} is not running")
+    return ask(instance.socket, request, timeout, waiting, holder=pid)
+
+
+def _wait_until_found(instance: Instance, timeout: float = _SWEPT) -> None:
+    """Give an instance whose files were swept away the time that it takes to make them anew."""
+    deadline = time.monotonic() + timeout
+    while not _is_there(instance.socket) and instance.is_running and time.monotonic() < deadline:
+        time.sleep(_GLANCE)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # in a folder that is not for us: whoever asks will be told so
+
+
+def _done(
+    instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
+) -> Report:
+    answer = _ask(instance, request, timeout, waiting)
+    with _understood(instance):
+        if "fault" in answer:
+            lines, status = read_fault(answer)
+            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
+        warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
+        told = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
+        return Report(ready=True, text="\n".join([told, *warnings]), status=0, pid=None)
+
+
+@contextmanager
+def _understood(instance: Instance) -> Iterator[None]:
+    """Raise SystemRefused for an answer that is none."""
+    try:
+        yield
+    except InvalidMessage as invalid:
+        what = f"cannot ask {instance.socket}"
+        raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
+
+
+def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
+    """Stop an instance, however long it drains, and start it again by its plan; return what became of it.
+
+    It is started by this user, with the environment of this process and the files as they are now. Nothing is
+    stopped if that user was not the one who started it before (see `kept_plan` for what is raised), nor if
+    there is a mistake in the files.
+    """
+    _wait_until_found(instance)
+    if (pid := instance.holder()) is None:
+        raise Unavailable(f"{instance.name} is not running")
+    plan = kept_plan(plan_path(instance), pid)
+    job = job_again(plan)
+    job = enter_environment(job, job.deployment())
+    plan = plan_again(plan, job)
+    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+    stop_instance(instance, timeout=None, force=False, progress=progress)
+    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
+    if plan.log.path == plan.default_log:
+        make_log_folder(Path(plan.default_log), owner_of(identity))
+    report = launch(plan._replace(plan_file=str(plan_path(instance))))
+    if not report.ready:
+        forget_plan(instance)
+    return report
+
+
+def _end(name: str, handle: ProcessHandle) -> bool:
+    """End a supervisor and all below it; tell whether it is gone, and then so is everything."""
+    below = descendants_of(handle.pid)
+    handle.signal(signal.SIGQUIT)  # it ends its workers, and what those have started
+    if not handle.wait_gone(_PATIENCE):
+        below += descendants_of(handle.pid)
+        handle.signal(signal.SIGKILL)
+        if not handle.wait_gone(_LAST):
+            return False
+    deadline = time.monotonic() + _LAST
+    while left := [each for each in below if each.is_there]:
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(each.pid) for each in left)
+            raise SystemRefused(f"{name} has ended, but not all of it", f"still there: {pids}", "see ps(1)")
+        for each in left:
+            _kill(each)
+        time.sleep(_GLANCE)
+    return True
+
+
+def _kill(process: Relative) -> None:
+    handle = ProcessHandle.open(process.pid)
+    if handle is not None:
+        with handle:
+            if process.is_there:  # it is held now, so it cannot be another one
+                handle.signal(signal.SIGKILL)
+
+
+_MOST = 2**53  # what every reader of JSON can hold
+
+
+def read_status(message: Message) -> Message:
+    """Return what is known of a status. Raises InvalidMessage for what is none."""
+    workers = message.get("workers")
+    if not isinstance(workers, list) or not all(isinstance(each, dict) for each in workers):
+        raise InvalidMessage("workers: expected a list of objects")
+    return {
+        "name": read_text(message, "name"),
+        "state": read_text(message, "state"),
+        "pid": read_number(message, "pid"),
+        "uptime": read_seconds(message, "uptime"),
+        "generation": read_number(message, "generation"),
+        "reloading": read_truth(message, "reloading"),
+        "endpoints": read_texts(message, "endpoints"),
+        "ready": read_number(message, "ready"),
+        "wanted": read_number(message, "wanted"),
+        "restarts": read_number(message, "restarts"),
+        "last_error": read_text(message, "last_error"),
+        "last_error_at": _optional(message, "last_error_at", read_text),
+        "log": read_text(message, "log"),
+        "workers": [_read_worker(each) for each in workers],
+        "warnings": read_texts(message, "warnings"),
+    }
+
+
+def _read_worker(message: Message) -> Message:
+    return {
+        "pid": read_number(message, "pid"),
+        "number": read_number(message, "number"),
+        "generation": read_number(message, "generation"),
+        "state": read_text(message, "state"),
+        "uptime": read_seconds(message, "uptime"),
+        "memory": _optional(message, "memory", lambda message, key: read_number(message, key, most=_MOST)),
+        "cpu": _optional(message, "cpu", read_seconds),
+        **read_report(message),
+    }
+
+
+def _optional(message: Message, key: str, read: Callable[[Message, str], Any]) -> Any:
+    return None if message.get(key) is None else read(message, key)

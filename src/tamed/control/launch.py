@@ -1,0 +1,288 @@
+"""From a command to a supervisor: what was asked for becomes a plan, and this process the supervisor."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tamed._os.descriptors import close_inherited
+from tamed._os.identity import Identity
+from tamed.config.identity import (
+    becomes_another,
+    check_application,
+    check_files,
+    check_interpreter,
+    identity_of,
+    kept_capabilities,
+    owner_of,
+)
+from tamed.config.job import Job
+from tamed.config.log_plan import (
+    default_log,
+    log_in_foreground,
+    log_in_foreground_again,
+    log_of_daemon,
+    make_log_folder,
+)
+from tamed.config.reading import Reading, enter_environment
+from tamed.config.settings import Daemon
+from tamed.errors import ConfigurationError, from_os_error
+from tamed.net.inherit import passed_to_this_process
+from tamed.supervisor.plan import Plan, forget_plan, plan_path
+from tamed.unix.detach import Launch, Report, be_subreaper, detach
+from tamed.unix.privileges import ROOT_FLAGS, roots_environ
+from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory
+
+if TYPE_CHECKING:
+    from tamed.worker.life import Ending
+
+__all__ = ["job_again", "launch", "plan_again", "run", "run_directory", "start", "start_folder"]
+
+_HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
+_PATIENCE = 15.0  # seconds for the supervisor to say, after its own deadline, that the start took too long
+_UMASK = 0o027
+
+
+def run_directory(path: Path | None) -> RunDirectory:
+    """Return the run directory that was named, or this user's.
+
+    Raises PermissionRefused if a stranger could change it.
+    """
+    directory = RunDirectory((path or default_run_directory(os.environ)).absolute())
+    directory.require_trusted()
+    return directory
+
+
+def start(job: Job) -> Report:
+    """Start a daemon and wait until it is ready or has failed; return what became of it.
+
+    Raises a TamedError for what is wrong before there is a daemon.
+    """
+    folder = start_folder()
+    deployment = job.deployment()
+    reading = Reading.of(enter_environment(job, deployment), deployment)
+    settings = reading.settings
+    daemon = settings.daemon
+    name = _name_of(reading)
+    plan = _plan(reading, name, folder)
+    identity = identity_of(daemon)
+    owner = owner_of(identity)
+    default = default_log(name, os.environ, owner)
+    instance = run_directory(daemon.rundir).create(name, owner)
+    try:
+        if not settings.log.file:
+            make_log_folder(default, owner)
+        plan = _as_instance(plan, instance)._replace(
+            log=log_of_daemon(settings.log, default),
+            default_log=str(default),
+            plan_file=str(plan_path(instance)),
+        )
+        _check(plan, identity, reading)
+        report = launch(plan)
+    except BaseException:
+        instance.remove_if_empty()
+        raise
+    if not report.ready:
+        instance.remove_if_empty()
+        forget_plan(instance)
+    return report
+
+
+def launch(plan: Plan) -> Report:
+    """Start the daemon of a plan, and wait until it is ready or has failed."""
+    plan = plan._replace(listen_pid=os.getpid())
+    launched = detach(
+        keep=passed_to_this_process(os.environ), umask=plan.umask, directory=Path(plan.directory)
+    )
+    if not isinstance(launched, Launch):
+        os.set_inheritable(launched.fileno(), True)
+        _become_supervisor(plan._replace(report=launched.fileno()))
+    return launched.wait(plan.start_timeout + _PATIENCE)
+
+
+def run(job: Job) -> "Ending":
+    """Run a job in the foreground; return how it ended, or raise what it failed of.
+
+    If the settings take a supervisor, this process becomes it instead. So it does where root runs a job for
+    somebody else, whose code it must not load: a worker does that. In another root directory only this
+    process can be.
+    """
+    deployment = job.deployment()
+    reading = Reading.of(enter_environment(job, deployment), deployment)
+    daemon = reading.settings.daemon
+    if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
+        _supervise_here(reading)
+    from tamed.worker.alone import run  # which loads what a supervisor must not have
+
+    return run(reading)
+
+
+def _supervise_here(reading: Reading) -> NoReturn:
+    """Become the supervisor of a job that was read, in the foreground.
+
+    It is an instance of the run directory, which other commands find, if it was given a name.
+    """
+    daemon = reading.settings.daemon
+    name = _name_of(reading)
+    identity = identity_of(daemon)
+    plan = _plan(reading, name, start_folder())._replace(log=log_in_foreground(reading.settings.log))
+    if daemon.name:
+        plan = _as_instance(plan, run_directory(daemon.rundir).create(name, owner_of(identity)))
+    _check(plan, identity, reading)
+    if daemon.umask is not None:
+        os.umask(daemon.umask)
+    os.chdir(plan.directory)
+    if _becomes_another(plan):
+        close_inherited(
+            keep=passed_to_this_process(os.environ), but_sockets=True
+        )  # of those, ``fd://`` may name some
+    _become_supervisor(plan)
+
+
+def job_again(plan: Plan) -> Job:
+    """Go where the command of a plan was run, and return the job that it was given.
+
+    Raises MissingInput or Unavailable if that folder is gone or cannot be entered, which names it.
+    """
+    job = Job.from_data(plan.job)
+    try:
+        os.chdir(plan.folder)
+    except PermissionError:  # root has started it where its user may not go: the folder of then is as good
+        return job
+    except OSError as error:
+        what = f"cannot enter {plan.folder}, where {plan.name} was started"
+        raise from_os_error(what, error, "make it anew, or stop the daemon and start it elsewhere") from error
+    return job._replace(folder=None)
+
+
+def plan_again(plan: Plan, job: Job) -> Plan:
+    """Return the plan of a job by the files of now, for a daemon that runs by another plan of it."""
+    reading = Reading.of(job, job.deployment())
+    settings = reading.settings
+    again = _plan(reading, plan.name, plan.folder)
+    return again._replace(
+        interpreter=plan.interpreter,
+        worker_interpreter=_resolved(plan.interpreter, plan.folder),
+        log=log_of_daemon(settings.log, Path(plan.default_log))
+        if plan.plan_file
+        else log_in_foreground_again(settings.log, plan.log),
+        pid_file=plan.pid_file,
+        second_pid_file=plan.second_pid_file,
+        control=plan.control,
+        plan_file=plan.plan_file,
+        default_log=plan.default_log,
+        listen_pid=plan.listen_pid,
+    )
+
+
+def _name_of(reading: Reading) -> str:
+    return check_name(reading.settings.daemon.name or reading.job.name(reading.deployment))
+
+
+def _plan(reading: Reading, name: str, folder: str) -> Plan:
+    job, daemon = reading.job, reading.settings.daemon
+    if daemon.chroot is not None:
+        why = "a worker that is replaced could not enter it: that takes root, which the daemon gives up"
+        raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
+    if daemon.directory is not None and job.folder is None:
+        job = job._replace(folder=Path.cwd())
+    interpreter = _interpreter(folder)
+    return Plan(
+        name=name,
+        job=job.to_data(),
+        reading=reading.to_data(),
+        interpreter=interpreter,
+        worker_interpreter=_resolved(interpreter, folder),
+        workers=daemon.workers or 1,
+        preload=daemon.preload,
+        second_pid_file="" if daemon.pid_file is None else str(daemon.pid_file.absolute()),
+        reload=_reloads_itself(daemon),
+        folder=folder,
+        directory=str((daemon.directory or Path()).resolve()),
+        user=daemon.user,
+        group=daemon.group,
+        prepare_as_root=daemon.prepare_as_root,
+        keep_capabilities=[str(each) for each in kept_capabilities(daemon)],
+        start_timeout=daemon.start_timeout,
+        stop_timeout=daemon.drain_timeout + _HOOKS if daemon.stop_timeout is None else daemon.stop_timeout,
+        watchdog=daemon.watchdog,
+        max_files=daemon.max_files,
+        max_worker_memory=daemon.max_worker_memory,
+        umask=_UMASK if daemon.umask is None else daemon.umask,
+        listen_pid=os.getpid(),
+    )
+
+
+def _reloads_itself(daemon: Daemon) -> bool:
+    """Tell whether files are to be watched. Raises ConfigurationError if they cannot be."""
+    if daemon.reload and find_spec("watchfiles") is None:
+        raise ConfigurationError("--reload", "watchfiles is not installed", "pip install 'tamed[reload]'")
+    return daemon.reload
+
+
+def _as_instance(plan: Plan, instance: Instance) -> Plan:
+    pid_file = str(instance.pid_file)
+    second = "" if plan.second_pid_file == pid_file else plan.second_pid_file
+    return plan._replace(pid_file=pid_file, second_pid_file=second, control=str(instance.socket))
+
+
+def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
+    """Refuse what the user that the daemon becomes could not do, before anything is made."""
+    check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
+    check_interpreter(identity)
+    check_application(identity, reading.job, reading.deployment)
+
+
+def _become_supervisor(plan: Plan) -> NoReturn:
+    be_subreaper(True)  # here, since an exec keeps it, and the supervisor need not load what it takes
+    environ: Mapping[str, str] = os.environ
+    flags: tuple[str, ...] = ()
+    if _becomes_another(plan):  # nothing of that user's is to be in a process that is root
+        environ, flags = roots_environ(os.environ), ROOT_FLAGS
+        heeded = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
+        plan = plan._replace(interpreter_environ=heeded)
+    descriptor = plan.hand_over()
+    command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
+    os.execve(command[0], command, environ)
+
+
+def _becomes_another(plan: Plan) -> bool:
+    return becomes_another(Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None)
+
+
+def start_folder() -> str:
+    """Return the working directory as the operator wrote it, which may be by way of a link that moves later.
+
+    Raises MissingInput if it has been removed.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise from_os_error("the current folder", error, "change to another one") from error
+    written = os.environ.get("PWD", "")
+    try:
+        return written if written.startswith("/") and Path(here).samefile(written) else here
+    except OSError:
+        return here
+
+
+def _resolved(interpreter: Sequence[str], folder: str) -> list[str]:
+    """Return the command that runs Python; what is beneath a folder by where that leads to now."""
+    program = Path(interpreter[0])
+    if not program.is_relative_to(folder):
+        return list(interpreter)
+    return [str(Path(folder).resolve() / program.relative_to(folder)), *interpreter[1:]]
+
+
+def _interpreter(folder: str) -> list[str]:
+    """Return the command that runs this interpreter as it was run, but not with code of this folder.
+
+    One beneath the working directory is named by how that was written, ``folder``.
+    """
+    program = Path(sys.executable)
+    if program.is_relative_to(here := Path(folder).resolve()):
+        program = Path(folder) / program.relative_to(here)
+    options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    return [str(program), "-P", *options, *(f"-W{option}" for option in sys.warnoptions)]

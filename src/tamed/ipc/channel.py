@@ -1,0 +1,262 @@
+"""Messages between the supervisor and a worker: JSON objects on lines, with file descriptors beside them.
+
+A channel is one end of a stream socket pair (stream, because only that works everywhere and tells when the
+other end is gone). It never blocks: what the socket does not take is kept, up to a limit, and sent by
+`Channel.flush`. Descriptors travel with the line they were sent with (SCM_RIGHTS, unix(7)), in order, and
+are closed on exec where they arrive.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from tamed._os.fork import guard_forks, hollow, own, receive_descriptors
+from tamed.errors import TamedError
+from tamed.ipc.fault import fault_message
+from tamed.ipc.handoff import Data, Keep, decode, encode
+from tamed.ipc.message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
+from tamed.unix.spawn import CHANNEL, RECORDS
+
+__all__ = ["Channel", "answer_errand", "first_order"]
+
+
+_READ = 65536
+# In one turn, and no more after so many messages: a process that never stops talking must not keep the
+# supervisor from all others.
+_READS = 64
+_MESSAGES = 1000
+_MOST_DESCRIPTORS = 253  # SCM_MAX_FD in the kernel
+_LIMIT = 16 * 1024 * 1024  # bytes of messages that wait to be sent
+
+
+class Channel:
+    """One end of the pair. ``closed`` is true when the other end is gone and all from it was received.
+
+    ``rest`` is the beginning of a message. Only an end that ``takes_descriptors`` is given any; else what
+    another process sends is dropped by the kernel, so that none can fill the table of a process that did not
+    ask for them.
+    """
+
+    def __init__(self, sock: socket.socket, rest: bytes = b"", *, takes_descriptors: bool = False) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._takes_descriptors = takes_descriptors
+        self._pieces = [rest]
+        self._length = len(rest)
+        self._lines: deque[bytes] = deque()
+        self._descriptors: deque[int] = deque()
+        self._outgoing: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._waiting = 0
+        self.closed = False
+        own(self)
+
+    @property
+    def rest(self) -> bytes:
+        """What has come of a message that is not complete."""
+        return b"".join(self._pieces)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector or an event loop."""
+        return self._sock.fileno()
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, with copies of descriptors, or keep it until `flush`.
+
+        Raises OSError if the other end is gone, or has not read for so long that the limit is reached, if the
+        message is too long to be read there, or if there are no descriptors left to copy one.
+        """
+        told = {**message, "descriptors": len(descriptors)} if descriptors else message
+        try:
+            line = encode_message(told)
+        except InvalidMessage as error:
+            raise OSError(errno.EMSGSIZE, str(error)) from error
+        if self._waiting + len(line) > _LIMIT:
+            raise OSError(errno.ENOBUFS, "the other end does not read")
+        self._outgoing.append((line, _copies(descriptors)))
+        self._waiting += len(line)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits, as far as that is possible.
+
+        Tell whether all of it is gone. Raises as `send` does.
+        """
+        while self._outgoing:
+            line, descriptors = self._outgoing[0]
+            try:
+                sent = (
+                    socket.send_fds(self._sock, [line], descriptors) if descriptors else self._sock.send(line)
+                )
+            except BlockingIOError:
+                return False
+            _close_all(descriptors)
+            self._waiting -= sent
+            if sent < len(line):
+                self._outgoing[0] = line[sent:], ()
+            else:
+                self._outgoing.popleft()
+        return True
+
+    def receive(self) -> Iterator[tuple[Message, list[int]]]:
+        """Yield the messages that have arrived, each with the descriptors that are now the caller's to close.
+
+        Who stops early gets the others later, and so does who is sent more than a turn is to take. Sets
+        ``closed`` at the end of the stream; a message that was cut off there is dropped. Raises
+        InvalidMessage for what is no message: nothing can be understood then.
+        """
+        count = 0
+        for _ in range(_READS):
+            while self._lines:
+                count += 1
+                yield self._understand(self._lines.popleft())
+            if count > _MESSAGES:
+                return
+            data = b"" if self.closed else self._read()
+            if data is None:
+                return
+            if not data:
+                self.closed = True
+                return
+            self._take(data)
+        while self._lines:
+            yield self._understand(self._lines.popleft())
+
+    def _read(self) -> bytes | None:
+        """Return what has come; nothing at the end of the stream, None if nothing has come."""
+        try:
+            if not self._takes_descriptors:
+                return self._sock.recv(_READ)
+            data, descriptors = receive_descriptors(self._sock, _READ, _MOST_DESCRIPTORS)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+        self._descriptors.extend(descriptors)
+        return data
+
+    def _take(self, data: bytes) -> None:
+        first, *others = data.split(b"\n")
+        self._pieces.append(first)
+        self._length += len(first)
+        if self._length > LONGEST:
+            raise InvalidMessage("a message without an end")
+        if others:
+            *lines, rest = others
+            self._lines += [self.rest, *lines]
+            self._pieces = [rest]
+            self._length = len(rest)
+
+    def export(self, keep: Keep) -> Data:
+        """Return this end as data, with what came by half and what waits to be sent."""
+        return {
+            "descriptor": -1 if self.closed else keep(self.fileno()),
+            "rest": encode(self.rest),
+            "unsent": [[encode(line), [keep(each) for each in copies]] for line, copies in self._outgoing],
+        }
+
+    @classmethod
+    def imported(cls, data: Data) -> "Channel":
+        """Go on with an end that was exported; one that was closed stays so."""
+        if data["descriptor"] < 0:
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            channel = cls(ours)
+            channel.close()
+            return channel
+        channel = cls(socket.socket(fileno=data["descriptor"]), decode(data["rest"]))
+        channel._outgoing.extend((decode(line), copies) for line, copies in data["unsent"])
+        channel._waiting = sum(len(line) for line, _ in channel._outgoing)
+        return channel
+
+    def forget(self) -> None:
+        """Drop what came and was not taken, and what was not sent: the socket is another one from now on."""
+        self._pieces = []
+        self._length = 0
+        self._lines.clear()
+        self._waiting = 0
+        self._drop_descriptors()
+
+    def is_cut_off(self) -> bool:
+        """Tell whether the other end is gone, whatever has come from it before."""
+        if self.closed:
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def disown(self) -> None:
+        """Leave it to the parent, in a forked child; see `tamed._os.fork`."""
+        hollow([self._sock.fileno()])
+        self.closed = True
+        self.forget()
+
+    def close(self) -> None:
+        """Close this end, what came and was not taken, and what was not sent. May be called again."""
+        self._sock.close()
+        self.closed = True
+        self.forget()
+
+    def _drop_descriptors(self) -> None:
+        _close_all(self._descriptors)
+        for _, copies in self._outgoing:
+            _close_all(copies)
+        self._descriptors.clear()
+        self._outgoing.clear()
+
+    def _understand(self, line: bytes) -> tuple[Message, list[int]]:
+        message = parse_message(line)
+        count = read_number(message, "descriptors") if "descriptors" in message else 0
+        if count > len(self._descriptors):
+            raise InvalidMessage("its descriptors did not come: there was no room for them")
+        message.pop("descriptors", None)
+        return message, [self._descriptors.popleft() for _ in range(count)]
+
+
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))  # noqa: PERF401 - those that were made are to be closed
+    except OSError:
+        _close_all(copies)
+        raise
+    return copies
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def answer_errand(answer: Callable[[Message], Message]) -> None:
+    """Take the order and send what is made of it; a TamedError is sent as the fault that it is."""
+    guard_forks()  # it reads the application's files, which may be programs
+    for descriptor in (CHANNEL, RECORDS):
+        os.set_inheritable(descriptor, False)
+    channel = Channel(socket.socket(fileno=CHANNEL))
+    order = first_order(channel)
+    try:
+        told = answer(order)
+    except TamedError as error:
+        told = fault_message(error)
+    channel.send(told)
+    while not channel.flush():
+        select.select([], [channel], [])
+
+
+def first_order(channel: Channel) -> Message:
+    """Wait for the supervisor's first word; without one this process ends."""
+    try:
+        while not channel.closed:
+            select.select([channel], [], [])
+            for message, _ in channel.receive():
+                return message
+    except InvalidMessage as error:
+        sys.exit(f"the supervisor cannot be understood: {error}")
+    sys.exit("the supervisor is gone")

@@ -1,0 +1,80 @@
+"""What an error looks like to the person who gets it."""
+
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from tamed._os.text import shown
+from tamed.errors import ApplicationFailed, ServiceFailed, SystemRefused, TamedError, status_of
+from tamed.ipc.message import Message, read_text
+
+__all__ = ["explain", "fault_data", "fault_message", "fault_of"]
+
+
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+_LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
+
+
+def explain(error: TamedError) -> Iterator[str]:
+    """Yield what to print for an error: one line, after the application's own traceback if it raised."""
+    cause = _raised_by_the_application(error)
+    if cause is not None:
+        yield shown(_users_traceback(cause))
+    yield f"tamed: {shown(str(error))}"
+
+
+def fault_message(error: TamedError) -> dict[str, object]:
+    """Return the message by which another process is told of an error: see `read_fault`."""
+    return {"fault": {"lines": list(explain(error)), "status": status_of(error) & 0xFF}}
+
+
+def _raised_by_the_application(error: TamedError) -> BaseException | None:
+    """Return the exception whose traceback helps: it was not expected, and no log has told it."""
+    if isinstance(error, ServiceFailed):
+        told = error.phase not in ("prepare", "start") or isinstance(
+            error.cause, (TamedError, OSError, SystemExit)
+        )
+        return None if told else error.cause
+    return error.__cause__ if isinstance(error, ApplicationFailed) else None
+
+
+def _users_traceback(error: BaseException) -> str:
+    told = traceback.TracebackException.from_exception(error)
+    _shorten(told)
+    return "".join(told.format()).rstrip()
+
+
+def _shorten(told: traceback.TracebackException) -> None:
+    """Leave out the frames that are not the user's, also of the exceptions behind this one and inside of it.
+
+    Those are ours, the interpreter's and the standard library's. If no other is left, the mistake is not the
+    user's, and all are needed, unless it is one of syntax: that says itself where it is.
+    """
+    users = [frame for frame in told.stack if _is_users(frame.filename)]
+    if users or not _is_users(getattr(told, "filename", None) or "<"):
+        told.stack[:] = users or told.stack
+    else:
+        told.stack.clear()
+    for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
+        if other is not None:
+            _shorten(other)
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith((_OURS, "<")):
+        return False
+    return "site-packages" in file or not file.startswith(_LIBRARY)
+
+
+def fault_data(error: TamedError) -> dict[str, str]:
+    """Return an error as data: what it says, and whose fault it is, which has the status."""
+    kind = next(kind for kind in type(error).__mro__ if TamedError in kind.__bases__)
+    return {"kind": kind.__name__, "what": error.what, "why": error.why, "remedy": error.remedy}
+
+
+def fault_of(data: Message) -> TamedError:
+    """Return the error that the data was made from, as one of the public kinds."""
+    kinds = {kind.__name__: kind for kind in TamedError.__subclasses__()}
+    what, why, remedy = (read_text(data, key) for key in ("what", "why", "remedy"))
+    return kinds.get(read_text(data, "kind"), SystemRefused)(what, why, remedy)

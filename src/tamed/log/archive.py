@@ -1,0 +1,297 @@
+"""The old files of a log: their names, numbers and places."""
+
+import os
+import signal
+import stat
+import time
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tamed._os.descriptors import close_all
+from tamed._os.fork import fork_own
+from tamed.errors import ConfigurationError, SystemRefused
+
+__all__ = ["Archive", "Compressor", "Dropped", "Rotation"]
+
+
+class Rotation(NamedTuple):
+    """When a log begins a new file, and how many old ones stay.
+
+    ``size`` is in bytes: a file is not grown beyond it, unless one record alone is longer. ``every`` is in
+    seconds, counted in local time: 3600 means on the hour and 86400 at midnight. Either may be None, and
+    both may be given. ``keep`` is the number of old files that stay; None keeps all. With ``compress`` they
+    become ``.gz``.
+
+    Beyond ``keep``, files stay whose last line was written less than ``keep_for`` seconds ago, as far as all
+    old files together are no more than ``max_use`` bytes (None: no limit). So nobody who makes a daemon log
+    much can have it forget what happened today. ``keep`` is 0 and so is ``keep_for``: no file stays.
+    """
+
+    size: int | None = 1_000_000
+    every: float | None = None
+    keep: int | None = 10
+    compress: bool = False
+    keep_for: float = 0.0
+    max_use: int | None = None
+
+    def check(self) -> None:
+        """Raise ConfigurationError for numbers that make no sense."""
+        if self.size is not None and self.size <= 0:
+            raise ConfigurationError(f"rotate a log at {self.size} bytes", "a size is above 0")
+        if self.every is not None and self.every < 1:
+            raise ConfigurationError(f"rotate a log every {self.every:g} seconds", "that is under a second")
+        if self.keep is not None and self.keep < 0:
+            raise ConfigurationError(f"keep {self.keep} old logs", "a number is not below 0", "0 keeps none")
+        if self.keep_for < 0 or (self.max_use or 0) < 0:
+            why = "neither is below 0"
+            raise ConfigurationError(f"keep old logs for {self.keep_for:g} s in {self.max_use} bytes", why)
+
+    @property
+    def keeps_none(self) -> bool:
+        """Whether no old file stays, not even one that was written just now."""
+        return self.keep == 0 and not self.keep_for
+
+    def is_young(self, written: float, now: float) -> bool:
+        """Tell whether a file whose last line is of ``written`` stays beyond ``keep``, if there is room."""
+        return written > now - self.keep_for
+
+    def period(self, now: float) -> int:
+        """Number the times between two rotations, by the local clock; 0 if time does not count."""
+        if self.every is None:
+            return 0
+        return int((now + time.localtime(now).tm_gmtoff) // self.every)
+
+    def is_due(self, filled: int, more: int, begun: int, now: float) -> bool:
+        """Tell whether a new file is due before ``more`` bytes are added to ``filled``.
+
+        ``begun`` is the period of what is in the file. An empty file is never rotated. A clock that is set
+        back, as at the end of summer time, makes nothing due.
+        """
+        if not filled:
+            return False
+        too_long = self.size is not None and filled + more > self.size
+        return too_long or self.period(now) > begun
+
+
+class Dropped(NamedTuple):
+    """Old files that were removed though they were young: how many, their bytes, and the oldest's last line.
+
+    The last is in seconds since the epoch.
+    """
+
+    files: int
+    size: int
+    oldest: float
+
+
+class Archive:
+    """The old files of one log: ``NAME.1`` is the youngest; compressed ones end in ``.gz``.
+
+    ``directory`` is a descriptor, so that a chroot changes nothing. ``OSError`` comes through everywhere.
+    """
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._directory = directory
+        self.name = name
+
+    def files(self) -> list[tuple[int, str]]:
+        """List the old files, each with its number, the youngest first."""
+        with os.scandir(self._directory) as entries:
+            found = [(self._number(entry.name), entry.name) for entry in entries]
+        return sorted(one for one in found if one[0])
+
+    def make_room(self, rotation: Rotation, coming: int, now: float) -> Dropped:
+        """Free the number 1 for a file of ``coming`` bytes; return what had to go though it was young.
+
+        The oldest go first: where the disk is full that makes the room.
+        """
+        files = self.files()
+        moving = _up_to_gap(files)
+        found = {entry: self._status(entry) for _, entry in files}
+        used = coming + sum(status.st_size for status in found.values() if status is not None)
+        dropped: list[os.stat_result] = []
+        for number, entry in reversed(files):
+            new_number = number + 1 if (number, entry) in moving else number
+            status = found[entry]
+            if status is not None and rotation.keep is not None and new_number > rotation.keep:
+                is_young = rotation.is_young(status.st_mtime, now)
+                if not is_young or (rotation.max_use is not None and used > rotation.max_use):
+                    self.remove(entry)
+                    used -= status.st_size
+                    dropped += [status] * is_young
+                    continue
+            if new_number != number:
+                suffix = entry.removeprefix(self.entry(number))
+                self.rename(entry, self.entry(new_number, suffix))
+        return _sum_up(dropped)
+
+    def entry(self, number: int, suffix: str = "") -> str:
+        """Return the name of the old file with this number."""
+        return f"{self.name}.{number}{suffix}"
+
+    def open(self, entry: str, flags: int) -> int:
+        """Open a file of the directory; a new one is readable for nobody else until that is changed."""
+        return os.open(entry, flags, 0o600, dir_fd=self._directory)
+
+    def is_file(self, entry: str, file: os.stat_result | None) -> bool:
+        """Tell whether a name in the directory means this very file."""
+        found = self._status(entry)
+        return found is not None and file is not None and os.path.samestat(found, file)
+
+    def is_regular(self, entry: str) -> bool:
+        """Tell whether a name in the directory is that of a file: no pipe, device, socket, link or folder."""
+        found = self._status(entry)
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def is_other(self, entry: str, file: os.stat_result) -> bool:
+        """Tell whether a name in the directory means something, and that is not this file."""
+        found = self._status(entry)
+        return found is not None and not os.path.samestat(found, file)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file of the directory another name."""
+        os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+    def remove(self, entry: str) -> None:
+        """Remove a file of the directory if it is there."""
+        try:
+            os.unlink(entry, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+
+    def _status(self, entry: str) -> os.stat_result | None:
+        try:
+            return os.stat(entry, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _number(self, entry: str) -> int:
+        """Return the number of an old file of this log, 0 for any other entry."""
+        if not entry.startswith(f"{self.name}."):
+            return 0
+        number = entry[len(self.name) + 1 :].removesuffix(".gz")
+        is_ours = number.isascii() and number.isdigit() and not number.startswith("0")
+        return int(number) if is_ours else 0
+
+
+def _up_to_gap(files: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return those that have to move for the first to be free: none beyond a number that is free."""
+    numbers = {number for number, _ in files}
+    free = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
+    return [one for one in files if one[0] < free]
+
+
+def _sum_up(files: Sequence[os.stat_result]) -> Dropped:
+    oldest = min((status.st_mtime for status in files), default=0.0)
+    return Dropped(len(files), sum(status.st_size for status in files), oldest)
+
+
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for the format of gzip (zlib.h, deflateInit2)
+_CHUNK = 1 << 18
+_NICENESS = 10
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Compressor:
+    """Turns the old files of one archive into ``.gz`` files. ``OSError`` comes through."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._hidden = f".{archive.name}.gz"
+        self.pid = 0  # of the child that is at work
+        self._source: os.stat_result | None = None
+
+    def start(self) -> None:
+        """Start with the youngest file that is not compressed, unless a child is at work."""
+        if self.pid:
+            return
+        self._archive.remove(self._hidden)  # of a supervisor that was killed
+        for _, entry in self._archive.files():
+            if not entry.endswith(".gz") and self._start(entry):
+                return
+
+    def ended(self, status: int) -> None:
+        """Hear that the child was reaped, with its wait status; raise SystemRefused if it failed."""
+        self.pid = 0
+        try:
+            if status:
+                raise SystemRefused("the compressor failed", f"wait status {status}")
+            self._replace()
+        finally:
+            self._archive.remove(self._hidden)
+
+    def stop(self) -> None:
+        """End the child that is at work, if there is one; the file stays as it was."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+            self._archive.remove(self._hidden)
+
+    def _start(self, entry: str) -> bool:
+        """Start with a file; tell whether it is one: others may write in the folder, too."""
+        if not self._archive.is_regular(entry):
+            return False
+        source = self._archive.open(entry, _READ)
+        try:
+            self._source = os.fstat(source)
+            if not stat.S_ISREG(self._source.st_mode):
+                return False
+            target = self._archive.open(self._hidden, _NEW)
+            try:
+                os.fchmod(target, self._source.st_mode & 0o777)
+                if os.geteuid() == 0:
+                    os.fchown(target, self._source.st_uid, self._source.st_gid)
+                self.pid = _fork(source, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+        return True
+
+    def _replace(self) -> None:
+        """Put the compressed file in the place of the other, if that was not removed in the meantime."""
+        for number, entry in self._archive.files():
+            if not entry.endswith(".gz") and self._archive.is_file(entry, self._source):
+                self._archive.rename(self._hidden, self._archive.entry(number, ".gz"))
+                self._archive.remove(entry)
+                return
+
+
+def _fork(source: int, target: int) -> int:
+    child = fork_own()
+    if child == 0:
+        _be_the_child(source, target)
+    return child
+
+
+def _be_the_child(source: int, target: int) -> None:
+    status = 1
+    try:
+        close_all({source, target})
+        os.nice(_NICENESS)
+        _compress(source, target)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _compress(source: int, target: int) -> None:
+    packer = zlib.compressobj(wbits=_GZIP)
+    offset = 0
+    while chunk := os.pread(source, _CHUNK, offset):
+        offset += len(chunk)
+        _write_all(target, packer.compress(chunk))
+    _write_all(target, packer.flush())
+    status = os.fstat(source)
+    os.utime(
+        target, ns=(status.st_atime_ns, status.st_mtime_ns)
+    )  # it is known by its last line how old it is
+    os.fsync(target)
+
+
+def _write_all(target: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(target, data) :]

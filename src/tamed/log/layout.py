@@ -1,0 +1,127 @@
+"""How a line of the log looks. The supervisor, which has no use for `logging`, and the workers share this.
+
+``human`` is for people who watch a terminal, and ``coloured`` the same in the colour of the level; ``plain``
+is for files and programs, ``json`` for collectors of logs, and ``bare`` is the message alone, for a log that
+keeps time and level by itself.
+
+What applications and clients have said is escaped, and in ``human`` and ``plain`` the lines after the first
+are indented, so that none of them can look like a record.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from tamed._os.text import shown, shown_in_json
+
+__all__ = ["Layout", "Line", "bare", "coloured", "human", "json", "lay_out", "layout_of", "plain", "rfc3339"]
+
+_PLACE = "\ufffc"  # stands for a message
+_INDENT = "    "
+_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+
+class Line(NamedTuple):
+    """What a line of the log says.
+
+    ``time`` is in seconds since the epoch; ``traceback`` has lines of its own.
+    """
+
+    time: float
+    level: str
+    logger: str
+    message: str
+    pid: int | None = None
+    traceback: str = ""
+
+
+Layout = Callable[[Line], str]
+
+
+def human(line: Line) -> str:
+    """``12:31:05 INFO     fastpoetry: message``, in local time."""
+    clock = time.strftime("%H:%M:%S", time.localtime(line.time))
+    return shown(_with_traceback(f"{clock} {line.level:8} {line.logger}: {line.message}", line), _INDENT)
+
+
+def coloured(line: Line) -> str:
+    """Lay out a line as ``human`` does, in the colour of its level."""
+    text = human(line)
+    colour = _COLOURS.get(line.level)
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+
+
+def plain(line: Line) -> str:
+    """``2026-11-23T12:31:05.123+01:00 INFO fastpoetry: message``, the time as in ISO 8601."""
+    text = f"{rfc3339(line.time)} {line.level} {line.logger}: {line.message}"
+    return shown(_with_traceback(text, line), _INDENT)
+
+
+def bare(line: Line) -> str:
+    """Lay out the message alone."""
+    return shown(_with_traceback(line.message, line), indent="")
+
+
+def json(line: Line) -> str:
+    """Lay out one JSON object on one line, whatever is in the message.
+
+    Time, level, logger, message, pid, traceback.
+    """
+    from json import dumps
+
+    told = {
+        "time": rfc3339(line.time),
+        "level": line.level,
+        "logger": line.logger,
+        "message": line.message,
+        "pid": line.pid,
+    }
+    if line.traceback:
+        told["traceback"] = line.traceback
+    return shown_in_json(dumps(told, ensure_ascii=False))
+
+
+_LAYOUTS: dict[str, Layout] = {
+    "human": human,
+    "coloured": coloured,
+    "plain": plain,
+    "json": json,
+    "bare": bare,
+}
+
+
+def layout_of(name: str) -> Layout:
+    """Return the layout of this name."""
+    return _LAYOUTS[name]
+
+
+def lay_out(layout: Layout, line: Line, messages: Iterable[str]) -> list[str]:
+    """Lay out many lines that differ in nothing but their messages."""
+    if layout is json:
+        return [layout(line._replace(message=message)) for message in messages]
+    before, _, after = layout(line._replace(message=_PLACE)).rpartition(_PLACE)
+    indent = "" if layout is bare else _INDENT
+    return [f"{before}{shown(message, indent)}{after}" for message in messages]
+
+
+def _with_traceback(text: str, line: Line) -> str:
+    return f"{text}\n{line.traceback}" if line.traceback else text
+
+
+def rfc3339(moment: float) -> str:
+    """Return a moment, in seconds since the epoch, as ``2026-11-23T12:31:05.123+01:00``, in local time."""
+    return _millisecond(round(moment * 1000))
+
+
+@lru_cache(maxsize=2)  # lines that come fast come many in one millisecond
+def _millisecond(milliseconds: int) -> str:
+    day_and_second, offset = _second(milliseconds // 1000)
+    return f"{day_and_second}.{milliseconds % 1000:03}{offset}"
+
+
+@lru_cache(maxsize=2)  # most others come in the same second as the one before
+def _second(seconds: int) -> tuple[str, str]:
+    moment = time.localtime(seconds)
+    offset = time.strftime("%z", moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", moment), f"{offset[:3]}:{offset[3:5]}"

@@ -1,0 +1,221 @@
+r"""How a worker's log records reach the supervisor: one stream a worker, records framed in it.
+
+A record may have many lines, a traceback above all, and must come out whole although several workers write.
+So every worker has a stream of its own, a pipe or a stream socket, on which only it writes, and each record
+is framed::
+
+    \xff SEVERITY " " TIME " " PID " " NAME \xfe TEXT \xfd
+
+The numbers are in ASCII, and name and text are in UTF-8, in which none of those three bytes occurs. So
+``\xff`` is where a record begins and ``\xfd`` where it ends, always: whatever happened to a stream, the
+reader is in step again at the next record. That matters when a worker is killed in the middle of a write, or
+a forked grandchild writes in between.
+
+The supervisor reads the records of all workers, so it does little for each: the records of a read are found
+by splitting it, a text is written as the bytes that came, and an origin is only taken apart for a log that
+has fields.
+
+What is printed to standard error, by C libraries and a dying interpreter, goes another way: see ``_lines``.
+
+Rejected: datagrams or packets, which keep records apart by themselves. They are limited to the size of a
+socket buffer, which a traceback can exceed, and cost a buffer of their own for each short
+line. And lengths in front of name and text: they tell nothing that the three bytes do not.
+"""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["Damage", "LineReader", "Origin", "Record", "RecordReader", "encode_origin", "encode_record"]
+
+
+_MORE = b" [...]"  # ends a piece of a line that goes on in the next one
+_LINE_LIMIT = 16 * 1024  # bytes
+_HELD_LIMIT = 256 * 1024  # bytes
+_PAUSE = 0.05  # seconds
+_PATIENCE = 0.5  # seconds
+
+
+class LineReader:
+    """Takes the bytes of one stream as they come, with the time on a monotonic clock, and gives its lines.
+
+    A line is without its newline, and cut into pieces where it is longer than 16 KiB; all but the last end
+    in ``[...]``. What it holds is bounded, by 256 KiB and the piece that was fed last. ``rest`` is the line
+    that has not ended: another reader can be made from it, to go on here.
+    """
+
+    def __init__(self, rest: bytes = b"") -> None:
+        self.rest = rest
+        self._lines: list[bytes] = []
+        self._held = 0
+        self._begun = self._latest = 0.0
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take bytes that came at this time."""
+        if not self._lines and not self.rest:
+            self._begun = now
+        self._latest = now
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            self._hold(_pieces(line.removesuffix(b"\r")))
+        if len(self.rest) > _LINE_LIMIT:
+            *pieces, self.rest = _pieces(self.rest)
+            self._hold(pieces)
+
+    @property
+    def due(self) -> float | None:
+        """The time at which :meth:`take` has something to give; None if it has nothing at all."""
+        if not self._lines:
+            return None
+        if self._held > _HELD_LIMIT:
+            return self._begun
+        return min(self._latest + _PAUSE, self._begun + _PATIENCE)
+
+    def take(self, now: float) -> list[bytes]:
+        """Return the lines that are due, to be written as one record; a line without its end waits for it."""
+        due = self.due
+        if due is None or now < due:
+            return []
+        self._begun = now
+        return self._release()
+
+    def take_all(self) -> list[bytes]:
+        """Return all lines that have ended, due or not."""
+        return self._release()
+
+    def finish(self) -> list[bytes]:
+        """Return all that is left at the end of the stream, the line that never ended too."""
+        if self.rest:
+            self._hold(_pieces(self.rest))
+            self.rest = b""
+        return self._release()
+
+    def _hold(self, lines: list[bytes]) -> None:
+        self._lines += lines
+        self._held += sum(map(len, lines))
+
+    def _release(self) -> list[bytes]:
+        lines, self._lines, self._held = self._lines, [], 0
+        return lines
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """Cut a line where it is too long, but not within a character of UTF-8."""
+    pieces = []
+    while len(line) > _LINE_LIMIT:
+        end = _LINE_LIMIT
+        while end > _LINE_LIMIT - 4 and line[end] & 0xC0 == 0x80:
+            end -= 1
+        pieces.append(line[:end] + _MORE)
+        line = line[end:]
+    return [*pieces, line]
+
+
+MAX_NAME = 255  # bytes
+MAX_TEXT = 1 << 20  # bytes
+_LATEST = 1e11  # seconds since the epoch; what is beyond, or no number, is no time
+_FRAME = rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe\xfd]*)\xfe([^\xfd]*)\xfd(.*)"
+_LONGEST = MAX_NAME + MAX_TEXT + 40  # bytes of a frame
+
+
+class Origin(NamedTuple):
+    """Where a record comes from, and how much it matters.
+
+    ``severity`` is that of syslog (RFC 5424, 6.2.1): 0 is an emergency, 3 an error, 4 a warning, 6
+    information and 7 debugging. ``time`` is in seconds since the epoch, ``pid`` the process, and ``name`` the
+    logger's.
+    """
+
+    severity: int
+    time: float
+    pid: int
+    name: str
+
+
+class Record(NamedTuple):
+    """One record of the log: one or more lines in UTF-8, without a newline at the end.
+
+    ``head`` is its origin as `encode_origin` writes it.
+    """
+
+    head: bytes
+    text: bytes
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        severity, moment, pid, name = self.head.split(b" ", 3)
+        return Origin(int(severity), int(moment) / 1e6, int(pid), name.decode(errors="replace"))
+
+
+class Damage(NamedTuple):
+    """Bytes of a stream that are no record, or not all of one: a worker was killed while it wrote."""
+
+    data: bytes
+
+
+def encode_origin(severity: int, time: float, pid: int, name: str) -> bytes:
+    """Write an origin for a `Record`; a time that is none becomes 0, and a name that is too long is cut."""
+    moment = time * 1e6 if -_LATEST < time < _LATEST else 0.0
+    return b"%d %d %d %b" % (severity, moment, pid, _encode_name(name))
+
+
+@lru_cache(maxsize=64)
+def _encode_name(name: str) -> bytes:
+    text = str(name)  # it is None in a record that was made by hand
+    return text.encode(errors="backslashreplace")[:MAX_NAME]
+
+
+def encode_record(record: Record) -> bytes:
+    """Put a record into a frame. A text that is too long loses its middle."""
+    head, text = record
+    return b"\xff%b\xfe%b\xfd" % (head, text if len(text) <= MAX_TEXT else _shortened(text))
+
+
+def _shortened(text: bytes) -> bytes:
+    half = (MAX_TEXT - 64) // 2  # 64 make room for the line that tells it
+    begin, end = (part.decode(errors="ignore").encode() for part in (text[:half], text[-half:]))
+    left_out = len(text) - len(begin) - len(end)
+    return b"%b\n... %d bytes are left out here ...\n%b" % (begin, left_out, end)
+
+
+class RecordReader:
+    """Takes the bytes of one stream as they come and gives its records. It holds one record at most.
+
+    ``rest`` is the beginning of that record: another reader can be made from it, to go on here.
+    """
+
+    def __init__(self, rest: bytes = b"") -> None:
+        self.rest = rest
+        self._frame = re.compile(_FRAME, re.DOTALL)
+
+    def feed(self, data: bytes) -> list[Record | Damage]:
+        """Return what is complete with these bytes, in order."""
+        before, *frames = (self.rest + data).split(b"\xff")
+        self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
+        found: list[Record | Damage] = []
+        damaged = [before]  # together: nonsense may have a beginning of a frame in each byte
+        for frame in frames:
+            whole = self._frame.match(frame)
+            if whole is None:
+                damaged.append(b"\xff" + frame)
+                continue
+            head, text, behind = whole.groups()
+            found += [*_damage(damaged), Record(head, text)]
+            damaged = [behind]
+        return found + _damage(damaged)
+
+    def finish(self) -> list[Record | Damage]:
+        """Return what is left at the end of the stream: nothing, or the beginning of a record."""
+        rest, self.rest = self.rest, b""
+        return [Damage(rest)] if rest else []
+
+
+def _damage(pieces: list[bytes]) -> list[Record | Damage]:
+    data = b"".join(pieces)
+    return [Damage(data)] if data else []
+
+
+def _may_go_on(frame: bytes) -> bool:
+    """Tell whether more bytes could make a record of these."""
+    return b"\xfd" not in frame and len(frame) <= _LONGEST

@@ -1,0 +1,296 @@
+"""How connections are accepted: by one mechanism of ours, for every stream server and on every event loop.
+
+The loops' own (``loop.create_server``) is not used, because it keeps too few promises. asyncio takes a whole
+backlog of connections before the first of them is served, while other processes that share the socket have
+nothing to do; libuv, when descriptors run out, accepts clients only to close them; neither can be made to
+wait at a limit, or to take what the kernel's queue still holds before the socket is closed.
+"""
+
+import asyncio
+import contextvars
+import errno
+import math
+import resource
+import select
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from tamed.log.logger import own_logger
+from tamed.net.bind import turn_away
+
+__all__ = ["Acceptor", "Door", "Shortage", "Take", "is_of_the_connection"]
+
+
+log = own_logger("tamed.net")
+
+Accept = Callable[[], tuple[int, Any]]
+"""Returns the descriptor of a new connection and its peer's address; raises OSError like accept(2)."""
+
+Take = Callable[[int, Any], None]
+"""Takes over the descriptor of a new connection, which is in blocking mode, and its peer's address."""
+
+# accept(2) under "Error handling": Linux passes on errors of the new connection, which is then gone. EPERM is
+# a firewall's word, of this connection only too.
+_PASSING: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.ENETDOWN,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        getattr(errno, "ENONET", errno.EPROTO),  # Linux only
+    }
+)
+
+
+class Door:
+    """A listening socket that connections come in by, and the function that takes them.
+
+    ``shared`` says that other processes accept from the same socket, and go on when we stop, and ``sole``
+    that no other process has it. ``accept`` is the system's.
+    """
+
+    __slots__ = ("accept", "remaining", "shared", "sock", "sole", "take")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        take: Take,
+        *,
+        shared: bool = False,
+        sole: bool = False,
+        accept: Accept | None = None,
+    ) -> None:
+        self.sock = sock
+        self.take = take
+        self.shared = shared
+        self.sole = sole
+        self.remaining = 0
+        # Not `sock.accept()`: it makes a socket object of its own class, and another would have to be
+        # made from that. This is what it is made of, in every Python since 3.0 (and gevent and eventlet
+        # use it too).
+        self.accept: Accept = accept or sock._accept  # type: ignore[attr-defined]
+
+
+class Shortage:
+    """A lack of descriptors or memory that keeps somebody from accepting, who is called ``name`` in the log.
+
+    ``resume`` is called after ``retry_delay`` seconds, and again, until none was reported for that long. The
+    log is told when it begins and when it is over, and in between once in ``quiet`` seconds, with a count.
+    Nothing is imported, opened or looked up for any of it: there would be no descriptor for that.
+    """
+
+    def __init__(
+        self, name: str, resume: Callable[[], object], *, retry_delay: float = 1.0, quiet: float = 60.0
+    ) -> None:
+        self._name = name
+        self._resume = resume
+        self._retry_delay = retry_delay
+        self._quiet = quiet
+        self._loop = asyncio.get_running_loop()
+        self._is_new = False
+        self._is_told = False
+        self._count = 0
+        self._told_at = -math.inf
+        self._retry: asyncio.TimerHandle | None = None
+
+    def report(self, error: OSError) -> None:
+        """Take note that a connection could not be accepted: whoever reports it has paused."""
+        self.end()
+        self._is_new = True
+        self._count += 1
+        if self._loop.time() >= self._told_at + self._quiet:
+            self._tell(error)
+        self._retry = self._loop.call_later(self._retry_delay, self._try_again)
+
+    def end(self) -> None:
+        """Do not call ``resume`` any more. May be called again."""
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def _try_again(self) -> None:
+        """Look whether it is over: it is when there was none for a whole delay."""
+        if self._is_new:
+            self._is_new = False
+            self._retry = self._loop.call_later(self._retry_delay, self._try_again)
+            self._resume()
+        elif self._is_told:
+            self._is_told = False
+            log.info("%s accepts connections again", self._name)
+
+    def _tell(self, error: OSError) -> None:
+        times = f", {self._count} times since that was told" if self._count > 1 else ""
+        log.error(
+            "%s cannot accept connections: %s%s%s; clients wait until others have left",
+            self._name,
+            error.strerror,
+            _limit_behind(error),
+            times,
+        )
+        self._is_told = True
+        self._count = 0
+        self._told_at = self._loop.time()
+
+
+class Acceptor:
+    """Accepts connections on listening sockets, in the running event loop, while it is not paused.
+
+    It takes ``batch`` connections at most before other work, and other processes, have their turn. When the
+    system is out of descriptors or memory, it leaves the clients in the kernel's queue and tries again when
+    `resume` is called, which whoever uses it should do whenever a connection was closed, and after
+    ``retry_delay`` seconds. `Shortage` says what is logged of that, by ``name``.
+
+    ``short`` is called then, for who can make room.
+
+    A gate can hold it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
+    wait are another process's clients.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        doors: Iterable[Door],
+        *,
+        batch: int = 16,
+        retry_delay: float = 1.0,
+        short: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.paused = True
+        self._is_held = False
+        self._is_to_resume = False  # when it is held no more
+        self._name = name
+        self._doors = list(doors)
+        self._batch = batch
+        self._short = short
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._shortage = Shortage(name, self.resume, retry_delay=retry_delay)
+        self._finished: asyncio.Future[None] | None = None
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether a client waits to be accepted."""
+        return _somebody_waits_at(self._doors)
+
+    def resume(self) -> None:
+        """Accept connections from now on, or once nothing holds it."""
+        if self._is_held:
+            self._is_to_resume = True
+        elif self.paused:
+            self.paused = False
+            for door in self._doors.copy():
+                # In our own context: this is called in that of a connection that ended, as a rule, whose
+                # variables are none of the next one's business.
+                self._context.run(self._loop.add_reader, door.sock, self._wake, door)
+                self._look(door)
+
+    def pause(self) -> None:
+        """Leave connections in the kernel's queue until `resume` is called."""
+        self._is_to_resume = False
+        if not self.paused:
+            self.paused = True
+            for door in self._doors:
+                self._loop.remove_reader(door.sock)
+
+    def hold(self) -> None:
+        """Accept nobody until `let_go` is called."""
+        was_paused = self.paused
+        self.pause()
+        self._is_held = True
+        self._is_to_resume = not was_paused
+
+    def let_go(self) -> None:
+        """Go on where it was held."""
+        self._is_held = False
+        if self._is_to_resume:
+            self.resume()
+
+    async def finish(self, most: int) -> None:
+        """Accept the connections that wait already, and close each socket as soon as none does.
+
+        After ``most`` more connections a socket is closed even so: a flood of new clients must not keep a
+        server from stopping. Shared sockets, and all of them while a gate holds it, are left to the other
+        processes at once. Pauses are kept: this lasts until whoever paused resumes.
+        """
+        self._finished = self._loop.create_future()
+        for door in self._doors.copy():
+            door.remaining = most
+            if door.shared or self._is_held:
+                self._leave(door)
+                continue
+            if door.sole:
+                turn_away(door.sock)
+            self._look(door)
+        if self._doors:
+            await self._finished
+
+    def close(self) -> None:
+        """Stop accepting for good; the sockets stay open, except those that `finish` closed."""
+        self.pause()
+        self._doors.clear()
+        self._shortage.end()
+
+    def _wake(self, door: Door) -> None:
+        """Accept a batch: the loop saw that somebody waits at this door."""
+        taken = 0
+        accept, take = door.accept, door.take
+        while taken < self._batch and not self.paused:
+            try:
+                fd, address = accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if not is_of_the_connection(error):
+                    self.pause()
+                    self._shortage.report(error)
+                    self._short()
+                taken += 1
+                continue
+            taken += 1
+            try:
+                take(fd, address)
+            except Exception:  # a fault of ours; those who come next shall be served all the same
+                log.exception("%s failed to take a connection", self._name)
+        if self._finished is not None:
+            door.remaining -= taken
+            self._look(door)
+
+    def _look(self, door: Door) -> None:
+        """While finishing: leave a door at which nobody waits any more."""
+        if self._finished is None or door not in self._doors:
+            return
+        if door.remaining <= 0 or not _somebody_waits_at([door]):
+            self._leave(door)
+            door.sock.close()
+
+    def _leave(self, door: Door) -> None:
+        if not self.paused:
+            self._loop.remove_reader(door.sock)
+        self._doors.remove(door)
+        if not self._doors and self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
+
+
+def _somebody_waits_at(doors: Iterable[Door]) -> bool:
+    # Not accept(2), which fails without a free descriptor even if nobody waits.
+    poll = select.poll()
+    for door in doors:
+        poll.register(door.sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def is_of_the_connection(error: OSError) -> bool:
+    """Tell whether an error of accept(2) is one of the new connection alone, which is then gone."""
+    return error.errno in _PASSING
+
+
+def _limit_behind(error: OSError) -> str:
+    """Name the limit that an error is about, if there is one."""
+    if error.errno == errno.EMFILE:
+        return f" (RLIMIT_NOFILE is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+    return " (the limit of the system is fs.file-max)" if error.errno == errno.ENFILE else ""

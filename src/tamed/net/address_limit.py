@@ -1,0 +1,96 @@
+"""A limit of how many connections one address may have open."""
+
+import os
+from collections import Counter
+from typing import Any, Final
+
+from tamed.log.logger import own_logger
+from tamed.net._quiet import QuietCount
+from tamed.net.accept import Take
+
+__all__ = ["AddressLimit", "client_network"]
+
+log = own_logger("tamed.net")
+
+_PREFIX: Final = 64
+"""How many bits of an IPv6 address count: whoever has one address of such a network has all of them."""
+
+
+class AddressLimit:
+    """Counts the connections of each peer address, and refuses those beyond ``most``.
+
+    IPv6 addresses count as one when they are of the same /64 network, IPv4-mapped ones as the IPv4 address. A
+    connection that is refused is closed at once. ``refused`` is the number of these; the first is logged by
+    ``name``, that of the server, with its address, and those that follow are told as a number, once a second.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.name = ""
+        self.refused = 0
+        self._most = most
+        self._open: Counter[str] = Counter()
+        self._told = QuietCount(self._tell, self._tell_more)
+
+    def guard(self, take: Take) -> Take:
+        """Return a function that takes connections as ``take`` does, if their address has not too many."""
+        open_by_address, most = self._open, self._most
+
+        def take_or_refuse(fd: int, address: Any) -> None:
+            if open_by_address[_counted(address)] < most:
+                take(fd, address)
+            else:
+                os.close(fd)
+                self._refused(address)
+
+        return take_or_refuse
+
+    def enter(self, address: Any) -> None:
+        """Count a connection of an address."""
+        self._open[_counted(address)] += 1
+
+    def leave(self, address: Any) -> None:
+        """Count one connection less."""
+        counted = _counted(address)
+        self._open[counted] -= 1
+        if not self._open[counted]:
+            del self._open[counted]
+
+    def close(self) -> None:
+        """Say what was not said yet: nothing is refused any more."""
+        self._told.close()
+
+    def _refused(self, address: Any) -> None:
+        self.refused += 1
+        self._told.add(address)
+
+    def _tell(self, address: Any) -> None:
+        peer = _counted(address)
+        log.warning("%s refuses a connection from %s, which has %d open", self.name, peer, self._most)
+
+    def _tell_more(self, count: int) -> None:
+        log.warning("%s has refused %d more", self.name, count)
+
+
+def client_network(host: str) -> str:
+    """Return what a client's host counts as, where clients are limited: the network that one client may have.
+
+    That is an IPv4 address itself (also in its IPv6-mapped form), and of an IPv6 address its /64 network,
+    since whoever has one address of it has all. A text that is no IP address, as for a unix socket, counts
+    as itself.
+    """
+    if ":" not in host:
+        return host
+    import ipaddress  # not above: few servers limit addresses
+
+    try:
+        parsed = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed.packed, _PREFIX), strict=False))
+
+
+def _counted(address: Any) -> str:
+    """Return what an address, as accept(2) gives it, is counted as."""
+    return client_network(address[0])

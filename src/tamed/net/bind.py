@@ -1,0 +1,282 @@
+"""Bind sockets for an endpoint: the operating system's part alone, synchronous and without asyncio.
+
+A process on its own and a supervisor that binds for its workers use this same code. Nothing here
+listens: a bound socket takes no connection until its server starts.
+
+``SO_REUSEADDR`` is set on stream sockets, as connections of a previous run that are still in TIME_WAIT
+would keep the port from being bound for a minute. It does not let two servers listen on one port: the
+second is refused, at ``bind`` if the first listens already and at ``listen`` otherwise. On datagram
+sockets it would let a second process take the packets, so there it is not set.
+
+IPv6 sockets are ``IPV6_V6ONLY``: ``[::]:80`` is IPv6 only, whatever the machine's setting, and ``:80`` is a
+socket for each family, so that IPv4 peers have IPv4 addresses.
+"""
+
+import errno
+import socket
+import struct
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tamed.errors import ConfigurationError, PermissionRefused, TamedError, Unavailable, from_os_error
+from tamed.net._endpoint_text import authority
+from tamed.net.bind_unix import SocketFile, bind_unix
+from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
+
+__all__ = ["Address", "Bound", "bind", "in_use", "needs_lookup", "resolve", "sysctl", "turn_away"]
+
+_SAME_PORT_ATTEMPTS: Final = 10
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""The machine has no such address, or no such family at all: fine while there is another one."""
+
+
+class Address(NamedTuple):
+    """One numeric address to bind: a family, and what ``socket.bind`` takes for it."""
+
+    family: socket.AddressFamily
+    sockaddr: tuple[Any, ...]
+
+    def with_port(self, port: int) -> "Address":
+        """Return the same address with another port."""
+        return Address(self.family, (self.sockaddr[0], port, *self.sockaddr[2:]))
+
+    def __str__(self) -> str:
+        return address_text(self.sockaddr)
+
+
+class Bound(NamedTuple):
+    """What one endpoint was bound to: sockets that are non-blocking and not inheritable."""
+
+    sockets: tuple[socket.socket, ...]
+    file: SocketFile | None = None
+
+    def close(self) -> None:
+        """Remove the unix socket's file, if one was made and is still there, and close the sockets.
+
+        May be called more than once: the file is a matter of the first call, as long as the inode is held.
+        """
+        if self.file is not None and any(sock.fileno() != -1 for sock in self.sockets):
+            self.file.remove()
+        for sock in self.sockets:
+            sock.close()
+
+
+def needs_lookup(endpoint: Endpoint) -> bool:
+    """Tell whether ``resolve`` would ask a name service, and so may take seconds."""
+    if not isinstance(endpoint, TcpEndpoint | TlsEndpoint):
+        return False
+    return bool(endpoint.host) and ":" not in endpoint.host and not endpoint.host.replace(".", "").isdigit()
+
+
+def resolve(
+    endpoint: Endpoint,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    *,
+    getaddrinfo: Callable[..., Sequence[tuple[Any, ...]]] = socket.getaddrinfo,
+) -> tuple[Address, ...]:
+    """Return every address that an endpoint's host stands for, none twice; none for a unix socket.
+
+    May block for as long as the name service does. Raises ``Unavailable`` if the host does not resolve.
+    """
+    if not isinstance(endpoint, TcpEndpoint | TlsEndpoint):
+        return ()
+    if not endpoint.host:
+        return (
+            Address(socket.AF_INET, ("0.0.0.0", endpoint.port)),  # noqa: S104 - the operator asked for it
+            Address(socket.AF_INET6, ("::", endpoint.port, 0, 0)),
+        )
+    host = endpoint.host.encode(
+        "ascii"
+    )  # a text would be encoded as IDNA, for which Unicode's tables are loaded
+    try:
+        found = getaddrinfo(host, endpoint.port, type=kind, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        why = f"the host name does not resolve ({error.strerror})"
+        remedy = "check the name, or give an address of this machine"
+        raise Unavailable(_what(endpoint), why, remedy) from error
+    return tuple(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
+
+
+def bind(
+    endpoint: Endpoint,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    addresses: Sequence[Address] | None = None,
+    *,
+    make_socket: Callable[[int, int], socket.socket] = socket.socket,
+) -> Bound:
+    """Bind every address of an endpoint, or none.
+
+    ``addresses`` are those that ``resolve`` gave; without them it is asked here. All have the same port,
+    also when the endpoint's is 0. Addresses that this machine does not have are left out if there is
+    another. Raises ``Unavailable``, ``PermissionRefused`` and, for unix sockets, ``MissingInput`` and
+    ``CannotCreate``; ``ConfigurationError`` for an endpoint that cannot be bound for this kind of socket.
+    """
+    if isinstance(endpoint, TlsEndpoint) and kind != socket.SOCK_STREAM:
+        raise ConfigurationError(
+            _what(endpoint), "datagrams have no TLS", "write the endpoint without tls://"
+        )
+    if isinstance(endpoint, UnixEndpoint):
+        sock, file = bind_unix(endpoint, kind)
+        return Bound((sock,), file)
+    if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
+        found = resolve(endpoint, kind) if addresses is None else addresses
+        return Bound(_InetBinder(endpoint, kind, tuple(found), make_socket).bind())
+    raise ConfigurationError(f"cannot bind {endpoint}", "its sockets are inherited")
+
+
+class _NotBound(Exception):
+    """One address could not be bound."""
+
+    def __init__(self, address: Address, error: OSError) -> None:
+        super().__init__(address, error)
+        self.address = address
+        self.error = error
+
+
+class _InetBinder(NamedTuple):
+    endpoint: TcpEndpoint | TlsEndpoint
+    kind: socket.SocketKind
+    addresses: tuple[Address, ...]
+    make_socket: Callable[[int, int], socket.socket]
+
+    def bind(self) -> tuple[socket.socket, ...]:
+        # A port that the kernel chose for the first address may be taken on the second.
+        attempts = _SAME_PORT_ATTEMPTS if self.endpoint.port == 0 else 1
+        while True:
+            attempts -= 1
+            try:
+                return self._bind_all()
+            except _NotBound as failure:
+                if attempts == 0 or failure.error.errno != errno.EADDRINUSE:
+                    raise self._refusal(failure.address, failure.error) from failure.error
+
+    def _bind_all(self) -> tuple[socket.socket, ...]:
+        sockets: list[socket.socket] = []
+        absent: list[_NotBound] = []
+        port = self.endpoint.port
+        with ExitStack() as undo:
+            for any_port in self.addresses:
+                address = any_port.with_port(port)
+                try:
+                    sock = undo.enter_context(self._bind_one(address))
+                except OSError as error:
+                    failure = _NotBound(address, error)
+                    if error.errno not in _ABSENT:
+                        raise failure from error
+                    absent.append(failure)
+                else:
+                    sockets.append(sock)
+                    port = sock.getsockname()[1]
+            if not sockets:
+                raise absent[0]
+            undo.pop_all()
+        return tuple(sockets)
+
+    def _bind_one(self, address: Address) -> socket.socket:
+        with ExitStack() as undo:
+            sock = undo.enter_context(self.make_socket(address.family, self.kind))
+            sock.setblocking(False)
+            if self.kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address.sockaddr)
+            undo.pop_all()
+            return sock
+
+    def _refusal(self, address: Address, error: OSError) -> TamedError:
+        what = _what(self.endpoint)
+        match error.errno:
+            case errno.EADDRINUSE:
+                return in_use(self.endpoint, str(address), self.kind)
+            case errno.EADDRNOTAVAIL:
+                why = f"this machine has no address {address.sockaddr[0]}"
+                return Unavailable(
+                    what, why, "give one that `ip address` shows, or :PORT for every interface"
+                )
+            case errno.EAFNOSUPPORT:
+                return Unavailable(
+                    what, f"this machine has no {_FAMILIES[address.family]}", "give another address"
+                )
+            case errno.EACCES | errno.EPERM if 0 < self.endpoint.port < _lowest_free_port():
+                return _needs_privilege(what)
+            case _:
+                return from_os_error(what, error)
+
+
+_FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+
+
+def in_use(endpoint: Endpoint, address: str, kind: socket.SocketKind) -> Unavailable:
+    """Return the error for an address that another socket has, with the command that finds it."""
+    port = address.rpartition(":")[2]
+    command = f"ss -l{'u' if kind == socket.SOCK_DGRAM else 't'}np 'sport = :{port}'"
+    remedy = f"stop what listens there ({command}) or choose another port"
+    return Unavailable(_what(endpoint), f"{address} is in use", remedy)
+
+
+def _needs_privilege(what: str) -> PermissionRefused:
+    lowest = _lowest_free_port()
+    remedy = (
+        "run as root with --user, or with CAP_NET_BIND_SERVICE, or from a systemd socket, "
+        f"or choose a port from {lowest} up"
+    )
+    return PermissionRefused(what, f"ports below {lowest} need privilege", remedy)
+
+
+def _lowest_free_port() -> int:
+    lowest = sysctl("net.ipv4.ip_unprivileged_port_start")
+    return 1024 if lowest is None else lowest
+
+
+def _what(endpoint: Endpoint) -> str:
+    if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
+        return f"cannot listen on {authority(endpoint.host, endpoint.port)}"
+    return f"cannot listen on {endpoint}"
+
+
+def sysctl(name: str, root: Path = Path("/proc/sys")) -> int | None:
+    """Return a number such as ``net.core.somaxconn``; None where there is none, as in some sandboxes.
+
+    The ``net`` ones are those of this process's network namespace.
+    """
+    try:
+        return int(root.joinpath(*name.split(".")).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+# Who connects between a server's last look at its queue and the close of its socket is reset by that:
+# connected, as far as it knows, and never served. So the kernel is first told to drop the packets that ask
+# for a new connection. Their senders ask again a second later, and are refused then, or find whoever listens
+# by that time. The means is a filter of the socket (SO_ATTACH_FILTER, socket(7)), which needs no privilege.
+# It holds for the socket itself, in every process that has it.
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; mips, parisc and sparc have the same number
+_FLAGS: Final = (
+    13  # where they are in a TCP header, at which the filter of a TCP socket begins (RFC 9293, 3.1)
+)
+_SYN: Final = 0x02
+_ALL: Final = 0xFFFFFFFF
+
+# Classic BPF, linux/filter.h: code, how far to jump if true and if false, operand.
+_PROGRAM: Final = (
+    (0x30, 0, 0, _FLAGS),  # load the byte
+    (0x45, 0, 1, _SYN),  # is the bit set in it?
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, _ALL),  # keep it whole
+)
+
+
+def turn_away(sock: socket.socket) -> None:
+    """Let no more clients into the queue of a listening socket; those in it stay, and are to be accepted."""
+    if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        return
+    code = array("B", b"".join(struct.pack("HBBI", *each) for each in _PROGRAM))
+    address, _ = code.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_PROGRAM), address))
+    except OSError:  # a kernel without it, or a sandbox that forbids it
+        return

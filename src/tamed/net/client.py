@@ -1,0 +1,309 @@
+"""A client that keeps a connection up."""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl as tls
+from collections.abc import Callable
+from pathlib import Path
+from random import random as system_random
+from typing import Any, Generic, TypeVar
+
+from tamed.errors import ConfigurationError, Unavailable, reason
+from tamed.log.logger import own_logger
+from tamed.net._connection import Connection, Opening, Openings, SocketConnection
+from tamed.net.bind_unix import short_path
+from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
+from tamed.service.restart import Backoff
+from tamed.service.service import Service
+
+__all__ = ["ClientConnection", "ClientService", "Dialer"]
+
+
+class ClientConnection(SocketConnection):
+    """A connection that one may wait for the end of: ``closed`` is set then."""
+
+    __slots__ = ("closed",)
+
+    def __init__(self, family: socket.AddressFamily, kind: socket.SocketKind, proto: int = 0) -> None:
+        self.closed = asyncio.Event()
+        super().__init__(family, kind, proto, None, lambda _: self.closed.set())
+
+
+class Dialer:
+    """Connects to one endpoint: to each address of its host in turn, with ``timeout`` seconds for each.
+
+    ``ssl`` is a context for TLS, or whether to use TLS with a context that verifies the server. Raises
+    ConfigurationError, when it is made, for an endpoint that nobody can connect to.
+    """
+
+    def __init__(self, endpoint: Endpoint, ssl: tls.SSLContext | bool, timeout: float | None) -> None:
+        self._what = f"cannot connect to {endpoint}"
+        if not isinstance(endpoint, TcpEndpoint | TlsEndpoint | UnixEndpoint):
+            raise ConfigurationError(self._what, "its sockets are inherited, for servers", "give an address")
+        if isinstance(endpoint, UnixEndpoint):
+            if ssl:
+                raise ConfigurationError(self._what, "there is no TLS on a unix socket", "leave out ssl")
+        elif not endpoint.host:
+            raise ConfigurationError(self._what, "it stands for every interface", "name a host")
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._ssl = ssl
+        self._context: tls.SSLContext | None = None
+
+    def load(self) -> None:
+        """Read the files that TLS needs. Raises ConfigurationError if they are not what they should be."""
+        if isinstance(self._ssl, tls.SSLContext):
+            self._context = self._ssl
+        elif self._ssl or isinstance(self._endpoint, TlsEndpoint):
+            self._context = tls.create_default_context()
+            if isinstance(self._endpoint, TlsEndpoint):
+                self._show_certificate(self._context, self._endpoint)
+
+    def _show_certificate(self, context: tls.SSLContext, endpoint: TlsEndpoint) -> None:
+        if endpoint.client_ca is not None:
+            raise ConfigurationError(self._what, "client_ca is for servers", "leave it out")
+        try:
+            context.load_cert_chain(endpoint.cert, endpoint.key)
+        except OSError as error:  # SSLError is one
+            raise ConfigurationError(f"TLS certificate {endpoint.cert}", reason(error)) from error
+
+    async def connect(self, factory: Callable[[], asyncio.BaseProtocol]) -> ClientConnection:
+        """Return an open connection, with a protocol from ``factory``, which is called for each address.
+
+        Raises OSError, that of the last address.
+        """
+        if isinstance(self._endpoint, UnixEndpoint):
+            return await self._open(_connected_unix(self._endpoint), factory)
+        error = OSError(f"{self._endpoint.host} has no address")
+        for family, kind, proto, _, address in await asyncio.get_running_loop().getaddrinfo(
+            self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM
+        ):
+            try:
+                async with asyncio.timeout(self._timeout):
+                    connected = await _connected(ClientConnection(family, kind, proto), address)
+                    return await self._open(connected, factory)
+            except TimeoutError:
+                error = TimeoutError(errno.ETIMEDOUT, f"no answer within {self._timeout:g} s")
+            except OSError as failure:
+                error = failure
+        raise error
+
+    async def _open(
+        self, connection: ClientConnection, factory: Callable[[], asyncio.BaseProtocol]
+    ) -> ClientConnection:
+        """Give a connected socket its transport."""
+        loop = asyncio.get_running_loop()
+        if self._context is None:
+            # Not `create_connection`: uvloop attaches the socket to the transport too late there, so a
+            # protocol that closes in `connection_made` would leave a socket that nobody closes.
+            opening = loop.connect_accepted_socket(factory, connection)
+        else:
+            assert not isinstance(self._endpoint, UnixEndpoint)
+            opening = loop.create_connection(
+                factory, sock=connection, ssl=self._context, server_hostname=self._endpoint.host
+            )
+        await _opened(connection, opening)
+        return connection
+
+
+async def _opened(connection: ClientConnection, opening: Opening) -> None:
+    """Open a connection; a cancellation does not reach into the loop's own, but aborts the connection."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def opened(_: Connection) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def failed(_: Connection, error: BaseException) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    openings = Openings(failed)
+    openings.opened = opened
+    openings.begin(connection, opening)
+    try:
+        await done
+    except asyncio.CancelledError:
+        connection.abort()
+        done.cancelled() or done.exception()
+        raise
+
+
+async def _connected(connection: ClientConnection, address: Any) -> ClientConnection:
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, address)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, OSError) and error.errno:
+            # In the system's words; the loops have others, which do not say why.
+            raise OSError(error.errno, os.strerror(error.errno)) from error
+        raise
+    return connection
+
+
+def _connected_unix(endpoint: UnixEndpoint) -> ClientConnection:
+    connection = ClientConnection(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        # Not by the loop, which would take the refusal of a full backlog (EAGAIN) for a promise.
+        if endpoint.abstract:
+            connection.connect(b"\0" + endpoint.path.removeprefix("@").encode("utf-8", "surrogateescape"))
+        else:
+            with short_path(Path(endpoint.path)) as name:
+                connection.connect(name)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+log = own_logger("tamed.net")
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class ClientService(Service, Generic[P]):
+    """Keeps a connection to an endpoint up while it runs; each has a protocol from ``protocol_factory``.
+
+    When an attempt fails, or the connection is lost, the next attempt is made after a wait of
+    ``backoff``, which begins anew with each connection. After ``limit`` failed attempts in a row (None:
+    never) the service fails with `Unavailable`. ``connect_timeout`` is seconds for each address of the
+    host, its TLS handshake included.
+
+    With ``ssl``, a context or True, the connection is TLS; so it is for a ``tls://`` endpoint, whose
+    certificate is shown to the server. Without a context of the user's own, the server's certificate is
+    verified against the system's authorities and the endpoint's host. ``stop`` sends what was written, for
+    ``close_timeout`` seconds at most, closes the connection and waits until it is closed.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Endpoint,
+        protocol_factory: Callable[[], P],
+        *,
+        backoff: Backoff = Backoff(),  # noqa: B008 - it is immutable
+        limit: int | None = None,
+        connect_timeout: float | None = 30.0,
+        close_timeout: float = 5.0,
+        ssl: tls.SSLContext | bool = False,
+        name: str | None = None,
+        random: Callable[[], float] = system_random,
+    ) -> None:
+        super().__init__(name)
+        self.endpoint = as_endpoint(endpoint)
+        self._protocol_factory = protocol_factory
+        self._backoff = backoff
+        self._limit = limit
+        self._close_timeout = close_timeout
+        self._random = random
+        self._dialer = Dialer(self.endpoint, ssl, connect_timeout)
+        self._connection: ClientConnection | None = None
+        self._protocol: P | None = None
+        self._waiting: set[asyncio.Future[P]] = set()
+        self._absence: str | None = "the client is not running"
+
+    @property
+    def summary(self) -> str:
+        """Where it connects to."""
+        return str(self.endpoint)
+
+    async def wait_connected(self) -> P:
+        """Return the protocol of the current connection; wait for the next one if there is none.
+
+        Raises Unavailable if the service does not run, stops, or has used up its ``limit`` of attempts.
+        """
+        if self._protocol is not None:
+            return self._protocol
+        if self._absence is not None:
+            raise self._unavailable(self._absence)
+        waiting: asyncio.Future[P] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        try:
+            return await waiting
+        finally:
+            self._waiting.discard(waiting)
+
+    async def prepare(self) -> None:
+        """Read what TLS needs, while that may still be read."""
+        self._dialer.load()
+
+    async def start(self) -> None:
+        """Let others wait for a connection."""
+        self._absence = None
+
+    async def run(self) -> None:
+        """Connect, wait until the connection is lost, and so on."""
+        try:
+            while True:
+                connection = await self._connect()
+                await connection.closed.wait()
+                self._protocol = self._connection = None
+                wait = self._backoff.delay(1, self._random)
+                log.warning("%s lost %s; it connects again in %.1f s", self.full_name, self.endpoint, wait)
+                await asyncio.sleep(wait)
+        except Exception as error:
+            self._refuse(error.why if isinstance(error, Unavailable) else reason(error))
+            raise
+
+    async def stop(self) -> None:
+        """Close the connection, and wait until it is closed."""
+        self._refuse("the client was stopped")
+        connection, self._connection, self._protocol = self._connection, None, None
+        if connection is None or connection.transport is None:
+            return
+        connection.transport.close()
+        try:
+            async with asyncio.timeout(self._close_timeout):
+                await connection.closed.wait()
+        except TimeoutError:
+            log.warning("%s cuts %s, which takes no more data", self.full_name, self.endpoint)
+        finally:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await connection.closed.wait()
+
+    async def _connect(self) -> ClientConnection:
+        """Try until there is a connection, or the limit is reached."""
+        failures = 0
+        while True:
+            try:
+                return await self._connect_once()
+            except OSError as error:
+                failures += 1
+                if failures == self._limit:
+                    attempts = f"{failures} attempt{'s' * (failures > 1)}"
+                    raise self._unavailable(f"{reason(error)}, after {attempts}") from error
+                wait = self._backoff.delay(failures, self._random)
+                why = reason(error)
+                log.warning(
+                    "%s cannot reach %s: %s; next attempt in %.1f s", self.full_name, self.endpoint, why, wait
+                )
+                await asyncio.sleep(wait)
+
+    async def _connect_once(self) -> ClientConnection:
+        made: list[P] = []
+
+        def factory() -> P:
+            made.append(self._protocol_factory())
+            return made[-1]
+
+        self._connection = await self._dialer.connect(factory)
+        self._protocol = made[-1]
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(self._protocol)
+        log.info("%s is connected to %s", self.full_name, self.endpoint)
+        return self._connection
+
+    def _refuse(self, why: str) -> None:
+        """Have everybody who waits for a connection, and who will, know that there is to be none."""
+        self._absence = why
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(self._unavailable(why))
+
+    def _unavailable(self, why: str) -> Unavailable:
+        return Unavailable(f"no connection to {self.endpoint}", why)

@@ -1,0 +1,189 @@
+"""The fast server for services whose whole answer is known when a client connects."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, Final, Unpack, cast
+
+from tamed.errors import reason
+from tamed.log.logger import own_logger
+from tamed.net._connection import BorrowedSocket, Connection, SocketConnection, peer_text
+from tamed.net._leaving import close_when_sent, discard_input
+from tamed.net.accept import Take
+from tamed.net.listen import Endpoints, Listener
+from tamed.net.server import Server, ServerOptions
+
+__all__ = ["Reply", "ReplyServer"]
+
+log = own_logger("tamed.net")
+
+# Never wait, and leave the last packet open (MSG_MORE, send(2)) for the end of the stream, which follows.
+_AT_ONCE: Final = socket.MSG_DONTWAIT | socket.MSG_MORE
+
+Reply = Callable[[str], bytes]
+"""Makes the answer for a peer, whose address is given as one would type it."""
+
+
+class ReplyServer(Server):
+    """Sends each client ``reply(peer)`` and closes the connection; `Server` has the options.
+
+    Most connections are accepted, answered and closed without passing through the event loop: no
+    transport, no protocol, no task. Only if a client does not take its answer at once, the loop is asked
+    to send the rest. Whatever a client had sent is thrown away, so that it is not reset while it reads.
+    Clients that leave early are nothing unusual, and logged for debugging only.
+
+    ``reply`` must not block. If it raises, that is logged with the peer, and the client gets nothing.
+
+    ``send_timeout`` is how many seconds a client may take nothing of its answer before it is cut (None:
+    for ever).
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        reply: Reply,
+        *,
+        send_timeout: float | None = None,
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        super().__init__(endpoint, **options)
+        self._reply = reply
+        self._send_timeout = send_timeout
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        if listener.ssl is not None:
+            return self._take_with_transport(listener, sock, self._factory_for)
+        family, kind, proto = sock.family, sock.type, sock.proto
+        internet = family == socket.AF_INET
+        counted = self._limit_at(sock) is not None
+        reply = self._reply
+        number = sock.fileno()
+        client = BorrowedSocket(family, kind, proto, number)
+
+        def take(fd: int, address: Any) -> None:
+            nonlocal client, number
+            self.accepted += 1
+            if fd != number:  # as a rule it is the number that the client before had
+                client, number = BorrowedSocket(family, kind, proto, fd), fd
+            if internet:
+                host, port = address
+                peer = f"{host}:{port}"
+            else:
+                peer = peer_text(address, client)
+            try:
+                answer = reply(peer)
+            except Exception as error:
+                answer = self._no_answer(peer, error)
+            try:
+                sent = client.send(answer, _AT_ONCE)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                log.debug("%s lost %s: %s", self.full_name, peer, reason(error))
+                socket.close(fd)
+                return
+            except TypeError as error:  # the reply is no bytes
+                self._no_answer(peer, error)
+                socket.close(fd)
+                return
+            if sent == len(answer):
+                _end(client, fd)
+            else:
+                slow = _SlowConnection(family, kind, proto, fd, self._end)
+                self._begin(slow, address if counted else None)
+                slow.send_rest(memoryview(answer)[sent:], self._send_timeout)
+
+        return take
+
+    def _factory_for(self, connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
+        return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
+
+    def _no_answer(self, peer: str, error: Exception) -> bytes:
+        """Take note of what the reply raised; return what is sent instead."""
+        log.error("%s has no reply for %s", self.full_name, peer, exc_info=error)
+        return b""
+
+
+def _end(client: socket.SocketType, fd: int) -> None:
+    """Close a connection whose answer is all in the kernel's hands."""
+    # The end of the stream first, which goes out with the last of the answer: input that comes between here
+    # and the close causes a reset, but behind that, where it takes nothing from who reads.
+    try:
+        client.shutdown(socket.SHUT_WR)
+    except OSError:  # the peer has reset the connection
+        pass
+    else:
+        discard_input(fd)
+    socket.close(fd)
+
+
+class _SlowConnection(SocketConnection):
+    """A connection whose peer takes its time: the rest of its answer is sent as there is room."""
+
+    __slots__ = ("_loop", "_rest", "_seconds", "_timer")
+
+    def send_rest(self, rest: memoryview, seconds: float | None) -> None:
+        """Send the rest and close; give up when none of it was taken for so many seconds."""
+        self.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._rest = rest
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_writer(self, self._go_on)
+        self._wait()
+
+    def abort(self) -> None:
+        """End the connection with a reset; what is left is not sent."""
+        self.reset_at_close()
+        self._finish()
+
+    def _go_on(self) -> None:
+        try:
+            sent = self.send(self._rest)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.debug("lost %s, which had not taken %d bytes: %s", self.peer, len(self._rest), reason(error))
+            self.abort()
+            return
+        self._rest = self._rest[sent:]
+        if self._rest:
+            self._wait()
+        else:
+            discard_input(self.fileno())
+            self._finish()
+
+    def _finish(self) -> None:
+        self._loop.remove_writer(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.close()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._seconds is not None:
+            self._timer = self._loop.call_later(self._seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        log.info("cut %s, which took nothing for %g s", self.peer, self._seconds)
+        self.abort()
+
+
+class _ReplyProtocol(asyncio.Protocol):
+    """Sends the answer where a transport is needed: through TLS."""
+
+    def __init__(
+        self, connection: Connection, reply: Reply, no_answer: Callable[[str, Exception], bytes]
+    ) -> None:
+        self._connection = connection
+        self._reply = reply
+        self._no_answer = no_answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream, peer = cast(asyncio.Transport, transport), self._connection.peer
+        try:
+            stream.write(self._reply(peer))
+        except Exception as error:
+            self._no_answer(peer, error)
+        close_when_sent(stream, self._connection)

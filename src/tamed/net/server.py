@@ -1,0 +1,313 @@
+"""What every stream server has in common: accepting, counting, limits, and stopping without a loss."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, Final, TypedDict, Unpack
+
+from tamed.errors import reason
+from tamed.log.logger import own_logger
+from tamed.net._connection import Connection, Openings, TlsConnection, connection_class
+from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
+from tamed.net._leaving import tell_leaving_from_faults
+from tamed.net.accept import Acceptor, Door, Take
+from tamed.net.address_limit import AddressLimit
+from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net.endpoint import TlsEndpoint
+from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current
+from tamed.net.tls import CertificateWatch
+
+__all__ = ["Server", "ServerOptions"]
+
+log = own_logger("tamed.net")
+
+_GRACE: Final = 5.0
+"""Seconds that what was cut at the drain deadline has to come to its end."""
+
+_NAMED: Final = 10
+"""How many peers a log line names."""
+
+
+class ServerOptions(TypedDict, total=False):
+    """The options that every stream server takes; `Server` says what they mean."""
+
+    name: str | None
+    max_connections: int | None
+    max_connections_per_address: int | None
+    backlog: int
+    drain_timeout: float | None
+    tls_handshake_timeout: float
+    max_tls_handshakes: int
+
+
+class Server(ListeningService):
+    """The base of the stream servers: it accepts connections, counts them, and stops without losing one.
+
+    Clients can connect when ``start`` has returned. A final ``stop`` accepts those who wait in the
+    kernel's queue, closes the sockets (sockets that other processes share are left to them, with their
+    queue), and waits until every connection has been served to its end. What is left after
+    ``drain_timeout`` seconds is aborted, with one warning that names it; its ``stop_timeout`` follows
+    from that. A server that is stopped only to be started again keeps its sockets, and clients wait in
+    the kernel's queue.
+
+    Servers are used as they are, not subclassed. These are the options of all of them:
+
+    - ``name``: the service's;
+    - ``max_connections``: with that many open, no more are accepted until one is closed (None: no limit);
+    - ``max_connections_per_address``: an address that has that many open is refused more: they are closed as
+      soon as they are accepted (None: no limit). The addresses of an IPv6 /64 network count as one, and unix
+      sockets not at all. Each process counts by itself;
+    - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
+    - ``drain_timeout``: seconds that connections have to come to their end (None: as the `Surroundings` say);
+    - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake;
+    - ``max_tls_handshakes``: with that many unfinished, no more are accepted until one is finished, or has
+      made room: while clients cannot be accepted, because of this limit or ``max_connections`` or a lack of
+      descriptors, the oldest is aborted that has sent nothing for half a second, or that is not done two
+      seconds after its first bytes.
+
+    ``accepted`` is the number of all connections so far, and ``refused`` of those beyond the limit of their
+    address, which are not among them. ``draining`` is set when ``stop`` begins: what
+    serves long connections may wait for it and end them when it suits.
+    """
+
+    def __init__(self, endpoint: Endpoints, **options: Unpack[ServerOptions]) -> None:
+        super().__init__(endpoint, name=options.get("name"))
+        self.max_connections = options.get("max_connections")
+        self.max_connections_per_address = options.get("max_connections_per_address")
+        self.backlog = options.get("backlog", DEFAULT_BACKLOG)
+        self.drain_timeout = options.get("drain_timeout")
+        self.tls_handshake_timeout = options.get("tls_handshake_timeout", DEFAULT_TIMEOUT)
+        self.max_tls_handshakes = options.get("max_tls_handshakes", DEFAULT_MOST)
+        self.accepted = 0
+        self.draining = asyncio.Event()
+        self._drain_seconds = 0.0
+        # In the order of time. The values are the peers' addresses, where these are counted.
+        self._open: dict[Connection, Any] = {}
+        self._openings: list[Openings] = []
+        self._handshakes: Handshakes | None = None  # as long as there is an acceptor, where TLS is spoken
+        self._acceptor: Acceptor | None = None
+        self._gate = Gate()
+        self._watches: list[CertificateWatch] = []
+        self._idle: asyncio.Future[None] | None = None
+        self._address_limit: AddressLimit | None = None
+        for limit in ("max_connections", "max_connections_per_address", "max_tls_handshakes"):
+            most = getattr(self, limit)
+            if most is not None and most < 1:
+                raise ValueError(f"{limit} must be at least 1, not {most}")
+        if self.max_connections_per_address is not None:
+            self._address_limit = AddressLimit(self.max_connections_per_address)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._open)
+
+    @property
+    def refused(self) -> int:
+        """How many connections were refused so far, because their address had too many open."""
+        return 0 if self._address_limit is None else self._address_limit.refused
+
+    async def start(self) -> None:
+        """Let clients in."""
+        tell_leaving_from_faults()
+        self.draining = asyncio.Event()  # a new one, as it belongs to the event loop that it is waited for in
+        surroundings = current()
+        self._drain_seconds = surroundings.drain_timeout if self.drain_timeout is None else self.drain_timeout
+        self.stop_timeout = self._drain_seconds + 2 * _GRACE
+        if self._address_limit is not None:
+            self._address_limit.name = self.full_name
+        backlog = usable_backlog(self.backlog)
+        for listener in self.listeners:
+            listener.listen(backlog)
+        self._openings.clear()
+        if any(listener.ssl is not None for listener in self.listeners):
+            self._handshakes = Handshakes(
+                self.full_name, self.max_tls_handshakes, self.tls_handshake_timeout, self._look_for_room
+            )
+        self._acceptor = Acceptor(self.full_name, self._doors(), short=self._make_room)
+        self._gate = surroundings.gate
+        self._gate.add(self._acceptor)
+        self._acceptor.resume()
+        self._watches = [
+            CertificateWatch(listener.endpoint, listener.ssl)
+            for listener in self.listeners
+            if listener.ssl is not None and isinstance(listener.endpoint, TlsEndpoint)
+        ]
+        for address in self.addresses:
+            log.info("listening on %s", address)
+
+    async def stop(self) -> None:
+        """Serve every connection to its end, or to the drain deadline."""
+        self.draining.set()
+        for watch in self._watches:
+            watch.close()
+        self._drain_begins()
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._stop_accepting()
+                await self._all_served()
+        except TimeoutError:
+            left = ", ".join(self._left()) or "clients that wait to be accepted"
+            log.warning("%s cuts what is not done within %g s: %s", self.full_name, self._drain_seconds, left)
+        finally:
+            self._close_doors()
+            self._cut()
+        await self._all_ended()
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        """Return the function that serves the connections of one listening socket."""
+        raise NotImplementedError
+
+    def _take_with_transport(
+        self,
+        listener: Listener,
+        sock: socket.socket,
+        factory_for: Callable[[Connection, Any], Callable[[], asyncio.BaseProtocol]],
+    ) -> Take:
+        """Return a function that gives each connection a transport, TLS if the listener says so.
+
+        ``factory_for`` is given the connection and its peer's address.
+        """
+        family, kind, proto = sock.family, sock.type, sock.proto
+        ssl, handshakes = listener.ssl, self._handshakes
+        loop = asyncio.get_running_loop()
+        make, open_accepted = connection_class(loop), loop.connect_accepted_socket
+        openings = Openings(self._not_opened)
+        self._openings.append(openings)
+        counted = self._limit_at(sock) is not None
+        begin = self._begin if counted or self.max_connections is not None else self._open.setdefault
+        end = self._end
+
+        def take(fd: int, address: Any) -> None:
+            self.accepted += 1
+            connection = make(family, kind, proto, fd, end)
+            begin(connection, address if counted else None)
+            openings.begin(connection, open_accepted(factory_for(connection, address), connection))  # type: ignore[arg-type]
+
+        if ssl is None or handshakes is None:
+            return take
+
+        def take_tls(fd: int, address: Any) -> None:
+            self.accepted += 1
+            connection = TlsConnection(family, kind, proto, fd, end)
+            connection.address = address
+            begin(connection, address if counted else None)
+            openings.begin(connection, handshakes.open(connection, factory_for(connection, address), ssl))
+
+        return take_tls
+
+    def _not_opened(self, connection: Connection, error: BaseException) -> None:
+        if isinstance(error, OSError):  # the peer's doing: a TLS handshake that failed, as a rule
+            log.info("%s lost %s before it began: %s", self.full_name, connection.peer, reason(error))
+        else:
+            log.error("%s cannot serve %s", self.full_name, connection.peer, exc_info=error)
+
+    def _limit_at(self, sock: socket.socket) -> AddressLimit | None:
+        """Return what limits the connections of an address on a listening socket, if anything does."""
+        return None if sock.family == socket.AF_UNIX else self._address_limit
+
+    def _begin(self, connection: Connection, address: Any) -> None:
+        """Count a connection that stays open for a while; ``address`` is None if addresses do not count."""
+        self._open[connection] = address
+        if address is not None and self._address_limit is not None:
+            self._address_limit.enter(address)
+        self._look_for_room()
+
+    def _end(self, connection: Connection) -> None:
+        """Take note that a connection was closed; every `Connection` is told to call this."""
+        address = self._open.pop(connection, None)
+        if address is not None and self._address_limit is not None:
+            self._address_limit.leave(address)
+        self._look_for_room()
+        if self._idle is not None:
+            self._look_if_done()
+
+    def _look_for_room(self) -> None:
+        """Accept no more when as many are open as may be, and again when there is room."""
+        if self._acceptor is None:
+            return
+        full = self.max_connections is not None and len(self._open) >= self.max_connections
+        if full or (self._handshakes is not None and self._handshakes.full):
+            self._acceptor.pause()
+            self._make_room()
+        elif self._acceptor.paused:
+            if self._handshakes is not None:
+                self._handshakes.end_making_room()
+            self._acceptor.resume()
+
+    def _make_room(self) -> None:
+        """Have an unfinished handshake make room, if there are any and it had its time."""
+        if self._handshakes is not None:
+            self._handshakes.make_room(self._waits_for_room)
+
+    def _waits_for_room(self) -> bool:
+        return self._acceptor is not None and self._acceptor.paused and self._acceptor.somebody_waits
+
+    def _busy(self) -> bool:
+        """Tell whether there is something that a stop waits for."""
+        return bool(self._open)
+
+    def _look_if_done(self) -> None:
+        if self._idle is not None and not self._idle.done() and not self._busy():
+            self._idle.set_result(None)
+
+    async def _all_served(self) -> None:
+        if self._busy():
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    async def _all_ended(self) -> None:
+        """Wait for what was cut, but not for ever: it does not end if its code has a fault."""
+        try:
+            async with asyncio.timeout(_GRACE):
+                await self._all_served()
+        except TimeoutError:
+            left = ", ".join(self._left())
+            log.error("%s gives up on what does not end though it was cut: %s", self.full_name, left)  # noqa: TRY400
+            self._forget()
+
+    def _forget(self) -> None:
+        """Count nothing as open."""
+        self._open.clear()
+
+    def _doors(self) -> Iterable[Door]:
+        for listener in self.listeners:
+            for sock in listener.sockets:
+                take = self._take_from(listener, sock)
+                limit = self._limit_at(sock)
+                guarded = take if limit is None else limit.guard(take)
+                yield Door(sock, guarded, shared=listener.shared, sole=listener.sole)
+
+    async def _stop_accepting(self) -> None:
+        if self._acceptor is not None and not self.restarting:
+            await self._acceptor.finish(most=self.backlog)
+        self._close_doors()
+
+    def _close_doors(self) -> None:
+        if self._acceptor is not None:
+            self._gate.remove(self._acceptor)
+            self._acceptor.close()
+            self._acceptor = None
+        if self._handshakes is not None:
+            self._handshakes.close()
+            self._handshakes = None
+        if self._address_limit is not None:
+            self._address_limit.close()
+        if not self.restarting:
+            self._close_listeners()
+
+    def _drain_begins(self) -> None:
+        """Tell those who are served, if they want to know."""
+
+    def _left(self) -> Iterable[str]:
+        """Say what is not done."""
+        if self._open:
+            peers = ", ".join(connection.peer for connection in islice(self._open, _NAMED))
+            more = ", ..." if len(self._open) > _NAMED else ""
+            yield f"{len(self._open)} connection{'s' * (len(self._open) > 1)} ({peers}{more})"
+
+    def _cut(self) -> None:
+        """Abort what is not done."""
+        for connection in tuple(self._open):
+            connection.abort()

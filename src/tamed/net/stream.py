@@ -1,0 +1,184 @@
+"""A server whose connections are served by a coroutine with a reader and a writer."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Unpack, cast
+
+from tamed.errors import reason
+from tamed.log.logger import own_logger
+from tamed.net._connection import Connection, peer_text
+from tamed.net._leaving import StreamProtocol, Writer, close_when_sent, peer_left
+from tamed.net.accept import Take
+from tamed.net.listen import Endpoints, Listener
+from tamed.net.server import Server, ServerOptions
+
+__all__ = ["ProtocolServer", "StreamHandler", "StreamServer"]
+
+
+log = own_logger("tamed.net")
+
+
+class ProtocolServer(Server):
+    """Serves each connection by a protocol that ``protocol_factory`` makes; `Server` has the options.
+
+    Protocols are used as ``loop.create_server`` would. A connection has been served to its end when its
+    protocol, or its peer, has closed it. A protocol may have one method more, ``connection_draining()``,
+    which is called once when the server stops: one that keeps connections open between requests should
+    close those that wait for a request, and the others after the next answer. Connections accepted during
+    the stop are told just after ``connection_made``; their peers have not been answered yet.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        super().__init__(endpoint, **options)
+        self._protocol_factory = protocol_factory
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        def factory_for(connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
+            return lambda: _Introduction(self._protocol_factory(), partial(self._not_opened, connection))
+
+        return self._take_with_transport(listener, sock, factory_for)
+
+    def _drain_begins(self) -> None:
+        for connection in tuple(self._open):
+            self._tell(connection)
+        for openings in self._openings:
+            openings.opened = self._tell
+
+    def _tell(self, connection: Connection) -> None:
+        if connection.transport is None:  # it is told when it has one
+            return
+        told = getattr(connection.transport.get_protocol(), "connection_draining", None)
+        if told is not None:
+            try:
+                told()
+            except Exception:
+                log.exception("%s: connection_draining failed", self.full_name)
+
+
+class _Introduction(asyncio.Protocol):
+    """Stands for a protocol until it has its transport, and ends the connection if it does not take it.
+
+    After an error of ``connection_made`` uvloop would not read, and never see that the client leaves.
+    """
+
+    __slots__ = ("_failed", "_protocol")
+
+    def __init__(self, protocol: asyncio.BaseProtocol, failed: Callable[[BaseException], None]) -> None:
+        self._protocol = protocol
+        self._failed = failed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.set_protocol(self._protocol)
+        try:
+            self._protocol.connection_made(transport)
+        except Exception as error:
+            try:
+                self._failed(error)
+            finally:
+                cast(asyncio.Transport, transport).abort()
+
+
+StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves one connection."""
+
+
+class StreamServer(Server):
+    """Serves each connection by ``await handler(reader, writer)``; `Server` has the options.
+
+    A handler may write its answer and return: the connection is closed when all of it was sent, and until
+    then it counts as open. Input that the handler left unread is thrown away. A handler that raises is
+    logged with its peer and a traceback, and the connection aborted; if it was the peer that left, that
+    is one line. A stop waits for handlers too, and cancels them at the drain deadline.
+
+    ``limit`` is the reader's, in bytes (see `asyncio.StreamReader`).
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoints,
+        handler: StreamHandler,
+        *,
+        limit: int = 64 * 1024,
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        super().__init__(endpoint, **options)
+        self._handler = handler
+        self._limit = limit
+        # The event loop itself holds tasks weakly.
+        self._handling: dict[Connection, asyncio.Task[None]] = {}
+
+    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+        loop, limit = asyncio.get_running_loop(), self._limit
+
+        def protocol_for(connection: Connection, address: Any) -> asyncio.BaseProtocol:
+            reader = asyncio.StreamReader(limit, loop)
+            return StreamProtocol(reader, partial(connected, connection, address, reader), loop)
+
+        def connected(
+            connection: Connection, address: Any, reader: asyncio.StreamReader, transport: asyncio.Transport
+        ) -> None:
+            # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
+            writer = Writer(transport, reader, address, loop)
+            task = self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
+            task.add_done_callback(partial(self._handled, connection))
+
+        def factory_for(connection: Connection, address: Any) -> Callable[[], asyncio.BaseProtocol]:
+            return partial(protocol_for, connection, address)
+
+        return self._take_with_transport(listener, sock, factory_for)
+
+    async def _handle(
+        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._handler(reader, writer)
+        except Exception as error:
+            try:
+                self._report(error, reader, writer)
+            finally:
+                writer.transport.abort()
+        except BaseException:
+            writer.transport.abort()
+            raise
+        else:
+            close_when_sent(cast(asyncio.Transport, writer.transport), connection, writer)
+
+    def _handled(self, connection: Connection, task: "asyncio.Task[None]") -> None:
+        """Take note that a handler has ended, also if it was cancelled before it began."""
+        self._handling.pop(connection, None)
+        if task.cancelled():
+            connection.abort()
+        if self._idle is not None:
+            self._look_if_done()
+
+    def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
+        if peer_left(error, reader, writer):
+            log.info("%s lost %s: %s", self.full_name, peer, reason(error))
+        else:
+            log.error("%s failed to serve %s", self.full_name, peer, exc_info=error)
+
+    def _busy(self) -> bool:
+        return bool(self._handling) or super()._busy()
+
+    def _left(self) -> Iterable[str]:
+        yield from super()._left()
+        alone = len(self._handling.keys() - self._open.keys())
+        if alone:
+            yield f"{alone} handler{'s' * (alone > 1)} of closed connections"
+
+    def _cut(self) -> None:
+        for task in tuple(self._handling.values()):
+            task.cancel()
+        super()._cut()
+
+    def _forget(self) -> None:
+        self._handling.clear()
+        super()._forget()

@@ -1,0 +1,1 @@
+"""The process that stays: it starts workers, holds their sockets and writes their log."""

@@ -1,0 +1,269 @@
+"""The supervisor as a program: ``python -m tamed.supervisor PLAN NAME``, where PLAN is a descriptor.
+
+The command ``tamed`` becomes this program by exec, when it has understood what it is to do, and hands over
+a plan as data. What it was (command line, the user's options, third-party packages) is then gone from memory.
+
+After an upgrade it is ``python -m tamed.supervisor --resume LEGACY NAME``: LEGACY is the descriptor of
+what the program has left that was this process before.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+from tamed._os.descriptors import close_on_exec
+from tamed._os.identity import Identity
+from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.ipc.handoff import Data, Keep, Legacy
+from tamed.log.layout import layout_of
+from tamed.log.sink import open_sink
+from tamed.net.bind_unix import SocketFile
+from tamed.net.inherit import Inheritance, passed_descriptors
+from tamed.supervisor.control import ControlServer
+from tamed.supervisor.intake import Intake
+from tamed.supervisor.last_state import LastState
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.plan import Plan, PlanFile
+from tamed.supervisor.posix import RealStation, tell_person
+from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.status import Desk, StatusDesk
+from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
+from tamed.supervisor.upgrade import Upgrader
+from tamed.unix.detach import Reporter, leave_terminal
+from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
+from tamed.unix.pidfile import PidFile
+from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
+from tamed.unix.process import end_by_signal, limit_open_files
+from tamed.unix.rundir import Instance, InstanceFolder
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Supervise the plan that was handed over, or go on with what was left, and exit as the daemon should."""
+    left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
+    plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
+    reporter = Reporter(plan.report) if plan.report >= 0 else None
+    told = f"tamed: {plan.name} was told to stop before it was ready"
+    try:
+        with ExitStack() as held:
+            status = _supervise(Holdings(plan, reporter, left, held), left)
+    except TamedError as error:
+        status = status_of(error)
+        told = f"tamed: {error}"
+        tell_person(told)
+    if reporter is not None:
+        reporter.failed(told, status or ExitStatus.SOFTWARE)  # unless whoever waits has been told already
+    if status < 0:
+        status = end_by_signal(-status)
+    sys.exit(status)
+
+
+def _take_over(descriptor: int) -> Data:
+    """Read what the program before has left. What became another user is not that user's to trace, still."""
+    left = Legacy.take_over(descriptor)
+    if not left.get("traceable", True):
+        forbid_tracing()
+    return left
+
+
+class Holdings:
+    """All that outlives a worker, taken hold of in order, and let go of by ``held`` in reverse order.
+
+    ``left`` is what there was already, in the program that this one has taken the place of.
+    """
+
+    def __init__(self, plan: Plan, reporter: Reporter | None, left: Data | None, held: ExitStack) -> None:
+        identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+        owner = identity if left is None else None
+        self.reactor = Reactor()
+        held.callback(self.reactor.close)
+        self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # What came through the exec that made this program; the next one names what it keeps.
+        inherited = close_on_exec()
+        passed = inherited if left is None else left.get("passed", passed_descriptors(os.environ))
+        self._passed = {0, 1, 2, *passed} - {plan.report}
+        if plan.max_files is not None:
+            limit_open_files(plan.max_files)
+        instance = Instance(plan.name, Path(plan.control).parent)
+        if plan.control:
+            held.callback(instance.remove_if_empty)
+        self.pid_file = _hold_pid_file(plan.pid_file, owner, left, "pid_file", held)
+        if left is None:
+            LastState.forget(instance)
+        self.second_pid_file = _hold_pid_file(plan.second_pid_file, owner, left, "second_pid_file", held)
+        self.plan_file = _hold_plan_file(plan, left, held)
+        sink = open_sink(plan.log, plan.name, owner)
+        self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
+        held.callback(self.intake.close)
+        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid, passed=self._passed), identity)
+        held.callback(self.sockets.close)
+        self.station = RealStation(
+            plan,
+            self.intake,
+            identity=identity,
+            reporter=reporter,
+            environ=os.environ,
+            let_go=self._let_go,
+        )
+        self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
+        self.reactor.on_signal = self.supervisor.signalled
+        self.supervisor.on_upgrade = Upgrader(
+            self.supervisor.errands,
+            self.reactor,
+            self.station,
+            self.export,
+            failed=self.supervisor.operations.finish,
+        ).begin
+        self.housekeeping = Housekeeping(
+            say=self.station.say,
+            tell=self.station.tell_troubles,
+            tend_log=self._tend_log,
+            lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
+        )
+        self.control = self._hold_control(plan, owner, left, held)
+        self.housekeeping.duties += self._duties(plan, instance, owner)
+
+    def _let_go(self) -> None:
+        """Close what came from whoever started this and nobody listens on; leave the terminal."""
+        wanted = {0, 1, 2, *passed_descriptors(os.environ), *self.sockets.inherited}
+        for descriptor in self._passed - wanted:
+            os.close(descriptor)
+        self._passed &= wanted
+        leave_terminal()
+
+    def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
+        """Yield what to look after in the run directory. The control socket is last: with it all is there."""
+        if plan.control:
+            yield Duty(f"directory {instance.directory}", InstanceFolder(instance, owner).tend, is_base=True)
+        if self.pid_file is not None:
+            yield Duty(f"pid file {plan.pid_file}", self.pid_file.tend, is_base=True)
+        if self.plan_file is not None:
+            yield Duty(f"plan {plan.plan_file}", self.plan_file.tend)
+        if self.second_pid_file is not None:
+            yield Duty(f"pid file {plan.second_pid_file}", self.second_pid_file.tend)
+        if self.control is not None:
+            yield Duty(f"control socket {plan.control}", self.control.tend)
+
+    def export(self, keep: Keep) -> Data:
+        """Return what the next program needs to go on; see `Upgrader`."""
+        passed = [keep(each) for each in passed_descriptors(os.environ) if each in self._passed]
+        return {
+            "passed": passed,
+            "supervisor": self.supervisor.export(keep),
+            "sockets": self.sockets.bequeath(keep),
+            "pipes": self.intake.bequeath(keep),
+            "log": self.intake.sink.export(),
+            "children": self.station.bequeath(),
+            "pid_file": None if self.pid_file is None else self.pid_file.bequeath(keep),
+            "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.bequeath(keep),
+            "control": None
+            if self.control is None
+            else {"socket": keep(self.control.fileno()), "file": self.control.file._asdict()},
+            "clients": [] if self.control is None else self.control.export(keep),
+        }
+
+    def _hold_control(
+        self, plan: Plan, owner: Identity | None, left: Data | None, held: ExitStack
+    ) -> ControlServer | None:
+        if not plan.control:
+            return None
+        desk = Desk(self.supervisor, StatusDesk(self.supervisor, self.reactor, self.sockets))
+        control = None if left is None else left["control"]
+        server = ControlServer(
+            Path(plan.control),
+            self.reactor,
+            desk.serve,
+            owner=owner,
+            inherited=None if control is None else (control["socket"], SocketFile(**control["file"])),
+            warnings=self.housekeeping.look,
+        )
+        held.callback(server.close)
+        return server
+
+    def _tend_log(self) -> str:
+        self.intake.sink.tend()
+        return self.intake.sink.trouble
+
+
+def _supervise(holdings: Holdings, left: Data | None) -> int:
+    """Supervise to the end. A mistake of ours is told in the log; the workers then end by themselves.
+
+    If nobody has asked for the end of a daemon that was ready, its reason is left for those who ask later.
+    """
+    supervisor, station = holdings.supervisor, holdings.station
+    try:
+        if left is None:
+            if stays_root(supervisor.plan.user):
+                station.say("WARNING", AS_ROOT)
+            supervisor.start()
+        else:
+            _resume(holdings, left)
+        _keep_house(holdings)
+        holdings.reactor.run()
+        failure, status = supervisor.failure, supervisor.status
+    except Exception as error:
+        import traceback
+
+        station.say("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
+        failure, status = f"the supervisor failed: {reason(error)}", int(ExitStatus.SOFTWARE)
+    plan = supervisor.plan
+    if failure and plan.control and supervisor.phase is not Phase.STARTING:
+        instance = Instance(plan.name, Path(plan.control).parent)
+        LastState.now(plan.name, failure, status, plan.log.path).leave(instance)
+    return status
+
+
+def _resume(holdings: Holdings, left: Data) -> None:
+    holdings.sockets.inherit(left["sockets"])
+    holdings.intake.inherit(left["pipes"])
+    holdings.intake.sink.resume(left["log"])
+    holdings.station.inherit(left["children"])
+    control = holdings.control
+    replies = {} if control is None else control.resume(left["clients"])
+    holdings.supervisor.resume(left["supervisor"], replies)
+    if control is not None:
+        for reply in replies.values():  # who asked for something else, how it stands for example
+            control.serve_again(reply)
+    holdings.reactor.return_signals(bytes(left["signals"]))
+
+
+def _plan_in(left: Data) -> Plan:
+    supervisor = left["supervisor"]
+    serving = next(each for each in supervisor["generations"] if each["number"] == supervisor["serving"])
+    return Plan.from_text(serving["plan"])
+
+
+def _keep_house(holdings: Holdings) -> None:
+    """Do once a second what is due, and let the system's manager know how the daemon stands."""
+    holdings.housekeeping.look()
+    holdings.supervisor.notify_state()
+    holdings.reactor.later(INTERVAL, lambda: _keep_house(holdings))
+
+
+def _hold_pid_file(
+    path: str, owner: Identity | None, left: Data | None, key: str, held: ExitStack
+) -> PidFile | None:
+    """Hold a pid file; ``key`` is the one under which the program before has left it."""
+    if not path:
+        return None
+    return held.enter_context(
+        PidFile.acquire(Path(path), owner=owner) if left is None else PidFile.adopt(Path(path), **left[key])
+    )
+
+
+def _hold_plan_file(plan: Plan, left: Data | None, held: ExitStack) -> PlanFile | None:
+    if not plan.plan_file:
+        return None
+    plan_file = PlanFile.write(plan) if left is None else PlanFile(plan)
+    held.callback(plan_file.remove)
+    return plan_file
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A generation: the workers that run one reading of the files and the code."""
+
+import enum
+import signal
+
+from tamed.errors import ExitStatus
+from tamed.ipc.channel import Channel
+from tamed.supervisor.plan import Plan
+
+__all__ = ["Generation", "Worker", "WorkerState"]
+
+
+class Generation:
+    """What its workers have in common; they know it, and not it them.
+
+    ``count`` is how many workers it is to have: as many as its plan says, until somebody scales it. ``is_up``
+    says that all of the first were ready together; who comes later waits for nobody. ``is_over`` says that
+    it was replaced by another, or given up before it was up: its workers come to their end.
+    """
+
+    __slots__ = ("count", "is_over", "is_up", "number", "plan")
+
+    def __init__(
+        self, number: int, plan: Plan, count: int, *, is_up: bool = False, is_over: bool = False
+    ) -> None:
+        self.number = number
+        self.plan = plan
+        self.count = count
+        self.is_up = is_up
+        self.is_over = is_over
+
+
+class WorkerState(enum.Enum):
+    """How far a worker is.
+
+    LOADING lasts until it has imported the application and bound what it listens on, and STARTING until its
+    services have started; in between, PREPARED, those of one generation wait for each other. DRAINING is one
+    that was retired and serves what it has let in to the end, STOPPING one that was told to stop, and STUCK
+    one that has not answered for too long and is ended by force.
+    """
+
+    LOADING = "loading"
+    PREPARED = "prepared"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    STUCK = "stuck"
+
+
+class Worker:
+    """A worker process, from its start until it has been reaped.
+
+    ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
+    worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
+    its last sign of life) are times of the supervisor's clock. ``needs`` is how many bytes it had allocated
+    when it was ready, None where that is not known. ``is_retired`` says that its end is wanted,
+    and has no consequences. ``leave_by`` is when it is to be gone, and ``kill_at`` when it is killed; None if
+    there is no such time. ``fault`` is what it said of its failure: the lines to print, and the status.
+    ``leaving`` is the status with which its application chose to end.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        number: int,
+        generation: Generation,
+        channel: Channel,
+        *,
+        started: float,
+        heard: float,
+        replaces: "Worker | None" = None,
+    ) -> None:
+        self.pid = pid
+        self.number = number
+        self.generation = generation
+        self.channel = channel
+        self.started = started
+        self.heard = heard
+        self.ready: float | None = None
+        self.needs: int | None = None
+        self.state = WorkerState.LOADING
+        self.fault: tuple[list[str], int] | None = None
+        self.leaving: int | None = None
+        self.replaces = replaces
+        self.is_retired = False
+        self.leave_by: float | None = None
+        self.kill_at: float | None = None
+
+    def come_to(self, state: WorkerState, now: float) -> None:
+        """Be in another state of its way to readiness from a moment on."""
+        self.state = state
+        if state is WorkerState.READY:
+            self.ready = now
+
+    @property
+    def is_on_the_way(self) -> bool:
+        """Whether it has yet to become ready."""
+        return self.state in (WorkerState.LOADING, WorkerState.PREPARED, WorkerState.STARTING)
+
+    @property
+    def is_to_answer(self) -> bool:
+        """Whether it is to answer when it is asked: it serves, or what it has accepted to the end."""
+        return self.state in (WorkerState.READY, WorkerState.DRAINING, WorkerState.STOPPING)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is on its way out, whatever else it says."""
+        return self.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.STUCK)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a daemon that ends because this worker has ended."""
+        if self.fault is not None:
+            return self.fault[1]
+        return ExitStatus.SOFTWARE if self.leaving is None else self.leaving
+
+    def why_not_ready(self, code: int) -> list[str]:
+        """Return the lines that say why this worker, which ended with an exit code, is not ready."""
+        if self.fault is not None:
+            return self.fault[0]
+        if self.leaving is not None:
+            return [f"tamed: the application ended before it was ready, with status {self.leaving}"]
+        return [f"tamed: {self.how_it_ended(code)} before it was ready"]
+
+    def how_it_ended(self, code: int) -> str:
+        """Say how this worker ended, and why if it said so."""
+        if self.fault is not None:
+            return f"worker {self.pid} failed: {self.fault[0][-1].removeprefix('tamed: ')}"
+        if code < 0:
+            return f"worker {self.pid} was ended by {_name_of(-code)}"
+        return f"worker {self.pid} ended with status {code}"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time ones have no name of their own

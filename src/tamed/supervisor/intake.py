@@ -1,0 +1,210 @@
+"""What comes in for the log: records of the workers, what they print, what the supervisor says.
+
+Each worker has two pipes: one for records, framed, and one for whatever it and its libraries print. Nothing
+is held here but what is incomplete.
+
+After a pipe was read it is left alone for some milliseconds. A worker that logs a lot then fills it
+meanwhile, instead of waking the supervisor for every line, which costs several times as much as the line.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from tamed.ipc.handoff import Data, Keep, decode, encode
+from tamed.log.layout import Layout, Line
+from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_origin
+from tamed.log.sink import Sink
+from tamed.supervisor.loop import Reactor
+
+__all__ = ["Intake"]
+
+_READ = 1 << 20  # bytes; the most that a pipe can hold, unless root has raised the limit
+_PAUSE = 0.01  # seconds
+_SEVERITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6}
+
+
+class _Pipe:
+    """The reading end of a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        if descriptor >= 0:
+            os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self.is_watched = False
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
+    def read(self) -> bytes | None:
+        """Return what is there; nothing at the end of the stream, None if nothing is there now."""
+        try:
+            return os.read(self._descriptor, _READ)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+class _Source:
+    """What comes from one worker."""
+
+    def __init__(self, pid: int, records: _Pipe, output: _Pipe) -> None:
+        self.pid = pid
+        self.records = records
+        self.output = output
+        self.record_reader = RecordReader()
+        self.line_reader = LineReader()
+
+
+class Intake:
+    """Reads the pipes of the workers and writes to ``sink``, in the layout of the log."""
+
+    def __init__(
+        self, reactor: Reactor, sink: Sink, layout: Layout, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._reactor = reactor
+        self.sink = sink
+        self._layout = layout
+        self._clock = clock
+        self._sources: dict[int, _Source] = {}
+
+    def say(self, level: str, text: str) -> None:
+        """Write a line of the supervisor's own, after all that has come in before."""
+        for source in list(self._sources.values()):
+            self._take_records(source)
+            self._take_output(source)
+        self.sink.write([self._record(level, "tamed", text, os.getpid())])
+
+    def change_sink(self, sink: Sink, layout: Layout) -> None:
+        """Write to another sink from now on, and close the one that was used so far."""
+        self.sink.close()
+        self.sink, self._layout = sink, layout
+
+    def close(self) -> None:
+        """Close the sink."""
+        self.sink.close()
+
+    def bequeath(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on; all that has come in whole is written."""
+        left = []
+        for source in self._sources.values():
+            self._write_lines(source, source.line_reader.take_all())
+            left.append(
+                {
+                    "pid": source.pid,
+                    "records": keep(source.records.fileno()) if source.records.is_open else -1,
+                    "output": keep(source.output.fileno()) if source.output.is_open else -1,
+                    "record": encode(source.record_reader.rest),
+                    "line": encode(source.line_reader.rest),
+                }
+            )
+        return left
+
+    def inherit(self, left: list[Data]) -> None:
+        """Go on where the program before has stopped."""
+        for data in left:
+            source = self._attach(data["pid"], data["records"], data["output"])
+            source.record_reader.rest = decode(data["record"])
+            source.line_reader.rest = decode(data["line"])
+
+    def has(self, pid: int) -> bool:
+        """Tell whether this process's pipes are read."""
+        return pid in self._sources
+
+    def attach(self, pid: int, records: int, output: int) -> None:
+        """Take what comes from a worker through these descriptors, which are closed in time."""
+        self._attach(pid, records, output)
+
+    def detach(self, pid: int) -> None:
+        """Take what is left of a worker that has ended. May be called again, and for other children.
+
+        Processes that it has left behind are not listened to any more.
+        """
+        source = self._sources.pop(pid, None)
+        if source is None:
+            return
+        self._take_records(source)
+        self._take_output(source)
+        self._write_records(source, source.record_reader.finish())
+        self._write_lines(source, source.line_reader.finish())
+        for pipe in (source.records, source.output):
+            self._let_go(pipe)
+
+    def _attach(self, pid: int, records: int, output: int) -> _Source:
+        source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
+        self._watch(source.records, lambda: self._take_records(source))
+        self._watch(source.output, lambda: self._take_output(source))
+        return source
+
+    def _watch(self, pipe: _Pipe, take: Callable[[], None]) -> None:
+        """Take what comes, now and then."""
+
+        def take_and_rest() -> None:
+            self._reactor.unwatch(pipe)
+            pipe.is_watched = False
+            take()
+            self._reactor.later(_PAUSE, lambda: self._watch(pipe, take))
+
+        if pipe.is_open:
+            self._reactor.watch(pipe, take_and_rest)
+            pipe.is_watched = True
+
+    def _take_records(self, source: _Source) -> None:
+        data = source.records.read() if source.records.is_open else None
+        if data:
+            self._write_records(source, source.record_reader.feed(data))
+        elif data is not None:
+            self._let_go(source.records)
+
+    def _take_output(self, source: _Source) -> None:
+        data = source.output.read() if source.output.is_open else None
+        if data:
+            source.line_reader.feed(data, self._reactor.clock())
+            self._take_lines_in_time(source)
+        elif data is not None:
+            self._let_go(source.output)
+
+    def _take_lines_in_time(self, source: _Source) -> None:
+        """Write lines that are complete, once the worker pauses: what belongs together stays together."""
+        now = self._reactor.clock()
+        self._write_lines(source, source.line_reader.take(now))
+        due = source.line_reader.due
+        if due is not None:
+            self._reactor.later(max(0.0, due - now), lambda: self._take_lines_in_time(source))
+
+    def _write_records(self, source: _Source, records: list[Record | Damage]) -> None:
+        if records:
+            pid = source.pid
+            self.sink.write(
+                [self._of_damage(each, pid) if isinstance(each, Damage) else each for each in records]
+            )
+
+    def _of_damage(self, damage: Damage, pid: int) -> Record:
+        text = f"a record of worker {pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
+        return self._record("WARNING", "tamed", text, pid)
+
+    def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
+        if lines:
+            texts = [line.decode(errors="backslashreplace") for line in lines]
+            logger = f"output[{source.pid}]"
+            self.sink.write([self._record("WARNING", logger, text, source.pid) for text in texts])
+
+    def _record(self, level: str, logger: str, text: str, pid: int) -> Record:
+        now = self._clock()
+        line = self._layout(Line(now, level, logger, text, pid))
+        head = encode_origin(_SEVERITIES.get(level, 7), now, pid, logger)
+        return Record(head, line.encode(errors="backslashreplace"))
+
+    def _let_go(self, pipe: _Pipe) -> None:
+        if pipe.is_watched:
+            self._reactor.unwatch(pipe)
+            pipe.is_watched = False
+        if pipe.is_open:
+            pipe.close()

@@ -1,0 +1,101 @@
+"""What is left of a daemon that has ended by itself: when, why, with which status, and where its log is.
+
+The supervisor leaves a small file beside its plan when it ends and nobody has asked for that, and the next
+start removes it. One that was killed leaves none, but its pid file.
+"""
+
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from tamed.errors import ConfigurationError
+from tamed.ipc.message import InvalidMessage, encode_message, parse_message, read_number, read_text
+from tamed.log.layout import rfc3339
+from tamed.unix.rundir import Instance, RunDirectory
+
+__all__ = ["LastState"]
+
+_LONGEST = 65536  # bytes
+_LONGEST_ERROR = 4096  # characters of the reason
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KILLED = "it was killed, or the system went down: its pid file was left behind"
+
+
+class LastState(NamedTuple):
+    """How an instance has ended.
+
+    ``ended_at`` is a time as in RFC 3339. It and ``status``, the exit status, are None for one that was
+    killed. ``log`` is the path of its log, empty if that was no file.
+    """
+
+    name: str
+    error: str
+    status: int | None
+    ended_at: str | None
+    log: str
+
+    @property
+    def state(self) -> str:
+        """``ended`` if it chose to, with status 0, and ``failed`` otherwise."""
+        return "ended" if self.status == 0 else "failed"
+
+    @classmethod
+    def now(cls, name: str, error: str, status: int, log: str) -> Self:
+        """Return the state of an instance that ends at this moment."""
+        return cls(name, error[:_LONGEST_ERROR], status, rfc3339(time.time()), log)
+
+    @classmethod
+    def of(cls, instance: Instance) -> Self | None:
+        """Return how an instance that does not run has ended; None if that was as asked, or is not known."""
+        data = _content(_path(instance))
+        if data:
+            with suppress(InvalidMessage):
+                told = parse_message(data, _LONGEST)
+                error, ended_at, log = (read_text(told, key) for key in ("error", "ended_at", "log"))
+                return cls(instance.name, error, read_number(told, "status", most=255), ended_at, log)
+        if instance.pid_file.is_file():
+            return cls(instance.name, _KILLED, None, None, "")
+        return None
+
+    @classmethod
+    def only_one(cls, directory: RunDirectory) -> Self | None:
+        """Return the state of the only instance in a run directory that has one, if it is one."""
+        found = []
+        with suppress(OSError):
+            for folder in directory.path.iterdir():
+                with suppress(ConfigurationError):
+                    instance = directory.instance(folder.name)
+                    found.append(cls.of(instance) if instance.is_trusted else None)
+        states = [state for state in found if state is not None]
+        return states[0] if len(states) == 1 else None
+
+    def leave(self, instance: Instance) -> None:
+        """Leave it in the instance's folder; one that is gone has no room for it."""
+        told = {"error": self.error, "status": self.status, "ended_at": self.ended_at, "log": self.log}
+        self.forget(instance)
+        with suppress(OSError), os.fdopen(os.open(_path(instance), _NEW, 0o600), "wb") as file:
+            file.write(encode_message(told))
+
+    @staticmethod
+    def forget(instance: Instance) -> None:
+        """Remove what was left: the instance runs again."""
+        with suppress(OSError):
+            _path(instance).unlink()
+
+
+def _path(instance: Instance) -> Path:
+    return instance.directory / f"{instance.name}.failed"
+
+
+def _content(path: Path) -> bytes:
+    """Read a small regular file; whoever owns its folder can have put anything there."""
+    try:
+        with os.fdopen(os.open(path, _READ), "rb") as file:
+            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return file.read(_LONGEST) if is_regular else b""
+    except OSError:
+        return b""

@@ -1,0 +1,167 @@
+"""The supervisor's event loop: a selector, timers and signals, and nothing else of asyncio.
+
+Signals come in through a wake-up descriptor (signal.set_wakeup_fd): the interpreter's C handler writes a byte
+to it, and the loop reads which signals there were. The Python handlers do nothing at all, so nothing can be
+interrupted that must not be.
+"""
+
+import heapq
+import itertools
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Protocol
+
+from tamed.ipc.channel import Channel
+
+__all__ = ["Reactor", "Timer", "deliver"]
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Timer:
+    """A call that is due at a time of the reactor's clock, unless it is cancelled."""
+
+    __slots__ = ("call", "cancelled")
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Do not call any more. May be called again."""
+        self.cancelled = True
+
+
+class Reactor:
+    """Calls back when a descriptor can be read or written, when a time has come, and when a signal has.
+
+    What a callback raises ends `run`. ``on_signal`` is what signals call that are held. ``clock`` is in
+    seconds and never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._writers: dict[int, Callable[[], object]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self.on_signal: Callable[[signal.Signals], object] = _ignore
+        self._is_stopped = False
+        self._wakeup: tuple[int, int] | None = None
+
+    def watch(self, source: _HasFileno, call: Callable[[], object]) -> None:
+        """Call whenever there is something to read."""
+        self._selector.register(source.fileno(), selectors.EVENT_READ, call)
+
+    def unwatch(self, source: _HasFileno) -> None:
+        """Call no more; to be done before the descriptor is closed."""
+        self._selector.unregister(source.fileno())
+        self._writers.pop(source.fileno(), None)
+
+    def once_writable(self, source: _HasFileno, call: Callable[[], object]) -> None:
+        """Call once, when there is room to write to a source that is watched."""
+        key = self._selector.get_key(source.fileno())
+        self._selector.modify(key.fd, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
+        self._writers[key.fd] = call
+
+    def later(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Call once, after that many seconds."""
+        timer = Timer(call)
+        heapq.heappush(self._timers, (self.clock() + seconds, next(self._order), timer))
+        return timer
+
+    def hold_signals(self, numbers: Iterable[signal.Signals]) -> None:
+        """Keep each of these signals that arrives from now on for ``on_signal``. May be called once."""
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            os.set_blocking(end, False)
+        self._wakeup = reading, writing
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, _nothing)
+
+        def arrived() -> None:
+            for number in self.take_signals():
+                self.on_signal(signal.Signals(number))
+
+        self._selector.register(reading, selectors.EVENT_READ, arrived)
+
+    def take_signals(self) -> bytes:
+        """Take the signals that have arrived and that ``on_signal`` has not been called with."""
+        try:
+            return b"" if self._wakeup is None else os.read(self._wakeup[0], 4096)
+        except BlockingIOError:
+            return b""
+
+    def return_signals(self, taken: bytes) -> None:
+        """Let signals arrive that were taken, here or by another program in this process."""
+        if self._wakeup is not None and taken:
+            os.write(self._wakeup[1], taken)
+
+    def run(self) -> None:
+        """Call back until `stop` is called, or has been."""
+        while not self._is_stopped:
+            self.turn(self._until_the_next_timer())
+
+    def turn(self, timeout: float | None) -> None:
+        """Wait up to so many seconds (None: for ever) until there is something to do; call what is due."""
+        for key, events in self._selector.select(timeout):
+            # An earlier callback of this round may have closed this one's descriptor.
+            if self._selector.get_map().get(key.fd) is not key:
+                continue
+            if events & selectors.EVENT_WRITE:
+                self._selector.modify(key.fd, selectors.EVENT_READ, key.data)
+                self._writers.pop(key.fd)()
+            else:
+                key.data()
+        self._call_what_is_due()
+
+    def stop(self) -> None:
+        """Let `run` return, after the callback that calls this; there is no way back."""
+        self._is_stopped = True
+
+    def close(self) -> None:
+        """Give the signals and the descriptors back."""
+        self._selector.close()
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(-1)
+            for end in self._wakeup:
+                os.close(end)
+
+    def _until_the_next_timer(self) -> float | None:
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
+
+    def _call_what_is_due(self) -> None:
+        now = self.clock()
+        while not self._is_stopped and self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if not timer.cancelled:
+                timer.call()
+
+
+def _ignore(number: signal.Signals) -> None:
+    """Ignore a signal that nobody has said what to do at."""
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Do nothing: that a signal has a handler makes the interpreter write it to the wake-up descriptor."""
+
+
+def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> None:
+    """Send what waits in a channel that the reactor watches; what there is no room for yet goes later.
+
+    ``lost`` is called if the other end takes no more.
+    """
+    try:
+        if not channel.closed and not channel.flush():
+            reactor.once_writable(channel, lambda: deliver(channel, reactor, lost))
+    except OSError:
+        lost()

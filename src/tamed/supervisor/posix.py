@@ -1,0 +1,284 @@
+"""The world around a real supervisor: processes, signals, the log, and who waits for its word."""
+
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from tamed._os.cpu import usable_cpus
+from tamed._os.identity import Identity
+from tamed._os.text import shown
+from tamed.ipc.handoff import Data
+from tamed.log.layout import layout_of
+from tamed.log.place import LogPlan
+from tamed.log.sink import open_sink
+from tamed.supervisor.intake import Intake
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Template
+from tamed.supervisor.watchdog import memory_of
+from tamed.unix.detach import Reporter
+from tamed.unix.notify import Notifier, watchdog_interval
+from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
+from tamed.unix.process import children_of
+from tamed.unix.reaper import Reaper, signal_group
+from tamed.unix.spawn import spawn
+
+__all__ = ["RealStation", "tell_person"]
+
+
+def tell_person(text: str, descriptor: int = 2) -> None:
+    """Write lines to standard error. That nobody can read them any more is no reason to stop."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{shown(text)}\n".encode(errors="backslashreplace"))
+
+
+# What the service manager says to the supervisor is not for the workers.
+_NOT_FOR_WORKERS = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+
+_PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor does something else
+
+
+class RealStation:
+    """The station of a real supervisor; see `Station` for what its methods promise.
+
+    ``reporter`` is None in the foreground: whoever waits there reads standard error. ``let_go`` is called
+    just before privileges are dropped.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        intake: Intake,
+        *,
+        identity: Identity | None,
+        reporter: Reporter | None,
+        environ: Mapping[str, str],
+        let_go: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._is_privileged = identity is not None and not identity.is_current
+        self._let_go = let_go
+        self._plan = plan
+        self._intake = intake
+        self._log_plan = plan.log
+        self._identity = identity
+        self._reporter = reporter
+        self._notifier = Notifier.from_environ(environ)
+        self._standing = ""
+        self._troubles: list[str] = []
+        interval = watchdog_interval(environ)
+        self.alive_interval = None if interval is None else interval / 2
+        self._reaper = Reaper(
+            intake.has, self.say, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
+        )
+        heeded = plan.interpreter_environ
+        self._environ = {
+            name: value
+            for name, value in {**environ, **dict(each.split("=", 1) for each in heeded)}.items()
+            if name not in _NOT_FOR_WORKERS
+        }
+
+    @property
+    def cpus(self) -> int:
+        """The CPUs that this process, and so its workers, may use now."""
+        return usable_cpus()
+
+    def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
+        """Start a process and connect its pipes."""
+        interpreter = self._plan.interpreter if plan is None else plan.worker_interpreter
+        stays_root = self._is_privileged and self._plan.prepare_as_root
+        flags = ROOT_FLAGS if stays_root else ()
+        command = [*interpreter, *flags, "-m", module, self._plan.name, *words]
+        environ = self._environ if self._identity is None else self._identity.environ_of(self._environ)
+        directory = _opened("." if plan is None else plan.directory)
+
+        def start(records: int, output: int) -> int:
+            return spawn(
+                command,
+                roots_environ(self._environ) if stays_root else environ,
+                channel=channel,
+                records=records,
+                output=output,
+                directory=directory,
+                become=partial(self._become, stays_root),
+            )
+
+        try:
+            return self._connect(start)
+        finally:
+            os.close(directory)
+
+    def _become(self, stays_root: bool) -> None:
+        if self._identity is not None and self._is_privileged and not stays_root:
+            drop_privileges(self._identity, keep=_capabilities(self._plan))
+
+    def fork(self, channel: int, template: Template) -> int:
+        """Have a process forked and connect its pipes."""
+        return self._connect(lambda records, output: template.fork(channel, records, output))
+
+    def _connect(self, start: Callable[[int, int], int]) -> int:
+        with ExitStack() as theirs, ExitStack() as ours:
+            records, output = (_pipe(theirs, ours) for _ in range(2))
+            pid = start(records[1], output[1])
+            ours.pop_all()
+        self._intake.attach(pid, records[0], output[0])
+        return pid
+
+    def ended(self) -> Iterator[tuple[int, int]]:
+        """Reap children: workers, helpers, a compressor of the log, and orphans that have become ours."""
+        self._reaper.spared.add(self._intake.sink.child)
+        for pid, status in self._reaper.ended():
+            if not self._intake.sink.child_ended(pid, status):
+                yield pid, os.waitstatus_to_exitcode(status)
+
+    @property
+    def due(self) -> float | None:
+        """When `ended` has to look again though no signal tells, in seconds."""
+        return self._reaper.due
+
+    def settle(self) -> None:
+        """Leave alone what workers have let live on so far."""
+        self._reaper.spared.add(self._intake.sink.child)
+        self._reaper.settle()
+
+    def end_all(self, grace: float) -> bool:
+        """End what is left of our children and theirs."""
+        self._reaper.spared.add(self._intake.sink.child)
+        return self._reaper.end_all(grace)
+
+    def bequeath(self) -> Data:
+        """Return what the next program has to know of children that are not ours."""
+        return {"spared": list(self._reaper.spared), "strays": self._reaper.strays}
+
+    def inherit(self, left: Data) -> None:
+        """Go on where the program before has stopped."""
+        self._reaper.inherit(left["spared"], left["strays"])
+
+    def gone(self, pid: int) -> None:
+        """Read what is left of the output of a worker that has ended."""
+        self._intake.detach(pid)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        """Send a child a signal. It has not been reaped, so its pid is nobody else's, or was just now."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def kill(self, pid: int) -> None:
+        """End a child and its process group."""
+        signal_group(pid, signal.SIGKILL)
+
+    def memory(self, pid: int) -> int | None:
+        """Ask proc(5) what a child has allocated."""
+        return memory_of(pid)
+
+    def say(self, level: str, text: str) -> None:
+        """Write a line to the log."""
+        self._intake.say(level, text)
+
+    def reopen_log(self) -> str:
+        """Open the log file anew; return why that failed, or an empty text."""
+        return self._intake.sink.reopen()
+
+    def drop_privileges(self) -> None:
+        """Become the user that the daemon runs as, for good; let go of what that user is not to have."""
+        if self._identity is not None:
+            self._let_go()
+            drop_privileges(self._identity, keep=_capabilities(self._plan))
+        self._is_privileged = False
+
+    def tell_ready(self, addresses: Iterable[str]) -> None:
+        """Tell whoever waits that the daemon serves."""
+        where = ", ".join(addresses)
+        line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
+        self.say("INFO", line)
+        self._standing = line
+        self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": self._status()})
+        if self._reporter is not None:
+            self._reporter.ready(line)
+
+    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+        """Tell whoever waits that it does not, and why: plainly where a person reads, and in the log."""
+        text = "\n".join(lines)
+        if self._plan.log.kind != "stderr":
+            self.say("CRITICAL", text)
+        self._notifier.status(text)
+        if self._reporter is not None:
+            self._reporter.failed(text, status)
+        else:
+            tell_person(text)
+
+    def change_log(self, plan: LogPlan) -> None:
+        """Open the log in the new way, and then close it in the old one."""
+        if plan != self._log_plan:
+            self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
+            self._log_plan = plan
+
+    def enter(self, directory: str) -> None:
+        """Leave the folder of the generation before, which may be about to be removed."""
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+
+    def tell_reloading(self) -> None:
+        """Tell the system's manager that a reload has begun."""
+        self._notifier.reloading("reloading")
+
+    def tell_reloaded(self, line: str) -> None:
+        """Tell the system's manager that it serves, whichever generation that is."""
+        self._standing = line
+        self._notifier.ready(self._status())
+
+    def tell_troubles(self, troubles: Sequence[str]) -> None:
+        """Tell the system's manager what is wrong from now on, beside how it stands."""
+        self._troubles = list(troubles)
+        self._notifier.status(self._status())
+
+    def _status(self) -> str:
+        return "; ".join([each for each in (self._standing, *self._troubles) if each])
+
+    def tell_status(self, text: str) -> None:
+        """Tell the system's manager in a line how the daemon stands."""
+        self._standing = text
+        self._notifier.status(self._status())
+
+    def tell_stopping(self) -> None:
+        """Tell the system's manager that the daemon stops."""
+        self._notifier.stopping("draining")
+
+    def tell_alive(self) -> None:
+        """Tell the system's manager that every worker answers."""
+        self._notifier.watchdog()
+
+
+def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
+    """Make a pipe; the writing end is closed once a worker has it, and the reading end if none gets it."""
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError, AttributeError):  # as large as this user may have it, on Linux
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    ours.callback(os.close, reading)
+    theirs.callback(os.close, writing)
+    return reading, writing
+
+
+def _opened(directory: str) -> int:
+    """Open a working directory for a child. Raises OSError if it is gone.
+
+    Where root has started the daemon in a folder that its user cannot reach, that is where it has stayed.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(directory, flags)
+    except PermissionError:
+        return os.open(".", flags)
+
+
+def _capabilities(plan: Plan) -> set[Capability]:
+    return {Capability.parse(name) for name in plan.keep_capabilities}

@@ -1,0 +1,167 @@
+"""The listening sockets of a supervised application: bound once, by the supervisor, for every worker."""
+
+import contextlib
+import os
+import socket
+from typing import NamedTuple
+
+from tamed._os.identity import Identity
+from tamed.errors import PermissionRefused, Unavailable
+from tamed.ipc.handoff import Data, Keep
+from tamed.net.bind import Bound, bind, turn_away
+from tamed.net.bind_unix import SocketFile
+from tamed.net.endpoint import (
+    Endpoint,
+    FdEndpoint,
+    SystemdEndpoint,
+    TcpEndpoint,
+    TlsEndpoint,
+    UnixEndpoint,
+    address_text,
+)
+from tamed.net.inherit import Inheritance
+
+__all__ = ["SocketTable"]
+
+_Key = tuple[str, int, int]
+_INHERITED = ("fd://", "systemd://")
+
+
+class _Held(NamedTuple):
+    """Sockets, and the endpoint as each generation that uses them has written it."""
+
+    key: _Key
+    bound: Bound
+    users: dict[int, str]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody can connect any more, because the socket's file is gone, or is another's."""
+        return self.bound.file is not None and self.bound.file.is_lost
+
+
+class SocketTable:
+    """Binds an endpoint when a worker first asks for it, and has the same sockets for all who ask later.
+
+    They stay bound as long as a generation of workers uses them, so that no connection finds the door shut
+    while workers come and go. A generation that asks for a unix socket whose file is gone has it bound anew;
+    those before it keep the one that they have, and the clients in its queue. ``is_closed`` says that the
+    table is. While this process is root for ``identity``, a unix socket is bound as that user, wherever that
+    user may: what is in a user's folder is no matter of root's.
+    """
+
+    def __init__(self, inheritance: Inheritance, identity: Identity | None = None) -> None:
+        self.is_closed = False
+        self._identity = identity
+        self._inheritance = inheritance
+        self._held: list[_Held] = []
+
+    def get(self, text: str, kind: int, index: int, generation: int) -> tuple[socket.socket, ...]:
+        """Return the sockets of an endpoint, which the generation of this number uses from now on.
+
+        ``index`` counts the servers of one application that ask for the same text. That is how each of
+        several servers on ``localhost:0`` has a port of its own, and the same one in every worker. What is
+        not part of the address, such as a certificate, may differ from one generation to the next. Raises the
+        TamedError that says why it cannot be bound, and ValueError for a text that is no endpoint.
+        """
+        if self.is_closed:
+            raise Unavailable(f"cannot listen on {text}", "the daemon stops")
+        endpoint = Endpoint.parse(text)
+        key = (_place(endpoint), kind, index)
+        held = self._find(key, generation)
+        if held is None or held.users.get(generation, text) != text:  # two of the same: it cannot be bound
+            held = _Held(key, self._bind(endpoint, socket.SocketKind(kind)), {})
+            self._held.append(held)
+        held.users[generation] = text
+        return held.bound.sockets
+
+    def _find(self, key: _Key, generation: int) -> _Held | None:
+        """Return what a generation has for a key, or may have as well as those before it."""
+        found = [held for held in self._held if held.key == key]
+        own = [held for held in found if generation in held.users]
+        return next(iter(own or [held for held in found if not held.is_lost]), None)
+
+    def release(self, generation: int) -> None:
+        """Close what no other generation uses; this one has come to its end."""
+        for held in self._held.copy():
+            held.users.pop(generation, None)
+            if not held.users:
+                self._held.remove(held)
+                held.bound.close()
+
+    @property
+    def inherited(self) -> set[int]:
+        """The descriptors of whoever started this that somebody listens on (``fd://``)."""
+        return {
+            endpoint.fd
+            for held in self._held
+            if isinstance(endpoint := Endpoint.parse(held.key[0]), FdEndpoint)
+        }
+
+    def lost(self, generation: int) -> list[str]:
+        """Return the unix sockets of a generation that nobody can connect to, because their file is gone."""
+        return [held.key[0] for held in self._held if generation in held.users and held.is_lost]
+
+    def addresses(self, generation: int) -> list[str]:
+        """Return where the sockets of a generation are bound, as one would type it."""
+        return [
+            f"unix:{endpoint.path}"
+            if isinstance(endpoint, UnixEndpoint)
+            else address_text(sock.getsockname())
+            for held in self._held
+            if generation in held.users
+            for endpoint in [Endpoint.parse(held.users[generation])]
+            for sock in held.bound.sockets
+        ]
+
+    def bequeath(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on listening."""
+        return [
+            {
+                "key": held.key,
+                "users": list(held.users.items()),
+                "sockets": [keep(sock.fileno()) for sock in held.bound.sockets],
+                "file": None if held.bound.file is None else held.bound.file._asdict(),
+            }
+            for held in self._held
+        ]
+
+    def inherit(self, left: list[Data]) -> None:
+        """Go on listening where the program before did."""
+        for data in left:
+            place, kind, index = data["key"]
+            sockets = tuple(socket.socket(fileno=descriptor) for descriptor in data["sockets"])
+            file = None if data["file"] is None else SocketFile(**data["file"])
+            self._held.append(_Held((place, kind, index), Bound(sockets, file), dict(data["users"])))
+
+    def close(self) -> None:
+        """Close all sockets and remove the files of those that have one. May be called again.
+
+        Workers that still listen on them take those who wait, and nobody comes any more.
+        """
+        self.is_closed = True
+        while self._held:
+            held = self._held.pop()
+            if not held.key[0].startswith(_INHERITED):  # whoever passed those goes on listening
+                for sock in held.bound.sockets:
+                    turn_away(sock)
+            held.bound.close()
+
+    def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:
+        if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
+            return Bound(self._inheritance.sockets(endpoint, kind))
+        if isinstance(endpoint, UnixEndpoint) and self._identity is not None and os.geteuid() == 0:
+            with contextlib.suppress(PermissionRefused), self._identity.acting():
+                return bind(endpoint, kind)
+        return bind(endpoint, kind)
+
+
+def _place(endpoint: Endpoint) -> str:
+    """Return what of an endpoint is its address."""
+    match endpoint:
+        case TcpEndpoint() | TlsEndpoint():
+            return f"{endpoint.host}:{endpoint.port}"
+        case UnixEndpoint():
+            return f"unix:{endpoint.path}"
+        case _:
+            return str(endpoint)

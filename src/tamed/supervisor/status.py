@@ -1,0 +1,150 @@
+"""What the supervisor tells an administrator who asks how it stands."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tamed.ipc.message import Message, read_number, read_text
+from tamed.log.layout import rfc3339
+from tamed.supervisor.control import Answer, Reply
+from tamed.supervisor.generation import Worker
+from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.supervisor import Supervisor
+
+__all__ = ["Desk", "StatusDesk"]
+
+
+_PATIENCE = 5.0  # seconds for the workers to answer
+
+
+class _Inquiry(NamedTuple):
+    """A question that was passed on to the workers, those who have not answered it yet, and the answers."""
+
+    answer: Answer
+    waiting: set[int]
+    timer: Timer
+    reports: dict[int, dict[str, Any]]
+
+
+class StatusDesk:
+    """Asks the workers, and sums up. ``begun`` is when the supervisor did, by the reactor's clock.
+
+    A worker that does not answer in time is shown without its report.
+    """
+
+    def __init__(self, supervisor: Supervisor, reactor: Reactor, sockets: SocketTable) -> None:
+        self._supervisor = supervisor
+        self._reactor = reactor
+        self._sockets = sockets
+        self.begun = reactor.clock()
+        self._inquiries: list[_Inquiry] = []
+        supervisor.crew.on_report = self._reported
+        supervisor.crew.on_silence = self._will_not_report
+
+    def serve(self, answer: Answer) -> None:
+        """Answer, once the workers have reported."""
+        crew = self._supervisor.crew
+        asked = {worker.pid for worker in crew.workers.values() if crew.ask(worker)}
+        if not asked:
+            answer(self._status({}))
+            return
+        timer = self._reactor.later(_PATIENCE, lambda: self._close(inquiry))
+        inquiry = _Inquiry(answer, asked, timer, {})
+        self._inquiries.append(inquiry)
+
+    def _reported(self, worker: Worker, report: dict[str, Any]) -> None:
+        for inquiry in self._inquiries:
+            inquiry.reports[worker.pid] = report
+        self._will_not_report(worker)
+
+    def _will_not_report(self, worker: Worker) -> None:
+        """Wait for this one no longer: it has reported, or it comes to its end."""
+        for inquiry in list(self._inquiries):
+            inquiry.waiting.discard(worker.pid)
+            if not inquiry.waiting:
+                self._close(inquiry)
+
+    def _close(self, inquiry: _Inquiry) -> None:
+        inquiry.timer.cancel()
+        self._inquiries.remove(inquiry)
+        inquiry.answer(self._status(inquiry.reports))
+
+    def _status(self, reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        supervisor, recovery = self._supervisor, self._supervisor.recovery
+        return {
+            "name": supervisor.plan.name,
+            "state": supervisor.state,
+            "pid": os.getpid(),
+            "uptime": self._reactor.clock() - self.begun,
+            "generation": supervisor.generation.number,
+            "reloading": supervisor.is_reloading,
+            "endpoints": self._sockets.addresses(supervisor.generation.number),
+            "ready": supervisor.ready,
+            "wanted": supervisor.generation.count,
+            "restarts": recovery.restarts,
+            "last_error": recovery.last_error,
+            "last_error_at": None if recovery.failed_at is None else rfc3339(recovery.failed_at),
+            "log": supervisor.plan.log.path,
+            "workers": [
+                {**self._worker(worker), **reports.get(pid, {})}
+                for pid, worker in supervisor.crew.workers.items()
+            ],
+        }
+
+    def _worker(self, worker: Worker) -> dict[str, Any]:
+        memory, cpu = _usage(worker.pid)
+        return {
+            "pid": worker.pid,
+            "number": worker.number,
+            "generation": worker.generation.number,
+            "state": worker.state.value,
+            "uptime": self._reactor.clock() - worker.started,
+            "memory": memory,
+            "cpu": cpu,
+        }
+
+
+def _usage(pid: int) -> tuple[int | None, float | None]:
+    """Return the resident memory of a process in bytes, and the seconds of CPU it has had: proc(5)."""
+    try:
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, IndexError):
+        return None, None
+    ticks = int(fields[11]) + int(fields[12])
+    return resident * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")
+
+
+_SHOWN = 60  # characters
+
+
+class Desk:
+    """Serves requests. Each is answered once, with what came of it."""
+
+    def __init__(self, supervisor: Supervisor, status: StatusDesk) -> None:
+        self._supervisor = supervisor
+        self._status = status
+
+    def serve(self, request: Message, answer: Answer) -> None:
+        """Answer a request, now or later; whoever waits for its turn is told for what, if it wants to know.
+
+        Raises InvalidMessage for what is none.
+        """
+        waits_for = None
+        match read_text(request, "command"):
+            case "status":
+                self._status.serve(answer)
+            case "reopen":
+                answer(self._supervisor.reopen())
+            case "reload":
+                waits_for = self._supervisor.reload([answer])
+            case "upgrade":
+                waits_for = self._supervisor.upgrade([answer])
+            case "scale":
+                count = read_number(request, "workers", -(2**31))
+                waits_for = self._supervisor.scale(count, [answer], yes=request.get("yes") is True)
+            case other:
+                answer({"error": f"unknown command {other[:_SHOWN]!r}"})
+        if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):
+            answer.progress(waits_for)

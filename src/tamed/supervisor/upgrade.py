@@ -1,0 +1,114 @@
+"""Upgrading: another program takes the supervisor's place in the same process, and then reloads.
+
+The process stays: its pid, its children, the sockets, the lock on the pid file. So service managers and
+parents notice nothing. Since there is no way back from an exec, the new program is tried out first, by
+a child that loads all of it and reads what it would take over.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.ipc.handoff import Data, Keep, Legacy
+from tamed.ipc.message import InvalidMessage, read_fault, read_text
+from tamed.supervisor.helpers import Errand, Errands
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Station
+from tamed.unix.privileges import is_traceable
+
+__all__ = ["Upgrader"]
+
+_TRIAL = "tamed.supervisor.trial"
+
+
+class Upgrader:
+    """Conducts upgrades.
+
+    ``export`` returns all that the next program needs, given the means to keep a descriptor open; it raises
+    Unavailable if there is nothing to go on with. ``failed`` is called with what has come of an upgrade that
+    has failed; for one that has not, the next program answers.
+    """
+
+    def __init__(
+        self,
+        errands: Errands,
+        reactor: Reactor,
+        station: Station,
+        export: Callable[[Keep], Data],
+        failed: Callable[[dict[str, Any]], object],
+    ) -> None:
+        self._errands = errands
+        self._reactor = reactor
+        self._station = station
+        self._export = export
+        self._failed = failed
+
+    def begin(self, plan: Plan) -> None:
+        """Try the program out that the plan's interpreter would run, and become it."""
+        self._station.say("INFO", "upgrading")
+        self._station.tell_reloading()
+        try:
+            order = {"legacy": Legacy().data | self._export(int)}
+            self._errands.send(
+                _TRIAL, order, lambda errand: self._tried(plan, errand), timeout=plan.start_timeout
+            )
+        except TamedError as error:
+            self._fail([f"tamed: {error}"], status_of(error))
+        except OSError as error:
+            self._fail([f"tamed: the new program cannot be tried out: {reason(error)}"], ExitStatus.OS_ERROR)
+
+    def _tried(self, plan: Plan, errand: Errand) -> None:
+        try:
+            match errand.answer or {}:
+                case {"ready": _} as answer:
+                    self._station.say("INFO", f"tamed {read_text(answer, 'ready')} takes over")
+                    self._become(plan)
+                case {"fault": _} as answer:
+                    self._fail(*read_fault(answer))
+                case _:
+                    why = (
+                        f"did not start within {plan.start_timeout:g} s and was killed"
+                        if errand.timed_out
+                        else f"does not start (exit code {errand.code})"
+                    )
+                    told = f"tamed: the new program {why}; the log has what it printed"
+                    self._fail([told], ExitStatus.SOFTWARE)
+        except InvalidMessage as error:
+            self._fail([f"tamed: the new program cannot be understood: {error}"], ExitStatus.SOFTWARE)
+
+    def _become(self, plan: Plan) -> None:
+        # Signals stay blocked until the new program can take them: what they do by default would end it.
+        # Those that have come and are not seen to yet go with everything else.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        taken = self._reactor.take_signals()
+        try:
+            self._execute(plan, taken)
+        except TamedError as error:
+            self._fail([f"tamed: {error}"], status_of(error))
+        except OSError as error:
+            told = f"cannot run {plan.interpreter[0]}: {reason(error)}"
+            self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
+        finally:
+            self._reactor.return_signals(taken)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _execute(self, plan: Plan, taken: bytes) -> None:
+        legacy = Legacy()
+        legacy.data |= self._export(legacy.keep)
+        legacy.data["signals"] = list(taken)
+        legacy.data["traceable"] = is_traceable()
+        descriptor = legacy.hand_over()
+        command = [*plan.interpreter, "-m", "tamed.supervisor", "--resume", str(descriptor), plan.name]
+        try:
+            os.execv(command[0], command)
+        finally:
+            legacy.take_back(descriptor)
+
+    def _fail(self, lines: list[str], status: int) -> None:
+        text = "\n".join(lines).removeprefix("tamed: ")
+        self._station.say("ERROR", f"upgrade failed, nothing has changed: {text}")
+        self._station.tell_reloaded(f"upgrade failed: {lines[-1]}")
+        self._failed({"fault": {"lines": lines, "status": status}})

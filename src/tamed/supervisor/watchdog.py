@@ -1,0 +1,222 @@
+"""Looking after workers: one that does not answer, or does not become ready, is put down.
+
+Before it ends it gets SIGABRT, at which it writes the stacks of its threads to the log (faulthandler), also
+while it is blocked outside of Python.
+
+Every deadline is a time in the record of the worker. A timer only says that it is time to look at the
+records, so a supervisor that takes another's place has all deadlines with the records.
+"""
+
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.platform import Station
+
+__all__ = ["MemoryLimit", "Watchdog", "memory_of"]
+
+
+_ABORT_GRACE = 5.0  # seconds that writing the stacks may take
+
+
+class Watchdog:
+    """Looks after the workers in a mapping that others keep.
+
+    A ready worker may be silent for as long as the ``watchdog`` of its plan says, and any may take its
+    ``start_timeout`` to become ready. ``interval`` says how often to look, in seconds.
+    """
+
+    def __init__(
+        self, interval: float, workers: Mapping[int, Worker], reactor: Reactor, station: Station
+    ) -> None:
+        self.interval = interval
+        self._workers = workers
+        self._reactor = reactor
+        self._station = station
+        self._due = reactor.clock()
+
+    @property
+    def is_content(self) -> bool:
+        """Whether every worker answers."""
+        return all(self._trouble_with(worker) is None for worker in self._workers.values())
+
+    def watch(self) -> None:
+        """Look after the workers from now on."""
+        now = self._reactor.clock()
+        # Stopped, say: what the workers have said is not read yet.
+        was_held_up = now > self._due + self.interval
+        self._due = now + self.interval
+        self._reactor.later(self.interval, self.watch)
+        if not was_held_up:
+            self._look()
+
+    def _look(self) -> None:
+        for worker in list(self._workers.values()):
+            trouble = self._trouble_with(worker)
+            if trouble is not None and worker.state is not WorkerState.STUCK:
+                self._station.say(
+                    "ERROR", f"worker {worker.pid} {trouble}: its stacks follow, and it is ended"
+                )
+                self.put_down(worker)
+
+    def see_off(self, workers: Iterable[Worker], seconds: float) -> None:
+        """Put those down that are still there after so many seconds."""
+        leave_by = self._reactor.clock() + seconds
+        for worker in workers:
+            worker.leave_by = leave_by
+        self._reactor.later(seconds, self._enforce)
+
+    def put_down(self, worker: Worker) -> None:
+        """End a worker by force, after it has written its stacks."""
+        worker.state = WorkerState.STUCK
+        worker.kill_at = self._reactor.clock() + _ABORT_GRACE
+        self._station.signal(worker.pid, signal.SIGABRT)
+        self._reactor.later(_ABORT_GRACE, self._enforce)
+
+    def resume(self) -> None:
+        """Heed the deadlines that are in the records already, and look after the workers from now on."""
+        now = self._reactor.clock()
+        for worker in self._workers.values():
+            for due in (worker.leave_by, worker.kill_at):
+                if due is not None:
+                    self._reactor.later(max(0.0, due - now), self._enforce)
+        self.watch()
+
+    def _enforce(self) -> None:
+        """Act on each deadline that has passed."""
+        now = self._reactor.clock()
+        for worker in list(self._workers.values()):
+            if worker.kill_at is not None:
+                if now >= worker.kill_at:
+                    worker.kill_at = now + _ABORT_GRACE  # should it still be there after the next exec
+                    self._station.kill(worker.pid)
+            elif worker.leave_by is not None and now >= worker.leave_by:
+                self._station.say(
+                    "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
+                )
+                self.put_down(worker)
+
+    def _trouble_with(self, worker: Worker) -> str | None:
+        now, plan = self._reactor.clock(), worker.generation.plan
+        if worker.state is WorkerState.STUCK:
+            return "is stuck"
+        if worker.is_to_answer and now - worker.heard > plan.watchdog:
+            return f"has not answered for {plan.watchdog:g} s"
+        if worker.is_on_the_way and now - worker.started > plan.start_timeout:
+            return f"was not ready after {plan.start_timeout:g} s"
+        return None
+
+
+_LOOK = 3.0  # seconds between two measurements
+_TIMES = 3  # in a row above the limit: a peak is no leak
+_FIRST_HOLD = 60.0  # seconds that a worker serves at least, after one that was soon above the limit again
+_LONGEST_HOLD = 600.0
+
+
+class _Course:
+    """What is known of a worker: how often in a row it was above the limit, and whether the log says so."""
+
+    def __init__(self) -> None:
+        self.above = 0
+        self.is_told = False
+
+
+class MemoryLimit:
+    """Has workers replaced that were above the ``max_worker_memory`` of their plan several times in a row.
+
+    ``workers`` are kept by others; only those of the generation that ``serving`` returns count. ``recycle``
+    is asked to replace one, with the reason, and tells whether it does. That happens to one at a time.
+
+    A limit below what a worker needs must not keep workers starting for ever. So a worker that takes the
+    place of one which was soon above it serves for some time first, twice as long with each, and so does one
+    that was above it already when it became ready. The log is warned of it.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[int, Worker],
+        reactor: Reactor,
+        station: Station,
+        *,
+        serving: Callable[[], Generation],
+        recycle: Callable[[Worker, str], bool],
+    ) -> None:
+        self._workers = workers
+        self._reactor = reactor
+        self._station = station
+        self._serving = serving
+        self._recycle = recycle
+        self._courses: dict[int, _Course] = {}
+        self._holds: dict[int, float] = {}
+
+    def watch(self) -> None:
+        """Look after the workers from now on."""
+        self._reactor.later(_LOOK, self.watch)
+        generation = self._serving()
+        self._courses = {pid: course for pid, course in self._courses.items() if pid in self._workers}
+        if generation.plan.max_worker_memory is not None:
+            self._look(generation, generation.plan.max_worker_memory)
+
+    def began(self, worker: Worker) -> None:
+        """Measure what a worker needs: what it has when it is ready, and has served nobody yet."""
+        worker.needs = self._station.memory(worker.pid)
+
+    def _look(self, generation: Generation, limit: int) -> None:
+        above = {}
+        for worker in self._workers.values():
+            is_serving = worker.state is WorkerState.READY and worker.generation is generation
+            if is_serving and (used := self._measured(worker, limit)) is not None:
+                above[worker] = used
+        if any(worker.replaces is not None and worker.is_on_the_way for worker in self._workers.values()):
+            return
+        for worker in sorted(above, key=above.__getitem__, reverse=True):
+            may_go = self._may_go(worker, above[worker], limit)
+            if may_go and self._recycle(worker, _excess(above[worker], limit)):
+                self._hold_next(worker)
+                return
+
+    def _measured(self, worker: Worker, limit: int) -> int | None:
+        """Return what a worker uses if that is too much, and has been for long enough."""
+        course = self._courses.setdefault(worker.pid, _Course())
+        used = self._station.memory(worker.pid)
+        if used is None:  # it has just ended
+            return None
+        course.above = course.above + 1 if used > limit else 0
+        return used if course.above >= _TIMES else None
+
+    def _may_go(self, worker: Worker, used: int, limit: int) -> bool:
+        course = self._courses[worker.pid]
+        needs_more = worker.needs is not None and worker.needs > limit
+        hold = _LONGEST_HOLD if needs_more else self._holds.get(worker.number, 0.0)
+        left = hold - self._served(worker)
+        if left > 0 and not course.is_told:
+            course.is_told = True
+            when = "from its beginning" if needs_more else f"{self._served(worker):.0f} s after it was ready"
+            doubt = f"is that less than a worker needs? it is replaced in {left:.0f} s if that is still so"
+            self._station.say("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {doubt}")
+        return left <= 0
+
+    def _hold_next(self, worker: Worker) -> None:
+        """Have the next worker of this number serve for longer if this one was soon above the limit."""
+        former = self._holds.get(worker.number, 0.0)
+        is_soon = self._served(worker) < _LONGEST_HOLD
+        self._holds[worker.number] = min(max(2 * former, _FIRST_HOLD), _LONGEST_HOLD) if is_soon else 0.0
+
+    def _served(self, worker: Worker) -> float:
+        return 0.0 if worker.ready is None else self._reactor.clock() - worker.ready
+
+
+def memory_of(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Return how many bytes a process has allocated, in memory or swapped out; None if it is not there."""
+    try:
+        lines = (proc / str(pid) / "status").read_bytes().splitlines()
+    except OSError:  # it has ended, or there is no descriptor to read it
+        return None
+    found = [int(line.split()[1]) for line in lines if line.startswith((b"RssAnon:", b"VmSwap:"))]
+    return 1024 * sum(found) if found else None
+
+
+def _excess(used: int, limit: int) -> str:
+    return f"uses {used / 1e6:.1f} MB, more than {limit / 1e6:.1f} MB (max-worker-memory)"

@@ -1,0 +1,268 @@
+"""The workers of a supervisor: hiring them, talking with them, and noticing that they have ended.
+
+What follows from that is for others to decide: see ``_supervisor``.
+"""
+
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from tamed.errors import SystemRefused, TamedError
+from tamed.ipc.channel import Channel
+from tamed.ipc.fault import fault_data
+from tamed.ipc.handoff import Data, Keep
+from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_object, read_text
+from tamed.ipc.worker_report import read_report
+from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.loop import Reactor, deliver
+from tamed.supervisor.platform import Station
+from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.templates import Templates
+
+__all__ = ["Crew"]
+
+_MODULE = "tamed.worker"
+_OWN_STATES = ("prepared", "starting", "ready")  # that a worker can tell of itself
+_STATUSES = 255
+_MOST_SERVERS = 1000  # of one application on one endpoint
+_MORE = "let each process have more: --max-files"
+
+
+class Crew:
+    """All workers that have not been reaped, by their pid in ``workers``.
+
+    ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
+    exit code (negative for a signal), ``on_shut`` when one that was retired lets nobody in any more,
+    ``on_files`` with the files that one was made from and when they were written, ``on_worn`` when one asks
+    to be replaced, with the reason, ``on_report`` with what a worker answers to `ask`, and ``on_silence``
+    when one will answer nothing any more. ``on_other_end`` is called with the pid and exit code of a child
+    that is no worker.
+    """
+
+    def __init__(self, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
+        self.workers: dict[int, Worker] = {}
+        self.templates = Templates(reactor, station)
+        self.on_change: Callable[[Worker], None] = _ignore
+        self.on_end: Callable[[Worker, int], None] = _ignore
+        self.on_shut: Callable[[Worker], None] = _ignore
+        self.on_files: Callable[[dict[str, int]], None] = _ignore
+        self.on_worn: Callable[[Worker, str], object] = _ignore
+        self.on_report: Callable[[Worker, Message], None] = _ignore
+        self.on_silence: Callable[[Worker], None] = _ignore
+        self.on_other_end: Callable[[int, int], None] = _ignore
+        self._reactor = reactor
+        self._sockets = sockets
+        self._station = station
+
+    def of(self, generation: Generation) -> list[Worker]:
+        """Return the workers of a generation, those on their way out too."""
+        return [worker for worker in self.workers.values() if worker.generation is generation]
+
+    def hire(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
+        """Start a worker. Raises OSError if the system has no room for one."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pid = self._start(generation, theirs.fileno(), number)
+            except BaseException:
+                ours.close()
+                raise
+        now = self._reactor.clock()
+        worker = Worker(pid, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
+        self.workers[pid] = worker
+        self._reactor.watch(worker.channel, lambda: self._hear(worker))
+        self._send(worker, generation.plan.first_order)
+
+    def bring_up(
+        self,
+        generation: Generation,
+        ready: Callable[[], object],
+        failed: Callable[[list[str], int], object],
+    ) -> None:
+        """Do what comes before the first worker of a generation, and call ``ready``; ``failed`` if it fails.
+
+        Raises OSError if the system cannot do it.
+        """
+        if generation.plan.preload:
+            self.templates.load(generation, ready, failed)
+        else:
+            ready()
+
+    def export(self, keep: Keep) -> list[Data]:
+        """Return what the next program needs to go on with the workers."""
+        for worker in list(self.workers.values()):
+            self._hear(worker)  # all of them first: what one says may concern another
+        return [
+            {
+                "pid": worker.pid,
+                "number": worker.number,
+                "generation": worker.generation.number,
+                "state": worker.state.value,
+                "started": worker.started,
+                "ready": worker.ready,
+                "needs": worker.needs,
+                "replaces": None if worker.replaces is None else worker.replaces.pid,
+                "retired": worker.is_retired,
+                "leave_by": worker.leave_by,
+                "kill_at": worker.kill_at,
+                "fault": worker.fault,
+                "leaving": worker.leaving,
+                "channel": worker.channel.export(keep),
+            }
+            for worker in self.workers.values()
+        ]
+
+    def resume(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
+        """Go on with the workers of the program before."""
+        now = self._reactor.clock()
+        for data in left:
+            channel = Channel.imported(data["channel"])
+            generation = generations[data["generation"]]
+            started = data["started"]
+            worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
+            worker.state = WorkerState(data["state"])
+            worker.ready, worker.needs = data["ready"], data["needs"]
+            worker.is_retired = data["retired"]
+            worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
+            worker.fault = None if data["fault"] is None else tuple(data["fault"])
+            worker.leaving = data["leaving"]
+            self.workers[worker.pid] = worker
+            if not channel.closed:
+                self._reactor.watch(channel, partial(self._hear, worker))
+                self._deliver(worker)
+        for data in left:
+            self.workers[data["pid"]].replaces = self.workers.get(data["replaces"])
+
+    def let_start(self, worker: Worker) -> None:
+        """Let a worker that is prepared start its services."""
+        self._send(worker, {"go": True})
+
+    def open(self, worker: Worker) -> None:
+        """Have a worker that is ready let clients in."""
+        self._send(worker, {"open": True})
+
+    def retire(self, worker: Worker) -> None:
+        """Have a worker let nobody in any more, and then stop as `dismiss` says.
+
+        Those who wait to be let in are left to other workers.
+        """
+        is_ready = worker.state is WorkerState.READY
+        worker.is_retired = True
+        worker.state = WorkerState.DRAINING
+        if not (is_ready and self._send(worker, {"retire": True})):
+            self._station.signal(worker.pid, signal.SIGTERM)
+
+    def ask(self, worker: Worker) -> bool:
+        """Ask a worker for its report, which goes to ``on_report``; tell whether it can answer at all."""
+        return worker.is_to_answer and self._send(worker, {"tell": True})
+
+    def dismiss(self, worker: Worker) -> None:
+        """Let a worker serve to the end what it has accepted, and stop."""
+        worker.state = WorkerState.STOPPING
+        self._station.signal(worker.pid, signal.SIGTERM)
+
+    def reap(self) -> None:
+        """See to every child that has ended; as pid 1 also to orphans that have become ours."""
+        for pid, code in self._station.ended():
+            worker = self.workers.get(pid)
+            if worker is None:
+                self.templates.ended(pid, code)
+                self.on_other_end(pid, code)
+                self._station.gone(pid)
+            else:
+                self._hear(worker, has_ended=True)
+                self._hang_up(worker)
+                self._station.gone(pid)
+                del self.workers[pid]
+                self.on_end(worker, code)
+
+    def _start(self, generation: Generation, channel: int, number: int) -> int:
+        template = self.templates.of(generation)
+        if template is not None:
+            return self._station.fork(channel, template)
+        return self._station.spawn(channel, _MODULE, str(number), plan=generation.plan)
+
+    def _hear(self, worker: Worker, *, has_ended: bool = False) -> None:
+        """Take what a worker says, and send what waits: one that takes no more is found out."""
+        try:
+            for message, _ in worker.channel.receive():
+                worker.heard = self._reactor.clock()
+                self._understand(worker, message)
+            self._deliver(worker)
+        except InvalidMessage as error:  # something else in that process has written to the channel
+            self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
+            if not has_ended:  # else its number is another's, or nobody's
+                self._station.kill(worker.pid)
+            self._hang_up(worker)
+        except OSError:
+            self._hang_up(worker)
+        if worker.channel.closed:
+            self._hang_up(worker)
+
+    def _understand(self, worker: Worker, message: Message) -> None:
+        """Do what a message is for. What is unknown is of a later version, and passed over."""
+        match message:
+            case {"beat": _}:
+                pass
+            case {"listen": _}:
+                self._hand_out(worker, message)
+            case {"state": _}:
+                self._changed(worker, read_text(message, "state"))
+            case {"fault": _}:
+                worker.fault = read_fault(message)
+            case {"leaving": _}:
+                worker.leaving = read_number(message, "leaving", most=_STATUSES)
+            case {"shut": _}:
+                self.on_shut(worker)
+            case {"files": _} if worker.generation.plan.reload:  # else nobody has asked for them
+                files = read_object(message, "files")
+                self.on_files({file: read_number(files, file, -(2**63), 2**63 - 1) for file in files})
+            case {"worn": _}:
+                self.on_worn(worker, read_text(message, "worn"))
+            case {"report": _}:
+                self.on_report(worker, read_report(read_object(message, "report")))
+
+    def _changed(self, worker: Worker, state: str) -> None:
+        if state not in _OWN_STATES:
+            raise InvalidMessage(f"state: expected {', '.join(_OWN_STATES)}")
+        if not worker.is_leaving:
+            worker.come_to(WorkerState(state), worker.heard)
+            self.on_change(worker)
+
+    def _hand_out(self, worker: Worker, message: Message) -> None:
+        text, kind = read_text(message, "listen"), read_number(message, "kind")
+        index, question = read_number(message, "index", most=_MOST_SERVERS), read_number(message, "number")
+        try:
+            sockets = self._sockets.get(text, kind, index, worker.generation.number)
+        except TamedError as error:
+            self._send(worker, {"answer": question, "fault": fault_data(error)})
+            return
+        except ValueError as error:  # no worker of ours asks for what is no endpoint
+            raise InvalidMessage(str(error)) from error
+        if not self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets]):
+            refused = SystemRefused(f"cannot hand out the socket of {text}", "no descriptors are left", _MORE)
+            self._send(worker, {"answer": question, "fault": fault_data(refused)})
+
+    def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message; a worker that is gone, or does not read, is left to those who see to such."""
+        try:
+            worker.channel.send(message, descriptors)
+        except OSError:
+            return False
+        self._deliver(worker)
+        return True
+
+    def _deliver(self, worker: Worker) -> None:
+        deliver(worker.channel, self._reactor, lambda: self._hang_up(worker))
+
+    def _hang_up(self, worker: Worker) -> None:
+        """Say and hear no more; may be done again."""
+        if worker.channel.fileno() >= 0:
+            self._reactor.unwatch(worker.channel)
+            worker.channel.close()
+            self.on_silence(worker)
+
+
+def _ignore(*_: object) -> None:
+    """Take what nobody has asked for."""

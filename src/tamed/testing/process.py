@@ -1,0 +1,150 @@
+"""Real ``tamed`` processes in tests."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from tamed.control.instances import stop_instance
+from tamed.control.launch import run_directory
+from tamed.errors import Unavailable
+
+__all__ = ["StartProcess", "TamedProcess", "end_instances"]
+
+
+class TamedProcess:
+    r"""A ``tamed`` command in a process of its own, run by the interpreter that runs the test.
+
+    ::
+
+        with TamedProcess("run", "fastpoetry", "--port", "0") as process:
+            port = process.expect(r"listening on 127.0.0.1:(\d+)")[1]
+            ...
+            process.signal(signal.SIGINT)
+            assert process.wait() == 0
+
+    Both its outputs are read as one, all the time, so the process never waits for the test. Leaving the
+    block kills the process if it still runs. ``patience`` is the longest that `expect` and `wait` wait, in
+    seconds: a test that passes does not come near it. ``before`` is a command that runs the command, such as
+    ``nice``.
+    """
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        patience: float = 120.0,
+        before: Sequence[str] = (),
+    ) -> None:
+        self._before = before
+        self.arguments = [str(argument) for argument in arguments]
+        self.patience = patience
+        self.lines: list[str] = []
+        self._cwd = cwd
+        self._env = {**os.environ, **(env or {})}
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [*self._before, sys.executable, "-m", "tamed", *self.arguments],
+            cwd=self._cwd,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """All that it has written and that was looked at by `expect` or `wait`."""
+        return "\n".join(self.lines)
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """Wait for a line that has the pattern in it and return the match; earlier ones are in ``lines``.
+
+        Raises AssertionError, with the output, if the process ends or the patience does before such a line
+        comes.
+        """
+        while True:
+            try:
+                line = self._queue.get(timeout=self.patience)
+            except queue.Empty:
+                raise AssertionError(
+                    f"no line with {pattern!r} within {self.patience} s:\n{self.output}"
+                ) from None
+            if line is None:
+                raise AssertionError(f"it ended without a line with {pattern!r}:\n{self.output}")
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end and return its status, negative if by a signal; all output is in ``lines``."""
+        try:
+            status = self._process.wait(self.patience)
+        except subprocess.TimeoutExpired:
+            self._drain()
+            raise AssertionError(f"it does not end within {self.patience} s:\n{self.output}") from None
+        self._reader.join()
+        self._drain()
+        return status
+
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def _drain(self) -> None:
+        while not self._queue.empty():
+            line = self._queue.get()
+            if line is not None:
+                self.lines.append(line)
+
+
+_PATIENCE = 30.0  # seconds for a daemon to stop, before it is ended at once
+
+
+def end_instances(folder: Path) -> None:
+    """End the daemons of a run directory that are still there."""
+    for instance in run_directory(folder).running():
+        with suppress(Unavailable):  # it has just ended by itself
+            stop_instance(instance, timeout=_PATIENCE, force=True, progress=lambda _: None)
+
+
+class StartProcess(Protocol):
+    """What the fixture ``tamed_process`` is: starts a ``tamed`` process, which is ended after the test."""
+
+    def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
+        """Start the command with these words, in the test's ``tmp_path``; see `TamedProcess`."""

@@ -1,0 +1,1 @@
+"""What Unix needs of a daemon, each part alone and synchronous."""

@@ -1,0 +1,345 @@
+"""The pid file: proof that an instance runs, by a lock; its content only says who it is.
+
+What is believed is the lock, never the number: a file that was left behind, a pid that now belongs to a
+stranger and a zombie hold no lock and block nobody.
+
+How a pid file comes to be, so that nobody ever reads half of one and exactly one of many starts wins:
+
+1. The process makes a file of its own beside the path, under a hidden name, writes its pid into it and
+   takes the lock of it, *life* (see ``_filelock``).
+2. It links that file to the path. ``link(2)`` never replaces: the first one wins, and what appears is
+   complete and locked. The content of a file that has had the name never changes.
+3. If the name is taken by a file whose *life* is held, the other one runs. Otherwise that file is stale. It
+   is removed by whoever gets the *claim* of a file that is beside it for that only, and sees, holding it,
+   that the path still names the stale one. Then step 2 is tried again.
+
+Whoever may open a file may lock it, for reading at least, and so keep others from locking it. Everybody may
+read a pid file. So *life* is taken before everybody may, and the file for the claim is its user's alone.
+
+Since *life* is only ever taken on a file without the name, and stale files are removed under *claim*,
+whoever finds *life* held and then reads a number reads the number that the holder wrote.
+
+The name of the file is guarded besides, by what nobody can remove (see ``_guard``). So a file that is removed
+while its process lives lets nobody else start, and :meth:`PidFile.tend` makes it anew.
+
+Rejected: writing into the file that is there, since readers then see old or half-written numbers, and
+renaming over it, which lets two starts win.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from tamed._os.fork import own
+from tamed._os.identity import Identity, acting_for
+from tamed.errors import AlreadyRunning, SystemRefused, TamedError, from_os_error
+from tamed.unix.lock import (
+    TO_READ,
+    Guard,
+    explain,
+    guardian,
+    holder_of,
+    is_alive,
+    number_in,
+    take_claim,
+    take_life,
+)
+
+__all__ = ["PidFile"]
+
+_ATTEMPTS = 2000
+_PAUSE = 0.005  # seconds; others hold the claim of a stale file for microseconds
+_MODE = 0o644  # anyone may ask who runs
+_TO_CLAIM = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class PidFile:
+    """A pid file that this process holds. Made by :meth:`acquire` or :meth:`adopt`.
+
+    The lock lives in :meth:`fileno`: it is held as long as any process has that open file. So a child that
+    is not the daemon must not keep it: it is closed on exec, and a child that does not exec calls
+    :meth:`close`. To keep it across an upgrade, make the descriptor inheritable just before the exec and
+    :meth:`adopt` it after.
+
+    As a context manager it calls :meth:`remove` at the end. ``guard``, if it has one, goes with it. ``owner``
+    is the user whose file it is, also while this process is root, who acts as that user then.
+    """
+
+    def __init__(self, path: Path, descriptor: int, directory: int, guard: Guard | None) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self.guard = guard
+        self._owner: Identity | None = None
+        self._descriptor = descriptor
+        self._directory = directory  # the way to the name, which a chroot does not cut off
+        self._root = Path("/").stat()
+        own(self)
+
+    @classmethod
+    def acquire(
+        cls,
+        path: Path,
+        *,
+        owner: Identity | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Self:
+        """Take the pid file for this process, which must have its final pid: after detaching, not before.
+
+        Raises AlreadyRunning, which names the holder's pid, CannotCreate if the directory is missing, has
+        no room or the path is no regular file, PermissionRefused, or SystemRefused if the file system has
+        no locks or no hard links. ``owner`` is the user that the process becomes, who is to remove the file.
+        ``sleep`` is for tests.
+        """
+        with ExitStack() as undo:
+            try:
+                with acting_for(owner):
+                    directory = _open_directory(path)
+                    undo.callback(os.close, directory)
+                    _refuse_if_held(path, directory)  # who may not write here learns who runs, too
+                guard = _take_guard(path)
+                if guard is not None:
+                    undo.callback(guard.close)
+                with acting_for(owner):
+                    descriptor = _acquire(path, directory, sleep)
+            except OSError as error:
+                raise explain(path, error) from error
+            undo.pop_all()
+            held = cls(path, descriptor, directory, guard)
+            held._owner = owner
+            return held
+
+    @classmethod
+    def adopt(cls, path: Path, descriptor: int, guard: int = -1) -> Self:
+        """Go on with a pid file whose descriptor, and that of its guard if it has one, came through an exec.
+
+        They are closed on exec from then on. Raises SystemRefused if it is not that of a pid file
+        that this process holds; that the path names it no longer is no error, see :attr:`intact`.
+        """
+        try:
+            os.set_inheritable(descriptor, False)
+            pid = number_in(descriptor)
+            if pid != os.getpid() or not take_life(descriptor):
+                raise SystemRefused(
+                    f"pid file {path}", f"descriptor {descriptor} is not that of this process"
+                )
+        except OSError as error:
+            raise SystemRefused(f"pid file {path}", f"descriptor {descriptor}: {error.strerror}") from error
+        kept = Guard.take(path) if guard < 0 else Guard.adopt(guard)
+        try:
+            directory = _open_directory(path)
+        except TamedError:
+            directory = -1  # somebody has removed it; it may come back
+        return cls(path, descriptor, directory, kept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+    def fileno(self) -> int:
+        """Return the descriptor that carries the lock."""
+        return self._descriptor
+
+    def bequeath(self, keep: Callable[[int], int]) -> dict[str, int]:
+        """Return what :meth:`adopt` takes in the next program; ``keep`` has a descriptor stay open."""
+        return {
+            "descriptor": keep(self._descriptor),
+            "guard": -1 if self.guard is None else keep(self.guard.fileno()),
+        }
+
+    @property
+    def intact(self) -> bool:
+        """Whether the path still names this file: nobody removed or replaced it by hand."""
+        return self._directory >= 0 and _names(self._directory, self.path.name, self._descriptor)
+
+    def tend(self) -> bool:
+        """Do what is due about once a second; tell whether the file had to be made anew: it was gone.
+
+        Raises as :meth:`acquire` does if that cannot be done, because its directory is gone too for example.
+        """
+        if self.guard is not None:
+            self.guard.tend()
+        if self._is_in_place():
+            return False
+        try:
+            with acting_for(self._owner), ExitStack() as undo:
+                directory = _open_directory(self.path)
+                undo.callback(os.close, directory)
+                descriptor = _acquire(self.path, directory, time.sleep)
+                undo.pop_all()
+        except OSError as error:
+            raise explain(self.path, error) from error
+        self._close_files()
+        self._descriptor, self._directory = descriptor, directory
+        return True
+
+    def _is_in_place(self) -> bool:
+        """Tell whether the path leads to the file, or whether that cannot be told, after a chroot."""
+        try:
+            if not os.path.samestat(self._root, Path("/").stat()):
+                return True
+            return os.path.samestat(self.path.lstat(), os.fstat(self._descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+
+    def remove(self) -> bool:
+        """Remove the file if it is still ours, and give the lock up; tell whether it was there to remove.
+
+        In a forked child it only closes, like :meth:`close`. Raises PermissionRefused or SystemRefused if
+        the name cannot be taken away; the lock is given up all the same, so that what is left blocks
+        nobody. May be called again.
+        """
+        if self._descriptor < 0:
+            return False
+        try:
+            if os.getpid() != self.pid or not self.intact:
+                return False
+            with acting_for(self._owner):
+                os.unlink(self.path.name, dir_fd=self._directory)
+        except OSError as error:
+            remedy = f"give {self.path.parent} to the user that the daemon runs as"
+            raise from_os_error(f"cannot remove pid file {self.path}", error, remedy) from error
+        else:
+            return True
+        finally:
+            self.close()
+
+    def disown(self) -> None:
+        """Leave the file and its lock to the parent, in a forked child; see `tamed._os.fork`."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, which stays. So does the lock, if another process has the same open file."""
+        if self._descriptor >= 0:
+            self._close_files()
+            if self.guard is not None:
+                self.guard.close()
+
+    def _close_files(self) -> None:
+        os.close(self._descriptor)
+        if self._directory >= 0:
+            os.close(self._directory)
+        self._descriptor = self._directory = -1
+
+
+def _acquire(path: Path, directory: int, sleep: Callable[[float], None]) -> int:
+    hidden = f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
+    descriptor = os.open(hidden, _NEW, 0o600, dir_fd=directory)
+    try:
+        _prepare(descriptor)
+        _win_name(path, directory, hidden, sleep)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    finally:
+        os.unlink(hidden, dir_fd=directory)
+    return descriptor
+
+
+def _take_guard(path: Path) -> Guard | None:
+    pid = guardian(path)
+    guard = Guard.take(path) if pid is None else None
+    if guard is None and pid is None:
+        pid = guardian(path)  # somebody has come first, or a stranger has the name
+    if pid is not None:
+        raise AlreadyRunning(
+            f"pid file {path}", f"process {pid} runs, although its file is gone", "stop it first"
+        )
+    return guard
+
+
+def _win_name(path: Path, directory: int, hidden: str, sleep: Callable[[float], None]) -> None:
+    for _ in range(_ATTEMPTS):
+        if _link(directory, hidden, path.name):
+            return
+        _refuse_if_held(path, directory)
+        if not _clear_stale(directory, path.name):
+            sleep(_PAUSE)
+    raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for 10 s", "try again")
+
+
+def _prepare(descriptor: int) -> None:
+    line = b"%d\n" % os.getpid()
+    if os.write(descriptor, line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    take_life(descriptor)
+    os.fchmod(descriptor, _MODE)  # whatever the umask
+
+
+def _link(directory: int, hidden: str, name: str) -> bool:
+    try:
+        os.link(hidden, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+            raise OSError(errno.EOPNOTSUPP, "the file system has no hard links") from error
+        raise
+    return True
+
+
+def _refuse_if_held(path: Path, directory: int) -> None:
+    try:
+        descriptor = os.open(path.name, TO_READ, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    try:
+        pid = holder_of(path, descriptor)
+    except SystemRefused as error:
+        raise AlreadyRunning(error.what, error.why, error.remedy) from error
+    finally:
+        os.close(descriptor)
+    if pid is not None:
+        raise AlreadyRunning(f"pid file {path}", f"process {pid} runs and holds it", "stop it first")
+
+
+def _clear_stale(directory: int, name: str) -> bool:
+    """Remove a file that nobody holds; tell whether the name may be free now."""
+    claim = f".{name}.claim"
+    claimed = os.open(claim, _TO_CLAIM, 0o600, dir_fd=directory)
+    try:
+        if not take_claim(claimed) or not _names(directory, claim, claimed):
+            return False
+        try:
+            _remove_stale(directory, name)
+        finally:
+            os.unlink(claim, dir_fd=directory)
+        return True
+    finally:
+        os.close(claimed)
+
+
+def _remove_stale(directory: int, name: str) -> None:
+    try:
+        descriptor = os.open(name, TO_READ, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    try:
+        if not is_alive(descriptor) and _names(directory, name, descriptor):
+            os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(descriptor)
+
+
+def _names(directory: int, name: str, descriptor: int) -> bool:
+    try:
+        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _open_directory(path: Path) -> int:
+    try:
+        return os.open(path.parent, _DIRECTORY)
+    except OSError as error:
+        raise explain(path, error) from error

@@ -1,0 +1,382 @@
+"""Giving up root's privileges for good, and proving that they are gone.
+
+The order is fixed by what each step needs (capabilities(7), credentials(7)):
+
+1. the bounding set, which needs CAP_SETPCAP: from here on no program that is executed can get more than is
+   kept;
+2. PR_SET_KEEPCAPS, if something is kept, since the change of user would empty the permitted set;
+3. the session keyring of whoever started this, which would stay in reach for every user;
+4. supplementary groups, group, user: real, effective and saved, so that there is no way back;
+5. the capabilities: effective, permitted, inheritable and ambient become what is kept;
+6. ``no_new_privs``, after which no set-uid program or file capability gives anything (prctl(2));
+7. the proof: the way back is tried, and the sets are read.
+
+Some containers leave root without CAP_SETPCAP. The bounding set then stays as it is. With ``no_new_privs``
+and nothing permitted it gives nothing, so that is told and not refused.
+"""
+
+import enum
+import errno
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from tamed._os.fork import leave_keyring
+from tamed._os.identity import Identity, become, require_single_thread
+from tamed._os.prctl import prctl
+from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, from_os_error
+
+if TYPE_CHECKING:
+    from ctypes import Array, c_uint32
+
+__all__ = [
+    "AS_ROOT",
+    "ROOT_FLAGS",
+    "Capability",
+    "CapabilitySets",
+    "capability_sets",
+    "change_root",
+    "drop_privileges",
+    "forbid_tracing",
+    "is_traceable",
+    "limit_capabilities",
+    "require_keepable",
+    "roots_environ",
+    "set_capabilities",
+    "stays_root",
+]
+
+
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_PR_CAP_AMBIENT, _IS_SET, _RAISE, _CLEAR_ALL = 47, 1, 2, 4
+_VERSION_3 = 0x20080522  # two 32-bit words a set
+
+
+class Capability(enum.IntEnum):
+    """A part of what root may do, by the name that the manual gives it after ``CAP_``."""
+
+    CHOWN = 0
+    DAC_OVERRIDE = 1
+    DAC_READ_SEARCH = 2
+    FOWNER = 3
+    FSETID = 4
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    LINUX_IMMUTABLE = 9
+    NET_BIND_SERVICE = 10
+    NET_BROADCAST = 11
+    NET_ADMIN = 12
+    NET_RAW = 13
+    IPC_LOCK = 14
+    IPC_OWNER = 15
+    SYS_MODULE = 16
+    SYS_RAWIO = 17
+    SYS_CHROOT = 18
+    SYS_PTRACE = 19
+    SYS_PACCT = 20
+    SYS_ADMIN = 21
+    SYS_BOOT = 22
+    SYS_NICE = 23
+    SYS_RESOURCE = 24
+    SYS_TIME = 25
+    SYS_TTY_CONFIG = 26
+    MKNOD = 27
+    LEASE = 28
+    AUDIT_WRITE = 29
+    AUDIT_CONTROL = 30
+    SETFCAP = 31
+    MAC_OVERRIDE = 32
+    MAC_ADMIN = 33
+    SYSLOG = 34
+    WAKE_ALARM = 35
+    BLOCK_SUSPEND = 36
+    AUDIT_READ = 37
+    PERFMON = 38
+    BPF = 39
+    CHECKPOINT_RESTORE = 40
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``CAP_NET_BIND_SERVICE``, in any case, with or without ``CAP_``; else raise ValueError."""
+        name = text.strip().upper().removeprefix("CAP_")
+        try:
+            return cls[name]
+        except KeyError:
+            pass
+        import difflib
+
+        near = difflib.get_close_matches(name, cls.__members__, n=1)
+        hint = f"; did you mean CAP_{near[0]}?" if near else ""
+        raise ValueError(f"{text!r}: expected a capability such as CAP_NET_BIND_SERVICE{hint}")
+
+    def __str__(self) -> str:
+        return f"CAP_{self.name}"
+
+
+class CapabilitySets(NamedTuple):
+    """The five sets of the calling thread, each as the numbers of its capabilities."""
+
+    effective: frozenset[int]
+    permitted: frozenset[int]
+    inheritable: frozenset[int]
+    bounding: frozenset[int]
+    ambient: frozenset[int]
+
+
+def capability_sets() -> CapabilitySets:
+    """Ask the kernel for the sets of the calling thread. Raises ``OSError`` where there are none."""
+    words = _words()
+    _call("capget", words)
+    effective, permitted, inheritable = (_members(words[part], words[part + 3]) for part in range(3))
+    bounding = _bounding()
+    ambient = frozenset(number for number in bounding if prctl(_PR_CAP_AMBIENT, _IS_SET, number))
+    limit = frozenset(number for number, inside in bounding.items() if inside)
+    return CapabilitySets(effective, permitted, inheritable, limit, ambient)
+
+
+def limit_capabilities(keep: Collection[int]) -> None:
+    """Take all but ``keep`` out of the bounding set, for good.
+
+    Needs CAP_SETPCAP, unless there is nothing to take out; raises ``OSError`` without.
+    """
+    for number, inside in _bounding().items():
+        if inside and number not in keep:
+            prctl(_PR_CAPBSET_DROP, number)
+
+
+def set_capabilities(keep: Collection[int]) -> None:
+    """Make ``keep`` the effective, permitted, inheritable and ambient set of the calling thread.
+
+    Raises ``OSError`` if they are not all permitted now.
+    """
+    mask = sum(1 << number for number in keep)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    _call("capset", _words(low, low, low, high, high, high))
+    prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
+    for number in keep:
+        prctl(_PR_CAP_AMBIENT, _RAISE, number)
+
+
+def _bounding() -> dict[int, bool]:
+    """Return whether each capability that this kernel knows is in the bounding set.
+
+    Older kernels know fewer than we, newer ones may know more. The first one that it does not know ends the
+    asking; ``/proc/sys/kernel/cap_last_cap`` tells too, but a chroot has no ``/proc``.
+    """
+    answers: dict[int, bool] = {}
+    while True:
+        number = len(answers)
+        try:
+            answers[number] = bool(prctl(_PR_CAPBSET_READ, number))
+        except OSError as error:
+            if error.errno == errno.EINVAL and answers:
+                return answers
+            raise
+
+
+def _words(*values: int) -> "Array[c_uint32]":
+    """Return two ``struct __user_cap_data_struct`` of capset(2): three low words, then three high ones."""
+    import ctypes
+
+    return (ctypes.c_uint32 * 6)(*values)
+
+
+def _members(low: int, high: int) -> frozenset[int]:
+    mask = low | high << 32
+    return frozenset(number for number in range(64) if mask >> number & 1)
+
+
+def _call(name: str, words: "Array[c_uint32]") -> None:
+    import ctypes
+
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)  # 0: the calling thread
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(header, words) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 8, 38, 39  # linux/prctl.h
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+
+# With any other one a process can become root again, or do what only root may: by writing or owning root's
+# files (DAC_OVERRIDE, CHOWN, FOWNER, MKNOD), reading root's keys (DAC_READ_SEARCH), taking another identity
+# (SETUID, SETGID, SETPCAP, SETFCAP), entering another process or the kernel (SYS_PTRACE, SYS_MODULE,
+# SYS_RAWIO, BPF, SYS_ADMIN), or by a root directory of its own making (SYS_CHROOT). What we do not know is
+# refused, too.
+_KEEPABLE = {
+    Capability.AUDIT_WRITE,
+    Capability.BLOCK_SUSPEND,
+    Capability.IPC_LOCK,
+    Capability.LEASE,
+    Capability.NET_ADMIN,
+    Capability.NET_BIND_SERVICE,
+    Capability.NET_BROADCAST,
+    Capability.NET_RAW,
+    Capability.SYS_NICE,
+    Capability.SYS_RESOURCE,
+    Capability.SYS_TIME,
+    Capability.WAKE_ALARM,
+}
+
+
+def change_root(directory: Path) -> None:
+    """Make a directory the root of all paths of this process, and the working directory.
+
+    Files and directories that are open stay reachable: see to it that no worker gets one that is a
+    directory. Raises PermissionRefused for who is not root, and MissingInput if there is no such directory.
+    """
+    try:
+        os.chroot(directory)
+        os.chdir("/")
+    except OSError as error:
+        raise from_os_error(f"cannot change the root directory to {directory}", error) from error
+
+
+def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) -> frozenset[int]:
+    """Become a user for good, without privileges but those in ``keep``, which executed programs get too.
+
+    Returns the numbers of what could not be taken out of the bounding set, normally nothing.
+
+    For a process that is that user already and no root, it does nothing. To become root is no loss: user
+    and groups are set, and the privileges stay.
+
+    Raises PermissionRefused if this user may not become that one or does not have what is to be kept,
+    ConfigurationError if what is to be kept would give root back, and SystemRefused if there are threads
+    or the proof fails. After an error the process may be half changed and must end.
+    """
+    require_keepable(keep)
+    _require_permitted(keep)
+    require_single_thread("cannot drop privileges")
+    if identity.is_current and identity.uid != 0:
+        return frozenset()
+    if identity.uid == 0:
+        _become(identity)
+        left: frozenset[int] = frozenset()
+    else:
+        left = _drop(identity, keep)
+    _prove(identity, keep)
+    return left
+
+
+def is_traceable() -> bool:
+    """Tell whether processes of this user may trace this one, read its memory and take its descriptors.
+
+    They may not since a change of user, until the next exec (prctl(2), PR_SET_DUMPABLE).
+    """
+    return prctl(_PR_GET_DUMPABLE) == 1
+
+
+def forbid_tracing() -> None:
+    """Have only root trace this process from now on."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+def require_keepable(keep: Collection[Capability]) -> None:
+    """Raise ConfigurationError if a process that keeps these could become root again."""
+    names = ", ".join(str(one) for one in sorted(set(keep) - _KEEPABLE))
+    if names:
+        remedy = f"these can be kept: {', '.join(str(one) for one in sorted(_KEEPABLE))}"
+        raise ConfigurationError(f"cannot keep {names}", "with it a process can become root again", remedy)
+
+
+def _require_permitted(keep: Collection[Capability]) -> None:
+    if not keep:
+        return
+    try:
+        missing = set(keep) - capability_sets().permitted
+    except OSError as error:
+        raise from_os_error("cannot keep capabilities", error) from error
+    if missing:
+        names = ", ".join(str(one) for one in sorted(missing))
+        raise PermissionRefused(f"cannot keep {names}", "this process does not have it", "start it as root")
+
+
+def _drop(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
+    try:
+        left = _limit(keep)
+        prctl(_PR_SET_KEEPCAPS, bool(keep))
+        leave_keyring()
+        _become(identity)
+        set_capabilities(keep)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    except OSError as error:
+        raise from_os_error("cannot drop privileges", error) from error
+    return left
+
+
+def _limit(keep: Collection[Capability]) -> frozenset[int]:
+    try:
+        limit_capabilities(keep)
+    except PermissionError:
+        return capability_sets().bounding.difference(keep)
+    return frozenset()
+
+
+def _become(identity: Identity) -> None:
+    try:
+        become(identity)
+    except OSError as error:
+        what = f"cannot become user {identity.name or identity.uid} in group {identity.gid}"
+        raise from_os_error(what, error, "start it as root, or without another user and group") from error
+
+
+def _prove(identity: Identity, keep: Collection[Capability]) -> None:
+    failed = _what_is_wrong(identity, keep)
+    if failed:
+        raise SystemRefused("cannot drop privileges", failed)
+
+
+def _what_is_wrong(identity: Identity, keep: Collection[Capability]) -> str:
+    if not identity.is_current or not {*os.getgroups()} <= {*identity.groups, identity.gid}:
+        return "the system took the new user and groups, and did not set them"
+    if identity.uid == 0:
+        return ""
+    if _can_go_back(identity):
+        return "the process could become root again"
+    sets = capability_sets()
+    if {*sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient} != set(keep):
+        return "capabilities are left"
+    return "" if prctl(_PR_GET_NO_NEW_PRIVS) else "no_new_privs is not set"
+
+
+def _can_go_back(identity: Identity) -> bool:
+    """Try to be root again, in the ways there are; each must be refused."""
+    try:
+        os.setuid(0)
+    except PermissionError:
+        pass
+    else:
+        return True
+    try:
+        os.setgroups([0])
+    except PermissionError:
+        pass
+    else:
+        return True
+    if identity.gid == 0:
+        return False
+    try:
+        os.setgid(0)
+    except PermissionError:
+        return False
+    return True
+
+
+AS_ROOT = "running as root: name another user with --user, or root itself to say that it is meant"
+
+ROOT_FLAGS = ("-E", "-s")
+"""Flags of a Python that is root for another user: it heeds no ``PYTHON*`` variables and has no user site."""
+
+
+def stays_root(user: str) -> bool:
+    """Tell whether this process is root, and is not to become a user that somebody has named."""
+    return not user and os.geteuid() == 0
+
+
+def roots_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for such a Python: without those variables, and with root's own home."""
+    own = Identity.resolve("0", "").environ_of(environ)
+    return {name: value for name, value in own.items() if not name.startswith("PYTHON")}

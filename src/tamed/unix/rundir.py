@@ -1,0 +1,385 @@
+"""The run directory: where instances live, are found and reached.
+
+Each instance has a directory of its own in it, with its pid file and its control socket:
+``RUNDIR/NAME/NAME.pid`` and ``.sock``. They are not side by side in the run directory since a daemon that was
+started by root and runs as somebody else has to remove its pid file: for that it must own the directory it
+is in, and nobody may own ``/run/tamed`` but root. With its log it is the same: where such a daemon has one by
+default, that is in a directory of this kind too.
+
+A directory that others can write to is not used: they could put their own files under the names of ours. One
+that belonged to another user of the same instance is given to the next by root, if nothing is in it but
+what an instance leaves there.
+"""
+
+import os
+import stat
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from tamed._os.identity import Identity, acting_for
+from tamed._os.trust import who_else
+from tamed.errors import (
+    AlreadyRunning,
+    CannotCreate,
+    ConfigurationError,
+    PermissionRefused,
+    SystemRefused,
+    TamedError,
+    from_creation_error,
+    from_os_error,
+)
+from tamed.unix.lock import TO_READ, guardian_of_root, holder
+from tamed.unix.process import user_of
+
+__all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory"]
+
+_OF_ROOT = Path("/run/tamed")
+_LONGEST = 64  # bytes
+_ALSO = "_.@+-"  # in a name, besides letters and digits
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _is_bad(name: str) -> bool:
+    try:
+        check_name(name)
+    except ConfigurationError:
+        return True
+    return False
+
+
+def check_name(name: str) -> str:
+    """Return the name of an instance, or raise ConfigurationError which says what is wrong with it."""
+    if not name or len(os.fsencode(name)) > _LONGEST:
+        why = f"a name has 1 to {_LONGEST} bytes"
+    elif not name[0].isalnum() and name[0] != "_":
+        why = "a name begins with a letter, a digit or _"
+    elif bad := next((one for one in name if not one.isalnum() and one not in _ALSO), ""):
+        why = f"a name has letters, digits and {_ALSO} only, not {bad!r}"
+    else:
+        return name
+    raise ConfigurationError(f"instance name {name!r}", why, "name it with --name")
+
+
+def default_run_directory(environ: Mapping[str, str], uid: int | None = None) -> Path:
+    """Return where the run directory of a user is, unless the operator names one.
+
+    For root it is ``/run/tamed``. For others it is ``tamed`` in ``XDG_RUNTIME_DIR``, if that is really this
+    user's, which after ``su`` it often is not, or else ``tamed-UID`` in the directory for temporary files.
+    """
+    uid = os.geteuid() if uid is None else uid
+    if uid == 0:
+        return _OF_ROOT
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and _belongs_to(Path(runtime), uid):
+        return Path(runtime, "tamed")
+    return Path(environ.get("TMPDIR") or "/tmp", f"tamed-{uid}")  # noqa: S108 (create() checks whose it is)
+
+
+class Instance(NamedTuple):
+    """A name and the directory of its own. Nothing of it need exist."""
+
+    name: str
+    directory: Path
+
+    @property
+    def pid_file(self) -> Path:
+        """Where the pid file is."""
+        return self.directory / f"{self.name}.pid"
+
+    @property
+    def socket(self) -> Path:
+        """Where the control socket is. The path may be longer than an address: see ``bind_unix``."""
+        return self.directory / f"{self.name}.sock"
+
+    @property
+    def owner(self) -> int | None:
+        """The user that the directory belongs to, None if it is not there."""
+        try:
+            return self.directory.lstat().st_uid
+        except OSError:
+            return None
+
+    def require_trusted(self) -> None:
+        """Raise PermissionRefused if what is in the directory may have been put there by a stranger.
+
+        It, the run directory and all above must belong to root or to this user, and nobody else may write in
+        them, but where only owners can remove files. Root believes a directory that it has given to another
+        user, as the word of that user: `holder` sees to it that it is. Where others can make directories too,
+        the daemon must be one that root has started.
+        """
+        owner = self.owner
+        if owner is None:
+            return
+        is_given = os.geteuid() == 0 != owner
+        _require_trusted(self.directory, {0, os.geteuid(), owner} if is_given else {0, os.geteuid()})
+        if (
+            is_given
+            and self.directory.parent.stat().st_mode & 0o022
+            and guardian_of_root(self.pid_file) is None
+        ):
+            why = f"it belongs to user {owner}, and root has not started what is in it"
+            raise PermissionRefused(f"directory {self.directory}", why, "ask as that user")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether `require_trusted` raises nothing."""
+        try:
+            self.require_trusted()
+        except PermissionRefused:
+            return False
+        return True
+
+    def holder(self) -> int | None:
+        """Return the pid of the process that holds the pid file, None if nobody does.
+
+        Raises as the function `holder` does, and PermissionRefused if root asks, the directory is another
+        user's, and the process is not: that user could have named any.
+        """
+        pid, owner = holder(self.pid_file), self.owner
+        if pid is None or os.geteuid() != 0 or not owner or (user := user_of(pid)) is None:
+            return pid
+        if user != owner and guardian_of_root(self.pid_file) != pid:
+            why = f"it belongs to user {owner}, and process {pid}, which it names, to user {user}"
+            raise PermissionRefused(
+                f"pid file {self.pid_file}", why, f"see who has it open: fuser -v {self.pid_file}"
+            )
+        return pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its pid file is held, also while that is swept away, or held by who knows whom."""
+        try:
+            return holder(self.pid_file) is not None
+        except (PermissionRefused, SystemRefused):
+            return True
+        except CannotCreate:
+            return False
+
+    def remove_if_empty(self) -> None:
+        """Remove the directory if nothing is left in it, nobody runs and this user may; else leave it.
+
+        That of a daemon that runs may be empty just now: it was swept, and a daemon that has dropped root
+        could not make it anew.
+        """
+        if self.is_running:
+            return
+        try:
+            self.directory.rmdir()
+        except OSError:
+            return
+
+
+class RunDirectory:
+    """A run directory, which need not exist for looking into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def instance(self, name: str) -> Instance:
+        """Return where an instance lives or would live. Raises ConfigurationError for a bad name."""
+        return Instance(check_name(name), self.path / name)
+
+    def instances(self) -> list[Instance]:
+        """List those that have a pid file, be it stale; PermissionRefused if this user may not look."""
+        try:
+            found = [Instance(entry.name, entry) for entry in self.path.iterdir() if not _is_bad(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise from_os_error(f"run directory {self.path}", error, _ANOTHER) from error
+        return sorted(instance for instance in found if _exists(instance.pid_file))
+
+    def running(self) -> list[Instance]:
+        """List those whose pid file is there, and held, and whose directory can be trusted.
+
+        One whose holder cannot be told is held too.
+        """
+        return [each for each in self.instances() if each.is_trusted and each.is_running]
+
+    def require_trusted(self) -> None:
+        """Raise PermissionRefused if others than root and this user could change it, or a folder above."""
+        trusted = {0, os.geteuid()}
+        _require_trusted(self.path, trusted)
+        if (found := who_else(self.path, trusted, may_be_shared=True)) is not None:
+            raise PermissionRefused(f"directory {self.path}", " ".join(map(str, found)), _ANOTHER)
+
+    def create(self, name: str, owner: tuple[int, int] | None = None) -> Instance:
+        """Make the directory of an instance, and the run directory, where they are missing, and check them.
+
+        If this process is root, the instance's directory is given to ``owner``, a user and a group: the
+        ones that the daemon will run as; without it, to root. Anyone may then look into it; what others make
+        is for its user only. Raises CannotCreate, PermissionRefused if a directory belongs to somebody else,
+        others can write to it or something else is in it, AlreadyRunning if it would be taken from a daemon
+        that runs, and ConfigurationError for a bad name.
+        """
+        instance = self.instance(name)
+        with ExitStack() as opened:
+            parent, _ = _make(self.path, None)
+            opened.callback(os.close, parent)
+            _check(self.path, os.fstat(parent), {os.geteuid(), 0})
+            own, is_new = _make(instance.directory, parent)
+            opened.callback(os.close, own)
+            if os.geteuid() == 0:
+                _give(instance, own, owner or (0, os.getegid()), is_new=is_new)
+            _check(instance.directory, os.fstat(own), {os.geteuid(), owner[0] if owner else 0})
+        return instance
+
+    def make(self) -> None:
+        """Make the directory itself where it is missing, and check it. Raises as `create` does."""
+        directory, _ = _make(self.path, None)
+        try:
+            _check(self.path, os.fstat(directory), {os.geteuid(), 0})
+        finally:
+            os.close(directory)
+
+
+class InstanceFolder:
+    """The folder of an instance, which belongs to ``owner``, the user that the daemon runs as."""
+
+    def __init__(self, instance: Instance, owner: Identity | None = None) -> None:
+        self._instance = instance
+        self._owner = owner
+        self._mode = _mode_of(instance.directory)
+
+    def tend(self) -> bool:
+        """Make the folder, and the run directory, if they are gone. Raises as `RunDirectory.create` does."""
+        mode = _mode_of(self._instance.directory)
+        if mode is not None:
+            self._mode = mode
+            return False
+        owner = None if self._owner is None else (self._owner.uid, self._owner.gid)
+        RunDirectory(self._instance.directory.parent).create(self._instance.name, owner)
+        if self._mode is not None:
+            with acting_for(self._owner):
+                self._instance.directory.chmod(self._mode)
+        return True
+
+
+def _mode_of(directory: Path) -> int | None:
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return None
+    return stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None
+
+
+_ANOTHER = "name another one with --rundir"
+
+
+def _make(path: Path, parent: int | None) -> tuple[int, bool]:
+    """Make a directory if need be; return it open, and whether it is new."""
+    mode = 0o755 if os.geteuid() == 0 else 0o700
+    where = path if parent is None else path.name
+    try:
+        try:
+            os.mkdir(where, 0o700, dir_fd=parent)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        descriptor = os.open(where, _FLAGS, dir_fd=parent)
+    except OSError as error:
+        raise _explain(path, error) from error
+    if is_new:
+        os.fchmod(descriptor, mode)  # whatever the umask
+    return descriptor, is_new
+
+
+def _require_trusted(path: Path, trusted: Collection[int]) -> None:
+    try:
+        status = path.lstat()
+    except OSError:  # it is not there, or not for us, as whoever opens it will be told
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise PermissionRefused(f"directory {path}", "it is a symbolic link", f"remove it, or {_ANOTHER}")
+    _check(path, status, trusted)
+
+
+def _check(path: Path, status: os.stat_result, trusted: Collection[int]) -> None:
+    what = f"directory {path}"
+    if status.st_uid not in trusted:
+        raise PermissionRefused(what, f"it belongs to user {status.st_uid}", f"remove it, or {_ANOTHER}")
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        raise PermissionRefused(what, "others can write to it", f"chmod go-w {path}")
+
+
+def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new: bool) -> None:
+    """Give the directory of an instance to a user, as root.
+
+    Logs that another user has left go with it. What else a daemon leaves is stale, and goes.
+    """
+    before = os.fstat(directory).st_uid
+    if before == owner[0] and not is_new:
+        return
+    if is_new:
+        os.fchown(directory, *owner)
+        return
+    entries = os.listdir(directory)
+    if strange := next((name for name in entries if not _kind_of(instance, name)), ""):
+        why = f"it belongs to user {before}, and has more in it than a daemon leaves: {strange}"
+        raise PermissionRefused(f"directory {instance.directory}", why, f"remove it, or {_ANOTHER}")
+    if (pid := holder(instance.pid_file)) is not None:
+        raise AlreadyRunning(
+            f"pid file {instance.pid_file}", f"process {pid} runs and holds it", "stop it first"
+        )
+    os.fchown(directory, 0, -1)  # from now on nobody else changes what is in it
+    for entry in entries:
+        if _kind_of(instance, entry) == "log":
+            _give_log(directory, entry, before, owner)
+        else:
+            with suppress(OSError):  # a folder: whoever comes to it refuses it
+                os.unlink(entry, dir_fd=directory)
+    os.fchown(directory, *owner)
+
+
+_LEFT = ("pid", "sock", "plan", "failed", "log")
+
+
+def _kind_of(instance: Instance, entry: str) -> str:
+    """Return what an entry is that a daemon of this name leaves in its directory; nothing for any other."""
+    kind = entry.removeprefix(".").removeprefix(f"{instance.name}.")
+    kind = "" if kind == entry.removeprefix(".") else kind.partition(".")[0]
+    return kind if kind in _LEFT else ""
+
+
+def _give_log(directory: int, entry: str, before: int, owner: tuple[int, int]) -> None:
+    """Give a file to a user if it is one that belonged to the user before, and nothing but a file.
+
+    What is root's is not given: the user before may have moved it there.
+    """
+    with ExitStack() as opened:
+        try:
+            descriptor = os.open(entry, TO_READ, dir_fd=directory)
+        except OSError:
+            return  # a link, or a socket: whoever comes to it refuses or replaces it
+        opened.callback(os.close, descriptor)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == before != 0:
+            os.fchown(descriptor, *owner)
+
+
+def _explain(path: Path, error: OSError) -> TamedError:
+    what = f"directory {path}"
+    if path.is_symlink():
+        return CannotCreate(what, "it is a symbolic link", f"remove it, or {_ANOTHER}")
+    if isinstance(error, FileNotFoundError):
+        return CannotCreate(what, f"there is no directory {path.parent}", f"make it, or {_ANOTHER}")
+    if isinstance(error, PermissionError):
+        return PermissionRefused(what, error.strerror or "", _ANOTHER)
+    return from_creation_error(what, error, _ANOTHER)
+
+
+def _belongs_to(directory: Path, uid: int) -> bool:
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == uid
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # in a directory that is not for us

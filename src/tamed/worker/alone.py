@@ -1,0 +1,171 @@
+"""One process that does everything: ``tamed run`` without workers."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from tamed._os.descriptors import close_inherited
+from tamed._os.fork import guard_forks
+from tamed.config.identity import becomes_another, check_files, drop_to, identity_of
+from tamed.config.job import Job
+from tamed.config.load import load
+from tamed.config.log_plan import log_in_foreground
+from tamed.config.reading import Reading
+from tamed.config.settings import Daemon
+from tamed.errors import ApplicationFailed, ConfigurationError
+from tamed.log.layout import layout_of
+from tamed.log.logger import own_logger
+from tamed.log.sink import open_sink
+from tamed.net.inherit import passed_to_this_process
+from tamed.net.listen import Surroundings, install
+from tamed.service.application import Application
+from tamed.unix.detach import leave_terminal
+from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
+from tamed.unix.notify import Notifier, watchdog_interval
+from tamed.unix.pidfile import PidFile
+from tamed.unix.privileges import AS_ROOT, stays_root
+from tamed.unix.process import limit_open_files
+from tamed.worker.life import Ending, live, loop_factory
+from tamed.worker.log_handler import SinkHandler, log_to
+
+__all__ = ["run"]
+
+log = own_logger("tamed")
+
+
+def run(reading: Reading) -> Ending:
+    """Run what was read in this process; return how it ended, or raise what it failed of.
+
+    These are the steps of a daemon's life (see ARCHITECTURE.md) that one process in the foreground has.
+    """
+    job, deployment, settings = reading.job, reading.deployment, reading.settings
+    daemon = settings.daemon
+    identity = identity_of(daemon)
+    plan = log_in_foreground(settings.log)
+    pid_file = "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
+    root = None if daemon.chroot is None else daemon.chroot.absolute()
+    if root is not None and (plan.path or pid_file):
+        what = "--log-file" if plan.path else "--pid-file"
+        why = "its folder has to stay open, which is a way out of the other root directory"
+        raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
+    check_files(identity, log=plan.path, pid_files=[pid_file])
+
+    is_dropped = becomes_another(identity)
+
+    def drop() -> None:
+        if is_dropped:
+            leave_terminal()
+        drop_to(daemon, identity, root)
+
+    with ExitStack() as held:
+        if is_dropped:
+            close_inherited(
+                keep=passed_to_this_process(os.environ), but_sockets=True
+            )  # ``fd://`` may name some of those
+        job = _settle_down(job, daemon)
+        duties = []
+        if pid_file:
+            file = held.enter_context(PidFile.acquire(Path(pid_file), owner=identity))
+            duties.append(Duty(f"pid file {pid_file}", file.tend))
+        sink = open_sink(plan, daemon.name or job.name(deployment), identity)
+        held.callback(sink.close)
+        handler = SinkHandler(sink)
+        log_to(handler, layout_of(plan.layout), settings.log, is_console=plan.kind == "stderr")
+        install(Surroundings(drain_timeout=daemon.drain_timeout))
+        application = load(job, deployment)
+        with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
+            return runner.run(_live(application, daemon, handler, duties, drop))
+
+
+def _settle_down(job: Job, daemon: Daemon) -> Job:
+    """Set what a process has of its own; return the job as it is to be read from then on."""
+    _keep_to_ourselves()
+    time.tzset()  # the zone's file may be out of reach after a chroot
+    if daemon.max_files is not None:
+        limit_open_files(daemon.max_files)
+    if daemon.umask is not None:
+        os.umask(daemon.umask)
+    if daemon.directory is None:
+        return job
+    job = job._replace(folder=Path.cwd())
+    os.chdir(daemon.directory)
+    return job
+
+
+def _keep_to_ourselves() -> None:
+    """See that no child gets our sockets and handlers, and that no signal is blocked that we are to obey."""
+    guard_forks()
+    for descriptor in passed_to_this_process(os.environ):  # also what no server of ours asks for
+        os.set_inheritable(descriptor, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # nobody could wait for a child
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+async def _live(
+    application: Application,
+    daemon: Daemon,
+    handler: SinkHandler,
+    duties: list[Duty],
+    drop: Callable[[], None],
+) -> Ending:
+    manager = Notifier.from_environ(os.environ)
+    housekeeping = Housekeeping(say=_say, tell=partial(_tell, manager), tend_log=handler.tend)
+    housekeeping.duties += duties
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
+
+    async def prepared() -> None:
+        drop()
+
+    def ready() -> None:
+        deadline.reschedule(None)
+        if stays_root(daemon.user):  # not before: what fails until here is one line, and nothing else
+            log.warning(AS_ROOT)
+        log.info("%s is ready", application.name)
+        manager.ready()
+
+    def stopping() -> None:
+        manager.stopping()
+
+    interval = watchdog_interval(os.environ)
+    beat = None if interval is None else interval / 2
+    try:
+        async with asyncio.timeout(daemon.start_timeout) as deadline:
+            with _every(INTERVAL, housekeeping.look), _every(beat, manager.watchdog):
+                return await live(application, prepared=prepared, ready=ready, stopping=stopping)
+    except TimeoutError:
+        what = f"{application.name} was not ready after {daemon.start_timeout:g} s"
+        raise ApplicationFailed(what) from None
+
+
+def _say(level: str, text: str) -> None:
+    log.log(logging.getLevelNamesMapping()[level], text)
+
+
+def _tell(manager: Notifier, troubles: Sequence[str]) -> None:
+    manager.status("; ".join(troubles) or "serving")
+
+
+@contextmanager
+def _every(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
+    """Call from the event loop, again and again, while the block runs: a loop that is blocked does not."""
+    if seconds is None:
+        yield
+        return
+    task = asyncio.get_running_loop().create_task(_repeat(seconds, call))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _repeat(seconds: float, call: Callable[[], object]) -> None:
+    while True:
+        call()
+        await asyncio.sleep(seconds)

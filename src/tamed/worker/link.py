@@ -1,0 +1,309 @@
+"""A worker's side of its channel to the supervisor, and the socket source that asks over it."""
+
+import asyncio
+import itertools
+import math
+import os
+import select
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tamed.config.settings import Daemon
+from tamed.errors import SystemRefused
+from tamed.ipc.channel import Channel
+from tamed.ipc.fault import fault_of
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_object
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoint
+from tamed.net.listen import Gate, Listener
+from tamed.net.tls import server_context
+
+__all__ = ["Link", "SupervisedSource", "wearing"]
+
+
+_LOOK = 0.5  # seconds
+_SPREAD = 0.1
+
+
+@contextmanager
+def wearing(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> Iterator[None]:
+    """Inside the ``with``, ask to be replaced, with the reason, while one of the limits is reached.
+
+    ``accepted`` tells how many connections there were.
+    """
+    if daemon.max_connections_per_worker is None and daemon.max_worker_age is None:
+        yield
+        return
+    task = asyncio.get_running_loop().create_task(_look(daemon, accepted, ask))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _look(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
+    import random  # not above: it loads a hash library, and most workers have no limits
+
+    spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - nobody gains by guessing it
+    most = math.inf if daemon.max_connections_per_worker is None else daemon.max_connections_per_worker
+    oldest = math.inf if daemon.max_worker_age is None else daemon.max_worker_age
+    begun = time.monotonic()
+    while True:
+        await asyncio.sleep(_LOOK)
+        age, count = time.monotonic() - begun, accepted()
+        if age >= oldest * spread:
+            ask(f"is {age:.0f} s old")
+        elif count >= most * spread:
+            ask(f"has served {count} connections")
+
+
+log = own_logger("tamed")
+
+_Answer = tuple[Message, list[int]]
+_Key = tuple[str, int, int]
+
+
+class Link:
+    """Talks with the supervisor from within the event loop.
+
+    The supervisor's orders are: to go on once all are prepared, to open the gate, to shut it and stop, and to
+    tell what it is asked. That it is gone
+    shows in the end of the stream: the worker then stops by itself, as if it had been told to.
+    """
+
+    def __init__(
+        self, channel: Channel, tell: Callable[[], Message], beat_interval: float, gate: Gate
+    ) -> None:
+        self._channel = channel
+        self._gate = gate
+        self._tell = tell
+        self._beat_interval = beat_interval
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[_Answer]] = {}
+        self._postponed: list[_Answer] = []
+        self._go = asyncio.Event()
+        self._is_open = False
+        self._is_orphan = False
+        self._waits_for_room = False
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Listen and beat in the running loop.
+
+        The beat comes from the loop itself: one that is blocked is silent.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel.fileno(), self._receive)
+        self._is_open = True
+        self._loop.call_soon(self._catch_up)
+        self._beat()
+        try:
+            yield
+        finally:
+            self._is_open = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._loop.remove_writer(self._channel.fileno())
+            self._heart.cancel()
+
+    async def prepared(self) -> None:
+        """Say that everything is bound, and wait until the supervisor says that it is so everywhere."""
+        self.say({"state": "prepared"})
+        await self._go.wait()
+
+    def say(self, message: Message) -> None:
+        """Send a message; that the supervisor is gone is noticed, and acted upon, elsewhere."""
+        try:
+            self._channel.send(message)
+        except OSError:
+            return
+        self._push()
+
+    async def ask(self, message: Message) -> _Answer:
+        """Send a question and wait for the answer. Raises SystemRefused if the supervisor is gone."""
+        number = next(self._numbers)
+        answer: asyncio.Future[_Answer] = self._loop.create_future()
+        self._answers[number] = answer
+        self.say({**message, "number": number})
+        if self._is_orphan:
+            self._give_up_asking()
+        return await answer
+
+    def ask_now(self, message: Message) -> _Answer:
+        """Send a question and block until the answer is there; also before the link is open.
+
+        What else comes meanwhile is obeyed afterwards, in the loop. Raises SystemRefused if the supervisor is
+        gone.
+        """
+        number = next(self._numbers)
+        self._send_all({**message, "number": number})
+        while not self._channel.closed:
+            select.select([self._channel], [], [])
+            if (found := self._find_answer(number)) is not None:
+                return found
+        raise SystemRefused("cannot ask the supervisor", "it is gone")
+
+    def _find_answer(self, number: int) -> _Answer | None:
+        found = None
+        try:
+            for told, descriptors in self._channel.receive():
+                if told.get("answer") == number:
+                    found = told, descriptors
+                else:
+                    self._postpone(told, descriptors)
+        except InvalidMessage as error:
+            raise SystemRefused("cannot ask the supervisor", str(error)) from error
+        return found
+
+    def _send_all(self, message: Message) -> None:
+        try:
+            self._channel.send(message)
+            while not self._channel.flush():
+                select.select([], [self._channel], [])
+        except OSError as error:
+            raise SystemRefused("cannot ask the supervisor", "it is gone") from error
+
+    def _postpone(self, message: Message, descriptors: list[int]) -> None:
+        self._postponed.append((message, descriptors))
+        if self._is_open:
+            self._loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Obey what came while somebody blocked."""
+        while self._postponed:
+            self._obey(*self._postponed.pop(0))
+
+    def _push(self) -> None:
+        """Send what waits, and go on when there is room if that is not all."""
+        try:
+            is_done = self._channel.flush()
+        except OSError:
+            is_done = True
+        if is_done == self._waits_for_room:
+            self._waits_for_room = not is_done
+            if is_done:
+                self._loop.remove_writer(self._channel.fileno())
+            else:
+                self._loop.add_writer(self._channel.fileno(), self._push)
+
+    def _receive(self) -> None:
+        try:
+            for message, descriptors in self._channel.receive():
+                self._obey(message, descriptors)
+        except InvalidMessage as error:
+            self._become_orphan(f"it cannot be understood: {error}")
+        if self._channel.closed and not self._is_orphan:
+            _silence_output()
+            self._become_orphan("it is gone")
+
+    def _become_orphan(self, why: str) -> None:
+        """Stop: nobody is there any more who could say so."""
+        self._is_orphan = True
+        self._loop.remove_reader(self._channel.fileno())
+        self._give_up_asking(why)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _give_up_asking(self, why: str = "it is gone") -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(SystemRefused("cannot ask the supervisor", why))
+        self._answers.clear()
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        match message:
+            case {"answer": _}:
+                answer = self._answers.pop(read_number(message, "answer"), None)
+                if answer is not None and not answer.done():
+                    answer.set_result((message, descriptors))
+                    return
+            case {"go": True}:
+                self._go.set()
+            case {"open": True}:
+                self._gate.open()
+            case {"retire": True}:
+                self._gate.shut()
+                self.say({"shut": True})
+                os.kill(os.getpid(), signal.SIGTERM)
+            case {"tell": True}:
+                self.say({"report": self._tell()})
+        for descriptor in descriptors:  # nobody waits for them any more
+            os.close(descriptor)
+
+    def _beat(self) -> None:
+        self.say({"beat": True})
+        self._heart = self._loop.call_later(self._beat_interval, self._beat)
+
+
+class SupervisedSource:
+    """The socket source of a worker: the supervisor binds, and every worker gets the same sockets."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._open: dict[_Key, Listener | None] = {}  # None is asked for, and not there yet
+
+    async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Ask for the sockets of an endpoint.
+
+        See `SocketSource`. Certificates are read here, in the worker.
+        """
+        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        with self._asking(endpoint, kind) as question:
+            answer = await self._link.ask(question)
+            return self._opened(endpoint, question, answer, context)
+
+    def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
+        """Do the same; blocks until the supervisor has answered."""
+        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        with self._asking(endpoint, kind) as question:
+            answer = self._link.ask_now(question)
+            return self._opened(endpoint, question, answer, context)
+
+    @contextmanager
+    def _asking(self, endpoint: Endpoint, kind: socket.SocketKind) -> Iterator[Message]:
+        """Hold the key of what is asked for, unless it is refused."""
+        text, number = str(endpoint), int(kind)
+        key = next(key for index in itertools.count() if self._is_free(key := (text, number, index)))
+        self._open[key] = None
+        try:
+            yield {"listen": text, "kind": number, "index": key[2]}
+        except BaseException:
+            del self._open[key]
+            raise
+
+    def _opened(
+        self, endpoint: Endpoint, question: Message, answer: _Answer, context: ssl.SSLContext | None
+    ) -> Listener:
+        message, descriptors = answer
+        if "fault" in message:
+            raise fault_of(read_object(message, "fault"))
+        sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+        # What this worker's server leaves in the queue when it stops would be lost if no other worker goes
+        # on, so it takes all that waits. Whoever has passed sockets to the daemon keeps them, and their
+        # queue.
+        inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
+        listener = Listener(endpoint, sockets, shared=inherited, ssl=context)
+        self._open[question["listen"], question["kind"], question["index"]] = listener
+        return listener
+
+    def _is_free(self, key: _Key) -> bool:
+        """Tell whether no server of this process has the sockets of this key, which may be had again then."""
+        if key not in self._open:
+            return True
+        listener = self._open[key]
+        return listener is not None and all(sock.fileno() == -1 for sock in listener.sockets)
+
+
+def _silence_output() -> None:
+    """Lead what is printed from now on to nowhere: the pipe is broken, and `print` would raise."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no other descriptor: one of these makes room
+        os.close(1)
+        null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in {1, 2} - {null}:
+        os.dup2(null, descriptor)
+    if null not in (1, 2):
+        os.close(null)

@@ -1,0 +1,277 @@
+"""Where `logging` takes what is logged in this process."""
+
+import asyncio
+import logging
+import os
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+from tamed._os.fork import hollow, own
+from tamed.config.settings import Log
+from tamed.log.layout import Layout, Line, bare, lay_out
+from tamed.log.logger import keep_log
+from tamed.log.outbox import Outbox
+from tamed.log.record import Record, encode_origin, encode_record
+from tamed.log.sink import Sink
+
+__all__ = ["LayoutHandler", "PipeHandler", "SinkHandler", "log_to", "severity"]
+
+
+_SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+_LONG = 1 << 16  # characters
+
+
+def log_to(handler: "LayoutHandler", layout: Layout, settings: Log, *, is_console: bool = False) -> None:
+    """Send all that is logged in this process, warnings too, to a handler, as the settings say.
+
+    What we log goes there whatever the application does to `logging`: see `keep_log`.
+    """
+    handler.lay_out_with(layout)
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    keep_log(handler, is_console=is_console)
+    for level in settings.level:
+        logging.getLogger(level.logger or None).setLevel(level.level)
+
+
+@lru_cache(maxsize=32)
+def severity(level: int) -> int:
+    """Return the syslog severity (RFC 5424, 6.2.1) of a logging level."""
+    return next((number for least, number in _SEVERITIES if level >= least), 7)
+
+
+class LayoutHandler(logging.Handler):
+    """Lays out what comes from `logging`, and lines that come many at once (`tamed.log.access.LinesHandler`).
+
+    ``layout`` is how they look; `log_to` sets it. ``takes_origin`` says whether `take` looks at the origin of
+    a record, which costs a twentieth of a line to write.
+    """
+
+    layout: Layout = staticmethod(bare)
+    takes_origin = True
+
+    def lay_out_with(self, layout: Layout) -> None:
+        """Use a layout from now on."""
+        self.layout = layout
+        self.setFormatter(_Formatter(layout))
+
+    def take(self, record: Record) -> None:
+        """Take a record; no other thread is here meanwhile."""
+        raise NotImplementedError
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Lay the record out and take it; report a mistake in a logging call."""
+        try:
+            text = self.format(record).encode(errors="backslashreplace")
+            head = self._head(record.levelno, record.created, record.process or os.getpid(), record.name)
+        except Exception:
+            self.handleError(record)
+            return
+        self.take(Record(head, text))
+
+    def handle_lines(self, name: str, level: int, created: float, lines: Sequence[str]) -> None:
+        """Lay out many lines at once.
+
+        They become one record, unless that would be too long, or each has to stand alone, as bare ones in a
+        journal have.
+        """
+        process = os.getpid()
+        texts = lay_out(self.layout, Line(created, logging.getLevelName(level), name, "", process), lines)
+        if self.layout is not bare and sum(map(len, texts)) < _LONG:
+            texts = ["\n".join(texts)]
+        head = self._head(level, created, process, name)
+        with self._alone():
+            for text in texts:
+                self.take(Record(head, text.encode(errors="backslashreplace")))
+
+    def _head(self, level: int, created: float, process: int, name: str) -> bytes:
+        return encode_origin(severity(level), created, process, name) if self.takes_origin else b""
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+
+class SinkHandler(LayoutHandler):
+    """Writes to a sink of this process."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+        self.takes_origin = sink.takes_origin
+        own(self)
+
+    def disown(self) -> None:
+        """Write to the same place in a forked child, beside the parent; see `tamed._os.fork`."""
+        self._sink.disown()
+
+    def take(self, record: Record) -> None:
+        """Write it."""
+        self._sink.write([record])
+
+    def tend(self) -> str:
+        """Let the sink do what is due, and return what is wrong with it; other threads may log meanwhile."""
+        with self._alone():
+            child = self._sink.child
+            if child:
+                pid, status = os.waitpid(child, os.WNOHANG)  # not any child: the others are the application's
+                if pid:
+                    self._sink.child_ended(pid, status)
+            self._sink.tend()
+            return self._sink.trouble
+
+    def reopen(self) -> None:
+        """Let the sink open its file anew."""
+        with self._alone():
+            self._sink.reopen()
+
+
+class _Formatter(logging.Formatter):
+    """Lays out log records."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self._layout = layout
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Lay out a record, its traceback and its stack."""
+        traces = self._traces(record) if record.exc_info or record.stack_info else ""
+        message = record.getMessage()
+        return self._layout(
+            Line(record.created, record.levelname, record.name, message, record.process, traces)
+        )
+
+    def _traces(self, record: logging.LogRecord) -> str:
+        traces = [self.formatException(record.exc_info)] if record.exc_info else []
+        if record.stack_info:
+            traces.append(self.formatStack(record.stack_info))
+        return "\n".join(traces)
+
+
+_LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
+_PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor counts as stalled
+_LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
+
+
+class PipeHandler(LayoutHandler):
+    """Sends each record, formatted, to the supervisor through a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._rest = b""
+        self._outbox = Outbox(self._write, self._note, limit=_LIMIT)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting = False
+        self._is_stalled = False
+        self._is_childs = False
+        own(self)
+
+    def disown(self) -> None:
+        """Print what is logged, in a forked child: two processes that write to the pipe would tear records.
+
+        What is printed is in the log too. What waits is the parent's to send; see `tamed._os.fork`.
+        """
+        hollow([self._descriptor])
+        self._is_childs = True
+        self._loop, self._waiting = None, False
+        self._rest = b""
+        self._outbox = Outbox(self._write, self._note, limit=_LIMIT)
+        self.takes_origin = False
+        self.lay_out_with(_printed)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Let the running loop send what the pipe did not take at once. Outside of it, `flush` does."""
+        self._loop = asyncio.get_running_loop()
+        self._wait_for_room()
+        try:
+            yield
+        finally:
+            if self._waiting:
+                self._loop.remove_writer(self._descriptor)
+            self._loop, self._waiting = None, False
+
+    def take(self, record: Record) -> None:
+        """Send a record, or keep it until there is room."""
+        if self._is_childs:
+            _print(record.text + b"\n")
+            return
+        is_sent = self._outbox.put(encode_record(record), lines=record.text.count(b"\n") + 1)
+        if is_sent and not self._rest:
+            return
+        if self._outbox.is_crowded and not self._is_stalled:
+            self._is_stalled = not self._make_room()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wait_for_room)
+
+    def flush(self) -> None:
+        """Send all that waits, for which the end of a process waits a few seconds."""
+        deadline = time.monotonic() + _LAST_WORDS
+        while not self._send_what_waits() and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._descriptor], [], left)
+
+    def _make_room(self) -> bool:
+        """Wait, but not for long, until the supervisor has taken some of what waits; tell whether it has."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._outbox.is_crowded and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._descriptor], [], left)
+            self._send_what_waits()
+        return not self._outbox.is_crowded
+
+    def _wait_for_room(self) -> None:
+        if self._loop is not None and not self._waiting and not self._send_what_waits():
+            self._waiting = True
+            self._loop.add_writer(self._descriptor, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._send_what_waits() and self._loop is not None:
+            self._waiting = False
+            self._loop.remove_writer(self._descriptor)
+
+    def _send_what_waits(self) -> bool:
+        """Send what can be sent; tell whether that is all."""
+        with self._alone():  # other threads log too
+            is_done = (not self._rest or self._write(b"")) and self._outbox.flush() and not self._rest
+            self._is_stalled = self._is_stalled and not is_done
+            return is_done
+
+    def _write(self, frame: bytes) -> bool:
+        """Write a frame, after what is left of the one before; tell whether it was taken, if only in part."""
+        data = self._rest + frame
+        try:
+            written = os.write(self._descriptor, data)
+        except BlockingIOError:
+            return False
+        except OSError:  # the supervisor is gone, and the worker is about to notice
+            self._rest = b""
+            return True
+        self._rest = data[written:]
+        return True
+
+    def _note(self, text: str) -> bytes:
+        line = self.layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
+        head = encode_origin(4, time.time(), os.getpid(), "tamed")
+        return encode_record(Record(head, line.encode(errors="backslashreplace")))
+
+
+def _printed(line: Line) -> str:
+    """Lay out a line that the supervisor gives the time, and the name of the worker."""
+    return f"{line.level} {line.logger}[{line.pid}]: {bare(line)}"
+
+
+def _print(text: bytes) -> None:
+    while text:
+        try:
+            text = text[os.write(2, text) :]
+        except OSError:  # nobody reads it
+            return
