@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._poem_at import PoemAt
-from tamed.builtin.fastpoetry import Options, fastpoetry
+from tamed.builtin.fastpoetry import Options, PoemAt, fastpoetry
 from tamed.builtin.poetryproxy import poetryproxy
 from tamed.errors import TamedError
 from tamed.net.endpoint import Endpoint, TcpEndpoint

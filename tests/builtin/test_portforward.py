@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import trustme
 
-from tamed.builtin._portforward import Network, ProxyHeader, Upstream
-from tamed.builtin._portforward._balancer import Balancer
-from tamed.builtin._portforward._health import Health
-from tamed.builtin._portforward._proxy_header import IpEnd, IpEnds, encode_v1, encode_v2
+from tamed.builtin._portforward.proxy_header import IpEnd, IpEnds, Network, ProxyHeader, encode_v1, encode_v2
+from tamed.builtin._portforward.upstreams import Balancer, Health, Upstream
 from tamed.builtin.portforward import Options, portforward
 from tamed.errors import ConfigurationError, MissingInput, ServiceFailed
 from tamed.net.endpoint import Endpoint
@@ -354,16 +352,16 @@ async def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_health() -> None:
     """Two failures in a row bring an upstream down, for a while; one success brings it up."""
     health = Health(pause=30)
-    assert not health.failed(100)
-    assert not health.succeeded()
-    assert not health.failed(100)
+    assert not health.record_failure(100)
+    assert not health.record_success()
+    assert not health.record_failure(100)
     assert health.down_for(100) == 0
-    assert health.failed(100)
+    assert health.record_failure(100)
     assert health.down_for(110) == 20
     assert health.down_for(130) == 0
-    assert not health.failed(130)
+    assert not health.record_failure(130)
     assert health.down_for(130) == 30
-    assert health.succeeded()
+    assert health.record_success()
     assert health.down_for(130) == 0
 
 
@@ -383,6 +381,6 @@ async def test_those_that_are_down_come_last() -> None:
         time[0] = 39.0
         await first.check(b"")
         await first.check(b"")
-        assert Balancer(upstreams)._order() == [second, first]
+        assert Balancer(upstreams).order() == [second, first]
         time[0] = 100.0
-        assert Balancer(upstreams)._order() == [first, second]
+        assert Balancer(upstreams).order() == [first, second]

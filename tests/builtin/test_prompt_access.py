@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tamed.builtin._local import is_local
+from tamed.builtin._login import is_local
 from tamed.builtin.telnet import Options
 from tamed.net.endpoint import Endpoint, UnixEndpoint
 from tamed.plugins.values import Size

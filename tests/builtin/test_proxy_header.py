@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.builtin._framing import Incomplete, Malformed
-from tamed.builtin._portforward._proxy_header import (
+from tamed.builtin._portforward.proxy_header import (
     Ends,
     IpEnd,
     IpEnds,

@@ -7,41 +7,40 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tamed.builtin._dial import Address, connect, connect_unix, open_stream
-from tamed.builtin._relay import Patience, Relay, Stream
+from tamed.builtin._relay import Address, Relay, RelayTimeouts, Stream, connect, connect_unix, open_stream
 from tamed.net.endpoint import UnixEndpoint
 from tamed.net.stream import StreamServer
 from tests.builtin.streams import Handler, address, connected, echo, reset, server, tell_the_sum, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
 
-PATIENT = Patience(60.0, 60.0)
+GENEROUS = RelayTimeouts(60.0, 60.0)
 MUCH = bytes(range(256)) * 32768  # 8 MB
 
 
 class Relaying:
     """A server that relays to a target, and what became of each connection."""
 
-    def __init__(self, target: StreamServer, patience: Patience) -> None:
+    def __init__(self, target: StreamServer, timeouts: RelayTimeouts) -> None:
         self.target = target
-        self.patience = patience
+        self.timeouts = timeouts
         self.relays: list[Relay] = []
         self.endings: list[str] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = await connect(Address(self.target.listeners[0].sockets[0].family, address(self.target)))
-        relay = Relay(Stream(reader, writer), await open_stream(sock), self.patience)
+        relay = Relay(Stream(reader, writer), await open_stream(sock), self.timeouts)
         self.relays.append(relay)
         self.endings.append(await relay.run())
 
 
 @asynccontextmanager
 async def relaying(
-    handler: Handler = echo, patience: Patience = PATIENT, endpoint: str = "127.0.0.1:0"
+    handler: Handler = echo, timeouts: RelayTimeouts = GENEROUS, endpoint: str = "127.0.0.1:0"
 ) -> AsyncIterator[tuple[StreamServer, Relaying]]:
     """Run a target, and a server that relays to it."""
     async with server(handler) as target:
-        relaying = Relaying(target, patience)
+        relaying = Relaying(target, timeouts)
         async with server(relaying, endpoint) as front:
             yield front, relaying
 
@@ -105,14 +104,14 @@ async def test_a_side_that_takes_nothing_makes_the_other_wait() -> None:
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_nothing_that_moves_ends_it(half_closed: bool) -> None:
     """Each limit for itself: while both sides are open, and when one has ended."""
-    patience = Patience(60.0, 0.05) if half_closed else Patience(0.05, 60.0)
+    timeouts = RelayTimeouts(60.0, 0.05) if half_closed else RelayTimeouts(0.05, 60.0)
     forever = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         await forever.wait()
 
-    async with relaying(say_nothing, patience) as (front, told), connected(front) as client:
+    async with relaying(say_nothing, timeouts) as (front, told), connected(front) as client:
         if half_closed:
             client.writer.write_eof()
         assert await client.read_all() == b""
@@ -123,7 +122,7 @@ async def test_nothing_that_moves_ends_it(half_closed: bool) -> None:
 
 async def test_what_moves_is_not_idle() -> None:
     """A conversation may last longer than the limit."""
-    async with relaying(patience=Patience(2.0, 2.0)) as (front, _), connected(front) as client:
+    async with relaying(timeouts=RelayTimeouts(2.0, 2.0)) as (front, _), connected(front) as client:
         for _ in range(5):
             await client.send(b"x")
             await client.expect(b"x")
@@ -163,7 +162,7 @@ async def test_a_connection_that_is_gone_before_it_began() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         async with server() as target:
-            await Relaying(target, PATIENT)(reader, writer)
+            await Relaying(target, GENEROUS)(reader, writer)
         done.set()
 
     done = asyncio.Event()

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tamed.builtin._shared_call import SharedCall
+from tamed.builtin._poem_cache import SharedCall
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from tamed.builtin._socks import TargetPattern
-from tamed.builtin._socks._messages import encode_datagram, parse_datagram
+from tamed.builtin._socks.messages import encode_datagram, parse_datagram
+from tamed.builtin._socks.rules import TargetPattern
 from tamed.builtin.socks import Options, socks
 from tamed.net.endpoint import Endpoint
 from tamed.net.server import Server

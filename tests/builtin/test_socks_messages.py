@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.builtin._framing import Incomplete, Malformed
-from tamed.builtin._socks._messages import (
+from tamed.builtin._socks.messages import (
     Code,
     Datagram,
     Greeting,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._socks import TargetPattern, TargetRules
+from tamed.builtin._socks.rules import TargetPattern, TargetRules
 
 
 def judged(name: str, address: str, port: int, allow: list[str], deny: list[str]) -> str:

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamed.builtin._web.application import interface_of, load
 from tamed.builtin.web import Options, web
-from tamed.builtin.web._application import interface_of, load
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service

@@ -282,3 +282,26 @@ def test_an_answer_that_takes_its_time_is_not_disturbed_by_a_drain(module: Modul
         answered.start()
     answered.join(PATIENCE)
     assert answers == [b"done"]
+
+
+def test_a_client_that_leaves_behind_a_pipelined_request_is_noticed(module: ModuleType) -> None:
+    """The application that answers the first request learns of it, and the second one is not begun."""
+    asked: list[str] = []
+    heard: list[str] = []
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError
+        asked.append(scope["path"])
+        while (message := await receive())["type"] != "http.disconnect":
+            assert message["body"] == b"x"
+        heard.append(scope["path"])
+
+    module.app = waiting  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        with server.connect() as client:
+            client.sendall(b"POST /first HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+            until(lambda: asked)
+            client.sendall(b"xGET /second HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: heard)
+    assert (asked, heard) == (["/first"], ["/first"])

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from tamed.builtin._framing import Incomplete, Malformed
-from tamed.builtin._portforward._proxy_header import Ends, IpEnds, encode_v1, encode_v2, parse_header
+from tamed.builtin._portforward.proxy_header import Ends, IpEnds, encode_v1, encode_v2, parse_header
 from tamed.builtin._relay import Stream
-from tamed.builtin._socks._messages import (
+from tamed.builtin._socks.messages import (
     encode_datagram,
     parse_datagram,
     parse_greeting,
@@ -16,7 +16,7 @@ from tamed.builtin._socks._messages import (
     parse_request4,
     parse_request5,
 )
-from tamed.builtin._socks._negotiation import NotLetIn, negotiate
+from tamed.builtin._socks.proxy import AccessDenied, negotiate
 from tests.fuzz.engine import Target
 
 __all__ = ["TARGETS"]
@@ -190,6 +190,6 @@ TARGETS: Final = (
         _conversation,
         (b"\x05\x01\0" + _V5, b"\x05\x02\0\x02" + _V5_ADDRESS, b"\x04" + _V4, b"\x04" + _V4A),
         _WORDS,
-        (Malformed, NotLetIn, EOFError),
+        (Malformed, AccessDenied, EOFError),
     ),
 )

@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from starlette.responses import FileResponse, RangeNotSatisfiable
-from uvicorn.config import Config
-from uvicorn.server import ServerState
+from uvicorn import Config
 
-from tamed.builtin.web._files import _is_for_a_part
-from tamed.builtin.web._forwarded import Forwarded
-from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
+from tamed.builtin._web.application import Forwarded
+from tamed.builtin._web.compat import ServerState, server_config
+from tamed.builtin._web.files import has_valid_range
+from tamed.builtin._web.protocol import HttpLimits, HttpProtocol
 from tests.fuzz.engine import Target
 from tests.fuzz.sessions import Wire, loop, require_no_failure
 
@@ -59,16 +59,7 @@ class _Http:
 
     def _made(self) -> Config:
         if self._config is None:
-            self._config = Config(
-                _echo,
-                interface="asgi3",
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-            )
-            self._config.load()
+            self._config = server_config(_echo, access_log=False)
         return self._config
 
     async def _connection(self, data: bytes) -> object:
@@ -103,13 +94,16 @@ def _forwarded(data: bytes) -> object:
     async def tell(scope: Any, _: Any, __: Any) -> None:
         told.append(scope["client"])
 
+    async def never(*_: object) -> Any:
+        raise AssertionError("it has nothing to receive or send")
+
     headers = [(b"x-forwarded-for", value) for value in data.split(b"\n")[:8]]
     scope = {
         "client": ("127.0.0.1", 5),
         "headers": [*headers, (b"x-forwarded-proto", data[:8])],
         "scheme": "http",
     }
-    answering = Forwarded(tell, ["127.0.0.0/8", "10.0.0.0/8", "::1"])(scope, None, None)
+    answering = Forwarded(tell, ["127.0.0.0/8", "10.0.0.0/8", "::1"])(scope, never, never)
     with suppress(StopIteration):
         answering.send(None)
     host, port = told[0]
@@ -126,7 +120,7 @@ _RESPONSE: Final = FileResponse("file")
 def _ranges(data: bytes) -> object:
     """What is heeded of a range are parts of the file, in order and apart; a range of nothing is refused."""
     scope = {"method": "GET", "headers": [(b"range", data)]}
-    if not _is_for_a_part(scope):
+    if not has_valid_range(scope):
         return None
     try:
         ranges = _RESPONSE._parse_range_header(data.decode("latin-1"), _SIZE)

@@ -1,8 +1,8 @@
-"""How messages without a length in front are read from a stream, by parsers that know nothing of streams.
+"""Reading messages that do not begin with their length, by parsers that know nothing of streams.
 
-A parser takes all bytes so far. It returns the message, raises `Incomplete` with a number of bytes that are
-certainly missing, or `Malformed`. So never a byte more is read than the message has, and what follows it is
-still in the stream.
+A parser takes all bytes so far. It returns the message, or raises `Incomplete` with a number of bytes that
+are certainly missing, or `Malformed`. So no byte behind the message is read: what follows it is still in the
+stream.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Malformed(ValueError):
 
 
 def take(data: bytes, start: int, count: int) -> bytes:
-    """Return ``count`` bytes from ``start`` on; raise `Incomplete` if they are not all there."""
+    """Return ``count`` bytes from ``start`` on. Raises Incomplete if they are not all there."""
     if len(data) < start + count:
         raise Incomplete(start + count - len(data))
     return data[start : start + count]
@@ -36,8 +36,8 @@ def take(data: bytes, start: int, count: int) -> bytes:
 async def read_message(reader: asyncio.StreamReader, parse: Callable[[bytes], T]) -> T:
     """Read one message.
 
-    Raises what the parser raises, other than `Incomplete`, and `asyncio.IncompleteReadError` if the stream
-    ends before the message does.
+    Raises what the parser raises, other than Incomplete, and `asyncio.IncompleteReadError` if the stream ends
+    before the message does.
     """
     data = b""
     while True:

@@ -1,10 +1,11 @@
-"""Logins: which guesses are verified, and how many connections may wait to make one.
+"""Who is let in: which guesses of passwords are verified, how many connections may wait, and who is local.
 
 All services in the box that ask for a password (telnet, console, ftp, socks) use this. What slows guessing
 down is kept by network and not by connection, so a client gains nothing by a new connection, or by many.
 """
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections import Counter, OrderedDict
@@ -12,12 +13,15 @@ from collections.abc import Callable
 from typing import Final
 
 from tamed.net.address_limit import client_network
+from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 from tamed.passwords import PasswordFile
 
-__all__ = ["LoginGate", "PendingLogins", "TooManyFailures"]
+__all__ = ["LoginGate", "PendingLogins", "TooManyFailures", "is_local"]
 
 _NETWORKS: Final = 1000
 """Networks whose failures are remembered; the one that has not guessed for longest is dropped."""
+
+_OTHERS: Final = 0o007
 
 
 class TooManyFailures(Exception):
@@ -164,3 +168,23 @@ def _counts(source: _Source) -> str:
     if source.unverified:
         counts.append(f"{source.unverified} not verified")
     return f" ({', '.join(counts)})" if counts else ""
+
+
+def is_local(endpoint: Endpoint) -> bool:
+    """Tell whether only users of this machine can connect to an endpoint.
+
+    TCP must be on the loopback interface. A unix socket must have a mode that keeps others out: one in the
+    abstract namespace has no mode, and a socket that another process made may have any, so neither is local.
+    """
+    if isinstance(endpoint, UnixEndpoint):
+        return not endpoint.path.startswith("@") and not (endpoint.mode or 0) & _OTHERS
+    if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
+        return endpoint.host == "localhost" or _is_loopback(endpoint.host)
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

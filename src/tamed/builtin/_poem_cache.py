@@ -2,31 +2,30 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from tamed.builtin._shared_call import SharedCall
 from tamed.errors import TamedError, Unavailable
 from tamed.log.logger import own_logger
 from tamed.service.service import Service
 
-__all__ = ["PoemCache"]
+__all__ = ["PoemCache", "SharedCall"]
+
+T = TypeVar("T")
 
 log = own_logger("poetryproxy")
 
 
 class PoemCache(Service):
-    """Keeps the poem that ``fetch`` returned last, and fetches it anew when somebody wants a fresher one.
+    """Keeps the poem that ``fetch`` returned last, and fetches it again when a client needs a fresher one.
 
     ``refresh``, ``keep`` and ``retry`` are seconds on the event loop's clock:
 
-    - a poem that was fetched less than ``refresh`` ago is given at once;
-    - an older one is fetched anew, once for all who ask meanwhile, and they wait for that. If ``fetch``
-      raises a `TamedError`, they get the one that there is, if that was fetched less than ``keep`` ago
-      (None: however old it is);
+    - a poem that was fetched less than ``refresh`` ago is returned at once;
+    - an older one is fetched again, once for all callers meanwhile, who wait for that. If ``fetch`` raises a
+      `TamedError`, they get the old one, if that was fetched less than ``keep`` ago (None: whatever its age);
     - after a failure nobody waits for another attempt until ``retry`` has passed.
 
-    A fetch that nobody waits for any more is cancelled, and is no failure. ``source`` says in the summary
-    where poems are from.
+    A fetch that nobody waits for any more is cancelled, which is no failure. ``source`` is for the summary.
     """
 
     def __init__(
@@ -53,14 +52,14 @@ class PoemCache(Service):
 
     @property
     def summary(self) -> str:
-        """Where the poem is from, how long it is, and why the last fetch failed, as far as there is that."""
+        """The source, the poem's length, and why the last fetch failed, as far as they are known."""
         length = "" if self._poem is None else f"{len(self._poem)} bytes"
         failure = "" if self._failure is None else self._failure.why
         return ", ".join(filter(None, (self._source, length, failure)))
 
     @property
     def fresh(self) -> bytes | None:
-        """The poem, if nobody has to wait for it."""
+        """The poem, if it can be had without waiting."""
         return self._poem if self._poem is not None and self._age() < self._refresh else None
 
     async def poem(self) -> bytes:
@@ -73,7 +72,7 @@ class PoemCache(Service):
         raise Unavailable("there is no poem", str(self._failure))
 
     async def start(self) -> None:
-        """Begin without a poem: the upstream may be down, and is asked when the first client comes."""
+        """Begin without a poem: the upstream may be down, and is contacted when the first client comes."""
         self._poem = self._failure = None
 
     async def stop(self) -> None:
@@ -98,3 +97,53 @@ class PoemCache(Service):
 
     def _may_fetch(self) -> bool:
         return self._failure is None or asyncio.get_running_loop().time() - self._failed >= self._retry
+
+
+class SharedCall(Generic[T]):
+    """Calls a coroutine function once for all who wait at the same time, and cancels it when nobody waits.
+
+    Callers that come during a call wait for the same result, or the same exception. One that is cancelled
+    leaves the others alone; with the last one the call is cancelled, and the next caller begins a new call.
+    """
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._call = call
+        self._task: asyncio.Task[T] | None = None  # the one that can be joined
+        self._waiting = 0  # for that one
+        self._tasks: set[asyncio.Task[T]] = set()  # that one, and cancelled ones that have not ended yet
+
+    async def result(self) -> T:
+        """Wait for the result of the call that is under way, or of a new one."""
+        task = self._task or self._begin()
+        self._waiting += 1
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._leave(task)
+        return task.result()
+
+    async def close(self) -> None:
+        """Cancel what is under way, and wait for its end."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self) -> asyncio.Task[T]:
+        self._task = task = asyncio.create_task(self._call())
+        self._waiting = 0
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        if self._task is task:
+            self._task = None
+
+    def _leave(self, task: asyncio.Task[T]) -> None:
+        if self._task is task:
+            self._waiting -= 1
+            if not self._waiting:
+                self._task = None
+                task.cancel()

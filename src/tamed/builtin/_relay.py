@@ -1,34 +1,54 @@
-"""A relay: two connections of which each is sent what comes in by the other."""
+"""What proxies share: connecting to a target, and relaying between it and a client.
+
+`connect` makes the socket, and `open_stream` the stream on it, so that something can be sent in clear in
+between. A `Relay` then copies both ways to the end.
+"""
 
 import asyncio
 import errno
+import logging
 import os
-from collections.abc import Callable
+import socket
+import ssl as tls
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
-from tamed.builtin._idle import IdleWatch
 from tamed.errors import reason
+from tamed.net.bind_unix import short_path
+from tamed.net.endpoint import UnixEndpoint
 
-__all__ = ["Patience", "Relay", "Stream"]
+__all__ = [
+    "Address",
+    "IdleTimeout",
+    "Relay",
+    "RelayTimeouts",
+    "Stream",
+    "connect",
+    "connect_unix",
+    "log_end",
+    "look_up",
+    "open_stream",
+    "time_limit",
+]
 
 _CHUNK: Final = 64 * 1024
 """The most bytes that are read at a time, and that wait to be sent before no more are read."""
 
 
 class Stream(NamedTuple):
-    """The two ends of one connection that are ours."""
+    """Our side of one connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How many seconds a relay waits: ``idle`` for a byte in either direction while both are open.
-
-    ``half_closed`` is the same when one side has ended its own direction.
-    """
+class RelayTimeouts:
+    """Seconds without a byte in either direction: ``idle`` while both are open, then ``half_closed``."""
 
     idle: float
     half_closed: float
@@ -37,38 +57,38 @@ class Patience:
 class Relay:
     """Copies between a client and a target until both have ended; ``sent`` and ``received`` are bytes.
 
-    ``sent`` is what the target got. When one side ends its direction, the other is told and may go on
-    sending. TLS has no such thing (not in asyncio): the end of a TLS connection is that of both directions.
-    So when a target has said all, a client that speaks TLS is closed; and a target that does is told of the
-    client's end only when it has ended too, for its answer may be still to come.
+    ``sent`` counts what the target got. When one side ends its direction, the end is passed on, and the other
+    side may go on sending. TLS has no half-close (not in asyncio): the end of a TLS connection ends both
+    directions. So when a target has ended, a client that speaks TLS is closed; and a target that speaks TLS
+    learns of the client's end only when it has ended too, because its answer may be still to come.
 
-    A side that takes nothing makes the other wait, with at most 64 KiB for it in the relay, beside what the
-    kernel and the readers hold. When one side is reset, or nothing moves for as long as the `Patience` says,
-    both are aborted.
+    A side that reads nothing blocks the other, with at most 64 KiB for it in the relay, beside what the
+    kernel and the readers hold. When one side is reset, or nothing moves for as long as the `RelayTimeouts`
+    say, both are aborted.
     """
 
-    def __init__(self, client: Stream, target: Stream, patience: Patience) -> None:
+    def __init__(self, client: Stream, target: Stream, timeouts: RelayTimeouts) -> None:
         self.sent = 0
         self.received = 0
         self._client = client
         self._target = target
-        self._patience = patience
-        self._watch = IdleWatch(patience.idle)
+        self._timeouts = timeouts
+        self._idle = IdleTimeout(timeouts.idle)
 
     async def run(self) -> str:
         """Copy to the end; return how it ended, in a few words.
 
-        The target's connection is closed then, the client's too unless it ended well. When this is
-        cancelled, both are aborted.
+        The target's connection is closed then, and the client's too unless all went well. On cancellation
+        both are aborted.
         """
         ending = "aborted"
         try:
-            async with self._watch, asyncio.TaskGroup() as directions:
+            async with self._idle, asyncio.TaskGroup() as directions:
                 directions.create_task(self._send())
                 directions.create_task(self._receive())
             ending = ""
         except* TimeoutError:
-            ending = f"nothing moved for {self._watch.seconds:g} s"
+            ending = f"nothing moved for {self._idle.seconds:g} s"
         except* OSError as errors:
             ending = reason(errors)
         finally:
@@ -97,14 +117,14 @@ class Relay:
         """Copy to the end of one direction, and until all of it is sent."""
         _open_transport(writer).set_write_buffer_limits(high=_CHUNK)
         while chunk := await reader.read(_CHUNK):
-            self._watch.moved()
+            self._idle.reset()
             _open_transport(writer).write(chunk)
             await writer.drain()
-            self._watch.moved()
+            self._idle.reset()
             count(len(chunk))
-        self._watch.now_within(self._patience.half_closed)
+        self._idle.change(self._timeouts.half_closed)
         if not writer.transport.is_closing():
-            # Not 0: a TLS transport that has nothing to send would have reached that, and wait for ever.
+            # Not 0: a TLS transport with nothing to send would be at that limit already, and wait for ever.
             writer.transport.set_write_buffer_limits(high=1, low=0)
             await writer.drain()
 
@@ -116,7 +136,7 @@ class Relay:
 
 
 def _end_direction(writer: asyncio.StreamWriter) -> bool:
-    """End what is sent, and return whether that is possible without ending what is received."""
+    """End the sending direction; return False if that is impossible without ending the receiving one."""
     if writer.transport.is_closing():
         return True
     if not writer.can_write_eof():
@@ -126,7 +146,138 @@ def _end_direction(writer: asyncio.StreamWriter) -> bool:
 
 
 def _open_transport(writer: asyncio.StreamWriter) -> asyncio.WriteTransport:
-    """Return the transport, if it is open: a closed one of uvloop's raises RuntimeError at all one does."""
+    """Return the transport if it is open: every method of a closed one of uvloop's raises RuntimeError."""
     if writer.transport.is_closing():
         raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
     return writer.transport
+
+
+class ByteCounts(Protocol):
+    """What has been transferred, in bytes."""
+
+    sent: int
+    received: int
+
+
+def log_end(log: logging.Logger, what: str, counts: ByteCounts, begun: float, ending: str) -> None:
+    """Log the end of a transfer that began at ``begun``, in seconds of `time.monotonic`."""
+    seconds = time.monotonic() - begun
+    log.info(
+        "%s: %d bytes sent, %d received, %.1f s, %s", what, counts.sent, counts.received, seconds, ending
+    )
+
+
+class IdleTimeout:
+    """Raises TimeoutError in the block that it surrounds, ``seconds`` after the last `reset`.
+
+    A timer that is set anew for each chunk would cost as much as the chunk. This one compares, when it
+    expires, with the time of the last reset.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def reset(self) -> None:
+        """Count from now."""
+        self._last = self._loop.time()
+
+    def change(self, seconds: float) -> None:
+        """Count from now, with another limit."""
+        self.seconds = seconds
+        self._timer.cancel()
+        self.reset()
+        self._look()
+
+    async def __aenter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = asyncio.timeout(None)
+        await self._deadline.__aenter__()
+        self.reset()
+        self._look()
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._timer.cancel()
+        await self._deadline.__aexit__(*exception)  # type: ignore[arg-type]
+
+    def _look(self) -> None:
+        due = self._last + self.seconds
+        self._timer = self._loop.call_at(due, self._look)
+        if due <= self._loop.time():
+            self._timer.cancel()
+            self._deadline.reschedule(due)
+
+
+class Address(NamedTuple):
+    """One address of a host, as ``socket`` wants it."""
+
+    family: socket.AddressFamily
+    sockaddr: tuple[Any, ...]
+
+    @property
+    def host(self) -> str:
+        """The IP address; that of a link-local one with its zone."""
+        host: str = self.sockaddr[0]
+        return host
+
+
+@asynccontextmanager
+async def time_limit(seconds: float) -> AsyncIterator[None]:
+    """Limit a block to so many seconds. Raises OSError (ETIMEDOUT) that says so when they are over."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from error
+
+
+async def look_up(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[Address]:
+    """Return the addresses of a host, in the order in which they should be tried.
+
+    Raises OSError, which may be `socket.gaierror`, if there are none.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
+    return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+async def connect(address: Address) -> socket.socket:
+    """Return a non-blocking connected socket. Raises OSError, in the system's words."""
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, os.strerror(error.errno)) from error  # the loops have other words
+        raise
+    return sock
+
+
+def connect_unix(endpoint: UnixEndpoint) -> socket.socket:
+    """Return a non-blocking connected socket. Does not wait: a full backlog raises OSError."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        if endpoint.abstract:
+            sock.connect(b"\0" + endpoint.path.removeprefix("@").encode("utf-8", "surrogateescape"))
+        else:
+            with short_path(Path(endpoint.path)) as name:
+                sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def open_stream(
+    sock: socket.socket, ssl: tls.SSLContext | None = None, server_name: str = "", handshake: float = 30.0
+) -> Stream:
+    """Open a stream on a connected socket, which belongs to the stream from then on, also if this fails.
+
+    With ``ssl`` it is TLS; ``server_name`` is what the certificate must be for, and ``handshake`` the seconds
+    that the handshake may take. Raises OSError.
+    """
+    settings: dict[str, Any] = {}
+    if ssl is not None:
+        settings = {"ssl": ssl, "server_hostname": server_name, "ssl_handshake_timeout": handshake}
+    return Stream(*await asyncio.open_connection(sock=sock, **settings))

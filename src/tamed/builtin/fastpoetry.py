@@ -1,16 +1,15 @@
-"""Fast poetry: a poem for whoever connects. The reference service, in the form of a plugin.
+"""Fast poetry: a poem for whoever connects. The reference service, as a plugin.
 
-What the service is made of is imported when it is made: `tamed start` reads the options, and leaves the event
-loop to the workers.
+`tamed start` imports this for the options alone. The service is imported when it is made, so that the command
+loads no event loop.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tamed.builtin._poem_at import PoemAt
 from tamed.net.endpoint import Endpoint, TcpEndpoint
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
@@ -19,9 +18,31 @@ from tamed.plugins.values import Duration
 if TYPE_CHECKING:
     from tamed.service.service import Service
 
-__all__ = ["Options", "fastpoetry"]
+__all__ = ["Options", "PoemAt", "fastpoetry"]
 
 _ECSTASY = Path(__file__).parent / "poetry" / "ecstasy.txt"
+
+
+class PoemAt(NamedTuple):
+    """A file and an endpoint, written ``ecstasy.txt=localhost:10000``; the file's name contains no ``=``."""
+
+    poem: Path
+    endpoint: Endpoint
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``POEM=ENDPOINT``. Raises ValueError, which says what was expected."""
+        poem, _, endpoint = text.partition("=")
+        if not poem or not endpoint or "\0" in poem:
+            raise ValueError(f"expected POEM=ENDPOINT, such as ecstasy.txt=localhost:10000, got {text!r}")
+        return cls(Path(poem), Endpoint.parse(endpoint))
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the same with its relative paths starting at a folder."""
+        return type(self)(folder / self.poem, self.endpoint.relative_to(folder))
+
+    def __str__(self) -> str:
+        return f"{self.poem}={self.endpoint}"
 
 
 @dataclass
@@ -68,37 +89,28 @@ _OWN = [field.name for field in fields(Options)]
 @plugin
 def fastpoetry(options: Options) -> "Service":
     """A fast poetry service."""
+    from tamed.builtin._poetry import recital
     from tamed.service.service import MultiService
 
     poems = list(options.poems())
-    if len(poems) == 1:
-        return _recital("fastpoetry", *poems[0], options)
-    names = _names([file.stem for file, _ in poems])
-    recitals = [_recital(name, *poem, options) for name, poem in zip(names, poems, strict=True)]
-    return MultiService("fastpoetry", *recitals)
+    names = _unique([file.stem for file, _ in poems]) if len(poems) > 1 else ["fastpoetry"]
+    recitals = [
+        recital(
+            name,
+            file,
+            endpoints,
+            send_timeout=options.send_timeout,
+            max_connections=options.max_connections,
+            max_connections_per_address=options.max_connections_per_address,
+        )
+        for name, (file, endpoints) in zip(names, poems, strict=True)
+    ]
+    return recitals[0] if len(recitals) == 1 else MultiService("fastpoetry", *recitals)
 
 
-def _recital(name: str, file: Path, endpoints: list[Endpoint], options: Options) -> "Service":
-    """Return a poem, and a server that recites it, as one service."""
-    from tamed.builtin._poetry import Poetry
-    from tamed.net.reply import ReplyServer
-    from tamed.service.service import MultiService
-
-    poetry = Poetry(file)
-    server = ReplyServer(
-        endpoints,
-        poetry.recite,
-        name="server",
-        send_timeout=options.send_timeout,
-        max_connections=options.max_connections,
-        max_connections_per_address=options.max_connections_per_address,
-    )
-    return MultiService(name, poetry, server)
-
-
-def _names(wanted: list[str]) -> Iterator[str]:
-    """Yield each name, with a number if it was there before."""
+def _unique(names: list[str]) -> Iterator[str]:
+    """Yield each name, with a number if it has come before."""
     seen: Counter[str] = Counter()
-    for name in wanted:
+    for name in names:
         seen[name] += 1
         yield name if seen[name] == 1 else f"{name}-{seen[name]}"

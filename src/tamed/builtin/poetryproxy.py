@@ -3,12 +3,13 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from tamed.builtin._poem_cache import PoemCache
-from tamed.builtin._poem_upstream import PoemUpstream
-from tamed.errors import Unavailable
+from tamed.builtin._relay import Stream, connect_unix
+from tamed.errors import ConfigurationError, Unavailable, reason
 from tamed.log.logger import own_logger
-from tamed.net.endpoint import Endpoint, TcpEndpoint, address_text
+from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint, address_text
 from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
@@ -19,64 +20,7 @@ __all__ = ["Options", "poetryproxy"]
 
 log = own_logger("poetryproxy")
 
-_CHUNK = 1 << 16
-
-
-class Reciter:
-    """Serves connections: waits for the poem of a cache, as long as the client does, and sends it.
-
-    A client that was reset is gone. One that has closed its sending side may be gone, or may read on (TCP
-    does not tell which), so it is waited for ``half_closed`` seconds longer. One that does not take its
-    poem within ``send_timeout`` seconds is cut.
-    """
-
-    def __init__(self, cache: PoemCache, *, half_closed: float, send_timeout: float) -> None:
-        self._cache = cache
-        self._half_closed = half_closed
-        self._send_timeout = send_timeout
-
-    async def recite(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
-        peer = address_text(writer.get_extra_info("peername"))
-        try:
-            poem = self._cache.fresh or await self._while_there(reader)
-        except Unavailable as error:
-            log.info("nothing for %s: %s", peer, error)
-            return
-        if poem is None:
-            log.info("%s did not wait for the poem", peer)
-            return
-        log.info("sending %d bytes of poetry to %s", len(poem), peer)
-        await self._send(poem, writer, peer)
-
-    async def _while_there(self, reader: asyncio.StreamReader) -> bytes | None:
-        """Return the poem, or None if the client has left before it was there."""
-        wanted = asyncio.create_task(self._cache.poem())
-        leaving = asyncio.create_task(self._left(reader))
-        try:
-            await asyncio.wait({wanted, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            return wanted.result() if wanted.done() else None
-        finally:
-            wanted.cancel()
-            leaving.cancel()
-            await asyncio.wait({wanted, leaving})
-
-    async def _left(self, reader: asyncio.StreamReader) -> None:
-        """Return when the client seems to have left; what it sends is thrown away."""
-        with suppress(OSError):
-            while await reader.read(_CHUNK):
-                pass
-            await asyncio.sleep(self._half_closed)
-
-    async def _send(self, poem: bytes, writer: asyncio.StreamWriter, peer: str) -> None:
-        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until all is taken
-        try:
-            async with asyncio.timeout(self._send_timeout):
-                writer.write(poem)
-                await writer.drain()
-        except TimeoutError:
-            log.info("cut %s, which did not take its poem within %g s", peer, self._send_timeout)
-            writer.transport.abort()
+_CHUNK: Final = 1 << 16
 
 
 @dataclass
@@ -129,3 +73,112 @@ def poetryproxy(options: Options) -> Service:
         max_connections_per_address=options.max_connections_per_address,
     )
     return MultiService("poetryproxy", cache, server)
+
+
+class Reciter:
+    """Serves connections: waits for the poem of a cache, as long as the client does, and sends it.
+
+    A client that resets the connection has left. One that has closed its sending side may have left, or may
+    still read (TCP does not tell which), so the wait goes on for ``half_closed`` seconds. A client that does
+    not take its poem within ``send_timeout`` seconds is cut.
+    """
+
+    def __init__(self, cache: PoemCache, *, half_closed: float, send_timeout: float) -> None:
+        self._cache = cache
+        self._half_closed = half_closed
+        self._send_timeout = send_timeout
+
+    async def recite(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        peer = address_text(writer.get_extra_info("peername"))
+        try:
+            poem = self._cache.fresh or await self._while_connected(reader)
+        except Unavailable as error:
+            log.info("nothing for %s: %s", peer, error)
+            return
+        if poem is None:
+            log.info("%s did not wait for the poem", peer)
+            return
+        log.info("sending %d bytes of poetry to %s", len(poem), peer)
+        await self._send(poem, writer, peer)
+
+    async def _while_connected(self, reader: asyncio.StreamReader) -> bytes | None:
+        """Return the poem, or None if the client leaves before it is available."""
+        wanted = asyncio.create_task(self._cache.poem())
+        leaving = asyncio.create_task(self._client_left(reader))
+        try:
+            await asyncio.wait({wanted, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return wanted.result() if wanted.done() else None
+        finally:
+            wanted.cancel()
+            leaving.cancel()
+            await asyncio.wait({wanted, leaving})
+
+    async def _client_left(self, reader: asyncio.StreamReader) -> None:
+        """Return when the client has probably left; what it sends is dropped."""
+        with suppress(OSError):
+            while await reader.read(_CHUNK):
+                pass
+            await asyncio.sleep(self._half_closed)
+
+    async def _send(self, poem: bytes, writer: asyncio.StreamWriter, peer: str) -> None:
+        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until all is taken
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                writer.write(poem)
+                await writer.drain()
+        except TimeoutError:
+            log.info("cut %s, which did not take its poem within %g s", peer, self._send_timeout)
+            writer.transport.abort()
+
+
+@dataclass(frozen=True)
+class PoemUpstream:
+    """A poetry server that poems are fetched from.
+
+    A poem of more than ``limit`` bytes, and one that is not complete within ``timeout`` seconds, is refused.
+    A server that resets the connection, or sends nothing at all, has sent no poem. Raises ConfigurationError,
+    when it is made, for an endpoint that is neither HOST:PORT nor a unix socket.
+    """
+
+    endpoint: Endpoint
+    limit: int
+    timeout: float
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.endpoint, TcpEndpoint) and self.endpoint.host
+        if not named and not isinstance(self.endpoint, UnixEndpoint):
+            raise ConfigurationError(f"upstream {self.endpoint}", "expected HOST:PORT or unix:PATH")
+
+    async def fetch(self) -> bytes:
+        """Return the poem. Raises Unavailable, with the reason."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                reader, writer = await self._connect()
+                try:
+                    return await self._read(reader)
+                finally:
+                    writer.close()
+        except TimeoutError as error:
+            raise self._unavailable(f"it is not done within {self.timeout:g} s") from error
+        except OSError as error:
+            raise self._unavailable(reason(error)) from error
+
+    async def _connect(self) -> Stream:
+        if isinstance(self.endpoint, UnixEndpoint):
+            return Stream(*await asyncio.open_unix_connection(sock=connect_unix(self.endpoint)))
+        assert isinstance(self.endpoint, TcpEndpoint)
+        return Stream(*await asyncio.open_connection(self.endpoint.host, self.endpoint.port))
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        poem = bytearray()
+        while chunk := await reader.read(_CHUNK):
+            poem += chunk
+            if len(poem) > self.limit:
+                raise self._unavailable(f"the poem is longer than {self.limit} bytes")
+        if not poem:
+            raise self._unavailable("it sends nothing")
+        return bytes(poem)
+
+    def _unavailable(self, why: str) -> Unavailable:
+        return Unavailable(f"no poem from {self.endpoint}", why)

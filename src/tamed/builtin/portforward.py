@@ -1,11 +1,22 @@
-"""Forwarding of ports, in the form of a plugin."""
+"""Forwarding of connections to other servers, as a plugin.
 
+A client's connection is accepted, its PROXY header is read if it must have one, an upstream is connected to,
+and bytes are relayed to the end, which is a line in the log.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tamed.builtin._portforward import ClientTls, Forwarder, Network, ProxyHeader, Upstream
-from tamed.builtin._relay import Patience
-from tamed.net.endpoint import Endpoint, TlsEndpoint
+from tamed.builtin._framing import Malformed, read_message
+from tamed.builtin._portforward.proxy_header import Ends, Network, ProxyHeader, ends_of, parse_header
+from tamed.builtin._portforward.upstreams import Balancer, ClientTls, Upstream
+from tamed.builtin._relay import Relay, RelayTimeouts, Stream, log_end
+from tamed.errors import Unavailable, reason
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import Endpoint, TlsEndpoint, address_text
 from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
@@ -13,7 +24,9 @@ from tamed.plugins.values import Duration
 from tamed.service.service import MultiService, Service
 from tamed.service.timer import TimerService
 
-__all__ = ["Options", "portforward"]
+__all__ = ["Forwarder", "Options", "portforward"]
+
+log = own_logger("tamed.builtin")
 
 
 @dataclass
@@ -60,7 +73,7 @@ class Options:
         """The upstreams, in the order in which they were given."""
         timeout, pause = self.connect_timeout, self.pause
         return [
-            Upstream(endpoint, timeout=timeout, pause=pause, tls=self._tls_for(endpoint))
+            Upstream(endpoint, timeout=timeout, pause=pause, client_tls=self._tls_for(endpoint))
             for endpoint in self.to
         ]
 
@@ -76,7 +89,7 @@ def portforward(options: Options) -> Service:
     """Forward connections to other servers."""
     forwarder = Forwarder(
         options.upstreams,
-        Patience(options.idle_timeout, options.half_closed_timeout),
+        RelayTimeouts(options.idle_timeout, options.half_closed_timeout),
         header_from=options.proxy_from,
         header_timeout=options.handshake_timeout,
         header_to=options.proxy_to,
@@ -94,3 +107,91 @@ def portforward(options: Options) -> Service:
         service.add(TimerService(options.check_interval, forwarder.check, name="checks"))
     service.add(server)
     return service
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a connection is from: both its ends, and a text for the log."""
+
+    ends: Ends | None
+    text: str
+
+
+class Forwarder(Service):
+    """Forwards any connection to one of several upstreams, by `serve`.
+
+    Peers in the networks of ``header_from`` must begin with a PROXY header, which is believed, within
+    ``header_timeout`` seconds. ``header_to`` is the header that the upstreams are sent. Each connection is
+    one line in the log, with its byte counts.
+    """
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        timeouts: RelayTimeouts,
+        *,
+        header_from: Sequence[Network] = (),
+        header_timeout: float = 10.0,
+        header_to: ProxyHeader = ProxyHeader.NONE,
+        name: str = "forwarder",
+    ) -> None:
+        super().__init__(name)
+        self._balancer = Balancer(upstreams)
+        self._timeouts = timeouts
+        self._header_from = tuple(header_from)
+        self._header_timeout = header_timeout
+        self._header_to = header_to
+
+    @property
+    def summary(self) -> str:
+        """Where it forwards to."""
+        return "to " + ", ".join(str(upstream.endpoint) for upstream in self._balancer.upstreams)
+
+    async def prepare(self) -> None:
+        """Read what TLS needs, while that may be read."""
+        for upstream in self._balancer.upstreams:
+            upstream.load()
+
+    async def check(self) -> None:
+        """Connect to each upstream once, to see which ones are up."""
+        header = self._header_to.encode(None)
+        await asyncio.gather(*(upstream.check(header) for upstream in self._balancer.upstreams))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        client = Stream(reader, writer)
+        source = await self._source(client)
+        if source is None:
+            writer.transport.abort()
+            return
+        begun = time.monotonic()
+        try:
+            async with self._balancer.connection(self._header_to.encode(source.ends)) as (upstream, target):
+                relay = Relay(client, target, self._timeouts)
+                ending = "the server stopped"
+                try:
+                    ending = await relay.run()
+                finally:
+                    log_end(log, f"{source.text} to {upstream.endpoint}", relay, begun, ending)
+        except Unavailable as error:
+            log.info("%s is not served: %s", source.text, error)
+            writer.transport.abort()
+
+    async def _source(self, client: Stream) -> _Source | None:
+        """Return where a connection is from; None if it lacks the PROXY header that it must have."""
+        peer, own = (client.writer.get_extra_info(name) for name in ("peername", "sockname"))
+        text, ends = address_text(peer), ends_of(peer, own)
+        if not any(network.has(peer) for network in self._header_from):
+            return _Source(ends, text)
+        try:
+            async with asyncio.timeout(self._header_timeout):
+                header = await read_message(client.reader, parse_header)
+        except TimeoutError:
+            log.info("%s sent no PROXY header within %g s", text, self._header_timeout)
+        except Malformed as error:
+            log.warning("%s is not served: %s", text, error)
+        except (OSError, EOFError) as error:
+            log.debug("%s left before its PROXY header: %s", text, reason(error))
+        else:
+            return _Source(ends, text) if header is None else _Source(header, f"{header} by {text}")
+        return None

@@ -1,13 +1,13 @@
-"""A SOCKS proxy, in the form of a plugin."""
+"""A SOCKS proxy, as a plugin."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tamed.builtin._local import is_local
-from tamed.builtin._login import LoginGate
-from tamed.builtin._relay import Patience
-from tamed.builtin._socks import Limits, Proxy, TargetPattern, TargetRules
+from tamed.builtin._login import LoginGate, is_local
+from tamed.builtin._relay import RelayTimeouts
+from tamed.builtin._socks.proxy import Proxy, Timeouts
+from tamed.builtin._socks.rules import TargetPattern, TargetRules
 from tamed.log.logger import own_logger
 from tamed.net.endpoint import Endpoint, TcpEndpoint
 from tamed.net.stream import StreamServer
@@ -19,8 +19,8 @@ from tamed.service.service import MultiService, Service
 
 __all__ = ["Options", "socks"]
 
-_TOLD_AFTER: Final = 1.0
-"""Seconds after which a wrong password is told at the latest: programs do not wait as people do."""
+_LONGEST_DELAY: Final = 1.0
+"""Seconds by which the answer to a wrong password is delayed at most: programs do not wait as people do."""
 
 
 @dataclass
@@ -61,10 +61,10 @@ class Options:
         return self.listen or [TcpEndpoint(self.iface, self.port)]
 
     @property
-    def limits(self) -> Limits:
-        """How long things may take."""
-        relay = Patience(self.idle_timeout, self.half_closed_timeout)
-        return Limits(self.handshake_timeout, self.connect_timeout, relay)
+    def timeouts(self) -> Timeouts:
+        """How long each phase of a connection may take."""
+        relay = RelayTimeouts(self.idle_timeout, self.half_closed_timeout)
+        return Timeouts(self.handshake_timeout, self.connect_timeout, relay)
 
 
 @plugin
@@ -72,9 +72,9 @@ def socks(options: Options) -> Service:
     """A SOCKS proxy, versions 4, 4a and 5."""
     gate = None
     if options.users is not None:
-        gate = LoginGate(PasswordFile(options.users), own_logger("socks"), hold=_TOLD_AFTER)
+        gate = LoginGate(PasswordFile(options.users), own_logger("socks"), hold=_LONGEST_DELAY)
     rules = TargetRules(options.allow, options.deny)
-    proxy = Proxy(rules, options.limits, gate=gate, udp=options.udp)
+    proxy = Proxy(rules, options.timeouts, gate=gate, udp=options.udp)
     server = StreamServer(
         options.endpoints,
         proxy.serve,

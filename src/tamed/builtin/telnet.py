@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tamed.builtin._local import is_local
-from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures
+from tamed.builtin._login import LoginGate, PendingLogins, TooManyFailures, is_local
 from tamed.builtin._prompt.dialogue import Dialogue, Limits, Sessions, quieten
 from tamed.builtin._prompt.terminal import Interrupted, TooLong
 from tamed.builtin._telnet_protocol import TelnetProtocol

@@ -1,20 +1,16 @@
-"""The plugin: its options, and the services that are made of them."""
+"""Files or a Python application over HTTP/1.1, as a plugin."""
 
 import ipaddress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from uvicorn.config import Config
+from typing import TYPE_CHECKING, Any
 
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
-from tamed.builtin.web._application import Interface, as_asgi, load
-from tamed.builtin.web._files import Files
-from tamed.builtin.web._forwarded import Forwarded
-from tamed.builtin.web._lifespan import Lifespan
-from tamed.builtin.web._protocol import HttpLimits, HttpProtocol
-from tamed.builtin.web._requests import Requests
+from tamed.builtin._web.application import Forwarded, Interface, Lifespan, as_asgi, load
+from tamed.builtin._web.compat import server_config
+from tamed.builtin._web.files import Files
+from tamed.builtin._web.protocol import HttpLimits, HttpProtocol, PendingRequests
 from tamed.net.endpoint import Endpoint, TcpEndpoint
 from tamed.net.stream import ProtocolServer
 from tamed.plugins.option import option
@@ -23,7 +19,7 @@ from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
+    from starlette.types import ASGIApp
 
 __all__ = ["Options", "web"]
 
@@ -66,20 +62,10 @@ class Options:
 def web(options: Options) -> Service:
     """Files or a Python application (ASGI, WSGI) over HTTP."""
     application, service, state = _files(options) if options.root is not None else _application(options)
-    requests = Requests()
-    config = Config(
-        # Also if it trusts nobody: what uvicorn would call without arguments, to see if it is a factory, can
-        # not be called so.
-        Forwarded(application, options.trust),
-        interface="asgi3",
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=options.access_log,
-        proxy_headers=False,
-        timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # any number is as good
+    requests = PendingRequests()
+    config = server_config(  # `Forwarded`, also if it trusts nobody: uvicorn cannot take it for a factory
+        Forwarded(application, options.trust), access_log=options.access_log, keep_alive=options.keep_alive
     )
-    config.load()
     limits = HttpLimits(
         request_line=options.max_request_line,
         head=options.max_head,
@@ -96,13 +82,13 @@ def web(options: Options) -> Service:
     return MultiService("web", service, requests, server)
 
 
-def _files(options: Options) -> "tuple[ASGI3Application, Service, dict[str, Any]]":
+def _files(options: Options) -> "tuple[ASGIApp, Service, dict[str, Any]]":
     assert options.root is not None
     root = RootedDirectory(options.root, dot_files=options.dot_files)
-    return cast("ASGI3Application", Files(root, options.index)), DirectoryService(root), {}
+    return Files(root, options.index), DirectoryService(root), {}
 
 
-def _application(options: Options) -> "tuple[ASGI3Application, Service, dict[str, Any]]":
+def _application(options: Options) -> "tuple[ASGIApp, Service, dict[str, Any]]":
     assert options.app is not None
     interface: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
     application = as_asgi(load(options.app, options.app_dir), interface, options.threads)

@@ -22,6 +22,7 @@ __all__ = [
     "Login",
     "Method",
     "Request",
+    "RequestRefused",
     "Target",
     "encode_datagram",
     "encode_reply4",
@@ -46,7 +47,7 @@ class Command(enum.IntEnum):
 
 
 class Method(enum.IntEnum):
-    """How a client of SOCKS 5 says who it is."""
+    """How a client of SOCKS 5 authenticates itself."""
 
     NONE = 0
     PASSWORD = 2
@@ -54,7 +55,7 @@ class Method(enum.IntEnum):
 
 
 class Code(enum.IntEnum):
-    """What a request comes to, in the numbers of RFC 1928, section 6."""
+    """The result of a request, in the numbers of RFC 1928, section 6."""
 
     SUCCEEDED = 0
     FAILURE = 1
@@ -67,9 +68,18 @@ class Code(enum.IntEnum):
     ADDRESS_NOT_SUPPORTED = 8
 
 
+class RequestRefused(Exception):
+    """A request that may not or cannot be fulfilled: ``code`` is for the client, ``why`` for the log."""
+
+    def __init__(self, code: Code, why: str) -> None:
+        super().__init__(code, why)
+        self.code = code
+        self.why = why
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a client wants to go: a name or an IP address in its canonical form, and a port."""
+    """A host, by its name or its IP address in canonical form, and a port."""
 
     host: str
     port: int
@@ -80,7 +90,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """The beginning of a conversation: the version, and what a client of SOCKS 5 offers."""
+    """The first message: the version, and the methods that a client of SOCKS 5 offers."""
 
     version: int
     methods: frozenset[int] = frozenset()
@@ -96,7 +106,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client wants, and with SOCKS 4 the user that it claims to be."""
+    """A command and its target, and with SOCKS 4 the user that the client claims to be."""
 
     command: int
     target: Target
@@ -105,7 +115,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """A packet of a client, or for it, with the target's address; ``fragment`` is 0 for a whole one."""
+    """A packet from or to a client, with the target's address; ``fragment`` is 0 for a whole one."""
 
     target: Target
     payload: bytes
@@ -154,7 +164,7 @@ def parse_request5(data: bytes) -> Request:
 
 
 def parse_datagram(data: bytes) -> Datagram:
-    """Read a whole packet of a client; one that is too short is malformed."""
+    """Read a client's packet; one that is too short is malformed."""
     try:
         target, end = _target(data, 3)
     except Incomplete:

@@ -1,37 +1,34 @@
-"""uvicorn's protocol for HTTP/1.1, with an end to everything: to heads, to waiting, and to connections."""
+"""The policy of an HTTP/1.1 connection: an end to everything, to heads, to waiting, and to connections."""
 
 import asyncio
 import http
 import re
 import select
-import time
 from dataclasses import dataclass
-from email.utils import formatdate
-from functools import lru_cache, partial
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
-from tamed.errors import reason
+from tamed.builtin._web.compat import ServerState, UvicornProtocol
 from tamed.log.logger import own_logger
 from tamed.net.listen import current
+from tamed.service.service import Service
 
-__all__ = ["HttpLimits", "HttpProtocol"]
+if TYPE_CHECKING:
+    from uvicorn import Config
+
+__all__ = ["HttpLimits", "HttpProtocol", "PendingRequests"]
 
 log = own_logger("web")
-access_log = own_logger("web.access")
 
 _LINGER: Final = 2.0
-"""Seconds that a client has to read why it was refused, or to say what it connected for in a drain."""
-
+"""Seconds that a client has to read why it was refused, or to send its request in a drain."""
 
 _RECENT: Final = 1.0
 """Seconds after an answer in which the next request may be on its way, so a drain does not close at once."""
 
+_GRACE: Final = 5.0
+"""Seconds that an application has for its work after the answer, or after its client has left."""
 
 _NOTHING: Final = memoryview(b"")
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
@@ -42,12 +39,12 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\
 
 @dataclass(frozen=True)
 class HttpLimits:
-    """How much a client may say before it is answered, in bytes, and how long it may take, in seconds."""
+    """How much a client may send before it is answered, in bytes, and how long it may take, in seconds."""
 
     request_line: int = 8 * 1024
     """For the target of a request; it is answered with 414 beyond."""
     head: int = 32 * 1024
-    """For all headers of a request together, and for what it says without coming to a point; 431 beyond."""
+    """For all headers of a request together, and for what the parser takes without progress; 431 beyond."""
     head_timeout: float = 10.0
     """From the connection, or the first byte of another request, to the end of the headers."""
     stall: float = 60.0
@@ -58,78 +55,23 @@ class _Refused(Exception):
     """A request is over a limit. The parser turns it into an error of its own."""
 
 
-class Exchange:
-    """A request and its answer, as the application has them.
-
-    An application that was told that its client is gone may end in any way: an error of it is none then. In
-    the middle of a drain it is told so too, once, though the client is there, if it has taken all of the
-    request and listens; what it sends is sent. That message has ``draining``.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._has_all = False  # of the request
-        self._is_asked_to_end = False
-        self._has_heard = False
-
-    async def run(self, app: Any, scope: Any, *_: Any) -> Any:
-        """Have the application answer."""
-        scope["extensions"] = {"tamed.client": {"left": lambda: self._cycle.disconnected}}
-        try:
-            return await app(scope, self._receive, self._cycle.send)
-        except Exception as error:
-            if not self._has_heard:
-                raise
-            log.info("an application ended when its client had left: %s", reason(error))
-            return None
-        except asyncio.CancelledError:
-            if not self._cycle.disconnected:
-                raise
-            log.info("cut what an application still did for a client that had left")
-            return None
-        finally:
-            if self._has_heard and not self._cycle.response_complete:
-                self._cycle.disconnected = True  # what was sent is not all, so its end must not look like one
-                self._cycle.transport.close()
-
-    def ask_to_end(self) -> None:
-        """Tell the application, if it listens, that it should come to an end."""
-        self._is_asked_to_end = True
-        self._cycle.message_event.set()
-
-    async def _receive(self) -> Any:
-        while not (self._has_all and self._is_asked_to_end):
-            message: Any = await self._cycle.receive()
-            if message["type"] == "http.disconnect":
-                self._has_heard = not self._cycle.response_complete
-                return message
-            if not self._has_all:
-                self._has_all = not message["more_body"]
-                return message
-        self._is_asked_to_end = False
-        self._has_heard = True
-        return {"type": "http.disconnect", "draining": True}
-
-
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(UvicornProtocol):
     """Serves one connection.
 
-    What takes too long is cut without an answer; what is too large, or no HTTP, is answered and not read on.
-    A draining connection is closed after the answer that it owes, which says so (``Connection: close``). One
-    that owes none is closed at once, unless a request may be on its way: bytes of one are there, none was
-    answered yet, or the last one was just answered. It has a moment then, and is closed after that answer.
+    A client that takes too long is cut without an answer; a request that is too large, or no HTTP, is
+    answered, and nothing more is read. A draining connection is closed after the answer that it owes, which
+    says so (``Connection: close``). One that owes none is closed at once, unless a request may be on its way:
+    bytes of one are there, none was answered yet, or the last one was just answered. It has a moment then,
+    and is closed after that answer.
     """
 
     def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], limits: HttpLimits
+        self, config: "Config", server_state: ServerState, app_state: dict[str, Any], limits: HttpLimits
     ) -> None:
         super().__init__(config, server_state, app_state)
-        self.logger = log
-        self.access_logger = access_log
-        self.access_log = config.access_log
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
-        self._unparsed = 0  # bytes since the parser last came to a point
+        self._unparsed = 0  # bytes since the parser last made progress
         self._head = 0  # bytes of headers and trailers of the request that is being read
         self._in_head = True
         self._refusal = 400  # the status, should it be refused
@@ -137,22 +79,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._draining = False
         self._answered_at = 0.0
         self._unread = _NOTHING  # what has come and is not parsed yet, because an answer is owed
-        self._exchange: Exchange | None = None  # the one that is served now
-        self._middle: asyncio.TimerHandle | None = None  # of a drain
+        self._halfway: asyncio.TimerHandle | None = None  # through a drain
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self.flow = FlowControl(self)  # type: ignore[arg-type]  # so that it asks us to go on reading
         self._wait(self._limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_waiting()
         self._unread = _NOTHING
-        self.pipeline.clear()
-        if self._middle is not None:
-            self._middle.cancel()
+        if self._halfway is not None:
+            self._halfway.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -171,8 +110,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse what has come, up to the end of a request whose answer is owed.
 
-        What comes behind that is left to the kernel, but for what one call has brought: else a client could
-        fill our memory with requests faster than they are answered.
+        What follows is left in the kernel, but for the bytes of one call: otherwise a client could fill our
+        memory with requests faster than they are answered.
         """
         while self._unread and self._is_to_parse:
             # No more than to the end of the next head, so that there is no second one behind it.
@@ -189,16 +128,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def _is_to_parse(self) -> bool:
-        is_owing = self._in_head and self._owes_answer
-        return not (is_owing or self.flow.read_paused or self._refused or self.transport.is_closing())
+        owes = self._in_head and self.owes_answer
+        return not (owes or self.flow.read_paused or self._refused or self.transport.is_closing())
 
     def _feed(self, data: memoryview) -> None:
-        if self._in_head and self._unparsed == 0 and self._latest is not None:
+        if self._in_head and self._unparsed == 0 and self.latest_cycle is not None:
             self._wait(self._limits.head_timeout)  # for a request that is not the first
         elif not self._in_head:
             self._watch_progress()
         self._unparsed += len(data)
-        self._unset_keepalive_if_required()
+        self.stop_keep_alive_timer()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -213,7 +152,6 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to read a request."""
         super().on_message_begin()
-        self.server_state.default_headers = _date(int(time.time()))
         self._in_head = True
         self._head = 0
 
@@ -261,7 +199,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._watch_progress()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the end."""
+        """Wait for the next request, or for the connection's end."""
         super().on_response_complete()
         self._answered_at = self.loop.time()
         self._watch_progress()
@@ -285,28 +223,24 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_draining(self) -> None:
         """Close as soon as nothing is owed; the server calls this when it begins to stop."""
         self._draining = True
-        self._middle = self.loop.call_later(current().drain_timeout / 2, self._ask_to_end)
-        if self._owes_answer:
+        self._halfway = self.loop.call_later(current().drain_timeout / 2, self._notify_draining)
+        if self.owes_answer:
             self.shutdown()
-        elif self._latest is None or self._unparsed or self._has_input():
+        elif self.latest_cycle is None or self._unparsed or self._has_input():
             self._wait(min(_LINGER, self._limits.head_timeout))
         else:
             self._wait(max(0.0, self._answered_at + _RECENT - self.loop.time()))
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._exchange = Exchange(cycle)
-        super()._start_asgi_task(cycle, partial(self._exchange.run, app))
-
-    def _ask_to_end(self) -> None:
-        if self._owes_answer and self._exchange is not None:
-            self._exchange.ask_to_end()
+    def _notify_draining(self) -> None:
+        if self.current_exchange is not None:
+            self.current_exchange.notify_draining()
 
     def _refuse(self, status: int) -> NoReturn:
         self._refusal = status
         raise _Refused
 
     def _end_with_refusal(self) -> None:
-        if self._owes_answer:
+        if self.owes_answer:
             self.transport.abort()  # it would stand in the middle of another answer
             return
         self._refused = True
@@ -322,22 +256,13 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self._wait(_LINGER)
 
-    @property
-    def _latest(self) -> RequestResponseCycle | None:
-        """The request that came last, if any came."""
-        return self.cycle
-
-    @property
-    def _owes_answer(self) -> bool:
-        return self._latest is not None and not self._latest.response_complete
-
     def _has_input(self) -> bool:
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
     def _watch_progress(self) -> None:
-        """Begin to wait for whatever it is the client's turn to do, if it is its turn."""
+        """Limit the wait for the client, if it is the client's turn."""
         if self._refused:
             return
         if self.transport.is_closing() or self.flow.write_paused or self._owes_body:
@@ -360,9 +285,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if self.flow.read_paused and not self.flow.write_paused and not self.transport.is_closing():
-            self._wait(self._limits.stall)  # it is the application that does not take the body
+            self._wait(self._limits.stall)  # for the application, which does not take the body
             return
-        is_cut = self._unparsed or self._owes_answer or self.transport.get_write_buffer_size()
+        is_cut = self._unparsed or self.owes_answer or self.transport.get_write_buffer_size()
         if is_cut and not self._refused:
             log.info("cut %s: it took too long", self._peer)
         self.transport.abort()
@@ -372,7 +297,19 @@ class HttpProtocol(HttpToolsProtocol):
         return "{}:{}".format(*self.client) if self.client else "unix"
 
 
-@lru_cache(maxsize=1)
-def _date(second: int) -> list[tuple[bytes, bytes]]:
-    """Return the headers that every answer has."""
-    return [(b"date", formatdate(second, usegmt=True).encode())]
+class PendingRequests(Service):
+    """Ensures that no request is being answered any more when the application is stopped.
+
+    ``server_state`` is what the connections have in common; its ``tasks`` are those of requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("requests")
+        self.server_state = ServerState()
+
+    async def stop(self) -> None:
+        """Wait for the requests, and cancel those that take too long."""
+        if self.server_state.tasks:
+            await asyncio.wait(tuple(self.server_state.tasks), timeout=_GRACE)
+        for task in tuple(self.server_state.tasks):
+            task.cancel()

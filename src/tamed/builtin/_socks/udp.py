@@ -1,25 +1,23 @@
-"""UDP for a client of SOCKS 5 (RFC 1928, section 7): packets to any target and back, through one relay."""
+"""UDP for a client of SOCKS 5 (RFC 1928, section 7): packets to any target and back."""
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from tamed.builtin._dial import Address
 from tamed.builtin._framing import Malformed
-from tamed.builtin._socks._messages import Datagram, Target, encode_datagram, parse_datagram
-from tamed.builtin._socks._reach import Unreached, allowed_addresses
-from tamed.builtin._socks._rules import TargetRules
+from tamed.builtin._relay import Address
+from tamed.builtin._socks.messages import Datagram, RequestRefused, Target, encode_datagram, parse_datagram
 from tamed.log.logger import own_logger
 
-__all__ = ["Association"]
+__all__ = ["UdpAssociation"]
 
 log = own_logger("tamed.builtin")
 
 _MOST_TARGETS: Final = 256
-"""How many targets are remembered; the answers of others are dropped."""
+"""How many targets are remembered; answers from others are dropped."""
 
 _MOST_LOOKUPS: Final = 8
 """How many names are looked up at a time; packets that need another one are dropped."""
@@ -27,43 +25,43 @@ _MOST_LOOKUPS: Final = 8
 _ANY: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the targets may be anywhere
 
 
-class Association:
-    """The relay of one client: a socket for the client's packets, and one of each family for the targets.
+class UdpAssociation:
+    """The UDP relay of one client: a socket for its packets, and one of each address family for the targets.
 
-    Only the client's own address is heard, and once it has sent a packet only that port. Targets are judged
-    by the rules, each packet by itself. Only targets that the client has sent to may answer. Packets that
-    are fragments, malformed, refused or too many are dropped without a word, as RFC 1928 has it.
+    Packets are taken from the client's own address only, and once it has sent one from that port only.
+    ``resolve`` returns a target's address, or raises RequestRefused. Only targets that the client has sent to
+    may answer. Packets that are fragments, malformed, refused or too many are dropped silently, as RFC 1928
+    has it.
 
-    ``sent`` and ``received`` are bytes of payload. ``moved`` is called for each packet that goes through.
+    ``sent`` and ``received`` are bytes of payload. ``moved`` is called for each packet that is passed on.
     """
 
     def __init__(
-        self, client: str, rules: TargetRules, lookup_timeout: float, moved: Callable[[], None]
+        self, client: str, resolve: Callable[[Target], Awaitable[Address]], moved: Callable[[], None]
     ) -> None:
         self.sent = 0
         self.received = 0
         self._client_host = _plain(client)
         self._client: tuple[Any, ...] | None = None
-        self._rules = rules
-        self._lookup_timeout = lookup_timeout
+        self._resolve = resolve
         self._moved = moved
         self._addresses: dict[Target, Address] = {}
-        self._heard: dict[tuple[str, int], None] = {}
+        self._contacted: dict[tuple[str, int], None] = {}
         self._lookups: set[asyncio.Task[None]] = set()
-        self._inside = _Port(self._from_client)
-        self._outside = {family: _Port(self._from_target) for family in _ANY}
+        self._inside = _UdpSocket(self._from_client)
+        self._outside = {family: _UdpSocket(self._from_target) for family in _ANY}
 
     async def open(self, host: str) -> tuple[str, int]:
         """Listen for the client's packets on an IP address of ours; return it with the port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         address = await self._inside.open(family, host)
         for family, anywhere in _ANY.items():
-            with suppress(OSError):  # a machine without IPv6, whose targets are unreachable then
+            with suppress(OSError):  # without IPv6, its targets are unreachable
                 await self._outside[family].open(family, anywhere)
         return address
 
     def close(self) -> None:
-        """Close the sockets; what is on its way is lost, as UDP may be."""
+        """Close the sockets; packets that wait are lost, as UDP may be."""
         for lookup in self._lookups:
             lookup.cancel()
         for port in (self._inside, *self._outside.values()):
@@ -91,34 +89,34 @@ class Association:
     async def _look_up_and_send(self, datagram: Datagram) -> None:
         target = datagram.target
         try:
-            found = await allowed_addresses(target, self._rules, self._lookup_timeout, socket.SOCK_DGRAM)
-        except Unreached as error:
+            address = await self._resolve(target)
+        except RequestRefused as error:
             log.info("socks refuses packets for %s: %s", target, error.why)
             return
-        _remember(self._addresses, target, found[0])
-        self._send(datagram, found[0])
+        _remember(self._addresses, target, address)
+        self._send(datagram, address)
 
     def _send(self, datagram: Datagram, address: Address) -> None:
         host, port, *_ = address.sockaddr
-        _remember(self._heard, (host, port), None)
+        _remember(self._contacted, (host, port), None)
         if self._outside[address.family].send(datagram.payload, address.sockaddr):
             self.sent += len(datagram.payload)
             self._moved()
 
     def _from_target(self, data: bytes, source: tuple[Any, ...]) -> None:
         host, port, *_ = source
-        if self._client is None or (host, port) not in self._heard:
+        if self._client is None or (host, port) not in self._contacted:
             return
         if self._inside.send(encode_datagram(host, port, data), self._client):
             self.received += len(data)
             self._moved()
 
 
-class _Port(asyncio.DatagramProtocol):
-    """A socket of ours. Errors of single packets (ICMP) are nobody's concern."""
+class _UdpSocket(asyncio.DatagramProtocol):
+    """A bound UDP socket. Errors of single packets (ICMP) are ignored."""
 
-    def __init__(self, take: Callable[[bytes, tuple[Any, ...]], None]) -> None:
-        self._take = take
+    def __init__(self, on_packet: Callable[[bytes, tuple[Any, ...]], None]) -> None:
+        self._on_packet = on_packet
         self._transport: asyncio.DatagramTransport | None = None
         self._full = False
 
@@ -151,7 +149,7 @@ class _Port(asyncio.DatagramProtocol):
             self._transport.abort()
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._take(data, addr)
+        self._on_packet(data, addr)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -161,7 +159,7 @@ class _Port(asyncio.DatagramProtocol):
 
 
 def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    """Put something at the end of a dictionary that has an end: the oldest is forgotten."""
+    """Add to a bounded dictionary; the oldest key is dropped."""
     memory.pop(key, None)
     memory[key] = value
     if len(memory) > _MOST_TARGETS:

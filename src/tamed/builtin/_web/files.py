@@ -1,4 +1,4 @@
-"""Files below a directory as an ASGI application: ranges, validators and index pages, and nothing else."""
+"""The files of a directory as an ASGI application: ranges, validators and index pages, and nothing else."""
 
 import errno
 import mimetypes
@@ -17,11 +17,11 @@ from tamed.builtin._rooted import RootedDirectory, open_in_thread
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Files"]
+__all__ = ["Files", "has_valid_range"]
 
 _HEADERS: Final = {"x-content-type-options": "nosniff"}
 _SMALL: Final = 64 * 1024
-"""Bytes of the largest file that is read when it is opened: each trip into a thread takes its time."""
+"""Bytes of the largest file that is read in the thread that opens it: another call of a thread takes time."""
 
 _RANGE: Final = r"[ \t]*(?:[0-9]{1,19}-[0-9]{0,19}|-[0-9]{1,19})[ \t]*"
 _RANGES: Final = re.compile(f"bytes={_RANGE}(?:,{_RANGE})*", re.IGNORECASE)
@@ -30,14 +30,15 @@ _MOST_RANGES: Final = 16
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 _VALIDATORS: Final = StaticFiles()
-"""Starlette's own files, which know how to compare validators."""
+"""Starlette's own application for files, which compares validators."""
 
 
 class Files:
     """Serves the files below a root to GET and HEAD.
 
-    A directory stands for its index file; its name without a slash at the end is redirected to the one with
-    it. What may not be read, and what is neither file nor directory, is not found, as is what does not exist.
+    A directory is served as its index file; its name without a slash at the end is redirected to the one with
+    it. What may not be read, and what is neither a file nor a directory, is not found, like what does not
+    exist.
     """
 
     def __init__(self, root: RootedDirectory, index: str) -> None:
@@ -47,16 +48,16 @@ class Files:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer one request (ASGI)."""
         if scope["method"] not in {"GET", "HEAD"}:
-            refusal = _told(405)
+            refusal = _plain_text(405)
             refusal.headers["allow"] = "GET, HEAD"
             await refusal(scope, receive, send)
             return
         try:
             opened = await open_in_thread(lambda: self._opened(scope["path"]), _Opened.close)
         except OSError as error:
-            await _refused(scope, error)(scope, receive, send)
+            await _refusal(scope, error)(scope, receive, send)
             return
-        if not _is_for_a_part(scope):
+        if not has_valid_range(scope):
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"range"]
         try:
             await _response(opened, Headers(scope=scope))(scope, receive, send)
@@ -93,11 +94,11 @@ class _Opened(NamedTuple):
         os.close(self.descriptor)
 
 
-def _is_for_a_part(scope: "Scope") -> bool:
-    """Tell whether a range is asked for that is to be heeded (RFC 9110, 14.2).
+def has_valid_range(scope: "Scope") -> bool:
+    """Tell whether a request has a range to respect (RFC 9110, 14.2).
 
-    Not by another method than GET, in other units than bytes, in words that make no sense or are too many:
-    then the answer is the whole.
+    It has none, and the answer is the whole file, if the method is not GET, the unit is not bytes, or the
+    ranges are malformed or too many.
     """
     asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"range"]
     if scope["method"] != "GET" or len(asked) != 1 or not _RANGES.fullmatch(asked[0]):
@@ -109,7 +110,7 @@ def _is_for_a_part(scope: "Scope") -> bool:
 
 def _response(opened: _Opened, asked: Headers) -> Response:
     kind, encoding = mimetypes.guess_type(opened.name)
-    # What is open is served, whatever has become of its name: `/dev/fd` has no names.
+    # By its descriptor: the name may be another file's by now.
     response = FileResponse(
         f"/dev/fd/{opened.descriptor}",
         headers=_HEADERS,
@@ -123,17 +124,17 @@ def _response(opened: _Opened, asked: Headers) -> Response:
     return response
 
 
-def _refused(scope: "Scope", error: OSError) -> Response:
+def _refusal(scope: "Scope", error: OSError) -> Response:
     if isinstance(error, IsADirectoryError):
         # From the last component, not from the host or the path: neither can lead to another host then.
         last = quote(scope["path"].rpartition("/")[2])
         query = scope["query_string"].decode("ascii")
         return RedirectResponse(f"./{last}/{'?' * bool(query)}{query}", 308)
     if error.errno in _NOT_THERE or isinstance(error, PermissionError):
-        return _told(404)
+        return _plain_text(404)
     raise error
 
 
-def _told(status: int) -> PlainTextResponse:
+def _plain_text(status: int) -> PlainTextResponse:
     texts = {404: "Not Found", 405: "Method Not Allowed"}
     return PlainTextResponse(f"{texts[status]}\n", status, headers=_HEADERS)

@@ -1,24 +1,38 @@
 """The PROXY protocol, versions 1 and 2: who a connection is really from. Nothing here touches a connection.
 
-"The PROXY protocol, Versions 1 & 2", W. Tarreau, HAProxy Technologies. A header says what the first proxy of
-a chain saw; the connection's own bytes follow it.
+"The PROXY protocol, Versions 1 & 2", W. Tarreau, HAProxy Technologies. A header has what the first proxy of a
+chain saw; the connection's own bytes follow it.
 """
 
+import enum
 import ipaddress
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 from tamed.builtin._framing import Incomplete, Malformed, take
 from tamed.net.endpoint import address_text
 
-__all__ = ["Ends", "IpEnd", "IpEnds", "UnixEnds", "encode_v1", "encode_v2", "ends_of", "parse_header"]
+__all__ = [
+    "Ends",
+    "IpEnd",
+    "IpEnds",
+    "Network",
+    "ProxyHeader",
+    "UnixEnds",
+    "encode_v1",
+    "encode_v2",
+    "ends_of",
+    "parse_header",
+]
 
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+
 _LONGEST_V1: Final = 107
 """Bytes of the longest line, its end included (2.1)."""
 
 _SHORTEST: Final = len(b"PROXY UNKNOWN\r\n")
-"""Both versions have as many bytes at least, so that many may be read before one knows which it is."""
+"""Bytes of the shortest header of either version: so many may be read before the version is known."""
 
 _V1: Final = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})")
 _UNIX_PATH: Final = 108
@@ -34,7 +48,7 @@ class IpEnd(NamedTuple):
 
 
 class IpEnds(NamedTuple):
-    """Both ends of a TCP connection; they are of the same family."""
+    """Both ends of a TCP connection, of the same address family."""
 
     source: IpEnd
     destination: IpEnd
@@ -44,7 +58,7 @@ class IpEnds(NamedTuple):
 
 
 class UnixEnds(NamedTuple):
-    """Both ends of a connection of unix sockets, by their paths; that of a client is empty as a rule."""
+    """Both ends of a connection of unix sockets, by their paths; a client's is usually empty."""
 
     source: bytes
     destination: bytes
@@ -57,7 +71,7 @@ Ends = IpEnds | UnixEnds
 
 
 def ends_of(source: object, destination: object) -> Ends | None:
-    """Make ends of what ``getpeername`` and ``getsockname`` return; None if there is no saying."""
+    """Make ends of what ``getpeername`` and ``getsockname`` return; None if they are of no known family."""
     match source, destination:
         case (str(host), int(port), *_), (str(our_host), int(our_port), *_):
             return IpEnds(IpEnd(host.partition("%")[0], port), IpEnd(our_host.partition("%")[0], our_port))
@@ -70,8 +84,8 @@ def ends_of(source: object, destination: object) -> Ends | None:
 def parse_header(data: bytes) -> Ends | None:
     """Read a header of either version, for `read_message`.
 
-    None is a header that says nothing: of a proxy's own connection, a health check as a rule, or of a
-    family that we do not know. Raises ``Incomplete`` and ``Malformed``, and nothing else.
+    None is a header without ends: of a proxy's own connection, usually a health check, or of an unknown
+    family. Raises Incomplete and Malformed, and nothing else.
     """
     start = data[:_SHORTEST]
     if not (b"PROXY ".startswith(start[:6]) or _SIGNATURE.startswith(start[: len(_SIGNATURE)])):
@@ -81,7 +95,7 @@ def parse_header(data: bytes) -> Ends | None:
 
 
 def encode_v1(ends: Ends | None) -> bytes:
-    """Write a line of version 1, which has words for TCP only."""
+    """Write a line of version 1, which knows TCP only."""
     if not isinstance(ends, IpEnds):
         return b"PROXY UNKNOWN\r\n"
     family = "TCP6" if ":" in ends.source.host else "TCP4"
@@ -90,7 +104,7 @@ def encode_v1(ends: Ends | None) -> bytes:
 
 
 def encode_v2(ends: Ends | None) -> bytes:
-    """Write a header of version 2; without ends it says that the connection is the proxy's own."""
+    """Write a header of version 2; without ends, that of a proxy's own connection."""
     if ends is None:
         return _SIGNATURE + bytes([_LOCAL, 0, 0, 0])
     if isinstance(ends, UnixEnds):
@@ -100,6 +114,54 @@ def encode_v2(ends: Ends | None) -> bytes:
         family = _TCP4 if len(packed[0]) == 4 else _TCP6
         addresses = b"".join([*packed, *(end.port.to_bytes(2) for end in ends)])
     return _SIGNATURE + bytes([_PROXY, family]) + len(addresses).to_bytes(2) + addresses
+
+
+class ProxyHeader(enum.Enum):
+    """Which PROXY header the upstreams are sent."""
+
+    NONE = "none"
+    V1 = "v1"
+    V2 = "v2"
+
+    def encode(self, ends: Ends | None) -> bytes:
+        """Write the header; without ends, that of a proxy's own connection."""
+        match self:
+            case ProxyHeader.NONE:
+                return b""
+            case ProxyHeader.V1:
+                return encode_v1(ends)
+            case ProxyHeader.V2:
+                return encode_v2(ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Peers: of an IP network, such as ``10.0.0.0/8`` or one address, or with ``unix`` of unix sockets."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a network. Raises ValueError, which says what was expected."""
+        if text == "unix":
+            return cls(None)
+        try:
+            return cls(ipaddress.ip_network(text))
+        except ValueError as error:
+            raise ValueError(f"{error}; expected an address, ADDRESS/BITS or unix") from None
+
+    def has(self, peer: object) -> bool:
+        """Tell whether a peer is one of these; ``peer`` is what ``getpeername`` returns."""
+        match peer:
+            case (str(host), *_):
+                address = ipaddress.ip_address(host.partition("%")[0])
+                mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+                return self.network is not None and (mapped or address) in self.network
+            case _:
+                return self.network is None
+
+    def __str__(self) -> str:
+        return "unix" if self.network is None else str(self.network)
 
 
 def _parse_v1(data: bytes) -> Ends | None:
@@ -162,5 +224,5 @@ def _unix_path(name: str | bytes) -> bytes:
 
 
 def _unpadded(path: bytes) -> bytes:
-    """Take the zeros off the end; an abstract name has one at its beginning."""
+    """Strip the zeros at the end; an abstract name begins with one."""
     return path.rstrip(b"\0")

@@ -1,0 +1,274 @@
+"""The SOCKS proxy: from a client's first byte to the line in the log.
+
+A client negotiates (its version, its login, its request), then its target is resolved, judged by the rules
+and connected to, and then bytes are relayed. A name is looked up once, and the address that was judged is the
+one that is connected to.
+"""
+
+import asyncio
+import errno
+import socket
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from tamed.builtin._framing import Malformed, read_message
+from tamed.builtin._login import LoginGate, TooManyFailures
+from tamed.builtin._relay import (
+    Address,
+    IdleTimeout,
+    Relay,
+    RelayTimeouts,
+    Stream,
+    connect,
+    log_end,
+    look_up,
+    open_stream,
+    time_limit,
+)
+from tamed.builtin._socks.messages import (
+    Code,
+    Command,
+    Greeting,
+    Method,
+    Request,
+    RequestRefused,
+    Target,
+    encode_reply4,
+    encode_reply5,
+    parse_greeting,
+    parse_login,
+    parse_request4,
+    parse_request5,
+)
+from tamed.builtin._socks.rules import TargetRules
+from tamed.builtin._socks.udp import UdpAssociation
+from tamed.errors import reason
+from tamed.log.logger import own_logger
+from tamed.net.endpoint import address_text
+from tamed.service.service import Service
+
+__all__ = ["AccessDenied", "NegotiatedRequest", "Proxy", "Timeouts", "negotiate"]
+
+log = own_logger("tamed.builtin")
+
+_MOST_ADDRESSES: Final = 4
+"""How many addresses of a name are tried."""
+
+_CODES: Final[dict[int | None, Code]] = {
+    errno.ECONNREFUSED: Code.REFUSED,
+    errno.ENETUNREACH: Code.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Code.HOST_UNREACHABLE,
+    errno.ETIMEDOUT: Code.HOST_UNREACHABLE,
+    errno.EAFNOSUPPORT: Code.ADDRESS_NOT_SUPPORTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: for the negotiation, to look a name up or connect to an address, and for the relay."""
+
+    handshake: float
+    connect: float
+    relay: RelayTimeouts
+
+
+class Proxy(Service):
+    """Serves SOCKS 4, 4a and 5 on any connection, by `serve`.
+
+    With a ``gate``, whose users are read before the service starts, only clients of SOCKS 5 with a user and a
+    password are let in. Each connection is one line in the log, with its byte counts.
+    """
+
+    def __init__(
+        self,
+        rules: TargetRules,
+        timeouts: Timeouts,
+        *,
+        gate: LoginGate | None = None,
+        udp: bool = True,
+        name: str = "proxy",
+    ) -> None:
+        super().__init__(name)
+        self._rules = rules
+        self._timeouts = timeouts
+        self._gate = gate
+        self._udp = udp
+
+    async def prepare(self) -> None:
+        """Read the users' file, while that may be read."""
+        if self._gate is not None:
+            self._gate.users.load()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        client = Stream(reader, writer)
+        address = writer.get_extra_info("peername")
+        peer = address_text(address)
+        asked = await self._negotiate(client, peer, address[0] if isinstance(address, tuple) else "unix")
+        if asked is None:
+            return
+        who = f"{peer} ({asked.user!r})" if asked.user else peer
+        try:
+            await self._fulfil(client, who, asked)
+        except RequestRefused as error:
+            log.info("%s cannot have %s: %s", who, asked.request.target, error.why)
+            writer.write(asked.reply(error.code))
+
+    async def _negotiate(self, client: Stream, peer: str, host: str) -> "NegotiatedRequest | None":
+        try:
+            async with asyncio.timeout(self._timeouts.handshake):
+                return await negotiate(client, self._gate, host)
+        except TimeoutError:
+            log.info("%s asked for nothing within %g s", peer, self._timeouts.handshake)
+        except AccessDenied as error:
+            log.warning("%s is not let in: %s", peer, error)
+        except Malformed as error:
+            log.info("%s is not understood: %s", peer, error)
+        except (OSError, EOFError) as error:
+            log.debug("%s left before it asked for anything: %s", peer, reason(error))
+        return None
+
+    async def _fulfil(self, client: Stream, who: str, asked: "NegotiatedRequest") -> None:
+        command = asked.request.command
+        if command == Command.CONNECT:
+            await self._relay(client, who, asked)
+        elif command == Command.UDP_ASSOCIATE and asked.version == 5 and self._udp:
+            await self._associate(client, who, asked)
+        else:
+            raise RequestRefused(Code.COMMAND_NOT_SUPPORTED, f"command {command} is not supported")
+
+    async def _relay(self, client: Stream, who: str, asked: "NegotiatedRequest") -> None:
+        begun = time.monotonic()
+        target = asked.request.target
+        sock = await self._connect(target)
+        relay = Relay(client, await open_stream(sock), self._timeouts.relay)
+        host, port, *_ = sock.getsockname()
+        client.writer.write(asked.reply(Code.SUCCEEDED, host, port))
+        ending = "the server stopped"
+        try:
+            ending = await relay.run()
+        finally:
+            log_end(log, f"{who} to {target}", relay, begun, ending)
+
+    async def _associate(self, client: Stream, who: str, asked: "NegotiatedRequest") -> None:
+        begun = time.monotonic()
+        ours, theirs = (client.writer.get_extra_info(name) for name in ("sockname", "peername"))
+        if not isinstance(theirs, tuple):
+            raise RequestRefused(Code.FAILURE, "there are no packets beside a unix socket")
+        idle = IdleTimeout(self._timeouts.relay.idle)
+        association = UdpAssociation(theirs[0], self._datagram_address, idle.reset)
+        ending = "closed"
+        try:
+            client.writer.write(asked.reply(Code.SUCCEEDED, *await association.open(ours[0])))
+            async with idle:
+                while await client.reader.read(4096):  # it has nothing to send
+                    pass
+        except TimeoutError:
+            ending = f"no packet for {idle.seconds:g} s"
+        except OSError as error:
+            ending = reason(error)
+        finally:
+            association.close()
+            log_end(log, f"{who} by UDP", association, begun, ending)
+
+    async def _connect(self, target: Target) -> socket.socket:
+        """Return a socket that is connected to an allowed address of a target. Raises RequestRefused."""
+        failure = RequestRefused(Code.HOST_UNREACHABLE, "it has no address")
+        for address in (await self._allowed_addresses(target))[:_MOST_ADDRESSES]:
+            try:
+                async with time_limit(self._timeouts.connect):
+                    return await connect(address)
+            except OSError as error:
+                failure = RequestRefused(_CODES.get(error.errno, Code.FAILURE), reason(error))
+        raise failure
+
+    async def _datagram_address(self, target: Target) -> Address:
+        """Return an allowed address of a target for packets. Raises RequestRefused."""
+        return (await self._allowed_addresses(target, socket.SOCK_DGRAM))[0]
+
+    async def _allowed_addresses(
+        self, target: Target, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> list[Address]:
+        """Look a target up and return those of its addresses that the rules allow: one at least.
+
+        Raises RequestRefused, before the name is looked up if the rules refuse the name.
+        """
+        if why := self._rules.refusal_of_name(target.host, target.port):
+            raise RequestRefused(Code.NOT_ALLOWED, why)
+        try:
+            async with time_limit(self._timeouts.connect):
+                found = await look_up(target.host, target.port, kind)
+        except OSError as error:
+            why = f"its name is not known: {reason(error)}"
+            raise RequestRefused(Code.HOST_UNREACHABLE, why) from None
+        refusals = {each: self._rules.refusal(target.host, each.host, target.port) for each in found}
+        allowed = [address for address, why in refusals.items() if not why]
+        if not allowed:
+            raise RequestRefused(Code.NOT_ALLOWED, next(iter(refusals.values()), "it has no address"))
+        return allowed
+
+
+class AccessDenied(Exception):
+    """A client that has not authenticated itself. It has its answer; the text is for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class NegotiatedRequest:
+    """A client's request, with the version and the user (empty: nobody in particular) of its negotiation."""
+
+    version: int
+    request: Request
+    user: str = ""
+
+    def reply(self, code: Code, host: str = "0.0.0.0", port: int = 0) -> bytes:  # noqa: S104 - "no address"
+        """Return the reply's bytes; the address is the one that is used for the client."""
+        return encode_reply4(code) if self.version == 4 else encode_reply5(code, host, port)
+
+
+async def negotiate(client: Stream, gate: LoginGate | None, host: str) -> NegotiatedRequest:
+    """Negotiate with a client at ``host``, and return its request, which has no reply yet.
+
+    With a ``gate``, only its users are let in. Raises AccessDenied for others, Malformed for what is no
+    SOCKS, and OSError and EOFError when the client leaves.
+    """
+    greeting = await read_message(client.reader, parse_greeting)
+    if greeting.version == 4:
+        return await _negotiate4(client, gate)
+    user = await _authenticate(client, greeting, gate, host)
+    return NegotiatedRequest(5, await read_message(client.reader, parse_request5), user)
+
+
+async def _negotiate4(client: Stream, gate: LoginGate | None) -> NegotiatedRequest:
+    asked = NegotiatedRequest(4, await read_message(client.reader, parse_request4))
+    if gate is not None:
+        await _send(client, asked.reply(Code.NOT_ALLOWED))
+        raise AccessDenied("SOCKS 4 has no passwords")
+    return asked
+
+
+async def _authenticate(client: Stream, greeting: Greeting, gate: LoginGate | None, host: str) -> str:
+    """Agree on a method, and authenticate the client by it; return the user."""
+    method = Method.NONE if gate is None else Method.PASSWORD
+    if method not in greeting.methods:
+        await _send(client, bytes([5, Method.NO_ACCEPTABLE]))
+        raise AccessDenied("it offers no password" if gate is not None else "it insists on logging in")
+    await _send(client, bytes([5, method]))
+    if gate is None:
+        return ""
+    login = await read_message(client.reader, parse_login)
+    why = ""
+    try:
+        if not await gate.verify(login.user, login.password, host):
+            why = f"wrong password for {login.user!r}"
+    except TooManyFailures as error:
+        why = str(error)
+    await _send(client, bytes([1, bool(why)]))
+    if why:
+        raise AccessDenied(why)
+    return login.user
+
+
+async def _send(client: Stream, data: bytes) -> None:
+    client.writer.write(data)
+    await client.writer.drain()
