@@ -1,11 +1,19 @@
 """Targets: the way of the log: what comes in from the workers, and what somebody reads again later."""
 
+import gzip
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
+from tamed._os.text import shown
 from tamed.log.layout import Line, bare, coloured, human, json, plain
+from tamed.log.reader import LogReader
 from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_record
 from tamed.log.syslog import SyslogMessage, classical, rfc5424
 from tamed.supervisor.intake import Intake
@@ -186,6 +194,54 @@ def _taken_in(data: bytes) -> object:
     return len(whole), len(ours)
 
 
+class _Logs:
+    """A folder in which anything may be in the place of a log and its old files."""
+
+    @cached_property
+    def _folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+
+    def __call__(self, data: bytes) -> object:
+        """What is there is read in lines of a bounded length, or refused; it is safe to be shown."""
+        log = self._folder / "app.log"
+        try:
+            log.write_bytes(b"the latest\n")
+            steps = data.split(_STEP)[:_MOST_STEPS]
+            half = len(steps) // 2
+            for step in steps[:half]:
+                self._put(step)
+            with closing(LogReader(log, os.geteuid())) as reader:
+                lines = reader.last(20)
+                assert len(lines) <= 20
+                for step in steps[half:]:
+                    self._put(step)
+                    lines += reader.more()
+            assert all(len(line) <= _LONGEST for line in lines)
+            assert all(TERMINAL.isdisjoint(shown(line.decode(errors="backslashreplace"))) for line in lines)
+            return len(lines)
+        finally:
+            shutil.rmtree(self._folder)
+            self._folder.mkdir()
+
+    def _put(self, step: bytes) -> None:
+        """Put something into the place that the first byte names, or rotate."""
+        how, content = (step[0], step[1:]) if step else (0, b"")
+        number = how & 7
+        old = f".{number}{'.gz' if how & 8 else ''}" if number else ""
+        path = self._folder / f"app.log{old}"
+        if how >= 0xF0 and (self._folder / "app.log").exists():
+            (self._folder / "app.log").replace(path)
+        elif how >= 0xE0:
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+        elif how >= 0xD0:
+            path.unlink(missing_ok=True)
+            path.symlink_to("/dev/zero")
+        elif path.is_file() or not path.exists():
+            with path.open("ab") as file:
+                file.write(gzip.compress(content, 1) if how & 0x10 else content)
+
+
 _RECORD: Final = b"\xff6 1800000000000000 123 app\xfea message\xfd"
 
 TARGETS: Final = (
@@ -219,5 +275,26 @@ TARGETS: Final = (
             b"\0\xff\xffnonsense\xfd" + _RECORD + b"\xfe\xfd\0\0\xf1",
         ),
         (b"\xff", b"\xfe", b"\xfd", b"6 ", _STEP, b"\0\0\1", b"\0\0\xf5", b"\0\0\x80", b"\n", _RECORD),
+    ),
+    Target(
+        "log reader",
+        _Logs(),
+        (
+            b"\0one\ntwo\n\0\0\1old\n\0\0\x1aolder\n\0\0\xf1\0\0\0new\n",
+            b"\x09" + gzip.compress(b"packed\n", 1) + b"\0\0\xd2\0\0\xe3\0\0\0more\n",
+            b"\x19a\n\0\0\x09" + gzip.compress(b"b\n", 1)[:12] + b"\0\0\xf2\0\0\0c\n",
+        ),
+        (
+            _STEP,
+            b"\n",
+            b"\0\0\0a\n",
+            b"\0\0\x19b\n",
+            b"\0\0\xf1",
+            b"\0\0\xe2",
+            b"\x1f\x8b\x08\0",
+            b"\0\0\xff\xff",
+        ),
+        (OSError,),
+        weight=0.7,
     ),
 )

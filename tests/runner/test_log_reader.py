@@ -1,5 +1,6 @@
 """Reading a log that rotates between any two looks of the reader."""
 
+import gzip
 from contextlib import closing
 from pathlib import Path
 from typing import IO
@@ -8,6 +9,8 @@ import pytest
 
 from tamed.log import reader as _log_reader
 from tamed.log.reader import LogReader
+
+PACKED = gzip.compress(b"".join(b"line %d\n" % number for number in range(1000)))
 
 
 @pytest.fixture
@@ -88,3 +91,14 @@ def test_behind_a_file_that_was_removed_the_oldest_follows(log: Path) -> None:
         for number in (5, 4, 3):
             log.with_name(f"app.log.{number}").unlink()
         assert list(reader.more()) == [b"fourth\n", b"fifth\n", b"sixth\n"]
+
+
+@pytest.mark.parametrize("content", [b"no gzip", PACKED[:20], PACKED[:30] + b"\0\1" + PACKED[32:]])
+def test_a_compressed_file_that_is_damaged_is_an_error_of_the_system(log: Path, content: bytes) -> None:
+    """Whatever is wrong with it: a command has one kind of error to tell."""
+    log.with_name("app.log.3.gz").write_bytes(content)
+    with (
+        closing(LogReader(log)) as reader,
+        pytest.raises(OSError, match="a compressed old file is damaged: "),
+    ):
+        reader.last(20)

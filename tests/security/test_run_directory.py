@@ -168,6 +168,21 @@ def test_what_a_daemon_says_does_nothing_to_a_terminal(public_tamed: Tamed, rund
         assert (done.status, done.err) == (9, "\\x1b]0;owned\\x07\n"), done
 
 
+def test_a_status_is_no_longer_than_what_was_answered(public_tamed: Tamed, rundir: Path) -> None:
+    """One wide field does not make all rows of a table as wide, and a field of several lines is one."""
+    worker = STATUS["workers"][0]
+    forged = "x\nlistening on 192.0.2.1:443"
+    workers = [{**worker, "state": "s" * 40_000}, {**worker, "state": forged}, *[worker] * 250]
+    tree = {"name": forged, "state": forged, "restarts": 0, "summary": forged, "children": []}
+    workers[0]["tree"] = tree
+    with faked(public_tamed, rundir / "verse", STRANGER, workers=workers, last_error=forged) as fake:
+        done = public_tamed("status", "verse")
+        assert fake.poll() is None
+    assert done.status == 0, done
+    assert len(done.out) < 120_000
+    assert [line for line in done.out.splitlines() if line.startswith("listening on 192.0.2.1")] == []
+
+
 def test_root_signals_only_a_process_of_the_folders_owner(public_tamed: Tamed, rundir: Path) -> None:
     """A user who names a process of root's that has the pid file open does not get it signalled."""
     folder = rundir / "verse"

@@ -82,6 +82,7 @@ def show_wait(what: str) -> None:
     click.echo(f"tamed: {shown(what)} is under way; this waits for its turn", err=True)
 
 
+_WIDEST = 80  # characters of a cell
 _WORKER = ("WORKER", "GENERATION", "STATE", "UP", "MEMORY", "CPU", "CONNECTIONS", "ACCEPTED")
 
 _STATUS_HELP = """Show how the instance NAME stands: its workers, its services and where it listens.
@@ -106,8 +107,13 @@ def status(name: str | None, rundir: Path | None, as_json: bool) -> int:
         lines, code = list(ending_of(left)), _ENDED
     else:
         lines, code = list(_lines(told)), _STATUS_OF.get(told["state"], _STATUS_OF["starting"])
-    click.echo(shown_in_json(json.dumps(told, indent=2)) if as_json else shown("\n".join(lines)))
+    click.echo(shown_in_json(json.dumps(told, indent=2)) if as_json else _shown_lines(lines))
     return code
+
+
+def _shown_lines(lines: Iterable[str]) -> str:
+    """Return lines as they are printed: a text within one that has several cannot look like another."""
+    return "\n".join(shown(line, indent="    ") for line in lines)
 
 
 def ending_of(left: LastState) -> Iterator[str]:
@@ -149,7 +155,7 @@ def _worker(worker: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(worker["pid"]),
         str(worker["generation"]),
-        worker["state"],
+        _cell(worker["state"]),
         _time(worker["uptime"]),
         memory,
         cpu,
@@ -158,9 +164,16 @@ def _worker(worker: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
-    yield (f"{'  ' * depth}{tree['name']}", tree["state"], str(tree["restarts"] or ""), tree["summary"])
+    name, state, summary = (_cell(tree[key]) for key in ("name", "state", "summary"))
+    yield (f"{'  ' * depth}{name}", state, str(tree["restarts"] or ""), summary)
     for child in tree["children"]:
         yield from _services(child, depth + 1)
+
+
+def _cell(text: str) -> str:
+    """Return a text of others on one line, and cut: as many rows may follow as the answer has room for."""
+    cut = text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
+    return cut.replace("\n", "\\n")
 
 
 def _time(seconds: float) -> str:
@@ -322,7 +335,7 @@ def logs(name: str | None, rundir: Path | None, lines: int, follow: bool) -> Non
     """Show the log of an instance."""
     directory = run_directory(rundir)
     if (left := last_state_of(directory, name)) is not None:
-        click.echo(shown("\n".join(ending_of(left))), err=True)
+        click.echo(_shown_lines(ending_of(left)), err=True)
     file, owner = log_of_instance(directory, name)
     try:
         with closing(LogReader(file, owner)) as reader:

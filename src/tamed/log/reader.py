@@ -4,8 +4,8 @@ A file is known by its inode, not by its name, which changes with each rotation:
 ``NAME.log.3`` by the time that its end is reached, and then ``NAME.log.2`` is what comes next.
 
 The daemon's user can put anything in the place of a log. So what is no file is not read, root reads only what
-is that user's (a link or a path to a file of root's is not), and neither a long line nor a small file that
-unpacks to a large one takes much memory.
+is that user's (a link or a path to a file of root's is not), what is no whole gzip file is an OSError, and
+neither a long line nor a small file that unpacks to a large one takes much memory.
 """
 
 import errno
@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import stat
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -161,8 +162,11 @@ def _why_not(status: os.stat_result, owner: int | None) -> str:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    while line := stream.readline(_LONGEST):
-        yield line
+    try:
+        while line := stream.readline(_LONGEST):
+            yield line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise OSError(errno.EBADMSG, f"a compressed old file is damaged: {error}") from error
 
 
 def _last_lines(stream: IO[bytes], count: int) -> list[bytes]:

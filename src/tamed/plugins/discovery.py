@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never
 from tamed._os.text import nearest, noun
 from tamed._os.trust import require_trusted
 from tamed._version import __version__
-from tamed.errors import ApplicationFailed, TamedError, UsageError, from_os_error, reason
+from tamed.errors import (
+    ApplicationFailed,
+    PermissionRefused,
+    TamedError,
+    UsageError,
+    from_os_error,
+    reason,
+)
 from tamed.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -53,10 +60,13 @@ class _Candidate(ABC):
     def load(self) -> Plugin[...]:
         """Import it, and nothing else.
 
-        Raises ApplicationFailed, saying why, when that fails or it is no plugin.
+        Raises ApplicationFailed, saying why, when that fails or it is no plugin, and PermissionRefused if
+        others could have written it.
         """
         try:
             found = self._import()
+        except PermissionRefused:
+            raise
         except (Exception, SystemExit) as error:
             raise self._failure(error) from error
         if not isinstance(found, Plugin):
