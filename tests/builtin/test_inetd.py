@@ -15,7 +15,7 @@ import trustme
 from tamed.builtin.inetd import Options, inetd
 from tamed.builtin.programs.options import Command
 from tamed.net.endpoint import Endpoint
-from tamed.net.listen import Surroundings, using
+from tamed.net.listen import ServerEnvironment, use_environment
 from tamed.plugins.values import Duration
 from tamed.service.service import MultiService
 from tamed.testing.process import TamedProcess
@@ -223,7 +223,7 @@ async def test_a_stop_lets_programs_finish(marked: Marked) -> None:
 async def test_what_is_not_done_at_the_drain_timeout_is_stopped(marked: Marked) -> None:
     """The program with its children, although it ignores the signal, and longer than a server waits."""
     command = shell("trap '' TERM; echo ready; setsid sleep 600 & sleep 600; sleep 600")
-    with using(Surroundings(drain_timeout=0.2)), nothing_left(marked):
+    with use_environment(ServerEnvironment(drain_timeout=0.2)), nothing_left(marked):
         async with serve(command, stop_timeout=Duration("300ms"), environment=marked.environment) as service:
             reader, writer = await connect(service)
             assert await reader.readline() == b"ready\n"
@@ -249,7 +249,7 @@ async def test_clients_that_leave_at_any_moment_leave_nothing(marked: Marked, re
 
 async def test_many_connections_of_the_silent(marked: Marked) -> None:
     """They get no more programs than there may be, and all of them are gone after the stop."""
-    with using(Surroundings(drain_timeout=0.2)), nothing_left(marked):
+    with use_environment(ServerEnvironment(drain_timeout=0.2)), nothing_left(marked):
         async with serve(
             CAT, environment=marked.environment, max_connections=20, max_connections_per_address=0
         ) as service:

@@ -40,10 +40,10 @@ def fill_limited(path: str) -> list[object]:
     stopped = Path(path).read_bytes()
     clock.now += 60
     log.write([b"two lines\nof one record\n"])
-    log.tend()
+    log.housekeep()
     still = Path(path).read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    log.tend()
+    log.housekeep()
     log.write(numbered(100, 110))
     log.close()
     return [stopped.decode(), still == stopped, log.lost, Path(path).read_text()]
@@ -133,7 +133,7 @@ def compress(directory: str) -> list[object]:
     ours = []
     for first in range(0, 1000, 100):
         log.write(numbered(first, first + 100))
-        log.tend()
+        log.housekeep()
         if first:
             ours.append(log.child_ended(*os.wait()))
     log.close()
@@ -146,19 +146,19 @@ def compress_with_trouble(directory: str) -> list[object]:
     log = LogFile(Path(directory, "verse.log"), Rotation(size=1000, keep=None, compress=True), clock=clock)
     heard = watch_signals()
     log.write([big(), big()])
-    log.tend()
+    log.housekeep()
     os.kill(child_of(), signal.SIGTERM)
     log.child_ended(*os.wait())
     after_kill = names(directory)
-    log.tend()  # not tried again at once
+    log.housekeep()  # not tried again at once
     is_idle = names(directory) == after_kill and not came(heard)
     clock.now += 61
-    log.tend()
+    log.housekeep()
     child, status = os.wait()
     log.write([b"last\n"])  # moves the file that was being compressed
     log.child_ended(child, status)
     moved = names(directory)
-    log.tend()
+    log.housekeep()
     os.kill(child_of(), 0)
     log.close()
     return [after_kill, is_idle, moved, names(directory)]
@@ -205,7 +205,7 @@ def compressor_keeps_nothing(directory: str) -> bool:
     log.write([b"x" * 30_000_000 + b"\n"])
     log.write([b"next\n"])
     reading, writing = os.pipe()
-    log.tend()
+    log.housekeep()
     child = child_of()
     os.close(writing)
     ended = os.read(reading, 1) == b""

@@ -104,7 +104,7 @@ def test_journal_that_is_away(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "socket"))
         journal.settimeout(PATIENCE)
-        sender.tend()
+        sender.housekeep()
         assert not sender.waiting
         assert [receive(journal)["MESSAGE"].decode() for _ in texts] == texts
     sender.close()
@@ -117,7 +117,7 @@ def test_journal_that_is_slow(journal: socket.socket, tmp_path: Path) -> None:
         sender.send({"MESSAGE": "x" * 10_000})
     while sender.waiting:
         receive(journal)
-        sender.tend()
+        sender.housekeep()
     journal.setblocking(False)
     last: dict[str, bytes] = {}
     try:

@@ -159,10 +159,10 @@ def test_rotation_by_time(path: Path) -> None:
     """A new day begins a new file, with the first line written in it; an empty file is not rotated."""
     clock = Clock(1_000_000_000)
     log = LogFile(path, Rotation(size=None, every=DAY), clock=clock)
-    log.tend()
+    log.housekeep()
     log.write([b"monday\n"])
     clock.now += DAY
-    log.tend()
+    log.housekeep()
     assert names(path) == ["verse.log"]
     log.write([b"tuesday\n", b"tuesday\n"])
     clock.now += 3 * DAY
@@ -190,7 +190,7 @@ def test_reopening_after_a_rename(path: Path) -> None:
     log = LogFile(path)
     log.write([b"one\n"])
     moved = path.rename(path.with_name("moved"))
-    log.tend()
+    log.housekeep()
     log.write([b"two\n"])
     assert names(path) == ["moved"]
     log.reopen()
@@ -206,7 +206,7 @@ def test_replaced_file_is_followed(path: Path) -> None:
     log.write([b"one\n"])
     path.rename(path.with_name("moved"))
     path.touch()
-    log.tend()
+    log.housekeep()
     log.write([b"two\n"])
     log.close()
     assert path.read_bytes() == b"two\n"
@@ -216,10 +216,10 @@ def test_deleted_file_is_replaced(path: Path) -> None:
     """A file that nobody can read any more is not written on; what went into it meanwhile is not lost."""
     log = LogFile(path)
     log.write([b"one\n"])
-    log.tend()
+    log.housekeep()
     path.unlink()
     log.write([b"two\n"])
-    log.tend()
+    log.housekeep()
     log.write([b"three\n"])
     log.close()
     assert path.read_bytes() == b"two\nthree\n"
@@ -231,7 +231,7 @@ def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
     folder, elsewhere = path.parent, path.parent.with_name("elsewhere")
     folder.chmod(0o751)
     log = LogFile(path)
-    log.tend()
+    log.housekeep()
     log.write([b"one\n"])
     if sweep == "removed":
         path.unlink()
@@ -241,7 +241,7 @@ def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
     if sweep == "another in its place":
         folder.mkdir(0o751)
     log.write([b"two\n"])
-    log.tend()
+    log.housekeep()
     log.write([b"three\n"])
     assert log.trouble == ""
     log.close()
@@ -256,19 +256,19 @@ def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
 def test_what_cannot_be_made_anew_is_a_trouble_and_its_lines_are_counted(path: Path) -> None:
     """As soon as it can be, the log goes on by itself and tells how many lines were lost."""
     log = LogFile(path)
-    log.tend()
+    log.housekeep()
     path.unlink()
     path.parent.rmdir()
     path.parent.write_text("in the way")
     log.write([b"one\ntwo\n"])
-    log.tend()
+    log.housekeep()
     assert "cannot reopen the log" in log.trouble
     log.write([b"three\n"])
     log.reopen()
     assert log.lost == 3
     assert "3 lines were lost" in log.trouble
     path.parent.unlink()
-    log.tend()
+    log.housekeep()
     log.write([b"four\n"])
     assert log.trouble == ""
     log.close()
@@ -370,7 +370,7 @@ def test_nothing_is_written_once_closed(path: Path) -> None:
     log.close()
     with path.with_name("other").open("w") as other:
         log.write([b"one\ntwo\n"])
-        log.tend()
+        log.housekeep()
         log.reopen()
         other.flush()
     assert log.lost == 2

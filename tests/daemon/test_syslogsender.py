@@ -62,10 +62,10 @@ def test_daemon_that_is_not_there_yet(tmp_path: Path, clock: Clock) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "log"))
         listening.settimeout(PATIENCE)
-        sender.tend()
+        sender.housekeep()
         assert sender.waiting
         clock.now += 1
-        sender.tend()
+        sender.housekeep()
         assert not sender.waiting
         assert [text_of(listening.recv(9999)) for _ in range(2)] == ["one", "two"]
     assert sender.lost == 0
@@ -81,7 +81,7 @@ def test_daemon_that_is_restarted(tmp_path: Path, clock: Clock) -> None:
             listening.bind(str(path))
             listening.settimeout(PATIENCE)
             clock.now += 1
-            sender.tend()
+            sender.housekeep()
             if turn:
                 assert text_of(listening.recv(9999)) == "meanwhile"
             sender.send(message("hello"))
@@ -103,7 +103,7 @@ def test_slow_daemon(local: socket.socket, tmp_path: Path, clock: Clock) -> None
     received: list[str] = []
     while sender.waiting:
         received.append(text_of(local.recv(9999)))
-        sender.tend()
+        sender.housekeep()
     local.setblocking(False)
     try:
         while True:
@@ -191,7 +191,7 @@ def send_all(sender: SyslogSender, receiver: TcpReceiver, count: int) -> list[st
     """Let a sender send what waits while the receiver reads so many messages."""
     received = []
     for _ in range(count):
-        sender.tend()
+        sender.housekeep()
         received.append(receiver.read())
     return received
 
@@ -204,7 +204,7 @@ def test_tcp_frames_have_their_length(tcp: TcpReceiver, clock: Clock) -> None:
         sender.send(message(text))
     tcp.accept()
     while sender.waiting:
-        sender.tend()
+        sender.housekeep()
     assert [tcp.read() for _ in texts] == texts
     sender.close()
 
@@ -215,17 +215,17 @@ def test_tcp_that_breaks(tcp: TcpReceiver, clock: Clock) -> None:
     sender.send(message("one"))
     tcp.accept()
     while sender.waiting:
-        sender.tend()
+        sender.housekeep()
     assert tcp.read() == "one"
     assert tcp.connected is not None
     tcp.connected.close()
     sender.send(message("two"))
     assert sender.waiting
     clock.now += 1
-    sender.tend()
+    sender.housekeep()
     tcp.accept()
     while sender.waiting:
-        sender.tend()
+        sender.housekeep()
     assert tcp.read() == "two"
     assert sender.lost == 0
     sender.close()
@@ -237,7 +237,7 @@ def test_tcp_that_is_slow(tcp: TcpReceiver, clock: Clock) -> None:
     sender.send(message("first"))
     tcp.accept()
     while sender.waiting:
-        sender.tend()
+        sender.housekeep()
     count = 1
     while sender.lost == 0:
         sender.send(message(f"{count} " + "x" * 8000))
@@ -247,7 +247,7 @@ def test_tcp_that_is_slow(tcp: TcpReceiver, clock: Clock) -> None:
     received = send_all(sender, tcp, kept)
     assert [int(text.split()[0]) for text in received] == list(range(1, kept + 1))
     while sender.waiting:
-        sender.tend()
+        sender.housekeep()
     assert " lost between " in tcp.read()
     sender.close()
 
@@ -259,20 +259,20 @@ def test_tcp_without_anybody(clock: Clock) -> None:
     sender = tcp_sender(receiver, clock)
     sender.send(message("one"))
     for _ in range(3):
-        sender.tend()
+        sender.housekeep()
         clock.now += 1
     assert sender.waiting
     again = TcpReceiver(receiver.port)
     while not again.connected:
         clock.now += 1
-        sender.tend()
+        sender.housekeep()
         again.listening.settimeout(0.01)
         try:
             again.accept()
         except TimeoutError:
             continue
     while sender.waiting:
-        sender.tend()
+        sender.housekeep()
     assert again.read() == "one"
     again.close()
     sender.close()

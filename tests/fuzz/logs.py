@@ -104,7 +104,7 @@ class _Sink:
     def reopen(self) -> str:
         return ""
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         return
 
     def child_ended(self, pid: int, status: int) -> bool:

@@ -51,7 +51,7 @@ _TREE: Final = (
 _CORPUS: Final = (
     b'{"request":"status","progress":true}',
     b'{"type":"ready"}',
-    b'{"beat":12.5}',
+    b'{"heartbeat":12.5}',
     b'{"fault":{"lines":["tamed: it failed"],"status":70}}',
     b'{"listen":"localhost:0","kind":"stream","count":0,"descriptors":0}',
     _TREE,

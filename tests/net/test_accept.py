@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tamed.net.accept import Acceptor, Door
+from tamed.net.accept import Acceptor, ListeningSocket
 from tests.net.poetry import until
 from tests.patience import PATIENCE
 
@@ -45,7 +45,7 @@ class Accept:
     def __init__(self, sock: socket.socket, *errors: int) -> None:
         self.errors = list(errors)
         self.calls = 0
-        self._accept = Door(sock, Taken()).accept
+        self._accept = ListeningSocket(sock, Taken()).accept
 
     def __call__(self) -> tuple[int, Any]:
         self.calls += 1
@@ -70,7 +70,7 @@ async def test_connections_are_taken_in_batches(listening: socket.socket) -> Non
     """After a batch other callbacks have their turn, before the queue is empty."""
     taken = Taken()
     seen: list[int] = []
-    acceptor = Acceptor("poetry", [Door(listening, taken)], batch=3)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken)], batch=3)
     loop = asyncio.get_running_loop()
 
     def look() -> None:
@@ -90,7 +90,7 @@ async def test_connections_are_taken_in_batches(listening: socket.socket) -> Non
 async def test_a_pause_leaves_clients_in_the_queue(listening: socket.socket) -> None:
     """A pause from within takes effect at once, and what waits is taken when it is over."""
     taken = Taken()
-    acceptor = Acceptor("poetry", [Door(listening, taken)])
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken)])
     taken.after = acceptor.pause
     clients = connected(listening, 3)
     for count in (1, 2, 3):
@@ -107,7 +107,9 @@ async def test_errors_of_a_connection_are_no_reason_to_pause(
 ) -> None:
     """A connection that is gone before it is accepted is passed over without a word."""
     taken = Taken()
-    acceptor = Acceptor("poetry", [Door(listening, taken, accept=Accept(listening, number, number))])
+    acceptor = Acceptor(
+        "poetry", [ListeningSocket(listening, taken, accept=Accept(listening, number, number))]
+    )
     clients = connected(listening)
     acceptor.resume()
     await until(lambda: taken.count == 1)
@@ -123,7 +125,7 @@ async def test_a_shortage_pauses_until_a_connection_was_closed(
     """Without descriptors nothing is tried until there may be one; that is told once, with the limit."""
     taken = Taken()
     accept = Accept(listening, errno.EMFILE, errno.EMFILE)
-    acceptor = Acceptor("poetry", [Door(listening, taken, accept=accept)], retry_delay=3600)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken, accept=accept)], retry_delay=3600)
     clients = connected(listening)
     acceptor.resume()
     await until(lambda: acceptor.paused)
@@ -148,7 +150,7 @@ async def test_a_shortage_is_over_when_there_was_none_for_a_while(
     caplog.set_level(logging.INFO)
     taken = Taken()
     accept = Accept(listening, *[number] * 4)
-    acceptor = Acceptor("poetry", [Door(listening, taken, accept=accept)], retry_delay=0.01)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken, accept=accept)], retry_delay=0.01)
     clients = connected(listening)
     acceptor.resume()
     await until(lambda: "accepts connections again" in caplog.text)
@@ -163,7 +165,7 @@ async def test_a_shortage_is_over_when_there_was_none_for_a_while(
 async def test_a_closed_acceptor_tries_no_more(listening: socket.socket) -> None:
     """Closing it during a shortage ends the tries, and leaves the socket open."""
     accept = Accept(listening, *[errno.EMFILE] * 100)
-    acceptor = Acceptor("poetry", [Door(listening, Taken(), accept=accept)], retry_delay=0.001)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, Taken(), accept=accept)], retry_delay=0.001)
     clients = connected(listening)
     acceptor.resume()
     await until(lambda: accept.calls > 2)
@@ -179,7 +181,7 @@ async def test_finishing_empties_the_queue_and_closes(listening: socket.socket) 
     """Who waits is taken, then the socket is closed and new clients are refused."""
     taken = Taken()
     address = listening.getsockname()
-    acceptor = Acceptor("poetry", [Door(listening, taken)], batch=2)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken)], batch=2)
     acceptor.resume()
     clients = connected(listening, 5)
     await acceptor.finish(most=100)
@@ -193,7 +195,7 @@ async def test_finishing_empties_the_queue_and_closes(listening: socket.socket) 
 async def test_finishing_an_empty_queue_needs_no_descriptor(listening: socket.socket) -> None:
     """Where nobody waits there is nothing to accept, so a shortage keeps no server from stopping."""
     accept = Accept(listening, errno.EMFILE)
-    acceptor = Acceptor("poetry", [Door(listening, Taken(), accept=accept)], retry_delay=3600)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, Taken(), accept=accept)], retry_delay=3600)
     clients = connected(listening)
     acceptor.resume()
     await until(lambda: acceptor.paused)
@@ -209,7 +211,7 @@ async def test_finishing_an_empty_queue_needs_no_descriptor(listening: socket.so
     with socket.create_server(("127.0.0.1", 0)) as idle:
         idle.setblocking(False)
         unused = Accept(idle, errno.EMFILE)
-        acceptor = Acceptor("poetry", [Door(idle, Taken(), accept=unused)])
+        acceptor = Acceptor("poetry", [ListeningSocket(idle, Taken(), accept=unused)])
         acceptor.resume()
         await acceptor.finish(most=100)
         assert unused.calls == 0
@@ -219,7 +221,7 @@ async def test_finishing_an_empty_queue_needs_no_descriptor(listening: socket.so
 async def test_finishing_is_bounded(listening: socket.socket) -> None:
     """After the bound a socket is closed although somebody waits."""
     taken = Taken()
-    acceptor = Acceptor("poetry", [Door(listening, taken)], batch=1)
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken)], batch=1)
     acceptor.resume()
     clients = connected(listening, 5)
     await acceptor.finish(most=3)
@@ -232,7 +234,7 @@ async def test_finishing_is_bounded(listening: socket.socket) -> None:
 async def test_finishing_leaves_shared_sockets(listening: socket.socket) -> None:
     """What waits at a socket that others accept from too is theirs."""
     taken = Taken()
-    acceptor = Acceptor("poetry", [Door(listening, taken, shared=True)])
+    acceptor = Acceptor("poetry", [ListeningSocket(listening, taken, shared=True)])
     acceptor.resume()
     clients = connected(listening)
     await acceptor.finish(most=100)

@@ -10,9 +10,9 @@ from tamed.net._connection import (
     BorrowedSocket,
     Connection,
     DescriptorConnection,
-    Openings,
     SocketConnection,
     TlsConnection,
+    TransportOpener,
     connection_class,
     peer_text,
 )
@@ -143,7 +143,7 @@ async def test_a_connection_that_is_aborted_while_it_opens_is_gone(pair: tuple[i
     loop = asyncio.get_running_loop()
     ours = connection_class(loop)(socket.AF_INET, socket.SOCK_STREAM, 0, pair[0], told.append)
     opening = loop.connect_accepted_socket(asyncio.Protocol, ours)  # type: ignore[arg-type]
-    Openings(lambda *_: None).begin(ours, opening)
+    TransportOpener(lambda *_: None).begin(ours, opening)
     ours.abort()
     while not told:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)

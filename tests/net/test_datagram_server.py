@@ -9,7 +9,7 @@ import pytest
 from tamed.errors import ServiceFailed
 from tamed.net.datagram import DatagramServer
 from tamed.net.endpoint import Endpoint
-from tamed.net.listen import Listener, LocalSource, Surroundings, using
+from tamed.net.listen import Listener, LocalSource, ServerEnvironment, use_environment
 from tamed.service.service import MultiService
 from tests.net.poetry import address_of, until
 
@@ -127,7 +127,10 @@ async def test_a_source_with_the_wrong_kind_of_socket_fails_the_start() -> None:
         def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
             return LocalSource().listen_now(endpoint, socket.SOCK_STREAM)
 
-    with using(Surroundings(Confused())), pytest.raises(ServiceFailed, match="was expected, got"):
+    with (
+        use_environment(ServerEnvironment(Confused())),
+        pytest.raises(ServiceFailed, match="was expected, got"),
+    ):
         async with DatagramServer("127.0.0.1:0", Echo):
             pass
 

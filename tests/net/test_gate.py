@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from tamed.net.datagram import DatagramServer
-from tamed.net.listen import Gate, Surroundings, using
+from tamed.net.listen import Gate, ServerEnvironment, use_environment
 from tamed.net.stream import StreamServer
 from tests.patience import PATIENCE
 
@@ -42,7 +42,7 @@ async def _turn(times: int = 20) -> None:
 async def test_clients_wait_until_the_gate_opens() -> None:
     """They are in the kernel's queue, and are served then."""
     gate = Gate(is_open=False)
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         server = StreamServer("127.0.0.1:0", _greet)
         async with server:
             client = _connect(server)
@@ -55,7 +55,7 @@ async def test_clients_wait_until_the_gate_opens() -> None:
 async def test_nobody_comes_in_after_it_was_shut() -> None:
     """Those who are in are served to the end; who comes later is left to another server of the socket."""
     gate = Gate()
-    with using(Surroundings(gate=gate)), socket.create_server(("127.0.0.1", 0)) as own:
+    with use_environment(ServerEnvironment(gate=gate)), socket.create_server(("127.0.0.1", 0)) as own:
         other = own.dup()
         server = StreamServer(f"fd://{own.fileno()}", _greet)
         async with server:
@@ -73,7 +73,7 @@ async def test_nobody_comes_in_after_it_was_shut() -> None:
 async def test_a_server_that_stops_behind_a_shut_gate_takes_nobody_with_it() -> None:
     """Also if it believes that the socket is its own: those who wait are another process's clients."""
     gate = Gate()
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         server = StreamServer("127.0.0.1:0", _greet)
         async with server:
             gate.shut()
@@ -95,7 +95,7 @@ async def test_a_server_at_its_limit_stays_there_when_the_gate_opens() -> None:
         is_in.set()
         await until.wait()
 
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         server = StreamServer("127.0.0.1:0", wait, max_connections=1)
         async with server:
             first = asyncio.ensure_future(_read(_connect(server)))
@@ -121,7 +121,10 @@ async def test_packets_wait_until_the_gate_opens() -> None:
     """Also after it was open before."""
     gate = Gate(is_open=False)
     loop = asyncio.get_running_loop()
-    with using(Surroundings(gate=gate)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with (
+        use_environment(ServerEnvironment(gate=gate)),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
         client.setblocking(False)
         server = DatagramServer("127.0.0.1:0", _Echo)
         async with server:
@@ -140,7 +143,7 @@ async def test_packets_wait_until_the_gate_opens() -> None:
 async def test_a_datagram_server_stops_while_the_gate_is_shut() -> None:
     """As it does otherwise; a gate that opens later is none of its business."""
     gate = Gate(is_open=False)
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         async with DatagramServer("127.0.0.1:0", _Echo):
             pass
     gate.open()
@@ -153,7 +156,7 @@ async def test_a_protocol_that_cannot_be_made_is_told(caplog: pytest.LogCaptureF
         raise RuntimeError("no protocol")
 
     gate = Gate(is_open=False)
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         async with DatagramServer("127.0.0.1:0", fail, name="echo"):
             gate.open()
             await _turn()

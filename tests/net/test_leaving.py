@@ -16,7 +16,7 @@ import trustme
 
 from tamed.net.datagram import DatagramServer
 from tamed.net.endpoint import TlsEndpoint
-from tamed.net.listen import Surroundings, using
+from tamed.net.listen import ServerEnvironment, use_environment
 from tamed.net.reply import ReplyServer
 from tamed.net.server import Server
 from tamed.net.stream import ProtocolServer, StreamServer
@@ -432,7 +432,7 @@ async def test_datagrams_that_nobody_takes_do_not_keep_a_server_from_stopping(
                 for _ in range(2000):
                     transport.sendto(b"x" * 1000, f"{tmp_path}/full")  # type: ignore[attr-defined]
 
-        with using(Surroundings(drain_timeout=0.05)):
+        with use_environment(ServerEnvironment(drain_timeout=0.05)):
             async with DatagramServer(f"unix:{tmp_path}/s.sock", Flood):
                 pass
     assert "drops what nobody has taken within 0.05 s" in caplog.text

@@ -12,7 +12,14 @@ import trustme
 from tamed.errors import MissingInput, SystemRefused, Unavailable
 from tamed.net.bind import Address
 from tamed.net.endpoint import Endpoint, FdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
-from tamed.net.listen import Listener, LocalSource, Surroundings, current, install, using
+from tamed.net.listen import (
+    Listener,
+    LocalSource,
+    ServerEnvironment,
+    current_environment,
+    set_environment,
+    use_environment,
+)
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -226,39 +233,39 @@ async def test_a_bad_certificate_binds_nothing(tmp_path: Path) -> None:
         await SOURCE.listen(TlsEndpoint("127.0.0.1", 0, tmp_path / "none.pem"))
 
 
-async def test_surroundings_reach_the_tasks_within() -> None:
+async def test_an_environment_reaches_the_tasks_within() -> None:
     """What is set for a task is what it and the tasks it starts find; outside it is as before."""
 
-    async def found() -> Surroundings:
-        return current()
+    async def found() -> ServerEnvironment:
+        return current_environment()
 
-    surroundings = Surroundings(SOURCE, drain_timeout=5)
-    with using(surroundings) as same:
-        assert same is surroundings
-        assert await asyncio.create_task(found()) is surroundings
-        inner = Surroundings(SOURCE)
-        with using(inner):
-            assert current() is inner
-        assert current() is surroundings
-    assert current() is not surroundings
+    environment = ServerEnvironment(SOURCE, drain_timeout=5)
+    with use_environment(environment) as same:
+        assert same is environment
+        assert await asyncio.create_task(found()) is environment
+        inner = ServerEnvironment(SOURCE)
+        with use_environment(inner):
+            assert current_environment() is inner
+        assert current_environment() is environment
+    assert current_environment() is not environment
 
 
-async def test_surroundings_can_be_installed_for_good() -> None:
+async def test_an_environment_can_be_set_for_good() -> None:
     """A runner sets them once, for its task and every later one."""
-    surroundings = Surroundings(SOURCE)
+    environment = ServerEnvironment(SOURCE)
 
     async def run() -> None:
-        install(surroundings)
-        assert current() is surroundings
+        set_environment(environment)
+        assert current_environment() is environment
 
     await asyncio.create_task(run())
-    assert current() is not surroundings
+    assert current_environment() is not environment
 
 
 async def test_a_program_of_its_own_has_a_local_source() -> None:
     """Without a runner, sockets are bound here and connections have half a minute to end."""
-    surroundings = current()
-    assert surroundings.drain_timeout == 30.0
-    assert isinstance(surroundings.source, LocalSource)
-    assert surroundings.source.pid == os.getpid()
-    assert surroundings.source.environ is os.environ
+    environment = current_environment()
+    assert environment.drain_timeout == 30.0
+    assert isinstance(environment.source, LocalSource)
+    assert environment.source.pid == os.getpid()
+    assert environment.source.environ is os.environ

@@ -89,7 +89,7 @@ def test_every_message_is_a_sign_of_life(made: _Made) -> None:
     """Whatever it says; what nobody understands is passed over."""
     world, crew = made
     world.reactor.time.now += 3
-    world.says(world.hands[0], {"beat": True})
+    world.says(world.hands[0], {"heartbeat": True})
     assert _only(crew).heard == world.reactor.time.now
     world.reactor.time.now += 3
     world.says(world.hands[0], {"of a later": "version"})
@@ -208,7 +208,7 @@ def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
         orders: list[Message] = []
         while not orders:
             orders += world.hands[0].heard()
-            world.says(world.hands[0], {"beat": True})
+            world.says(world.hands[0], {"heartbeat": True})
         assert orders[0]["job"] == job
 
 
@@ -217,7 +217,7 @@ def test_one_that_will_not_read_is_talked_to_no_more() -> None:
     with a_crew(job={"text": "x" * 2_000_000}) as (world, crew):
         crew.hire(world.generation, 1)
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
-        world.says(world.hands[0], {"beat": True})
+        world.says(world.hands[0], {"heartbeat": True})
         assert _only(crew).channel.closed
 
 

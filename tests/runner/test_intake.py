@@ -38,7 +38,7 @@ class ListSink:
     def reopen(self) -> str:
         return ""
 
-    def tend(self) -> None: ...
+    def housekeep(self) -> None: ...
     def child_ended(self, pid: int, status: int) -> bool:
         return False
 

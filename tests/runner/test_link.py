@@ -36,12 +36,12 @@ class Linked:
         self.supervisor = Channel(ours)
         self.channel = Channel(theirs, takes_descriptors=True)
         self.gate = Gate(is_open=False)
-        self.link = Link(self.channel, lambda: {"connections": 3}, beat_interval=3600.0, gate=self.gate)
+        self.link = Link(self.channel, lambda: {"connections": 3}, heartbeat_interval=3600.0, gate=self.gate)
         self.source = SupervisedSource(self.link)
 
     def heard(self) -> list[Message]:
-        """Return what the worker has said since the last time, without its beats."""
-        return [message for message, _ in self.supervisor.receive() if message != {"beat": True}]
+        """Return what the worker has said since the last time, without its heartbeats."""
+        return [message for message, _ in self.supervisor.receive() if message != {"heartbeat": True}]
 
     async def asked(self) -> Message:
         """Wait for a question of the worker's."""
@@ -96,13 +96,13 @@ async def _has_room(linked: Linked) -> None:
 # The link.
 
 
-async def test_it_beats_from_the_loop(linked: Linked) -> None:
+async def test_its_heartbeats_come_from_the_loop(linked: Linked) -> None:
     """At once, and again and again."""
-    link = Link(linked.channel, dict, beat_interval=0.001, gate=Gate())
-    beats = 0
+    link = Link(linked.channel, dict, heartbeat_interval=0.001, gate=Gate())
+    heartbeats = 0
     with link.open():
-        while beats < 3:
-            beats += sum(message == {"beat": True} for message, _ in linked.supervisor.receive())
+        while heartbeats < 3:
+            heartbeats += sum(message == {"heartbeat": True} for message, _ in linked.supervisor.receive())
             await asyncio.sleep(0)
 
 

@@ -31,8 +31,8 @@ class ChildSink(ListSink):
         self.events.append("reopened")
         return ""
 
-    def tend(self) -> None:
-        self.events.append("tended")
+    def housekeep(self) -> None:
+        self.events.append("housekept")
 
     def child_ended(self, pid: int, status: int) -> bool:
         self.events.append((pid, status))
@@ -163,13 +163,13 @@ def test_what_cannot_be_encoded_is_spelled_out() -> None:
     assert sink.texts == ["no poem \\udcff"]
 
 
-def test_a_sink_is_tended_and_opened_anew() -> None:
+def test_a_sink_does_its_housekeeping_and_is_opened_anew() -> None:
     """By the thread that owns it, while no other logs."""
     sink = ChildSink()
     handler = SinkHandler(sink)
-    handler.tend()
+    handler.housekeep()
     handler.reopen()
-    assert sink.events == ["tended", "reopened"]
+    assert sink.events == ["housekept", "reopened"]
 
 
 def test_the_child_of_a_sink_is_reaped_and_no_other() -> None:
@@ -178,9 +178,9 @@ def test_the_child_of_a_sink_is_reaped_and_no_other() -> None:
         child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}, file_actions=[])
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         sink = ChildSink(child)
-        SinkHandler(sink).tend()
-        assert sink.events == [(child, 3 << 8), "tended"]
+        SinkHandler(sink).housekeep()
+        assert sink.events == [(child, 3 << 8), "housekept"]
         sink = ChildSink(others.pid)
-        SinkHandler(sink).tend()
-        assert sink.events == ["tended"]
+        SinkHandler(sink).housekeep()
+        assert sink.events == ["housekept"]
         others.communicate(b"\n")

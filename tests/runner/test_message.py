@@ -93,7 +93,18 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 KEYS = ["listen", "kind", "index", "number", "state", "fault", "lines", "status", "leaving", "shut", "files"]
-KEYS += ["worn", "report", "tree", "children", "connections", "beat", "loaded", "forked", "plan", "notes"]
+KEYS += [
+    "worn",
+    "report",
+    "tree",
+    "children",
+    "connections",
+    "heartbeat",
+    "loaded",
+    "forked",
+    "plan",
+    "notes",
+]
 KEYS += ["ready", "changed", "seen", "command", "workers", "descriptors", "answer", "name", "restarts"]
 MESSAGES = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), VALUES, max_size=5)
 

@@ -44,9 +44,9 @@ def test_the_descriptor_of_a_plan_survives_an_exec() -> None:
     os.close(descriptor)
 
 
-def test_a_worker_beats_four_times_in_the_time_it_has_for_an_answer() -> None:
-    """So one late beat is no reason to end it."""
-    assert PLAN.beat_interval == 5.0
+def test_a_worker_sends_four_heartbeats_in_the_time_it_has_for_an_answer() -> None:
+    """So one late heartbeat is no reason to end it."""
+    assert PLAN.heartbeat_interval == 5.0
 
 
 @pytest.fixture
@@ -110,9 +110,9 @@ def test_a_file_that_is_gone_is_made_anew(kept: Plan) -> None:
     """By whoever has made it; that it is gone in the end is no matter."""
     path = Path(kept.plan_file)
     file = PlanFile.write(kept)
-    assert not file.tend()
+    assert not file.housekeep()
     path.unlink()
-    assert file.tend()
+    assert file.housekeep()
     assert kept_plan(path, os.getpid()).name == "poetry"
     path.unlink()
     file.remove()

@@ -26,7 +26,7 @@ def test_a_file_has_the_text_of_the_records(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
         sink.write(RECORDS)
-        sink.tend()
+        sink.housekeep()
         assert sink.child == 0
         assert not sink.child_ended(4711, 0)
     assert path.read_bytes() == LINES
@@ -79,7 +79,7 @@ def test_standard_error_has_the_text_of_the_records() -> None:
         with closing(open_sink(LogPlan("stderr"), "poetry", None)) as sink:
             sink.write(RECORDS)
             sink.reopen()
-            sink.tend()
+            sink.housekeep()
             assert sink.child == 0
             assert not sink.child_ended(4711, 0)
         assert os.read(reading, 4096) == LINES
@@ -128,7 +128,7 @@ def test_syslog_gets_messages(tmp_path: Path) -> None:
         plan = LogPlan("syslog", address=f"unix:{path}")
         with closing(open_sink(plan, "poetry", None)) as sink:
             sink.write(RECORDS[:1])
-            sink.tend()
+            sink.housekeep()
             sink.reopen()
             assert not sink.child_ended(4711, 0)
         message = daemon.recv(4096)
@@ -146,7 +146,7 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
         with closing(open_sink(LogPlan("journal"), "poetry", None)) as sink:
             sink._sender.path = path  # type: ignore[attr-defined]
             sink.write(RECORDS[:1])
-            sink.tend()
+            sink.housekeep()
         fields = dict(line.split(b"=", 1) for line in daemon.recv(4096).splitlines())
     assert fields == {
         b"SYSLOG_IDENTIFIER": b"poetry",
@@ -198,7 +198,7 @@ def test_a_line_is_not_torn(stream: Stream) -> None:
     data = stream.read()
     assert data == long[: len(data)]
     for _ in range(10):
-        stream.writer.tend()
+        stream.writer.housekeep()
         data += stream.read()
     assert data == long + b"(3 lines were lost: nobody read them)\n"
     stream.writer.write([b"one\n"])
@@ -210,7 +210,7 @@ def test_a_reader_that_is_gone_is_no_reason_to_stop(stream: Stream) -> None:
     os.close(stream.reading)
     stream.reading = -1
     stream.writer.write([b"one\n"])
-    stream.writer.tend()
+    stream.writer.housekeep()
     assert not stream.writer._lost
 
 
@@ -221,5 +221,5 @@ def test_a_full_pipe_is_not_waited_for_twice(stream: Stream) -> None:
     stream.writer.write([b"one\n", b"two\n"])
     stream.writer.write([b"three\n"])
     assert b"one" not in stream.read()
-    stream.writer.tend()
+    stream.writer.housekeep()
     assert stream.read() == b"one\n(2 lines were lost: nobody read them)\n"

@@ -28,7 +28,7 @@ def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
     assert [hand.number for hand in world.hands] == [1, 2]
     for hand in world.hands:
         assert hand.heard() == [
-            {"job": {"its": "job"}, "reading": None, "layout": "plain", "beat": 5.0, "files": False}
+            {"job": {"its": "job"}, "reading": None, "layout": "plain", "heartbeat": 5.0, "files": False}
         ]
 
 

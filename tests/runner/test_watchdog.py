@@ -18,7 +18,7 @@ def made() -> Iterator[_Made]:
     """A watchdog of one worker, with 20 seconds for an answer and 60 to become ready."""
     with a_crew() as (world, crew):
         crew.hire(world.generation, 1)
-        watchdog = Watchdog(world.plan.beat_interval, crew.workers, world.reactor, world.station)
+        watchdog = Watchdog(world.plan.heartbeat_interval, crew.workers, world.reactor, world.station)
         watchdog.watch()
         yield world, crew, watchdog
 
@@ -40,13 +40,13 @@ def test_a_silent_worker_is_put_down(made: _Made) -> None:
     assert world.station.log == [("ERROR", said)]
 
 
-def test_one_that_beats_is_left_alone(made: _Made) -> None:
+def test_one_that_sends_heartbeats_is_left_alone(made: _Made) -> None:
     """For as long as it does."""
     world, _, watchdog = made
     world.comes_to("ready", world.hands[0])
     for _ in range(20):
         world.reactor.advance(5)
-        world.says(world.hands[0], {"beat": True})
+        world.says(world.hands[0], {"heartbeat": True})
     assert world.station.sent == []
     assert watchdog.is_content
 
@@ -84,7 +84,7 @@ def test_a_supervisor_that_was_held_up_blames_nobody(made: _Made) -> None:
     world, _, _ = made
     world.comes_to("ready", world.hands[0])
     world.reactor.advance(5)
-    world.hands[0].say({"beat": True})
+    world.hands[0].say({"heartbeat": True})
     world.reactor.time.now += 600
     world.reactor._call_what_is_due()  # before it has read anything
     world.reactor.turn(0)

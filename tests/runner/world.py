@@ -262,7 +262,7 @@ class Supervised(World):
             for pid in list(self.supervisor.crew.workers):
                 hand = next(each for each in self.hands if each.pid == pid)
                 if hand.channel.fileno() >= 0:
-                    hand.say({"beat": True})
+                    hand.say({"heartbeat": True})
             self.reactor.advance(STEP)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 
 from tamed.errors import ApplicationFailed, ServiceFailed, Unavailable
-from tamed.net.listen import Gate, Surroundings, using
+from tamed.net.listen import Gate, ServerEnvironment, use_environment
 from tamed.service.application import Application
 from tamed.service.service import Service
 from tamed.twisted.reactor import install
@@ -258,7 +258,7 @@ async def test_an_endpoint_that_fails_later_fails_the_start() -> None:
 async def test_connections_are_drained() -> None:
     """The port is closed, and who has connected is served to the end."""
     server = internet.TCPServer(0, factory(Patient), interface=HERE)
-    with using(Surroundings(drain_timeout=20)):
+    with use_environment(ServerEnvironment(drain_timeout=20)):
         twisted = TwistedService(application(server))
         entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -285,7 +285,7 @@ async def test_connections_are_drained() -> None:
 async def test_connections_are_cut_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     """With a warning that names them."""
     server = internet.TCPServer(0, factory(Patient), interface=HERE)
-    with using(Surroundings(drain_timeout=0.01)):
+    with use_environment(ServerEnvironment(drain_timeout=0.01)):
         async with TwistedService(application(server)):
             reader, writer = await asyncio.open_connection(HERE, port_of(server))
             assert await reader.readexactly(6) == b"hello "
@@ -310,7 +310,7 @@ async def test_a_shut_gate_lets_nobody_in() -> None:
     """Clients wait in the kernel's queue until it opens."""
     gate = Gate(is_open=False)
     server = internet.TCPServer(0, factory(), interface=HERE)
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         async with TwistedService(application(server)):
             fetching = asyncio.create_task(fetch(port_of(server)))
             other = asyncio.create_task(asyncio.to_thread(socket.create_connection, (HERE, port_of(server))))
@@ -448,7 +448,7 @@ async def test_programs_know_why_they_cannot_listen() -> None:
 async def test_a_port_that_is_opened_later_is_this_process_s_own() -> None:
     """The source is not asked for a port that the kernel chooses once the reactor is running."""
     async with TwistedService(application()):
-        with using(Surroundings(object())):  # type: ignore[arg-type]
+        with use_environment(ServerEnvironment(object())):  # type: ignore[arg-type]
             port = reactor.listenTCP(0, factory(), interface=HERE)
             assert await fetch(port.getHost().port) == b"poem"
             await port.stopListening().asFuture(asyncio.get_running_loop())
@@ -463,7 +463,7 @@ async def test_a_port_of_this_process_alone_is_open_while_the_gate_is_shut() -> 
         def datagramReceived(self, data: bytes, address: tuple[str, int]) -> None:
             heard.put_nowait(data)
 
-    with using(Surroundings(gate=gate)):
+    with use_environment(ServerEnvironment(gate=gate)):
         async with TwistedService(application()):
             port = reactor.listenTCP(0, factory(), interface=HERE)
             asking = reactor.listenUDP(0, Listening(), interface=HERE)
@@ -481,7 +481,7 @@ async def test_what_is_adopted_is_counted() -> None:
         closing(there),
         socket.create_server((HERE, 0)) as listening,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
-        using(Surroundings(drain_timeout=0.01)),
+        use_environment(ServerEnvironment(drain_timeout=0.01)),
     ):
         datagrams.bind((HERE, 0))
         service = TwistedService(application())

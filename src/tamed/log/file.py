@@ -1,8 +1,8 @@
 """The log file: whole lines only, rotation between them, and a full disk that stops nothing.
 
-The supervisor is the only writer of the file. It calls :meth:`LogFile.write` with records, each of them one
-or more whole lines that belong together, and :meth:`LogFile.tend` about once a second. Neither ever raises:
-a service is worth more than its log. What could not be written is counted, and one line tells how much it
+The supervisor is the only writer of the file. It calls `LogFile.write` with records, each of them one or more
+whole lines that belong together, and `LogFile.housekeep` about once a second. Neither ever raises: a service
+is worth more than its log. What could not be written is counted, and one line tells how much it
 was and when, as soon as there is room for that line. Nothing is held back for later: how long a disk stays
 full nobody knows, and memory is what the service needs.
 
@@ -227,7 +227,7 @@ class LogFile:
         why = self._troubles.get("reopen", "")
         return self._sentence("reopen", why) if why else ""
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         """Do what is due without a line being written. About once a second is right.
 
         A deleted file is replaced, with what was written into it since the last time, and one whose name was

@@ -55,7 +55,7 @@ def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:
 class JournalSender:
     """Sends records to the journal. Only a field with a senseless name raises, and nothing waits.
 
-    While :attr:`waiting` is true, call :meth:`tend` about once a second. What the journal does not take is
+    While `waiting` is true, call `housekeep` about once a second. What the journal does not take is
     kept, up to 1 MiB; beyond that it is dropped and counted, and told in the journal when it takes records
     again. The socket needs no connection, but its path must be reachable: not after a chroot.
     """
@@ -91,7 +91,7 @@ class JournalSender:
         """
         self._outbox.put(encode_fields({"SYSLOG_IDENTIFIER": self._identifier, **fields}))
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         """Send what waits, as far as that is possible now."""
         self._outbox.flush()
 
@@ -102,7 +102,7 @@ class JournalSender:
     def close(self) -> None:
         """Send what can be sent at once, and close. May be called again."""
         if self._socket.fileno() >= 0:
-            self.tend()
+            self.housekeep()
             self._socket.close()
 
     def _transmit(self, record: bytes) -> bool:

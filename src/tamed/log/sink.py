@@ -50,14 +50,14 @@ class StreamWriter:
 
     def write(self, lines: list[bytes]) -> None:
         """Write whole lines, or count them as lost."""
-        self.tend()
+        self.housekeep()
         data = b"".join(lines)
         if not self._lost and not self._rest:
             data = data[self._write(data) :]
             self._rest, data = _first_line(data)
         self._lost += data.count(b"\n")
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         """Finish what was begun, and say what was lost, if somebody reads again."""
         if self._rest:
             self._rest = self._rest[self._write(self._rest) :]
@@ -108,7 +108,7 @@ class Sink(Protocol):
     def reopen(self) -> str:
         """Open the file anew, because somebody has moved it away; return why that failed, or nothing."""
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         """Do what is due: to be called about once a second."""
 
     @property
@@ -155,7 +155,7 @@ class _FileSink:
         rotation = Rotation(plan.rotate, plan.every, plan.keep, plan.compress, plan.keep_for, plan.max_use)
         comment = _Commentator(plan.layout)
         self._file = LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
-        self.reopen, self.tend, self.close = self._file.reopen, self._file.tend, self._file.close
+        self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close
         self.child_ended, self.disown = self._file.child_ended, self._file.disown
         self.export, self.resume = self._file.untold.export, self._file.untold.resume
 
@@ -198,8 +198,8 @@ class _StreamSink(_Sink):
         self._comment = _Commentator(plan.layout)
         self._writer = StreamWriter(2, self._comment)
 
-    def tend(self) -> None:
-        self._writer.tend()
+    def housekeep(self) -> None:
+        self._writer.housekeep()
 
     def disown(self) -> None:
         self._writer = StreamWriter(2, self._comment)
@@ -208,14 +208,14 @@ class _StreamSink(_Sink):
         self._writer.write([record.text + b"\n" for record in records])
 
     def close(self) -> None:
-        self._writer.tend()
+        self._writer.housekeep()
 
 
 class _SyslogSink(_Sink):
     def __init__(self, sender: "SyslogSender", name: str) -> None:
         self._sender = sender
         self._name = name
-        self.tend, self.close, self.disown = sender.tend, sender.close, sender.disown
+        self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -227,7 +227,7 @@ class _SyslogSink(_Sink):
 class _JournalSink(_Sink):
     def __init__(self, sender: "JournalSender") -> None:
         self._sender = sender
-        self.tend, self.close, self.disown = sender.tend, sender.close, sender.disown
+        self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:

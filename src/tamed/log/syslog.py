@@ -375,7 +375,7 @@ _OF_JOURNAL = Path("/run/systemd/journal")
 class SyslogSender:
     """Sends messages to one syslog daemon. Once it is made nothing raises, and nothing waits.
 
-    While :attr:`waiting` is true, call :meth:`tend` about once a second: it connects anew and sends what
+    While `waiting` is true, call `housekeep` about once a second: it connects anew and sends what
     has piled up. What piles up beyond 1 MiB is dropped and counted, and the daemon's log tells of it when
     it takes messages again. After a chroot a local socket cannot be connected to any more; one that is
     connected stays so.
@@ -413,7 +413,7 @@ class SyslogSender:
         """Send a message now, or keep it until that is possible."""
         self._outbox.put(self._format(message))
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         """Send what waits, as far as that is possible now."""
         self._channel.push()
         self._outbox.flush()
@@ -426,7 +426,7 @@ class SyslogSender:
     def close(self) -> None:
         """Send what can be sent at once, and close. May be called again."""
         if self.waiting:
-            self.tend()
+            self.housekeep()
         self._channel.close()
 
     def _format(self, message: SyslogMessage) -> bytes:

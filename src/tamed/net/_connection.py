@@ -23,9 +23,9 @@ __all__ = [
     "Connection",
     "DescriptorConnection",
     "Opening",
-    "Openings",
     "SocketConnection",
     "TlsConnection",
+    "TransportOpener",
     "connection_class",
     "peer_text",
 ]
@@ -38,7 +38,7 @@ _NO_SLOTS: Final[tuple[str, ...]] = ()  # a socket cannot have those of a second
 
 
 class Connection:
-    """What a server knows of a connection, which calls ``told``, once, when its descriptor is closed.
+    """What a server knows of a connection, which calls ``on_closed``, once, when its descriptor is closed.
 
     Event loops take it for the socket. ``transport`` is the one that it was opened with, None before and
     after.
@@ -47,7 +47,7 @@ class Connection:
     __slots__ = _NO_SLOTS
 
     tls: ClassVar[bool] = False
-    told: Callable[[Any], None] | None
+    on_closed: Callable[[Any], None] | None
     transport: asyncio.Transport | None
     opening: Opening | None
 
@@ -98,12 +98,12 @@ class Connection:
         elif self.transport is not None:
             self.transport.abort()
 
-    def _tell(self) -> None:
-        told = self.told
-        if told is not None:
-            self.told = None
+    def _notify_closed(self) -> None:
+        on_closed = self.on_closed
+        if on_closed is not None:
+            self.on_closed = None
             self.transport = None  # asyncio's refers back to the socket
-            told(self)
+            on_closed(self)
 
 
 class SocketConnection(socket.socket, Connection):
@@ -113,7 +113,7 @@ class SocketConnection(socket.socket, Connection):
     is asked, and loops ask several times.
     """
 
-    __slots__ = ("family", "opening", "told", "transport", "type")
+    __slots__ = ("family", "on_closed", "opening", "transport", "type")
 
     family: socket.AddressFamily
     type: socket.SocketKind
@@ -124,12 +124,12 @@ class SocketConnection(socket.socket, Connection):
         kind: socket.SocketKind,
         proto: int = 0,
         fileno: int | None = None,
-        told: "Callable[[Self], None] | None" = None,
+        on_closed: "Callable[[Self], None] | None" = None,
     ) -> None:
         super().__init__(family, kind, proto, fileno)
         self.family = family
         self.type = kind
-        self.told = told
+        self.on_closed = on_closed
         self.transport = None
         self.opening = None
 
@@ -138,12 +138,12 @@ class SocketConnection(socket.socket, Connection):
         try:
             super().close()
         finally:  # close(2) may fail, and has closed it even so
-            self._tell()
+            self._notify_closed()
 
     def detach(self) -> int:
         """Give up the descriptor; whoever does so closes it."""
         fd = super().detach()
-        self._tell()
+        self._notify_closed()
         return fd
 
     def drop(self) -> None:
@@ -162,7 +162,7 @@ class DescriptorConnection(Connection):
     descriptor, closes it itself, and calls ``close()`` then.
     """
 
-    __slots__ = ("_fd", "family", "opening", "told", "transport", "type")
+    __slots__ = ("_fd", "family", "on_closed", "opening", "transport", "type")
 
     def __init__(
         self,
@@ -170,12 +170,12 @@ class DescriptorConnection(Connection):
         kind: socket.SocketKind,
         proto: int,
         fileno: int,
-        told: "Callable[[Self], None] | None",
+        on_closed: "Callable[[Self], None] | None",
     ) -> None:
         self._fd = fileno
         self.family = family
         self.type = kind
-        self.told = told
+        self.on_closed = on_closed
         self.transport = None
         self.opening = None
 
@@ -186,7 +186,7 @@ class DescriptorConnection(Connection):
     def close(self) -> None:
         """Take note that the descriptor is closed."""
         self._fd = -1
-        self._tell()
+        self._notify_closed()
 
     def drop(self) -> None:
         """Close the descriptor."""
@@ -225,7 +225,7 @@ def connection_class(loop: asyncio.AbstractEventLoop) -> type[SocketConnection] 
 
 
 class TlsConnection(SocketConnection):
-    """A connection that speaks TLS; ``address`` is its peer's, to be told when a handshake has failed."""
+    """A connection that speaks TLS; ``address`` is its peer's, to be logged when a handshake has failed."""
 
     __slots__ = ("address",)
 
@@ -238,7 +238,7 @@ class TlsConnection(SocketConnection):
         return peer_text(self.address, self)
 
 
-class Openings:
+class TransportOpener:
     """Gives connections their transports, on the running event loop.
 
     The loop's methods for that are coroutines that wait for callbacks in the loop's next round. A task for

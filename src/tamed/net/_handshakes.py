@@ -67,7 +67,7 @@ class Handshakes:
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         """Open a connection as ``loop.connect_accepted_socket`` does; one that fails is closed.
 
-        Raises OSError: TimeoutError if nothing was sent in time. This needs no task: see `Openings`.
+        Raises OSError: TimeoutError if nothing was sent in time. This needs no task: see `TransportOpener`.
         """
         begun = self._silent[connection] = self._loop.time()
         self._changed()

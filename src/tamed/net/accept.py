@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from tamed.log.logger import own_logger
-from tamed.net.bind import turn_away
+from tamed.net.bind import drop_new_connections
 
-__all__ = ["Acceptor", "Door", "Shortage", "Take", "is_of_the_connection"]
+__all__ = ["Acceptor", "ListeningSocket", "OnAccept", "Shortage", "is_of_the_connection"]
 
 
 log = own_logger("tamed.net")
@@ -27,7 +27,7 @@ log = own_logger("tamed.net")
 Accept = Callable[[], tuple[int, Any]]
 """Returns the descriptor of a new connection and its peer's address; raises OSError like accept(2)."""
 
-Take = Callable[[int, Any], None]
+OnAccept = Callable[[int, Any], None]
 """Takes over the descriptor of a new connection, which is in blocking mode, and its peer's address."""
 
 # accept(2) under "Error handling": Linux passes on errors of the new connection, which is then gone. EPERM is
@@ -48,26 +48,26 @@ _PASSING: Final = frozenset(
 )
 
 
-class Door:
+class ListeningSocket:
     """A listening socket that connections come in by, and the function that takes them.
 
     ``shared`` says that other processes accept from the same socket, and go on when we stop, and ``sole``
     that no other process has it. ``accept`` is the system's.
     """
 
-    __slots__ = ("accept", "remaining", "shared", "sock", "sole", "take")
+    __slots__ = ("accept", "on_accept", "remaining", "shared", "sock", "sole")
 
     def __init__(
         self,
         sock: socket.socket,
-        take: Take,
+        on_accept: OnAccept,
         *,
         shared: bool = False,
         sole: bool = False,
         accept: Accept | None = None,
     ) -> None:
         self.sock = sock
-        self.take = take
+        self.on_accept = on_accept
         self.shared = shared
         self.sole = sole
         self.remaining = 0
@@ -147,24 +147,24 @@ class Acceptor:
 
     ``short`` is called then, for who can make room.
 
-    A gate can hold it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
+    A gate can pause it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
     wait are another process's clients.
     """
 
     def __init__(
         self,
         name: str,
-        doors: Iterable[Door],
+        sockets: Iterable[ListeningSocket],
         *,
         batch: int = 16,
         retry_delay: float = 1.0,
         short: Callable[[], object] = lambda: None,
     ) -> None:
         self.paused = True
-        self._is_held = False
-        self._is_to_resume = False  # when it is held no more
+        self._is_gated = False
+        self._is_to_resume = False  # when the gate opens
         self._name = name
-        self._doors = list(doors)
+        self._sockets = list(sockets)
         self._batch = batch
         self._short = short
         self._loop = asyncio.get_running_loop()
@@ -175,38 +175,38 @@ class Acceptor:
     @property
     def somebody_waits(self) -> bool:
         """Whether a client waits to be accepted."""
-        return _somebody_waits_at(self._doors)
+        return _somebody_waits_at(self._sockets)
 
     def resume(self) -> None:
-        """Accept connections from now on, or once nothing holds it."""
-        if self._is_held:
+        """Accept connections from now on, or once the gate is open."""
+        if self._is_gated:
             self._is_to_resume = True
         elif self.paused:
             self.paused = False
-            for door in self._doors.copy():
+            for listening in self._sockets.copy():
                 # In our own context: this is called in that of a connection that ended, as a rule, whose
                 # variables are none of the next one's business.
-                self._context.run(self._loop.add_reader, door.sock, self._wake, door)
-                self._look(door)
+                self._context.run(self._loop.add_reader, listening.sock, self._wake, listening)
+                self._look(listening)
 
     def pause(self) -> None:
         """Leave connections in the kernel's queue until `resume` is called."""
         self._is_to_resume = False
         if not self.paused:
             self.paused = True
-            for door in self._doors:
-                self._loop.remove_reader(door.sock)
+            for listening in self._sockets:
+                self._loop.remove_reader(listening.sock)
 
-    def hold(self) -> None:
-        """Accept nobody until `let_go` is called."""
+    def pause_accepting(self) -> None:
+        """Accept nobody until `resume_accepting` is called."""
         was_paused = self.paused
         self.pause()
-        self._is_held = True
+        self._is_gated = True
         self._is_to_resume = not was_paused
 
-    def let_go(self) -> None:
-        """Go on where it was held."""
-        self._is_held = False
+    def resume_accepting(self) -> None:
+        """Go on where it was paused."""
+        self._is_gated = False
         if self._is_to_resume:
             self.resume()
 
@@ -214,31 +214,31 @@ class Acceptor:
         """Accept the connections that wait already, and close each socket as soon as none does.
 
         After ``most`` more connections a socket is closed even so: a flood of new clients must not keep a
-        server from stopping. Shared sockets, and all of them while a gate holds it, are left to the other
+        server from stopping. Shared sockets, and all of them while its gate is shut, are left to the other
         processes at once. Pauses are kept: this lasts until whoever paused resumes.
         """
         self._finished = self._loop.create_future()
-        for door in self._doors.copy():
-            door.remaining = most
-            if door.shared or self._is_held:
-                self._leave(door)
+        for listening in self._sockets.copy():
+            listening.remaining = most
+            if listening.shared or self._is_gated:
+                self._leave(listening)
                 continue
-            if door.sole:
-                turn_away(door.sock)
-            self._look(door)
-        if self._doors:
+            if listening.sole:
+                drop_new_connections(listening.sock)
+            self._look(listening)
+        if self._sockets:
             await self._finished
 
     def close(self) -> None:
         """Stop accepting for good; the sockets stay open, except those that `finish` closed."""
         self.pause()
-        self._doors.clear()
+        self._sockets.clear()
         self._shortage.end()
 
-    def _wake(self, door: Door) -> None:
-        """Accept a batch: the loop saw that somebody waits at this door."""
+    def _wake(self, listening: ListeningSocket) -> None:
+        """Accept a batch: the loop saw that somebody waits on this socket."""
         taken = 0
-        accept, take = door.accept, door.take
+        accept, on_accept = listening.accept, listening.on_accept
         while taken < self._batch and not self.paused:
             try:
                 fd, address = accept()
@@ -253,34 +253,34 @@ class Acceptor:
                 continue
             taken += 1
             try:
-                take(fd, address)
+                on_accept(fd, address)
             except Exception:  # a fault of ours; those who come next shall be served all the same
                 log.exception("%s failed to take a connection", self._name)
         if self._finished is not None:
-            door.remaining -= taken
-            self._look(door)
+            listening.remaining -= taken
+            self._look(listening)
 
-    def _look(self, door: Door) -> None:
-        """While finishing: leave a door at which nobody waits any more."""
-        if self._finished is None or door not in self._doors:
+    def _look(self, listening: ListeningSocket) -> None:
+        """While finishing: leave a socket on which nobody waits any more."""
+        if self._finished is None or listening not in self._sockets:
             return
-        if door.remaining <= 0 or not _somebody_waits_at([door]):
-            self._leave(door)
-            door.sock.close()
+        if listening.remaining <= 0 or not _somebody_waits_at([listening]):
+            self._leave(listening)
+            listening.sock.close()
 
-    def _leave(self, door: Door) -> None:
+    def _leave(self, listening: ListeningSocket) -> None:
         if not self.paused:
-            self._loop.remove_reader(door.sock)
-        self._doors.remove(door)
-        if not self._doors and self._finished is not None and not self._finished.done():
+            self._loop.remove_reader(listening.sock)
+        self._sockets.remove(listening)
+        if not self._sockets and self._finished is not None and not self._finished.done():
             self._finished.set_result(None)
 
 
-def _somebody_waits_at(doors: Iterable[Door]) -> bool:
+def _somebody_waits_at(sockets: Iterable[ListeningSocket]) -> bool:
     # Not accept(2), which fails without a free descriptor even if nobody waits.
     poll = select.poll()
-    for door in doors:
-        poll.register(door.sock, select.POLLIN)
+    for listening in sockets:
+        poll.register(listening.sock, select.POLLIN)
     return bool(poll.poll(0))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tamed.log.logger import own_logger
 from tamed.net._quiet import QuietCount
-from tamed.net.accept import Take
+from tamed.net.accept import OnAccept
 
 __all__ = ["AddressLimit", "client_network"]
 
@@ -31,13 +31,13 @@ class AddressLimit:
         self._open: Counter[str] = Counter()
         self._told = QuietCount(self._tell, self._tell_more)
 
-    def guard(self, take: Take) -> Take:
-        """Return a function that takes connections as ``take`` does, if their address has not too many."""
+    def guard(self, on_accept: OnAccept) -> OnAccept:
+        """Return a function that calls ``on_accept``, if their address has not too many."""
         open_by_address, most = self._open, self._most
 
         def take_or_refuse(fd: int, address: Any) -> None:
             if open_by_address[_counted(address)] < most:
-                take(fd, address)
+                on_accept(fd, address)
             else:
                 os.close(fd)
                 self._refused(address)

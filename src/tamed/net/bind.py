@@ -26,7 +26,7 @@ from tamed.net._endpoint_text import authority
 from tamed.net.bind_unix import SocketFile, bind_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
 
-__all__ = ["Address", "Bound", "bind", "in_use", "needs_lookup", "resolve", "sysctl", "turn_away"]
+__all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_lookup", "resolve", "sysctl"]
 
 _SAME_PORT_ATTEMPTS: Final = 10
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -270,7 +270,7 @@ _PROGRAM: Final = (
 )
 
 
-def turn_away(sock: socket.socket) -> None:
+def drop_new_connections(sock: socket.socket) -> None:
     """Let no more clients into the queue of a listening socket; those in it stay, and are to be accepted."""
     if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         return

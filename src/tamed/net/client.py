@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from tamed.errors import ConfigurationError, Unavailable, reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, Opening, Openings, SocketConnection
+from tamed.net._connection import Connection, Opening, SocketConnection, TransportOpener
 from tamed.net.bind_unix import short_path
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
 from tamed.service.restart import Backoff
@@ -120,9 +120,9 @@ async def _opened(connection: ClientConnection, opening: Opening) -> None:
         if not done.done():
             done.set_exception(error)
 
-    openings = Openings(failed)
-    openings.opened = opened
-    openings.begin(connection, opening)
+    opener = TransportOpener(failed)
+    opener.opened = opened
+    opener.begin(connection, opening)
     try:
         await done
     except asyncio.CancelledError:

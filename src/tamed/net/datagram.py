@@ -11,7 +11,7 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import SocketConnection
 from tamed.net._leaving import tell_leaving_from_faults
-from tamed.net.listen import Endpoints, Gate, ListeningService, current
+from tamed.net.listen import Endpoints, Gate, ListeningService, current_environment
 
 __all__ = ["DatagramServer"]
 
@@ -26,11 +26,11 @@ class DatagramServer(ListeningService):
     """Gives each of its sockets an asyncio datagram protocol that ``protocol_factory`` makes.
 
     Packets are received when ``start`` has returned. ``stop`` sends what the protocols have written, as far
-    as it is taken before the drain deadline of the `Surroundings`, and closes their transports; when it
+    as it is taken before the drain deadline of the `ServerEnvironment`, and closes their transports; when it
     is stopped only to be started again, packets wait in the kernel's queue. An endpoint of several addresses
     (``localhost``) has a protocol for each.
 
-    It heeds the gate of its `Surroundings`: protocols are made when that opens, and their transports are
+    It heeds the gate of its `ServerEnvironment`: protocols are made when that opens, and their transports are
     closed when it shuts. Packets wait meanwhile for the process that takes over the sockets.
     """
 
@@ -48,7 +48,7 @@ class DatagramServer(ListeningService):
         self._transports: dict[SocketConnection, asyncio.DatagramTransport | None] = {}
         self._idle: asyncio.Future[None] | None = None
         self._gate = Gate()
-        self._is_held = False
+        self._is_gated = False
         self._drain_seconds = 0.0
         self._opening: asyncio.Task[None] | None = None
         own(self)
@@ -57,13 +57,13 @@ class DatagramServer(ListeningService):
         """Receive packets."""
         tell_leaving_from_faults()
         self._idle = None
-        self._is_held = False
-        self._drain_seconds = current().drain_timeout
+        self._is_gated = False
+        self._drain_seconds = current_environment().drain_timeout
         self.stop_timeout = self._drain_seconds + 2 * _GRACE
-        self._gate = current().gate
+        self._gate = current_environment().gate
         self._gate.add(self)
         try:
-            if not self._is_held:
+            if not self._is_gated:
                 await self._open_all()
         except BaseException:
             self._gate.remove(self)
@@ -86,15 +86,15 @@ class DatagramServer(ListeningService):
         """Leave the duplicates of our sockets to the parent, in a forked child; see `tamed._os.fork`."""
         hollow(own_socket.fileno() for own_socket in self._transports)
 
-    def hold(self) -> None:
-        """Receive no more until `let_go` is called; what was written is sent."""
-        self._is_held = True
+    def pause_accepting(self) -> None:
+        """Receive no more until `resume_accepting` is called; what was written is sent."""
+        self._is_gated = True
         for transport in tuple(filter(None, self._transports.values())):
             transport.close()
 
-    def let_go(self) -> None:
+    def resume_accepting(self) -> None:
         """Receive packets again."""
-        self._is_held = False
+        self._is_gated = False
         self._opening = asyncio.get_running_loop().create_task(self._open_later())
 
     async def _open_later(self) -> None:
@@ -135,7 +135,7 @@ class DatagramServer(ListeningService):
             raise
 
     def _closed(self, sock: SocketConnection) -> None:
-        if self._transports.pop(sock, None) is not None and self._idle is None and not self._is_held:
+        if self._transports.pop(sock, None) is not None and self._idle is None and not self._is_gated:
             log.error("%s receives no more on one of its sockets: its transport was closed", self.full_name)
         if self._idle is not None and not self._transports and not self._idle.done():
             self._idle.set_result(None)

@@ -1,7 +1,7 @@
 """Where a server's sockets come from: it asks its source, and does not know whether that binds.
 
 In a process on its own the source is a ``LocalSource``, which binds; in a worker it is one that asks the
-supervisor. The source is part of the ``Surroundings``, which the runner installs.
+supervisor. The source is part of the ``ServerEnvironment``, which the runner installs.
 """
 
 import asyncio
@@ -36,58 +36,58 @@ from tamed.service.service import Service
 __all__ = [
     "Endpoints",
     "Gate",
-    "GateKeeper",
+    "GatedAcceptor",
     "Listener",
     "ListeningService",
     "LocalSource",
+    "ServerEnvironment",
     "SocketSource",
-    "Surroundings",
-    "current",
-    "install",
-    "using",
+    "current_environment",
+    "set_environment",
+    "use_environment",
 ]
 
 
-class GateKeeper(Protocol):
+class GatedAcceptor(Protocol):
     """What lets clients in, and heeds a gate."""
 
-    def hold(self) -> None:
-        """Let nobody in until `let_go` is called; leave those who wait where they are."""
+    def pause_accepting(self) -> None:
+        """Let nobody in until `resume_accepting` is called; leave those who wait where they are."""
 
-    def let_go(self) -> None:
+    def resume_accepting(self) -> None:
         """Let clients in again."""
 
 
 class Gate:
-    """Tells every keeper that has been added to it to hold while it is shut."""
+    """Tells every acceptor that has been added to it to pause accepting while it is shut."""
 
     def __init__(self, *, is_open: bool = True) -> None:
         self.is_open = is_open
-        self._keepers: dict[GateKeeper, None] = {}
+        self._acceptors: dict[GatedAcceptor, None] = {}
 
-    def add(self, keeper: GateKeeper) -> None:
-        """Have a keeper heed this gate from now on."""
-        self._keepers[keeper] = None
+    def add(self, acceptor: GatedAcceptor) -> None:
+        """Have a acceptor heed this gate from now on."""
+        self._acceptors[acceptor] = None
         if not self.is_open:
-            keeper.hold()
+            acceptor.pause_accepting()
 
-    def remove(self, keeper: GateKeeper) -> None:
-        """Forget a keeper, as it is. May be called again."""
-        self._keepers.pop(keeper, None)
+    def remove(self, acceptor: GatedAcceptor) -> None:
+        """Forget a acceptor, as it is. May be called again."""
+        self._acceptors.pop(acceptor, None)
 
     def open(self) -> None:
         """Let clients in."""
         if not self.is_open:
             self.is_open = True
-            for keeper in tuple(self._keepers):
-                keeper.let_go()
+            for acceptor in tuple(self._acceptors):
+                acceptor.resume_accepting()
 
     def shut(self) -> None:
         """Let no more clients in; when this returns, nobody has come in who is not being served."""
         if self.is_open:
             self.is_open = False
-            for keeper in tuple(self._keepers):
-                keeper.hold()
+            for acceptor in tuple(self._acceptors):
+                acceptor.pause_accepting()
 
 
 T = TypeVar("T")
@@ -215,7 +215,7 @@ class LocalSource:
         return Listener(endpoint, Inheritance(self.environ, self.pid).sockets(endpoint, kind), shared=True)
 
 
-class Surroundings:
+class ServerEnvironment:
     """What servers find where they run.
 
     ``drain_timeout`` is how many seconds a stopping server gives its connections, unless it says itself.
@@ -231,32 +231,32 @@ class Surroundings:
         own(self)
 
     def disown(self) -> None:
-        """Be those of a process on its own, in a forked child; see `tamed._os.fork`."""
+        """Be that of a process on its own, in a forked child; see `tamed._os.fork`."""
         self.source = LocalSource()
         self.gate = Gate()
 
 
-_surroundings: ContextVar[Surroundings | None] = ContextVar("tamed_surroundings", default=None)
+_environment: ContextVar[ServerEnvironment | None] = ContextVar("tamed_server_environment", default=None)
 
 
-def current() -> Surroundings:
-    """Return the surroundings of the running task; those of a process on its own if none were set."""
-    return _surroundings.get() or Surroundings()
+def current_environment() -> ServerEnvironment:
+    """Return the environment of the running task; that of a process on its own if none was set."""
+    return _environment.get() or ServerEnvironment()
 
 
-def install(surroundings: Surroundings) -> None:
-    """Set the surroundings of the running task, and of every task that it starts from now on."""
-    _surroundings.set(surroundings)
+def set_environment(environment: ServerEnvironment) -> None:
+    """Set the environment of the running task, and of every task that it starts from now on."""
+    _environment.set(environment)
 
 
 @contextmanager
-def using(surroundings: Surroundings) -> Iterator[Surroundings]:
-    """Set the surroundings inside the ``with`` only."""
-    before = _surroundings.set(surroundings)
+def use_environment(environment: ServerEnvironment) -> Iterator[ServerEnvironment]:
+    """Set the environment inside the ``with`` only."""
+    before = _environment.set(environment)
     try:
-        yield surroundings
+        yield environment
     finally:
-        _surroundings.reset(before)
+        _environment.reset(before)
 
 
 def _bound(endpoint: Endpoint, kind: socket.SocketKind, addresses: tuple[Address, ...]) -> Listener:
@@ -304,7 +304,7 @@ Endpoints = str | Endpoint | Sequence[str | Endpoint]
 class ListeningService(Service):
     """A service that binds its endpoints in ``prepare`` and closes what it bound in ``release``.
 
-    Its sockets come from the source of the current `Surroundings`. Raises ConfigurationError for a text
+    Its sockets come from the source of the current `ServerEnvironment`. Raises ConfigurationError for a text
     that is no endpoint, when it is made.
     """
 
@@ -330,7 +330,7 @@ class ListeningService(Service):
 
     async def prepare(self) -> None:
         """Bind every endpoint, or none."""
-        source = current().source
+        source = current_environment().source
         try:
             for endpoint in self.endpoints:
                 self.listeners += (await source.listen(endpoint, self.socket_kind),)

@@ -9,7 +9,7 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import BorrowedSocket, Connection, SocketConnection, peer_text
 from tamed.net._leaving import close_when_sent, discard_input
-from tamed.net.accept import Take
+from tamed.net.accept import OnAccept
 from tamed.net.listen import Endpoints, Listener
 from tamed.net.server import Server, ServerOptions
 
@@ -50,9 +50,9 @@ class ReplyServer(Server):
         self._reply = reply
         self._send_timeout = send_timeout
 
-    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+    def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
         if listener.ssl is not None:
-            return self._take_with_transport(listener, sock, self._factory_for)
+            return self._open_transports(listener, sock, self._factory_for)
         family, kind, proto = sock.family, sock.type, sock.proto
         internet = family == socket.AF_INET
         counted = self._limit_at(sock) is not None
@@ -60,7 +60,7 @@ class ReplyServer(Server):
         number = sock.fileno()
         client = BorrowedSocket(family, kind, proto, number)
 
-        def take(fd: int, address: Any) -> None:
+        def on_accept(fd: int, address: Any) -> None:
             nonlocal client, number
             self.accepted += 1
             if fd != number:  # as a rule it is the number that the client before had
@@ -93,7 +93,7 @@ class ReplyServer(Server):
                 self._begin(slow, address if counted else None)
                 slow.send_rest(memoryview(answer)[sent:], self._send_timeout)
 
-        return take
+        return on_accept
 
     def _factory_for(self, connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
         return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)

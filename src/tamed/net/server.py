@@ -8,14 +8,14 @@ from typing import Any, Final, TypedDict, Unpack
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, Openings, TlsConnection, connection_class
+from tamed.net._connection import Connection, TlsConnection, TransportOpener, connection_class
 from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
 from tamed.net._leaving import tell_leaving_from_faults
-from tamed.net.accept import Acceptor, Door, Take
+from tamed.net.accept import Acceptor, ListeningSocket, OnAccept
 from tamed.net.address_limit import AddressLimit
 from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
 from tamed.net.endpoint import TlsEndpoint
-from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current
+from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current_environment
 from tamed.net.tls import CertificateWatch
 
 __all__ = ["Server", "ServerOptions"]
@@ -59,7 +59,7 @@ class Server(ListeningService):
       soon as they are accepted (None: no limit). The addresses of an IPv6 /64 network count as one, and unix
       sockets not at all. Each process counts by itself;
     - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
-    - ``drain_timeout``: seconds that connections have to come to their end (None: as the `Surroundings` say);
+    - ``drain_timeout``: seconds that connections have to come to their end (None: the `ServerEnvironment`'s);
     - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake;
     - ``max_tls_handshakes``: with that many unfinished, no more are accepted until one is finished, or has
       made room: while clients cannot be accepted, because of this limit or ``max_connections`` or a lack of
@@ -84,7 +84,7 @@ class Server(ListeningService):
         self._drain_seconds = 0.0
         # In the order of time. The values are the peers' addresses, where these are counted.
         self._open: dict[Connection, Any] = {}
-        self._openings: list[Openings] = []
+        self._openers: list[TransportOpener] = []
         self._handshakes: Handshakes | None = None  # as long as there is an acceptor, where TLS is spoken
         self._acceptor: Acceptor | None = None
         self._gate = Gate()
@@ -112,21 +112,21 @@ class Server(ListeningService):
         """Let clients in."""
         tell_leaving_from_faults()
         self.draining = asyncio.Event()  # a new one, as it belongs to the event loop that it is waited for in
-        surroundings = current()
-        self._drain_seconds = surroundings.drain_timeout if self.drain_timeout is None else self.drain_timeout
+        environment = current_environment()
+        self._drain_seconds = environment.drain_timeout if self.drain_timeout is None else self.drain_timeout
         self.stop_timeout = self._drain_seconds + 2 * _GRACE
         if self._address_limit is not None:
             self._address_limit.name = self.full_name
         backlog = usable_backlog(self.backlog)
         for listener in self.listeners:
             listener.listen(backlog)
-        self._openings.clear()
+        self._openers.clear()
         if any(listener.ssl is not None for listener in self.listeners):
             self._handshakes = Handshakes(
                 self.full_name, self.max_tls_handshakes, self.tls_handshake_timeout, self._look_for_room
             )
-        self._acceptor = Acceptor(self.full_name, self._doors(), short=self._make_room)
-        self._gate = surroundings.gate
+        self._acceptor = Acceptor(self.full_name, self._listening_sockets(), short=self._make_room)
+        self._gate = environment.gate
         self._gate.add(self._acceptor)
         self._acceptor.resume()
         self._watches = [
@@ -151,20 +151,20 @@ class Server(ListeningService):
             left = ", ".join(self._left()) or "clients that wait to be accepted"
             log.warning("%s cuts what is not done within %g s: %s", self.full_name, self._drain_seconds, left)
         finally:
-            self._close_doors()
+            self._close_listening_sockets()
             self._cut()
         await self._all_ended()
 
-    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+    def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
         """Return the function that serves the connections of one listening socket."""
         raise NotImplementedError
 
-    def _take_with_transport(
+    def _open_transports(
         self,
         listener: Listener,
         sock: socket.socket,
         factory_for: Callable[[Connection, Any], Callable[[], asyncio.BaseProtocol]],
-    ) -> Take:
+    ) -> OnAccept:
         """Return a function that gives each connection a transport, TLS if the listener says so.
 
         ``factory_for`` is given the connection and its peer's address.
@@ -173,29 +173,29 @@ class Server(ListeningService):
         ssl, handshakes = listener.ssl, self._handshakes
         loop = asyncio.get_running_loop()
         make, open_accepted = connection_class(loop), loop.connect_accepted_socket
-        openings = Openings(self._not_opened)
-        self._openings.append(openings)
+        opener = TransportOpener(self._not_opened)
+        self._openers.append(opener)
         counted = self._limit_at(sock) is not None
         begin = self._begin if counted or self.max_connections is not None else self._open.setdefault
         end = self._end
 
-        def take(fd: int, address: Any) -> None:
+        def on_accept(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = make(family, kind, proto, fd, end)
             begin(connection, address if counted else None)
-            openings.begin(connection, open_accepted(factory_for(connection, address), connection))  # type: ignore[arg-type]
+            opener.begin(connection, open_accepted(factory_for(connection, address), connection))  # type: ignore[arg-type]
 
         if ssl is None or handshakes is None:
-            return take
+            return on_accept
 
-        def take_tls(fd: int, address: Any) -> None:
+        def on_accept_tls(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = TlsConnection(family, kind, proto, fd, end)
             connection.address = address
             begin(connection, address if counted else None)
-            openings.begin(connection, handshakes.open(connection, factory_for(connection, address), ssl))
+            opener.begin(connection, handshakes.open(connection, factory_for(connection, address), ssl))
 
-        return take_tls
+        return on_accept_tls
 
     def _not_opened(self, connection: Connection, error: BaseException) -> None:
         if isinstance(error, OSError):  # the peer's doing: a TLS handshake that failed, as a rule
@@ -271,20 +271,20 @@ class Server(ListeningService):
         """Count nothing as open."""
         self._open.clear()
 
-    def _doors(self) -> Iterable[Door]:
+    def _listening_sockets(self) -> Iterable[ListeningSocket]:
         for listener in self.listeners:
             for sock in listener.sockets:
-                take = self._take_from(listener, sock)
+                on_accept = self._on_accept_of(listener, sock)
                 limit = self._limit_at(sock)
-                guarded = take if limit is None else limit.guard(take)
-                yield Door(sock, guarded, shared=listener.shared, sole=listener.sole)
+                guarded = on_accept if limit is None else limit.guard(on_accept)
+                yield ListeningSocket(sock, guarded, shared=listener.shared, sole=listener.sole)
 
     async def _stop_accepting(self) -> None:
         if self._acceptor is not None and not self.restarting:
             await self._acceptor.finish(most=self.backlog)
-        self._close_doors()
+        self._close_listening_sockets()
 
-    def _close_doors(self) -> None:
+    def _close_listening_sockets(self) -> None:
         if self._acceptor is not None:
             self._gate.remove(self._acceptor)
             self._acceptor.close()

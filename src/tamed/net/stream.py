@@ -10,7 +10,7 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import Connection, peer_text
 from tamed.net._leaving import StreamProtocol, Writer, close_when_sent, peer_left
-from tamed.net.accept import Take
+from tamed.net.accept import OnAccept
 from tamed.net.listen import Endpoints, Listener
 from tamed.net.server import Server, ServerOptions
 
@@ -39,17 +39,17 @@ class ProtocolServer(Server):
         super().__init__(endpoint, **options)
         self._protocol_factory = protocol_factory
 
-    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+    def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
         def factory_for(connection: Connection, _: Any) -> Callable[[], asyncio.BaseProtocol]:
             return lambda: _Introduction(self._protocol_factory(), partial(self._not_opened, connection))
 
-        return self._take_with_transport(listener, sock, factory_for)
+        return self._open_transports(listener, sock, factory_for)
 
     def _drain_begins(self) -> None:
         for connection in tuple(self._open):
             self._tell(connection)
-        for openings in self._openings:
-            openings.opened = self._tell
+        for opener in self._openers:
+            opener.opened = self._tell
 
     def _tell(self, connection: Connection) -> None:
         if connection.transport is None:  # it is told when it has one
@@ -114,7 +114,7 @@ class StreamServer(Server):
         # The event loop itself holds tasks weakly.
         self._handling: dict[Connection, asyncio.Task[None]] = {}
 
-    def _take_from(self, listener: Listener, sock: socket.socket) -> Take:
+    def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
         loop, limit = asyncio.get_running_loop(), self._limit
 
         def protocol_for(connection: Connection, address: Any) -> asyncio.BaseProtocol:
@@ -132,7 +132,7 @@ class StreamServer(Server):
         def factory_for(connection: Connection, address: Any) -> Callable[[], asyncio.BaseProtocol]:
             return partial(protocol_for, connection, address)
 
-        return self._take_with_transport(listener, sock, factory_for)
+        return self._open_transports(listener, sock, factory_for)
 
     async def _handle(
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -123,7 +123,7 @@ class Holdings:
         self.housekeeping = Housekeeping(
             say=self.station.say,
             tell=self.station.tell_troubles,
-            tend_log=self._tend_log,
+            housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
         self.control = self._hold_control(plan, owner, left, held)
@@ -140,15 +140,17 @@ class Holdings:
     def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
         """Yield what to look after in the run directory. The control socket is last: with it all is there."""
         if plan.control:
-            yield Duty(f"directory {instance.directory}", InstanceFolder(instance, owner).tend, is_base=True)
+            yield Duty(
+                f"directory {instance.directory}", InstanceFolder(instance, owner).housekeep, is_base=True
+            )
         if self.pid_file is not None:
-            yield Duty(f"pid file {plan.pid_file}", self.pid_file.tend, is_base=True)
+            yield Duty(f"pid file {plan.pid_file}", self.pid_file.housekeep, is_base=True)
         if self.plan_file is not None:
-            yield Duty(f"plan {plan.plan_file}", self.plan_file.tend)
+            yield Duty(f"plan {plan.plan_file}", self.plan_file.housekeep)
         if self.second_pid_file is not None:
-            yield Duty(f"pid file {plan.second_pid_file}", self.second_pid_file.tend)
+            yield Duty(f"pid file {plan.second_pid_file}", self.second_pid_file.housekeep)
         if self.control is not None:
-            yield Duty(f"control socket {plan.control}", self.control.tend)
+            yield Duty(f"control socket {plan.control}", self.control.housekeep)
 
     def export(self, keep: Keep) -> Data:
         """Return what the next program needs to go on; see `Upgrader`."""
@@ -186,8 +188,8 @@ class Holdings:
         held.callback(server.close)
         return server
 
-    def _tend_log(self) -> str:
-        self.intake.sink.tend()
+    def _housekeep_log(self) -> str:
+        self.intake.sink.housekeep()
         return self.intake.sink.trouble
 
 

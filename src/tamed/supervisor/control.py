@@ -110,7 +110,7 @@ class ControlServer:
         self.file.remove()
         self._socket.close()
 
-    def tend(self) -> bool:
+    def housekeep(self) -> bool:
         """Listen anew if the socket's file is gone; tell whether it was. Raises as the making does."""
         if not self.file.is_lost:
             return False

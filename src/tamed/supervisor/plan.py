@@ -80,7 +80,7 @@ class Plan(NamedTuple):
     holder: str = ""
 
     @property
-    def beat_interval(self) -> float:
+    def heartbeat_interval(self) -> float:
         """How often a worker gives a sign of life, in seconds."""
         return self.watchdog / 4
 
@@ -91,7 +91,7 @@ class Plan(NamedTuple):
             "job": self.job,
             "reading": self.reading,
             "layout": self.log.layout,
-            "beat": self.beat_interval,
+            "heartbeat": self.heartbeat_interval,
             "files": self.reload,
         }
 
@@ -201,7 +201,7 @@ class PlanFile:
         file._write()
         return file
 
-    def tend(self) -> bool:
+    def housekeep(self) -> bool:
         """Make the file anew if it is gone; tell whether it was.
 
         Raises as `write` does, and PermissionRefused if this process is not the file's owner any more.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tamed._os.identity import Identity
 from tamed.errors import PermissionRefused, Unavailable
 from tamed.ipc.handoff import Data, Keep
-from tamed.net.bind import Bound, bind, turn_away
+from tamed.net.bind import Bound, bind, drop_new_connections
 from tamed.net.bind_unix import SocketFile
 from tamed.net.endpoint import (
     Endpoint,
@@ -144,7 +144,7 @@ class SocketTable:
             held = self._held.pop()
             if not held.key[0].startswith(_INHERITED):  # whoever passed those goes on listening
                 for sock in held.bound.sockets:
-                    turn_away(sock)
+                    drop_new_connections(sock)
             held.bound.close()
 
     def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:

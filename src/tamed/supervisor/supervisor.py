@@ -79,7 +79,7 @@ class Supervisor:
         self.operations = Operations(self._begin)
         self.crew = Crew(reactor, sockets, station)
         self.errands = Errands(reactor, station)
-        self._watchdog = Watchdog(plan.beat_interval, self.crew.workers, reactor, station)
+        self._watchdog = Watchdog(plan.heartbeat_interval, self.crew.workers, reactor, station)
         self._handovers = Handovers(self.crew, self._watchdog, reactor)
         self.recovery = Recovery(
             reactor,
@@ -359,7 +359,7 @@ class Supervisor:
         self.operations.resume(left["operations"], replies)
         self._staff.resume()
         self._watching.resume(left["watching"])
-        self._watchdog.interval = self.plan.beat_interval
+        self._watchdog.interval = self.plan.heartbeat_interval
         self._watchdog.resume()
         self._memory_limit.watch()
         self._tell_alive()
@@ -442,7 +442,7 @@ class Supervisor:
         self.crew.templates.end(old)
         self.recovery.begin_anew()
         self._station.enter(generation.plan.directory)
-        self._watchdog.interval = generation.plan.beat_interval
+        self._watchdog.interval = generation.plan.heartbeat_interval
         leaving = [worker for worker in self.crew.of(old) if not worker.is_retired]
         self._handovers.begin(leaving, self.crew.of(generation), done)
         self._release(old)

@@ -203,7 +203,7 @@ class Crew:
     def _understand(self, worker: Worker, message: Message) -> None:
         """Do what a message is for. What is unknown is of a later version, and passed over."""
         match message:
-            case {"beat": _}:
+            case {"heartbeat": _}:
                 pass
             case {"listen": _}:
                 self._hand_out(worker, message)

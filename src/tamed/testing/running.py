@@ -8,7 +8,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
-from tamed.net.listen import Listener, ListeningService, LocalSource, SocketSource, Surroundings, using
+from tamed.net.listen import (
+    Listener,
+    ListeningService,
+    LocalSource,
+    ServerEnvironment,
+    SocketSource,
+    use_environment,
+)
 from tamed.service.service import Service
 
 __all__ = ["FreePorts", "Running", "Served", "StartService", "connected", "running", "serving", "target_of"]
@@ -97,7 +104,7 @@ async def running(service: S, *, drain_timeout: float = 5.0) -> AsyncIterator[Ru
     that do not say themselves have ``drain_timeout`` seconds for their connections when it is stopped. What
     makes it fail is raised, as by ``async with service`` itself.
     """
-    with using(Surroundings(FreePorts(), drain_timeout)):
+    with use_environment(ServerEnvironment(FreePorts(), drain_timeout)):
         async with service:
             yield Running(service)
 

@@ -5,8 +5,8 @@ address, a last look into the kernel's queue when they close, and a count of the
 
 And they accept nobody before the program is ready. Under twistd nobody can come between the moment that a
 program listens and the end of its ``startService``, because no loop runs; here one does, and the socket may
-be one on which other workers listen already. From then on they heed the gate of the `Surroundings`, if other
-processes have their sockets too.
+be one on which other workers listen already. From then on they heed the gate of the `ServerEnvironment`, if
+other processes have their sockets too.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from twisted.python import log as twisted_log
 from tamed.log.logger import own_logger
 from tamed.net.accept import Shortage, is_of_the_connection
 from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
-from tamed.net.bind import turn_away
+from tamed.net.bind import drop_new_connections
 from tamed.net.endpoint import address_text
-from tamed.net.listen import Gate, Listener, current
+from tamed.net.listen import Gate, Listener, current_environment
 from tamed.twisted._compat import use_socket
 
 __all__ = ["Connections", "TcpPort", "UdpPort", "UnixPort", "adopt_connection"]
@@ -233,28 +233,28 @@ class _GatedPort:
     _listener: Listener | None = None
     _is_own = False
     _is_accepting = False
-    _is_held = False
+    _is_gated = False
     _gate: Gate | None = None
 
-    def hold(self) -> None:
-        """Accept nobody: the gate is shut. See `GateKeeper`."""
-        self._is_held = True
+    def pause_accepting(self) -> None:
+        """Accept nobody: the gate is shut. See `GatedAcceptor`."""
+        self._is_gated = True
         self.stopReading()  # type: ignore[attr-defined]
 
-    def let_go(self) -> None:
+    def resume_accepting(self) -> None:
         """Accept clients again."""
-        self._is_held = False
+        self._is_gated = False
         self.startReading()
 
     def startReading(self) -> None:  # noqa: N802
         """Look for clients, while they are accepted."""
-        if self._is_accepting and not self._is_held:
+        if self._is_accepting and not self._is_gated:
             super().startReading()  # type: ignore[misc]
 
     def _open_gate(self) -> None:
         self._is_accepting = True
         if not self._is_own:
-            self._gate = current().gate
+            self._gate = current_environment().gate
             self._gate.add(self)
         self.startReading()
 
@@ -330,12 +330,12 @@ class _StreamPort(_GatedPort, tcp.Port):
         # Those who wait while the gate is shut are the other process's.
         if (
             self._is_accepting
-            and not self._is_held
+            and not self._is_gated
             and self._listener is not None
             and not self._listener.shared
         ):
             if self._listener.sole:
-                turn_away(self.socket)
+                drop_new_connections(self.socket)
             self._accept_waiting()
         self._leave_gate()
         try:

@@ -2,8 +2,8 @@
 
 It differs from Twisted's in four things. It can be made before there is an event loop, because code that is
 loaded wants it then, and it moves to the loop that runs. It never runs or stops that loop. It listens on
-sockets from the socket source of the current `Surroundings`. And it knows the connections that it serves, so
-that they can be drained.
+sockets from the socket source of the current `ServerEnvironment`. And it knows the connections that it
+serves, so that they can be drained.
 
 What the application listens on before it is ready belongs to all its workers, and comes from the socket
 source. So does a known TCP port or a unix socket that is opened later: programs do so when their database
@@ -30,7 +30,7 @@ from twisted.internet.protocol import AbstractDatagramProtocol
 from tamed.errors import ApplicationFailed, CannotCreate, MissingInput, PermissionRefused, TamedError
 from tamed.net.endpoint import FdEndpoint, TcpEndpoint, UnixEndpoint
 from tamed.net.inherit import passed_descriptors
-from tamed.net.listen import Listener, LocalSource, SocketSource, current
+from tamed.net.listen import Listener, LocalSource, SocketSource, current_environment
 from tamed.twisted._life import NoLoop, ReactorLife
 from tamed.twisted._ports import Connections, TcpPort, UdpPort, UnixPort, adopt_connection
 
@@ -184,7 +184,7 @@ def _internet_listener(port: int, interface: str, kind: socket.SocketKind, *, ow
 
     Raises CannotListenError, caused by a TamedError.
     """
-    source: SocketSource = LocalSource() if own else current().source
+    source: SocketSource = LocalSource() if own else current_environment().source
     return _listener(port, interface, lambda: source.listen_now(_endpoint(port, interface), kind))
 
 
@@ -193,7 +193,7 @@ def _unix_listener(address: str | bytes, mode: int) -> Listener:
     path = os.fsdecode(address)
     name = f"@{path[1:]}" if path.startswith("\0") else os.path.abspath(path)  # noqa: PTH100 - keeps symlinks
     endpoint = UnixEndpoint(name, None if name.startswith("@") else mode & 0o777)
-    return _listener(path, "", lambda: current().source.listen_now(endpoint))
+    return _listener(path, "", lambda: current_environment().source.listen_now(endpoint))
 
 
 def _adopted_listener(descriptor: int, family: int, kind: socket.SocketKind) -> Listener:

@@ -12,7 +12,7 @@ from twisted.internet.error import CannotListenError
 
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError, reason
 from tamed.log.logger import own_logger
-from tamed.net.listen import current
+from tamed.net.listen import current_environment
 from tamed.service.application import Application
 from tamed.service.service import Service
 from tamed.twisted._compat import event_loop
@@ -85,7 +85,7 @@ class TwistedService(Service):
     async def start(self) -> None:
         """Call ``startService``, let the reactor be running, and wait until all is ready."""
         self._refuse_root()
-        self.stop_timeout = current().drain_timeout + STOP_TIMEOUT
+        self.stop_timeout = current_environment().drain_timeout + STOP_TIMEOUT
         walk = Walk()
         running = False
         try:
@@ -112,7 +112,7 @@ class TwistedService(Service):
 
     async def stop(self) -> None:
         """Call ``stopService``, and wait for that and for the connections."""
-        await self.reactor.life.stop(self._stop_service, current().drain_timeout)
+        await self.reactor.life.stop(self._stop_service, current_environment().drain_timeout)
 
     async def release(self) -> None:
         """Close what ``privilegedStartService`` has opened, if nothing has done so."""

@@ -17,13 +17,13 @@ INTERVAL = 1.0
 
 
 class Duty(NamedTuple):
-    """Something to look after: ``tend`` does what is due, and tells whether it was made anew.
+    """Something to look after: ``housekeep`` does what is due, and tells whether it was made anew.
 
     Nothing after one that ``is_base`` can be done without it.
     """
 
     what: str
-    tend: Callable[[], bool]
+    housekeep: Callable[[], bool]
     is_base: bool = False
 
 
@@ -31,8 +31,8 @@ class Housekeeping:
     """Does ``duties``, in order.
 
     ``say`` writes to the log, and ``tell`` is called with all that is wrong whenever that changes.
-    ``tend_log`` does what is due for the log, and returns what is wrong with it; ``lost_sockets`` returns the
-    addresses of those whose file is gone.
+    ``housekeep_log`` does what is due for the log, and returns what is wrong with it; ``lost_sockets``
+    returns the addresses of those whose file is gone.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class Housekeeping:
         *,
         say: Callable[[str, str], None],
         tell: Callable[[Sequence[str]], None],
-        tend_log: Callable[[], str],
+        housekeep_log: Callable[[], str],
         lost_sockets: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.duties: list[Duty] = []
         self.troubles: list[str] = []
         self._say = say
         self._tell = tell
-        self._tend_log = tend_log
+        self._housekeep_log = housekeep_log
         self._lost_sockets = lost_sockets
         self._said: set[str] = set()
 
     def look(self) -> list[str]:
         """Do what is due; return all that is wrong."""
-        log_trouble = self._tend_log()
+        log_trouble = self._housekeep_log()
         found = [*self._do_duties(), *self._lost()]
         for trouble in found:
             if trouble not in self._said:
@@ -68,7 +68,7 @@ class Housekeeping:
     def _do_duties(self) -> Iterator[str]:
         for duty in self.duties:
             try:
-                if duty.tend():
+                if duty.housekeep():
                     self._say("WARNING", f"{duty.what} was gone, and was made anew")
             except (OSError, TamedError) as error:
                 yield f"{duty.what} is gone, and cannot be made anew: {reason(error)}"

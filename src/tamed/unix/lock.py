@@ -110,7 +110,7 @@ class Guard:
         """Return the descriptor that has the name."""
         return self._listening.fileno()
 
-    def tend(self) -> None:
+    def housekeep(self) -> None:
         """Make room for those who will ask; the kernel has answered those who have."""
         with contextlib.suppress(OSError):
             while True:

@@ -20,7 +20,7 @@ Since *life* is only ever taken on a file without the name, and stale files are 
 whoever finds *life* held and then reads a number reads the number that the holder wrote.
 
 The name of the file is guarded besides, by what nobody can remove (see ``_guard``). So a file that is removed
-while its process lives lets nobody else start, and :meth:`PidFile.tend` makes it anew.
+while its process lives lets nobody else start, and :meth:`PidFile.housekeep` makes it anew.
 
 Rejected: writing into the file that is there, since readers then see old or half-written numbers, and
 renaming over it, which lets two starts win.
@@ -159,13 +159,13 @@ class PidFile:
         """Whether the path still names this file: nobody removed or replaced it by hand."""
         return self._directory >= 0 and _names(self._directory, self.path.name, self._descriptor)
 
-    def tend(self) -> bool:
+    def housekeep(self) -> bool:
         """Do what is due about once a second; tell whether the file had to be made anew: it was gone.
 
         Raises as :meth:`acquire` does if that cannot be done, because its directory is gone too for example.
         """
         if self.guard is not None:
-            self.guard.tend()
+            self.guard.housekeep()
         if self._is_in_place():
             return False
         try:

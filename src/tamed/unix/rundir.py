@@ -243,7 +243,7 @@ class InstanceFolder:
         self._owner = owner
         self._mode = _mode_of(instance.directory)
 
-    def tend(self) -> bool:
+    def housekeep(self) -> bool:
         """Make the folder, and the run directory, if they are gone. Raises as `RunDirectory.create` does."""
         mode = _mode_of(self._instance.directory)
         if mode is not None:

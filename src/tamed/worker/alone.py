@@ -23,7 +23,7 @@ from tamed.log.layout import layout_of
 from tamed.log.logger import own_logger
 from tamed.log.sink import open_sink
 from tamed.net.inherit import passed_to_this_process
-from tamed.net.listen import Surroundings, install
+from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.unix.detach import leave_terminal
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
@@ -72,12 +72,12 @@ def run(reading: Reading) -> Ending:
         duties = []
         if pid_file:
             file = held.enter_context(PidFile.acquire(Path(pid_file), owner=identity))
-            duties.append(Duty(f"pid file {pid_file}", file.tend))
+            duties.append(Duty(f"pid file {pid_file}", file.housekeep))
         sink = open_sink(plan, daemon.name or job.name(deployment), identity)
         held.callback(sink.close)
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log, is_console=plan.kind == "stderr")
-        install(Surroundings(drain_timeout=daemon.drain_timeout))
+        set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
         application = load(job, deployment)
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, duties, drop))
@@ -116,7 +116,7 @@ async def _live(
     drop: Callable[[], None],
 ) -> Ending:
     manager = Notifier.from_environ(os.environ)
-    housekeeping = Housekeeping(say=_say, tell=partial(_tell, manager), tend_log=handler.tend)
+    housekeeping = Housekeeping(say=_say, tell=partial(_tell, manager), housekeep_log=handler.housekeep)
     housekeeping.duties += duties
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
 
@@ -134,10 +134,10 @@ async def _live(
         manager.stopping()
 
     interval = watchdog_interval(os.environ)
-    beat = None if interval is None else interval / 2
+    half = None if interval is None else interval / 2
     try:
         async with asyncio.timeout(daemon.start_timeout) as deadline:
-            with _every(INTERVAL, housekeeping.look), _every(beat, manager.watchdog):
+            with _every(INTERVAL, housekeeping.look), _every(half, manager.watchdog):
                 return await live(application, prepared=prepared, ready=ready, stopping=stopping)
     except TimeoutError:
         what = f"{application.name} was not ready after {daemon.start_timeout:g} s"

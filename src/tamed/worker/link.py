@@ -76,12 +76,12 @@ class Link:
     """
 
     def __init__(
-        self, channel: Channel, tell: Callable[[], Message], beat_interval: float, gate: Gate
+        self, channel: Channel, tell: Callable[[], Message], heartbeat_interval: float, gate: Gate
     ) -> None:
         self._channel = channel
         self._gate = gate
         self._tell = tell
-        self._beat_interval = beat_interval
+        self._heartbeat_interval = heartbeat_interval
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[_Answer]] = {}
         self._postponed: list[_Answer] = []
@@ -92,22 +92,22 @@ class Link:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Listen and beat in the running loop.
+        """Listen, and send heartbeats, in the running loop.
 
-        The beat comes from the loop itself: one that is blocked is silent.
+        They come from the loop itself: one that is blocked is silent.
         """
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._is_open = True
         self._loop.call_soon(self._catch_up)
-        self._beat()
+        self._send_heartbeat()
         try:
             yield
         finally:
             self._is_open = False
             self._loop.remove_reader(self._channel.fileno())
             self._loop.remove_writer(self._channel.fileno())
-            self._heart.cancel()
+            self._next_heartbeat.cancel()
 
     async def prepared(self) -> None:
         """Say that everything is bound, and wait until the supervisor says that it is so everywhere."""
@@ -232,9 +232,9 @@ class Link:
         for descriptor in descriptors:  # nobody waits for them any more
             os.close(descriptor)
 
-    def _beat(self) -> None:
-        self.say({"beat": True})
-        self._heart = self._loop.call_later(self._beat_interval, self._beat)
+    def _send_heartbeat(self) -> None:
+        self.say({"heartbeat": True})
+        self._next_heartbeat = self._loop.call_later(self._heartbeat_interval, self._send_heartbeat)
 
 
 class SupervisedSource:

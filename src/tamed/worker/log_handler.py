@@ -117,7 +117,7 @@ class SinkHandler(LayoutHandler):
         """Write it."""
         self._sink.write([record])
 
-    def tend(self) -> str:
+    def housekeep(self) -> str:
         """Let the sink do what is due, and return what is wrong with it; other threads may log meanwhile."""
         with self._alone():
             child = self._sink.child
@@ -125,7 +125,7 @@ class SinkHandler(LayoutHandler):
                 pid, status = os.waitpid(child, os.WNOHANG)  # not any child: the others are the application's
                 if pid:
                     self._sink.child_ended(pid, status)
-            self._sink.tend()
+            self._sink.housekeep()
             return self._sink.trouble
 
     def reopen(self) -> None:

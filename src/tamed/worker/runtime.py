@@ -18,7 +18,7 @@ from tamed.ipc.message import Message, read_object, read_seconds, read_text, rea
 from tamed.ipc.worker_report import report_of, serving
 from tamed.log.layout import layout_of
 from tamed.log.logger import flush_log
-from tamed.net.listen import Gate, SocketSource, Surroundings, install
+from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
 from tamed.service.application import Application
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import RECORDS
@@ -35,7 +35,7 @@ class Workplace:
     application: Application
 
     def __init__(self, order: Message) -> None:
-        self._beat = read_seconds(order, "beat")
+        self._heartbeat_interval = read_seconds(order, "heartbeat")
         self._is_watched = read_truth(order, "files")
         self._files: dict[str, int] = {}
         job = Job.from_data(read_object(order, "job"))
@@ -50,7 +50,7 @@ class Workplace:
 
     def settle(self, source: SocketSource, gate: Gate) -> None:
         """Have what listens in this process get its sockets from a source, and heed a gate."""
-        install(Surroundings(source, self._settings.daemon.drain_timeout, gate))
+        set_environment(ServerEnvironment(source, self._settings.daemon.drain_timeout, gate))
 
     def load(self) -> None:
         """Import the application."""
@@ -76,7 +76,7 @@ class Workplace:
     def link(self, channel: Channel) -> Link:
         """Link this process to the supervisor, which has the sockets and opens the gate."""
         gate = Gate(is_open=False)
-        link = Link(channel, lambda: report_of(self.application), self._beat, gate)
+        link = Link(channel, lambda: report_of(self.application), self._heartbeat_interval, gate)
         self.settle(SupervisedSource(link), gate)
         return link
 

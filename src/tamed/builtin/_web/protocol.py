@@ -11,7 +11,7 @@ import httptools
 
 from tamed.builtin._web.compat import ServerState, UvicornProtocol
 from tamed.log.logger import own_logger
-from tamed.net.listen import current
+from tamed.net.listen import current_environment
 from tamed.service.service import Service
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class HttpProtocol(UvicornProtocol):
     def connection_draining(self) -> None:
         """Close as soon as nothing is owed; the server calls this when it begins to stop."""
         self._draining = True
-        self._halfway = self.loop.call_later(current().drain_timeout / 2, self._notify_draining)
+        self._halfway = self.loop.call_later(current_environment().drain_timeout / 2, self._notify_draining)
         if self.owes_answer:
             self.shutdown()
         elif self.latest_cycle is None or self._unparsed or self._has_input():

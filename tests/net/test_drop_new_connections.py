@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net.bind import turn_away
+from tamed.net.bind import drop_new_connections
 from tests.patience import PATIENCE
 
 
@@ -34,7 +34,7 @@ def test_who_comes_later_does_not_get_into_the_queue(listening: socket.socket) -
     """So closing the socket resets nobody who believes to be connected."""
     early, is_connected = connecting(listening)
     assert is_connected
-    turn_away(listening)
+    drop_new_connections(listening)
     late, is_connected = connecting(listening)
     assert not is_connected
     with early, late:
@@ -50,7 +50,7 @@ def test_who_comes_later_does_not_get_into_the_queue(listening: socket.socket) -
 def test_who_is_in_the_queue_is_still_heard(listening: socket.socket) -> None:
     """What clients that wait have to say goes to their own sockets: only new ones are turned away."""
     client, _ = connecting(listening)
-    turn_away(listening)
+    drop_new_connections(listening)
     with client:
         client.sendall(b"word")
         accepted, _ = listening.accept()
@@ -63,10 +63,10 @@ def test_who_is_in_the_queue_is_still_heard(listening: socket.socket) -> None:
 def test_other_sockets_are_left_alone(kind: socket.SocketKind) -> None:
     """Nobody need ask what kind of socket it is."""
     with closing(socket.socket(socket.AF_UNIX, kind)) as sock:
-        turn_away(sock)
+        drop_new_connections(sock)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         sock.bind(("127.0.0.1", 0))
-        turn_away(sock)
+        drop_new_connections(sock)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(bytes([0xFF]) * 20, sock.getsockname())
             sock.settimeout(PATIENCE)
