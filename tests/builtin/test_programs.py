@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tamed._os.identity import Identity
 from tamed.builtin.inetd import connection_variables
 from tamed.builtin.programs.options import Command, Signal, Umask
 from tamed.builtin.programs.output import Lines
 from tamed.builtin.programs.process import Ending
-from tamed.builtin.programs.program import Identity, Program
+from tamed.builtin.programs.program import Program
 from tamed.builtin.programs.readiness import Notifies
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -1,9 +1,7 @@
 """The options of every plugin that runs programs, the types of their values, and the resulting program."""
 
 import fnmatch
-import grp
 import os
-import pwd
 import resource
 import shlex
 import signal
@@ -12,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from tamed._os.identity import Identity
 from tamed._os.text import did_you_mean
-from tamed.builtin.programs.program import Identity, Program
-from tamed.errors import ConfigurationError
+from tamed.builtin.programs.program import Program
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size
 
@@ -162,82 +160,22 @@ class ProgramOptions:
         name, *arguments = self.command
         # A relative path is relative to our directory, and the program's may be another one.
         path = os.path.abspath(name) if "/" in name else name  # noqa: PTH100 - nor are links to be resolved
+        identity = Identity.resolve(self.user, self.group) if self.user or self.group else None
         return Program(
             command=(path, *arguments),
-            environment={**inherited, **_home_variables(self.user), **self.environment},
+            environment={**inherited, **self._login_variables(identity), **self.environment},
             directory="" if self.directory is None else str(self.directory.absolute()),
             umask=None if self.umask is None else self.umask.mode,
-            identity=_identity(self.user, self.group) if self.user or self.group else None,
+            identity=None if identity is None or identity.is_current else identity,
             no_new_privileges=bool(self.user) if self.no_new_privileges is None else self.no_new_privileges,
             limits=self.limit,
             stop_signal=self.stop_signal,
             stop_timeout=self.stop_timeout,
         )
 
-
-def _identity(user: str, group: str) -> Identity | None:
-    """Look up a user and a group, each by name or number; None if they are those of this process.
-
-    An empty user is the one of this process; an empty group is the user's own. The supplementary groups are
-    those that the system lists for the user. Raises ConfigurationError for one that does not exist.
-    """
-    uid, name, own_group = _numbers(user)
-    gid = _group(group) if group else own_group
-    if gid is None:
-        why = "the system has no such user, so its group is not known"
-        raise ConfigurationError(f"user {user}", why, "name a group too")
-    if (uid, gid) == (os.geteuid(), os.getegid()):
-        return None
-    groups = tuple(os.getgrouplist(name, gid)) if name else (gid,)
-    return Identity(uid, gid, groups, name or user)
-
-
-def _home_variables(user: str) -> dict[str, str]:
-    """Return the variables that login(1) sets for a user; none without a user."""
-    entry = _user(user) if user else None
-    if entry is None:
-        return {}
-    return {"HOME": entry.pw_dir, "LOGNAME": entry.pw_name, "USER": entry.pw_name, "SHELL": entry.pw_shell}
-
-
-def _numbers(user: str) -> tuple[int, str, int | None]:
-    """Return a user's number, name and own group, as far as they are known."""
-    if not user:
-        return os.geteuid(), _name(os.geteuid()), os.getegid()
-    entry = _user(user)
-    if entry is not None:
-        return entry.pw_uid, entry.pw_name, entry.pw_gid
-    if not _is_number(user):
-        raise ConfigurationError(f"user {user}", "the system has no such user")
-    return int(user), "", None  # which is usual in containers
-
-
-def _name(uid: int) -> str:
-    entry = _user(str(uid))
-    return "" if entry is None else entry.pw_name
-
-
-def _user(text: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam(text)
-    except KeyError:
-        pass
-    try:
-        return pwd.getpwuid(int(text))
-    except (ValueError, KeyError, OverflowError):
-        return None
-
-
-def _group(text: str) -> int:
-    try:
-        return grp.getgrnam(text).gr_gid
-    except KeyError:
-        pass
-    if _is_number(text):
-        return int(text)
-    raise ConfigurationError(f"group {text}", "the system has no such group")
-
-
-def _is_number(text: str) -> bool:
-    """Tell whether a text is a number that can be an id: 32 bits, and not -1, which means "leave it"."""
-    return text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF
+    def _login_variables(self, identity: Identity | None) -> dict[str, str]:
+        """Return what login(1) sets for the user of the options, if that has a name."""
+        if identity is None or not self.user or not identity.name:
+            return {}
+        name = identity.name
+        return {"HOME": identity.home, "LOGNAME": name, "USER": name, "SHELL": identity.shell}

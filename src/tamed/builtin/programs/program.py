@@ -14,21 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, Self
 
-from tamed._os.fork import leave_keyring
-from tamed.builtin.programs._prctl import die_with_parent, gain_no_privileges
+from tamed._os.fork import default_signals, leave_keyring
+from tamed._os.identity import Identity, become
+from tamed._os.prctl import prctl
 
-__all__ = ["Identity", "LaunchFailed", "Program", "launch"]
+__all__ = ["LaunchFailed", "Program", "launch"]
 
 _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
-
-
-class Identity(NamedTuple):
-    """A user, a group and the supplementary groups, by number, with the user's name for messages."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    name: str
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
 
 class Program(NamedTuple):
@@ -61,8 +54,8 @@ class Program(NamedTuple):
         fields: dict[str, Any] = json.loads(line)
         command, identity = fields.pop("command"), fields.pop("identity")
         if identity is not None:
-            uid, gid, groups, name = identity
-            identity = Identity(uid, gid, tuple(groups), name)
+            uid, gid, groups, *texts = identity
+            identity = Identity(uid, gid, tuple(groups), *texts)
         return cls(tuple(command), identity=identity, **fields)
 
 
@@ -121,14 +114,14 @@ def _steps(
     for name, value in program.limits.items():
         limit = getattr(resource, f"RLIMIT_{name.upper()}")
         yield f"limit {name} to {value}", partial(resource.setrlimit, limit, (value, value))
-    if program.identity is not None:
-        yield f"become user {program.identity.name}", partial(_become_user, program.identity)
+    if (identity := program.identity) is not None:
+        yield f"become user {identity.name or identity.uid}", partial(_become_user, identity)
     if program.directory:
         yield f"change to the directory {program.directory}", partial(os.chdir, program.directory)
     if program.umask is not None:
         yield "set its umask", partial(os.umask, program.umask)
     if program.no_new_privileges:
-        yield "give up new privileges", gain_no_privileges
+        yield "give up new privileges", partial(prctl, _PR_SET_NO_NEW_PRIVS, 1)
     yield "reset its signals", _reset_signals
     yield "tie it to its shim", partial(_tie_to, parent)
     environment = {**program.environment, **_listen_variables(len(descriptors) - _FIRST_PASSED)}
@@ -146,23 +139,18 @@ def _place(descriptors: Sequence[int]) -> None:
 
 def _become_user(identity: Identity) -> None:
     leave_keyring()
-    os.setgroups(identity.groups)
-    os.setgid(identity.gid)  # all three ids of a process that is root
-    os.setuid(identity.uid)
+    become(identity)
 
 
 def _reset_signals() -> None:
     """Give every signal its default disposition, and block none: exec keeps what is ignored or blocked."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
+    default_signals(ignored=True)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _tie_to(parent: int) -> None:
     """Have the kernel kill this process when its shim is killed, which may have happened already."""
-    die_with_parent()
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(os.EX_OSERR)
 

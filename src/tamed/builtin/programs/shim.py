@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tamed._os.fork import receive_descriptors
-from tamed.builtin.programs._prctl import become_subreaper
+from tamed._os.prctl import prctl
 from tamed.builtin.programs.program import LaunchFailed, Program, launch
 
 __all__ = ["ForkServer", "keep", "main"]
@@ -52,6 +52,8 @@ _IGNORED: Final = (
 _MOST: Final = 253
 """Descriptors in a message: SCM_MAX_FD of unix(7)."""
 
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+
 _POLL: Final = 0.05
 """Seconds between looks for adopted children: an adoption gives no sign."""
 
@@ -61,7 +63,7 @@ def main() -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what Tamed's own parent left open is not for programs
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    become_subreaper()
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with socket.socket(fileno=os.dup(0)) as control:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         ForkServer(control).serve()
@@ -134,7 +136,7 @@ def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
     ``descriptors`` are the program's, and closed here. The channel gets a line of JSON for each event:
     ``pid``, or ``failed`` (the step) and ``errno``; then ``status``, the wait status, when the program ends.
     """
-    become_subreaper()
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     watch = _ChildWatch()
     line = channel.makefile("rb").readline()
     if not line.endswith(b"\n"):  # Tamed is gone, or has changed its mind
