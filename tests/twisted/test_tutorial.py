@@ -5,15 +5,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("twisted")
 
+from tamed.config.job import Job
+from tamed.config.kinds import resolve
+from tamed.config.target import Target, TargetKind
+from tamed.errors import UsageError
 from tamed.testing.process import TamedProcess
+from tamed.twisted.kind import TwistedKind
 from tests.patience import PATIENCE
 from tests.supervised.daemon import POEM, Tamed, is_there, read_poem, wait_for
 from tests.twisted.example import write_application, write_plugin
@@ -57,21 +60,16 @@ def test_the_plugin_runs_by_its_name(tamed: Tamed) -> None:
 
 
 def test_a_native_plugin_goes_first(tamed: Tamed) -> None:
-    """A prefix says which is meant; the options tell which it is."""
+    """A prefix says which is meant; the usage tells which it is."""
     folder = write_plugin(tamed.folder)
-    helps = {
-        name: tamed("run", "--plugin-dir", folder, name, "--help").out
-        for name in ("fastpoetry", "tamed:fastpoetry", "twisted:fastpoetry")
-    }
-    assert "--listen" in helps["fastpoetry"]
-    assert "--listen" in helps["tamed:fastpoetry"]
-    assert "--listen" not in helps["twisted:fastpoetry"]
-    assert helps["twisted:fastpoetry"].startswith("Usage: tamed run [daemon options] fastpoetry [options]")
+    assert resolve("fastpoetry", [folder]).kind is TargetKind.PLUGIN
+    assert resolve("tamed:fastpoetry", [folder]).kind is TargetKind.PLUGIN
+    usage = tamed("run", "--plugin-dir", folder, "twisted:fastpoetry", "--help").out
+    assert usage.startswith("Usage: tamed run [daemon options] fastpoetry [options]")
 
 
 def test_a_name_that_only_twisted_knows(tamed: Tamed) -> None:
     """Needs no prefix, and `tamed:` never means it."""
-    assert "A simple port-forwarder" in tamed("plugins").out
     assert tamed("run", "words", "--help").status == 0
     done = tamed("run", "tamed:words", "--help")
     assert (done.status, done.err) == (64, "tamed: unknown plugin 'words'; `tamed plugins` lists them\n")
@@ -80,24 +78,26 @@ def test_a_name_that_only_twisted_knows(tamed: Tamed) -> None:
 def test_a_mistake_in_a_plugin_s_options_is_one_line(tamed: Tamed) -> None:
     """With Twisted's words; so is one that only the plugin knows."""
     folder = write_plugin(tamed.folder)
-    remedy = "`tamed run fastpoetry --help` lists the options\n"
-    run = ("run", "--plugin-dir", folder, "twisted:fastpoetry")
-    done = tamed(*run, "--prot", "1")
-    assert (done.status, done.err) == (64, f"tamed: fastpoetry: option --prot not recognized; {remedy}")
-    done = tamed(*run, "--port", "0")
-    assert (done.status, done.err) == (64, f"tamed: fastpoetry: --poem is missing; {remedy}")
-    done = tamed(*run, "--port", "x", "--poem", "y")
-    assert done.status == 64
-    assert done.err.startswith("tamed: fastpoetry: Parameter type enforcement failed: invalid literal")
+    remedy = "`tamed run fastpoetry --help` lists the options"
+    done = tamed("run", "--plugin-dir", folder, "twisted:fastpoetry", "--prot", "1")
+    assert (done.status, done.err) == (64, f"tamed: fastpoetry: option --prot not recognized; {remedy}\n")
+    target = Target(TargetKind.FOREIGN, "fastpoetry", "twisted")
+    for words, message in (
+        (("--port", "0"), "fastpoetry: --poem is missing; "),
+        (("--port", "x", "--poem", "y"), "fastpoetry: Parameter type enforcement failed: invalid literal"),
+    ):
+        with pytest.raises(UsageError, match=message) as caught:
+            TwistedKind().check(Job(target, words=words, plugin_dirs=(folder,)))
+        assert caught.value.remedy == remedy
 
 
 def test_a_module_s_variable(tamed: Tamed) -> None:
     """A Twisted application in a module, or a bare service, is a target too."""
     write_application(tamed.folder).rename(tamed.folder / "poetry_app.py")
-    for variable in ("application", "top_service"):
-        daemon = tamed.start(f"poetry_app:{variable}")
-        assert read_poem(daemon.port) == POEM
-        daemon.stop()
+    assert "TwistedService PoetryService, TCPServer" in tamed("check", "poetry_app:application").out
+    daemon = tamed.start("poetry_app:top_service")
+    assert read_poem(daemon.port) == POEM
+    daemon.stop()
 
 
 def test_an_application_file_is_checked(tamed: Tamed) -> None:
@@ -128,9 +128,8 @@ def test_a_program_that_installs_a_reactor_is_told(tamed: Tamed) -> None:
     assert "it installs a reactor of its own, and Tamed runs Twisted on its own event loop" in done.err
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_reactor_stop_ends_the_process(tamed: Tamed, loop: str) -> None:
-    """With status 0, as under twistd, on either event loop."""
+def test_reactor_stop_ends_the_process(tamed: Tamed) -> None:
+    """With status 0, as under twistd."""
     tamed.write(
         "stop.tac",
         "from twisted.application.service import Application\n"
@@ -139,7 +138,7 @@ def test_reactor_stop_ends_the_process(tamed: Tamed, loop: str) -> None:
         "reactor.addSystemEventTrigger('before', 'shutdown', print, 'before shutdown')\n"
         "application = Application('a')\n",
     )
-    done = tamed("run", "--loop", loop, "stop.tac")
+    done = tamed("run", "stop.tac")
     assert (done.status, done.out) == (0, "before shutdown\n"), done
     assert "reactor.stop() was called: stopping" in done.err
 
@@ -206,40 +205,46 @@ def test_twistd_shows_the_options_of_a_plugin(tamed: Tamed) -> None:
     assert "--userAnonymous=" in done.out
 
 
-def test_twistd_runs_a_plugin_of_twisted(tamed: Tamed) -> None:
-    """`--nodaemon ftp --port 10001`."""
-    with tamed.foreground("twistd", "--nodaemon", "ftp", "--port", "0", "--root", ".") as process:
-        listening_port(process, r"FTPFactory starting on (\d+)")
-        process.expect("ftp is ready$")
-        process.signal(signal.SIGTERM)
-        assert process.wait() == -signal.SIGTERM
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nodaemon"], "nothing to run"),
+        (["-f", "x.tap"], "saved applications"),
+        (["-s", "x.tas"], "saved applications"),
+        (["-e", "-y", "x.tac"], "saved applications"),
+        (["-n", "-r", "gtk3", "ftp"], "its own event loop"),
+        (["-l", "-", "ftp"], "--nodaemon"),
+        (["--prfile", "x"], "--prfile not recognized"),
+        (["-n", "nothing"], "Unknown command: nothing"),
+        (["-n", "-p", "x", "--profiler", "profile", "ftp"], "use cprofile"),
+    ],
+)
+def test_twistd_says_what_it_does_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    """It is a mistake of whoever typed it, told in one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv.copy())
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    with pytest.raises(UsageError, match=message) as caught:
+        TwistedKind().command_line(words)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "status", "out", "err"),
     [
-        ([], lambda done: done.status == 0 and "Usage: tamed twistd" in done.out),
-        (["--version"], lambda done: done.out.startswith("twistd (the Twisted daemon)")),
-        (["--nodaemon"], lambda done: done.status == 64 and "nothing to run" in done.err),
-        (["-f", "x.tap"], lambda done: done.status == 64 and "saved applications" in done.err),
-        (["-s", "x.tas"], lambda done: done.status == 64 and "saved applications" in done.err),
-        (["-e", "-y", "x.tac"], lambda done: done.status == 64 and "saved applications" in done.err),
-        (["-n", "-r", "gtk3", "ftp"], lambda done: done.status == 64 and "its own event loop" in done.err),
-        (["-l", "-", "ftp"], lambda done: done.status == 64 and "--nodaemon" in done.err),
-        (["--prfile", "x"], lambda done: done.status == 64 and "--prfile not recognized" in done.err),
-        (["-n", "-y", "none.tac"], lambda done: done.status == 66 and "none.tac" in done.err),
-        (["-n", "nothing"], lambda done: done.status == 64 and "Unknown command: nothing" in done.err),
-        (
-            ["-n", "-p", "x", "--profiler", "profile", "ftp"],
-            lambda done: done.status == 64 and "use cprofile" in done.err,
-        ),
+        ([], 0, "Usage: tamed twistd", ""),
+        (["--version"], 0, "twistd (the Twisted daemon)", ""),
+        (["-n", "-y", "none.tac"], 66, "", "tamed: "),
+        (["-n", "nothing"], 64, "", "tamed: twistd: Unknown command: nothing; "),
     ],
 )
-def test_twistd_says_what_it_does_not_do(tamed: Tamed, words: list[str], told: Callable[[Any], bool]) -> None:
-    """In one line, with the remedy."""
+def test_twistd_ends_with_a_status(tamed: Tamed, words: list[str], status: int, out: str, err: str) -> None:
+    """And with what was asked for on its standard output, or one line on the other."""
     done = tamed("twistd", *words)
-    assert told(done), done
-    assert done.status == 0 or done.err.count("\n") == 1
+    assert (done.status, done.out[: len(out)], done.err[: len(err)]) == (status, out, err)
+    assert done.err.count("\n") == (status != 0)
 
 
 def test_twistd_has_a_profile_and_a_logger(tamed: Tamed) -> None:

