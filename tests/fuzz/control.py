@@ -13,7 +13,7 @@ from tamed.control.instances import read_status
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
 from tamed.supervisor.control import Answer, ControlServer, _answer_from
 from tamed.supervisor.loop import Reactor
-from tamed.supervisor.status import Desk, StatusDesk
+from tamed.supervisor.status import ControlApi, StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target
 from tests.fuzz.logs import TERMINAL
@@ -115,8 +115,8 @@ class _Server:
             self._path = f"{folder.name}/control.sock"
             self._reactor = Reactor(self._clock)
             supervisor = cast(Supervisor, self._supervisor)
-            desk = Desk(supervisor, cast(StatusDesk, self._supervisor))
-            self._server = ControlServer(Path(self._path), self._reactor, desk.serve)
+            api = ControlApi(supervisor, cast(StatusRequests, self._supervisor))
+            self._server = ControlServer(Path(self._path), self._reactor, api.serve)
             self._descriptors = _open()
         clients: list[_Client] = []
         try:

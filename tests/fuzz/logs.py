@@ -153,10 +153,10 @@ class _Worker:
 
     def upgrade(self) -> None:
         """Have another intake go on."""
-        left = self._intake.bequeath(os.dup)
+        left = self._intake.export(os.dup)
         self._intake.detach(_PID)
         self._intake = self._new()
-        self._intake.inherit(left)
+        self._intake.resume(left)
 
     def end(self) -> None:
         """Have the worker end."""

@@ -20,7 +20,7 @@ from tests.patience import PATIENCE
 from tests.runner.world import HandReactor
 
 
-class Desk:
+class ControlApi:
     """Keeps the requests, for the test to answer."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class Served:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reactor = HandReactor()
-        self.desk = Desk()
-        self.server = ControlServer(path, self.reactor, self.desk, warnings=lambda: ["odd"])
+        self.api = ControlApi()
+        self.server = ControlServer(path, self.reactor, self.api, warnings=lambda: ["odd"])
 
     @contextmanager
     def client(self, data: bytes = b"") -> Iterator[socket.socket]:
@@ -80,7 +80,7 @@ def test_its_file_goes_with_it(tmp_path: Path) -> None:
 def test_a_request_is_answered_and_the_connection_closed(served: Served) -> None:
     """The answer is one line; warnings go with it, whatever was asked."""
     with served.client(b'{"command": "status"}\n') as client:
-        ((request, answer),) = served.desk.asked
+        ((request, answer),) = served.api.asked
         assert request == {"command": "status"}
         answer({"state": "running"})
         assert client.makefile("rb").read() == b'{"state": "running", "warnings": ["odd"]}\n'
@@ -89,10 +89,10 @@ def test_a_request_is_answered_and_the_connection_closed(served: Served) -> None
 def test_a_request_may_come_in_pieces(served: Served) -> None:
     """It is served when its line has ended."""
     with served.client(b'{"command":') as client:
-        assert served.desk.asked == []
+        assert served.api.asked == []
         client.sendall(b' "status"}\n')
         served.reactor.turn(0)
-        assert served.desk.asked[0][0] == {"command": "status"}
+        assert served.api.asked[0][0] == {"command": "status"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_is_no_request_is_answered_with_an_error(served: Served, line: byte
         (told,) = json.loads(client.makefile("rb").read()).items()
         assert told[0] == "error"
         assert told[1].startswith("not a request: ")
-    assert served.desk.asked == []
+    assert served.api.asked == []
 
 
 def test_a_client_that_goes_away_is_forgotten(served: Served) -> None:
@@ -124,7 +124,7 @@ def test_a_client_that_goes_away_is_forgotten(served: Served) -> None:
     with served.client(b'{"command": "status"}\n'):
         pass
     served.reactor.turn(0)
-    served.desk.asked[0][1]({"state": "running"})
+    served.api.asked[0][1]({"state": "running"})
     assert served.server._clients == {}
 
 
@@ -132,7 +132,7 @@ def test_a_client_that_is_not_there_for_its_answer_is_dropped(served: Served) ->
     """Also when its going has not been noticed yet."""
     with served.client(b'{"command": "status"}\n'):
         pass
-    served.desk.asked[0][1]({"state": "running"})
+    served.api.asked[0][1]({"state": "running"})
     assert served.server._clients == {}
 
 
@@ -173,7 +173,7 @@ def test_what_was_left_behind_is_replaced(tmp_path: Path) -> None:
         old.bind(str(path))
     made = Served(path)
     with made.client(b"{}\n"):
-        assert made.desk.asked
+        assert made.api.asked
         made.server.close()
     made.reactor.close()
 
@@ -181,13 +181,13 @@ def test_what_was_left_behind_is_replaced(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     """It names the path."""
     with closing(HandReactor()) as reactor, pytest.raises(TamedError, match=r"^cannot listen on .*none/a: "):
-        ControlServer(tmp_path / "none" / "a", reactor, Desk())
+        ControlServer(tmp_path / "none" / "a", reactor, ControlApi())
 
 
 def test_a_path_that_is_none_is_a_mistake(tmp_path: Path) -> None:
     """Of the program, not of the system; no socket is left open."""
     with closing(HandReactor()) as reactor, pytest.raises(ValueError, match="null"):
-        ControlServer(tmp_path / "a\0b", reactor, Desk())
+        ControlServer(tmp_path / "a\0b", reactor, ControlApi())
 
 
 # Asking.
@@ -278,8 +278,8 @@ def test_without_descriptors_one_client_is_served_at_a_time_and_nothing_spins(se
                 begun = time.monotonic()
                 served.reactor.turn(0.2)
                 assert time.monotonic() - begun > 0.15
-                assert len(served.desk.asked) == number
-                served.desk.asked[-1][1]({"state": "running"})
+                assert len(served.api.asked) == number
+                served.api.asked[-1][1]({"state": "running"})
                 assert json.loads(client.recv(100))["state"] == "running"
 
 

@@ -7,7 +7,7 @@ import pytest
 from tamed.config.identity import drop_to, identity_of, kept_capabilities, owner_of
 from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError
-from tamed.supervisor.posix import tell_person
+from tamed.supervisor.posix import print_error
 from tamed.unix.privileges import Capability, stays_root
 
 
@@ -57,8 +57,8 @@ def test_whoever_is_named_does_not_stay_root_by_mistake() -> None:
 def test_a_person_who_has_gone_is_told_nothing() -> None:
     """The text is on a line of its own, and a pipe that is broken is no reason to stop."""
     reading, writing = os.pipe()
-    tell_person("ready \udcff", writing)
+    print_error("ready \udcff", writing)
     assert os.read(reading, 100) == b"ready \\udcff\n"
     os.close(reading)
-    tell_person("nobody reads this", writing)
+    print_error("nobody reads this", writing)
     os.close(writing)

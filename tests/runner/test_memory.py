@@ -18,43 +18,43 @@ LOOK = 3.0  # seconds
 def world() -> Iterator[Supervised]:
     """Two workers that use little, as was measured, and a limit."""
     with supervised(max_worker_memory=LIMIT) as made:
-        made.station.used = {101: LITTLE, 102: LITTLE}
+        made.platform.used = {101: LITTLE, 102: LITTLE}
         made.start()
         made.pass_time(LOOK)
-        made.station.log.clear()
+        made.platform.logged.clear()
         yield made
 
 
 def test_a_peak_is_no_leak(world: Supervised) -> None:
     """Only what is above the limit three times in a row is too much."""
     for _ in range(3):
-        world.station.used[101] = LIMIT + 1
+        world.platform.used[101] = LIMIT + 1
         world.pass_time(2 * LOOK)
-        world.station.used[101] = LIMIT
+        world.platform.used[101] = LIMIT
         world.pass_time(LOOK)
     assert len(world.hands) == 2
 
 
 def test_the_largest_goes_first(world: Supervised) -> None:
     """One at a time, with the figure and the limit; the next one when the other one serves."""
-    world.station.used = {101: LIMIT + 1_000_000, 102: LIMIT + 12_300_000}
+    world.platform.used = {101: LIMIT + 1_000_000, 102: LIMIT + 12_300_000}
     world.pass_time(10 * LOOK)
     told = "uses 312.3 MB, more than 300.0 MB (max-worker-memory): another one takes its place"
-    assert world.station.log == [("INFO", f"worker 102 {told}")]
+    assert world.platform.logged == [("INFO", f"worker 102 {told}")]
     world.comes_to("ready", world.hands[2])
     world.pass_time(LOOK)
     assert [hand.pid for hand in world.hands] == [101, 102, 103, 104]
-    assert world.station.log[-1][1].startswith("worker 101 uses 301.0 MB")
+    assert world.platform.logged[-1][1].startswith("worker 101 uses 301.0 MB")
 
 
 def test_one_that_was_never_below_is_held_on_to() -> None:
     """The limit is less than it needs, as it seems; the log says so once."""
     with supervised(max_worker_memory=LIMIT, workers=1) as world:
-        world.station.used = {101: LIMIT + 1}
+        world.platform.used = {101: LIMIT + 1}
         world.start()
         world.pass_time(590)
         assert len(world.hands) == 1
-        ((level, text),) = world.station.log
+        ((level, text),) = world.platform.logged
         assert level == "WARNING"
         assert "from its beginning: is that less than a worker needs?" in text
         world.pass_time(20)
@@ -64,7 +64,7 @@ def test_one_that_was_never_below_is_held_on_to() -> None:
 def test_without_a_limit_nothing_is_too_much() -> None:
     """As before."""
     with supervised() as world:
-        world.station.used = {101: 10**15}
+        world.platform.used = {101: 10**15}
         world.start()
         world.pass_time(10 * LOOK)
         assert len(world.hands) == 2
@@ -77,9 +77,9 @@ def test_a_limit_that_is_soon_reached_starts_no_workers_without_end() -> None:
         minutes = []
         for _ in range(4):
             worker, begun = world.hands[-1], world.reactor.time.now
-            world.station.used = {worker.pid: LIMIT}
+            world.platform.used = {worker.pid: LIMIT}
             world.pass_time(LOOK)
-            world.station.used = {worker.pid: LIMIT + 1}
+            world.platform.used = {worker.pid: LIMIT + 1}
             while world.hands[-1] is worker:
                 world.pass_time(1)
             minutes.append(round((world.reactor.time.now - begun) / 60))

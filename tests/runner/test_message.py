@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.errors import ConfigurationError, SystemRefused
-from tamed.ipc.handoff import Legacy
+from tamed.ipc.handoff import HandoffState
 from tamed.ipc.message import (
     LONGEST,
     InvalidMessage,
@@ -27,7 +27,7 @@ from tamed.ipc.message import (
 )
 from tamed.ipc.worker_report import read_report
 from tamed.supervisor.plan import Plan
-from tests.runner.world import a_crew, a_plan, supervised
+from tests.runner.world import a_plan, a_pool, supervised
 
 BAD = [
     b"",
@@ -164,12 +164,12 @@ def sendable(message: Message) -> bytes:
 @given(st.lists(MESSAGES, min_size=1, max_size=3))
 def test_a_worker_may_say_anything(messages: list[Message]) -> None:
     """It is understood, or ended; the supervisor goes on."""
-    with a_crew() as (world, crew):
-        crew.hire(world.generation, 1)
+    with a_pool() as (world, pool):
+        pool.spawn(world.generation, 1)
         world.hands[0].channel._sock.send(b"".join(map(sendable, messages)))
         world.reactor.turn(0)
-        (worker,) = crew.workers.values()
-        ended = world.station.sent == [(101, "kill")]
+        (worker,) = pool.workers.values()
+        ended = world.platform.sent == [(101, "kill")]
         assert ended == worker.channel.closed
         assert worker.leaving is None or 0 <= worker.leaving <= 255
 
@@ -180,7 +180,7 @@ def test_a_helper_may_answer_anything(message: Message) -> None:
     with supervised() as world:
         world.start()
         world.supervisor.reload()
-        helper = world.station.errands[0]
+        helper = world.platform.helpers[0]
         helper.channel._sock.send(sendable(message))
         world.reactor.turn(0)
         world.ends(helper, 0)
@@ -190,11 +190,11 @@ def test_a_helper_may_answer_anything(message: Message) -> None:
 @given(MESSAGES)
 def test_what_a_program_leaves_is_known_or_refused(message: Message) -> None:
     """By an error that tells what to do."""
-    legacy = Legacy()
-    legacy.data = message
+    state = HandoffState()
+    state.data = message
     try:
-        descriptor = legacy.hand_over()
+        descriptor = state.hand_over()
     except SystemRefused:  # there is no JSON for it
         return
     with pytest.raises(ConfigurationError, match="cannot take over"):
-        Legacy.take_over(descriptor)
+        HandoffState.take_over(descriptor)

@@ -17,7 +17,7 @@ def world() -> Iterator[Supervised]:
     """A supervisor of two workers that serve."""
     with supervised() as made:
         made.start()
-        made.station.events.clear()
+        made.platform.events.clear()
         for hand in made.hands:
             hand.heard()
         yield made
@@ -34,12 +34,12 @@ def reload(world: Supervised, **changes: Any) -> list[dict[str, Any]]:
 def plan(world: Supervised, **changes: Any) -> None:
     """Let the last planner answer with the plan, changed."""
     text = world.plan._replace(**changes).to_text()
-    errand_ends(world, {"plan": text, "notes": []})
+    helper_ends(world, {"plan": text, "notes": []})
 
 
-def errand_ends(world: Supervised, answer: dict[str, Any] | None, code: int = 0) -> None:
-    """Let the last errand end."""
-    world.ends_with(world.station.errands[-1], answer, code)
+def helper_ends(world: Supervised, answer: dict[str, Any] | None, code: int = 0) -> None:
+    """Let the last helper end."""
+    world.ends_with(world.platform.helpers[-1], answer, code)
 
 
 def come_up(world: Supervised, *hands: Hand) -> None:
@@ -54,9 +54,9 @@ def test_a_new_generation_takes_over(world: Supervised) -> None:
     answers = reload(world)
     new = world.hands[2:]
     assert [hand.number for hand in new] == [1, 2]
-    assert world.station.events == ["reloading"]
+    assert world.platform.events == ["reloading"]
     come_up(world, *new)
-    assert [hand.heard() for hand in old] == [[{"retire": True}]] * 2
+    assert [hand.heard() for hand in old] == [[{"drain": True}]] * 2
     assert {"open": True} not in new[0].heard()
     world.says(old[0], {"shut": True})
     assert answers == []
@@ -64,7 +64,7 @@ def test_a_new_generation_takes_over(world: Supervised) -> None:
     assert new[0].heard() == [{"open": True}]
     line = "poetry was reloaded: generation 2, 2 workers"
     assert answers == [{"reloaded": line}]
-    assert world.station.events == ["reloading", ("log", world.plan.log), ("reloaded", line)]
+    assert world.platform.events == ["reloading", ("log", world.plan.log), ("reloaded", line)]
     assert world.supervisor.generation.number == 2
     for hand in old:
         world.ends(hand, 0)
@@ -90,7 +90,7 @@ def test_an_old_worker_that_dies_is_not_waited_for(world: Supervised) -> None:
     for hand in world.hands[:2]:
         world.ends(hand, -signal.SIGSEGV)
     assert len(answers) == 1
-    assert ("WARNING", "worker 101 was ended by SIGSEGV; it was about to leave") in world.station.log
+    assert ("WARNING", "worker 101 was ended by SIGSEGV; it was about to leave") in world.platform.logged
     world.pass_time(5)
     assert len(world.hands) == 4
 
@@ -100,9 +100,9 @@ def test_old_workers_have_their_time_and_no_more(world: Supervised) -> None:
     reload(world)
     come_up(world, *world.hands[2:])
     world.pass_time(39.5)
-    assert (101, signal.SIGABRT) not in world.station.sent
+    assert (101, signal.SIGABRT) not in world.platform.sent
     world.pass_time(1)
-    assert (101, signal.SIGABRT) in world.station.sent
+    assert (101, signal.SIGABRT) in world.platform.sent
 
 
 def test_a_worker_that_fails_fails_the_reload(world: Supervised) -> None:
@@ -112,10 +112,10 @@ def test_a_worker_that_fails_fails_the_reload(world: Supervised) -> None:
     world.says(third, {"fault": {"lines": ["trace", "tamed: no poem"], "status": 66}})
     world.ends(third, 66)
     assert answers == [{"fault": {"lines": ["trace", "tamed: no poem"], "status": 66}}]
-    assert world.station.sent == [(fourth.pid, signal.SIGTERM)]
-    assert world.station.log[-1][0] == "ERROR"
-    assert world.station.log[-1][1].startswith("reload failed, generation 1 goes on: trace")
-    assert world.station.events == ["reloading", ("reloaded", "reload failed: tamed: no poem")]
+    assert world.platform.sent == [(fourth.pid, signal.SIGTERM)]
+    assert world.platform.logged[-1][0] == "ERROR"
+    assert world.platform.logged[-1][1].startswith("reload failed, generation 1 goes on: trace")
+    assert world.platform.events == ["reloading", ("reloaded", "reload failed: tamed: no poem")]
     assert world.hands[0].heard() == []
     assert world.supervisor.generation.number == 1
     world.ends(fourth, -signal.SIGTERM)
@@ -127,7 +127,7 @@ def test_a_mistake_in_the_files_fails_the_reload(world: Supervised) -> None:
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
     fault = {"lines": ["tamed: bad key"], "status": 78}
-    errand_ends(world, {"fault": fault}, 0)
+    helper_ends(world, {"fault": fault}, 0)
     assert answers == [{"fault": fault}]
     assert len(world.hands) == 2
 
@@ -136,7 +136,7 @@ def test_a_planner_may_crash(world: Supervised) -> None:
     """That is told with its exit code."""
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
-    errand_ends(world, None, -9)
+    helper_ends(world, None, -9)
     (told,) = answers[0]["fault"]["lines"]
     assert told == "tamed: the process that reads the files ended with -9"
 
@@ -149,7 +149,7 @@ def test_a_reload_that_takes_too_long_fails(world: Supervised) -> None:
     told = "tamed: it was not ready after 60 s: worker 103 is prepared, worker 104 is loading"
     assert answers == [{"fault": {"lines": [told], "status": ExitStatus.SOFTWARE}}]
     world.pass_time(5)
-    assert (104, signal.SIGABRT) in world.station.sent
+    assert (104, signal.SIGABRT) in world.platform.sent
 
 
 def test_a_reload_during_a_reload_comes_after_it(world: Supervised) -> None:
@@ -158,24 +158,24 @@ def test_a_reload_during_a_reload_comes_after_it(world: Supervised) -> None:
     later: list[dict[str, Any]] = []
     for _ in range(3):
         world.supervisor.reload([later.append])
-    assert len(world.station.errands) == 1
+    assert len(world.platform.helpers) == 1
     come_up(world, *world.hands[2:])
     world.reactor.advance(0.5)
     assert (len(answers), later) == (1, [])
-    assert len(world.station.errands) == 2
+    assert len(world.platform.helpers) == 2
     plan(world)
     come_up(world, *world.hands[4:])
     world.reactor.advance(0.5)
     assert later == [{"reloaded": "poetry was reloaded: generation 3, 2 workers"}] * 3
-    assert len(world.station.errands) == 2
+    assert len(world.platform.helpers) == 2
 
 
 def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
     """What it says is of no matter to the next reload."""
     world.supervisor.reload()
-    first = world.station.errands[0]
+    first = world.platform.helpers[0]
     world.pass_time(60)
-    assert (first.pid, "kill") in world.station.sent
+    assert (first.pid, "kill") in world.platform.sent
     world.supervisor.reload()
     world.ends_with(first, {"plan": world.plan.to_text(), "notes": []}, -9)
     assert len(world.hands) == 2
@@ -187,8 +187,8 @@ def test_changes_that_take_a_restart_are_told(world: Supervised) -> None:
     """In the log, and the others are made."""
     world.supervisor.reload()
     note = "user has changed, which takes a restart"
-    errand_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
-    assert ("WARNING", note) in world.station.log
+    helper_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
+    assert ("WARNING", note) in world.platform.logged
 
 
 def test_the_number_of_workers_may_change(world: Supervised) -> None:
@@ -211,7 +211,7 @@ def test_who_has_scaled_keeps_the_number(world: Supervised) -> None:
 
 def test_a_log_that_cannot_be_changed_fails_the_reload(world: Supervised) -> None:
     """Before anything else is."""
-    world.station.no_log = PermissionRefused("cannot open the log")
+    world.platform.no_log = PermissionRefused("cannot open the log")
     answers = reload(world)
     come_up(world, *world.hands[2:])
     assert answers[0]["fault"]["lines"] == ["tamed: cannot open the log"]
@@ -226,7 +226,7 @@ def test_a_worker_that_dies_during_a_reload_is_replaced(world: Supervised) -> No
     other = world.hands[4]
     assert other.number == 2
     come_up(world, *world.hands[2:4])
-    assert (other.pid, signal.SIGTERM) in world.station.sent
+    assert (other.pid, signal.SIGTERM) in world.platform.sent
     world.says(world.hands[0], {"shut": True})
     assert len(answers) == 1
     world.ends(other, -signal.SIGTERM)
@@ -236,7 +236,7 @@ def test_a_worker_that_dies_during_a_reload_is_replaced(world: Supervised) -> No
 
 def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
     """With what the system says."""
-    world.station.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
     told = "tamed: the files cannot be read: Resource temporarily unavailable"
@@ -263,7 +263,7 @@ def test_a_reload_during_the_start_comes_after_it() -> None:
         world.supervisor.start()
         assert world.supervisor.reload([answers.append]) == "the start"
         come_up(world, *world.hands)
-        assert (answers, len(world.station.errands)) == ([], 1)
+        assert (answers, len(world.platform.helpers)) == ([], 1)
         world.supervisor.stop()
     assert answers[0]["fault"]["lines"] == ["tamed: the daemon stops"]
 
@@ -342,7 +342,7 @@ def test_fewer_workers(world: Supervised) -> None:
     world.supervisor.scale(1, [answers.append])
     assert answers == [{"scaled": 1}]
     first, second = world.hands
-    assert (first.heard(), second.heard()) == ([], [{"retire": True}])
+    assert (first.heard(), second.heard()) == ([], [{"drain": True}])
     world.ends(second, 0)
     world.pass_time(5)
     assert len(world.hands) == 2
@@ -356,7 +356,7 @@ def test_signals_scale_by_one(world: Supervised) -> None:
     for _ in range(5):
         world.supervisor.signalled(signal.SIGTTOU)
     assert world.supervisor.generation.count == 1
-    assert world.station.log[-1] == ("WARNING", "cannot scale: one worker is the least")
+    assert world.platform.logged[-1] == ("WARNING", "cannot scale: one worker is the least")
 
 
 def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
@@ -389,7 +389,7 @@ def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised)
 
 def test_workers_come_up_a_few_at_a_time(world: Supervised) -> None:
     """As many as there are CPUs; one that is ready makes room for the next."""
-    world.station.cpus = 3
+    world.platform.cpus = 3
     world.supervisor.scale(9)
     assert [hand.number for hand in world.hands[2:]] == [3, 4, 5]
     come_up(world, world.hands[2])
@@ -400,13 +400,13 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
     """Workers that are no longer wanted are not started, and those on their way are ended."""
     answers: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    world.station.cpus = 3
+    world.platform.cpus = 3
     world.supervisor.scale(90, [answers.append])
     assert world.supervisor.scale(2, [others.append]) is None
     assert others == [{"scaled": 2}]
     assert "fault" in answers[0]
     sent = {(hand.pid, signal.SIGTERM) for hand in world.hands[2:]}
-    assert set(world.station.sent) == sent
+    assert set(world.platform.sent) == sent
     for hand in world.hands[2:]:
         world.ends(hand, -signal.SIGTERM)
     world.pass_time(5)
@@ -433,11 +433,11 @@ def test_the_supervisor_knows_its_bounds(world: Supervised, count: int, yes: boo
 
 def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
     """TTIN stops at 32 workers a CPU."""
-    world.station.cpus = 1
+    world.platform.cpus = 1
     world.supervisor.scale(32)
     world.supervisor.signalled(signal.SIGTTIN)
     assert world.supervisor.generation.count == 32
-    assert ("WARNING", "cannot scale: 32 workers are the most") in world.station.log
+    assert ("WARNING", "cannot scale: 32 workers are the most") in world.platform.logged
 
 
 def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:
@@ -460,7 +460,7 @@ def test_scaling_comes_to_an_end(world: Supervised) -> None:
     world.supervisor.reload()
     world.pass_time(121)
     assert "fault" in answers[0]
-    assert len(world.station.errands) == 1
+    assert len(world.platform.helpers) == 1
 
 
 def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised) -> None:
@@ -490,7 +490,7 @@ def test_a_worn_worker_is_replaced_before_it_goes(world: Supervised) -> None:
     assert third.number == 2
     assert second.heard() == []
     come_up(world, third)
-    assert second.heard() == [{"retire": True}]
+    assert second.heard() == [{"drain": True}]
     world.says(second, {"shut": True})
     assert third.heard()[-1] == {"open": True}
     world.ends(second, 0)
@@ -510,7 +510,7 @@ def test_a_worn_worker_goes_on_if_the_other_one_fails(world: Supervised) -> None
     worn = world.hands[1]
     world.says(worn, {"worn": "is an hour old"})
     world.ends(world.hands[2], 1)
-    assert world.station.log[-1][1].endswith("worker 103 ended with status 1; worker 102 has its place")
+    assert world.platform.logged[-1][1].endswith("worker 103 ended with status 1; worker 102 has its place")
     world.pass_time(5)
     assert (len(world.hands), worn.heard()) == (3, [])
     world.says(worn, {"worn": "is an hour old"})

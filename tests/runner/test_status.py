@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from tamed.supervisor.status import Desk, StatusDesk
+from tamed.supervisor.status import ControlApi, StatusRequests
 from tests.runner.world import Supervised, supervised
 
 
 class Client:
-    """Asks a desk, and keeps its answers."""
+    """Asks a api, and keeps its answers."""
 
     def __init__(self, world: Supervised) -> None:
-        status = StatusDesk(world.supervisor, world.reactor, world.sockets)
-        self.desk = Desk(world.supervisor, status)
+        status = StatusRequests(world.supervisor, world.reactor, world.sockets)
+        self.api = ControlApi(world.supervisor, status)
         self.answers: list[dict[str, Any]] = []
 
     def ask(self, command: str = "status") -> None:
-        self.desk.serve({"command": command}, self.answers.append)
+        self.api.serve({"command": command}, self.answers.append)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_what_a_process_uses_is_told() -> None:
     with supervised(workers=1) as world:
         client = Client(world)
         world.supervisor.start()
-        (worker,) = world.supervisor.crew.workers.values()
+        (worker,) = world.supervisor.pool.workers.values()
         for pid, is_known in ((os.getpid(), True), (2**22 + 1, False)):
             worker.pid = pid
             client.ask()

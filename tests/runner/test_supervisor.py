@@ -49,10 +49,10 @@ def test_privilege_is_given_up_once_all_workers_have(world: Supervised) -> None:
     world.supervisor.start()
     world.comes_to("prepared", *world.hands)
     world.comes_to("starting", world.hands[0])
-    assert world.station.events == []
+    assert world.platform.events == []
     world.comes_to("starting", world.hands[1])
     world.comes_to("starting", world.hands[1])
-    assert world.station.events == ["dropped"]
+    assert world.platform.events == ["dropped"]
 
 
 def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
@@ -62,10 +62,10 @@ def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
         world.comes_to(state, *world.hands)
     world.says(world.hands[0], {"listen": "127.0.0.1:0", "kind": 1, "index": 0, "number": 1})
     world.comes_to("ready", world.hands[0])
-    assert world.station.events == ["dropped"]
+    assert world.platform.events == ["dropped"]
     world.comes_to("ready", world.hands[1])
     assert world.supervisor.phase is Phase.RUNNING
-    assert world.station.events == ["dropped", ("ready", world.sockets.addresses(1))]
+    assert world.platform.events == ["dropped", ("ready", world.sockets.addresses(1))]
     assert world.sockets.addresses(1)
 
 
@@ -82,7 +82,7 @@ def test_a_worker_that_loads_waits_for_nothing(world: Supervised) -> None:
     world.hands[0].heard()
     world.comes_to("loading", world.hands[0])
     assert world.hands[0].heard() == []
-    assert world.station.events == []
+    assert world.platform.events == []
 
 
 # A start that fails.
@@ -94,8 +94,8 @@ def test_a_start_fails_with_its_first_worker(world: Supervised) -> None:
     first, second = world.hands
     world.says(first, {"fault": {"lines": ["trace", "tamed: no poems"], "status": 78}})
     world.ends(first, 78)
-    assert world.station.events == [("failed", ["trace", "tamed: no poems"], 78), "stopping"]
-    assert world.station.sent == [(second.pid, signal.SIGTERM)]
+    assert world.platform.events == [("failed", ["trace", "tamed: no poems"], 78), "stopping"]
+    assert world.platform.sent == [(second.pid, signal.SIGTERM)]
     assert not world.reactor.stopped
     world.ends(second, -signal.SIGTERM)
     assert world.reactor.stopped
@@ -114,7 +114,7 @@ def test_a_worker_may_end_without_a_word(world: Supervised, code: int, how: str)
     """Then its exit code is what is told."""
     world.supervisor.start()
     world.ends(world.hands[0], code)
-    assert world.station.events[0] == ("failed", [f"tamed: {how}"], ExitStatus.SOFTWARE)
+    assert world.platform.events[0] == ("failed", [f"tamed: {how}"], ExitStatus.SOFTWARE)
 
 
 def test_an_application_that_ends_before_it_is_ready_fails_the_start(world: Supervised) -> None:
@@ -123,7 +123,7 @@ def test_an_application_that_ends_before_it_is_ready_fails_the_start(world: Supe
     world.says(world.hands[0], {"leaving": 5})
     world.ends(world.hands[0], 5)
     told = "tamed: the application ended before it was ready, with status 5"
-    assert world.station.events[0] == ("failed", [told], 5)
+    assert world.platform.events[0] == ("failed", [told], 5)
 
 
 def test_a_start_that_takes_too_long_fails(world: Supervised) -> None:
@@ -134,7 +134,7 @@ def test_a_start_that_takes_too_long_fails(world: Supervised) -> None:
     world.comes_to("ready", world.hands[0])
     world.pass_time(60)
     told = "tamed: poetry was not ready after 60 s: worker 102 is starting"
-    assert world.station.events[1:] == [("failed", [told], ExitStatus.SOFTWARE), "stopping"]
+    assert world.platform.events[1:] == [("failed", [told], ExitStatus.SOFTWARE), "stopping"]
 
 
 def test_the_workers_of_a_failed_start_have_a_few_seconds(world: Supervised) -> None:
@@ -142,28 +142,28 @@ def test_the_workers_of_a_failed_start_have_a_few_seconds(world: Supervised) -> 
     world.supervisor.start()
     world.ends(world.hands[0], 1)
     world.reactor.advance(4.75)
-    assert (102, signal.SIGABRT) not in world.station.sent
+    assert (102, signal.SIGABRT) not in world.platform.sent
     world.reactor.advance(0.25)
-    assert (102, signal.SIGABRT) in world.station.sent
+    assert (102, signal.SIGABRT) in world.platform.sent
 
 
 def test_a_system_without_room_for_workers_fails_the_start(world: Supervised) -> None:
     """It ends at once, and starts no other."""
-    world.station.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     world.supervisor.start()
     told = "tamed: a worker cannot be started: Resource temporarily unavailable"
-    assert world.station.events == [("failed", [told], ExitStatus.OS_ERROR), "stopping"]
+    assert world.platform.events == [("failed", [told], ExitStatus.OS_ERROR), "stopping"]
     assert world.reactor.stopped
 
 
 def test_privilege_that_cannot_be_given_up_fails_the_start(world: Supervised) -> None:
     """Nothing runs as root by mistake."""
-    world.station.no_drop = PermissionRefused("cannot become poet")
+    world.platform.no_drop = PermissionRefused("cannot become poet")
     world.supervisor.start()
     world.comes_to("prepared", *world.hands)
     world.comes_to("starting", *world.hands)
     failed = ("failed", ["tamed: cannot become poet"], ExitStatus.NO_PERMISSION)
-    assert world.station.events == ["dropped", failed, "stopping"]
+    assert world.platform.events == ["dropped", failed, "stopping"]
 
 
 # Replacing workers.
@@ -174,7 +174,7 @@ def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
     world.start()
     world.ends(world.hands[1], -signal.SIGSEGV)
     assert world.supervisor.recovery.last_error == "worker 102 was ended by SIGSEGV"
-    level, text = world.station.log[-1]
+    level, text = world.platform.logged[-1]
     assert level == "ERROR"
     assert text.startswith("worker 102 was ended by SIGSEGV; another one is started in 0.")
     assert len(world.hands) == 2
@@ -186,8 +186,8 @@ def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
     assert third.heard() == [{"go": True}]
     world.comes_to("starting", third)
     world.comes_to("ready", third)
-    assert world.station.log[-1] == ("INFO", "worker 103 is ready")
-    assert world.station.events.count("dropped") == 1
+    assert world.platform.logged[-1] == ("INFO", "worker 103 is ready")
+    assert world.platform.events.count("dropped") == 1
 
 
 def test_a_fault_is_the_reason_that_is_remembered(world: Supervised) -> None:
@@ -213,7 +213,7 @@ def test_a_worker_that_had_served_for_a_while_is_replaced_at_once(world: Supervi
     world.pass_time(10)
     world.ends(world.hands[0], 1)
     assert len(world.hands) == 3
-    assert world.station.log[-1][1].endswith("ended with status 1; another one is started now")
+    assert world.platform.logged[-1][1].endswith("ended with status 1; another one is started now")
     world.ends(world.hands[2], 1)
     assert len(world.hands) == 3
     world.pass_time(STEP)
@@ -229,7 +229,7 @@ def test_while_anybody_serves_it_is_tried_for_ever(world: Supervised) -> None:
     for _ in range(31):
         replacement = _ends_and_is_replaced(world, replacement)
         assert world.supervisor.state == "degraded"
-    assert re.search(r"another one is started in (2[789]|3[0123])\.\d s", world.station.log[-1][1])
+    assert re.search(r"another one is started in (2[789]|3[0123])\.\d s", world.platform.logged[-1][1])
     world.comes_to("ready", replacement)
     assert world.supervisor.state == "running"
     assert world.supervisor.recovery.restarts == 31
@@ -251,7 +251,7 @@ def test_when_nobody_serves_ten_attempts_in_a_row_end_it(seconds: int) -> None:
         world.ends(replacement, 66)
         told = "worker 111 failed: no poems"
         gave_up = f"{told}; nobody serves, and no attempt is left: stopping"
-        assert world.station.log[-1] == ("CRITICAL", gave_up)
+        assert world.platform.logged[-1] == ("CRITICAL", gave_up)
         assert (world.supervisor.status, world.supervisor.failure) == (66, told)
         assert world.reactor.stopped
 
@@ -287,7 +287,7 @@ def test_one_that_never_becomes_ready_is_ended_and_counts() -> None:
         world.pass_time(10)
         world.ends(world.hands[0], 1)
         world.pass_time(65)
-        assert world.station.sent == [(102, signal.SIGABRT)]
+        assert world.platform.sent == [(102, signal.SIGABRT)]
         world.ends(world.hands[1], -signal.SIGABRT)
         assert len(world.hands) == 2
         world.pass_time(STEP)
@@ -305,18 +305,18 @@ def test_the_manager_hears_how_it_stands(world: Supervised) -> None:
     world.comes_to("ready", world.hands[-1])
     world.supervisor.notify_state()
     error = "degraded: 1 of 2 workers ready; last error: worker 101 ended with status 1"
-    told = [each for each in world.station.events if each[0] == "status"]
+    told = [each for each in world.platform.events if each[0] == "status"]
     assert told == [("status", error), ("status", "running: 2 workers ready")]
 
 
 def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> None:
     """The daemon goes on with those that it has."""
     world.start()
-    world.station.no_room = OSError(errno.ENOMEM, "Cannot allocate memory")
+    world.platform.no_room = OSError(errno.ENOMEM, "Cannot allocate memory")
     world.ends(world.hands[0], 1)
     world.pass_time(0.25)
     assert world.supervisor.recovery.last_error == "a worker cannot be started: Cannot allocate memory"
-    world.station.no_room = None
+    world.platform.no_room = None
     world.pass_time(0.5)
     assert len(world.hands) == 3
     assert world.supervisor.phase is Phase.RUNNING
@@ -330,15 +330,15 @@ def test_term_lets_workers_finish(world: Supervised) -> None:
     world.start()
     world.supervisor.signalled(signal.SIGTERM)
     world.supervisor.signalled(signal.SIGTERM)
-    assert world.station.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
-    assert world.station.log == [("INFO", "SIGTERM: stopping")]
-    assert world.station.events[-1] == "stopping"
+    assert world.platform.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
+    assert world.platform.logged == [("INFO", "SIGTERM: stopping")]
+    assert world.platform.events[-1] == "stopping"
     world.ends(world.hands[0], 0)
     assert not world.reactor.stopped
     world.ends(world.hands[1], -signal.SIGTERM)
     assert world.reactor.stopped
     assert world.supervisor.status == ExitStatus.OK
-    assert world.station.read_out == [101, 102]
+    assert world.platform.read_out == [101, 102]
 
 
 def test_only_the_first_stop_counts(world: Supervised) -> None:
@@ -366,7 +366,7 @@ def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
         world.ends(hand, -signal.SIGTERM)
     assert world.reactor.stopped
     assert world.supervisor.status == ExitStatus.OK
-    assert world.station.events == ["stopping"]
+    assert world.platform.events == ["stopping"]
 
 
 def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) -> None:
@@ -377,7 +377,7 @@ def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) 
     world.ends(world.hands[0], 71)
     world.ends(world.hands[1], 3)
     assert world.supervisor.status == 71
-    assert world.station.log == [("ERROR", "worker 101 failed: it broke")]
+    assert world.platform.logged == [("ERROR", "worker 101 failed: it broke")]
 
 
 def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> None:
@@ -385,8 +385,8 @@ def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> N
     world.start()
     world.says(world.hands[0], {"leaving": 4})
     world.ends(world.hands[0], 4)
-    assert world.station.log == [("INFO", "the application ends, with status 4: stopping")]
-    assert world.station.sent == [(102, signal.SIGTERM)]
+    assert world.platform.logged == [("INFO", "the application ends, with status 4: stopping")]
+    assert world.platform.sent == [(102, signal.SIGTERM)]
     world.ends(world.hands[1], 0)
     assert world.reactor.stopped
     assert world.supervisor.status == 4
@@ -397,13 +397,13 @@ def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     world.start()
     world.supervisor.stop()
     world.pass_time(39.75)
-    assert len(world.station.sent) == 2
+    assert len(world.platform.sent) == 2
     world.pass_time(0.25)
-    assert world.station.sent[2:] == [(101, signal.SIGABRT), (102, signal.SIGABRT)]
-    assert world.station.log[-1][1] == "worker 102 does not stop: its stacks follow, and it is ended"
+    assert world.platform.sent[2:] == [(101, signal.SIGABRT), (102, signal.SIGABRT)]
+    assert world.platform.logged[-1][1] == "worker 102 does not stop: its stacks follow, and it is ended"
     world.ends(world.hands[0], -signal.SIGABRT)
     world.pass_time(5)
-    assert world.station.sent[4:] == [(102, "kill")]
+    assert world.platform.sent[4:] == [(102, "kill")]
     world.ends(world.hands[1], -signal.SIGKILL)
     assert world.reactor.stopped
     assert world.supervisor.status == ExitStatus.SOFTWARE
@@ -417,8 +417,8 @@ def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals
     world.start()
     for number in numbers:
         world.supervisor.signalled(number)
-    assert world.station.sent[-2:] == [(101, "kill"), (102, "kill")]
-    assert world.station.log[-1] == ("WARNING", f"{numbers[-1].name}: ending at once")
+    assert world.platform.sent[-2:] == [(101, "kill"), (102, "kill")]
+    assert world.platform.logged[-1] == ("WARNING", f"{numbers[-1].name}: ending at once")
     for hand in list(world.hands):
         world.ends(hand, -signal.SIGKILL)
     assert world.reactor.stopped
@@ -442,26 +442,26 @@ def test_usr1_opens_the_log_anew(world: Supervised) -> None:
     """And says so in the new one."""
     world.start()
     world.supervisor.signalled(signal.SIGUSR1)
-    assert world.station.events[-1] == "reopened"
-    assert world.station.log == [("INFO", "SIGUSR1: the log was opened anew")]
+    assert world.platform.events[-1] == "reopened"
+    assert world.platform.logged == [("INFO", "SIGUSR1: the log was opened anew")]
 
 
 def test_the_manager_hears_that_all_is_well_while_it_is(world: Supervised) -> None:
     """As often as it wants to; not while a worker is silent."""
-    world.station.alive_interval = 10.0
+    world.platform.alive_interval = 10.0
     world.start()
     world.pass_time(20)
-    assert world.station.events.count("alive") == 3
+    assert world.platform.events.count("alive") == 3
     world.reactor.advance(20)  # in which the workers give no sign of life
-    assert world.station.events.count("alive") == 5
+    assert world.platform.events.count("alive") == 5
     world.reactor.advance(20)
-    assert world.station.events.count("alive") == 5
+    assert world.platform.events.count("alive") == 5
 
 
 def test_a_child_that_is_no_worker_is_of_no_matter(world: Supervised) -> None:
     """Process 1 also reaps orphans."""
     world.start()
-    world.station.dead.append((77, 1))
+    world.platform.dead.append((77, 1))
     world.supervisor.signalled(signal.SIGCHLD)
-    assert world.station.log == []
+    assert world.platform.logged == []
     assert world.supervisor.phase is Phase.RUNNING

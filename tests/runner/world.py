@@ -21,7 +21,7 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Template
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Supervisor
-from tamed.supervisor.workers import Crew
+from tamed.supervisor.workers import WorkerPool
 
 STEP = 0.25  # seconds
 
@@ -77,15 +77,15 @@ class Hand:
         return messages
 
 
-class HandStation:
-    """A station that notes what the supervisor does, and has no processes."""
+class FakePlatform:
+    """A platform that notes what the supervisor does, and has no processes."""
 
     def __init__(self) -> None:
         self.hands: list[Hand] = []
         self.directory = ""
-        self.errands: list[Hand] = []
+        self.helpers: list[Hand] = []
         self.no_log: TamedError | None = None
-        self.log: list[tuple[str, str]] = []
+        self.logged: list[tuple[str, str]] = []
         self.sent: list[tuple[int, signal.Signals | str]] = []
         self.events: list[Any] = []
         self.dead: list[tuple[int, int]] = []
@@ -105,8 +105,8 @@ class HandStation:
             hand = Hand(101 + len(self.hands), int(words[0]), ours)
             self.hands.append(hand)
         else:
-            hand = Hand(901 + len(self.errands), 0, ours)
-            self.errands.append(hand)
+            hand = Hand(901 + len(self.helpers), 0, ours)
+            self.helpers.append(hand)
         return hand.pid
 
     def fork(self, channel: int, template: Template) -> int:
@@ -134,8 +134,8 @@ class HandStation:
     def memory(self, pid: int) -> int | None:
         return self.used.get(pid)
 
-    def say(self, level: str, text: str) -> None:
-        self.log.append((level, text))
+    def log(self, level: str, text: str) -> None:
+        self.logged.append((level, text))
 
     def reopen_log(self) -> str:
         self.events.append("reopened")
@@ -146,10 +146,10 @@ class HandStation:
         if self.no_drop is not None:
             raise self.no_drop
 
-    def tell_ready(self, addresses: Iterable[str]) -> None:
+    def report_ready(self, addresses: Iterable[str]) -> None:
         self.events.append(("ready", list(addresses)))
 
-    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+    def report_failed(self, lines: Iterable[str], status: int) -> None:
         self.events.append(("failed", list(lines), status))
 
     def change_log(self, plan: LogPlan) -> None:
@@ -160,19 +160,19 @@ class HandStation:
     def enter(self, directory: str) -> None:
         self.directory = directory
 
-    def tell_reloading(self) -> None:
+    def notify_reloading(self) -> None:
         self.events.append("reloading")
 
-    def tell_reloaded(self, line: str) -> None:
+    def notify_reloaded(self, line: str) -> None:
         self.events.append(("reloaded", line))
 
-    def tell_status(self, text: str) -> None:
+    def notify_status(self, text: str) -> None:
         self.events.append(("status", text))
 
-    def tell_stopping(self) -> None:
+    def notify_stopping(self) -> None:
         self.events.append("stopping")
 
-    def tell_alive(self) -> None:
+    def notify_alive(self) -> None:
         self.events.append("alive")
 
 
@@ -188,7 +188,7 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.reactor = HandReactor()
-        self.station = HandStation()
+        self.platform = FakePlatform()
         self.sockets = SocketTable(Inheritance({}, os.getpid()))
 
     @property
@@ -198,7 +198,7 @@ class World:
 
     @property
     def hands(self) -> list[Hand]:
-        return self.station.hands
+        return self.platform.hands
 
     def says(self, hand: Hand, message: Message) -> None:
         """Let a worker say something, and the supervisor hear it."""
@@ -212,19 +212,19 @@ class World:
     def close(self) -> None:
         self.sockets.close()
         self.reactor.close()
-        for hand in self.hands + self.station.errands:
+        for hand in self.hands + self.platform.helpers:
             hand.channel.close()
 
 
 @contextmanager
-def a_crew(**changes: Any) -> Iterator[tuple[World, Crew]]:
-    """Have a crew that nobody directs."""
+def a_pool(**changes: Any) -> Iterator[tuple[World, WorkerPool]]:
+    """Have a pool that nobody directs."""
     world = World(a_plan(**changes))
-    crew = Crew(world.reactor, world.sockets, world.station)
+    pool = WorkerPool(world.reactor, world.sockets, world.platform)
     try:
-        yield world, crew
+        yield world, pool
     finally:
-        for worker in crew.workers.values():
+        for worker in pool.workers.values():
             worker.channel.close()
         world.close()
 
@@ -234,20 +234,20 @@ class Supervised(World):
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(a_plan(**changes))
-        self.supervisor = Supervisor(self.plan, self.reactor, self.sockets, self.station)
+        self.supervisor = Supervisor(self.plan, self.reactor, self.sockets, self.platform)
 
     def ends(self, hand: Hand, code: int) -> None:
         """Let a worker be gone, and the supervisor hear of it."""
         hand.channel.close()
-        self.station.dead.append((hand.pid, code))
+        self.platform.dead.append((hand.pid, code))
         self.supervisor.signalled(signal.SIGCHLD)
 
-    def ends_with(self, errand: Hand, answer: Message | None, code: int) -> None:
-        """Let an errand end, after it has answered if it does."""
-        if answer is not None and errand.channel.fileno() >= 0:
+    def ends_with(self, helper: Hand, answer: Message | None, code: int) -> None:
+        """Let a helper end, after it has answered if it does."""
+        if answer is not None and helper.channel.fileno() >= 0:
             with suppress(OSError):  # nobody may want to hear it any more
-                errand.say(answer)
-        self.ends(errand, code)
+                helper.say(answer)
+        self.ends(helper, code)
 
     def start(self) -> None:
         """Start, up to the moment when the daemon is ready."""
@@ -259,7 +259,7 @@ class Supervised(World):
         """Let time pass in which every worker gives signs of life, as long as it can."""
         end = self.reactor.time.now + seconds
         while self.reactor.time.now < end and not self.reactor.stopped:
-            for pid in list(self.supervisor.crew.workers):
+            for pid in list(self.supervisor.pool.workers):
                 hand = next(each for each in self.hands if each.pid == pid)
                 if hand.channel.fileno() >= 0:
                     hand.say({"heartbeat": True})
@@ -267,9 +267,9 @@ class Supervised(World):
 
     def close(self) -> None:
         self.supervisor.stop()
-        self.station.dead += [(errand.pid, -signal.SIGKILL) for errand in self.station.errands]
+        self.platform.dead += [(helper.pid, -signal.SIGKILL) for helper in self.platform.helpers]
         self.supervisor.signalled(signal.SIGCHLD)
-        for worker in self.supervisor.crew.workers.values():
+        for worker in self.supervisor.pool.workers.values():
             worker.channel.close()
         super().close()
 

@@ -5,7 +5,7 @@ its channel, and answers with the one that is to follow it.
 """
 
 from tamed.control.launch import job_again, plan_again
-from tamed.ipc.channel import answer_errand
+from tamed.ipc.channel import answer_order
 from tamed.ipc.message import Message, read_text
 from tamed.supervisor.plan import Plan
 
@@ -17,7 +17,7 @@ _FIXED = ("user", "group", "keep_capabilities", "umask", "max_files")
 
 def main() -> None:
     """Answer one order."""
-    answer_errand(_plan_anew)
+    answer_order(_plan_anew)
 
 
 def _plan_anew(order: Message) -> Message:

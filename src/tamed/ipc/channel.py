@@ -22,7 +22,7 @@ from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.ipc.message import LONGEST, InvalidMessage, Message, encode_message, parse_message, read_number
 from tamed.unix.spawn import CHANNEL, RECORDS
 
-__all__ = ["Channel", "answer_errand", "first_order"]
+__all__ = ["Channel", "answer_order", "first_order"]
 
 
 _READ = 65536
@@ -234,7 +234,7 @@ def _close_all(descriptors: Sequence[int]) -> None:
             os.close(descriptor)
 
 
-def answer_errand(answer: Callable[[Message], Message]) -> None:
+def answer_order(answer: Callable[[Message], Message]) -> None:
     """Take the order and send what is made of it; a TamedError is sent as the fault that it is."""
     guard_forks()  # it reads the application's files, which may be programs
     for descriptor in (CHANNEL, RECORDS):

@@ -12,18 +12,18 @@ from typing import Any
 from tamed.errors import ConfigurationError, SystemRefused
 from tamed.ipc.message import InvalidMessage, encode_message, parse_message
 
-__all__ = ["Data", "Keep", "Legacy", "decode", "encode"]
+__all__ = ["Data", "HandoffState", "Keep", "decode", "encode"]
 
 Data = dict[str, Any]
 
 Keep = Callable[[int], int]
 """Has a descriptor stay open, and returns it."""
 
-_VERSION = 2
+_VERSION = 3
 _LONGEST = 64 * 1024 * 1024  # bytes
 
 
-class Legacy:
+class HandoffState:
     """Data for the next program, and the descriptors that are in it."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Legacy:
             line = encode_message(self.data, _LONGEST)
         except InvalidMessage as error:
             raise SystemRefused("cannot leave the state to the next program", str(error)) from error
-        descriptor = os.memfd_create("tamed-legacy", 0)
+        descriptor = os.memfd_create("tamed-state", 0)
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(line)
         self._set_inheritable(True)
@@ -69,7 +69,7 @@ class Legacy:
         os.lseek(descriptor, 0, os.SEEK_SET)
         with os.fdopen(descriptor, "rb") as file:
             try:
-                return Legacy.checked(parse_message(file.read(), _LONGEST))
+                return HandoffState.checked(parse_message(file.read(), _LONGEST))
             except InvalidMessage as error:
                 raise ConfigurationError("cannot take over from the program before", str(error)) from error
 

@@ -3,7 +3,7 @@
 The command ``tamed`` becomes this program by exec, when it has understood what it is to do, and hands over
 a plan as data. What it was (command line, the user's options, third-party packages) is then gone from memory.
 
-After an upgrade it is ``python -m tamed.supervisor --resume LEGACY NAME``: LEGACY is the descriptor of
+After an upgrade it is ``python -m tamed.supervisor --resume STATE NAME``: STATE is the descriptor of
 what the program has left that was this process before.
 """
 
@@ -18,7 +18,7 @@ from typing import NoReturn
 from tamed._os.descriptors import close_on_exec
 from tamed._os.identity import Identity
 from tamed.errors import ExitStatus, TamedError, reason, status_of
-from tamed.ipc.handoff import Data, Keep, Legacy
+from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
 from tamed.net.bind_unix import SocketFile
@@ -28,9 +28,9 @@ from tamed.supervisor.intake import Intake
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan, PlanFile
-from tamed.supervisor.posix import RealStation, tell_person
+from tamed.supervisor.posix import PosixPlatform, print_error
 from tamed.supervisor.sockets import SocketTable
-from tamed.supervisor.status import Desk, StatusDesk
+from tamed.supervisor.status import ControlApi, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal
@@ -55,7 +55,7 @@ def main() -> NoReturn:
     except TamedError as error:
         status = status_of(error)
         told = f"tamed: {error}"
-        tell_person(told)
+        print_error(told)
     if reporter is not None:
         reporter.failed(told, status or ExitStatus.SOFTWARE)  # unless whoever waits has been told already
     if status < 0:
@@ -65,7 +65,7 @@ def main() -> NoReturn:
 
 def _take_over(descriptor: int) -> Data:
     """Read what the program before has left. What became another user is not that user's to trace, still."""
-    left = Legacy.take_over(descriptor)
+    left = HandoffState.take_over(descriptor)
     if not left.get("traceable", True):
         forbid_tracing()
     return left
@@ -103,7 +103,7 @@ class Holdings:
         held.callback(self.intake.close)
         self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid, passed=self._passed), identity)
         held.callback(self.sockets.close)
-        self.station = RealStation(
+        self.platform = PosixPlatform(
             plan,
             self.intake,
             identity=identity,
@@ -111,18 +111,18 @@ class Holdings:
             environ=os.environ,
             let_go=self._let_go,
         )
-        self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.station)
+        self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
         self.reactor.on_signal = self.supervisor.signalled
         self.supervisor.on_upgrade = Upgrader(
-            self.supervisor.errands,
+            self.supervisor.helpers,
             self.reactor,
-            self.station,
+            self.platform,
             self.export,
             failed=self.supervisor.operations.finish,
         ).begin
         self.housekeeping = Housekeeping(
-            say=self.station.say,
-            tell=self.station.tell_troubles,
+            say=self.platform.log,
+            tell=self.platform.notify_troubles,
             housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
@@ -158,10 +158,10 @@ class Holdings:
         return {
             "passed": passed,
             "supervisor": self.supervisor.export(keep),
-            "sockets": self.sockets.bequeath(keep),
-            "pipes": self.intake.bequeath(keep),
+            "sockets": self.sockets.export(keep),
+            "pipes": self.intake.export(keep),
             "log": self.intake.sink.export(),
-            "children": self.station.bequeath(),
+            "children": self.platform.export(),
             "pid_file": None if self.pid_file is None else self.pid_file.bequeath(keep),
             "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.bequeath(keep),
             "control": None
@@ -175,12 +175,12 @@ class Holdings:
     ) -> ControlServer | None:
         if not plan.control:
             return None
-        desk = Desk(self.supervisor, StatusDesk(self.supervisor, self.reactor, self.sockets))
+        api = ControlApi(self.supervisor, StatusRequests(self.supervisor, self.reactor, self.sockets))
         control = None if left is None else left["control"]
         server = ControlServer(
             Path(plan.control),
             self.reactor,
-            desk.serve,
+            api.serve,
             owner=owner,
             inherited=None if control is None else (control["socket"], SocketFile(**control["file"])),
             warnings=self.housekeeping.look,
@@ -198,11 +198,11 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 
     If nobody has asked for the end of a daemon that was ready, its reason is left for those who ask later.
     """
-    supervisor, station = holdings.supervisor, holdings.station
+    supervisor, platform = holdings.supervisor, holdings.platform
     try:
         if left is None:
             if stays_root(supervisor.plan.user):
-                station.say("WARNING", AS_ROOT)
+                platform.log("WARNING", AS_ROOT)
             supervisor.start()
         else:
             _resume(holdings, left)
@@ -212,7 +212,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
     except Exception as error:
         import traceback
 
-        station.say("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
+        platform.log("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
         failure, status = f"the supervisor failed: {reason(error)}", int(ExitStatus.SOFTWARE)
     plan = supervisor.plan
     if failure and plan.control and supervisor.phase is not Phase.STARTING:
@@ -222,10 +222,10 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 
 
 def _resume(holdings: Holdings, left: Data) -> None:
-    holdings.sockets.inherit(left["sockets"])
-    holdings.intake.inherit(left["pipes"])
+    holdings.sockets.resume(left["sockets"])
+    holdings.intake.resume(left["pipes"])
     holdings.intake.sink.resume(left["log"])
-    holdings.station.inherit(left["children"])
+    holdings.platform.resume(left["children"])
     control = holdings.control
     replies = {} if control is None else control.resume(left["clients"])
     holdings.supervisor.resume(left["supervisor"], replies)

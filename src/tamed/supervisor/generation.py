@@ -35,7 +35,7 @@ class WorkerState(enum.Enum):
 
     LOADING lasts until it has imported the application and bound what it listens on, and STARTING until its
     services have started; in between, PREPARED, those of one generation wait for each other. DRAINING is one
-    that was retired and serves what it has let in to the end, STOPPING one that was told to stop, and STUCK
+    that was drained and serves what it has let in to the end, STOPPING one that was told to stop, and STUCK
     one that has not answered for too long and is ended by force.
     """
 
@@ -54,7 +54,7 @@ class Worker:
     ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
     worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
     its last sign of life) are times of the supervisor's clock. ``needs`` is how many bytes it had allocated
-    when it was ready, None where that is not known. ``is_retired`` says that its end is wanted,
+    when it was ready, None where that is not known. ``is_surplus`` says that its end is wanted,
     and has no consequences. ``leave_by`` is when it is to be gone, and ``kill_at`` when it is killed; None if
     there is no such time. ``fault`` is what it said of its failure: the lines to print, and the status.
     ``leaving`` is the status with which its application chose to end.
@@ -83,7 +83,7 @@ class Worker:
         self.fault: tuple[list[str], int] | None = None
         self.leaving: int | None = None
         self.replaces = replaces
-        self.is_retired = False
+        self.is_surplus = False
         self.leave_by: float | None = None
         self.kill_at: float | None = None
 

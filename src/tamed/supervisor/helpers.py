@@ -1,4 +1,4 @@
-"""Errands: what the supervisor has another process do, because it takes code that it must not load itself.
+"""Helper processes: they do what takes code that the supervisor must not load itself.
 
 Such a process runs code of others, which may hang. So each has a deadline, after which it is killed, with its
 process group.
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from tamed.ipc.channel import Channel
 from tamed.ipc.message import InvalidMessage, Message
 from tamed.supervisor.loop import Reactor, Timer, deliver
-from tamed.supervisor.platform import Station
+from tamed.supervisor.platform import Platform
 
-__all__ = ["Errand", "Errands"]
+__all__ = ["HelperProcess", "HelperProcesses"]
 
 
-class Errand:
+class HelperProcess:
     """One of them. ``answer`` is None if it gave none, and ``code`` its exit code, once it has ended.
 
     ``timed_out`` says that it did not end by its deadline and was killed.
     """
 
-    def __init__(self, pid: int, channel: Channel, done: "Callable[[Errand], object]") -> None:
+    def __init__(self, pid: int, channel: Channel, done: "Callable[[HelperProcess], object]") -> None:
         self.pid = pid
         self.channel = channel
         self.done = done
@@ -31,17 +31,17 @@ class Errand:
         self.deadline: Timer | None = None
 
 
-class Errands:
+class HelperProcesses:
     """Runs modules as children that get one message, answer with one, and end."""
 
-    def __init__(self, reactor: Reactor, station: Station) -> None:
+    def __init__(self, reactor: Reactor, platform: Platform) -> None:
         self._reactor = reactor
-        self._station = station
-        self._running: dict[int, Errand] = {}
+        self._platform = platform
+        self._running: dict[int, HelperProcess] = {}
 
     def send(
-        self, module: str, order: Message, done: Callable[[Errand], object], *, timeout: float | None
-    ) -> Errand:
+        self, module: str, order: Message, done: Callable[[HelperProcess], object], *, timeout: float | None
+    ) -> HelperProcess:
         """Run a module with an order; ``done`` is called when it has ended, or has not within ``timeout``.
 
         The timeout is in seconds, None for a process that is to stay. Raises OSError if the system has no
@@ -50,20 +50,20 @@ class Errands:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._station.spawn(theirs.fileno(), module)
+                pid = self._platform.spawn(theirs.fileno(), module)
             except BaseException:
                 ours.close()
                 raise
-        errand = self._running[pid] = Errand(pid, Channel(ours), done)
+        helper = self._running[pid] = HelperProcess(pid, Channel(ours), done)
         if timeout is not None:
-            errand.deadline = self._reactor.later(timeout, lambda: self._time_out(errand))
-        self._reactor.watch(errand.channel, lambda: self._hear(errand))
+            helper.deadline = self._reactor.later(timeout, lambda: self._time_out(helper))
+        self._reactor.watch(helper.channel, lambda: self._receive(helper))
         try:
-            errand.channel.send(order)
+            helper.channel.send(order)
         except OSError:
-            self._hang_up(errand)
-        deliver(errand.channel, self._reactor, lambda: self._hang_up(errand))
-        return errand
+            self._close(helper)
+        deliver(helper.channel, self._reactor, lambda: self._close(helper))
+        return helper
 
     @property
     def is_busy(self) -> bool:
@@ -72,8 +72,8 @@ class Errands:
 
     def end(self) -> None:
         """Kill all of them."""
-        for errand in self._running.values():
-            self.recall(errand)
+        for helper in self._running.values():
+            self.kill(helper)
 
     def export(self) -> list[int]:
         """Return the pids of all, as data. The next program has no use for them."""
@@ -84,45 +84,45 @@ class Errands:
         for pid in pids:
             ours, theirs = socket.socketpair()
             theirs.close()
-            errand = self._running[pid] = Errand(pid, Channel(ours), lambda _: None)
-            errand.channel.close()
-            self.recall(errand)
+            helper = self._running[pid] = HelperProcess(pid, Channel(ours), lambda _: None)
+            helper.channel.close()
+            self.kill(helper)
 
-    def recall(self, errand: Errand) -> None:
-        """Kill an errand's process group; ``done`` is called all the same, when it has ended."""
-        if errand.pid in self._running:
-            self._station.kill(errand.pid)
+    def kill(self, helper: HelperProcess) -> None:
+        """Kill a helper's process group; ``done`` is called all the same, when it has ended."""
+        if helper.pid in self._running:
+            self._platform.kill(helper.pid)
 
     def ended(self, pid: int, code: int) -> None:
-        """Hear that a child has ended, which may be an errand."""
-        errand = self._running.pop(pid, None)
-        if errand is not None:
-            self._hear(errand)
-            self._hang_up(errand)
-            errand.code = code
-            if errand.deadline is not None:
-                errand.deadline.cancel()
-            if not errand.timed_out:
-                errand.done(errand)
+        """Take note that a child has ended, which may be a helper."""
+        helper = self._running.pop(pid, None)
+        if helper is not None:
+            self._receive(helper)
+            self._close(helper)
+            helper.code = code
+            if helper.deadline is not None:
+                helper.deadline.cancel()
+            if not helper.timed_out:
+                helper.done(helper)
 
-    def _time_out(self, errand: Errand) -> None:
+    def _time_out(self, helper: HelperProcess) -> None:
         """Report it at once: a process that cannot even be killed must hold up nobody."""
-        errand.timed_out = True
-        errand.answer = None
-        self._hang_up(errand)
-        self.recall(errand)
-        errand.done(errand)
+        helper.timed_out = True
+        helper.answer = None
+        self._close(helper)
+        self.kill(helper)
+        helper.done(helper)
 
-    def _hear(self, errand: Errand) -> None:
+    def _receive(self, helper: HelperProcess) -> None:
         try:
-            for message, _ in errand.channel.receive():
-                errand.answer = message
+            for message, _ in helper.channel.receive():
+                helper.answer = message
         except (OSError, InvalidMessage):
-            self._hang_up(errand)
-        if errand.channel.closed:
-            self._hang_up(errand)
+            self._close(helper)
+        if helper.channel.closed:
+            self._close(helper)
 
-    def _hang_up(self, errand: Errand) -> None:
-        if errand.channel.fileno() >= 0:
-            self._reactor.unwatch(errand.channel)
-            errand.channel.close()
+    def _close(self, helper: HelperProcess) -> None:
+        if helper.channel.fileno() >= 0:
+            self._reactor.unwatch(helper.channel)
+            helper.channel.close()

@@ -91,7 +91,7 @@ class Intake:
         """Close the sink."""
         self.sink.close()
 
-    def bequeath(self, keep: Keep) -> list[Data]:
+    def export(self, keep: Keep) -> list[Data]:
         """Return what the next program needs to go on; all that has come in whole is written."""
         left = []
         for source in self._sources.values():
@@ -107,7 +107,7 @@ class Intake:
             )
         return left
 
-    def inherit(self, left: list[Data]) -> None:
+    def resume(self, left: list[Data]) -> None:
         """Go on where the program before has stopped."""
         for data in left:
             source = self._attach(data["pid"], data["records"], data["output"])

@@ -13,7 +13,7 @@ from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number
 from tamed.log.place import LogPlan
 from tamed.supervisor.plan import Plan
 
-__all__ = ["Station", "Template"]
+__all__ = ["Platform", "Template"]
 
 
 _PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the machine is overloaded
@@ -80,7 +80,7 @@ def _forked(message: Message) -> int:
     return pid
 
 
-class Station(Protocol):
+class Platform(Protocol):
     """What the supervisor does to the world around it."""
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
@@ -125,7 +125,7 @@ class Station(Protocol):
     def memory(self, pid: int) -> int | None:
         """Return how many bytes a child has allocated, None if that cannot be told."""
 
-    def say(self, level: str, text: str) -> None:
+    def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
 
     def reopen_log(self) -> str:
@@ -134,10 +134,10 @@ class Station(Protocol):
     def drop_privileges(self) -> None:
         """Become the user that the daemon runs as, for good. Raises TamedError if that cannot be done."""
 
-    def tell_ready(self, addresses: Iterable[str]) -> None:
+    def report_ready(self, addresses: Iterable[str]) -> None:
         """Tell whoever waits that the daemon serves."""
 
-    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+    def report_failed(self, lines: Iterable[str], status: int) -> None:
         """Tell whoever waits that it does not, and why."""
 
     def change_log(self, plan: LogPlan) -> None:
@@ -149,19 +149,19 @@ class Station(Protocol):
     def enter(self, directory: str) -> None:
         """Work in another directory from now on, if it is there and this user may."""
 
-    def tell_reloading(self) -> None:
+    def notify_reloading(self) -> None:
         """Tell the system's manager that a reload has begun."""
 
-    def tell_reloaded(self, line: str) -> None:
+    def notify_reloaded(self, line: str) -> None:
         """Tell the system's manager that it has ended, and how."""
 
-    def tell_status(self, text: str) -> None:
+    def notify_status(self, text: str) -> None:
         """Tell the system's manager in a line how the daemon stands."""
 
-    def tell_stopping(self) -> None:
+    def notify_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""
 
-    def tell_alive(self) -> None:
+    def notify_alive(self) -> None:
         """Tell the system's manager that every worker answers."""
 
     @property

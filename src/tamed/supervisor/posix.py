@@ -26,10 +26,10 @@ from tamed.unix.process import children_of
 from tamed.unix.reaper import Reaper, signal_group
 from tamed.unix.spawn import spawn
 
-__all__ = ["RealStation", "tell_person"]
+__all__ = ["PosixPlatform", "print_error"]
 
 
-def tell_person(text: str, descriptor: int = 2) -> None:
+def print_error(text: str, descriptor: int = 2) -> None:
     """Write lines to standard error. That nobody can read them any more is no reason to stop."""
     with contextlib.suppress(OSError):
         os.write(descriptor, f"{shown(text)}\n".encode(errors="backslashreplace"))
@@ -48,8 +48,8 @@ _NOT_FOR_WORKERS = (
 _PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor does something else
 
 
-class RealStation:
-    """The station of a real supervisor; see `Station` for what its methods promise.
+class PosixPlatform:
+    """The platform of a real supervisor; see `Platform` for what its methods promise.
 
     ``reporter`` is None in the foreground: whoever waits there reads standard error. ``let_go`` is called
     just before privileges are dropped.
@@ -78,7 +78,7 @@ class RealStation:
         interval = watchdog_interval(environ)
         self.alive_interval = None if interval is None else interval / 2
         self._reaper = Reaper(
-            intake.has, self.say, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
+            intake.has, self.log, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
         )
         heeded = plan.interpreter_environ
         self._environ = {
@@ -155,11 +155,11 @@ class RealStation:
         self._reaper.spared.add(self._intake.sink.child)
         return self._reaper.end_all(grace)
 
-    def bequeath(self) -> Data:
+    def export(self) -> Data:
         """Return what the next program has to know of children that are not ours."""
         return {"spared": list(self._reaper.spared), "strays": self._reaper.strays}
 
-    def inherit(self, left: Data) -> None:
+    def resume(self, left: Data) -> None:
         """Go on where the program before has stopped."""
         self._reaper.inherit(left["spared"], left["strays"])
 
@@ -180,7 +180,7 @@ class RealStation:
         """Ask proc(5) what a child has allocated."""
         return memory_of(pid)
 
-    def say(self, level: str, text: str) -> None:
+    def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
         self._intake.say(level, text)
 
@@ -195,26 +195,26 @@ class RealStation:
             drop_privileges(self._identity, keep=_capabilities(self._plan))
         self._is_privileged = False
 
-    def tell_ready(self, addresses: Iterable[str]) -> None:
+    def report_ready(self, addresses: Iterable[str]) -> None:
         """Tell whoever waits that the daemon serves."""
         where = ", ".join(addresses)
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
-        self.say("INFO", line)
+        self.log("INFO", line)
         self._standing = line
         self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": self._status()})
         if self._reporter is not None:
             self._reporter.ready(line)
 
-    def tell_failed(self, lines: Iterable[str], status: int) -> None:
+    def report_failed(self, lines: Iterable[str], status: int) -> None:
         """Tell whoever waits that it does not, and why: plainly where a person reads, and in the log."""
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
-            self.say("CRITICAL", text)
+            self.log("CRITICAL", text)
         self._notifier.status(text)
         if self._reporter is not None:
             self._reporter.failed(text, status)
         else:
-            tell_person(text)
+            print_error(text)
 
     def change_log(self, plan: LogPlan) -> None:
         """Open the log in the new way, and then close it in the old one."""
@@ -227,16 +227,16 @@ class RealStation:
         with contextlib.suppress(OSError):
             os.chdir(directory)
 
-    def tell_reloading(self) -> None:
+    def notify_reloading(self) -> None:
         """Tell the system's manager that a reload has begun."""
         self._notifier.reloading("reloading")
 
-    def tell_reloaded(self, line: str) -> None:
+    def notify_reloaded(self, line: str) -> None:
         """Tell the system's manager that it serves, whichever generation that is."""
         self._standing = line
         self._notifier.ready(self._status())
 
-    def tell_troubles(self, troubles: Sequence[str]) -> None:
+    def notify_troubles(self, troubles: Sequence[str]) -> None:
         """Tell the system's manager what is wrong from now on, beside how it stands."""
         self._troubles = list(troubles)
         self._notifier.status(self._status())
@@ -244,16 +244,16 @@ class RealStation:
     def _status(self) -> str:
         return "; ".join([each for each in (self._standing, *self._troubles) if each])
 
-    def tell_status(self, text: str) -> None:
+    def notify_status(self, text: str) -> None:
         """Tell the system's manager in a line how the daemon stands."""
         self._standing = text
         self._notifier.status(self._status())
 
-    def tell_stopping(self) -> None:
+    def notify_stopping(self) -> None:
         """Tell the system's manager that the daemon stops."""
         self._notifier.stopping("draining")
 
-    def tell_alive(self) -> None:
+    def notify_alive(self) -> None:
         """Tell the system's manager that every worker answers."""
         self._notifier.watchdog()
 

@@ -14,21 +14,21 @@ from typing import Any
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.message import InvalidMessage, read_fault, read_text, read_texts
 from tamed.supervisor.generation import Generation, Worker, WorkerState
-from tamed.supervisor.helpers import Errand, Errands
+from tamed.supervisor.helpers import HelperProcess, HelperProcesses
 from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import Station
-from tamed.supervisor.scaling import Staff
+from tamed.supervisor.platform import Platform
+from tamed.supervisor.scaling import Scaler
 from tamed.supervisor.watchdog import Watchdog
-from tamed.supervisor.workers import Crew
+from tamed.supervisor.workers import WorkerPool
 
-__all__ = ["Reloader"]
+__all__ = ["Rollout"]
 
 _PLANNER = "tamed.control.planner"
 _ROLLBACK_GRACE = 5.0  # seconds for workers to undo a start that is given up
 
 
-class Reloader:
+class Rollout:
     """Brings up new generations.
 
     ``generation`` is the one that is on the way, None while there is none. ``last_number`` is that of the
@@ -39,13 +39,13 @@ class Reloader:
 
     def __init__(
         self,
-        crew: Crew,
-        staff: Staff,
+        pool: WorkerPool,
+        scaler: Scaler,
         watchdog: Watchdog,
-        errands: Errands,
+        helpers: HelperProcesses,
         *,
         reactor: Reactor,
-        station: Station,
+        platform: Platform,
         serving: Callable[[], Generation],
         take_over: Callable[[Generation, Callable[[], None]], None],
         done: Callable[[dict[str, Any]], object],
@@ -53,28 +53,28 @@ class Reloader:
         self.generation: Generation | None = None
         self.last_number = 1
         self.is_busy = False
-        self._crew = crew
-        self._staff = staff
+        self._pool = pool
+        self._scaler = scaler
         self._watchdog = watchdog
-        self._errands = errands
+        self._helpers = helpers
         self._reactor = reactor
-        self._station = station
+        self._platform = platform
         self._serving = serving
         self._take_over = take_over
         self._done = done
         self._deadline: Timer | None = None
-        self._planning: Errand | None = None
+        self._planning: HelperProcess | None = None
 
     def begin(self) -> None:
         """Reload; none may be under way."""
         plan = self._serving().plan
         self.is_busy = True
-        self._station.say("INFO", "reloading")
-        self._station.tell_reloading()
+        self._platform.log("INFO", "reloading")
+        self._platform.notify_reloading()
         self._deadline = self._reactor.later(plan.start_timeout, self._overran)
         try:
             order = {"plan": plan.to_text()}
-            self._planning = self._errands.send(_PLANNER, order, self._planned, timeout=plan.start_timeout)
+            self._planning = self._helpers.send(_PLANNER, order, self._planned, timeout=plan.start_timeout)
         except OSError as error:
             self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
 
@@ -83,10 +83,10 @@ class Reloader:
         generation = worker.generation
         self._fill(generation)
         match worker.state:
-            case WorkerState.PREPARED if self._staff.have_come(generation, WorkerState.PREPARED):
-                for each in self._crew.of(generation):
-                    self._crew.let_start(each)
-            case WorkerState.READY if self._staff.have_come(generation, WorkerState.READY):
+            case WorkerState.PREPARED if self._scaler.have_come(generation, WorkerState.PREPARED):
+                for each in self._pool.of(generation):
+                    self._pool.let_start(each)
+            case WorkerState.READY if self._scaler.have_come(generation, WorkerState.READY):
                 self._complete(generation)
 
     def ended(self, worker: Worker, code: int) -> None:
@@ -98,25 +98,25 @@ class Reloader:
         if self.is_busy:
             self._fail([f"tamed: {why}"], ExitStatus.UNAVAILABLE)
 
-    def _planned(self, errand: Errand) -> None:
-        if errand is not self._planning:  # it was given up
+    def _planned(self, helper: HelperProcess) -> None:
+        if helper is not self._planning:  # it was given up
             return
-        if errand.timed_out:
+        if helper.timed_out:
             self._overran()
             return
         self._planning = None
         planner = "tamed: the process that reads the files"
         try:
-            match errand.answer or {}:
+            match helper.answer or {}:
                 case {"plan": _} as answer:
                     plan, notes = Plan.from_text(read_text(answer, "plan")), read_texts(answer, "notes")
                     for note in notes:
-                        self._station.say("WARNING", note)
+                        self._platform.log("WARNING", note)
                     self._bring_up(plan)
                 case {"fault": _} as answer:
                     self._fail(*read_fault(answer))
                 case _:
-                    self._fail([f"{planner} ended with {errand.code}"], ExitStatus.SOFTWARE)
+                    self._fail([f"{planner} ended with {helper.code}"], ExitStatus.SOFTWARE)
         except InvalidMessage as error:
             self._fail([f"{planner} cannot be understood: {error}"], ExitStatus.SOFTWARE)
 
@@ -127,20 +127,20 @@ class Reloader:
         count = serving.count if plan.workers == serving.plan.workers else plan.workers
         generation = self.generation = Generation(self.last_number, plan, count)
         try:
-            self._crew.bring_up(generation, lambda: self._fill(generation), self._fail)
+            self._pool.bring_up(generation, lambda: self._fill(generation), self._fail)
         except OSError as error:
             told = f"tamed: the application cannot be preloaded: {reason(error)}"
             self._fail([told], ExitStatus.OS_ERROR)
 
     def _fill(self, generation: Generation) -> None:
         try:
-            self._staff.fill(generation)
+            self._scaler.fill(generation)
         except OSError as error:
             self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def _complete(self, generation: Generation) -> None:
         try:
-            self._station.change_log(generation.plan.log)
+            self._platform.change_log(generation.plan.log)
         except TamedError as error:
             self._fail([f"tamed: {error}"], status_of(error))
             return
@@ -152,13 +152,13 @@ class Reloader:
     def _succeed(self, generation: Generation) -> None:
         workers = f"{generation.count} worker{'s' * (generation.count > 1)}"
         line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
-        self._station.say("INFO", line)
+        self._platform.log("INFO", line)
         self._end({"reloaded": line}, line)
 
     def _overran(self) -> None:
         plan = self._serving().plan
-        crew = [] if self.generation is None else self._crew.of(self.generation)
-        late = [f"worker {each.pid} is {each.state.value}" for each in crew if each.is_on_the_way]
+        pool = [] if self.generation is None else self._pool.of(self.generation)
+        late = [f"worker {each.pid} is {each.state.value}" for each in pool if each.is_on_the_way]
         at = "the application is loaded" if self._planning is None else "the files are read"
         told = f"it was not ready after {plan.start_timeout:g} s: {', '.join(late) or at}"
         self._fail([f"tamed: {told}"], ExitStatus.SOFTWARE)
@@ -169,16 +169,16 @@ class Reloader:
         generation, self.generation = self.generation, None
         serving = self._serving()
         text = "\n".join(lines).removeprefix("tamed: ")
-        self._station.say("ERROR", f"reload failed, generation {serving.number} goes on: {text}")
+        self._platform.log("ERROR", f"reload failed, generation {serving.number} goes on: {text}")
         planning, self._planning = self._planning, None
         if planning is not None:
-            self._errands.recall(planning)
+            self._helpers.kill(planning)
         if generation is not None:
             generation.is_over = True
-            self._crew.templates.end(generation)
-            for worker in self._crew.of(generation):
-                self._crew.retire(worker)
-            self._watchdog.see_off(self._crew.of(generation), _ROLLBACK_GRACE)
+            self._pool.templates.end(generation)
+            for worker in self._pool.of(generation):
+                self._pool.drain(worker)
+            self._watchdog.kill_after(self._pool.of(generation), _ROLLBACK_GRACE)
         self._cancel_deadline()
         self._end({"fault": {"lines": lines, "status": status}}, f"reload failed: {lines[-1]}")
 
@@ -188,5 +188,5 @@ class Reloader:
 
     def _end(self, outcome: dict[str, Any], line: str) -> None:
         self.is_busy = False
-        self._station.tell_reloaded(line)
+        self._platform.notify_reloaded(line)
         self._done(outcome)

@@ -1,4 +1,4 @@
-"""The staff: which workers a generation lacks, and which of them take the place of others.
+"""The scaler: which workers a generation lacks, and which of them take the place of others.
 
 Workers come up a few at a time, as many as there are CPUs: more at once would be ready no sooner, and would
 leave no time for those that serve.
@@ -11,11 +11,11 @@ from tamed.ipc.handoff import Data
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.operations import fault
-from tamed.supervisor.platform import Station
+from tamed.supervisor.platform import Platform
 from tamed.supervisor.watchdog import Watchdog
-from tamed.supervisor.workers import Crew
+from tamed.supervisor.workers import WorkerPool
 
-__all__ = ["Handovers", "Staff"]
+__all__ = ["Handovers", "Scaler"]
 
 
 _PATIENCE = 0.5  # seconds that an old worker may be too busy to hear it before clients wait no longer
@@ -24,8 +24,8 @@ _PATIENCE = 0.5  # seconds that an old worker may be too busy to hear it before 
 class Handovers:
     """Conducts handovers, several at a time if need be."""
 
-    def __init__(self, crew: Crew, watchdog: Watchdog, reactor: Reactor) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool, watchdog: Watchdog, reactor: Reactor) -> None:
+        self._pool = pool
         self._watchdog = watchdog
         self._reactor = reactor
         self._waiting: list[tuple[set[Worker], Callable[[], None]]] = []
@@ -40,14 +40,14 @@ class Handovers:
         leaving, coming = set(old), list(new)
         busy = {worker for worker in leaving if worker.state is WorkerState.READY}
         for worker in leaving:
-            self._crew.retire(worker)
-            self._watchdog.see_off([worker], worker.generation.plan.stop_timeout)
+            self._pool.drain(worker)
+            self._watchdog.kill_after([worker], worker.generation.plan.stop_timeout)
 
         def finish() -> None:
             if entry in self._waiting:
                 self._waiting.remove(entry)
                 for worker in coming:
-                    self._crew.open(worker)
+                    self._pool.open(worker)
                 done()
 
         entry = (busy, finish)
@@ -70,31 +70,31 @@ _FEWEST_AT_ONCE = 2
 _SCALE_SLACK = 60.0  # seconds, beside the time for a start, without another worker that is ready
 
 
-class Staff:
+class Scaler:
     """Scales and recycles.
 
-    ``serving`` is asked for the generation. ``hire`` starts a worker of it, by its number, to take the place
+    ``serving`` is asked for the generation. ``spawn`` starts a worker of it, by its number, to take the place
     of another, and ``reconcile`` starts what it lacks. ``scaled`` is called with what has come of scaling.
     """
 
     def __init__(
         self,
-        crew: Crew,
+        pool: WorkerPool,
         handovers: Handovers,
         reactor: Reactor,
-        station: Station,
+        platform: Platform,
         *,
         serving: Callable[[], Generation],
-        hire: Callable[[int, Worker | None], bool],
+        spawn: Callable[[int, Worker | None], bool],
         reconcile: Callable[[], object],
         scaled: Callable[[Data], object],
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._handovers = handovers
         self._reactor = reactor
-        self._station = station
+        self._platform = platform
         self._serving = serving
-        self._hire = hire
+        self._spawn = spawn
         self._reconcile = reconcile
         self._scaled = scaled
         self._scaling: Timer | None = None
@@ -109,12 +109,12 @@ class Staff:
         for number in self.missing(generation):
             if not self.has_room(generation):
                 break
-            self._crew.hire(generation, number)
+            self._pool.spawn(generation, number)
 
     def have_come(self, generation: Generation, *states: WorkerState) -> bool:
         """Tell whether a generation has all its workers, and each is in one of these states."""
-        crew = self._crew.of(generation)
-        return len(crew) >= generation.count and all(worker.state in states for worker in crew)
+        pool = self._pool.of(generation)
+        return len(pool) >= generation.count and all(worker.state in states for worker in pool)
 
     def missing(self, generation: Generation) -> Iterable[int]:
         """Return the numbers of the workers that a generation is to have and has not."""
@@ -125,10 +125,10 @@ class Staff:
         """Tell whether another worker may be started now. Those that wait for others take no time."""
         coming = [
             each
-            for each in self._crew.of(generation)
+            for each in self._pool.of(generation)
             if each.state in (WorkerState.LOADING, WorkerState.STARTING)
         ]
-        return len(coming) < max(_FEWEST_AT_ONCE, self._station.cpus)
+        return len(coming) < max(_FEWEST_AT_ONCE, self._platform.cpus)
 
     def end(self) -> None:
         """Bring up no other number of workers any more."""
@@ -137,7 +137,7 @@ class Staff:
     def resume(self) -> None:
         """Go on where the program before has stopped, which was perhaps about to let workers serve."""
         for worker in self._ready():
-            self._crew.open(worker)
+            self._pool.open(worker)
 
     # Another number.
 
@@ -145,16 +145,16 @@ class Staff:
         """Have so many workers of the serving generation from now on."""
         generation = self._serving()
         if count != generation.count:
-            self._station.say("INFO", f"{count} worker{'s' * (count > 1)} from now on")
+            self._platform.log("INFO", f"{count} worker{'s' * (count > 1)} from now on")
         generation.count = count
         self._wait_for_scaling()
-        surplus = [worker for worker in self._crew.of(generation) if worker.number > count]
-        self._handovers.begin([worker for worker in surplus if not worker.is_retired], ())
+        surplus = [worker for worker in self._pool.of(generation) if worker.number > count]
+        self._handovers.begin([worker for worker in surplus if not worker.is_surplus], ())
         self._reconcile()
         self._look()
 
     def came(self, worker: Worker) -> None:
-        """Let a worker serve that has become ready, in the place of another if it was hired for that."""
+        """Let a worker serve that has become ready, in the place of another if it was spawned for that."""
         old, worker.replaces = worker.replaces, None
         self._handovers.begin([] if old is None else [old], [worker])
         if self._scaling is not None:
@@ -172,15 +172,15 @@ class Staff:
 
     def recycle(self, worker: Worker, why: str) -> bool:
         """Replace a worker without a loss: another one is ready before it goes. Tell whether that begins."""
-        is_going = any(each.replaces is worker for each in self._crew.workers.values())
+        is_going = any(each.replaces is worker for each in self._pool.workers.values())
         if is_going or worker not in self._staying() or not self.has_room(worker.generation):
             return False
-        self._station.say("INFO", f"worker {worker.pid} {why}: another one takes its place")
-        return self._hire(worker.number, worker)
+        self._platform.log("INFO", f"worker {worker.pid} {why}: another one takes its place")
+        return self._spawn(worker.number, worker)
 
     def left(self, worker: Worker) -> None:
         """Hear that a worker has ended: who was to take its place has it."""
-        for each in self._crew.workers.values():
+        for each in self._pool.workers.values():
             if each.replaces is worker:
                 each.replaces = None
 
@@ -192,8 +192,8 @@ class Staff:
         """Return the workers of a generation that are not about to be replaced or to leave."""
         return [
             each
-            for each in self._crew.of(generation or self._serving())
-            if not each.is_retired and each.replaces is None
+            for each in self._pool.of(generation or self._serving())
+            if not each.is_surplus and each.replaces is None
         ]
 
     def _ready(self) -> list[Worker]:

@@ -114,7 +114,7 @@ class SocketTable:
             for sock in held.bound.sockets
         ]
 
-    def bequeath(self, keep: Keep) -> list[Data]:
+    def export(self, keep: Keep) -> list[Data]:
         """Return what the next program needs to go on listening."""
         return [
             {
@@ -126,7 +126,7 @@ class SocketTable:
             for held in self._held
         ]
 
-    def inherit(self, left: list[Data]) -> None:
+    def resume(self, left: list[Data]) -> None:
         """Go on listening where the program before did."""
         for data in left:
             place, kind, index = data["key"]

@@ -12,13 +12,13 @@ from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Supervisor
 
-__all__ = ["Desk", "StatusDesk"]
+__all__ = ["ControlApi", "StatusRequests"]
 
 
 _PATIENCE = 5.0  # seconds for the workers to answer
 
 
-class _Inquiry(NamedTuple):
+class _PendingStatus(NamedTuple):
     """A question that was passed on to the workers, those who have not answered it yet, and the answers."""
 
     answer: Answer
@@ -27,7 +27,7 @@ class _Inquiry(NamedTuple):
     reports: dict[int, dict[str, Any]]
 
 
-class StatusDesk:
+class StatusRequests:
     """Asks the workers, and sums up. ``begun`` is when the supervisor did, by the reactor's clock.
 
     A worker that does not answer in time is shown without its report.
@@ -38,37 +38,37 @@ class StatusDesk:
         self._reactor = reactor
         self._sockets = sockets
         self.begun = reactor.clock()
-        self._inquiries: list[_Inquiry] = []
-        supervisor.crew.on_report = self._reported
-        supervisor.crew.on_silence = self._will_not_report
+        self._pending: list[_PendingStatus] = []
+        supervisor.pool.on_report = self._reported
+        supervisor.pool.on_silence = self._will_not_report
 
     def serve(self, answer: Answer) -> None:
         """Answer, once the workers have reported."""
-        crew = self._supervisor.crew
-        asked = {worker.pid for worker in crew.workers.values() if crew.ask(worker)}
+        pool = self._supervisor.pool
+        asked = {worker.pid for worker in pool.workers.values() if pool.ask(worker)}
         if not asked:
             answer(self._status({}))
             return
-        timer = self._reactor.later(_PATIENCE, lambda: self._close(inquiry))
-        inquiry = _Inquiry(answer, asked, timer, {})
-        self._inquiries.append(inquiry)
+        timer = self._reactor.later(_PATIENCE, lambda: self._close(pending))
+        pending = _PendingStatus(answer, asked, timer, {})
+        self._pending.append(pending)
 
     def _reported(self, worker: Worker, report: dict[str, Any]) -> None:
-        for inquiry in self._inquiries:
-            inquiry.reports[worker.pid] = report
+        for pending in self._pending:
+            pending.reports[worker.pid] = report
         self._will_not_report(worker)
 
     def _will_not_report(self, worker: Worker) -> None:
         """Wait for this one no longer: it has reported, or it comes to its end."""
-        for inquiry in list(self._inquiries):
-            inquiry.waiting.discard(worker.pid)
-            if not inquiry.waiting:
-                self._close(inquiry)
+        for pending in list(self._pending):
+            pending.waiting.discard(worker.pid)
+            if not pending.waiting:
+                self._close(pending)
 
-    def _close(self, inquiry: _Inquiry) -> None:
-        inquiry.timer.cancel()
-        self._inquiries.remove(inquiry)
-        inquiry.answer(self._status(inquiry.reports))
+    def _close(self, pending: _PendingStatus) -> None:
+        pending.timer.cancel()
+        self._pending.remove(pending)
+        pending.answer(self._status(pending.reports))
 
     def _status(self, reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
         supervisor, recovery = self._supervisor, self._supervisor.recovery
@@ -88,7 +88,7 @@ class StatusDesk:
             "log": supervisor.plan.log.path,
             "workers": [
                 {**self._worker(worker), **reports.get(pid, {})}
-                for pid, worker in supervisor.crew.workers.items()
+                for pid, worker in supervisor.pool.workers.items()
             ],
         }
 
@@ -119,10 +119,10 @@ def _usage(pid: int) -> tuple[int | None, float | None]:
 _SHOWN = 60  # characters
 
 
-class Desk:
+class ControlApi:
     """Serves requests. Each is answered once, with what came of it."""
 
-    def __init__(self, supervisor: Supervisor, status: StatusDesk) -> None:
+    def __init__(self, supervisor: Supervisor, status: StatusRequests) -> None:
         self._supervisor = supervisor
         self._status = status
 

@@ -20,18 +20,18 @@ from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
 from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.generation import Generation, Worker, WorkerState
-from tamed.supervisor.helpers import Errands
+from tamed.supervisor.helpers import HelperProcesses
 from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.operations import Kind, Operation, Operations, fault
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import Station
+from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
-from tamed.supervisor.rollout import Reloader
-from tamed.supervisor.scaling import Handovers, Staff
+from tamed.supervisor.rollout import Rollout
+from tamed.supervisor.scaling import Handovers, Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
 from tamed.supervisor.watching import Watching
-from tamed.supervisor.workers import Crew
+from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["SIGNALS", "Phase", "Supervisor"]
 
@@ -70,60 +70,60 @@ class Supervisor:
     one's place.
     """
 
-    def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
+    def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
         self.generation = Generation(1, plan, plan.workers)
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.failure = ""
         self.on_upgrade: Callable[[Plan], None] = _ignore
         self.operations = Operations(self._begin)
-        self.crew = Crew(reactor, sockets, station)
-        self.errands = Errands(reactor, station)
-        self._watchdog = Watchdog(plan.heartbeat_interval, self.crew.workers, reactor, station)
-        self._handovers = Handovers(self.crew, self._watchdog, reactor)
+        self.pool = WorkerPool(reactor, sockets, platform)
+        self.helpers = HelperProcesses(reactor, platform)
+        self._watchdog = Watchdog(plan.heartbeat_interval, self.pool.workers, reactor, platform)
+        self._handovers = Handovers(self.pool, self._watchdog, reactor)
         self.recovery = Recovery(
             reactor,
             missing=self._missing,
-            has_room=lambda: self._staff.has_room(self.generation),
-            spawn=self._hire,
+            has_room=lambda: self._scaler.has_room(self.generation),
+            spawn=self._spawn,
         )
-        self._staff = Staff(
-            self.crew,
+        self._scaler = Scaler(
+            self.pool,
             self._handovers,
             reactor,
-            station,
+            platform,
             serving=lambda: self.generation,
-            hire=self._hire,
+            spawn=self._spawn,
             reconcile=self.recovery.look,
             scaled=self.operations.finish,
         )
-        self._reloader = Reloader(
-            self.crew,
-            self._staff,
+        self._rollout = Rollout(
+            self.pool,
+            self._scaler,
             self._watchdog,
-            self.errands,
+            self.helpers,
             reactor=reactor,
-            station=station,
+            platform=platform,
             serving=lambda: self.generation,
             take_over=self._hand_over_to,
             done=self._reloaded,
         )
-        self.crew.on_change = self._changed
-        self.crew.on_end = self._ended
-        self.crew.on_shut = self._handovers.heard
-        self._watching = Watching(self.errands, station, self.reload)
-        self.crew.on_files = self._watching.add
-        self.crew.on_worn = self._worn
-        self.crew.on_other_end = self.errands.ended
+        self.pool.on_change = self._changed
+        self.pool.on_end = self._ended
+        self.pool.on_shut = self._handovers.heard
+        self._watching = Watching(self.helpers, platform, self.reload)
+        self.pool.on_files = self._watching.add
+        self.pool.on_worn = self._worn
+        self.pool.on_other_end = self.helpers.ended
         self._reactor = reactor
         self._sockets = sockets
-        self._station = station
+        self._platform = platform
         self._is_privileged = True
         self._told_state = ""
         self._deadline = 0.0  # of a stop
         self._look: Timer | None = None
         self._memory_limit = MemoryLimit(
-            self.crew.workers, reactor, station, serving=lambda: self.generation, recycle=self._worn
+            self.pool.workers, reactor, platform, serving=lambda: self.generation, recycle=self._worn
         )
 
     @property
@@ -134,7 +134,7 @@ class Supervisor:
     @property
     def ready(self) -> int:
         """How many workers of the generation that serves are ready, and not about to leave."""
-        return sum(worker.state is WorkerState.READY for worker in self.crew.of(self.generation))
+        return sum(worker.state is WorkerState.READY for worker in self.pool.of(self.generation))
 
     @property
     def state(self) -> str:
@@ -146,16 +146,16 @@ class Supervisor:
     @property
     def is_reloading(self) -> bool:
         """Whether a new generation is on the way."""
-        return self._reloader.is_busy
+        return self._rollout.is_busy
 
     def start(self) -> None:
         """Start the workers; what comes of it is seen to by the reactor."""
         self._reactor.later(self.plan.start_timeout, self._start_overran)
         self._watchdog.watch()
         self._memory_limit.watch()
-        self._tell_alive()
+        self._notify_alive()
         try:
-            self.crew.bring_up(self.generation, self._fill, self._fail)
+            self.pool.bring_up(self.generation, self._fill, self._fail)
         except OSError as error:
             self._fail([f"tamed: the application cannot be preloaded: {reason(error)}"], ExitStatus.OS_ERROR)
 
@@ -172,13 +172,13 @@ class Supervisor:
         self._deadline = self._reactor.clock() + grace
         self.status = int(status)
         self._give_up()
-        self._station.tell_stopping()
+        self._platform.notify_stopping()
         # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
         self._sockets.close()
-        self.crew.templates.end()
-        for worker in self.crew.workers.values():
-            self.crew.dismiss(worker)
-        self._watchdog.see_off(self.crew.workers.values(), grace)
+        self.pool.templates.end()
+        for worker in self.pool.workers.values():
+            self.pool.terminate(worker)
+        self._watchdog.kill_after(self.pool.workers.values(), grace)
         self._end_if_alone()
 
     def signalled(self, number: signal.Signals) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
             case signal.SIGTTOU:
                 self._submit(Operation(Kind.SCALE, change=-1))
             case _ if self.phase is not Phase.STOPPING:
-                self._station.say("INFO", f"{number.name}: stopping")
+                self._platform.log("INFO", f"{number.name}: stopping")
                 self.stop()
 
     def reopen(self) -> Data:
@@ -214,8 +214,8 @@ class Supervisor:
         return {"reopened": f"{name} has opened its log anew: {log.path}"}
 
     def _reopen_log(self, asked: str) -> str:
-        trouble = self._station.reopen_log()
-        self._station.say(
+        trouble = self._platform.reopen_log()
+        self._platform.log(
             "WARNING" if trouble else "INFO", f"{asked}: {trouble or 'the log was opened anew'}"
         )
         return trouble
@@ -223,7 +223,7 @@ class Supervisor:
     # Operations: each of these returns what it waits for, or None if it has begun or was refused.
 
     def reload(self, answers: Sequence[Answer] = ()) -> str | None:
-        """Bring up a new generation of workers in the place of this one; see `Reloader`."""
+        """Bring up a new generation of workers in the place of this one; see `Rollout`."""
         return self._submit(Operation(Kind.RELOAD, answers))
 
     def upgrade(self, answers: Sequence[Answer] = ()) -> str | None:
@@ -243,14 +243,14 @@ class Supervisor:
             told += f"; last error: {self.recovery.last_error}" if self.recovery.last_error else ""
         if told != self._told_state:
             self._told_state = told
-            self._station.tell_status(told or f"running: {self.ready} workers ready")
+            self._platform.notify_status(told or f"running: {self.ready} workers ready")
 
     def scale(self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False) -> str | None:
         """Have so many workers from now on; ``yes`` says that a very large number is meant.
 
         The answers are called when so many are ready.
         """
-        most = most_workers(self._station.cpus, yes=yes)
+        most = most_workers(self._platform.cpus, yes=yes)
         if 1 <= count <= most:
             return self._submit(Operation(Kind.SCALE, answers, workers=count))
         if count < 1:
@@ -267,14 +267,14 @@ class Supervisor:
         return self.operations.submit(operation)
 
     def _refuse(self, operation: Operation, why: str, status: ExitStatus) -> None:
-        self._station.say("WARNING", why)
+        self._platform.log("WARNING", why)
         operation.answer(fault(why, status=status))
 
     def _begin(self, operation: Operation) -> None:
         """Do an operation, whose turn it is."""
         match operation.kind:
             case Kind.RELOAD:
-                self._reloader.begin()
+                self._rollout.begin()
             case Kind.UPGRADE:
                 self.on_upgrade(self.plan)
             case Kind.SCALE:
@@ -284,13 +284,13 @@ class Supervisor:
         count = self.generation.count if operation.workers is None else operation.workers
         wanted = count + operation.change
         if operation.change:
-            most = max(count, most_workers(self._station.cpus))
+            most = max(count, most_workers(self._platform.cpus))
             if not 1 <= wanted <= most:
                 why = "one worker is the least" if wanted < 1 else f"{most} workers are the most"
-                self._station.say("WARNING", f"cannot scale: {why}")
+                self._platform.log("WARNING", f"cannot scale: {why}")
                 wanted = min(max(wanted, 1), most)
         operation.workers, operation.change = wanted, 0
-        self._staff.scale(wanted)
+        self._scaler.scale(wanted)
 
     def _reloaded(self, outcome: Data) -> None:
         self.operations.finish(outcome)
@@ -299,23 +299,23 @@ class Supervisor:
     def _give_up(self) -> None:
         """Bring nothing up any more, and tell whoever waits for it."""
         self.operations.cancel(fault("the daemon stops"))
-        self._staff.end()
-        self._reloader.give_up("the daemon stops")
+        self._scaler.end()
+        self._rollout.give_up("the daemon stops")
         self._watching.end()
-        self.errands.end()
+        self.helpers.end()
 
     # One program takes the place of another.
 
     def export(self, keep: Keep) -> Data:
         """Return what the next program needs to go on. Raises Unavailable if the daemon stops."""
-        workers = self.crew.export(keep)  # first, because what they say now may change the rest
+        workers = self.pool.export(keep)  # first, because what they say now may change the rest
         if self.phase is not Phase.RUNNING:
             raise Unavailable("cannot upgrade", f"the daemon is {self.phase.value}")
-        generations = {self.generation, *(worker.generation for worker in self.crew.workers.values())}
+        generations = {self.generation, *(worker.generation for worker in self.pool.workers.values())}
         return {
             "serving": self.generation.number,
             "recovery": self.recovery.export(),
-            "last_number": self._reloader.last_number,
+            "last_number": self._rollout.last_number,
             "generations": [
                 {
                     "number": each.number,
@@ -326,8 +326,8 @@ class Supervisor:
                 for each in generations
             ],
             "workers": workers,
-            "templates": self.crew.templates.export(keep),
-            "errands": self.errands.export(),
+            "templates": self.pool.templates.export(keep),
+            "helpers": self.helpers.export(),
             "watching": self._watching.export(),
             "operations": self.operations.export(),
         }
@@ -352,26 +352,26 @@ class Supervisor:
         self.recovery.resume(left["recovery"])
         self.phase = Phase.RUNNING
         self._is_privileged = False
-        self._reloader.last_number = left["last_number"]
-        self.crew.resume(left["workers"], generations)
-        self.crew.templates.resume(left["templates"])
-        self.errands.resume(left["errands"])
+        self._rollout.last_number = left["last_number"]
+        self.pool.resume(left["workers"], generations)
+        self.pool.templates.resume(left["templates"])
+        self.helpers.resume(left["helpers"])
         self.operations.resume(left["operations"], replies)
-        self._staff.resume()
+        self._scaler.resume()
         self._watching.resume(left["watching"])
         self._watchdog.interval = self.plan.heartbeat_interval
         self._watchdog.resume()
         self._memory_limit.watch()
-        self._tell_alive()
+        self._notify_alive()
         self._reap()
         self.recovery.look()
-        self._reloader.begin()
+        self._rollout.begin()
 
     # The way to readiness.
 
     def _changed(self, worker: Worker) -> None:
-        if worker.generation is self._reloader.generation:
-            self._reloader.changed(worker)
+        if worker.generation is self._rollout.generation:
+            self._rollout.changed(worker)
             return
         if self.phase is Phase.STARTING:
             self._fill()
@@ -386,41 +386,41 @@ class Supervisor:
 
     def _let_start(self) -> None:
         """Let workers start, once all of the first generation have what they need privilege for."""
-        if self.phase is Phase.STARTING and not self._staff.have_come(self.generation, WorkerState.PREPARED):
+        if self.phase is Phase.STARTING and not self._scaler.have_come(self.generation, WorkerState.PREPARED):
             return
-        for worker in self.crew.workers.values():
+        for worker in self.pool.workers.values():
             if worker.state is WorkerState.PREPARED:
-                self.crew.let_start(worker)
+                self.pool.let_start(worker)
 
     def _drop_privileges(self) -> None:
         """Give up privilege once all workers have: until then it takes privilege to end one of them."""
         have_dropped = WorkerState.STARTING, WorkerState.READY
-        if not self._is_privileged or not self._staff.have_come(self.generation, *have_dropped):
+        if not self._is_privileged or not self._scaler.have_come(self.generation, *have_dropped):
             return
         self._is_privileged = False
-        self.crew.templates.drop_privileges()
+        self.pool.templates.drop_privileges()
         try:
-            self._station.drop_privileges()
+            self._platform.drop_privileges()
         except TamedError as error:
             self._fail([f"tamed: {error}"], status_of(error))
 
     def _became_ready(self, worker: Worker) -> None:
-        self._station.settle()
+        self._platform.settle()
         self._memory_limit.began(worker)
         if self.phase is Phase.RUNNING:
-            self._station.say("INFO", f"worker {worker.pid} is ready")
-            self._staff.came(worker)
-        elif self.phase is Phase.STARTING and self._staff.have_come(self.generation, WorkerState.READY):
+            self._platform.log("INFO", f"worker {worker.pid} is ready")
+            self._scaler.came(worker)
+        elif self.phase is Phase.STARTING and self._scaler.have_come(self.generation, WorkerState.READY):
             self.phase = Phase.RUNNING
             self.generation.is_up = True
-            self._handovers.begin([], self.crew.workers.values())
-            self._station.tell_ready(self._sockets.addresses(self.generation.number))
+            self._handovers.begin([], self.pool.workers.values())
+            self._platform.report_ready(self._sockets.addresses(self.generation.number))
             self.operations.finish({})
 
     def _start_overran(self) -> None:
         late = [
             f"worker {each.pid} is {each.state.value}"
-            for each in self.crew.workers.values()
+            for each in self.pool.workers.values()
             if each.is_on_the_way
         ]
         at = ", ".join(late) or "the application is loaded"
@@ -430,7 +430,7 @@ class Supervisor:
     def _fail(self, lines: Iterable[str], status: int) -> None:
         """End a start that has failed; the first reason counts."""
         if self.phase is Phase.STARTING:
-            self._station.tell_failed(lines, status)
+            self._platform.report_failed(lines, status)
             self.stop(status)
 
     # Generations follow each other.
@@ -439,23 +439,23 @@ class Supervisor:
         """Let a new generation serve, which is up; the one before serves those whom it has let in."""
         old, self.generation = self.generation, generation
         old.is_over = True
-        self.crew.templates.end(old)
+        self.pool.templates.end(old)
         self.recovery.begin_anew()
-        self._station.enter(generation.plan.directory)
+        self._platform.enter(generation.plan.directory)
         self._watchdog.interval = generation.plan.heartbeat_interval
-        leaving = [worker for worker in self.crew.of(old) if not worker.is_retired]
-        self._handovers.begin(leaving, self.crew.of(generation), done)
+        leaving = [worker for worker in self.pool.of(old) if not worker.is_surplus]
+        self._handovers.begin(leaving, self.pool.of(generation), done)
         self._release(old)
 
     def _release(self, generation: Generation) -> None:
         """Close what only this generation listened on, once nobody of it is left."""
-        if generation.is_over and not self.crew.of(generation):
+        if generation.is_over and not self.pool.of(generation):
             self._sockets.release(generation.number)
 
     def _left(self, worker: Worker, code: int) -> None:
-        """See to the end of one that was retired."""
+        """See to the end of one that was drained."""
         if code not in (0, -signal.SIGTERM):
-            self._station.say("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
+            self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
         self._release(worker.generation)
 
     def _worn(self, worker: Worker, why: str) -> bool:
@@ -463,21 +463,21 @@ class Supervisor:
         is_due = self.recovery.is_due(worker.number)
         if self.phase is not Phase.RUNNING or not is_due or self.operations.running is not None:
             return False
-        return self._staff.recycle(worker, why)
+        return self._scaler.recycle(worker, why)
 
     # Workers come and go.
 
     def _fill(self) -> None:
         """Start workers of the first generation, as many as may be on their way at a time."""
         try:
-            self._staff.fill(self.generation)
+            self._scaler.fill(self.generation)
         except OSError as error:
             self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
 
-    def _hire(self, number: int, replaces: Worker | None = None) -> bool:
+    def _spawn(self, number: int, replaces: Worker | None = None) -> bool:
         """Start a worker of the generation that serves; tell whether that could be done."""
         try:
-            self.crew.hire(self.generation, number, replaces)
+            self.pool.spawn(self.generation, number, replaces)
         except OSError as error:
             self._refused(number, f"a worker cannot be started: {reason(error)}")
             return False
@@ -488,34 +488,34 @@ class Supervisor:
         if self.phase is Phase.RUNNING:
             self.recovery.note(told)
             wait = self.recovery.refused(number)
-            self._station.say("ERROR", f"{told}; it is tried again in {wait:.1f} s")
-            self._staff.failed(told, ExitStatus.OS_ERROR)
+            self._platform.log("ERROR", f"{told}; it is tried again in {wait:.1f} s")
+            self._scaler.failed(told, ExitStatus.OS_ERROR)
 
     def _missing(self) -> Iterable[int]:
         """Return the numbers of the workers that there should be and are not."""
-        return self._staff.missing(self.generation) if self.phase is Phase.RUNNING else ()
+        return self._scaler.missing(self.generation) if self.phase is Phase.RUNNING else ()
 
     def _ended(self, worker: Worker, code: int) -> None:
         self._handovers.heard(worker)
         match self.phase:
             case Phase.STARTING:
                 self._fail(worker.why_not_ready(code), worker.status)
-            case Phase.RUNNING if worker.is_retired:
+            case Phase.RUNNING if worker.is_surplus:
                 self._left(worker, code)
-            case Phase.RUNNING if worker.generation is self._reloader.generation:
-                self._reloader.ended(worker, code)
+            case Phase.RUNNING if worker.generation is self._rollout.generation:
+                self._rollout.ended(worker, code)
                 self._release(worker.generation)
             case Phase.RUNNING if worker.leaving is not None:
                 self.failure = f"the application ended, with status {worker.leaving}"
-                self._station.say("INFO", f"the application ends, with status {worker.leaving}: stopping")
+                self._platform.log("INFO", f"the application ends, with status {worker.leaving}: stopping")
                 self.stop(worker.leaving)
             case Phase.RUNNING:
-                self._staff.left(worker)
+                self._scaler.left(worker)
                 served = None if worker.ready is None else self._reactor.clock() - worker.ready
                 self._lost(worker.number, worker.how_it_ended(code), worker.status, served)
                 self.recovery.look()
             case Phase.STOPPING if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
-                self._station.say("ERROR", worker.how_it_ended(code))
+                self._platform.log("ERROR", worker.how_it_ended(code))
                 if worker.ready is not None:  # a failed start is no matter to whoever wants it stopped
                     self.status = worker.status
 
@@ -528,56 +528,56 @@ class Supervisor:
             return
         self.recovery.note(told)
         wait = self.recovery.failed(number, served or 0.0)
-        holder = self._staff.holder(number)
+        holder = self._scaler.holder(number)
         if holder is not None:  # the one that it was to replace, or the one that was to replace it
-            self._station.say("ERROR", f"{told}; worker {holder.pid} has its place")
-        elif self.ready or self._reloader.is_busy or not self.recovery.is_exhausted(self.generation.count):
+            self._platform.log("ERROR", f"{told}; worker {holder.pid} has its place")
+        elif self.ready or self._rollout.is_busy or not self.recovery.is_exhausted(self.generation.count):
             when = f"in {wait:.1f} s" if wait else "now"
-            self._station.say("ERROR", f"{told}; another one is started {when}")
+            self._platform.log("ERROR", f"{told}; another one is started {when}")
             if served is None:
-                self._staff.failed(told, status)
+                self._scaler.failed(told, status)
         else:
             self.failure = told
-            self._station.say("CRITICAL", f"{told}; nobody serves, and no attempt is left: stopping")
+            self._platform.log("CRITICAL", f"{told}; nobody serves, and no attempt is left: stopping")
             self.stop(status)
 
     # The end.
 
     def _end_at_once(self, number: signal.Signals) -> None:
-        self._station.say("WARNING", f"{number.name}: ending at once")
+        self._platform.log("WARNING", f"{number.name}: ending at once")
         self.phase = Phase.STOPPING
         self._deadline = 0.0
         self.status = -number
         self._give_up()
-        self.crew.templates.end()
-        for pid in self.crew.workers:
-            self._station.kill(pid)
+        self.pool.templates.end()
+        for pid in self.pool.workers:
+            self._platform.kill(pid)
         self._reactor.later(_LAST_GRACE, self._reactor.stop)
         self._end_if_alone()
 
     def _end_if_alone(self) -> None:
         grace = max(0.0, self._deadline - self._reactor.clock())
-        if self.phase is Phase.STOPPING and not self.crew.workers and self._station.end_all(grace):
+        if self.phase is Phase.STOPPING and not self.pool.workers and self._platform.end_all(grace):
             self._reactor.stop()
         self._look_again()
 
     def _reap(self) -> None:
-        self.crew.reap()
+        self.pool.reap()
         self._end_if_alone()
 
     def _look_again(self) -> None:
         """Have the children looked at when something is due of which no signal tells."""
-        due = self._station.due
+        due = self._platform.due
         if self._look is not None:
             self._look.cancel()
         self._look = None if due is None else self._reactor.later(due, self._reap)
 
-    def _tell_alive(self) -> None:
+    def _notify_alive(self) -> None:
         """Tell the system's manager, as often as it wants to hear it, that all is well, while it is."""
-        if self._station.alive_interval is not None:
-            self._reactor.later(self._station.alive_interval, self._tell_alive)
+        if self._platform.alive_interval is not None:
+            self._reactor.later(self._platform.alive_interval, self._notify_alive)
             if self._watchdog.is_content:
-                self._station.tell_alive()
+                self._platform.notify_alive()
 
 
 def _ignore(*_: object) -> None:

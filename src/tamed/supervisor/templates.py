@@ -10,7 +10,7 @@ from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage
 from tamed.supervisor.generation import Generation
 from tamed.supervisor.loop import Reactor, deliver
-from tamed.supervisor.platform import Station, Template
+from tamed.supervisor.platform import Platform, Template
 
 __all__ = ["Templates"]
 
@@ -23,9 +23,9 @@ class Templates:
     A generation whose template has ended gets its workers in the ordinary way.
     """
 
-    def __init__(self, reactor: Reactor, station: Station) -> None:
+    def __init__(self, reactor: Reactor, platform: Platform) -> None:
         self._reactor = reactor
-        self._station = station
+        self._platform = platform
         self._of: dict[int, Template] = {}
 
     def load(
@@ -41,7 +41,7 @@ class Templates:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._station.spawn(theirs.fileno(), _MODULE, plan=generation.plan)
+                pid = self._platform.spawn(theirs.fileno(), _MODULE, plan=generation.plan)
             except BaseException:
                 ours.close()
                 raise
@@ -84,7 +84,7 @@ class Templates:
             template = self._of.pop(number, None)
             if template is not None:
                 self._hang_up(template)
-                self._station.kill(template.pid)
+                self._platform.kill(template.pid)
 
     def ended(self, pid: int, code: int) -> None:
         """Hear that a child has ended, which may be a template."""
@@ -96,7 +96,7 @@ class Templates:
         self._hang_up(template)
         if template.is_loaded:
             told = f"the template of the workers has ended ({code}): others are started without one"
-            self._station.say("ERROR", told)
+            self._platform.log("ERROR", told)
         else:
             told = f"tamed: the process that loads the application ended with {code}"
             template.failed(*(template.fault or ([told], ExitStatus.SOFTWARE)))

@@ -6,8 +6,8 @@ says so.
 
 import tamed.supervisor.__main__  # noqa: F401 - that it can be loaded is what is tried out
 from tamed._version import __version__
-from tamed.ipc.channel import answer_errand
-from tamed.ipc.handoff import Legacy
+from tamed.ipc.channel import answer_order
+from tamed.ipc.handoff import HandoffState
 from tamed.ipc.message import Message, read_object
 from tamed.supervisor.plan import Plan
 
@@ -16,12 +16,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Answer one order."""
-    answer_errand(_try)
+    answer_order(_try)
 
 
 def _try(order: Message) -> Message:
-    legacy = Legacy.checked(read_object(order, "legacy"))
-    for generation in legacy["supervisor"]["generations"]:
+    state = HandoffState.checked(read_object(order, "state"))
+    for generation in state["supervisor"]["generations"]:
         Plan.from_text(generation["plan"])
     return {"ready": __version__}
 

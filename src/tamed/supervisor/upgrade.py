@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tamed.errors import ExitStatus, TamedError, reason, status_of
-from tamed.ipc.handoff import Data, Keep, Legacy
+from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.ipc.message import InvalidMessage, read_fault, read_text
-from tamed.supervisor.helpers import Errand, Errands
+from tamed.supervisor.helpers import HelperProcess, HelperProcesses
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import Station
+from tamed.supervisor.platform import Platform
 from tamed.unix.privileges import is_traceable
 
 __all__ = ["Upgrader"]
@@ -34,45 +34,45 @@ class Upgrader:
 
     def __init__(
         self,
-        errands: Errands,
+        helpers: HelperProcesses,
         reactor: Reactor,
-        station: Station,
+        platform: Platform,
         export: Callable[[Keep], Data],
         failed: Callable[[dict[str, Any]], object],
     ) -> None:
-        self._errands = errands
+        self._helpers = helpers
         self._reactor = reactor
-        self._station = station
+        self._platform = platform
         self._export = export
         self._failed = failed
 
     def begin(self, plan: Plan) -> None:
         """Try the program out that the plan's interpreter would run, and become it."""
-        self._station.say("INFO", "upgrading")
-        self._station.tell_reloading()
+        self._platform.log("INFO", "upgrading")
+        self._platform.notify_reloading()
         try:
-            order = {"legacy": Legacy().data | self._export(int)}
-            self._errands.send(
-                _TRIAL, order, lambda errand: self._tried(plan, errand), timeout=plan.start_timeout
+            order = {"state": HandoffState().data | self._export(int)}
+            self._helpers.send(
+                _TRIAL, order, lambda helper: self._tried(plan, helper), timeout=plan.start_timeout
             )
         except TamedError as error:
             self._fail([f"tamed: {error}"], status_of(error))
         except OSError as error:
             self._fail([f"tamed: the new program cannot be tried out: {reason(error)}"], ExitStatus.OS_ERROR)
 
-    def _tried(self, plan: Plan, errand: Errand) -> None:
+    def _tried(self, plan: Plan, helper: HelperProcess) -> None:
         try:
-            match errand.answer or {}:
+            match helper.answer or {}:
                 case {"ready": _} as answer:
-                    self._station.say("INFO", f"tamed {read_text(answer, 'ready')} takes over")
+                    self._platform.log("INFO", f"tamed {read_text(answer, 'ready')} takes over")
                     self._become(plan)
                 case {"fault": _} as answer:
                     self._fail(*read_fault(answer))
                 case _:
                     why = (
                         f"did not start within {plan.start_timeout:g} s and was killed"
-                        if errand.timed_out
-                        else f"does not start (exit code {errand.code})"
+                        if helper.timed_out
+                        else f"does not start (exit code {helper.code})"
                     )
                     told = f"tamed: the new program {why}; the log has what it printed"
                     self._fail([told], ExitStatus.SOFTWARE)
@@ -96,19 +96,19 @@ class Upgrader:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _execute(self, plan: Plan, taken: bytes) -> None:
-        legacy = Legacy()
-        legacy.data |= self._export(legacy.keep)
-        legacy.data["signals"] = list(taken)
-        legacy.data["traceable"] = is_traceable()
-        descriptor = legacy.hand_over()
+        state = HandoffState()
+        state.data |= self._export(state.keep)
+        state.data["signals"] = list(taken)
+        state.data["traceable"] = is_traceable()
+        descriptor = state.hand_over()
         command = [*plan.interpreter, "-m", "tamed.supervisor", "--resume", str(descriptor), plan.name]
         try:
             os.execv(command[0], command)
         finally:
-            legacy.take_back(descriptor)
+            state.take_back(descriptor)
 
     def _fail(self, lines: list[str], status: int) -> None:
         text = "\n".join(lines).removeprefix("tamed: ")
-        self._station.say("ERROR", f"upgrade failed, nothing has changed: {text}")
-        self._station.tell_reloaded(f"upgrade failed: {lines[-1]}")
+        self._platform.log("ERROR", f"upgrade failed, nothing has changed: {text}")
+        self._platform.notify_reloaded(f"upgrade failed: {lines[-1]}")
         self._failed({"fault": {"lines": lines, "status": status}})

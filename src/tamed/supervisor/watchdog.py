@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor
-from tamed.supervisor.platform import Station
+from tamed.supervisor.platform import Platform
 
 __all__ = ["MemoryLimit", "Watchdog", "memory_of"]
 
@@ -29,12 +29,12 @@ class Watchdog:
     """
 
     def __init__(
-        self, interval: float, workers: Mapping[int, Worker], reactor: Reactor, station: Station
+        self, interval: float, workers: Mapping[int, Worker], reactor: Reactor, platform: Platform
     ) -> None:
         self.interval = interval
         self._workers = workers
         self._reactor = reactor
-        self._station = station
+        self._platform = platform
         self._due = reactor.clock()
 
     @property
@@ -56,23 +56,23 @@ class Watchdog:
         for worker in list(self._workers.values()):
             trouble = self._trouble_with(worker)
             if trouble is not None and worker.state is not WorkerState.STUCK:
-                self._station.say(
+                self._platform.log(
                     "ERROR", f"worker {worker.pid} {trouble}: its stacks follow, and it is ended"
                 )
-                self.put_down(worker)
+                self.abort(worker)
 
-    def see_off(self, workers: Iterable[Worker], seconds: float) -> None:
+    def kill_after(self, workers: Iterable[Worker], seconds: float) -> None:
         """Put those down that are still there after so many seconds."""
         leave_by = self._reactor.clock() + seconds
         for worker in workers:
             worker.leave_by = leave_by
         self._reactor.later(seconds, self._enforce)
 
-    def put_down(self, worker: Worker) -> None:
+    def abort(self, worker: Worker) -> None:
         """End a worker by force, after it has written its stacks."""
         worker.state = WorkerState.STUCK
         worker.kill_at = self._reactor.clock() + _ABORT_GRACE
-        self._station.signal(worker.pid, signal.SIGABRT)
+        self._platform.signal(worker.pid, signal.SIGABRT)
         self._reactor.later(_ABORT_GRACE, self._enforce)
 
     def resume(self) -> None:
@@ -91,12 +91,12 @@ class Watchdog:
             if worker.kill_at is not None:
                 if now >= worker.kill_at:
                     worker.kill_at = now + _ABORT_GRACE  # should it still be there after the next exec
-                    self._station.kill(worker.pid)
+                    self._platform.kill(worker.pid)
             elif worker.leave_by is not None and now >= worker.leave_by:
-                self._station.say(
+                self._platform.log(
                     "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
                 )
-                self.put_down(worker)
+                self.abort(worker)
 
     def _trouble_with(self, worker: Worker) -> str | None:
         now, plan = self._reactor.clock(), worker.generation.plan
@@ -138,14 +138,14 @@ class MemoryLimit:
         self,
         workers: Mapping[int, Worker],
         reactor: Reactor,
-        station: Station,
+        platform: Platform,
         *,
         serving: Callable[[], Generation],
         recycle: Callable[[Worker, str], bool],
     ) -> None:
         self._workers = workers
         self._reactor = reactor
-        self._station = station
+        self._platform = platform
         self._serving = serving
         self._recycle = recycle
         self._courses: dict[int, _Course] = {}
@@ -161,7 +161,7 @@ class MemoryLimit:
 
     def began(self, worker: Worker) -> None:
         """Measure what a worker needs: what it has when it is ready, and has served nobody yet."""
-        worker.needs = self._station.memory(worker.pid)
+        worker.needs = self._platform.memory(worker.pid)
 
     def _look(self, generation: Generation, limit: int) -> None:
         above = {}
@@ -180,7 +180,7 @@ class MemoryLimit:
     def _measured(self, worker: Worker, limit: int) -> int | None:
         """Return what a worker uses if that is too much, and has been for long enough."""
         course = self._courses.setdefault(worker.pid, _Course())
-        used = self._station.memory(worker.pid)
+        used = self._platform.memory(worker.pid)
         if used is None:  # it has just ended
             return None
         course.above = course.above + 1 if used > limit else 0
@@ -195,7 +195,7 @@ class MemoryLimit:
             course.is_told = True
             when = "from its beginning" if needs_more else f"{self._served(worker):.0f} s after it was ready"
             doubt = f"is that less than a worker needs? it is replaced in {left:.0f} s if that is still so"
-            self._station.say("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {doubt}")
+            self._platform.log("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {doubt}")
         return left <= 0
 
     def _hold_next(self, worker: Worker) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from tamed.ipc.channel import answer_errand
+from tamed.ipc.channel import answer_order
 from tamed.ipc.message import Message, read_object
 
 __all__ = ["main"]
@@ -23,7 +23,7 @@ _SETTLE = 100  # milliseconds in which changes are taken together
 
 def main() -> None:
     """Answer one order."""
-    answer_errand(_wait)
+    answer_order(_wait)
 
 
 def _wait(order: Message) -> Message:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from tamed.errors import reason
-from tamed.supervisor.helpers import Errand, Errands
-from tamed.supervisor.platform import Station
+from tamed.supervisor.helpers import HelperProcess, HelperProcesses
+from tamed.supervisor.platform import Platform
 
 __all__ = ["Watching"]
 
@@ -15,12 +15,12 @@ _MOST = 50_000  # files
 class Watching:
     """Has a process watch the files that workers say they have read, and calls ``reload`` at a change."""
 
-    def __init__(self, errands: Errands, station: Station, reload: Callable[[], object]) -> None:
-        self._errands = errands
-        self._station = station
+    def __init__(self, helpers: HelperProcesses, platform: Platform, reload: Callable[[], object]) -> None:
+        self._helpers = helpers
+        self._platform = platform
         self._reload = reload
         self._seen: dict[str, int] = {}
-        self._errand: Errand | None = None
+        self._helper: HelperProcess | None = None
         self._is_over = False
 
     def add(self, files: dict[str, int]) -> None:
@@ -36,8 +36,8 @@ class Watching:
     def end(self) -> None:
         """Watch no more."""
         self._is_over = True
-        if self._errand is not None:
-            self._errands.recall(self._errand)
+        if self._helper is not None:
+            self._helpers.kill(self._helper)
 
     def export(self) -> dict[str, int]:
         """Return what was seen of the files, as data."""
@@ -49,23 +49,25 @@ class Watching:
 
     def _send(self) -> None:
         """Have another process watch, which knows what the one before it has seen."""
-        former, self._errand = self._errand, None
+        former, self._helper = self._helper, None
         if former is not None:
-            self._errands.recall(former)
+            self._helpers.kill(former)
         try:
-            self._errand = self._errands.send(_WATCHER, {"seen": self._seen}, self._ended, timeout=None)
+            self._helper = self._helpers.send(_WATCHER, {"seen": self._seen}, self._ended, timeout=None)
         except OSError as error:
-            self._station.say("ERROR", f"files cannot be watched: {reason(error)}")
+            self._platform.log("ERROR", f"files cannot be watched: {reason(error)}")
 
-    def _ended(self, errand: Errand) -> None:
-        if errand is not self._errand or self._is_over:
+    def _ended(self, helper: HelperProcess) -> None:
+        if helper is not self._helper or self._is_over:
             return
-        match errand.answer:
+        match helper.answer:
             case {"changed": str(file), "seen": dict(seen)}:
-                self._station.say("INFO", f"{file} has changed")
+                self._platform.log("INFO", f"{file} has changed")
                 self._seen = seen
                 self._send()  # before anything reads the files: what changes from now on is another change
                 self._reload()
             case _:
-                self._errand = None
-                self._station.say("ERROR", f"files are watched no more: the watcher ended with {errand.code}")
+                self._helper = None
+                self._platform.log(
+                    "ERROR", f"files are watched no more: the watcher ended with {helper.code}"
+                )

@@ -16,11 +16,11 @@ from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, 
 from tamed.ipc.worker_report import read_report
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
-from tamed.supervisor.platform import Station
+from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.templates import Templates
 
-__all__ = ["Crew"]
+__all__ = ["WorkerPool"]
 
 _MODULE = "tamed.worker"
 _OWN_STATES = ("prepared", "starting", "ready")  # that a worker can tell of itself
@@ -29,20 +29,20 @@ _MOST_SERVERS = 1000  # of one application on one endpoint
 _MORE = "let each process have more: --max-files"
 
 
-class Crew:
+class WorkerPool:
     """All workers that have not been reaped, by their pid in ``workers``.
 
     ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
-    exit code (negative for a signal), ``on_shut`` when one that was retired lets nobody in any more,
+    exit code (negative for a signal), ``on_shut`` when one that was drained lets nobody in any more,
     ``on_files`` with the files that one was made from and when they were written, ``on_worn`` when one asks
     to be replaced, with the reason, ``on_report`` with what a worker answers to `ask`, and ``on_silence``
     when one will answer nothing any more. ``on_other_end`` is called with the pid and exit code of a child
     that is no worker.
     """
 
-    def __init__(self, reactor: Reactor, sockets: SocketTable, station: Station) -> None:
+    def __init__(self, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
         self.workers: dict[int, Worker] = {}
-        self.templates = Templates(reactor, station)
+        self.templates = Templates(reactor, platform)
         self.on_change: Callable[[Worker], None] = _ignore
         self.on_end: Callable[[Worker, int], None] = _ignore
         self.on_shut: Callable[[Worker], None] = _ignore
@@ -53,13 +53,13 @@ class Crew:
         self.on_other_end: Callable[[int, int], None] = _ignore
         self._reactor = reactor
         self._sockets = sockets
-        self._station = station
+        self._platform = platform
 
     def of(self, generation: Generation) -> list[Worker]:
         """Return the workers of a generation, those on their way out too."""
         return [worker for worker in self.workers.values() if worker.generation is generation]
 
-    def hire(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
+    def spawn(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
         """Start a worker. Raises OSError if the system has no room for one."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -103,7 +103,7 @@ class Crew:
                 "ready": worker.ready,
                 "needs": worker.needs,
                 "replaces": None if worker.replaces is None else worker.replaces.pid,
-                "retired": worker.is_retired,
+                "surplus": worker.is_surplus,
                 "leave_by": worker.leave_by,
                 "kill_at": worker.kill_at,
                 "fault": worker.fault,
@@ -123,7 +123,7 @@ class Crew:
             worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
             worker.state = WorkerState(data["state"])
             worker.ready, worker.needs = data["ready"], data["needs"]
-            worker.is_retired = data["retired"]
+            worker.is_surplus = data["surplus"]
             worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
             worker.fault = None if data["fault"] is None else tuple(data["fault"])
             worker.leaving = data["leaving"]
@@ -142,46 +142,46 @@ class Crew:
         """Have a worker that is ready let clients in."""
         self._send(worker, {"open": True})
 
-    def retire(self, worker: Worker) -> None:
-        """Have a worker let nobody in any more, and then stop as `dismiss` says.
+    def drain(self, worker: Worker) -> None:
+        """Have a worker let nobody in any more, and then stop as `terminate` says.
 
         Those who wait to be let in are left to other workers.
         """
         is_ready = worker.state is WorkerState.READY
-        worker.is_retired = True
+        worker.is_surplus = True
         worker.state = WorkerState.DRAINING
-        if not (is_ready and self._send(worker, {"retire": True})):
-            self._station.signal(worker.pid, signal.SIGTERM)
+        if not (is_ready and self._send(worker, {"drain": True})):
+            self._platform.signal(worker.pid, signal.SIGTERM)
 
     def ask(self, worker: Worker) -> bool:
         """Ask a worker for its report, which goes to ``on_report``; tell whether it can answer at all."""
         return worker.is_to_answer and self._send(worker, {"tell": True})
 
-    def dismiss(self, worker: Worker) -> None:
+    def terminate(self, worker: Worker) -> None:
         """Let a worker serve to the end what it has accepted, and stop."""
         worker.state = WorkerState.STOPPING
-        self._station.signal(worker.pid, signal.SIGTERM)
+        self._platform.signal(worker.pid, signal.SIGTERM)
 
     def reap(self) -> None:
         """See to every child that has ended; as pid 1 also to orphans that have become ours."""
-        for pid, code in self._station.ended():
+        for pid, code in self._platform.ended():
             worker = self.workers.get(pid)
             if worker is None:
                 self.templates.ended(pid, code)
                 self.on_other_end(pid, code)
-                self._station.gone(pid)
+                self._platform.gone(pid)
             else:
                 self._hear(worker, has_ended=True)
                 self._hang_up(worker)
-                self._station.gone(pid)
+                self._platform.gone(pid)
                 del self.workers[pid]
                 self.on_end(worker, code)
 
     def _start(self, generation: Generation, channel: int, number: int) -> int:
         template = self.templates.of(generation)
         if template is not None:
-            return self._station.fork(channel, template)
-        return self._station.spawn(channel, _MODULE, str(number), plan=generation.plan)
+            return self._platform.fork(channel, template)
+        return self._platform.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
     def _hear(self, worker: Worker, *, has_ended: bool = False) -> None:
         """Take what a worker says, and send what waits: one that takes no more is found out."""
@@ -191,9 +191,9 @@ class Crew:
                 self._understand(worker, message)
             self._deliver(worker)
         except InvalidMessage as error:  # something else in that process has written to the channel
-            self._station.say("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
+            self._platform.log("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
             if not has_ended:  # else its number is another's, or nobody's
-                self._station.kill(worker.pid)
+                self._platform.kill(worker.pid)
             self._hang_up(worker)
         except OSError:
             self._hang_up(worker)

@@ -223,7 +223,7 @@ class Link:
                 self._go.set()
             case {"open": True}:
                 self._gate.open()
-            case {"retire": True}:
+            case {"drain": True}:
                 self._gate.shut()
                 self.say({"shut": True})
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -10,41 +10,41 @@ import pytest
 
 from tamed.ipc.message import Message
 from tamed.supervisor.generation import Worker, WorkerState
-from tamed.supervisor.workers import Crew
-from tests.runner.world import World, a_crew
+from tamed.supervisor.workers import WorkerPool
+from tests.runner.world import World, a_pool
 
-_Made = tuple[World, Crew]
+_Made = tuple[World, WorkerPool]
 
 
 @pytest.fixture
 def made() -> Iterator[_Made]:
-    """A crew of one worker, which has heard its job."""
-    with a_crew() as (world, crew):
-        crew.hire(world.generation, 1)
+    """A pool of one worker, which has heard its job."""
+    with a_pool() as (world, pool):
+        pool.spawn(world.generation, 1)
         world.hands[0].heard()
-        yield world, crew
+        yield world, pool
 
 
-def _only(crew: Crew) -> Worker:
-    (worker,) = crew.workers.values()
+def _only(pool: WorkerPool) -> Worker:
+    (worker,) = pool.workers.values()
     return worker
 
 
 def test_a_worker_that_cannot_be_started_leaves_nothing() -> None:
-    """No descriptor stays open, and nobody is in the crew."""
-    with a_crew() as (world, crew):
-        world.station.no_room = OSError(errno.EAGAIN, "no room")
+    """No descriptor stays open, and nobody is in the pool."""
+    with a_pool() as (world, pool):
+        world.platform.no_room = OSError(errno.EAGAIN, "no room")
         before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - only the number of descriptors matters
         with pytest.raises(OSError, match="no room"):
-            crew.hire(world.generation, 1)
+            pool.spawn(world.generation, 1)
         assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208 - see above
-        assert crew.workers == {}
+        assert pool.workers == {}
 
 
 def test_all_workers_get_the_same_socket(made: _Made) -> None:
     """An endpoint is bound when one asks first, and another gets a copy of the same socket."""
-    world, crew = made
-    crew.hire(world.generation, 2)
+    world, pool = made
+    pool.spawn(world.generation, 2)
     world.hands[1].heard()
     ports = []
     for hand in world.hands:
@@ -67,10 +67,10 @@ def test_a_socket_that_cannot_be_had_is_a_fault_of_the_asking_worker(made: _Made
 
 
 def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
-    """Whoever directs the crew hears of it."""
-    world, crew = made
+    """Whoever directs the pool hears of it."""
+    world, pool = made
     seen: list[WorkerState] = []
-    crew.on_change = lambda worker: seen.append(worker.state)
+    pool.on_change = lambda worker: seen.append(worker.state)
     world.comes_to("prepared", world.hands[0])
     world.comes_to("ready", world.hands[0])
     assert seen == [WorkerState.PREPARED, WorkerState.READY]
@@ -78,33 +78,33 @@ def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
 
 def test_one_that_was_told_to_stop_stays_so_whatever_it_says(made: _Made) -> None:
     """A word that was on its way when it was told does not bring it back."""
-    world, crew = made
-    crew.dismiss(_only(crew))
+    world, pool = made
+    pool.terminate(_only(pool))
     world.comes_to("ready", world.hands[0])
-    assert _only(crew).state is WorkerState.STOPPING
-    assert world.station.sent == [(101, signal.SIGTERM)]
+    assert _only(pool).state is WorkerState.STOPPING
+    assert world.platform.sent == [(101, signal.SIGTERM)]
 
 
 def test_every_message_is_a_sign_of_life(made: _Made) -> None:
     """Whatever it says; what nobody understands is passed over."""
-    world, crew = made
+    world, pool = made
     world.reactor.time.now += 3
     world.says(world.hands[0], {"heartbeat": True})
-    assert _only(crew).heard == world.reactor.time.now
+    assert _only(pool).heard == world.reactor.time.now
     world.reactor.time.now += 3
     world.says(world.hands[0], {"of a later": "version"})
-    assert _only(crew).heard == world.reactor.time.now
-    assert _only(crew).started < _only(crew).heard
+    assert _only(pool).heard == world.reactor.time.now
+    assert _only(pool).started < _only(pool).heard
 
 
 def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
     """One that loads is busy; one that serves is asked, and its report comes back."""
-    world, crew = made
+    world, pool = made
     reports: list[tuple[int, Message]] = []
-    crew.on_report = lambda worker, report: reports.append((worker.pid, report))
-    assert not crew.ask(_only(crew))
+    pool.on_report = lambda worker, report: reports.append((worker.pid, report))
+    assert not pool.ask(_only(pool))
     world.comes_to("ready", world.hands[0])
-    assert crew.ask(_only(crew))
+    assert pool.ask(_only(pool))
     assert world.hands[0].heard() == [{"tell": True}]
     world.says(world.hands[0], {"report": {"connections": 3}})
     assert reports == [(101, {"connections": 3})]
@@ -112,45 +112,45 @@ def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
 
 def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
     """Nor is that an error: that it has ended is heard by another way."""
-    world, crew = made
+    world, pool = made
     world.comes_to("ready", world.hands[0])
     world.hands[0].channel.close()
-    assert not crew.ask(_only(crew))
+    assert not pool.ask(_only(pool))
 
 
 def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
-    """It is in the crew until it has been reaped."""
-    world, crew = made
+    """It is in the pool until it has been reaped."""
+    world, pool = made
     world.hands[0].channel.close()
     world.reactor.turn(0)
     world.reactor.turn(0)
-    assert _only(crew).channel.closed
-    assert world.station.sent == []
+    assert _only(pool).channel.closed
+    assert world.platform.sent == []
 
 
 def test_what_it_said_last_is_heard_before_it_is_gone(made: _Made) -> None:
     """Its fault counts although the signal of its end came first."""
-    world, crew = made
+    world, pool = made
     ends: list[tuple[object, int]] = []
-    crew.on_end = lambda worker, code: ends.append((worker.fault, code))
+    pool.on_end = lambda worker, code: ends.append((worker.fault, code))
     world.hands[0].say({"fault": {"lines": ["tamed: no poems"], "status": 66}})
     world.hands[0].channel.close()
-    world.station.dead = [(101, 66), (999, 0)]
-    crew.reap()
+    world.platform.dead = [(101, 66), (999, 0)]
+    pool.reap()
     assert ends == [((["tamed: no poems"], 66), 66)]
-    assert crew.workers == {}
-    assert world.station.read_out == [101, 999]
+    assert pool.workers == {}
+    assert world.platform.read_out == [101, 999]
 
 
 def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:
     """Something else in that process has written to the channel: nothing that it says can be trusted."""
-    world, crew = made
+    world, pool = made
     world.hands[0].channel._sock.send(b"hello\n")
     world.reactor.turn(0)
-    assert world.station.sent == [(101, "kill")]
-    assert world.station.log[0][0] == "ERROR"
-    assert "worker 101 cannot be understood" in world.station.log[0][1]
-    assert _only(crew).channel.closed
+    assert world.platform.sent == [(101, "kill")]
+    assert world.platform.logged[0][0] == "ERROR"
+    assert "worker 101 cannot be understood" in world.platform.logged[0][1]
+    assert _only(pool).channel.closed
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Messag
     """The same for a message that is well made and senseless."""
     world, _ = made
     world.says(world.hands[0], message)
-    assert world.station.sent == [(101, "kill")]
+    assert world.platform.sent == [(101, "kill")]
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,20 @@ def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Messag
 )
 def test_whatever_is_written_to_its_channel_ends_a_worker_alone(made: _Made, line: bytes) -> None:
     """With one line that says why."""
-    world, crew = made
+    world, pool = made
     world.hands[0].channel._sock.sendall(line + b"\n")
     world.reactor.turn(0)
-    assert world.station.sent == [(101, "kill")]
-    ((level, text),) = world.station.log
+    assert world.platform.sent == [(101, "kill")]
+    ((level, text),) = world.platform.logged
     assert (level, "worker 101 cannot be understood" in text) == ("ERROR", True)
-    assert _only(crew).channel.closed
+    assert _only(pool).channel.closed
 
 
 def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
     """The rest of it is sent as the worker reads, and says that it lives."""
     job = {"text": "x" * 2_000_000}
-    with a_crew(job=job) as (world, crew):
-        crew.hire(world.generation, 1)
+    with a_pool(job=job) as (world, pool):
+        pool.spawn(world.generation, 1)
         orders: list[Message] = []
         while not orders:
             orders += world.hands[0].heard()
@@ -214,18 +214,18 @@ def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
 
 def test_one_that_will_not_read_is_talked_to_no_more() -> None:
     """What waited for it is given up."""
-    with a_crew(job={"text": "x" * 2_000_000}) as (world, crew):
-        crew.hire(world.generation, 1)
+    with a_pool(job={"text": "x" * 2_000_000}) as (world, pool):
+        pool.spawn(world.generation, 1)
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
         world.says(world.hands[0], {"heartbeat": True})
-        assert _only(crew).channel.closed
+        assert _only(pool).channel.closed
 
 
 def test_nobody_need_listen(made: _Made) -> None:
-    """A crew whose director wants to hear nothing goes on all the same."""
-    world, crew = made
+    """A pool whose director wants to hear nothing goes on all the same."""
+    world, pool = made
     world.comes_to("ready", world.hands[0])
     world.says(world.hands[0], {"report": {}})
-    world.station.dead = [(101, 0)]
-    crew.reap()
-    assert crew.workers == {}
+    world.platform.dead = [(101, 0)]
+    pool.reap()
+    assert pool.workers == {}
