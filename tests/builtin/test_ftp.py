@@ -251,8 +251,8 @@ def test_a_data_connection_from_elsewhere_is_sent_away(root: Path) -> None:
     with served(root) as server, client_of(server) as client:
         port = int(re.findall(r"\d+", say(client, "EPSV"))[-1])
         with (
+            suppress(ConnectionResetError),  # which may come before the call of connect has returned
             socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.2", 0)) as thief,
-            suppress(ConnectionResetError),
         ):
             assert thief.recv(100) == b""
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as data:
