@@ -65,7 +65,7 @@ class Holding:
         self._file(module, ".pid").unlink(missing_ok=True)
 
     def _file(self, module: str, more: str = "") -> Path:
-        folder = {"planner": "control.", "worker": ""}.get(module, "supervisor.")
+        folder = {"planner": "control.", "template": "worker.", "worker": ""}.get(module, "supervisor.")
         return self._folder / f"hold-tamed.{folder}{module}{more}"
 
 
