@@ -25,8 +25,8 @@ from tamed.ipc.message import (
     read_texts,
     read_truth,
 )
-from tamed.ipc.worker_report import read_report
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.reports import read_report
 from tests.runner.world import a_plan, a_pool, supervised
 
 BAD = [

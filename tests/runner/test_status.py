@@ -12,7 +12,7 @@ from tests.runner.world import Supervised, supervised
 
 
 class Client:
-    """Asks a api, and keeps its answers."""
+    """Asks the control API, and keeps its answers."""
 
     def __init__(self, world: Supervised) -> None:
         status = StatusRequests(world.supervisor, world.reactor, world.sockets)

@@ -10,6 +10,7 @@ import pytest
 
 from tamed.ipc.message import Message
 from tamed.supervisor.generation import Worker, WorkerState
+from tamed.supervisor.reports import Reports
 from tamed.supervisor.workers import WorkerPool
 from tests.runner.world import World, a_pool
 
@@ -68,12 +69,10 @@ def test_a_socket_that_cannot_be_had_is_a_fault_of_the_asking_worker(made: _Made
 
 def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
     """Whoever directs the pool hears of it."""
-    world, pool = made
-    seen: list[WorkerState] = []
-    pool.on_change = lambda worker: seen.append(worker.state)
+    world, _ = made
     world.comes_to("prepared", world.hands[0])
     world.comes_to("ready", world.hands[0])
-    assert seen == [WorkerState.PREPARED, WorkerState.READY]
+    assert world.events.states == [WorkerState.PREPARED, WorkerState.READY]
 
 
 def test_one_that_was_told_to_stop_stays_so_whatever_it_says(made: _Made) -> None:
@@ -100,14 +99,14 @@ def test_every_message_is_a_sign_of_life(made: _Made) -> None:
 def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
     """One that loads is busy; one that serves is asked, and its report comes back."""
     world, pool = made
-    reports: list[tuple[int, Message]] = []
-    pool.on_report = lambda worker, report: reports.append((worker.pid, report))
-    assert not pool.ask(_only(pool))
+    reports: list[Reports] = []
+    pool.request_reports(reports.append)
+    assert reports.pop() == {}
     world.comes_to("ready", world.hands[0])
-    assert pool.ask(_only(pool))
+    pool.request_reports(reports.append)
     assert world.hands[0].heard() == [{"tell": True}]
     world.says(world.hands[0], {"report": {"connections": 3}})
-    assert reports == [(101, {"connections": 3})]
+    assert reports == [{101: {"connections": 3}}]
 
 
 def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
@@ -115,7 +114,9 @@ def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
     world, pool = made
     world.comes_to("ready", world.hands[0])
     world.hands[0].channel.close()
-    assert not pool.ask(_only(pool))
+    reports: list[Reports] = []
+    pool.request_reports(reports.append)
+    assert reports == [{}]
 
 
 def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
@@ -131,13 +132,11 @@ def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
 def test_what_it_said_last_is_heard_before_it_is_gone(made: _Made) -> None:
     """Its fault counts although the signal of its end came first."""
     world, pool = made
-    ends: list[tuple[object, int]] = []
-    pool.on_end = lambda worker, code: ends.append((worker.fault, code))
     world.hands[0].say({"fault": {"lines": ["tamed: no poems"], "status": 66}})
     world.hands[0].channel.close()
     world.platform.dead = [(101, 66), (999, 0)]
     pool.reap()
-    assert ends == [((["tamed: no poems"], 66), 66)]
+    assert world.events.ends == [((["tamed: no poems"], 66), 66)]
     assert pool.workers == {}
     assert world.platform.read_out == [101, 999]
 
@@ -219,13 +218,3 @@ def test_one_that_will_not_read_is_talked_to_no_more() -> None:
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)
         world.says(world.hands[0], {"heartbeat": True})
         assert _only(pool).channel.closed
-
-
-def test_nobody_need_listen(made: _Made) -> None:
-    """A pool whose director wants to hear nothing goes on all the same."""
-    world, pool = made
-    world.comes_to("ready", world.hands[0])
-    world.says(world.hands[0], {"report": {}})
-    world.platform.dead = [(101, 0)]
-    pool.reap()
-    assert pool.workers == {}

@@ -15,7 +15,7 @@ from tamed.ipc.channel import Channel
 from tamed.ipc.message import Message
 from tamed.log.place import LogPlan
 from tamed.net.inherit import Inheritance
-from tamed.supervisor.generation import Generation
+from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Template
@@ -189,6 +189,7 @@ class World:
         self.plan = plan
         self.reactor = HandReactor()
         self.platform = FakePlatform()
+        self.events = FakeEvents()
         self.sockets = SocketTable(Inheritance({}, os.getpid()))
 
     @property
@@ -216,11 +217,37 @@ class World:
             hand.channel.close()
 
 
+class FakeEvents:
+    """A director of a pool that notes what it hears, and does nothing."""
+
+    def __init__(self) -> None:
+        self.states: list[WorkerState] = []
+        self.ends: list[tuple[object, int]] = []
+
+    def worker_advanced(self, worker: Worker) -> None:
+        self.states.append(worker.state)
+
+    def worker_shut(self, worker: Worker) -> None:
+        return
+
+    def worker_ended(self, worker: Worker, code: int) -> None:
+        self.ends.append((worker.fault, code))
+
+    def worker_should_recycle(self, worker: Worker, why: str) -> None:
+        return
+
+    def files_read(self, files: dict[str, int]) -> None:
+        return
+
+    def child_ended(self, pid: int, code: int) -> None:
+        return
+
+
 @contextmanager
 def a_pool(**changes: Any) -> Iterator[tuple[World, WorkerPool]]:
     """Have a pool that nobody directs."""
     world = World(a_plan(**changes))
-    pool = WorkerPool(world.reactor, world.sockets, world.platform)
+    pool = WorkerPool(world.events, world.reactor, world.sockets, world.platform)
     try:
         yield world, pool
     finally:

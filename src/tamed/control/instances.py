@@ -24,10 +24,10 @@ from tamed.ipc.message import (
     read_texts,
     read_truth,
 )
-from tamed.ipc.worker_report import read_report
 from tamed.supervisor.control import ask
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan import forget_plan, kept_plan, plan_path
+from tamed.supervisor.reports import read_report
 from tamed.unix.detach import Report
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle, Relative, descendants_of

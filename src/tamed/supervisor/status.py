@@ -2,29 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tamed.ipc.message import Message, read_number, read_text
 from tamed.log.layout import rfc3339
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.generation import Worker
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.reports import Reports
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Supervisor
 
 __all__ = ["ControlApi", "StatusRequests"]
-
-
-_PATIENCE = 5.0  # seconds for the workers to answer
-
-
-class _PendingStatus(NamedTuple):
-    """A question that was passed on to the workers, those who have not answered it yet, and the answers."""
-
-    answer: Answer
-    waiting: set[int]
-    timer: Timer
-    reports: dict[int, dict[str, Any]]
 
 
 class StatusRequests:
@@ -38,39 +27,12 @@ class StatusRequests:
         self._reactor = reactor
         self._sockets = sockets
         self.begun = reactor.clock()
-        self._pending: list[_PendingStatus] = []
-        supervisor.pool.on_report = self._reported
-        supervisor.pool.on_silence = self._will_not_report
 
     def serve(self, answer: Answer) -> None:
         """Answer, once the workers have reported."""
-        pool = self._supervisor.pool
-        asked = {worker.pid for worker in pool.workers.values() if pool.ask(worker)}
-        if not asked:
-            answer(self._status({}))
-            return
-        timer = self._reactor.later(_PATIENCE, lambda: self._close(pending))
-        pending = _PendingStatus(answer, asked, timer, {})
-        self._pending.append(pending)
+        self._supervisor.pool.request_reports(lambda reports: answer(self._status(reports)))
 
-    def _reported(self, worker: Worker, report: dict[str, Any]) -> None:
-        for pending in self._pending:
-            pending.reports[worker.pid] = report
-        self._will_not_report(worker)
-
-    def _will_not_report(self, worker: Worker) -> None:
-        """Wait for this one no longer: it has reported, or it comes to its end."""
-        for pending in list(self._pending):
-            pending.waiting.discard(worker.pid)
-            if not pending.waiting:
-                self._close(pending)
-
-    def _close(self, pending: _PendingStatus) -> None:
-        pending.timer.cancel()
-        self._pending.remove(pending)
-        pending.answer(self._status(pending.reports))
-
-    def _status(self, reports: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    def _status(self, reports: Reports) -> dict[str, Any]:
         supervisor, recovery = self._supervisor, self._supervisor.recovery
         return {
             "name": supervisor.plan.name,

@@ -77,7 +77,7 @@ class Supervisor:
         self.failure = ""
         self.on_upgrade: Callable[[Plan], None] = _ignore
         self.operations = Operations(self._begin)
-        self.pool = WorkerPool(reactor, sockets, platform)
+        self.pool = WorkerPool(self, reactor, sockets, platform)
         self.helpers = HelperProcesses(reactor, platform)
         self._watchdog = Watchdog(plan.heartbeat_interval, self.pool.workers, reactor, platform)
         self._handovers = Handovers(self.pool, self._watchdog, reactor)
@@ -108,13 +108,7 @@ class Supervisor:
             take_over=self._hand_over_to,
             done=self._reloaded,
         )
-        self.pool.on_change = self._changed
-        self.pool.on_end = self._ended
-        self.pool.on_shut = self._handovers.heard
         self._watching = Watching(self.helpers, platform, self.reload)
-        self.pool.on_files = self._watching.add
-        self.pool.on_worn = self._worn
-        self.pool.on_other_end = self.helpers.ended
         self._reactor = reactor
         self._sockets = sockets
         self._platform = platform
@@ -123,7 +117,11 @@ class Supervisor:
         self._deadline = 0.0  # of a stop
         self._look: Timer | None = None
         self._memory_limit = MemoryLimit(
-            self.pool.workers, reactor, platform, serving=lambda: self.generation, recycle=self._worn
+            self.pool.workers,
+            reactor,
+            platform,
+            serving=lambda: self.generation,
+            recycle=self.worker_should_recycle,
         )
 
     @property
@@ -369,7 +367,8 @@ class Supervisor:
 
     # The way to readiness.
 
-    def _changed(self, worker: Worker) -> None:
+    def worker_advanced(self, worker: Worker) -> None:
+        """See `WorkerEvents`."""
         if worker.generation is self._rollout.generation:
             self._rollout.changed(worker)
             return
@@ -452,13 +451,25 @@ class Supervisor:
         if generation.is_over and not self.pool.of(generation):
             self._sockets.release(generation.number)
 
+    def worker_shut(self, worker: Worker) -> None:
+        """See `WorkerEvents`."""
+        self._handovers.heard(worker)
+
+    def files_read(self, files: dict[str, int]) -> None:
+        """See `WorkerEvents`."""
+        self._watching.add(files)
+
+    def child_ended(self, pid: int, code: int) -> None:
+        """See `WorkerEvents`."""
+        self.helpers.ended(pid, code)
+
     def _left(self, worker: Worker, code: int) -> None:
         """See to the end of one that was drained."""
         if code not in (0, -signal.SIGTERM):
             self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
         self._release(worker.generation)
 
-    def _worn(self, worker: Worker, why: str) -> bool:
+    def worker_should_recycle(self, worker: Worker, why: str) -> bool:
         """Replace a worker that should not go on; tell whether that begins: else it is asked for again."""
         is_due = self.recovery.is_due(worker.number)
         if self.phase is not Phase.RUNNING or not is_due or self.operations.running is not None:
@@ -495,7 +506,8 @@ class Supervisor:
         """Return the numbers of the workers that there should be and are not."""
         return self._scaler.missing(self.generation) if self.phase is Phase.RUNNING else ()
 
-    def _ended(self, worker: Worker, code: int) -> None:
+    def worker_ended(self, worker: Worker, code: int) -> None:
+        """See `WorkerEvents`."""
         self._handovers.heard(worker)
         match self.phase:
             case Phase.STARTING:

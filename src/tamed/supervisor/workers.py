@@ -7,20 +7,21 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from tamed.errors import SystemRefused, TamedError
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_object, read_text
-from tamed.ipc.worker_report import read_report
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
+from tamed.supervisor.reports import ReportCollector, Reports, read_report
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.templates import Templates
 
-__all__ = ["WorkerPool"]
+__all__ = ["WorkerEvents", "WorkerPool"]
 
 _MODULE = "tamed.worker"
 _OWN_STATES = ("prepared", "starting", "ready")  # that a worker can tell of itself
@@ -29,28 +30,38 @@ _MOST_SERVERS = 1000  # of one application on one endpoint
 _MORE = "let each process have more: --max-files"
 
 
+class WorkerEvents(Protocol):
+    """Who directs a pool, and hears what becomes of its workers."""
+
+    def worker_advanced(self, worker: Worker) -> None:
+        """Take note that a worker has come to another state on its way to readiness."""
+
+    def worker_shut(self, worker: Worker) -> None:
+        """Take note that a worker which drains accepts nobody any more."""
+
+    def worker_ended(self, worker: Worker, code: int) -> None:
+        """Take note of the end of a worker, with its exit code, which is negative for a signal."""
+
+    def worker_should_recycle(self, worker: Worker, why: str) -> object:
+        """Take note that a worker asks to be replaced; it asks again until it is."""
+
+    def files_read(self, files: dict[str, int]) -> None:
+        """Take note of the files that a worker was made from, and of when they were written."""
+
+    def child_ended(self, pid: int, code: int) -> None:
+        """Take note of the end of a child that is no worker, with its exit code."""
+
+
 class WorkerPool:
-    """All workers that have not been reaped, by their pid in ``workers``.
+    """All workers that have not been reaped, by their pid in ``workers``. ``events`` hears of them."""
 
-    ``on_change`` is called when a worker has come to another state, ``on_end`` when it has ended, with its
-    exit code (negative for a signal), ``on_shut`` when one that was drained lets nobody in any more,
-    ``on_files`` with the files that one was made from and when they were written, ``on_worn`` when one asks
-    to be replaced, with the reason, ``on_report`` with what a worker answers to `ask`, and ``on_silence``
-    when one will answer nothing any more. ``on_other_end`` is called with the pid and exit code of a child
-    that is no worker.
-    """
-
-    def __init__(self, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
+    def __init__(
+        self, events: WorkerEvents, reactor: Reactor, sockets: SocketTable, platform: Platform
+    ) -> None:
         self.workers: dict[int, Worker] = {}
         self.templates = Templates(reactor, platform)
-        self.on_change: Callable[[Worker], None] = _ignore
-        self.on_end: Callable[[Worker, int], None] = _ignore
-        self.on_shut: Callable[[Worker], None] = _ignore
-        self.on_files: Callable[[dict[str, int]], None] = _ignore
-        self.on_worn: Callable[[Worker, str], object] = _ignore
-        self.on_report: Callable[[Worker, Message], None] = _ignore
-        self.on_silence: Callable[[Worker], None] = _ignore
-        self.on_other_end: Callable[[int, int], None] = _ignore
+        self._events = events
+        self._reports = ReportCollector(reactor)
         self._reactor = reactor
         self._sockets = sockets
         self._platform = platform
@@ -153,8 +164,12 @@ class WorkerPool:
         if not (is_ready and self._send(worker, {"drain": True})):
             self._platform.signal(worker.pid, signal.SIGTERM)
 
-    def ask(self, worker: Worker) -> bool:
-        """Ask a worker for its report, which goes to ``on_report``; tell whether it can answer at all."""
+    def request_reports(self, done: Callable[[Reports], object]) -> None:
+        """Ask the workers for their reports; call ``done`` with those of all that answer in time."""
+        asked = [pid for pid, worker in self.workers.items() if self._request_report(worker)]
+        self._reports.collect(asked, done)
+
+    def _request_report(self, worker: Worker) -> bool:
         return worker.is_to_answer and self._send(worker, {"tell": True})
 
     def terminate(self, worker: Worker) -> None:
@@ -168,14 +183,14 @@ class WorkerPool:
             worker = self.workers.get(pid)
             if worker is None:
                 self.templates.ended(pid, code)
-                self.on_other_end(pid, code)
+                self._events.child_ended(pid, code)
                 self._platform.gone(pid)
             else:
                 self._hear(worker, has_ended=True)
                 self._hang_up(worker)
                 self._platform.gone(pid)
                 del self.workers[pid]
-                self.on_end(worker, code)
+                self._events.worker_ended(worker, code)
 
     def _start(self, generation: Generation, channel: int, number: int) -> int:
         template = self.templates.of(generation)
@@ -214,21 +229,22 @@ class WorkerPool:
             case {"leaving": _}:
                 worker.leaving = read_number(message, "leaving", most=_STATUSES)
             case {"shut": _}:
-                self.on_shut(worker)
+                self._events.worker_shut(worker)
             case {"files": _} if worker.generation.plan.reload:  # else nobody has asked for them
                 files = read_object(message, "files")
-                self.on_files({file: read_number(files, file, -(2**63), 2**63 - 1) for file in files})
+                written = {file: read_number(files, file, -(2**63), 2**63 - 1) for file in files}
+                self._events.files_read(written)
             case {"worn": _}:
-                self.on_worn(worker, read_text(message, "worn"))
+                self._events.worker_should_recycle(worker, read_text(message, "worn"))
             case {"report": _}:
-                self.on_report(worker, read_report(read_object(message, "report")))
+                self._reports.received(worker.pid, read_report(read_object(message, "report")))
 
     def _changed(self, worker: Worker, state: str) -> None:
         if state not in _OWN_STATES:
             raise InvalidMessage(f"state: expected {', '.join(_OWN_STATES)}")
         if not worker.is_leaving:
             worker.come_to(WorkerState(state), worker.heard)
-            self.on_change(worker)
+            self._events.worker_advanced(worker)
 
     def _hand_out(self, worker: Worker, message: Message) -> None:
         text, kind = read_text(message, "listen"), read_number(message, "kind")
@@ -261,8 +277,4 @@ class WorkerPool:
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
-            self.on_silence(worker)
-
-
-def _ignore(*_: object) -> None:
-    """Take what nobody has asked for."""
+            self._reports.will_not_answer(worker.pid)

@@ -15,7 +15,6 @@ from tamed.errors import TamedError, exit_code, status_of
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_message
 from tamed.ipc.message import Message, read_object, read_seconds, read_text, read_truth
-from tamed.ipc.worker_report import report_of, serving
 from tamed.log.layout import layout_of
 from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
@@ -25,6 +24,7 @@ from tamed.unix.spawn import RECORDS
 from tamed.worker.life import Ending, live, loop_factory
 from tamed.worker.link import Link, SupervisedSource, wearing
 from tamed.worker.log_handler import PipeHandler, log_to
+from tamed.worker.report import report_of, serving
 
 __all__ = ["Workplace", "exit_after", "say"]
 

@@ -1,0 +1,50 @@
+"""What a worker reports of its application when the supervisor asks; `tamed.supervisor.reports` reads it."""
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+from tamed.ipc.message import Message
+from tamed.service.application import Application
+from tamed.service.service import Service
+
+__all__ = ["Serving", "report_of", "serving"]
+
+_DEEPEST = 32  # levels of services; what is below them is not shown
+_MOST = 2**53  # what every reader of JSON can hold
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """A service that keeps count of its connections: our servers, Twisted's, and whoever's else does so."""
+
+    connections: int
+    accepted: int
+
+
+def serving(application: Application) -> list[Serving]:
+    """Return the services of an application that count connections."""
+    return [service for service in application.walk() if isinstance(service, Serving)]
+
+
+def report_of(application: Application) -> Message:
+    """Return how an application stands."""
+    counting = serving(application)
+    return {
+        "connections": _count(each.connections for each in counting),
+        "accepted": _count(each.accepted for each in counting),
+        "tree": _tree(application, _DEEPEST),
+    }
+
+
+def _count(numbers: Iterable[int]) -> int:
+    return min(max(int(sum(numbers)), 0), _MOST)  # they may be the application's own
+
+
+def _tree(service: Service, deepest: int) -> Message:
+    return {
+        "name": str(service.name),
+        "state": service.state.value,
+        "restarts": service.restarts,
+        "summary": str(service.summary),
+        "children": [_tree(child, deepest - 1) for child in service.children] if deepest > 1 else [],
+    }
