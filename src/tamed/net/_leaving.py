@@ -11,13 +11,12 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import termios
-import traceback
 from array import array
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
+from tamed.net._compat import WARNINGS_OF_WRITES, is_error_of_closed_connection, retrieve_close_error
 from tamed.net._connection import Connection
 
 __all__ = [
@@ -35,15 +34,6 @@ _GONE: Final = frozenset(
 )
 """How a system says that the peer is not there any more, beside what ConnectionError stands for."""
 
-_UNHEARD: Final = frozenset(
-    {"socket.send() raised exception.", "socket.sendto() raised exception.", "SSL connection is closed"}
-)
-"""What asyncio warns of when something is written to a peer that has left."""
-
-_CLOSED: Final = re.compile(r"the handler is closed$|^'NoneType' object has no attribute ")
-_LOOPS: Final = ("asyncio.selector_events", "asyncio.sslproto", "uvloop.loop")
-"""What is raised inside of the event loops then, and which modules they are."""
-
 
 def peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Tell whether an error of a handler is its peer's doing; its other connections have errors too."""
@@ -52,7 +42,7 @@ def peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.St
     gone = writer.is_closing() or reader.at_eof()
     if isinstance(error, OSError):
         return gone and (isinstance(error, ConnectionError) or error.errno in _GONE)
-    return gone and (isinstance(error, asyncio.IncompleteReadError) or _is_closed(error))
+    return gone and (isinstance(error, asyncio.IncompleteReadError) or is_error_of_closed_connection(error))
 
 
 def tell_leaving_from_faults() -> None:
@@ -61,22 +51,14 @@ def tell_leaving_from_faults() -> None:
 
 
 def _tell_apart(record: logging.LogRecord) -> bool:
-    if record.msg in _UNHEARD:
+    if record.msg in WARNINGS_OF_WRITES:
         return False
-    if record.exc_info and _is_closed(record.exc_info[1]):
+    if record.exc_info and is_error_of_closed_connection(record.exc_info[1]):
         what = record.getMessage().partition("\n")[0]
         record.msg, record.args = "%s: its connection was closed already", (what,)
         record.exc_info = record.exc_text = None
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
     return True
-
-
-def _is_closed(error: BaseException | None) -> bool:
-    """Tell whether an event loop has raised an error because a connection was closed."""
-    if not (isinstance(error, RuntimeError | AttributeError) and _CLOSED.search(str(error))):
-        return False
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].f_globals.get("__name__") in _LOOPS
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
@@ -111,11 +93,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Take note that there is nothing more to come."""
         super().connection_lost(error)
-        # Or asyncio complains that nobody has asked, if this and what `wait_closed` waits for happen to be
-        # collected in the wrong order.
-        closed: asyncio.Future[None] = self._get_close_waiter(None)  # type: ignore[attr-defined]
-        if not closed.cancelled():
-            closed.exception()
+        retrieve_close_error(self)
 
 
 class Writer(asyncio.StreamWriter):

@@ -17,15 +17,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from tamed.log.logger import own_logger
+from tamed.net._compat import Accept, accept_of
 from tamed.net.bind import drop_new_connections
 
 __all__ = ["Acceptor", "ListeningSocket", "OnAccept", "Shortage", "is_of_the_connection"]
 
 
 log = own_logger("tamed.net")
-
-Accept = Callable[[], tuple[int, Any]]
-"""Returns the descriptor of a new connection and its peer's address; raises OSError like accept(2)."""
 
 OnAccept = Callable[[int, Any], None]
 """Takes over the descriptor of a new connection, which is in blocking mode, and its peer's address."""
@@ -71,10 +69,7 @@ class ListeningSocket:
         self.shared = shared
         self.sole = sole
         self.remaining = 0
-        # Not `sock.accept()`: it makes a socket object of its own class, and another would have to be
-        # made from that. This is what it is made of, in every Python since 3.0 (and gevent and eventlet
-        # use it too).
-        self.accept: Accept = accept or sock._accept  # type: ignore[attr-defined]
+        self.accept = accept or accept_of(sock)
 
 
 class Shortage:
