@@ -1,7 +1,7 @@
 """The private names of Twisted that the bridge relies on, each behind a function of its own.
 
 Nothing else in this folder uses one. Twisted may change a private name in any release: a test looks for
-each of those below, and pyproject.toml says which releases have been tried.
+each of those below, and pyproject.toml has an upper bound for Twisted.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ def forget_triggers(reactor: Any, event: str) -> None:
 
 
 def use_socket(port: Any, sock: socket.socket) -> None:
-    """Have a port listen on a socket that exists, and only close it in the end: others may have it too.
+    """Have a port use a socket that exists, and close it without a shutdown: other processes may share it.
 
     ``adoptStreamPort`` and its like do this for ports of Twisted's own classes.
     """
@@ -51,5 +51,5 @@ def use_socket(port: Any, sock: socket.socket) -> None:
 
 
 def has_begun_logging() -> bool:
-    """Tell whether somebody has called ``beginLoggingTo``, which warns at the second call."""
+    """Return whether ``beginLoggingTo`` was called: it warns at the second call."""
     return globalLogBeginner._temporaryObserver is None

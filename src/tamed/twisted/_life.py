@@ -39,8 +39,8 @@ STOP_TIMEOUT = _HOOKS + 3 * _GRACE
 class ReactorLife:
     """Attaches, starts and ends a reactor for the services that use it.
 
-    ``stopped`` is set when the program has called ``reactor.stop()``. ``failure`` is set by whoever calls
-    that because of one.
+    ``stopped`` is set when the program has called ``reactor.stop()``, and ``failure`` to the reason for
+    that, if it is an error.
     """
 
     def __init__(self, reactor: AsyncioSelectorReactor, connections: Connections) -> None:

@@ -107,11 +107,11 @@ def _text(event: LogEvent) -> str:
     if failure is None:
         return _with_system(event, formatEvent(event))
     if event.get("log_namespace") == _LEGACY:
-        said = event.get("why") or "Unhandled Error"  # its text has the traceback in it too
+        message = event.get("why") or "Unhandled Error"  # its text has the traceback in it too
     else:
-        said = formatEvent(event) or "Unhandled Error"
+        message = formatEvent(event) or "Unhandled Error"
     trace = "" if _trace(failure) else f"\n{failure.getTraceback().rstrip()}"
-    return _with_system(event, f"{said}{trace}")
+    return _with_system(event, f"{message}{trace}")
 
 
 def _with_system(event: LogEvent, text: str) -> str:

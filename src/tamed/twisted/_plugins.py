@@ -1,6 +1,6 @@
 """Twisted's plugins that make services: found by importing them, and made from the words behind their name.
 
-Twisted keeps a cache beside its plugins, ``dropin.cache``: a pickle, written by whoever is allowed to. Here
+Twisted keeps a cache beside its plugins, ``dropin.cache``: a pickle, written by every user who may. Here
 it is neither read nor written: the modules in ``twisted.plugins`` only declare what there is. The options
 of a plugin are parsed by its own class.
 """
@@ -53,7 +53,7 @@ def all_makers(folders: Sequence[Path]) -> list[Any]:
 
 
 def has_plugin(name: str, folders: Sequence[Path] = ()) -> bool:
-    """Tell whether a Twisted plugin has this name."""
+    """Return whether a Twisted plugin has this name."""
     return _find(name, folders) is not None
 
 
@@ -88,7 +88,7 @@ def make_plugin(job: Job) -> Service:
 
 
 class _OptionsAbove(ServerOptions):
-    """The ``parent`` of a plugin's options: twistd's own, with what the operator said in Tamed's words.
+    """The ``parent`` of a plugin's options: twistd's own, with the values of Tamed's settings.
 
     Plugins read the pid file there, the user, the umask, and some set them. So each process that parses a
     plugin's words gives it such a parent.
@@ -147,7 +147,7 @@ def _twistd_options(job: Job) -> dict[str, Any]:
 
 def _of_daemon(daemon: Daemon) -> Iterator[tuple[str, object]]:
     yield "pidfile", "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
-    with suppress(KeyError):  # whoever is to become that user says that there is none
+    with suppress(KeyError):  # an unknown user or group is reported where it is applied
         if daemon.user:
             yield "uid", int(daemon.user) if daemon.user.isdigit() else pwd.getpwnam(daemon.user).pw_uid
         if daemon.group:
@@ -210,7 +210,7 @@ def _is_maker(value: object) -> bool:
 
 
 def _add_to_path(folders: Sequence[Path]) -> None:
-    """Let modules in ``twisted/plugins`` of these folders be found, and what they import from the folders."""
+    """Have modules in ``twisted/plugins`` of these folders found, and what they import from the folders."""
     for folder in folders:
         modules = folder / "twisted" / "plugins"
         if modules.is_dir() and str(modules) not in plugins_package.__path__:

@@ -212,7 +212,7 @@ def _serve(sock: socket.socket, peer: Any, factory: Any, reactor: Any, port: Any
         number, port.sessionno = port.sessionno, port.sessionno + 1
     kind: Any = _UnixConnection if is_unix else _TcpConnection
     transport = kind(sock, protocol, peer, port, number, reactor)
-    if port is None:  # by which a transport says who it is
+    if port is None:  # else Twisted has set it
         transport.repstr = f"<{type(protocol).__name__} on an adopted connection>"
     protocol.makeConnection(transport)
     return transport
@@ -326,8 +326,8 @@ class _StreamPort(_GatedPort, tcp.Port):
         """Take those who wait in the kernel's queue, and give the socket back."""
         if self._shortage is not None:
             self._shortage.end()
-        # Here and not when `stopListening` is called: whoever came in between would be cut off.
-        # Those who wait while the gate is shut are the other process's.
+        # Not when `stopListening` is called: clients that come between would be cut off. Those that wait
+        # while the gate is shut are the other process's.
         if (
             self._is_accepting
             and not self._is_gated
@@ -388,7 +388,7 @@ class TcpPort(_StreamPort):
 
 
 class UnixPort(_StreamPort, unix.Port):
-    """A port on a unix socket; the file belongs to whoever has bound it."""
+    """A port on a unix socket; the file belongs to the socket source."""
 
     def startListening(self) -> None:  # noqa: N802
         """Serve those who connect. Not as Twisted does: the file's mode is set, and it listens already."""

@@ -150,7 +150,7 @@ class Attempt:
         def failed(failure: Failure) -> Failure:
             self.failure = failure.value
             done.callback(None)
-            return Failure(CancelledError())  # which the service does not log: whoever started it reports why
+            return Failure(CancelledError())  # not logged by the service: the start reports why
 
         def listens(port: Any) -> Any:
             done.callback(None)
@@ -192,8 +192,8 @@ def _walk(service: Any) -> Iterator[Any]:
 async def outcome(result: Any) -> Any:
     """Wait for what a method has returned, and return or raise what comes of it.
 
-    A coroutine may await Deferreds and asyncio's futures alike. Whoever is cancelled while waiting cancels
-    what is waited for.
+    A coroutine may await Deferreds and asyncio's futures alike. A task that is
+    cancelled while it waits cancels what it waits for.
     """
     if isinstance(result, Deferred):
         return await result.asFuture(asyncio.get_running_loop())
@@ -206,7 +206,7 @@ async def outcome(result: Any) -> Any:
 
 @types.coroutine
 def _both_worlds(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Run a coroutine, and give the event loop only what it understands to wait for."""
+    """Run a coroutine, and yield only asyncio's futures to the event loop."""
     error: BaseException | None = None
     value: Any = None
     while True:

@@ -81,7 +81,7 @@ def parse_twistd(words: Sequence[str]) -> CommandLine:
 
 
 def apply_twistd(effects: Mapping[str, Any]) -> None:
-    """Do what the effects of a command line say that `parse_twistd` has read.
+    """Apply the effects of a command line, as `parse_twistd` has read them.
 
     ``path`` are folders to import from, ``logger`` the name of a factory of log observers, ``profile`` the
     file for a profile of all that follows (as statistics with ``savestats``), ``spew`` traces every line, and
@@ -131,7 +131,7 @@ class _Options(ServerOptions):
         return options
 
     def opt_reactor(self, shortName: str) -> None:  # noqa: N803
-        """Which reactor to use: Tamed's, whatever this says, unless it is one of a window system."""
+        """Accepted, and replaced by Tamed's reactor; those of window systems are refused."""
         if shortName in _OTHER_REACTORS:
             raise BadOptions(f"--reactor {shortName}: Tamed runs Twisted on its own event loop")
         self["reactor"] = shortName
@@ -165,11 +165,11 @@ def _refuse_what_is_not_supported(options: _Options) -> None:
         raise UsageError("twistd: --encrypted", "saved applications are not supported", "use the .tac file")
     if not options["python"] and not options.subCommand:
         why = "twistd.tap, which twistd would look for, is a saved application: they are not supported"
-        raise UsageError("twistd: nothing to run", why, "say -y FILE, or the name of a plugin")
+        raise UsageError("twistd: nothing to run", why, "pass -y FILE, or the name of a plugin")
     if options["profile"] and options["profiler"].lower() != "cprofile":
         raise UsageError(f"twistd: --profiler {options['profiler']}", "not supported", "use cprofile")
     if options["logfile"] == "-" and not _in_foreground(options):
-        raise UsageError("twistd: --logfile -", "a daemon has no standard output", "say --nodaemon too")
+        raise UsageError("twistd: --logfile -", "a daemon has no standard output", "pass --nodaemon too")
 
 
 def _in_foreground(options: _Options) -> bool:

@@ -36,11 +36,11 @@ class TwistedKind(Kind):
     title = "Twisted plugin"
 
     def is_installed(self) -> bool:
-        """Tell whether Twisted is installed, without loading it."""
+        """Return whether Twisted is installed, without loading it."""
         return importlib.util.find_spec("twisted") is not None
 
     def prepare(self, job: Job) -> None:
-        """Claim the reactor, and do what options of twistd's say."""
+        """Claim the reactor, and apply twistd's options."""
         claim_reactor()
         if job.foreign:
             from tamed.twisted._twistd import apply_twistd
@@ -48,7 +48,7 @@ class TwistedKind(Kind):
             apply_twistd(job.foreign["effects"])
 
     def has(self, name: str, folders: Sequence[Path]) -> bool:
-        """Tell whether a Twisted plugin has this name; that imports all of them."""
+        """Return whether a Twisted plugin has this name; that imports all of them."""
         claim_reactor()
         from tamed.twisted._plugins import has_plugin
 
@@ -103,7 +103,7 @@ class TwistedKind(Kind):
         )
 
     def command_line(self, words: Sequence[str]) -> CommandLine:
-        """Understand the words behind ``twistd``."""
+        """Parse the words behind ``twistd``."""
         if not self.is_installed():
             raise ApplicationFailed("twistd", "Twisted is not installed", "pip install 'tamed[twisted]'")
         claim_reactor()
@@ -113,7 +113,7 @@ class TwistedKind(Kind):
 
 
 def claim_reactor() -> None:
-    """Have whoever imports the reactor from now on get the one that runs on Tamed's event loop."""
+    """Make every later import of the reactor give the one that runs on Tamed's event loop."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

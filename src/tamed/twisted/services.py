@@ -148,11 +148,11 @@ class TwistedService(Service):
             await attempt.succeeded()
 
     def _refuse_root(self) -> None:
-        """Refuse to run as root what says as whom it is to run."""
+        """Refuse to run as root an application that names another user."""
         process: Any = IProcess(self._application, None)
         uid = getattr(process, "uid", None)
         if uid is not None and os.geteuid() == 0 and uid != 0:
-            remedy = f"say --user {uid}"
+            remedy = f"pass --user {uid}"
             raise ConfigurationError(f"{self.full_name} is to run as user {uid}", "and this is root", remedy)
 
     async def _undo(self, walk: Walk, *, running: bool) -> None:
