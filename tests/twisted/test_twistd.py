@@ -1,7 +1,9 @@
 """`tamed twistd` beside twistd itself: what plugins and programs see, and how its daemons are found."""
 
+import grp
 import json
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -14,6 +16,9 @@ import pytest
 
 pytest.importorskip("twisted")
 
+from tamed.config.job import Job
+from tamed.config.target import Target, TargetKind
+from tamed.twisted.kind import TwistedKind
 from tests.patience import PATIENCE
 from tests.supervised.daemon import Tamed, is_there, needs_root, wait_for
 
@@ -193,6 +198,17 @@ def test_a_plugin_sees_twistd_s_options_without_twistd(programs: Programs, words
         assert options["pidfile"] == str(programs.folder / "own.pid")
         assert (options["nodaemon"], options["umask"], options["prefix"]) == (False, 0o027, "poems")
         assert (options["logfile"], options["rundir"], options["syslog"]) == ("own.log", "/", False)
+
+
+def test_a_plugin_sees_by_number_who_it_is_to_run_as(tamed: Tamed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user and the group of the settings, which may be names there."""
+    programs = Programs(tamed)
+    monkeypatch.setenv("SEEN", str(programs.seen_file))
+    target = Target(TargetKind.FOREIGN, "ask", "twisted")
+    who = {"user": pwd.getpwuid(0).pw_name, "group": grp.getgrgid(0).gr_name}
+    TwistedKind().check(Job(target, who, plugin_dirs=(programs.folder,)))
+    (seen,) = programs.seen()
+    assert (seen["options"]["uid"], seen["options"]["gid"]) == (0, 0)
 
 
 def test_a_plugin_that_chooses_the_pid_file_is_obeyed(programs: Programs) -> None:

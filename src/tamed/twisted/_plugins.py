@@ -5,10 +5,8 @@ it is neither read nor written: the modules in ``twisted.plugins`` only declare 
 of a plugin are parsed by its own class.
 """
 
-import grp
 import importlib
 import pkgutil
-import pwd
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,11 +19,12 @@ from twisted.plugin import IPlugin
 from twisted.python.reflect import namedAny
 from twisted.python.usage import UsageError as BadOptions
 
+from tamed._os.identity import Identity
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log, names_file
-from tamed.errors import ApplicationFailed, TamedError, UsageError, reason
+from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins.discovery import Found
 from tamed.service.service import Service
 from tamed.twisted._compat import ServerOptions
@@ -147,11 +146,12 @@ def _twistd_options(job: Job) -> dict[str, Any]:
 
 def _of_daemon(daemon: Daemon) -> Iterator[tuple[str, object]]:
     yield "pidfile", "" if daemon.pid_file is None else str(daemon.pid_file.absolute())
-    with suppress(KeyError):  # an unknown user or group is reported where it is applied
+    with suppress(ConfigurationError):  # an unknown user or group is reported where it is applied
+        identity = Identity.resolve(daemon.user, daemon.group)
         if daemon.user:
-            yield "uid", int(daemon.user) if daemon.user.isdigit() else pwd.getpwnam(daemon.user).pw_uid
+            yield "uid", identity.uid
         if daemon.group:
-            yield "gid", int(daemon.group) if daemon.group.isdigit() else grp.getgrnam(daemon.group).gr_gid
+            yield "gid", identity.gid
     if daemon.umask is not None:
         yield "umask", int(daemon.umask)
     if daemon.chroot is not None:
