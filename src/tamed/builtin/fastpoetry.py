@@ -56,12 +56,14 @@ class Options:
     port2: int | None = option(None, "The port number of a second poem.")
     poem2: Path | None = option(None, "The file containing a second poem.")
     serve: list[PoemAt] = option(
-        [], "A poem and where to listen for it, in place of all the above.", metavar="POEM=ENDPOINT"
+        [], "A poem and the endpoint to serve it on, instead of all the above.", metavar="POEM=ENDPOINT"
     )
-    send_timeout: Duration = option(Duration("1m"), "How long a client may take nothing of its poem.")
-    max_connections: int = option(10000, "How many clients may be slow at once; more have to wait.", ge=1)
+    send_timeout: Duration = option(
+        Duration("1m"), "The longest that a client may pause in reading its poem."
+    )
+    max_connections: int = option(10000, "Slow clients that are served at a time; more clients wait.", ge=1)
     max_connections_per_address: int | None = option(
-        None, "How many slow clients one address may have; others of it are refused.", ge=1
+        None, "The same for one address; more clients of it are refused.", ge=1
     )
 
     def __post_init__(self) -> None:

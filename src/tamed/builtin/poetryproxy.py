@@ -31,20 +31,20 @@ class Options:
     port: int = option(10001, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    refresh: Duration = option(Duration("1m"), "How old the poem may be before it is fetched anew.")
+    refresh: Duration = option(Duration("1m"), "The age from which the poem is fetched again.")
     keep: Duration | None = option(
-        None, "How old the last good poem may be while the upstream is down; without it, any age."
+        None, "The age up to which the last good poem is served while the upstream is down; without it, any."
     )
-    retry: Duration = option(Duration("1s"), "How long nobody waits for another fetch after one has failed.")
-    fetch_timeout: Duration = option(Duration("10s"), "How long a fetch may take.")
-    max_size: Size = option(Size("1 MB"), "How long a poem may be.")
+    retry: Duration = option(Duration("1s"), "The delay after a failed fetch before another one is made.")
+    fetch_timeout: Duration = option(Duration("10s"), "The longest that a fetch may take.")
+    max_size: Size = option(Size("1 MB"), "The largest poem that is accepted.")
     half_closed: Duration = option(
-        Duration("2s"), "How long a fetch goes on for clients that have closed their sending side."
+        Duration("2s"), "How long a client is waited for that has closed its sending side."
     )
-    send_timeout: Duration = option(Duration("1m"), "How long a client may take to read the poem.")
-    max_connections: int = option(10000, "How many clients may be connected; more have to wait.", ge=1)
+    send_timeout: Duration = option(Duration("1m"), "The longest that a client may take to read the poem.")
+    max_connections: int = option(10000, "Connections that are open at a time; more clients wait.", ge=1)
     max_connections_per_address: int = option(
-        2000, "How many of them one address may have; others of it are refused.", ge=1
+        2000, "The same for one address; more clients of it are refused.", ge=1
     )
 
     def __post_init__(self) -> None:

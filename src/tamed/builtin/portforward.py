@@ -33,33 +33,35 @@ log = own_logger("tamed.builtin")
 class Options:
     """The options of ``portforward``."""
 
-    listen: list[Endpoint] = option(help="An endpoint to listen on; tls:// to speak TLS to clients.")
+    listen: list[Endpoint] = option(help="An endpoint to listen on; tls:// for TLS with clients.")
     to: list[Endpoint] = option(help="An upstream; of several, the one with the fewest connections is taken.")
-    tls: bool = option(False, "Whether to speak TLS to the upstreams.")
+    tls: bool = option(False, "Use TLS with the upstreams.")
     tls_ca: Path | None = option(None, "Their authorities, as PEM; without it, the system's.")
     tls_name: str = option("", "The name that their certificates must be for; without it, their host.")
-    tls_verify: bool = option(True, "Whether to verify their certificates.")
-    tls_cert: Path | None = option(None, "A certificate to show them, as PEM.")
-    tls_key: Path | None = option(None, "Its key, if that is in a file of its own.")
+    tls_verify: bool = option(True, "Verify their certificates.")
+    tls_cert: Path | None = option(None, "A client certificate to present to them, as PEM.")
+    tls_key: Path | None = option(None, "Its key, if that is in a separate file.")
     proxy_from: list[Network] = option(
         [], "A network (or unix) whose clients must begin with a PROXY header, which is believed."
     )
     proxy_to: ProxyHeader = option(ProxyHeader.NONE, "The PROXY header to send to the upstreams.")
-    connect_timeout: Duration = option(Duration("5s"), "How long each address of an upstream has to answer.")
-    check_interval: Duration = option(
-        Duration("10s"), "How often to connect to each upstream to see whether it is up; 0 for never."
+    connect_timeout: Duration = option(
+        Duration("5s"), "The longest that each address of an upstream may take to answer."
     )
-    pause: Duration = option(Duration("30s"), "How long an upstream that is down is the last to be tried.")
-    idle_timeout: Duration = option(Duration("1h"), "How long a connection may move nothing.")
+    check_interval: Duration = option(
+        Duration("10s"), "How often to connect to each upstream to check it; 0 for never."
+    )
+    pause: Duration = option(Duration("30s"), "How long an upstream that is down is tried last.")
+    idle_timeout: Duration = option(Duration("1h"), "The longest that a connection may be idle.")
     half_closed_timeout: Duration = option(
-        Duration("1m"), "The same for a connection of which one side has said all."
+        Duration("1m"), "The same for a connection of which one side has ended its direction."
     )
     handshake_timeout: Duration = option(
-        Duration("10s"), "How long a client has for its TLS handshake, and for its PROXY header."
+        Duration("10s"), "The longest that a client may take for its TLS handshake, and for its PROXY header."
     )
-    max_connections: int = option(2000, "How many clients are served at a time; others wait.")
+    max_connections: int = option(2000, "Connections that are served at a time; more clients wait.")
     max_connections_per_address: int | None = option(
-        None, "How many of one address; others are refused. Without it, there is no such limit."
+        None, "The same for one address, without a limit by default; more clients of it are refused."
     )
 
     def __post_init__(self) -> None:

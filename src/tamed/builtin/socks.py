@@ -30,21 +30,28 @@ class Options:
     port: int = option(1080, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    users: Path | None = option(None, "A file of NAME:HASH lines; only these users are let in.")
-    open: bool = option(False, "Let everybody in who can connect, also from other machines.")
+    users: Path | None = option(None, "A file of NAME:HASH lines; only these users are accepted.")
+    open: bool = option(False, "Accept any client without a password, also from other machines.")
     allow: list[TargetPattern] = option(
-        [], "Targets that may be reached, and no others: a network, host, *.domain or *, with :PORT or not."
+        [],
+        "Targets that may be reached, and no others: a network, host, *.domain or *, and :PORT if need be.",
     )
     deny: list[TargetPattern] = option([], "Targets that may not be reached, even if they are allowed.")
-    udp: bool = option(True, "Whether clients may send UDP packets.")
-    handshake_timeout: Duration = option(Duration("10s"), "How long a client has to say what it wants.")
-    connect_timeout: Duration = option(Duration("10s"), "How long each address of a target has to answer.")
-    idle_timeout: Duration = option(Duration("5m"), "How long a connection may move nothing.")
-    half_closed_timeout: Duration = option(
-        Duration("1m"), "The same for a connection of which one side has said all."
+    udp: bool = option(True, "Relay UDP packets too.")
+    handshake_timeout: Duration = option(
+        Duration("10s"), "The longest that a client may take to send its request."
     )
-    max_connections: int = option(2000, "How many clients are served at a time; others wait.")
-    max_connections_per_address: int = option(100, "How many of one address; others are refused.")
+    connect_timeout: Duration = option(
+        Duration("10s"), "The longest that each address of a target may take to answer."
+    )
+    idle_timeout: Duration = option(Duration("5m"), "The longest that a connection may be idle.")
+    half_closed_timeout: Duration = option(
+        Duration("1m"), "The same for a connection of which one side has ended its direction."
+    )
+    max_connections: int = option(2000, "Connections that are served at a time; more clients wait.")
+    max_connections_per_address: int = option(
+        100, "The same for one address; more clients of it are refused."
+    )
 
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options

@@ -31,24 +31,24 @@ class Options:
     root: Path | None = option(None, "The directory to serve; nothing outside of it can be reached.")
     app: str | None = option(None, "The application to serve, as PACKAGE.MODULE:VARIABLE.", metavar="NAME")
     app_dir: Path | None = option(None, "A folder to look for the application in, beside what is installed.")
-    wsgi: bool | None = option(
-        None, "The application speaks WSGI, or does not; without it, that is found out."
-    )
-    threads: int = option(10, "How many requests a WSGI application serves simultaneously.", ge=1)
-    index: str = option("index.html", "The file that a directory stands for.")
+    wsgi: bool | None = option(None, "The application speaks WSGI, or does not; detected by default.")
+    threads: int = option(10, "Requests that a WSGI application serves at a time.", ge=1)
+    index: str = option("index.html", "The file that is served for a directory.")
     dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
     port: int = option(8000, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
     trust: list[str] = option([], "A proxy, or a network of them, whose X-Forwarded headers are believed.")
     access_log: bool = option(True, "Log every request.")
-    max_connections: int = option(1000, "How many clients are served simultaneously; others wait.", ge=1)
-    max_connections_per_address: int = option(200, "How many of them may come from one address.", ge=1)
+    max_connections: int = option(1000, "Connections that are open at a time; more clients wait.", ge=1)
+    max_connections_per_address: int = option(200, "The same for one address.", ge=1)
     max_request_line: Size = option(Size("8 KiB"), "The longest target of a request.")
     max_head: Size = option(Size("32 KiB"), "The largest sum of a request's headers.")
-    head_timeout: Duration = option(Duration("10s"), "How long a client may take for the head of a request.")
-    keep_alive: Duration = option(Duration("5s"), "How long a connection is kept for another request.")
-    stall: Duration = option(Duration("1m"), "How long a client may take or send nothing in a request.")
+    head_timeout: Duration = option(
+        Duration("10s"), "The longest that a client may take to send the head of a request."
+    )
+    keep_alive: Duration = option(Duration("5s"), "How long an idle connection is kept for another request.")
+    stall: Duration = option(Duration("1m"), "The longest that a client may pause in a request.")
 
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options

@@ -1,4 +1,4 @@
-"""A WSGI application (PEP 3333) as one that speaks ASGI: each request in a thread, which comes back."""
+"""A WSGI application (PEP 3333) as one that speaks ASGI: each request is served by a thread of a pool."""
 
 import asyncio
 import contextvars
@@ -15,19 +15,20 @@ __all__ = ["ClientLeft", "WsgiApplication"]
 
 _BUFFER = 64 * 1024
 _NEVER = frozenset({"proxy"})
-"""Headers that are kept from the application: HTTP_PROXY is a setting of programs that it may start."""
+"""Headers that the application does not get: HTTP_PROXY is a setting of programs that it may start."""
 
 
 class ClientLeft(OSError):
-    """The client is gone, so that nothing can be read from it and sent to it any more."""
+    """The client has left: nothing can be read from it or sent to it any more."""
 
 
 class WsgiApplication:
     """Calls a WSGI application in one of so many threads.
 
-    The thread waits for the client to take what was sent. When the client is gone, it is told so at the next
-    part of its answer, by closing the iterable, or at the next part of the body, by an error. ``scope`` needs
-    an extension ``tamed.client`` to ask, whose ``left`` is a function: ASGI's `send` tells nothing.
+    A thread blocks until the client has taken what was sent. When the client has left, the application gets
+    an error from the next read of the body, or its iterable is closed at the next part of the answer.
+    ``scope`` must have an extension ``tamed.client``, whose ``left`` is a function that tells: ASGI's `send`
+    does not.
     """
 
     def __init__(self, application: Any, threads: int) -> None:
@@ -51,9 +52,9 @@ class WsgiApplication:
 
 
 class _Threads:
-    """Threads that are started when there is work for them, and stay.
+    """A pool of threads, each started when a call finds none free.
 
-    Daemons, so that one in which the application hangs does not keep the process from ending.
+    They are daemons, so that one in which the application hangs does not keep the process from ending.
     """
 
     def __init__(self, most: int) -> None:
@@ -63,7 +64,7 @@ class _Threads:
         self._calls: queue.SimpleQueue[tuple[Future[None], Callable[[], None]]] = queue.SimpleQueue()
 
     def call(self, function: Callable[..., None], *arguments: Any) -> "Future[None]":
-        """Call a function as soon as a thread has time for it."""
+        """Call a function as soon as a thread is free."""
         done: Future[None] = Future()
         self._calls.put((done, lambda: function(*arguments)))
         if not self._free.acquire(blocking=False) and self._count < self._most:
@@ -77,7 +78,7 @@ class _Threads:
             if done.set_running_or_notify_cancel():
                 try:
                     call()
-                except BaseException as error:  # raised where it is waited for
+                except BaseException as error:  # raised where the result is awaited
                     done.set_exception(error)
                 else:
                     done.set_result(None)
@@ -87,7 +88,7 @@ class _Threads:
 
 
 class _Request:
-    """One request, as the thread sees it; its methods but the first are called in the thread."""
+    """One request; its methods are called in the thread."""
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self.is_over = False
@@ -107,7 +108,7 @@ class _Request:
             for chunk in answer:
                 self.write(chunk)
             self._start()
-            self._tell({"type": "http.response.body", "body": b""})
+            self._send_and_wait({"type": "http.response.body", "body": b""})
         finally:
             close = getattr(answer, "close", None)
             if close is not None:
@@ -116,7 +117,7 @@ class _Request:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        """Take the head of the answer, which is sent with the first part of its body; see PEP 3333."""
+        """Set the head of the answer, which is sent with the first part of the body; see PEP 3333."""
         if exc_info is not None and self._is_started:
             raise exc_info[1].with_traceback(exc_info[2])
         if exc_info is None and self._head is not None:
@@ -131,12 +132,12 @@ class _Request:
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        """Send a part of the body. Raises ClientLeft when there is nobody to take it."""
+        """Send a part of the body. Raises ClientLeft if the client has left."""
         if not isinstance(chunk, bytes):
             raise TypeError(f"a WSGI application answers with bytes, not with {type(chunk).__name__}")
         if chunk:
             self._start()
-            self._tell({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._send_and_wait({"type": "http.response.body", "body": chunk, "more_body": True})
         self._require_client()
 
     def more(self) -> tuple[bytes, bool]:
@@ -152,9 +153,9 @@ class _Request:
         if self._head is None:
             raise RuntimeError("the WSGI application answers without a call of start_response")
         self._is_started = True
-        self._tell(self._head)
+        self._send_and_wait(self._head)
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send_and_wait(self, message: dict[str, Any]) -> None:
         self._require_client()
         asyncio.run_coroutine_threadsafe(self._send(message), self._loop).result()
 
@@ -184,10 +185,10 @@ class _Body(io.RawIOBase):
 
 
 def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
-    """Return what WSGI says of a request.
+    """Return the WSGI environment of a request.
 
-    Headers with an underscore are left out, as nginx does: they would have the name of one with a dash, and a
-    client could forge with them what a proxy in front says.
+    Headers with an underscore are left out, as by nginx: in the environment they have the name of one with a
+    dash, so a client could forge the headers of a proxy in front.
     """
     host, port = scope.get("server") or ("localhost", 80)
     environ: dict[str, Any] = {
@@ -222,7 +223,7 @@ def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
 
 
 def _is_of_the_client(error: BaseException | None) -> bool:
-    """Tell whether an error came of the client's leaving, also if the application has made another of it."""
+    """Tell whether an error is due to the client's leaving, also if the application raised another one."""
     while error is not None:
         if isinstance(error, ClientLeft):
             return True
