@@ -67,9 +67,13 @@ def address_of(server: ListeningService | DatagramServer, index: int = 0) -> tup
     return name[0], name[1]
 
 
-def connect(server: Server, *, receive_buffer: int | None = None) -> socket.socket:
+def connect(
+    server: Server, *, receive_buffer: int | None = None, address: str | None = None
+) -> socket.socket:
     """Connect as far as the kernel can without the server: the connection waits in its queue."""
     sock = socket.socket()
+    if address is not None:
+        sock.bind((address, 0))
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.connect(address_of(server))

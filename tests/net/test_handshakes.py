@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import socket
-from contextlib import ExitStack, closing
+import ssl
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 import trustme
 
 from tamed.net.server import Server
-from tests.net.poetry import POEM, ServerMaker, address_of, connect, every_server, read_all, until
+from tests.net.poetry import POEM, ServerMaker, address_of, connect, every_server, until
 from tests.net.test_server import certificate, trusting
 
 pytestmark = pytest.mark.anyio
@@ -28,10 +29,13 @@ def endpoint(authority: trustme.CA, tmp_path: Path) -> str:
     return f"tls://127.0.0.1:0?cert={certificate(authority, tmp_path)}"
 
 
-async def poem_from(server: Server, authority: trustme.CA) -> bytes:
-    """Read the poem as a client that does all it should."""
+async def poem_from(server: Server, authority: trustme.CA, address: str = "127.0.0.1") -> bytes:
+    """Read the poem as a client, of this address, that does all it should."""
     reader, writer = await asyncio.open_connection(
-        *address_of(server), ssl=trusting(authority), server_hostname="localhost"
+        *address_of(server),
+        ssl=trusting(authority),
+        server_hostname="localhost",
+        local_addr=(address, 0),
     )
     poem = await reader.read()
     writer.close()
@@ -39,20 +43,40 @@ async def poem_from(server: Server, authority: trustme.CA) -> bytes:
     return poem
 
 
+def hello() -> bytes:
+    """Return what a client of TLS says first."""
+    said = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return said.read()
+
+
 def is_open(client: socket.socket) -> bool:
-    """Tell whether a connection, which gets nothing, was not closed."""
+    """Tell whether a connection, of which nothing is wanted, was not closed."""
     try:
-        return bool(client.recv(1))
+        while client.recv(1 << 16):
+            pass
     except BlockingIOError:
         return True
     except ConnectionResetError:
-        return False
+        pass
+    return False
+
+
+HALF = hello()[:20]
 
 
 @every_server
-@pytest.mark.parametrize("words", [b"", b"\x16\x03\x01"], ids=["silent", "slow"])
 @pytest.mark.parametrize(
-    "limit", [{"max_tls_handshakes": 3}, {"max_connections": 3}], ids=["handshakes", "connections"]
+    ("words", "limit"),
+    [
+        (b"", {"max_connections": 3}),
+        (HALF, {"max_connections": 3}),
+        (hello(), {"max_connections": 3}),
+        (hello(), {"max_tls_handshakes": 3}),
+    ],
+    ids=["silent", "half", "whole", "handshakes"],
 )
 async def test_the_oldest_makes_room(
     make: ServerMaker, endpoint: str, authority: trustme.CA, words: bytes, limit: dict[str, int]
@@ -67,6 +91,40 @@ async def test_the_oldest_makes_room(
             assert await poem_from(server, authority) == POEM
             assert [is_open(client) for client in crowd] == [False, True, True]
         await until(lambda: server.connections == 0)
+
+
+@every_server
+@pytest.mark.parametrize(
+    "case",
+    [(HALF, 1, "127.0.0.2"), (HALF, 3, "127.0.0.9"), (hello(), 1, "127.0.0.9"), (hello(), 3, "127.0.0.9")],
+    ids=["half, the same", "half, another", "whole, one", "whole, three"],
+)
+async def test_a_crowd_keeps_nobody_waiting(
+    make: ServerMaker, endpoint: str, authority: trustme.CA, case: tuple[bytes, int, str]
+) -> None:
+    """However many are there: a client of another address, or whose hello is whole, gets in before them."""
+    words, addresses, address = case
+    async with make(endpoint=endpoint, max_tls_handshakes=40) as server:
+        with ExitStack() as stack:
+            crowd = [
+                stack.enter_context(closing(connect(server, address=f"127.0.0.{2 + number % addresses}")))
+                for number in range(250)
+            ]
+            for client in crowd:
+                client.send(words)
+            assert await poem_from(server, authority, address) == POEM
+            # So many are waited for, or wait. If it had waited for its turn, 40 would be left at most.
+            assert sum(is_open(client) for client in crowd) > 40
+        await until(lambda: server.connections == 0)
+
+
+@every_server
+async def test_clients_of_one_address_wait_for_each_other(
+    make: ServerMaker, endpoint: str, authority: trustme.CA
+) -> None:
+    """Though they have all places and many wait, none of those who do all they should is aborted."""
+    async with make(endpoint=endpoint, max_tls_handshakes=12) as server:
+        assert await asyncio.gather(*(poem_from(server, authority) for _ in range(40))) == [POEM] * 40
 
 
 @every_server
@@ -107,12 +165,12 @@ async def test_the_time_of_a_handshake_is_limited(
     """From the connection to its end, whether something was sent or not."""
     caplog.set_level(logging.INFO, "tamed")
     async with make(endpoint=endpoint, tls_handshake_timeout=0.1) as server:
-        for words in (b"", b"\x16\x03\x01"):
+        for words in (b"", HALF, hello()):
             with closing(connect(server)) as client:
                 client.send(words)
-                assert await read_all(client) == b""
-        await until(lambda: server.accepted == 2 and server.connections == 0)
-    assert "before it began: TimeoutError: it sent nothing for 0.1 s" in caplog.text
+                await until(lambda client=client: not is_open(client))  # type: ignore[misc]
+        await until(lambda: server.accepted == 3 and server.connections == 0)
+    assert "before it began: TimeoutError: it has not said hello for 0.1 s" in caplog.text
 
 
 @every_server

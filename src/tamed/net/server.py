@@ -1,6 +1,7 @@
 """What every stream server has in common: accepting, counting, limits, and stopping without a loss."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -24,6 +25,9 @@ log = own_logger("tamed.net")
 
 _GRACE: Final = 5.0
 """Seconds that what was cut at the drain deadline has to come to its end."""
+
+_QUEUED: Final = 4
+"""How many clients may wait for their handshake, for each that may be unfinished."""
 
 _NAMED: Final = 10
 """How many peers a log line names."""
@@ -61,10 +65,12 @@ class Server(ListeningService):
     - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
     - ``drain_timeout``: seconds that connections have to come to their end (None: the `ServerEnvironment`'s);
     - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake;
-    - ``max_tls_handshakes``: with that many unfinished, no more are accepted until one is finished, or has
-      made room: while clients cannot be accepted, because of this limit or ``max_connections`` or a lack of
-      descriptors, the oldest is aborted that has sent nothing for half a second, or that is not done two
-      seconds after its first bytes.
+    - ``max_tls_handshakes``: how many handshakes may be unfinished, of clients that have said hello. With so
+      many, an address that has more than ten of them (a /64 network of IPv6) loses its oldest to a client of
+      another address. Otherwise clients wait for a place, four for each handshake as far as descriptors and
+      ``max_connections`` allow, and addresses take turns. About as many are waited for to say hello. While
+      anybody waits for a place, or cannot be accepted because of a limit or a lack of descriptors, the oldest
+      is aborted that has not said hello for half a second, or that is not done two seconds after that.
 
     ``accepted`` is the number of all connections so far, and ``refused`` of those beyond the limit of their
     address, which are not among them. ``draining`` is set when ``stop`` begins: what
@@ -123,7 +129,12 @@ class Server(ListeningService):
         self._openers.clear()
         if any(listener.ssl is not None for listener in self.listeners):
             self._handshakes = Handshakes(
-                self.full_name, self.max_tls_handshakes, self.tls_handshake_timeout, self._look_for_room
+                self.full_name,
+                self.max_tls_handshakes,
+                self.tls_handshake_timeout,
+                queue=self._handshake_queue(),
+                changed=self._look_for_room,
+                wanted=self._waits_for_room,
             )
         self._acceptor = Acceptor(self.full_name, self._listening_sockets(), short=self._make_room)
         self._gate = environment.gate
@@ -236,10 +247,20 @@ class Server(ListeningService):
                 self._handshakes.end_making_room()
             self._acceptor.resume()
 
+    def _handshake_queue(self) -> int:
+        """Return how many clients may wait for their handshake: as many as take nothing from others."""
+        most = _QUEUED * self.max_tls_handshakes
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY:
+            most = min(most, limit // 4)
+        if self.max_connections is not None:
+            most = min(most, self.max_connections - self.max_tls_handshakes)
+        return max(most, 0)
+
     def _make_room(self) -> None:
         """Have an unfinished handshake make room, if there are any and it had its time."""
         if self._handshakes is not None:
-            self._handshakes.make_room(self._waits_for_room)
+            self._handshakes.make_room()
 
     def _waits_for_room(self) -> bool:
         return self._acceptor is not None and self._acceptor.paused and self._acceptor.somebody_waits
