@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from tamed._os.descriptors import close_all, close_inherited, fill_standard_descriptors
-from tamed._os.identity import require_single_thread, threads
+from tamed._os.fork import require_single_thread, threads
 from tamed.errors import TamedError
 from tamed.unix.privileges import change_root
 

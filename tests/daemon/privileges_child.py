@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tamed._os.identity import Identity
+from tamed._os.limits import limit_open_files
 from tamed.errors import TamedError
 from tamed.unix.privileges import (
     Capability,
@@ -19,7 +20,6 @@ from tamed.unix.privileges import (
     drop_privileges,
     set_capabilities,
 )
-from tamed.unix.process import limit_open_files
 from tests.daemon.child import own_network, status_of
 
 SEEN = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")

@@ -66,13 +66,12 @@ def bind_for(user: str, path: str) -> list[object]:
     identity = Identity.resolve(user)
     before = os.getgroups()
     os.umask(0o022)
-    with socket.socket(socket.AF_UNIX) as control:
-        try:
-            with acting_for(identity):
-                bind_unix(control, Path(path), mode=0o660)
-        except OSError as error:
-            told: object = error.strerror
-        else:
-            status = Path(path).stat()
-            told = [status.st_uid, status.st_gid, status.st_mode & 0o777]
+    try:
+        with acting_for(identity), socket.socket(socket.AF_UNIX) as control:
+            bind_unix(control, Path(path), mode=0o660)
+    except OSError as error:
+        told: object = error.strerror
+    else:
+        status = Path(path).stat()
+        told = [status.st_uid, status.st_gid, status.st_mode & 0o777]
     return [told, os.getresuid(), os.getresgid(), os.getgroups() == before, os.umask(0)]

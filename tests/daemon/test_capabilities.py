@@ -21,7 +21,7 @@ def test_names(text: str) -> None:
 def test_unknown_name() -> None:
     """An unknown one is named with its nearest neighbour."""
     with pytest.raises(
-        ValueError, match=r"'CAP_NET_BIND': expected a capability .* did you mean CAP_NET_ADMIN"
+        ValueError, match=r"'CAP_NET_BIND': expected a capability .* did you mean 'CAP_NET_ADMIN'"
     ):
         Capability.parse("CAP_NET_BIND")
     with pytest.raises(ValueError, match=r"such as CAP_NET_BIND_SERVICE$"):

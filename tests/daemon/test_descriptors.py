@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._os.identity import require_single_thread, threads
+from tamed._os.fork import require_single_thread, threads
 from tamed.errors import SystemRefused
 from tests.daemon import descriptors_child
 from tests.daemon.process import call, needs_root

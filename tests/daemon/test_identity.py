@@ -50,7 +50,7 @@ def test_unknown_user(user: str) -> None:
     """An unknown user is named, with the nearest one that exists."""
     near = {"rooot": "root", "nobdy": "nobody"}[user]
     with pytest.raises(
-        ConfigurationError, match=rf"^user {user}: the system has no such user; did you mean {near}"
+        ConfigurationError, match=rf"^user {user}: the system has no such user; did you mean '{near}'"
     ):
         Identity.resolve(user)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tamed._os.unix_sockets import bind_unix, connect_unix
-from tamed.errors import CannotCreate
+from tamed.errors import ConfigurationError
 from tests.daemon import rundir_child
 from tests.daemon.process import NOBODY, call, needs_root
 
@@ -80,7 +80,7 @@ def test_every_length(tmp_path: Path, listening: socket.socket, extra: int) -> N
 
 def test_name_that_is_too_long(long_path: Path, listening: socket.socket) -> None:
     """A name that fits into no address by itself is refused."""
-    with pytest.raises(CannotCreate, match="its name is too long"):
+    with pytest.raises(ConfigurationError, match="its name has 100 bytes"):
         bind_unix(listening, long_path / ("x" * 100))
 
 

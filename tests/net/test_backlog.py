@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tamed._os.limits import sysctl
 from tamed.net.backlog import DEFAULT_BACKLOG, Once, effective_backlog, somaxconn, usable_backlog
-from tamed.net.bind import sysctl
 
 
 @pytest.mark.parametrize(

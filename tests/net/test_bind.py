@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tamed._os.limits import sysctl
 from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, TamedError, Unavailable
-from tamed.net.bind import Address, Bound, bind, needs_lookup, resolve, sysctl
+from tamed.net.bind import Address, Bound, bind, needs_lookup, resolve
 from tamed.net.endpoint import Endpoint, FdEndpoint, TcpEndpoint, TlsEndpoint
 from tests.net.unprivileged import run_unprivileged
 

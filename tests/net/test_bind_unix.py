@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tamed._os.unix_sockets import _set_mode, bind_unix, short_path
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
@@ -20,7 +21,7 @@ from tamed.errors import (
     Unavailable,
 )
 from tamed.net.bind import Bound, bind
-from tamed.net.bind_unix import _limit_mode, _refusal, _require_stale, _set_mode, short_path
+from tamed.net.bind_unix import _refusal, _require_stale
 from tamed.net.endpoint import UnixEndpoint
 from tests.net.unprivileged import run_unprivileged
 
@@ -117,13 +118,23 @@ def test_without_a_mode_the_umask_decides(path: Path, endpoint: UnixEndpoint) ->
         assert mode_of(path) == 0o750
 
 
+class WatchedSocket(socket.socket):
+    """A socket that notes the mode of its file as soon as that is there."""
+
+    born_with = 0
+
+    def bind(self, address: str) -> None:  # type: ignore[override]
+        """Bind, and look."""
+        super().bind(address)
+        self.born_with = mode_of(Path(address))
+
+
 @EITHER_KIND
 def test_the_file_is_born_with_its_mode(path: Path, kind: socket.SocketKind) -> None:
     """There is no moment between ``bind`` and ``chmod`` in which the file is more open than asked."""
-    with umask(0), socket.socket(socket.AF_UNIX, kind) as sock:
-        _limit_mode(sock, 0o600)
-        sock.bind(str(path))
-        assert mode_of(path) == 0o600
+    with umask(0), WatchedSocket(socket.AF_UNIX, kind) as sock:
+        bind_unix(sock, path, 0o600)
+        assert sock.born_with == 0o600
 
 
 def test_the_mode_of_a_link_s_target_is_left_alone(path: Path, tmp_path: Path) -> None:
@@ -339,7 +350,7 @@ def test_other_refusals_are_the_system_s(endpoint: UnixEndpoint) -> None:
 
 def test_a_socket_that_is_gone_meanwhile_is_not_in_the_way(path: Path, endpoint: UnixEndpoint) -> None:
     """What another process removed in the same moment does not have to be removed."""
-    _require_stale(str(path), endpoint)
+    _require_stale(path, endpoint)
 
 
 def test_a_read_only_file_system() -> None:

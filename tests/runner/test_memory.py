@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.supervisor.watchdog import memory_of
+from tamed._os.proc import memory_of
 from tests.runner.world import Supervised, supervised
 
 LIMIT = 300_000_000

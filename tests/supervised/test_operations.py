@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._os.cpu import most_workers, usable_cpus
+from tamed._os.limits import most_workers, usable_cpus
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import Command, Done, Tamed, is_there, wait_for
 from tests.supervised.talk import APPLICATION, Load, say

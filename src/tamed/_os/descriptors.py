@@ -1,10 +1,12 @@
-"""Descriptors: the three that everybody expects, and those that came from whoever started us."""
+"""Descriptors: the three that everybody expects, those that a process gets, and those it must not have."""
 
 import contextlib
+import fcntl
 import os
 import socket
 import stat
-from collections.abc import Collection
+from array import array
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from tamed.errors import SystemRefused
@@ -14,7 +16,10 @@ __all__ = [
     "close_inherited",
     "close_on_exec",
     "fill_standard_descriptors",
+    "hollow",
+    "place_descriptors",
     "read_nothing",
+    "receive_descriptors",
     "silence_standard_descriptors",
 ]
 
@@ -35,10 +40,27 @@ def fill_standard_descriptors() -> None:
 def silence_standard_descriptors() -> None:
     """Put ``/dev/null`` on 0, 1 and 2."""
     fill_standard_descriptors()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in _STANDARD:
-        os.dup2(null, descriptor)
-    os.close(null)
+    hollow(_STANDARD)
+
+
+def hollow(descriptors: Iterable[int]) -> None:
+    """Put ``/dev/null`` in the place of those descriptors that are open, each as inheritable as it was.
+
+    They are closed where that cannot be opened.
+    """
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            inheritable = os.get_inheritable(descriptor)
+            try:
+                null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:  # there may be no descriptor left: this one makes room
+                os.close(descriptor)
+                null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            if null == descriptor:
+                os.set_inheritable(null, inheritable)
+                continue
+            os.dup2(null, descriptor, inheritable)
+            os.close(null)
 
 
 def read_nothing() -> None:
@@ -99,6 +121,30 @@ def close_all(keep: Collection[int]) -> None:
         os.closerange(low, kept)
         low = kept + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def place_descriptors(wanted: Mapping[int, int]) -> None:
+    """Make each number a copy of a descriptor, which exec leaves open; the two sets may overlap."""
+    beyond = max(wanted) + 1
+    # Copies above all the numbers, so that none is overwritten before it is used; they are closed on exec.
+    copies = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, beyond) for number, source in wanted.items()}
+    for number, copy in copies.items():
+        os.dup2(copy, number)
+
+
+def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Receive at most ``size`` bytes with at most ``most`` descriptors, which no program executed gets.
+
+    Not by `socket.recv_fds`, which takes flags and does not heed them: between the receipt and a second call
+    that marks the descriptors, another thread could start a program.
+    """
+    numbers = array("i")
+    space = socket.CMSG_LEN(most * numbers.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+    return data, list(numbers)
 
 
 def _open_ones() -> list[int]:

@@ -11,44 +11,27 @@ code of others calls `guard_forks`. A child then begins with default signal hand
 owned has let go. What the application opened by itself, connections included, is the child's too, as after
 any fork.
 
-A descriptor is not closed in the child but replaced by ``/dev/null`` (`hollow`): the child still has the
-objects that use the number, and would close it again when it is somebody else's.
+A descriptor is not closed in the child but replaced by ``/dev/null`` (`hollow` of ``descriptors.py``): the
+child still has the objects that use the number, and would close it again when it is somebody else's.
 """
 
-import errno
 import os
 import signal
-import socket
 import sys
+import time
 from _thread import get_ident
-from array import array
-from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = [
-    "Owned",
-    "default_signals",
-    "fork_own",
-    "guard_forks",
-    "hollow",
-    "leave_keyring",
-    "own",
-    "receive_descriptors",
-]
+from tamed.errors import SystemRefused
 
-# keyctl(2), for which the C library has no function: its number by the machine, for programs of 64 bits.
-_KEYCTL = {
-    "x86_64": 250,
-    "aarch64": 219,
-    "loongarch64": 219,
-    "ppc64le": 271,
-    "riscv64": 219,
-    "s390x": 280,
-}
-_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
-_NO_KEYRINGS = (errno.ENOSYS, errno.EPERM, errno.EACCES)
+__all__ = ["Owned", "default_signals", "fork_own", "guard_forks", "own", "require_single_thread", "threads"]
+
+_TASKS = Path("/proc/self/task")
+_ENDING = 2.0  # seconds that a thread may take to end
+_PAUSE = 0.001
 
 
 class Owned(Protocol):
@@ -96,34 +79,31 @@ def default_signals(*, ignored: bool = False) -> None:
                 signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
-def hollow(descriptors: Iterable[int]) -> None:
-    """Put ``/dev/null`` in the place of descriptors; close them where that cannot be opened."""
-    for descriptor in descriptors:
-        with suppress(OSError):
-            os.close(descriptor)  # first: there may be no descriptor left
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            if null != descriptor:
-                os.dup2(null, descriptor, inheritable=False)
-                os.close(null)
+def threads(tasks: Path = _TASKS) -> int:
+    """Return how many threads this process has: all of them on Linux, elsewhere those that Python knows.
 
-
-def leave_keyring() -> None:
-    """Begin a session keyring of its own (session-keyring(7)), in a process that becomes another user.
-
-    A login's keyring goes along with whatever it starts, and its keys can be used by whoever has it, of
-    whichever user: change of user or not. To be called before the change, since a user may have no room for
-    a keyring left. A system that has none, or lets nobody use them (a filter of a container), has none to
-    leave. ``OSError`` comes through.
+    ``tasks`` is where the kernel lists them.
     """
-    number = _KEYCTL.get(os.uname().machine)
-    if number is None or sys.maxsize < 1 << 32:
-        return
-    import ctypes  # not above: it takes a megabyte, and few change the user
+    try:
+        return sum(1 for _ in tasks.iterdir())
+    except OSError:
+        threading = sys.modules.get("threading")
+        count: int = threading.active_count() if threading else 1
+        return count
 
-    if ctypes.CDLL(None, use_errno=True).syscall(number, _JOIN_SESSION_KEYRING, None) < 0:
-        refused = ctypes.get_errno()
-        if refused not in _NO_KEYRINGS:
-            raise OSError(refused, os.strerror(refused))
+
+def require_single_thread(what: str) -> None:
+    """Raise SystemRefused, beginning with ``what``, if this process has more than one thread.
+
+    One that is ending is waited for: `Thread.join` returns some time before the kernel is done with it. A
+    fork takes only the calling thread along and leaves the others' locks locked; capabilities and
+    ``no_new_privs`` belong to the thread that sets them (capabilities(7), prctl(2)).
+    """
+    deadline = time.monotonic() + _ENDING
+    while (count := threads()) > 1 and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    if count > 1:
+        raise SystemRefused(what, f"this process has {count} threads", "do it before anything starts one")
 
 
 class _Guard:
@@ -163,18 +143,3 @@ class _Guard:
 
 
 _guard = _Guard()
-
-
-def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
-    """Receive at most ``size`` bytes with at most ``most`` descriptors, which no program executed gets.
-
-    Not by `socket.recv_fds`, which takes flags and does not heed them: between the receipt and a second call
-    that marks the descriptors, another thread could start a program.
-    """
-    numbers = array("i")
-    space = socket.CMSG_LEN(most * numbers.itemsize)
-    data, ancillary, _, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-    return data, list(numbers)

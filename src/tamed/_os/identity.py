@@ -7,49 +7,16 @@ it comes first, and what follows works on the numbers.
 import grp
 import os
 import pwd
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from tamed._os.fork import require_single_thread
+from tamed._os.text import did_you_mean
 from tamed.errors import ConfigurationError, SystemRefused
 
-__all__ = ["Identity", "acting_for", "become", "require_single_thread", "threads"]
-
-
-_TASKS = Path("/proc/self/task")
-_ENDING = 2.0  # seconds
-_PAUSE = 0.001
-
-
-def threads(tasks: Path = _TASKS) -> int:
-    """Return how many threads this process has: all of them on Linux, elsewhere those that Python knows.
-
-    ``tasks`` is where the kernel lists them.
-    """
-    try:
-        return sum(1 for _ in tasks.iterdir())
-    except OSError:
-        threading = sys.modules.get("threading")
-        count: int = threading.active_count() if threading else 1
-        return count
-
-
-def require_single_thread(what: str) -> None:
-    """Raise SystemRefused, beginning with ``what``, if this process has more than one thread.
-
-    One that is ending is waited for: `Thread.join` returns some time before the kernel is done with it. A
-    fork takes only the calling thread along and leaves the others' locks locked; capabilities and
-    ``no_new_privs`` belong to the thread that sets them (capabilities(7), prctl(2)).
-    """
-    deadline = time.monotonic() + _ENDING
-    while (count := threads()) > 1 and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
-    if count > 1:
-        raise SystemRefused(what, f"this process has {count} threads", "do it before anything starts one")
-
+__all__ = ["Identity", "acting_for", "become"]
 
 _OF_A_LOGIN = (
     *("HOME", "LOGNAME", "USER", "SHELL", "MAIL"),
@@ -204,7 +171,7 @@ def _user(text: str) -> pwd.struct_passwd | None:
     raise ConfigurationError(
         f"user {text}",
         "the system has no such user",
-        _near(text, [entry.pw_name for entry in pwd.getpwall()]),
+        did_you_mean(text, (entry.pw_name for entry in pwd.getpwall())),
     )
 
 
@@ -225,17 +192,10 @@ def _group(text: str) -> int:
     raise ConfigurationError(
         f"group {text}",
         "the system has no such group",
-        _near(text, [entry.gr_name for entry in grp.getgrall()]),
+        did_you_mean(text, (entry.gr_name for entry in grp.getgrall())),
     )
 
 
 def _is_number(text: str) -> bool:
     """Tell whether a text is a number that can be an id: 32 bits, and not -1, which means "leave it"."""
     return text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF
-
-
-def _near(text: str, names: list[str]) -> str:
-    import difflib
-
-    found = difflib.get_close_matches(text, names, n=1)
-    return f"did you mean {found[0]}?" if found else ""

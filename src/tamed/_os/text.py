@@ -79,7 +79,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return the remedy for an unknown word: its nearest neighbour, or else ``otherwise``."""
     near = nearest(word, known)
     return f"did you mean {near!r}?" if near is not None else otherwise

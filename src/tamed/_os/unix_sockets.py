@@ -1,55 +1,172 @@
-"""Unix sockets at paths of any length.
+"""Unix sockets: binding and connecting at paths of any length, their files, and who is at the other end.
 
-An address has room for 108 bytes of path (unix(7)). A longer one is reached through its
-directory: ``/proc/self/fd/N/NAME`` is short, and names the same file.
+**The mode.** The usual ways leave a gap. Setting the umask around ``bind`` changes it for every thread, so
+that a log file made in that moment gets the wrong mode; ``chmod`` after ``bind`` is too late for a datagram
+socket, which anyone may send to from ``bind`` on. ``fchmod`` on the unbound socket limits the mode that
+``bind`` creates the file with (the kernel's ``unix_bind`` takes the socket inode's mode, less the umask): so
+the file is never more open than asked. ``chmod`` then gives back what the umask took.
+
+**Long paths.** ``sun_path`` has 108 bytes (unix(7)). A longer path is reached through its directory:
+``/proc/self/fd/N/NAME`` is short, and names the same file.
 """
 
+import errno
 import os
 import socket
-from collections.abc import Callable
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
 
-from tamed.errors import CannotCreate, SystemRefused
+from tamed.errors import ConfigurationError, SystemRefused
 
-__all__ = ["bind_unix", "connect_unix"]
+__all__ = [
+    "CREDENTIALS",
+    "Credentials",
+    "SocketFile",
+    "abstract_address",
+    "bind_unix",
+    "connect_unix",
+    "peer_credentials",
+    "short_path",
+]
 
-_ROOM = 103  # bytes that fit everywhere, with the zero byte at the end
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_OWN_FDS = Path("/proc/self/fd")
+_ROOM: Final = 107
+"""What ``sun_path`` takes besides the zero at its end, or at its beginning."""
+
+_OWN_FDS: Final = Path("/proc/self/fd")
+
+CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred`` of unix(7)."""
 
 
-def bind_unix(unbound: socket.socket, path: Path, *, mode: int = 0o600) -> None:
-    """Bind a socket to a path, which must be free; the file has ``mode`` from the moment it is there.
+class SocketFile(NamedTuple):
+    """The file of a unix socket that this process made; ``path`` is absolute."""
 
-    For that the process changes its umask for a moment: no other thread may make files meanwhile.
+    path: str
+    device: int
+    inode: int
 
-    ``OSError`` comes through. Raises CannotCreate if the name alone is too long, and SystemRefused for a
-    long path on a system without ``/proc``.
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Return the file that is at a path now. ``OSError`` comes through."""
+        status = path.lstat()
+        return cls(str(path.absolute()), status.st_dev, status.st_ino)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the path means nothing any more, or another file: nobody can connect by it.
+
+        To be asked while the socket is open. It holds its inode, so no other file can have the same number.
+        """
+        try:
+            status = os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # it cannot be told
+        return (status.st_dev, status.st_ino) != (self.device, self.inode)
+
+    def remove(self) -> None:
+        """Unlink the file if it is still the one that was made; call it before the socket is closed."""
+        if not self.is_lost:
+            with suppress(OSError):
+                Path(self.path).unlink()
+
+
+class Credentials(NamedTuple):
+    """Who is at the other end of a unix socket, for which the kernel vouches."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def bind_unix(unbound: socket.socket, path: Path, mode: int | None = None) -> SocketFile:
+    """Bind a socket to a path, which must be free, and return its file.
+
+    The socket was made by this user. The file has ``mode`` as soon as anybody can connect, or without one
+    what the umask leaves. After an error there is no file. ``OSError`` comes through; otherwise raises as
+    `short_path` does.
     """
-    mask = os.umask(0o777 & ~mode)
+    if mode is not None:
+        os.fchmod(unbound.fileno(), mode)
+    with short_path(path) as name:
+        unbound.bind(name)
+    file = SocketFile.at(path)
     try:
-        _at(path, unbound.bind)
-    finally:
-        os.umask(mask)
+        if mode not in (None, stat.S_IMODE(path.lstat().st_mode)):
+            _set_mode(path, mode)
+    except BaseException:
+        file.remove()
+        raise
+    return file
 
 
 def connect_unix(unconnected: socket.socket, path: Path) -> None:
-    """Connect a socket to the one at a path. Raises as :func:`bind_unix` does."""
-    _at(path, unconnected.connect)
+    """Connect a socket to the one at a path. Raises as `bind_unix` does."""
+    with short_path(path) as name:
+        unconnected.connect(name)
 
 
-def _at(path: Path, call: Callable[[str], None]) -> None:
-    """Call with a path that fits into an address and names the same file."""
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Give a name for a socket's file that fits into an address; valid inside the ``with`` only.
+
+    Raises ConfigurationError if the name alone is too long, SystemRefused for a long path on a system
+    without ``/proc``, and ``OSError`` if the path is long and its directory cannot be opened.
+    """
     if len(os.fsencode(path)) <= _ROOM:
-        call(str(path))
+        yield str(path)
         return
     if not _OWN_FDS.exists():
         raise SystemRefused(f"socket {path}", "the path is too long for this system", "use a shorter one")
-    directory = os.open(path.parent, _DIRECTORY)
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        short = str(_OWN_FDS / str(directory) / path.name)
-        if len(os.fsencode(short)) > _ROOM:
-            raise CannotCreate(f"socket {path}", "its name is too long", "use a shorter one")
-        call(short)
+        prefix = f"{_OWN_FDS}/{directory}/"
+        _require_room(path, os.fsencode(path.name), _ROOM - len(prefix))
+        yield prefix + path.name
     finally:
         os.close(directory)
+
+
+def abstract_address(name: str) -> bytes:
+    """Return the address of a name in the abstract namespace, which is written ``@name``.
+
+    Raises ConfigurationError if it is too long.
+    """
+    raw = name.removeprefix("@").encode("utf-8", "surrogateescape")
+    _require_room(name, raw, _ROOM)
+    return b"\0" + raw
+
+
+def peer_credentials(sock: Any) -> Credentials:
+    """Return who is at the other end: who has listened, or has connected (SO_PEERCRED, unix(7)).
+
+    ``OSError`` comes through. ``sock`` is a socket, or a transport's stand-in for it.
+    """
+    return Credentials(
+        *CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    )
+
+
+def _require_room(path: object, name: bytes, limit: int) -> None:
+    if len(name) > limit:
+        why = f"its name has {len(name)} bytes, and a socket's name {limit} at most"
+        raise ConfigurationError(f"cannot use unix:{path}", why, "choose a shorter one")
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Change the mode of the socket itself, never that of what a symbolic link points to.
+
+    Whoever owns the directory could put a link there in time, and root would open some other file.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise FileExistsError(errno.EEXIST, "another process replaced the socket", str(path))
+        (_OWN_FDS / str(descriptor)).chmod(mode)
+    finally:
+        os.close(descriptor)

@@ -14,11 +14,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from tamed.errors import reason
-from tamed.net.bind_unix import short_path
+from tamed.net import bind_unix
 from tamed.net.endpoint import UnixEndpoint
 
 __all__ = [
@@ -258,11 +257,7 @@ def connect_unix(endpoint: UnixEndpoint) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.setblocking(False)
-        if endpoint.abstract:
-            sock.connect(b"\0" + endpoint.path.removeprefix("@").encode("utf-8", "surrogateescape"))
-        else:
-            with short_path(Path(endpoint.path)) as name:
-                sock.connect(name)
+        bind_unix.connect_unix(sock, endpoint)
     except BaseException:
         sock.close()
         raise

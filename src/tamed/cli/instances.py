@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tamed._os.cpu import check_workers
+from tamed._os.limits import check_workers
 from tamed._os.text import shown, shown_in_json
 from tamed.control.instances import (
     find_instance,

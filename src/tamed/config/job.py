@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tamed._os.cpu import check_workers
+from tamed._os.limits import check_workers
 from tamed.config.deployment import Deployment
 from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.config.target import Target, TargetKind

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
-from tamed._os.cpu import usable_cpus
+from tamed._os.limits import usable_cpus
 from tamed._os.text import value_text
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamed._os.identity import Identity
+from tamed._os.proc import Relative, descendants_of
 from tamed.config.identity import owner_of
 from tamed.config.log_plan import default_logs, make_log_folder
 from tamed.config.reading import enter_environment
@@ -30,7 +31,7 @@ from tamed.supervisor.plan import forget_plan, kept_plan, plan_path
 from tamed.supervisor.reports import read_report
 from tamed.unix.detach import Report
 from tamed.unix.lock import holder
-from tamed.unix.process import ProcessHandle, Relative, descendants_of
+from tamed.unix.process import ProcessHandle
 from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = [

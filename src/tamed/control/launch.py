@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tamed._os.descriptors import close_inherited
 from tamed._os.identity import Identity
+from tamed._os.syscalls import be_subreaper
 from tamed.config.identity import (
     becomes_another,
     check_application,
@@ -31,7 +32,7 @@ from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan, forget_plan, plan_path
-from tamed.unix.detach import Launch, Report, be_subreaper, detach
+from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
 from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory
 

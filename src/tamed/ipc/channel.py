@@ -15,7 +15,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from tamed._os.fork import guard_forks, hollow, own, receive_descriptors
+from tamed._os.descriptors import hollow, receive_descriptors
+from tamed._os.fork import guard_forks, own
 from tamed.errors import TamedError
 from tamed.ipc.fault import fault_message
 from tamed.ipc.handoff import Data, Keep, decode, encode

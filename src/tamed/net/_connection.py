@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Self
 
+from tamed._os.unix_sockets import peer_credentials
 from tamed.net.endpoint import address_text
 
 __all__ = [
@@ -318,11 +319,9 @@ def peer_text(address: Any, sock: Any) -> str:
     if address:
         return address_text(address)
     with suppress(OSError, AttributeError, ValueError):  # it is closed
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _ = _UCRED.unpack(credentials)
-        return f"unix (pid {pid}, uid {uid})"
+        peer = peer_credentials(sock)
+        return f"unix (pid {peer.pid}, uid {peer.uid})"
     return "unix"
 
 
-_UCRED = struct.Struct("iII")
 _NO_LINGERING = struct.pack("ii", 1, 0)

@@ -7,8 +7,8 @@ dropped under load for a reason that no log tells. So we tell.
 from collections.abc import Callable
 from typing import Final
 
+from tamed._os.limits import sysctl
 from tamed.log.logger import own_logger
-from tamed.net.bind import sysctl
 
 __all__ = ["DEFAULT_BACKLOG", "Once", "effective_backlog", "somaxconn", "usable_backlog"]
 

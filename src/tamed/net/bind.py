@@ -18,15 +18,16 @@ import struct
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tamed._os.limits import sysctl
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ConfigurationError, PermissionRefused, TamedError, Unavailable, from_os_error
 from tamed.net._endpoint_text import authority
-from tamed.net.bind_unix import SocketFile, bind_unix
+from tamed.net.bind_unix import bind_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
 
-__all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_lookup", "resolve", "sysctl"]
+__all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_lookup", "resolve"]
 
 _SAME_PORT_ATTEMPTS: Final = 10
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -236,17 +237,6 @@ def _what(endpoint: Endpoint) -> str:
     if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
         return f"cannot listen on {authority(endpoint.host, endpoint.port)}"
     return f"cannot listen on {endpoint}"
-
-
-def sysctl(name: str, root: Path = Path("/proc/sys")) -> int | None:
-    """Return a number such as ``net.core.somaxconn``; None where there is none, as in some sandboxes.
-
-    The ``net`` ones are those of this process's network namespace.
-    """
-    try:
-        return int(root.joinpath(*name.split(".")).read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 # Who connects between a server's last look at its queue and the close of its socket is reset by that:

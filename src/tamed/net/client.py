@@ -6,14 +6,13 @@ import os
 import socket
 import ssl as tls
 from collections.abc import Callable
-from pathlib import Path
 from random import random as system_random
 from typing import Any, Generic, TypeVar
 
 from tamed.errors import ConfigurationError, Unavailable, reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import Connection, Opening, SocketConnection, TransportOpener
-from tamed.net.bind_unix import short_path
+from tamed.net.bind_unix import connect_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
 from tamed.service.restart import Backoff
 from tamed.service.service import Service
@@ -148,12 +147,8 @@ def _connected_unix(endpoint: UnixEndpoint) -> ClientConnection:
     connection = ClientConnection(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
-        # Not by the loop, which would take the refusal of a full backlog (EAGAIN) for a promise.
-        if endpoint.abstract:
-            connection.connect(b"\0" + endpoint.path.removeprefix("@").encode("utf-8", "surrogateescape"))
-        else:
-            with short_path(Path(endpoint.path)) as name:
-                connection.connect(name)
+        # Not by the loop, which would take the refusal of a full backlog for a promise.
+        connect_unix(connection, endpoint)
     except BaseException:
         connection.close()
         raise

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from tamed._os.fork import hollow, own
+from tamed._os.descriptors import hollow
+from tamed._os.fork import own
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import SocketConnection

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ClassVar, Protocol, TypeVar
 
-from tamed._os.fork import hollow, own
+from tamed._os.descriptors import hollow
+from tamed._os.fork import own
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ServiceMisuse, from_os_error
 from tamed.net.bind import Address, bind, in_use, needs_lookup, resolve
-from tamed.net.bind_unix import SocketFile
 from tamed.net.endpoint import (
     Endpoint,
     FdEndpoint,

@@ -17,11 +17,12 @@ from typing import NoReturn
 
 from tamed._os.descriptors import close_on_exec
 from tamed._os.identity import Identity
+from tamed._os.limits import limit_open_files
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
-from tamed.net.bind_unix import SocketFile
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlServer
 from tamed.supervisor.intake import Intake
@@ -37,7 +38,7 @@ from tamed.unix.detach import Reporter, leave_terminal
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
-from tamed.unix.process import end_by_signal, limit_open_files
+from tamed.unix.process import end_by_signal
 from tamed.unix.rundir import Instance, InstanceFolder
 
 __all__ = ["main"]

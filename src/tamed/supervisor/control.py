@@ -10,18 +10,16 @@ import errno
 import os
 import socket
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from tamed._os.identity import Identity, acting_for
-from tamed._os.unix_sockets import bind_unix, connect_unix
+from tamed._os.unix_sockets import SocketFile, bind_unix, connect_unix, peer_credentials
 from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, from_creation_error, from_os_error
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.ipc.message import InvalidMessage, Message, encode_message, parse_message, read_text
-from tamed.net.bind_unix import SocketFile
 from tamed.supervisor.loop import Reactor, Timer
 
 __all__ = ["Answer", "ControlServer", "Reply", "ask"]
@@ -31,7 +29,6 @@ Answer = Callable[[Message], None]
 _LONGEST = 65536  # bytes of a request
 _LONGEST_ANSWER = 16 * 1024 * 1024
 _MOST_CLIENTS = 64
-_CREDENTIALS = struct.Struct("iii")  # struct ucred of unix(7): pid, uid, gid
 _PATIENCE = 10.0  # seconds for a client to say what it wants
 _SENDING = 1.0  # seconds for a client to take the answer
 _PAUSE = 1.0  # seconds until accepting is tried again
@@ -265,7 +262,7 @@ def ask(
         sock.settimeout(timeout)
         try:
             connect_unix(sock, path)
-            if holder is not None and (listener := _peer_of(sock)) != holder:
+            if holder is not None and (listener := peer_credentials(sock).pid) != holder:
                 raise PermissionRefused(what, f"process {listener} listens there, and {holder} is the daemon")
             progress = {} if waiting is None else {"progress": True}
             sock.sendall(encode_message(request | progress, _LONGEST))
@@ -281,13 +278,6 @@ def ask(
     if "error" in answer:
         raise SystemRefused(what, answer["error"])
     return answer
-
-
-def _peer_of(sock: socket.socket) -> int:
-    """Return the process that listens at the other end: unix(7), ``SO_PEERCRED``."""
-    pid: int
-    pid, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return pid
 
 
 def _answer_from(
@@ -323,19 +313,16 @@ def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
 
 def _listening(path: Path, owner: Identity | None) -> tuple[socket.socket, SocketFile]:
     what = f"cannot listen on {path}"
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        with acting_for(owner):
-            _remove_socket(path)  # of one that was killed
-            bind_unix(sock, path, mode=0o600)
-            file = SocketFile.at(path)
-            sock.listen()
-    except OSError as error:
-        sock.close()
-        raise from_creation_error(what, error) from error
-    except BaseException:
-        sock.close()
-        raise
+    with contextlib.ExitStack() as undo:
+        try:
+            with acting_for(owner):
+                _remove_socket(path)  # of one that was killed
+                sock = undo.enter_context(socket.socket(socket.AF_UNIX))
+                file = bind_unix(sock, path, 0o600)
+                sock.listen()
+        except OSError as error:
+            raise from_creation_error(what, error) from error
+        undo.pop_all()
     sock.setblocking(False)
     return sock, file
 

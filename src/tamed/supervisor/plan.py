@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, Self, get_args, get_origin
 
+from tamed._os.proc import beginning_of
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
@@ -19,7 +20,6 @@ from tamed.errors import (
 )
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_object
 from tamed.log.place import LogPlan
-from tamed.unix.process import beginning_of
 from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = ["Plan", "PlanFile", "forget_plan", "kept_plan", "plan_path"]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from tamed._os.cpu import usable_cpus
 from tamed._os.identity import Identity
+from tamed._os.limits import usable_cpus
+from tamed._os.proc import children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data
 from tamed.log.layout import layout_of
@@ -18,11 +19,9 @@ from tamed.log.sink import open_sink
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Template
-from tamed.supervisor.watchdog import memory_of
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier, watchdog_interval
 from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
-from tamed.unix.process import children_of
 from tamed.unix.reaper import Reaper, signal_group
 from tamed.unix.spawn import spawn
 

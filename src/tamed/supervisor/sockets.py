@@ -6,10 +6,10 @@ import socket
 from typing import NamedTuple
 
 from tamed._os.identity import Identity
+from tamed._os.unix_sockets import SocketFile
 from tamed.errors import PermissionRefused, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.net.bind import Bound, bind, drop_new_connections
-from tamed.net.bind_unix import SocketFile
 from tamed.net.endpoint import (
     Endpoint,
     FdEndpoint,

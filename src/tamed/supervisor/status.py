@@ -1,9 +1,9 @@
 """What the supervisor tells an administrator who asks how it stands."""
 
 import os
-from pathlib import Path
 from typing import Any
 
+from tamed._os.proc import usage_of
 from tamed.ipc.message import Message, read_number, read_text
 from tamed.log.layout import rfc3339
 from tamed.supervisor.control import Answer, Reply
@@ -55,7 +55,7 @@ class StatusRequests:
         }
 
     def _worker(self, worker: Worker) -> dict[str, Any]:
-        memory, cpu = _usage(worker.pid)
+        memory, cpu = usage_of(worker.pid)
         return {
             "pid": worker.pid,
             "number": worker.number,
@@ -65,17 +65,6 @@ class StatusRequests:
             "memory": memory,
             "cpu": cpu,
         }
-
-
-def _usage(pid: int) -> tuple[int | None, float | None]:
-    """Return the resident memory of a process in bytes, and the seconds of CPU it has had: proc(5)."""
-    try:
-        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, IndexError):
-        return None, None
-    ticks = int(fields[11]) + int(fields[12])
-    return resident * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")
 
 
 _SHOWN = 60  # characters

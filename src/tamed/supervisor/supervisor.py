@@ -15,7 +15,7 @@ import enum
 import signal
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
-from tamed._os.cpu import most_workers
+from tamed._os.limits import most_workers
 from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
 from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.control import Answer, Reply

@@ -9,13 +9,12 @@ records, so a supervisor that takes another's place has all deadlines with the r
 
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
 
-__all__ = ["MemoryLimit", "Watchdog", "memory_of"]
+__all__ = ["MemoryLimit", "Watchdog"]
 
 
 _ABORT_GRACE = 5.0  # seconds that writing the stacks may take
@@ -206,16 +205,6 @@ class MemoryLimit:
 
     def _served(self, worker: Worker) -> float:
         return 0.0 if worker.ready is None else self._reactor.clock() - worker.ready
-
-
-def memory_of(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """Return how many bytes a process has allocated, in memory or swapped out; None if it is not there."""
-    try:
-        lines = (proc / str(pid) / "status").read_bytes().splitlines()
-    except OSError:  # it has ended, or there is no descriptor to read it
-        return None
-    found = [int(line.split()[1]) for line in lines if line.startswith((b"RssAnon:", b"VmSwap:"))]
-    return 1024 * sum(found) if found else None
 
 
 def _excess(used: int, limit: int) -> str:

@@ -25,12 +25,12 @@ from tamed._os.descriptors import (
     read_nothing,
     silence_standard_descriptors,
 )
-from tamed._os.identity import require_single_thread
-from tamed._os.prctl import prctl
+from tamed._os.fork import require_single_thread
+from tamed._os.syscalls import be_subreaper
 from tamed.errors import ExitStatus, from_os_error, reason, status_of
 from tamed.unix.process import ProcessHandle
 
-__all__ = ["Launch", "Report", "Reporter", "System", "be_subreaper", "detach", "leave_terminal"]
+__all__ = ["Launch", "Report", "Reporter", "System", "detach", "leave_terminal"]
 
 
 class Report(NamedTuple):
@@ -92,7 +92,6 @@ class Reporter:
             self.close()  # nobody waits any more
 
 
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _DYING = 10.0  # seconds between the end of the pipe and that of the process
 
 
@@ -216,11 +215,6 @@ class Launch:
             _send(os.kill, self._pid, signal.SIGTERM)
         elif not _send(os.killpg, self._group, signal.SIGTERM):
             _send(os.kill, self._group, signal.SIGTERM)
-
-
-def be_subreaper(yes: bool) -> None:
-    """Adopt the orphans among our descendants, or no longer."""
-    prctl(_PR_SET_CHILD_SUBREAPER, yes)
 
 
 def _send(call: Callable[[int, int], None], number: int, what: signal.Signals) -> bool:

@@ -14,6 +14,7 @@ from binascii import crc32
 from pathlib import Path
 from typing import Self
 
+from tamed._os.unix_sockets import peer_credentials
 from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError, from_creation_error
 
 __all__ = [
@@ -72,7 +73,6 @@ _ROOM = 107  # bytes of a name, beside which there is one more: unix(7)
 _TAIL = 80
 _QUEUE = 64  # who asks at the same time
 _PATIENCE = 2.0  # seconds; for when more of them do
-_CREDENTIALS = struct.Struct("iii")  # struct ucred of unix(7): pid, uid, gid
 _BOUND = Path("/proc/net/unix")
 
 
@@ -157,11 +157,10 @@ def _listener(name: bytes, uid: int) -> int | None:
         asking.settimeout(_PATIENCE)
         try:
             asking.connect(name)
-            credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            peer = peer_credentials(asking)
         except OSError:
             return None
-    pid, owner, _ = _CREDENTIALS.unpack(credentials)
-    return pid if pid and owner == uid else None
+    return peer.pid if peer.pid and peer.uid == uid else None
 
 
 def _is_believed(pid: int, name: bytes) -> bool:

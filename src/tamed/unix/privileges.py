@@ -22,9 +22,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tamed._os.fork import leave_keyring
-from tamed._os.identity import Identity, become, require_single_thread
-from tamed._os.prctl import prctl
+from tamed._os.fork import require_single_thread
+from tamed._os.identity import Identity, become
+from tamed._os.syscalls import call, forbid_new_privileges, leave_keyring, prctl
+from tamed._os.text import did_you_mean
 from tamed.errors import ConfigurationError, PermissionRefused, SystemRefused, from_os_error
 
 if TYPE_CHECKING:
@@ -106,11 +107,9 @@ class Capability(enum.IntEnum):
             return cls[name]
         except KeyError:
             pass
-        import difflib
-
-        near = difflib.get_close_matches(name, cls.__members__, n=1)
-        hint = f"; did you mean CAP_{near[0]}?" if near else ""
-        raise ValueError(f"{text!r}: expected a capability such as CAP_NET_BIND_SERVICE{hint}")
+        hint = did_you_mean(f"CAP_{name}", (f"CAP_{each}" for each in cls.__members__))
+        expected = "expected a capability such as CAP_NET_BIND_SERVICE"
+        raise ValueError("; ".join(filter(None, (f"{text!r}: {expected}", hint))))
 
     def __str__(self) -> str:
         return f"CAP_{self.name}"
@@ -192,13 +191,10 @@ def _members(low: int, high: int) -> frozenset[int]:
 def _call(name: str, words: "Array[c_uint32]") -> None:
     import ctypes
 
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)  # 0: the calling thread
-    if getattr(ctypes.CDLL(None, use_errno=True), name)(header, words) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    call(name, (ctypes.c_uint32 * 2)(_VERSION_3, 0), words)  # 0: the calling thread
 
 
-_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 8, 38, 39  # linux/prctl.h
+_PR_SET_KEEPCAPS, _PR_GET_NO_NEW_PRIVS = 8, 39  # linux/prctl.h
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 # With any other one a process can become root again, or do what only root may: by writing or owning root's
@@ -301,7 +297,7 @@ def _drop(identity: Identity, keep: Collection[Capability]) -> frozenset[int]:
         leave_keyring()
         _become(identity)
         set_capabilities(keep)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        forbid_new_privileges()
     except OSError as error:
         raise from_os_error("cannot drop privileges", error) from error
     return left

@@ -6,41 +6,16 @@ opening it, and :meth:`ProcessHandle.found_by` closes that.
 """
 
 import os
-import resource
 import select
 import signal
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
 
-__all__ = [
-    "ProcessHandle",
-    "Relative",
-    "beginning_of",
-    "children_of",
-    "descendants_of",
-    "end_by_signal",
-    "limit_open_files",
-    "members_of",
-    "user_of",
-]
-
+__all__ = ["ProcessHandle", "end_by_signal"]
 
 _ATTEMPTS = 10
-
-
-def end_by_signal(number: int) -> int:
-    """End this process by a signal, so that whoever waits for it sees the truth.
-
-    It returns only in a process that no signal of its own ends, as pid 1: with the status to exit with then,
-    which is what a shell says of a process that a signal ended.
-    """
-    signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
-    return 128 + number
 
 
 class ProcessHandle:
@@ -130,104 +105,13 @@ class ProcessHandle:
             self._descriptor = -1
 
 
-class Relative(NamedTuple):
-    """A process: its parent, its process group, and when it was started, by which it is known.
+def end_by_signal(number: int) -> int:
+    """End this process by a signal, so that whoever waits for it sees the truth.
 
-    ``is_over`` says that it has ended, and waits for its parent to hear of it.
+    It returns only in a process that no signal of its own ends, as pid 1: with the status to exit with then,
+    which is what a shell says of a process that a signal ended.
     """
-
-    pid: int
-    parent: int
-    group: int
-    is_over: bool
-    started: int
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it still runs: its number may be another's by now."""
-        now = _look(str(self.pid))
-        return now is not None and now.started == self.started and not now.is_over
-
-
-def children_of(parent: int) -> list[Relative]:
-    """Return the children of a process, adopted ones too; none where there is no ``/proc``."""
-    return [each for each in _everybody() if each.parent == parent]
-
-
-def descendants_of(ancestor: int) -> list[Relative]:
-    """Return the children of a process, their children, and so on."""
-    below: dict[int, list[Relative]] = {}
-    for each in _everybody():
-        below.setdefault(each.parent, []).append(each)
-    found = below.get(ancestor, [])
-    for each in found:  # which grows meanwhile
-        found += below.get(each.pid, [])
-    return found
-
-
-def beginning_of(pid: int) -> int | None:
-    """Return when a process was started, in ticks since the system was; None if there is no such process."""
-    found = _look(str(pid))
-    return None if found is None else found.started
-
-
-def user_of(pid: int) -> int | None:
-    """Return the real user of a process; None if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123 - as below
-            return int(file.read().partition(b"\nUid:")[2].split()[0])
-    except (OSError, IndexError):
-        return None
-
-
-def members_of(group: int) -> list[Relative]:
-    """Return the processes of a group."""
-    return [each for each in _everybody() if each.group == group]
-
-
-def _everybody() -> list[Relative]:
-    try:
-        names = os.listdir("/proc")  # noqa: PTH208 - a thousand Paths are slow
-    except OSError:
-        return []
-    return [found for name in names if name.isdigit() and (found := _look(name)) is not None]
-
-
-def _look(name: str) -> Relative | None:
-    try:
-        with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - a thousand Paths are slow
-            stat = file.read()
-    except OSError:  # it is gone
-        return None
-    fields = stat.rpartition(b")")[2].split()
-    is_over = fields[0] in (b"Z", b"X")
-    return Relative(int(name), int(fields[1]), int(fields[2]), is_over, int(fields[19]))
-
-
-_MOST = Path("/proc/sys/fs/nr_open")
-
-
-def limit_open_files(count: int) -> None:
-    """Let this process, and each that it starts, have up to ``count`` open descriptors.
-
-    This is RLIMIT_NOFILE of getrlimit(2). The hard limit is raised when it is lower, which needs root, and
-    never lowered. Raises PermissionRefused, which names the limit.
-    """
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    raised = hard if hard == resource.RLIM_INFINITY else max(hard, count)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, raised))
-    except (ValueError, OSError) as error:  # ValueError is how the module says EPERM
-        most = f"at most {hard} are allowed here" if count > hard >= 0 else str(error)
-        raise PermissionRefused(
-            f"cannot have {count} open files",
-            most,
-            f"name fewer, or raise the hard limit (kernel: {_most()})",
-        ) from error
-
-
-def _most() -> str:
-    try:
-        return f"{_MOST} is {_MOST.read_text().strip()}"
-    except OSError:
-        return "no limit known"
+    signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    return 128 + number

@@ -25,7 +25,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from tamed.unix.process import Relative, children_of, members_of
+from tamed._os.proc import Relative, children_of, members_of
 
 __all__ = ["Reaper", "end_own_group", "signal_group"]
 

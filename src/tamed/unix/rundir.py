@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tamed._os.identity import Identity, acting_for
+from tamed._os.proc import user_of
 from tamed._os.trust import who_else
 from tamed.errors import (
     AlreadyRunning,
@@ -31,7 +32,6 @@ from tamed.errors import (
     from_os_error,
 )
 from tamed.unix.lock import TO_READ, guardian_of_root, holder
-from tamed.unix.process import user_of
 
 __all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory"]
 

@@ -10,12 +10,12 @@ Where the daemon runs as somebody else, the process is that user's before it exe
 the user could have changed is run as root, and none is loaded.
 """
 
-import fcntl
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from tamed._os.descriptors import close_all, place_descriptors
 from tamed._os.fork import default_signals
 
 __all__ = ["CHANNEL", "RECORDS", "spawn"]
@@ -66,20 +66,11 @@ def _execute(
         default_signals(ignored=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.fchdir(directory)
-        _place({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
+        place_descriptors({0: os.open(os.devnull, os.O_RDONLY), **descriptors})
+        close_all(descriptors)
         become()
         os.execve(command[0], list(command), dict(environ))
     except BaseException as error:
         os.write(2, f"cannot run {command[0]}: {error}\n".encode())
     finally:
         os._exit(_FAILED)
-
-
-def _place(wanted: Mapping[int, int]) -> None:
-    """Make each number a copy of a descriptor, although the two sets may overlap; leave nothing else open."""
-    beyond = max(wanted) + 1
-    # Copies above all the numbers, so that none is overwritten before it is used; they are closed on exec.
-    copies = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, beyond) for number, source in wanted.items()}
-    for number, copy in copies.items():
-        os.dup2(copy, number)
-    os.closerange(beyond, os.sysconf("SC_OPEN_MAX"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tamed._os.descriptors import close_inherited
 from tamed._os.fork import guard_forks
+from tamed._os.limits import limit_open_files
 from tamed.config.identity import becomes_another, check_files, drop_to, identity_of
 from tamed.config.job import Job
 from tamed.config.load import load
@@ -30,7 +31,6 @@ from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import Notifier, watchdog_interval
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import AS_ROOT, stays_root
-from tamed.unix.process import limit_open_files
 from tamed.worker.life import Ending, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
 

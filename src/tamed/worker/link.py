@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tamed._os.descriptors import hollow
 from tamed.config.settings import Daemon
 from tamed.errors import SystemRefused
 from tamed.ipc.channel import Channel
@@ -196,7 +197,7 @@ class Link:
         except InvalidMessage as error:
             self._become_orphan(f"it cannot be understood: {error}")
         if self._channel.closed and not self._is_orphan:
-            _silence_output()
+            hollow((1, 2))  # the pipe is broken, and `print` would raise
             self._become_orphan("it is gone")
 
     def _become_orphan(self, why: str) -> None:
@@ -294,16 +295,3 @@ class SupervisedSource:
             return True
         listener = self._open[key]
         return listener is not None and all(sock.fileno() == -1 for sock in listener.sockets)
-
-
-def _silence_output() -> None:
-    """Lead what is printed from now on to nowhere: the pipe is broken, and `print` would raise."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is no other descriptor: one of these makes room
-        os.close(1)
-        null = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in {1, 2} - {null}:
-        os.dup2(null, descriptor)
-    if null not in (1, 2):
-        os.close(null)

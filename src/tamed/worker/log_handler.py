@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
-from tamed._os.fork import hollow, own
+from tamed._os.descriptors import hollow
+from tamed._os.fork import own
 from tamed.config.settings import Log
 from tamed.log.layout import Layout, Line, bare, lay_out
 from tamed.log.logger import keep_log

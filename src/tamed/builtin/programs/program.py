@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, Self
 
-from tamed._os.fork import default_signals, leave_keyring
+from tamed._os.descriptors import place_descriptors
+from tamed._os.fork import default_signals
 from tamed._os.identity import Identity, become
-from tamed._os.prctl import prctl
+from tamed._os.syscalls import die_with_parent, forbid_new_privileges, leave_keyring
 
 __all__ = ["LaunchFailed", "Program", "launch"]
 
 _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
 
 class Program(NamedTuple):
@@ -110,7 +110,7 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield each step in its order, with the words that a message has for it."""
     yield "begin a session", os.setsid
-    yield "pass its descriptors", partial(_place, descriptors)
+    yield "pass its descriptors", partial(place_descriptors, dict(enumerate(descriptors)))
     for name, value in program.limits.items():
         limit = getattr(resource, f"RLIMIT_{name.upper()}")
         yield f"limit {name} to {value}", partial(resource.setrlimit, limit, (value, value))
@@ -121,20 +121,12 @@ def _steps(
     if program.umask is not None:
         yield "set its umask", partial(os.umask, program.umask)
     if program.no_new_privileges:
-        yield "give up new privileges", partial(prctl, _PR_SET_NO_NEW_PRIVS, 1)
+        yield "give up new privileges", forbid_new_privileges
     yield "reset its signals", _reset_signals
     yield "tie it to its shim", partial(_tie_to, parent)
     environment = {**program.environment, **_listen_variables(len(descriptors) - _FIRST_PASSED)}
     name = program.command[0]
     yield f"execute {name}", partial(os.execvpe, name, program.command, environment)
-
-
-def _place(descriptors: Sequence[int]) -> None:
-    """Make the descriptors 0, 1, 2 and so on, in their order."""
-    # Copies above all the numbers first, so that none is overwritten before it is used.
-    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(descriptors)) for each in descriptors]
-    for number, copy in enumerate(copies):
-        os.dup2(copy, number)
 
 
 def _become_user(identity: Identity) -> None:
@@ -150,7 +142,7 @@ def _reset_signals() -> None:
 
 def _tie_to(parent: int) -> None:
     """Have the kernel kill this process when its shim is killed, which may have happened already."""
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(os.EX_OSERR)
 

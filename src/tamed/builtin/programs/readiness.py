@@ -3,20 +3,18 @@
 import asyncio
 import secrets
 import socket
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
+from tamed._os.unix_sockets import CREDENTIALS, Credentials
 from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 
 __all__ = ["Accepts", "Notifies", "Readiness", "RunsFor"]
 
 _BETWEEN: Final = 0.05
 """Seconds between two attempts to connect."""
-
-_UCRED: Final = struct.Struct("iII")  # pid, uid, gid: struct ucred of unix(7)
 
 
 class Readiness(ABC):
@@ -107,7 +105,7 @@ class Notifies(Readiness):
 
     def _receive(self, sock: socket.socket) -> None:
         try:
-            message, notes, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(_UCRED.size))
+            message, notes, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
         except BlockingIOError:
             return
         if _sender(notes) in self._uids:
@@ -141,5 +139,5 @@ def _sender(notes: list[tuple[int, int, Any]]) -> int | None:
     """Return the user who sent a message, for which the kernel vouches."""
     for level, kind, data in notes:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-            return int(_UCRED.unpack(data)[1])
+            return Credentials(*CREDENTIALS.unpack(data)).uid
     return None

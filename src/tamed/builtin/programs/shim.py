@@ -31,11 +31,11 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, NoReturn
 
-from tamed._os.fork import receive_descriptors
-from tamed._os.prctl import prctl
+from tamed._os.descriptors import close_all, hollow, receive_descriptors
+from tamed._os.proc import children_of
+from tamed._os.syscalls import be_subreaper
 from tamed.builtin.programs.program import LaunchFailed, Program, launch
 
 __all__ = ["ForkServer", "keep", "main"]
@@ -52,20 +52,18 @@ _IGNORED: Final = (
 _MOST: Final = 253
 """Descriptors in a message: SCM_MAX_FD of unix(7)."""
 
-_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
-
 _POLL: Final = 0.05
 """Seconds between looks for adopted children: an adoption gives no sign."""
 
 
 def main() -> None:
     """Run as a fork server, which its shims are copies of."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what Tamed's own parent left open is not for programs
+    close_all(())  # what Tamed's own parent left open is not for programs
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    be_subreaper()
     with socket.socket(fileno=os.dup(0)) as control:
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        hollow([0])
         ForkServer(control).serve()
 
 
@@ -136,7 +134,7 @@ def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
     ``descriptors`` are the program's, and closed here. The channel gets a line of JSON for each event:
     ``pid``, or ``failed`` (the step) and ``errno``; then ``status``, the wait status, when the program ends.
     """
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    be_subreaper()
     watch = _ChildWatch()
     line = channel.makefile("rb").readline()
     if not line.endswith(b"\n"):  # Tamed is gone, or has changed its mind
@@ -257,21 +255,7 @@ def _children() -> set[int]:
 
     A child's pid is not given to another process before it is reaped, so it can be signalled safely.
     """
-    parent = os.getpid()
-    try:
-        names = os.listdir("/proc")  # noqa: PTH208 - a thousand Paths are slow
-    except OSError:
-        return set()
-    return {int(name) for name in names if name.isdigit() and _parent_of(name) == parent}
-
-
-def _parent_of(pid: str) -> int:
-    """Read a process's parent from proc_pid_stat(5); 0 if the process is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    return int(stat.rpartition(b")")[2].split()[1])
+    return {each.pid for each in children_of(os.getpid())}
 
 
 if __name__ == "__main__":
