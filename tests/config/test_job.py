@@ -4,6 +4,7 @@ import pytest
 
 from tamed.config.job import Job
 from tamed.config.load import load as load_application
+from tamed.config.reading import Reading
 from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError
 from tamed.net.reply import ReplyServer
@@ -56,7 +57,7 @@ def write(folder: Path, text: str) -> Target:
 
 def load(job: Job) -> Application:
     """Load a job's application, as a runner does."""
-    return load_application(job, job.deployment())
+    return load_application(Reading.of(job))
 
 
 def tree(service: Service) -> list[str]:

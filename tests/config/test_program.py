@@ -7,6 +7,7 @@ import pytest
 
 from tamed.config.job import Job
 from tamed.config.load import load
+from tamed.config.reading import Reading
 from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ExitStatus, MissingInput, TamedError, UsageError
 from tamed.service.application import Application
@@ -25,7 +26,7 @@ def _imports(tmp_path: Path) -> Iterator[None]:
 
 def load_target(target: str | Path) -> Application:
     """Load a target as the command does."""
-    return load(Job(Target.parse(str(target)), environ={}), None)
+    return load(Reading.of(Job(Target.parse(str(target)), environ={})))
 
 
 def failure(target: str | Path) -> TamedError:

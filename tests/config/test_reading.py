@@ -42,7 +42,7 @@ def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
     file.write_text(TEXT)
     environ = {"TAMED_WATCHDOG": "1m500ms", "TAMED_LOG_KEEP": "3"}
     job = Job(Target.parse(str(file)), daemon={"max_files": "99"}, environ=environ)
-    reading = Reading.of(job, job.deployment())
+    reading = Reading.of(job)
     (tmp_path / "current").unlink()
     again = through_json(reading)
     assert again == reading
@@ -53,10 +53,10 @@ def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
 
 def test_settings_of_another_version_are_passed_over() -> None:
     """A worker of the program before the upgrade is replaced by one of the program after it."""
-    reading = Reading.of(Job(Target.parse("ode"), environ={}), None)
+    reading = Reading.of(Job(Target.parse("ode"), environ={}))
     data = reading.to_data()
-    data["daemon"]["of_tomorrow"] = "1"
-    del data["log"]["keep"]
+    data["settings"]["daemon"]["of_tomorrow"] = "1"
+    del data["settings"]["log"]["keep"]
     assert Reading.from_data(reading.job, data) == reading
 
 
@@ -66,8 +66,8 @@ def test_an_application_file_stays_the_one_that_was_meant(tmp_path: Path) -> Non
     (tmp_path / "current").symlink_to("41")
     for folder, fixed in (("current", "41"), ("41", "41")):
         job = Job(Target.parse(f"{tmp_path}/{folder}/app.py"), environ={})
-        assert Reading.of(job, None).fixed_job.target.name == f"{tmp_path}/{fixed}/app.py"
-    assert Reading.of(Job(Target.parse("app.py"), environ={}), None).fixed_job.target.name == "app.py"
+        assert Reading.of(job).fixed_job.target.name == f"{tmp_path}/{fixed}/app.py"
+    assert Reading.of(Job(Target.parse("app.py"), environ={})).fixed_job.target.name == "app.py"
 
 
 def test_a_deployment_is_the_same_as_data() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tamed.config.deployment import Deployment
 from tamed.config.job import Job
+from tamed.config.reading import read_settings
 from tamed.config.settings import Daemon, Level, Settings
 from tamed.config.target import Target
 from tamed.errors import ConfigurationError, UsageError
@@ -19,7 +20,7 @@ LEVELS = "debug, info, warning, error, critical, or LOGGER=LEVEL"
 def settings(job: Job, text: str = "") -> Settings:
     """Return the settings of a job, with these lines in its deployment file."""
     deployment = Deployment.parse(f'{text}\n[services.a]\nplugin = "p"', Path("verse.toml"))
-    return job.settings(deployment if text else None)
+    return read_settings(job, deployment if text else None)
 
 
 def test_the_command_line_comes_before_the_environment_before_the_file_before_the_default() -> None:

@@ -53,7 +53,7 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
     (tmp_path / "verses" / "kind.py").write_text(
         "from tamed.config.kinds import Kind\nfrom tamed.service.service import Service\n"
         "class Verses(Kind):\n    def prepare(self, job):\n        print('prepared', job.target.name)\n"
-        "    def make(self, job):\n        return Service('verse')\n"
+        "    def make(self, job, settings):\n        return Service('verse')\n"
     )
     info = tmp_path / "verses-1.0.dist-info"
     info.mkdir()
@@ -61,9 +61,9 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
     (info / "entry_points.txt").write_text("[tamed.targets]\nsonnet = verses.kind:Verses\n")
     script = (
         "from tamed.config.kinds import kind_of, parse; from tamed.config.job import Job\n"
-        "from tamed.config.load import load\n"
+        "from tamed.config.load import load; from tamed.config.reading import Reading\n"
         "target = parse('sonnet:18'); print(target.kind.name, target.name, target.prefix)\n"
-        "print(load(Job(target), None)['verse'])\n"
+        "print(load(Reading.of(Job(target)))['verse'])\n"
         "print(parse('json:tool').kind.name, parse('ballad:1').kind.name)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

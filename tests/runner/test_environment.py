@@ -7,7 +7,7 @@ import pytest
 
 from tamed.config.deployment import read_env_file
 from tamed.config.job import Job
-from tamed.config.reading import enter_environment
+from tamed.config.reading import Reading
 from tamed.config.target import Target
 from tamed.errors import ConfigurationError, MissingInput
 
@@ -24,16 +24,16 @@ def test_its_variables_are_there_before_anything_else(file: Path, monkeypatch: p
     monkeypatch.setenv("TAMED_MAX_FILES", "76")
     file.write_text("POEM=ode\nTAMED_MAX_FILES=77\n")
     job = Job(Target.parse("ode"), daemon={"env_file": str(file)})
-    entered = enter_environment(job, None)
-    assert os.environ["POEM"] == entered.environ["POEM"] == "ode"
-    assert entered.settings(None).daemon.max_files == 77
+    reading = Reading.entering(job)
+    assert os.environ["POEM"] == reading.job.environ["POEM"] == "ode"
+    assert reading.settings.daemon.max_files == 77
 
 
 def test_without_a_file_the_job_stays_as_it_is() -> None:
     """And so does the environment."""
     before = dict(os.environ)
     job = Job(Target.parse("ode"), environ={})
-    assert enter_environment(job, None) is job
+    assert Reading.entering(job).job is job
     assert dict(os.environ) == before
 
 

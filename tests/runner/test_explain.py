@@ -7,6 +7,7 @@ import pytest
 
 from tamed.config.job import Job
 from tamed.config.load import load
+from tamed.config.reading import Reading
 from tamed.config.target import Target
 from tamed.errors import ApplicationFailed, ConfigurationError, ServiceFailed, TamedError
 from tamed.ipc.fault import explain
@@ -41,7 +42,7 @@ def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Pa
     file = tmp_path / "raising_poem.py"
     file.write_text("import json\n\ndef title():\n    return json.loads('')\n\ntitle()\n")
     with forgetting_imports(tmp_path):
-        error = raised(lambda: load(Job(Target.parse(str(file)), environ={}), None))
+        error = raised(lambda: load(Reading.of(Job(Target.parse(str(file)), environ={}))))
     *traceback, line = explain(error)
     assert files(traceback) == [str(file)] * 2
     assert traceback[0].endswith("\njson.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)")
@@ -53,7 +54,7 @@ def test_a_mistake_of_syntax_is_told_where_it_is_alone(tmp_path: Path) -> None:
     file = tmp_path / "unfinished_poem.py"
     file.write_text("def title(:\n")
     with forgetting_imports(tmp_path):
-        error = raised(lambda: load(Job(Target.parse(str(file)), environ={}), None))
+        error = raised(lambda: load(Reading.of(Job(Target.parse(str(file)), environ={}))))
     *traceback, line = explain(error)
     assert files(traceback) == [str(file)]
     assert line.startswith(f"tamed: {file} raised while it was loaded: SyntaxError")

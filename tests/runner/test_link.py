@@ -3,12 +3,11 @@
 import asyncio
 import os
 import select
-import signal
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +36,7 @@ class Linked:
         self.channel = Channel(theirs, takes_descriptors=True)
         self.gate = Gate(is_open=False)
         self.link = Link(self.channel, lambda: {"connections": 3}, heartbeat_interval=3600.0, gate=self.gate)
+        self.told_to_stop = asyncio.Event()
         self.source = SupervisedSource(self.link)
 
     def heard(self) -> list[Message]:
@@ -59,6 +59,10 @@ class Linked:
             sock.close()
         return question
 
+    def open(self) -> AbstractContextManager[None]:
+        """Open the link, and note when the worker is to stop."""
+        return self.link.open(self.told_to_stop.set)
+
     def close(self) -> None:
         self.supervisor.close()
         self.channel.close()
@@ -72,16 +76,12 @@ def linked() -> Iterator[Linked]:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[asyncio.Event]:
-    """Note a TERM to this process, and have its output led back in the end."""
+def _keeping_output() -> Iterator[None]:
+    """Have the output of this process led back in the end."""
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, told.set)
     try:
-        yield told
+        yield
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
         for descriptor, copy in kept.items():
             os.dup2(copy, descriptor)
             os.close(copy)
@@ -100,7 +100,7 @@ async def test_its_heartbeats_come_from_the_loop(linked: Linked) -> None:
     """At once, and again and again."""
     link = Link(linked.channel, dict, heartbeat_interval=0.001, gate=Gate())
     heartbeats = 0
-    with link.open():
+    with link.open(lambda: None):
         while heartbeats < 3:
             heartbeats += sum(message == {"heartbeat": True} for message, _ in linked.supervisor.receive())
             await asyncio.sleep(0)
@@ -108,7 +108,7 @@ async def test_its_heartbeats_come_from_the_loop(linked: Linked) -> None:
 
 async def test_when_it_is_prepared_it_waits_for_the_others(linked: Linked) -> None:
     """Until the supervisor lets it go on."""
-    with linked.link.open():
+    with linked.open():
         waiting = asyncio.create_task(linked.link.prepared())
         assert await linked.asked() == {"state": "prepared"}
         await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_when_it_is_prepared_it_waits_for_the_others(linked: Linked) -> No
 
 async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
     """With the report of the moment; an order that it does not know is passed over."""
-    with linked.link.open():
+    with linked.open():
         linked.supervisor.send({"of a later": "version"})
         linked.supervisor.send({"tell": True})
         assert await linked.asked() == {"report": {"connections": 3}}
@@ -128,7 +128,7 @@ async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
 async def test_descriptors_that_nobody_waits_for_are_closed(linked: Linked) -> None:
     """An answer to a question that was given up leaves nothing open."""
     reading, writing = os.pipe()
-    with linked.link.open():
+    with linked.open():
         asking = asyncio.create_task(linked.link.ask({"listen": HERE}))
         question = await linked.asked()
         asking.cancel()
@@ -146,7 +146,7 @@ async def test_it_waits_for_a_supervisor_that_is_busy(linked: Linked) -> None:
     """What the socket does not take is sent later, in order, and the loop goes on meanwhile."""
     messages = [{"text": str(number) + "x" * 100_000} for number in range(20)]
     got: list[Message] = []
-    with linked.link.open():
+    with linked.open():
         for message in messages:
             linked.link.say(message)
         assert linked.link._waits_for_room
@@ -159,23 +159,23 @@ async def test_it_waits_for_a_supervisor_that_is_busy(linked: Linked) -> None:
 
 async def test_a_busy_supervisor_may_go_away(linked: Linked) -> None:
     """Then nothing waits any more."""
-    with _told_to_stop() as told, linked.link.open():
+    with _keeping_output(), linked.open():
         for _ in range(20):
             linked.link.say({"text": "x" * 100_000})
         linked.supervisor.close()
-        await asyncio.wait_for(told.wait(), PATIENCE)
+        await asyncio.wait_for(linked.told_to_stop.wait(), PATIENCE)
         await _has_room(linked)
 
 
 async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
     """As if it had been told to; who waits for an answer hears that there will be none."""
-    with _told_to_stop() as told, linked.link.open():
+    with _keeping_output(), linked.open():
         asking, given_up = (asyncio.create_task(linked.link.ask({"listen": HERE})) for _ in range(2))
         await linked.asked()
         given_up.cancel()
         await asyncio.wait([given_up])
         linked.supervisor.close()
-        await asyncio.wait_for(told.wait(), PATIENCE)
+        await asyncio.wait_for(linked.told_to_stop.wait(), PATIENCE)
         with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
             await asking
         with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
@@ -189,7 +189,7 @@ async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
 
 async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
     """All of them; others accept from them too."""
-    with linked.link.open():
+    with linked.open():
         listening = asyncio.create_task(linked.source.listen(Endpoint.parse(HERE)))
         question = await linked.hands_out(2)
         listener = await asyncio.wait_for(listening, PATIENCE)
@@ -202,7 +202,7 @@ async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
 
 async def test_a_fault_of_the_supervisors_is_raised_here(linked: Linked) -> None:
     """As the error that it was; the same sockets may be asked for again."""
-    with linked.link.open():
+    with linked.open():
         for _ in range(2):
             listening = asyncio.create_task(linked.source.listen(Endpoint.parse("systemd://web")))
             question = await linked.asked()
@@ -216,7 +216,7 @@ async def test_a_fault_of_the_supervisors_is_raised_here(linked: Linked) -> None
 async def test_servers_with_the_same_endpoint_have_sockets_of_their_own(linked: Linked) -> None:
     """Told apart by an index; one that was closed is free to be had again."""
     endpoint = Endpoint.parse(HERE)
-    with linked.link.open():
+    with linked.open():
         both = [asyncio.create_task(linked.source.listen(endpoint)) for _ in range(2)]
         questions: list[Message] = []
         while len(questions) < 2:
@@ -240,7 +240,7 @@ async def test_certificates_are_read_in_the_worker(linked: Linked, tmp_path: Pat
     path = tmp_path / "cert.pem"
     certificate = trustme.CA().issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
-    with linked.link.open():
+    with linked.open():
         endpoint = TlsEndpoint("127.0.0.1", 0, path)
         listening = asyncio.create_task(linked.source.listen(endpoint))
         await linked.hands_out()
@@ -287,7 +287,7 @@ def test_a_listener_can_be_had_before_the_link_is_open(linked: Linked) -> None:
 
 async def test_orders_that_come_while_it_blocks_are_obeyed_afterwards(linked: Linked) -> None:
     """None of them is lost."""
-    with linked.link.open():
+    with linked.open():
         with _supervisor_answers(linked, {}, count=1):
             linked.source.listen_now(Endpoint.parse(HERE)).close()
         await asyncio.wait_for(linked.link.prepared(), PATIENCE)

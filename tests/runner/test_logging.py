@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tamed.config.settings import Level, Log
+from tamed.config.settings import Level
 from tamed.log.access import LinesHandler
 from tamed.log.layout import layout_of
 from tamed.log.record import Origin
@@ -50,7 +50,7 @@ def _logged(layout: str = "bare") -> Iterator[ListSink]:
     kept, level = root.handlers, root.level
     root.handlers = []
     levels = [Level("", logging.INFO), Level("test.poems", logging.DEBUG)]
-    log_to(SinkHandler(made), layout_of(layout), Log(level=levels))
+    log_to(SinkHandler(made), layout_of(layout), levels)
     try:
         yield made
     finally:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tamed.worker.life import StopSignals
+from tamed.worker.life import StopRequests
 
 pytestmark = pytest.mark.anyio
 
@@ -28,10 +28,12 @@ class Heard:
         self.deaths.append((pid, number))
 
     @contextmanager
-    def listening(self) -> Iterator[StopSignals]:
+    def listening(self) -> Iterator[StopRequests]:
         """Listen, as a runner does."""
-        with StopSignals(asyncio.get_running_loop(), self.stop, self.kill) as signals:
-            yield signals
+        requests = StopRequests(self.kill)
+        requests.stop = self.stop
+        with requests:
+            yield requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -68,8 +70,8 @@ async def test_a_second_term_is_not_counted() -> None:
 async def test_what_a_signal_does_may_be_replaced() -> None:
     """The reaction is the one of the moment at which the loop comes to it."""
     first, second = Heard(), Heard()
-    with first.listening() as signals:
-        signals.stop = second.stop
+    with first.listening() as requests:
+        requests.stop = second.stop
         signal.raise_signal(signal.SIGTERM)
         await second.stopped.wait()
     assert (first.stops, second.stops) == ([], [signal.SIGTERM])

@@ -15,7 +15,7 @@ from tamed.net import endpoint
 from tamed.net.endpoint import Endpoint
 from tamed.plugins.describe import describe
 from tamed.supervisor.supervisor import SIGNALS
-from tamed.worker.life import _STOP as STOP_SIGNALS
+from tamed.worker.life import STOP_SIGNALS
 from tests.structure.source import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"

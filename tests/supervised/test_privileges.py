@@ -117,6 +117,20 @@ def test_a_worker_that_replaces_another_is_nobody_from_the_start(public_tamed: T
     daemon.stop()
 
 
+def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
+    """A reload says so, and the workers that it brings up are the user's of before."""
+    text = 'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nport = 0\n[daemon]\nuser = "{user}"\n'
+    public_tamed.write("verse.toml", text.format(user="nobody"))
+    daemon = public_tamed.start("verse.toml")
+    public_tamed.write("verse.toml", text.format(user="daemon"))
+    assert public_tamed("reload").status == 0
+    daemon.expect_log("user has changed, which takes a restart")
+    (worker,) = daemon.workers()
+    assert status_of(Path(f"/proc/{worker}"))["Uid"].split() == [str(NOBODY)] * 4
+    assert read_poem(daemon.port).startswith(b"The Ecstasy")
+    daemon.stop()
+
+
 def test_workers_know_who_they_are(public_tamed: Tamed) -> None:
     """The variables that name the user are the daemon's user's."""
     public_tamed.write(

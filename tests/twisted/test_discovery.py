@@ -27,7 +27,8 @@ def test_a_process_that_uses_no_twisted_loads_none() -> None:
     loaded = loaded_by("from tamed.twisted.kind import claim_reactor; claim_reactor()")
     loaded |= loaded_by(
         "from tamed.config.job import Job; from tamed.config.load import load\n"
-        "from tamed.config.kinds import resolve; load(Job(resolve('fastpoetry')), None)"
+        "from tamed.config.kinds import resolve; from tamed.config.reading import Reading\n"
+        "load(Reading.of(Job(resolve('fastpoetry'))))"
     )
     assert "tamed.twisted.kind" in loaded
     assert {name for name in loaded if name.partition(".")[0] == "twisted"} == set()

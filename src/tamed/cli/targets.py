@@ -22,7 +22,7 @@ from tamed.cli.options import Command, given_flags, make_option
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, resolve
 from tamed.config.load import load
-from tamed.config.reading import enter_environment
+from tamed.config.reading import Reading
 from tamed.config.target import TargetKind
 from tamed.errors import TamedError, UsageError
 from tamed.plugins.describe import Option
@@ -234,11 +234,7 @@ Takes the same options as run, so that exactly what would be run is checked.
 @click.pass_context
 def check(ctx: click.Context, /, **_: object) -> None:
     """Load and validate a target and show its services."""
-    job = job_of(ctx)
-    deployment = job.deployment()
-    job = enter_environment(job, deployment)
-    job.settings(deployment)
-    rows = list(_tree(load(job, deployment)))
+    rows = list(_tree(load(Reading.entering(job_of(ctx)))))
     width = max(len(left) for left, _ in rows)
     for left, right in rows:
         click.echo(shown(f"{left:{width}}  {right}".rstrip()))

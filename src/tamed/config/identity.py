@@ -1,4 +1,4 @@
-"""Who an application runs as, by its settings."""
+"""Who an application runs as, by its settings, and what is refused because that user could not do it."""
 
 import os
 import sys
@@ -6,17 +6,13 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.util import source_from_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tamed._os.identity import Identity
+from tamed.config.deployment import Deployment
+from tamed.config.job import Job
 from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError, PermissionRefused
 from tamed.unix.privileges import Capability, change_root, drop_privileges, require_keepable
-
-if TYPE_CHECKING:
-    from tamed._os.identity import Identity
-    from tamed.config.deployment import Deployment
-    from tamed.config.job import Job
 
 __all__ = [
     "ReadAsRoot",
@@ -30,12 +26,13 @@ __all__ = [
     "owner_of",
 ]
 
-
 _NEEDED_LATER = ("ctypes", "encodings.idna", "tamed.ipc.fault")
 """What this process loads late, from folders that it cannot reach when it is shut in another one."""
+_NO_FILES = ("/proc/", "/sys/", "/dev/")
+_WRITING = frozenset("wax+")
 
 
-def identity_of(settings: Daemon) -> "Identity | None":
+def identity_of(settings: Daemon) -> Identity | None:
     """Return the user that the settings name, or None. Raises ConfigurationError for an unknown one."""
     return Identity.resolve(settings.user, settings.group) if settings.user or settings.group else None
 
@@ -45,12 +42,12 @@ def becomes_another(identity: Identity | None) -> bool:
     return identity is not None and identity.uid != 0 and os.geteuid() == 0
 
 
-def owner_of(identity: "Identity | None") -> tuple[int, int] | None:
+def owner_of(identity: Identity | None) -> tuple[int, int] | None:
     """Return whom the files belong to that a daemon must write later."""
     return None if identity is None else (identity.uid, identity.gid)
 
 
-def kept_capabilities(settings: Daemon) -> "set[Capability]":
+def kept_capabilities(settings: Daemon) -> set[Capability]:
     """Return what the settings keep. Raises ConfigurationError for what is none, or may not be kept."""
     try:
         kept = {Capability.parse(name) for name in settings.keep_capability}
@@ -61,7 +58,7 @@ def kept_capabilities(settings: Daemon) -> "set[Capability]":
     return kept
 
 
-def drop_to(settings: Daemon, identity: "Identity | None", root: Path | None = None) -> None:
+def drop_to(settings: Daemon, identity: Identity | None, root: Path | None = None) -> None:
     """Be shut in a directory, if one is given, and become another user, if one is named; both for good."""
     if root is not None:
         for module in _NEEDED_LATER:
@@ -74,11 +71,7 @@ def drop_to(settings: Daemon, identity: "Identity | None", root: Path | None = N
         drop_privileges(identity, keep=kept_capabilities(settings))
 
 
-_NO_FILES = ("/proc/", "/sys/", "/dev/")
-_WRITING = frozenset("wax+")
-
-
-def check_files(identity: "Identity | None", *, log: str = "", pid_files: Iterable[str] = ()) -> None:
+def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable[str] = ()) -> None:
     """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
 
     They are paths, empty for none.
@@ -92,14 +85,32 @@ def check_files(identity: "Identity | None", *, log: str = "", pid_files: Iterab
             )
 
 
-def check_application(identity: "Identity | None", job: "Job", deployment: "Deployment | None") -> None:
+def check_interpreter(identity: Identity | None) -> None:
+    """Refuse a user who could not replace a worker, which is done without privilege."""
+    if identity is None:
+        return
+    for path, can in (
+        (Path(sys.executable), identity.can_run),
+        (Path(os.__file__), identity.can_read),
+        (Path(__file__), identity.can_read),
+    ):
+        if not can(path):
+            who = identity.name or identity.uid
+            raise PermissionRefused(
+                f"user {who} cannot run this Python",
+                f"{path} is out of reach for {who}, who could not replace a worker",
+                f"install Python and Tamed where {who} can read them",
+            )
+
+
+def check_application(identity: Identity | None, job: Job, deployment: Deployment | None) -> None:
     """Refuse an application file that the user could not load."""
     for path in _application_files(job, deployment):
         if identity is not None and path.is_file() and not identity.can_read(path):
             raise _unreadable(identity, path, "which its workers load as that user")
 
 
-def _application_files(job: "Job", deployment: "Deployment | None") -> "Iterator[Path]":
+def _application_files(job: Job, deployment: Deployment | None) -> Iterator[Path]:
     if deployment is None:
         yield (job.folder or Path.cwd()) / job.target.name
         return
@@ -114,12 +125,12 @@ class ReadAsRoot:
     What reads them is the application's code, or a library: so the interpreter is asked, by an audit hook.
     """
 
-    def __init__(self, identity: "Identity") -> None:
+    def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._read: set[str] | None = set()
-        sys.addaudithook(self._heard)
+        sys.addaudithook(self._note)
 
-    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
+    def _note(self, event: str, arguments: tuple[object, ...]) -> None:
         if event != "open" or self._read is None:
             return
         path, mode, flags = arguments
@@ -148,25 +159,7 @@ def _is_unreadable(file: Path) -> bool:
         return True
 
 
-def _unreadable(identity: "Identity", path: Path, why: str) -> PermissionRefused:
+def _unreadable(identity: Identity, path: Path, why: str) -> PermissionRefused:
     who = identity.name or identity.uid
     remedy = f"let {who} read it, and enter the folders above: chown, chgrp or chmod"
     return PermissionRefused(f"user {who} cannot read {path}", why, remedy)
-
-
-def check_interpreter(identity: "Identity | None") -> None:
-    """Refuse a user who could not replace a worker, which is done without privilege."""
-    if identity is None:
-        return
-    for path, can in (
-        (Path(sys.executable), identity.can_run),
-        (Path(os.__file__), identity.can_read),
-        (Path(__file__), identity.can_read),
-    ):
-        if not can(path):
-            who = identity.name or identity.uid
-            raise PermissionRefused(
-                f"user {who} cannot run this Python",
-                f"{path} is out of reach for {who}, who could not replace a worker",
-                f"install Python and Tamed where {who} can read them",
-            )

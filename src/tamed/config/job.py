@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tamed._os.limits import check_workers
 from tamed.config.deployment import Deployment
-from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.config.target import Target, TargetKind
-from tamed.plugins.build import Given, build
+from tamed.plugins.build import Given
 from tamed.plugins.discovery import find
 from tamed.plugins.plugin import Plugin
 
@@ -100,16 +98,6 @@ class Job(NamedTuple):
             return None
         return Deployment.read(self.path(self.target.name))
 
-    def settings(self, deployment: Deployment | None) -> Settings:
-        """Make the settings of the run from flags, environment and deployment file, in that order."""
-        table = deployment.daemon if deployment else {}
-        log = _log_beside(deployment) if deployment else {}
-        daemon = build(Daemon, self.given("", self.daemon, deployment, "daemon", table))
-        check_workers(daemon.workers or 1, yes=daemon.yes)
-        return Settings(
-            daemon, build(Log, self.given("log", self.log, deployment, "log", log, flag_prefix="log-"))
-        )
-
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name; import it and no other."""
         return find(name, self.plugin_dirs)
@@ -140,11 +128,3 @@ class Job(NamedTuple):
             flags_folder=self.folder,
             file_folder=deployment.folder if deployment else None,
         )
-
-
-def _log_beside(deployment: Deployment) -> Mapping[str, object]:
-    """Return the table of the log with its file beside the deployment file, as all paths in that are."""
-    file = deployment.log.get("file")
-    if not isinstance(file, str) or not names_file(file):
-        return deployment.log
-    return {**deployment.log, "file": str(deployment.folder / file)}

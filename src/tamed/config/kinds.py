@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tamed.config.job import Job
+from tamed.config.settings import Settings
 from tamed.config.target import Target, TargetKind
 from tamed.errors import ApplicationFailed, TamedError, UsageError, reason
 from tamed.plugins.discovery import Found, find, names
@@ -65,8 +66,8 @@ class Kind:
         Raises UsageError for what is wrong with them, and SystemExit, when all is printed, for ``--help``.
         """
 
-    def make(self, job: Job) -> Service:
-        """Make the service of a target."""
+    def make(self, job: Job, settings: Settings) -> Service:
+        """Make the service of a target, in the process that runs it; ``settings`` are those of the daemon."""
         raise UsageError(f"target {job.target.name!r}", "such targets cannot be run by name")
 
     def adapt(self, value: object, name: str) -> Service | None:

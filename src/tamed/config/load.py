@@ -13,6 +13,7 @@ from tamed._os.trust import require_trusted
 from tamed.config.deployment import Deployment, Entry
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, own_kinds, parse
+from tamed.config.reading import Reading
 from tamed.config.target import TargetKind
 from tamed.errors import (
     ApplicationFailed,
@@ -190,11 +191,12 @@ class _Others:
         return found is not None and (found.origin is None or not file.samefile(found.origin))
 
 
-def load(job: Job, deployment: Deployment | None) -> Application:
+def load(reading: Reading) -> Application:
     """Import the code that a job names, and make its application.
 
     ``sys.argv`` is the job's from then on.
     """
+    job, deployment = reading.fixed_job, reading.deployment
     if job.argv:
         sys.argv[:] = job.argv
     meant = [kind_of(job.target.prefix)] if job.target.kind is TargetKind.FOREIGN else []
@@ -215,7 +217,7 @@ def load(job: Job, deployment: Deployment | None) -> Application:
             service = _make(job.find(name), job.given(name, job.services.get(name, {})))
             return service if isinstance(service, Application) else Application(name, service)
         case TargetKind.FOREIGN:
-            return Application(name, kind_of(job.target.prefix).make(job))
+            return Application(name, kind_of(job.target.prefix).make(job, reading.settings))
 
 
 def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:

@@ -7,9 +7,10 @@ name.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from tamed._os.limits import usable_cpus
 from tamed._os.text import value_text
@@ -184,10 +185,47 @@ class Log:
 
 
 class Settings(NamedTuple):
-    """All of them."""
+    """All of them, read and validated."""
 
     daemon: Daemon
     log: Log
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the values as plain data, for another process: it uses them, and reads nothing again."""
+        return {"daemon": _plain(self.daemon), "log": _plain(self.log)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "Settings":
+        """Return the settings that the data was made from.
+
+        What another version has and this one does not know is passed over; what it lacks has its default.
+        """
+        return cls(_from_plain(Daemon, data["daemon"]), _from_plain(Log, data["log"]))
+
+
+O = TypeVar("O", Daemon, Log)  # noqa: E741 - a table of options
+
+_PATHS: Final = ("chroot", "directory", "env_file", "pid_file", "rundir")
+_MADE: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(_PATHS, Path),
+    "level": lambda levels: [Level(*each) for each in levels],
+}
+"""What makes a value of its plain form, where JSON does not keep the type: numbers are their own."""
+
+
+def _plain(options: Daemon | Log) -> dict[str, Any]:
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _from_plain(options_type: type[O], values: Mapping[str, Any]) -> O:
+    known = {field.name: values[field.name] for field in fields(options_type) if field.name in values}
+    return options_type(
+        **{
+            name: _MADE[name](value) if name in _MADE and value is not None else value
+            for name, value in known.items()
+        }
+    )
 
 
 def names_file(place: str) -> bool:

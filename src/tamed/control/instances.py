@@ -12,7 +12,7 @@ from tamed._os.identity import Identity
 from tamed._os.proc import Relative, descendants_of
 from tamed.config.identity import owner_of
 from tamed.config.log_plan import default_logs, make_log_folder
-from tamed.config.reading import enter_environment
+from tamed.config.reading import Reading
 from tamed.control.launch import job_again, launch, plan_again
 from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, UsageError
 from tamed.ipc.message import (
@@ -274,9 +274,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     if (pid := instance.holder()) is None:
         raise Unavailable(f"{instance.name} is not running")
     plan = kept_plan(plan_path(instance), pid)
-    job = job_again(plan)
-    job = enter_environment(job, job.deployment())
-    plan = plan_again(plan, job)
+    plan = plan_again(plan, Reading.entering(job_again(plan)))
     identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
     stop_instance(instance, timeout=None, force=False, progress=progress)
     RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))

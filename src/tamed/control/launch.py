@@ -27,7 +27,7 @@ from tamed.config.log_plan import (
     log_of_daemon,
     make_log_folder,
 )
-from tamed.config.reading import Reading, enter_environment
+from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.inherit import passed_to_this_process
@@ -62,11 +62,10 @@ def start(job: Job) -> Report:
     Raises a TamedError for what is wrong before there is a daemon.
     """
     folder = start_folder()
-    deployment = job.deployment()
-    reading = Reading.of(enter_environment(job, deployment), deployment)
+    reading = Reading.entering(job)
     settings = reading.settings
     daemon = settings.daemon
-    name = _name_of(reading)
+    name = check_name(reading.name)
     plan = _plan(reading, name, folder)
     identity = identity_of(daemon)
     owner = owner_of(identity)
@@ -110,8 +109,7 @@ def run(job: Job) -> "Ending":
     somebody else, whose code it must not load: a worker does that. In another root directory only this
     process can be.
     """
-    deployment = job.deployment()
-    reading = Reading.of(enter_environment(job, deployment), deployment)
+    reading = Reading.entering(job)
     daemon = reading.settings.daemon
     if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
         _supervise_here(reading)
@@ -126,7 +124,7 @@ def _supervise_here(reading: Reading) -> NoReturn:
     It is an instance of the run directory, which other commands find, if it was given a name.
     """
     daemon = reading.settings.daemon
-    name = _name_of(reading)
+    name = check_name(reading.name)
     identity = identity_of(daemon)
     plan = _plan(reading, name, start_folder())._replace(log=log_in_foreground(reading.settings.log))
     if daemon.name:
@@ -158,9 +156,8 @@ def job_again(plan: Plan) -> Job:
     return job._replace(folder=None)
 
 
-def plan_again(plan: Plan, job: Job) -> Plan:
+def plan_again(plan: Plan, reading: Reading) -> Plan:
     """Return the plan of a job by the files of now, for a daemon that runs by another plan of it."""
-    reading = Reading.of(job, job.deployment())
     settings = reading.settings
     again = _plan(reading, plan.name, plan.folder)
     return again._replace(
@@ -176,10 +173,6 @@ def plan_again(plan: Plan, job: Job) -> Plan:
         default_log=plan.default_log,
         listen_pid=plan.listen_pid,
     )
-
-
-def _name_of(reading: Reading) -> str:
-    return check_name(reading.settings.daemon.name or reading.job.name(reading.deployment))
 
 
 def _plan(reading: Reading, name: str, folder: str) -> Plan:

@@ -23,7 +23,8 @@ from tamed._os.identity import Identity
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
 from tamed.config.job import Job
-from tamed.config.settings import Daemon, Log, names_file
+from tamed.config.reading import read_settings
+from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.errors import ApplicationFailed, ConfigurationError, TamedError, UsageError, reason
 from tamed.plugins.discovery import Found
 from tamed.service.service import Service
@@ -61,17 +62,18 @@ def check_options(job: Job) -> None:
 
     Raises UsageError for what is wrong with the words, and SystemExit, when all is printed, for ``--help``.
     """
-    _parse(_find_maker(job.target.name, job.plugin_dirs), job, _OptionsAbove(job))
+    above = _OptionsAbove(job, read_settings(job, None))
+    _parse(_find_maker(job.target.name, job.plugin_dirs), job, above)
 
 
-def make_plugin(job: Job) -> Service:
+def make_plugin(job: Job, settings: Settings) -> Service:
     """Return the service that a plugin makes from the words behind its name.
 
     Raises UsageError for what is wrong with them, and ApplicationFailed for what the plugin raises.
     """
     name = job.target.name
     maker = _find_maker(name, job.plugin_dirs)
-    above = _OptionsAboveWorker(job)
+    above = _OptionsAboveWorker(job, settings)
     options = _parse(maker, job, above)
     application = Application(name, above["uid"], above["gid"])  # some look at their parent
     try:
@@ -95,9 +97,9 @@ class _OptionsAbove(ServerOptions):
 
     synopsis = "Usage: tamed run [daemon options]"
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, settings: Settings) -> None:
         super().__init__()
-        self.update(_twistd_options(job))
+        self.update(_twistd_options(job, settings))
         if self["logger"] is not None:
             self["logger"] = namedAny(self["logger"])
         self.subCommand = job.target.name
@@ -136,11 +138,10 @@ def _own_error(name: str, error: Exception) -> TamedError:
     return UsageError(f"{name}: {text}", remedy=f"`tamed run {name} --help` lists the options")
 
 
-def _twistd_options(job: Job) -> dict[str, Any]:
+def _twistd_options(job: Job, settings: Settings) -> dict[str, Any]:
     """Return the settings of a job by twistd's names, where they differ from its defaults."""
     if job.foreign:
         return dict(job.foreign["options"])
-    settings = job.settings(None)
     return {"nodaemon": not job.detached, **dict(_of_daemon(settings.daemon)), **dict(_of_log(settings.log))}
 
 

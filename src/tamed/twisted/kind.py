@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from tamed.config.job import Job
 from tamed.config.kinds import CommandLine, Kind
+from tamed.config.settings import Settings
 from tamed.errors import ApplicationFailed
 from tamed.plugins.discovery import Found
 from tamed.service.service import Service
@@ -68,13 +69,13 @@ class TwistedKind(Kind):
 
         check_options(job)
 
-    def make(self, job: Job) -> Service:
+    def make(self, job: Job, settings: Settings) -> Service:
         """Make the service of a plugin, whose words may have relative paths in them."""
         claim_reactor()
         from tamed.twisted._plugins import make_plugin
 
         with nullcontext() if job.folder is None else chdir(job.folder):
-            return make_plugin(job)
+            return make_plugin(job, settings)
 
     def adapt(self, value: object, name: str) -> Service | None:
         """Return the service for a Twisted application or service, if the program has loaded Twisted."""

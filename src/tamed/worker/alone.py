@@ -44,7 +44,7 @@ def run(reading: Reading) -> Ending:
 
     These are the steps of a daemon's life (see ARCHITECTURE.md) that one process in the foreground has.
     """
-    job, deployment, settings = reading.job, reading.deployment, reading.settings
+    settings = reading.settings
     daemon = settings.daemon
     identity = identity_of(daemon)
     plan = log_in_foreground(settings.log)
@@ -68,22 +68,22 @@ def run(reading: Reading) -> Ending:
             close_inherited(
                 keep=passed_to_this_process(os.environ), but_sockets=True
             )  # ``fd://`` may name some of those
-        job = _settle_down(job, daemon)
+        job = _set_up_process(reading.job, daemon)
         duties = []
         if pid_file:
             file = held.enter_context(PidFile.acquire(Path(pid_file), owner=identity))
             duties.append(Duty(f"pid file {pid_file}", file.housekeep))
-        sink = open_sink(plan, daemon.name or job.name(deployment), identity)
+        sink = open_sink(plan, reading.name, identity)
         held.callback(sink.close)
         handler = SinkHandler(sink)
-        log_to(handler, layout_of(plan.layout), settings.log, is_console=plan.kind == "stderr")
+        log_to(handler, layout_of(plan.layout), settings.log.level, is_console=plan.kind == "stderr")
         set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
-        application = load(job, deployment)
+        application = load(reading._replace(job=job, program=""))  # read here, once: links may move later
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, duties, drop))
 
 
-def _settle_down(job: Job, daemon: Daemon) -> Job:
+def _set_up_process(job: Job, daemon: Daemon) -> Job:
     """Set what a process has of its own; return the job as it is to be read from then on."""
     _keep_to_ourselves()
     time.tzset()  # the zone's file may be out of reach after a chroot

@@ -1,68 +1,24 @@
-"""A worker's side of its channel to the supervisor, and the socket source that asks over it."""
+"""A worker's end of its channel to the supervisor, and the socket source that asks over it."""
 
 import asyncio
 import itertools
-import math
 import os
 import select
-import signal
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tamed._os.descriptors import hollow
-from tamed.config.settings import Daemon
 from tamed.errors import SystemRefused
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_of
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_object
-from tamed.log.logger import own_logger
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoint
 from tamed.net.listen import Gate, Listener
 from tamed.net.tls import server_context
 
-__all__ = ["Link", "SupervisedSource", "wearing"]
-
-
-_LOOK = 0.5  # seconds
-_SPREAD = 0.1
-
-
-@contextmanager
-def wearing(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> Iterator[None]:
-    """Inside the ``with``, ask to be replaced, with the reason, while one of the limits is reached.
-
-    ``accepted`` tells how many connections there were.
-    """
-    if daemon.max_connections_per_worker is None and daemon.max_worker_age is None:
-        yield
-        return
-    task = asyncio.get_running_loop().create_task(_look(daemon, accepted, ask))
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-async def _look(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
-    import random  # not above: it loads a hash library, and most workers have no limits
-
-    spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - nobody gains by guessing it
-    most = math.inf if daemon.max_connections_per_worker is None else daemon.max_connections_per_worker
-    oldest = math.inf if daemon.max_worker_age is None else daemon.max_worker_age
-    begun = time.monotonic()
-    while True:
-        await asyncio.sleep(_LOOK)
-        age, count = time.monotonic() - begun, accepted()
-        if age >= oldest * spread:
-            ask(f"is {age:.0f} s old")
-        elif count >= most * spread:
-            ask(f"has served {count} connections")
-
-
-log = own_logger("tamed")
+__all__ = ["Link", "SupervisedSource"]
 
 _Answer = tuple[Message, list[int]]
 _Key = tuple[str, int, int]
@@ -71,17 +27,17 @@ _Key = tuple[str, int, int]
 class Link:
     """Talks with the supervisor from within the event loop.
 
-    The supervisor's orders are: to go on once all are prepared, to open the gate, to shut it and stop, and to
-    tell what it is asked. That it is gone
-    shows in the end of the stream: the worker then stops by itself, as if it had been told to.
+    The supervisor orders it to go on once all workers are prepared, to open its gate, to shut the gate and
+    stop, and to report; ``report`` returns what it then sends. A supervisor that has ended shows in the end
+    of the stream: the worker stops as if it had been ordered to. ``heartbeat_interval`` is in seconds.
     """
 
     def __init__(
-        self, channel: Channel, tell: Callable[[], Message], heartbeat_interval: float, gate: Gate
+        self, channel: Channel, report: Callable[[], Message], heartbeat_interval: float, gate: Gate
     ) -> None:
         self._channel = channel
         self._gate = gate
-        self._tell = tell
+        self._report = report
         self._heartbeat_interval = heartbeat_interval
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[_Answer]] = {}
@@ -92,12 +48,13 @@ class Link:
         self._waits_for_room = False
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """Listen, and send heartbeats, in the running loop.
+    def open(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Listen and send heartbeats in the running loop; ``stop`` is called when the worker is to stop.
 
-        They come from the loop itself: one that is blocked is silent.
+        The heartbeat comes from the loop itself: one that is blocked is silent.
         """
         self._loop = asyncio.get_running_loop()
+        self._stop = stop
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._is_open = True
         self._loop.call_soon(self._catch_up)
@@ -111,12 +68,12 @@ class Link:
             self._next_heartbeat.cancel()
 
     async def prepared(self) -> None:
-        """Say that everything is bound, and wait until the supervisor says that it is so everywhere."""
+        """Report that everything is bound, and wait until that is so in every worker."""
         self.say({"state": "prepared"})
         await self._go.wait()
 
     def say(self, message: Message) -> None:
-        """Send a message; that the supervisor is gone is noticed, and acted upon, elsewhere."""
+        """Send a message. A supervisor that has ended is noticed where messages are received."""
         try:
             self._channel.send(message)
         except OSError:
@@ -136,8 +93,8 @@ class Link:
     def ask_now(self, message: Message) -> _Answer:
         """Send a question and block until the answer is there; also before the link is open.
 
-        What else comes meanwhile is obeyed afterwards, in the loop. Raises SystemRefused if the supervisor is
-        gone.
+        Orders that come meanwhile are obeyed afterwards, in the loop. Raises SystemRefused if the supervisor
+        is gone.
         """
         number = next(self._numbers)
         self._send_all({**message, "number": number})
@@ -150,11 +107,11 @@ class Link:
     def _find_answer(self, number: int) -> _Answer | None:
         found = None
         try:
-            for told, descriptors in self._channel.receive():
-                if told.get("answer") == number:
-                    found = told, descriptors
+            for message, descriptors in self._channel.receive():
+                if message.get("answer") == number:
+                    found = message, descriptors
                 else:
-                    self._postpone(told, descriptors)
+                    self._postpone(message, descriptors)
         except InvalidMessage as error:
             raise SystemRefused("cannot ask the supervisor", str(error)) from error
         return found
@@ -173,7 +130,7 @@ class Link:
             self._loop.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
-        """Obey what came while somebody blocked."""
+        """Obey the orders that came while `ask_now` blocked."""
         while self._postponed:
             self._obey(*self._postponed.pop(0))
 
@@ -201,11 +158,11 @@ class Link:
             self._become_orphan("it is gone")
 
     def _become_orphan(self, why: str) -> None:
-        """Stop: nobody is there any more who could say so."""
+        """Stop: there is no supervisor any more that could order it."""
         self._is_orphan = True
         self._loop.remove_reader(self._channel.fileno())
         self._give_up_asking(why)
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._stop()
 
     def _give_up_asking(self, why: str = "it is gone") -> None:
         for answer in self._answers.values():
@@ -227,9 +184,9 @@ class Link:
             case {"drain": True}:
                 self._gate.shut()
                 self.say({"shut": True})
-                os.kill(os.getpid(), signal.SIGTERM)
+                self._stop()
             case {"tell": True}:
-                self.say({"report": self._tell()})
+                self.say({"report": self._report()})
         for descriptor in descriptors:  # nobody waits for them any more
             os.close(descriptor)
 

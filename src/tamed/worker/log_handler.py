@@ -1,4 +1,8 @@
-"""Where `logging` takes what is logged in this process."""
+"""Handlers of `logging`: from a call in this process to the supervisor's pipe, or to a sink of its own.
+
+A worker has a `PipeHandler`, as the supervisor is the only writer of the log; a process on its own has a
+`SinkHandler`.
+"""
 
 import asyncio
 import logging
@@ -11,7 +15,7 @@ from functools import lru_cache
 
 from tamed._os.descriptors import hollow
 from tamed._os.fork import own
-from tamed.config.settings import Log
+from tamed.config.settings import Level
 from tamed.log.layout import Layout, Line, bare, lay_out
 from tamed.log.logger import keep_log
 from tamed.log.outbox import Outbox
@@ -22,12 +26,16 @@ __all__ = ["LayoutHandler", "PipeHandler", "SinkHandler", "log_to", "severity"]
 
 
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-
 _LONG = 1 << 16  # characters
+_LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
+_PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor counts as stalled
+_LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
 
 
-def log_to(handler: "LayoutHandler", layout: Layout, settings: Log, *, is_console: bool = False) -> None:
-    """Send all that is logged in this process, warnings too, to a handler, as the settings say.
+def log_to(
+    handler: "LayoutHandler", layout: Layout, levels: Sequence[Level], *, is_console: bool = False
+) -> None:
+    """Send all that is logged in this process, warnings too, to a handler; the least level of each logger.
 
     What we log goes there whatever the application does to `logging`: see `keep_log`.
     """
@@ -35,7 +43,7 @@ def log_to(handler: "LayoutHandler", layout: Layout, settings: Log, *, is_consol
     logging.captureWarnings(capture=True)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     keep_log(handler, is_console=is_console)
-    for level in settings.level:
+    for level in levels:
         logging.getLogger(level.logger or None).setLevel(level.level)
 
 
@@ -101,6 +109,28 @@ class LayoutHandler(logging.Handler):
             self.release()
 
 
+class _Formatter(logging.Formatter):
+    """Lays out log records."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self._layout = layout
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Lay out a record, its traceback and its stack."""
+        traces = self._traces(record) if record.exc_info or record.stack_info else ""
+        message = record.getMessage()
+        return self._layout(
+            Line(record.created, record.levelname, record.name, message, record.process, traces)
+        )
+
+    def _traces(self, record: logging.LogRecord) -> str:
+        traces = [self.formatException(record.exc_info)] if record.exc_info else []
+        if record.stack_info:
+            traces.append(self.formatStack(record.stack_info))
+        return "\n".join(traces)
+
+
 class SinkHandler(LayoutHandler):
     """Writes to a sink of this process."""
 
@@ -133,33 +163,6 @@ class SinkHandler(LayoutHandler):
         """Let the sink open its file anew."""
         with self._alone():
             self._sink.reopen()
-
-
-class _Formatter(logging.Formatter):
-    """Lays out log records."""
-
-    def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self._layout = layout
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Lay out a record, its traceback and its stack."""
-        traces = self._traces(record) if record.exc_info or record.stack_info else ""
-        message = record.getMessage()
-        return self._layout(
-            Line(record.created, record.levelname, record.name, message, record.process, traces)
-        )
-
-    def _traces(self, record: logging.LogRecord) -> str:
-        traces = [self.formatException(record.exc_info)] if record.exc_info else []
-        if record.stack_info:
-            traces.append(self.formatStack(record.stack_info))
-        return "\n".join(traces)
-
-
-_LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
-_PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor counts as stalled
-_LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
 
 
 class PipeHandler(LayoutHandler):
@@ -271,6 +274,7 @@ def _printed(line: Line) -> str:
 
 
 def _print(text: bytes) -> None:
+    """Write to standard error, past whatever the application has put in its place."""
     while text:
         try:
             text = text[os.write(2, text) :]

@@ -1,16 +1,26 @@
 """What a worker works with, as its first order says (settings, log, application), and its life with that."""
 
 import asyncio
+import faulthandler
+import io
 import logging
+import math
 import os
+import site
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
-from tamed.config.identity import ReadAsRoot, drop_to, identity_of
+from tamed._os.fork import guard_forks
+from tamed.config.deployment import Deployment
+from tamed.config.identity import ReadAsRoot, becomes_another, drop_to, identity_of
 from tamed.config.job import Job
 from tamed.config.load import load
 from tamed.config.reading import Reading
+from tamed.config.settings import Daemon
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_message
@@ -20,49 +30,54 @@ from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
 from tamed.service.application import Application
 from tamed.unix.reaper import end_own_group
-from tamed.unix.spawn import RECORDS
-from tamed.worker.life import Ending, live, loop_factory
-from tamed.worker.link import Link, SupervisedSource, wearing
+from tamed.unix.spawn import CHANNEL, RECORDS
+from tamed.worker.life import Ending, StopRequests, live, loop_factory
+from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, log_to
 from tamed.worker.report import report_of, serving
 
-__all__ = ["Workplace", "exit_after", "say"]
+__all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
+
+_CHECK_INTERVAL = 0.5  # seconds
+_SPREAD = 0.1
 
 
-class Workplace:
+def set_up_process() -> None:
+    """Keep our descriptors and handlers to ourselves, and let what is printed be seen when it is printed."""
+    guard_forks()
+    for descriptor in (CHANNEL, RECORDS):
+        os.set_inheritable(descriptor, False)
+    faulthandler.enable()  # after a crash, and by the watchdog, the stacks of all threads are in the log
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+class WorkerRuntime:
     """The settings, and the log; then the application, once it is loaded."""
 
     application: Application
 
     def __init__(self, order: Message) -> None:
         self._heartbeat_interval = read_seconds(order, "heartbeat")
-        self._is_watched = read_truth(order, "files")
+        self._reports_files = read_truth(order, "files")
         self._files: dict[str, int] = {}
         job = Job.from_data(read_object(order, "job"))
         self._reading = Reading.from_data(job, read_object(order, "reading"))
         self._settings = self._reading.settings
         self._handler = PipeHandler(RECORDS)
         layout = layout_of(read_text(order, "layout"))
-        log_to(self._handler, layout, self._settings.log, is_console=True)
+        log_to(self._handler, layout, self._settings.log.level, is_console=True)
         identity = self._identity = identity_of(self._settings.daemon)
-        is_roots = identity is not None and identity.uid != 0 and os.geteuid() == 0
-        self._read = ReadAsRoot(identity) if identity is not None and is_roots else None
+        self._read_as_root = ReadAsRoot(identity) if identity and becomes_another(identity) else None
 
-    def settle(self, source: SocketSource, gate: Gate) -> None:
-        """Have what listens in this process get its sockets from a source, and heed a gate."""
+    def serve_from(self, source: SocketSource, gate: Gate) -> None:
+        """Have the servers of this process get their sockets from a source, and heed a gate."""
         set_environment(ServerEnvironment(source, self._settings.daemon.drain_timeout, gate))
 
     def load(self) -> None:
         """Import the application."""
-        self.application = load(self._reading.fixed_job, self._reading.deployment)
-        self._see_files()
-
-    def _see_files(self) -> None:
-        """Note when the application's files were written; what was noted stays, since it was read by then."""
-        if self._is_watched:
-            from tamed.worker.own_files import own_files
-
-            self._files = own_files(self._reading.job, self._reading.deployment) | self._files
+        self.application = load(self._reading)
+        self._note_files()
 
     def drop_privileges(self) -> None:
         """Become the user that the settings name, for good.
@@ -70,25 +85,26 @@ class Workplace:
         Raises PermissionRefused for a file that was read as root and that the user cannot read.
         """
         drop_to(self._settings.daemon, self._identity)
-        if self._read is not None:
-            self._read.require_readable()
+        if self._read_as_root is not None:
+            self._read_as_root.require_readable()
 
     def link(self, channel: Channel) -> Link:
         """Link this process to the supervisor, which has the sockets and opens the gate."""
         gate = Gate(is_open=False)
         link = Link(channel, lambda: report_of(self.application), self._heartbeat_interval, gate)
-        self.settle(SupervisedSource(link), gate)
+        self.serve_from(SupervisedSource(link), gate)
         return link
 
     def live(self, link: Link) -> int:
         """Run the application to its end; return the exit status."""
-        ending = self._live(link)
+        with asyncio.Runner(loop_factory=loop_factory(self._settings.daemon.loop)) as runner:
+            ending = runner.run(self._live(link))
         if ending.signal is None:
             link.say({"leaving": ending.status & 0xFF})
         return ending.status
 
-    def _live(self, link: Link) -> Ending:
-        application, daemon = self.application, self._settings.daemon
+    async def _live(self, link: Link) -> Ending:
+        application = self.application
 
         async def prepared() -> None:
             await link.prepared()
@@ -96,25 +112,30 @@ class Workplace:
             link.say({"state": "starting"})
 
         def ready() -> None:
-            self._see_files()
+            self._note_files()
             link.say({"state": "ready"})
-            if self._is_watched:
+            if self._reports_files:
                 link.say({"files": self._files})
 
         def accepted() -> int:
             return sum(each.accepted for each in serving(application))
 
-        def worn(why: str) -> None:
+        def recycle(why: str) -> None:
             link.say({"worn": why})
 
-        async def run() -> Ending:
-            with link.open(), self._handler.open(), wearing(daemon, accepted, worn):
-                return await live(
-                    application, prepared=prepared, ready=ready, process=f"worker {os.getpid()}"
-                )
+        requests = StopRequests()
+        process = f"worker {os.getpid()}"
+        with (
+            link.open(requests.request),
+            self._handler.open(),
+            _recycling(self._settings.daemon, accepted, recycle),
+        ):
+            return await live(application, prepared=prepared, ready=ready, process=process, requests=requests)
 
-        with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
-            return runner.run(run())
+    def _note_files(self) -> None:
+        """Note when the application's files were written; what was noted stays, since it was read by then."""
+        if self._reports_files:
+            self._files = _own_files(self._reading.job, self._reading.deployment) | self._files
 
 
 def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
@@ -126,10 +147,10 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
         status = work()
     except TamedError as error:
         status = status_of(error)
-        say(channel, fault_message(error))
+        _say_last(channel, fault_message(error))
     except SystemExit as error:
         status = exit_code(error)
-        say(channel, {"leaving": status})
+        _say_last(channel, {"leaving": status})
     finally:
         flush_log()
         logging.shutdown()
@@ -138,9 +159,92 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
-def say(channel: Channel, message: Message) -> None:
+def _say_last(channel: Channel, message: Message) -> None:
     """Send the last words of this process; if the supervisor is gone, nobody is there to hear them."""
     try:
         channel.send(message)
     except OSError:
         return
+
+
+# Recycling: a worker that has served long enough asks for another in its place.
+
+
+@contextmanager
+def _recycling(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> Iterator[None]:
+    """Inside the ``with``, ask to be replaced, with the reason, while one of the limits is reached.
+
+    ``accepted`` returns how many connections there were.
+    """
+    if daemon.max_connections_per_worker is None and daemon.max_worker_age is None:
+        yield
+        return
+    task = asyncio.get_running_loop().create_task(_ask_when_due(daemon, accepted, ask))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _ask_when_due(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
+    import random  # not above: it loads a hash library, and most workers have no limits
+
+    spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - nobody gains by guessing it
+    most = math.inf if daemon.max_connections_per_worker is None else daemon.max_connections_per_worker
+    oldest = math.inf if daemon.max_worker_age is None else daemon.max_worker_age
+    begun = time.monotonic()
+    while True:
+        await asyncio.sleep(_CHECK_INTERVAL)
+        age, count = time.monotonic() - begun, accepted()
+        if age >= oldest * spread:
+            ask(f"is {age:.0f} s old")
+        elif count >= most * spread:
+            ask(f"has served {count} connections")
+
+
+# The files that the application was made from, which ``--reload`` watches.
+
+
+def _own_files(job: Job, deployment: Deployment | None) -> dict[str, int]:
+    """Return when each was written last, in nanoseconds, by its absolute path.
+
+    They are its modules, but for those of Python itself and of installed packages, the deployment file, and
+    files that options name.
+    """
+    found = {*_modules(), *_named(job, deployment)}
+    if deployment is not None:
+        found.add(deployment.file)
+    return {str(file.absolute()): file.stat().st_mtime_ns for file in found if file.is_file()}
+
+
+def _modules() -> Iterator[Path]:
+    import sysconfig  # not above: few workers are watched
+
+    installed = {*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()}
+    folders = [Path(folder) for folder in installed]
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and not any(Path(file).is_relative_to(folder) for folder in folders):
+            yield Path(file)
+
+
+def _named(job: Job, deployment: Deployment | None) -> Iterator[Path]:
+    """Yield what options may name: it is a file, or it is no path."""
+    folder = job.folder or Path.cwd()
+    yield folder / job.target.name.partition(":")[0]
+    yield from _paths_in(job.services, folder)
+    if deployment is not None:
+        for entry in deployment.services:
+            yield from _paths_in(entry.table, deployment.folder)
+
+
+def _paths_in(value: object, folder: Path) -> Iterator[Path]:
+    match value:
+        case Mapping():
+            for each in value.values():
+                yield from _paths_in(each, folder)
+        case list() | tuple():
+            for each in value:
+                yield from _paths_in(each, folder)
+        case str() if 0 < len(value) < 4096 and "\0" not in value:
+            yield folder / value

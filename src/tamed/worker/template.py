@@ -29,8 +29,7 @@ from tamed.ipc.channel import Channel, first_order
 from tamed.net.endpoint import Endpoint
 from tamed.net.listen import Gate, Listener
 from tamed.unix.spawn import CHANNEL, RECORDS
-from tamed.worker.__main__ import settle_in
-from tamed.worker.runtime import Workplace, exit_after
+from tamed.worker.runtime import WorkerRuntime, exit_after, set_up_process
 
 __all__ = ["main"]
 
@@ -50,15 +49,15 @@ class _NoSource:
 
 def main() -> NoReturn:
     """Fork workers as the supervisor orders, until it has no use for this process any more."""
-    settle_in()
+    set_up_process()
     channel = Channel(socket.socket(fileno=CHANNEL), takes_descriptors=True)
     exit_after(channel, lambda: _work(channel))
 
 
 def _work(channel: Channel) -> int:
-    workplace = Workplace(first_order(channel))
-    workplace.settle(_NoSource(), Gate())
-    workplace.load()
+    runtime = WorkerRuntime(first_order(channel))
+    runtime.serve_from(_NoSource(), Gate())
+    runtime.load()
     _refuse_threads()
     gc.collect()
     gc.freeze()  # so that a collection in a worker does not touch, and so copy, what it shares with others
@@ -75,11 +74,11 @@ def _work(channel: Channel) -> int:
                     else:
                         if pid == 0:
                             _put_in_place(descriptors, channel)
-                            return workplace.live(workplace.link(channel))
+                            return runtime.live(runtime.link(channel))
                         channel.send({"forked": pid})
                     _close(descriptors)
                 case {"drop": True}:
-                    workplace.drop_privileges()
+                    runtime.drop_privileges()
     return 0
 
 
