@@ -1,6 +1,7 @@
 """The source of the package, read and not run: its modules, and what each of them imports."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ def layer_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, which several tests look at."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+@functools.cache
 def imports() -> list[Import]:
     """Return every import of one of our modules by another, wherever in a file it stands."""
     files = modules()
@@ -46,8 +54,7 @@ def imports() -> list[Import]:
 
 def imports_of(module: str, path: Path, known: dict[str, Path]) -> Iterator[Import]:
     """Yield the imports of our own modules in one file."""
-    tree = ast.parse(path.read_text("utf-8"), str(path))
-    for node, at_load in _walk(tree, at_load=True):
+    for node, at_load in _walk(parsed(path), at_load=True):
         for imported in _targets(node, module, path, known):
             if imported.partition(".")[0] == PACKAGE:
                 yield Import(module, imported, getattr(node, "lineno", 0), at_load)

@@ -16,6 +16,7 @@ from tests.structure.source import (
     imports_of,
     layer_of,
     modules,
+    parsed,
 )
 
 ROW = re.compile(r"^\| `(?P<layer>\w+)(?:\.py|/)` \|.*\| (?P<allowed>[^|]+) \|$", re.MULTILINE)
@@ -129,8 +130,6 @@ def test_private_modules_are_imported_within_their_layer_only() -> None:
 def test_every_module_says_what_it_is_for() -> None:
     """Every module opens with a docstring."""
     silent = [
-        str(path.relative_to(SOURCE))
-        for path in modules().values()
-        if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        str(path.relative_to(SOURCE)) for path in modules().values() if not ast.get_docstring(parsed(path))
     ]
     assert silent == []

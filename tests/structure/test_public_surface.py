@@ -2,15 +2,14 @@
 
 import ast
 import enum
+import functools
 import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
-from tests.structure.source import PACKAGE, layer_of, modules
+from tests.structure.source import PACKAGE, layer_of, modules, parsed
 
 
 def faces() -> list[str]:
@@ -28,7 +27,10 @@ def faces() -> list[str]:
     ]
 
 
-FACES = pytest.mark.parametrize("face", faces())
+@functools.cache
+def loaded() -> dict[str, ModuleType]:
+    """Load what is public."""
+    return {name: importlib.import_module(name) for name in faces()}
 
 
 def sort_key(name: str) -> tuple[int, str]:
@@ -45,47 +47,56 @@ def bound_names(path: Path) -> Iterator[str]:
 
 def handed_on(path: Path) -> Iterator[ast.ImportFrom]:
     """Yield the imports of a face, but for its own means."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
         if isinstance(node, ast.ImportFrom) and module.startswith(PACKAGE):
             yield node
 
 
-@FACES
-def test_all_is_sorted(face: str) -> None:
+def test_all_is_sorted() -> None:
     """``__all__`` names each thing once, in order."""
-    listed = list(importlib.import_module(face).__all__)
-    assert listed == sorted(set(listed), key=sort_key)
+    listed = {face: list(module.__all__) for face, module in loaded().items()}
+    assert listed == {face: sorted(set(names), key=sort_key) for face, names in listed.items()}
 
 
-@FACES
-def test_all_is_true(face: str) -> None:
+def test_all_is_true() -> None:
     """Everything in ``__all__`` can be had."""
-    module = importlib.import_module(face)
-    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+    listed = [(module, name) for module in loaded().values() for name in module.__all__]
+    assert [f"{module.__name__}.{name}" for module, name in listed if not hasattr(module, name)] == []
 
 
-@FACES
-def test_all_is_complete(face: str) -> None:
+def test_all_is_complete() -> None:
     """What a face takes from behind it, and what a module on its own defines, is in ``__all__``."""
-    module = importlib.import_module(face)
-    path = modules()[face]
+    paths = modules()
+    missing = [
+        f"{face}.{name}"
+        for face, module in loaded().items()
+        for name in names_of(module, paths[face])
+        if not name.startswith("_") and name not in module.__all__
+    ]
+    assert missing == []
+
+
+def names_of(module: ModuleType, path: Path) -> set[str]:
+    """Return the names that a face hands on, or that a module on its own defines."""
     if path.name == "__init__.py":
-        names = set(bound_names(path))
-    else:
-        names = {name for name, value in vars(module).items() if is_defined_in(value, face)}
-    public = {name for name in names if not name.startswith("_")}
-    assert public - set(module.__all__) == set()
+        return set(bound_names(path))
+    return {name for name, value in vars(module).items() if is_defined_in(value, module.__name__)}
 
 
-@FACES
-def test_a_face_gives_what_type_checkers_are_shown(face: str) -> None:
+def test_a_face_gives_what_type_checkers_are_shown() -> None:
     """A name that is loaded late is the one that the face imports for type checkers."""
-    module = importlib.import_module(face)
-    for node in handed_on(modules()[face]) if modules()[face].name == "__init__.py" else ():
-        home = importlib.import_module(node.module or "")
-        for alias in node.names:
-            assert getattr(module, alias.asname or alias.name) is getattr(home, alias.name)
+    paths = modules()
+    given = [
+        (module, alias.asname or alias.name, importlib.import_module(node.module or ""), alias.name)
+        for face, module in loaded().items()
+        if paths[face].name == "__init__.py"
+        for node in handed_on(paths[face])
+        for alias in node.names
+    ]
+    assert len(given) > 10
+    others = [name for face, name, home, own in given if getattr(face, name) is not getattr(home, own)]
+    assert others == []
 
 
 def is_defined_in(value: object, module: str) -> bool:
@@ -93,11 +104,14 @@ def is_defined_in(value: object, module: str) -> bool:
     return (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module
 
 
-@FACES
-def test_everything_public_is_described(face: str) -> None:
+def test_everything_public_is_described() -> None:
     """Every public name has a docstring of its own, and so has every public method and property."""
-    module = importlib.import_module(face)
-    silent = [name for name in module.__all__ for name in undescribed(name, getattr(module, name))]
+    silent = [
+        f"{face}.{member}"
+        for face, module in loaded().items()
+        for name in module.__all__
+        for member in undescribed(name, getattr(module, name))
+    ]
     assert silent == []
 
 
