@@ -237,8 +237,8 @@ def _resume(holdings: Holdings, left: Data) -> None:
 
 
 def _plan_in(left: Data) -> Plan:
-    supervisor = left["supervisor"]
-    serving = next(each for each in supervisor["generations"] if each["number"] == supervisor["serving"])
+    rollout = left["supervisor"]["rollout"]
+    serving = next(each for each in rollout["generations"] if each["number"] == rollout["serving"])
     return Plan.from_text(serving["plan"])
 
 

@@ -13,21 +13,19 @@ __all__ = ["Generation", "Worker", "WorkerState"]
 class Generation:
     """What its workers have in common; they know it, and not it them.
 
-    ``count`` is how many workers it is to have: as many as its plan says, until somebody scales it. ``is_up``
-    says that all of the first were ready together; who comes later waits for nobody. ``is_over`` says that
-    it was replaced by another, or given up before it was up: its workers come to their end.
+    ``count`` is how many workers it is to have: as many as its plan says, until somebody scales it.
     """
 
-    __slots__ = ("count", "is_over", "is_up", "number", "plan")
+    __slots__ = ("count", "number", "plan")
 
-    def __init__(
-        self, number: int, plan: Plan, count: int, *, is_up: bool = False, is_over: bool = False
-    ) -> None:
+    def __init__(self, number: int, plan: Plan, count: int) -> None:
         self.number = number
         self.plan = plan
         self.count = count
-        self.is_up = is_up
-        self.is_over = is_over
+
+    def resize(self, count: int) -> None:
+        """Be to have another number of workers."""
+        self.count = count
 
 
 class WorkerState(enum.Enum):
@@ -92,6 +90,10 @@ class Worker:
         self.state = state
         if state is WorkerState.READY:
             self.ready = now
+
+    def replace(self, other: "Worker | None") -> None:
+        """Be to take another worker's place; None: be one that stays."""
+        self.replaces = other
 
     @property
     def is_on_the_way(self) -> bool:

@@ -59,6 +59,10 @@ class Operation:
             self.answer(fault("a later request for another number of workers has taken its place"))
         self.answers += later.answers
 
+    def settle_on(self, workers: int) -> None:
+        """Be for this number of workers, whatever was added to which."""
+        self.workers, self.change = workers, 0
+
     def answer(self, outcome: dict[str, Any]) -> None:
         """Tell those who wait; each is told once."""
         answers, self.answers = self.answers, []

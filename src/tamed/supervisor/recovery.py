@@ -10,11 +10,15 @@ some seconds; one that becomes ready and dies at once, over and over, has got no
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from tamed.errors import ExitStatus, reason
 from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
+from tamed.supervisor.generation import Generation, Worker
 from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.platform import Platform
+from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["Recovery"]
 
@@ -24,80 +28,109 @@ _BACKOFF = Backoff(first=0.1, factor=2.0, maximum=30.0)
 
 
 class Recovery:
-    """Brings the serving generation to its number of workers.
+    """Brings the generation that serves to its number of workers, while ``is_active`` says so.
 
-    ``missing`` returns the numbers of those that lack, ``has_room`` tells whether one may be started now (if
-    not, `look` is to be called when that changes), and ``spawn`` starts one; that the system has no room for
-    it is to be told to `refused`, and that it has ended to `failed`. ``restarts`` is how many lost ones were
-    replaced. ``last_error`` is what went wrong last, and ``failed_at`` when, in seconds since the epoch.
+    ``serving`` is asked for that generation, and ``failed`` is called with the reason and the status when an
+    attempt has come to nothing. ``restarts`` is how many lost workers were replaced. ``last_error`` is what
+    went wrong last, and ``failed_at`` when, in seconds since the epoch.
     """
 
     def __init__(
         self,
+        pool: WorkerPool,
         reactor: Reactor,
+        platform: Platform,
         *,
-        missing: Callable[[], Iterable[int]],
-        has_room: Callable[[], bool],
-        spawn: Callable[[int], bool],
+        serving: Callable[[], Generation],
+        is_active: Callable[[], bool],
+        failed: Callable[[str, int], object],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.restarts = 0
         self.last_error = ""
         self.failed_at: float | None = None
+        self._pool = pool
         self._reactor = reactor
-        self._missing = missing
-        self._has_room = has_room
-        self._spawn = spawn
+        self._platform = platform
+        self._serving = serving
+        self._is_active = is_active
+        self._failed = failed
         self._wall = wall
         self._failures: dict[int, int] = {}
         self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
         self._timer: Timer | None = None
 
-    def note(self, error: str) -> None:
-        """Remember what went wrong, and when."""
-        self.last_error = error
-        self.failed_at = self._wall()
+    def spawn(self, number: int, replaces: Worker | None = None) -> bool:
+        """Start a worker, perhaps to take another's place; tell whether that could be done.
 
-    def failed(self, number: int, served: float = 0.0) -> float:
-        """Count an attempt that came to nothing; return the seconds until the next one.
-
-        ``served`` is for how long the worker was ready. After a while of that its death is no failed attempt.
+        That the system has no room for one uses no attempt up: descriptors, processes and memory come back,
+        and no worker has failed.
         """
+        try:
+            self._pool.spawn(self._serving(), number, replaces)
+        except OSError as error:
+            why = f"a worker cannot be started: {reason(error)}"
+            self._remember(why)
+            self._refusals[number] = self._refusals.get(number, 0) + 1
+            self._platform.log("ERROR", f"{why}; it is tried again in {self._wait(number):.1f} s")
+            self._failed(why, ExitStatus.OS_ERROR)
+            return False
+        return True
+
+    def lost(self, worker: Worker, code: int, *, is_served: bool) -> bool:
+        """Count a worker that has ended, and has not become ready or should have gone on.
+
+        ``is_served`` says that others serve, or are about to. Tell whether there is hope: False if nobody
+        serves, and no attempt is left. After a while of service a death is no failed attempt.
+        """
+        number, why = worker.number, worker.how_it_ended(code)
+        self._remember(why)
+        served = 0.0 if worker.ready is None else self._reactor.clock() - worker.ready
         self._failures[number] = 0 if served >= _STEADY else self._failures.get(number, 0) + 1
         if not self._failures[number]:
             self._refusals[number] = 0
-        return self._wait(number)
+        wait = self._wait(number)
+        if (holder := self._pool.holder(worker.generation, number)) is not None:
+            # the one that it was to replace, or the one that was to replace it
+            self._platform.log("ERROR", f"{why}; worker {holder.pid} has its place")
+        elif is_served or not self._is_exhausted():
+            when = f"in {wait:.1f} s" if wait else "now"
+            self._platform.log("ERROR", f"{why}; another one is started {when}")
+            if worker.ready is None:
+                self._failed(why, worker.status)
+        else:
+            self._platform.log("CRITICAL", f"{why}; nobody serves, and no attempt is left: stopping")
+            return False
+        return True
 
-    def refused(self, number: int) -> float:
-        """Count an attempt for which the system had no room; return the seconds until the next one.
-
-        It uses nothing up: descriptors, processes and memory come back, and no worker has failed.
-        """
-        self._refusals[number] = self._refusals.get(number, 0) + 1
-        return self._wait(number)
+    def _remember(self, error: str) -> None:
+        self.last_error = error
+        self.failed_at = self._wall()
 
     def _wait(self, number: int) -> float:
+        """Return the seconds until the next attempt, and make it due then."""
         attempts = self._failures.get(number, 0) + self._refusals.get(number, 0)
         wait = _BACKOFF.delay(attempts) if attempts else 0.0
         self._due[number] = self._reactor.clock() + wait
         return wait
 
+    def _is_exhausted(self) -> bool:
+        """Whether each worker has failed as often in a row as that is tried."""
+        count = self._serving().count
+        return all(self._failures.get(number, 0) >= _ATTEMPTS for number in range(1, count + 1))
+
     def is_due(self, number: int) -> bool:
         """Whether a worker of this number may be started now."""
         return self._due.get(number, 0.0) <= self._reactor.clock()
 
-    def is_exhausted(self, count: int) -> bool:
-        """Whether each of so many workers has failed as often in a row as that is tried."""
-        return all(self._failures.get(number, 0) >= _ATTEMPTS for number in range(1, count + 1))
-
     def look(self) -> None:
         """Start what is missing and due, and look again when the next one is due."""
-        for number in filter(self.is_due, list(self._missing())):
-            if not self._has_room():
+        for number in filter(self.is_due, self._missing()):
+            if not self._pool.has_room(self._serving()):
                 break
             was_lost = self._due.pop(number, None) is not None
-            if self._spawn(number) and was_lost:
+            if self.spawn(number) and was_lost:
                 self.restarts += 1
         if self._timer is not None:
             self._timer.cancel()
@@ -105,6 +138,9 @@ class Recovery:
         waits = [self._due.get(number, 0.0) - self._reactor.clock() for number in self._missing()]
         if waits := [wait for wait in waits if wait > 0]:
             self._timer = self._reactor.later(min(waits), self.look)
+
+    def _missing(self) -> list[int]:
+        return self._pool.missing(self._serving()) if self._is_active() else []
 
     def export(self) -> Data:
         """Return what the next program needs to go on."""

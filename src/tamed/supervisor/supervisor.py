@@ -13,13 +13,13 @@ supervisor.
 
 import enum
 import signal
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 
-from tamed._os.limits import most_workers
-from tamed.errors import ExitStatus, TamedError, Unavailable, reason, status_of
+from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcesses
 from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.operations import Kind, Operation, Operations, fault
@@ -27,7 +27,7 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
 from tamed.supervisor.rollout import Rollout
-from tamed.supervisor.scaling import Handovers, Scaler
+from tamed.supervisor.scaling import Scaler
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.watchdog import MemoryLimit, Watchdog
 from tamed.supervisor.watching import Watching
@@ -71,7 +71,6 @@ class Supervisor:
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
-        self.generation = Generation(1, plan, plan.workers)
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.failure = ""
@@ -79,43 +78,36 @@ class Supervisor:
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
         self.helpers = HelperProcesses(reactor, platform)
-        self._watchdog = Watchdog(plan.heartbeat_interval, self.pool.workers, reactor, platform)
+        self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, reactor, platform)
         self._handovers = Handovers(self.pool, self._watchdog, reactor)
         self.recovery = Recovery(
+            self.pool,
             reactor,
-            missing=self._missing,
-            has_room=lambda: self._scaler.has_room(self.generation),
-            spawn=self._spawn,
+            platform,
+            serving=lambda: self.generation,
+            is_active=lambda: self.phase is Phase.RUNNING,
+            failed=self._attempt_failed,
+        )
+        self._rollout = Rollout(
+            plan,
+            self.pool,
+            self._handovers,
+            self.helpers,
+            self.recovery,
+            sockets=sockets,
+            reactor=reactor,
+            platform=platform,
+            done=self._rolled_out,
         )
         self._scaler = Scaler(
             self.pool,
             self._handovers,
+            self.recovery,
             reactor,
             platform,
             serving=lambda: self.generation,
-            spawn=self._spawn,
-            reconcile=self.recovery.look,
             scaled=self.operations.finish,
         )
-        self._rollout = Rollout(
-            self.pool,
-            self._scaler,
-            self._watchdog,
-            self.helpers,
-            reactor=reactor,
-            platform=platform,
-            serving=lambda: self.generation,
-            take_over=self._hand_over_to,
-            done=self._reloaded,
-        )
-        self._watching = Watching(self.helpers, platform, self.reload)
-        self._reactor = reactor
-        self._sockets = sockets
-        self._platform = platform
-        self._is_privileged = True
-        self._told_state = ""
-        self._deadline = 0.0  # of a stop
-        self._look: Timer | None = None
         self._memory_limit = MemoryLimit(
             self.pool.workers,
             reactor,
@@ -123,6 +115,18 @@ class Supervisor:
             serving=lambda: self.generation,
             recycle=self.worker_should_recycle,
         )
+        self._watching = Watching(self.helpers, platform, self.reload)
+        self._reactor = reactor
+        self._sockets = sockets
+        self._platform = platform
+        self._last_status = ""
+        self._deadline = 0.0  # of a stop
+        self._look: Timer | None = None
+
+    @property
+    def generation(self) -> Generation:
+        """The generation that serves, or the first one on its way there."""
+        return self._rollout.serving
 
     @property
     def plan(self) -> Plan:
@@ -144,18 +148,14 @@ class Supervisor:
     @property
     def is_reloading(self) -> bool:
         """Whether a new generation is on the way."""
-        return self._rollout.is_busy
+        return self.phase is not Phase.STARTING and self._rollout.is_busy
 
     def start(self) -> None:
         """Start the workers; what comes of it is seen to by the reactor."""
-        self._reactor.later(self.plan.start_timeout, self._start_overran)
         self._watchdog.watch()
         self._memory_limit.watch()
         self._notify_alive()
-        try:
-            self.pool.bring_up(self.generation, self._fill, self._fail)
-        except OSError as error:
-            self._fail([f"tamed: the application cannot be preloaded: {reason(error)}"], ExitStatus.OS_ERROR)
+        self._rollout.start()
 
     def stop(self, status: int = ExitStatus.OK) -> None:
         """Stop every worker, and then the reactor. The first call counts, and so does its exit status.
@@ -239,8 +239,8 @@ class Supervisor:
         if self.state != "running":
             told = f"{self.state}: {self.ready} of {self.generation.count} workers ready"
             told += f"; last error: {self.recovery.last_error}" if self.recovery.last_error else ""
-        if told != self._told_state:
-            self._told_state = told
+        if told != self._last_status:
+            self._last_status = told
             self._platform.notify_status(told or f"running: {self.ready} workers ready")
 
     def scale(self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False) -> str | None:
@@ -248,15 +248,11 @@ class Supervisor:
 
         The answers are called when so many are ready.
         """
-        most = most_workers(self._platform.cpus, yes=yes)
-        if 1 <= count <= most:
-            return self._submit(Operation(Kind.SCALE, answers, workers=count))
-        if count < 1:
-            why = "one worker is the least"
-        else:
-            why = f"{most} workers are the most" + ("" if yes else ", unless --yes says that more are meant")
-        self._refuse(Operation(Kind.SCALE, answers), f"cannot scale: {why}", ExitStatus.USAGE)
-        return None
+        operation = Operation(Kind.SCALE, answers, workers=count)
+        if why := self._scaler.refusal(count, yes=yes):
+            self._refuse(operation, f"cannot scale: {why}", ExitStatus.USAGE)
+            return None
+        return self._submit(operation)
 
     def _submit(self, operation: Operation) -> str | None:
         if self.phase is Phase.STOPPING:
@@ -272,27 +268,24 @@ class Supervisor:
         """Do an operation, whose turn it is."""
         match operation.kind:
             case Kind.RELOAD:
-                self._rollout.begin()
+                self._rollout.reload()
             case Kind.UPGRADE:
                 self.on_upgrade(self.plan)
             case Kind.SCALE:
-                self._scale(operation)
+                self._scaler.begin(operation)
 
-    def _scale(self, operation: Operation) -> None:
-        count = self.generation.count if operation.workers is None else operation.workers
-        wanted = count + operation.change
-        if operation.change:
-            most = max(count, most_workers(self._platform.cpus))
-            if not 1 <= wanted <= most:
-                why = "one worker is the least" if wanted < 1 else f"{most} workers are the most"
-                self._platform.log("WARNING", f"cannot scale: {why}")
-                wanted = min(max(wanted, 1), most)
-        operation.workers, operation.change = wanted, 0
-        self._scaler.scale(wanted)
-
-    def _reloaded(self, outcome: Data) -> None:
+    def _rolled_out(self, outcome: Data) -> None:
+        """Go on when the start or a reload has come to its end."""
+        if self.phase is Phase.STARTING:
+            if "fault" in outcome:
+                self.stop(outcome["fault"]["status"])
+                return
+            self.phase = Phase.RUNNING
         self.operations.finish(outcome)
         self.recovery.look()
+
+    def _attempt_failed(self, why: str, status: int) -> None:
+        self._scaler.failed(why, status)
 
     def _give_up(self) -> None:
         """Bring nothing up any more, and tell whoever waits for it."""
@@ -309,20 +302,9 @@ class Supervisor:
         workers = self.pool.export(keep)  # first, because what they say now may change the rest
         if self.phase is not Phase.RUNNING:
             raise Unavailable("cannot upgrade", f"the daemon is {self.phase.value}")
-        generations = {self.generation, *(worker.generation for worker in self.pool.workers.values())}
         return {
-            "serving": self.generation.number,
             "recovery": self.recovery.export(),
-            "last_number": self._rollout.last_number,
-            "generations": [
-                {
-                    "number": each.number,
-                    "plan": each.plan._replace(report=-1).to_text(),
-                    "count": each.count,
-                    "is_over": each.is_over,
-                }
-                for each in generations
-            ],
+            "rollout": self._rollout.export(),
             "workers": workers,
             "templates": self.pool.templates.export(keep),
             "helpers": self.helpers.export(),
@@ -336,138 +318,51 @@ class Supervisor:
         What happened meanwhile is found out by comparing what is with what should be. Of the replies to
         clients who wait, those are taken that an operation owes.
         """
-        generations = {
-            data["number"]: Generation(
-                data["number"],
-                Plan.from_text(data["plan"]),
-                data["count"],
-                is_up=True,
-                is_over=data["is_over"],
-            )
-            for data in left["generations"]
-        }
-        self.generation = generations[left["serving"]]
-        self.recovery.resume(left["recovery"])
         self.phase = Phase.RUNNING
-        self._is_privileged = False
-        self._rollout.last_number = left["last_number"]
+        self.recovery.resume(left["recovery"])
+        generations = self._rollout.resume(left["rollout"])
         self.pool.resume(left["workers"], generations)
         self.pool.templates.resume(left["templates"])
         self.helpers.resume(left["helpers"])
         self.operations.resume(left["operations"], replies)
         self._scaler.resume()
         self._watching.resume(left["watching"])
-        self._watchdog.interval = self.plan.heartbeat_interval
         self._watchdog.resume()
         self._memory_limit.watch()
         self._notify_alive()
         self._reap()
         self.recovery.look()
-        self._rollout.begin()
+        self._rollout.reload()
 
-    # The way to readiness.
+    # What becomes of workers: see `WorkerEvents`.
 
     def worker_advanced(self, worker: Worker) -> None:
-        """See `WorkerEvents`."""
-        if worker.generation is self._rollout.generation:
-            self._rollout.changed(worker)
+        """Let a worker go on that has become ready, or has come nearer to that."""
+        if self.phase is Phase.STOPPING:
             return
-        if self.phase is Phase.STARTING:
-            self._fill()
-        match worker.state:
-            case WorkerState.PREPARED:
-                self._let_start()
-            case WorkerState.STARTING:
-                self._drop_privileges()
-            case WorkerState.READY:
-                self._became_ready(worker)
+        if worker.state is WorkerState.READY:
+            self._platform.settle()
+            self._memory_limit.began(worker)
+        if worker.generation is self._rollout.coming:
+            self._rollout.advance()
+        elif worker.state is WorkerState.PREPARED:
+            self.pool.let_start(worker)
+        elif worker.state is WorkerState.READY:
+            self._platform.log("INFO", f"worker {worker.pid} is ready")
+            self._scaler.worker_ready(worker)
         self.recovery.look()
 
-    def _let_start(self) -> None:
-        """Let workers start, once all of the first generation have what they need privilege for."""
-        if self.phase is Phase.STARTING and not self._scaler.have_come(self.generation, WorkerState.PREPARED):
-            return
-        for worker in self.pool.workers.values():
-            if worker.state is WorkerState.PREPARED:
-                self.pool.let_start(worker)
-
-    def _drop_privileges(self) -> None:
-        """Give up privilege once all workers have: until then it takes privilege to end one of them."""
-        have_dropped = WorkerState.STARTING, WorkerState.READY
-        if not self._is_privileged or not self._scaler.have_come(self.generation, *have_dropped):
-            return
-        self._is_privileged = False
-        self.pool.templates.drop_privileges()
-        try:
-            self._platform.drop_privileges()
-        except TamedError as error:
-            self._fail([f"tamed: {error}"], status_of(error))
-
-    def _became_ready(self, worker: Worker) -> None:
-        self._platform.settle()
-        self._memory_limit.began(worker)
-        if self.phase is Phase.RUNNING:
-            self._platform.log("INFO", f"worker {worker.pid} is ready")
-            self._scaler.came(worker)
-        elif self.phase is Phase.STARTING and self._scaler.have_come(self.generation, WorkerState.READY):
-            self.phase = Phase.RUNNING
-            self.generation.is_up = True
-            self._handovers.begin([], self.pool.workers.values())
-            self._platform.report_ready(self._sockets.addresses(self.generation.number))
-            self.operations.finish({})
-
-    def _start_overran(self) -> None:
-        late = [
-            f"worker {each.pid} is {each.state.value}"
-            for each in self.pool.workers.values()
-            if each.is_on_the_way
-        ]
-        at = ", ".join(late) or "the application is loaded"
-        told = f"tamed: {self.plan.name} was not ready after {self.plan.start_timeout:g} s: {at}"
-        self._fail([told], ExitStatus.SOFTWARE)
-
-    def _fail(self, lines: Iterable[str], status: int) -> None:
-        """End a start that has failed; the first reason counts."""
-        if self.phase is Phase.STARTING:
-            self._platform.report_failed(lines, status)
-            self.stop(status)
-
-    # Generations follow each other.
-
-    def _hand_over_to(self, generation: Generation, done: Callable[[], None]) -> None:
-        """Let a new generation serve, which is up; the one before serves those whom it has let in."""
-        old, self.generation = self.generation, generation
-        old.is_over = True
-        self.pool.templates.end(old)
-        self.recovery.begin_anew()
-        self._platform.enter(generation.plan.directory)
-        self._watchdog.interval = generation.plan.heartbeat_interval
-        leaving = [worker for worker in self.pool.of(old) if not worker.is_surplus]
-        self._handovers.begin(leaving, self.pool.of(generation), done)
-        self._release(old)
-
-    def _release(self, generation: Generation) -> None:
-        """Close what only this generation listened on, once nobody of it is left."""
-        if generation.is_over and not self.pool.of(generation):
-            self._sockets.release(generation.number)
-
     def worker_shut(self, worker: Worker) -> None:
-        """See `WorkerEvents`."""
-        self._handovers.heard(worker)
+        """Let others serve in the place of a worker that accepts nobody any more."""
+        self._handovers.worker_shut(worker)
 
     def files_read(self, files: dict[str, int]) -> None:
-        """See `WorkerEvents`."""
+        """Watch the files that a worker was made from."""
         self._watching.add(files)
 
     def child_ended(self, pid: int, code: int) -> None:
-        """See `WorkerEvents`."""
+        """Take the answer of a helper process that has ended."""
         self.helpers.ended(pid, code)
-
-    def _left(self, worker: Worker, code: int) -> None:
-        """See to the end of one that was drained."""
-        if code not in (0, -signal.SIGTERM):
-            self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
-        self._release(worker.generation)
 
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
         """Replace a worker that should not go on; tell whether that begins: else it is asked for again."""
@@ -476,82 +371,40 @@ class Supervisor:
             return False
         return self._scaler.recycle(worker, why)
 
-    # Workers come and go.
-
-    def _fill(self) -> None:
-        """Start workers of the first generation, as many as may be on their way at a time."""
-        try:
-            self._scaler.fill(self.generation)
-        except OSError as error:
-            self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
-
-    def _spawn(self, number: int, replaces: Worker | None = None) -> bool:
-        """Start a worker of the generation that serves; tell whether that could be done."""
-        try:
-            self.pool.spawn(self.generation, number, replaces)
-        except OSError as error:
-            self._refused(number, f"a worker cannot be started: {reason(error)}")
-            return False
-        return True
-
-    def _refused(self, number: int, told: str) -> None:
-        """See to a worker for which the system has no room: it is tried again as long as the daemon lives."""
-        if self.phase is Phase.RUNNING:
-            self.recovery.note(told)
-            wait = self.recovery.refused(number)
-            self._platform.log("ERROR", f"{told}; it is tried again in {wait:.1f} s")
-            self._scaler.failed(told, ExitStatus.OS_ERROR)
-
-    def _missing(self) -> Iterable[int]:
-        """Return the numbers of the workers that there should be and are not."""
-        return self._scaler.missing(self.generation) if self.phase is Phase.RUNNING else ()
-
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """See `WorkerEvents`."""
-        self._handovers.heard(worker)
+        """See to the end of a worker: one that leaves, one that is to be replaced, or the last one."""
+        self._handovers.worker_shut(worker)
         match self.phase:
-            case Phase.STARTING:
-                self._fail(worker.why_not_ready(code), worker.status)
-            case Phase.RUNNING if worker.is_surplus:
-                self._left(worker, code)
-            case Phase.RUNNING if worker.generation is self._rollout.generation:
-                self._rollout.ended(worker, code)
-                self._release(worker.generation)
-            case Phase.RUNNING if worker.leaving is not None:
+            case Phase.STOPPING:
+                self._stopped(worker, code)
+            case _ if worker.generation is self._rollout.coming:
+                self._rollout.worker_ended(worker, code)
+            case _ if worker.is_surplus:
+                if code not in (0, -signal.SIGTERM):
+                    self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
+            case _ if worker.leaving is not None:
                 self.failure = f"the application ended, with status {worker.leaving}"
                 self._platform.log("INFO", f"the application ends, with status {worker.leaving}: stopping")
                 self.stop(worker.leaving)
-            case Phase.RUNNING:
-                self._scaler.left(worker)
-                served = None if worker.ready is None else self._reactor.clock() - worker.ready
-                self._lost(worker.number, worker.how_it_ended(code), worker.status, served)
-                self.recovery.look()
-            case Phase.STOPPING if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
-                self._platform.log("ERROR", worker.how_it_ended(code))
-                if worker.ready is not None:  # a failed start is no matter to whoever wants it stopped
-                    self.status = worker.status
+            case _:
+                self._scaler.worker_ended(worker)
+                self._lost(worker, code)
+        self._rollout.release(worker.generation)
 
-    def _lost(self, number: int, told: str, status: int, served: float | None) -> None:
-        """See to a worker that has ended: another one is tried while anybody serves or an attempt is left.
+    def _stopped(self, worker: Worker, code: int) -> None:
+        """Take note of one that has ended while all do; the first that fails gives the exit status."""
+        if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
+            self._platform.log("ERROR", worker.how_it_ended(code))
+            if worker.ready is not None:  # a failed start is no matter to whoever wants it stopped
+                self.status = worker.status
 
-        ``served`` is for how long it did, None if it never became ready.
-        """
-        if self.phase is not Phase.RUNNING:
-            return
-        self.recovery.note(told)
-        wait = self.recovery.failed(number, served or 0.0)
-        holder = self._scaler.holder(number)
-        if holder is not None:  # the one that it was to replace, or the one that was to replace it
-            self._platform.log("ERROR", f"{told}; worker {holder.pid} has its place")
-        elif self.ready or self._rollout.is_busy or not self.recovery.is_exhausted(self.generation.count):
-            when = f"in {wait:.1f} s" if wait else "now"
-            self._platform.log("ERROR", f"{told}; another one is started {when}")
-            if served is None:
-                self._scaler.failed(told, status)
+    def _lost(self, worker: Worker, code: int) -> None:
+        """Have a worker replaced that was lost; stop if there is no hope."""
+        if self.recovery.lost(worker, code, is_served=self.ready > 0 or self._rollout.is_busy):
+            self.recovery.look()
         else:
-            self.failure = told
-            self._platform.log("CRITICAL", f"{told}; nobody serves, and no attempt is left: stopping")
-            self.stop(status)
+            self.failure = worker.how_it_ended(code)
+            self.stop(worker.status)
 
     # The end.
 

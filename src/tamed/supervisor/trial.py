@@ -21,7 +21,7 @@ def main() -> None:
 
 def _try(order: Message) -> Message:
     state = HandoffState.checked(read_object(order, "state"))
-    for generation in state["supervisor"]["generations"]:
+    for generation in state["supervisor"]["rollout"]["generations"]:
         Plan.from_text(generation["plan"])
     return {"ready": __version__}
 

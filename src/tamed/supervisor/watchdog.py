@@ -24,13 +24,17 @@ class Watchdog:
     """Looks after the workers in a mapping that others keep.
 
     A ready worker may be silent for as long as the ``watchdog`` of its plan says, and any may take its
-    ``start_timeout`` to become ready. ``interval`` says how often to look, in seconds.
+    ``start_timeout`` to become ready. ``interval`` is asked how often to look, in seconds.
     """
 
     def __init__(
-        self, interval: float, workers: Mapping[int, Worker], reactor: Reactor, platform: Platform
+        self,
+        interval: Callable[[], float],
+        workers: Mapping[int, Worker],
+        reactor: Reactor,
+        platform: Platform,
     ) -> None:
-        self.interval = interval
+        self._interval = interval
         self._workers = workers
         self._reactor = reactor
         self._platform = platform
@@ -43,11 +47,11 @@ class Watchdog:
 
     def watch(self) -> None:
         """Look after the workers from now on."""
-        now = self._reactor.clock()
+        now, interval = self._reactor.clock(), self._interval()
         # Stopped, say: what the workers have said is not read yet.
-        was_held_up = now > self._due + self.interval
-        self._due = now + self.interval
-        self._reactor.later(self.interval, self.watch)
+        was_held_up = now > self._due + interval
+        self._due = now + interval
+        self._reactor.later(interval, self.watch)
         if not was_held_up:
             self._look()
 

@@ -25,6 +25,8 @@ __all__ = ["WorkerEvents", "WorkerPool"]
 
 _MODULE = "tamed.worker"
 _OWN_STATES = ("prepared", "starting", "ready")  # that a worker can tell of itself
+_AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
+_FEWEST_AT_ONCE = 2
 _STATUSES = 255
 _MOST_SERVERS = 1000  # of one application on one endpoint
 _MORE = "let each process have more: --max-files"
@@ -70,6 +72,38 @@ class WorkerPool:
         """Return the workers of a generation, those on their way out too."""
         return [worker for worker in self.workers.values() if worker.generation is generation]
 
+    def staying(self, generation: Generation) -> list[Worker]:
+        """Return the workers of a generation that are not about to leave, nor to replace another."""
+        return [each for each in self.of(generation) if not each.is_surplus and each.replaces is None]
+
+    def missing(self, generation: Generation) -> list[int]:
+        """Return the numbers of the workers that a generation is to have and has not."""
+        numbers = {worker.number for worker in self.staying(generation)}
+        return [number for number in range(1, generation.count + 1) if number not in numbers]
+
+    def holder(self, generation: Generation, number: int) -> Worker | None:
+        """Return the worker of a number that is to stay, and may be on its way; None if there is none."""
+        return next((worker for worker in self.staying(generation) if worker.number == number), None)
+
+    def has_room(self, generation: Generation) -> bool:
+        """Tell whether another worker may be started now. Those that wait for others take no time.
+
+        As many come up at once as there are CPUs: more would be ready no sooner, and would leave no time for
+        those that serve.
+        """
+        coming = [each for each in self.of(generation) if each.state in _AT_WORK]
+        return len(coming) < max(_FEWEST_AT_ONCE, self._platform.cpus)
+
+    def fill(self, generation: Generation) -> None:
+        """Start workers that a generation lacks, as far as there is room.
+
+        To be called again when one of them has come further. Raises OSError if the system has no room.
+        """
+        for number in self.missing(generation):
+            if not self.has_room(generation):
+                break
+            self.spawn(generation, number)
+
     def spawn(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
         """Start a worker. Raises OSError if the system has no room for one."""
         ours, theirs = socket.socketpair()
@@ -84,21 +118,6 @@ class WorkerPool:
         self.workers[pid] = worker
         self._reactor.watch(worker.channel, lambda: self._hear(worker))
         self._send(worker, generation.plan.first_order)
-
-    def bring_up(
-        self,
-        generation: Generation,
-        ready: Callable[[], object],
-        failed: Callable[[list[str], int], object],
-    ) -> None:
-        """Do what comes before the first worker of a generation, and call ``ready``; ``failed`` if it fails.
-
-        Raises OSError if the system cannot do it.
-        """
-        if generation.plan.preload:
-            self.templates.load(generation, ready, failed)
-        else:
-            ready()
 
     def export(self, keep: Keep) -> list[Data]:
         """Return what the next program needs to go on with the workers."""
