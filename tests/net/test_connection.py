@@ -6,16 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from tamed.net._connection import (
-    BorrowedSocket,
-    Connection,
-    DescriptorConnection,
-    SocketConnection,
-    TlsConnection,
-    TransportOpener,
-    connection_class,
-    peer_text,
-)
+from tamed.net._connection import Connection, TlsConnection, TransportOpener, peer_text
+from tamed.net.reply import BorrowedSocket
 
 
 @pytest.fixture
@@ -29,9 +21,9 @@ def pair() -> Iterator[tuple[int, socket.socket]]:
         yield accepted.detach(), client
 
 
-def connection(fd: int, told: list[Connection]) -> SocketConnection:
+def connection(fd: int, told: list[Connection]) -> Connection:
     """Make a connection that tells a list of its end."""
-    return SocketConnection(socket.AF_INET, socket.SOCK_STREAM, 0, fd, told.append)
+    return Connection(socket.AF_INET, socket.SOCK_STREAM, 0, fd, told.append)
 
 
 def test_the_end_is_told_once(pair: tuple[int, socket.socket]) -> None:
@@ -79,14 +71,11 @@ def test_the_peer_is_told_as_one_would_type_it(pair: tuple[int, socket.socket]) 
         assert through_tls.peer == f"127.0.0.1:{address[1]}"
 
 
-@pytest.mark.parametrize("kind", [SocketConnection, DescriptorConnection])
-def test_an_abort_without_a_transport_closes(
-    kind: type[SocketConnection] | type[DescriptorConnection], pair: tuple[int, socket.socket]
-) -> None:
+def test_an_abort_without_a_transport_closes(pair: tuple[int, socket.socket]) -> None:
     """A connection that was not opened yet is ended all the same, once, and its peer sees a reset."""
     fd, client = pair
     told: list[Connection] = []
-    ours = kind(socket.AF_INET, socket.SOCK_STREAM, 0, fd, told.append)
+    ours = connection(fd, told)
     assert ours.fileno() == fd
     ours.abort()
     ours.abort()
@@ -94,25 +83,6 @@ def test_an_abort_without_a_transport_closes(
     assert ours.fileno() == -1
     with pytest.raises(ConnectionResetError):
         client.recv(1)
-
-
-def test_what_is_no_socket_knows_its_peer_while_it_is_open(pair: tuple[int, socket.socket]) -> None:
-    """The loop has closed the descriptor when it says so: then it is somebody else's, and not touched."""
-    fd, client = pair
-    ours = DescriptorConnection(socket.AF_INET, socket.SOCK_STREAM, 0, fd, None)
-    assert ours.peer == "{}:{}".format(*client.getsockname())
-    ours.close()
-    assert ours.peer == "a peer that is gone"
-    ours.drop()
-    os.close(fd)
-
-
-@pytest.mark.anyio
-async def test_only_uvloop_is_given_what_is_no_socket() -> None:
-    """The loops of asyncio read and write by the methods of a socket, and so may those of others."""
-    loop = asyncio.get_running_loop()
-    is_uvloop = type(loop).__module__.startswith("uvloop")
-    assert connection_class(loop) is (DescriptorConnection if is_uvloop else SocketConnection)
 
 
 def test_a_borrowed_descriptor_is_left_open() -> None:
@@ -141,8 +111,8 @@ async def test_a_connection_that_is_aborted_while_it_opens_is_gone(pair: tuple[i
     """Also before its protocol was told of it, when uvloop cannot bear it to be closed."""
     told: list[Connection] = []
     loop = asyncio.get_running_loop()
-    ours = connection_class(loop)(socket.AF_INET, socket.SOCK_STREAM, 0, pair[0], told.append)
-    opening = loop.connect_accepted_socket(asyncio.Protocol, ours)  # type: ignore[arg-type]
+    ours = connection(pair[0], told)
+    opening = loop.connect_accepted_socket(asyncio.Protocol, ours)
     TransportOpener(lambda *_: None).begin(ours, opening)
     ours.abort()
     while not told:  # noqa: ASYNC110 - it has no event

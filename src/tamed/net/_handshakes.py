@@ -100,7 +100,7 @@ class Handshakes:
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         """Open a connection as ``loop.connect_accepted_socket`` does; one that fails is closed.
 
-        Raises OSError: TimeoutError if its hello has not come in time. This needs no task: see `Openings`.
+        Raises OSError: TimeoutError if its hello is not there in time. Needs no task: see `TransportOpener`.
         """
         deadline = self._loop.time() + self._seconds
         try:
@@ -139,7 +139,7 @@ class Handshakes:
             await self._whole_hello(connection, deadline)
             await self._place(connection, network, deadline)
         except BaseException:
-            connection.drop()
+            connection.close()
             raise
 
     def _expect(self, connection: TlsConnection, network: str) -> None:

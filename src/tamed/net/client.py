@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from tamed.errors import ConfigurationError, Unavailable, reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, Opening, SocketConnection, TransportOpener
+from tamed.net._connection import Connection, Opening, TransportOpener
 from tamed.net.bind_unix import connect_unix
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, as_endpoint
 from tamed.service.restart import Backoff
@@ -20,7 +20,7 @@ from tamed.service.service import Service
 __all__ = ["ClientConnection", "ClientService", "Dialer"]
 
 
-class ClientConnection(SocketConnection):
+class ClientConnection(Connection):
     """A connection that one may wait for the end of: ``closed`` is set then."""
 
     __slots__ = ("closed",)

@@ -10,7 +10,7 @@ from tamed._os.descriptors import hollow
 from tamed._os.fork import own
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import SocketConnection
+from tamed.net._connection import Connection
 from tamed.net._leaving import tell_leaving_from_faults
 from tamed.net.listen import Endpoints, Gate, ListeningService, current_environment
 
@@ -46,7 +46,7 @@ class DatagramServer(ListeningService):
     ) -> None:
         super().__init__(endpoint, name=name)
         self._protocol_factory = protocol_factory
-        self._transports: dict[SocketConnection, asyncio.DatagramTransport | None] = {}
+        self._transports: dict[Connection, asyncio.DatagramTransport | None] = {}
         self._idle: asyncio.Future[None] | None = None
         self._gate = Gate()
         self._is_gated = False
@@ -124,7 +124,7 @@ class DatagramServer(ListeningService):
         # Not called by uvloop, which would leave a broken transport behind if it raised.
         protocol = self._protocol_factory()
         # A duplicate, as the transport closes its socket, and ours must outlive a restart.
-        own = SocketConnection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
+        own = Connection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
         self._transports[own] = None
         try:
             self._transports[own], _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -135,7 +135,7 @@ class DatagramServer(ListeningService):
             own.close()
             raise
 
-    def _closed(self, sock: SocketConnection) -> None:
+    def _closed(self, sock: Connection) -> None:
         if self._transports.pop(sock, None) is not None and self._idle is None and not self._is_gated:
             log.error("%s receives no more on one of its sockets: its transport was closed", self.full_name)
         if self._idle is not None and not self._transports and not self._idle.done():

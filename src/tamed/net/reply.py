@@ -7,13 +7,13 @@ from typing import Any, Final, Unpack, cast
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import BorrowedSocket, Connection, SocketConnection, peer_text
+from tamed.net._connection import Connection, peer_text
 from tamed.net._leaving import close_when_sent, discard_input
 from tamed.net.accept import OnAccept
 from tamed.net.listen import Endpoints, Listener
 from tamed.net.server import Server, ServerOptions
 
-__all__ = ["Reply", "ReplyServer"]
+__all__ = ["BorrowedSocket", "Reply", "ReplyServer"]
 
 log = own_logger("tamed.net")
 
@@ -104,6 +104,23 @@ class ReplyServer(Server):
         return b""
 
 
+class BorrowedSocket(socket.SocketType):
+    """A socket object that closes nothing when it goes, and serves for each descriptor of its number in turn.
+
+    Making one for each connection would cost a system call, getsockname(2), each. This is the C type that
+    `socket.socket` is made of: there is nothing in Python to be run for it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self.setblocking(False)  # or a program's ``socket.setdefaulttimeout`` would have it wait
+
+    def __del__(self) -> None:
+        self.detach()
+
+
 def _end(client: socket.SocketType, fd: int) -> None:
     """Close a connection whose answer is all in the kernel's hands."""
     # The end of the stream first, which goes out with the last of the answer: input that comes between here
@@ -117,7 +134,7 @@ def _end(client: socket.SocketType, fd: int) -> None:
     socket.close(fd)
 
 
-class _SlowConnection(SocketConnection):
+class _SlowConnection(Connection):
     """A connection whose peer takes its time: the rest of its answer is sent as there is room."""
 
     __slots__ = ("_loop", "_rest", "_seconds", "_timer")

@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
-from tamed.net._connection import Connection, TlsConnection, TransportOpener, connection_class
+from tamed.net._connection import Connection, TlsConnection, TransportOpener
 from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
 from tamed.net._leaving import tell_leaving_from_faults
 from tamed.net.accept import Acceptor, ListeningSocket, OnAccept
@@ -183,7 +183,7 @@ class Server(ListeningService):
         family, kind, proto = sock.family, sock.type, sock.proto
         ssl, handshakes = listener.ssl, self._handshakes
         loop = asyncio.get_running_loop()
-        make, open_accepted = connection_class(loop), loop.connect_accepted_socket
+        open_accepted = loop.connect_accepted_socket
         opener = TransportOpener(self._not_opened)
         self._openers.append(opener)
         counted = self._limit_at(sock) is not None
@@ -192,9 +192,9 @@ class Server(ListeningService):
 
         def on_accept(fd: int, address: Any) -> None:
             self.accepted += 1
-            connection = make(family, kind, proto, fd, end)
+            connection = Connection(family, kind, proto, fd, end)
             begin(connection, address if counted else None)
-            opener.begin(connection, open_accepted(factory_for(connection, address), connection))  # type: ignore[arg-type]
+            opener.begin(connection, open_accepted(factory_for(connection, address), connection))
 
         if ssl is None or handshakes is None:
             return on_accept
