@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tamed._os.identity import Identity
 from tamed.errors import TamedError
-from tamed.log.archive import Rotation
 from tamed.log.file import LogFile
+from tamed.log.plan import Rotation
 from tamed.unix.privileges import change_root, drop_privileges
 from tests.daemon.child import mount_small
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.log.file import Appender
+from tamed.log.appender import Appender
 from tests.daemon import appender_child
 from tests.daemon.process import call
 

@@ -11,8 +11,8 @@ import pytest
 
 from tamed._os.identity import Identity
 from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
-from tamed.log.archive import Rotation
 from tamed.log.file import LogFile
+from tamed.log.plan import Rotation
 from tests.daemon import logfile_child
 from tests.daemon.logfile_child import Clock, numbered
 from tests.daemon.process import NOBODY, call, needs_root

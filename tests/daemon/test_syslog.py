@@ -2,12 +2,13 @@
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.log.syslog import MAX_MESSAGE, SyslogAddress, SyslogMessage, classical, rfc5424
+from tamed.log.syslog import MAX_MESSAGE, SyslogMessage, classical, parse_address, rfc5424
 
 MOMENT = 1_700_000_000.123456
 MESSAGE = SyslogMessage(3, MOMENT, "verse", "123", "the poem is missing\nat line 1")
@@ -66,43 +67,16 @@ def test_long_message_is_cut(offset: int) -> None:
         assert data.decode().endswith("😀 [...]")
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("", ("unix", "/dev/log", 0)),
-        ("unix:/run/log", ("unix", "/run/log", 0)),
-        ("udp://loghost", ("udp", "loghost", 514)),
-        ("udp://127.0.0.1:5514", ("udp", "127.0.0.1", 5514)),
-        ("tcp://[::1]:601", ("tcp", "::1", 601)),
-        ("tcp://[::1]", ("tcp", "::1", 514)),
-    ],
-)
-def test_address(text: str, address: tuple[str, str, int]) -> None:
-    """Addresses are read, and written so that they can be read again."""
-    read = SyslogAddress.parse(text)
-    assert read == address
-    assert SyslogAddress.parse(str(read)) == read
+@pytest.mark.parametrize(("text", "path"), [("", "/dev/log"), ("unix:/run/log", "/run/log")])
+def test_address(text: str, path: str) -> None:
+    """Without an address messages go where the C library sends them."""
+    assert parse_address(text) == Path(path)
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "loghost",
-        "unix:",
-        "unix:log",
-        "udp:loghost",
-        "udp://",
-        "udp://:514",
-        "tcp://a:b",
-        "tcp://a:0",
-        "tcp://a:65536",
-        "tcp://[::1",
-        "tcp://[::1]x",
-        "http://a:1",
-        "tcp://a:٣",
-    ],
+    "text", ["loghost", "/dev/log", "unix:", "unix:log", "udp://loghost", "tcp://[::1]:601"]
 )
 def test_bad_address(text: str) -> None:
-    """What is no address is refused, with what was expected."""
-    with pytest.raises(ValueError, match=r"expected unix:/path, udp://HOST:PORT or tcp://HOST:PORT$"):
-        SyslogAddress.parse(text)
+    """What is no address of this machine is refused, with what was expected."""
+    with pytest.raises(ValueError, match=r"expected unix:/path, a socket of this machine$"):
+        parse_address(text)

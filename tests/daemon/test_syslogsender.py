@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed.errors import Unavailable
-from tamed.log.syslog import SyslogAddress, SyslogMessage, SyslogSender, leads_to_journal
+from tamed.log.syslog import SyslogMessage, SyslogSender, leads_to_journal
 from tests.daemon.logfile_child import Clock
 from tests.patience import PATIENCE
 
@@ -40,7 +39,7 @@ def local(tmp_path: Path) -> Iterator[socket.socket]:
 
 def sender_to(path: Path, clock: Clock) -> SyslogSender:
     """Make a sender to a socket file."""
-    return SyslogSender(SyslogAddress("unix", str(path)), host="host", clock=clock, monotonic=clock)
+    return SyslogSender(path, host="host", clock=clock, monotonic=clock)
 
 
 def test_local_datagrams(local: socket.socket, tmp_path: Path, clock: Clock) -> None:
@@ -120,8 +119,9 @@ def test_datagram_that_is_too_long_for_the_socket(local: socket.socket, tmp_path
     """A message that the socket refuses as too long is cut until it goes."""
     sender = sender_to(tmp_path / "log", clock)
     sender.send(message("x"))
-    connector = sender._channel._connector  # type: ignore[attr-defined]
-    connector._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
+    connected = sender._channel._socket
+    assert connected is not None
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
     sender.send(message("y" * 7000))
     local.recv(9999)
     text = text_of(local.recv(9999))
@@ -130,151 +130,98 @@ def test_datagram_that_is_too_long_for_the_socket(local: socket.socket, tmp_path
     sender.close()
 
 
-def test_udp(clock: Clock) -> None:
-    """Over UDP each message is a datagram; while nobody listens on this machine, messages wait."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.settimeout(PATIENCE)
-        address = SyslogAddress("udp", "127.0.0.1", listening.getsockname()[1])
-        sender = SyslogSender(address, clock=clock, monotonic=clock)
-        sender.send(message("one"))
-        data = listening.recv(9999)
-        assert text_of(data) == "one"
-        assert f" {socket.gethostname()} ".encode() in data
-    sender.close()
+class StreamReceiver:
+    """A syslog daemon that listens for a stream."""
 
-
-class TcpReceiver:
-    """A syslog daemon that listens on a TCP port."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.listening = socket.create_server(("127.0.0.1", port))
+    def __init__(self, path: Path) -> None:
+        self.listening = socket.socket(socket.AF_UNIX)
         self.listening.settimeout(PATIENCE)
-        self.port: int = self.listening.getsockname()[1]
+        self.listening.bind(str(path))
+        self.listening.listen()
         self.connected: socket.socket | None = None
 
     def accept(self) -> None:
+        """Take the sender's connection, and leave the one before."""
+        if self.connected is not None:
+            self.connected.close()
         self.connected = self.listening.accept()[0]
         self.connected.settimeout(PATIENCE)
 
     def read(self) -> str:
-        """Read one frame of RFC 6587, section 3.4.1."""
+        """Read one message, which ends in a zero byte."""
         assert self.connected is not None
-        length = b""
-        while not length.endswith(b" "):
-            length += self.connected.recv(1)
         data = b""
-        while len(data) < int(length):
-            data += self.connected.recv(int(length) - len(data))
-        return text_of(data)
+        while not data.endswith(b"\0"):
+            data += self.connected.recv(1)
+        return text_of(data[:-1])
 
     def close(self) -> None:
+        """Close all."""
         self.listening.close()
         if self.connected is not None:
             self.connected.close()
 
 
 @pytest.fixture
-def tcp() -> Iterator[TcpReceiver]:
-    """Return a syslog daemon on TCP."""
-    receiver = TcpReceiver()
+def receiver(tmp_path: Path) -> Iterator[StreamReceiver]:
+    """Return a syslog daemon that listens for a stream."""
+    receiver = StreamReceiver(tmp_path / "log")
     yield receiver
     receiver.close()
 
 
-def tcp_sender(receiver: TcpReceiver, clock: Clock) -> SyslogSender:
-    """Make a sender to a daemon on TCP."""
-    return SyslogSender(SyslogAddress("tcp", "127.0.0.1", receiver.port), clock=clock, monotonic=clock)
-
-
-def send_all(sender: SyslogSender, receiver: TcpReceiver, count: int) -> list[str]:
-    """Let a sender send what waits while the receiver reads so many messages."""
-    received = []
-    for _ in range(count):
-        sender.housekeep()
-        received.append(receiver.read())
-    return received
-
-
-def test_tcp_frames_have_their_length(tcp: TcpReceiver, clock: Clock) -> None:
-    """Over TCP messages of many lines are kept apart by their lengths."""
-    sender = tcp_sender(tcp, clock)
-    texts = ["one\ntwo", "", "😀\n"]
-    for text in texts:
-        sender.send(message(text))
-    tcp.accept()
-    while sender.waiting:
-        sender.housekeep()
-    assert [tcp.read() for _ in texts] == texts
-    sender.close()
-
-
-def test_tcp_that_breaks(tcp: TcpReceiver, clock: Clock) -> None:
+def test_stream_that_breaks(receiver: StreamReceiver, tmp_path: Path, clock: Clock) -> None:
     """When the other end has closed it is seen before the next message, which goes to the new connection."""
-    sender = tcp_sender(tcp, clock)
+    sender = sender_to(tmp_path / "log", clock)
     sender.send(message("one"))
-    tcp.accept()
-    while sender.waiting:
-        sender.housekeep()
-    assert tcp.read() == "one"
-    assert tcp.connected is not None
-    tcp.connected.close()
+    receiver.accept()
+    assert receiver.read() == "one"
+    assert receiver.connected is not None
+    receiver.connected.close()
     sender.send(message("two"))
     assert sender.waiting
     clock.now += 1
     sender.housekeep()
-    tcp.accept()
-    while sender.waiting:
-        sender.housekeep()
-    assert tcp.read() == "two"
+    receiver.accept()
+    assert receiver.read() == "two"
+    assert not sender.waiting
     assert sender.lost == 0
     sender.close()
 
 
-def test_tcp_that_is_slow(tcp: TcpReceiver, clock: Clock) -> None:
+def test_stream_that_is_slow(receiver: StreamReceiver, tmp_path: Path, clock: Clock) -> None:
     """A receiver that does not read makes nobody wait, and gets whole what there was room for."""
-    sender = tcp_sender(tcp, clock)
+    sender = sender_to(tmp_path / "log", clock)
     sender.send(message("first"))
-    tcp.accept()
-    while sender.waiting:
-        sender.housekeep()
+    receiver.accept()
     count = 1
     while sender.lost == 0:
         sender.send(message(f"{count} " + "x" * 8000))
         count += 1
     kept = count - 1 - sender.lost
-    assert tcp.read() == "first"
-    received = send_all(sender, tcp, kept)
-    assert [int(text.split()[0]) for text in received] == list(range(1, kept + 1))
+    assert receiver.read() == "first"
+    for number in range(1, kept + 1):
+        sender.housekeep()
+        assert int(receiver.read().split()[0]) == number
     while sender.waiting:
         sender.housekeep()
-    assert " lost between " in tcp.read()
+    assert " lost between " in receiver.read()
     sender.close()
 
 
-def test_tcp_without_anybody(clock: Clock) -> None:
-    """Where nobody listens the sender tries once a second, and sends what waited when somebody does."""
-    receiver = TcpReceiver()
-    receiver.close()
-    sender = tcp_sender(receiver, clock)
-    sender.send(message("one"))
-    for _ in range(3):
-        sender.housekeep()
-        clock.now += 1
-    assert sender.waiting
-    again = TcpReceiver(receiver.port)
-    while not again.connected:
-        clock.now += 1
-        sender.housekeep()
-        again.listening.settimeout(0.01)
-        try:
-            again.accept()
-        except TimeoutError:
-            continue
-    while sender.waiting:
-        sender.housekeep()
-    assert again.read() == "one"
-    again.close()
+def test_a_forked_child_has_a_stream_of_its_own(
+    receiver: StreamReceiver, tmp_path: Path, clock: Clock
+) -> None:
+    """What the parent has begun to send is not mixed with what its child sends."""
+    sender = sender_to(tmp_path / "log", clock)
+    sender.send(message("of the parent"))
+    receiver.accept()
+    assert receiver.read() == "of the parent"
+    sender.disown()
+    clock.now += 1
+    sender.send(message("of the child"))
+    receiver.accept()
+    assert receiver.read() == "of the child"
     sender.close()
 
 
@@ -291,12 +238,6 @@ def test_local_stream(tmp_path: Path, clock: Clock) -> None:
             with connected.makefile("rb") as stream:
                 first, second, end = stream.read().split(b"\0")
     assert (text_of(first), text_of(second), end) == ("one\ntwo", "three", b"")
-
-
-def test_name_that_does_not_resolve() -> None:
-    """A host without an address is told when the sender is made."""
-    with pytest.raises(Unavailable, match=r"syslog at tcp://no-such-host\.invalid:514"):
-        SyslogSender(SyslogAddress("tcp", "no-such-host.invalid", 514))
 
 
 def test_journal_in_the_daemon_s_place(local: socket.socket, tmp_path: Path, clock: Clock) -> None:

@@ -8,7 +8,6 @@ from typing import Final
 
 from tamed.config.deployment import Deployment, read_env_file
 from tamed.errors import ConfigurationError
-from tamed.log.syslog import SyslogAddress
 from tamed.net.endpoint import BadEndpoint, Endpoint
 from tamed.passwords import PasswordFile, PasswordHash
 from tamed.plugins.values import Duration, Size
@@ -42,12 +41,6 @@ def _endpoint(data: bytes) -> object:
     endpoint = Endpoint.parse(_text(data))
     assert Endpoint.parse(str(endpoint)) == endpoint
     return type(endpoint)
-
-
-def _syslog_address(data: bytes) -> object:
-    address = SyslogAddress.parse(_text(data))
-    assert SyslogAddress.parse(str(address)) == address
-    return address.kind
 
 
 def _number(data: bytes) -> object:
@@ -143,13 +136,6 @@ TARGETS: Final = (
             b"::",
         ),
         (BadEndpoint,),
-    ),
-    Target(
-        "syslog address",
-        _syslog_address,
-        (b"", b"unix:/dev/log", b"udp://localhost", b"tcp://log.example.org:6514", b"udp://[::1]:514"),
-        (b"udp://", b"tcp://", b"unix:/", b"[", b"]", b":514"),
-        (ValueError,),
     ),
     Target(
         "duration or size",

@@ -9,7 +9,7 @@ import pytest
 from tamed.config.log_plan import log_in_foreground, log_of_daemon
 from tamed.config.settings import Log
 from tamed.errors import ConfigurationError, UsageError
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.plugins.values import Duration, Size
 
 
@@ -99,7 +99,7 @@ def test_where_standard_error_is_the_journal_the_log_is_too(monkeypatch: pytest.
     assert log_in_foreground(Log(file="stderr")).kind == "stderr"
 
 
-@pytest.mark.parametrize("address", ["", "udp://logs:5140", "unix:/dev/log"])
+@pytest.mark.parametrize("address", ["", "unix:/run/log"])
 def test_syslog_may_be_elsewhere(address: str) -> None:
     """The address is as it was given."""
     settings = Log(file=f"syslog:{address}" if address else "syslog")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import CannotCreate, ConfigurationError, MissingInput, PermissionRefused, TamedError
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.supervisor.plan import Plan, PlanFile, kept_plan
 
 PLAN = Plan(

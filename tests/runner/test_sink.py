@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tamed.errors import TamedError
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.log.record import Record, encode_origin
 from tamed.log.sink import StreamWriter, open_sink
 from tests.patience import PATIENCE

@@ -13,7 +13,7 @@ from typing import Any
 from tamed.errors import TamedError
 from tamed.ipc.channel import Channel
 from tamed.ipc.message import Message
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.net.inherit import Inheritance
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor

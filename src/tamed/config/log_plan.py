@@ -8,8 +8,8 @@ from pathlib import Path
 from tamed.config.settings import Log, names_file
 from tamed.errors import ConfigurationError, UsageError, from_creation_error
 from tamed.log.journal import is_journal
-from tamed.log.place import LogPlan
-from tamed.log.syslog import SyslogAddress
+from tamed.log.plan import LogPlan
+from tamed.log.syslog import parse_address
 from tamed.unix.rundir import RunDirectory
 
 __all__ = [
@@ -114,9 +114,10 @@ def _plan(settings: Log, place: str) -> LogPlan:
 
 def _checked(address: str) -> str:
     try:
-        SyslogAddress.parse(address)
+        parse_address(address)
     except ValueError as error:
-        raise ConfigurationError("--log syslog", str(error)) from error
+        remedy = "have the syslog daemon of this machine forward it" if "://" in address else ""
+        raise ConfigurationError("--log syslog", str(error), remedy) from error
     return address
 
 

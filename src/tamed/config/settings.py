@@ -173,8 +173,7 @@ class Log:
     )
     file: str = option(
         "",
-        "Where the log goes: a file, stderr, journal, syslog, or syslog:ADDRESS "
-        "(unix:/path, udp://HOST:PORT, tcp://HOST:PORT).",
+        "Where the log goes: a file, stderr, journal, syslog, or syslog:unix:/PATH.",
     )
     rotate: Size = option(Size("1 MB"), "The size at which the log file is rotated; 0 for never.")
     rotate_every: Duration | None = option(None, "The time after which the log file is rotated.")

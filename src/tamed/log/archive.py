@@ -1,77 +1,29 @@
-"""The old files of a log: their names, numbers and places."""
+"""The old files of a log: their names, numbers and places, and how they are compressed.
+
+They are compressed by a child that is forked and executes nothing. A new interpreter would take 14 ms of CPU
+instead of 3, and 2.9 MB instead of 1.3; and neither it nor gzip(1) is there for a daemon whose root directory
+was changed. The child only reads, compresses and writes, which is safe beside other threads too.
+"""
 
 import os
 import signal
 import stat
-import time
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from tamed._os.descriptors import close_all
 from tamed._os.fork import fork_own
-from tamed.errors import ConfigurationError, SystemRefused
+from tamed.errors import SystemRefused
+from tamed.log.plan import Rotation
 
-__all__ = ["Archive", "Compressor", "Dropped", "Rotation"]
+__all__ = ["Archive", "Compressor", "Dropped"]
 
 
-class Rotation(NamedTuple):
-    """When a log begins a new file, and how many old ones stay.
-
-    ``size`` is in bytes: a file is not grown beyond it, unless one record alone is longer. ``every`` is in
-    seconds, counted in local time: 3600 means on the hour and 86400 at midnight. Either may be None, and
-    both may be given. ``keep`` is the number of old files that stay; None keeps all. With ``compress`` they
-    become ``.gz``.
-
-    Beyond ``keep``, files stay whose last line was written less than ``keep_for`` seconds ago, as far as all
-    old files together are no more than ``max_use`` bytes (None: no limit). So nobody who makes a daemon log
-    much can have it forget what happened today. ``keep`` is 0 and so is ``keep_for``: no file stays.
-    """
-
-    size: int | None = 1_000_000
-    every: float | None = None
-    keep: int | None = 10
-    compress: bool = False
-    keep_for: float = 0.0
-    max_use: int | None = None
-
-    def check(self) -> None:
-        """Raise ConfigurationError for numbers that make no sense."""
-        if self.size is not None and self.size <= 0:
-            raise ConfigurationError(f"rotate a log at {self.size} bytes", "a size is above 0")
-        if self.every is not None and self.every < 1:
-            raise ConfigurationError(f"rotate a log every {self.every:g} seconds", "that is under a second")
-        if self.keep is not None and self.keep < 0:
-            raise ConfigurationError(f"keep {self.keep} old logs", "a number is not below 0", "0 keeps none")
-        if self.keep_for < 0 or (self.max_use or 0) < 0:
-            why = "neither is below 0"
-            raise ConfigurationError(f"keep old logs for {self.keep_for:g} s in {self.max_use} bytes", why)
-
-    @property
-    def keeps_none(self) -> bool:
-        """Whether no old file stays, not even one that was written just now."""
-        return self.keep == 0 and not self.keep_for
-
-    def is_young(self, written: float, now: float) -> bool:
-        """Tell whether a file whose last line is of ``written`` stays beyond ``keep``, if there is room."""
-        return written > now - self.keep_for
-
-    def period(self, now: float) -> int:
-        """Number the times between two rotations, by the local clock; 0 if time does not count."""
-        if self.every is None:
-            return 0
-        return int((now + time.localtime(now).tm_gmtoff) // self.every)
-
-    def is_due(self, filled: int, more: int, begun: int, now: float) -> bool:
-        """Tell whether a new file is due before ``more`` bytes are added to ``filled``.
-
-        ``begun`` is the period of what is in the file. An empty file is never rotated. A clock that is set
-        back, as at the end of summer time, makes nothing due.
-        """
-        if not filled:
-            return False
-        too_long = self.size is not None and filled + more > self.size
-        return too_long or self.period(now) > begun
+_GZIP = 16 + 15  # a window of 32 KiB, in the format of gzip (zlib.h, deflateInit2)
+_CHUNK = 1 << 18
+_NICENESS = 10
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Dropped(NamedTuple):
@@ -187,13 +139,6 @@ def _sum_up(files: Sequence[os.stat_result]) -> Dropped:
     return Dropped(len(files), sum(status.st_size for status in files), oldest)
 
 
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for the format of gzip (zlib.h, deflateInit2)
-_CHUNK = 1 << 18
-_NICENESS = 10
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
 class Compressor:
     """Turns the old files of one archive into ``.gz`` files. ``OSError`` comes through."""
 
@@ -261,13 +206,9 @@ class Compressor:
 
 
 def _fork(source: int, target: int) -> int:
-    child = fork_own()
-    if child == 0:
-        _be_the_child(source, target)
-    return child
-
-
-def _be_the_child(source: int, target: int) -> None:
+    """Return the pid of a child that compresses an open file into another one, and ends with 0 if it has."""
+    if child := fork_own():
+        return child
     status = 1
     try:
         close_all({source, target})
@@ -279,16 +220,16 @@ def _be_the_child(source: int, target: int) -> None:
 
 
 def _compress(source: int, target: int) -> None:
+    import zlib  # not above: few logs are compressed
+
     packer = zlib.compressobj(wbits=_GZIP)
     offset = 0
     while chunk := os.pread(source, _CHUNK, offset):
         offset += len(chunk)
         _write_all(target, packer.compress(chunk))
     _write_all(target, packer.flush())
-    status = os.fstat(source)
-    os.utime(
-        target, ns=(status.st_atime_ns, status.st_mtime_ns)
-    )  # it is known by its last line how old it is
+    status = os.fstat(source)  # a file is as old as its last line
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     os.fsync(target)
 
 

@@ -12,20 +12,137 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tamed._os.identity import Identity
-from tamed.log.archive import Rotation
 from tamed.log.file import LogFile
 from tamed.log.journal import JournalSender
 from tamed.log.layout import Line, layout_of
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.log.record import Record
-from tamed.log.syslog import SyslogAddress, SyslogMessage, SyslogSender
+from tamed.log.syslog import SyslogMessage, SyslogSender, parse_address
 
 __all__ = ["Sink", "StreamWriter", "open_sink"]
 
 
-_CHUNK = (
-    4096  # bytes for which a pipe has room when poll(2) says that it can be written to: PIPE_BUF, pipe(7)
-)
+class Sink(Protocol):
+    """A place for the log.
+
+    ``takes_origin`` says whether it looks at the origins of records, and ``trouble`` what is wrong with it.
+    """
+
+    takes_origin: bool
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in a sentence; empty if nothing is."""
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Take records, in order."""
+
+    def reopen(self) -> str:
+        """Open the file anew, because somebody has moved it away; return why that failed, or nothing."""
+
+    def housekeep(self) -> None:
+        """Do what is due: to be called about once a second."""
+
+    @property
+    def child(self) -> int:
+        """The pid of a child that the sink has at work, 0 if it has none."""
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        """Hear that a child was reaped, with its wait status; tell whether it was the sink's own."""
+
+    def disown(self) -> None:
+        """Write beside the parent, in a forked child: what is to be done once is left to the parent."""
+
+    def export(self) -> list[Any]:
+        """Return what the next program has to say about this log."""
+
+    def resume(self, left: Sequence[Any]) -> None:
+        """Say what the program before could not."""
+
+    def close(self) -> None:
+        """Write what can still be written, and let go."""
+
+
+def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
+    """Open the place for the log that a plan names.
+
+    ``name`` is the daemon's, and ``owner`` the user that it will run as. Raises a TamedError that says why
+    it cannot be opened.
+    """
+    match plan.kind:
+        case "file":
+            return _FileSink(plan, owner)
+        case "syslog":
+            return _SyslogSink(SyslogSender(parse_address(plan.address)), name)
+        case "journal":
+            return _JournalSink(JournalSender(identifier=name))
+        case _:
+            return _StreamSink(plan)
+
+
+class _FileSink:
+    takes_origin = False
+
+    def __init__(self, plan: LogPlan, owner: Identity | None) -> None:
+        comment = _Commentator(plan.layout)
+        self._file = LogFile(Path(plan.path), plan.rotation, owner=owner, comment=comment)
+        self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close
+        self.child_ended, self.disown = self._file.child_ended, self._file.disown
+        self.export, self.resume = self._file.untold.export, self._file.untold.resume
+
+    @property
+    def child(self) -> int:
+        return self._file.child
+
+    @property
+    def trouble(self) -> str:
+        return self._file.trouble
+
+    def write(self, records: Sequence[Record]) -> None:
+        self._file.write([record.text + b"\n" for record in records])
+
+
+class _Sink:
+    """What a sink does that has no file."""
+
+    child = 0
+    takes_origin = True
+    trouble = ""
+
+    def reopen(self) -> str:
+        return ""
+
+    def child_ended(self, pid: int, status: int) -> bool:
+        return False
+
+    def export(self) -> list[Any]:
+        return []
+
+    def resume(self, left: Sequence[Any]) -> None:
+        return
+
+
+class _StreamSink(_Sink):
+    takes_origin = False
+
+    def __init__(self, plan: LogPlan) -> None:
+        self._comment = _Commentator(plan.layout)
+        self._writer = StreamWriter(2, self._comment)
+
+    def housekeep(self) -> None:
+        self._writer.housekeep()
+
+    def disown(self) -> None:
+        self._writer = StreamWriter(2, self._comment)
+
+    def write(self, records: Sequence[Record]) -> None:
+        self._writer.write([record.text + b"\n" for record in records])
+
+    def close(self) -> None:
+        self._writer.housekeep()
+
+
+_CHUNK = 4096  # bytes that a pipe has room for if poll(2) says that it can be written to: PIPE_BUF, pipe(7)
 _PATIENCE = 1.0  # seconds
 
 
@@ -90,129 +207,8 @@ def _first_line(data: bytes) -> tuple[bytes, bytes]:
     return line + newline, others
 
 
-class Sink(Protocol):
-    """A place for the log.
-
-    ``takes_origin`` says whether it looks at the origins of records, and ``trouble`` what is wrong with it.
-    """
-
-    takes_origin: bool
-
-    @property
-    def trouble(self) -> str:
-        """What is wrong, in a sentence; empty if nothing is."""
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Take records, in order."""
-
-    def reopen(self) -> str:
-        """Open the file anew, because somebody has moved it away; return why that failed, or nothing."""
-
-    def housekeep(self) -> None:
-        """Do what is due: to be called about once a second."""
-
-    @property
-    def child(self) -> int:
-        """The pid of a child that the sink has at work, 0 if it has none."""
-
-    def child_ended(self, pid: int, status: int) -> bool:
-        """Hear that a child was reaped, with its wait status; tell whether it was the sink's own."""
-
-    def disown(self) -> None:
-        """Write beside the parent, in a forked child: what is to be done once is left to the parent."""
-
-    def export(self) -> list[Any]:
-        """Return what the next program has to say about this log."""
-
-    def resume(self, left: Sequence[Any]) -> None:
-        """Say what the program before could not."""
-
-    def close(self) -> None:
-        """Write what can still be written, and let go."""
-
-
-def open_sink(plan: LogPlan, name: str, owner: "Identity | None") -> Sink:
-    """Open the place for the log that a plan names.
-
-    ``name`` is the daemon's, and ``owner`` the user that it will run as. Raises a TamedError that says why
-    it cannot be opened.
-    """
-    match plan.kind:
-        case "file":
-            return _FileSink(plan, owner)
-        case "syslog":
-            return _SyslogSink(SyslogSender(SyslogAddress.parse(plan.address)), name)
-        case "journal":
-            return _JournalSink(JournalSender(identifier=name))
-        case _:
-            return _StreamSink(plan)
-
-
-class _FileSink:
-    takes_origin = False
-
-    def __init__(self, plan: LogPlan, owner: "Identity | None") -> None:
-        rotation = Rotation(plan.rotate, plan.every, plan.keep, plan.compress, plan.keep_for, plan.max_use)
-        comment = _Commentator(plan.layout)
-        self._file = LogFile(Path(plan.path), rotation, owner=owner, comment=comment)
-        self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close
-        self.child_ended, self.disown = self._file.child_ended, self._file.disown
-        self.export, self.resume = self._file.untold.export, self._file.untold.resume
-
-    @property
-    def child(self) -> int:
-        return self._file.child
-
-    @property
-    def trouble(self) -> str:
-        return self._file.trouble
-
-    def write(self, records: Sequence[Record]) -> None:
-        self._file.write([record.text + b"\n" for record in records])
-
-
-class _Sink:
-    """What a sink does that has no file."""
-
-    child = 0
-    takes_origin = True
-    trouble = ""
-
-    def reopen(self) -> str:
-        return ""
-
-    def child_ended(self, pid: int, status: int) -> bool:
-        return False
-
-    def export(self) -> list[Any]:
-        return []
-
-    def resume(self, left: Sequence[Any]) -> None:
-        return
-
-
-class _StreamSink(_Sink):
-    takes_origin = False
-
-    def __init__(self, plan: LogPlan) -> None:
-        self._comment = _Commentator(plan.layout)
-        self._writer = StreamWriter(2, self._comment)
-
-    def housekeep(self) -> None:
-        self._writer.housekeep()
-
-    def disown(self) -> None:
-        self._writer = StreamWriter(2, self._comment)
-
-    def write(self, records: Sequence[Record]) -> None:
-        self._writer.write([record.text + b"\n" for record in records])
-
-    def close(self) -> None:
-        self._writer.housekeep()
-
-
 class _SyslogSink(_Sink):
-    def __init__(self, sender: "SyslogSender", name: str) -> None:
+    def __init__(self, sender: SyslogSender, name: str) -> None:
         self._sender = sender
         self._name = name
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
@@ -225,7 +221,7 @@ class _SyslogSink(_Sink):
 
 
 class _JournalSink(_Sink):
-    def __init__(self, sender: "JournalSender") -> None:
+    def __init__(self, sender: JournalSender) -> None:
         self._sender = sender
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 

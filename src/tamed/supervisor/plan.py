@@ -19,7 +19,7 @@ from tamed.errors import (
     from_os_error,
 )
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_object
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = ["Plan", "PlanFile", "forget_plan", "kept_plan", "plan_path"]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tamed.ipc.channel import Channel
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.supervisor.plan import Plan
 
 __all__ = ["Platform", "Template"]

@@ -14,7 +14,7 @@ from tamed._os.proc import children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data
 from tamed.log.layout import layout_of
-from tamed.log.place import LogPlan
+from tamed.log.plan import LogPlan
 from tamed.log.sink import open_sink
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
