@@ -121,7 +121,7 @@ async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
     """With the report of the moment; an order that it does not know is passed over."""
     with linked.open():
         linked.supervisor.send({"of a later": "version"})
-        linked.supervisor.send({"tell": True})
+        linked.supervisor.send({"report": True})
         assert await linked.asked() == {"report": {"connections": 3}}
 
 
@@ -135,7 +135,7 @@ async def test_descriptors_that_nobody_waits_for_are_closed(linked: Linked) -> N
         await asyncio.wait([asking])
         linked.supervisor.send({"answer": question["number"]}, [writing])
         linked.supervisor.send({"answer": 99}, [writing])
-        linked.supervisor.send({"tell": True})
+        linked.supervisor.send({"report": True})
         os.close(writing)
         await linked.asked()
     assert os.read(reading, 1) == b""

@@ -37,7 +37,7 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
     world.reactor.advance(3)
     client.ask()
     for number, hand in enumerate(world.hands):
-        assert hand.heard()[-1] == {"tell": True}
+        assert hand.heard()[-1] == {"report": True}
         assert client.answers == []
         world.says(hand, {"report": {"connections": number}})
     (answer,) = client.answers

@@ -297,13 +297,13 @@ def test_one_that_never_becomes_ready_is_ended_and_counts() -> None:
 def test_the_manager_hears_how_it_stands(world: Supervised) -> None:
     """When that has changed, with the last error; and that all is well again."""
     world.start()
-    world.supervisor.notify_state()
+    world.notifier.look()
     world.ends(world.hands[0], 1)
-    world.supervisor.notify_state()
-    world.supervisor.notify_state()
+    world.notifier.look()
+    world.notifier.look()
     world.pass_time(STEP)
     world.comes_to("ready", world.hands[-1])
-    world.supervisor.notify_state()
+    world.notifier.look()
     error = "degraded: 1 of 2 workers ready; last error: worker 101 ended with status 1"
     told = [each for each in world.platform.events if each[0] == "status"]
     assert told == [("status", error), ("status", "running: 2 workers ready")]

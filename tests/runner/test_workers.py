@@ -104,7 +104,7 @@ def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
     assert reports.pop() == {}
     world.comes_to("ready", world.hands[0])
     pool.request_reports(reports.append)
-    assert world.hands[0].heard() == [{"tell": True}]
+    assert world.hands[0].heard() == [{"report": True}]
     world.says(world.hands[0], {"report": {"connections": 3}})
     assert reports == [{101: {"connections": 3}}]
 

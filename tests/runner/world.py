@@ -20,6 +20,7 @@ from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Template
 from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.status import StateNotifier
 from tamed.supervisor.supervisor import Supervisor
 from tamed.supervisor.workers import WorkerPool
 
@@ -262,6 +263,7 @@ class Supervised(World):
     def __init__(self, **changes: Any) -> None:
         super().__init__(a_plan(**changes))
         self.supervisor = Supervisor(self.plan, self.reactor, self.sockets, self.platform)
+        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
 
     def ends(self, hand: Hand, code: int) -> None:
         """Let a worker be gone, and the supervisor hear of it."""
@@ -278,6 +280,7 @@ class Supervised(World):
 
     def start(self) -> None:
         """Start, up to the moment when the daemon is ready."""
+        self.notifier.watch()
         self.supervisor.start()
         for state in ("prepared", "starting", "ready"):
             self.comes_to(state, *self.hands)

@@ -31,7 +31,7 @@ from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan, PlanFile
 from tamed.supervisor.posix import PosixPlatform, print_error
 from tamed.supervisor.sockets import SocketTable
-from tamed.supervisor.status import ControlApi, StatusRequests
+from tamed.supervisor.status import ControlApi, StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal
@@ -113,6 +113,7 @@ class Holdings:
             let_go=self._let_go,
         )
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
+        self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
         self.reactor.on_signal = self.supervisor.signalled
         self.supervisor.on_upgrade = Upgrader(
             self.supervisor.helpers,
@@ -201,6 +202,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
     """
     supervisor, platform = holdings.supervisor, holdings.platform
     try:
+        holdings.notifier.watch()
         if left is None:
             if stays_root(supervisor.plan.user):
                 platform.log("WARNING", AS_ROOT)
@@ -245,7 +247,7 @@ def _plan_in(left: Data) -> Plan:
 def _keep_house(holdings: Holdings) -> None:
     """Do once a second what is due, and let the system's manager know how the daemon stands."""
     holdings.housekeeping.look()
-    holdings.supervisor.notify_state()
+    holdings.notifier.look()
     holdings.reactor.later(INTERVAL, lambda: _keep_house(holdings))
 
 

@@ -169,8 +169,9 @@ class Rollout:
             self._fail([why], ExitStatus.OS_ERROR)
 
     def _prepare(self) -> None:
-        self.stage = Stage.PREPARING
-        self.advance()
+        if self.stage is Stage.LOADING:  # else it was given up
+            self.stage = Stage.PREPARING
+            self.advance()
 
     def advance(self) -> None:
         """Go on as far as the workers of the generation on the way have come."""

@@ -9,11 +9,12 @@ from tamed.log.layout import rfc3339
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.generation import Worker
 from tamed.supervisor.loop import Reactor
+from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import Reports
 from tamed.supervisor.sockets import SocketTable
-from tamed.supervisor.supervisor import Supervisor
+from tamed.supervisor.supervisor import Phase, Supervisor
 
-__all__ = ["ControlApi", "StatusRequests"]
+__all__ = ["ControlApi", "StateNotifier", "StatusRequests"]
 
 
 class StatusRequests:
@@ -65,6 +66,37 @@ class StatusRequests:
             "memory": memory,
             "cpu": cpu,
         }
+
+
+class StateNotifier:
+    """Tells the system's manager how the daemon stands, and that its workers answer."""
+
+    def __init__(self, supervisor: Supervisor, reactor: Reactor, platform: Platform) -> None:
+        self._supervisor = supervisor
+        self._reactor = reactor
+        self._platform = platform
+        self._last = ""
+
+    def watch(self) -> None:
+        """Notify that all is well from now on, as often as the manager wants to hear it, while it is."""
+        if self._platform.alive_interval is not None:
+            self._reactor.later(self._platform.alive_interval, self.watch)
+            if self._supervisor.is_content:
+                self._platform.notify_alive()
+
+    def look(self) -> None:
+        """Notify of a state that has changed; to be called now and then."""
+        supervisor = self._supervisor
+        if supervisor.phase is not Phase.RUNNING:
+            return
+        text = ""
+        if supervisor.state != "running":
+            text = f"{supervisor.state}: {supervisor.ready} of {supervisor.generation.count} workers ready"
+            error = supervisor.recovery.last_error
+            text += f"; last error: {error}" if error else ""
+        if text != self._last:
+            self._last = text
+            self._platform.notify_status(text or f"running: {supervisor.ready} workers ready")
 
 
 _SHOWN = 60  # characters

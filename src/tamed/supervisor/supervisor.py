@@ -6,8 +6,8 @@ and never the application's code, so that nothing in the application can take it
 
 Its own life has three phases. STARTING ends when every worker of the first generation is ready, or one has
 failed, which fails the start. RUNNING ends with a signal, with the wish of an application to end, or when
-nobody serves any more and every attempt to change that has failed, see ``_recovery``; in it generations of
-workers follow each other, see ``_reload``. In STOPPING the workers drain, and the last one to end ends the
+nobody serves any more and every attempt to change that has failed, see ``recovery``; in it generations of
+workers follow each other, see ``rollout``. In STOPPING the workers drain, and the last one to end ends the
 supervisor.
 """
 
@@ -74,7 +74,7 @@ class Supervisor:
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.failure = ""
-        self.on_upgrade: Callable[[Plan], None] = _ignore
+        self.on_upgrade: Callable[[Plan], object] = lambda _: None
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
         self.helpers = HelperProcesses(reactor, platform)
@@ -119,7 +119,6 @@ class Supervisor:
         self._reactor = reactor
         self._sockets = sockets
         self._platform = platform
-        self._last_status = ""
         self._deadline = 0.0  # of a stop
         self._look: Timer | None = None
 
@@ -146,6 +145,11 @@ class Supervisor:
         return "degraded" if self.ready else "failing"
 
     @property
+    def is_content(self) -> bool:
+        """Whether every worker answers."""
+        return self._watchdog.is_content
+
+    @property
     def is_reloading(self) -> bool:
         """Whether a new generation is on the way."""
         return self.phase is not Phase.STARTING and self._rollout.is_busy
@@ -154,7 +158,6 @@ class Supervisor:
         """Start the workers; what comes of it is seen to by the reactor."""
         self._watchdog.watch()
         self._memory_limit.watch()
-        self._notify_alive()
         self._rollout.start()
 
     def stop(self, status: int = ExitStatus.OK) -> None:
@@ -230,18 +233,6 @@ class Supervisor:
         The answers are called when the whole of it has succeeded, by the new program, or has failed.
         """
         return self._submit(Operation(Kind.UPGRADE, answers))
-
-    def notify_state(self) -> None:
-        """Tell the system's manager how it stands, if that has changed; to be called now and then."""
-        if self.phase is not Phase.RUNNING:
-            return
-        told = ""
-        if self.state != "running":
-            told = f"{self.state}: {self.ready} of {self.generation.count} workers ready"
-            told += f"; last error: {self.recovery.last_error}" if self.recovery.last_error else ""
-        if told != self._last_status:
-            self._last_status = told
-            self._platform.notify_status(told or f"running: {self.ready} workers ready")
 
     def scale(self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False) -> str | None:
         """Have so many workers from now on; ``yes`` says that a very large number is meant.
@@ -329,7 +320,6 @@ class Supervisor:
         self._watching.resume(left["watching"])
         self._watchdog.resume()
         self._memory_limit.watch()
-        self._notify_alive()
         self._reap()
         self.recovery.look()
         self._rollout.reload()
@@ -436,14 +426,3 @@ class Supervisor:
         if self._look is not None:
             self._look.cancel()
         self._look = None if due is None else self._reactor.later(due, self._reap)
-
-    def _notify_alive(self) -> None:
-        """Tell the system's manager, as often as it wants to hear it, that all is well, while it is."""
-        if self._platform.alive_interval is not None:
-            self._reactor.later(self._platform.alive_interval, self._notify_alive)
-            if self._watchdog.is_content:
-                self._platform.notify_alive()
-
-
-def _ignore(*_: object) -> None:
-    """Take what nobody has asked for."""

@@ -189,7 +189,7 @@ class WorkerPool:
         self._reports.collect(asked, done)
 
     def _request_report(self, worker: Worker) -> bool:
-        return worker.is_to_answer and self._send(worker, {"tell": True})
+        return worker.is_to_answer and self._send(worker, {"report": True})
 
     def terminate(self, worker: Worker) -> None:
         """Let a worker serve to the end what it has accepted, and stop."""

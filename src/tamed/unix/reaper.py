@@ -56,6 +56,7 @@ class Reaper:
         self._say = say
         self._clock = clock
         self._settled: set[int] = set()  # of workers that go on
+        self._settles_later = False
         self._doomed: dict[
             int, float
         ] = {}  # leaders that have ended, strays; when they are killed, or given up
@@ -69,6 +70,8 @@ class Reaper:
             self._press()
             family = children_of(os.getpid())
             yield from self._ended_of(family) if family else self._ended_unseen()
+        if self._settles_later:
+            self.settle()
 
     @property
     def strays(self) -> list[int]:
@@ -87,8 +90,15 @@ class Reaper:
         return max(0.0, min(self._doomed.values()) - self._clock()) if self._doomed else None
 
     def settle(self) -> None:
-        """Take note of what has lost its parent by now: the next worker that ends has not left it behind."""
-        self._settled |= {each.pid for each in self._strays_in(children_of(os.getpid()))}
+        """Take note of what has lost its parent by now: the next worker that ends has not left it behind.
+
+        While a child that has ended is not reaped, it may be what that one has left behind. So this waits
+        until `ended` has seen to all of those.
+        """
+        strays = self._strays_in(children_of(os.getpid()))
+        self._settles_later = _first_that_ended() is not None  # asked last: who ends meanwhile is found
+        if not self._settles_later:
+            self._settled |= {each.pid for each in strays}
 
     def end_all(self, grace: float) -> bool:
         """End every child, strays within so many seconds; tell whether none is left.

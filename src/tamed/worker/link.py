@@ -185,7 +185,7 @@ class Link:
                 self._gate.shut()
                 self.say({"shut": True})
                 self._stop()
-            case {"tell": True}:
+            case {"report": True}:
                 self.say({"report": self._report()})
         for descriptor in descriptors:  # nobody waits for them any more
             os.close(descriptor)
