@@ -168,6 +168,40 @@ def test_what_a_daemon_says_does_nothing_to_a_terminal(public_tamed: Tamed, rund
         assert (done.status, done.err) == (9, "\\x1b]0;owned\\x07\n"), done
 
 
+# It takes the place of the control socket of a daemon that runs, and answers as that would.
+IMPOSTOR = """
+import os, socket, sys
+path, uid, answer = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+os.setresuid(uid, uid, uid)
+os.unlink(path)
+with socket.socket(socket.AF_UNIX) as listening:
+    listening.bind(path)
+    listening.listen()
+    print(flush=True)
+    while True:
+        with listening.accept()[0] as client:
+            client.sendall(answer.encode() + b"\\n")
+"""
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "logs"])
+def test_only_the_holder_of_the_lock_is_asked(public_tamed: Tamed, rundir: Path, command: str) -> None:
+    """Another process, be it of the same user, is not believed, and both are named."""
+    folder = rundir / "verse"
+    answer = json.dumps({**STATUS, "name": "verse", "reloaded": "it was", "log": "/etc/hostname"})
+    words = [sys.executable, "-c", IMPOSTOR, str(folder / "verse.sock"), str(STRANGER), answer]
+    with (
+        faked(public_tamed, folder, STRANGER) as holder,
+        subprocess.Popen([*public_tamed.before, *words], stdout=subprocess.PIPE) as impostor,
+    ):
+        assert impostor.stdout is not None
+        impostor.stdout.readline()
+        done = public_tamed(command, "verse")
+        impostor.kill()
+    assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
+    assert f"process {impostor.pid} listens there, and {holder.pid} is the daemon" in done.err
+
+
 def test_a_status_is_no_longer_than_what_was_answered(public_tamed: Tamed, rundir: Path) -> None:
     """One wide field does not make all rows of a table as wide, and a field of several lines is one."""
     worker = STATUS["workers"][0]
