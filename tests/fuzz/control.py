@@ -9,9 +9,9 @@ from typing import Any, Final, cast
 
 from tamed._os.text import shown
 from tamed.cli.instances import _lines
-from tamed.control.instances import read_status
+from tamed.control.client import answer_from, read_status
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
-from tamed.supervisor.control import Answer, ControlServer, _answer_from
+from tamed.supervisor.control import Answer, ControlServer
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.status import ControlApi, StatusRequests
 from tamed.supervisor.supervisor import Supervisor
@@ -192,7 +192,7 @@ def _answered(data: bytes) -> object:
         theirs.setblocking(False)
         theirs.send(data[: 1 << 16])
         theirs.shutdown(socket.SHUT_WR)
-        answer = _answer_from(ours, None, told.append)
+        answer = answer_from(ours, None, told.append)
     if answer is None:
         return "nothing"
     for read in (read_fault, lambda message: read_text(message, "reloaded")):

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from tamed.control.client import ask
 from tamed.errors import MissingInput, SystemRefused, TamedError
-from tamed.supervisor.control import Answer, ControlServer, ask
+from tamed.supervisor.control import Answer, ControlServer
 from tests.patience import PATIENCE
 from tests.runner.world import HandReactor
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tamed.control.instances import read_status
+from tamed.control.client import read_status
 from tamed.ipc.message import InvalidMessage
 
 WORKER: dict[str, Any] = {

@@ -13,6 +13,7 @@ from tamed._os.proc import Relative, descendants_of
 from tamed.config.identity import owner_of
 from tamed.config.log_plan import default_logs, make_log_folder
 from tamed.config.reading import Reading
+from tamed.control.client import ask, read_status
 from tamed.control.launch import job_again, launch, plan_again
 from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, UsageError
 from tamed.ipc.message import (
@@ -20,15 +21,11 @@ from tamed.ipc.message import (
     Message,
     read_fault,
     read_number,
-    read_seconds,
     read_text,
     read_texts,
-    read_truth,
 )
-from tamed.supervisor.control import ask
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan import forget_plan, kept_plan, plan_path
-from tamed.supervisor.reports import read_report
 from tamed.unix.detach import Report
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
@@ -38,7 +35,6 @@ __all__ = [
     "find_instance",
     "last_state_of",
     "log_of_instance",
-    "read_status",
     "reload_instance",
     "reopen_instance",
     "restart_instance",
@@ -312,47 +308,3 @@ def _kill(process: Relative) -> None:
         with handle:
             if process.is_there:  # it is held now, so it cannot be another one
                 handle.signal(signal.SIGKILL)
-
-
-_MOST = 2**53  # what every reader of JSON can hold
-
-
-def read_status(message: Message) -> Message:
-    """Return what is known of a status. Raises InvalidMessage for what is none."""
-    workers = message.get("workers")
-    if not isinstance(workers, list) or not all(isinstance(each, dict) for each in workers):
-        raise InvalidMessage("workers: expected a list of objects")
-    return {
-        "name": read_text(message, "name"),
-        "state": read_text(message, "state"),
-        "pid": read_number(message, "pid"),
-        "uptime": read_seconds(message, "uptime"),
-        "generation": read_number(message, "generation"),
-        "reloading": read_truth(message, "reloading"),
-        "endpoints": read_texts(message, "endpoints"),
-        "ready": read_number(message, "ready"),
-        "wanted": read_number(message, "wanted"),
-        "restarts": read_number(message, "restarts"),
-        "last_error": read_text(message, "last_error"),
-        "last_error_at": _optional(message, "last_error_at", read_text),
-        "log": read_text(message, "log"),
-        "workers": [_read_worker(each) for each in workers],
-        "warnings": read_texts(message, "warnings"),
-    }
-
-
-def _read_worker(message: Message) -> Message:
-    return {
-        "pid": read_number(message, "pid"),
-        "number": read_number(message, "number"),
-        "generation": read_number(message, "generation"),
-        "state": read_text(message, "state"),
-        "uptime": read_seconds(message, "uptime"),
-        "memory": _optional(message, "memory", lambda message, key: read_number(message, key, most=_MOST)),
-        "cpu": _optional(message, "cpu", read_seconds),
-        **read_report(message),
-    }
-
-
-def _optional(message: Message, key: str, read: Callable[[Message, str], Any]) -> Any:
-    return None if message.get(key) is None else read(message, key)

@@ -1,4 +1,4 @@
-"""The control socket: where an administrator's command asks the supervisor.
+"""The control socket: where the supervisor is asked, by `tamed.control.client`.
 
 A client connects, writes one request, a JSON object on a line, and gets one answer in the same form; then the
 connection is closed. One that has written ``"progress": true`` may get lines with ``waiting`` before that,
@@ -10,24 +10,25 @@ import errno
 import os
 import socket
 import stat
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from tamed._os.identity import Identity, acting_for
-from tamed._os.unix_sockets import SocketFile, bind_unix, connect_unix, peer_credentials
-from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, from_creation_error, from_os_error
+from tamed._os.unix_sockets import SocketFile, bind_unix
+from tamed.errors import CannotCreate, from_creation_error
 from tamed.ipc.handoff import Data, Keep, decode, encode
-from tamed.ipc.message import InvalidMessage, Message, encode_message, parse_message, read_text
+from tamed.ipc.message import InvalidMessage, Message, encode_message, parse_message
 from tamed.supervisor.loop import Reactor, Timer
 
-__all__ = ["Answer", "ControlServer", "Reply", "ask"]
+__all__ = ["LONGEST_ANSWER", "LONGEST_REQUEST", "Answer", "ControlServer", "Reply"]
 
 Answer = Callable[[Message], None]
 
-_LONGEST = 65536  # bytes of a request
-_LONGEST_ANSWER = 16 * 1024 * 1024
+LONGEST_REQUEST: Final = 65536  # bytes
+LONGEST_ANSWER: Final = 16 * 1024 * 1024
+
 _MOST_CLIENTS = 64
 _PATIENCE = 10.0  # seconds for a client to say what it wants
 _SENDING = 1.0  # seconds for a client to take the answer
@@ -209,7 +210,7 @@ class ControlServer:
 
     def _read(self, client: socket.socket) -> None:
         try:
-            data = client.recv(_LONGEST)
+            data = client.recv(LONGEST_REQUEST)
         except OSError:
             data = b""
         if not data:
@@ -217,13 +218,13 @@ class ControlServer:
         elif client not in self._served:  # else it says more than was asked for
             self._clients[client] += data
             line, newline, _ = self._clients[client].partition(b"\n")
-            if newline or len(line) > _LONGEST:
+            if newline or len(line) > LONGEST_REQUEST:
                 self._begin(client, self._reply_to(client))
 
     def _begin(self, client: socket.socket, reply: Reply) -> None:
         line, _, _ = self._clients[client].partition(b"\n")
         try:
-            self._serve(parse_message(line, _LONGEST), reply)
+            self._serve(parse_message(line, LONGEST_REQUEST), reply)
         except InvalidMessage as error:
             reply({"error": f"not a request: {error}"})
 
@@ -239,76 +240,6 @@ class ControlServer:
         self._reactor.unwatch(client)
         client.close()
         self._resume()
-
-
-def ask(
-    path: Path,
-    request: Message,
-    timeout: float | None = 10.0,
-    waiting: Callable[[str], object] | None = None,
-    *,
-    holder: int | None = None,
-) -> Message:
-    """Send a request to a supervisor's control socket and return its answer.
-
-    ``waiting`` is called with what the request waits for, whenever the supervisor says so. ``holder`` is the
-    process that must be the one that listens, as the kernel tells.
-
-    Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
-    if there is no answer within ``timeout`` seconds (None: however long it takes), or none to this request.
-    """
-    what = f"cannot ask {path}"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(timeout)
-        try:
-            connect_unix(sock, path)
-            if holder is not None and (listener := peer_credentials(sock).pid) != holder:
-                raise PermissionRefused(what, f"process {listener} listens there, and {holder} is the daemon")
-            progress = {} if waiting is None else {"progress": True}
-            sock.sendall(encode_message(request | progress, _LONGEST))
-            answer = _answer_from(sock, timeout, waiting)
-        except TimeoutError as error:
-            raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
-        except OSError as error:
-            raise from_os_error(what, error) from error
-        except InvalidMessage as invalid:
-            raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
-    if answer is None:
-        raise SystemRefused(what, "it ended without an answer")
-    if "error" in answer:
-        raise SystemRefused(what, answer["error"])
-    return answer
-
-
-def _answer_from(
-    sock: socket.socket, timeout: float | None, waiting: Callable[[str], object] | None
-) -> Message | None:
-    """Read up to the answer; all that comes has a bounded size. Raises InvalidMessage for what is none."""
-    for line in _lines_from(sock, None if timeout is None else time.monotonic() + timeout):
-        answer = parse_message(line, _LONGEST_ANSWER)
-        if "error" in answer:
-            read_text(answer, "error")
-        if waiting is None or "waiting" not in answer:
-            return answer
-        waiting(read_text(answer, "waiting"))
-    return None
-
-
-def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
-    count = 0
-    chunks: list[bytes] = []
-    while count <= _LONGEST_ANSWER:
-        if deadline is not None:
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        if not (chunk := sock.recv(_LONGEST)):
-            return
-        count += len(chunk)
-        chunks.append(chunk)
-        if b"\n" in chunk:
-            *lines, rest = b"".join(chunks).split(b"\n")
-            chunks = [rest]
-            yield from lines
-    raise InvalidMessage(f"longer than {_LONGEST_ANSWER} bytes")
 
 
 def _listening(path: Path, owner: Identity | None) -> tuple[socket.socket, SocketFile]:
@@ -341,7 +272,7 @@ def _remove_socket(path: Path) -> None:
 
 def _answer_line(answer: Message) -> bytes:
     try:
-        return encode_message(answer, _LONGEST_ANSWER)
+        return encode_message(answer, LONGEST_ANSWER)
     except InvalidMessage as error:
         return encode_message({"error": f"there is an answer that cannot be sent: {error}"})
 

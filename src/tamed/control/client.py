@@ -1,0 +1,144 @@
+"""The client of a supervisor's control socket: one request, one answer, which may have been made by anybody.
+
+See `tamed.supervisor.control` for the other side.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tamed._os.unix_sockets import connect_unix, peer_credentials
+from tamed.errors import PermissionRefused, SystemRefused, from_os_error
+from tamed.ipc.message import (
+    InvalidMessage,
+    Message,
+    encode_message,
+    parse_message,
+    read_number,
+    read_seconds,
+    read_text,
+    read_texts,
+    read_truth,
+)
+from tamed.supervisor.control import LONGEST_ANSWER, LONGEST_REQUEST
+from tamed.supervisor.reports import read_report
+
+__all__ = ["answer_from", "ask", "read_status"]
+
+_MOST = 2**53  # what every reader of JSON can hold
+
+
+def ask(
+    path: Path,
+    request: Message,
+    timeout: float | None = 10.0,
+    waiting: Callable[[str], object] | None = None,
+    *,
+    holder: int | None = None,
+) -> Message:
+    """Send a request to a supervisor's control socket and return its answer.
+
+    ``waiting`` is called with what the request waits for, whenever the supervisor says so. ``holder`` is the
+    process that must be the one that listens, as the kernel tells.
+
+    Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
+    if there is no answer within ``timeout`` seconds (None: however long it takes), or none to this request.
+    """
+    what = f"cannot ask {path}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        try:
+            connect_unix(sock, path)
+            if holder is not None and (listener := peer_credentials(sock).pid) != holder:
+                raise PermissionRefused(what, f"process {listener} listens there, and {holder} is the daemon")
+            progress = {} if waiting is None else {"progress": True}
+            sock.sendall(encode_message(request | progress, LONGEST_REQUEST))
+            answer = answer_from(sock, timeout, waiting)
+        except TimeoutError as error:
+            raise SystemRefused(what, f"no answer within {timeout:g} seconds") from error
+        except OSError as error:
+            raise from_os_error(what, error) from error
+        except InvalidMessage as invalid:
+            raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
+    if answer is None:
+        raise SystemRefused(what, "it ended without an answer")
+    if "error" in answer:
+        raise SystemRefused(what, answer["error"])
+    return answer
+
+
+def answer_from(
+    sock: socket.socket, timeout: float | None, waiting: Callable[[str], object] | None
+) -> Message | None:
+    """Read up to the answer, and return it; None if there is none. All that comes has a bounded size.
+
+    Raises InvalidMessage for what is no answer.
+    """
+    for line in _lines_from(sock, None if timeout is None else time.monotonic() + timeout):
+        answer = parse_message(line, LONGEST_ANSWER)
+        if "error" in answer:
+            read_text(answer, "error")
+        if waiting is None or "waiting" not in answer:
+            return answer
+        waiting(read_text(answer, "waiting"))
+    return None
+
+
+def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
+    count = 0
+    chunks: list[bytes] = []
+    while count <= LONGEST_ANSWER:
+        if deadline is not None:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        if not (chunk := sock.recv(LONGEST_REQUEST)):
+            return
+        count += len(chunk)
+        chunks.append(chunk)
+        if b"\n" in chunk:
+            *lines, rest = b"".join(chunks).split(b"\n")
+            chunks = [rest]
+            yield from lines
+    raise InvalidMessage(f"longer than {LONGEST_ANSWER} bytes")
+
+
+def read_status(message: Message) -> Message:
+    """Return what is known of a status. Raises InvalidMessage for what is none."""
+    workers = message.get("workers")
+    if not isinstance(workers, list) or not all(isinstance(each, dict) for each in workers):
+        raise InvalidMessage("workers: expected a list of objects")
+    return {
+        "name": read_text(message, "name"),
+        "state": read_text(message, "state"),
+        "pid": read_number(message, "pid"),
+        "uptime": read_seconds(message, "uptime"),
+        "generation": read_number(message, "generation"),
+        "reloading": read_truth(message, "reloading"),
+        "endpoints": read_texts(message, "endpoints"),
+        "ready": read_number(message, "ready"),
+        "wanted": read_number(message, "wanted"),
+        "restarts": read_number(message, "restarts"),
+        "last_error": read_text(message, "last_error"),
+        "last_error_at": _optional(message, "last_error_at", read_text),
+        "log": read_text(message, "log"),
+        "workers": [_read_worker(each) for each in workers],
+        "warnings": read_texts(message, "warnings"),
+    }
+
+
+def _read_worker(message: Message) -> Message:
+    return {
+        "pid": read_number(message, "pid"),
+        "number": read_number(message, "number"),
+        "generation": read_number(message, "generation"),
+        "state": read_text(message, "state"),
+        "uptime": read_seconds(message, "uptime"),
+        "memory": _optional(message, "memory", lambda message, key: read_number(message, key, most=_MOST)),
+        "cpu": _optional(message, "cpu", read_seconds),
+        **read_report(message),
+    }
+
+
+def _optional(message: Message, key: str, read: Callable[[Message, str], Any]) -> Any:
+    return None if message.get(key) is None else read(message, key)
