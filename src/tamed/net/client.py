@@ -1,4 +1,4 @@
-"""A client that keeps a connection up."""
+"""Clients: a dialer, which connects once, and the service that keeps a connection up."""
 
 import asyncio
 import errno
@@ -18,6 +18,10 @@ from tamed.service.restart import Backoff
 from tamed.service.service import Service
 
 __all__ = ["ClientConnection", "ClientService", "Dialer"]
+
+log = own_logger("tamed.net")
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class ClientConnection(Connection):
@@ -153,11 +157,6 @@ def _connected_unix(endpoint: UnixEndpoint) -> ClientConnection:
         connection.close()
         raise
     return connection
-
-
-log = own_logger("tamed.net")
-
-P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class ClientService(Service, Generic[P]):

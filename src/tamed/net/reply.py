@@ -28,9 +28,9 @@ class ReplyServer(Server):
     """Sends each client ``reply(peer)`` and closes the connection; `Server` has the options.
 
     Most connections are accepted, answered and closed without passing through the event loop: no
-    transport, no protocol, no task. Only if a client does not take its answer at once, the loop is asked
-    to send the rest. Whatever a client had sent is thrown away, so that it is not reset while it reads.
-    Clients that leave early are nothing unusual, and logged for debugging only.
+    transport, no protocol, no task. Only if a client does not take its answer at once, the loop sends the
+    rest. What a client has sent is discarded, so that it is not reset while it reads. Clients that leave
+    early are usual, and logged at DEBUG only.
 
     ``reply`` must not block. If it raises, that is logged with the peer, and the client gets nothing.
 
@@ -99,7 +99,7 @@ class ReplyServer(Server):
         return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
 
     def _no_answer(self, peer: str, error: Exception) -> bytes:
-        """Take note of what the reply raised; return what is sent instead."""
+        """Log what the reply raised; return what is sent instead."""
         log.error("%s has no reply for %s", self.full_name, peer, exc_info=error)
         return b""
 
@@ -123,8 +123,8 @@ class BorrowedSocket(socket.SocketType):
 
 def _end(client: socket.SocketType, fd: int) -> None:
     """Close a connection whose answer is all in the kernel's hands."""
-    # The end of the stream first, which goes out with the last of the answer: input that comes between here
-    # and the close causes a reset, but behind that, where it takes nothing from who reads.
+    # The end of the stream first, which is sent with the last of the answer: input that comes between here
+    # and the close causes a reset, but after the end, where it takes nothing from a client that reads.
     try:
         client.shutdown(socket.SHUT_WR)
     except OSError:  # the peer has reset the connection
@@ -135,12 +135,12 @@ def _end(client: socket.SocketType, fd: int) -> None:
 
 
 class _SlowConnection(Connection):
-    """A connection whose peer takes its time: the rest of its answer is sent as there is room."""
+    """A connection to a slow peer: the rest of the answer is sent as there is room."""
 
     __slots__ = ("_loop", "_rest", "_seconds", "_timer")
 
     def send_rest(self, rest: memoryview, seconds: float | None) -> None:
-        """Send the rest and close; give up when none of it was taken for so many seconds."""
+        """Send the rest and close; abort if the peer takes none of it for so many seconds."""
         self.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._rest = rest
@@ -188,7 +188,7 @@ class _SlowConnection(Connection):
 
 
 class _ReplyProtocol(asyncio.Protocol):
-    """Sends the answer where a transport is needed: through TLS."""
+    """Sends the answer through TLS, which needs a transport."""
 
     def __init__(
         self, connection: Connection, reply: Reply, no_answer: Callable[[str, Exception], bytes]
