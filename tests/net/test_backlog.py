@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tamed._os.limits import sysctl
-from tamed.net.backlog import DEFAULT_BACKLOG, Once, effective_backlog, somaxconn, usable_backlog
+from tamed.net.accept import DEFAULT_BACKLOG, Once, effective_backlog, somaxconn, usable_backlog
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tamed.builtin.programs.program import Program
 from tamed.builtin.programs.readiness import Accepts, Notifies, Readiness, RunsFor
 from tamed.errors import ApplicationFailed
 from tamed.log.logger import own_logger
-from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net.accept import DEFAULT_BACKLOG, usable_backlog
 from tamed.net.endpoint import Endpoint, SystemdEndpoint, TlsEndpoint
 from tamed.net.listen import ListeningService
 from tamed.plugins.option import option

@@ -22,8 +22,7 @@ from typing import Any, Final
 
 from tamed.log.logger import own_logger
 from tamed.net._connection import TlsConnection
-from tamed.net._quiet import QuietCount
-from tamed.net.address_limit import client_network
+from tamed.net.address_limit import QuietCount, client_network
 
 __all__ = ["DEFAULT_MOST", "DEFAULT_TIMEOUT", "Handshakes"]
 

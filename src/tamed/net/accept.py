@@ -4,6 +4,9 @@ The loops' own (``loop.create_server``) is not used, because it keeps too few pr
 backlog of connections before the first of them is served, while other processes that share the socket have
 nothing to do; libuv, when descriptors run out, accepts clients only to close them; neither can be made to
 wait at a limit, or to take what the kernel's queue still holds before the socket is closed.
+
+How many connections may wait in that queue is asked of ``listen(2)``, which cuts it down to the kernel's
+limit without a word. Above it clients are dropped under load for a reason that no log tells. So we tell.
 """
 
 import asyncio
@@ -16,14 +19,29 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from tamed._os.limits import sysctl
 from tamed.log.logger import own_logger
 from tamed.net._compat import Accept, accept_of
 from tamed.net.bind import drop_new_connections
 
-__all__ = ["Acceptor", "ListeningSocket", "OnAccept", "Shortage", "is_of_the_connection"]
+__all__ = [
+    "DEFAULT_BACKLOG",
+    "Acceptor",
+    "ListeningSocket",
+    "OnAccept",
+    "Once",
+    "Shortage",
+    "effective_backlog",
+    "is_of_the_connection",
+    "somaxconn",
+    "usable_backlog",
+]
 
 
 log = own_logger("tamed.net")
+
+DEFAULT_BACKLOG: Final = 4096
+"""The backlog of a server that names none: Linux's own limit since 5.4."""
 
 OnAccept = Callable[[int, Any], None]
 """Takes over the descriptor of a new connection, which is in blocking mode, and its peer's address."""
@@ -289,3 +307,47 @@ def _limit_behind(error: OSError) -> str:
     if error.errno == errno.EMFILE:
         return f" (RLIMIT_NOFILE is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
     return " (the limit of the system is fs.file-max)" if error.errno == errno.ENFILE else ""
+
+
+class Once:
+    """True the first time it is called, and never again."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def __call__(self) -> bool:
+        """Tell whether this is the first call."""
+        first, self._done = not self._done, True
+        return first
+
+
+def effective_backlog(wanted: int, somaxconn: int | None) -> int:
+    """Return what ``listen(wanted)`` really gives under this limit; None stands for an unknown one."""
+    return wanted if somaxconn is None else min(wanted, somaxconn)
+
+
+def somaxconn() -> int | None:
+    """Return the kernel's limit; None where the system does not tell."""
+    return sysctl("net.core.somaxconn")
+
+
+_first_in_this_process = Once()
+
+
+def usable_backlog(
+    wanted: int,
+    *,
+    limit: Callable[[], int | None] = somaxconn,
+    first: Callable[[], bool] = _first_in_this_process,
+) -> int:
+    """Return the backlog that the kernel will grant; warn, once in a process, if that is less."""
+    granted = effective_backlog(wanted, limit())
+    if granted < wanted and first():
+        log.warning(
+            "net.core.somaxconn allows %d waiting connections of the %d asked for; "
+            "raise it: sysctl -w net.core.somaxconn=%d",
+            granted,
+            wanted,
+            wanted,
+        )
+    return granted

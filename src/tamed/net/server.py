@@ -12,9 +12,8 @@ from tamed.log.logger import own_logger
 from tamed.net._connection import Connection, TlsConnection, TransportOpener
 from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
 from tamed.net._leaving import tell_leaving_from_faults
-from tamed.net.accept import Acceptor, ListeningSocket, OnAccept
+from tamed.net.accept import DEFAULT_BACKLOG, Acceptor, ListeningSocket, OnAccept, usable_backlog
 from tamed.net.address_limit import AddressLimit
-from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
 from tamed.net.endpoint import TlsEndpoint
 from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current_environment
 from tamed.net.tls import CertificateWatch

@@ -23,8 +23,7 @@ from twisted.internet.interfaces import ILoggingContext
 from twisted.python import log as twisted_log
 
 from tamed.log.logger import own_logger
-from tamed.net.accept import Shortage, is_of_the_connection
-from tamed.net.backlog import DEFAULT_BACKLOG, usable_backlog
+from tamed.net.accept import DEFAULT_BACKLOG, Shortage, is_of_the_connection, usable_backlog
 from tamed.net.bind import drop_new_connections
 from tamed.net.endpoint import address_text
 from tamed.net.listen import Gate, Listener, current_environment

@@ -1,10 +1,10 @@
 """Becoming a daemon, while the process that was started waits for the daemon's word.
 
 Who starts a daemon wants to know whether it runs. So nothing is left to chance after the fork: the daemon
-holds the writing end of a pipe and says through it that it is ready, or why it is not (``_report``); if the
-pipe ends without a word, it died (``_launch``).
+holds the writing end of a pipe and says through it that it is ready, or why it is not (`Reporter`); if the
+pipe ends without a word, it died (`Launch`).
 
-Detaching belongs before any event loop or thread: see ``_threads``.
+Detaching belongs before any event loop or thread: see `require_single_thread`.
 """
 
 import fcntl
@@ -31,6 +31,9 @@ from tamed.errors import ExitStatus, from_os_error, reason, status_of
 from tamed.unix.process import ProcessHandle
 
 __all__ = ["Launch", "Report", "Reporter", "System", "detach", "leave_terminal"]
+
+_DYING = 10.0  # seconds between the end of the pipe and that of the process
+_HELD_BACK = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
 
 
 class Report(NamedTuple):
@@ -90,9 +93,6 @@ class Reporter:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
             self.close()  # nobody waits any more
-
-
-_DYING = 10.0  # seconds between the end of the pipe and that of the process
 
 
 class Launch:
@@ -248,30 +248,6 @@ def _name_of(number: int) -> str:
         return f"signal {number}"  # real-time ones have no name of their own
 
 
-_HELD_BACK = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
-
-
-def leave_terminal() -> None:
-    """Give up the controlling terminal (ioctl_tty(2), ``TIOCNOTTY``), if it is shared with other processes.
-
-    Then nothing can be typed into it from here (``TIOCSTI``), and ``/dev/tty`` cannot be opened. It can still
-    be written by descriptors 1 and 2, not be read (see ``read_nothing``), and a Ctrl-C still comes: that goes
-    to the process group. The leader of a session keeps it, because with it the whole session would lose it;
-    what is above that session has another terminal.
-    """
-    read_nothing()
-    if os.getsid(0) == os.getpid():
-        return
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        fcntl.ioctl(terminal, termios.TIOCNOTTY)
-    finally:
-        os.close(terminal)
-
-
 class System:
     """The operating system's part in detaching; a test hands in another one, and needs not fork."""
 
@@ -373,3 +349,24 @@ def _flush() -> None:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             continue  # there is none, nobody reads it, or it is closed
+
+
+def leave_terminal() -> None:
+    """Give up the controlling terminal (ioctl_tty(2), ``TIOCNOTTY``), if it is shared with other processes.
+
+    Then nothing can be typed into it from here (``TIOCSTI``), and ``/dev/tty`` cannot be opened. It can still
+    be written by descriptors 1 and 2, not be read (see ``read_nothing``), and a Ctrl-C still comes: that goes
+    to the process group. The leader of a session keeps it, because with it the whole session would lose it;
+    what is above that session has another terminal.
+    """
+    read_nothing()
+    if os.getsid(0) == os.getpid():
+        return
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+    finally:
+        os.close(terminal)

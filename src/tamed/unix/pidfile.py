@@ -6,7 +6,7 @@ stranger and a zombie hold no lock and block nobody.
 How a pid file comes to be, so that nobody ever reads half of one and exactly one of many starts wins:
 
 1. The process makes a file of its own beside the path, under a hidden name, writes its pid into it and
-   takes the lock of it, *life* (see ``_filelock``).
+   takes the lock of it, *life* (see ``lock.py``).
 2. It links that file to the path. ``link(2)`` never replaces: the first one wins, and what appears is
    complete and locked. The content of a file that has had the name never changes.
 3. If the name is taken by a file whose *life* is held, the other one runs. Otherwise that file is stale. It
@@ -19,7 +19,7 @@ read a pid file. So *life* is taken before everybody may, and the file for the c
 Since *life* is only ever taken on a file without the name, and stale files are removed under *claim*,
 whoever finds *life* held and then reads a number reads the number that the holder wrote.
 
-The name of the file is guarded besides, by what nobody can remove (see ``_guard``). So a file that is removed
+The name of the file is guarded besides, by what nobody can remove (see `Guard`). So a file that is removed
 while its process lives lets nobody else start, and :meth:`PidFile.housekeep` makes it anew.
 
 Rejected: writing into the file that is there, since readers then see old or half-written numbers, and

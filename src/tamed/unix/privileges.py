@@ -48,10 +48,16 @@ __all__ = [
     "stays_root",
 ]
 
-
+_PR_SET_KEEPCAPS, _PR_GET_NO_NEW_PRIVS = 8, 39  # linux/prctl.h
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_CAP_AMBIENT, _IS_SET, _RAISE, _CLEAR_ALL = 47, 1, 2, 4
 _VERSION_3 = 0x20080522  # two 32-bit words a set
+
+AS_ROOT = "running as root: name another user with --user, or root itself to say that it is meant"
+
+ROOT_FLAGS = ("-E", "-s")
+"""Flags of a Python that is root for another user: it heeds no ``PYTHON*`` variables and has no user site."""
 
 
 class Capability(enum.IntEnum):
@@ -124,78 +130,6 @@ class CapabilitySets(NamedTuple):
     bounding: frozenset[int]
     ambient: frozenset[int]
 
-
-def capability_sets() -> CapabilitySets:
-    """Ask the kernel for the sets of the calling thread. Raises ``OSError`` where there are none."""
-    words = _words()
-    _call("capget", words)
-    effective, permitted, inheritable = (_members(words[part], words[part + 3]) for part in range(3))
-    bounding = _bounding()
-    ambient = frozenset(number for number in bounding if prctl(_PR_CAP_AMBIENT, _IS_SET, number))
-    limit = frozenset(number for number, inside in bounding.items() if inside)
-    return CapabilitySets(effective, permitted, inheritable, limit, ambient)
-
-
-def limit_capabilities(keep: Collection[int]) -> None:
-    """Take all but ``keep`` out of the bounding set, for good.
-
-    Needs CAP_SETPCAP, unless there is nothing to take out; raises ``OSError`` without.
-    """
-    for number, inside in _bounding().items():
-        if inside and number not in keep:
-            prctl(_PR_CAPBSET_DROP, number)
-
-
-def set_capabilities(keep: Collection[int]) -> None:
-    """Make ``keep`` the effective, permitted, inheritable and ambient set of the calling thread.
-
-    Raises ``OSError`` if they are not all permitted now.
-    """
-    mask = sum(1 << number for number in keep)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    _call("capset", _words(low, low, low, high, high, high))
-    prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
-    for number in keep:
-        prctl(_PR_CAP_AMBIENT, _RAISE, number)
-
-
-def _bounding() -> dict[int, bool]:
-    """Return whether each capability that this kernel knows is in the bounding set.
-
-    Older kernels know fewer than we, newer ones may know more. The first one that it does not know ends the
-    asking; ``/proc/sys/kernel/cap_last_cap`` tells too, but a chroot has no ``/proc``.
-    """
-    answers: dict[int, bool] = {}
-    while True:
-        number = len(answers)
-        try:
-            answers[number] = bool(prctl(_PR_CAPBSET_READ, number))
-        except OSError as error:
-            if error.errno == errno.EINVAL and answers:
-                return answers
-            raise
-
-
-def _words(*values: int) -> "Array[c_uint32]":
-    """Return two ``struct __user_cap_data_struct`` of capset(2): three low words, then three high ones."""
-    import ctypes
-
-    return (ctypes.c_uint32 * 6)(*values)
-
-
-def _members(low: int, high: int) -> frozenset[int]:
-    mask = low | high << 32
-    return frozenset(number for number in range(64) if mask >> number & 1)
-
-
-def _call(name: str, words: "Array[c_uint32]") -> None:
-    import ctypes
-
-    call(name, (ctypes.c_uint32 * 2)(_VERSION_3, 0), words)  # 0: the calling thread
-
-
-_PR_SET_KEEPCAPS, _PR_GET_NO_NEW_PRIVS = 8, 39  # linux/prctl.h
-_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 # With any other one a process can become root again, or do what only root may: by writing or owning root's
 # files (DAC_OVERRIDE, CHOWN, FOWNER, MKNOD), reading root's keys (DAC_READ_SEARCH), taking another identity
@@ -361,12 +295,6 @@ def _can_go_back(identity: Identity) -> bool:
     return True
 
 
-AS_ROOT = "running as root: name another user with --user, or root itself to say that it is meant"
-
-ROOT_FLAGS = ("-E", "-s")
-"""Flags of a Python that is root for another user: it heeds no ``PYTHON*`` variables and has no user site."""
-
-
 def stays_root(user: str) -> bool:
     """Tell whether this process is root, and is not to become a user that somebody has named."""
     return not user and os.geteuid() == 0
@@ -376,3 +304,72 @@ def roots_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Return an environment for such a Python: without those variables, and with root's own home."""
     own = Identity.resolve("0", "").environ_of(environ)
     return {name: value for name, value in own.items() if not name.startswith("PYTHON")}
+
+
+def capability_sets() -> CapabilitySets:
+    """Ask the kernel for the sets of the calling thread. Raises ``OSError`` where there are none."""
+    words = _words()
+    _call("capget", words)
+    effective, permitted, inheritable = (_members(words[part], words[part + 3]) for part in range(3))
+    bounding = _bounding()
+    ambient = frozenset(number for number in bounding if prctl(_PR_CAP_AMBIENT, _IS_SET, number))
+    limit = frozenset(number for number, inside in bounding.items() if inside)
+    return CapabilitySets(effective, permitted, inheritable, limit, ambient)
+
+
+def limit_capabilities(keep: Collection[int]) -> None:
+    """Take all but ``keep`` out of the bounding set, for good.
+
+    Needs CAP_SETPCAP, unless there is nothing to take out; raises ``OSError`` without.
+    """
+    for number, inside in _bounding().items():
+        if inside and number not in keep:
+            prctl(_PR_CAPBSET_DROP, number)
+
+
+def set_capabilities(keep: Collection[int]) -> None:
+    """Make ``keep`` the effective, permitted, inheritable and ambient set of the calling thread.
+
+    Raises ``OSError`` if they are not all permitted now.
+    """
+    mask = sum(1 << number for number in keep)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    _call("capset", _words(low, low, low, high, high, high))
+    prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
+    for number in keep:
+        prctl(_PR_CAP_AMBIENT, _RAISE, number)
+
+
+def _bounding() -> dict[int, bool]:
+    """Return whether each capability that this kernel knows is in the bounding set.
+
+    Older kernels know fewer than we, newer ones may know more. The first one that it does not know ends the
+    asking; ``/proc/sys/kernel/cap_last_cap`` tells too, but a chroot has no ``/proc``.
+    """
+    answers: dict[int, bool] = {}
+    while True:
+        number = len(answers)
+        try:
+            answers[number] = bool(prctl(_PR_CAPBSET_READ, number))
+        except OSError as error:
+            if error.errno == errno.EINVAL and answers:
+                return answers
+            raise
+
+
+def _words(*values: int) -> "Array[c_uint32]":
+    """Return two ``struct __user_cap_data_struct`` of capset(2): three low words, then three high ones."""
+    import ctypes
+
+    return (ctypes.c_uint32 * 6)(*values)
+
+
+def _members(low: int, high: int) -> frozenset[int]:
+    mask = low | high << 32
+    return frozenset(number for number in range(64) if mask >> number & 1)
+
+
+def _call(name: str, words: "Array[c_uint32]") -> None:
+    import ctypes
+
+    call(name, (ctypes.c_uint32 * 2)(_VERSION_3, 0), words)  # 0: the calling thread

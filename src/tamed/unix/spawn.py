@@ -1,8 +1,8 @@
 """Starting a worker, or a helper: a fresh interpreter, with the descriptors that it has and no others.
 
 This is where it is said which those are, whatever this process has open, or was left by the program that it
-was before. A worker has its channel on descriptor 3 and its log on 4 (see ``worker``), what it prints goes to
-the supervisor too, and its input is empty. It leads a session of its own, so it has no terminal: a Ctrl-C is
+was before. A worker has its channel on descriptor 3 and its log on 4, what it prints goes to the supervisor
+too, and its input is empty. It leads a session of its own, so it has no terminal: a Ctrl-C is
 the supervisor's to see to, nothing can be typed into the shell of whoever started the daemon, and whatever a
 worker starts can be ended with its process group.
 
