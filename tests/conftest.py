@@ -3,9 +3,11 @@
 import compileall
 import importlib.util
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run each async test on asyncio's own event loop and on uvloop."""
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """Return an empty directory that all users can reach, unlike ``tmp_path``."""
+    path = Path(tempfile.mkdtemp(prefix="tamed-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

@@ -9,7 +9,7 @@ import pytest
 
 from tamed._os.trust import TRUST_WRITABLE, require_trusted
 from tamed.errors import PermissionRefused
-from tests.daemon.process import NOBODY, needs_root
+from tests.unix.process import NOBODY, needs_root
 
 
 def given_away(path: Path) -> None:

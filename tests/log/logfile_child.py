@@ -10,7 +10,7 @@ from tamed.errors import TamedError
 from tamed.log.file import LogFile
 from tamed.log.plan import Rotation
 from tamed.unix.privileges import change_root, drop_privileges
-from tests.daemon.child import mount_small
+from tests.unix.child import mount_small
 
 NO_ROTATION = Rotation(size=None)
 

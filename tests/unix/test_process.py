@@ -7,8 +7,8 @@ import pytest
 
 from tamed.errors import SystemRefused
 from tamed.unix.process import ProcessHandle
-from tests.daemon import process_child
-from tests.daemon.process import Child, call, needs_root
+from tests.unix import process_child
+from tests.unix.process import Child, call, needs_root
 
 
 def opened(pid: int) -> ProcessHandle:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tamed.unix.lock import is_alive, take_claim, take_life
-from tests.daemon.pidfile_child import end_with_a_child_that_has_it
-from tests.daemon.process import Child
+from tests.unix.pidfile_child import end_with_a_child_that_has_it
+from tests.unix.process import Child
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 from tamed.errors import TamedError
 from tamed.unix.detach import Launch, Reporter, detach
-from tests.daemon.child import say
+from tests.unix.child import say
 
 
 def start(what: str, options: dict[str, Any]) -> list[object]:

@@ -6,7 +6,7 @@ from tamed._os.identity import Identity
 from tamed.errors import TamedError
 from tamed.unix.privileges import drop_privileges
 from tamed.unix.process import ProcessHandle
-from tests.daemon.child import say, wait
+from tests.unix.child import say, wait
 
 
 def obey() -> None:

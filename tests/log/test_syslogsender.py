@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tamed.log.syslog import SyslogMessage, SyslogSender, leads_to_journal
-from tests.daemon.logfile_child import Clock
+from tests.log.logfile_child import Clock
 from tests.patience import PATIENCE
 
 

@@ -10,7 +10,7 @@ from tamed.errors import TamedError, status_of
 from tamed.unix.lock import holder, take_life
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import change_root, drop_privileges
-from tests.daemon.child import mount_small, say, wait
+from tests.unix.child import mount_small, say, wait
 
 
 def end_with_a_child_that_has_it(path: str) -> None:
@@ -62,7 +62,7 @@ def upgrade(path: str, keep: bool) -> None:
     held = PidFile.acquire(Path(path))
     os.set_inheritable(held.fileno(), keep)
     code = (
-        "import sys; from tests.daemon.pidfile_child import adopt; "
+        "import sys; from tests.unix.pidfile_child import adopt; "
         f"adopt({path!r}, {held.fileno()}, {os.getpid()})"
     )
     os.execv(sys.executable, [sys.executable, "-W", "error", "-c", code])

@@ -16,8 +16,8 @@ import pytest
 from tamed.errors import ExitStatus, SystemRefused
 from tamed.unix.detach import Launch, Reporter, System, detach
 from tamed.unix.process import ProcessHandle
-from tests.daemon import detach_child
-from tests.daemon.process import Child, call, command, environment
+from tests.unix import detach_child
+from tests.unix.process import Child, call, command, environment
 
 
 class Ended(BaseException):

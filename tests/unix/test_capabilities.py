@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tamed.unix.privileges import Capability, capability_sets
-from tests.daemon.child import status_of
+from tests.unix.child import status_of
 
 HEADER = Path("/usr/include/linux/capability.h")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tamed.log.appender import Appender
-from tests.daemon import appender_child
-from tests.daemon.process import call
+from tests.log import appender_child
+from tests.unix.process import call
 
 
 def test_all_records_at_once(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from tamed._os.unix_sockets import bind_unix, connect_unix
 from tamed.errors import ConfigurationError
-from tests.daemon import rundir_child
-from tests.daemon.process import NOBODY, call, needs_root
+from tests.unix import rundir_child
+from tests.unix.process import NOBODY, call, needs_root
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from tamed._os.identity import Identity
 from tamed.errors import ConfigurationError, PermissionRefused
 from tamed.unix.privileges import Capability, drop_privileges
-from tests.daemon import privileges_child
-from tests.daemon.process import NOBODY, call, needs_root
+from tests.unix import privileges_child
+from tests.unix.process import NOBODY, call, needs_root
 
 pytestmark = needs_root
 

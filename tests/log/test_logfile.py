@@ -13,9 +13,9 @@ from tamed._os.identity import Identity
 from tamed.errors import CannotCreate, ConfigurationError, PermissionRefused
 from tamed.log.file import LogFile
 from tamed.log.plan import Rotation
-from tests.daemon import logfile_child
-from tests.daemon.logfile_child import Clock, numbered
-from tests.daemon.process import NOBODY, call, needs_root
+from tests.log import logfile_child
+from tests.log.logfile_child import Clock, numbered
+from tests.unix.process import NOBODY, call, needs_root
 
 DAY = 86_400.0
 

@@ -8,8 +8,8 @@ import pytest
 
 from tamed._os.fork import require_single_thread, threads
 from tamed.errors import SystemRefused
-from tests.daemon import descriptors_child
-from tests.daemon.process import call, needs_root
+from tests.unix import descriptors_child
+from tests.unix.process import call, needs_root
 
 
 def test_inherited_descriptors_are_closed(tmp_path: Path) -> None:

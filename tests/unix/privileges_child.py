@@ -20,7 +20,7 @@ from tamed.unix.privileges import (
     drop_privileges,
     set_capabilities,
 )
-from tests.daemon.child import own_network, status_of
+from tests.unix.child import own_network, status_of
 
 SEEN = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
 

@@ -1,7 +1,7 @@
 """The limit of open files."""
 
-from tests.daemon import privileges_child
-from tests.daemon.process import call
+from tests.unix import privileges_child
+from tests.unix.process import call
 
 
 def test_limit_of_open_files() -> None:

@@ -10,8 +10,8 @@ from tamed.errors import AlreadyRunning, CannotCreate, ConfigurationError, Permi
 from tamed.unix.lock import take_life
 from tamed.unix.pidfile import PidFile
 from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory
-from tests.daemon import rundir_child
-from tests.daemon.process import NOBODY, call, needs_root
+from tests.unix import rundir_child
+from tests.unix.process import NOBODY, call, needs_root
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from tamed.errors import (
 )
 from tamed.unix.lock import holder, take_claim, take_life
 from tamed.unix.pidfile import PidFile
-from tests.daemon import pidfile_child
-from tests.daemon.process import Child, call, needs_root
+from tests.unix import pidfile_child
+from tests.unix.process import Child, call, needs_root
 
 
 @pytest.fixture
