@@ -8,7 +8,8 @@ import pytest
 
 from tamed.errors import CannotCreate, ConfigurationError, MissingInput, PermissionRefused, TamedError
 from tamed.log.plan import LogPlan
-from tamed.supervisor.plan import Plan, PlanFile, kept_plan
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.plan_file import PlanFile, kept_plan
 
 PLAN = Plan(
     name="poetry",

@@ -6,7 +6,7 @@ Its clock is set by hand, and the test plays the workers.
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,7 +18,6 @@ from tamed.net.inherit import Inheritance
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import Template
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StateNotifier
 from tamed.supervisor.supervisor import Supervisor
@@ -110,7 +109,7 @@ class FakePlatform:
             self.helpers.append(hand)
         return hand.pid
 
-    def fork(self, channel: int, template: Template) -> int:
+    def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
         return self.spawn(channel, "tamed.worker", "0")
 
     def ended(self) -> Iterator[tuple[int, int]]:

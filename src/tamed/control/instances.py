@@ -25,7 +25,7 @@ from tamed.ipc.message import (
     read_texts,
 )
 from tamed.supervisor.last_state import LastState
-from tamed.supervisor.plan import forget_plan, kept_plan, plan_path
+from tamed.supervisor.plan_file import forget_plan, kept_plan, plan_path
 from tamed.unix.detach import Report
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle

@@ -31,7 +31,8 @@ from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.inherit import passed_to_this_process
-from tamed.supervisor.plan import Plan, forget_plan, plan_path
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.plan_file import forget_plan, plan_path
 from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
 from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory

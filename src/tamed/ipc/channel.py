@@ -4,6 +4,9 @@ A channel is one end of a stream socket pair (stream, because only that works ev
 other end is gone). It never blocks: what the socket does not take is kept, up to a limit, and sent by
 `Channel.flush`. Descriptors travel with the line they were sent with (SCM_RIGHTS, unix(7)), in order, and
 are closed on exec where they arrive.
+
+A child that the supervisor has started gets its `first_order` over its end; `answer_order` is all that a
+helper process does with it.
 """
 
 import contextlib
@@ -24,7 +27,6 @@ from tamed.ipc.message import LONGEST, InvalidMessage, Message, encode_message, 
 from tamed.unix.spawn import CHANNEL, RECORDS
 
 __all__ = ["Channel", "answer_order", "first_order"]
-
 
 _READ = 65536
 # In one turn, and no more after so many messages: a process that never stops talking must not keep the
@@ -71,9 +73,9 @@ class Channel:
         Raises OSError if the other end is gone, or has not read for so long that the limit is reached, if the
         message is too long to be read there, or if there are no descriptors left to copy one.
         """
-        told = {**message, "descriptors": len(descriptors)} if descriptors else message
+        counted = {**message, "descriptors": len(descriptors)} if descriptors else message
         try:
-            line = encode_message(told)
+            line = encode_message(counted)
         except InvalidMessage as error:
             raise OSError(errno.EMSGSIZE, str(error)) from error
         if self._waiting + len(line) > _LIMIT:
@@ -243,16 +245,16 @@ def answer_order(answer: Callable[[Message], Message]) -> None:
     channel = Channel(socket.socket(fileno=CHANNEL))
     order = first_order(channel)
     try:
-        told = answer(order)
+        reply = answer(order)
     except TamedError as error:
-        told = fault_message(error)
-    channel.send(told)
+        reply = fault_message(error)
+    channel.send(reply)
     while not channel.flush():
         select.select([], [channel], [])
 
 
 def first_order(channel: Channel) -> Message:
-    """Wait for the supervisor's first word; without one this process ends."""
+    """Wait for the supervisor's first order; without one this process ends."""
     try:
         while not channel.closed:
             select.select([channel], [], [])

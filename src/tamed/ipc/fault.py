@@ -1,4 +1,4 @@
-"""What an error looks like to the person who gets it."""
+"""Errors on their way to other processes, and to the person who gets them."""
 
 import os
 import traceback
@@ -10,7 +10,6 @@ from tamed.errors import ApplicationFailed, ServiceFailed, SystemRefused, TamedE
 from tamed.ipc.message import Message, read_text
 
 __all__ = ["explain", "fault_data", "fault_message", "fault_of"]
-
 
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
@@ -25,46 +24,8 @@ def explain(error: TamedError) -> Iterator[str]:
 
 
 def fault_message(error: TamedError) -> dict[str, object]:
-    """Return the message by which another process is told of an error: see `read_fault`."""
+    """Return an error as a message for a person, with its exit status: `read_fault` reads it."""
     return {"fault": {"lines": list(explain(error)), "status": status_of(error) & 0xFF}}
-
-
-def _raised_by_the_application(error: TamedError) -> BaseException | None:
-    """Return the exception whose traceback helps: it was not expected, and no log has told it."""
-    if isinstance(error, ServiceFailed):
-        told = error.phase not in ("prepare", "start") or isinstance(
-            error.cause, (TamedError, OSError, SystemExit)
-        )
-        return None if told else error.cause
-    return error.__cause__ if isinstance(error, ApplicationFailed) else None
-
-
-def _users_traceback(error: BaseException) -> str:
-    told = traceback.TracebackException.from_exception(error)
-    _shorten(told)
-    return "".join(told.format()).rstrip()
-
-
-def _shorten(told: traceback.TracebackException) -> None:
-    """Leave out the frames that are not the user's, also of the exceptions behind this one and inside of it.
-
-    Those are ours, the interpreter's and the standard library's. If no other is left, the mistake is not the
-    user's, and all are needed, unless it is one of syntax: that says itself where it is.
-    """
-    users = [frame for frame in told.stack if _is_users(frame.filename)]
-    if users or not _is_users(getattr(told, "filename", None) or "<"):
-        told.stack[:] = users or told.stack
-    else:
-        told.stack.clear()
-    for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
-        if other is not None:
-            _shorten(other)
-
-
-def _is_users(file: str) -> bool:
-    if file.startswith((_OURS, "<")):
-        return False
-    return "site-packages" in file or not file.startswith(_LIBRARY)
 
 
 def fault_data(error: TamedError) -> dict[str, str]:
@@ -78,3 +39,40 @@ def fault_of(data: Message) -> TamedError:
     kinds = {kind.__name__: kind for kind in TamedError.__subclasses__()}
     what, why, remedy = (read_text(data, key) for key in ("what", "why", "remedy"))
     return kinds.get(read_text(data, "kind"), SystemRefused)(what, why, remedy)
+
+
+def _raised_by_the_application(error: TamedError) -> BaseException | None:
+    """Return the exception whose traceback helps: it was not expected, and is in no log."""
+    if isinstance(error, ServiceFailed):
+        is_logged = error.phase not in ("prepare", "start")
+        is_expected = isinstance(error.cause, (TamedError, OSError, SystemExit))
+        return None if is_logged or is_expected else error.cause
+    return error.__cause__ if isinstance(error, ApplicationFailed) else None
+
+
+def _users_traceback(error: BaseException) -> str:
+    summary = traceback.TracebackException.from_exception(error)
+    _shorten(summary)
+    return "".join(summary.format()).rstrip()
+
+
+def _shorten(summary: traceback.TracebackException) -> None:
+    """Leave out the frames that are not the user's, also of the exceptions behind this one and inside of it.
+
+    Those are ours, the interpreter's and the standard library's. If no other is left, the mistake is not the
+    user's, and all are needed, unless it is one of syntax: that says itself where it is.
+    """
+    users = [frame for frame in summary.stack if _is_users(frame.filename)]
+    if users or not _is_users(getattr(summary, "filename", None) or "<"):
+        summary.stack[:] = users or summary.stack
+    else:
+        summary.stack.clear()
+    for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
+        if other is not None:
+            _shorten(other)
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith((_OURS, "<")):
+        return False
+    return "site-packages" in file or not file.startswith(_LIBRARY)

@@ -28,7 +28,8 @@ from tamed.supervisor.control import ControlServer
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.loop import Reactor
-from tamed.supervisor.plan import Plan, PlanFile
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.plan_file import PlanFile
 from tamed.supervisor.posix import PosixPlatform, print_error
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import ControlApi, StateNotifier, StatusRequests

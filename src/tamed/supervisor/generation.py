@@ -2,9 +2,11 @@
 
 import enum
 import signal
+from typing import Self
 
 from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
+from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.plan import Plan
 
 __all__ = ["Generation", "Worker", "WorkerState"]
@@ -91,9 +93,63 @@ class Worker:
         if state is WorkerState.READY:
             self.ready = now
 
+    def drain(self) -> None:
+        """Be drained: its end is wanted, and nobody takes its place."""
+        self.is_surplus = True
+        self.state = WorkerState.DRAINING
+
+    def stop(self) -> None:
+        """Be told to stop."""
+        self.state = WorkerState.STOPPING
+
+    def abort(self, kill_at: float) -> None:
+        """Be ended by force, at that time at the latest."""
+        self.state = WorkerState.STUCK
+        self.kill_at = kill_at
+
+    def have_to_leave(self, by: float) -> None:
+        """Be to be gone by a time."""
+        self.leave_by = by
+
+    def measure(self, needs: int | None) -> None:
+        """Remember how much memory it needs when it has served nobody yet."""
+        self.needs = needs
+
     def replace(self, other: "Worker | None") -> None:
         """Be to take another worker's place; None: be one that stays."""
         self.replaces = other
+
+    def export(self, keep: Keep) -> Data:
+        """Return what the next program needs to go on with it."""
+        return {
+            "pid": self.pid,
+            "number": self.number,
+            "generation": self.generation.number,
+            "state": self.state.value,
+            "started": self.started,
+            "ready": self.ready,
+            "needs": self.needs,
+            "replaces": None if self.replaces is None else self.replaces.pid,
+            "surplus": self.is_surplus,
+            "leave_by": self.leave_by,
+            "kill_at": self.kill_at,
+            "fault": self.fault,
+            "leaving": self.leaving,
+            "channel": self.channel.export(keep),
+        }
+
+    @classmethod
+    def imported(cls, data: Data, generation: Generation, now: float) -> Self:
+        """Go on with one of the program before; whom it replaces is to be said with `replace`."""
+        channel = Channel.imported(data["channel"])
+        worker = cls(data["pid"], data["number"], generation, channel, started=data["started"], heard=now)
+        worker.state = WorkerState(data["state"])
+        worker.ready, worker.needs = data["ready"], data["needs"]
+        worker.is_surplus = data["surplus"]
+        worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
+        worker.fault = None if data["fault"] is None else tuple(data["fault"])
+        worker.leaving = data["leaving"]
+        return worker
 
     @property
     def is_on_the_way(self) -> bool:

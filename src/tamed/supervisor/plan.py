@@ -2,27 +2,14 @@
 
 import json
 import os
-import stat
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Self, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
-from tamed._os.proc import beginning_of
-from tamed.errors import (
-    CannotCreate,
-    ConfigurationError,
-    MissingInput,
-    PermissionRefused,
-    from_creation_error,
-    from_os_error,
-)
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_object
 from tamed.log.plan import LogPlan
-from tamed.unix.rundir import Instance, RunDirectory
 
-__all__ = ["Plan", "PlanFile", "forget_plan", "kept_plan", "plan_path"]
+__all__ = ["Plan"]
 
 
 class Plan(NamedTuple):
@@ -146,158 +133,3 @@ def _is_of(value: object, hint: Any) -> bool:
     if kind is Sequence:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     return isinstance(value, kind)
-
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ROOTS = ".plans"  # which no instance can be called
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-def plan_path(instance: Instance) -> Path:
-    """Return where this user's plan of an instance is: in its folder, unless root has given that away."""
-    try:
-        is_given_away = os.geteuid() == 0 != instance.directory.lstat().st_uid
-    except OSError:
-        is_given_away = False
-    return _roots_path(instance) if is_given_away else instance.directory / f"{instance.name}.plan"
-
-
-def forget_plan(instance: Instance) -> None:
-    """Remove the plan of root's that a daemon has left which had become another user, and has ended."""
-    if os.geteuid() == 0 and not instance.is_running:
-        path = _roots_path(instance)
-        with suppress(OSError):
-            path.unlink()
-        with suppress(OSError):  # there are others
-            path.parent.rmdir()
-
-
-def _roots_path(instance: Instance) -> Path:
-    return instance.directory.parent / _ROOTS / f"{instance.name}.plan"
-
-
-class PlanFile:
-    """The file that a plan is kept in while its daemon runs.
-
-    It is to belong to whoever started the daemon; after an upgrade, that is read from the file.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._path = Path(plan.plan_file)
-        # Whoever starts it again reads the files anew: secrets in them need not be in one more file.
-        self._text = plan._replace(report=-1, reading=None, holder=_holder(os.getpid())).to_text()
-        self._file = _status_of(self._path)
-        if self._file is not None:
-            self._owner = self._file.st_uid
-        else:
-            self._owner = 0 if plan.user else os.geteuid()
-
-    @classmethod
-    def write(cls, plan: Plan) -> Self:
-        """Keep a plan, in the place of one that was left behind. Raises CannotCreate or PermissionRefused."""
-        file = cls(plan)
-        file._owner = os.geteuid()
-        file._write()
-        return file
-
-    def housekeep(self) -> bool:
-        """Make the file anew if it is gone; tell whether it was.
-
-        Raises as `write` does, and PermissionRefused if this process is not the file's owner any more.
-        """
-        found = _status_of(self._path)
-        if found is not None and self._file is not None and os.path.samestat(found, self._file):
-            return False
-        if self._owner != os.geteuid():
-            why = f"only user {self._owner}, who started it, can write it"
-            raise PermissionRefused(
-                f"plan {self._path}", why, "`tamed restart` will not work; stop and start it"
-            )
-        self._write()
-        return True
-
-    def remove(self) -> None:
-        """Remove the file. Only who holds the instance's pid file may.
-
-        One that root has kept stays where this process is not root any more: see `forget_plan`.
-        """
-        with suppress(OSError):  # somebody has taken the directory away
-            self._path.unlink()
-        if self._path.parent.name == _ROOTS:
-            with suppress(OSError):
-                self._path.parent.rmdir()
-
-    def _write(self) -> None:
-        what = f"plan {self._path}"
-        if self._path.parent.name == _ROOTS:
-            RunDirectory(self._path.parent).make()
-        found = _status_of(self._path)
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            raise CannotCreate(what, "something that is no regular file is in its place", "remove it")
-        try:
-            self._path.unlink(missing_ok=True)
-            with os.fdopen(os.open(self._path, _NEW, 0o600), "w") as file:
-                file.write(self._text)
-        except OSError as error:
-            raise from_creation_error(what, error) from error
-        self._file = _status_of(self._path)
-
-
-def _status_of(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
-    except OSError:
-        return None
-
-
-def kept_plan(path: Path, pid: int) -> Plan:
-    """Read the plan that is kept in a file, and that process ``pid`` runs by.
-
-    Raises MissingInput if there is none, and PermissionRefused if it is not this user's own, or somebody else
-    could have put it there.
-    """
-    try:
-        text = _own_text(path)
-    except FileNotFoundError as error:
-        why = "it was not started by `tamed start`, or not by this user"
-        raise MissingInput(_WHAT, why, "whoever started it has to") from error
-    except OSError as error:
-        raise from_os_error(f"{_WHAT}: {path}", error, "do it as the user who started it") from error
-    remedy = "stop it, and start it as you did before"
-    try:
-        plan = Plan.from_text(text)
-    except ValueError as error:  # it was damaged: a disk was full, say
-        raise ConfigurationError(f"{_WHAT}: {path} cannot be read", str(error), remedy) from error
-    if plan.holder != _holder(pid):
-        raise PermissionRefused(_WHAT, f"{path} is not the plan of process {pid}, which runs", remedy)
-    return plan
-
-
-_WHAT = "cannot start it again"
-
-
-def _holder(pid: int) -> str:
-    """Name a process so that no later one has the same name."""
-    return f"{pid} begun at {beginning_of(pid)}"
-
-
-def _own_text(path: Path) -> str:
-    """Read a file of this user's in a folder of this user's, where nobody else can write."""
-    remedy = "do it as that user, or stop it and start it yourself"
-    with ExitStack() as opened:
-        folder = os.open(path.parent, _FOLDER)
-        opened.callback(os.close, folder)
-        status = os.fstat(folder)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            why = f"user {status.st_uid}, or others, can write in {path.parent}"
-            raise PermissionRefused(_WHAT, why, remedy)
-        descriptor = os.open(path.name, _READ, dir_fd=folder)
-        opened.callback(os.close, descriptor)
-        status = os.fstat(descriptor)
-        is_regular = stat.S_ISREG(status.st_mode)
-        if not is_regular or status.st_uid != os.geteuid() or status.st_nlink != 1:
-            why = f"user {status.st_uid} started it" if is_regular else f"{path} is no regular file"
-            raise PermissionRefused(_WHAT, why, remedy)
-        with os.fdopen(descriptor, closefd=False) as file:
-            return file.read()

@@ -18,7 +18,6 @@ from tamed.log.plan import LogPlan
 from tamed.log.sink import open_sink
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import Template
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier, watchdog_interval
 from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
@@ -26,12 +25,6 @@ from tamed.unix.reaper import Reaper, signal_group
 from tamed.unix.spawn import spawn
 
 __all__ = ["PosixPlatform", "print_error"]
-
-
-def print_error(text: str, descriptor: int = 2) -> None:
-    """Write lines to standard error. That nobody can read them any more is no reason to stop."""
-    with contextlib.suppress(OSError):
-        os.write(descriptor, f"{shown(text)}\n".encode(errors="backslashreplace"))
 
 
 # What the service manager says to the supervisor is not for the workers.
@@ -120,9 +113,9 @@ class PosixPlatform:
         if self._identity is not None and self._is_privileged and not stays_root:
             drop_privileges(self._identity, keep=_capabilities(self._plan))
 
-    def fork(self, channel: int, template: Template) -> int:
+    def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
         """Have a process forked and connect its pipes."""
-        return self._connect(lambda records, output: template.fork(channel, records, output))
+        return self._connect(lambda records, output: fork(channel, records, output))
 
     def _connect(self, start: Callable[[int, int], int]) -> int:
         with ExitStack() as theirs, ExitStack() as ours:
@@ -281,3 +274,9 @@ def _opened(directory: str) -> int:
 
 def _capabilities(plan: Plan) -> set[Capability]:
     return {Capability.parse(name) for name in plan.keep_capabilities}
+
+
+def print_error(text: str, descriptor: int = 2) -> None:
+    """Write lines to standard error. That nobody can read them any more is no reason to stop."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{shown(text)}\n".encode(errors="backslashreplace"))

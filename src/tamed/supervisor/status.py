@@ -1,4 +1,7 @@
-"""What the supervisor tells an administrator who asks how it stands."""
+"""What the supervisor does for an administrator who asks, and what it says of how the daemon stands.
+
+The service manager is notified of the same, unasked.
+"""
 
 import os
 from typing import Any
@@ -15,6 +18,39 @@ from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Phase, Supervisor
 
 __all__ = ["ControlApi", "StateNotifier", "StatusRequests"]
+
+_SHOWN = 60  # characters of a command that nobody knows
+
+
+class ControlApi:
+    """Serves requests. Each is answered once, with what came of it."""
+
+    def __init__(self, supervisor: Supervisor, status: "StatusRequests") -> None:
+        self._supervisor = supervisor
+        self._status = status
+
+    def serve(self, request: Message, answer: Answer) -> None:
+        """Answer a request, now or later. What it waits for is sent before, if the client wants to know.
+
+        Raises InvalidMessage for what is no request.
+        """
+        waits_for = None
+        match read_text(request, "command"):
+            case "status":
+                self._status.serve(answer)
+            case "reopen":
+                answer(self._supervisor.reopen())
+            case "reload":
+                waits_for = self._supervisor.reload([answer])
+            case "upgrade":
+                waits_for = self._supervisor.upgrade([answer])
+            case "scale":
+                count = read_number(request, "workers", -(2**31))
+                waits_for = self._supervisor.scale(count, [answer], yes=request.get("yes") is True)
+            case other:
+                answer({"error": f"unknown command {other[:_SHOWN]!r}"})
+        if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):
+            answer.progress(waits_for)
 
 
 class StatusRequests:
@@ -97,37 +133,3 @@ class StateNotifier:
         if text != self._last:
             self._last = text
             self._platform.notify_status(text or f"running: {supervisor.ready} workers ready")
-
-
-_SHOWN = 60  # characters
-
-
-class ControlApi:
-    """Serves requests. Each is answered once, with what came of it."""
-
-    def __init__(self, supervisor: Supervisor, status: StatusRequests) -> None:
-        self._supervisor = supervisor
-        self._status = status
-
-    def serve(self, request: Message, answer: Answer) -> None:
-        """Answer a request, now or later; whoever waits for its turn is told for what, if it wants to know.
-
-        Raises InvalidMessage for what is none.
-        """
-        waits_for = None
-        match read_text(request, "command"):
-            case "status":
-                self._status.serve(answer)
-            case "reopen":
-                answer(self._supervisor.reopen())
-            case "reload":
-                waits_for = self._supervisor.reload([answer])
-            case "upgrade":
-                waits_for = self._supervisor.upgrade([answer])
-            case "scale":
-                count = read_number(request, "workers", -(2**31))
-                waits_for = self._supervisor.scale(count, [answer], yes=request.get("yes") is True)
-            case other:
-                answer({"error": f"unknown command {other[:_SHOWN]!r}"})
-        if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):
-            answer.progress(waits_for)

@@ -1,20 +1,83 @@
-"""The templates of a supervisor: one for each generation that is preloaded, at most."""
+"""The templates of a supervisor: processes that have loaded an application, and fork its workers.
 
+There is one for each generation that is preloaded, at most.
+"""
+
+import errno
+import os
+import select
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 
 from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
-from tamed.ipc.message import InvalidMessage
+from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number
 from tamed.supervisor.generation import Generation
 from tamed.supervisor.loop import Reactor, deliver
-from tamed.supervisor.platform import Platform, Template
+from tamed.supervisor.platform import Platform
 
-__all__ = ["Templates"]
+__all__ = ["Template", "Templates"]
 
 _MODULE = "tamed.worker.template"
+_PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the machine is overloaded
+
+
+class Template:
+    """A template process.
+
+    ``loaded`` is called when it can fork, and ``failed`` with the reason and the status if it ends before.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        channel: Channel,
+        loaded: Callable[[], object],
+        failed: Callable[[list[str], int], object],
+    ) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.loaded = loaded
+        self.failed = failed
+        self.is_loaded = False
+        self.fault: tuple[list[str], int] | None = None
+
+    def fork(self, channel: int, records: int, output: int) -> int:
+        """Have a worker forked that has copies of these descriptors; return its pid.
+
+        Waits for it, since it takes milliseconds. Raises OSError if the template does not do it.
+        """
+        self.channel.send({"fork": True}, [channel, records, output])
+        deadline = time.monotonic() + _PATIENCE
+        while not self.channel.closed and (left := deadline - time.monotonic()) > 0:
+            select.select([self.channel], [], [], left)
+            try:
+                for message, _ in self.channel.receive():
+                    if "forked" in message:
+                        return _forked(message)
+            except InvalidMessage as error:
+                raise OSError(errno.EPROTO, f"the template cannot be understood: {error}") from error
+        raise OSError(errno.EAGAIN, "the template does not fork")
+
+    def resume(self) -> None:
+        """Be one that has loaded the application for the program before."""
+        self.is_loaded = True
+
+    def understand(self, message: Message) -> None:
+        """Take what it says by itself. Raises InvalidMessage for what it cannot mean."""
+        match message:
+            case {"loaded": _}:
+                self.is_loaded = True
+                self.loaded()
+            case {"fault": _}:
+                self.fault = read_fault(message)
+            case {"leaving": _} if not self.is_loaded:
+                status = read_number(message, "leaving", most=255)
+                told = f"tamed: the application ended while it was loaded, with status {status}"
+                self.fault = [told], status
 
 
 class Templates:
@@ -68,7 +131,7 @@ class Templates:
         for data in left:
             channel = Channel.imported(data["channel"])
             template = Template(data["pid"], channel, lambda: None, lambda *_: None)
-            template.is_loaded = True
+            template.resume()
             self._of[data["generation"]] = template
             self._reactor.watch(channel, partial(self._hear, template))
             deliver(channel, self._reactor, partial(self._hang_up, template))
@@ -114,3 +177,13 @@ class Templates:
         if template.channel.fileno() >= 0:
             self._reactor.unwatch(template.channel)
             template.channel.close()
+
+
+def _forked(message: Message) -> int:
+    """Return the pid of a worker that was forked, which must be a child of this process to be its worker."""
+    pid = read_number(message, "forked")
+    if not pid:
+        number = read_number(message, "errno")
+        raise OSError(number, os.strerror(number))
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises ChildProcessError
+    return pid

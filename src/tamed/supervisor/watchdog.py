@@ -1,7 +1,7 @@
-"""Looking after workers: one that does not answer, or does not become ready, is put down.
+"""Looking after workers: those that do not answer or do not become ready, and those that use too much memory.
 
-Before it ends it gets SIGABRT, at which it writes the stacks of its threads to the log (faulthandler), also
-while it is blocked outside of Python.
+The first are aborted. Before it ends such a worker gets SIGABRT, at which it writes the stacks of its threads
+to the log (faulthandler), also while it is blocked outside of Python. The second are replaced without a loss.
 
 Every deadline is a time in the record of the worker. A timer only says that it is time to look at the
 records, so a supervisor that takes another's place has all deadlines with the records.
@@ -18,6 +18,10 @@ __all__ = ["MemoryLimit", "Watchdog"]
 
 
 _ABORT_GRACE = 5.0  # seconds that writing the stacks may take
+_LOOK = 3.0  # seconds between two measurements
+_TIMES = 3  # in a row above the limit: a peak is no leak
+_FIRST_HOLD = 60.0  # seconds that a worker serves at least, after one that was soon above the limit again
+_LONGEST_HOLD = 600.0
 
 
 class Watchdog:
@@ -68,13 +72,12 @@ class Watchdog:
         """Put those down that are still there after so many seconds."""
         leave_by = self._reactor.clock() + seconds
         for worker in workers:
-            worker.leave_by = leave_by
+            worker.have_to_leave(leave_by)
         self._reactor.later(seconds, self._enforce)
 
     def abort(self, worker: Worker) -> None:
         """End a worker by force, after it has written its stacks."""
-        worker.state = WorkerState.STUCK
-        worker.kill_at = self._reactor.clock() + _ABORT_GRACE
+        worker.abort(self._reactor.clock() + _ABORT_GRACE)
         self._platform.signal(worker.pid, signal.SIGABRT)
         self._reactor.later(_ABORT_GRACE, self._enforce)
 
@@ -93,7 +96,7 @@ class Watchdog:
         for worker in list(self._workers.values()):
             if worker.kill_at is not None:
                 if now >= worker.kill_at:
-                    worker.kill_at = now + _ABORT_GRACE  # should it still be there after the next exec
+                    worker.abort(now + _ABORT_GRACE)  # should it still be there after the next exec
                     self._platform.kill(worker.pid)
             elif worker.leave_by is not None and now >= worker.leave_by:
                 self._platform.log(
@@ -110,12 +113,6 @@ class Watchdog:
         if worker.is_on_the_way and now - worker.started > plan.start_timeout:
             return f"was not ready after {plan.start_timeout:g} s"
         return None
-
-
-_LOOK = 3.0  # seconds between two measurements
-_TIMES = 3  # in a row above the limit: a peak is no leak
-_FIRST_HOLD = 60.0  # seconds that a worker serves at least, after one that was soon above the limit again
-_LONGEST_HOLD = 600.0
 
 
 class _Course:
@@ -164,7 +161,7 @@ class MemoryLimit:
 
     def began(self, worker: Worker) -> None:
         """Measure what a worker needs: what it has when it is ready, and has served nobody yet."""
-        worker.needs = self._platform.memory(worker.pid)
+        worker.measure(self._platform.memory(worker.pid))
 
     def _look(self, generation: Generation, limit: int) -> None:
         above = {}

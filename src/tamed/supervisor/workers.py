@@ -123,46 +123,19 @@ class WorkerPool:
         """Return what the next program needs to go on with the workers."""
         for worker in list(self.workers.values()):
             self._hear(worker)  # all of them first: what one says may concern another
-        return [
-            {
-                "pid": worker.pid,
-                "number": worker.number,
-                "generation": worker.generation.number,
-                "state": worker.state.value,
-                "started": worker.started,
-                "ready": worker.ready,
-                "needs": worker.needs,
-                "replaces": None if worker.replaces is None else worker.replaces.pid,
-                "surplus": worker.is_surplus,
-                "leave_by": worker.leave_by,
-                "kill_at": worker.kill_at,
-                "fault": worker.fault,
-                "leaving": worker.leaving,
-                "channel": worker.channel.export(keep),
-            }
-            for worker in self.workers.values()
-        ]
+        return [worker.export(keep) for worker in self.workers.values()]
 
     def resume(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
         """Go on with the workers of the program before."""
         now = self._reactor.clock()
         for data in left:
-            channel = Channel.imported(data["channel"])
-            generation = generations[data["generation"]]
-            started = data["started"]
-            worker = Worker(data["pid"], data["number"], generation, channel, started=started, heard=now)
-            worker.state = WorkerState(data["state"])
-            worker.ready, worker.needs = data["ready"], data["needs"]
-            worker.is_surplus = data["surplus"]
-            worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
-            worker.fault = None if data["fault"] is None else tuple(data["fault"])
-            worker.leaving = data["leaving"]
+            worker = Worker.imported(data, generations[data["generation"]], now)
             self.workers[worker.pid] = worker
-            if not channel.closed:
-                self._reactor.watch(channel, partial(self._hear, worker))
+            if not worker.channel.closed:
+                self._reactor.watch(worker.channel, partial(self._hear, worker))
                 self._deliver(worker)
         for data in left:
-            self.workers[data["pid"]].replaces = self.workers.get(data["replaces"])
+            self.workers[data["pid"]].replace(self.workers.get(data["replaces"]))
 
     def let_start(self, worker: Worker) -> None:
         """Let a worker that is prepared start its services."""
@@ -178,8 +151,7 @@ class WorkerPool:
         Those who wait to be let in are left to other workers.
         """
         is_ready = worker.state is WorkerState.READY
-        worker.is_surplus = True
-        worker.state = WorkerState.DRAINING
+        worker.drain()
         if not (is_ready and self._send(worker, {"drain": True})):
             self._platform.signal(worker.pid, signal.SIGTERM)
 
@@ -193,7 +165,7 @@ class WorkerPool:
 
     def terminate(self, worker: Worker) -> None:
         """Let a worker serve to the end what it has accepted, and stop."""
-        worker.state = WorkerState.STOPPING
+        worker.stop()
         self._platform.signal(worker.pid, signal.SIGTERM)
 
     def reap(self) -> None:
@@ -214,7 +186,7 @@ class WorkerPool:
     def _start(self, generation: Generation, channel: int, number: int) -> int:
         template = self.templates.of(generation)
         if template is not None:
-            return self._platform.fork(channel, template)
+            return self._platform.fork(channel, template.fork)
         return self._platform.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
     def _hear(self, worker: Worker, *, has_ended: bool = False) -> None:
