@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tamed.errors import TamedError
 from tamed.service.application import Application
-from tamed.service.lifecycle import State, Strategy
+from tamed.service.group import Strategy
+from tamed.service.lifecycle import State
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService, Service
 from tamed.testing.clock import VirtualClockLoop

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from tamed.errors import ServiceFailed
-from tamed.service.lifecycle import State, Strategy
+from tamed.service.group import Strategy
+from tamed.service.lifecycle import State
 from tamed.service.restart import Backoff, Restart
 from tamed.service.service import MultiService, Service
 from tamed.testing.clock import VirtualClockLoop

@@ -1,50 +1,18 @@
-"""What services need of tasks and asyncio does not have: a scope that a failure ends, and waiting."""
+"""What services need of tasks and asyncio does not have: waiting for others to the end, whatever comes."""
 
 import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from tamed.errors import ServiceFailed, ServiceMisuse
+from tamed.errors import ServiceMisuse
 
-__all__ = ["FailureScope", "Operation", "is_cancelled", "until_done"]
+__all__ = ["Operation", "is_cancelled", "until_done"]
 
 
 def is_cancelled() -> bool:
     """Whether somebody has cancelled the current task."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-class FailureScope:
-    """A cancel scope around what the current task does from now on, for the failure of a service.
-
-    `fail` cancels it. It is what `asyncio.timeout` is for a time: the cancellation is counted, and taken back
-    when what it ended is over.
-    """
-
-    def __init__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "services live in tasks"
-        self._task = task
-        self._cancelling_before = task.cancelling()
-        self._failure: ServiceFailed | None = None
-        self.over = asyncio.Event()
-
-    def fail(self, failure: ServiceFailed) -> None:
-        """Cancel what is inside; the first failure counts."""
-        if self._failure is None:
-            self._failure = failure
-            self._task.cancel()
-
-    def end(self, error: BaseException | None) -> ServiceFailed | None:
-        """Leave the scope, with an error or without; return the failure if nothing else ended it."""
-        self.over.set()
-        if self._failure is None:
-            return None
-        also_cancelled = self._task.uncancel() > self._cancelling_before
-        if isinstance(error, asyncio.CancelledError):
-            return None if also_cancelled else self._failure
-        return self._failure if error is None else None
 
 
 class Operation:

@@ -3,7 +3,7 @@
 import asyncio
 
 from tamed.errors import ServiceFailed, exit_code
-from tamed.service.lifecycle import GroupLifecycle, Strategy
+from tamed.service.group import GroupLifecycle, Strategy
 from tamed.service.restart import Restart
 from tamed.service.service import MultiService, Service
 

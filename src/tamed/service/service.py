@@ -7,7 +7,8 @@ from types import EllipsisType, TracebackType
 from typing import ClassVar, Self, cast, get_args
 
 from tamed.errors import ServiceMisuse
-from tamed.service.lifecycle import GroupLifecycle, Lifecycle, State, Strategy
+from tamed.service.group import GroupLifecycle, Strategy
+from tamed.service.lifecycle import Lifecycle, State
 from tamed.service.restart import Restart
 
 __all__ = ["MultiService", "Service"]

@@ -1,0 +1,221 @@
+"""The life of a service that has others below it, which come and go also while it runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from itertools import dropwhile
+from typing import Any, Literal
+
+from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse, reason
+from tamed.log.logger import own_logger
+from tamed.service._failures import Shutdown
+from tamed.service._hooks import Hooks
+from tamed.service._recovery import Recovery
+from tamed.service._tasks import Operation, is_cancelled, until_done
+from tamed.service.lifecycle import PREPARED, RUNNING, STARTING, STOPPING, Lifecycle
+
+__all__ = ["GroupLifecycle", "Strategy"]
+
+log = own_logger("tamed.service")
+
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+
+
+class GroupLifecycle(Lifecycle):
+    """The life of a service that has others below it, which come and go also while it runs.
+
+    ``strategy`` returns which children are restarted when one fails.
+    """
+
+    def __init__(
+        self,
+        service: Hooks,
+        overridden: frozenset[str],
+        *,
+        strategy: Callable[[], Strategy],
+        on_prepare: Callable[[], object] = lambda: None,
+        on_failure: Callable[[ServiceFailed], bool] = lambda _: False,
+    ) -> None:
+        super().__init__(service, overridden, on_prepare=on_prepare, on_failure=on_failure)
+        self.strategy = strategy
+        self.by_name: dict[str, Lifecycle] = {}
+        self._additions: dict[str, _Addition] = {}  # by the child's name
+        self._removals: list[Operation] = []
+        self._group_recovery: _GroupRecovery | None = None  # of the children that are restarted together
+
+    def add(self, child: Lifecycle) -> Awaitable[None]:
+        """Put a service behind the others, and start it if this one runs; see `MultiService.add`."""
+        name = child.service.name or self._free_name(child.service.default_name())
+        if (refusal := self._why_not(child, name)) is not None:
+            raise ServiceMisuse(f"cannot add {child.service.name!r} to {self.service.full_name}", *refusal)
+        if not child.service.name:
+            child.service.name = name
+        child.parent = self
+        self.children.append(child)
+        self.by_name[name] = child
+        if self.state is not RUNNING:
+            return _Added()
+        self._additions[name] = addition = _Addition(self, child)
+        return addition
+
+    async def remove(self, child: Lifecycle) -> None:
+        """Stop a service, release it and take it out; see `MultiService.remove`."""
+        if child.parent is not self:
+            what = f"cannot remove {child.service.name!r} from {self.service.full_name}"
+            raise ServiceMisuse(what, "it is not a child of it")
+        if self.state in (PREPARED, STARTING, STOPPING):
+            what = f"cannot remove {child.service.full_name}"
+            raise ServiceMisuse(what, f"{self.service.full_name} is {self.state.value}")
+        removal = Operation()
+        self._removals.append(removal)
+        try:
+            await self._take_out(child)
+        finally:
+            self._removals.remove(removal)
+            removal.end()
+
+    def _why_not(self, child: Lifecycle, name: str) -> tuple[str, ...] | None:
+        """Return why a service cannot be added, and what to do about it; None if it can."""
+        if child.parent is not None:
+            holder = child.parent.service.full_name
+            return f"it is a child of {holder} already", "remove it there first, or make another"
+        if child is self.root:
+            return ("a service cannot be below itself",)
+        if child.is_busy:
+            return f"it is {child.state.value} by itself", "stop it first"
+        if self.state is STOPPING:
+            return (f"{self.service.full_name} is stopping",)
+        if name in self.by_name:
+            taken = f"it has a child of that name, {self.by_name[name].service!r}"
+            return taken, "give one of them another name"
+        return None
+
+    def _free_name(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self.by_name:
+            number += 1
+            name = f"{wanted}-{number}"
+        return name
+
+    async def _take_out(self, child: Lifecycle) -> None:
+        if child.service.name in self._additions:
+            await until_done([self._additions[child.service.name].give_up()])
+        shutdown = Shutdown()
+        await child.settle(shutdown)
+        async with child.exclusively():
+            if child.parent is self:
+                try:
+                    await child.undo(shutdown, stop=True, release=True)
+                finally:
+                    self.disown(child)
+
+    def disown(self, child: Lifecycle) -> None:
+        """Forget a child, which is down."""
+        del self.by_name[child.service.name]
+        self.children.remove(child)
+        child.parent = None
+        child.mark_restarting(restarting=False)
+
+    def added(self, child: Lifecycle, *, is_up: bool) -> None:
+        """Hear that a service that was added while this one runs is as far as it gets."""
+        del self._additions[child.service.name]
+        if not is_up:
+            self.disown(child)
+
+    def _give_up_work(self) -> "Sequence[asyncio.Future[None]]":
+        work = [addition.give_up() for addition in self._additions.values()]
+        if self._group_recovery is not None:
+            work.append(self._group_recovery.give_up())
+        return [*work, *self._departures()]
+
+    def _departures(self) -> "Sequence[asyncio.Future[None]]":
+        return [removal.over for removal in self._removals]
+
+    def recover_child(self, child: Lifecycle, delay: float) -> None:
+        """Restart a child after some seconds, together with those that the strategy names."""
+        if self.strategy() == "one_for_one":
+            child.recover(delay)
+        elif self._group_recovery is None or self._group_recovery.is_over:
+            self._group_recovery = _GroupRecovery(self, child, delay)
+        else:
+            self._group_recovery.add(child, delay)
+
+    def restarted_with(self, failed: Sequence[Lifecycle]) -> Sequence[Lifecycle]:
+        """Return the children that are restarted together when those fail."""
+        if self.strategy() == "one_for_all":
+            return tuple(self.children)
+        return tuple(dropwhile(lambda child: child not in failed, self.children))
+
+    async def until_children_are_started(self) -> None:
+        """Wait while they are being started."""
+        if self._start_scope is not None:
+            await self._start_scope.over.wait()
+
+
+class _Addition:
+    """A service that is being brought up to where its parent is; to be awaited, or not.
+
+    If it does not get there it is taken out again, and whoever awaits this is told; if nobody does, the
+    log is.
+    """
+
+    def __init__(self, parent: GroupLifecycle, child: Lifecycle) -> None:
+        self._parent = parent
+        self._child = child
+        self._path = child.service.full_name
+        self._is_given_up = False
+        self._is_awaited = False
+        self._task = child.bring_up_soon()
+        self._task.add_done_callback(self._take_out_failed)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._is_awaited = True
+        try:
+            yield from self._task
+        except asyncio.CancelledError:
+            if self._is_given_up and not is_cancelled():
+                what = f"service {self._path} was not started"
+                raise ApplicationFailed(what, "it was stopped before") from None
+            raise
+
+    def give_up(self) -> "asyncio.Future[None]":
+        """Have it rolled back; return what to wait for."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._task.cancel()
+        return self._task
+
+    def _take_out_failed(self, task: "asyncio.Task[None]") -> None:
+        """Take it out if it did not get there."""
+        error = None if task.cancelled() else task.exception()
+        self._parent.added(self._child, is_up=not task.cancelled() and error is None)
+        if error is not None and not self._is_awaited:
+            what = "a service added to %s did not start: %s"
+            log.error(what, self._parent.service.full_name, reason(error), exc_info=error)
+
+
+class _Added:
+    """What is awaited when there is nothing to wait for, with or without a running event loop."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+class _GroupRecovery(Recovery[Lifecycle]):
+    """Restarts those children of a group that are restarted together."""
+
+    def __init__(self, group: GroupLifecycle, failed: Lifecycle, delay: float) -> None:
+        super().__init__(failed, delay)
+        self._group = group
+
+    async def until_ready(self) -> None:
+        """Wait while the group starts its children."""
+        await self._group.until_children_are_started()
+
+    def affected(self, failed: Sequence[Lifecycle]) -> Sequence[Lifecycle]:
+        """Return those that the strategy names."""
+        return self._group.restarted_with(failed)
+
+    def includes(self, service: Lifecycle) -> bool:
+        """Return whether it is a child of the group still."""
+        return service.parent is self._group
