@@ -23,11 +23,12 @@ def main() -> int:
     """Make the environment, say what is in it, and run the tests; return their status."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wanted = requirements(project)
-    print(f"installing the newest releases of {len(wanted)} packages into {HOME.relative_to(ROOT)}")
+    print(f"installing the newest releases into {HOME.relative_to(ROOT)}", flush=True)
     venv.create(HOME, clear=True, with_pip=True)
     pip("install", "--quiet", "--upgrade", *wanted)
     pip("install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ".")
     report(wanted)
+    sys.stdout.flush()
     words = sys.argv[1:]
     suites = () if any(word.startswith("tests") for word in words) else SUITES
     command = [str(PYTHON), "-m", "pytest", *words, *suites]
