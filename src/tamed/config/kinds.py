@@ -8,11 +8,11 @@ with it: to look through all distributions takes longer than all else that happe
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tamed._os.variables import import_variable
 from tamed.config.job import Job
 from tamed.config.settings import Settings
 from tamed.config.target import Target, TargetKind
@@ -157,6 +157,5 @@ def _of_others() -> dict[str, str]:
 
 @lru_cache
 def _made(value: str) -> Kind:
-    module, _, name = value.partition(":")
-    kind: Kind = getattr(import_module(module), name)()
+    kind: Kind = import_variable(value)()
     return kind

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tamed._os.trust import require_trusted
+from tamed._os.variables import VariableName, missing_module
 from tamed.config.deployment import Deployment, Entry
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, own_kinds, parse
@@ -77,9 +78,11 @@ def load_variable(target: str) -> Application:
     Raises UsageError for a target that is not of this form, MissingInput if there is no such module, and
     ApplicationFailed, with what was raised as its cause, if it cannot be imported or is no application.
     """
-    name, _, variable = target.partition(":")
-    if not all(part.isidentifier() for part in (*name.split("."), *variable.split("."))):
-        raise UsageError(f"target {target!r}", "expected PACKAGE.MODULE:VARIABLE")
+    try:
+        wanted = VariableName.parse(target)
+    except ValueError as error:
+        raise UsageError(f"target {target!r}", str(error)) from None
+    name = wanted.module
     try:
         here = str(Path.cwd())
     except OSError as error:
@@ -94,21 +97,19 @@ def load_variable(target: str) -> Application:
     except TamedError:
         raise
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        if missing := missing_module(error, name):
             remedy = "install it, or run from the folder it is in"
-            raise MissingInput(f"target {target!r}", f"there is no module {error.name!r}", remedy) from None
+            raise MissingInput(f"target {target!r}", f"there is no module {missing!r}", remedy) from None
         raise _failure(f"{name} raised while it was imported", error) from error
-    return _application(module, variable, name, name.rpartition(".")[2], f"write {name}:VARIABLE")
+    return _application(module, wanted.variable, name, name.rpartition(".")[2], f"write {name}:VARIABLE")
 
 
 def _application(module: ModuleType, variable: str, where: str, name: str, if_other: str) -> Application:
     """Return a module's variable; ``if_other`` is the remedy if the application is in another one."""
-    value: object = module
-    for part in variable.split("."):
-        try:
-            value = getattr(value, part)
-        except AttributeError:
-            raise _no_application(module, variable, where, if_other) from None
+    try:
+        value: object = VariableName(module.__name__, variable).value_in(module)
+    except AttributeError:
+        raise _no_application(module, variable, where, if_other) from None
     if isinstance(value, Application):
         return value
     if isinstance(value, Service):

@@ -16,14 +16,13 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never
 
 from tamed._os.text import nearest, noun
 from tamed._os.trust import require_trusted
+from tamed._os.variables import import_variable
 from tamed._version import __version__
 from tamed.errors import (
     ApplicationFailed,
@@ -276,8 +275,7 @@ class _Installed(_Candidate):
         return self.value.partition("[")[0].replace(" ", "")
 
     def _import(self) -> Any:
-        module, _, names = self._path.partition(":")
-        return reduce(getattr, names.split(".") if names else (), import_module(module))
+        return import_variable(self._path)
 
     def _no_plugin(self, found: object) -> TamedError:
         return ApplicationFailed(

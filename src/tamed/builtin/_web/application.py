@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
+from tamed._os.variables import VariableName, missing_module
 from tamed.builtin._web.wsgi import WsgiApplication
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, reason
 from tamed.log.logger import own_logger
@@ -40,25 +41,24 @@ def load(name: str, folder: Path | None = None) -> Any:
     ConfigurationError for a name that is not of this form, MissingInput if there is no such module, and
     ApplicationFailed, with what was raised as its cause, if it cannot be imported or has no such variable.
     """
-    module_name, _, variable = name.partition(":")
     what = f"web application {name!r}"
-    if not all(part.isidentifier() for part in (*module_name.split("."), *variable.split("."))):
-        raise ConfigurationError(what, "expected PACKAGE.MODULE:VARIABLE")
+    try:
+        wanted = VariableName.parse(name)
+    except ValueError as error:
+        raise ConfigurationError(what, str(error)) from None
     if folder is not None and str(folder.resolve()) not in sys.path:
         sys.path.append(str(folder.resolve()))
     try:
-        found: Any = importlib.import_module(module_name)
+        module = importlib.import_module(wanted.module)
     except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{module_name}.".startswith(f"{missing}."):
+        if missing := missing_module(error, wanted.module):
             remedy = "install it, or name the folder it is in with --app-dir"
             raise MissingInput(what, f"there is no module {missing!r}", remedy) from None
-        raise ApplicationFailed(f"{module_name} raised while it was imported", reason(error)) from error
-    for part in variable.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise ApplicationFailed(what, f"{module_name} has no variable {variable!r}") from None
+        raise ApplicationFailed(f"{wanted.module} raised while it was imported", reason(error)) from error
+    try:
+        found = wanted.value_in(module)
+    except AttributeError:
+        raise ApplicationFailed(what, f"{wanted.module} has no variable {wanted.variable!r}") from None
     if not callable(found):
         raise ApplicationFailed(what, f"it is {type(found).__name__}, and cannot be called")
     return found

@@ -1,0 +1,42 @@
+"""``PACKAGE.MODULE:VARIABLE``: what is imported by a name that an operator, or a package, gives."""
+
+from functools import reduce
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple, Self
+
+__all__ = ["VariableName", "import_variable", "missing_module"]
+
+
+class VariableName(NamedTuple):
+    """A module and a variable in it; the variable may be an attribute of another one: ``app.handler``."""
+
+    module: str
+    variable: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name. Raises ValueError, which says what was expected."""
+        module, _, variable = text.partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), *variable.split("."))):
+            raise ValueError("expected PACKAGE.MODULE:VARIABLE")
+        return cls(module, variable)
+
+    def value_in(self, module: ModuleType) -> Any:
+        """Return the variable of an imported module. Raises AttributeError if it has none."""
+        return reduce(getattr, self.variable.split("."), module)
+
+
+def import_variable(text: str) -> Any:
+    """Import what an entry point names, which may be a module alone; whatever that raises comes through."""
+    module, _, names = text.partition(":")
+    return reduce(getattr, names.split(".") if names else (), import_module(module))
+
+
+def missing_module(error: Exception, name: str) -> str | None:
+    """Return the module that an import has not found, if that is the one asked for, or a package on its way.
+
+    None if what was asked for is there, and could not be imported for another reason.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return missing if missing and f"{name}.".startswith(f"{missing}.") else None
