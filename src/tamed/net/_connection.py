@@ -127,7 +127,7 @@ class TransportOpener:
 
     The loop's methods for that are coroutines that wait for callbacks in the loop's next round. Instead of a
     task for each, the coroutines of a round are stepped by hand, together. That wins 16 % of the CPU of a
-    short connection of a `StreamServer` on uvloop, and 6 % to 17 % with other servers and loops, measured
+    short connection of a `StreamServer` on uvloop, and 3 % to 22 % with other servers and loops, measured
     with bench/openings.py. ``failed`` is called for each connection that gets no transport, and whose socket
     is about to be closed, and ``opened``, if it is set, for the others.
     """
