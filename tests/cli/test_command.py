@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from tamed import __version__
+from tamed.cli.commands import COMMANDS
 from tests.cli.conftest import Tamed
 from tests.fresh import loaded_by
 
@@ -20,11 +21,11 @@ def test_the_help_lists_every_command_with_examples(tamed: Tamed, arguments: lis
     assert (status, err) == (0, "")
     assert out.startswith("Usage: tamed [OPTIONS] [COMMAND]")
     assert "  tamed run fastpoetry --help " in out
-    for command in ("check", "completion", "plugins", "run"):
-        assert f"\n  {command} " in out
+    for command in COMMANDS:
+        assert f"\n  {command.name} " in out
 
 
-@pytest.mark.parametrize("command", ["check", "completion", "plugins", "run"])
+@pytest.mark.parametrize("command", [each.name for each in COMMANDS if each.has_help])
 def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
     """It fits a terminal of 80 columns."""
     status, out, err = tamed(command, "--help")
@@ -41,7 +42,7 @@ def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
         (["xyz"], "unknown command 'xyz'; `tamed --help` lists them"),
         (["--verison"], "unknown option '--verison'; did you mean '--version'? `tamed --help` lists them"),
         (["run"], "missing argument 'TARGET'; see `tamed run --help`"),
-        (["run", "--log-level"], "option '--log-level' requires an argument; see `tamed run --help`"),
+        (["run", "--log-level"], "option '--log-level' requires a value; see `tamed run --help`"),
         (
             ["run", "--log-levle", "debug", "x"],
             "unknown option '--log-levle'; did you mean '--log-level'? `tamed run --help` lists them",
@@ -60,16 +61,21 @@ def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
         ),
         (
             ["run", "fastpoetry", "--port"],
-            "option '--port' requires an argument; see `tamed run fastpoetry --help`",
+            "option '--port' requires a value; see `tamed run fastpoetry --help`",
         ),
         (
             ["run", "fastpoetry", "x"],
-            "got unexpected extra argument (x); see `tamed run fastpoetry --help`",
+            "unexpected argument 'x'; see `tamed run fastpoetry --help`",
         ),
-        (["plugins", "x"], "got unexpected extra argument (x); see `tamed plugins --help`"),
+        (["plugins", "x"], "unexpected argument 'x'; see `tamed plugins --help`"),
+        (["run", "--preload=yes", "x"], "option '--preload' takes no value; see `tamed run --help`"),
+        (["logs", "-fx"], "unknown option '-x'; `tamed logs --help` lists them"),
+        (["logs", "-n", "-1"], "-n: expected a whole number from 0 to 1000000000, got '-1'; see `tamed logs"),
+        (["scale", "none"], "COUNT: expected a whole number from 1 to "),
+        (["stop", "--timeout", "soon"], "--timeout: expected a duration of at most 36500d, such as 30s, "),
         (
             ["completion", "ksh"],
-            "invalid value for 'SHELL': 'ksh' is not one of 'bash', 'zsh', 'fish'",
+            "SHELL: expected bash, zsh or fish, got 'ksh'; see `tamed completion --help`",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -93,7 +99,7 @@ def test_the_version_needs_little() -> None:
         "tamed.cli.main",
         "tamed.errors",
     }
-    assert not loaded & {"click", "asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
+    assert not loaded & {"asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

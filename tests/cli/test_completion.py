@@ -1,5 +1,3 @@
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,68 +8,84 @@ from tests.cli.conftest import Tamed
 ODE = "from tamed import Service, plugin\n@plugin\ndef ode() -> Service:\n    return Service('ode')\n"
 
 
-def complete(tamed: Tamed, monkeypatch: pytest.MonkeyPatch, *words: str) -> set[str]:
-    """Return what bash is offered for the last of these words."""
-    monkeypatch.setenv("_TAMED_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", " ".join(["tamed", *words]))
-    monkeypatch.setenv("COMP_CWORD", str(len(words)))
-    status, out, err = tamed()
+def complete(tamed: Tamed, *words: str) -> set[str]:
+    """Return what a shell is offered for the last of these words, without what it means."""
+    status, out, err = tamed("__complete", "zsh", *words)
     assert (status, err) == (0, "")
-    return set(out.split())
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_shell_has_a_script(tamed: Tamed, shell: str) -> None:
-    """It asks the command itself what there is, and is one that the shell can read."""
-    status, out, err = tamed("completion", shell)
-    assert (status, err) == (0, "")
-    assert f"_TAMED_COMPLETE={shell}_complete" in out
-    if program := shutil.which(shell):
-        subprocess.run([program, "-n"], input=out, text=True, check=True)
+    return {line.partition("\t")[0] for line in out.splitlines()}
 
 
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["ru"], {"plain,run"}),
-        (["run", "fastpo"], {"plain,fastpoetry", "file,fastpo"}),
-        (["run", "--log-fo"], {"plain,--log-format"}),
-        (["run", "--log-format", "j"], {"plain,json"}),
-        (["run", "--plugin-dir", "p"], {"file,p"}),
-        (["run", "fastpoetry", "--por"], {"plain,--port", "plain,--port2"}),
-        (["run", "fastpoetry", "--poem", "e"], {"file,e"}),
-        (["run", "fastpoetry", "-p", "1", "--i"], {"plain,--iface"}),
+        (["ru"], {"run"}),
+        (["--ver"], {"--version"}),
+        (["stop", "--f"], {"--force"}),
+        (["run", "fastpo"], {"fastpoetry", ":file"}),
+        (["run", "--log-fo"], {"--log-format"}),
+        (["run", "--log-format", "j"], {"json"}),
+        (["run", "--log-format=j"], {"--log-format=json"}),
+        (["run", "--plugin-dir", "p"], {":folder"}),
+        (["run", "--env-file="], {":file"}),
+        (["run", "--preloa"], {"--preload"}),
+        (["run", "--preload="], set()),
+        (["run", "fastpoetry", "--por"], {"--port", "--port2"}),
+        (["run", "fastpoetry", "--poem", "e"], {":file"}),
+        (["run", "fastpoetry", "-p", "1", "--i"], {"--iface"}),
         (["run", "no-such-plugin", "--po"], set()),
+        (["run", "--no-such-option", "--po"], set()),
         (["no-such-command", "--po"], set()),
         (["run", "no-such-file.toml", "--po"], set()),
-        (["completion", ""], {"plain,bash", "plain,zsh", "plain,fish"}),
+        (["completion", ""], {"bash", "zsh", "fish"}),
+        (["completion", "bash", ""], set()),
+        (["twistd", "--no"], {":file"}),
+        (["scale", ""], set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_words_are_completed(
-    tamed: Tamed, monkeypatch: pytest.MonkeyPatch, words: list[str], offered: set[str]
-) -> None:
-    """Commands, options, choices, plugins, files, and the options of the target."""
-    assert complete(tamed, monkeypatch, *words) == offered
+def test_words_are_completed(tamed: Tamed, words: list[str], offered: set[str]) -> None:
+    """Commands, options with their values, targets, and the options of the target."""
+    assert complete(tamed, *words) == offered
 
 
-def test_plugins_of_folders_are_completed(
-    tamed: Tamed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_commands_are_offered_with_what_they_do(tamed: Tamed) -> None:
+    """Behind a tab, where shells that show it look for it."""
+    assert "stop\tStop an instance and wait until it has drained.\n" in tamed("__complete", "zsh", "").out
+
+
+@pytest.mark.parametrize(
+    ("line", "part", "offered"),
+    [
+        ("tamed ru", "ru", "run\n"),
+        ("tamed run --log-format=j", "j", "json\n"),
+        ("tamed run --log-format=", "", "auto\nhuman\nplain\njson\n"),
+        ("tamed run fastpoetry --poem 'a b' --i", "--i", "--iface\n"),
+        ("tamed run fastpoetry --poem a\\ b --i", "--i", "--iface\n"),
+        ("tamed run 'fastpo", "fastpo", "fastpoetry\n:file\n"),
+        ('tamed run "fastpo', "fastpo", "fastpoetry\n:file\n"),
+        ("tamed run tamed:fastpoetry --i", "--i", "--iface\n"),
+        ("tamed completion ", "", "bash\nzsh\nfish\n"),
+    ],
+)
+def test_the_line_of_bash_is_split_as_bash_does(tamed: Tamed, line: str, part: str, offered: str) -> None:
+    """It ends words at ``=`` and ``:``, so only what comes behind these is offered."""
+    status, out, err = tamed("__complete", "bash", line, part)
+    assert (status, err) == (0, "")
+    assert "".join(f"{each.partition(chr(9))[0]}\n" for each in out.splitlines()) == offered
+
+
+def test_plugins_of_folders_are_completed(tamed: Tamed, tmp_path: Path) -> None:
     """Without importing them; and a folder that cannot be read is none of the shell's business."""
     (tmp_path / "ode.py").write_text(ODE)
     (tmp_path / "odd.py").write_text("raise SystemExit('imported')")
-    words = ["run", "--plugin-dir", str(tmp_path), "od"]
-    assert complete(tamed, monkeypatch, *words) == {"plain,ode", "plain,odd", "file,od"}
-    assert complete(tamed, monkeypatch, "run", "--plugin-dir", f"{tmp_path}/none", "o") == {"file,o"}
+    assert complete(tamed, "run", "--plugin-dir", str(tmp_path), "od") == {"ode", "odd", ":file"}
+    assert complete(tamed, "run", "--plugin-dir", f"{tmp_path}/none", "o") == {":file"}
 
 
-def test_options_of_a_deployment_are_completed(
-    tamed: Tamed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_options_of_a_deployment_are_completed(tamed: Tamed, tmp_path: Path) -> None:
     """Under the names of its services."""
     file = tmp_path / "verse.toml"
     file.write_text('[services.ecstasy]\nplugin = "fastpoetry"\n')
-    assert complete(tamed, monkeypatch, "run", str(file), "--ec") == {
-        f"plain,--ecstasy.{option.key}" for option in fastpoetry.describe()
+    assert complete(tamed, "run", str(file), "--ec") == {
+        f"--ecstasy.{option.key}" for option in fastpoetry.describe()
     }

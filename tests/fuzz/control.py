@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from tamed._os.text import shown
-from tamed.cli.instances import _lines
+from tamed.cli.instances import status_lines
 from tamed.control.client import answer_from, read_status
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
 from tamed.supervisor.control import Answer, ControlServer
@@ -199,7 +199,7 @@ def _answered(data: bytes) -> object:
         with suppress(InvalidMessage):
             cast(Any, read)(answer)
     status = read_status(answer)
-    text = shown("\n".join(_lines(status)))
+    text = shown("\n".join(status_lines(status)))
     assert TERMINAL.isdisjoint(text)
     return status["state"][:9]
 

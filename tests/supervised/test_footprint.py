@@ -9,7 +9,6 @@ from tests.supervised.daemon import Tamed
 
 HEAVY = {
     "asyncio",
-    "click",
     "concurrent",
     "logging",
     "multiprocessing",

@@ -29,7 +29,7 @@ from tests.supervised.daemon import is_there, wait_for
 pytestmark = pytest.mark.long
 
 PROGRAMS = ("scrapyd", "magic-wormhole-mailbox-server")
-OURS = ("click>=8.5", "uvloop>=0.21")
+OURS = ("uvloop>=0.21",)
 
 SPIDER = """
 import scrapy

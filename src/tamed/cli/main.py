@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tamed._version import __version__
 from tamed.errors import ExitStatus, TamedError, status_of
 
 __all__ = ["main"]
@@ -48,16 +47,17 @@ def _fill_standard_streams() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run what can be read quickly, and leave all else to the commands."""
+    """Run a command line; what scripts ask for again and again loads nothing that it does not need."""
     match arguments:
         case ["--version"]:
+            from tamed._version import __version__
+
             print("tamed", __version__)
             return ExitStatus.OK
-        case ["run" | "start" as command, *words]:
-            from tamed.cli._quick import JOBS, quick_job
+        case ["__complete", shell, *words]:
+            from tamed.cli.completion import offer
 
-            if (job := quick_job(words)) is not None:
-                return JOBS[command](job)
+            return offer(shell, words)
     from tamed.cli.commands import run_command
 
     return run_command(arguments)

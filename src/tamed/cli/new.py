@@ -1,4 +1,4 @@
-"""``tamed new``."""
+"""``tamed new``: a package with a service, a plugin and tests, written from templates."""
 
 import json
 import keyword
@@ -11,38 +11,24 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-import click
-
 from tamed._version import __version__
-from tamed.cli.options import Command
 from tamed.errors import CannotCreate, UsageError, from_os_error
 from tamed.plugins.discovery import names
 
 __all__ = ["Package", "new", "requirement_of"]
 
-
-_NEW_HELP = """Write a small package with a service, a plugin and tests into the folder NAME.
-
-NAME is also what the package, and the plugin in it, are called: letters, digits and dashes.
-
-\b
-Examples:
-  tamed new poemhour && cd poemhour && make test
-"""
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_PLACEHOLDER = re.compile(r"@([A-Z]+)@")
+_RESERVED = {"tamed", "test", "tests"}
+_OTHER_NAME = "choose another name"
+_OTHER = f"{_OTHER_NAME}, or remove it"
 
 
-@click.command(cls=Command, help=_NEW_HELP)
-@click.argument("name", metavar="NAME")
 def new(name: str) -> None:
     """Write a package."""
     package = Package(name, requirement_of(distribution("tamed")), taken=names(()))
     files = package.write(Path())
-    click.echo(f"wrote {files} files; next: cd {package.name} && make test")
-
-
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_PLACEHOLDER = re.compile(r"@([A-Z]+)@")
-_RESERVED = {"tamed", "test", "tests"}
+    print(f"wrote {files} files; next: cd {package.name} && make test")
 
 
 class Package:
@@ -94,10 +80,6 @@ class Package:
                 (target / name.removesuffix(".txt")).write_text(text, "utf-8")
                 count += 1
         return count
-
-
-_OTHER_NAME = "choose another name"
-_OTHER = f"{_OTHER_NAME}, or remove it"
 
 
 def requirement_of(installed: Distribution) -> str:

@@ -1,67 +1,130 @@
-"""Command-line options made from the descriptions of options, and what was given for them."""
+"""The options of the daemon and of the services, made from their descriptions for the command line.
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+A word that is given for one is kept as it is: options are read and judged in one place, which knows the
+environment and the deployment file too (`tamed.plugins.build`).
+"""
 
-import click
-from click.shell_completion import CompletionItem
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from tamed.plugins.describe import Option
+from tamed.cli.grammar import Command, Option
+from tamed.config.job import Job
+from tamed.config.settings import Daemon, Log
+from tamed.config.target import TargetKind
+from tamed.plugins.describe import Option as Description
+from tamed.plugins.describe import describe
+from tamed.plugins.discovery import plugin_folders
 
-__all__ = ["Command", "given_flags", "make_option"]
+__all__ = ["daemon_options", "folders", "service_command", "services"]
 
-
-class _Text(click.ParamType[str]):
-    """A text that is passed on as it is: options are read and judged in one place, their own layer."""
-
-    def __init__(self, option: Option) -> None:
-        self.name = option.metavar or "text"
-        self._option = option
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Complete choices, and let the shell complete paths."""
-        if self._option.path:
-            return [CompletionItem(incomplete, type="file")]
-        return [CompletionItem(choice) for choice in self._option.choices if choice.startswith(incomplete)]
+_ALIASES: Final = {"--log-file": ("--log",)}
 
 
-def make_option(
-    option: Option, service: str = "", prefix: str = "", in_file: object = None, alias: str = ""
-) -> click.Option:
-    """Make the command-line option for a description.
+def folders(named: Iterable[str]) -> tuple[Path, ...]:
+    """Return the plugin folders: those named on the command line, and those of the environment."""
+    return plugin_folders(named, os.environ)
+
+
+def daemon_options() -> tuple[Option, ...]:
+    """Return the options of the tables ``[daemon]`` and ``[log]``, which stand before TARGET."""
+    daemon = (_option(each, "daemon") for each in describe(Daemon))
+    log = (_option(each, "log", service="log", prefix="log-") for each in describe(Log))
+    return (*daemon, *log)
+
+
+class _Service(NamedTuple):
+    """A service of a target: what made it, its options with the prefix of their flags, what a file says."""
+
+    name: str
+    title: str
+    options: Sequence[Description]
+    prefix: str = ""
+    table: Mapping[str, object] = {}
+
+
+def services(job: Job) -> Iterator[_Service]:
+    """Yield the services of a target that have options: one of a plugin, several of a deployment."""
+    if job.target.kind is TargetKind.PLUGIN:
+        plugin = job.find(job.target.name)
+        yield _Service(job.target.name, plugin.description, plugin.describe())
+    deployment = job.deployment()
+    for entry in deployment.services if deployment else ():
+        if entry.plugin is not None:
+            title = f"{entry.name}, made by {entry.plugin}"
+            described = job.find(entry.plugin).describe()
+            yield _Service(entry.name, title, described, f"{entry.name}.", entry.table)
+
+
+def service_command(job: Job) -> Command:
+    """Return the command that reads what stands behind the target, with a group for each service."""
+    several = list(services(job))
+    by_name = job.target.kind is TargetKind.DEPLOYMENT
+    options = tuple(
+        _option(
+            each,
+            service.name,
+            service=service.name,
+            prefix=service.prefix,
+            in_file=service.table.get(each.key, service.table.get(each.name)),
+            section=service.title if by_name else "Options",
+        )
+        for service in several
+        for each in service.options
+    )
+    match job.target.kind:
+        case TargetKind.PLUGIN:
+            summary = several[0].title
+        case TargetKind.DEPLOYMENT:
+            summary = "An option that is given here goes before what the file says."
+        case _:
+            summary = "An application has no options of its own."
+    return Command(job.target.name, summary, options=options)
+
+
+def _option(
+    described: Description,
+    group: str,
+    *,
+    service: str = "",
+    prefix: str = "",
+    in_file: object = None,
+    section: str = "Options",
+) -> Option:
+    """Return the option for a description.
 
     ``service`` is what its environment variable is named after, ``prefix`` stands before the name in the
-    flag, ``in_file`` is what a deployment file says, to be shown in place of the default, and ``alias`` is
-    another flag.
+    flag, and ``in_file`` is what a deployment file says, to be shown in place of the default.
     """
-    flag = f"--{prefix}{option.key}"
-    declarations = [_dest(option, prefix), f"{flag}/--{prefix}no-{option.key}" if option.boolean else flag]
-    if option.short and not prefix:
-        declarations.append(option.short)
-    if alias:
-        declarations.append(alias)
-    facts = list(_facts(option, service, in_file))
-    help_text = f"{option.help}  [{'; '.join(facts)}]" if facts else option.help
-    kind: dict[str, Any] = (
-        {"is_flag": True} if option.boolean else {"type": _Text(option), "metavar": option.metavar}
+    flag = f"--{prefix}{described.key}"
+    short = (described.short,) if described.short and not prefix else ()
+    return Option(
+        described.name,
+        (*short, flag, *_ALIASES.get(flag, ())),
+        described.help,
+        described.metavar,
+        (f"--{prefix}no-{described.key}",) if described.boolean else (),
+        described.repeatable,
+        group,
+        choices=described.choices,
+        complete="file" if described.path else "",
+        facts=tuple(_facts(described, service, in_file)),
+        section=section,
     )
-    return click.Option(declarations, help=help_text, default=None, multiple=option.repeatable, **kind)
 
 
-def _facts(option: Option, service: str, in_file: object) -> Iterator[str]:
-    if in_file is not None and not option.secret:
+def _facts(described: Description, service: str, in_file: object) -> Iterator[str]:
+    if in_file is not None and not described.secret:
         yield f"file: {_written(in_file)}"
-    elif option.default_text:
-        yield f"default: {option.default_text}"
-    if option.required and in_file is None:
+    elif described.default_text:
+        yield f"default: {described.default_text}"
+    if described.required and in_file is None:
         yield "required"
-    if option.repeatable:
+    if described.repeatable:
         yield "repeatable"
-    if option.env:
-        yield f"env: {option.variable(service)}"
+    if described.env:
+        yield f"env: {described.variable(service)}"
 
 
 def _written(value: object) -> str:
@@ -69,38 +132,3 @@ def _written(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(_written, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def given_flags(
-    options: Iterable[Option], params: Mapping[str, object], prefix: str = ""
-) -> dict[str, object]:
-    """Return what was given on the command line for these options, by their names."""
-    flags: dict[str, object] = {}
-    for option in options:
-        value = params.get(_dest(option, prefix))
-        if value not in (None, ()):
-            flags[option.name] = list(value) if isinstance(value, tuple) else value
-    return flags
-
-
-def _dest(option: Option, prefix: str) -> str:
-    """Return a name that click can use, and no other option has: services may be called a-b and a_b."""
-    return re.sub("[^A-Za-z0-9_]", lambda found: f"_{ord(found[0]):x}_", f"p_{prefix}{option.name}")
-
-
-class Command(click.Command):
-    """A command that has ``-h`` too, is not squeezed into 80 columns, and knows its mistakes as its own."""
-
-    def __init__(
-        self, name: str | None, context_settings: dict[str, Any] | None = None, **attributes: Any
-    ) -> None:
-        ours = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-        super().__init__(name, context_settings={**ours, **(context_settings or {})}, **attributes)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse a command line; an error that does not say so is made to say which command it is of."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            error.ctx = error.ctx or ctx
-            raise

@@ -1,34 +1,22 @@
-"""``tamed twistd``."""
+"""``tamed twistd``: what a command line of twistd's says, run by Tamed."""
 
 import atexit
 import sys
 from collections.abc import Sequence
 
-import click
-
-from tamed.cli.options import Command
 from tamed.config.kinds import kind_of
 from tamed.unix.process import end_by_signal
 
 __all__ = ["twistd"]
 
-_TWISTD_HELP = "Take twistd's command line, and run what it says, as a daemon unless it says --nodaemon."
 
-
-@click.command(
-    cls=Command,
-    help=_TWISTD_HELP,
-    add_help_option=False,  # it has one of its own
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF TWISTD]")
-def twistd(words: tuple[str, ...]) -> int:
+def twistd(words: Sequence[str]) -> int:
     """Run what a command line of twistd's says."""
     from tamed.control.launch import run, start
 
     said = kind_of("twisted").command_line(words)
     for remark in said.remarks:
-        click.echo(f"tamed: {remark}", err=True)
+        print(f"tamed: {remark}", file=sys.stderr)
     if said.foreground:
         told: list[int] = []
         atexit.register(_end_as_twistd, told)  # before the program registers anything, so called last

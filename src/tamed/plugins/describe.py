@@ -75,8 +75,8 @@ class Option(NamedTuple):
 
         Everything but ASCII letters and digits becomes an underscore.
         """
-        words = ("tamed", service, self.key)
-        return "_".join(re.sub(r"[^A-Z0-9]", "_", word.upper()) for word in words if word)
+        name = "_".join(filter(None, ("tamed", service, self.key)))
+        return re.sub("[^A-Z0-9]", "_", name.upper())
 
 
 def describe(options_type: type) -> tuple[Option, ...]:

@@ -1,0 +1,218 @@
+"""What a shell completes: the scripts for bash, zsh and fish, and the answers to what they ask.
+
+The script asks the command itself at each press of the key, with ``tamed __complete SHELL …``. The answer is
+a line for each word that fits, with what it means behind a tab; a last line ``:file`` or ``:folder`` says
+that paths fit too, which shells know better. No plugin is imported before its name is complete, and whatever
+is wrong offers nothing: that is told when the command runs.
+"""
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tamed.cli.commands import COMMANDS, TAMED
+from tamed.cli.grammar import Argument, Command, CommandLine, Option
+from tamed.errors import TamedError
+
+__all__ = ["completion", "offer"]
+
+
+def completion(shell: str) -> None:
+    """Print the script of a shell."""
+    print(_SCRIPTS[shell], end="")
+
+
+def offer(shell: str, words: Sequence[str]) -> int:
+    """Print what fits as the last word.
+
+    From zsh come the words, from bash and fish the line, with quotes and all; from bash also the part of the
+    last word that it replaces, since it ends words at ``=`` and ``:`` as well.
+    """
+    skip = 0
+    if shell != "zsh":
+        line, *part = words
+        words = _split(line)[1:]
+        if part and words and words[-1].endswith(part[0]):
+            skip = len(words[-1]) - len(part[0])
+    for word in _offers(TAMED, words):
+        print(word if word.startswith(":") else word[skip:])
+    return 0
+
+
+def _split(line: str) -> list[str]:
+    """Split a line as a shell does; it may end within quotes or behind a backslash, or in an empty word."""
+    for end in ("|", "'|", '"|', "\\|"):  # the bar is part of the last word
+        try:
+            words = shlex.split(line + end)
+        except ValueError:
+            continue
+        return [*words[:-1], words[-1][:-1]]
+    return []
+
+
+def _offers(command: Command, words: Sequence[str]) -> Iterator[str]:
+    """Yield what fits as the last word behind a command, and whether paths do."""
+    *before, current = words or [""]
+    line = CommandLine(command, "")
+    try:
+        for word in before:
+            line.take(word)
+        if line.words or line.is_in_rest:
+            yield from _in_rest(line, current)
+        elif line.waiting is not None:
+            yield from _values(line, line.waiting, current)
+        elif line.takes_options and current.startswith("--") and "=" in current:
+            flag, _, value = current.partition("=")
+            option = next((each for each in line.options if flag in each.flags), None)
+            if option is not None and option.metavar:
+                yield from _behind(f"{flag}=", _values(line, option, value))
+        elif line.takes_options and current.startswith("-"):
+            yield from _flags(line, current)
+        elif line.argument is not None:
+            yield from _values(line, line.argument, current)
+    except TamedError:  # a flag, a target or a folder that is not there, or not yet
+        return
+
+
+def _behind(prefix: str, offers: Iterable[str]) -> Iterator[str]:
+    for word in offers:
+        yield word if word.startswith(":") else prefix + word
+
+
+def _flags(line: CommandLine, current: str) -> Iterator[str]:
+    """Yield the long flags that fit."""
+    for option in line.options:
+        for flag in (*option.flags, *option.off_flags):
+            if flag.startswith("--") and flag.startswith(current):
+                yield _explained(flag, option.help)
+
+
+def _values(line: CommandLine, what: Option | Argument, current: str) -> Iterator[str]:
+    if what.complete == "command":
+        offers = [_explained(each.name, each.summary) for each in COMMANDS]
+    elif what.complete in {"instance", "running"}:
+        offers = _instances(line, running=what.complete == "running")
+    elif what.complete == "target":
+        offers = _targets(line)
+    else:
+        offers = list(what.choices)
+    yield from (each for each in offers if each.startswith(current))
+    if what.complete in {"file", "target"}:
+        yield ":file"
+    if what.complete == "folder":
+        yield ":folder"
+
+
+def _explained(word: str, meaning: str) -> str:
+    return f"{word}\t{meaning}"
+
+
+def _instances(line: CommandLine, *, running: bool) -> list[str]:
+    from tamed.unix.rundir import RunDirectory, default_run_directory
+
+    place = line.given.get("rundir") or os.environ.get("TAMED_RUNDIR")
+    directory = RunDirectory(Path(place) if place else default_run_directory(os.environ))
+    return [each.name for each in (directory.running() if running else directory.instances())]
+
+
+def _targets(line: CommandLine) -> list[str]:
+    """Return the names of plugins; without those of plugin folders if one of these cannot be read."""
+    from tamed.cli.options import folders
+    from tamed.plugins.discovery import names
+
+    try:
+        return sorted(names(folders(line.given["plugin_dirs"])))
+    except TamedError:
+        return []
+
+
+def _in_rest(line: CommandLine, current: str) -> Iterator[str]:
+    """Yield what fits behind the name of a command, or behind a target."""
+    words = [*line.words, current]
+    if "command" in line.given:
+        for command in COMMANDS:
+            if command.name == line.given["command"]:
+                yield from _offers(command, words)
+    elif "target" in line.given:
+        from tamed.cli.options import service_command
+        from tamed.cli.targets import job_of
+
+        target, daemon, log, plugin_dirs = (
+            line.given[key] for key in ("target", "daemon", "log", "plugin_dirs")
+        )
+        yield from _offers(service_command(job_of(target, daemon, log, plugin_dirs)), words)
+    else:
+        yield ":file"
+
+
+_SCRIPTS: Final = {
+    "bash": r"""_tamed() {
+    local line kind= IFS=$'\n'
+    COMPREPLY=()
+    while IFS= read -r line; do
+        case $line in
+            :*) kind=$line ;;
+            *) COMPREPLY+=("${line%%$'\t'*}") ;;
+        esac
+    done < <("$1" __complete bash "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null)
+    if [[ $kind == :folder ]]; then
+        compopt -o dirnames
+    elif [[ $kind == :file && ${#COMPREPLY[@]} == 0 ]]; then
+        compopt -o default
+    elif [[ $kind == :file ]]; then
+        compopt -o filenames
+        while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "$2")
+    fi
+}
+complete -F _tamed tamed
+""",
+    "zsh": r"""#compdef tamed
+
+_tamed() {
+    local line kind=
+    local -a offers
+    for line in "${(@f)$($words[1] __complete zsh "${(@Q)words[2,CURRENT]}" 2>/dev/null)}"; do
+        case $line in
+            :*) kind=$line ;;
+            *$'\t'*) offers+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}") ;;
+            ?*) offers+=("${line//:/\\:}") ;;
+        esac
+    done
+    (( $#offers )) && _describe -V tamed offers
+    if [[ -n $kind ]]; then
+        compset -P '--*='
+        if [[ $kind == :folder ]]; then _files -/; else _files; fi
+    fi
+}
+
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    _tamed "$@"
+else
+    compdef _tamed tamed
+fi
+""",
+    "fish": r"""function __tamed_complete
+    set -l command (commandline -opc)[1]
+    set -l current (commandline -ct | string replace -r '^["\']' '' | string unescape)
+    set -l prefix (string match -r -- '^--[^=]*=' "$current")
+    set -l path (string replace -r -- '^--[^=]*=' '' "$current")
+    for line in ($command __complete fish (commandline -cp) 2>/dev/null)
+        switch $line
+            case ':file'
+                for each in (__fish_complete_path "$path" '')
+                    echo -- "$prefix$each"
+                end
+            case ':folder'
+                for each in (__fish_complete_directories "$path" '')
+                    echo -- "$prefix$each"
+                end
+            case '*'
+                echo -- $line
+        end
+    end
+end
+complete -c tamed -f -a '(__tamed_complete)'
+""",
+}
