@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,33 @@ def test_who_listens_must_be_who_holds_the_pid_file(
             status_of_instance(instance)
         with listening.accept()[0] as client:
             assert client.recv(99) == b""
+
+
+def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str], Instance]) -> None:
+    """It has been swept away, and is just being made anew."""
+    with socket.socket(socket.AF_UNIX) as bound, ThreadPoolExecutor() as threads:
+        glances = 0
+
+        def answer() -> None:
+            with bound.accept()[0] as client:
+                client.makefile().readline()
+                client.sendall(json.dumps(STATUS).encode() + b"\n")
+
+        class Swept(Instance):
+            __slots__ = ()
+
+            def holder(self) -> int | None:
+                nonlocal glances
+                glances += 1
+                if glances == 2:
+                    bound.listen()
+                    threads.submit(answer)
+                return super().holder()
+
+        instance = Swept(*held("poetry"))
+        bound.bind(str(instance.socket))
+        assert status_of_instance(instance, PATIENCE) == STATUS
+    assert glances == 2
 
 
 def test_without_a_plan_nothing_is_stopped(

@@ -216,15 +216,22 @@ def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: b
 def _ask(
     instance: Instance, request: Message, timeout: float | None, waiting: Waiting | None = None
 ) -> Message:
-    _wait_until_found(instance, _SWEPT if timeout is None else min(_SWEPT, timeout))
-    if (pid := instance.holder()) is None:
-        raise Unavailable(f"{instance.name} is not running")
-    return ask(instance.socket, request, timeout, waiting, holder=pid)
+    deadline = time.monotonic() + (_SWEPT if timeout is None else min(_SWEPT, timeout))
+    while True:
+        _wait_until_found(instance, deadline)
+        if (pid := instance.holder()) is None:
+            raise Unavailable(f"{instance.name} is not running")
+        try:
+            return ask(instance.socket, request, timeout, waiting, holder=pid)
+        except Unavailable as error:
+            # The file is there and nobody listens: it is just being made anew, or is soon replaced.
+            if not isinstance(error.__cause__, ConnectionRefusedError) or time.monotonic() > deadline:
+                raise
+        time.sleep(_GLANCE)
 
 
-def _wait_until_found(instance: Instance, timeout: float = _SWEPT) -> None:
+def _wait_until_found(instance: Instance, deadline: float) -> None:
     """Give an instance whose files were swept away the time that it takes to make them anew."""
-    deadline = time.monotonic() + timeout
     while not _is_there(instance.socket) and instance.is_running and time.monotonic() < deadline:
         time.sleep(_GLANCE)
 
@@ -266,7 +273,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     stopped if that user was not the one who started it before (see `kept_plan` for what is raised), nor if
     there is a mistake in the files.
     """
-    _wait_until_found(instance)
+    _wait_until_found(instance, time.monotonic() + _SWEPT)
     if (pid := instance.holder()) is None:
         raise Unavailable(f"{instance.name} is not running")
     plan = kept_plan(plan_path(instance), pid)
