@@ -18,20 +18,23 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.excerpt
 @pytest.mark.unmeasured
-def test_nothing_is_found_in_some_seconds_of_fuzzing() -> None:
-    """Every target takes some hundreds of inputs, and keeps its promise."""
-    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "3", "--seed", "1", "--engine", "mutator"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert f"to {len(list(targets()))} targets, nothing found" in done.stdout
-
-
 @pytest.mark.parametrize("target", list(targets()), ids=lambda target: target.name)
-def test_real_messages_are_taken(target: Target) -> None:
-    """What every target begins with is as it should be."""
+def test_nothing_is_found_in_a_moment_of_fuzzing(target: Target) -> None:
+    """What a target begins with is as it should be, and of some hundreds of inputs each keeps its promise."""
     assert [check(target, data) for data in target.corpus] == [""] * len(target.corpus)
+    finding = fuzz(target, 1, 0.1)
+    assert finding.found == []
+    assert finding.inputs > 0
+
+
+@pytest.mark.unmeasured
+def test_each_target_has_a_process_of_its_own() -> None:
+    """The command counts what they have done, and ends well if nothing was found."""
+    command = [sys.executable, "-m", "tests.fuzz", "--seconds", "0.1", "--seed", "1", "--engine", "mutator"]
+    command += [word for target in ("HTTP", "plan") for word in ("--target", target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "to 2 targets, nothing found" in done.stdout
 
 
 def _raises(data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -105,14 +106,14 @@ def sockets_without_a_name() -> set[str]:
     return {f"socket:[{line[6]}]" for line in lines if len(line) == 7}
 
 
+# Port, state and inode. 06 is TIME_WAIT: there may be thousands of those, and nobody has one open.
+_TCP = re.compile(r"^ *\d+: \w+:(\w{4}) \S+ (?!06)\w\w(?: +\S+){5} +(\d+)", re.MULTILINE)
+
+
 def tcp_ports() -> dict[str, int]:
     """Return the own port of each TCP socket that listens or is connected, by how descriptors show it."""
-    found = {}
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            found[f"socket:[{fields[9]}]"] = int(fields[1].rpartition(":")[2], 16)
-    return found
+    tables = (Path(f"/proc/net/{table}").read_text() for table in ("tcp", "tcp6"))
+    return {f"socket:[{row[2]}]": int(row[1], 16) for text in tables for row in _TCP.finditer(text)}
 
 
 def memory(pid: int) -> int:

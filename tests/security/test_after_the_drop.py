@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -79,8 +79,8 @@ def addresses(daemon: Daemon) -> set[int]:
     return {int(address.rpartition(":")[2]) for address in daemon.addresses}
 
 
-def check(daemon: Daemon, pid: int) -> str:
-    """Hold that a process has nothing of root's; return what it is for."""
+def check(daemon: Daemon, pid: int, own: set[str] | None = None) -> str:
+    """Hold that a process has nothing of root's; return what it is for. ``own`` is what `own_sockets` is."""
     for thread in live.threads(pid):
         assert thread["Uid"].split() == [str(NOBODY)] * 4
         assert set(thread["Gid"].split()) == {str(NOBODY)}
@@ -98,14 +98,23 @@ def check(daemon: Daemon, pid: int) -> str:
         assert environment["HOME"] != str(Path.home())
         assert not environment.keys() & LOGIN.keys()
         assert live.session(pid) != os.getsid(0)
-    wait_for("what is known alone", lambda: not strange(daemon, pid, is_supervisor=is_supervisor))
+    if own is None or strange(daemon, pid, own, is_supervisor=is_supervisor):
+
+        def look_again() -> bool:
+            return not strange(daemon, pid, own_sockets(daemon), is_supervisor=is_supervisor)
+
+        wait_for("what is known alone", look_again)
     return role
 
 
-def strange(daemon: Daemon, pid: int, *, is_supervisor: bool) -> list[live.Descriptor]:
-    """Return what a process has open that it should not. What it is just about to close is among it."""
+def own_sockets(daemon: Daemon) -> set[str]:
+    """Return the sockets that any process of a daemon may have."""
     served = {target for target, port in live.tcp_ports().items() if port in addresses(daemon)}
-    own = served | live.sockets_without_a_name()
+    return served | live.sockets_without_a_name()
+
+
+def strange(daemon: Daemon, pid: int, own: set[str], *, is_supervisor: bool) -> list[live.Descriptor]:
+    """Return what a process has open that it should not. What it is just about to close is among it."""
     folders = (str(daemon.folder), str(daemon.log_file.parent))
 
     def is_known(each: live.Descriptor) -> bool:
@@ -121,13 +130,29 @@ def strange(daemon: Daemon, pid: int, *, is_supervisor: bool) -> list[live.Descr
 def look(daemon: Daemon) -> list[str]:
     """Check all processes that there are; return what they are for."""
     found = []
+    own = own_sockets(daemon)  # once, as there may be thousands on the machine
     for pid in daemon.tamed.processes():
         try:
             if live.role(pid) not in ("", "tamed"):  # else it is a command of root's that waits
-                found.append(check(daemon, pid))
+                found.append(check(daemon, pid, own))
         except (FileNotFoundError, ProcessLookupError):  # it has ended
             continue
     return sorted(found)
+
+
+def roles(daemon: Daemon) -> list[str]:
+    """Return what all processes are for that there are, a command of root's that waits left out."""
+    found = []
+    for pid in daemon.tamed.processes():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found.append(live.role(pid))
+    return sorted(role for role in found if role not in ("", "tamed"))
+
+
+def expect(daemon: Daemon, expected: Iterable[str]) -> None:
+    """Wait until there are these processes, and check each; to check them all the while would take long."""
+    wanted = sorted(expected)
+    wait_for("what there is to be", lambda: roles(daemon) == wanted and look(daemon) == wanted)
 
 
 @pytest.mark.parametrize("command", WORDS, ids=" ".join)
@@ -139,18 +164,18 @@ def test_no_process_has_anything_of_roots(public_tamed: Tamed, command: list[str
         workers = ["template" if "--preload" in command else "worker"] * count
         # Each program has a shim, a fork of the fork server: one of those for each of the two services.
         programs = ["sleep", "shim", "shim", "shim"] * count
-        expected = sorted([*parts, *workers, *programs])
-        wait_for("all", lambda: look(daemon) == expected)
+        expected = [*parts, *workers, *programs]
+        expect(daemon, expected)
         with socket.create_connection(("127.0.0.1", daemon_port(daemon)), timeout=PATIENCE):
-            wait_for("the client's program", lambda: look(daemon) == sorted([*expected, "sleep", "shim"]))
+            expect(daemon, [*expected, "sleep", "shim"])
         victims = daemon.workers()
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         daemon.wait_workers(count, without=victims)
-        wait_for("all again", lambda: look(daemon) == expected)
+        expect(daemon, expected)
         for word in ("reload", "upgrade"):
             assert public_tamed(word, "app").status == 0
-            wait_for(f"all after the {word}", lambda: look(daemon) == expected)
+            expect(daemon, expected)
 
 
 def daemon_port(daemon: Daemon) -> int:

@@ -21,6 +21,7 @@ class Reading(Service):
 application = Application("app", Reading("reading"))
 """
 PREPARED = ["--prepare-as-root", "--workers", "2"]
+PRELOADED = [*PREPARED, "--preload"]
 
 
 @pytest.fixture
@@ -35,9 +36,21 @@ def command(*more: str, run: bool = False) -> list[str]:
     return ["run" if run else "start", "--user", "nobody", *more, "app.py"]
 
 
-@pytest.mark.parametrize("run", [False, True], ids=["start", "run"])
-@pytest.mark.parametrize("options", [[], PREPARED, [*PREPARED, "--preload"]], ids=["user", "root", "preload"])
-@pytest.mark.parametrize("name", ["app.py", "extra.py", "secret"])
+@pytest.mark.parametrize(
+    ("name", "options", "run"),
+    [
+        ("app.py", [], False),
+        ("app.py", PREPARED, True),
+        ("app.py", PRELOADED, False),
+        ("extra.py", [], True),
+        ("extra.py", PREPARED, False),
+        ("extra.py", PRELOADED, True),
+        ("secret", [], False),
+        ("secret", PREPARED, True),
+        ("secret", PRELOADED, False),
+        ("secret", [], True),
+    ],
+)
 def test_a_file_that_the_user_cannot_read_fails_the_start(
     public_tamed: Tamed, files: dict[str, Path], name: str, options: list[str], run: bool
 ) -> None:

@@ -18,7 +18,8 @@ from tests.supervised.daemon import NOBODY, Tamed, needs_root
 pytestmark = needs_root
 
 STRANGER = 12345
-COMMANDS = ["status", "logs", "reload", "stop", "restart", "upgrade", "reopen", "scale 2"]
+COMMANDS = ["status", "logs", "reload verse", "stop", "restart", "upgrade verse", "reopen", "scale 2 verse"]
+"""Every command that finds a daemon, with its name or without."""
 
 # A daemon as a user of this machine could write it: it has the lock, and it answers what it likes.
 FAKE = """
@@ -62,17 +63,14 @@ def rundir(public_tamed: Tamed) -> Path:
     return public_tamed.rundir
 
 
-@pytest.mark.parametrize("name", [[], ["verse"]], ids=["unnamed", "named"])
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_run_directory_of_a_strangers_is_refused(
-    public_tamed: Tamed, rundir: Path, command: str, name: list[str]
-) -> None:
+def test_a_run_directory_of_a_strangers_is_refused(public_tamed: Tamed, rundir: Path) -> None:
     """By every command, with one line that names it and its owner; nothing is asked of who runs there."""
     with faked(public_tamed, rundir / "verse", STRANGER, log="/etc/shadow") as fake:
         os.chown(rundir, STRANGER, STRANGER)
-        done = public_tamed(*command.split(), *name)
-        assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
-        assert f"directory {rundir}: it belongs to user {STRANGER}" in done.err
+        for words in [*COMMANDS, "status verse", "stop verse"]:
+            done = public_tamed(*words.split())
+            assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), (words, done)
+            assert f"directory {rundir}: it belongs to user {STRANGER}" in done.err
         assert fake.poll() is None
         fake.kill()
         assert fake.stdout is not None
@@ -90,22 +88,20 @@ def test_a_run_directory_below_a_folder_that_others_can_change_is_refused(
     assert f"directory {rundir}: {public_tamed.folder} can be written by every user" in done.err
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
-@pytest.mark.parametrize("command", ["status", "stop verse"])
-def test_an_instance_that_others_can_change_is_refused(
-    public_tamed: Tamed, rundir: Path, command: str, shared: bool
-) -> None:
+def test_an_instance_that_others_can_change_is_refused(public_tamed: Tamed, rundir: Path) -> None:
     """And so is one that is not root's doing, where others may make folders in the run directory."""
     with faked(public_tamed, rundir / "verse", STRANGER):
-        if shared:
-            rundir.chmod(0o1777)
-            told = f"it belongs to user {STRANGER}, and root has not started"
-        else:
-            (rundir / "verse").chmod(0o777)
-            told = "others can write to it"
-        done = public_tamed(*command.split())
-        assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
-        assert f"directory {rundir}/verse: {told}" in done.err
+        for folder, mode, told in (
+            (rundir, 0o1777, f"it belongs to user {STRANGER}, and root has not started"),
+            (rundir / "verse", 0o777, "others can write to it"),
+        ):
+            before = folder.stat().st_mode
+            folder.chmod(mode)
+            for command in ("status", "stop verse"):
+                done = public_tamed(*command.split())
+                assert (done.status, done.out, done.err.count("\n")) == (77, "", 1), done
+                assert f"directory {rundir}/verse: {told}" in done.err
+            folder.chmod(before)
 
 
 def test_another_users_instance_is_not_for_a_user(public_tamed: Tamed, rundir: Path) -> None:
@@ -119,8 +115,17 @@ def test_another_users_instance_is_not_for_a_user(public_tamed: Tamed, rundir: P
             assert f"{rundir}/verse: it belongs to user {STRANGER}" in done.err
 
 
-@pytest.mark.parametrize("place", ["secret", "link", "fifo", "device"])
-@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
+@pytest.mark.parametrize(
+    ("place", "ended"),
+    [
+        ("secret", False),
+        ("link", False),
+        ("fifo", False),
+        ("device", False),
+        ("secret", True),
+        ("fifo", True),
+    ],
+)
 def test_root_reads_no_file_but_the_users_for_the_log(
     public_tamed: Tamed, rundir: Path, place: str, ended: bool
 ) -> None:
