@@ -250,7 +250,7 @@ def test_an_endless_answer_hears_of_a_drain_in_its_middle(
             await send({"type": "http.response.body", "body": b"bye"})
 
     module.app = news  # type: ignore[attr-defined]
-    with served(app="web_test_app:app", drain_timeout=4.0) as server:
+    with served(app="web_test_app:app", drain_timeout=8.0) as server:
         client = server.connect()
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         while b"news" not in client.recv(1000):
