@@ -234,6 +234,40 @@ def test_a_worker_that_dies_during_a_reload_is_replaced(world: Supervised) -> No
     assert len(world.hands) == 5
 
 
+def test_a_replacement_during_a_reload_lets_no_new_worker_start_early(world: Supervised) -> None:
+    """Those of the new generation wait for each other all the same."""
+    reload(world)
+    third, fourth = world.hands[2:]
+    world.comes_to("prepared", third)
+    world.ends(world.hands[1], -signal.SIGSEGV)
+    world.pass_time(1)
+    other = world.hands[4]
+    world.comes_to("prepared", other)
+    assert other.heard()[-1] == {"go": True}
+    assert {"go": True} not in third.heard()
+    world.comes_to("prepared", fourth)
+    assert third.heard() == [{"go": True}]
+
+
+def test_what_a_worker_needs_is_measured_in_each_generation(world: Supervised) -> None:
+    """When it is ready, also if a reload has started it."""
+    world.platform.used = {103: 5, 104: 6}
+    reload(world)
+    come_up(world, *world.hands[2:])
+    workers = world.supervisor.pool.of(world.supervisor.generation)
+    assert [worker.needs for worker in workers] == [5, 6]
+
+
+def test_a_reload_that_is_given_up_while_it_hands_over_has_not_succeeded(world: Supervised) -> None:
+    """Whoever asked is answered once, and the log does not say that it was reloaded."""
+    answers = reload(world)
+    come_up(world, *world.hands[2:])
+    world.supervisor.stop()
+    world.reactor.advance(1)
+    assert [list(each) for each in answers] == [["fault"]]
+    assert not any("was reloaded" in text for _, text in world.platform.logged)
+
+
 def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
     """With what the system says."""
     world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")

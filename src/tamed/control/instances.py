@@ -252,8 +252,8 @@ def _done(
             lines, status = read_fault(answer)
             return Report(ready=False, text="\n".join(lines), status=status, pid=None)
         warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
-        told = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
-        return Report(ready=True, text="\n".join([told, *warnings]), status=0, pid=None)
+        text = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
+        return Report(ready=True, text="\n".join([text, *warnings]), status=0, pid=None)
 
 
 @contextmanager

@@ -50,16 +50,16 @@ def main() -> NoReturn:
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
-    told = f"tamed: {plan.name} was told to stop before it was ready"
+    why = f"tamed: {plan.name} was told to stop before it was ready"
     try:
         with ExitStack() as held:
             status = _supervise(Holdings(plan, reporter, left, held), left)
     except TamedError as error:
         status = status_of(error)
-        told = f"tamed: {error}"
-        print_error(told)
+        why = f"tamed: {error}"
+        print_error(why)
     if reporter is not None:
-        reporter.failed(told, status or ExitStatus.SOFTWARE)  # unless whoever waits has been told already
+        reporter.failed(why, status or ExitStatus.SOFTWARE)  # unless a report was sent already
     if status < 0:
         status = end_by_signal(-status)
     sys.exit(status)
@@ -133,7 +133,7 @@ class Holdings:
         self.housekeeping.duties += self._duties(plan, instance, owner)
 
     def _let_go(self) -> None:
-        """Close what came from whoever started this and nobody listens on; leave the terminal."""
+        """Close inherited descriptors that nobody listens on; leave the terminal."""
         wanted = {0, 1, 2, *passed_descriptors(os.environ), *self.sockets.inherited}
         for descriptor in self._passed - wanted:
             os.close(descriptor)
@@ -197,7 +197,7 @@ class Holdings:
 
 
 def _supervise(holdings: Holdings, left: Data | None) -> int:
-    """Supervise to the end. A mistake of ours is told in the log; the workers then end by themselves.
+    """Supervise to the end. A mistake of ours is logged; the workers then end by themselves.
 
     If nobody has asked for the end of a daemon that was ready, its reason is left for those who ask later.
     """

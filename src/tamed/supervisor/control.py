@@ -2,7 +2,7 @@
 
 A client connects, writes one request, a JSON object on a line, and gets one answer in the same form; then the
 connection is closed. One that has written ``"progress": true`` may get lines with ``waiting`` before that,
-which say for what it waits. Only the owner may connect (mode 0600), so whoever can, may.
+which say for what it waits. Only the owner can connect (mode 0600), so every client is allowed everything.
 """
 
 import contextlib

@@ -35,7 +35,7 @@ class WorkerState(enum.Enum):
 
     LOADING lasts until it has imported the application and bound what it listens on, and STARTING until its
     services have started; in between, PREPARED, those of one generation wait for each other. DRAINING is one
-    that was drained and serves what it has let in to the end, STOPPING one that was told to stop, and STUCK
+    that was drained and serves what it has let in to the end, STOPPING one that was asked to stop, and STUCK
     one that has not answered for too long and is ended by force.
     """
 
@@ -51,7 +51,7 @@ class WorkerState(enum.Enum):
 class Worker:
     """A worker process, from its start until it has been reaped.
 
-    ``number`` counts from 1 in its ``generation``, and is kept by whoever replaces it. ``replaces`` is the
+    ``number`` counts from 1 in its ``generation``, and its replacement has the same. ``replaces`` is the
     worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
     its last sign of life) are times of the supervisor's clock. ``needs`` is how many bytes it had allocated
     when it was ready, None where that is not known. ``is_surplus`` says that its end is wanted,
@@ -99,7 +99,7 @@ class Worker:
         self.state = WorkerState.DRAINING
 
     def stop(self) -> None:
-        """Be told to stop."""
+        """Be asked to stop."""
         self.state = WorkerState.STOPPING
 
     def abort(self, kill_at: float) -> None:

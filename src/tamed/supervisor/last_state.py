@@ -54,9 +54,9 @@ class LastState(NamedTuple):
         data = _content(_path(instance))
         if data:
             with suppress(InvalidMessage):
-                told = parse_message(data, _LONGEST)
-                error, ended_at, log = (read_text(told, key) for key in ("error", "ended_at", "log"))
-                return cls(instance.name, error, read_number(told, "status", most=255), ended_at, log)
+                left = parse_message(data, _LONGEST)
+                error, ended_at, log = (read_text(left, key) for key in ("error", "ended_at", "log"))
+                return cls(instance.name, error, read_number(left, "status", most=255), ended_at, log)
         if instance.pid_file.is_file():
             return cls(instance.name, _KILLED, None, None, "")
         return None
@@ -75,10 +75,10 @@ class LastState(NamedTuple):
 
     def leave(self, instance: Instance) -> None:
         """Leave it in the instance's folder; one that is gone has no room for it."""
-        told = {"error": self.error, "status": self.status, "ended_at": self.ended_at, "log": self.log}
+        left = {"error": self.error, "status": self.status, "ended_at": self.ended_at, "log": self.log}
         self.forget(instance)
         with suppress(OSError), os.fdopen(os.open(_path(instance), _NEW, 0o600), "wb") as file:
-            file.write(encode_message(told))
+            file.write(encode_message(left))
 
     @staticmethod
     def forget(instance: Instance) -> None:

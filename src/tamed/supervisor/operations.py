@@ -1,12 +1,12 @@
 """The operations on a daemon: its start, reloads, upgrades, scaling. One runs, the others wait.
 
-This file owns what runs now and what waits, and nothing else writes it. Whoever asks for an operation is
+This file owns what runs now and what waits, and nothing else writes it. The caller of an operation is
 answered once, with what became of this very request:
 
 - One that asks for what waits already joins it: two reloads that wait are one. What runs has begun, and may
   have read what the later caller has changed since, so nobody joins a reload or an upgrade that runs.
 - Scaling is a wish for a state. A later number takes the place of an earlier one, also of one that is on the
-  way to it, and the earlier caller is told.
+  way to it, and the earlier caller is answered.
 - The end of the daemon ends all of them.
 
 Nothing here does an operation. ``begin`` is called with the one whose turn it is, and whoever does it calls
@@ -64,7 +64,7 @@ class Operation:
         self.workers, self.change = workers, 0
 
     def answer(self, outcome: dict[str, Any]) -> None:
-        """Tell those who wait; each is told once."""
+        """Answer the callers, each once."""
         answers, self.answers = self.answers, []
         for answer in answers:
             answer(outcome)
@@ -151,5 +151,5 @@ class Operations:
 
 
 def fault(*lines: str, status: int = ExitStatus.UNAVAILABLE) -> dict[str, Any]:
-    """Return the outcome of what has failed, for whoever asked: the last line says why, in one sentence."""
+    """Return the outcome of what has failed: the last line says why, in one sentence."""
     return {"fault": {"lines": [f"tamed: {line}" for line in lines], "status": int(status)}}

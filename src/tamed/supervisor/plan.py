@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     ``plan_file`` is where the plan is kept for a restart, ``default_log`` is where it logs unless the
     operator says, and ``second_pid_file`` is where the operator wants one more: paths, empty for none.
 
-    ``folder`` is where the command was run, as the operator wrote it: whoever reads the job anew starts
+    ``folder`` is where the command was run, as the operator wrote it: the job is read anew from
     there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` what runs them,
     wherever links led to when the job was read.
 
@@ -73,7 +73,7 @@ class Plan(NamedTuple):
 
     @property
     def first_order(self) -> dict[str, Any]:
-        """What a worker or a template is told first: all that it is made from."""
+        """The first order of a worker or a template: all that it is made from."""
         return {
             "job": self.job,
             "reading": self.reading,

@@ -36,7 +36,7 @@ class Platform(Protocol):
 
     @property
     def due(self) -> float | None:
-        """In how many seconds `ended` is to be asked again though no signal tells; None if never."""
+        """In how many seconds `ended` is to be asked again though no signal comes; None if never."""
 
     def settle(self) -> None:
         """Take what workers have let live on so far for no worker's that ends later."""
@@ -57,7 +57,7 @@ class Platform(Protocol):
         """End a child at once that has not been reaped, with what it has started in its process group."""
 
     def memory(self, pid: int) -> int | None:
-        """Return how many bytes a child has allocated, None if that cannot be told."""
+        """Return how many bytes a child has allocated, None if that is not known."""
 
     def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
@@ -69,10 +69,10 @@ class Platform(Protocol):
         """Become the user that the daemon runs as, for good. Raises TamedError if that cannot be done."""
 
     def report_ready(self, addresses: Iterable[str]) -> None:
-        """Tell whoever waits that the daemon serves."""
+        """Report to the command that waits, and notify the service manager, that the daemon serves."""
 
     def report_failed(self, lines: Iterable[str], status: int) -> None:
-        """Tell whoever waits that it does not, and why."""
+        """Report to the command that waits, and notify the service manager, why it does not."""
 
     def change_log(self, plan: LogPlan) -> None:
         """Take the log to another place, or there in another way.
@@ -84,23 +84,23 @@ class Platform(Protocol):
         """Work in another directory from now on, if it is there and this user may."""
 
     def notify_reloading(self) -> None:
-        """Tell the system's manager that a reload has begun."""
+        """Notify the service manager that a reload has begun."""
 
     def notify_reloaded(self, line: str) -> None:
-        """Tell the system's manager that it has ended, and how."""
+        """Notify the service manager that it has ended, and how."""
 
     def notify_status(self, text: str) -> None:
-        """Tell the system's manager in a line how the daemon stands."""
+        """Notify the service manager in a line how the daemon stands."""
 
     def notify_stopping(self) -> None:
-        """Tell the system's manager that the daemon stops."""
+        """Notify the service manager that the daemon stops."""
 
     def notify_alive(self) -> None:
-        """Tell the system's manager that every worker answers."""
+        """Notify the service manager that every worker answers."""
 
     @property
     def alive_interval(self) -> float | None:
-        """How often the manager wants to hear that, in seconds; None if it does not."""
+        """How often the manager wants to be notified of that, in seconds; None if it does not."""
 
     @property
     def cpus(self) -> int:

@@ -43,7 +43,7 @@ _PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the superviso
 class PosixPlatform:
     """The platform of a real supervisor; see `Platform` for what its methods promise.
 
-    ``reporter`` is None in the foreground: whoever waits there reads standard error. ``let_go`` is called
+    ``reporter`` is None in the foreground: the person there reads standard error. ``let_go`` is called
     just before privileges are dropped.
     """
 
@@ -134,7 +134,7 @@ class PosixPlatform:
 
     @property
     def due(self) -> float | None:
-        """When `ended` has to look again though no signal tells, in seconds."""
+        """When `ended` has to look again though no signal comes, in seconds."""
         return self._reaper.due
 
     def settle(self) -> None:
@@ -188,7 +188,7 @@ class PosixPlatform:
         self._is_privileged = False
 
     def report_ready(self, addresses: Iterable[str]) -> None:
-        """Tell whoever waits that the daemon serves."""
+        """Report that the daemon serves."""
         where = ", ".join(addresses)
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
         self.log("INFO", line)
@@ -198,7 +198,7 @@ class PosixPlatform:
             self._reporter.ready(line)
 
     def report_failed(self, lines: Iterable[str], status: int) -> None:
-        """Tell whoever waits that it does not, and why: plainly where a person reads, and in the log."""
+        """Report why it does not: plainly where a person reads, and in the log."""
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
             self.log("CRITICAL", text)
@@ -220,16 +220,16 @@ class PosixPlatform:
             os.chdir(directory)
 
     def notify_reloading(self) -> None:
-        """Tell the system's manager that a reload has begun."""
+        """Notify the service manager that a reload has begun."""
         self._notifier.reloading("reloading")
 
     def notify_reloaded(self, line: str) -> None:
-        """Tell the system's manager that it serves, whichever generation that is."""
+        """Notify the service manager that it serves, whichever generation that is."""
         self._standing = line
         self._notifier.ready(self._status())
 
     def notify_troubles(self, troubles: Sequence[str]) -> None:
-        """Tell the system's manager what is wrong from now on, beside how it stands."""
+        """Notify the service manager what is wrong from now on, beside how it stands."""
         self._troubles = list(troubles)
         self._notifier.status(self._status())
 
@@ -237,16 +237,16 @@ class PosixPlatform:
         return "; ".join([each for each in (self._standing, *self._troubles) if each])
 
     def notify_status(self, text: str) -> None:
-        """Tell the system's manager in a line how the daemon stands."""
+        """Notify the service manager in a line how the daemon stands."""
         self._standing = text
         self._notifier.status(self._status())
 
     def notify_stopping(self) -> None:
-        """Tell the system's manager that the daemon stops."""
+        """Notify the service manager that the daemon stops."""
         self._notifier.stopping("draining")
 
     def notify_alive(self) -> None:
-        """Tell the system's manager that every worker answers."""
+        """Notify the service manager that every worker answers."""
         self._notifier.watchdog()
 
 

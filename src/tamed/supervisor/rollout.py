@@ -67,7 +67,7 @@ class Rollout:
 
     ``serving`` is the generation that serves; until the first does, it is the first. ``coming`` is the one on
     the way, None if there is none. ``done`` is called when a rollout has come to its end, with the outcome
-    for whoever asked for it; ``fault`` is in that of one that has failed.
+    for its callers; ``fault`` is in that of one that has failed.
     """
 
     def __init__(
@@ -230,12 +230,12 @@ class Rollout:
         self._handovers.begin(leaving, workers, self._report_reloaded)
         self.release(predecessor)
 
-    # The end of one, and who is told.
+    # The end of one, and to whom it is reported.
 
     def give_up(self, why: str) -> None:
         """End the rollout that is under way, if there is one: the daemon stops.
 
-        A start that was stopped has not failed, so nobody is told that it has.
+        A start that was stopped has not failed, so no failure is reported.
         """
         if self._predecessor is not None:
             self._fail([f"tamed: {why}"], ExitStatus.UNAVAILABLE)

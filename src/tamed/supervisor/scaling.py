@@ -98,7 +98,7 @@ class Scaler:
         self._finish_if_scaled()
 
     def failed(self, why: str, status: int) -> None:
-        """Answer whoever has scaled: a worker could not be started, or did not become ready."""
+        """Answer the callers of a scaling: a worker could not be started, or did not become ready."""
         if self._scaling is not None:
             count, ready = self._serving().count, len(self._ready())
             line = f"{ready} of {count} workers are ready, others are tried again: {why}"

@@ -91,7 +91,7 @@ class SocketTable:
 
     @property
     def inherited(self) -> set[int]:
-        """The descriptors of whoever started this that somebody listens on (``fd://``)."""
+        """The descriptors that this process was started with and somebody listens on (``fd://``)."""
         return {
             endpoint.fd
             for held in self._held

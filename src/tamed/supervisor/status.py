@@ -105,7 +105,7 @@ class StatusRequests:
 
 
 class StateNotifier:
-    """Tells the system's manager how the daemon stands, and that its workers answer."""
+    """Notifies the service manager of how the daemon stands, and that its workers answer."""
 
     def __init__(self, supervisor: Supervisor, reactor: Reactor, platform: Platform) -> None:
         self._supervisor = supervisor
@@ -114,7 +114,7 @@ class StateNotifier:
         self._last = ""
 
     def watch(self) -> None:
-        """Notify that all is well from now on, as often as the manager wants to hear it, while it is."""
+        """Notify that all is well from now on, as often as the manager wants that, while it is."""
         if self._platform.alive_interval is not None:
             self._reactor.later(self._platform.alive_interval, self.watch)
             if self._supervisor.is_content:

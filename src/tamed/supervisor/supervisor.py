@@ -155,7 +155,7 @@ class Supervisor:
         return self.phase is not Phase.STARTING and self._rollout.is_busy
 
     def start(self) -> None:
-        """Start the workers; what comes of it is seen to by the reactor."""
+        """Start the workers; all that follows is done in the loop."""
         self._watchdog.watch()
         self._memory_limit.watch()
         self._rollout.start()
@@ -206,7 +206,7 @@ class Supervisor:
                 self.stop()
 
     def reopen(self) -> Data:
-        """Open the log file anew, as SIGUSR1 does; return what became of it, for whoever asked."""
+        """Open the log file anew, as SIGUSR1 does; return the outcome."""
         name, log = self.plan.name, self.plan.log
         if log.kind != "file":
             return fault(f"{name} has no log file", status=ExitStatus.NO_INPUT)
@@ -279,7 +279,7 @@ class Supervisor:
         self._scaler.failed(why, status)
 
     def _give_up(self) -> None:
-        """Bring nothing up any more, and tell whoever waits for it."""
+        """Bring nothing up any more, and answer those who wait for that."""
         self.operations.cancel(fault("the daemon stops"))
         self._scaler.end()
         self._rollout.give_up("the daemon stops")
@@ -385,7 +385,7 @@ class Supervisor:
         """Take note of one that has ended while all do; the first that fails gives the exit status."""
         if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
             self._platform.log("ERROR", worker.how_it_ended(code))
-            if worker.ready is not None:  # a failed start is no matter to whoever wants it stopped
+            if worker.ready is not None:  # a start that fails while it is stopped is no failure
                 self.status = worker.status
 
     def _lost(self, worker: Worker, code: int) -> None:
@@ -421,7 +421,7 @@ class Supervisor:
         self._end_if_alone()
 
     def _look_again(self) -> None:
-        """Have the children looked at when something is due of which no signal tells."""
+        """Look at the children again when something is due of which no signal comes."""
         due = self._platform.due
         if self._look is not None:
             self._look.cancel()

@@ -66,7 +66,7 @@ class Template:
         """Be one that has loaded the application for the program before."""
         self.is_loaded = True
 
-    def understand(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         """Take what it says by itself. Raises InvalidMessage for what it cannot mean."""
         match message:
             case {"loaded": _}:
@@ -76,8 +76,8 @@ class Template:
                 self.fault = read_fault(message)
             case {"leaving": _} if not self.is_loaded:
                 status = read_number(message, "leaving", most=255)
-                told = f"tamed: the application ended while it was loaded, with status {status}"
-                self.fault = [told], status
+                why = f"tamed: the application ended while it was loaded, with status {status}"
+                self.fault = [why], status
 
 
 class Templates:
@@ -109,9 +109,9 @@ class Templates:
                 ours.close()
                 raise
         template = self._of[generation.number] = Template(pid, Channel(ours), loaded, failed)
-        self._reactor.watch(template.channel, lambda: self._hear(template))
+        self._reactor.watch(template.channel, lambda: self._receive(template))
         template.channel.send(generation.plan.first_order)
-        deliver(template.channel, self._reactor, lambda: self._hang_up(template))
+        deliver(template.channel, self._reactor, lambda: self._close(template))
 
     def of(self, generation: Generation) -> Template | None:
         """Return the template of a generation, if it has one that can fork."""
@@ -133,8 +133,8 @@ class Templates:
             template = Template(data["pid"], channel, lambda: None, lambda *_: None)
             template.resume()
             self._of[data["generation"]] = template
-            self._reactor.watch(channel, partial(self._hear, template))
-            deliver(channel, self._reactor, partial(self._hang_up, template))
+            self._reactor.watch(channel, partial(self._receive, template))
+            deliver(channel, self._reactor, partial(self._close, template))
 
     def drop_privileges(self) -> None:
         """Have every template become the user that its workers have become."""
@@ -146,34 +146,34 @@ class Templates:
         for number in list(self._of) if generation is None else [generation.number]:
             template = self._of.pop(number, None)
             if template is not None:
-                self._hang_up(template)
+                self._close(template)
                 self._platform.kill(template.pid)
 
     def ended(self, pid: int, code: int) -> None:
-        """Hear that a child has ended, which may be a template."""
+        """Take note that a child has ended, which may be a template."""
         number = next((number for number, each in self._of.items() if each.pid == pid), None)
         if number is None:
             return
         template = self._of.pop(number)
-        self._hear(template)
-        self._hang_up(template)
+        self._receive(template)
+        self._close(template)
         if template.is_loaded:
-            told = f"the template of the workers has ended ({code}): others are started without one"
-            self._platform.log("ERROR", told)
+            why = f"the template of the workers has ended ({code}): others are started without one"
+            self._platform.log("ERROR", why)
         else:
-            told = f"tamed: the process that loads the application ended with {code}"
-            template.failed(*(template.fault or ([told], ExitStatus.SOFTWARE)))
+            why = f"tamed: the process that loads the application ended with {code}"
+            template.failed(*(template.fault or ([why], ExitStatus.SOFTWARE)))
 
-    def _hear(self, template: Template) -> None:
+    def _receive(self, template: Template) -> None:
         try:
             for message, _ in template.channel.receive():
-                template.understand(message)
+                template.handle(message)
         except (OSError, InvalidMessage):
-            self._hang_up(template)
+            self._close(template)
         if template.channel.closed:
-            self._hang_up(template)
+            self._close(template)
 
-    def _hang_up(self, template: Template) -> None:
+    def _close(self, template: Template) -> None:
         if template.channel.fileno() >= 0:
             self._reactor.unwatch(template.channel)
             template.channel.close()

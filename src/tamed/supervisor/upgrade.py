@@ -74,8 +74,8 @@ class Upgrader:
                         if helper.timed_out
                         else f"does not start (exit code {helper.code})"
                     )
-                    told = f"tamed: the new program {why}; the log has what it printed"
-                    self._fail([told], ExitStatus.SOFTWARE)
+                    line = f"tamed: the new program {why}; the log has what it printed"
+                    self._fail([line], ExitStatus.SOFTWARE)
         except InvalidMessage as error:
             self._fail([f"tamed: the new program cannot be understood: {error}"], ExitStatus.SOFTWARE)
 
@@ -89,8 +89,8 @@ class Upgrader:
         except TamedError as error:
             self._fail([f"tamed: {error}"], status_of(error))
         except OSError as error:
-            told = f"cannot run {plan.interpreter[0]}: {reason(error)}"
-            self._fail([f"tamed: {told}"], ExitStatus.OS_ERROR)
+            why = f"cannot run {plan.interpreter[0]}: {reason(error)}"
+            self._fail([f"tamed: {why}"], ExitStatus.OS_ERROR)
         finally:
             self._reactor.return_signals(taken)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

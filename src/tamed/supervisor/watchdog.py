@@ -120,7 +120,7 @@ class _Course:
 
     def __init__(self) -> None:
         self.above = 0
-        self.is_told = False
+        self.is_warned = False
 
 
 class MemoryLimit:
@@ -191,8 +191,8 @@ class MemoryLimit:
         needs_more = worker.needs is not None and worker.needs > limit
         hold = _LONGEST_HOLD if needs_more else self._holds.get(worker.number, 0.0)
         left = hold - self._served(worker)
-        if left > 0 and not course.is_told:
-            course.is_told = True
+        if left > 0 and not course.is_warned:
+            course.is_warned = True
             when = "from its beginning" if needs_more else f"{self._served(worker):.0f} s after it was ready"
             doubt = f"is that less than a worker needs? it is replaced in {left:.0f} s if that is still so"
             self._platform.log("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {doubt}")

@@ -1,8 +1,8 @@
 """The watcher: a process that waits until a file changes, and ends.
 
-It is run by the supervisor as ``python -m tamed.supervisor.watcher NAME``, and told which files to watch, and
-when they were written last as far as others have seen. Files that appear beside them count if they are
-Python's.
+It is run by the supervisor as ``python -m tamed.supervisor.watcher NAME``. Its order says which files to
+watch, and when they were written last as far as others have seen. Files that appear beside them count if they
+are Python's.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""The workers of a supervisor: hiring them, talking with them, and noticing that they have ended.
+"""The workers of a supervisor: spawning them, talking with them, and reaping them.
 
-What follows from that is for others to decide: see ``_supervisor``.
+What follows from what they say is decided by who gets the `WorkerEvents`.
 """
 
 import signal
@@ -24,7 +24,7 @@ from tamed.supervisor.templates import Templates
 __all__ = ["WorkerEvents", "WorkerPool"]
 
 _MODULE = "tamed.worker"
-_OWN_STATES = ("prepared", "starting", "ready")  # that a worker can tell of itself
+_OWN_STATES = ("prepared", "starting", "ready")  # that a worker can report of itself
 _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
 _STATUSES = 255
@@ -33,7 +33,7 @@ _MORE = "let each process have more: --max-files"
 
 
 class WorkerEvents(Protocol):
-    """Who directs a pool, and hears what becomes of its workers."""
+    """What a pool reports of its workers, to whoever directs it."""
 
     def worker_advanced(self, worker: Worker) -> None:
         """Take note that a worker has come to another state on its way to readiness."""
@@ -55,7 +55,7 @@ class WorkerEvents(Protocol):
 
 
 class WorkerPool:
-    """All workers that have not been reaped, by their pid in ``workers``. ``events`` hears of them."""
+    """All workers that have not been reaped, by their pid in ``workers``; ``events`` gets what they do."""
 
     def __init__(
         self, events: WorkerEvents, reactor: Reactor, sockets: SocketTable, platform: Platform
@@ -116,13 +116,13 @@ class WorkerPool:
         now = self._reactor.clock()
         worker = Worker(pid, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
         self.workers[pid] = worker
-        self._reactor.watch(worker.channel, lambda: self._hear(worker))
+        self._reactor.watch(worker.channel, lambda: self._receive(worker))
         self._send(worker, generation.plan.first_order)
 
     def export(self, keep: Keep) -> list[Data]:
         """Return what the next program needs to go on with the workers."""
         for worker in list(self.workers.values()):
-            self._hear(worker)  # all of them first: what one says may concern another
+            self._receive(worker)  # all of them first: what one says may concern another
         return [worker.export(keep) for worker in self.workers.values()]
 
     def resume(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
@@ -132,7 +132,7 @@ class WorkerPool:
             worker = Worker.imported(data, generations[data["generation"]], now)
             self.workers[worker.pid] = worker
             if not worker.channel.closed:
-                self._reactor.watch(worker.channel, partial(self._hear, worker))
+                self._reactor.watch(worker.channel, partial(self._receive, worker))
                 self._deliver(worker)
         for data in left:
             self.workers[data["pid"]].replace(self.workers.get(data["replaces"]))
@@ -177,8 +177,8 @@ class WorkerPool:
                 self._events.child_ended(pid, code)
                 self._platform.gone(pid)
             else:
-                self._hear(worker, has_ended=True)
-                self._hang_up(worker)
+                self._receive(worker, has_ended=True)
+                self._close(worker)
                 self._platform.gone(pid)
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
@@ -189,30 +189,30 @@ class WorkerPool:
             return self._platform.fork(channel, template.fork)
         return self._platform.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
-    def _hear(self, worker: Worker, *, has_ended: bool = False) -> None:
-        """Take what a worker says, and send what waits: one that takes no more is found out."""
+    def _receive(self, worker: Worker, *, has_ended: bool = False) -> None:
+        """Handle what a worker has sent, and send what waits: one that takes no more is found out."""
         try:
             for message, _ in worker.channel.receive():
                 worker.heard = self._reactor.clock()
-                self._understand(worker, message)
+                self._handle(worker, message)
             self._deliver(worker)
         except InvalidMessage as error:  # something else in that process has written to the channel
             self._platform.log("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
             if not has_ended:  # else its number is another's, or nobody's
                 self._platform.kill(worker.pid)
-            self._hang_up(worker)
+            self._close(worker)
         except OSError:
-            self._hang_up(worker)
+            self._close(worker)
         if worker.channel.closed:
-            self._hang_up(worker)
+            self._close(worker)
 
-    def _understand(self, worker: Worker, message: Message) -> None:
+    def _handle(self, worker: Worker, message: Message) -> None:
         """Do what a message is for. What is unknown is of a later version, and passed over."""
         match message:
             case {"heartbeat": _}:
                 pass
             case {"listen": _}:
-                self._hand_out(worker, message)
+                self._send_sockets(worker, message)
             case {"state": _}:
                 self._changed(worker, read_text(message, "state"))
             case {"fault": _}:
@@ -237,7 +237,7 @@ class WorkerPool:
             worker.come_to(WorkerState(state), worker.heard)
             self._events.worker_advanced(worker)
 
-    def _hand_out(self, worker: Worker, message: Message) -> None:
+    def _send_sockets(self, worker: Worker, message: Message) -> None:
         text, kind = read_text(message, "listen"), read_number(message, "kind")
         index, question = read_number(message, "index", most=_MOST_SERVERS), read_number(message, "number")
         try:
@@ -261,10 +261,10 @@ class WorkerPool:
         return True
 
     def _deliver(self, worker: Worker) -> None:
-        deliver(worker.channel, self._reactor, lambda: self._hang_up(worker))
+        deliver(worker.channel, self._reactor, lambda: self._close(worker))
 
-    def _hang_up(self, worker: Worker) -> None:
-        """Say and hear no more; may be done again."""
+    def _close(self, worker: Worker) -> None:
+        """Talk with it no more; may be done again."""
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
