@@ -7,7 +7,9 @@ from typing import Any
 from tamed.config.deployment import Deployment
 from tamed.config.job import Job
 from tamed.config.reading import Reading
+from tamed.config.settings import Daemon
 from tamed.config.target import Target
+from tamed.plugins.describe import describe
 
 TEXT = """
 name = "verse"
@@ -49,6 +51,13 @@ def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
     assert again.deployment is not None
     assert again.deployment.folder == tmp_path / "41"
     assert again.settings.daemon.directory == tmp_path / "41" / "sub"
+
+
+def test_every_path_is_one_in_another_process() -> None:
+    """JSON has texts for them."""
+    flags = {option.name: "/verse" for option in describe(Daemon) if option.reader.path}
+    reading = Reading.of(Job(Target.parse("ode"), daemon=flags, environ={}))
+    assert through_json(reading) == reading
 
 
 def test_settings_of_another_version_are_passed_over() -> None:

@@ -88,58 +88,56 @@ class Umask(int):
 class Daemon:
     """How the process behaves."""
 
-    name: str = option("", "The instance's name; without it, that of the deployment or the target.")
+    name: str = option("", "The instance's name; by default that of the deployment or the target.")
     workers: Workers | None = option(
-        None, "How many processes run the application, under a supervisor; auto is one for each core."
+        None, "Number of worker processes, under a supervisor; auto is one for each core."
     )
-    yes: bool = option(False, "Start that many workers, also if it is more than 32 for each CPU.")
+    yes: bool = option(False, "Allow more than 32 workers for each CPU.")
     user: str = option("", "The user to become, by name or number, once everything is bound.")
-    group: str = option("", "The group to become; without it, the user's own.")
+    group: str = option("", "The group to become; by default the user's own.")
     keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
     prepare_as_root: bool = option(
         False, "Load and prepare the application as root, before privileges are dropped; trust its files."
     )
     trust_writable: bool = option(
-        False, "Run, as root, also files that others than root can change; they could become root by it."
+        False, "As root, also run files that other users can change. They could become root by it."
     )
-    umask: Umask | None = option(
-        None, "Which permissions new files do not get; without it, 0027 for a daemon."
-    )
+    umask: Umask | None = option(None, "File-creation mask, in octal. Daemons default to 0027.")
     chroot: Path | None = option(
-        None, "The folder to be shut in once everything is bound; without workers only."
+        None, "Root directory to change to once everything is bound; only without workers."
     )
     env_file: Path | None = option(
-        None, "A file of KEY=VALUE lines for the environment, which go before what is in it."
+        None, "File of KEY=VALUE lines, which replace variables of the environment."
     )
-    directory: Path | None = option(None, "The working directory; without it, the one it is started in.")
-    rundir: Path | None = option(None, "The folder in which the instances of this user live.")
-    pid_file: Path | None = option(None, "One more pid file, beside the one in the run directory.")
-    max_files: int | None = option(None, "How many files each process may have open.", ge=32)
-    start_timeout: Duration = option(Duration("90s"), "How long it may take until everything is ready.")
+    directory: Path | None = option(None, "The working directory; by default the current one.")
+    rundir: Path | None = option(None, "Run directory: where the instances of this user are.")
+    pid_file: Path | None = option(None, "A second pid file, beside the one in the run directory.")
+    max_files: int | None = option(None, "Limit of open files for each process.", ge=32)
+    start_timeout: Duration = option(Duration("90s"), "Longest time until everything is ready.")
     stop_timeout: Duration | None = option(
-        None, "How long workers may take to stop; without it, the drain timeout and 30 seconds."
+        None, "Longest time for workers to stop; by default the drain timeout and 30 seconds."
     )
     watchdog: Duration = option(
-        Duration("30s"), "How long a worker's event loop may be blocked before it is replaced.", gt=0
+        Duration("30s"), "Replace a worker whose event loop is blocked for this long.", gt=0
     )
     max_connections_per_worker: int | None = option(
-        None, "After about how many connections a worker is replaced by a fresh one, without a loss.", ge=1
+        None, "Replace each worker after about this many connections. No connection is dropped.", ge=1
     )
     max_worker_age: Duration | None = option(
-        None, "After about what time a worker is replaced by a fresh one, without a loss."
+        None, "Replace each worker after about this time. No connection is dropped."
     )
     max_worker_memory: Size | None = option(
-        None, "Above how much memory a worker is replaced by a fresh one, without a loss.", ge=1
+        None, "Replace a worker that uses more memory than this. No connection is dropped.", ge=1
     )
     preload: bool = option(
         False, "Load the application once and fork the workers, so that they share memory."
     )
     reload: bool = option(False, "Reload whenever a file of the application changes; for development.")
     drain_timeout: Duration = option(
-        Duration("30s"), "How long open connections are served on when a server stops."
+        Duration("30s"), "How long a server that stops goes on serving its open connections."
     )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
-        "auto", "The event loop; auto is uvloop where it is installed."
+        "auto", "The event loop; auto is uvloop if it is installed."
     )
 
     @property
@@ -166,20 +164,20 @@ class Log:
 
     level: list[Level] = option(
         [Level("", _LEVELS["info"])],
-        "The least level logged; LOGGER=LEVEL for one logger and those below it.",
+        "Lowest level to log; LOGGER=LEVEL for one logger and those below it.",
     )
     format: Literal["auto", "human", "plain", "json"] = option(
-        "auto", "How a line looks; auto is human on a terminal and plain elsewhere."
+        "auto", "Format of a line; auto is human on a terminal and plain elsewhere."
     )
     file: str = option(
         "",
         "Where the log goes: a file, stderr, journal, syslog, or syslog:unix:/PATH.",
     )
-    rotate: Size = option(Size("1 MB"), "The size at which the log file is rotated; 0 for never.")
-    rotate_every: Duration | None = option(None, "The time after which the log file is rotated.")
-    keep: int = option(10, "How many rotated log files are kept at least.")
-    keep_for: Duration = option(Duration("7d"), "How long rotated log files are kept, beyond that number.")
-    max_use: Size = option(Size("100 MB"), "How much rotated log files beyond that number may take in all.")
+    rotate: Size = option(Size("1 MB"), "Rotate the log file at this size; 0 for never.")
+    rotate_every: Duration | None = option(None, "Rotate the log file after this time.")
+    keep: int = option(10, "Keep at least this many rotated log files.")
+    keep_for: Duration = option(Duration("7d"), "Keep rotated log files beyond that number for this long.")
+    max_use: Size = option(Size("100 MB"), "Total size of rotated log files beyond that number.")
     compress: bool = option(False, "Compress rotated log files.")
 
 
@@ -218,13 +216,13 @@ def _plain(options: Daemon | Log) -> dict[str, Any]:
 
 
 def _from_plain(options_type: type[O], values: Mapping[str, Any]) -> O:
-    known = {field.name: values[field.name] for field in fields(options_type) if field.name in values}
-    return options_type(
-        **{
-            name: _MADE[name](value) if name in _MADE and value is not None else value
-            for name, value in known.items()
-        }
-    )
+    known = {field.name for field in fields(options_type)}
+    return options_type(**{name: _made(name, value) for name, value in values.items() if name in known})
+
+
+def _made(name: str, value: Any) -> Any:
+    make = _MADE.get(name)
+    return value if make is None or value is None else make(value)
 
 
 def names_file(place: str) -> bool:
