@@ -1,6 +1,7 @@
 """Reading a log that rotates between any two looks of the reader."""
 
 import gzip
+import itertools
 from contextlib import closing
 from pathlib import Path
 from typing import IO
@@ -102,3 +103,20 @@ def test_a_compressed_file_that_is_damaged_is_an_error_of_the_system(log: Path, 
         pytest.raises(OSError, match="a compressed old file is damaged: "),
     ):
         reader.last(20)
+
+
+def test_files_that_are_renamed_for_ever_are_an_error(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may rename them keeps nobody waiting: a rotation comes to an end."""
+    numbers = itertools.count(3)
+    opened = _log_reader._open
+
+    def open_and_rename(path: Path, owner: int | None) -> IO[bytes]:
+        stream = opened(path, owner)
+        last = next(numbers)
+        log.with_name(f"app.log.{last - 1}").rename(log.with_name(f"app.log.{last}"))
+        return stream
+
+    with closing(LogReader(log)) as reader:
+        monkeypatch.setattr(_log_reader, "_open", open_and_rename)
+        with pytest.raises(OSError, match="its old files are renamed all the time"):
+            reader.last(20)

@@ -4,8 +4,9 @@ A file is known by its inode, not by its name, which changes with each rotation:
 ``NAME.log.3`` by the time that its end is reached, and then ``NAME.log.2`` is what comes next.
 
 The daemon's user can put anything in the place of a log. So what is no file is not read, root reads only what
-is that user's (a link or a path to a file of root's is not), what is no whole gzip file is an OSError, and
-neither a long line nor a small file that unpacks to a large one takes much memory.
+is that user's (a link or a path to a file of root's is not), a gzip file that is not whole and files that are
+renamed for ever are an OSError, and neither a long line nor a small file that unpacks to a large one takes
+much memory.
 """
 
 import errno
@@ -24,6 +25,7 @@ __all__ = ["LogReader"]
 
 _BLOCK = 1 << 16  # bytes
 _LONGEST = 1 << 20  # bytes of a line
+_LOOKS = 100  # until files that are renamed between any two looks are no rotation
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -46,7 +48,7 @@ class LogReader:
     def last(self, count: int) -> list[bytes]:
         """Return the last lines, of old files too if need be, and go on behind them."""
         lines = _last_lines(self._stream, count)
-        while True:
+        for _ in range(_LOOKS):
             files = self._files()
             try:
                 older = self._lines_before(files, count - len(lines))
@@ -54,6 +56,7 @@ class LogReader:
                 continue
             if self._files() == files:  # else there was a rotation meanwhile, as above
                 return older + lines
+        raise _never_at_rest()
 
     def more(self) -> Iterator[bytes]:
         """Yield what was written since the last line that was read, as far as it is there now.
@@ -87,7 +90,7 @@ class LogReader:
         A rotation renames one file after the other, so what is seen during one may be any mixture. Between
         two looks that see the same, nothing was moved.
         """
-        while True:
+        for _ in range(_LOOKS):
             files = self._files()
             number = self._next_number(files)
             if number is None:
@@ -99,6 +102,7 @@ class LogReader:
             if self._files() == files:
                 return following
             following.close()
+        raise _never_at_rest()
 
     def _next_number(self, files: "dict[int, _File]") -> int | None:
         number = self._number(files)
@@ -134,6 +138,10 @@ class _File(NamedTuple):
     @property
     def is_compressed(self) -> bool:
         return self.path.suffix == ".gz"
+
+
+def _never_at_rest() -> OSError:
+    return OSError(errno.EBUSY, "its old files are renamed all the time")
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
