@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamed._os.variables import import_variable
 from tamed.cli.commands import COMMANDS, TAMED
 from tamed.cli.grammar import (
     HELP,
@@ -13,7 +14,6 @@ from tamed.cli.grammar import (
     Command,
     Option,
     UnknownOption,
-    load,
     one_of,
     parse,
     whole_number,
@@ -166,4 +166,4 @@ def test_declarations_are_whole(command: Command) -> None:
     assert all(option.help.endswith(".") for option in options)
     assert command.summary.endswith(".")
     assert (HELP in options) is command.has_help
-    assert command is TAMED or callable(load(command.handler))
+    assert command is TAMED or callable(import_variable(command.handler))

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tamed.cli.grammar import Argument, Command, Option, load, one_of, parse, whole_number
+from tamed._os.variables import import_variable
+from tamed.cli.grammar import Argument, Command, Option, one_of, parse, whole_number
 from tamed.errors import UsageError
 
 __all__ = ["COMMANDS", "TAMED", "run_command"]
@@ -286,7 +287,7 @@ def run_command(arguments: Sequence[str]) -> int:
     given = parse(command, given["words"], path)
     if given is None:
         return _show_help(command, path)
-    return load(command.handler)(**given) or 0
+    return import_variable(command.handler)(**given) or 0
 
 
 def _show_help(command: Command, path: str, commands: Sequence[Command] = ()) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from tamed._os.text import listed, nearest
+from tamed._os.variables import import_variable
 from tamed.errors import UsageError
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "CommandLine",
     "Option",
     "UnknownOption",
-    "load",
     "one_of",
     "parse",
     "whole_number",
@@ -104,7 +104,7 @@ class Command(NamedTuple):
 
     def all_options(self) -> tuple[Option, ...]:
         """Return the options with those that take time, and that of the help."""
-        more = load(self.more_options)() if self.more_options else ()
+        more = import_variable(self.more_options)() if self.more_options else ()
         return (*self.options, *more, *((HELP,) if self.has_help else ()))
 
 
@@ -116,15 +116,6 @@ class UnknownOption(UsageError):
     """There is no option of this ``flag``."""
 
     flag = ""
-
-
-def load(place: str) -> Callable[..., Any]:
-    """Return the function of ``MODULE:FUNCTION``."""
-    from importlib import import_module
-
-    module, _, name = place.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
-    return function
 
 
 def parse(command: Command, words: Sequence[str], path: str) -> dict[str, Any] | None:

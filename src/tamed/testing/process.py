@@ -1,4 +1,4 @@
-"""Real ``tamed`` processes in tests."""
+"""Real ``tamed`` processes in tests, and the end of the daemons that they have started."""
 
 import os
 import queue
@@ -18,6 +18,8 @@ from tamed.control.launch import run_directory
 from tamed.errors import Unavailable
 
 __all__ = ["StartProcess", "TamedProcess", "end_instances"]
+
+_PATIENCE = 30.0  # seconds for a daemon to stop, before it is ended at once
 
 
 class TamedProcess:
@@ -131,9 +133,6 @@ class TamedProcess:
             line = self._queue.get()
             if line is not None:
                 self.lines.append(line)
-
-
-_PATIENCE = 30.0  # seconds for a daemon to stop, before it is ended at once
 
 
 def end_instances(folder: Path) -> None:

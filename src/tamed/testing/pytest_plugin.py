@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["tamed_process", "tamed_service"]
 
-
 S = TypeVar("S", bound="Service")
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,6 +19,9 @@ from tamed.net.listen import (
 from tamed.service.service import Service
 
 __all__ = ["FreePorts", "Running", "Served", "StartService", "connected", "running", "serving", "target_of"]
+
+S = TypeVar("S", bound=Service)
+T = TypeVar("T")
 
 
 class FreePorts(SocketSource):
@@ -41,9 +44,6 @@ class FreePorts(SocketSource):
 
 def _with_free_port(endpoint: Endpoint) -> Endpoint:
     return endpoint.replace(port=0) if isinstance(endpoint, TcpEndpoint | TlsEndpoint) else endpoint
-
-
-S = TypeVar("S", bound=Service)
 
 
 class Running(Generic[S]):
@@ -131,9 +131,6 @@ def target_of(address: str) -> str | tuple[str, int]:
             raise LookupError(f"{other} is not an address to connect to")
 
 
-T = TypeVar("T")
-
-
 class Served(Generic[S]):
     """A service that is ready, on an event loop in a thread of its own; `serving` gives one.
 
@@ -180,12 +177,13 @@ def serving(service: S, *, drain_timeout: float = 5.0, patience: float = 120.0) 
     makes it fail is raised, at the end of the body if it was ready. ``patience`` is the longest that
     anything is waited for, in seconds; a test that passes does not come near it.
     """
-    ready: Future[tuple[Served[S], asyncio.Event]] = Future()
+    ready: Future[tuple[Served[S], Callable[[], object]]] = Future()
 
     async def live() -> None:
         async with running(service, drain_timeout=drain_timeout) as started:
             over = asyncio.Event()
-            ready.set_result((Served(started, asyncio.get_running_loop(), patience), over))
+            loop = asyncio.get_running_loop()
+            ready.set_result((Served(started, loop, patience), lambda: loop.call_soon_threadsafe(over.set)))
             await over.wait()
 
     def ended(life: Future[None]) -> None:
@@ -196,12 +194,12 @@ def serving(service: S, *, drain_timeout: float = 5.0, patience: float = 120.0) 
     with ThreadPoolExecutor(1, thread_name_prefix="tamed-service") as threads:
         life = threads.submit(lambda: asyncio.run(live()))
         life.add_done_callback(ended)
-        served, over = ready.result(patience)
+        served, stop = ready.result(patience)
         try:
             yield served
         finally:
             if not life.done():
-                served._loop.call_soon_threadsafe(over.set)
+                stop()
             life.result(patience + drain_timeout)
 
 
