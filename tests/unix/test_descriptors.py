@@ -1,11 +1,14 @@
 """Descriptors that were inherited, and threads."""
 
+import os
+import socket
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from tamed._os.descriptors import hollow, place_descriptors
 from tamed._os.fork import require_single_thread, threads
 from tamed.errors import SystemRefused
 from tests.unix import descriptors_child
@@ -58,3 +61,28 @@ def test_threads_are_counted(tmp_path: Path) -> None:
 def test_one_thread_is_right() -> None:
     """With one thread nothing is refused."""
     assert call(descriptors_child.count_threads) == [1, 1]
+
+
+@pytest.mark.parametrize("inheritable", [False, True])
+def test_a_hollow_descriptor_is_open_and_as_inheritable_as_it_was(inheritable: bool) -> None:
+    """The number stays taken, and a program that is executed gets it, or not, as before."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.set_inheritable(ours.fileno(), inheritable)
+        hollow([ours.fileno(), -1])
+        assert os.path.samestat(os.fstat(ours.fileno()), Path(os.devnull).stat())
+        assert os.get_inheritable(ours.fileno()) is inheritable
+        assert theirs.recv(1) == b""
+
+
+def test_descriptors_are_placed_although_the_numbers_overlap() -> None:
+    """Two that exchange their numbers are what the other was, and exec leaves them open."""
+    reading, writing = os.pipe()
+    try:
+        place_descriptors({reading: writing, writing: reading})
+        os.write(reading, b"verse")
+        assert os.read(writing, 9) == b"verse"
+        assert os.get_inheritable(reading)
+    finally:
+        os.close(reading)
+        os.close(writing)

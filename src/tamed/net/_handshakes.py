@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from tamed.log.logger import own_logger
 from tamed.net._connection import TlsConnection
-from tamed.net.address_limit import QuietCount, client_network
+from tamed.net.address_limit import LogLimiter, client_network
 
 __all__ = ["DEFAULT_MOST", "DEFAULT_TIMEOUT", "Handshakes"]
 
@@ -87,7 +87,7 @@ class Handshakes:
         self._queue = _Queue(queue)
         self._leaving: TlsConnection | None = None  # the last one that was aborted: it is closed a bit later
         self._timer: asyncio.TimerHandle | None = None
-        self._aborted = QuietCount(self._tell, self._tell_more)
+        self._aborted = LogLimiter(self._log_first, self._log_more)
 
     @property
     def full(self) -> bool:
@@ -243,11 +243,11 @@ class Handshakes:
             timer.cancel()
             self._loop.remove_reader(fd)
 
-    def _tell(self, peer: Any) -> None:
+    def _log_first(self, peer: Any) -> None:
         text = "%s has aborted the unfinished TLS handshake of %s to make room for others"
         log.warning(text, self._name, peer)
 
-    def _tell_more(self, count: int) -> None:
+    def _log_more(self, count: int) -> None:
         log.warning("%s has aborted %d more unfinished TLS handshakes", self._name, count)
 
 

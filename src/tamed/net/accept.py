@@ -94,7 +94,7 @@ class Shortage:
     """A lack of descriptors or memory that keeps somebody from accepting, who is called ``name`` in the log.
 
     ``resume`` is called after ``retry_delay`` seconds, and again, until none was reported for that long. The
-    log is told when it begins and when it is over, and in between once in ``quiet`` seconds, with a count.
+    log says when it begins and when it is over, and in between once in ``quiet`` seconds, with a count.
     Nothing is imported, opened or looked up for any of it: there would be no descriptor for that.
     """
 
@@ -107,9 +107,9 @@ class Shortage:
         self._quiet = quiet
         self._loop = asyncio.get_running_loop()
         self._is_new = False
-        self._is_told = False
+        self._is_logged = False
         self._count = 0
-        self._told_at = -math.inf
+        self._logged_at = -math.inf
         self._retry: asyncio.TimerHandle | None = None
 
     def report(self, error: OSError) -> None:
@@ -117,8 +117,8 @@ class Shortage:
         self.end()
         self._is_new = True
         self._count += 1
-        if self._loop.time() >= self._told_at + self._quiet:
-            self._tell(error)
+        if self._loop.time() >= self._logged_at + self._quiet:
+            self._log(error)
         self._retry = self._loop.call_later(self._retry_delay, self._try_again)
 
     def end(self) -> None:
@@ -132,12 +132,12 @@ class Shortage:
             self._is_new = False
             self._retry = self._loop.call_later(self._retry_delay, self._try_again)
             self._resume()
-        elif self._is_told:
-            self._is_told = False
+        elif self._is_logged:
+            self._is_logged = False
             log.info("%s accepts connections again", self._name)
 
-    def _tell(self, error: OSError) -> None:
-        times = f", {self._count} times since that was told" if self._count > 1 else ""
+    def _log(self, error: OSError) -> None:
+        times = f", {self._count} times since that was logged" if self._count > 1 else ""
         log.error(
             "%s cannot accept connections: %s%s%s; clients wait until others have left",
             self._name,
@@ -145,9 +145,9 @@ class Shortage:
             _limit_behind(error),
             times,
         )
-        self._is_told = True
+        self._is_logged = True
         self._count = 0
-        self._told_at = self._loop.time()
+        self._logged_at = self._loop.time()
 
 
 class Acceptor:

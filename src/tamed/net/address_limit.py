@@ -9,14 +9,14 @@ from typing import Any, Final
 from tamed.log.logger import own_logger
 from tamed.net.accept import OnAccept
 
-__all__ = ["AddressLimit", "QuietCount", "client_network"]
+__all__ = ["AddressLimit", "LogLimiter", "client_network"]
 
 log = own_logger("tamed.net")
 
 _PREFIX: Final = 64
 """How many bits of an IPv6 address count: whoever has one address of such a network has all of them."""
 
-_QUIET: Final = 1.0
+_INTERVAL: Final = 1.0
 """Seconds for which more of the same is only counted after one was logged."""
 
 
@@ -25,7 +25,7 @@ class AddressLimit:
 
     IPv6 addresses count as one when they are of the same /64 network, IPv4-mapped ones as the IPv4 address. A
     connection that is refused is closed at once. ``refused`` is the number of these; the first is logged by
-    ``name``, that of the server, with its address, and those that follow are told as a number, once a second.
+    ``name``, that of the server, with its address, and those that follow as a number, once a second.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,20 +33,20 @@ class AddressLimit:
         self.refused = 0
         self._most = most
         self._open: Counter[str] = Counter()
-        self._told = QuietCount(self._tell, self._tell_more)
+        self._log_limiter = LogLimiter(self._log_refused, self._log_more)
 
     def guard(self, on_accept: OnAccept) -> OnAccept:
-        """Return a function that calls ``on_accept``, if their address has not too many."""
+        """Return a function that calls ``on_accept`` for connections whose address has not too many."""
         open_by_address, most = self._open, self._most
 
-        def take_or_refuse(fd: int, address: Any) -> None:
+        def accept_or_refuse(fd: int, address: Any) -> None:
             if open_by_address[_counted(address)] < most:
                 on_accept(fd, address)
             else:
                 os.close(fd)
                 self._refused(address)
 
-        return take_or_refuse
+        return accept_or_refuse
 
     def enter(self, address: Any) -> None:
         """Count a connection of an address."""
@@ -60,18 +60,18 @@ class AddressLimit:
             del self._open[counted]
 
     def close(self) -> None:
-        """Say what was not said yet: nothing is refused any more."""
-        self._told.close()
+        """Log what was only counted so far: nothing is refused any more."""
+        self._log_limiter.close()
 
     def _refused(self, address: Any) -> None:
         self.refused += 1
-        self._told.add(address)
+        self._log_limiter.add(address)
 
-    def _tell(self, address: Any) -> None:
+    def _log_refused(self, address: Any) -> None:
         peer = _counted(address)
         log.warning("%s refuses a connection from %s, which has %d open", self.name, peer, self._most)
 
-    def _tell_more(self, count: int) -> None:
+    def _log_more(self, count: int) -> None:
         log.warning("%s has refused %d more", self.name, count)
 
 
@@ -100,45 +100,45 @@ def _counted(address: Any) -> str:
     return client_network(address[0])
 
 
-class QuietCount:
-    """Tells of the first of many, and of those that follow as a number, once a second.
+class LogLimiter:
+    """Has the first of many logged, and those that follow as a number, once a second.
 
-    ``tell`` is given what is counted, and ``tell_more`` how many there were since the last time.
+    ``log_first`` is given what is counted, and ``log_more`` how many there were since the last time.
     """
 
-    def __init__(self, tell: Callable[[Any], object], tell_more: Callable[[int], object]) -> None:
-        self._tell = tell
-        self._tell_more = tell_more
-        self._unsaid = 0
-        self._quiet: asyncio.TimerHandle | None = None
+    def __init__(self, log_first: Callable[[Any], object], log_more: Callable[[int], object]) -> None:
+        self._log_first = log_first
+        self._log_more = log_more
+        self._unlogged = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, one: Any) -> None:
-        """Count one, and tell of it if there was none for a while."""
-        if self._quiet is not None:
-            self._unsaid += 1
+        """Count one, and log it if none was logged within the last second."""
+        if self._timer is not None:
+            self._unlogged += 1
             return
-        self._tell(one)
-        self._be_quiet()
+        self._log_first(one)
+        self._begin_interval()
 
     def close(self) -> None:
-        """Say what was not said yet: there will be no more. May be called again."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-            self._quiet = None
-        self._say()
+        """Log what was only counted so far: there will be no more. May be called again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._log_counted()
 
-    def _be_quiet(self) -> None:
-        self._quiet = asyncio.get_running_loop().call_later(_QUIET, self._look)
+    def _begin_interval(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._end_interval)
 
-    def _look(self) -> None:
-        """Let the next one be told at once, if there was none for a while."""
-        self._quiet = None
-        if self._say():
-            self._be_quiet()
+    def _end_interval(self) -> None:
+        """Log how many there were; if there were none, the next one is logged at once."""
+        self._timer = None
+        if self._log_counted():
+            self._begin_interval()
 
-    def _say(self) -> bool:
-        """Tell how many there were since the last time; return whether there were any."""
-        unsaid, self._unsaid = self._unsaid, 0
-        if unsaid:
-            self._tell_more(unsaid)
-        return bool(unsaid)
+    def _log_counted(self) -> bool:
+        """Log how many there were since the last time; return whether there were any."""
+        unlogged, self._unlogged = self._unlogged, 0
+        if unlogged:
+            self._log_more(unlogged)
+        return bool(unlogged)

@@ -124,8 +124,8 @@ class Holdings:
             failed=self.supervisor.operations.finish,
         ).begin
         self.housekeeping = Housekeeping(
-            say=self.platform.log,
-            tell=self.platform.notify_troubles,
+            log=self.platform.log,
+            changed=self.platform.notify_troubles,
             housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )

@@ -1,8 +1,8 @@
 """What a daemon has on disk, looked after once a second: whatever of it is lost is made anew.
 
 A run directory is swept with ``/tmp``, goes with a login session, or is removed by hand. The daemon lives on,
-and is to be found again. What cannot be made anew, or is wrong with the log or a socket, is said once in the
-log, and as long as it lasts to whoever asks how the daemon stands.
+and is to be found again. What cannot be made anew, or is wrong with the log or a socket, is logged once, and
+is in the daemon's status as long as it lasts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ class Duty(NamedTuple):
 class Housekeeping:
     """Does ``duties``, in order.
 
-    ``say`` writes to the log, and ``tell`` is called with all that is wrong whenever that changes.
+    ``log`` writes to the log, and ``changed`` is called with all that is wrong whenever that changes.
     ``housekeep_log`` does what is due for the log, and returns what is wrong with it; ``lost_sockets``
     returns the addresses of those whose file is gone.
     """
@@ -38,38 +38,38 @@ class Housekeeping:
     def __init__(
         self,
         *,
-        say: Callable[[str, str], None],
-        tell: Callable[[Sequence[str]], None],
+        log: Callable[[str, str], None],
+        changed: Callable[[Sequence[str]], None],
         housekeep_log: Callable[[], str],
         lost_sockets: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.duties: list[Duty] = []
         self.troubles: list[str] = []
-        self._say = say
-        self._tell = tell
+        self._log = log
+        self._changed = changed
         self._housekeep_log = housekeep_log
         self._lost_sockets = lost_sockets
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def look(self) -> list[str]:
         """Do what is due; return all that is wrong."""
         log_trouble = self._housekeep_log()
         found = [*self._do_duties(), *self._lost()]
         for trouble in found:
-            if trouble not in self._said:
-                self._say("WARNING", trouble)
-        self._said = set(found)
+            if trouble not in self._logged:
+                self._log("WARNING", trouble)
+        self._logged = set(found)
         troubles = [*found, *([log_trouble] if log_trouble else [])]  # of which the log itself tells
         if troubles != self.troubles:
             self.troubles = troubles
-            self._tell(troubles)
+            self._changed(troubles)
         return troubles
 
     def _do_duties(self) -> Iterator[str]:
         for duty in self.duties:
             try:
                 if duty.housekeep():
-                    self._say("WARNING", f"{duty.what} was gone, and was made anew")
+                    self._log("WARNING", f"{duty.what} was gone, and was made anew")
             except (OSError, TamedError) as error:
                 yield f"{duty.what} is gone, and cannot be made anew: {reason(error)}"
                 if duty.is_base:

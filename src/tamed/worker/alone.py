@@ -116,7 +116,7 @@ async def _live(
     drop: Callable[[], None],
 ) -> Ending:
     manager = Notifier.from_environ(os.environ)
-    housekeeping = Housekeeping(say=_say, tell=partial(_tell, manager), housekeep_log=handler.housekeep)
+    housekeeping = Housekeeping(log=_say, changed=partial(_tell, manager), housekeep_log=handler.housekeep)
     housekeeping.duties += duties
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
 
