@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tamed.config.deployment import Deployment
 from tamed.config.job import Job
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.config.target import Target
+from tamed.errors import MissingInput
 from tamed.plugins.describe import describe
 
 TEXT = """
@@ -51,6 +54,18 @@ def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
     assert again.deployment is not None
     assert again.deployment.folder == tmp_path / "41"
     assert again.settings.daemon.directory == tmp_path / "41" / "sub"
+
+
+def test_a_deployment_that_the_command_has_read_is_not_read_again(tmp_path: Path) -> None:
+    """So the services that are run are those whose options it has read; a reload reads the file anew."""
+    file = tmp_path / "verse.toml"
+    file.write_text(TEXT)
+    job = Job(Target.parse(str(file)), environ={})
+    job = job._replace(known=job.deployment())
+    file.unlink()
+    assert Reading.of(job).deployment == job.known
+    with pytest.raises(MissingInput):
+        Reading.of(Job.from_data(job.to_data()))
 
 
 def test_every_path_is_one_in_another_process() -> None:

@@ -73,6 +73,7 @@ def read_job(command: str, *, target: str, words: Sequence[str], **given: Any) -
         job = job._replace(words=tuple(words), detached=command == "start")
         kind_of(job.target.prefix).check(job)  # says what is wrong with the words, or shows the help
         return job
+    job = job._replace(known=job.deployment())  # read once: its services are run as their options were read
     inner = service_command(job)
     path = f"tamed {command} {target}"
     try:

@@ -30,7 +30,7 @@ class Job(NamedTuple):
     ``detached`` says that it is a daemon, for plugins of Twisted that ask.
     Relative paths in target and flags start in ``folder``; None is the working directory, wherever that is.
     ``argv`` is the command line as the application is to see it in ``sys.argv``, in whichever process it is
-    loaded; empty is that process's own.
+    loaded; empty is that process's own. ``known`` is the deployment, if this process has read it already.
     """
 
     target: Target
@@ -44,6 +44,7 @@ class Job(NamedTuple):
     argv: tuple[str, ...] = ()
     detached: bool = False
     environ: Mapping[str, str] = os.environ
+    known: Deployment | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.target.name}>"  # flags and environment may hold secrets
@@ -93,10 +94,10 @@ class Job(NamedTuple):
         return self.target.name.partition(":")[0]
 
     def deployment(self) -> Deployment | None:
-        """Read the deployment file, if the target is one."""
+        """Read the deployment file, if the target is one, and it is not known yet."""
         if self.target.kind is not TargetKind.DEPLOYMENT:
             return None
-        return Deployment.read(self.path(self.target.name))
+        return self.known or Deployment.read(self.path(self.target.name))
 
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name; import it and no other."""
