@@ -94,7 +94,7 @@ VALUES = st.recursive(
 )
 KEYS = ["listen", "kind", "index", "number", "state", "fault", "lines", "status", "leaving", "shut", "files"]
 KEYS += [
-    "worn",
+    "recycle",
     "report",
     "tree",
     "children",

@@ -516,10 +516,10 @@ def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
 # Recycling.
 
 
-def test_a_worn_worker_is_replaced_before_it_goes(world: Supervised) -> None:
+def test_a_worker_to_recycle_is_replaced_before_it_goes(world: Supervised) -> None:
     """By one of its number."""
     first, second = world.hands
-    world.says(second, {"worn": "has served 100 connections"})
+    world.says(second, {"recycle": "has served 100 connections"})
     third = world.hands[2]
     assert third.number == 2
     assert second.heard() == []
@@ -532,31 +532,31 @@ def test_a_worn_worker_is_replaced_before_it_goes(world: Supervised) -> None:
     assert (len(world.hands), first.heard()) == (3, [])
 
 
-def test_a_worn_worker_may_ask_again(world: Supervised) -> None:
+def test_a_worker_to_recycle_may_ask_again(world: Supervised) -> None:
     """That starts no third one."""
     for _ in range(3):
-        world.says(world.hands[1], {"worn": "is an hour old"})
+        world.says(world.hands[1], {"recycle": "is an hour old"})
     assert len(world.hands) == 3
 
 
-def test_a_worn_worker_goes_on_if_the_other_one_fails(world: Supervised) -> None:
+def test_a_worker_to_recycle_goes_on_if_the_other_one_fails(world: Supervised) -> None:
     """Until it asks again."""
-    worn = world.hands[1]
-    world.says(worn, {"worn": "is an hour old"})
+    old = world.hands[1]
+    world.says(old, {"recycle": "is an hour old"})
     world.ends(world.hands[2], 1)
     assert world.platform.logged[-1][1].endswith("worker 103 ended with status 1; worker 102 has its place")
     world.pass_time(5)
-    assert (len(world.hands), worn.heard()) == (3, [])
-    world.says(worn, {"worn": "is an hour old"})
+    assert (len(world.hands), old.heard()) == (3, [])
+    world.says(old, {"recycle": "is an hour old"})
     assert len(world.hands) == 4
 
 
-def test_a_worn_worker_that_dies_has_its_successor_already(world: Supervised) -> None:
+def test_a_worker_to_recycle_that_dies_has_its_successor_already(world: Supervised) -> None:
     """Which becomes ready as any other does."""
-    worn = world.hands[1]
-    world.says(worn, {"worn": "is an hour old"})
+    old = world.hands[1]
+    world.says(old, {"recycle": "is an hour old"})
     third = world.hands[2]
-    world.ends(worn, -signal.SIGSEGV)
+    world.ends(old, -signal.SIGSEGV)
     world.pass_time(5)
     assert len(world.hands) == 3
     come_up(world, third)

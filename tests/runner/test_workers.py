@@ -179,7 +179,7 @@ def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Messag
         b'{"state": "stuck"}',
         b'{"state": NaN}',
         b'{"fault": {"lines": [], "status": 1}}',
-        b'{"worn": 5.5}',
+        b'{"recycle": 5.5}',
         b'{"files": {"a.py": 1e400}}',
         b'{"report": {"connections": -5}}',
         b'{"listen": "127.0.0.1:0", "kind": 1, "index": 100000, "number": 1}',

@@ -55,7 +55,9 @@ def deep(depth: int) -> bytes:
 # What is no message at all is tried in tests/supervised/test_workers.py, one by one.
 CHANNEL = {
     "files": b"".join(lines({"files": {f"/{number}-{'x' * 1000}": number}}) for number in range(20_000)),
-    "reasons to be replaced": b"".join(lines({"worn": f"{number} {'x' * 1000}"}) for number in range(2000)),
+    "reasons to be replaced": b"".join(
+        lines({"recycle": f"{number} {'x' * 1000}"}) for number in range(2000)
+    ),
     "addresses": b"".join(
         lines({"listen": f"127.0.0.{index % 250 + 1}:0", "kind": 1, "index": index // 250, "number": index})
         for index in range(5000)

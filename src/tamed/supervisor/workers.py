@@ -225,8 +225,8 @@ class WorkerPool:
                 files = read_object(message, "files")
                 written = {file: read_number(files, file, -(2**63), 2**63 - 1) for file in files}
                 self._events.files_read(written)
-            case {"worn": _}:
-                self._events.worker_should_recycle(worker, read_text(message, "worn"))
+            case {"recycle": _}:
+                self._events.worker_should_recycle(worker, read_text(message, "recycle"))
             case {"report": _}:
                 self._reports.received(worker.pid, read_report(read_object(message, "report")))
 

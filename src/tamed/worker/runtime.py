@@ -121,7 +121,7 @@ class WorkerRuntime:
             return sum(each.accepted for each in serving(application))
 
         def recycle(why: str) -> None:
-            link.say({"worn": why})
+            link.say({"recycle": why})
 
         requests = StopRequests()
         process = f"worker {os.getpid()}"
