@@ -5,10 +5,9 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,9 @@ from tamed.unix.pidfile import PidFile
 from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
 from tests.runner.test_status_answer import STATUS
+from tests.stand_in import ENDLESS, stand_in
 
-_HOLDER = """
-import signal, sys
-from pathlib import Path
-from tamed.unix.pidfile import PidFile
-with PidFile.acquire(Path(sys.argv[1])):
-    for number in map(int, sys.argv[2:]):
-        signal.signal(number, signal.SIG_IGN)
-    print(flush=True)
-    signal.pause()
-"""
-
-
-# Another one, that answers the first question with what it is told; and then waits for its end.
-_ANSWERING = """
-import signal, socket, sys
-from pathlib import Path
-from tamed.unix.pidfile import PidFile
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-with PidFile.acquire(Path(sys.argv[1])), socket.socket(socket.AF_UNIX) as listening:
-    listening.bind(sys.argv[2])
-    listening.listen()
-    print(flush=True)
-    with listening.accept()[0] as client:
-        print(client.makefile().readline(), end="", flush=True)
-        client.sendall(sys.argv[3].encode())
-    signal.pause()
-"""
+Daemon = Callable[..., tuple[Instance, subprocess.Popen[str]]]
 
 
 @pytest.fixture
@@ -70,24 +44,13 @@ def held(directory: RunDirectory) -> Iterator[Callable[[str], Instance]]:
 
 
 @pytest.fixture
-def daemon(directory: RunDirectory) -> Iterator[Callable[..., tuple[Instance, subprocess.Popen[bytes]]]]:
+def daemon(directory: RunDirectory) -> Iterator[Daemon]:
     """What starts a process that holds the pid file of an instance, deaf to the signals it is given."""
     with ExitStack() as stack:
 
-        def make(*deaf: signal.Signals) -> tuple[Instance, subprocess.Popen[bytes]]:
+        def make(*deaf: signal.Signals) -> tuple[Instance, subprocess.Popen[str]]:
             instance = directory.create("poetry")
-            command = [
-                sys.executable,
-                "-c",
-                _HOLDER,
-                str(instance.pid_file),
-                *(str(int(each)) for each in deaf),
-            ]
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            process.stdout.readline()
-            return instance, process
+            return instance, stack.enter_context(stand_in(instance, deaf=deaf))
 
         yield make
 
@@ -142,39 +105,20 @@ def test_what_does_not_run_cannot_be_stopped(directory: RunDirectory) -> None:
         stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
 
 
-def test_one_that_is_told_to_stop_does(
-    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
-) -> None:
+def test_one_that_is_told_to_stop_does(daemon: Daemon) -> None:
     """It gets a TERM, and is waited for."""
     instance, process = daemon()
     assert stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
     assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
-def test_one_that_does_not_stop_is_left_or_ended(
-    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
-) -> None:
+def test_one_that_does_not_stop_is_left_or_ended(daemon: Daemon) -> None:
     """As the person who waits has said."""
     instance, process = daemon(signal.SIGTERM)
     assert not stop_instance(instance, timeout=0.0, force=False, progress=_note_nothing)
     assert process.poll() is None
     assert stop_instance(instance, timeout=0.0, force=True, progress=_note_nothing)
     assert process.wait(PATIENCE) == -signal.SIGQUIT
-
-
-@contextmanager
-def answering_as(instance: Instance, answer: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that holds the pid file, and answers."""
-    words = [str(instance.pid_file), str(instance.socket), answer]
-    with subprocess.Popen(
-        [sys.executable, "-c", _ANSWERING, *words], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            yield process
-        finally:
-            process.kill()
 
 
 def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
@@ -186,7 +130,7 @@ def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
         process.kill()
 
     instance = directory.create("poetry")
-    with answering_as(instance, f"{json.dumps(STATUS)}\n") as process:
+    with stand_in(instance, f"{json.dumps(STATUS)}\n", deaf=[signal.SIGTERM]) as process:
         assert stop_instance(instance, timeout=None, force=False, progress=look)
         assert process.stdout is not None
         assert process.stdout.readline() == '{"command": "status"}\n'
@@ -197,30 +141,19 @@ def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
 def test_an_answer_that_is_none_is_one_line(directory: RunDirectory, answer: str) -> None:
     """Whatever it is that holds the pid file and listens."""
     instance = directory.create("poetry")
-    with answering_as(instance, f"{answer}\n"), pytest.raises(SystemRefused, match="cannot be understood"):
+    with stand_in(instance, f"{answer}\n"), pytest.raises(SystemRefused, match="cannot be understood"):
         status_of_instance(instance)
 
 
 def test_an_answer_without_an_end_is_not_read_to_one(directory: RunDirectory) -> None:
     """Not beyond what an answer may have."""
     instance = directory.create("poetry")
-    endless = f'{_ANSWERING[: _ANSWERING.index("client.sendall")]}while True: client.sendall(b"x" * 65536)'
-    words = [str(instance.pid_file), str(instance.socket)]
-    with subprocess.Popen(
-        [sys.executable, "-c", endless, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            with pytest.raises(SystemRefused, match="longer than 16777216 bytes"):
-                status_of_instance(instance, timeout=PATIENCE)
-        finally:
-            process.kill()
+    told = "longer than 16777216 bytes"
+    with stand_in(instance, "", ENDLESS), pytest.raises(SystemRefused, match=told):
+        status_of_instance(instance, timeout=PATIENCE)
 
 
-def test_who_listens_must_be_who_holds_the_pid_file(
-    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
-) -> None:
+def test_who_listens_must_be_who_holds_the_pid_file(daemon: Daemon) -> None:
     """Another process in the place of the control socket is asked nothing."""
     instance, process = daemon()
     with socket.socket(socket.AF_UNIX) as listening:
@@ -260,9 +193,7 @@ def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str
     assert glances == 2
 
 
-def test_without_a_plan_nothing_is_stopped(
-    daemon: Callable[..., tuple[Instance, subprocess.Popen[bytes]]],
-) -> None:
+def test_without_a_plan_nothing_is_stopped(daemon: Daemon) -> None:
     """One that cannot be started again goes on."""
     instance, process = daemon()
     with pytest.raises(MissingInput, match="cannot start it again"):

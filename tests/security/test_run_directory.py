@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tamed.unix.rundir import Instance
 from tests.patience import PATIENCE
 from tests.runner.test_status_answer import STATUS
+from tests.stand_in import SLOW, stand_in
 from tests.supervised.daemon import NOBODY, Tamed, needs_root
 
 pytestmark = needs_root
@@ -21,39 +23,15 @@ STRANGER = 12345
 COMMANDS = ["status", "logs", "reload verse", "stop", "restart", "upgrade verse", "reopen", "scale 2 verse"]
 """Every command that finds a daemon, with its name or without."""
 
-# A daemon as a user of this machine could write it: it has the lock, and it answers what it likes.
-FAKE = """
-import os, signal, socket, sys
-from pathlib import Path
-from tamed.unix.pidfile import PidFile
-folder, name, uid, answer = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-os.setresuid(uid, uid, uid)
-with PidFile.acquire(folder / f"{name}.pid") as file, socket.socket(socket.AF_UNIX) as listening:
-    (folder / f"{name}.sock").unlink(missing_ok=True)
-    listening.bind(str(folder / f"{name}.sock"))
-    listening.listen()
-    print(flush=True)
-    while True:
-        with listening.accept()[0] as client:
-            print(client.recv(99), flush=True)
-            client.sendall(answer.encode() + b"\\n")
-"""
-
 
 @contextmanager
 def faked(tamed: Tamed, folder: Path, uid: int, **told: object) -> Iterator[subprocess.Popen[str]]:
-    """Run such a daemon, ``verse``, in a folder of its own."""
+    """Run ``verse``, a daemon as a user could write it: it has the lock, and answers what it likes."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chown(folder, uid, uid)
     answer = json.dumps({**STATUS, "name": "verse", "state": "running", **told})
-    command = [*tamed.before, sys.executable, "-c", FAKE, str(folder), "verse", str(uid), answer]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            yield process
-        finally:
-            process.kill()
+    with stand_in(Instance("verse", folder), f"{answer}\n", uid=uid, before=tamed.before) as process:
+        yield process
 
 
 @pytest.fixture
@@ -248,23 +226,14 @@ def test_root_signals_only_a_process_of_the_folders_owner(public_tamed: Tamed, r
             roots.kill()
 
 
-def test_a_daemon_that_does_not_answer_keeps_nobody_for_long(public_tamed: Tamed) -> None:
+def test_a_daemon_that_does_not_answer_keeps_nobody_for_long(public_tamed: Tamed, rundir: Path) -> None:
     """A byte now and then is no answer: the time is that of the whole."""
-    folder = public_tamed.rundir / "verse"
-    slow = FAKE.replace(
-        "client.sendall(answer",
-        "[(client.sendall(b'x'), __import__('time').sleep(1)) for _ in range(99)]; (answer",
-    )
-    public_tamed.rundir.mkdir(mode=0o755)
+    folder = rundir / "verse"
     folder.mkdir()
     os.chown(folder, STRANGER, STRANGER)
-    command = [*public_tamed.before, sys.executable, "-c", slow, str(folder), "verse", str(STRANGER), ""]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with stand_in(Instance("verse", folder), "", SLOW, uid=STRANGER, before=public_tamed.before):
         begun = time.monotonic()
         done = public_tamed("status", "verse")
-        process.kill()
     assert (done.status, done.err.count("\n")) == (71, 1), done
     assert "no answer within 10 seconds" in done.err
     assert time.monotonic() - begun < min(99, PATIENCE)
