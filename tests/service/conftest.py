@@ -2,10 +2,17 @@
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.service.stand_ins import Diary
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run an async test on asyncio's event loop: services ask one for tasks and timers alone."""
+    return "asyncio", {"use_uvloop": False}
 
 
 @pytest.fixture
