@@ -22,11 +22,11 @@ __all__ = ["TARGETS"]
 
 _PATIENCE: Final = 20.0
 _PORT: Final = re.compile(rb"227 [^(]*\(127,0,0,1,(\d+),(\d+)\)|229 [^(]*\(\|\|\|(\d+)\|\)")
-_MOST_LINES: Final = 24
+_MOST_LINES: Final = 16
 _LARGEST: Final = 1 << 20
 """Bytes of a file that is looked into; one that was begun behind its end is larger."""
 
-_WAIT: Final = 1.0
+_WAIT: Final = 0.2
 """Seconds for an answer to a line, which has none if a part of it is a telnet command."""
 
 
