@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,10 @@ from tests.supervised.talk import APPLICATION, connected, finish
 def opened(pid: int) -> Counter[str]:
     """Return how many descriptors of each kind a process has: sockets, pipes, or a file's name."""
     kinds = Counter[str]()
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            kinds[str(each.readlink()).partition(":[")[0]] += 1
-        except FileNotFoundError:  # it was just about to be closed
-            continue
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it was just about to be closed
+                kinds[str(each.readlink()).partition(":[")[0]] += 1
     return kinds
 
 
