@@ -498,12 +498,12 @@ def test_compressor_inherits_nothing(path: Path) -> None:
 def test_what_was_lost_is_said_by_the_program_that_goes_on(path: Path) -> None:
     """One that takes the place of another by exec says what that one could not say in time."""
     log = LogFile(path, Rotation(None, None, None))
-    log.untold.add(2, "No space left on device")
-    left = log.untold.export()
+    log.unreported.add(2, "No space left on device")
+    left = log.unreported.export()
     path.unlink()
     log = LogFile(path, Rotation(None, None, None))
-    log.untold.resume(left)
-    log.untold.resume([])
+    log.unreported.resume(left)
+    log.unreported.resume([])
     log.write([b"next\n"])
     log.close()
     assert "2 lines were lost between " in path.read_text()

@@ -95,8 +95,8 @@ class LogFile:
         return self._loss.total
 
     @property
-    def untold(self) -> Loss:
-        """What was lost, and could not be said in the log yet."""
+    def unreported(self) -> Loss:
+        """What was lost, and could not be reported in the log yet."""
         return self._loss
 
     @property
@@ -146,8 +146,8 @@ class LogFile:
 
         A deleted file is replaced, with what was written into it since the last time, and one whose name was
         given to another file is left for that one; a file that was only renamed is followed until
-        :meth:`reopen`, since who renamed it is about to ask for that. A directory that was removed or renamed
-        is made anew. What was lost is told if there is room again. Old files are compressed, one at a time.
+        `reopen`, since who renamed it is about to ask for that. A directory that was removed or renamed
+        is made anew. What was lost is reported if there is room again, and an old file is compressed.
         """
         if self._directory < 0:
             return
@@ -210,7 +210,7 @@ class LogFile:
         count, failure = self._file.append([*said, *batch])
         del self._remarks[:count]
         if count >= len(said):
-            self._loss.told()
+            self._loss.reported()
         if failure is not None:
             self._lose(batch[max(count - len(said), 0) :], reason(failure))
 
@@ -241,7 +241,7 @@ class LogFile:
         self._go_on_in(descriptor)
 
     def _tell_of(self, dropped: Dropped) -> None:
-        """Have the log say which lines are gone though they were young."""
+        """Have the log report which lines are gone though they were young."""
         if not dropped.files:
             return
         files = "an old file" if dropped.files == 1 else f"{dropped.files} old files"

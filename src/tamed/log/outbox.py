@@ -9,20 +9,20 @@ __all__ = ["Loss", "Outbox"]
 
 
 class Loss:
-    """Counts lost lines, until somebody has been told. ``clock`` gives the seconds since the epoch."""
+    """Counts lost lines until they are reported in the log. ``clock`` gives the seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._first = self._last = 0.0
         self._why = ""
         self.lines = 0
-        self.total = 0  # of the whole life, told or not
+        self.total = 0  # of the whole life, reported or not
 
     def __bool__(self) -> bool:
         return self.lines > 0
 
     def add(self, lines: int, why: str) -> None:
-        """Count lines that were lost now, for a reason; of several reasons the last one is told."""
+        """Count lines that were lost now, for a reason; of several reasons the last one is reported."""
         self._last = self._clock()
         if not self.lines:
             self._first = self._last
@@ -31,23 +31,23 @@ class Loss:
         self.total += lines
 
     def sentence(self) -> str:
-        """Say what was lost since the last :meth:`told`."""
+        """Say what was lost since the last `reported`."""
         lines = "1 line was" if self.lines == 1 else f"{self.lines} lines were"
         return f"{lines} lost between {_moment(self._first)} and {_moment(self._last)}: {self._why}"
 
     def export(self) -> list[Any]:
-        """Return what is yet to be told, as plain data."""
+        """Return what is yet to be reported, as plain data."""
         return [self.lines, self._first, self._last, self._why] if self else []
 
     def resume(self, left: Sequence[Any]) -> None:
-        """Go on with what another program had yet to tell."""
+        """Go on with what another program had yet to report."""
         if left:
             lines, self._first, self._last, self._why = left
             self.lines += lines
             self.total += lines
 
-    def told(self) -> None:
-        """Begin counting anew: the sentence is where somebody will read it."""
+    def reported(self) -> None:
+        """Begin counting anew: the sentence is in the log."""
         self.lines = 0
 
 
@@ -60,7 +60,7 @@ class Outbox:
 
     ``send`` takes one message and tells whether it could; it neither waits nor raises. ``note`` makes a
     message of a sentence about what was dropped. It is sent when all that had waited has gone, so it stands
-    where the gap is. ``limit`` is in bytes. ``is_empty`` tells whether nothing waits to be sent or told.
+    where the gap is. ``limit`` is in bytes. ``is_empty`` says whether nothing waits to be sent or reported.
     """
 
     def __init__(
@@ -111,6 +111,6 @@ class Outbox:
                 return False
             self._held -= len(self._waiting.popleft())
         if self._loss and self._send(self._note(self._loss.sentence())):
-            self._loss.told()
+            self._loss.reported()
         self.is_empty = not self._loss
         return self.is_empty

@@ -88,7 +88,7 @@ class _FileSink:
         self._file = LogFile(Path(plan.path), plan.rotation, owner=owner, comment=comment)
         self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close
         self.child_ended, self.disown = self._file.child_ended, self._file.disown
-        self.export, self.resume = self._file.untold.export, self._file.untold.resume
+        self.export, self.resume = self._file.unreported.export, self._file.unreported.resume
 
     @property
     def child(self) -> int:
