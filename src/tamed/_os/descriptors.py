@@ -38,8 +38,10 @@ def fill_standard_descriptors() -> None:
 
 
 def silence_standard_descriptors() -> None:
-    """Put ``/dev/null`` on 0, 1 and 2."""
+    """Put ``/dev/null`` on 0, 1 and 2, which stay open on exec."""
     fill_standard_descriptors()
+    for descriptor in _STANDARD:
+        os.set_inheritable(descriptor, True)
     hollow(_STANDARD)
 
 

@@ -40,7 +40,9 @@ def _fill_standard_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
+            if null == number:
+                os.set_inheritable(null, True)  # as a standard stream is, for what is executed next
+            else:
                 os.dup2(null, number)
                 os.close(null)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
