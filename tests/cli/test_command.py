@@ -49,7 +49,7 @@ def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
         ),
         (
             ["run", "--port", "1", "fastpoetry"],
-            "unknown option '--port'; the options of the service stand behind TARGET; see `tamed run --help`",
+            "unknown option '--port'; options of the service go after TARGET; see `tamed run --help`",
         ),
         (
             ["run", "fastpoetry", "--prot", "1"],
@@ -57,7 +57,7 @@ def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
         ),
         (
             ["run", "fastpoetry", "--log-level", "debug"],
-            "option '--log-level' is not of the service; it is one of Tamed's own, which stand before",
+            "the service has no option '--log-level'; options of Tamed go before",
         ),
         (
             ["run", "fastpoetry", "--port"],

@@ -1,4 +1,4 @@
-"""The commands: each declared once, as data; the modules that do their work are loaded when they are used."""
+"""The commands, each declared once, as data. A command's module is loaded only when the command runs."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -22,7 +22,7 @@ def _duration(word: str) -> float:
 _RUNDIR: Final = Option(
     "rundir",
     ("--rundir",),
-    "The folder in which the instances live.",
+    "Run directory: where the instances of this user are.",
     "FOLDER",
     complete="folder",
     facts=("env: TAMED_RUNDIR",),
@@ -30,7 +30,7 @@ _RUNDIR: Final = Option(
 _PLUGIN_DIR: Final = Option(
     "plugin_dirs",
     ("--plugin-dir",),
-    "A folder with plugins, a file NAME.py for each.",
+    "Folder with plugins, one file NAME.py each.",
     "FOLDER",
     repeatable=True,
     complete="folder",
@@ -39,7 +39,7 @@ _PLUGIN_DIR: Final = Option(
 
 
 def _of_target(name: str, summary: str, about: str, examples: tuple[tuple[str, str], ...] = ()) -> Command:
-    """Declare a command with the options of the daemon, a TARGET, and the target's own options behind it."""
+    """Declare a command with the options of the daemon, a TARGET, and the target's own options after it."""
     return Command(
         name,
         summary,
@@ -50,7 +50,7 @@ def _of_target(name: str, summary: str, about: str, examples: tuple[tuple[str, s
         options=(_PLUGIN_DIR,),
         more_options="tamed.cli.options:daemon_options",
         rest="[SERVICE OPTIONS]",
-        hint="the options of the service stand behind TARGET",
+        hint="options of the service go after TARGET",
     )
 
 
@@ -62,12 +62,12 @@ def _of_instance(
     arguments: tuple[Argument, ...] = (),
     complete: str = "running",
 ) -> Command:
-    """Declare a command for an instance, which need not be named if it is the only one."""
+    """Declare a command for an instance. NAME is optional if only one instance runs."""
     return Command(
         name,
         summary,
         f"tamed.cli.instances:{name}",
-        f"{about}\n\nNAME may be left out if only one instance runs.",
+        f"{about}\n\nNAME is optional if only one instance runs.",
         arguments=(*arguments, Argument("name", "NAME", required=False, complete=complete)),
         options=(*options, _RUNDIR),
     )
@@ -76,17 +76,16 @@ def _of_instance(
 COMMANDS: Final = (
     _of_target(
         "check",
-        "Load and validate a target and show its services; run nothing.",
+        "Load and validate a target and show its services, without running it.",
         """
-        It binds nothing either. It takes the same options as run, so that exactly what would be run is
-        checked.
+        Binds no address. Takes the same options as run, and so checks exactly what run would run.
         """,
     ),
     Command(
         "completion",
-        "Print what makes a shell complete the command.",
+        "Print the completion script of a shell.",
         "tamed.cli.completion:completion",
-        "Commands, options and their values, targets and the names of instances are completed.",
+        "Completes commands, options and their values, targets, and names of instances.",
         (
             ('eval "$(tamed completion bash)"', "in ~/.bashrc"),
             ('eval "$(tamed completion zsh)"', "in ~/.zshrc, after compinit"),
@@ -97,17 +96,17 @@ COMMANDS: Final = (
     _of_instance(
         "logs",
         "Show the log of an instance.",
-        "Prints its last lines. The log of an instance that has ended is found by its name.",
+        "Prints the last lines. The log of an instance that has ended is found by its name.",
         Option(
             "lines",
             ("-n", "--lines"),
-            "How many lines.",
+            "Number of lines to show.",
             "NUMBER",
             default=20,
             read=whole_number(0, 1_000_000_000),
             facts=("default: 20",),
         ),
-        Option("follow", ("-f", "--follow"), "Go on with what is logged from now on, also in a new file."),
+        Option("follow", ("-f", "--follow"), "Continue with new lines, also after a rotation."),
         complete="instance",
     ),
     Command(
@@ -115,8 +114,8 @@ COMMANDS: Final = (
         "Write a small package with a service, a plugin and tests.",
         "tamed.cli.new:new",
         """
-        It is written into the folder NAME. NAME is also what the package, and the plugin in it, are called:
-        letters, digits and dashes.
+        Creates it in the folder NAME. NAME is also the name of the package and of its plugin: letters,
+        digits and dashes.
         """,
         (("tamed new poemhour && cd poemhour && make test", ""),),
         (Argument("name", "NAME"),),
@@ -126,49 +125,50 @@ COMMANDS: Final = (
         "Print a line of a password file.",
         "tamed.cli.password:password",
         """
-        It is for the user NAME. The password is asked for on the terminal, twice, or read from the first line
-        of the standard input.
+        The line is for the user NAME. The command asks for the password twice on a terminal; otherwise it
+        reads the first line of standard input.
         """,
         (("tamed password john >> users", "add a user"),),
         (Argument("name", "NAME"),),
     ),
     Command(
         "plugins",
-        "List what can be run by name.",
+        "List the plugins.",
         "tamed.cli.plugins:plugins",
         """
-        These are the plugins of the installed packages and of plugin folders. One that cannot be imported is
-        listed with its reason. Where Twisted is installed, its plugins that can be run are in a table of
-        their own.
+        Lists the plugins of the installed packages and of the plugin folders. A plugin that cannot be
+        imported is listed with the reason. If Twisted is installed, a second table lists its plugins that
+        Tamed can run.
         """,
         options=(_PLUGIN_DIR,),
     ),
     _of_instance(
         "reload",
-        "Let new workers with new code take over; lose no connection.",
+        "Replace the workers with new ones that run the current code.",
         """
-        The new workers read the files and the code anew. The old ones serve the connections that they have
-        accepted to the end. If one of the new workers does not become ready, everything stays as it was, and
-        this says why. While another reload, an upgrade or scaling is under way, it waits for its turn.
+        No connection is dropped: the new workers read the files and the code again, and the old workers
+        finish the connections that they have accepted. If a new worker does not become ready, the old workers
+        stay, and the command reports why. While another reload, an upgrade or scaling is under way, the
+        command waits.
         """,
     ),
     _of_instance(
         "reopen",
-        "Let an instance open its log file anew.",
+        "Reopen the log file of an instance.",
         """
-        That is for when logrotate or somebody else has moved it away. If it fails, the log goes on in the old
-        file, and this says why.
+        For use after logrotate or another program has moved the file. If it fails, logging continues in the
+        old file, and the command reports why.
         """,
     ),
     _of_instance(
         "restart",
-        "Stop an instance and start it again, as it was started.",
-        "Waits until it is gone. The environment is that of this command.",
+        "Stop an instance, and start it again with the same command line.",
+        "Waits until the old process has ended. The new one has the environment of this command.",
     ),
     _of_target(
         "run",
         "Run a target in the foreground; Ctrl-C stops it.",
-        "The options of the daemon stand before TARGET, those of the service behind it: see TARGET --help.",
+        "Options of the daemon go before TARGET, options of the service after it: see TARGET --help.",
         (
             ("tamed run fastpoetry --port 10007 --poem ecstasy.txt", ""),
             ("tamed run --log-level debug fastpoetry.py", ""),
@@ -178,22 +178,22 @@ COMMANDS: Final = (
     ),
     _of_instance(
         "scale",
-        "Change how many workers an instance has.",
+        "Change the number of workers of an instance.",
         """
-        Returns when COUNT workers are ready. Workers that are too many serve the connections they have to the
-        end. The number holds until the instance is restarted, or reloaded with another number in its files,
-        also if some of them do not become ready. While a reload or an upgrade is under way, it waits for its
-        turn; a later number takes the place of an earlier one.
+        Returns when COUNT workers are ready. Surplus workers finish the connections that they have. The
+        number stays in force until a restart, or a reload with another number in the files, even if some
+        workers do not become ready. While a reload or an upgrade is under way, the command waits; a later
+        number replaces an earlier one.
         """,
-        Option("yes", ("--yes",), "Do it, also if it is more than 32 workers for each CPU."),
+        Option("yes", ("--yes",), "Allow more than 32 workers for each CPU."),
         arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
     ),
     _of_target(
         "start",
-        "Run a target as a daemon; return when it is ready, or say why it is not.",
+        "Run a target as a daemon; return when it is ready, or report why it is not.",
         """
-        The daemon is an instance of the run directory: status, logs, stop and restart find it there by its
-        name.
+        The daemon is an instance in the run directory. The commands status, logs, stop and restart find it
+        there by its name.
         """,
         (
             ("tamed start fastpoetry --port 10007", ""),
@@ -202,10 +202,9 @@ COMMANDS: Final = (
     ),
     _of_instance(
         "status",
-        "Show how an instance stands.",
+        "Show the state of an instance.",
         """
-        Its workers, its services and where it listens. The exit status is 0 only if all of its workers are
-        ready.
+        Shows its workers, its services and its addresses. The exit status is 0 only if all workers are ready.
         """,
         Option("as_json", ("--json",), "Print everything as JSON."),
         complete="instance",
@@ -213,21 +212,21 @@ COMMANDS: Final = (
     _of_instance(
         "stop",
         "Stop an instance and wait until it has drained.",
-        "Its open connections are served to the end.",
+        "The instance finishes its open connections, within its drain timeout.",
         Option(
             "timeout",
             ("--timeout",),
-            "How long to wait; without it, until it is gone.",
+            "Longest time to wait; by default until the process has ended.",
             "DURATION",
             read=_duration,
         ),
-        Option("force", ("--force",), "End it at once if it is not gone in time (10s without --timeout)."),
+        Option("force", ("--force",), "Kill it if it has not ended in time (10s without --timeout)."),
     ),
     Command(
         "twistd",
-        "Take twistd's command line, and run what it says.",
+        "Run a command line of twistd.",
         "tamed.cli.twistd:twistd",
-        "It runs as a daemon unless the line says --nodaemon.",
+        "Runs as a daemon unless the line has --nodaemon.",
         rest="[OPTIONS OF TWISTD]",
         has_help=False,  # the line has an option of its own for that
     ),
@@ -235,10 +234,10 @@ COMMANDS: Final = (
         "upgrade",
         "Replace the supervisor's own program in place, and reload.",
         """
-        The supervisor becomes the program that is installed now: a new Tamed, or a new Python in the same
-        place. The process stays the same, with its pid, its sockets and its workers, and no connection is
-        lost. If the new program does not start, everything stays as it was, and this says why. While a
-        reload, another upgrade or scaling is under way, it waits for its turn.
+        The supervisor executes the program that is installed now: a new Tamed, or a new Python at the same
+        path. The process keeps its pid, its sockets and its workers, and no connection is dropped. If the new
+        program does not start, the old one stays, and the command reports why. While a reload, another
+        upgrade or scaling is under way, the command waits.
         """,
     ),
 )
@@ -249,15 +248,15 @@ TAMED: Final = Command(
     "Turn a Python network program into a well-behaved daemon.",
     about="""
     TARGET is the name of a plugin, an application file (FILE.py), PACKAGE.MODULE:VARIABLE, or a deployment
-    file (FILE.toml). Options of the daemon stand before it, and the service's own behind it.
+    file (FILE.toml). Options of the daemon go before TARGET, options of the service after it.
     """,
     examples=(
         ("tamed run fastpoetry", "serve a poem on port 10000"),
         ("tamed run fastpoetry --help", "the options of a plugin"),
-        ("tamed run verse.toml", "what a deployment file says"),
-        ("tamed run --log-level debug app.py", "an application file, told in detail"),
-        ("tamed check verse.toml", "see what would be run"),
-        ("tamed plugins", "what can be run by name"),
+        ("tamed run verse.toml", "the services of a deployment file"),
+        ("tamed run --log-level debug app.py", "an application file, with a detailed log"),
+        ("tamed check verse.toml", "validate without running"),
+        ("tamed plugins", "the plugins that there are"),
     ),
     arguments=(Argument("command", "COMMAND", required=False, complete="command"),),
     options=(Option("version", ("--version",), "Show the version and exit."),),

@@ -1,7 +1,7 @@
 """The options of the daemon and of the services, made from their descriptions for the command line.
 
-A word that is given for one is kept as it is: options are read and judged in one place, which knows the
-environment and the deployment file too (`tamed.plugins.build`).
+The command line keeps the word of an option as it is: `tamed.plugins.build` reads and validates it, together
+with the environment and the deployment file.
 """
 
 import os
@@ -28,14 +28,14 @@ def folders(named: Iterable[str]) -> tuple[Path, ...]:
 
 
 def daemon_options() -> tuple[Option, ...]:
-    """Return the options of the tables ``[daemon]`` and ``[log]``, which stand before TARGET."""
+    """Return the options of the tables ``[daemon]`` and ``[log]``, which go before TARGET."""
     daemon = (_option(each, "daemon") for each in describe(Daemon))
     log = (_option(each, "log", service="log", prefix="log-") for each in describe(Log))
     return (*daemon, *log)
 
 
 class _Service(NamedTuple):
-    """A service of a target: what made it, its options with the prefix of their flags, what a file says."""
+    """A service of a target: its title, its options, the prefix of their flags, its table in the file."""
 
     name: str
     title: str
@@ -58,7 +58,7 @@ def services(job: Job) -> Iterator[_Service]:
 
 
 def service_command(job: Job) -> Command:
-    """Return the command that reads what stands behind the target, with a group for each service."""
+    """Return the command that reads the words after the target, with a group for each service."""
     several = list(services(job))
     by_name = job.target.kind is TargetKind.DEPLOYMENT
     options = tuple(
@@ -77,7 +77,7 @@ def service_command(job: Job) -> Command:
         case TargetKind.PLUGIN:
             summary = several[0].title
         case TargetKind.DEPLOYMENT:
-            summary = "An option that is given here goes before what the file says."
+            summary = "An option given here overrides the file."
         case _:
             summary = "An application has no options of its own."
     return Command(job.target.name, summary, options=options)
@@ -94,8 +94,8 @@ def _option(
 ) -> Option:
     """Return the option for a description.
 
-    ``service`` is what its environment variable is named after, ``prefix`` stands before the name in the
-    flag, and ``in_file`` is what a deployment file says, to be shown in place of the default.
+    The environment variable has its name from ``service``; ``prefix`` precedes the name in the flag; and
+    ``in_file`` is the value in the deployment file, shown instead of the default.
     """
     flag = f"--{prefix}{described.key}"
     short = (described.short,) if described.short and not prefix else ()
@@ -128,7 +128,7 @@ def _facts(described: Description, service: str, in_file: object) -> Iterator[st
 
 
 def _written(value: object) -> str:
-    """Write down what stands in a deployment file, briefly."""
+    """Return a value of a deployment file as a short text."""
     if isinstance(value, list):
         return ",".join(map(_written, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

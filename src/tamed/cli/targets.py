@@ -29,7 +29,7 @@ def run(**given: Any) -> int:
 
 
 def start(**given: Any) -> int:
-    """Start a target as a daemon, say what became of it, and return the status that tells."""
+    """Start a target as a daemon, print the outcome, and return the exit status."""
     job = read_job("start", **given)
     if job is None:
         return 0
@@ -41,7 +41,7 @@ def start(**given: Any) -> int:
 
 
 def check(**given: Any) -> None:
-    """Load and validate a target and show its services; run nothing, bind nothing."""
+    """Load and validate a target and show its services, without running or binding anything."""
     job = read_job("check", **given)
     if job is None:
         return
@@ -65,23 +65,23 @@ def job_of(
 
 
 def read_job(command: str, *, target: str, words: Sequence[str], **given: Any) -> Job | None:
-    """Return the job with the target's own options too; None if these ask for help, which is shown."""
+    """Return the job, with the target's own options; None if they ask for help, which is then printed."""
     job = job_of(target, **given)
     if not words:
         return job
     if job.target.kind is TargetKind.FOREIGN:
         job = job._replace(words=tuple(words), detached=command == "start")
-        kind_of(job.target.prefix).check(job)  # says what is wrong with the words, or shows the help
+        kind_of(job.target.prefix).check(job)  # raises for wrong words, or prints the help
         return job
-    job = job._replace(known=job.deployment())  # read once: its services are run as their options were read
+    job = job._replace(known=job.deployment())  # read once, for the options and for the services
     inner = service_command(job)
     path = f"tamed {command} {target}"
     try:
         services = parse(inner, words, path)
     except UnknownOption as error:
         if any(error.flag in (*option.flags, *option.off_flags) for option in daemon_options()):
-            remedy = f"it is one of Tamed's own, which stand before {target!r}"
-            raise UsageError(f"option {error.flag!r} is not of the service", remedy=remedy) from None
+            remedy = f"options of Tamed go before {target!r}"
+            raise UsageError(f"the service has no option {error.flag!r}", remedy=remedy) from None
         raise
     if services is not None:
         return job._replace(services=services)
@@ -92,7 +92,7 @@ def read_job(command: str, *, target: str, words: Sequence[str], **given: Any) -
 
 
 def _tree(service: Service, first: str = "", rest: str = "") -> Iterator[tuple[str, str]]:
-    """Yield a line for each service: its name, drawn as a branch, and what it is."""
+    """Yield a line for each service: its name, drawn as a branch, and its description."""
     yield f"{first}{service.name}", " ".join(filter(None, (type(service).__name__, service.summary)))
     children = list(service) if isinstance(service, MultiService) else []
     for child in children:

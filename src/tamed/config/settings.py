@@ -1,9 +1,8 @@
-"""How a target is run: the options that every target has, whatever it is.
+"""The options that every target has: how it runs, and how it logs.
 
-They are declared as a plugin's options are, so the command line, the environment, the deployment file and
-the help say the same of them. ``Daemon`` is the table ``[daemon]`` of a deployment file and ``Log`` the
-table ``[log]``; on the command line and in the environment the options of ``Log`` have ``log`` before their
-name.
+They are declared like the options of a plugin, so the command line, the environment, the deployment file and
+the help agree. ``Daemon`` is the table ``[daemon]`` of a deployment file, and ``Log`` the table ``[log]``. On
+the command line and in the environment, the names of ``Log`` have the prefix ``log``.
 """
 
 import re
@@ -19,7 +18,7 @@ from tamed.plugins.values import Duration, Size
 
 __all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
 
-# The numbers are logging's, which the command that starts a daemon has no other use for.
+# The numbers of the module logging, which the command that starts a daemon need not import.
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -58,14 +57,14 @@ class Workers(int):
         return cls(int(text))
 
     def __new__(cls, number: float) -> Self:
-        """Refuse fewer than one, and more than there can ever be processes."""
+        """Refuse fewer than one, and more than the kernel's limit of processes."""
         if not isinstance(number, int) or not 1 <= number <= _MOST_PROCESSES:
             raise ValueError(f"expected a number from 1 up, or auto, got {value_text(number)}")
         return super().__new__(cls, number)
 
 
 class Umask(int):
-    """Which permissions new files do not get, written as an octal number: ``0027``."""
+    """A file-creation mask, written as an octal number: ``0027``."""
 
     @classmethod
     def parse(cls, text: str) -> "Umask":
@@ -75,7 +74,7 @@ class Umask(int):
         return cls(int(text, 8))
 
     def __new__(cls, mask: float) -> Self:
-        """Refuse what has other bits."""
+        """Refuse other bits than those of permissions."""
         if not isinstance(mask, int) or not 0 <= mask <= 0o777:
             raise ValueError(f"expected an octal number up to 0777, got {value_text(mask)}")
         return super().__new__(cls, mask)
@@ -88,30 +87,30 @@ class Umask(int):
 class Daemon:
     """How the process behaves."""
 
-    name: str = option("", "The instance's name; by default that of the deployment or the target.")
+    name: str = option("", "Name of the instance; by default that of the deployment or the target.")
     workers: Workers | None = option(
-        None, "Number of worker processes, under a supervisor; auto is one for each core."
+        None, "Number of worker processes, under a supervisor; auto is one for each CPU."
     )
     yes: bool = option(False, "Allow more than 32 workers for each CPU.")
-    user: str = option("", "The user to become, by name or number, once everything is bound.")
-    group: str = option("", "The group to become; by default the user's own.")
-    keep_capability: list[str] = option([], "A capability to keep, such as CAP_NET_BIND_SERVICE.")
+    user: str = option("", "User to run as, by name or number, once everything is bound.")
+    group: str = option("", "Group to run as; by default that of the user.")
+    keep_capability: list[str] = option([], "Capability to keep, such as CAP_NET_BIND_SERVICE.")
     prepare_as_root: bool = option(
         False, "Load and prepare the application as root, before privileges are dropped; trust its files."
     )
     trust_writable: bool = option(
-        False, "As root, also run files that other users can change. They could become root by it."
+        False, "As root, also run files that other users can change. Those users can then become root."
     )
     umask: Umask | None = option(None, "File-creation mask, in octal. Daemons default to 0027.")
     chroot: Path | None = option(
         None, "Root directory to change to once everything is bound; only without workers."
     )
     env_file: Path | None = option(
-        None, "File of KEY=VALUE lines, which replace variables of the environment."
+        None, "File of KEY=VALUE lines. They override variables of the environment."
     )
-    directory: Path | None = option(None, "The working directory; by default the current one.")
+    directory: Path | None = option(None, "Working directory; by default the current one.")
     rundir: Path | None = option(None, "Run directory: where the instances of this user are.")
-    pid_file: Path | None = option(None, "A second pid file, beside the one in the run directory.")
+    pid_file: Path | None = option(None, "Second pid file, besides the one in the run directory.")
     max_files: int | None = option(None, "Limit of open files for each process.", ge=32)
     start_timeout: Duration = option(Duration("90s"), "Longest time until everything is ready.")
     stop_timeout: Duration | None = option(
@@ -134,15 +133,15 @@ class Daemon:
     )
     reload: bool = option(False, "Reload whenever a file of the application changes; for development.")
     drain_timeout: Duration = option(
-        Duration("30s"), "How long a server that stops goes on serving its open connections."
+        Duration("30s"), "Longest time for open connections to finish when a server stops."
     )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
-        "auto", "The event loop; auto is uvloop if it is installed."
+        "auto", "Event loop; auto is uvloop if it is installed."
     )
 
     @property
     def is_supervised(self) -> bool:
-        """Whether it takes a supervisor to do what is asked for."""
+        """Whether one of the options needs a supervisor."""
         return (
             self.preload
             or self.reload
@@ -160,7 +159,7 @@ class Daemon:
 
 @dataclass
 class Log:
-    """What is logged, and how."""
+    """Which records are logged, where, and in which format."""
 
     level: list[Level] = option(
         [Level("", _LEVELS["info"])],
@@ -171,7 +170,7 @@ class Log:
     )
     file: str = option(
         "",
-        "Where the log goes: a file, stderr, journal, syslog, or syslog:unix:/PATH.",
+        "Destination of the log: a file, stderr, journal, syslog, or syslog:unix:/PATH.",
     )
     rotate: Size = option(Size("1 MB"), "Rotate the log file at this size; 0 for never.")
     rotate_every: Duration | None = option(None, "Rotate the log file after this time.")
@@ -188,14 +187,14 @@ class Settings(NamedTuple):
     log: Log
 
     def to_data(self) -> dict[str, Any]:
-        """Return the values as plain data, for another process: it uses them, and reads nothing again."""
+        """Return the values as plain data, for another process, which does not read the files again."""
         return {"daemon": _plain(self.daemon), "log": _plain(self.log)}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Settings":
         """Return the settings that the data was made from.
 
-        What another version has and this one does not know is passed over; what it lacks has its default.
+        Ignores the options that only another version has; an option that is missing has its default.
         """
         return cls(_from_plain(Daemon, data["daemon"]), _from_plain(Log, data["log"]))
 
@@ -207,7 +206,7 @@ _MADE: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(_PATHS, Path),
     "level": lambda levels: [Level(*each) for each in levels],
 }
-"""What makes a value of its plain form, where JSON does not keep the type: numbers are their own."""
+"""Make a value from its plain form, where JSON does not keep the type; a number needs no conversion."""
 
 
 def _plain(options: Daemon | Log) -> dict[str, Any]:
@@ -226,5 +225,5 @@ def _made(name: str, value: Any) -> Any:
 
 
 def names_file(place: str) -> bool:
-    """Tell whether the place of a log is a file."""
+    """Return whether the destination of a log is a file."""
     return place.partition(":")[0] not in ("", "stderr", "journal", "syslog")
