@@ -1,1 +1,1 @@
-"""The process that stays: it starts workers, holds their sockets and writes their log."""
+"""The supervisor process: it starts workers, owns their listening sockets and writes their log."""

@@ -1,10 +1,10 @@
 """The supervisor as a program: ``python -m tamed.supervisor PLAN NAME``, where PLAN is a descriptor.
 
-The command ``tamed`` becomes this program by exec, when it has understood what it is to do, and hands over
-a plan as data. What it was (command line, the user's options, third-party packages) is then gone from memory.
+The command ``tamed`` parses its options, makes a plan of them, and becomes this program by exec. The plan is
+data. The exec frees the memory of the command: its parser, the user's options, third-party packages.
 
-After an upgrade it is ``python -m tamed.supervisor --resume STATE NAME``: STATE is the descriptor of
-what the program has left that was this process before.
+After an upgrade it is ``python -m tamed.supervisor --resume STATE NAME``. STATE is the descriptor of the
+state that the previous program of this process exported.
 """
 
 import os
@@ -46,7 +46,7 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """Supervise the plan that was handed over, or go on with what was left, and exit as the daemon should."""
+    """Supervise a new plan, or resume from an exported state; exit with the status of the daemon."""
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
@@ -59,14 +59,14 @@ def main() -> NoReturn:
         why = f"tamed: {error}"
         print_error(why)
     if reporter is not None:
-        reporter.failed(why, status or ExitStatus.SOFTWARE)  # unless a report was sent already
+        reporter.failed(why, status or ExitStatus.SOFTWARE)  # does nothing if a report was sent before
     if status < 0:
         status = end_by_signal(-status)
     sys.exit(status)
 
 
 def _take_over(descriptor: int) -> Data:
-    """Read what the program before has left. What became another user is not that user's to trace, still."""
+    """Read the exported state. A process that had become another user stays untraceable for that user."""
     left = HandoffState.take_over(descriptor)
     if not left.get("traceable", True):
         forbid_tracing()
@@ -74,9 +74,9 @@ def _take_over(descriptor: int) -> Data:
 
 
 class Holdings:
-    """All that outlives a worker, taken hold of in order, and let go of by ``held`` in reverse order.
+    """All resources that outlive a worker, acquired in order; ``held`` releases them in reverse order.
 
-    ``left`` is what there was already, in the program that this one has taken the place of.
+    ``left`` is the state that the previous program exported, None at a first start.
     """
 
     def __init__(self, plan: Plan, reporter: Reporter | None, left: Data | None, held: ExitStack) -> None:
@@ -84,9 +84,9 @@ class Holdings:
         owner = identity if left is None else None
         self.reactor = Reactor()
         held.callback(self.reactor.close)
-        self.reactor.hold_signals(SIGNALS)  # none of them ends this process now and leaves something behind
+        self.reactor.hold_signals(SIGNALS)  # from here on, none of them ends this process without a cleanup
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        # What came through the exec that made this program; the next one names what it keeps.
+        # The descriptors that came through the exec of the command. An upgrade lists those that it keeps.
         inherited = close_on_exec()
         passed = inherited if left is None else left.get("passed", passed_descriptors(os.environ))
         self._passed = {0, 1, 2, *passed} - {plan.report}
@@ -133,7 +133,7 @@ class Holdings:
         self.housekeeping.duties += self._duties(plan, instance, owner)
 
     def _let_go(self) -> None:
-        """Close inherited descriptors that nobody listens on; leave the terminal."""
+        """Close inherited descriptors on which no server listens; leave the terminal."""
         wanted = {0, 1, 2, *passed_descriptors(os.environ), *self.sockets.inherited}
         for descriptor in self._passed - wanted:
             os.close(descriptor)
@@ -141,7 +141,7 @@ class Holdings:
         leave_terminal()
 
     def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
-        """Yield what to look after in the run directory. The control socket is last: with it all is there."""
+        """Yield the files of the run directory to check; the control socket last: it shows that all exist."""
         if plan.control:
             yield Duty(
                 f"directory {instance.directory}", InstanceFolder(instance, owner).housekeep, is_base=True
@@ -156,7 +156,7 @@ class Holdings:
             yield Duty(f"control socket {plan.control}", self.control.housekeep)
 
     def export(self, keep: Keep) -> Data:
-        """Return what the next program needs to go on; see `Upgrader`."""
+        """Return the state that the next program resumes from; see `Upgrader`."""
         passed = [keep(each) for each in passed_descriptors(os.environ) if each in self._passed]
         return {
             "passed": passed,
@@ -197,9 +197,9 @@ class Holdings:
 
 
 def _supervise(holdings: Holdings, left: Data | None) -> int:
-    """Supervise to the end. A mistake of ours is logged; the workers then end by themselves.
+    """Supervise to the end. An error of ours is logged; the workers then end by themselves.
 
-    If nobody has asked for the end of a daemon that was ready, its reason is left for those who ask later.
+    If a daemon that was ready ends without a request, the reason is kept in a file for later commands.
     """
     supervisor, platform = holdings.supervisor, holdings.platform
     try:
@@ -234,7 +234,7 @@ def _resume(holdings: Holdings, left: Data) -> None:
     replies = {} if control is None else control.resume(left["clients"])
     holdings.supervisor.resume(left["supervisor"], replies)
     if control is not None:
-        for reply in replies.values():  # who asked for something else, how it stands for example
+        for reply in replies.values():  # requests that are no operation, for example for the status
             control.serve_again(reply)
     holdings.reactor.return_signals(bytes(left["signals"]))
 
@@ -246,7 +246,7 @@ def _plan_in(left: Data) -> Plan:
 
 
 def _keep_house(holdings: Holdings) -> None:
-    """Do once a second what is due, and let the system's manager know how the daemon stands."""
+    """Do the housekeeping once a second, and notify the service manager of the daemon's state."""
     holdings.housekeeping.look()
     holdings.notifier.look()
     holdings.reactor.later(INTERVAL, lambda: _keep_house(holdings))
@@ -255,7 +255,7 @@ def _keep_house(holdings: Holdings) -> None:
 def _hold_pid_file(
     path: str, owner: Identity | None, left: Data | None, key: str, held: ExitStack
 ) -> PidFile | None:
-    """Hold a pid file; ``key`` is the one under which the program before has left it."""
+    """Hold a pid file; ``key`` is its key in the exported state."""
     if not path:
         return None
     return held.enter_context(

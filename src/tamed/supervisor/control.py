@@ -1,8 +1,9 @@
-"""The control socket: where the supervisor is asked, by `tamed.control.client`.
+"""The control socket, on which the supervisor serves the requests of `tamed.control.client`.
 
 A client connects, writes one request, a JSON object on a line, and gets one answer in the same form; then the
-connection is closed. One that has written ``"progress": true`` may get lines with ``waiting`` before that,
-which say for what it waits. Only the owner can connect (mode 0600), so every client is allowed everything.
+connection is closed. A request with ``"progress": true`` may get lines with ``waiting`` before the answer:
+they name the operation for which it waits. Only the owner can connect (mode 0600), so each client may request
+everything.
 """
 
 import contextlib
@@ -30,14 +31,14 @@ LONGEST_REQUEST: Final = 65536  # bytes
 LONGEST_ANSWER: Final = 16 * 1024 * 1024
 
 _MOST_CLIENTS = 64
-_PATIENCE = 10.0  # seconds for a client to say what it wants
-_SENDING = 1.0  # seconds for a client to take the answer
-_PAUSE = 1.0  # seconds until accepting is tried again
+_PATIENCE = 10.0  # seconds for a client to send its request
+_SENDING = 1.0  # seconds for a client to read the answer
+_PAUSE = 1.0  # seconds until the next attempt to accept
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Reply:
-    """The means to answer one client, which may take as long as that needs."""
+    """Answers one client, now or later: there is no time limit."""
 
     def __init__(self, server: "ControlServer", client: socket.socket) -> None:
         self._server = server
@@ -53,22 +54,23 @@ class Reply:
         self._server.answer(self._client, answer)
 
     def progress(self, text: str) -> None:
-        """Say for what the client waits."""
+        """Notify the client of what its request waits for."""
         with contextlib.suppress(OSError):  # it does not read, or has gone away
             self._client.send(encode_message({"waiting": text}))
 
 
 class ControlServer:
-    """Listens on a unix socket; calls ``serve`` with each request and the means to answer it, now or later.
+    """Listens on a unix socket; calls ``serve`` with each request and a `Reply`, to answer now or later.
 
-    Whoever makes one must be the only one who may have that path, by a pid file for example: a socket that is
-    there is replaced. The socket is ``owner``'s, also while this process is root. ``inherited`` is
-    what the program before has left, if there was one: a descriptor, and the file. What is no request is
-    answered with an error, and so is one for which ``serve`` raises InvalidMessage. ``warnings`` go with
-    each answer, whatever was asked.
+    The caller must have the exclusive right to the path, for example by a pid file: an existing socket is
+    replaced. The socket belongs to ``owner``, also while this process is root. ``inherited`` is the socket of
+    the previous program, if there was one: a descriptor, and the file. An invalid request gets an error as
+    its answer, and so does a request for which ``serve`` raises InvalidMessage. Each answer includes
+    ``warnings``.
 
-    A descriptor is kept in reserve, so that an administrator is answered although no other is left. While
-    that one is in use, or if there is no room for it either, other clients wait in the kernel's queue.
+    One descriptor is kept in reserve, so that an administrator gets an answer although the process has no
+    other descriptor left. While the reserve is in use, or cannot be opened, other clients wait in the
+    kernel's queue.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class ControlServer:
         self._resume()
 
     def close(self) -> None:
-        """Listen no more, let all clients go and remove the socket's file."""
+        """Stop listening, disconnect all clients and remove the socket's file."""
         for client in list(self._clients):
             self._drop(client)
         self._pause()
@@ -109,7 +111,7 @@ class ControlServer:
         self._socket.close()
 
     def housekeep(self) -> bool:
-        """Listen anew if the socket's file is gone; tell whether it was. Raises as the making does."""
+        """Create the socket again if its file is gone; return whether it was. Raises as the constructor."""
         if not self.file.is_lost:
             return False
         listening, file = _listening(self._path, self._owner)
@@ -125,14 +127,14 @@ class ControlServer:
         return self._socket.fileno()
 
     def export(self, keep: Keep) -> list[Data]:
-        """Return all clients as data: those who wait for an answer, and those who have yet to ask."""
+        """Return all clients as data: those that wait for an answer, and those without a request yet."""
         return [
             {"descriptor": keep(client.fileno()), "received": encode(received)}
             for client, received in self._clients.items()
         ]
 
     def resume(self, left: Sequence[Data]) -> dict[int, Reply]:
-        """Go on with the clients of the program before; return the replies to those who have asked."""
+        """Resume the clients of the previous program; return the replies to those with a request."""
         replies = {}
         for data in left:
             client = socket.socket(fileno=data["descriptor"])
@@ -142,12 +144,12 @@ class ControlServer:
         return replies
 
     def serve_again(self, reply: Reply) -> None:
-        """Serve a client that the program before has not answered."""
+        """Serve a client that the previous program has not answered."""
         client = next(client for client, each in self._served.items() if each is reply)
         self._begin(client, reply)
 
     def answer(self, client: socket.socket, answer: Message) -> None:
-        """Send an answer, for which a client that does not read can keep the supervisor for a second."""
+        """Send an answer. A client that does not read can block the supervisor for a second at most."""
         if client in self._clients:
             if "error" not in answer:
                 answer = {**answer, "warnings": self._warnings()}
@@ -163,14 +165,14 @@ class ControlServer:
             if error.errno in _SHORTAGES:
                 self._pause()
                 self._reactor.later(_PAUSE, self._resume)
-            return  # else the client has gone away
+            return  # otherwise the client has disconnected
         if len(self._clients) == _MOST_CLIENTS:
             _refuse(client, "too many ask at once")
         else:
             self._add(client)
 
     def _accepted(self) -> socket.socket:
-        """Accept a client, by the descriptor in reserve if there is no other."""
+        """Accept a client, with the reserved descriptor if there is no other."""
         try:
             return self._socket.accept()[0]
         except OSError as error:
@@ -194,7 +196,7 @@ class ControlServer:
 
     def _take_reserve(self) -> None:
         if self._reserve < 0 and self._socket.fileno() >= 0:
-            with contextlib.suppress(OSError):  # it is tried again whenever a client has gone
+            with contextlib.suppress(OSError):  # the next attempt is when a client has disconnected
                 self._reserve = os.dup(self._socket.fileno())
 
     def _give_up_reserve(self) -> None:
@@ -215,7 +217,7 @@ class ControlServer:
             data = b""
         if not data:
             self._drop(client)
-        elif client not in self._served:  # else it says more than was asked for
+        elif client not in self._served:  # otherwise it sends more than one request
             self._clients[client] += data
             line, newline, _ = self._clients[client].partition(b"\n")
             if newline or len(line) > LONGEST_REQUEST:
@@ -247,7 +249,7 @@ def _listening(path: Path, owner: Identity | None) -> tuple[socket.socket, Socke
     with contextlib.ExitStack() as undo:
         try:
             with acting_for(owner):
-                _remove_socket(path)  # of one that was killed
+                _remove_socket(path)  # of a daemon that was killed
                 sock = undo.enter_context(socket.socket(socket.AF_UNIX))
                 file = bind_unix(sock, path, 0o600)
                 sock.listen()

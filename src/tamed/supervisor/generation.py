@@ -13,9 +13,9 @@ __all__ = ["Generation", "Worker", "WorkerState"]
 
 
 class Generation:
-    """What its workers have in common; they know it, and not it them.
+    """The common part of its workers. A worker refers to its generation, not the other way round.
 
-    ``count`` is how many workers it is to have: as many as its plan says, until somebody scales it.
+    ``count`` is the wanted number of workers: that of the plan, until the daemon is scaled.
     """
 
     __slots__ = ("count", "number", "plan")
@@ -26,17 +26,17 @@ class Generation:
         self.count = count
 
     def resize(self, count: int) -> None:
-        """Be to have another number of workers."""
+        """Set another number of workers."""
         self.count = count
 
 
 class WorkerState(enum.Enum):
-    """How far a worker is.
+    """The state of a worker.
 
-    LOADING lasts until it has imported the application and bound what it listens on, and STARTING until its
-    services have started; in between, PREPARED, those of one generation wait for each other. DRAINING is one
-    that was drained and serves what it has let in to the end, STOPPING one that was asked to stop, and STUCK
-    one that has not answered for too long and is ended by force.
+    LOADING: it imports the application and binds its endpoints. PREPARED: it waits until all workers of its
+    generation are prepared. STARTING: its services start. READY: it serves. DRAINING: it accepts no more, and
+    serves the connections that it has accepted. STOPPING: it was asked to stop. STUCK: it has not answered
+    for too long, and is ended by force.
     """
 
     LOADING = "loading"
@@ -51,13 +51,13 @@ class WorkerState(enum.Enum):
 class Worker:
     """A worker process, from its start until it has been reaped.
 
-    ``number`` counts from 1 in its ``generation``, and its replacement has the same. ``replaces`` is the
-    worker that is to go when this one is ready. ``started``, ``ready`` (None before it is) and ``heard`` (of
-    its last sign of life) are times of the supervisor's clock. ``needs`` is how many bytes it had allocated
-    when it was ready, None where that is not known. ``is_surplus`` says that its end is wanted,
-    and has no consequences. ``leave_by`` is when it is to be gone, and ``kill_at`` when it is killed; None if
-    there is no such time. ``fault`` is what it said of its failure: the lines to print, and the status.
-    ``leaving`` is the status with which its application chose to end.
+    ``number`` counts from 1 in its ``generation``; its replacement has the same number. ``replaces`` is the
+    worker that leaves when this one is ready. ``started``, ``ready`` (None before it is ready) and ``heard``
+    (the last message from it) are times of the supervisor's clock. ``needs`` is the number of bytes that it
+    had allocated when it became ready, None where that is unknown. ``is_surplus`` means that its end is
+    wanted and that no worker replaces it. ``leave_by`` is its deadline to end, and ``kill_at`` the time when
+    it is killed; None if there is none. ``fault`` is its report of its failure: the lines to print, and the
+    status. ``leaving`` is the exit status that its application chose.
     """
 
     def __init__(
@@ -88,39 +88,39 @@ class Worker:
         self.kill_at: float | None = None
 
     def come_to(self, state: WorkerState, now: float) -> None:
-        """Be in another state of its way to readiness from a moment on."""
+        """Enter another state on the way to readiness, at this time."""
         self.state = state
         if state is WorkerState.READY:
             self.ready = now
 
     def drain(self) -> None:
-        """Be drained: its end is wanted, and nobody takes its place."""
+        """Record that it drains: its end is wanted, and no worker replaces it."""
         self.is_surplus = True
         self.state = WorkerState.DRAINING
 
     def stop(self) -> None:
-        """Be asked to stop."""
+        """Record that it was asked to stop."""
         self.state = WorkerState.STOPPING
 
     def abort(self, kill_at: float) -> None:
-        """Be ended by force, at that time at the latest."""
+        """Record that it is ended by force, at that time at the latest."""
         self.state = WorkerState.STUCK
         self.kill_at = kill_at
 
     def have_to_leave(self, by: float) -> None:
-        """Be to be gone by a time."""
+        """Set the deadline for its end."""
         self.leave_by = by
 
     def measure(self, needs: int | None) -> None:
-        """Remember how much memory it needs when it has served nobody yet."""
+        """Record the memory that it uses before it has served a connection."""
         self.needs = needs
 
     def replace(self, other: "Worker | None") -> None:
-        """Be to take another worker's place; None: be one that stays."""
+        """Set the worker that this one replaces; None: it replaces no worker and stays."""
         self.replaces = other
 
     def export(self, keep: Keep) -> Data:
-        """Return what the next program needs to go on with it."""
+        """Return this as data, for the next program."""
         return {
             "pid": self.pid,
             "number": self.number,
@@ -140,7 +140,7 @@ class Worker:
 
     @classmethod
     def imported(cls, data: Data, generation: Generation, now: float) -> Self:
-        """Go on with one of the program before; whom it replaces is to be said with `replace`."""
+        """Return a worker of the previous program; set the worker that it replaces with `replace`."""
         channel = Channel.imported(data["channel"])
         worker = cls(data["pid"], data["number"], generation, channel, started=data["started"], heard=now)
         worker.state = WorkerState(data["state"])
@@ -153,17 +153,17 @@ class Worker:
 
     @property
     def is_on_the_way(self) -> bool:
-        """Whether it has yet to become ready."""
+        """Whether it is not ready yet."""
         return self.state in (WorkerState.LOADING, WorkerState.PREPARED, WorkerState.STARTING)
 
     @property
     def is_to_answer(self) -> bool:
-        """Whether it is to answer when it is asked: it serves, or what it has accepted to the end."""
+        """Whether it must answer requests: it serves new connections, or those that it has accepted."""
         return self.state in (WorkerState.READY, WorkerState.DRAINING, WorkerState.STOPPING)
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it is on its way out, whatever else it says."""
+        """Whether it is about to end, whatever state it reports."""
         return self.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.STUCK)
 
     @property
@@ -174,7 +174,7 @@ class Worker:
         return ExitStatus.SOFTWARE if self.leaving is None else self.leaving
 
     def why_not_ready(self, code: int) -> list[str]:
-        """Return the lines that say why this worker, which ended with an exit code, is not ready."""
+        """Return the lines that explain why this worker, which ended with an exit code, is not ready."""
         if self.fault is not None:
             return self.fault[0]
         if self.leaving is not None:
@@ -182,7 +182,7 @@ class Worker:
         return [f"tamed: {self.how_it_ended(code)} before it was ready"]
 
     def how_it_ended(self, code: int) -> str:
-        """Say how this worker ended, and why if it said so."""
+        """Return how this worker ended, and why if it has reported the reason."""
         if self.fault is not None:
             return f"worker {self.pid} failed: {self.fault[0][-1].removeprefix('tamed: ')}"
         if code < 0:
@@ -194,4 +194,4 @@ def _name_of(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"  # real-time ones have no name of their own
+        return f"signal {number}"  # real-time signals have no names

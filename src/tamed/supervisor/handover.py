@@ -1,8 +1,8 @@
-"""A handover: workers stop accepting clients, and others, which are ready, begin to.
+"""A handover: old workers stop accepting, and new workers, which are ready, begin to accept.
 
-The old ones are asked first, and the new ones accept when the old ones have said that they do not any more.
-So no client is accepted by a worker that is about to leave while another could serve it. Meanwhile clients
-wait in the kernel's queue.
+The old workers are asked first. The new ones accept when the old ones have reported that they have stopped.
+So no worker that is about to leave accepts a client that another could serve. Meanwhile clients wait in the
+kernel's queue.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["Handovers"]
 
-_PATIENCE = 0.5  # seconds that an old worker may be too busy to answer before clients wait no longer
+_PATIENCE = 0.5  # seconds to wait for the reports of busy old workers before the new ones accept
 
 
 class Handovers:
@@ -31,7 +31,7 @@ class Handovers:
     ) -> None:
         """Drain the old workers, then open the new ones, which are ready, and call ``done``.
 
-        The old ones have the ``stop_timeout`` of their plan to come to their end.
+        The old ones must end within the ``stop_timeout`` of their plan.
         """
         leaving, coming = set(old), list(new)
         busy = {worker for worker in leaving if worker.state is WorkerState.READY}
@@ -53,14 +53,14 @@ class Handovers:
             finish()
 
     def drain(self, workers: Iterable[Worker], seconds: float) -> None:
-        """Have workers leave that nobody takes the place of, within so many seconds."""
+        """Drain workers that are not replaced; they must end within so many seconds."""
         leaving = list(workers)
         for worker in leaving:
             self._pool.drain(worker)
         self._watchdog.kill_after(leaving, seconds)
 
     def worker_shut(self, worker: Worker) -> None:
-        """Take note that a worker accepts nobody any more, or that it is gone."""
+        """Handle that a worker has stopped accepting, or has ended."""
         for busy, finish in list(self._waiting):
             if worker in busy:
                 busy.remove(worker)

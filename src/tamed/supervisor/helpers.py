@@ -1,6 +1,6 @@
-"""Helper processes: they do what takes code that the supervisor must not load itself.
+"""Helper processes: they run code that the supervisor must not load.
 
-Such a process runs code of others, which may hang. So each has a deadline, after which it is killed, with its
+Such code may be of others, and may hang. So a helper has a deadline, after which it is killed with its
 process group.
 """
 
@@ -16,9 +16,9 @@ __all__ = ["HelperProcess", "HelperProcesses"]
 
 
 class HelperProcess:
-    """One of them. ``answer`` is None if it gave none, and ``code`` its exit code, once it has ended.
+    """One helper. ``answer`` is None if it gave none; ``code`` is its exit code, once it has ended.
 
-    ``timed_out`` says that it did not end by its deadline and was killed.
+    ``timed_out`` means that it did not end by its deadline and was killed.
     """
 
     def __init__(self, pid: int, channel: Channel, done: "Callable[[HelperProcess], object]") -> None:
@@ -42,10 +42,9 @@ class HelperProcesses:
     def send(
         self, module: str, order: Message, done: Callable[[HelperProcess], object], *, timeout: float | None
     ) -> HelperProcess:
-        """Run a module with an order; ``done`` is called when it has ended, or has not within ``timeout``.
+        """Run a module with an order; ``done`` is called when it has ended, or when ``timeout`` has passed.
 
-        The timeout is in seconds, None for a process that is to stay. Raises OSError if the system has no
-        room for a process.
+        The timeout is in seconds, None for no limit. Raises OSError if the system cannot start a process.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -67,7 +66,7 @@ class HelperProcesses:
 
     @property
     def is_busy(self) -> bool:
-        """Whether one of them has not ended yet."""
+        """Whether any helper runs."""
         return bool(self._running)
 
     def end(self) -> None:
@@ -76,11 +75,11 @@ class HelperProcesses:
             self.kill(helper)
 
     def export(self) -> list[int]:
-        """Return the pids of all, as data. The next program has no use for them."""
+        """Return the pids of all, as data. The next program ends them."""
         return list(self._running)
 
     def resume(self, pids: list[int]) -> None:
-        """End what the program before has left behind."""
+        """End the helpers of the previous program."""
         for pid in pids:
             ours, theirs = socket.socketpair()
             theirs.close()
@@ -89,12 +88,12 @@ class HelperProcesses:
             self.kill(helper)
 
     def kill(self, helper: HelperProcess) -> None:
-        """Kill a helper's process group; ``done`` is called all the same, when it has ended."""
+        """Kill a helper's process group; ``done`` is still called when it has ended."""
         if helper.pid in self._running:
             self._platform.kill(helper.pid)
 
     def ended(self, pid: int, code: int) -> None:
-        """Take note that a child has ended, which may be a helper."""
+        """Handle the end of a child, which may be a helper."""
         helper = self._running.pop(pid, None)
         if helper is not None:
             self._receive(helper)
@@ -106,7 +105,7 @@ class HelperProcesses:
                 helper.done(helper)
 
     def _time_out(self, helper: HelperProcess) -> None:
-        """Report it at once: a process that cannot even be killed must hold up nobody."""
+        """Report it at once: callers must not wait for a process that cannot be killed."""
         helper.timed_out = True
         helper.answer = None
         self._close(helper)

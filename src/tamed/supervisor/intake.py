@@ -1,10 +1,10 @@
-"""What comes in for the log: records of the workers, what they print, what the supervisor says.
+"""The input of the log: records of the workers, their output, and lines of the supervisor.
 
-Each worker has two pipes: one for records, framed, and one for whatever it and its libraries print. Nothing
-is held here but what is incomplete.
+Each worker has two pipes: one for framed records, and one for its standard output and error. Only incomplete
+records and lines are buffered here.
 
-After a pipe was read it is left alone for some milliseconds. A worker that logs a lot then fills it
-meanwhile, instead of waking the supervisor for every line, which costs several times as much as the line.
+After each read, a pipe is not read for some milliseconds. A worker that logs a lot fills it meanwhile. To
+wake the supervisor for every line would cost several times as much as the line.
 """
 
 import os
@@ -41,7 +41,7 @@ class _Pipe:
         return self._descriptor >= 0
 
     def read(self) -> bytes | None:
-        """Return what is there; nothing at the end of the stream, None if nothing is there now."""
+        """Return the available data; empty at the end of the stream, None if there is no data now."""
         try:
             return os.read(self._descriptor, _READ)
         except BlockingIOError:
@@ -53,7 +53,7 @@ class _Pipe:
 
 
 class _Source:
-    """What comes from one worker."""
+    """The pipes of one worker, with their readers."""
 
     def __init__(self, pid: int, records: _Pipe, output: _Pipe) -> None:
         self.pid = pid
@@ -76,14 +76,14 @@ class Intake:
         self._sources: dict[int, _Source] = {}
 
     def say(self, level: str, text: str) -> None:
-        """Write a line of the supervisor's own, after all that has come in before."""
+        """Write a line of the supervisor, after all input that has arrived before."""
         for source in list(self._sources.values()):
             self._take_records(source)
             self._take_output(source)
         self.sink.write([self._record(level, "tamed", text, os.getpid())])
 
     def change_sink(self, sink: Sink, layout: Layout) -> None:
-        """Write to another sink from now on, and close the one that was used so far."""
+        """Close the current sink, and write to this one from now on."""
         self.sink.close()
         self.sink, self._layout = sink, layout
 
@@ -92,7 +92,7 @@ class Intake:
         self.sink.close()
 
     def export(self, keep: Keep) -> list[Data]:
-        """Return what the next program needs to go on; all that has come in whole is written."""
+        """Return this as data, for the next program; complete lines are written before."""
         left = []
         for source in self._sources.values():
             self._write_lines(source, source.line_reader.take_all())
@@ -108,24 +108,24 @@ class Intake:
         return left
 
     def resume(self, left: list[Data]) -> None:
-        """Go on where the program before has stopped."""
+        """Resume from the state of the previous program."""
         for data in left:
             source = self._attach(data["pid"], data["records"], data["output"])
             source.record_reader.rest = decode(data["record"])
             source.line_reader.rest = decode(data["line"])
 
     def has(self, pid: int) -> bool:
-        """Tell whether this process's pipes are read."""
+        """Return whether the pipes of this process are read."""
         return pid in self._sources
 
     def attach(self, pid: int, records: int, output: int) -> None:
-        """Take what comes from a worker through these descriptors, which are closed in time."""
+        """Read a worker's records and output from these descriptors, and close them at its end."""
         self._attach(pid, records, output)
 
     def detach(self, pid: int) -> None:
-        """Take what is left of a worker that has ended. May be called again, and for other children.
+        """Read the rest of the output of a worker that has ended. May be repeated, and for other children.
 
-        Processes that it has left behind are not listened to any more.
+        The output of processes that it has left behind is not read any more.
         """
         source = self._sources.pop(pid, None)
         if source is None:
@@ -144,7 +144,7 @@ class Intake:
         return source
 
     def _watch(self, pipe: _Pipe, take: Callable[[], None]) -> None:
-        """Take what comes, now and then."""
+        """Read a pipe whenever it has data, with a pause after each read."""
 
         def take_and_rest() -> None:
             self._reactor.unwatch(pipe)
@@ -172,7 +172,7 @@ class Intake:
             self._let_go(source.output)
 
     def _take_lines_in_time(self, source: _Source) -> None:
-        """Write lines that are complete, once the worker pauses: what belongs together stays together."""
+        """Write complete lines when the worker pauses, so that lines that belong together stay together."""
         now = self._reactor.clock()
         self._write_lines(source, source.line_reader.take(now))
         due = source.line_reader.due
@@ -183,10 +183,10 @@ class Intake:
         if records:
             pid = source.pid
             self.sink.write(
-                [self._of_damage(each, pid) if isinstance(each, Damage) else each for each in records]
+                [self._record_of_damage(each, pid) if isinstance(each, Damage) else each for each in records]
             )
 
-    def _of_damage(self, damage: Damage, pid: int) -> Record:
+    def _record_of_damage(self, damage: Damage, pid: int) -> Record:
         text = f"a record of worker {pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
         return self._record("WARNING", "tamed", text, pid)
 

@@ -1,7 +1,7 @@
-"""What is left of a daemon that has ended by itself: when, why, with which status, and where its log is.
+"""The last state of a daemon that has ended by itself: when, why, with which status, and where its log is.
 
-The supervisor leaves a small file beside its plan when it ends and nobody has asked for that, and the next
-start removes it. One that was killed leaves none, but its pid file.
+A supervisor that ends without a request writes a small file beside its plan. The next start removes it. A
+supervisor that was killed writes no such file, but leaves its pid file.
 """
 
 import os
@@ -28,8 +28,8 @@ _KILLED = "it was killed, or the system went down: its pid file was left behind"
 class LastState(NamedTuple):
     """How an instance has ended.
 
-    ``ended_at`` is a time as in RFC 3339. It and ``status``, the exit status, are None for one that was
-    killed. ``log`` is the path of its log, empty if that was no file.
+    ``ended_at`` is a time in the format of RFC 3339. It and ``status``, the exit status, are None for an
+    instance that was killed. ``log`` is the path of its log file, empty if it had none.
     """
 
     name: str
@@ -40,17 +40,17 @@ class LastState(NamedTuple):
 
     @property
     def state(self) -> str:
-        """``ended`` if it chose to, with status 0, and ``failed`` otherwise."""
+        """``ended`` if it ended by its own choice, with status 0, and ``failed`` otherwise."""
         return "ended" if self.status == 0 else "failed"
 
     @classmethod
     def now(cls, name: str, error: str, status: int, log: str) -> Self:
-        """Return the state of an instance that ends at this moment."""
+        """Return the state of an instance that ends now."""
         return cls(name, error[:_LONGEST_ERROR], status, rfc3339(time.time()), log)
 
     @classmethod
     def of(cls, instance: Instance) -> Self | None:
-        """Return how an instance that does not run has ended; None if that was as asked, or is not known."""
+        """Return how an instance that does not run has ended; None if on request, or if it is unknown."""
         data = _content(_path(instance))
         if data:
             with suppress(InvalidMessage):
@@ -63,7 +63,7 @@ class LastState(NamedTuple):
 
     @classmethod
     def only_one(cls, directory: RunDirectory) -> Self | None:
-        """Return the state of the only instance in a run directory that has one, if it is one."""
+        """Return the last state in a run directory; None if no instance has one, or several have."""
         found = []
         with suppress(OSError):
             for folder in directory.path.iterdir():
@@ -74,7 +74,7 @@ class LastState(NamedTuple):
         return states[0] if len(states) == 1 else None
 
     def leave(self, instance: Instance) -> None:
-        """Leave it in the instance's folder; one that is gone has no room for it."""
+        """Write it into the instance's folder; do nothing if that folder is gone."""
         left = {"error": self.error, "status": self.status, "ended_at": self.ended_at, "log": self.log}
         self.forget(instance)
         with suppress(OSError), os.fdopen(os.open(_path(instance), _NEW, 0o600), "wb") as file:
@@ -82,7 +82,7 @@ class LastState(NamedTuple):
 
     @staticmethod
     def forget(instance: Instance) -> None:
-        """Remove what was left: the instance runs again."""
+        """Remove the file: the instance runs again."""
         with suppress(OSError):
             _path(instance).unlink()
 
@@ -92,7 +92,7 @@ def _path(instance: Instance) -> Path:
 
 
 def _content(path: Path) -> bytes:
-    """Read a small regular file; whoever owns its folder can have put anything there."""
+    """Read a small file if it is a regular one: the owner of its folder can have put anything there."""
     try:
         with os.fdopen(os.open(path, _READ), "rb") as file:
             is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)

@@ -1,8 +1,8 @@
 """The supervisor's event loop: a selector, timers and signals, and nothing else of asyncio.
 
-Signals come in through a wake-up descriptor (signal.set_wakeup_fd): the interpreter's C handler writes a byte
-to it, and the loop reads which signals there were. The Python handlers do nothing at all, so nothing can be
-interrupted that must not be.
+Signals arrive on a wake-up descriptor (signal.set_wakeup_fd): the interpreter's C handler writes the number
+of the signal to it, and the loop reads it. The Python handlers do nothing, so they cannot interrupt other
+code.
 """
 
 import heapq
@@ -25,7 +25,7 @@ class _HasFileno(Protocol):
 
 
 class Timer:
-    """A call that is due at a time of the reactor's clock, unless it is cancelled."""
+    """A scheduled call at a time of the reactor's clock; it can be cancelled."""
 
     __slots__ = ("call", "cancelled")
 
@@ -34,15 +34,15 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Do not call any more. May be called again."""
+        """Cancel the call. May be repeated."""
         self.cancelled = True
 
 
 class Reactor:
-    """Calls back when a descriptor can be read or written, when a time has come, and when a signal has.
+    """Calls back when a descriptor is readable or writable, when a timer expires, and when a signal arrives.
 
-    What a callback raises ends `run`. ``on_signal`` is what signals call that are held. ``clock`` is in
-    seconds and never goes back.
+    An exception of a callback ends `run`. ``on_signal`` is called with each held signal. ``clock`` is in
+    seconds and monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,28 +56,28 @@ class Reactor:
         self._wakeup: tuple[int, int] | None = None
 
     def watch(self, source: _HasFileno, call: Callable[[], object]) -> None:
-        """Call whenever there is something to read."""
+        """Call whenever this descriptor is readable."""
         self._selector.register(source.fileno(), selectors.EVENT_READ, call)
 
     def unwatch(self, source: _HasFileno) -> None:
-        """Call no more; to be done before the descriptor is closed."""
+        """Stop calling back. Must be called before the descriptor is closed."""
         self._selector.unregister(source.fileno())
         self._writers.pop(source.fileno(), None)
 
     def once_writable(self, source: _HasFileno, call: Callable[[], object]) -> None:
-        """Call once, when there is room to write to a source that is watched."""
+        """Call once, when a watched source is writable."""
         key = self._selector.get_key(source.fileno())
         self._selector.modify(key.fd, selectors.EVENT_READ | selectors.EVENT_WRITE, key.data)
         self._writers[key.fd] = call
 
     def later(self, seconds: float, call: Callable[[], object]) -> Timer:
-        """Call once, after that many seconds."""
+        """Call once, after so many seconds."""
         timer = Timer(call)
         heapq.heappush(self._timers, (self.clock() + seconds, next(self._order), timer))
         return timer
 
     def hold_signals(self, numbers: Iterable[signal.Signals]) -> None:
-        """Keep each of these signals that arrives from now on for ``on_signal``. May be called once."""
+        """From now on, pass these signals to ``on_signal``. May be called once."""
         reading, writing = os.pipe()
         for end in (reading, writing):
             os.set_blocking(end, False)
@@ -93,24 +93,24 @@ class Reactor:
         self._selector.register(reading, selectors.EVENT_READ, arrived)
 
     def take_signals(self) -> bytes:
-        """Take the signals that have arrived and that ``on_signal`` has not been called with."""
+        """Take the signals that have arrived and were not passed to ``on_signal``."""
         try:
             return b"" if self._wakeup is None else os.read(self._wakeup[0], 4096)
         except BlockingIOError:
             return b""
 
     def return_signals(self, taken: bytes) -> None:
-        """Let signals arrive that were taken, here or by another program in this process."""
+        """Let taken signals arrive again, also those that the previous program of this process took."""
         if self._wakeup is not None and taken:
             os.write(self._wakeup[1], taken)
 
     def run(self) -> None:
-        """Call back until `stop` is called, or has been."""
+        """Call back until `stop` is called; return at once if it was called before."""
         while not self._is_stopped:
             self.turn(self._until_the_next_timer())
 
     def turn(self, timeout: float | None) -> None:
-        """Wait up to so many seconds (None: for ever) until there is something to do; call what is due."""
+        """Wait for events, up to so many seconds (None: without limit), and make the calls that are due."""
         for key, events in self._selector.select(timeout):
             # An earlier callback of this round may have closed this one's descriptor.
             if self._selector.get_map().get(key.fd) is not key:
@@ -123,11 +123,11 @@ class Reactor:
         self._call_what_is_due()
 
     def stop(self) -> None:
-        """Let `run` return, after the callback that calls this; there is no way back."""
+        """Let `run` return after the current callback; it cannot be run again."""
         self._is_stopped = True
 
     def close(self) -> None:
-        """Give the signals and the descriptors back."""
+        """Release the signals and the descriptors."""
         self._selector.close()
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
@@ -148,17 +148,17 @@ class Reactor:
 
 
 def _ignore(number: signal.Signals) -> None:
-    """Ignore a signal that nobody has said what to do at."""
+    """Default for an unset ``on_signal``: do nothing."""
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Do nothing: that a signal has a handler makes the interpreter write it to the wake-up descriptor."""
+    """Do nothing: the interpreter writes only signals that have a handler to the wake-up descriptor."""
 
 
 def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> None:
-    """Send what waits in a channel that the reactor watches; what there is no room for yet goes later.
+    """Send the queued messages of a channel that the reactor watches, now or when there is room.
 
-    ``lost`` is called if the other end takes no more.
+    ``lost`` is called if the other end cannot receive any more.
     """
     try:
         if not channel.closed and not channel.flush():

@@ -1,16 +1,16 @@
-"""The operations on a daemon: its start, reloads, upgrades, scaling. One runs, the others wait.
+"""The operations on a daemon: its start, reloads, upgrades, scaling. One runs, the others wait in a queue.
 
-This file owns what runs now and what waits, and nothing else writes it. The caller of an operation is
-answered once, with what became of this very request:
+This file owns the running operation and the queue, and nothing else writes them. The caller of an operation
+gets one answer, with the outcome of its request:
 
-- One that asks for what waits already joins it: two reloads that wait are one. What runs has begun, and may
-  have read what the later caller has changed since, so nobody joins a reload or an upgrade that runs.
-- Scaling is a wish for a state. A later number takes the place of an earlier one, also of one that is on the
-  way to it, and the earlier caller is answered.
-- The end of the daemon ends all of them.
+- A request joins a waiting operation of its kind: two waiting reloads become one. A request never joins a
+  running reload or upgrade, which may have read the files before the caller changed them.
+- Scaling requests a state. A later number replaces an earlier one, also that of running scaling, and the
+  earlier caller gets an answer.
+- The end of the daemon cancels all operations.
 
-Nothing here does an operation. ``begin`` is called with the one whose turn it is, and whoever does it calls
-`Operations.finish`. What waits is data, which an upgrade hands to the next program.
+This file does not execute operations. It calls ``begin`` with the next one, and the code that executes it
+calls `Operations.finish`. The queue is data, which an upgrade hands to the next program.
 """
 
 import enum
@@ -25,7 +25,7 @@ __all__ = ["Kind", "Operation", "Operations", "fault"]
 
 
 class Kind(enum.Enum):
-    """What can be done to a daemon; the value says what is going on meanwhile."""
+    """The kinds of operations; the value is the name of the operation in messages."""
 
     START = "the start"
     RELOAD = "a reload"
@@ -34,10 +34,10 @@ class Kind(enum.Enum):
 
 
 class Operation:
-    """One of them, with those who wait for its outcome.
+    """One operation, with the callers that wait for its outcome.
 
-    ``workers`` is the number to scale to, None for the number at the moment when it begins, and ``change`` is
-    added to it then.
+    ``workers`` is the number to scale to, None for the number when the operation begins. ``change`` is added
+    to it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Operation:
         self.change = change
 
     def join(self, later: "Operation") -> None:
-        """Do what a later operation of the same kind asks for, at once with this one."""
+        """Merge a later operation of the same kind into this one."""
         before = self.workers, self.change
         if later.workers is None:
             self.change += later.change
@@ -60,17 +60,17 @@ class Operation:
         self.answers += later.answers
 
     def settle_on(self, workers: int) -> None:
-        """Be for this number of workers, whatever was added to which."""
+        """Set the final number of workers, with the change included."""
         self.workers, self.change = workers, 0
 
     def answer(self, outcome: dict[str, Any]) -> None:
-        """Answer the callers, each once."""
+        """Send the outcome to each caller, once."""
         answers, self.answers = self.answers, []
         for answer in answers:
             answer(outcome)
 
     def export(self) -> Data:
-        """Return this as data, with the descriptors of the connections of those who wait."""
+        """Return this as data, with the descriptors of the callers' connections."""
         callers = [each.descriptor for each in self.answers if isinstance(each, Reply)]
         return {
             "kind": self.kind.value,
@@ -81,15 +81,15 @@ class Operation:
 
     @classmethod
     def imported(cls, data: Data, replies: MutableMapping[int, Reply]) -> "Operation":
-        """Return the operation that the data was made from; it takes its own out of ``replies``."""
+        """Return the operation that the data was made from; it takes its replies out of ``replies``."""
         answers = [replies.pop(each) for each in data["callers"] if each in replies]
         return cls(Kind(data["kind"]), answers, data["workers"], data["change"])
 
 
 class Operations:
-    """The queue of one daemon, whose start is what runs first.
+    """The queue of one daemon; its start is the first running operation.
 
-    ``running`` is the one that runs, None while there is none.
+    ``running`` is the running operation, None if there is none.
     """
 
     def __init__(self, begin: Callable[[Operation], None]) -> None:
@@ -98,7 +98,7 @@ class Operations:
         self._begin = begin
 
     def submit(self, operation: Operation) -> str | None:
-        """Begin an operation, now or in its turn; return what it waits for, None if it waits for nothing."""
+        """Begin an operation now, or queue it; return the name of the one it waits for, None if it began."""
         running = self.running
         if running is None:
             self._run(operation)
@@ -116,7 +116,7 @@ class Operations:
         return running.kind.value
 
     def finish(self, outcome: dict[str, Any]) -> None:
-        """Answer for the operation that has run, and begin the next one."""
+        """Answer the callers of the running operation, and begin the next one."""
         finished, self.running = self.running, None
         if finished is not None:
             finished.answer(outcome)
@@ -124,7 +124,7 @@ class Operations:
             self._run(self._waiting.pop(0))
 
     def cancel(self, outcome: dict[str, Any]) -> None:
-        """Answer for all, what runs and what waits: none of them will come to its end."""
+        """Cancel all operations, the running one and those in the queue, and answer their callers."""
         cancelled = [*([] if self.running is None else [self.running]), *self._waiting]
         self.running, self._waiting = None, []
         for each in cancelled:
@@ -138,9 +138,9 @@ class Operations:
         }
 
     def resume(self, data: Data, replies: MutableMapping[int, Reply]) -> None:
-        """Go on where the program before has stopped, in the middle of the operation that ran.
+        """Resume from the state of the previous program, in the middle of the running operation.
 
-        The replies that are owed are taken from ``replies``.
+        The operations take the replies to their callers out of ``replies``.
         """
         self.running = None if data["running"] is None else Operation.imported(data["running"], replies)
         self._waiting = [Operation.imported(each, replies) for each in data["waiting"]]
@@ -151,5 +151,5 @@ class Operations:
 
 
 def fault(*lines: str, status: int = ExitStatus.UNAVAILABLE) -> dict[str, Any]:
-    """Return the outcome of what has failed: the last line says why, in one sentence."""
+    """Return the outcome of a failed operation; the last line states the reason in one sentence."""
     return {"fault": {"lines": [f"tamed: {line}" for line in lines], "status": int(status)}}

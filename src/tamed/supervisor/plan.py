@@ -1,4 +1,4 @@
-"""A plan: all that the supervisor needs to know, as plain data, so that it can be handed over an exec."""
+"""A plan: the whole input of the supervisor, as plain data that passes an exec."""
 
 import json
 import os
@@ -13,25 +13,26 @@ __all__ = ["Plan"]
 
 
 class Plan(NamedTuple):
-    """What to run and how.
+    """What to run, and how.
 
-    ``job`` is what was given, and ``reading`` what its files said (see `Reading`; a plan that is kept for a
-    restart has none): both are for the workers, and opaque to the supervisor. ``interpreter`` is the command
-    that runs Python, for ``-m MODULE`` to follow. ``pid_file`` and ``control`` are the instance's,
-    ``plan_file`` is where the plan is kept for a restart, ``default_log`` is where it logs unless the
-    operator says, and ``second_pid_file`` is where the operator wants one more: paths, empty for none.
+    ``job`` is the command's input, and ``reading`` the content of its files (see `Reading`; a plan that is
+    stored for a restart has none). Both are for the workers, and opaque to the supervisor. ``interpreter`` is
+    the command that runs Python; ``-m MODULE`` is appended to it. These are paths, empty for none:
+    ``pid_file`` and ``control`` of the instance, ``plan_file`` in which the plan is stored for a restart,
+    ``default_log`` for a log without an option for its file, and ``second_pid_file`` of the option
+    ``--pid-file``.
 
-    ``folder`` is where the command was run, as the operator wrote it: the job is read anew from
-    there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` what runs them,
-    wherever links led to when the job was read.
+    ``folder`` is the working directory of the command, as the operator wrote it: a reload reads the job again
+    from there. ``directory`` is the working directory of the workers, and ``worker_interpreter`` the command
+    that runs them, both with links resolved when the job was read.
 
-    ``interpreter_environ`` are variables, ``NAME=VALUE``, that an interpreter heeds: for the workers, and not
-    for a supervisor that is root. ``prepare_as_root`` says that workers drop root when they are prepared, and
-    not before they are executed.
+    ``interpreter_environ`` are the variables, ``NAME=VALUE``, that configure a Python interpreter: they are
+    for the workers, and not for a supervisor that is root. With ``prepare_as_root``, workers drop root when
+    they are prepared, and not before they are executed.
 
-    ``report`` is the descriptor of the pipe on which the command that started the daemon waits, -1 for none:
-    it runs in the foreground. ``listen_pid`` is the process that systemd passed its sockets to, before it
-    became another. ``holder`` is, in a plan that is kept, the process that runs by it (see `PlanFile`). Times
+    ``report`` is the descriptor of the pipe on which the command waits that started the daemon, -1 for a
+    daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
+    process became a daemon. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`). Times
     are in seconds.
     """
 
@@ -68,12 +69,12 @@ class Plan(NamedTuple):
 
     @property
     def heartbeat_interval(self) -> float:
-        """How often a worker gives a sign of life, in seconds."""
+        """The interval between a worker's heartbeats, in seconds."""
         return self.watchdog / 4
 
     @property
     def first_order(self) -> dict[str, Any]:
-        """The first order of a worker or a template: all that it is made from."""
+        """The first message to a worker or a template: its whole input."""
         return {
             "job": self.job,
             "reading": self.reading,
@@ -104,19 +105,19 @@ class Plan(NamedTuple):
     def from_text(cls, text: str) -> "Plan":
         """Return the plan that the text was made from.
 
-        What another version has in its plans and this one does not know is passed over. Raises InvalidMessage
-        for what is no plan.
+        Unknown fields, which another version may write, are ignored. Raises InvalidMessage if the text is no
+        plan.
         """
         data = parse_message(text.encode(errors="surrogatepass"))
         log = LogPlan(**_fields(LogPlan, read_object(data, "log")))
         try:
             return cls(**{**_fields(cls, data), "log": log})
-        except TypeError as error:  # something is missing
+        except TypeError as error:  # a field is missing
             raise InvalidMessage(str(error)) from error
 
 
 def _fields(kind: type[Plan] | type[LogPlan], data: Message) -> Message:
-    """Return the fields of a tuple that are in the data. Raises InvalidMessage for one of another type."""
+    """Return the known fields in the data. Raises InvalidMessage for a field of the wrong type."""
     known = {name: value for name, value in data.items() if name in kind._fields and name != "log"}
     for name, value in known.items():
         if not _is_of(value, kind.__annotations__[name]):

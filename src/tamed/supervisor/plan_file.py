@@ -1,7 +1,7 @@
-"""The file in which a plan is kept while its daemon runs, so that the daemon can be started again by it.
+"""The file in which a plan is stored while its daemon runs, so that ``tamed restart`` can start it again.
 
-It is in the instance's folder. Root keeps its own elsewhere if that folder belongs to the daemon's user: what
-root starts again must not have been written by another.
+It is in the instance's folder. If that folder belongs to the daemon's user, root stores the plan elsewhere:
+root must not start a plan that another user could have written.
 """
 
 import os
@@ -26,13 +26,13 @@ __all__ = ["PlanFile", "forget_plan", "kept_plan", "plan_path"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ROOTS = ".plans"  # which no instance can be called
+_ROOTS = ".plans"  # not a valid name of an instance
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WHAT = "cannot start it again"
 
 
 def plan_path(instance: Instance) -> Path:
-    """Return where this user's plan of an instance is: in its folder, unless root has given that away."""
+    """Return the path of this user's plan of an instance: in its folder, unless root has given that away."""
     try:
         is_given_away = os.geteuid() == 0 != instance.directory.lstat().st_uid
     except OSError:
@@ -41,12 +41,12 @@ def plan_path(instance: Instance) -> Path:
 
 
 def forget_plan(instance: Instance) -> None:
-    """Remove the plan of root's that a daemon has left which had become another user, and has ended."""
+    """Remove root's plan of a daemon that has ended, and that could not remove it as another user."""
     if os.geteuid() == 0 and not instance.is_running:
         path = _roots_path(instance)
         with suppress(OSError):
             path.unlink()
-        with suppress(OSError):  # there are others
+        with suppress(OSError):  # there are other plans
             path.parent.rmdir()
 
 
@@ -55,14 +55,14 @@ def _roots_path(instance: Instance) -> Path:
 
 
 class PlanFile:
-    """The file that a plan is kept in while its daemon runs.
+    """The file in which a plan is stored while its daemon runs.
 
-    It is to belong to whoever started the daemon; after an upgrade, that is read from the file.
+    It belongs to the user who started the daemon. After an upgrade, that user is read from the file.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._path = Path(plan.plan_file)
-        # Whoever starts it again reads the files anew: secrets in them need not be in one more file.
+        # A restart reads the files again: secrets in them need not be in one more file.
         self._text = plan._replace(report=-1, reading=None, holder=_holder(os.getpid())).to_text()
         self._file = _status_of(self._path)
         if self._file is not None:
@@ -72,14 +72,14 @@ class PlanFile:
 
     @classmethod
     def write(cls, plan: Plan) -> Self:
-        """Keep a plan, in the place of one that was left behind. Raises CannotCreate or PermissionRefused."""
+        """Store a plan, and replace an old one. Raises CannotCreate or PermissionRefused."""
         file = cls(plan)
         file._owner = os.geteuid()
         file._write()
         return file
 
     def housekeep(self) -> bool:
-        """Make the file anew if it is gone; tell whether it was.
+        """Create the file again if it is gone; return whether it was.
 
         Raises as `write` does, and PermissionRefused if this process is not the file's owner any more.
         """
@@ -95,11 +95,11 @@ class PlanFile:
         return True
 
     def remove(self) -> None:
-        """Remove the file. Only who holds the instance's pid file may.
+        """Remove the file. The caller must hold the instance's pid file.
 
-        One that root has kept stays where this process is not root any more: see `forget_plan`.
+        A plan of root stays if this process is not root any more: see `forget_plan`.
         """
-        with suppress(OSError):  # somebody has taken the directory away
+        with suppress(OSError):  # the directory is gone
             self._path.unlink()
         if self._path.parent.name == _ROOTS:
             with suppress(OSError):
@@ -129,10 +129,10 @@ def _status_of(path: Path) -> os.stat_result | None:
 
 
 def kept_plan(path: Path, pid: int) -> Plan:
-    """Read the plan that is kept in a file, and that process ``pid`` runs by.
+    """Read the stored plan of process ``pid``.
 
-    Raises MissingInput if there is none, and PermissionRefused if it is not this user's own, or somebody else
-    could have put it there.
+    Raises MissingInput if there is none, and PermissionRefused if it does not belong to this user, or another
+    user could have put it there.
     """
     try:
         text = _own_text(path)
@@ -144,7 +144,7 @@ def kept_plan(path: Path, pid: int) -> Plan:
     remedy = "stop it, and start it as you did before"
     try:
         plan = Plan.from_text(text)
-    except ValueError as error:  # it was damaged: a disk was full, say
+    except ValueError as error:  # it is damaged, for example because the disk was full
         raise ConfigurationError(f"{_WHAT}: {path} cannot be read", str(error), remedy) from error
     if plan.holder != _holder(pid):
         raise PermissionRefused(_WHAT, f"{path} is not the plan of process {pid}, which runs", remedy)
@@ -152,12 +152,12 @@ def kept_plan(path: Path, pid: int) -> Plan:
 
 
 def _holder(pid: int) -> str:
-    """Name a process so that no later one has the same name."""
+    """Return an identity of a process that no later process has."""
     return f"{pid} begun at {beginning_of(pid)}"
 
 
 def _own_text(path: Path) -> str:
-    """Read a file of this user's in a folder of this user's, where nobody else can write."""
+    """Read a file of this user in a folder of this user in which no other user can write."""
     remedy = "do it as that user, or stop it and start it yourself"
     with ExitStack() as opened:
         folder = os.open(path.parent, _FOLDER)
