@@ -1,7 +1,7 @@
-"""Who can be run: the plugin contract, the options of plugins and how they are given, and discovery.
+"""Plugins: their contract, their options, and discovery.
 
 A plugin is a function that makes a service from options; the options are a dataclass. Both are declared
-once, with ``plugin`` and ``option``, and everything else is made from that.
+once, with ``plugin`` and ``option``, and everything else is derived from that.
 
 The types of options are str, int, float, bool, Path, Duration, Size, enumerations (written by their values
 when all of those are texts, by their names in lower case with dashes otherwise), Literal, every class with a

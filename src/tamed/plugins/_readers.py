@@ -1,9 +1,9 @@
-"""Readers: how a value of one type is read from what was given, whatever it was given in.
+"""Readers: each reads the values of one type, from any source.
 
 There are two kinds of source. In a *text* source (the command line, the environment) everything is a text
-or a list of texts, so numbers and truth values are read from text. In a deployment file values have types
-of their own, which have to be right: ``"10000"`` is no number there. Each reader says in words what it
-expects, so that the same mistake has the same message wherever it is made.
+or a list of texts, so numbers and truth values are read from text. In a deployment file values have types,
+and the types must match: ``"10000"`` is not a number there. Each reader names what it expects, so the same
+mistake has the same message in every source.
 """
 
 import math
@@ -17,10 +17,10 @@ from tamed._os.text import listed, noun, value_text
 from tamed.plugins.option import Limits
 
 
-class Misfit(ValueError):
-    """A value does not fit: ``why`` says what was expected.
+class InvalidValue(ValueError):
+    """A value is invalid: ``why`` names the expected one.
 
-    ``at`` is the place inside of the option's value, such as ``[1]`` or ``.PATH``; empty for the whole.
+    ``at`` is the place inside the option's value, such as ``[1]`` or ``.PATH``; empty for the whole value.
     """
 
     def __init__(self, why: str, at: str = "") -> None:
@@ -28,13 +28,13 @@ class Misfit(ValueError):
         self.why = why
         self.at = at
 
-    def inside(self, place: str) -> "Misfit":
-        """Return the same misfit, as seen from the value around it."""
-        return Misfit(self.why, place + self.at)
+    def inside(self, place: str) -> "InvalidValue":
+        """Return the same error, with the place inside the value that contains this one."""
+        return InvalidValue(self.why, place + self.at)
 
 
 class Source(NamedTuple):
-    """Where a value comes from: whether it is text, and the folder where relative paths start."""
+    """The source of a value: whether it is text, and the folder that relative paths start in."""
 
     text: bool
     folder: Path | None = None
@@ -44,13 +44,13 @@ class Reader(ABC):
     """Reads the values of one type."""
 
     expected: str
-    """What is expected, with its article: ``a whole number``."""
+    """The expected value, with its article: ``a whole number``."""
     metavar: str = ""
-    """What stands for a value in the help text."""
+    """The placeholder for a value in the help text."""
     choices: tuple[str, ...] = ()
-    """All the texts that are accepted; empty when there are too many to list."""
+    """All accepted texts; empty when there are too many to list."""
     many: bool = False
-    """Whether a text source gives it a list of texts."""
+    """Whether a text source passes it a list of texts."""
     boolean: bool = False
     """Whether a flag for it needs no value."""
     path: bool = False
@@ -58,39 +58,39 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, value: object, source: Source) -> Any:
-        """Return the value that was meant; raise Misfit when it is none."""
+        """Return the value that the source means; raise InvalidValue if there is none."""
 
     @abstractmethod
     def holds(self, value: object) -> bool:
-        """Tell whether a value is one that ``read`` could have returned."""
+        """Return whether ``read`` could return this value."""
 
     def text(self, value: Any) -> str:
-        """Return a value as one would give it on the command line."""
+        """Return a value as it is written on the command line."""
         return str(value)
 
     def within(self, limits: Limits) -> "Reader":
-        """Return a reader that takes no other numbers; raise TypeError if there are none in this type."""
+        """Return a reader with these limits; raise TypeError for a type without numbers."""
         raise TypeError(f"there is no number in it to be {limits}")
 
-    def misfit(self, value: object) -> Misfit:
-        """Return the error for a value that does not fit."""
-        return Misfit(f"expected {self.expected}, got {value_text(value)}")
+    def invalid(self, value: object) -> InvalidValue:
+        """Return the error for an invalid value."""
+        return InvalidValue(f"expected {self.expected}, got {value_text(value)}")
 
 
 class Text(Reader):
-    """A text, whatever is in it."""
+    """Any text."""
 
     expected = "a text"
     metavar = "TEXT"
 
     def read(self, value: object, source: Source) -> str:
-        """Take a text as it is."""
+        """Return a text unchanged."""
         if not isinstance(value, str):
-            raise self.misfit(value)
+            raise self.invalid(value)
         return value
 
     def holds(self, value: object) -> bool:
-        """Take texts only."""
+        """Accept texts only."""
         return isinstance(value, str)
 
 
@@ -106,15 +106,15 @@ class Truth(Reader):
     }
 
     def read(self, value: object, source: Source) -> bool:
-        """Read one of several words, or take a truth value as it is."""
+        """Read one of several words, or return a truth value unchanged."""
         if source.text and isinstance(value, str):
             value = self._WORDS.get(value.lower(), value)
         if not isinstance(value, bool):
-            raise self.misfit(value)
+            raise self.invalid(value)
         return value
 
     def holds(self, value: object) -> bool:
-        """Take truth values only."""
+        """Accept truth values only."""
         return isinstance(value, bool)
 
     def text(self, value: Any) -> str:
@@ -137,20 +137,20 @@ class Number(Reader):
         self.expected, self._form = self._KINDS[kind]
 
     def read(self, value: object, source: Source) -> int | float:
-        """Read a number from text, or take one as it is."""
+        """Read a number from text, or return one unchanged."""
         given = source.text and isinstance(value, str) and re.fullmatch(self._form, value)
         if not given and not self.holds(value):
-            raise self.misfit(value)
+            raise self.invalid(value)
         try:
             number = self.kind(cast("str | float", value))
             if _fits(number):
                 return number
         except (OverflowError, ValueError):  # more digits than Python reads, or than a float can hold
             pass
-        raise self.misfit(value)
+        raise self.invalid(value)
 
     def holds(self, value: object) -> bool:
-        """Take whole numbers for any number, as the type system does, but no truth value for a number."""
+        """Accept a whole number as a float, as type checkers do, but no truth value as a number."""
         kinds = (int, float) if self.kind is float else int
         return isinstance(value, kinds) and not isinstance(value, bool)
 
@@ -172,11 +172,11 @@ class Limited(Reader):
         """Read the number, then check its limits."""
         read = self.reader.read(value, source)
         if not self.limits.hold(read):
-            raise self.misfit(value)
+            raise self.invalid(value)
         return read
 
     def holds(self, value: object) -> bool:
-        """Take what is of the type and within the limits."""
+        """Accept values of the type that are within the limits."""
         return self.reader.holds(value) and self.limits.hold(cast(float, value))
 
     def text(self, value: Any) -> str:
@@ -187,7 +187,7 @@ class Limited(Reader):
 class Paths(Reader):
     """A file or a folder. A relative one starts at the source's folder, when that is known.
 
-    ``~`` is left to the shell: whose home a daemon would take is anybody's guess.
+    ``~`` is not expanded; the shell does that. In a daemon it would be unclear which user's home is meant.
     """
 
     expected = "a path"
@@ -195,18 +195,18 @@ class Paths(Reader):
     path = True
 
     def read(self, value: object, source: Source) -> Path:
-        """Take any text but the empty one, which would be the current folder by accident."""
+        """Accept any text except the empty one, which would be the current folder by accident."""
         if not isinstance(value, str) or not value or "\0" in value:
-            raise self.misfit(value)
+            raise self.invalid(value)
         return source.folder / value if source.folder is not None else Path(value)
 
     def holds(self, value: object) -> bool:
-        """Take paths only."""
+        """Accept paths only."""
         return isinstance(value, Path)
 
 
 class Parsed(Reader):
-    """A class with a class method ``parse``; one that is also a number takes numbers from a file.
+    """A class with a class method ``parse``; one that is also a number accepts numbers from a file.
 
     If values have a method ``relative_to(folder)``, which returns the value with its relative paths starting
     at that folder, they start at the source's folder, when that is known.
@@ -219,10 +219,10 @@ class Parsed(Reader):
         self.is_number = issubclass(kind, (int, float))
 
     def read(self, value: object, source: Source) -> Any:
-        """Let the class read the text, or make one of the number that stands in the file."""
+        """Let the class parse the text, or convert the number in the file."""
         read = self._read(value)
         if self.is_number and not _fits(read):
-            raise self.misfit(value)
+            raise self.invalid(value)
         has_paths = callable(getattr(self.kind, "relative_to", None))
         return read.relative_to(source.folder) if has_paths and source.folder is not None else read
 
@@ -232,12 +232,12 @@ class Parsed(Reader):
                 return self.kind.parse(value)
             if self.is_number and isinstance(value, (int, float)) and not isinstance(value, bool):
                 return self.kind(value)
-        except (ValueError, OverflowError) as error:  # the latter for what no number of the kind can hold
-            raise (Misfit(str(error)) if str(error) else self.misfit(value)) from error
-        raise self.misfit(value)
+        except (ValueError, OverflowError) as error:  # OverflowError: the class cannot hold the number
+            raise (InvalidValue(str(error)) if str(error) else self.invalid(value)) from error
+        raise self.invalid(value)
 
     def holds(self, value: object) -> bool:
-        """Take instances of the class."""
+        """Accept instances of the class."""
         return isinstance(value, self.kind)
 
     def within(self, limits: Limits) -> Reader:
@@ -246,15 +246,15 @@ class Parsed(Reader):
 
 
 def _fits(number: float) -> bool:
-    """Tell whether a number is one that a file of TOML, or a message to another process, can hold."""
+    """Return whether a TOML file, or a message to another process, can hold this number."""
     return -(2**63) <= number < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
 class Choice(Reader):
-    """One of a few values, each with the text that stands for it.
+    """One of a few values, each with its text.
 
-    ``by_text`` says that a file has the text too, not the value: the members of an enumeration have no
-    other form there.
+    With ``by_text`` a file too has the text, not the value: the members of an enumeration have no other form
+    there.
     """
 
     def __init__(self, members: Mapping[str, object], *, by_text: bool) -> None:
@@ -265,19 +265,19 @@ class Choice(Reader):
         self.expected = listed(members)
 
     def read(self, value: object, source: Source) -> Any:
-        """Find the member by its text, or by itself, type included, so that ``true`` is not 1."""
+        """Find the member by its text, or by its value and type, so that ``true`` is not 1."""
         for text, member in self.members.items():
             written = text if source.text or self.by_text else member
             if value == written and type(value) is type(written):
                 return member
-        raise self.misfit(value)
+        raise self.invalid(value)
 
     def holds(self, value: object) -> bool:
-        """Take the members."""
+        """Accept the members."""
         return any(value == member and type(value) is type(member) for member in self.members.values())
 
     def text(self, value: Any) -> str:
-        """Return the text of the member that this is."""
+        """Return the text of a member."""
         return next(text for text, member in self.members.items() if member == value)
 
 
@@ -297,7 +297,7 @@ class Many(Reader):
         self.metavar, self.choices, self.path = item.metavar, item.choices, item.path
 
     def read(self, value: object, source: Source) -> Any:
-        """Read each item; a misfit tells which one."""
+        """Read each item; an error has the item's index."""
         if not source.text and not isinstance(value, list):
             return self.kind([self.item.read(value, source)])
         return self.kind(
@@ -306,15 +306,15 @@ class Many(Reader):
         )
 
     def items(self, value: object, source: Source) -> Sequence[object]:
-        """Return the items as they were given."""
+        """Return the items, not yet read."""
         if source.text and isinstance(value, str):
             return [item for item in map(str.strip, value.split(",")) if item]
         if not isinstance(value, list):
-            raise self.misfit(value)
+            raise self.invalid(value)
         return value
 
     def holds(self, value: object) -> bool:
-        """Take collections of this kind with nothing but fitting items."""
+        """Accept collections of this kind with valid items only."""
         return isinstance(value, self.type) and all(map(self.item.holds, value))
 
     def text(self, value: Any) -> str:
@@ -337,14 +337,14 @@ class Pairs(Reader):
         self.metavar = f"KEY={item.metavar or 'VALUE'}"
 
     def read(self, value: object, source: Source) -> dict[str, Any]:
-        """Read each value; a misfit tells under which key. Of two equal keys in text the later one counts."""
+        """Read each value; an error has the value's key. Of two equal keys in text the later one counts."""
         pairs = self._split(value) if source.text else value
         if not isinstance(pairs, Mapping):
-            raise Misfit(f"expected a table, each value {self.item.expected}, got {value_text(value)}")
+            raise InvalidValue(f"expected a table, each value {self.item.expected}, got {value_text(value)}")
         return {key: _inside(f".{key}", self.item, item, source) for key, item in pairs.items()}
 
     def holds(self, value: object) -> bool:
-        """Take dicts with nothing but fitting values."""
+        """Accept dicts with valid values only."""
         return isinstance(value, dict) and all(map(self.item.holds, value.values()))
 
     def text(self, value: Any) -> str:
@@ -358,21 +358,21 @@ class Pairs(Reader):
     def _split(self, value: object) -> dict[str, object]:
         texts = value.split(",") if isinstance(value, str) else value
         if not isinstance(texts, list):
-            raise self.misfit(value)
+            raise self.invalid(value)
         pairs: dict[str, object] = {}
         for text in filter(None, texts):
             key, equals, item = str(text).partition("=")
             if not key.strip() or not equals:
-                raise self.misfit(text)
+                raise self.invalid(text)
             pairs[key.strip()] = item
         return pairs
 
 
 class OneOf(Reader):
-    """A value of the first type that fits; with ``optional``, or None.
+    """A value of the first type that accepts it; with ``optional``, or None.
 
-    An empty text means None: there is no other way to say on the command line or in the environment that
-    what the file says is not wanted.
+    An empty text means None: the command line and the environment have no other way to unset a value of the
+    file.
     """
 
     def __init__(self, readers: Sequence[Reader], *, optional: bool) -> None:
@@ -389,24 +389,24 @@ class OneOf(Reader):
         """Try each type in the order in which they are declared."""
         if self.optional and source.text and value in ("", []):
             return None
-        misfits: list[Misfit] = []
+        errors: list[InvalidValue] = []
         for reader in self.readers:
             try:
                 return reader.read(value, source)
-            except Misfit as misfit:
-                misfits.append(misfit)
-        raise misfits[0] if len(misfits) == 1 else self.misfit(value)
+            except InvalidValue as error:
+                errors.append(error)
+        raise errors[0] if len(errors) == 1 else self.invalid(value)
 
     def holds(self, value: object) -> bool:
-        """Take what any of the types takes."""
+        """Accept a value that one of the types accepts."""
         return (self.optional and value is None) or any(reader.holds(value) for reader in self.readers)
 
     def text(self, value: Any) -> str:
-        """Write the value as the type that it has; None is the empty text."""
+        """Write the value by its own type; None is the empty text."""
         return next((reader.text(value) for reader in self.readers if reader.holds(value)), "")
 
     def within(self, limits: Limits) -> "OneOf":
-        """Limit those that have numbers."""
+        """Limit the types that have numbers."""
         limited = [_limited(reader, limits) for reader in self.readers]
         if limited == list(self.readers):
             raise TypeError(f"there is no number in it to be {limits}")
@@ -416,8 +416,8 @@ class OneOf(Reader):
 def _inside(place: str, reader: Reader, value: object, source: Source) -> Any:
     try:
         return reader.read(value, source)
-    except Misfit as misfit:
-        raise misfit.inside(place) from misfit
+    except InvalidValue as error:
+        raise error.inside(place) from error
 
 
 def _limited(reader: Reader, limits: Limits) -> Reader:

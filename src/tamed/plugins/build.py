@@ -1,8 +1,8 @@
-"""Building options: from what was given, in four places, to one instance of an options class.
+"""Building options: an instance of an options class, from four sources.
 
-The command line comes before the environment, the environment before the deployment file, and the file
-before the default. What comes later is not read when something earlier was given, and collections are
-not added up: a ``--listen`` on the command line replaces every ``listen`` of the file.
+The command line overrides the environment, the environment the deployment file, and the file the default.
+A source that is overridden is not read. Collections are not merged: a ``--listen`` on the command line
+replaces every ``listen`` of the file.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tamed._os.text import did_you_mean, listed
 from tamed.errors import ConfigurationError, TamedError, UsageError
-from tamed.plugins._readers import Misfit, Source
+from tamed.plugins._readers import InvalidValue, Source
 from tamed.plugins.describe import Option, describe
 
 __all__ = ["Given", "build"]
@@ -23,30 +23,30 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Given(NamedTuple):
-    """All that was given for one service's options, as plain data.
+    """The values given for one service's options, not yet read, as plain data.
 
-    Everything but the folders can be written as JSON and read back, so a process can hand it to another.
+    Everything except the folders can be written as JSON and read back, so a process can pass it to another.
     """
 
     service: str = ""
-    """The service's name, from which the names of its environment variables are made."""
+    """The service's name, which is part of the names of its environment variables."""
     flags: Mapping[str, object] = _NOTHING
     """The flags that were given, by ``Option.name``: a text; for a repeatable option a list of texts; for a
-    boolean one True or False. Those not given are absent."""
+    boolean one True or False. Other flags are absent."""
     environ: Mapping[str, str] = _NOTHING
-    """The whole environment, or what matters of it. Lists are split at commas."""
+    """The whole environment, or the relevant part of it. Lists are split at commas."""
     table: Mapping[str, object] = _NOTHING
-    """The service's table in the deployment file, without the keys that are not the plugin's."""
+    """The service's table in the deployment file, with the keys of the plugin only."""
     file: str = ""
     """The deployment file's name, for messages: ``verse.toml``; empty when there is none."""
     section: str = ""
-    """Where the table is in the file, for messages: ``services.ecstasy``."""
+    """The table's name in the file, for messages: ``services.ecstasy``."""
     flag_prefix: str = ""
-    """What stands before the name in each flag, for messages: ``log-`` in ``--log-level``."""
+    """The prefix of the name in each flag, for messages: ``log-`` in ``--log-level``."""
     flags_folder: Path | None = None
-    """Where relative paths in flags and environment start; None leaves them as they are."""
+    """The folder that relative paths in flags and environment start in; None leaves them relative."""
     file_folder: Path | None = None
-    """Where relative paths in the file start; None leaves them as they are."""
+    """The folder that relative paths in the file start in; None leaves them relative."""
 
     def __repr__(self) -> str:
         return f"<Given for {self.service or self.place}>"  # the rest may hold secrets
@@ -57,7 +57,7 @@ class Given(NamedTuple):
         return ": ".join(filter(None, (self.file, self.section)))
 
     def flag(self, option: Option) -> str:
-        """Return an option's flag as it is given here: ``--log-level``."""
+        """Return an option's flag with its prefix: ``--log-level``."""
         return f"--{self.flag_prefix}{option.key}"
 
     def key_place(self, key: str) -> str:
@@ -66,13 +66,13 @@ class Given(NamedTuple):
 
 
 def build(options_type: type[O], given: Given) -> O:
-    """Make the options from what was given.
+    """Make the options from the values given.
 
     Raises UsageError when the command line is wrong, and ConfigurationError when the environment or the
-    deployment file is; each names the flag, the variable or the key, and never shows a secret. Unknown
+    deployment file is wrong; each names the flag, the variable or the key, and never shows a secret. Unknown
     keys are refused. A ValueError from the class itself (``__post_init__``, where options are checked
-    against each other) is the fault of whoever gave the options. Raises ApplicationFailed when the
-    class is no proper options class (see ``describe``).
+    against each other) becomes one of these two errors as well. Raises ApplicationFailed when the class is
+    not a valid options class (see ``describe``).
     """
     options = describe(options_type)
     flags = _known_flags(options, given)
@@ -93,7 +93,7 @@ _ABSENT: Any = object()
 
 
 def _value(option: Option, given: Given, flags: Mapping[str, object], table: Mapping[str, object]) -> Any:
-    """Read the option from the first place where it was given."""
+    """Read the option from the first source that has it."""
     variable = option.variable(given.service)
     text = Source(text=True, folder=given.flags_folder)
     if option.name in flags:
@@ -111,30 +111,30 @@ def _value(option: Option, given: Given, flags: Mapping[str, object], table: Map
 def _read(option: Option, value: object, source: Source, kind: type[TamedError], where: str) -> Any:
     try:
         return option.reader.read(value, source)
-    except Misfit as misfit:
-        fault = misfit
-    # Raised out here so that a secret's value is not in the error's context either.
+    except InvalidValue as error:
+        invalid = error
+    # Raised outside the handler, so that the error's context does not have a secret's value either.
     if option.secret:
         raise kind(where, f"expected {option.reader.expected}")
-    at = "" if source.text else fault.at
-    raise kind(where + at, fault.why, _unquote(option, value, source)) from fault
+    at = "" if source.text else invalid.at
+    raise kind(where + at, invalid.why, _unquote(option, value, source)) from invalid
 
 
 def _unquote(option: Option, value: object, source: Source) -> str:
-    """Return the remedy for a number or a truth value that stands in quotes in a file."""
+    """Return the remedy for a number or a truth value in quotes in a file."""
     if source.text or not isinstance(value, str):
         return ""
     import tomllib
 
     try:
         option.reader.read(tomllib.loads(f"value = {value}")["value"], source)
-    except (ValueError, RecursionError):  # no TOML, too deep or too long for it, or a misfit as well
+    except (ValueError, RecursionError):  # not TOML, too deep or too long for it, or invalid too
         return ""
     return "write it without quotes"
 
 
 def _known_flags(options: tuple[Option, ...], given: Given) -> Mapping[str, object]:
-    """Refuse flags that do not exist (any more: another process may know another version)."""
+    """Refuse unknown flags. A process of another version of the plugin may have accepted them."""
     known = {option.name: option for option in options}
     for name in given.flags:
         if name not in known:
@@ -146,7 +146,7 @@ def _known_flags(options: tuple[Option, ...], given: Given) -> Mapping[str, obje
 
 
 def _known_keys(options: tuple[Option, ...], given: Given) -> Mapping[str, object]:
-    """Return the table by the options' names; refuse unknown keys and one given in both spellings."""
+    """Return the table by the options' names; refuse unknown keys, and a key given in both spellings."""
     names = {spelling: option for option in options for spelling in (option.key, option.name)}
     table: dict[str, object] = {}
     for key, value in given.table.items():

@@ -1,7 +1,7 @@
-"""Descriptions: what an options class says, field by field, for whoever builds something from it.
+"""Descriptions of the options of a class, one for each field.
 
 The command line, the environment, the deployment file, the help text and the documentation are all made
-from these, so that they cannot disagree.
+from these descriptions, so they cannot disagree.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class Option(NamedTuple):
     """One option, as its class declares it. Made by ``describe``."""
 
     name: str
-    """The field's name: ``poem_two``. What was given on the command line is kept under it."""
+    """The field's name: ``poem_two``. Values from the command line are kept under it."""
     key: str
-    """The key in a deployment file: ``poem-two``. ``poem_two`` is read there as well."""
+    """The key in a deployment file: ``poem-two``. The file may have ``poem_two`` instead."""
     flag: str
     """The long flag: ``--poem-two``."""
     off_flag: str
@@ -43,13 +43,13 @@ class Option(NamedTuple):
     type: Any
     """The annotation, resolved."""
     help: str
-    """What the option is for; a sentence, or empty."""
+    """The purpose of the option, as a sentence; or empty."""
     default: object
-    """The default, or ``REQUIRED``. Of a mutable one this is a specimen."""
+    """The default, or ``REQUIRED``. For a mutable default this is one example."""
     default_text: str
-    """The default as one would give it; empty for None, for a secret and when there is no default."""
+    """The default as on the command line; empty for None, for a secret, and without a default."""
     metavar: str
-    """What stands for the value in a help text: ``PATH``; empty for a boolean option."""
+    """The placeholder for the value in a help text: ``PATH``; empty for a boolean option."""
     required: bool
     """Whether it must be given."""
     repeatable: bool
@@ -59,13 +59,13 @@ class Option(NamedTuple):
     path: bool
     """Whether the values are files or folders, which a shell can complete."""
     choices: tuple[str, ...]
-    """All the values that are accepted; empty when there are too many to list."""
+    """All accepted values; empty when there are too many to list."""
     env: bool
     """Whether an environment variable sets it."""
     secret: bool
-    """Whether the value must not be shown to anybody."""
+    """Whether the value must not be shown."""
     reader: Reader
-    """Reads the values. Only for this layer."""
+    """Reads the values. Private to this folder."""
 
     def __repr__(self) -> str:
         return f"<Option {self.flag}>"  # the default may be a secret
@@ -73,7 +73,7 @@ class Option(NamedTuple):
     def variable(self, service: str = "") -> str:
         """Return the environment variable for a service's option: ``TAMED_FASTPOETRY_POEM_TWO``.
 
-        Everything but ASCII letters and digits becomes an underscore.
+        Every character except ASCII letters and digits becomes an underscore.
         """
         name = "_".join(filter(None, ("tamed", service, self.key)))
         return re.sub("[^A-Z0-9]", "_", name.upper())
@@ -82,12 +82,11 @@ class Option(NamedTuple):
 def describe(options_type: type) -> tuple[Option, ...]:
     """Describe every option of a dataclass, in the order of its fields.
 
-    Fields made with ``option`` and plain ones are options alike; those with ``init=False`` are not. A
-    default that comes from a factory is made once, to be shown.
+    Fields made with ``option`` and plain fields are options; those with ``init=False`` are not. A default
+    factory is called once, for the description.
 
     Raises ApplicationFailed, naming class and field, for a mistake in the declaration: no dataclass, an
-    annotation that cannot be resolved or that nothing can read, a default of another type, a flag that
-    is taken.
+    annotation that cannot be resolved or has no reader, a default of another type, a duplicate flag.
     """
     return _describe_all(options_type)
 
@@ -184,9 +183,9 @@ def _refuse_duplicates(options_type: type, options: tuple[Option, ...]) -> None:
 
 
 def reader_of(hint: Any) -> Reader:
-    """Return the reader for an annotation; raise TypeError, saying why, when there is none."""
+    """Return the reader for an annotation; raise TypeError, with the reason, if there is none."""
     while (alias := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
-        hint = alias  # a NewType, or what a `type` statement made
+        hint = alias  # of a NewType, or of a `type` statement
     build = _BUILDERS.get(get_origin(hint) or hint)
     if build is not None:
         return build(hint)
@@ -208,7 +207,7 @@ def _literal(hint: Any) -> Reader:
 
 
 def _enumeration(kind: type[enum.Enum]) -> Reader:
-    """Write members by their values when all are texts, else by their names, as in ``--level very-high``."""
+    """Write members by their values if all are texts, otherwise by their names: ``--level very-high``."""
     members = list(kind)
     if not members:
         raise TypeError(f"{_name(kind)} has no members")
@@ -249,7 +248,7 @@ def _union(hint: Any) -> Reader:
 
 
 def _annotated(hint: Any) -> Reader:
-    """Read what is annotated; the notes are somebody else's, and mean nothing here."""
+    """Return the reader of the annotated type; the metadata belongs to other libraries."""
     return reader_of(get_args(hint)[0])
 
 

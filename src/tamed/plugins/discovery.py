@@ -1,13 +1,13 @@
 """Discovery: finding plugins by name.
 
-Searched in this order: plugin folders, which somebody named on purpose; the plugins that come with Tamed;
-those of all other installed distributions. The first one with the name is taken. So a folder's plugin
-stands in for an installed one, and no other distribution can take the name of one of ours. Two other
-distributions with the same name are an error, as which of them comes first is chance. The search goes no
-further than needed, because a look into hundreds of distributions takes longer than all else that happens
-before a service starts.
+The search has this order: the plugin folders, which the operator named; the plugins that come with Tamed; the
+plugins of all other installed distributions. The first plugin with the name is used. So a folder's plugin
+replaces an installed one, and no other distribution can take the name of one of Tamed's plugins. Two other
+distributions with the same plugin name are an error, because their order is accidental. The search stops as
+early as possible: reading the metadata of hundreds of distributions takes longer than everything else before
+a service starts.
 
-Running one plugin imports that one only, and no cache is written.
+Running a plugin imports only that plugin, and writes no cache.
 """
 
 import importlib.machinery
@@ -41,15 +41,15 @@ __all__ = ["Found", "available", "find", "names", "plugin_folders"]
 
 
 def _plain_name(name: str) -> str:
-    """Return a plugin's name as it is compared: with dashes, as typed, or with underscores, as in Python."""
+    """Return a plugin's name for comparisons: dashes, as on the command line, for Python's underscores."""
     return name.replace("_", "-")
 
 
 class _Candidate(ABC):
-    """Something that may be a plugin.
+    """An object or a file that may be a plugin.
 
-    ``name`` is what it is found under, and ``package`` where it is from: a distribution with its version, or
-    a folder.
+    ``name`` is the name for the search, and ``package`` the origin: a distribution with its version, or a
+    folder.
     """
 
     def __init__(self, name: str, package: str) -> None:
@@ -59,8 +59,8 @@ class _Candidate(ABC):
     def load(self) -> Plugin[...]:
         """Import it, and nothing else.
 
-        Raises ApplicationFailed, saying why, when that fails or it is no plugin, and PermissionRefused if
-        others could have written it.
+        Raises ApplicationFailed, with the reason, when that fails or it is not a plugin, and
+        PermissionRefused if other users can write the file.
         """
         try:
             found = self._import()
@@ -87,13 +87,13 @@ class _Candidate(ABC):
 
     def _failure(self, error: BaseException) -> TamedError:
         why = reason(error)
-        if not isinstance(error, SyntaxError):  # which says where
+        if not isinstance(error, SyntaxError):  # its text has the place already
             why += _place(error.__traceback__, self._module)
         return ApplicationFailed(f"plugin {self.name} of {self.package} cannot be imported", why)
 
 
 def _place(traceback: TracebackType | None, module: str) -> str:
-    """Say where in the plugin's own module, or in one around it or below it, something was raised."""
+    """Return where in the plugin's module, or in a parent or a submodule of it, the exception was raised."""
     place = ""
     while traceback is not None:
         name = traceback.tb_frame.f_globals.get("__name__", "")
@@ -112,8 +112,8 @@ _PREFIX = "tamed_plugin_"
 def plugin_folders(named: Iterable[str | Path], environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the plugin folders in the order of the search: those named, then those of ``TAMED_PLUGIN_PATH``.
 
-    They are made absolute, because a daemon changes its folder. An empty entry of the variable means
-    nothing: unlike in ``PATH``, it is not the current folder.
+    They are made absolute, because a daemon changes its folder. An empty entry of the variable is ignored:
+    unlike in ``PATH``, it is not the current folder.
     """
     from_environment = environ.get(VARIABLE, "").split(os.pathsep)
     return tuple(Path(folder).absolute() for folder in (*named, *filter(None, from_environment)))
@@ -151,7 +151,7 @@ class _InFolder(_Candidate):
 
 
 def _in_folders(folders: Sequence[Path]) -> list[_InFolder]:
-    """Return what may be plugins in these folders, in the order of the folders, then of the names.
+    """Return the possible plugins in these folders, in the order of the folders, then of the names.
 
     Raises MissingInput or PermissionRefused for a folder that cannot be read.
     """
@@ -215,7 +215,7 @@ class _Uncached(importlib.machinery.SourceFileLoader):
     """Imports from source, and neither reads nor writes byte code."""
 
     def path_stats(self, path: Any) -> Never:
-        """Say that there is nothing to compare byte code with, which makes the loader leave it alone."""
+        """Raise OSError: without the state of the source file the loader does not use byte code."""
         raise OSError
 
 
@@ -257,8 +257,8 @@ _OURS: Final = {
 class _Installed(_Candidate):
     """An object in a distribution.
 
-    ``value`` is where it is, as an entry point says it: ``module:object [extra]``. ``distribution`` is the
-    distribution's name, as pip knows it.
+    ``value`` is that of the entry point: ``module:object [extra]``. ``distribution`` is the name of the
+    distribution for pip.
     """
 
     def __init__(self, name: str, package: str, value: str, distribution: str) -> None:
@@ -295,18 +295,18 @@ class _Installed(_Candidate):
         return super()._failure(error)
 
     def _is_own(self, error: BaseException) -> bool:
-        """Tell whether the missing module is one of the plugin's own, which no extra brings."""
+        """Return whether the missing module is one of the plugin's own, which no extra installs."""
         missing = getattr(error, "name", None) or ""
         return missing.partition(".")[0] == self._module.partition(".")[0]
 
 
 def _ours() -> list[_Installed]:
-    """Return the plugins that come with Tamed, without a look at what else is installed."""
+    """Return the plugins that come with Tamed, without reading the metadata of other distributions."""
     return [_Installed(name, f"{_US} {__version__}", value, _US) for name, value in _OURS.items()]
 
 
 def _others() -> list[_Installed]:
-    """Return the plugins of all other distributions. Those whose metadata is broken have none.
+    """Return the plugins of all other distributions. A distribution with broken metadata has none.
 
     Where a distribution is installed twice, the first on the path counts, as it does for importing.
     """
@@ -326,7 +326,7 @@ def _others() -> list[_Installed]:
 def _candidates(distribution: "Distribution") -> list[_Installed]:
     try:
         return list(_read(distribution))
-    except Exception as error:  # any file may be missing or contain anything: not our fault, nor the user's
+    except Exception as error:  # any file may be missing or broken, which is not the user's fault
         import logging  # not above: nothing else here logs
 
         logging.getLogger(__name__).debug("ignoring the broken metadata of a distribution: %r", error)
@@ -335,8 +335,8 @@ def _candidates(distribution: "Distribution") -> list[_Installed]:
 
 def _read(distribution: "Distribution") -> Iterator[_Installed]:
     if GROUP not in (distribution.read_text("entry_points.txt") or ""):
-        return  # spares parsing the entry points of most distributions
-    metadata = distribution.metadata  # parsed anew each time that it is asked for
+        return  # most distributions: their entry points need no parsing
+    metadata = distribution.metadata  # kept, because each access parses it again
     name = metadata["Name"] or "unnamed"
     package = f"{name} {metadata['Version'] or ''}".strip()
     for entry_point in distribution.entry_points.select(group=GROUP):
@@ -351,20 +351,20 @@ class Found(NamedTuple):
     """A plugin in the list of all that can be run by name."""
 
     name: str
-    """What one types to run it."""
+    """Its name on the command line."""
     description: str
     """The first line of its docstring; empty when it cannot be imported."""
     package: str
-    """Where it is from: a distribution with its version (``tamed 1.0``), or a folder."""
+    """Its origin: a distribution with its version (``tamed 1.0``), or a folder."""
     error: str | None
-    """Why it cannot be run, on one line; None when it can."""
+    """Why it cannot run, on one line; None when it can."""
 
 
 def find(name: str, folders: Sequence[Path] = ()) -> Plugin[...]:
     """Import and return the plugin of this name; dashes and underscores in it are the same.
 
-    Raises UsageError when there is none (the nearest name is suggested) or when two distributions have
-    one, ApplicationFailed when it cannot be imported (what it raised is the cause) or is no plugin, and
+    Raises UsageError when there is none (and suggests the nearest name) or when two distributions have one,
+    ApplicationFailed when it cannot be imported (the exception is the cause) or is not a plugin, and
     MissingInput or PermissionRefused for a folder that cannot be read.
     """
     wanted = _plain_name(name)
@@ -385,10 +385,10 @@ def names(folders: Sequence[Path] = ()) -> list[str]:
 
 
 def available(folders: Sequence[Path] = ()) -> list[Found]:
-    """Import every plugin and return what each one is, sorted by name.
+    """Import every plugin and return a list of them, sorted by name.
 
-    One that cannot be run is in the list with its reason: it cannot be imported, its options are declared
-    wrongly, or its name is taken by another one. Raises as ``find`` does for folders.
+    A plugin that cannot run is in the list with the reason: it cannot be imported, its options are declared
+    wrongly, or another plugin has its name. Raises as ``find`` does for folders.
     """
     found: list[Found] = []
     taken: dict[str, _Candidate] = {}
@@ -409,7 +409,7 @@ def _searches(folders: Sequence[Path]) -> Iterator[Callable[[], Sequence[_Candid
 
 
 def _clash(candidates: Iterable[_Candidate]) -> str:
-    """Say which distributions have the same name for a plugin; empty when it is one at most."""
+    """Return the reason why distributions clash over a plugin's name; empty if at most one has it."""
     packages = [candidate.package for candidate in candidates if isinstance(candidate, _Installed)]
     return f"it is in {' and in '.join(packages)}" if len(packages) > 1 else ""
 
@@ -421,6 +421,6 @@ def _found(candidate: _Candidate, obstacle: str) -> Found:
             plugin = candidate.load()
             description = plugin.description
             plugin.describe()
-        except Exception as error:  # it runs code of others, and none may hide the rest of the list
+        except Exception as error:  # of the plugin's code, which must not hide the rest of the list
             obstacle = reason(error)
     return Found(candidate.name, description, candidate.package, obstacle or None)

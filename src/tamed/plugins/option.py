@@ -1,4 +1,4 @@
-"""Limits of numbers: what an option's type cannot say, and its declaration does."""
+"""The declaration of an option: what its type cannot express, such as help text, flags and limits."""
 
 import dataclasses
 import enum
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
     le: float | None = None
 
     def hold(self, number: float) -> bool:
-        """Tell whether a number is within them."""
+        """Return whether a number is within them."""
         return all(_CHECKS[name][0](number, limit) for name, limit in self._given())
 
     def __str__(self) -> str:
@@ -44,14 +44,14 @@ class Required(enum.Enum):
 
 
 REQUIRED: Final[Literal[Required.REQUIRED]] = Required.REQUIRED
-"""The default of an option that has none: it must be given."""
+"""The default of an option that must be given."""
 
 METADATA: Final = "tamed.option"
 """The key in a dataclass field's metadata under which its ``Declaration`` is kept."""
 
 
 class Declaration(NamedTuple):
-    """What ``option`` was told, beside the default."""
+    """The arguments of ``option``, except the default."""
 
     help: str = ""
     short: str | None = None
@@ -74,19 +74,19 @@ def option(
     lt: float | None = None,
     le: float | None = None,
 ) -> Any:
-    """Declare an option: a field of a dataclass that has more to say than its type.
+    """Declare an option: a field of a dataclass with a help text, flags and limits.
 
-    It stands where a default does: ``port: int = option(10000, "The port.", short="p")``.
+    Write it in place of the default: ``port: int = option(10000, "The port.", short="p")``.
 
     ``default`` is a value of the field's type, not a text that has to be converted; a list, a dict or a
     set is copied for each instance. Without a default the option must be given. ``help`` is a sentence.
-    ``short`` is the letter of a short flag. ``metavar`` stands for the value in the help text. ``env``
-    False means that no environment variable sets it. ``secret`` means that its value is in no message,
+    ``short`` is the letter of a short flag. ``metavar`` is the placeholder for the value in the help text.
+    With ``env=False`` no environment variable sets it. The value of a ``secret`` option is in no message,
     no help text and no ``repr`` of the options. ``gt``, ``ge``, ``lt`` and ``le`` limit the numbers in its
     type: greater than, greater or equal, less than, less or equal.
 
     Options are keyword arguments of their class, so those with and without defaults may come in any order.
-    Returns a ``dataclasses.field``; it is typed as Any so that it can stand where a value of any type does.
+    Returns a ``dataclasses.field``; it is typed as Any, so type checkers accept it for a field of any type.
     """
     settings: dict[str, Any] = {
         "kw_only": True,

@@ -30,11 +30,11 @@ class NoOptions:
 class Plugin(Generic[P]):
     """A named way to make a service from options. Made by ``plugin``.
 
-    Calling it calls the function that it was made from, with the same arguments, so that a plugin can be
-    tested like one: ``fastpoetry(Options(port=0))``.
+    Calling it calls its function with the same arguments, so a plugin can be tested like a function:
+    ``fastpoetry(Options(port=0))``.
 
-    ``name`` is what one types to run it (letters, digits and dashes), ``description`` the first line of the
-    function's docstring (empty without one), and ``maker`` the function.
+    ``name`` is its name on the command line (letters, digits and dashes), ``description`` the first line of
+    the function's docstring (empty without one), and ``maker`` the function.
     """
 
     def __init__(self, name: str, description: str, maker: "Callable[P, Service]") -> None:
@@ -46,12 +46,12 @@ class Plugin(Generic[P]):
         return f"<Plugin {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> "Service":
-        """Make the service. What the function raises goes through.
+        """Make the service. Exceptions of the function propagate.
 
-        Raises ApplicationFailed when what it returns is no service.
+        Raises ApplicationFailed when the function does not return a service.
         """
         from tamed.service.service import (
-            Service,  # the names of plugins are needed without what they are made of
+            Service,  # not above: listing the names of plugins must not load it
         )
 
         service = self.maker(*args, **kwargs)
@@ -69,7 +69,7 @@ class Plugin(Generic[P]):
 
     @property
     def options_type(self) -> type:
-        """The dataclass that its options are, from the annotation of the function's parameter.
+        """The options class: the annotation of the function's parameter.
 
         ``NoOptions`` for a function without one. Raises ApplicationFailed when the annotation cannot be
         resolved.
@@ -78,13 +78,13 @@ class Plugin(Generic[P]):
         return NoOptions if parameter is None else _resolved(self.name, self.maker, parameter)
 
     def describe(self) -> tuple[Option, ...]:
-        """Describe its options; see ``tamed.plugins.describe`` for what is raised."""
+        """Describe its options. Raises as ``tamed.plugins.describe`` does."""
         return describe(self.options_type)
 
     def make(self, given: Given) -> "Service":
-        """Make the service from what was given; see ``tamed.plugins.build`` for what is raised."""
+        """Make the service from the values given. Raises as ``tamed.plugins.build`` does."""
         options: object = build(self.options_type, given)
-        # What the function takes is only known at run time; that it takes one argument or none was checked.
+        # The parameter's type is known only at run time; `_parameter` has checked that there is at most one.
         call: Callable[..., Service] = self
         return call() if isinstance(options, NoOptions) else call(options)
 
@@ -98,10 +98,10 @@ def plugin(maker: "Callable[P, Service] | None" = None, /, *, name: str = "") ->
 
     The function takes one parameter, annotated with an options class (a dataclass, see ``option``), or
     none, and returns a service. The plugin's name is the function's, with dashes for underscores; its
-    description is the first line of the docstring. The annotation is looked at when the options are first
-    asked for, so the options class may be defined further down.
+    description is the first line of the docstring. The annotation is resolved when the options are first
+    needed, so the options class may be defined further down.
 
-    Raises ApplicationFailed when the name or the parameters are not like that.
+    Raises ApplicationFailed when the name or the parameters are invalid.
     """
     if maker is None:
         return lambda function: _declare(function, name)
@@ -153,7 +153,7 @@ def _parameter(name: str, maker: Callable[..., object]) -> inspect.Parameter | N
 
 
 def _resolved(name: str, maker: Callable[..., object], parameter: inspect.Parameter) -> type:
-    """Resolve this one annotation; what the function returns may be imported for type checking only."""
+    """Resolve this annotation only: the return type may be imported for type checking only."""
     annotation = parameter.annotation
     if isinstance(annotation, str):
         try:

@@ -1,7 +1,7 @@
-"""Values with a unit, written as people write them: durations and sizes.
+"""Values with a unit: durations and sizes.
 
-Both are the numbers they stand for (seconds, bytes), so they go wherever a number goes. Arithmetic
-with them gives plain numbers. All parsing is in whole numbers, so nothing is lost before the last step.
+Both are numbers (of seconds, of bytes), so they are accepted wherever a number is. Arithmetic with them
+gives plain numbers. Parsing computes in whole numbers, so only the last step rounds.
 """
 
 import math
@@ -26,8 +26,8 @@ class Duration(float):
     the parts are allowed, and a number alone is seconds. A duration is finite, not negative, and at most
     36500 days, which every timeout of the operating system can hold.
 
-    ``Duration(str(duration)) == duration`` holds for every duration. Raises ValueError, with a sentence
-    that says what was expected, for everything else.
+    ``Duration(str(duration)) == duration`` holds for every duration. Raises ValueError, which names the
+    expected form, for everything else.
     """
 
     __slots__ = ()
@@ -47,11 +47,11 @@ class Duration(float):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read text; the same as calling the class, under the name that option types have it."""
+        """Read text, as calling the class does; option types need the method by this name."""
         return cls(text)
 
     def __str__(self) -> str:
-        """Return the shortest text in units that stands for exactly this duration: ``1h30m``."""
+        """Return the shortest text in units that is exactly this duration: ``1h30m``."""
         whole, fraction = _decimals(float(self))
         if whole == 0 and 0 < len(fraction) <= 3:
             return f"{int(fraction.ljust(3, '0'))}ms"
@@ -73,11 +73,11 @@ class Size(int):
     ``kB``, ``MB``, ``GB``, ``TB`` and ``PB`` count in thousands, as disks and networks do: ``1 MB`` is
     1000000 bytes. ``KiB``, ``MiB``, ``GiB``, ``TiB`` and ``PiB`` count in 1024s, as memory does: ``1 MiB``
     is 1048576 bytes. Upper and lower case and the space do not matter; a number alone, or with ``B``, is
-    bytes. A letter alone (``10M``) is refused, because half of all programs mean the one by it and half
-    the other. A size is a whole number of bytes, not negative, and less than 2**63.
+    bytes. A letter alone (``10M``) is refused, because programs differ on whether it means 1000s or 1024s.
+    A size is a whole number of bytes, not negative, and less than 2**63.
 
-    ``Size(str(size)) == size`` holds for every size. Raises ValueError, with a sentence that says what
-    was expected, for everything else.
+    ``Size(str(size)) == size`` holds for every size. Raises ValueError, which names the expected form, for
+    everything else.
     """
 
     __slots__ = ()
@@ -94,11 +94,11 @@ class Size(int):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read text; the same as calling the class, under the name that option types have it."""
+        """Read text, as calling the class does; option types need the method by this name."""
         return cls(text)
 
     def __str__(self) -> str:
-        """Return the shortest text with a unit that stands for exactly this size: ``1 MB``."""
+        """Return the shortest text with a unit that is exactly this size: ``1 MB``."""
         count = int(self)
         fitting = [(count // size, unit) for unit, size in _SIZES.items() if count and count % size == 0]
         number, unit = min(fitting, key=lambda fit: fit[0], default=(0, "B"))
@@ -114,7 +114,7 @@ _UNIT_ORDER = list(_MILLISECONDS)
 _DURATION_PART = re.compile(_NUMBER + r"\s*(ms|[dhms])\s*")
 _BARE_NUMBER = re.compile(_NUMBER)
 
-# Decimal and binary in turn, so that the decimal unit is the one taken when both are as short.
+# Decimal and binary in turn, so that str() uses the decimal unit when both texts are equally short.
 _SIZES = {"B": 1}
 for _power, _letter in enumerate("kMGTP", start=1):
     _SIZES[f"{_letter}B"] = 1000**_power
@@ -124,7 +124,7 @@ _SIZES_BY_LOWER_CASE = {"": 1} | {unit.lower(): size for unit, size in _SIZES.it
 
 
 def _seconds(text: str) -> float | None:
-    """Return the seconds that a text stands for, or None when it is no duration."""
+    """Return the seconds of a text, or None when it is not a duration."""
     text = text.strip()
     if bare := _BARE_NUMBER.fullmatch(text):
         return _exactly([(bare, 1000)])
@@ -155,7 +155,7 @@ def _scaled(number: re.Match[str], places: int) -> int:
 
 
 def _bytes(text: str) -> int | None:
-    """Return the bytes that a text stands for, or None when it is no size or no whole number of bytes."""
+    """Return the bytes of a text, or None when it is not a size or not a whole number of bytes."""
     match = _SIZE.fullmatch(text.strip().lower())
     unit = _SIZES_BY_LOWER_CASE.get(match[3]) if match else None
     if match is None or unit is None:
@@ -170,6 +170,6 @@ def _decimals(number: float) -> tuple[int, str]:
     fraction, whole = math.modf(number)
     if fraction == 0:
         return int(whole), ""
-    from decimal import Decimal  # the one way to write a small float without an exponent
+    from decimal import Decimal  # the only way to write a small float without an exponent
 
     return int(whole), format(Decimal(repr(number)), "f").partition(".")[2]
