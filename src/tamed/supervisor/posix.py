@@ -1,4 +1,4 @@
-"""The world around a real supervisor: processes, signals, the log, and who waits for its word."""
+"""The platform of a real supervisor: processes, signals, the log, reports and notifications."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ from tamed.unix.spawn import spawn
 __all__ = ["PosixPlatform", "print_error"]
 
 
-# What the service manager says to the supervisor is not for the workers.
+# The service manager sets these for the supervisor, not for the workers.
 _NOT_FOR_WORKERS = (
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -37,11 +37,11 @@ _NOT_FOR_WORKERS = (
     "WATCHDOG_USEC",
 )
 
-_PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor does something else
+_PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor is busy
 
 
 class PosixPlatform:
-    """The platform of a real supervisor; see `Platform` for what its methods promise.
+    """The platform of a real supervisor; `Platform` documents its methods.
 
     ``reporter`` is None in the foreground: the person there reads standard error. ``let_go`` is called
     just before privileges are dropped.
@@ -81,7 +81,7 @@ class PosixPlatform:
 
     @property
     def cpus(self) -> int:
-        """The CPUs that this process, and so its workers, may use now."""
+        """The number of CPUs that this process and its workers may use now."""
         return usable_cpus()
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
@@ -114,7 +114,7 @@ class PosixPlatform:
             drop_privileges(self._identity, keep=_capabilities(self._plan))
 
     def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
-        """Have a process forked and connect its pipes."""
+        """Start a process with a call of ``fork`` and connect its pipes."""
         return self._connect(lambda records, output: fork(channel, records, output))
 
     def _connect(self, start: Callable[[int, int], int]) -> int:
@@ -126,7 +126,7 @@ class PosixPlatform:
         return pid
 
     def ended(self) -> Iterator[tuple[int, int]]:
-        """Reap children: workers, helpers, a compressor of the log, and orphans that have become ours."""
+        """Reap children: workers, helpers, a compressor of the log, and adopted orphans."""
         self._reaper.spared.add(self._intake.sink.child)
         for pid, status in self._reaper.ended():
             if not self._intake.sink.child_ended(pid, status):
@@ -134,42 +134,42 @@ class PosixPlatform:
 
     @property
     def due(self) -> float | None:
-        """When `ended` has to look again though no signal comes, in seconds."""
+        """The seconds until `ended` must be called without a signal."""
         return self._reaper.due
 
     def settle(self) -> None:
-        """Leave alone what workers have let live on so far."""
+        """Spare the processes that workers have left running so far."""
         self._reaper.spared.add(self._intake.sink.child)
         self._reaper.settle()
 
     def end_all(self, grace: float) -> bool:
-        """End what is left of our children and theirs."""
+        """End the remaining children and their children."""
         self._reaper.spared.add(self._intake.sink.child)
         return self._reaper.end_all(grace)
 
     def export(self) -> Data:
-        """Return what the next program has to know of children that are not ours."""
+        """Return as data, for the next program, the children that we did not start."""
         return {"spared": list(self._reaper.spared), "strays": self._reaper.strays}
 
     def resume(self, left: Data) -> None:
-        """Go on where the program before has stopped."""
+        """Resume from the state of the previous program."""
         self._reaper.inherit(left["spared"], left["strays"])
 
     def gone(self, pid: int) -> None:
-        """Read what is left of the output of a worker that has ended."""
+        """Read the rest of the output of a worker that has ended."""
         self._intake.detach(pid)
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Send a child a signal. It has not been reaped, so its pid is nobody else's, or was just now."""
+        """Send a signal to a child. It has not been reaped, so no other process can have its pid."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
     def kill(self, pid: int) -> None:
-        """End a child and its process group."""
+        """Kill a child and its process group."""
         signal_group(pid, signal.SIGKILL)
 
     def memory(self, pid: int) -> int | None:
-        """Ask proc(5) what a child has allocated."""
+        """Read from proc(5) how much a child has allocated."""
         return memory_of(pid)
 
     def log(self, level: str, text: str) -> None:
@@ -177,18 +177,18 @@ class PosixPlatform:
         self._intake.say(level, text)
 
     def reopen_log(self) -> str:
-        """Open the log file anew; return why that failed, or an empty text."""
+        """Reopen the log file; return the reason for a failure, or an empty text."""
         return self._intake.sink.reopen()
 
     def drop_privileges(self) -> None:
-        """Become the user that the daemon runs as, for good; let go of what that user is not to have."""
+        """Become the daemon's user permanently; close before what that user must not have."""
         if self._identity is not None:
             self._let_go()
             drop_privileges(self._identity, keep=_capabilities(self._plan))
         self._is_privileged = False
 
     def report_ready(self, addresses: Iterable[str]) -> None:
-        """Report that the daemon serves."""
+        """Report that the daemon is ready."""
         where = ", ".join(addresses)
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
         self.log("INFO", line)
@@ -198,7 +198,7 @@ class PosixPlatform:
             self._reporter.ready(line)
 
     def report_failed(self, lines: Iterable[str], status: int) -> None:
-        """Report why it does not: plainly where a person reads, and in the log."""
+        """Report why the start has failed: as plain text to a person, and in the log."""
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
             self.log("CRITICAL", text)
@@ -209,13 +209,13 @@ class PosixPlatform:
             print_error(text)
 
     def change_log(self, plan: LogPlan) -> None:
-        """Open the log in the new way, and then close it in the old one."""
+        """Open the new log, and then close the old one."""
         if plan != self._log_plan:
             self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
             self._log_plan = plan
 
     def enter(self, directory: str) -> None:
-        """Leave the folder of the generation before, which may be about to be removed."""
+        """Leave the folder of the previous generation, which may be removed soon."""
         with contextlib.suppress(OSError):
             os.chdir(directory)
 
@@ -224,12 +224,12 @@ class PosixPlatform:
         self._notifier.reloading("reloading")
 
     def notify_reloaded(self, line: str) -> None:
-        """Notify the service manager that it serves, whichever generation that is."""
+        """Notify the service manager that the daemon serves, in the new or the old generation."""
         self._standing = line
         self._notifier.ready(self._status())
 
     def notify_troubles(self, troubles: Sequence[str]) -> None:
-        """Notify the service manager what is wrong from now on, beside how it stands."""
+        """Notify the service manager of the current troubles, beside the daemon's state."""
         self._troubles = list(troubles)
         self._notifier.status(self._status())
 
@@ -237,7 +237,7 @@ class PosixPlatform:
         return "; ".join([each for each in (self._standing, *self._troubles) if each])
 
     def notify_status(self, text: str) -> None:
-        """Notify the service manager in a line how the daemon stands."""
+        """Notify the service manager of the daemon's state, in one line."""
         self._standing = text
         self._notifier.status(self._status())
 
@@ -251,9 +251,9 @@ class PosixPlatform:
 
 
 def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
-    """Make a pipe; the writing end is closed once a worker has it, and the reading end if none gets it."""
+    """Make a pipe; ``theirs`` closes the writing end, ``ours`` the reading end if no worker was started."""
     reading, writing = os.pipe()
-    with contextlib.suppress(OSError, AttributeError):  # as large as this user may have it, on Linux
+    with contextlib.suppress(OSError, AttributeError):  # Linux only, and within this user's limit
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     ours.callback(os.close, reading)
     theirs.callback(os.close, writing)
@@ -263,7 +263,7 @@ def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
 def _opened(directory: str) -> int:
     """Open a working directory for a child. Raises OSError if it is gone.
 
-    Where root has started the daemon in a folder that its user cannot reach, that is where it has stayed.
+    If root has started the daemon in a folder that its user cannot enter, the supervisor is still in it.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
@@ -277,6 +277,6 @@ def _capabilities(plan: Plan) -> set[Capability]:
 
 
 def print_error(text: str, descriptor: int = 2) -> None:
-    """Write lines to standard error. That nobody can read them any more is no reason to stop."""
+    """Write lines to standard error. A closed terminal or a full disk there must not stop the daemon."""
     with contextlib.suppress(OSError):
         os.write(descriptor, f"{shown(text)}\n".encode(errors="backslashreplace"))

@@ -1,12 +1,12 @@
-"""Bringing a generation to its number of workers: when the next attempt is made, and when they are used up.
+"""Bringing a generation to its number of workers: the delay before each attempt, and the limit of attempts.
 
-How many workers there are to be, and which there are, is known at any time. So nobody remembers that one is
-to be started: `Recovery.look` compares the two and starts what is missing. It is called whenever either may
-have changed, and there is no other way in which a worker is replaced, or started for a greater number.
+The wanted and the actual workers are known at any time, so there is no list of workers to start:
+`Recovery.look` compares the two and starts the missing workers. It is called whenever either may have
+changed. There is no other way in which a lost worker is replaced, or the number of workers raised.
 
-Attempts are counted, for each worker's number by itself, in a row. No clock runs against them: an import that
-takes a minute and then raises is an attempt like any other. What ends the row is a worker that has served for
-some seconds; one that becomes ready and dies at once, over and over, has got nobody anywhere.
+Consecutive failed attempts are counted for each worker's number. They have no time limit: an import that
+takes a minute and then raises is one attempt. A worker that has served for some seconds resets the count; a
+worker that becomes ready and dies at once, over and over, does not.
 """
 
 import time
@@ -23,16 +23,16 @@ from tamed.supervisor.workers import WorkerPool
 __all__ = ["Recovery"]
 
 _ATTEMPTS = 10
-_STEADY = 10.0  # seconds of service after which a death is the first of a row
+_STEADY = 10.0  # seconds of service that reset the count
 _BACKOFF = Backoff(first=0.1, factor=2.0, maximum=30.0)
 
 
 class Recovery:
-    """Brings the generation that serves to its number of workers, while ``is_active`` says so.
+    """Brings the serving generation to its number of workers, while ``is_active`` returns True.
 
-    ``serving`` is asked for that generation, and ``failed`` is called with the reason and the status when an
-    attempt has come to nothing. ``restarts`` is how many lost workers were replaced. ``last_error`` is what
-    went wrong last, and ``failed_at`` when, in seconds since the epoch.
+    ``serving`` returns that generation. ``failed`` is called with the reason and the status of each failed
+    attempt. ``restarts`` is the number of lost workers that were replaced. ``last_error`` is the last
+    failure, and ``failed_at`` its time, in seconds since the epoch.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Recovery:
         self._timer: Timer | None = None
 
     def spawn(self, number: int, replaces: Worker | None = None) -> bool:
-        """Start a worker, perhaps to take another's place; tell whether that could be done.
+        """Start a worker, perhaps to replace another; return whether the system could start it.
 
-        That the system has no room for one uses no attempt up: descriptors, processes and memory come back,
-        and no worker has failed.
+        A shortage of descriptors, processes or memory does not count as an attempt: it is temporary, and no
+        worker has failed.
         """
         try:
             self._pool.spawn(self._serving(), number, replaces)
@@ -79,10 +79,10 @@ class Recovery:
         return True
 
     def lost(self, worker: Worker, code: int, *, is_served: bool) -> bool:
-        """Count a worker that has ended, and has not become ready or should have gone on.
+        """Count a worker that has ended before it was ready, or without a request to stop.
 
-        ``is_served`` says that others serve, or are about to. Tell whether there is hope: False if nobody
-        serves, and no attempt is left. After a while of service a death is no failed attempt.
+        ``is_served`` means that others serve, or are about to. Return whether to go on: False if no worker
+        serves and no attempt is left. The end of a worker that has served for a while is no failed attempt.
         """
         number, why = worker.number, worker.how_it_ended(code)
         self._remember(why)
@@ -92,7 +92,7 @@ class Recovery:
             self._refusals[number] = 0
         wait = self._wait(number)
         if (holder := self._pool.holder(worker.generation, number)) is not None:
-            # the one that it was to replace, or the one that was to replace it
+            # the worker that it should replace, or its replacement
             self._platform.log("ERROR", f"{why}; worker {holder.pid} has its place")
         elif is_served or not self._is_exhausted():
             when = f"in {wait:.1f} s" if wait else "now"
@@ -109,14 +109,14 @@ class Recovery:
         self.failed_at = self._wall()
 
     def _wait(self, number: int) -> float:
-        """Return the seconds until the next attempt, and make it due then."""
+        """Schedule the next attempt; return the seconds until then."""
         attempts = self._failures.get(number, 0) + self._refusals.get(number, 0)
         wait = _BACKOFF.delay(attempts) if attempts else 0.0
         self._due[number] = self._reactor.clock() + wait
         return wait
 
     def _is_exhausted(self) -> bool:
-        """Whether each worker has failed as often in a row as that is tried."""
+        """Whether every worker's number has used up its attempts."""
         count = self._serving().count
         return all(self._failures.get(number, 0) >= _ATTEMPTS for number in range(1, count + 1))
 
@@ -125,7 +125,7 @@ class Recovery:
         return self._due.get(number, 0.0) <= self._reactor.clock()
 
     def look(self) -> None:
-        """Start what is missing and due, and look again when the next one is due."""
+        """Start the missing workers that are due, and set a timer for the next one."""
         for number in filter(self.is_due, self._missing()):
             if not self._pool.has_room(self._serving()):
                 break
@@ -143,7 +143,7 @@ class Recovery:
         return self._pool.missing(self._serving()) if self._is_active() else []
 
     def export(self) -> Data:
-        """Return what the next program needs to go on."""
+        """Return this as data, for the next program."""
         return {
             "restarts": self.restarts,
             "last_error": self.last_error,
@@ -154,7 +154,7 @@ class Recovery:
         }
 
     def resume(self, left: Data) -> None:
-        """Go on where the program before has stopped."""
+        """Resume from the state of the previous program."""
         self._failures = dict(left["failures"])
         self._refusals = dict(left["refusals"])
         self._due = dict(left["due"])
@@ -163,7 +163,7 @@ class Recovery:
         self.failed_at = left["failed_at"]
 
     def begin_anew(self) -> None:
-        """Forget what was counted: other workers serve from now on."""
+        """Reset all counts: other workers serve from now on."""
         self._failures.clear()
         self._refusals.clear()
         self._due.clear()

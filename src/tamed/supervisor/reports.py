@@ -1,6 +1,6 @@
-"""What workers report of themselves when somebody asks: collected from all of them, and checked.
+"""The reports of workers, on request: collected from all of them, and validated.
 
-A report goes on to the administrator's command, so it has nothing that is not of the form that is read here.
+A report is passed on to the administrator's command, so only the fields that are validated here are kept.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,11 +16,11 @@ Reports = dict[int, Message]
 
 _PATIENCE = 5.0  # seconds for the workers to answer
 _DEEPEST = 32  # levels of services, as the worker sends them
-_MOST = 2**53  # what every reader of JSON can hold
+_MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
 class _Request(NamedTuple):
-    """A request that was passed on to workers, those that have not answered it yet, and the answers."""
+    """A request to workers: the workers that have not answered yet, and the answers."""
 
     done: Callable[[Reports], object]
     waiting: set[int]
@@ -29,7 +29,7 @@ class _Request(NamedTuple):
 
 
 class ReportCollector:
-    """Waits for the reports of workers, for each request by itself.
+    """Waits for the reports of workers, for each request separately.
 
     A worker that does not answer in time is left out.
     """
@@ -39,7 +39,7 @@ class ReportCollector:
         self._requests: list[_Request] = []
 
     def collect(self, pids: Iterable[int], done: Callable[[Reports], object]) -> None:
-        """Call ``done`` with the reports of these workers, which were asked, when all that answer have."""
+        """Call ``done`` with the reports of these workers, which were asked, when all have answered."""
         waiting = set(pids)
         if not waiting:
             done({})
@@ -49,13 +49,13 @@ class ReportCollector:
         self._requests.append(request)
 
     def received(self, pid: int, report: Message) -> None:
-        """Take a worker's report, for all who wait for one of it."""
+        """Add a worker's report to all requests that wait for it."""
         for request in self._requests:
             request.reports[pid] = report
         self.will_not_answer(pid)
 
     def will_not_answer(self, pid: int) -> None:
-        """Wait for a worker no longer: it has reported, or it comes to its end."""
+        """Stop waiting for a worker: it has reported, or it ends."""
         for request in list(self._requests):
             request.waiting.discard(pid)
             if not request.waiting:
@@ -68,7 +68,7 @@ class ReportCollector:
 
 
 def read_report(message: Message) -> Message:
-    """Return what is known of a report. Raises InvalidMessage for one that no worker of ours has made."""
+    """Return the known fields of a report. Raises InvalidMessage for one that no worker of ours has made."""
     report: Message = {}
     for key in ("connections", "accepted"):
         if key in message:

@@ -1,4 +1,4 @@
-"""Scaling: another number of workers, and a worker in the place of another, without a loss."""
+"""Scaling to another number of workers, and recycling single workers, without a lost connection."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["Scaler"]
 
-_SLACK = 60.0  # seconds, beside the time for a start, without another worker that is ready
+_SLACK = 60.0  # seconds, beside the start timeout, in which one more worker must become ready
 
 
 class Scaler:
     """Scales and recycles.
 
-    ``serving`` is asked for the generation, and ``scaled`` is called with what has come of scaling.
+    ``serving`` returns the serving generation. ``scaled`` is called with the outcome of scaling.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Scaler:
         self._scaling: Timer | None = None
 
     def end(self) -> None:
-        """Bring up no other number of workers any more."""
+        """Stop waiting for the end of scaling."""
         self._cancel_scaling()
 
     def resume(self) -> None:
-        """Go on where the program before has stopped, which was perhaps about to let workers serve."""
+        """Resume; the previous program may have stopped before it let ready workers accept."""
         for worker in self._ready():
             self._pool.open(worker)
 
     # Another number.
 
     def refusal(self, count: int, *, yes: bool = False) -> str:
-        """Return why there cannot be so many workers, or nothing; ``yes`` says that many are meant."""
+        """Return why this number is refused, or an empty text; ``yes`` confirms a very large number."""
         if count < 1:
             return "one worker is the least"
         most = most_workers(self._platform.cpus, yes=yes)
@@ -65,7 +65,7 @@ class Scaler:
         return f"{most} workers are the most" + ("" if yes else ", unless --yes says that more are meant")
 
     def begin(self, operation: Operation) -> None:
-        """Have as many workers from now on as an operation says, and no more than there may be."""
+        """Scale to the number of an operation, within the limits."""
         count = self._serving().count if operation.workers is None else operation.workers
         wanted = count + operation.change
         if operation.change:
@@ -89,7 +89,7 @@ class Scaler:
         self._finish_if_scaled()
 
     def worker_ready(self, worker: Worker) -> None:
-        """Let a worker serve that has become ready, in the place of another if it was spawned for that."""
+        """Let a ready worker accept; drain the worker that it replaces, if any."""
         old = worker.replaces
         worker.replace(None)
         self._handovers.begin([] if old is None else [old], [worker])
@@ -98,16 +98,16 @@ class Scaler:
         self._finish_if_scaled()
 
     def failed(self, why: str, status: int) -> None:
-        """Answer the callers of a scaling: a worker could not be started, or did not become ready."""
+        """Answer the callers of scaling: a worker could not be started, or did not become ready."""
         if self._scaling is not None:
             count, ready = self._serving().count, len(self._ready())
             line = f"{ready} of {count} workers are ready, others are tried again: {why}"
             self._end_scaling(fault(line, status=status))
 
-    # A worker in the place of another.
+    # Recycling.
 
     def recycle(self, worker: Worker, why: str) -> bool:
-        """Replace a worker without a loss: another one is ready before it goes. Tell whether that begins."""
+        """Begin to replace a worker: it drains when another is ready. Return whether that has begun."""
         is_going = any(each.replaces is worker for each in self._pool.workers.values())
         if is_going or worker not in self._staying() or not self._pool.has_room(worker.generation):
             return False
@@ -115,7 +115,7 @@ class Scaler:
         return self._recovery.spawn(worker.number, worker)
 
     def worker_ended(self, worker: Worker) -> None:
-        """Let the worker that was to take the place of this one have it."""
+        """Handle the end of a worker: its replacement on the way becomes an ordinary worker."""
         for each in self._pool.workers.values():
             if each.replaces is worker:
                 each.replace(None)

@@ -1,4 +1,4 @@
-"""The listening sockets of a supervised application: bound once, by the supervisor, for every worker."""
+"""The listening sockets of a supervised application: the supervisor binds each once, for every worker."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ _INHERITED = ("fd://", "systemd://")
 
 
 class _Held(NamedTuple):
-    """Sockets, and the endpoint as each generation that uses them has written it."""
+    """Sockets, and the text of their endpoint in each generation that uses them."""
 
     key: _Key
     bound: Bound
@@ -36,18 +36,18 @@ class _Held(NamedTuple):
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody can connect any more, because the socket's file is gone, or is another's."""
+        """Whether clients cannot connect any more, because the socket's file is gone or was replaced."""
         return self.bound.file is not None and self.bound.file.is_lost
 
 
 class SocketTable:
-    """Binds an endpoint when a worker first asks for it, and has the same sockets for all who ask later.
+    """Binds an endpoint at the first request of a worker, and returns the same sockets to later requests.
 
-    They stay bound as long as a generation of workers uses them, so that no connection finds the door shut
-    while workers come and go. A generation that asks for a unix socket whose file is gone has it bound anew;
-    those before it keep the one that they have, and the clients in its queue. ``is_closed`` says that the
-    table is. While this process is root for ``identity``, a unix socket is bound as that user, wherever that
-    user may: what is in a user's folder is no matter of root's.
+    The sockets stay bound as long as a generation of workers uses them, so that no connection is refused
+    while workers start and end. For a generation that requests a unix socket whose file is gone, it is bound
+    again; earlier generations keep their socket, and the clients in its queue. ``is_closed`` is true after
+    `close`. While this process is root, it binds a unix socket as the user ``identity``, wherever that user
+    may: root must not create files in a folder of a user.
     """
 
     def __init__(self, inheritance: Inheritance, identity: Identity | None = None) -> None:
@@ -57,12 +57,12 @@ class SocketTable:
         self._held: list[_Held] = []
 
     def get(self, text: str, kind: int, index: int, generation: int) -> tuple[socket.socket, ...]:
-        """Return the sockets of an endpoint, which the generation of this number uses from now on.
+        """Return the sockets of an endpoint, which this generation uses from now on.
 
-        ``index`` counts the servers of one application that ask for the same text. That is how each of
-        several servers on ``localhost:0`` has a port of its own, and the same one in every worker. What is
-        not part of the address, such as a certificate, may differ from one generation to the next. Raises the
-        TamedError that says why it cannot be bound, and ValueError for a text that is no endpoint.
+        ``index`` counts the servers of one application that request the same text. So each of several servers
+        on ``localhost:0`` has its own port, and the same one in every worker. The parts of an endpoint that
+        are not its address, such as a certificate, may differ between generations. Raises a TamedError with
+        the reason if the endpoint cannot be bound, and ValueError for a text that is no endpoint.
         """
         if self.is_closed:
             raise Unavailable(f"cannot listen on {text}", "the daemon stops")
@@ -76,13 +76,13 @@ class SocketTable:
         return held.bound.sockets
 
     def _find(self, key: _Key, generation: int) -> _Held | None:
-        """Return what a generation has for a key, or may have as well as those before it."""
+        """Return the sockets that a generation has for a key, or may share with earlier generations."""
         found = [held for held in self._held if held.key == key]
         own = [held for held in found if generation in held.users]
         return next(iter(own or [held for held in found if not held.is_lost]), None)
 
     def release(self, generation: int) -> None:
-        """Close what no other generation uses; this one has come to its end."""
+        """Close the sockets that only this generation used; it has ended."""
         for held in self._held.copy():
             held.users.pop(generation, None)
             if not held.users:
@@ -91,7 +91,7 @@ class SocketTable:
 
     @property
     def inherited(self) -> set[int]:
-        """The descriptors that this process was started with and somebody listens on (``fd://``)."""
+        """The inherited descriptors on which a server listens (``fd://``)."""
         return {
             endpoint.fd
             for held in self._held
@@ -99,11 +99,11 @@ class SocketTable:
         }
 
     def lost(self, generation: int) -> list[str]:
-        """Return the unix sockets of a generation that nobody can connect to, because their file is gone."""
+        """Return the unix sockets of a generation to which clients cannot connect: their file is gone."""
         return [held.key[0] for held in self._held if generation in held.users and held.is_lost]
 
     def addresses(self, generation: int) -> list[str]:
-        """Return where the sockets of a generation are bound, as one would type it."""
+        """Return the addresses of a generation's sockets, in the form that a user types."""
         return [
             f"unix:{endpoint.path}"
             if isinstance(endpoint, UnixEndpoint)
@@ -115,7 +115,7 @@ class SocketTable:
         ]
 
     def export(self, keep: Keep) -> list[Data]:
-        """Return what the next program needs to go on listening."""
+        """Return this as data, for the next program."""
         return [
             {
                 "key": held.key,
@@ -127,7 +127,7 @@ class SocketTable:
         ]
 
     def resume(self, left: list[Data]) -> None:
-        """Go on listening where the program before did."""
+        """Take over the sockets of the previous program."""
         for data in left:
             place, kind, index = data["key"]
             sockets = tuple(socket.socket(fileno=descriptor) for descriptor in data["sockets"])
@@ -135,14 +135,14 @@ class SocketTable:
             self._held.append(_Held((place, kind, index), Bound(sockets, file), dict(data["users"])))
 
     def close(self) -> None:
-        """Close all sockets and remove the files of those that have one. May be called again.
+        """Close all sockets and remove their files. May be repeated.
 
-        Workers that still listen on them take those who wait, and nobody comes any more.
+        Workers that still listen on them accept the clients in the queue; no new clients can connect.
         """
         self.is_closed = True
         while self._held:
             held = self._held.pop()
-            if not held.key[0].startswith(_INHERITED):  # whoever passed those goes on listening
+            if not held.key[0].startswith(_INHERITED):  # the process that passed those goes on listening
                 for sock in held.bound.sockets:
                     drop_new_connections(sock)
             held.bound.close()
@@ -157,7 +157,7 @@ class SocketTable:
 
 
 def _place(endpoint: Endpoint) -> str:
-    """Return what of an endpoint is its address."""
+    """Return the address part of an endpoint."""
     match endpoint:
         case TcpEndpoint() | TlsEndpoint():
             return f"{endpoint.host}:{endpoint.port}"

@@ -1,7 +1,4 @@
-"""What the supervisor does for an administrator who asks, and what it says of how the daemon stands.
-
-The service manager is notified of the same, unasked.
-"""
+"""The API of the control socket, the status of the daemon, and its notifications to the service manager."""
 
 import os
 from typing import Any
@@ -19,20 +16,20 @@ from tamed.supervisor.supervisor import Phase, Supervisor
 
 __all__ = ["ControlApi", "StateNotifier", "StatusRequests"]
 
-_SHOWN = 60  # characters of a command that nobody knows
+_SHOWN = 60  # characters of an unknown command
 
 
 class ControlApi:
-    """Serves requests. Each is answered once, with what came of it."""
+    """Serves requests. Each gets one answer, with its outcome."""
 
     def __init__(self, supervisor: Supervisor, status: "StatusRequests") -> None:
         self._supervisor = supervisor
         self._status = status
 
     def serve(self, request: Message, answer: Answer) -> None:
-        """Answer a request, now or later. What it waits for is sent before, if the client wants to know.
+        """Answer a request, now or later. On request, the client is first notified of what it waits for.
 
-        Raises InvalidMessage for what is no request.
+        Raises InvalidMessage for an invalid request.
         """
         waits_for = None
         match read_text(request, "command"):
@@ -54,9 +51,10 @@ class ControlApi:
 
 
 class StatusRequests:
-    """Asks the workers, and sums up. ``begun`` is when the supervisor did, by the reactor's clock.
+    """Collects the reports of the workers into a status.
 
-    A worker that does not answer in time is shown without its report.
+    ``begun`` is the start of the supervisor, by the reactor's clock. A worker that does not answer in time is
+    shown without its report.
     """
 
     def __init__(self, supervisor: Supervisor, reactor: Reactor, sockets: SocketTable) -> None:
@@ -66,7 +64,7 @@ class StatusRequests:
         self.begun = reactor.clock()
 
     def serve(self, answer: Answer) -> None:
-        """Answer, once the workers have reported."""
+        """Answer when the workers have reported."""
         self._supervisor.pool.request_reports(lambda reports: answer(self._status(reports)))
 
     def _status(self, reports: Reports) -> dict[str, Any]:
@@ -105,7 +103,7 @@ class StatusRequests:
 
 
 class StateNotifier:
-    """Notifies the service manager of how the daemon stands, and that its workers answer."""
+    """Notifies the service manager of the daemon's state, and that its workers answer."""
 
     def __init__(self, supervisor: Supervisor, reactor: Reactor, platform: Platform) -> None:
         self._supervisor = supervisor
@@ -114,14 +112,14 @@ class StateNotifier:
         self._last = ""
 
     def watch(self) -> None:
-        """Notify that all is well from now on, as often as the manager wants that, while it is."""
+        """From now on, notify the manager at its interval, while every worker answers."""
         if self._platform.alive_interval is not None:
             self._reactor.later(self._platform.alive_interval, self.watch)
             if self._supervisor.is_content:
                 self._platform.notify_alive()
 
     def look(self) -> None:
-        """Notify of a state that has changed; to be called now and then."""
+        """Notify of a changed state. Must be called regularly."""
         supervisor = self._supervisor
         if supervisor.phase is not Phase.RUNNING:
             return
