@@ -1,1 +1,1 @@
-"""A daemon from outside: launching one, finding it, and asking it."""
+"""Commands for daemons: launching them, finding them, and sending them requests."""

@@ -1,6 +1,6 @@
-"""The client of a supervisor's control socket: one request, one answer, which may have been made by anybody.
+"""The client of a supervisor's control socket: one request, and one answer, which is not trusted.
 
-See `tamed.supervisor.control` for the other side.
+See `tamed.supervisor.control` for the server.
 """
 
 import socket
@@ -27,7 +27,7 @@ from tamed.supervisor.reports import read_report
 
 __all__ = ["answer_from", "ask", "read_status"]
 
-_MOST = 2**53  # what every reader of JSON can hold
+_MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
 def ask(
@@ -40,11 +40,11 @@ def ask(
 ) -> Message:
     """Send a request to a supervisor's control socket and return its answer.
 
-    ``waiting`` is called with what the request waits for, whenever the supervisor says so. ``holder`` is the
-    process that must be the one that listens, as the kernel tells.
+    ``waiting`` is called with each operation for which the request waits. ``holder`` is the pid of the
+    process that must listen on the socket; it is compared with the pid that the kernel reports.
 
-    Raises MissingInput if there is no socket, PermissionRefused if it is somebody else's, and SystemRefused
-    if there is no answer within ``timeout`` seconds (None: however long it takes), or none to this request.
+    Raises MissingInput if there is no socket, PermissionRefused if it belongs to another user or process, and
+    SystemRefused if there is no valid answer within ``timeout`` seconds (None: no limit).
     """
     what = f"cannot ask {path}"
     with socket.socket(socket.AF_UNIX) as sock:
@@ -72,9 +72,9 @@ def ask(
 def answer_from(
     sock: socket.socket, timeout: float | None, waiting: Callable[[str], object] | None
 ) -> Message | None:
-    """Read up to the answer, and return it; None if there is none. All that comes has a bounded size.
+    """Read up to the answer, and return it; None if there is none. The size of all data is bounded.
 
-    Raises InvalidMessage for what is no answer.
+    Raises InvalidMessage for an invalid answer.
     """
     for line in _lines_from(sock, None if timeout is None else time.monotonic() + timeout):
         answer = parse_message(line, LONGEST_ANSWER)
@@ -104,7 +104,7 @@ def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
 
 
 def read_status(message: Message) -> Message:
-    """Return what is known of a status. Raises InvalidMessage for what is none."""
+    """Return the known fields of a status. Raises InvalidMessage for an invalid one."""
     workers = message.get("workers")
     if not isinstance(workers, list) or not all(isinstance(each, dict) for each in workers):
         raise InvalidMessage("workers: expected a list of objects")

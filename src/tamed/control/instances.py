@@ -1,4 +1,4 @@
-"""Instances: the daemons of a run directory, as an administrator's command finds and ends them."""
+"""Instances: the daemons of a run directory, and the requests of commands to them."""
 
 import os
 import signal
@@ -45,20 +45,20 @@ __all__ = [
 ]
 
 
-_ANSWERED = 10.0  # seconds for an answer that waits for nothing
-_LOOK = 0.5  # seconds between two looks at one that is stopping
-_SWEPT = 5.0  # seconds for one whose files were swept away to have them anew
-_GLANCE = 0.05  # seconds
-_PATIENCE = 15.0  # seconds for a supervisor to end all that it has
-_LAST = 5.0  # seconds for what was killed to be gone
+_ANSWERED = 10.0  # seconds for an answer that waits for no operation
+_LOOK = 0.5  # seconds between two status requests to a stopping instance
+_SWEPT = 5.0  # seconds for an instance to create its removed files again
+_GLANCE = 0.05  # seconds between two checks of files or processes
+_PATIENCE = 15.0  # seconds for a supervisor to end all its processes
+_LAST = 5.0  # seconds for killed processes to end
 
 
 def find_instance(directory: RunDirectory, name: str | None) -> Instance:
-    """Return the instance of a name, or the only one that runs.
+    """Return the instance of a name, or the only running one.
 
-    A name with a slash in it, which no instance has, is the path of a pid file: that of twistd, for example.
-    Raises Unavailable if it does not run, UsageError if there are several to choose from, and
-    PermissionRefused if strangers could have put there what is to be believed.
+    A name with a slash, which is no valid name of an instance, is the path of a pid file, for example of
+    twistd. Raises Unavailable if the instance does not run, UsageError if several run and no name is given,
+    and PermissionRefused if another user could have created the instance's files.
     """
     running = directory.running()
     names = ", ".join(each.name for each in running)
@@ -78,7 +78,7 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
 
 
 def _trusted_instance(directory: RunDirectory, name: str) -> Instance:
-    """Return the instance of a name; PermissionRefused if strangers could have put it there."""
+    """Return the instance of a name. Raises PermissionRefused if another user could have created it."""
     instance = directory.instance(name)
     instance.require_trusted()
     return instance
@@ -90,9 +90,9 @@ def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | Non
 
 
 def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None:
-    """Return how the instance of a name has ended by itself, or, if nothing runs, the only one that has.
+    """Return the last state of the instance of a name, or without a name, of the only instance that has one.
 
-    None if it runs, or has ended in another way.
+    None if it runs, or has ended on request. Without a name, None if any instance runs.
     """
     if name is None:
         return None if directory.running() else LastState.only_one(directory)
@@ -105,10 +105,10 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
 
 
 def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
-    """Return the file that an instance logs to, and whose it must be; after the end of one of a name, too.
+    """Return an instance's log file, also after its end, and the user who must own it, None for any.
 
-    That is for root, who can read what the daemon's user cannot: another one reads what it may. Raises
-    MissingInput if there is no such file, and what `find_instance` does.
+    The owner is for root, who can read files that the daemon's user cannot. Raises MissingInput if there is
+    no log file, and as `find_instance` does.
     """
     try:
         instance = find_instance(directory, name)
@@ -128,7 +128,7 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, in
 
 
 def _other_owner(directory: Path) -> int | None:
-    """Return the user of a daemon's directory, if root asks and it is another one."""
+    """Return the owner of a daemon's directory if this process is root and the owner is not, else None."""
     try:
         return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
     except FileNotFoundError:
@@ -136,13 +136,13 @@ def _other_owner(directory: Path) -> int | None:
 
 
 def _logs_left(name: str) -> list[Path]:
-    """Return the logs that daemons of a name have in the default places, the latest last."""
+    """Return the logs in the default places for a name, the latest last."""
     logs = [log for log in default_logs(name, os.environ) if _is_there(log)]
     return sorted(logs, key=lambda log: log.stat().st_mtime)
 
 
 def status_of_instance(instance: Instance, timeout: float = _ANSWERED) -> dict[str, Any]:
-    """Ask an instance how it stands. Raises a TamedError if it does not answer within so many seconds."""
+    """Request the status of an instance. Raises a TamedError if there is no answer in so many seconds."""
     answer = _ask(instance, {"command": "status"}, timeout)
     with _understood(instance):
         return read_status(answer)
@@ -155,11 +155,11 @@ def stop_instance(
     force: bool,
     progress: Callable[[dict[str, Any]], None],
 ) -> bool:
-    """Ask an instance to stop and wait until it is gone, at most so many seconds; tell whether it is.
+    """Stop an instance and wait at most so many seconds for its end; return whether it has ended.
 
-    ``progress`` gets its status from time to time meanwhile. With ``force`` one that is not gone in time is
-    ended at once, with all that it has started. Raises Unavailable if it does not run, PermissionRefused if
-    it is another user's, and SystemRefused if something is left that cannot be ended.
+    ``progress`` is called with its status from time to time. With ``force``, an instance that does not end in
+    time is ended at once, with all its processes. Raises Unavailable if it does not run, PermissionRefused if
+    it belongs to another user, and SystemRefused if a process of it cannot be ended.
     """
     handle = ProcessHandle.found_by(instance.holder)
     if handle is None:
@@ -173,42 +173,42 @@ def stop_instance(
             try:
                 progress(status_of_instance(instance, timeout=_LOOK))
             except TamedError:
-                continue  # it is about to be gone, or too busy
+                continue  # it is about to end, or too busy
     instance.remove_if_empty()
     forget_plan(instance)
     return True
 
 
 Waiting = Callable[[str], object]
-"""Called with what a request waits for, if it has to wait for its turn."""
+"""Called with each operation for which a request waits."""
 
 
 def reload_instance(instance: Instance, waiting: Waiting) -> Report:
-    """Have an instance take up new workers that read files and code anew; return what has come of it.
+    """Replace the workers of an instance with new ones, from the current files and code; return the outcome.
 
-    Waits however long that takes. If it fails, the instance goes on as it was.
+    Waits without a limit. If the reload fails, the instance goes on as before.
     """
     return _done(instance, {"command": "reload"}, waiting, "reloaded")
 
 
 def reopen_instance(instance: Instance) -> Report:
-    """Have an instance open its log file anew; return what has come of it."""
+    """Let an instance reopen its log file; return the outcome."""
     return _done(instance, {"command": "reopen"}, None, "reopened", timeout=_ANSWERED)
 
 
 def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
-    """Have the program of an instance's supervisor replaced in its place, and then reload.
+    """Replace the program of an instance's supervisor, and then reload; return the outcome.
 
-    Waits however long that takes. If it fails, the instance goes on as it was.
+    Waits without a limit. If the upgrade fails, the instance goes on as before.
     """
     report = _done(instance, {"command": "upgrade"}, waiting, "reloaded")
     return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
 
 
 def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Report:
-    """Have an instance run with so many workers from now on; wait until they are ready.
+    """Scale an instance to this number of workers; wait until they are ready.
 
-    ``yes`` says that a very large number is meant.
+    ``yes`` confirms a very large number.
     """
     return _done(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
 
@@ -224,14 +224,14 @@ def _ask(
         try:
             return ask(instance.socket, request, timeout, waiting, holder=pid)
         except Unavailable as error:
-            # The file is there and nobody listens: it is just being made anew, or is soon replaced.
+            # The file exists, but no process listens: the socket is being created, or will be replaced soon.
             if not isinstance(error.__cause__, ConnectionRefusedError) or time.monotonic() > deadline:
                 raise
         time.sleep(_GLANCE)
 
 
 def _wait_until_found(instance: Instance, deadline: float) -> None:
-    """Give an instance whose files were swept away the time that it takes to make them anew."""
+    """Wait until an instance has created its files again, if a cleaner has removed them."""
     while not _is_there(instance.socket) and instance.is_running and time.monotonic() < deadline:
         time.sleep(_GLANCE)
 
@@ -240,7 +240,7 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return True  # in a folder that is not for us: whoever asks will be told so
+        return True  # in a folder that this user cannot read: the request will fail with that reason
 
 
 def _done(
@@ -258,7 +258,7 @@ def _done(
 
 @contextmanager
 def _understood(instance: Instance) -> Iterator[None]:
-    """Raise SystemRefused for an answer that is none."""
+    """Raise SystemRefused for an invalid answer."""
     try:
         yield
     except InvalidMessage as invalid:
@@ -267,11 +267,11 @@ def _understood(instance: Instance) -> Iterator[None]:
 
 
 def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
-    """Stop an instance, however long it drains, and start it again by its plan; return what became of it.
+    """Stop an instance, without a limit for its draining, and start it again; return the outcome.
 
-    It is started by this user, with the environment of this process and the files as they are now. Nothing is
-    stopped if that user was not the one who started it before (see `kept_plan` for what is raised), nor if
-    there is a mistake in the files.
+    The start uses the stored plan, this user, the environment of this process and the current files. The
+    instance is not stopped if another user has started it (see `kept_plan` for the errors), or if the files
+    have an error.
     """
     _wait_until_found(instance, time.monotonic() + _SWEPT)
     if (pid := instance.holder()) is None:
@@ -290,9 +290,9 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
 
 
 def _end(name: str, handle: ProcessHandle) -> bool:
-    """End a supervisor and all below it; tell whether it is gone, and then so is everything."""
+    """End a supervisor and all its descendants; return whether it has ended, and then they have too."""
     below = descendants_of(handle.pid)
-    handle.signal(signal.SIGQUIT)  # it ends its workers, and what those have started
+    handle.signal(signal.SIGQUIT)  # it ends its workers, and their children
     if not handle.wait_gone(_PATIENCE):
         below += descendants_of(handle.pid)
         handle.signal(signal.SIGKILL)
@@ -313,5 +313,5 @@ def _kill(process: Relative) -> None:
     handle = ProcessHandle.open(process.pid)
     if handle is not None:
         with handle:
-            if process.is_there:  # it is held now, so it cannot be another one
+            if process.is_there:  # the handle is open now, so the pid cannot be of another process
                 handle.signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""From a command to a supervisor: what was asked for becomes a plan, and this process the supervisor."""
+"""From a command to a supervisor: the job becomes a plan, and this process becomes the supervisor."""
 
 import os
 import sys
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 __all__ = ["job_again", "launch", "plan_again", "run", "run_directory", "start", "start_folder"]
 
-_HOOKS = 30.0  # seconds, beside the draining, that stopping may take unless the operator says
-_PATIENCE = 15.0  # seconds for the supervisor to say, after its own deadline, that the start took too long
+_HOOKS = 30.0  # seconds, beside the draining, for a stop without an option for its timeout
+_PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports that the start took too long
 _UMASK = 0o027
 
 
 def run_directory(path: Path | None) -> RunDirectory:
-    """Return the run directory that was named, or this user's.
+    """Return this run directory, or by default that of this user.
 
-    Raises PermissionRefused if a stranger could change it.
+    Raises PermissionRefused if another user could change it.
     """
     directory = RunDirectory((path or default_run_directory(os.environ)).absolute())
     directory.require_trusted()
@@ -58,9 +58,9 @@ def run_directory(path: Path | None) -> RunDirectory:
 
 
 def start(job: Job) -> Report:
-    """Start a daemon and wait until it is ready or has failed; return what became of it.
+    """Start a daemon and wait until it is ready or has failed; return the outcome.
 
-    Raises a TamedError for what is wrong before there is a daemon.
+    Raises a TamedError for an error before there is a daemon.
     """
     folder = start_folder()
     reading = Reading.entering(job)
@@ -104,25 +104,25 @@ def launch(plan: Plan) -> Report:
 
 
 def run(job: Job) -> "Ending":
-    """Run a job in the foreground; return how it ended, or raise what it failed of.
+    """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
 
-    If the settings take a supervisor, this process becomes it instead. So it does where root runs a job for
-    somebody else, whose code it must not load: a worker does that. In another root directory only this
-    process can be.
+    If the settings need a supervisor, this process becomes the supervisor. It also does if root runs a job as
+    another user: root must not load the code of that user, so a worker loads it. With another root directory,
+    there is only this process.
     """
     reading = Reading.entering(job)
     daemon = reading.settings.daemon
     if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
         _supervise_here(reading)
-    from tamed.worker.alone import run  # which loads what a supervisor must not have
+    from tamed.worker.alone import run  # it loads modules that a supervisor must not load
 
     return run(reading)
 
 
 def _supervise_here(reading: Reading) -> NoReturn:
-    """Become the supervisor of a job that was read, in the foreground.
+    """Become the supervisor of a job, in the foreground.
 
-    It is an instance of the run directory, which other commands find, if it was given a name.
+    With an explicit name, it is an instance of the run directory, which other commands find.
     """
     daemon = reading.settings.daemon
     name = check_name(reading.name)
@@ -142,14 +142,14 @@ def _supervise_here(reading: Reading) -> NoReturn:
 
 
 def job_again(plan: Plan) -> Job:
-    """Go where the command of a plan was run, and return the job that it was given.
+    """Change to the folder in which the command of a plan was run, and return its job.
 
-    Raises MissingInput or Unavailable if that folder is gone or cannot be entered, which names it.
+    Raises MissingInput or Unavailable, with the folder's name, if that folder is gone or cannot be entered.
     """
     job = Job.from_data(plan.job)
     try:
         os.chdir(plan.folder)
-    except PermissionError:  # root has started it where its user may not go: the folder of then is as good
+    except PermissionError:  # root has started it where its user may not go: the stored folder serves as well
         return job
     except OSError as error:
         what = f"cannot enter {plan.folder}, where {plan.name} was started"
@@ -158,7 +158,7 @@ def job_again(plan: Plan) -> Job:
 
 
 def plan_again(plan: Plan, reading: Reading) -> Plan:
-    """Return the plan of a job by the files of now, for a daemon that runs by another plan of it."""
+    """Return the plan of a job from the current files, for a daemon that runs with an older plan of it."""
     settings = reading.settings
     again = _plan(reading, plan.name, plan.folder)
     return again._replace(
@@ -211,7 +211,7 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
 
 
 def _reloads_itself(daemon: Daemon) -> bool:
-    """Tell whether files are to be watched. Raises ConfigurationError if they cannot be."""
+    """Return whether to watch files. Raises ConfigurationError if that is impossible."""
     if daemon.reload and find_spec("watchfiles") is None:
         raise ConfigurationError("--reload", "watchfiles is not installed", "pip install 'tamed[reload]'")
     return daemon.reload
@@ -224,20 +224,20 @@ def _as_instance(plan: Plan, instance: Instance) -> Plan:
 
 
 def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
-    """Refuse what the user that the daemon becomes could not do, before anything is made."""
+    """Refuse files that the daemon's user could not use, before anything is created."""
     check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
     check_interpreter(identity)
     check_application(identity, reading.job, reading.deployment)
 
 
 def _become_supervisor(plan: Plan) -> NoReturn:
-    be_subreaper(True)  # here, since an exec keeps it, and the supervisor need not load what it takes
+    be_subreaper(True)  # here, because an exec keeps it, and the supervisor need not load the code for it
     environ: Mapping[str, str] = os.environ
     flags: tuple[str, ...] = ()
-    if _becomes_another(plan):  # nothing of that user's is to be in a process that is root
+    if _becomes_another(plan):  # nothing that this user controls may be loaded in a process that is root
         environ, flags = roots_environ(os.environ), ROOT_FLAGS
-        heeded = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
-        plan = plan._replace(interpreter_environ=heeded)
+        python = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
+        plan = plan._replace(interpreter_environ=python)
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
     os.execve(command[0], command, environ)
@@ -248,7 +248,7 @@ def _becomes_another(plan: Plan) -> bool:
 
 
 def start_folder() -> str:
-    """Return the working directory as the operator wrote it, which may be by way of a link that moves later.
+    """Return the working directory as the operator wrote it: it may contain a link that changes later.
 
     Raises MissingInput if it has been removed.
     """
@@ -264,7 +264,7 @@ def start_folder() -> str:
 
 
 def _resolved(interpreter: Sequence[str], folder: str) -> list[str]:
-    """Return the command that runs Python; what is beneath a folder by where that leads to now."""
+    """Return the command that runs Python; for a program in this folder, with the folder's links resolved."""
     program = Path(interpreter[0])
     if not program.is_relative_to(folder):
         return list(interpreter)
@@ -272,9 +272,9 @@ def _resolved(interpreter: Sequence[str], folder: str) -> list[str]:
 
 
 def _interpreter(folder: str) -> list[str]:
-    """Return the command that runs this interpreter as it was run, but not with code of this folder.
+    """Return the command that runs this interpreter with its options, without this folder on the path.
 
-    One beneath the working directory is named by how that was written, ``folder``.
+    A program in the working directory is named by ``folder``, the directory as the operator wrote it.
     """
     program = Path(sys.executable)
     if program.is_relative_to(here := Path(folder).resolve()):

@@ -1,7 +1,7 @@
-"""The planner: a process that reads the files anew for a reload, and ends.
+"""The planner: a process that reads the files again for a reload, and ends.
 
-It is run by the supervisor as ``python -m tamed.control.planner NAME``, gets the plan that is in force over
-its channel, and answers with the one that is to follow it.
+The supervisor runs it as ``python -m tamed.control.planner NAME``. It gets the current plan over its channel,
+and answers with the next plan.
 """
 
 from dataclasses import replace
@@ -16,16 +16,16 @@ from tamed.supervisor.plan import Plan
 __all__ = ["main"]
 
 _FIXED = ("user", "group", "keep_capabilities", "umask", "max_files")
-"""What a process has for life: fields of the plan."""
+"""The fields of a plan that a running process cannot change."""
 
 
 def main() -> None:
     """Answer one order."""
-    answer_order(_plan_anew)
+    answer_order(_next_plan)
 
 
-def _plan_anew(order: Message) -> Message:
-    """Return the plan that follows one, and a note for each change that cannot be made."""
+def _next_plan(order: Message) -> Message:
+    """Return the plan that follows one, and a note for each change that needs a restart."""
     plan = Plan.from_text(read_text(order, "plan"))
     reading = Reading.of(job_again(plan))
     wanted = plan_again(plan, reading)
@@ -36,7 +36,7 @@ def _plan_anew(order: Message) -> Message:
 
 
 def _with_fixed(reading: Reading, plan: Plan) -> Reading:
-    """Return a reading in which what a process has for life is as the plan that is in force has it."""
+    """Return a reading with the fixed fields of the current plan."""
     daemon = replace(
         reading.settings.daemon,
         user=plan.user,

@@ -1,1 +1,1 @@
-"""What processes of ours say to each other: messages, channels, and what is handed over an exec."""
+"""Communication between our processes: messages, channels, and the state that passes an exec."""

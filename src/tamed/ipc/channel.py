@@ -1,12 +1,11 @@
 """Messages between the supervisor and a worker: JSON objects on lines, with file descriptors beside them.
 
-A channel is one end of a stream socket pair (stream, because only that works everywhere and tells when the
-other end is gone). It never blocks: what the socket does not take is kept, up to a limit, and sent by
-`Channel.flush`. Descriptors travel with the line they were sent with (SCM_RIGHTS, unix(7)), in order, and
-are closed on exec where they arrive.
+A channel is one end of a stream socket pair (stream, because only that works everywhere and shows when the
+other end is closed). It never blocks: data that the socket does not accept is queued, up to a limit, and
+`Channel.flush` sends it. Descriptors arrive in order, with the line with which they were sent (SCM_RIGHTS,
+unix(7)), and with close-on-exec set.
 
-A child that the supervisor has started gets its `first_order` over its end; `answer_order` is all that a
-helper process does with it.
+A child of the supervisor gets its `first_order` over its channel. A helper process only calls `answer_order`.
 """
 
 import contextlib
@@ -29,8 +28,8 @@ from tamed.unix.spawn import CHANNEL, RECORDS
 __all__ = ["Channel", "answer_order", "first_order"]
 
 _READ = 65536
-# In one turn, and no more after so many messages: a process that never stops talking must not keep the
-# supervisor from all others.
+# Limits of one call of `receive`: a process that never stops sending must not keep the supervisor from
+# serving all others.
 _READS = 64
 _MESSAGES = 1000
 _MOST_DESCRIPTORS = 253  # SCM_MAX_FD in the kernel
@@ -38,11 +37,11 @@ _LIMIT = 16 * 1024 * 1024  # bytes of messages that wait to be sent
 
 
 class Channel:
-    """One end of the pair. ``closed`` is true when the other end is gone and all from it was received.
+    """One end of the pair. ``closed`` is true when the other end is closed and all its data was received.
 
-    ``rest`` is the beginning of a message. Only an end that ``takes_descriptors`` is given any; else what
-    another process sends is dropped by the kernel, so that none can fill the table of a process that did not
-    ask for them.
+    ``rest`` is the beginning of a message. Only an end that ``takes_descriptors`` receives them; otherwise
+    the kernel drops them, so that no other process can fill the descriptor table of a process that expects
+    none.
     """
 
     def __init__(self, sock: socket.socket, rest: bytes = b"", *, takes_descriptors: bool = False) -> None:
@@ -60,7 +59,7 @@ class Channel:
 
     @property
     def rest(self) -> bytes:
-        """What has come of a message that is not complete."""
+        """The received part of an incomplete message."""
         return b"".join(self._pieces)
 
     def fileno(self) -> int:
@@ -68,10 +67,10 @@ class Channel:
         return self._sock.fileno()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, with copies of descriptors, or keep it until `flush`.
+        """Send a message with copies of descriptors, or queue it until `flush`.
 
-        Raises OSError if the other end is gone, or has not read for so long that the limit is reached, if the
-        message is too long to be read there, or if there are no descriptors left to copy one.
+        Raises OSError if the other end is closed, if the limit of the queue is reached because the other end
+        does not read, if the message is too long for the other end, or if a descriptor cannot be copied.
         """
         counted = {**message, "descriptors": len(descriptors)} if descriptors else message
         try:
@@ -85,9 +84,9 @@ class Channel:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what waits, as far as that is possible.
+        """Send as much of the queue as possible.
 
-        Tell whether all of it is gone. Raises as `send` does.
+        Return whether the queue is empty. Raises as `send` does.
         """
         while self._outgoing:
             line, descriptors = self._outgoing[0]
@@ -106,11 +105,11 @@ class Channel:
         return True
 
     def receive(self) -> Iterator[tuple[Message, list[int]]]:
-        """Yield the messages that have arrived, each with the descriptors that are now the caller's to close.
+        """Yield the messages that have arrived, each with its descriptors, which the caller must close.
 
-        Who stops early gets the others later, and so does who is sent more than a turn is to take. Sets
-        ``closed`` at the end of the stream; a message that was cut off there is dropped. Raises
-        InvalidMessage for what is no message: nothing can be understood then.
+        The next call yields the messages that are left, if the caller stops early or the limits of a call are
+        reached. Sets ``closed`` at the end of the stream; an incomplete message there is dropped. Raises
+        InvalidMessage for invalid data: the channel cannot be used any more.
         """
         count = 0
         for _ in range(_READS):
@@ -130,7 +129,7 @@ class Channel:
             yield self._understand(self._lines.popleft())
 
     def _read(self) -> bytes | None:
-        """Return what has come; nothing at the end of the stream, None if nothing has come."""
+        """Return the available data; empty at the end of the stream, None if there is no data now."""
         try:
             if not self._takes_descriptors:
                 return self._sock.recv(_READ)
@@ -155,7 +154,7 @@ class Channel:
             self._length = len(rest)
 
     def export(self, keep: Keep) -> Data:
-        """Return this end as data, with what came by half and what waits to be sent."""
+        """Return this end as data, with the incomplete message and the queue."""
         return {
             "descriptor": -1 if self.closed else keep(self.fileno()),
             "rest": encode(self.rest),
@@ -164,7 +163,7 @@ class Channel:
 
     @classmethod
     def imported(cls, data: Data) -> "Channel":
-        """Go on with an end that was exported; one that was closed stays so."""
+        """Return the end that was exported; a closed one is closed."""
         if data["descriptor"] < 0:
             ours, theirs = socket.socketpair()
             theirs.close()
@@ -177,7 +176,7 @@ class Channel:
         return channel
 
     def forget(self) -> None:
-        """Drop what came and was not taken, and what was not sent: the socket is another one from now on."""
+        """Drop all buffered data, received and unsent: the descriptor is another socket from now on."""
         self._pieces = []
         self._length = 0
         self._lines.clear()
@@ -185,7 +184,7 @@ class Channel:
         self._drop_descriptors()
 
     def is_cut_off(self) -> bool:
-        """Tell whether the other end is gone, whatever has come from it before."""
+        """Return whether the other end is closed, even if its data was not all received."""
         if self.closed:
             return True
         poll = select.poll()
@@ -193,13 +192,13 @@ class Channel:
         return bool(poll.poll(0))
 
     def disown(self) -> None:
-        """Leave it to the parent, in a forked child; see `tamed._os.fork`."""
+        """In a forked child, leave the channel to the parent; see `tamed._os.fork`."""
         hollow([self._sock.fileno()])
         self.closed = True
         self.forget()
 
     def close(self) -> None:
-        """Close this end, what came and was not taken, and what was not sent. May be called again."""
+        """Close this end, and drop all buffered data. May be repeated."""
         self._sock.close()
         self.closed = True
         self.forget()
@@ -224,7 +223,7 @@ def _copies(descriptors: Sequence[int]) -> list[int]:
     copies: list[int] = []
     try:
         for descriptor in descriptors:
-            copies.append(os.dup(descriptor))  # noqa: PERF401 - those that were made are to be closed
+            copies.append(os.dup(descriptor))  # noqa: PERF401 - on an error, the copies so far are closed
     except OSError:
         _close_all(copies)
         raise
@@ -238,8 +237,8 @@ def _close_all(descriptors: Sequence[int]) -> None:
 
 
 def answer_order(answer: Callable[[Message], Message]) -> None:
-    """Take the order and send what is made of it; a TamedError is sent as the fault that it is."""
-    guard_forks()  # it reads the application's files, which may be programs
+    """Receive the order and send the answer to it; a TamedError is sent as a fault."""
+    guard_forks()  # the answer may load the application's files, which may be programs
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=CHANNEL))
@@ -254,7 +253,7 @@ def answer_order(answer: Callable[[Message], Message]) -> None:
 
 
 def first_order(channel: Channel) -> Message:
-    """Wait for the supervisor's first order; without one this process ends."""
+    """Wait for the supervisor's first order. If there is none, exit."""
     try:
         while not channel.closed:
             select.select([channel], [], [])

@@ -1,4 +1,4 @@
-"""Errors on their way to other processes, and to the person who gets them."""
+"""Errors as data for other processes, and as text for people."""
 
 import os
 import traceback
@@ -16,7 +16,7 @@ _LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
 
 
 def explain(error: TamedError) -> Iterator[str]:
-    """Yield what to print for an error: one line, after the application's own traceback if it raised."""
+    """Yield the texts to print for an error: the application's traceback if it raised, then one line."""
     cause = _raised_by_the_application(error)
     if cause is not None:
         yield shown(_users_traceback(cause))
@@ -24,25 +24,25 @@ def explain(error: TamedError) -> Iterator[str]:
 
 
 def fault_message(error: TamedError) -> dict[str, object]:
-    """Return an error as a message for a person, with its exit status: `read_fault` reads it."""
+    """Return an error as a message with its text and its exit status, for `read_fault`."""
     return {"fault": {"lines": list(explain(error)), "status": status_of(error) & 0xFF}}
 
 
 def fault_data(error: TamedError) -> dict[str, str]:
-    """Return an error as data: what it says, and whose fault it is, which has the status."""
+    """Return an error as data: its fields, and its public kind, which has the status."""
     kind = next(kind for kind in type(error).__mro__ if TamedError in kind.__bases__)
     return {"kind": kind.__name__, "what": error.what, "why": error.why, "remedy": error.remedy}
 
 
 def fault_of(data: Message) -> TamedError:
-    """Return the error that the data was made from, as one of the public kinds."""
+    """Return the error that the data was made from, as its public kind."""
     kinds = {kind.__name__: kind for kind in TamedError.__subclasses__()}
     what, why, remedy = (read_text(data, key) for key in ("what", "why", "remedy"))
     return kinds.get(read_text(data, "kind"), SystemRefused)(what, why, remedy)
 
 
 def _raised_by_the_application(error: TamedError) -> BaseException | None:
-    """Return the exception whose traceback helps: it was not expected, and is in no log."""
+    """Return the exception to show a traceback for: an unexpected one that was not logged."""
     if isinstance(error, ServiceFailed):
         is_logged = error.phase not in ("prepare", "start")
         is_expected = isinstance(error.cause, (TamedError, OSError, SystemExit))
@@ -57,10 +57,11 @@ def _users_traceback(error: BaseException) -> str:
 
 
 def _shorten(summary: traceback.TracebackException) -> None:
-    """Leave out the frames that are not the user's, also of the exceptions behind this one and inside of it.
+    """Remove the frames that are not the user's, also of causes, contexts and exceptions in a group.
 
-    Those are ours, the interpreter's and the standard library's. If no other is left, the mistake is not the
-    user's, and all are needed, unless it is one of syntax: that says itself where it is.
+    These are frames of ours, of the interpreter and of the standard library. If there are no others, the
+    error is not in the user's code, and all frames are kept, except for a syntax error: it states its own
+    place.
     """
     users = [frame for frame in summary.stack if _is_users(frame.filename)]
     if users or not _is_users(getattr(summary, "filename", None) or "<"):

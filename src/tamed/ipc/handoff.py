@@ -1,7 +1,7 @@
-"""What a supervisor leaves to the program that takes its place in the same process, by exec.
+"""The state that a supervisor hands to the next program in the same process, over an exec.
 
-That is plain data, and descriptors, which stay open. Both programs know the form of the data by its
-``version``: one that does not know it says so while it is tried out, and the one before goes on.
+It is plain data, and descriptors, which stay open. The data has a ``version``. A program that does not
+support it reports that in the trial before the upgrade, and the current program goes on.
 """
 
 import base64
@@ -17,7 +17,7 @@ __all__ = ["Data", "HandoffState", "Keep", "decode", "encode"]
 Data = dict[str, Any]
 
 Keep = Callable[[int], int]
-"""Has a descriptor stay open, and returns it."""
+"""Keeps a descriptor open over the exec, and returns it."""
 
 _VERSION = 3
 _LONGEST = 64 * 1024 * 1024  # bytes
@@ -31,14 +31,14 @@ class HandoffState:
         self._descriptors: list[int] = []
 
     def keep(self, descriptor: int) -> int:
-        """Have a descriptor stay open over the exec; return it."""
+        """Keep a descriptor open over the exec; return it."""
         self._descriptors.append(descriptor)
         return descriptor
 
     def hand_over(self) -> int:
-        """Write the data into an anonymous file; return its descriptor. From now on all are inherited.
+        """Write the data into an anonymous file; return its descriptor. Kept descriptors become inheritable.
 
-        Raises SystemRefused if it is more than the next program will read, and OSError if there is no room.
+        Raises SystemRefused if the data is too long for the next program, and OSError if the system refuses.
         """
         try:
             line = encode_message(self.data, _LONGEST)
@@ -51,7 +51,7 @@ class HandoffState:
         return self.keep(descriptor)
 
     def take_back(self, descriptor: int) -> None:
-        """Undo that: there was no exec."""
+        """Undo `hand_over`, because the exec has failed."""
         os.close(descriptor)
         self._descriptors.remove(descriptor)
         self._set_inheritable(False)
@@ -64,7 +64,7 @@ class HandoffState:
     def take_over(descriptor: int) -> Data:
         """Read the data that was handed over, and close its descriptor.
 
-        Raises ConfigurationError for what this program cannot read.
+        Raises ConfigurationError for data that this program cannot read.
         """
         os.lseek(descriptor, 0, os.SEEK_SET)
         with os.fdopen(descriptor, "rb") as file:
@@ -75,7 +75,7 @@ class HandoffState:
 
     @staticmethod
     def checked(data: Data) -> Data:
-        """Return the data; raise ConfigurationError if it is of a form that this program does not know."""
+        """Return the data; raise ConfigurationError if this program does not support its version."""
         if data.get("version") != _VERSION:
             why = f"it leaves version {data.get('version')} of its state, and this one knows {_VERSION}"
             raise ConfigurationError("cannot take over from the program before", why, "use tamed restart")

@@ -1,9 +1,9 @@
-"""Messages between processes: JSON objects, and the one function that reads them.
+"""Messages between processes: JSON objects, and the one function that parses them.
 
-Whoever sent a message may be the application, which can write to the descriptors of its worker, or another
-program of the same user. So a message is bounded in its size, in its depth and in its numbers before anything
-is made of it, and each field is read by a function that knows its type. All of them raise `InvalidMessage`
-and nothing else, and whoever reads from another process handles it.
+The sender of a message may be the application, which can write to the descriptors of its worker, or another
+program of the same user. So the size, the depth and the numbers of a message are checked before it is used,
+and each field is read by a function for its type. These functions raise `InvalidMessage` and nothing else.
+The code that reads from another process must handle it.
 """
 
 import json
@@ -31,13 +31,13 @@ __all__ = [
 Message = dict[str, Any]
 
 LONGEST: Final = 4 * 1024 * 1024
-"""How many bytes a message has at most, unless its reader says otherwise."""
+"""The default limit of a message, in bytes."""
 
-_DEEPEST: Final = 128  # levels; a tree of services takes two for each of its own
+_DEEPEST: Final = 128  # levels; each level of a tree of services takes two
 _DIGITS: Final = 20  # of the longest integer of 64 bits, with its sign
 _STATUSES: Final = 255
 
-# Strings, ended or not. Possessive, so it takes linear time and no memory, whatever the text.
+# Strings, terminated or not. Possessive, so any text takes linear time and no memory.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 _BRACKETS: Final = b"[]{}"
 _OTHERS: Final = bytes(set(range(256)) - set(_BRACKETS))
@@ -45,13 +45,13 @@ _STEPS: Final = dict(zip(_BRACKETS, (1, -1, 1, -1), strict=True))
 
 
 class InvalidMessage(ValueError):
-    """What another process sent is no message, or not the one that it should be."""
+    """Another process has sent invalid data, or an unexpected message."""
 
 
 def encode_message(message: Mapping[str, Any], longest: int = LONGEST) -> bytes:
     """Return a message as a line.
 
-    Raises InvalidMessage for one that `parse_message` would refuse by its size, or that is no JSON.
+    Raises InvalidMessage for a message that is too long for `parse_message`, or that JSON cannot express.
     """
     try:
         line = json.dumps(message, allow_nan=False).encode() + b"\n"
@@ -63,7 +63,7 @@ def encode_message(message: Mapping[str, Any], longest: int = LONGEST) -> bytes:
 
 
 def parse_message(data: bytes, longest: int = LONGEST) -> Message:
-    """Read a message, which has at most ``longest`` bytes. Raises InvalidMessage for whatever is none."""
+    """Parse a message of at most ``longest`` bytes. Raises InvalidMessage for anything else."""
     if len(data) > longest:
         raise InvalidMessage(f"longer than {longest} bytes")
     _check_depth(data)
@@ -89,7 +89,7 @@ def read_text(message: Message, key: str) -> str:
 
 
 def read_number(message: Message, key: str, least: int = 0, most: int = 2**31 - 1) -> int:
-    """Return the whole number at a key, which is within limits. A truth value is none."""
+    """Return the integer at a key, which is within limits. A boolean is not accepted."""
     value = message.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidMessage(f"{key}: expected a whole number from {least} to {most}")
@@ -105,7 +105,7 @@ def read_seconds(message: Message, key: str) -> float:
 
 
 def read_truth(message: Message, key: str) -> bool:
-    """Return the truth value at a key."""
+    """Return the boolean at a key."""
     value = message.get(key)
     if not isinstance(value, bool):
         raise InvalidMessage(f"{key}: expected true or false")
@@ -129,7 +129,7 @@ def read_texts(message: Message, key: str) -> list[str]:
 
 
 def read_fault(message: Message) -> tuple[list[str], int]:
-    """Return why something has failed: the lines to print, one at least, and the exit status."""
+    """Return a reported failure: the lines to print, at least one, and the exit status."""
     fault = read_object(message, "fault")
     lines = read_texts(fault, "lines")
     if not lines:
@@ -138,8 +138,8 @@ def read_fault(message: Message) -> tuple[list[str], int]:
 
 
 def _check_depth(data: bytes) -> None:
-    """Refuse what is nested too deep, before a parser calls itself for it."""
-    if data.count(b"[") + data.count(b"{") <= _DEEPEST:  # as nearly always
+    """Refuse deeply nested data before the recursive parser reads it."""
+    if data.count(b"[") + data.count(b"{") <= _DEEPEST:  # nearly always
         return
     brackets = _STRING.sub(b"", data).translate(None, _OTHERS)
     if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > _DEEPEST:
@@ -162,5 +162,5 @@ def _no_constant(name: str) -> NoReturn:
     raise InvalidMessage(f"{name} is no JSON")
 
 
-# Made once: `json.loads` would make one for each message, which takes longer than to read a short one.
+# Created once: `json.loads` would create one for each message, which takes longer than to parse a short one.
 _DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_no_constant)

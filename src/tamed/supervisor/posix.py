@@ -160,7 +160,7 @@ class PosixPlatform:
         self._intake.detach(pid)
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to a child. It has not been reaped, so no other process can have its pid."""
+        """Send a signal to a child. It was not reaped, or only just now, so no other process has its pid."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 

@@ -1,23 +1,22 @@
-"""Rollouts: a generation of workers is brought up, and takes the place of the one that serves, if one does.
+"""Rollouts: starting a generation of workers, which replaces the serving one, if there is one.
 
-The first start is a reload from nothing. Both take the same way, one stage after the other:
+The first start is a reload without a predecessor. Both have the same stages:
 
-1. READING: the files are read by a process of its own, because that takes code that the supervisor does not
-   load. The command has read them for the first start, which begins with the next stage.
+1. READING: a helper process reads the files, because that needs code that the supervisor does not load. At
+   the first start the command has read them, so it begins with the next stage.
 2. LOADING: a template loads the application, with ``--preload``.
-3. PREPARING: the workers start, a few at a time, and bind what they listen on. None goes on before all have.
-4. DROPPING: they drop their privileges. When all have, so does the supervisor, which does that once: until
-   then it takes privilege to bind for one of them, and to end one.
-5. STARTING: their services start.
-6. HANDING_OVER: all are ready. The workers of the generation before, its predecessor, leave, and the new ones
-   serve.
+3. PREPARING: the workers start, a few at a time, and bind their endpoints. Each waits for all others.
+4. DROPPING: the workers drop their privileges. When all have, the supervisor drops its own, once: until then
+   it needs privileges to bind for the workers, and to end them.
+5. STARTING: the services start.
+6. HANDING_OVER: all workers are ready. The workers of the previous generation, the predecessor, leave, and
+   the new ones serve.
 
-If anything goes wrong before the last stage, nothing has changed for the predecessor: the new workers are
-taken down, and it goes on. If there is none, the daemon has failed to start, and ends.
+A failure before the last stage has no effect on the predecessor: the new workers are stopped, and it goes on
+serving. Without a predecessor, the start of the daemon has failed, and the daemon ends.
 
-This file owns how far a rollout is and which generation serves, and nothing else writes either. When one
-begins is decided by ``operations``, and what a worker does once its generation serves is for ``scaling`` and
-``recovery``.
+This file owns the stage and the serving generation, and nothing else writes them. ``operations`` decides when
+a rollout begins. ``scaling`` and ``recovery`` manage the workers of the serving generation.
 """
 
 import enum
@@ -39,11 +38,11 @@ from tamed.supervisor.workers import WorkerPool
 __all__ = ["Rollout", "Stage"]
 
 _PLANNER = "tamed.control.planner"
-_ROLLBACK_GRACE = 5.0  # seconds for workers to undo a start that is given up
+_ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a cancelled start
 
 
 class Stage(enum.Enum):
-    """How far a rollout is; the value says what is waited for."""
+    """The stages of a rollout; the value is the event that it waits for, in messages."""
 
     IDLE = "nothing"
     READING = "the files are read"
@@ -59,15 +58,15 @@ _REACHED = {
     Stage.DROPPING: {WorkerState.STARTING, WorkerState.READY},
     Stage.STARTING: {WorkerState.READY},
 }
-"""The states in which a worker has done what its stage is for."""
+"""The states in which a worker has completed each stage."""
 
 
 class Rollout:
-    """Brings generations up, one at a time.
+    """Starts generations, one at a time.
 
-    ``serving`` is the generation that serves; until the first does, it is the first. ``coming`` is the one on
-    the way, None if there is none. ``done`` is called when a rollout has come to its end, with the outcome
-    for its callers; ``fault`` is in that of one that has failed.
+    ``serving`` is the generation that serves, or the first one until it serves. ``coming`` is the generation
+    that starts, None if there is none. ``done`` is called at the end of a rollout with the outcome for its
+    callers; a failed one has a ``fault``.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class Rollout:
         self.serving = Generation(1, first, first.workers)
         self.coming: Generation | None = None
         self._predecessor: Generation | None = None
-        self._last_number = 0  # also of one that was given up
+        self._last_number = 0  # also of a cancelled one
         self._is_privileged = True
         self._pool = pool
         self._handovers = handovers
@@ -102,18 +101,18 @@ class Rollout:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a generation is on its way, or about to take its predecessor's place."""
+        """Whether a generation starts, or is about to replace its predecessor."""
         return self.stage is not Stage.IDLE
 
     # The stages.
 
     def start(self) -> None:
-        """Bring up the first generation."""
+        """Start the first generation."""
         self._set_deadline()
         self._bring_up(self.serving)
 
     def reload(self) -> None:
-        """Bring up another generation, by the files as they are now. None may be on its way."""
+        """Start another generation from the current files. No rollout may be running."""
         self._predecessor = self.serving
         plan = self.serving.plan
         self.stage = Stage.READING
@@ -127,8 +126,8 @@ class Rollout:
             self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
 
     def _read(self, planner: HelperProcess) -> None:
-        """Take the plan that has come of the files."""
-        if planner is not self._planner:  # it was given up
+        """Go on with the plan that a helper has made of the files."""
+        if planner is not self._planner:  # it was cancelled
             return
         if planner.timed_out:
             self._overran()
@@ -150,7 +149,7 @@ class Rollout:
             self._fail([f"{who} cannot be understood: {error}"], ExitStatus.SOFTWARE)
 
     def _successor(self, plan: Plan) -> Generation:
-        """Return the next generation. A number that was scaled to stays, unless the files change it."""
+        """Return the next generation. A scaled number of workers stays, unless the files change it."""
         serving = self.serving
         count = serving.count if plan.workers == serving.plan.workers else plan.workers
         return Generation(self._last_number + 1, plan, count)
@@ -169,12 +168,12 @@ class Rollout:
             self._fail([why], ExitStatus.OS_ERROR)
 
     def _prepare(self) -> None:
-        if self.stage is Stage.LOADING:  # else it was given up
+        if self.stage is Stage.LOADING:  # otherwise it was cancelled
             self.stage = Stage.PREPARING
             self.advance()
 
     def advance(self) -> None:
-        """Go on as far as the workers of the generation on the way have come."""
+        """Go on to the stage that the workers of the coming generation allow."""
         if (generation := self.coming) is None:
             return
         try:
@@ -192,7 +191,7 @@ class Rollout:
             self._take_over(generation)
 
     def _have_all_done(self, stage: Stage) -> bool:
-        """Tell whether this is the stage, and it has all its workers, and each has done its part of it."""
+        """Return whether this is the current stage, all workers exist, and each has completed it."""
         if self.stage is not stage or self.coming is None:
             return False
         workers = self._pool.of(self.coming)
@@ -209,7 +208,7 @@ class Rollout:
             self._fail([f"tamed: {error}"], status_of(error))
 
     def _take_over(self, generation: Generation) -> None:
-        """Let a generation serve that is ready; its predecessor serves those whom it has let in."""
+        """Let a ready generation serve; its predecessor finishes its accepted connections."""
         if (predecessor := self._predecessor) is not None:
             try:
                 self._platform.change_log(generation.plan.log)
@@ -230,10 +229,10 @@ class Rollout:
         self._handovers.begin(leaving, workers, self._report_reloaded)
         self.release(predecessor)
 
-    # The end of one, and to whom it is reported.
+    # The end of a rollout, and its reports.
 
     def give_up(self, why: str) -> None:
-        """End the rollout that is under way, if there is one: the daemon stops.
+        """Cancel the running rollout, if there is one: the daemon stops.
 
         A start that was stopped has not failed, so no failure is reported.
         """
@@ -243,7 +242,7 @@ class Rollout:
             self._end()
 
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """Fail, because a worker of the generation on the way has ended."""
+        """Fail the rollout, because a worker of the coming generation has ended."""
         self._fail(worker.why_not_ready(code), worker.status)
 
     def _overran(self) -> None:
@@ -255,7 +254,7 @@ class Rollout:
         self._fail([f"tamed: {why}"], ExitStatus.SOFTWARE)
 
     def _fail(self, lines: Sequence[str], status: int) -> None:
-        """Give the generation on the way up, and say why; the first reason counts."""
+        """Cancel the coming generation and report why. Only the first failure counts."""
         if not self.is_busy:
             return
         coming, predecessor = self.coming, self._predecessor
@@ -278,7 +277,7 @@ class Rollout:
         self._done({})
 
     def _report_reloaded(self) -> None:
-        if not self.is_busy:  # it was given up meanwhile
+        if not self.is_busy:  # it was cancelled meanwhile
             return
         self._end()
         generation = self.serving
@@ -297,7 +296,7 @@ class Rollout:
             self._helpers.kill(planner)
 
     def release(self, generation: Generation) -> None:
-        """Close what only this generation listened on, if it is over and nobody of it is left."""
+        """Close the sockets that only this generation used, if it is over and has no workers left."""
         if generation not in (self.serving, self.coming) and not self._pool.of(generation):
             self._sockets.release(generation.number)
 
@@ -308,7 +307,7 @@ class Rollout:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    # One program takes the place of another.
+    # Upgrades: the handoff to the next program.
 
     def export(self) -> Data:
         """Return the generations as data, for the next program."""
@@ -327,7 +326,7 @@ class Rollout:
         }
 
     def resume(self, left: Data) -> dict[int, Generation]:
-        """Go on where the program before has stopped; return the generations by their number."""
+        """Resume from the state of the previous program; return the generations by their number."""
         generations = {
             data["number"]: Generation(data["number"], Plan.from_text(data["plan"]), data["count"])
             for data in left["generations"]

@@ -1,14 +1,14 @@
-"""The supervisor: the process that stays.
+"""The supervisor: the process that starts, replaces and stops workers.
 
-It holds what must outlive any worker: the pid file, the listening sockets, the log and the control socket. It
-starts the workers, replaces those that die, and stops them. It is small: the standard library, one thread,
-and never the application's code, so that nothing in the application can take it down.
+It owns the resources that must outlive workers: the pid file, the listening sockets, the log and the control
+socket. It is small: the standard library, one thread, and never the application's code, so that no error in
+the application can crash it.
 
-Its own life has three phases. STARTING ends when every worker of the first generation is ready, or one has
-failed, which fails the start. RUNNING ends with a signal, with the wish of an application to end, or when
-nobody serves any more and every attempt to change that has failed, see ``recovery``; in it generations of
-workers follow each other, see ``rollout``. In STOPPING the workers drain, and the last one to end ends the
-supervisor.
+It has three phases. STARTING ends when every worker of the first generation is ready, or when one has failed,
+which fails the start. RUNNING ends with a signal, when an application ends by its own choice, or when no
+worker serves and every attempt to start one has failed, see ``recovery``. In this phase generations of
+workers replace each other, see ``rollout``. In STOPPING the workers drain; the supervisor ends when the last
+one has ended.
 """
 
 import enum
@@ -46,7 +46,7 @@ SIGNALS = (
     signal.SIGTTOU,
     signal.SIGCHLD,
 )
-"""What `Supervisor.signalled` is to be called with."""
+"""The signals that must be passed to `Supervisor.signalled`."""
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
 _LAST_GRACE = 10.0  # seconds for processes that were killed to be gone
@@ -63,11 +63,10 @@ class Phase(enum.Enum):
 class Supervisor:
     """Supervises the workers of one daemon.
 
-    ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped;
-    negative for the signal by which the process is to end. ``failure`` says why it ends, if nobody asked for
-    that. ``recovery`` replaces workers that were lost. ``operations`` is what is being done with the daemon
-    and what is to be done next. ``on_upgrade`` is called with the plan when another program is to take this
-    one's place.
+    ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped; a
+    negative status is the signal by which the process must end. ``failure`` is the reason for an end that was
+    not requested. ``recovery`` replaces lost workers. ``operations`` is the queue of operations on the
+    daemon. ``on_upgrade`` is called with the plan to begin an upgrade to another program.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
@@ -134,12 +133,12 @@ class Supervisor:
 
     @property
     def ready(self) -> int:
-        """How many workers of the generation that serves are ready, and not about to leave."""
+        """The number of workers of the serving generation that are ready, and not about to leave."""
         return sum(worker.state is WorkerState.READY for worker in self.pool.of(self.generation))
 
     @property
     def state(self) -> str:
-        """How it stands: starting, running, degraded (too few are ready), failing (none is) or stopping."""
+        """The state: starting, running, degraded (too few are ready), failing (none is) or stopping."""
         if self.phase is not Phase.RUNNING or self.ready >= self.generation.count:
             return self.phase.value
         return "degraded" if self.ready else "failing"
@@ -155,7 +154,7 @@ class Supervisor:
         return self.phase is not Phase.STARTING and self._rollout.is_busy
 
     def start(self) -> None:
-        """Start the workers; all that follows is done in the loop."""
+        """Begin to start the workers; the rest happens in the loop."""
         self._watchdog.watch()
         self._memory_limit.watch()
         self._rollout.start()
@@ -163,8 +162,8 @@ class Supervisor:
     def stop(self, status: int = ExitStatus.OK) -> None:
         """Stop every worker, and then the reactor. The first call counts, and so does its exit status.
 
-        Workers that serve have the plan's ``stop_timeout`` for it. Those of a start that has not come to its
-        end have a few seconds.
+        Workers that serve have the plan's ``stop_timeout`` to stop. Those of an unfinished start have a few
+        seconds.
         """
         if self.phase is Phase.STOPPING:
             return
@@ -174,7 +173,7 @@ class Supervisor:
         self.status = int(status)
         self._give_up()
         self._platform.notify_stopping()
-        # Clients must not wait in a queue that nobody will serve; the workers take what is in it by now.
+        # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
         self._sockets.close()
         self.pool.templates.end()
         for worker in self.pool.workers.values():
@@ -183,7 +182,7 @@ class Supervisor:
         self._end_if_alone()
 
     def signalled(self, number: signal.Signals) -> None:
-        """Do what a signal asks for."""
+        """Handle a signal."""
         match number:
             case signal.SIGCHLD:
                 self._reap()
@@ -206,7 +205,7 @@ class Supervisor:
                 self.stop()
 
     def reopen(self) -> Data:
-        """Open the log file anew, as SIGUSR1 does; return the outcome."""
+        """Reopen the log file, as SIGUSR1 does; return the outcome."""
         name, log = self.plan.name, self.plan.log
         if log.kind != "file":
             return fault(f"{name} has no log file", status=ExitStatus.NO_INPUT)
@@ -221,21 +220,21 @@ class Supervisor:
         )
         return trouble
 
-    # Operations: each of these returns what it waits for, or None if it has begun or was refused.
+    # Operations: each returns the name of the operation it waits for, or None if it began or was refused.
 
     def reload(self, answers: Sequence[Answer] = ()) -> str | None:
-        """Bring up a new generation of workers in the place of this one; see `Rollout`."""
+        """Replace this generation of workers with a new one; see `Rollout`."""
         return self._submit(Operation(Kind.RELOAD, answers))
 
     def upgrade(self, answers: Sequence[Answer] = ()) -> str | None:
-        """Let a new program take this one's place, and then reload.
+        """Replace this program with a new one, and then reload.
 
-        The answers are called when the whole of it has succeeded, by the new program, or has failed.
+        The answers are called when all of it has succeeded, by the new program, or when it has failed.
         """
         return self._submit(Operation(Kind.UPGRADE, answers))
 
     def scale(self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False) -> str | None:
-        """Have so many workers from now on; ``yes`` says that a very large number is meant.
+        """Scale to this number of workers; ``yes`` confirms a very large number.
 
         The answers are called when so many are ready.
         """
@@ -256,7 +255,7 @@ class Supervisor:
         operation.answer(fault(why, status=status))
 
     def _begin(self, operation: Operation) -> None:
-        """Do an operation, whose turn it is."""
+        """Begin an operation that `operations` has chosen."""
         match operation.kind:
             case Kind.RELOAD:
                 self._rollout.reload()
@@ -266,7 +265,7 @@ class Supervisor:
                 self._scaler.begin(operation)
 
     def _rolled_out(self, outcome: Data) -> None:
-        """Go on when the start or a reload has come to its end."""
+        """Handle the end of the start or of a reload."""
         if self.phase is Phase.STARTING:
             if "fault" in outcome:
                 self.stop(outcome["fault"]["status"])
@@ -279,18 +278,18 @@ class Supervisor:
         self._scaler.failed(why, status)
 
     def _give_up(self) -> None:
-        """Bring nothing up any more, and answer those who wait for that."""
+        """Cancel all operations, and answer their callers."""
         self.operations.cancel(fault("the daemon stops"))
         self._scaler.end()
         self._rollout.give_up("the daemon stops")
         self._watching.end()
         self.helpers.end()
 
-    # One program takes the place of another.
+    # Upgrades: the handoff to the next program.
 
     def export(self, keep: Keep) -> Data:
-        """Return what the next program needs to go on. Raises Unavailable if the daemon stops."""
-        workers = self.pool.export(keep)  # first, because what they say now may change the rest
+        """Return this as data, for the next program. Raises Unavailable if the daemon stops."""
+        workers = self.pool.export(keep)  # first, because their last messages may change the rest
         if self.phase is not Phase.RUNNING:
             raise Unavailable("cannot upgrade", f"the daemon is {self.phase.value}")
         return {
@@ -304,10 +303,10 @@ class Supervisor:
         }
 
     def resume(self, left: Data, replies: MutableMapping[int, Reply]) -> None:
-        """Go on where the program before has stopped, in the place of `start`; then reload.
+        """Resume from the state of the previous program, instead of `start`; then reload.
 
-        What happened meanwhile is found out by comparing what is with what should be. Of the replies to
-        clients who wait, those are taken that an operation owes.
+        Changes during the exec are found by comparing the actual state with the wanted one. The operations
+        take the replies to their callers out of ``replies``.
         """
         self.phase = Phase.RUNNING
         self.recovery.resume(left["recovery"])
@@ -324,10 +323,10 @@ class Supervisor:
         self.recovery.look()
         self._rollout.reload()
 
-    # What becomes of workers: see `WorkerEvents`.
+    # Events of workers: see `WorkerEvents`.
 
     def worker_advanced(self, worker: Worker) -> None:
-        """Let a worker go on that has become ready, or has come nearer to that."""
+        """Handle a worker that has become ready, or has come to another state before that."""
         if self.phase is Phase.STOPPING:
             return
         if worker.state is WorkerState.READY:
@@ -343,26 +342,26 @@ class Supervisor:
         self.recovery.look()
 
     def worker_shut(self, worker: Worker) -> None:
-        """Let others serve in the place of a worker that accepts nobody any more."""
+        """Continue the handover from a worker that has stopped accepting."""
         self._handovers.worker_shut(worker)
 
     def files_read(self, files: dict[str, int]) -> None:
-        """Watch the files that a worker was made from."""
+        """Watch the files that a worker has loaded."""
         self._watching.add(files)
 
     def child_ended(self, pid: int, code: int) -> None:
-        """Take the answer of a helper process that has ended."""
+        """Handle the end of a child that may be a helper process."""
         self.helpers.ended(pid, code)
 
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
-        """Replace a worker that should not go on; tell whether that begins: else it is asked for again."""
+        """Begin to replace a worker; return whether that has begun: if not, the request is repeated."""
         is_due = self.recovery.is_due(worker.number)
         if self.phase is not Phase.RUNNING or not is_due or self.operations.running is not None:
             return False
         return self._scaler.recycle(worker, why)
 
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """See to the end of a worker: one that leaves, one that is to be replaced, or the last one."""
+        """Handle the end of a worker, expected or not."""
         self._handovers.worker_shut(worker)
         match self.phase:
             case Phase.STOPPING:
@@ -382,14 +381,14 @@ class Supervisor:
         self._rollout.release(worker.generation)
 
     def _stopped(self, worker: Worker, code: int) -> None:
-        """Take note of one that has ended while all do; the first that fails gives the exit status."""
+        """Handle the end of a worker while all stop; the first that fails sets the exit status."""
         if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
             self._platform.log("ERROR", worker.how_it_ended(code))
-            if worker.ready is not None:  # a start that fails while it is stopped is no failure
+            if worker.ready is not None:  # a start that was stopped has not failed
                 self.status = worker.status
 
     def _lost(self, worker: Worker, code: int) -> None:
-        """Have a worker replaced that was lost; stop if there is no hope."""
+        """Replace a lost worker; stop if no worker serves and no attempt is left."""
         if self.recovery.lost(worker, code, is_served=self.ready > 0 or self._rollout.is_busy):
             self.recovery.look()
         else:
@@ -421,7 +420,7 @@ class Supervisor:
         self._end_if_alone()
 
     def _look_again(self) -> None:
-        """Look at the children again when something is due of which no signal comes."""
+        """Set a timer to reap again for events without a signal."""
         due = self._platform.due
         if self._look is not None:
             self._look.cancel()

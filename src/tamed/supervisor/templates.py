@@ -1,6 +1,6 @@
 """The templates of a supervisor: processes that have loaded an application, and fork its workers.
 
-There is one for each generation that is preloaded, at most.
+Each preloaded generation has one.
 """
 
 import errno
@@ -28,7 +28,8 @@ _PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the mach
 class Template:
     """A template process.
 
-    ``loaded`` is called when it can fork, and ``failed`` with the reason and the status if it ends before.
+    ``loaded`` is called when it can fork. ``failed`` is called with the reason and the status if it ends
+    before.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class Template:
         self.fault: tuple[list[str], int] | None = None
 
     def fork(self, channel: int, records: int, output: int) -> int:
-        """Have a worker forked that has copies of these descriptors; return its pid.
+        """Order the fork of a worker with copies of these descriptors; return its pid.
 
-        Waits for it, since it takes milliseconds. Raises OSError if the template does not do it.
+        Blocks until the fork is done, which takes milliseconds. Raises OSError if the template does not fork.
         """
         self.channel.send({"fork": True}, [channel, records, output])
         deadline = time.monotonic() + _PATIENCE
@@ -63,11 +64,11 @@ class Template:
         raise OSError(errno.EAGAIN, "the template does not fork")
 
     def resume(self) -> None:
-        """Be one that has loaded the application for the program before."""
+        """Record that it loaded the application under the previous program."""
         self.is_loaded = True
 
     def handle(self, message: Message) -> None:
-        """Take what it says by itself. Raises InvalidMessage for what it cannot mean."""
+        """Handle a message that is no answer. Raises InvalidMessage for an invalid one."""
         match message:
             case {"loaded": _}:
                 self.is_loaded = True
@@ -83,7 +84,7 @@ class Template:
 class Templates:
     """Starts templates and ends them.
 
-    A generation whose template has ended gets its workers in the ordinary way.
+    If the template of a generation has ended, its workers are started without one.
     """
 
     def __init__(self, reactor: Reactor, platform: Platform) -> None:
@@ -97,9 +98,9 @@ class Templates:
         loaded: Callable[[], object],
         failed: Callable[[list[str], int], object],
     ) -> None:
-        """Have an application loaded, and call ``loaded``, or ``failed`` with the reason and the status.
+        """Start a template; call ``loaded`` when it has loaded the application, or ``failed``.
 
-        Raises OSError if the system has no room for a process, or cannot do this at all.
+        Raises OSError if the system cannot start a process.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -114,12 +115,12 @@ class Templates:
         deliver(template.channel, self._reactor, lambda: self._close(template))
 
     def of(self, generation: Generation) -> Template | None:
-        """Return the template of a generation, if it has one that can fork."""
+        """Return the template of a generation if it can fork, else None."""
         template = self._of.get(generation.number)
         return template if template is not None and template.is_loaded else None
 
     def export(self, keep: Keep) -> list[Data]:
-        """Return those that can fork, as data."""
+        """Return the templates that can fork, as data."""
         return [
             {"generation": number, "pid": each.pid, "channel": each.channel.export(keep)}
             for number, each in self._of.items()
@@ -127,7 +128,7 @@ class Templates:
         ]
 
     def resume(self, left: list[Data]) -> None:
-        """Go on with those of the program before."""
+        """Resume the templates of the previous program."""
         for data in left:
             channel = Channel.imported(data["channel"])
             template = Template(data["pid"], channel, lambda: None, lambda *_: None)
@@ -137,12 +138,12 @@ class Templates:
             deliver(channel, self._reactor, partial(self._close, template))
 
     def drop_privileges(self) -> None:
-        """Have every template become the user that its workers have become."""
+        """Order every template to drop its privileges, as its workers have done."""
         for template in self._of.values():
             template.channel.send({"drop": True})
 
     def end(self, generation: Generation | None = None) -> None:
-        """End the template of a generation, or all: no more workers are wanted of it."""
+        """End the template of a generation, or all templates."""
         for number in list(self._of) if generation is None else [generation.number]:
             template = self._of.pop(number, None)
             if template is not None:
@@ -150,7 +151,7 @@ class Templates:
                 self._platform.kill(template.pid)
 
     def ended(self, pid: int, code: int) -> None:
-        """Take note that a child has ended, which may be a template."""
+        """Handle the end of a child, which may be a template."""
         number = next((number for number, each in self._of.items() if each.pid == pid), None)
         if number is None:
             return
@@ -180,7 +181,7 @@ class Templates:
 
 
 def _forked(message: Message) -> int:
-    """Return the pid of a worker that was forked, which must be a child of this process to be its worker."""
+    """Return the pid of a forked worker. Raises OSError if it is no child of this process."""
     pid = read_number(message, "forked")
     if not pid:
         number = read_number(message, "errno")

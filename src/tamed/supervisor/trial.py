@@ -1,10 +1,10 @@
-"""A trial of the program that is to take the supervisor's place: ``python -m tamed.supervisor.trial NAME``.
+"""A trial run of a new supervisor program before an upgrade: ``python -m tamed.supervisor.trial NAME``.
 
-It is run by the supervisor, loads all that the new program will load, reads what that is to take over, and
-says so.
+The supervisor runs it. It loads the modules that the new program will load, reads the state that the new
+program will resume from, and reports its version.
 """
 
-import tamed.supervisor.__main__  # noqa: F401 - that it can be loaded is what is tried out
+import tamed.supervisor.__main__  # noqa: F401 - the trial is that it can be loaded
 from tamed._version import __version__
 from tamed.ipc.channel import answer_order
 from tamed.ipc.handoff import HandoffState

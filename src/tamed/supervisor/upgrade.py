@@ -1,8 +1,8 @@
-"""Upgrading: another program takes the supervisor's place in the same process, and then reloads.
+"""Upgrading: another program replaces the supervisor in the same process, and then reloads.
 
-The process stays: its pid, its children, the sockets, the lock on the pid file. So service managers and
-parents notice nothing. Since there is no way back from an exec, the new program is tried out first, by
-a child that loads all of it and reads what it would take over.
+The process keeps its pid, its children, the sockets, and the lock on the pid file, so service managers and
+parents notice no change. An exec cannot be undone. So a child first tries the new program: it loads all of it
+and reads the state that it would resume from.
 """
 
 import os
@@ -25,11 +25,11 @@ _TRIAL = "tamed.supervisor.trial"
 
 
 class Upgrader:
-    """Conducts upgrades.
+    """Runs upgrades.
 
-    ``export`` returns all that the next program needs, given the means to keep a descriptor open; it raises
-    Unavailable if there is nothing to go on with. ``failed`` is called with what has come of an upgrade that
-    has failed; for one that has not, the next program answers.
+    ``export`` returns the state for the next program; its argument keeps a descriptor open. It raises
+    Unavailable if the daemon stops. ``failed`` is called with the outcome of a failed upgrade; after a
+    successful one, the next program answers.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Upgrader:
         self._failed = failed
 
     def begin(self, plan: Plan) -> None:
-        """Try the program out that the plan's interpreter would run, and become it."""
+        """Try the program that the plan's interpreter would run, and then become it."""
         self._platform.log("INFO", "upgrading")
         self._platform.notify_reloading()
         try:
@@ -80,8 +80,8 @@ class Upgrader:
             self._fail([f"tamed: the new program cannot be understood: {error}"], ExitStatus.SOFTWARE)
 
     def _become(self, plan: Plan) -> None:
-        # Signals stay blocked until the new program can take them: what they do by default would end it.
-        # Those that have come and are not seen to yet go with everything else.
+        # Signals stay blocked until the new program can handle them: their default action would end it.
+        # Signals that have arrived and are not handled yet are part of the state.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         taken = self._reactor.take_signals()
         try:

@@ -1,10 +1,11 @@
-"""Looking after workers: those that do not answer or do not become ready, and those that use too much memory.
+"""Checking workers: whether they answer, become ready and stop in time, and how much memory they use.
 
-The first are aborted. Before it ends such a worker gets SIGABRT, at which it writes the stacks of its threads
-to the log (faulthandler), also while it is blocked outside of Python. The second are replaced without a loss.
+A worker that misses a deadline is aborted: on SIGABRT it writes the stacks of its threads to the log
+(faulthandler), also while it is blocked outside of Python. A worker that uses too much memory is recycled,
+without a lost connection.
 
-Every deadline is a time in the record of the worker. A timer only says that it is time to look at the
-records, so a supervisor that takes another's place has all deadlines with the records.
+Every deadline is an attribute of the `Worker`. A timer only triggers a check of these attributes, so the next
+program after an upgrade gets all deadlines with the workers.
 """
 
 import signal
@@ -17,18 +18,18 @@ from tamed.supervisor.platform import Platform
 __all__ = ["MemoryLimit", "Watchdog"]
 
 
-_ABORT_GRACE = 5.0  # seconds that writing the stacks may take
+_ABORT_GRACE = 5.0  # seconds to write the stacks
 _LOOK = 3.0  # seconds between two measurements
-_TIMES = 3  # in a row above the limit: a peak is no leak
-_FIRST_HOLD = 60.0  # seconds that a worker serves at least, after one that was soon above the limit again
+_TIMES = 3  # consecutive measurements above the limit: a peak is no leak
+_FIRST_HOLD = 60.0  # seconds that a worker serves at least, if the one before was soon above the limit
 _LONGEST_HOLD = 600.0
 
 
 class Watchdog:
-    """Looks after the workers in a mapping that others keep.
+    """Checks the workers in ``workers``, a mapping that the worker pool owns.
 
-    A ready worker may be silent for as long as the ``watchdog`` of its plan says, and any may take its
-    ``start_timeout`` to become ready. ``interval`` is asked how often to look, in seconds.
+    A ready worker may be silent for the ``watchdog`` of its plan, and a worker must be ready within its
+    ``start_timeout``. ``interval`` returns the seconds between two checks.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class Watchdog:
         return all(self._trouble_with(worker) is None for worker in self._workers.values())
 
     def watch(self) -> None:
-        """Look after the workers from now on."""
+        """Check the workers from now on."""
         now, interval = self._reactor.clock(), self._interval()
-        # Stopped, say: what the workers have said is not read yet.
+        # For example by SIGSTOP: the messages of the workers are not read yet.
         was_held_up = now > self._due + interval
         self._due = now + interval
         self._reactor.later(interval, self.watch)
@@ -69,20 +70,20 @@ class Watchdog:
                 self.abort(worker)
 
     def kill_after(self, workers: Iterable[Worker], seconds: float) -> None:
-        """Put those down that are still there after so many seconds."""
+        """Abort the workers that have not ended after so many seconds."""
         leave_by = self._reactor.clock() + seconds
         for worker in workers:
             worker.have_to_leave(leave_by)
         self._reactor.later(seconds, self._enforce)
 
     def abort(self, worker: Worker) -> None:
-        """End a worker by force, after it has written its stacks."""
+        """End a worker by force; before, it writes its stacks."""
         worker.abort(self._reactor.clock() + _ABORT_GRACE)
         self._platform.signal(worker.pid, signal.SIGABRT)
         self._reactor.later(_ABORT_GRACE, self._enforce)
 
     def resume(self) -> None:
-        """Heed the deadlines that are in the records already, and look after the workers from now on."""
+        """Set timers for the deadlines of resumed workers, and check the workers from now on."""
         now = self._reactor.clock()
         for worker in self._workers.values():
             for due in (worker.leave_by, worker.kill_at):
@@ -96,7 +97,7 @@ class Watchdog:
         for worker in list(self._workers.values()):
             if worker.kill_at is not None:
                 if now >= worker.kill_at:
-                    worker.abort(now + _ABORT_GRACE)  # should it still be there after the next exec
+                    worker.abort(now + _ABORT_GRACE)  # in case it has not ended after the next exec
                     self._platform.kill(worker.pid)
             elif worker.leave_by is not None and now >= worker.leave_by:
                 self._platform.log(
@@ -116,7 +117,7 @@ class Watchdog:
 
 
 class _Course:
-    """What is known of a worker: how often in a row it was above the limit, and whether the log says so."""
+    """The measurements of a worker: how often in a row above the limit, and whether a warning was logged."""
 
     def __init__(self) -> None:
         self.above = 0
@@ -124,14 +125,15 @@ class _Course:
 
 
 class MemoryLimit:
-    """Has workers replaced that were above the ``max_worker_memory`` of their plan several times in a row.
+    """Recycles workers that exceed the ``max_worker_memory`` of their plan several times in a row.
 
-    ``workers`` are kept by others; only those of the generation that ``serving`` returns count. ``recycle``
-    is asked to replace one, with the reason, and tells whether it does. That happens to one at a time.
+    ``workers`` is a mapping that the worker pool owns; only workers of the generation that ``serving``
+    returns count. ``recycle`` is called with a worker and the reason, and returns whether it replaces it. One
+    worker is replaced at a time.
 
-    A limit below what a worker needs must not keep workers starting for ever. So a worker that takes the
-    place of one which was soon above it serves for some time first, twice as long with each, and so does one
-    that was above it already when it became ready. The log is warned of it.
+    A limit below the needs of a worker must not restart workers without end. So if a worker was soon above
+    the limit, the next one serves for a minimum time, which doubles each time. A worker that was above the
+    limit when it became ready serves for the longest such time. A warning is logged.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ class MemoryLimit:
         self._holds: dict[int, float] = {}
 
     def watch(self) -> None:
-        """Look after the workers from now on."""
+        """Measure the workers from now on."""
         self._reactor.later(_LOOK, self.watch)
         generation = self._serving()
         self._courses = {pid: course for pid, course in self._courses.items() if pid in self._workers}
@@ -160,7 +162,7 @@ class MemoryLimit:
             self._look(generation, generation.plan.max_worker_memory)
 
     def began(self, worker: Worker) -> None:
-        """Measure what a worker needs: what it has when it is ready, and has served nobody yet."""
+        """Measure the memory that a worker needs: that which it uses when it is ready, before it serves."""
         worker.measure(self._platform.memory(worker.pid))
 
     def _look(self, generation: Generation, limit: int) -> None:
@@ -178,7 +180,7 @@ class MemoryLimit:
                 return
 
     def _measured(self, worker: Worker, limit: int) -> int | None:
-        """Return what a worker uses if that is too much, and has been for long enough."""
+        """Return the memory that a worker uses if it was too much in several measurements, else None."""
         course = self._courses.setdefault(worker.pid, _Course())
         used = self._platform.memory(worker.pid)
         if used is None:  # it has just ended
@@ -199,7 +201,7 @@ class MemoryLimit:
         return left <= 0
 
     def _hold_next(self, worker: Worker) -> None:
-        """Have the next worker of this number serve for longer if this one was soon above the limit."""
+        """Set the minimum time of the next worker: longer if this one was soon above the limit."""
         former = self._holds.get(worker.number, 0.0)
         is_soon = self._served(worker) < _LONGEST_HOLD
         self._holds[worker.number] = min(max(2 * former, _FIRST_HOLD), _LONGEST_HOLD) if is_soon else 0.0

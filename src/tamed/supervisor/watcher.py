@@ -1,8 +1,7 @@
 """The watcher: a process that waits until a file changes, and ends.
 
-It is run by the supervisor as ``python -m tamed.supervisor.watcher NAME``. Its order says which files to
-watch, and when they were written last as far as others have seen. Files that appear beside them count if they
-are Python's.
+The supervisor runs it as ``python -m tamed.supervisor.watcher NAME``. Its order has the files to watch, each
+with the last known time of its modification. New Python files in the same folders count as changes.
 """
 
 import os
@@ -17,7 +16,7 @@ from tamed.ipc.message import Message, read_object
 
 __all__ = ["main"]
 
-_LOOK = 500  # milliseconds between two looks whether the supervisor is there
+_LOOK = 500  # milliseconds between two checks that the supervisor runs
 _SETTLE = 100  # milliseconds in which changes are taken together
 
 
@@ -27,7 +26,7 @@ def main() -> None:
 
 
 def _wait(order: Message) -> Message:
-    """Wait for a change; return the file, and the state of all of them."""
+    """Wait for a change; return the changed file, and the state of all files."""
     seen: dict[str, int] = read_object(order, "seen")
     files = [Path(file) for file in seen]
     folders = {file.parent for file in files if file.parent.is_dir()}
@@ -47,7 +46,7 @@ def _wait(order: Message) -> Message:
 
 
 def _differs(file: str, latest: dict[str, int], seen: dict[str, int], state: dict[str, int]) -> bool:
-    """Tell whether a file has changed: since it was seen, or since the watch began if nobody had seen it."""
+    """Return whether a file has changed: since it was seen, or if it was not, since the watch began."""
     return latest.get(file) != seen.get(file, state.get(file))
 
 
@@ -58,13 +57,13 @@ def _first_now(looks: Iterable[object]) -> Iterator[object]:
 
 
 def _state(files: Iterable[Path], folders: Iterable[Path]) -> dict[str, int]:
-    """Return when each file that is there was written last, by its path."""
+    """Return the modification time of each existing file, by its path."""
     beside = (file for folder in folders for file in folder.glob("*.py"))
     found = {}
     for file in {*files, *beside}:
         try:
             found[str(file)] = file.stat().st_mtime_ns
-        except (OSError, ValueError):  # it is gone, or its name is none
+        except (OSError, ValueError):  # it is gone, or its name is invalid
             continue
     return found
 

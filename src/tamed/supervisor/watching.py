@@ -1,4 +1,4 @@
-"""Reloading whenever a file of the application changes, for those who work on it."""
+"""Reloading at each change of the application's files, for development."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ _MOST = 50_000  # files
 
 
 class Watching:
-    """Has a process watch the files that workers say they have read, and calls ``reload`` at a change."""
+    """Watches the files that workers report, in a helper process, and calls ``reload`` at a change."""
 
     def __init__(self, helpers: HelperProcesses, platform: Platform, reload: Callable[[], object]) -> None:
         self._helpers = helpers
@@ -24,9 +24,9 @@ class Watching:
         self._is_over = False
 
     def add(self, files: dict[str, int]) -> None:
-        """Watch these files, too; each with the time at which it was written last, when it was read.
+        """Watch these files, too; each with its modification time when it was read.
 
-        No application has read so many that they are too many; one that says so is not heeded.
+        A report that exceeds the limit is ignored: no application reads so many files.
         """
         is_too_much = len(self._seen) + len(files) > _MOST
         if not files.keys() <= self._seen.keys() and not self._is_over and not is_too_much:
@@ -34,21 +34,21 @@ class Watching:
             self._send()
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._is_over = True
         if self._helper is not None:
             self._helpers.kill(self._helper)
 
     def export(self) -> dict[str, int]:
-        """Return what was seen of the files, as data."""
+        """Return the files and their modification times, as data."""
         return self._seen
 
     def resume(self, seen: dict[str, int]) -> None:
-        """Go on watching where the program before has stopped, if it did."""
+        """Resume watching the files of the previous program, if there are any."""
         self.add(seen)
 
     def _send(self) -> None:
-        """Have another process watch, which knows what the one before it has seen."""
+        """Start another watcher, with the modification times that the previous one has seen."""
         former, self._helper = self._helper, None
         if former is not None:
             self._helpers.kill(former)
@@ -64,7 +64,7 @@ class Watching:
             case {"changed": str(file), "seen": dict(seen)}:
                 self._platform.log("INFO", f"{file} has changed")
                 self._seen = seen
-                self._send()  # before anything reads the files: what changes from now on is another change
+                self._send()  # before the reload reads the files: a change from now on is another change
                 self._reload()
             case _:
                 self._helper = None

@@ -1,6 +1,6 @@
-"""The workers of a supervisor: spawning them, talking with them, and reaping them.
+"""The workers of a supervisor: spawning, messages, and reaping.
 
-What follows from what they say is decided by who gets the `WorkerEvents`.
+The receiver of the `WorkerEvents` decides on the consequences.
 """
 
 import signal
@@ -24,7 +24,7 @@ from tamed.supervisor.templates import Templates
 __all__ = ["WorkerEvents", "WorkerPool"]
 
 _MODULE = "tamed.worker"
-_OWN_STATES = ("prepared", "starting", "ready")  # that a worker can report of itself
+_OWN_STATES = ("prepared", "starting", "ready")  # the states that a worker can report
 _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
 _STATUSES = 255
@@ -33,29 +33,29 @@ _MORE = "let each process have more: --max-files"
 
 
 class WorkerEvents(Protocol):
-    """What a pool reports of its workers, to whoever directs it."""
+    """The events of a pool's workers."""
 
     def worker_advanced(self, worker: Worker) -> None:
-        """Take note that a worker has come to another state on its way to readiness."""
+        """A worker has come to another state on its way to readiness."""
 
     def worker_shut(self, worker: Worker) -> None:
-        """Take note that a worker which drains accepts nobody any more."""
+        """A draining worker has stopped accepting."""
 
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """Take note of the end of a worker, with its exit code, which is negative for a signal."""
+        """A worker has ended, with this exit code, which is negative for a signal."""
 
     def worker_should_recycle(self, worker: Worker, why: str) -> object:
-        """Take note that a worker asks to be replaced; it asks again until it is."""
+        """A worker requests its replacement; it repeats the request until it is replaced."""
 
     def files_read(self, files: dict[str, int]) -> None:
-        """Take note of the files that a worker was made from, and of when they were written."""
+        """A worker has loaded these files, with these modification times."""
 
     def child_ended(self, pid: int, code: int) -> None:
-        """Take note of the end of a child that is no worker, with its exit code."""
+        """A child that is no worker has ended, with this exit code."""
 
 
 class WorkerPool:
-    """All workers that have not been reaped, by their pid in ``workers``; ``events`` gets what they do."""
+    """All workers that have not been reaped, in ``workers`` by pid; ``events`` receives their events."""
 
     def __init__(
         self, events: WorkerEvents, reactor: Reactor, sockets: SocketTable, platform: Platform
@@ -69,35 +69,36 @@ class WorkerPool:
         self._platform = platform
 
     def of(self, generation: Generation) -> list[Worker]:
-        """Return the workers of a generation, those on their way out too."""
+        """Return the workers of a generation, including those that leave."""
         return [worker for worker in self.workers.values() if worker.generation is generation]
 
     def staying(self, generation: Generation) -> list[Worker]:
-        """Return the workers of a generation that are not about to leave, nor to replace another."""
+        """Return the workers of a generation that neither leave nor are about to replace another."""
         return [each for each in self.of(generation) if not each.is_surplus and each.replaces is None]
 
     def missing(self, generation: Generation) -> list[int]:
-        """Return the numbers of the workers that a generation is to have and has not."""
+        """Return the numbers of a generation's missing workers."""
         numbers = {worker.number for worker in self.staying(generation)}
         return [number for number in range(1, generation.count + 1) if number not in numbers]
 
     def holder(self, generation: Generation, number: int) -> Worker | None:
-        """Return the worker of a number that is to stay, and may be on its way; None if there is none."""
+        """Return the staying worker of a number, ready or not; None if there is none."""
         return next((worker for worker in self.staying(generation) if worker.number == number), None)
 
     def has_room(self, generation: Generation) -> bool:
-        """Tell whether another worker may be started now. Those that wait for others take no time.
+        """Return whether another worker may be started now. Workers that wait for others do not count.
 
-        As many come up at once as there are CPUs: more would be ready no sooner, and would leave no time for
-        those that serve.
+        At most one worker per CPU starts at once: more would not be ready sooner, and would take CPU time
+        from the workers that serve.
         """
         coming = [each for each in self.of(generation) if each.state in _AT_WORK]
         return len(coming) < max(_FEWEST_AT_ONCE, self._platform.cpus)
 
     def fill(self, generation: Generation) -> None:
-        """Start workers that a generation lacks, as far as there is room.
+        """Start missing workers of a generation, as many as `has_room` allows.
 
-        To be called again when one of them has come further. Raises OSError if the system has no room.
+        Must be called again when one of them changes its state. Raises OSError if the system cannot start
+        one.
         """
         for number in self.missing(generation):
             if not self.has_room(generation):
@@ -105,7 +106,7 @@ class WorkerPool:
             self.spawn(generation, number)
 
     def spawn(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
-        """Start a worker. Raises OSError if the system has no room for one."""
+        """Start a worker. Raises OSError if the system cannot start one."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -120,13 +121,13 @@ class WorkerPool:
         self._send(worker, generation.plan.first_order)
 
     def export(self, keep: Keep) -> list[Data]:
-        """Return what the next program needs to go on with the workers."""
+        """Return the workers as data, for the next program."""
         for worker in list(self.workers.values()):
-            self._receive(worker)  # all of them first: what one says may concern another
+            self._receive(worker)  # all of them first: a message of one may affect another
         return [worker.export(keep) for worker in self.workers.values()]
 
     def resume(self, left: list[Data], generations: Mapping[int, Generation]) -> None:
-        """Go on with the workers of the program before."""
+        """Resume the workers of the previous program."""
         now = self._reactor.clock()
         for data in left:
             worker = Worker.imported(data, generations[data["generation"]], now)
@@ -138,17 +139,17 @@ class WorkerPool:
             self.workers[data["pid"]].replace(self.workers.get(data["replaces"]))
 
     def let_start(self, worker: Worker) -> None:
-        """Let a worker that is prepared start its services."""
+        """Order a prepared worker to start its services."""
         self._send(worker, {"go": True})
 
     def open(self, worker: Worker) -> None:
-        """Have a worker that is ready let clients in."""
+        """Order a ready worker to accept clients."""
         self._send(worker, {"open": True})
 
     def drain(self, worker: Worker) -> None:
-        """Have a worker let nobody in any more, and then stop as `terminate` says.
+        """Order a worker to stop accepting, and then to stop as with `terminate`.
 
-        Those who wait to be let in are left to other workers.
+        Clients in the kernel's queue are left to other workers.
         """
         is_ready = worker.state is WorkerState.READY
         worker.drain()
@@ -156,7 +157,7 @@ class WorkerPool:
             self._platform.signal(worker.pid, signal.SIGTERM)
 
     def request_reports(self, done: Callable[[Reports], object]) -> None:
-        """Ask the workers for their reports; call ``done`` with those of all that answer in time."""
+        """Request the reports of the workers; call ``done`` with those that arrive in time."""
         asked = [pid for pid, worker in self.workers.items() if self._request_report(worker)]
         self._reports.collect(asked, done)
 
@@ -164,12 +165,12 @@ class WorkerPool:
         return worker.is_to_answer and self._send(worker, {"report": True})
 
     def terminate(self, worker: Worker) -> None:
-        """Let a worker serve to the end what it has accepted, and stop."""
+        """Order a worker to finish its accepted connections, and to stop."""
         worker.stop()
         self._platform.signal(worker.pid, signal.SIGTERM)
 
     def reap(self) -> None:
-        """See to every child that has ended; as pid 1 also to orphans that have become ours."""
+        """Handle every child that has ended, also adopted orphans."""
         for pid, code in self._platform.ended():
             worker = self.workers.get(pid)
             if worker is None:
@@ -190,15 +191,15 @@ class WorkerPool:
         return self._platform.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
     def _receive(self, worker: Worker, *, has_ended: bool = False) -> None:
-        """Handle what a worker has sent, and send what waits: one that takes no more is found out."""
+        """Handle the messages of a worker, and send those that wait for it; close a broken channel."""
         try:
             for message, _ in worker.channel.receive():
                 worker.heard = self._reactor.clock()
                 self._handle(worker, message)
             self._deliver(worker)
-        except InvalidMessage as error:  # something else in that process has written to the channel
+        except InvalidMessage as error:  # other code in that process has written to the channel
             self._platform.log("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
-            if not has_ended:  # else its number is another's, or nobody's
+            if not has_ended:  # otherwise its pid is free, or that of another process
                 self._platform.kill(worker.pid)
             self._close(worker)
         except OSError:
@@ -207,7 +208,7 @@ class WorkerPool:
             self._close(worker)
 
     def _handle(self, worker: Worker, message: Message) -> None:
-        """Do what a message is for. What is unknown is of a later version, and passed over."""
+        """Handle a message. Unknown messages, which a later version may send, are ignored."""
         match message:
             case {"heartbeat": _}:
                 pass
@@ -221,7 +222,7 @@ class WorkerPool:
                 worker.leaving = read_number(message, "leaving", most=_STATUSES)
             case {"shut": _}:
                 self._events.worker_shut(worker)
-            case {"files": _} if worker.generation.plan.reload:  # else nobody has asked for them
+            case {"files": _} if worker.generation.plan.reload:  # otherwise they were not requested
                 files = read_object(message, "files")
                 written = {file: read_number(files, file, -(2**63), 2**63 - 1) for file in files}
                 self._events.files_read(written)
@@ -245,14 +246,14 @@ class WorkerPool:
         except TamedError as error:
             self._send(worker, {"answer": question, "fault": fault_data(error)})
             return
-        except ValueError as error:  # no worker of ours asks for what is no endpoint
+        except ValueError as error:  # no worker of ours requests an invalid endpoint
             raise InvalidMessage(str(error)) from error
         if not self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets]):
             refused = SystemRefused(f"cannot hand out the socket of {text}", "no descriptors are left", _MORE)
             self._send(worker, {"answer": question, "fault": fault_data(refused)})
 
     def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; a worker that is gone, or does not read, is left to those who see to such."""
+        """Send a message; return False if the worker has ended or does not read, which others handle."""
         try:
             worker.channel.send(message, descriptors)
         except OSError:
@@ -264,7 +265,7 @@ class WorkerPool:
         deliver(worker.channel, self._reactor, lambda: self._close(worker))
 
     def _close(self, worker: Worker) -> None:
-        """Talk with it no more; may be done again."""
+        """Close the channel to a worker. May be repeated."""
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
