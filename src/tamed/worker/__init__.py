@@ -1,1 +1,1 @@
-"""The process that runs the application: a worker, or one that does everything alone."""
+"""The process that runs the application: a worker of a supervisor, or a single process without one."""

@@ -1,10 +1,9 @@
 """A worker: the process that runs the application, under a supervisor.
 
-It is run as ``python -m tamed.worker NAME NUMBER``; name and number are for those who look at
-processes.
+Its command is ``python -m tamed.worker NAME NUMBER``; name and number are only shown in process listings.
 
-It does steps 5 to 11 of a daemon's life; the supervisor does the others. It is a fresh interpreter each time,
-so the code is that of now. What the files said is that of its generation.
+It does steps 5 to 11 of a daemon's life; the supervisor does the others. Each worker is a new interpreter, so
+it loads the current code. Its settings are those of its generation.
 """
 
 import socket

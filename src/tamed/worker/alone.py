@@ -1,4 +1,4 @@
-"""One process that does everything: ``tamed run`` without workers."""
+"""A single process without a supervisor: ``tamed run`` without workers."""
 
 import asyncio
 import logging
@@ -40,9 +40,9 @@ log = own_logger("tamed")
 
 
 def run(reading: Reading) -> Ending:
-    """Run what was read in this process; return how it ended, or raise what it failed of.
+    """Run the application in this process; return how it ended, or raise the TamedError of its failure.
 
-    These are the steps of a daemon's life (see ARCHITECTURE.md) that one process in the foreground has.
+    These are the steps of a daemon's life (see ARCHITECTURE.md) that a single process in the foreground has.
     """
     settings = reading.settings
     daemon = settings.daemon
@@ -78,13 +78,13 @@ def run(reading: Reading) -> Ending:
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log.level, is_console=plan.kind == "stderr")
         set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
-        application = load(reading._replace(job=job, program=""))  # read here, once: links may move later
+        application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, duties, drop))
 
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:
-    """Set what a process has of its own; return the job as it is to be read from then on."""
+    """Set the attributes of this process; return the job, with its folder if the directory changes."""
     _keep_to_ourselves()
     time.tzset()  # the zone's file may be out of reach after a chroot
     if daemon.max_files is not None:
@@ -99,12 +99,12 @@ def _set_up_process(job: Job, daemon: Daemon) -> Job:
 
 
 def _keep_to_ourselves() -> None:
-    """See that no child gets our sockets and handlers, and that no signal is blocked that we are to obey."""
+    """Hide our sockets and handlers from children; unblock the signals that we handle."""
     guard_forks()
-    for descriptor in passed_to_this_process(os.environ):  # also what no server of ours asks for
+    for descriptor in passed_to_this_process(os.environ):  # also those that no server of ours requests
         os.set_inheritable(descriptor, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # nobody could wait for a child
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # with it, waiting for a child is impossible
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -116,7 +116,7 @@ async def _live(
     drop: Callable[[], None],
 ) -> Ending:
     manager = Notifier.from_environ(os.environ)
-    housekeeping = Housekeeping(log=_say, changed=partial(_tell, manager), housekeep_log=handler.housekeep)
+    housekeeping = Housekeeping(log=_log, changed=partial(_notify, manager), housekeep_log=handler.housekeep)
     housekeeping.duties += duties
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
 
@@ -125,7 +125,7 @@ async def _live(
 
     def ready() -> None:
         deadline.reschedule(None)
-        if stays_root(daemon.user):  # not before: what fails until here is one line, and nothing else
+        if stays_root(daemon.user):  # not before: a failed start prints one line, and nothing else
             log.warning(AS_ROOT)
         log.info("%s is ready", application.name)
         manager.ready()
@@ -144,17 +144,17 @@ async def _live(
         raise ApplicationFailed(what) from None
 
 
-def _say(level: str, text: str) -> None:
+def _log(level: str, text: str) -> None:
     log.log(logging.getLevelNamesMapping()[level], text)
 
 
-def _tell(manager: Notifier, troubles: Sequence[str]) -> None:
+def _notify(manager: Notifier, troubles: Sequence[str]) -> None:
     manager.status("; ".join(troubles) or "serving")
 
 
 @contextmanager
 def _every(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
-    """Call from the event loop, again and again, while the block runs: a loop that is blocked does not."""
+    """Call regularly from the event loop, while the block runs: a blocked loop makes no calls."""
     if seconds is None:
         yield
         return

@@ -24,7 +24,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending(NamedTuple):
-    """How a life ended that did not fail: the exit status, and the signal that asked for it, if one did."""
+    """The end of a life that did not fail: the exit status, and the signal that requested it, if any."""
 
     status: int
     signal: Signals | None = None
@@ -39,15 +39,15 @@ async def live(
     process: str = "",
     requests: "StopRequests | None" = None,
 ) -> Ending:
-    """Run an application until it is told to stop, ends itself or fails; return how it ended.
+    """Run an application until it is asked to stop, ends itself or fails; return how it ended.
 
-    ``prepared`` is awaited when every service is prepared and none has started: it is there to drop
+    ``prepared`` is awaited when every service is prepared and none has started, so that the caller can drop
     privileges. ``ready`` is called once, when every service has started, and ``stopping`` when they are about
-    to be stopped. ``process`` is what the log calls this process where it is one of several, whose supervisor
-    says that the daemon stops. ``requests`` is there if others than signals ask for the stop. Raises
-    ServiceFailed if a service fails past its restart policy, before it is ready or after, or while it stops;
-    by then everything has been stopped and released. One that raised SystemExit has not failed, but has
-    chosen the status.
+    to be stopped. ``process`` is the name of this process in the log if it is one of several, whose
+    supervisor logs that the daemon stops. ``requests`` is given if the stop has other sources than signals.
+    Raises ServiceFailed if a service fails beyond its restart policy, before it is ready or after, or while
+    it stops; by then everything has been stopped and released. A service that raised SystemExit has not
+    failed, but has chosen the exit status.
     """
     asked: list[Signals] = []
     task = asyncio.current_task()
@@ -100,7 +100,7 @@ async def _prepare(application: Application, prepared: Callable[[], Awaitable[No
 async def _serve(
     application: Application, ready: Callable[[], None], stopping: Callable[[], None], *, leave: bool
 ) -> int:
-    """Wait for the end; ``leave`` says that a signal asked for it before, and a start paid no heed."""
+    """Wait for the end; ``leave``: a signal has requested it, and the start has ignored its cancellation."""
     if leave:
         application.exit()
     else:
@@ -119,7 +119,7 @@ def _announce(process: str, why: str) -> None:
 
 
 def _end_line(number: Signals) -> None:
-    """End the line in which a terminal has just written ``^C``."""
+    """End the line in which a terminal has just shown ``^C``."""
     if number is Signals.SIGINT and sys.stderr.isatty():
         sys.stderr.write("\n")
 
@@ -130,8 +130,8 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class StopRequests:
     """The first request to stop calls ``stop`` from the running loop, with the signal; others are ignored.
 
-    While it is entered, INT, TERM and HUP are such requests, INT after one ends the process, and so does QUIT
-    at any time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``, handed in for tests.
+    While this context is entered, INT, TERM and HUP are such requests. After a request, INT ends the process;
+    QUIT ends it at any time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests replace it.
     """
 
     stop: Callable[[Signals], object]
@@ -143,16 +143,17 @@ class StopRequests:
         self._former: dict[int, _Handler] = {}
 
     def request(self, number: Signals = signal.SIGTERM) -> None:
-        """Ask for the stop, as if this signal had come."""
+        """Request the stop, as this signal does."""
         if not self._stopping:
             self._stopping = True
             self._loop.call_soon_threadsafe(lambda: self.stop(number))
 
     def __enter__(self) -> Self:
         for number in STOP_SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) has it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) sets it
                 self._former[number] = signal.signal(number, self._handle)
-        # Ends the process, also while the loop is blocked outside of Python. A shell may have had it ignored.
+        # Ends the process, also while the loop is blocked outside of Python. A shell may have set it to
+        # ignore.
         self._former[signal.SIGQUIT] = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         return self
 
@@ -160,11 +161,12 @@ class StopRequests:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._former.items():
-            if handler is not None:  # it was not set from Python
+            if handler is not None:  # None: it was not set from Python
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        # A second TERM is none: systemd sends it to every process of a service, also to one that stops.
+        # A second TERM does not force the end: systemd sends it to all processes of a service, also stopping
+        # ones.
         if self._stopping and number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             self._kill(os.getpid(), number)
@@ -172,9 +174,9 @@ class StopRequests:
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes an event loop: ``asyncio``'s, ``uvloop``'s, or with ``auto`` uvloop's where it is.
+    """Return the factory of ``asyncio``'s or ``uvloop``'s event loop; ``auto`` is uvloop if it is installed.
 
-    Raises ConfigurationError if ``uvloop`` is asked for and cannot be imported.
+    Raises ConfigurationError if ``uvloop`` is requested and cannot be imported.
     """
     if name != "asyncio":
         try:

@@ -1,4 +1,4 @@
-"""A worker's end of its channel to the supervisor, and the socket source that asks over it."""
+"""A worker's end of its channel to the supervisor, and the socket source that uses it."""
 
 import asyncio
 import itertools
@@ -25,11 +25,11 @@ _Key = tuple[str, int, int]
 
 
 class Link:
-    """Talks with the supervisor from within the event loop.
+    """Exchanges messages with the supervisor in the event loop.
 
-    The supervisor orders it to go on once all workers are prepared, to open its gate, to shut the gate and
-    stop, and to report; ``report`` returns what it then sends. A supervisor that has ended shows in the end
-    of the stream: the worker stops as if it had been ordered to. ``heartbeat_interval`` is in seconds.
+    The supervisor orders a worker to go on when all workers are prepared, to open its gate, to shut the gate
+    and stop, and to report; ``report`` returns the report. The end of the stream means that the supervisor
+    has ended: the worker then stops as if it had been ordered to. ``heartbeat_interval`` is in seconds.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Link:
 
     @contextmanager
     def open(self, stop: Callable[[], object]) -> Iterator[None]:
-        """Listen and send heartbeats in the running loop; ``stop`` is called when the worker is to stop.
+        """Receive orders and send heartbeats in the running loop; call ``stop`` when the worker must stop.
 
-        The heartbeat comes from the loop itself: one that is blocked is silent.
+        The loop itself sends the heartbeats: a blocked loop sends none.
         """
         self._loop = asyncio.get_running_loop()
         self._stop = stop
@@ -68,7 +68,7 @@ class Link:
             self._next_heartbeat.cancel()
 
     async def prepared(self) -> None:
-        """Report that everything is bound, and wait until that is so in every worker."""
+        """Report that all endpoints are bound, and wait until they are in every worker."""
         self.say({"state": "prepared"})
         await self._go.wait()
 
@@ -91,9 +91,9 @@ class Link:
         return await answer
 
     def ask_now(self, message: Message) -> _Answer:
-        """Send a question and block until the answer is there; also before the link is open.
+        """Send a question and block until the answer arrives; also before the link is open.
 
-        Orders that come meanwhile are obeyed afterwards, in the loop. Raises SystemRefused if the supervisor
+        Orders that arrive meanwhile are executed later, in the loop. Raises SystemRefused if the supervisor
         is gone.
         """
         number = next(self._numbers)
@@ -130,12 +130,12 @@ class Link:
             self._loop.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
-        """Obey the orders that came while `ask_now` blocked."""
+        """Execute the orders that arrived while `ask_now` blocked."""
         while self._postponed:
             self._obey(*self._postponed.pop(0))
 
     def _push(self) -> None:
-        """Send what waits, and go on when there is room if that is not all."""
+        """Send the queued messages; send the rest when there is room."""
         try:
             is_done = self._channel.flush()
         except OSError:
@@ -154,11 +154,11 @@ class Link:
         except InvalidMessage as error:
             self._become_orphan(f"it cannot be understood: {error}")
         if self._channel.closed and not self._is_orphan:
-            hollow((1, 2))  # the pipe is broken, and `print` would raise
+            hollow((1, 2))  # the pipe is broken, so `print` would raise
             self._become_orphan("it is gone")
 
     def _become_orphan(self, why: str) -> None:
-        """Stop: there is no supervisor any more that could order it."""
+        """Stop the worker: it has no supervisor any more."""
         self._is_orphan = True
         self._loop.remove_reader(self._channel.fileno())
         self._give_up_asking(why)
@@ -187,7 +187,7 @@ class Link:
                 self._stop()
             case {"report": True}:
                 self.say({"report": self._report()})
-        for descriptor in descriptors:  # nobody waits for them any more
+        for descriptor in descriptors:  # of a question that was cancelled
             os.close(descriptor)
 
     def _send_heartbeat(self) -> None:
@@ -200,10 +200,10 @@ class SupervisedSource:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._open: dict[_Key, Listener | None] = {}  # None is asked for, and not there yet
+        self._open: dict[_Key, Listener | None] = {}  # None: requested, and not answered yet
 
     async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        """Ask for the sockets of an endpoint.
+        """Request the sockets of an endpoint.
 
         See `SocketSource`. Certificates are read here, in the worker.
         """
@@ -221,7 +221,7 @@ class SupervisedSource:
 
     @contextmanager
     def _asking(self, endpoint: Endpoint, kind: socket.SocketKind) -> Iterator[Message]:
-        """Hold the key of what is asked for, unless it is refused."""
+        """Reserve a key for a request; free it if the request fails."""
         text, number = str(endpoint), int(kind)
         key = next(key for index in itertools.count() if self._is_free(key := (text, number, index)))
         self._open[key] = None
@@ -238,16 +238,15 @@ class SupervisedSource:
         if "fault" in message:
             raise fault_of(read_object(message, "fault"))
         sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
-        # What this worker's server leaves in the queue when it stops would be lost if no other worker goes
-        # on, so it takes all that waits. Whoever has passed sockets to the daemon keeps them, and their
-        # queue.
+        # When this worker's server stops, it accepts all clients in the queue: they would be lost if no other
+        # worker went on. The process that has passed sockets to the daemon keeps them, and their queue.
         inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
         listener = Listener(endpoint, sockets, shared=inherited, ssl=context)
         self._open[question["listen"], question["kind"], question["index"]] = listener
         return listener
 
     def _is_free(self, key: _Key) -> bool:
-        """Tell whether no server of this process has the sockets of this key, which may be had again then."""
+        """Return whether no server of this process uses the sockets of this key: it may be requested then."""
         if key not in self._open:
             return True
         listener = self._open[key]

@@ -1,6 +1,6 @@
-"""Handlers of `logging`: from a call in this process to the supervisor's pipe, or to a sink of its own.
+"""Handlers of `logging`, which write the records of this process to the supervisor's pipe, or to a sink.
 
-A worker has a `PipeHandler`, as the supervisor is the only writer of the log; a process on its own has a
+A worker has a `PipeHandler`, because only the supervisor writes the log. A single process has a
 `SinkHandler`.
 """
 
@@ -27,17 +27,17 @@ __all__ = ["LayoutHandler", "PipeHandler", "SinkHandler", "log_to", "severity"]
 
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _LONG = 1 << 16  # characters
-_LIMIT = 16 * 1024 * 1024  # bytes that wait for the supervisor
+_LIMIT = 16 * 1024 * 1024  # bytes in the queue for the supervisor
 _PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor counts as stalled
-_LAST_WORDS = 5.0  # seconds that the end of a worker waits for its log
+_FLUSH_TIMEOUT = 5.0  # seconds in which the log must be sent before the worker ends
 
 
 def log_to(
     handler: "LayoutHandler", layout: Layout, levels: Sequence[Level], *, is_console: bool = False
 ) -> None:
-    """Send all that is logged in this process, warnings too, to a handler; the least level of each logger.
+    """Send all log records of this process, and warnings, to a handler; set the levels of loggers.
 
-    What we log goes there whatever the application does to `logging`: see `keep_log`.
+    Our own records go there even if the application configures `logging` otherwise: see `keep_log`.
     """
     handler.lay_out_with(layout)
     logging.captureWarnings(capture=True)
@@ -54,10 +54,10 @@ def severity(level: int) -> int:
 
 
 class LayoutHandler(logging.Handler):
-    """Lays out what comes from `logging`, and lines that come many at once (`tamed.log.access.LinesHandler`).
+    """Formats records of `logging`, and batches of lines (`tamed.log.access.LinesHandler`).
 
-    ``layout`` is how they look; `log_to` sets it. ``takes_origin`` says whether `take` looks at the origin of
-    a record, which costs a twentieth of a line to write.
+    ``layout`` is the format; `log_to` sets it. ``takes_origin`` is whether `take` uses the origin of a
+    record, which costs a twentieth of the time of a line.
     """
 
     layout: Layout = staticmethod(bare)
@@ -69,11 +69,11 @@ class LayoutHandler(logging.Handler):
         self.setFormatter(_Formatter(layout))
 
     def take(self, record: Record) -> None:
-        """Take a record; no other thread is here meanwhile."""
+        """Handle a record. The caller holds the handler's lock."""
         raise NotImplementedError
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Lay the record out and take it; report a mistake in a logging call."""
+        """Format a record and handle it; report an error in a logging call."""
         try:
             text = self.format(record).encode(errors="backslashreplace")
             head = self._head(record.levelno, record.created, record.process or os.getpid(), record.name)
@@ -83,10 +83,10 @@ class LayoutHandler(logging.Handler):
         self.take(Record(head, text))
 
     def handle_lines(self, name: str, level: int, created: float, lines: Sequence[str]) -> None:
-        """Lay out many lines at once.
+        """Format many lines at once.
 
-        They become one record, unless that would be too long, or each has to stand alone, as bare ones in a
-        journal have.
+        They become one record, unless it would be too long, or each line must be a separate record, as bare
+        ones in a journal.
         """
         process = os.getpid()
         texts = lay_out(self.layout, Line(created, logging.getLevelName(level), name, "", process), lines)
@@ -117,7 +117,7 @@ class _Formatter(logging.Formatter):
         self._layout = layout
 
     def format(self, record: logging.LogRecord) -> str:
-        """Lay out a record, its traceback and its stack."""
+        """Format a record, its traceback and its stack."""
         traces = self._traces(record) if record.exc_info or record.stack_info else ""
         message = record.getMessage()
         return self._layout(
@@ -141,26 +141,26 @@ class SinkHandler(LayoutHandler):
         own(self)
 
     def disown(self) -> None:
-        """Write to the same place in a forked child, beside the parent; see `tamed._os.fork`."""
+        """In a forked child, write to the same place as the parent; see `tamed._os.fork`."""
         self._sink.disown()
 
     def take(self, record: Record) -> None:
-        """Write it."""
+        """Write the record."""
         self._sink.write([record])
 
     def housekeep(self) -> str:
-        """Let the sink do what is due, and return what is wrong with it; other threads may log meanwhile."""
+        """Do the housekeeping of the sink; return its trouble, if any. Other threads may log meanwhile."""
         with self._alone():
             child = self._sink.child
             if child:
-                pid, status = os.waitpid(child, os.WNOHANG)  # not any child: the others are the application's
+                pid, status = os.waitpid(child, os.WNOHANG)  # this child only: others are the application's
                 if pid:
                     self._sink.child_ended(pid, status)
             self._sink.housekeep()
             return self._sink.trouble
 
     def reopen(self) -> None:
-        """Let the sink open its file anew."""
+        """Let the sink reopen its file."""
         with self._alone():
             self._sink.reopen()
 
@@ -181,9 +181,9 @@ class PipeHandler(LayoutHandler):
         own(self)
 
     def disown(self) -> None:
-        """Print what is logged, in a forked child: two processes that write to the pipe would tear records.
+        """In a forked child, print the records: two processes that write to the pipe would tear records.
 
-        What is printed is in the log too. What waits is the parent's to send; see `tamed._os.fork`.
+        Printed text is in the log too. The parent sends the records in the queue; see `tamed._os.fork`.
         """
         hollow([self._descriptor])
         self._is_childs = True
@@ -195,7 +195,7 @@ class PipeHandler(LayoutHandler):
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Let the running loop send what the pipe did not take at once. Outside of it, `flush` does."""
+        """Let the running loop send the queued records, inside the ``with``; outside of it, `flush` does."""
         self._loop = asyncio.get_running_loop()
         self._wait_for_room()
         try:
@@ -206,7 +206,7 @@ class PipeHandler(LayoutHandler):
             self._loop, self._waiting = None, False
 
     def take(self, record: Record) -> None:
-        """Send a record, or keep it until there is room."""
+        """Send a record, or queue it until there is room."""
         if self._is_childs:
             _print(record.text + b"\n")
             return
@@ -219,13 +219,13 @@ class PipeHandler(LayoutHandler):
             self._loop.call_soon_threadsafe(self._wait_for_room)
 
     def flush(self) -> None:
-        """Send all that waits, for which the end of a process waits a few seconds."""
-        deadline = time.monotonic() + _LAST_WORDS
+        """Send all queued records; the end of a process waits a few seconds for that."""
+        deadline = time.monotonic() + _FLUSH_TIMEOUT
         while not self._send_what_waits() and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
 
     def _make_room(self) -> bool:
-        """Wait, but not for long, until the supervisor has taken some of what waits; tell whether it has."""
+        """Wait a short time until the supervisor has read enough of the queue; return whether it has."""
         deadline = time.monotonic() + _PATIENCE
         while self._outbox.is_crowded and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
@@ -243,20 +243,20 @@ class PipeHandler(LayoutHandler):
             self._loop.remove_writer(self._descriptor)
 
     def _send_what_waits(self) -> bool:
-        """Send what can be sent; tell whether that is all."""
+        """Send as much of the queue as possible; return whether it is empty."""
         with self._alone():  # other threads log too
             is_done = (not self._rest or self._write(b"")) and self._outbox.flush() and not self._rest
             self._is_stalled = self._is_stalled and not is_done
             return is_done
 
     def _write(self, frame: bytes) -> bool:
-        """Write a frame, after what is left of the one before; tell whether it was taken, if only in part."""
+        """Write the rest of the previous frame and this one; return whether the pipe took at least a part."""
         data = self._rest + frame
         try:
             written = os.write(self._descriptor, data)
         except BlockingIOError:
             return False
-        except OSError:  # the supervisor is gone, and the worker is about to notice
+        except OSError:  # the supervisor is gone, and the worker will notice soon
             self._rest = b""
             return True
         self._rest = data[written:]
@@ -269,14 +269,14 @@ class PipeHandler(LayoutHandler):
 
 
 def _printed(line: Line) -> str:
-    """Lay out a line that the supervisor gives the time, and the name of the worker."""
+    """Format a line to which the supervisor adds the time, and the name of the worker."""
     return f"{line.level} {line.logger}[{line.pid}]: {bare(line)}"
 
 
 def _print(text: bytes) -> None:
-    """Write to standard error, past whatever the application has put in its place."""
+    """Write to the descriptor of standard error: the application may have replaced `sys.stderr`."""
     while text:
         try:
             text = text[os.write(2, text) :]
-        except OSError:  # nobody reads it
+        except OSError:  # its reader is gone
             return

@@ -1,4 +1,4 @@
-"""What a worker reports of its application when the supervisor asks; `tamed.supervisor.reports` reads it."""
+"""A worker's report of its application, on request; `tamed.supervisor.reports` reads it."""
 
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
@@ -9,13 +9,13 @@ from tamed.service.service import Service
 
 __all__ = ["Serving", "report_of", "serving"]
 
-_DEEPEST = 32  # levels of services; what is below them is not shown
-_MOST = 2**53  # what every reader of JSON can hold
+_DEEPEST = 32  # levels of services; services below them are not shown
+_MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
 @runtime_checkable
 class Serving(Protocol):
-    """A service that keeps count of its connections: our servers, Twisted's, and whoever's else does so."""
+    """A service that counts its connections: our servers, Twisted's, and any other with these attributes."""
 
     connections: int
     accepted: int
@@ -27,7 +27,7 @@ def serving(application: Application) -> list[Serving]:
 
 
 def report_of(application: Application) -> Message:
-    """Return how an application stands."""
+    """Return the report of an application."""
     counting = serving(application)
     return {
         "connections": _count(each.connections for each in counting),
@@ -37,7 +37,7 @@ def report_of(application: Application) -> Message:
 
 
 def _count(numbers: Iterable[int]) -> int:
-    return min(max(int(sum(numbers)), 0), _MOST)  # they may be the application's own
+    return min(max(int(sum(numbers)), 0), _MOST)  # the numbers may come from the application
 
 
 def _tree(service: Service, deepest: int) -> Message:

@@ -1,4 +1,4 @@
-"""What a worker works with, as its first order says (settings, log, application), and its life with that."""
+"""The runtime of a worker, made from its first order: settings, log and application; and its life."""
 
 import asyncio
 import faulthandler
@@ -43,17 +43,17 @@ _SPREAD = 0.1
 
 
 def set_up_process() -> None:
-    """Keep our descriptors and handlers to ourselves, and let what is printed be seen when it is printed."""
+    """Hide our descriptors and handlers from children, and set standard output to line buffering."""
     guard_forks()
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
-    faulthandler.enable()  # after a crash, and by the watchdog, the stacks of all threads are in the log
+    faulthandler.enable()  # a crash, or SIGABRT of the watchdog, writes the stacks of all threads to the log
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
 
 class WorkerRuntime:
-    """The settings, and the log; then the application, once it is loaded."""
+    """The settings and the log, and the application after `load`."""
 
     application: Application
 
@@ -71,7 +71,7 @@ class WorkerRuntime:
         self._read_as_root = ReadAsRoot(identity) if identity and becomes_another(identity) else None
 
     def serve_from(self, source: SocketSource, gate: Gate) -> None:
-        """Have the servers of this process get their sockets from a source, and heed a gate."""
+        """Let the servers of this process get their sockets from a source, and obey a gate."""
         set_environment(ServerEnvironment(source, self._settings.daemon.drain_timeout, gate))
 
     def load(self) -> None:
@@ -80,16 +80,16 @@ class WorkerRuntime:
         self._note_files()
 
     def drop_privileges(self) -> None:
-        """Become the user that the settings name, for good.
+        """Become the user of the settings permanently.
 
-        Raises PermissionRefused for a file that was read as root and that the user cannot read.
+        Raises PermissionRefused if the user cannot read a file that was read as root.
         """
         drop_to(self._settings.daemon, self._identity)
         if self._read_as_root is not None:
             self._read_as_root.require_readable()
 
     def link(self, channel: Channel) -> Link:
-        """Link this process to the supervisor, which has the sockets and opens the gate."""
+        """Link this process to the supervisor, which owns the sockets and opens the gate."""
         gate = Gate(is_open=False)
         link = Link(channel, lambda: report_of(self.application), self._heartbeat_interval, gate)
         self.serve_from(SupervisedSource(link), gate)
@@ -133,15 +133,15 @@ class WorkerRuntime:
             return await live(application, prepared=prepared, ready=ready, process=process, requests=requests)
 
     def _note_files(self) -> None:
-        """Note when the application's files were written; what was noted stays, since it was read by then."""
+        """Record the modification times of the application's files; the first time of a file is kept."""
         if self._reports_files:
             self._files = _own_files(self._reading.job, self._reading.deployment) | self._files
 
 
 def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
-    """Work, tell the supervisor if that fails, and exit with the status of it.
+    """Call ``work``, report its failure to the supervisor, and exit with its status.
 
-    What this process has started is the supervisor's to end; if that is gone, it is ended here.
+    The supervisor ends the children of this process. If the supervisor is gone, they are ended here.
     """
     try:
         status = work()
@@ -160,21 +160,21 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
 
 
 def _say_last(channel: Channel, message: Message) -> None:
-    """Send the last words of this process; if the supervisor is gone, nobody is there to hear them."""
+    """Send the last message of this process; ignore that the supervisor is gone."""
     try:
         channel.send(message)
     except OSError:
         return
 
 
-# Recycling: a worker that has served long enough asks for another in its place.
+# Recycling: a worker that has reached a limit requests its replacement.
 
 
 @contextmanager
 def _recycling(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> Iterator[None]:
-    """Inside the ``with``, ask to be replaced, with the reason, while one of the limits is reached.
+    """Inside the ``with``, request a replacement, with the reason, while one of the limits is reached.
 
-    ``accepted`` returns how many connections there were.
+    ``accepted`` returns the number of accepted connections.
     """
     if daemon.max_connections_per_worker is None and daemon.max_worker_age is None:
         yield
@@ -189,7 +189,7 @@ def _recycling(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str],
 async def _ask_when_due(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
     import random  # not above: it loads a hash library, and most workers have no limits
 
-    spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - nobody gains by guessing it
+    spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - it is no secret
     most = math.inf if daemon.max_connections_per_worker is None else daemon.max_connections_per_worker
     oldest = math.inf if daemon.max_worker_age is None else daemon.max_worker_age
     begun = time.monotonic()
@@ -202,14 +202,14 @@ async def _ask_when_due(daemon: Daemon, accepted: Callable[[], int], ask: Callab
             ask(f"has served {count} connections")
 
 
-# The files that the application was made from, which ``--reload`` watches.
+# The files of the application, which ``--reload`` watches.
 
 
 def _own_files(job: Job, deployment: Deployment | None) -> dict[str, int]:
-    """Return when each was written last, in nanoseconds, by its absolute path.
+    """Return the modification times of the application's files, in nanoseconds, by their absolute path.
 
-    They are its modules, but for those of Python itself and of installed packages, the deployment file, and
-    files that options name.
+    These are its modules, except those of Python and of installed packages, the deployment file, and files
+    that options name.
     """
     found = {*_modules(), *_named(job, deployment)}
     if deployment is not None:
@@ -229,7 +229,7 @@ def _modules() -> Iterator[Path]:
 
 
 def _named(job: Job, deployment: Deployment | None) -> Iterator[Path]:
-    """Yield what options may name: it is a file, or it is no path."""
+    """Yield a path for each value of an option; only existing files are used."""
     folder = job.folder or Path.cwd()
     yield folder / job.target.name.partition(":")[0]
     yield from _paths_in(job.services, folder)

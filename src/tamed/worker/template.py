@@ -1,16 +1,16 @@
 """A template: a process that loads the application once, and forks the workers of a generation from it.
 
-It is run as ``python -m tamed.worker.template NAME`` where ``--preload`` is asked for. What the workers have
-in common then is in memory once.
+With ``--preload``, it is run as ``python -m tamed.worker.template NAME``. The common part of the workers is
+then in memory once.
 
-A fork has only the thread that forked, so an application that starts threads while it is loaded would not
-work: whatever its threads hold would be held for ever. That is refused.
+A forked process has only the thread that forked. If an application starts threads while it is loaded, the
+locks of these threads would stay locked in its workers, so such an application is refused.
 
-Workers are not the template's children but the supervisor's. A process in between, which ends at once,
-leaves them to it: it is a subreaper (prctl(2)).
+Workers are children of the supervisor, not of the template: a process in between, which ends at once, forks
+them, and the supervisor adopts them as a subreaper (prctl(2)).
 
-A worker that is forked has what is `own`ed of its template (`tamed._os.fork`), and takes descriptors of its
-own into the same numbers; it has no other descriptor of ours.
+A forked worker keeps the `own`ed objects of its template (`tamed._os.fork`), and puts its own descriptors in
+the place of the template's. It has no other descriptor of ours.
 """
 
 import errno
@@ -37,7 +37,7 @@ _THREADS = Path("/proc/self/task")  # proc(5)
 
 
 class _NoSource:
-    """The source of sockets where nothing may listen yet."""
+    """The source of sockets in a template, in which no server may listen."""
 
     async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
         return self.listen_now(endpoint, kind)
@@ -48,7 +48,7 @@ class _NoSource:
 
 
 def main() -> NoReturn:
-    """Fork workers as the supervisor orders, until it has no use for this process any more."""
+    """Fork workers as the supervisor orders, until it closes the channel."""
     set_up_process()
     channel = Channel(socket.socket(fileno=CHANNEL), takes_descriptors=True)
     exit_after(channel, lambda: _work(channel))
@@ -60,7 +60,7 @@ def _work(channel: Channel) -> int:
     runtime.load()
     _refuse_threads()
     gc.collect()
-    gc.freeze()  # so that a collection in a worker does not touch, and so copy, what it shares with others
+    gc.freeze()  # so that a collection in a worker does not write to, and so copy, shared memory
     channel.send({"loaded": True})
     while not channel.closed:
         select.select([channel], [], [])
@@ -92,7 +92,7 @@ def _refuse_threads() -> None:
 
 
 def _fork() -> int:
-    """Fork a worker and return its pid, or 0 in the worker. Raises OSError if there is no room for one."""
+    """Fork a worker and return its pid, or 0 in the worker. Raises OSError if the system cannot fork."""
     reading, writing = os.pipe()
     try:
         between = fork_own()
@@ -106,8 +106,8 @@ def _fork() -> int:
             return 0
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        pid = int(told.read() or -errno.EAGAIN)
+    with os.fdopen(reading) as report:
+        pid = int(report.read() or -errno.EAGAIN)
     os.waitpid(between, 0)
     if pid < 0:
         raise OSError(-pid, os.strerror(-pid))
@@ -115,7 +115,7 @@ def _fork() -> int:
 
 
 def _fork_between(writing: int) -> int:
-    """Fork the worker in the process between, and tell its pid, or what is wrong as a negative number."""
+    """Fork the worker in the process in between; report its pid, or a negative errno."""
     try:
         pid = fork_own()
     except OSError as error:
@@ -126,7 +126,7 @@ def _fork_between(writing: int) -> int:
 
 
 def _put_in_place(descriptors: Sequence[int], channel: Channel) -> None:
-    """Give a worker its own descriptors, under the numbers that the template's have."""
+    """Replace the template's descriptors with the worker's own, under the same numbers."""
     theirs, records, output = descriptors
     os.setsid()
     for descriptor, number in ((theirs, CHANNEL), (records, RECORDS), (output, 1), (output, 2)):
