@@ -185,9 +185,9 @@ def test_what_the_supervisor_says_comes_after_what_came_before(fed: Fed) -> None
     """All that the worker has logged by then stands above it."""
     fed.records.write(fed.record("one"))
     fed.output.write(b"printed\n")
-    fed.intake.say("INFO", "stopping")
+    fed.intake.log("INFO", "stopping")
     fed.records.close()
-    fed.intake.say("INFO", "stopped")
+    fed.intake.log("INFO", "stopped")
     fed.reactor.turn(0)
     fed.reactor.advance(0.25)
     assert fed.sink.texts == ["one", "stopping", "stopped", "printed"]
@@ -198,6 +198,6 @@ def test_what_the_supervisor_says_comes_after_what_came_before(fed: Fed) -> None
 )
 def test_the_supervisor_has_lines_of_its_own(fed: Fed, level: str, severity: int) -> None:
     """They are from its pid, at the severity that their level has in syslog."""
-    fed.intake.say(level, "ready")
+    fed.intake.log(level, "ready")
     ((record,),) = fed.sink.batches
     assert (record.origin, record.text) == (Origin(severity, 5.0, os.getpid(), "tamed"), b"ready")

@@ -148,7 +148,7 @@ async def test_it_waits_for_a_supervisor_that_is_busy(linked: Linked) -> None:
     got: list[Message] = []
     with linked.open():
         for message in messages:
-            linked.link.say(message)
+            linked.link.send(message)
         assert linked.link._waits_for_room
         while len(got) < len(messages):
             got += linked.heard()
@@ -161,7 +161,7 @@ async def test_a_busy_supervisor_may_go_away(linked: Linked) -> None:
     """Then nothing waits any more."""
     with _keeping_output(), linked.open():
         for _ in range(20):
-            linked.link.say({"text": "x" * 100_000})
+            linked.link.send({"text": "x" * 100_000})
         linked.supervisor.close()
         await asyncio.wait_for(linked.told_to_stop.wait(), PATIENCE)
         await _has_room(linked)
@@ -180,7 +180,7 @@ async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
             await asking
         with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
             await linked.link.ask({"listen": HERE})
-        linked.link.say({"state": "ready"})
+        linked.link.send({"state": "ready"})
         os.write(1, b"nobody reads this, and nothing is raised")
 
 

@@ -111,7 +111,7 @@ class Holdings:
             identity=identity,
             reporter=reporter,
             environ=os.environ,
-            let_go=self._let_go,
+            close_unused=self._close_unused,
         )
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
@@ -132,7 +132,7 @@ class Holdings:
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance, owner)
 
-    def _let_go(self) -> None:
+    def _close_unused(self) -> None:
         """Close inherited descriptors on which no server listens; leave the terminal."""
         wanted = {0, 1, 2, *passed_descriptors(os.environ), *self.sockets.inherited}
         for descriptor in self._passed - wanted:

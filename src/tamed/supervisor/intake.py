@@ -75,7 +75,7 @@ class Intake:
         self._clock = clock
         self._sources: dict[int, _Source] = {}
 
-    def say(self, level: str, text: str) -> None:
+    def log(self, level: str, text: str) -> None:
         """Write a line of the supervisor, after all input that has arrived before."""
         for source in list(self._sources.values()):
             self._take_records(source)
@@ -135,7 +135,7 @@ class Intake:
         self._write_records(source, source.record_reader.finish())
         self._write_lines(source, source.line_reader.finish())
         for pipe in (source.records, source.output):
-            self._let_go(pipe)
+            self._close(pipe)
 
     def _attach(self, pid: int, records: int, output: int) -> _Source:
         source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
@@ -161,7 +161,7 @@ class Intake:
         if data:
             self._write_records(source, source.record_reader.feed(data))
         elif data is not None:
-            self._let_go(source.records)
+            self._close(source.records)
 
     def _take_output(self, source: _Source) -> None:
         data = source.output.read() if source.output.is_open else None
@@ -169,7 +169,7 @@ class Intake:
             source.line_reader.feed(data, self._reactor.clock())
             self._take_lines_in_time(source)
         elif data is not None:
-            self._let_go(source.output)
+            self._close(source.output)
 
     def _take_lines_in_time(self, source: _Source) -> None:
         """Write complete lines when the worker pauses, so that lines that belong together stay together."""
@@ -202,7 +202,7 @@ class Intake:
         head = encode_origin(_SEVERITIES.get(level, 7), now, pid, logger)
         return Record(head, line.encode(errors="backslashreplace"))
 
-    def _let_go(self, pipe: _Pipe) -> None:
+    def _close(self, pipe: _Pipe) -> None:
         if pipe.is_watched:
             self._reactor.unwatch(pipe)
             pipe.is_watched = False

@@ -43,7 +43,7 @@ _PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the superviso
 class PosixPlatform:
     """The platform of a real supervisor; `Platform` documents its methods.
 
-    ``reporter`` is None in the foreground: the person there reads standard error. ``let_go`` is called
+    ``reporter`` is None in the foreground: the person there reads standard error. ``close_unused`` is called
     just before privileges are dropped.
     """
 
@@ -55,10 +55,10 @@ class PosixPlatform:
         identity: Identity | None,
         reporter: Reporter | None,
         environ: Mapping[str, str],
-        let_go: Callable[[], None] = lambda: None,
+        close_unused: Callable[[], None] = lambda: None,
     ) -> None:
         self._is_privileged = identity is not None and not identity.is_current
-        self._let_go = let_go
+        self._close_unused = close_unused
         self._plan = plan
         self._intake = intake
         self._log_plan = plan.log
@@ -174,7 +174,7 @@ class PosixPlatform:
 
     def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
-        self._intake.say(level, text)
+        self._intake.log(level, text)
 
     def reopen_log(self) -> str:
         """Reopen the log file; return the reason for a failure, or an empty text."""
@@ -183,7 +183,7 @@ class PosixPlatform:
     def drop_privileges(self) -> None:
         """Become the daemon's user permanently; close before what that user must not have."""
         if self._identity is not None:
-            self._let_go()
+            self._close_unused()
             drop_privileges(self._identity, keep=_capabilities(self._plan))
         self._is_privileged = False
 

@@ -162,7 +162,7 @@ class Recovery:
         self.last_error = left["last_error"]
         self.failed_at = left["failed_at"]
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Reset all counts: other workers serve from now on."""
         self._failures.clear()
         self._refusals.clear()

@@ -224,14 +224,14 @@ class Rollout:
             return
         self._pool.templates.end(predecessor)
         self._platform.enter(generation.plan.directory)
-        self._recovery.begin_anew()
+        self._recovery.reset()
         leaving = [worker for worker in self._pool.of(predecessor) if not worker.is_surplus]
         self._handovers.begin(leaving, workers, self._report_reloaded)
         self.release(predecessor)
 
     # The end of a rollout, and its reports.
 
-    def give_up(self, why: str) -> None:
+    def cancel(self, why: str) -> None:
         """Cancel the running rollout, if there is one: the daemon stops.
 
         A start that was stopped has not failed, so no failure is reported.

@@ -171,7 +171,7 @@ class Supervisor:
         self.phase = Phase.STOPPING
         self._deadline = self._reactor.clock() + grace
         self.status = int(status)
-        self._give_up()
+        self._cancel_operations()
         self._platform.notify_stopping()
         # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
         self._sockets.close()
@@ -277,11 +277,11 @@ class Supervisor:
     def _attempt_failed(self, why: str, status: int) -> None:
         self._scaler.failed(why, status)
 
-    def _give_up(self) -> None:
+    def _cancel_operations(self) -> None:
         """Cancel all operations, and answer their callers."""
         self.operations.cancel(fault("the daemon stops"))
         self._scaler.end()
-        self._rollout.give_up("the daemon stops")
+        self._rollout.cancel("the daemon stops")
         self._watching.end()
         self.helpers.end()
 
@@ -402,7 +402,7 @@ class Supervisor:
         self.phase = Phase.STOPPING
         self._deadline = 0.0
         self.status = -number
-        self._give_up()
+        self._cancel_operations()
         self.pool.templates.end()
         for pid in self.pool.workers:
             self._platform.kill(pid)

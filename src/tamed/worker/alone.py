@@ -85,7 +85,7 @@ def run(reading: Reading) -> Ending:
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:
     """Set the attributes of this process; return the job, with its folder if the directory changes."""
-    _keep_to_ourselves()
+    _hide_from_children()
     time.tzset()  # the zone's file may be out of reach after a chroot
     if daemon.max_files is not None:
         limit_open_files(daemon.max_files)
@@ -98,7 +98,7 @@ def _set_up_process(job: Job, daemon: Daemon) -> Job:
     return job
 
 
-def _keep_to_ourselves() -> None:
+def _hide_from_children() -> None:
     """Hide our sockets and handlers from children; unblock the signals that we handle."""
     guard_forks()
     for descriptor in passed_to_this_process(os.environ):  # also those that no server of ours requests

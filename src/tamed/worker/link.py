@@ -69,10 +69,10 @@ class Link:
 
     async def prepared(self) -> None:
         """Report that all endpoints are bound, and wait until they are in every worker."""
-        self.say({"state": "prepared"})
+        self.send({"state": "prepared"})
         await self._go.wait()
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message. A supervisor that has ended is noticed where messages are received."""
         try:
             self._channel.send(message)
@@ -85,7 +85,7 @@ class Link:
         number = next(self._numbers)
         answer: asyncio.Future[_Answer] = self._loop.create_future()
         self._answers[number] = answer
-        self.say({**message, "number": number})
+        self.send({**message, "number": number})
         if self._is_orphan:
             self._give_up_asking()
         return await answer
@@ -183,15 +183,15 @@ class Link:
                 self._gate.open()
             case {"drain": True}:
                 self._gate.shut()
-                self.say({"shut": True})
+                self.send({"shut": True})
                 self._stop()
             case {"report": True}:
-                self.say({"report": self._report()})
+                self.send({"report": self._report()})
         for descriptor in descriptors:  # of a question that was cancelled
             os.close(descriptor)
 
     def _send_heartbeat(self) -> None:
-        self.say({"heartbeat": True})
+        self.send({"heartbeat": True})
         self._next_heartbeat = self._loop.call_later(self._heartbeat_interval, self._send_heartbeat)
 
 

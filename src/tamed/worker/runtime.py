@@ -77,7 +77,7 @@ class WorkerRuntime:
     def load(self) -> None:
         """Import the application."""
         self.application = load(self._reading)
-        self._note_files()
+        self._record_files()
 
     def drop_privileges(self) -> None:
         """Become the user of the settings permanently.
@@ -100,7 +100,7 @@ class WorkerRuntime:
         with asyncio.Runner(loop_factory=loop_factory(self._settings.daemon.loop)) as runner:
             ending = runner.run(self._live(link))
         if ending.signal is None:
-            link.say({"leaving": ending.status & 0xFF})
+            link.send({"leaving": ending.status & 0xFF})
         return ending.status
 
     async def _live(self, link: Link) -> Ending:
@@ -109,19 +109,19 @@ class WorkerRuntime:
         async def prepared() -> None:
             await link.prepared()
             self.drop_privileges()
-            link.say({"state": "starting"})
+            link.send({"state": "starting"})
 
         def ready() -> None:
-            self._note_files()
-            link.say({"state": "ready"})
+            self._record_files()
+            link.send({"state": "ready"})
             if self._reports_files:
-                link.say({"files": self._files})
+                link.send({"files": self._files})
 
         def accepted() -> int:
             return sum(each.accepted for each in serving(application))
 
         def recycle(why: str) -> None:
-            link.say({"recycle": why})
+            link.send({"recycle": why})
 
         requests = StopRequests()
         process = f"worker {os.getpid()}"
@@ -132,7 +132,7 @@ class WorkerRuntime:
         ):
             return await live(application, prepared=prepared, ready=ready, process=process, requests=requests)
 
-    def _note_files(self) -> None:
+    def _record_files(self) -> None:
         """Record the modification times of the application's files; the first time of a file is kept."""
         if self._reports_files:
             self._files = _own_files(self._reading.job, self._reading.deployment) | self._files
@@ -147,10 +147,10 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
         status = work()
     except TamedError as error:
         status = status_of(error)
-        _say_last(channel, fault_message(error))
+        _send_last(channel, fault_message(error))
     except SystemExit as error:
         status = exit_code(error)
-        _say_last(channel, {"leaving": status})
+        _send_last(channel, {"leaving": status})
     finally:
         flush_log()
         logging.shutdown()
@@ -159,7 +159,7 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
-def _say_last(channel: Channel, message: Message) -> None:
+def _send_last(channel: Channel, message: Message) -> None:
     """Send the last message of this process; ignore that the supervisor is gone."""
     try:
         channel.send(message)
