@@ -248,7 +248,7 @@ TARGETS: Final = (
         (
             _STATUS,
             b'{"waiting":"a reload"}\n{"reloaded":"app was reloaded","warnings":[]}\n',
-            b'{"error":"too many ask at once"}\n',
+            b'{"error":"too many clients at once"}\n',
             b'{"fault":{"lines":["no"],"status":70}}\n',
         ),
         (

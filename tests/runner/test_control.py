@@ -155,7 +155,7 @@ def test_there_are_not_too_many_clients(served: Served) -> None:
         client.connect(str(served.path))
         clients.append(client)
         served.reactor.turn(0)
-    assert clients[-1].makefile("rb").read() == b'{"error": "too many ask at once"}\n'
+    assert clients[-1].makefile("rb").read() == b'{"error": "too many clients at once"}\n'
     assert len(served.server._clients) == 64
     for client in clients:
         client.close()

@@ -85,7 +85,7 @@ def test_where_nothing_runs_nothing_is_found(directory: RunDirectory) -> None:
 def test_another_name_is_not_found(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
     """The error says what does run."""
     held("poetry")
-    with pytest.raises(Unavailable, match=r"^poem is not running; what runs is: poetry$"):
+    with pytest.raises(Unavailable, match=r"^poem is not running; running: poetry$"):
         find_instance(directory, "poem")
 
 

@@ -56,7 +56,7 @@ def test_one_that_was_never_below_is_held_on_to() -> None:
         assert len(world.hands) == 1
         ((level, text),) = world.platform.logged
         assert level == "WARNING"
-        assert "from its beginning: is that less than a worker needs?" in text
+        assert "from its beginning: the limit may be less than a worker needs" in text
         world.pass_time(20)
         assert len(world.hands) == 2
 

@@ -390,7 +390,7 @@ def test_signals_scale_by_one(world: Supervised) -> None:
     for _ in range(5):
         world.supervisor.signalled(signal.SIGTTOU)
     assert world.supervisor.generation.count == 1
-    assert world.platform.logged[-1] == ("WARNING", "cannot scale: one worker is the least")
+    assert world.platform.logged[-1] == ("WARNING", "cannot scale: at least one worker is needed")
 
 
 def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
@@ -401,7 +401,7 @@ def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
     world.supervisor.scale(9, [early.append])
     assert world.supervisor.scale(3, [late.append]) == "a reload"
     world.supervisor.scale(3, [late.append])
-    told = "tamed: a later request for another number of workers has taken its place"
+    told = "tamed: a later request for another number of workers has replaced it"
     assert early == [{"fault": {"lines": [told], "status": ExitStatus.UNAVAILABLE}}]
     come_up(world, *world.hands[2:])
     world.reactor.advance(0.5)
@@ -450,10 +450,10 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
 @pytest.mark.parametrize(
     ("count", "yes", "why"),
     [
-        (0, False, "one worker is the least"),
-        (513, False, "512 workers are the most, unless --yes says that more are meant"),
-        (4097, True, "4096 workers are the most"),
-        (10**400, True, "4096 workers are the most"),
+        (0, False, "at least one worker is needed"),
+        (513, False, "at most 512 workers, or more with --yes"),
+        (4097, True, "at most 4096 workers"),
+        (10**400, True, "at most 4096 workers"),
     ],
     ids=["none", "many", "absurd", "huge"],
 )
@@ -471,7 +471,7 @@ def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
     world.supervisor.scale(32)
     world.supervisor.signalled(signal.SIGTTIN)
     assert world.supervisor.generation.count == 32
-    assert ("WARNING", "cannot scale: 32 workers are the most") in world.platform.logged
+    assert ("WARNING", "cannot scale: at most 32 workers") in world.platform.logged
 
 
 def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:

@@ -250,7 +250,7 @@ def test_when_nobody_serves_ten_attempts_in_a_row_end_it(seconds: int) -> None:
                 replacement = _ends_and_is_replaced(world, replacement, 66)
         world.ends(replacement, 66)
         told = "worker 111 failed: no poems"
-        gave_up = f"{told}; nobody serves, and no attempt is left: stopping"
+        gave_up = f"{told}; no worker serves, and no attempt is left: stopping"
         assert world.platform.logged[-1] == ("CRITICAL", gave_up)
         assert (world.supervisor.status, world.supervisor.failure) == (66, told)
         assert world.reactor.stopped
@@ -443,7 +443,7 @@ def test_usr1_opens_the_log_anew(world: Supervised) -> None:
     world.start()
     world.supervisor.signalled(signal.SIGUSR1)
     assert world.platform.events[-1] == "reopened"
-    assert world.platform.logged == [("INFO", "SIGUSR1: the log was opened anew")]
+    assert world.platform.logged == [("INFO", "SIGUSR1: the log was reopened")]
 
 
 def test_the_manager_hears_that_all_is_well_while_it_is(world: Supervised) -> None:

@@ -82,7 +82,7 @@ def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
         wait_for(f"failure {attempt}", lambda: failures(daemon) >= attempt)  # noqa: B023 - called at once
         told = tamed("status")
         assert (told.status, told.out.startswith("app is failing: ")) == (5, True), told
-    daemon.expect_log(r"KeyError: 'rhyme'; nobody serves, and no attempt is left: stopping")
+    daemon.expect_log(r"KeyError: 'rhyme'; no worker serves, and no attempt is left: stopping")
     daemon.wait_gone()
     told = tamed("status", "app")
     assert told.status == 7

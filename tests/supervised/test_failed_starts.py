@@ -174,7 +174,7 @@ def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) 
         os.kill(int((tamed.rundir / "app" / "app.pid").read_text()), signal.SIGTERM)
         out, err = command.communicate(timeout=PATIENCE)
     done = Done(command.returncode, out, err)
-    assert done == (70, "", "tamed: app was told to stop before it was ready\n")
+    assert done == (70, "", "tamed: app was asked to stop before it was ready\n")
     assert tamed.left() == {}
 
 

@@ -161,7 +161,7 @@ def test_the_log_is_opened_anew_after_it_was_moved_away(tamed: Tamed) -> None:
     log.rename(daemon.log_file.with_suffix(".log.1"))
     daemon.signal(signal.SIGUSR1)
     wait_for("the new file", log.exists)
-    daemon.expect_log("SIGUSR1: the log was opened anew")
+    daemon.expect_log("SIGUSR1: the log was reopened")
     daemon.expect_log(r"line \d+ of")
     daemon.stop()
     lines = whole(log)

@@ -83,7 +83,7 @@ def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: st
     wait_for("the log", daemon.log_file.exists)
     daemon.expect_log("logs was gone, and was made anew")
     daemon.signal(signal.SIGUSR1)
-    daemon.expect_log("SIGUSR1: the log was opened anew")
+    daemon.expect_log("SIGUSR1: the log was reopened")
     daemon.stop()
 
 
@@ -93,9 +93,9 @@ def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
     log, moved = daemon.log_file, tamed.folder / "moved.log"
     log.rename(moved)
     done = tamed("reopen")
-    assert done == (0, f"fastpoetry has opened its log anew: {log}\n", ""), done
+    assert done == (0, f"fastpoetry has reopened its log: {log}\n", ""), done
     assert log.exists()
-    daemon.expect_log("reopen: the log was opened anew")
+    daemon.expect_log("reopen: the log was reopened")
     log.rename(moved)
     log.mkdir()
     done = tamed("reopen", "fastpoetry")

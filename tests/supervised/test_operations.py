@@ -168,7 +168,7 @@ def test_requests_during_a_reload_wait_for_their_turn(tamed: Tamed, holding: Hol
         upgrade = stack.enter_context(waiting(tamed, "upgrade"))
         early = stack.enter_context(waiting(tamed, "scale", "4"))
         late = stack.enter_context(waiting(tamed, "scale", "2"))
-        told = "tamed: a later request for another number of workers has taken its place\n"
+        told = "tamed: a later request for another number of workers has replaced it\n"
         assert end_of(early) == (69, "", told)
         holding.release("planner")
         assert end_of(reload)[:2] == (0, "fastpoetry was reloaded: generation 2, 1 worker\n")
@@ -235,7 +235,7 @@ def test_operations_at_random_are_all_answered(tamed: Tamed, seed: int) -> None:
             done = end_of(command)
             match request[0], done.status:
                 case "scale", 69:
-                    assert "a later request for another number of workers has taken its place" in done.err
+                    assert "a later request for another number of workers has replaced it" in done.err
                 case "scale", 0:
                     assert done.out == f"app has {request[1]} worker{'s' * (request[1] != '1')}\n"
                 case kind, status:

@@ -127,7 +127,7 @@ def test_a_name_may_be_left_out_while_one_instance_runs(tamed: Tamed) -> None:
     done = tamed("stop")
     assert (done.status, done.err) == (64, "tamed: several instances run: ode, sonnet; name one of them\n")
     done = tamed("logs", "haiku")
-    assert (done.status, done.err) == (69, "tamed: haiku is not running; what runs is: ode, sonnet\n")
+    assert (done.status, done.err) == (69, "tamed: haiku is not running; running: ode, sonnet\n")
     assert tamed("stop", "ode").status == 0
     assert json.loads(tamed("status", "--json").out)["name"] == "sonnet"
     assert tamed("stop").status == 0

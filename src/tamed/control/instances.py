@@ -65,7 +65,7 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     if name is not None:
         instance = _holder_among(running, Path(name)) if "/" in name else _trusted_instance(directory, name)
         if instance is None or not instance.is_running:
-            remedy = f"what runs is: {names}" if names else f"nothing runs in {directory.path}"
+            remedy = f"running: {names}" if names else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
         return instance
     if not running:
@@ -302,7 +302,9 @@ def _end(name: str, handle: ProcessHandle) -> bool:
     while left := [each for each in below if each.is_there]:
         if time.monotonic() > deadline:
             pids = ", ".join(str(each.pid) for each in left)
-            raise SystemRefused(f"{name} has ended, but not all of it", f"still there: {pids}", "see ps(1)")
+            raise SystemRefused(
+                f"{name} has ended, but not all its processes", f"still running: {pids}", "see ps(1)"
+            )
         for each in left:
             _kill(each)
         time.sleep(_GLANCE)

@@ -153,7 +153,7 @@ def job_again(plan: Plan) -> Job:
         return job
     except OSError as error:
         what = f"cannot enter {plan.folder}, where {plan.name} was started"
-        raise from_os_error(what, error, "make it anew, or stop the daemon and start it elsewhere") from error
+        raise from_os_error(what, error, "create it, or stop the daemon and start it elsewhere") from error
     return job._replace(folder=None)
 
 
@@ -179,7 +179,7 @@ def plan_again(plan: Plan, reading: Reading) -> Plan:
 def _plan(reading: Reading, name: str, folder: str) -> Plan:
     job, daemon = reading.job, reading.settings.daemon
     if daemon.chroot is not None:
-        why = "a worker that is replaced could not enter it: that takes root, which the daemon gives up"
+        why = "a replacement worker could not enter it: that needs root, which the daemon drops"
         raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
     if daemon.directory is not None and job.folder is None:
         job = job._replace(folder=Path.cwd())

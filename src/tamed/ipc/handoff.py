@@ -43,7 +43,7 @@ class HandoffState:
         try:
             line = encode_message(self.data, _LONGEST)
         except InvalidMessage as error:
-            raise SystemRefused("cannot leave the state to the next program", str(error)) from error
+            raise SystemRefused("cannot export the state for the next program", str(error)) from error
         descriptor = os.memfd_create("tamed-state", 0)
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(line)
@@ -71,14 +71,14 @@ class HandoffState:
             try:
                 return HandoffState.checked(parse_message(file.read(), _LONGEST))
             except InvalidMessage as error:
-                raise ConfigurationError("cannot take over from the program before", str(error)) from error
+                raise ConfigurationError("cannot take over from the previous program", str(error)) from error
 
     @staticmethod
     def checked(data: Data) -> Data:
         """Return the data; raise ConfigurationError if this program does not support its version."""
         if data.get("version") != _VERSION:
-            why = f"it leaves version {data.get('version')} of its state, and this one knows {_VERSION}"
-            raise ConfigurationError("cannot take over from the program before", why, "use tamed restart")
+            why = f"its state has version {data.get('version')}, and this program supports {_VERSION}"
+            raise ConfigurationError("cannot take over from the previous program", why, "use tamed restart")
         return data
 
 

@@ -58,7 +58,7 @@ def encode_message(message: Mapping[str, Any], longest: int = LONGEST) -> bytes:
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidMessage(str(error)) from error
     if len(line) > longest:
-        raise InvalidMessage(f"a message of {len(line)} bytes, and {longest} is the most")
+        raise InvalidMessage(f"a message of {len(line)} bytes, more than {longest}")
     return line
 
 

@@ -50,7 +50,7 @@ def main() -> NoReturn:
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
-    why = f"tamed: {plan.name} was told to stop before it was ready"
+    why = f"tamed: {plan.name} was asked to stop before it was ready"
     try:
         with ExitStack() as held:
             status = _supervise(Holdings(plan, reporter, left, held), left)

@@ -167,7 +167,7 @@ class ControlServer:
                 self._reactor.later(_PAUSE, self._resume)
             return  # otherwise the client has disconnected
         if len(self._clients) == _MOST_CLIENTS:
-            _refuse(client, "too many ask at once")
+            _refuse(client, "too many clients at once")
         else:
             self._add(client)
 
@@ -276,7 +276,7 @@ def _answer_line(answer: Message) -> bytes:
     try:
         return encode_message(answer, LONGEST_ANSWER)
     except InvalidMessage as error:
-        return encode_message({"error": f"there is an answer that cannot be sent: {error}"})
+        return encode_message({"error": f"the answer cannot be sent: {error}"})
 
 
 def _refuse(client: socket.socket, why: str) -> None:

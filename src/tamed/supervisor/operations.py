@@ -56,7 +56,7 @@ class Operation:
         else:
             self.workers, self.change = later.workers, later.change
         if (self.workers, self.change) != before:
-            self.answer(fault("a later request for another number of workers has taken its place"))
+            self.answer(fault("a later request for another number of workers has replaced it"))
         self.answers += later.answers
 
     def settle_on(self, workers: int) -> None:

@@ -121,7 +121,7 @@ def _fields(kind: type[Plan] | type[LogPlan], data: Message) -> Message:
     known = {name: value for name, value in data.items() if name in kind._fields and name != "log"}
     for name, value in known.items():
         if not _is_of(value, kind.__annotations__[name]):
-            raise InvalidMessage(f"{name}: not what a plan has there")
+            raise InvalidMessage(f"{name}: a value of the wrong type")
     return known
 
 

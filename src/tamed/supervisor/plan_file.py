@@ -138,7 +138,7 @@ def kept_plan(path: Path, pid: int) -> Plan:
         text = _own_text(path)
     except FileNotFoundError as error:
         why = "it was not started by `tamed start`, or not by this user"
-        raise MissingInput(_WHAT, why, "whoever started it has to") from error
+        raise MissingInput(_WHAT, why, "run the command as the user who started it") from error
     except OSError as error:
         raise from_os_error(f"{_WHAT}: {path}", error, "do it as the user who started it") from error
     remedy = "stop it, and start it as you did before"

@@ -100,7 +100,7 @@ class Recovery:
             if worker.ready is None:
                 self._failed(why, worker.status)
         else:
-            self._platform.log("CRITICAL", f"{why}; nobody serves, and no attempt is left: stopping")
+            self._platform.log("CRITICAL", f"{why}; no worker serves, and no attempt is left: stopping")
             return False
         return True
 

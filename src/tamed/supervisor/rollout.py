@@ -50,7 +50,7 @@ class Stage(enum.Enum):
     PREPARING = "workers prepare"
     DROPPING = "workers drop their privileges"
     STARTING = "services start"
-    HANDING_OVER = "the workers before let nobody in any more"
+    HANDING_OVER = "the old workers stop accepting"
 
 
 _REACHED = {

@@ -58,11 +58,11 @@ class Scaler:
     def refusal(self, count: int, *, yes: bool = False) -> str:
         """Return why this number is refused, or an empty text; ``yes`` confirms a very large number."""
         if count < 1:
-            return "one worker is the least"
+            return "at least one worker is needed"
         most = most_workers(self._platform.cpus, yes=yes)
         if count <= most:
             return ""
-        return f"{most} workers are the most" + ("" if yes else ", unless --yes says that more are meant")
+        return f"at most {most} workers" + ("" if yes else ", or more with --yes")
 
     def begin(self, operation: Operation) -> None:
         """Scale to the number of an operation, within the limits."""
@@ -71,7 +71,7 @@ class Scaler:
         if operation.change:
             most = max(count, most_workers(self._platform.cpus))
             if not 1 <= wanted <= most:
-                why = "one worker is the least" if wanted < 1 else f"{most} workers are the most"
+                why = "at least one worker is needed" if wanted < 1 else f"at most {most} workers"
                 self._platform.log("WARNING", f"cannot scale: {why}")
                 wanted = min(max(wanted, 1), most)
         operation.settle_on(wanted)
@@ -134,7 +134,7 @@ class Scaler:
     def _wait_for_scaling(self) -> None:
         self._cancel_scaling()
         seconds = self._serving().plan.start_timeout + _SLACK
-        why = f"none has become ready for {seconds:g} s"
+        why = f"no worker has become ready for {seconds:g} s"
         self._scaling = self._reactor.later(seconds, lambda: self.failed(why, ExitStatus.SOFTWARE))
 
     def _cancel_scaling(self) -> None:

@@ -211,13 +211,11 @@ class Supervisor:
             return fault(f"{name} has no log file", status=ExitStatus.NO_INPUT)
         if trouble := self._reopen_log("reopen"):
             return fault(trouble, status=ExitStatus.CANNOT_CREATE)
-        return {"reopened": f"{name} has opened its log anew: {log.path}"}
+        return {"reopened": f"{name} has reopened its log: {log.path}"}
 
     def _reopen_log(self, asked: str) -> str:
         trouble = self._platform.reopen_log()
-        self._platform.log(
-            "WARNING" if trouble else "INFO", f"{asked}: {trouble or 'the log was opened anew'}"
-        )
+        self._platform.log("WARNING" if trouble else "INFO", f"{asked}: {trouble or 'the log was reopened'}")
         return trouble
 
     # Operations: each returns the name of the operation it waits for, or None if it began or was refused.

@@ -196,8 +196,9 @@ class MemoryLimit:
         if left > 0 and not course.is_warned:
             course.is_warned = True
             when = "from its beginning" if needs_more else f"{self._served(worker):.0f} s after it was ready"
-            doubt = f"is that less than a worker needs? it is replaced in {left:.0f} s if that is still so"
-            self._platform.log("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {doubt}")
+            consequence = f"it is replaced in {left:.0f} s unless it then uses less"
+            advice = f"the limit may be less than a worker needs; {consequence}"
+            self._platform.log("WARNING", f"worker {worker.pid} {_excess(used, limit)}, {when}: {advice}")
         return left <= 0
 
     def _hold_next(self, worker: Worker) -> None:

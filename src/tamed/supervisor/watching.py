@@ -69,5 +69,5 @@ class Watching:
             case _:
                 self._helper = None
                 self._platform.log(
-                    "ERROR", f"files are watched no more: the watcher ended with {helper.code}"
+                    "ERROR", f"files are not watched any more: the watcher ended with {helper.code}"
                 )
