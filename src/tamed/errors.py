@@ -1,7 +1,7 @@
-"""Every public exception, by whose fault it is, with the exit status that says so.
+"""The public exceptions, one class for each kind of fault, each with its exit status.
 
-An error is a sentence on one line: what failed, why, and what to do about it. The three parts are
-fields, so that a program can look at them and a test need not parse the sentence.
+An error is a sentence on one line: what failed, why, and the remedy. The three parts are fields, so that
+programs and tests need not parse the sentence.
 
 The statuses are those of ``sysexits.h``; see also ``docs/reference/exit-status.md``.
 """
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class ExitStatus(enum.IntEnum):
-    """How a process of ours ends, when no signal ends it: the codes of ``sysexits.h``."""
+    """The exit statuses of Tamed's processes, unless a signal ends them: the codes of ``sysexits.h``."""
 
     OK = 0
     USAGE = 64
@@ -49,10 +49,10 @@ class ExitStatus(enum.IntEnum):
 
 
 class TamedError(Exception):
-    """The base of every error that Tamed raises on purpose.
+    """The base class of all errors that Tamed raises on purpose.
 
-    ``what`` names the thing and what could not be done with it, ``why`` is the reason and ``remedy``
-    tells the reader what to do; the last two may be empty. ``str()`` is all three, on one line.
+    ``what`` is the failed action and its object, ``why`` the reason, and ``remedy`` the advice to the user;
+    the last two may be empty. ``str()`` is all three, on one line.
     """
 
     status: ClassVar[ExitStatus] = ExitStatus.SOFTWARE
@@ -82,13 +82,13 @@ class MissingInput(TamedError):
 
 
 class Unavailable(TamedError):
-    """An address is in use, does not resolve, is not on this machine, or nobody answers there."""
+    """An address is in use, does not resolve, is not on this machine, or does not answer."""
 
     status = ExitStatus.UNAVAILABLE
 
 
 class ApplicationFailed(TamedError):
-    """The application's own code is at fault: it raised, or is not what it should be."""
+    """The application's own code is at fault: it raised an exception, or breaks a rule of Tamed."""
 
     status = ExitStatus.SOFTWARE
 
@@ -98,12 +98,12 @@ class DeadlinePassed(ApplicationFailed):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"not done within {seconds:g} s")
-        self.args = (seconds,)  # what a copy is made from
+        self.args = (seconds,)  # for copying
         self.seconds = seconds
 
 
 class SystemRefused(TamedError):
-    """The operating system refused something it usually grants."""
+    """The operating system refused a call that usually succeeds."""
 
     status = ExitStatus.OS_ERROR
 
@@ -115,13 +115,13 @@ class CannotCreate(TamedError):
 
 
 class AlreadyRunning(TamedError):
-    """Another process holds this name."""
+    """Another process has this name already."""
 
     status = ExitStatus.ALREADY_RUNNING
 
 
 class PermissionRefused(TamedError):
-    """The user that runs this may not do it."""
+    """The user of this process lacks a permission."""
 
     status = ExitStatus.NO_PERMISSION
 
@@ -133,14 +133,14 @@ class ConfigurationError(TamedError):
 
 
 class ServiceMisuse(TamedError):
-    """A rule of the service model was broken by the program that uses it."""
+    """The program breaks a rule of the service model."""
 
 
 class ServiceFailed(TamedError):
-    """A service failed in one of its phases, past what its restart policy allows.
+    """A service failed in one of its phases, and its restart policy does not restart it.
 
     ``path`` is the service's place in its application (``fastpoetry/poetry``), ``phase`` is one of
-    ``prepare``, ``start``, ``run``, ``stop`` and ``release``, and ``cause`` is what it raised.
+    ``prepare``, ``start``, ``run``, ``stop`` and ``release``, and ``cause`` is the exception.
     """
 
     def __init__(self, path: str, phase: str, cause: BaseException) -> None:
@@ -152,25 +152,25 @@ class ServiceFailed(TamedError):
 
 
 def reason(error: BaseException) -> str:
-    """Say in a few words, on one line, what an exception means to the person who reads it."""
+    """Return a short description of an exception, on one line, for the user."""
     if isinstance(error, TamedError):
         return str(error)
     if isinstance(error, BaseExceptionGroup):
         first, *others = _leaves(error)
         return f"{reason(first)} (and {len(others)} more)" if others else reason(first)
     if isinstance(error, OSError) and error.strerror:
-        told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        return " ".join(told.split())
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return " ".join(sentence.split())
     name = type(error).__name__
     text = " ".join(str(error).split())
     return f"{name}: {text}" if text else name
 
 
 def status_of(error: BaseException) -> int:
-    """Return the exit status that an exception stands for.
+    """Return the exit status for an exception.
 
-    A failed service has the status of what made it fail, and a group that of its first exception;
-    ``SystemExit`` has its own.
+    A failed service has the status of its cause, and a group that of its first exception; ``SystemExit`` has
+    its own.
     """
     if isinstance(error, BaseExceptionGroup):
         return status_of(_leaves(error)[0])
@@ -193,14 +193,14 @@ def exit_code(error: SystemExit) -> int:
 
 
 def from_os_error(what: str, error: OSError, remedy: str = "") -> TamedError:
-    """Turn what the operating system said into the error that says whose fault it is."""
+    """Turn an error of the operating system into the `TamedError` for its kind of fault."""
     return _kind_of(error)(what, error.strerror or reason(error), remedy)
 
 
 def from_creation_error(what: str, error: OSError, remedy: str = "") -> TamedError:
-    """Do what `from_os_error` does for a file that was to be made.
+    """Do the same for a file that could not be created.
 
-    That its folder is missing, or something else is in its place, does not mean that an input is missing.
+    A missing folder, or another file in its place, is then `CannotCreate`, not `MissingInput`.
     """
     kind = _kind_of(error)
     if kind is MissingInput or error.errno in _IN_THE_WAY:
@@ -241,13 +241,13 @@ def _kind_of(error: OSError) -> type[TamedError]:
     home = type(error).__module__
     if home == "socket":  # a name that does not resolve; the numbers are those of getaddrinfo(3)
         return Unavailable
-    if home == "ssl":  # and these are those of OpenSSL
+    if home == "ssl":  # the numbers are those of OpenSSL
         return ApplicationFailed
     return _KINDS.get(error.errno, SystemRefused)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the exceptions in a group and in the groups within it, in order."""
+    """Return the exceptions in a group and in its nested groups, in order."""
     leaves: list[BaseException] = []
     for error in group.exceptions:
         leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]

@@ -1,4 +1,4 @@
-"""Files of users and the hashes of their passwords, for services that ask who somebody is.
+"""Password files: users and the hashes of their passwords, for services with a login.
 
 A file has lines ``NAME:HASH``, as ``tamed password NAME`` prints them. A hash is scrypt (RFC 7914), written
 as ``$scrypt$ln=15,r=8,p=1$SALT$DIGEST``: the form of passlib, and of the PHC string format, in which ``ln``
@@ -27,13 +27,13 @@ __all__ = ["PasswordFile", "PasswordHash", "hash_password"]
 log = own_logger("tamed.passwords")
 
 _AT_ONCE: Final = 2
-"""How many passwords are looked at simultaneously: each takes a thread, and 32 MiB."""
+"""Number of passwords that are verified simultaneously: each takes a thread, and 32 MiB."""
 
 _COST: Final = (15, 8, 1)
 """ln, r and p of new hashes: 32 MiB of memory, and about a tenth of a second, for each guess."""
 
 _MOST_MEMORY: Final = 256 * 1024 * 1024
-"""A hash that takes more bytes than this is refused: whoever guesses would make us spend them."""
+"""A hash that takes more bytes than this is refused: every guess of an attacker would use them."""
 
 _MOST_LANES: Final = 16
 _FORM: Final = re.compile(
@@ -43,7 +43,7 @@ _FORM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PasswordHash:
-    """What is kept of a password. ``str()`` gives the text that `parse` reads."""
+    """The salted hash of a password. ``str()`` gives the text that `parse` reads."""
 
     ln: int
     r: int
@@ -63,12 +63,12 @@ class PasswordHash:
 
     @classmethod
     def nobodys(cls) -> Self:
-        """Return a hash that no password has, and that costs as much to compare with as a new one."""
+        """Return a hash that matches no password, and takes as long to compare as a new one."""
         return cls(*_COST, os.urandom(16), os.urandom(32))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a hash. Raises ValueError, and nothing else, for a text that is none."""
+        """Read a hash. Raises ValueError, and no other exception, for an invalid text."""
         found = _FORM.fullmatch(text)
         if found is None:
             raise ValueError("expected a hash such as $scrypt$ln=15,r=8,p=1$SALT$DIGEST")
@@ -77,15 +77,15 @@ class PasswordHash:
 
     @property
     def memory(self) -> int:
-        """The bytes of memory that computing it takes."""
+        """The memory for computing it, in bytes."""
         return 128 * self.r * ((1 << self.ln) + self.p)
 
     def fits(self, password: str) -> bool:
-        """Tell whether this is the password; how long that takes does not depend on the answer. Blocks."""
+        """Return whether this is the password, in a time that does not depend on the answer. Blocks."""
         return hmac.compare_digest(self._digest_of(password), self.digest)
 
     def _digest_of(self, password: str) -> bytes:
-        # Bytes that are no UTF-8 came in as lone surrogates, which this encodes like any other letter.
+        # Bytes that are not UTF-8 arrive as lone surrogates, which this encodes like any other character.
         secret = password.encode("utf-8", "surrogatepass")
         return hashlib.scrypt(
             secret,
@@ -104,7 +104,7 @@ class PasswordHash:
 class PasswordFile:
     """A file of lines ``NAME:HASH``, as ``tamed password NAME`` prints them.
 
-    Empty lines and those that begin with ``#`` are passed over. Nobody is let in before `load`.
+    Empty lines and lines that begin with ``#`` are ignored. Before `load`, there are no users.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,11 +114,11 @@ class PasswordFile:
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     def load(self) -> None:
-        """Read the file; call this in ``prepare``, where it may still be read, or in ``start``.
+        """Read the file; call this in ``prepare``, before privileges are dropped, or in ``start``.
 
-        Raises MissingInput if it is not there, PermissionRefused if it cannot be read, or if this is root and
-        others can write it, and ConfigurationError, which names the line, if it is not what it should be;
-        then the users are those of the last time.
+        Raises MissingInput if it does not exist, PermissionRefused if it cannot be read, or if the process is
+        root and other users can write the file, and ConfigurationError, which names the line, if a line is
+        invalid. After an error the users stay those of the last successful load.
         """
         require_trusted(self.path, "password file")
         try:
@@ -131,18 +131,18 @@ class PasswordFile:
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"password file {self.path}", "it is not UTF-8") from error
         self._hashes = dict(self._entries(text))
-        self._turn = asyncio.Semaphore(_AT_ONCE)  # a new one, as it belongs to the loop that it is used in
+        self._turn = asyncio.Semaphore(_AT_ONCE)  # a new one, because it belongs to the loop that uses it
         if mode & stat.S_IROTH:
-            log.warning("everybody may read the password file %s: chmod o-r would end that", self.path)
+            log.warning("all users can read the password file %s; run chmod o-r on it", self.path)
 
     async def verify(self, user: str, password: str) -> bool:
-        """Tell whether a user has this password.
+        """Return whether a user has this password.
 
-        Takes about a tenth of a second, in a thread, also for a user that does not exist; two are looked at
-        simultaneously, and others wait. Whoever may ask often should be slowed down by the caller.
+        Takes about a tenth of a second, in a thread, also for a user that does not exist. Two calls run
+        simultaneously, others wait. The caller should limit the rate of guesses.
         """
         known = self._hashes.get(user)
-        # Shielded: the thread goes on when its client hangs up, and has to be counted to its end.
+        # Shielded: the thread continues after its client disconnects, and must count until it ends.
         fits = await asyncio.shield(asyncio.ensure_future(self._fits(known or self._nobody, password)))
         return fits and known is not None
 
@@ -172,7 +172,7 @@ class PasswordFile:
 
 
 def hash_password(password: str) -> str:
-    """Return the text that stands for a password in a file. Blocks for a tenth of a second.
+    """Return the hash of a password, as text for a password file. Blocks for a tenth of a second.
 
     Raises ValueError for an empty one.
     """

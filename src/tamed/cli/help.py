@@ -1,4 +1,4 @@
-"""The help page of a command, made from its declaration, as wide as the terminal."""
+"""The help page of a command, made from its declaration, in the width of the terminal."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,19 @@ __all__ = ["help_page", "term_of", "usage"]
 
 _WIDEST = 100  # columns: longer lines are hard to read
 _NARROWEST = 50
-_LONGEST_TERM = 30  # columns; what explains a longer one begins below it
+_LONGEST_TERM = 30  # columns; the explanation of a longer term begins on the next line
 
 _wrap = partial(wrap, break_long_words=False, break_on_hyphens=False)
 
 
 def help_page(command: Command, path: str, commands: Sequence[Command] = ()) -> str:
-    """Return the help page of a command that was typed as ``path``; ``commands`` are those it has."""
+    """Return the help page of a command; ``path`` is its name as typed, ``commands`` are its subcommands."""
     width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns))
     return "\n".join(_lines(command, path, commands, width))
 
 
 def usage(command: Command, path: str) -> str:
-    """Return the line that shows the order of the words: ``tamed scale [OPTIONS] COUNT [NAME]``."""
+    """Return the usage line: ``tamed scale [OPTIONS] COUNT [NAME]``."""
     arguments = (each.metavar if each.required else f"[{each.metavar}]" for each in command.arguments)
     options = "[OPTIONS]" if command.has_help else ""
     return " ".join(filter(None, (path, options, *arguments, command.rest)))
@@ -59,7 +59,7 @@ def _explanation(option: Option) -> str:
 
 
 def _table(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
-    """Yield two columns; a term that is too long for the first has a line of its own."""
+    """Yield two columns; a term that is too long for the first column has its own line."""
     column = 4 + max((len(term) for term, _ in rows if len(term) <= _LONGEST_TERM), default=0)
     for term, text in rows:
         first, *more = _wrapped(text, width, " " * column) or [""]

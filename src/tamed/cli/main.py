@@ -1,4 +1,4 @@
-"""The entry point of the command, and what becomes of errors there."""
+"""The entry point of the command: runs it, prints errors, and exits with the status."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: with a status of ``ExitStatus``, with the application's own, or by a signal.
 
-    ``arguments`` are those of the process, unless others are given.
+    ``arguments`` default to those of the process.
     """
     _fill_standard_streams()
     try:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         print(*explain(error), sep="\n", file=sys.stderr)
         status = status_of(error)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = ExitStatus.OK
     except KeyboardInterrupt:
@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fill_standard_streams() -> None:
-    """Lead closed ones of the descriptors 0 to 2 to nowhere, so that no file of ours gets their numbers."""
+    """Open /dev/null for each closed descriptor of 0 to 2, so that no other file gets its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
             if null == number:
-                os.set_inheritable(null, True)  # as a standard stream is, for what is executed next
+                os.set_inheritable(null, True)  # as a standard stream is, for a program executed later
             else:
                 os.dup2(null, number)
                 os.close(null)
@@ -49,7 +49,7 @@ def _fill_standard_streams() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command line; what scripts ask for again and again loads nothing that it does not need."""
+    """Run a command line. The two cases that scripts run often load only the modules that they need."""
     match arguments:
         case ["--version"]:
             from tamed._version import __version__

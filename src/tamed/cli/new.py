@@ -32,10 +32,10 @@ def new(name: str) -> None:
 
 
 class Package:
-    """A package with a service, a plugin of the same name and tests, that is still to be written.
+    """A new package with a service, a plugin of the same name and tests, not yet written.
 
-    ``requirement`` is what pip is to install for Tamed, and ``taken`` are the names that plugins have.
-    Raises UsageError for a name that a package, a module and a plugin cannot all have.
+    ``requirement`` is the requirement of Tamed for pip, and ``taken`` are the names of existing plugins.
+    Raises UsageError for a name that is not valid for a package, a module and a plugin.
     """
 
     def __init__(self, name: str, requirement: str, taken: Collection[str] = ()) -> None:
@@ -48,13 +48,13 @@ class Package:
         }
 
     def write(self, parent: Path) -> int:
-        """Write it into a folder of its name in ``parent``, as a whole or not at all; return how many files.
+        """Write it into a folder of its name in ``parent``, all or nothing; return the number of files.
 
-        The folder may be there already if it is empty. Raises CannotCreate, or what the system says.
+        The folder may exist if it is empty. Raises CannotCreate, or the error of `from_os_error`.
         """
         folder = parent / self.name
         try:
-            # Beside its place, so that it can be moved there in one step.
+            # In the same parent, so that one rename moves it to its place.
             with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=parent) as scratch:
                 made = Path(scratch, self.name)
                 count = self._copy(files("tamed.cli") / "_template", made)
@@ -68,7 +68,7 @@ class Package:
         return count
 
     def _copy(self, source: Traversable, target: Path) -> int:
-        """Copy a folder of templates with everything filled in; return how many files there were."""
+        """Copy a folder of templates and fill in the placeholders; return the number of files."""
         target.mkdir()
         count = 0
         for entry in source.iterdir():
@@ -83,14 +83,14 @@ class Package:
 
 
 def requirement_of(installed: Distribution) -> str:
-    """Return what has pip install the same as this: by its version, or from where it came (PEP 610).
+    """Return the requirement that makes pip install the same distribution: by version, or by URL (PEP 610).
 
-    What came from a folder, a file or a repository, and not from an index, is taken from there again.
+    It has the URL if the distribution came from a folder, a file or a repository, not from an index.
     """
-    told = installed.read_text("direct_url.json")
-    if told is None:
+    text = installed.read_text("direct_url.json")
+    if text is None:
         return f"{installed.name}>={installed.version}"
-    origin = json.loads(told)
+    origin = json.loads(text)
     url = origin["url"]
     if "vcs_info" in origin:
         url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"

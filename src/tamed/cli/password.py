@@ -10,7 +10,7 @@ __all__ = ["password"]
 
 
 def password(name: str) -> None:
-    """Make a line of a password file."""
+    """Print a line of a password file."""
     name = name.strip()
     if not name or name.startswith("#") or not name.isprintable() or ":" in name:
         raise UsageError(f"user {name!r}", "expected printable letters without a colon")

@@ -1,4 +1,4 @@
-"""``tamed plugins``: a table of what can be run by name."""
+"""``tamed plugins``: tables of the plugins."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ __all__ = ["plugins"]
 
 
 def plugins(plugin_dirs: Sequence[str]) -> None:
-    """List what can be run by name."""
+    """List the plugins of Tamed, then those of other frameworks."""
     folders = plugin_folders(plugin_dirs, os.environ)
     found = available(folders)
     _show(_rows(found))

@@ -1,4 +1,4 @@
-"""``tamed twistd``: what a command line of twistd's says, run by Tamed."""
+"""``tamed twistd``: runs a command line of twistd with Tamed."""
 
 import atexit
 import sys
@@ -11,27 +11,27 @@ __all__ = ["twistd"]
 
 
 def twistd(words: Sequence[str]) -> int:
-    """Run what a command line of twistd's says."""
+    """Run a command line of twistd."""
     from tamed.control.launch import run, start
 
-    said = kind_of("twisted").command_line(words)
-    for remark in said.remarks:
-        print(f"tamed: {remark}", file=sys.stderr)
-    if said.foreground:
-        told: list[int] = []
-        atexit.register(_end_as_twistd, told)  # before the program registers anything, so called last
-        ending = run(said.job)
+    line = kind_of("twisted").command_line(words)
+    for notice in line.notices:
+        print(f"tamed: {notice}", file=sys.stderr)
+    if line.foreground:
+        signals: list[int] = []
+        atexit.register(_end_as_twistd, signals)  # before the program registers anything, so called last
+        ending = run(line.job)
         if ending.signal is not None:
-            told.append(ending.signal)
+            signals.append(ending.signal)
         return ending.status
-    report = start(said.job)
+    report = start(line.job)
     if not report.ready:
         print(report.text, file=sys.stderr)
     return report.status
 
 
-def _end_as_twistd(told: Sequence[int]) -> None:
-    """End by the signal that has stopped the program, as twistd does when it has stopped all."""
-    for number in told:
+def _end_as_twistd(signals: Sequence[int]) -> None:
+    """End by the signal that stopped the program, as twistd does at the end of its shutdown."""
+    for number in signals:
         sys.stdout.flush()
         end_by_signal(number)

@@ -1,4 +1,4 @@
-"""Deployment files: which services, with which options, run how."""
+"""Deployment files: the services of a run, and their options."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _TABLES = ("daemon", "log", "services")
 
 
 class Entry(NamedTuple):
-    """One service of a deployment: the plugin, with its options, or the application it is made from."""
+    """One service of a deployment: a plugin with its options, or an application."""
 
     name: str
     plugin: str | None
@@ -25,10 +25,10 @@ class Entry(NamedTuple):
 
 
 class Deployment(NamedTuple):
-    """What a deployment file says; the tables are not read any further here.
+    """A parsed deployment file; the tables of options are not validated yet.
 
-    ``folder`` is where the relative paths in it start: beside the file, wherever links led to when it was
-    read. ``text`` is what it was read from.
+    Relative paths in it start in ``folder``, the file's folder after all links were resolved, when it was
+    read. ``text`` is the text of the file.
     """
 
     file: Path
@@ -40,12 +40,12 @@ class Deployment(NamedTuple):
     text: str
 
     def to_data(self) -> dict[str, str]:
-        """Return it as plain data: its text, as TOML has kinds of value that JSON has not."""
+        """Return it as plain data: its text, because TOML has types of value that JSON lacks."""
         return {"file": str(self.file), "folder": str(self.folder), "text": self.text}
 
     @classmethod
     def from_data(cls, data: Mapping[str, str]) -> "Deployment":
-        """Return the deployment that the data was made from; no file is read."""
+        """Return the deployment that `to_data` was called on; no file is read."""
         return cls.parse(data["text"], Path(data["file"]))._replace(folder=Path(data["folder"]))
 
     @classmethod
@@ -69,7 +69,7 @@ class Deployment(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, file: Path) -> "Deployment":
-        """Read the text of a deployment file; ``file`` is what messages call it."""
+        """Parse the text of a deployment file; ``file`` is its name in messages."""
         import tomllib  # not above: most targets are no deployment files
 
         try:
@@ -148,10 +148,10 @@ _LINE = r"(?:export\s+)?([A-Za-z_]\w*)=(.*)"
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables of an environment file.
 
-    Empty lines and those that begin with ``#`` say nothing, and ``export`` before a name is allowed, so that
-    a shell can read the same file. A value that stands in quotes is what is between them; nothing in it is
-    expanded. Raises MissingInput or PermissionRefused if the file cannot be read, and ConfigurationError,
-    which names the line, never its value, for one that is none of this.
+    Empty lines and lines that begin with ``#`` are ignored, and ``export`` before a name is allowed, so that
+    a shell can read the same file. Quotes around a value are removed; nothing in it is expanded. Raises
+    MissingInput or PermissionRefused if the file cannot be read, and ConfigurationError, which names the
+    line, never its value, for any other line.
     """
     require_trusted(path, "environment file")
     try:

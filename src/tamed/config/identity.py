@@ -1,4 +1,4 @@
-"""Who an application runs as, by its settings, and what is refused because that user could not do it."""
+"""The user that an application runs as, and checks that this user has the permissions that it needs."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _NEEDED_LATER = ("ctypes", "encodings.idna", "tamed.ipc.fault")
-"""What this process loads late, from folders that it cannot reach when it is shut in another one."""
+"""Modules that this process loads late, when after a chroot it cannot reach their folders."""
 _NO_FILES = ("/proc/", "/sys/", "/dev/")
 _WRITING = frozenset("wax+")
 
@@ -38,17 +38,17 @@ def identity_of(settings: Daemon) -> Identity | None:
 
 
 def becomes_another(identity: Identity | None) -> bool:
-    """Tell whether this process is root and is to become somebody else."""
+    """Return whether this process is root and is to become another user."""
     return identity is not None and identity.uid != 0 and os.geteuid() == 0
 
 
 def owner_of(identity: Identity | None) -> tuple[int, int] | None:
-    """Return whom the files belong to that a daemon must write later."""
+    """Return the owner, user and group, of the files that a daemon must write later."""
     return None if identity is None else (identity.uid, identity.gid)
 
 
 def kept_capabilities(settings: Daemon) -> set[Capability]:
-    """Return what the settings keep. Raises ConfigurationError for what is none, or may not be kept."""
+    """Return the capabilities to keep. Raises ConfigurationError for an unknown or refused name."""
     try:
         kept = {Capability.parse(name) for name in settings.keep_capability}
     except ValueError as error:
@@ -59,7 +59,7 @@ def kept_capabilities(settings: Daemon) -> set[Capability]:
 
 
 def drop_to(settings: Daemon, identity: Identity | None, root: Path | None = None) -> None:
-    """Be shut in a directory, if one is given, and become another user, if one is named; both for good."""
+    """Change the root directory, if one is given, and become another user, if one is named; irreversibly."""
     if root is not None:
         for module in _NEEDED_LATER:
             import_module(module)
@@ -72,9 +72,9 @@ def drop_to(settings: Daemon, identity: Identity | None, root: Path | None = Non
 
 
 def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable[str] = ()) -> None:
-    """Refuse files that the user the process becomes could not rotate or remove, before anything is done.
+    """Refuse files that the user of the daemon cannot rotate or remove, before anything is done.
 
-    They are paths, empty for none.
+    ``log`` and ``pid_files`` are paths; an empty path is no file.
     """
     for what, path in (("log file", log), *(("pid file", each) for each in pid_files)):
         folder = Path(path).parent
@@ -86,7 +86,7 @@ def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable
 
 
 def check_interpreter(identity: Identity | None) -> None:
-    """Refuse a user who could not replace a worker, which is done without privilege."""
+    """Refuse a user who cannot run this Python: workers are replaced without privileges, as that user."""
     if identity is None:
         return
     for path, can in (
@@ -104,7 +104,7 @@ def check_interpreter(identity: Identity | None) -> None:
 
 
 def check_application(identity: Identity | None, job: Job, deployment: Deployment | None) -> None:
-    """Refuse an application file that the user could not load."""
+    """Refuse an application file that the user cannot read."""
     for path in _application_files(job, deployment):
         if identity is not None and path.is_file() and not identity.can_read(path):
             raise _unreadable(identity, path, "which its workers load as that user")
@@ -122,15 +122,15 @@ def _application_files(job: Job, deployment: Deployment | None) -> Iterator[Path
 class ReadAsRoot:
     """The files that this process reads while it loads and prepares an application as root for a user.
 
-    What reads them is the application's code, or a library: so the interpreter is asked, by an audit hook.
+    The application's code or a library reads them, so only an audit hook of the interpreter sees all reads.
     """
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._read: set[str] | None = set()
-        sys.addaudithook(self._note)
+        sys.addaudithook(self._record)
 
-    def _note(self, event: str, arguments: tuple[object, ...]) -> None:
+    def _record(self, event: str, arguments: tuple[object, ...]) -> None:
         if event != "open" or self._read is None:
             return
         path, mode, flags = arguments
@@ -141,7 +141,7 @@ class ReadAsRoot:
             self._read.add(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - a Path may come to open one
 
     def require_readable(self) -> None:
-        """Raise PermissionRefused, once this process is the user, for a file that the user cannot read."""
+        """Raise PermissionRefused for a file that the user cannot read; call it as that user."""
         read, self._read = self._read or set(), None
         for path in sorted(read):
             file = Path(source_from_cache(path) if path.endswith(".pyc") else path)

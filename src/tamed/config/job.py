@@ -1,7 +1,7 @@
-"""A job: all that was said about one run, as plain data.
+"""A job: the command line of one run, as plain data.
 
-A job holds what was *given*, not what was made of it: that is a `Reading`, and every generation of workers
-has its own.
+A job has the options as they were *given*. The validated values are a `Reading`, and every generation of
+workers has its own reading.
 """
 
 import os
@@ -21,16 +21,17 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Job(NamedTuple):
-    """One run: a target, and what was given for it.
+    """One run: a target, and its options as given.
 
     ``daemon`` and ``log`` are the flags of `Daemon` and `Log`, and ``services`` those of each service by
-    its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are looked through
-    for plugins before what is installed. ``words`` are those behind the name of a Twisted plugin, which
-    parses them itself, and ``foreign`` what a command line of another framework's says, for its `Kind`.
-    ``detached`` says that it is a daemon, for plugins of Twisted that ask.
-    Relative paths in target and flags start in ``folder``; None is the working directory, wherever that is.
-    ``argv`` is the command line as the application is to see it in ``sys.argv``, in whichever process it is
-    loaded; empty is that process's own. ``known`` is the deployment, if this process has read it already.
+    its name; a plugin that is run by its name is a service of that name. ``plugin_dirs`` are searched for
+    plugins before the installed distributions. ``words`` are the words after the name of a Twisted plugin,
+    which parses them itself, and ``foreign`` is a parsed command line of another framework, for its `Kind`.
+    ``detached`` is True for a daemon; plugins of Twisted may ask for it.
+    Relative paths in target and flags start in ``folder``; None is the current working directory.
+    ``argv`` is the command line that the application sees in ``sys.argv``, in every process that loads it;
+    if it is empty, ``sys.argv`` does not change. ``known`` is the deployment, if this process has read it
+    already.
     """
 
     target: Target
@@ -83,10 +84,7 @@ class Job(NamedTuple):
         )
 
     def name(self, deployment: Deployment | None) -> str:
-        """Return what the run is called unless somebody names it.
-
-        After its deployment, plugin, file or module.
-        """
+        """Return the default name of the run: that of its deployment, plugin, file or module."""
         if deployment is not None:
             return deployment.name
         if self.target.kind is TargetKind.FILE:
@@ -94,17 +92,17 @@ class Job(NamedTuple):
         return self.target.name.partition(":")[0]
 
     def deployment(self) -> Deployment | None:
-        """Read the deployment file, if the target is one, and it is not known yet."""
+        """Return the deployment, if the target is one; read the file if it is not known yet."""
         if self.target.kind is not TargetKind.DEPLOYMENT:
             return None
         return self.known or Deployment.read(self.path(self.target.name))
 
     def find(self, name: str) -> Plugin[...]:
-        """Find a plugin by its name; import it and no other."""
+        """Find a plugin by its name, and import only that one."""
         return find(name, self.plugin_dirs)
 
     def path(self, path: str) -> Path:
-        """Return a relative path as what starts in the job's folder."""
+        """Return a path, with the job's folder before a relative one."""
         return Path(path) if self.folder is None else self.folder / path
 
     def given(
@@ -117,7 +115,7 @@ class Job(NamedTuple):
         *,
         flag_prefix: str = "",
     ) -> Given:
-        """Return all that was given for the options of a service, or of one of our own tables."""
+        """Return the values given for the options of a service, or for one of Tamed's own tables."""
         return Given(
             service=service,
             flags=flags,

@@ -1,9 +1,10 @@
 """Kinds of target that are not Tamed's own: the programs of other frameworks.
 
-A distribution offers one as an entry point of the group ``tamed.targets``. The name of the entry point is the
-prefix of such targets, and its value a subclass of `Kind`: ``crochet = "crochet.tamed:CrochetKind"`` lets
-``tamed run crochet:NAME`` run one. What is named without a prefix is left to Tamed and to the kinds that come
-with it: to look through all distributions takes longer than all else that happens before a service starts.
+A distribution registers a kind as an entry point of the group ``tamed.targets``. The name of the entry point
+is the prefix of such targets, and its value a subclass of `Kind`: with
+``crochet = "crochet.tamed:CrochetKind"``, ``tamed run crochet:NAME`` runs one. A name without a prefix means
+only Tamed's plugins and the kinds that come with Tamed: a search through all distributions takes longer than
+everything else before a service starts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,43 +28,43 @@ _OWN: Final = {"twisted": "tamed.twisted.kind:TwistedKind"}
 
 
 class CommandLine(NamedTuple):
-    """What a command line of the framework's own says: the job, and whether it runs in the foreground.
+    """A command line of the framework's own runner, parsed: the job, and whether it runs in the foreground.
 
-    ``remarks`` are for whoever typed it.
+    ``notices`` are printed for the user.
     """
 
     job: Job
     foreground: bool
-    remarks: Sequence[str] = ()
+    notices: Sequence[str] = ()
 
 
 class Kind:
-    """A kind of target. Each method may be left as it is: then that is what this kind has not.
+    """A kind of target. Every method is optional: the default means that the kind lacks this feature.
 
-    ``title`` is what such a target is called in messages.
+    ``title`` is the name of such a target in messages.
     """
 
     title: str = ""
 
     def is_installed(self) -> bool:
-        """Tell whether the framework is installed, without loading it."""
+        """Return whether the framework is installed, without loading it."""
         return True
 
     def prepare(self, job: Job) -> None:
-        """See to what must come before any code of an application is loaded."""
+        """Prepare the process, before any code of an application is loaded."""
 
     def has(self, name: str, folders: Sequence[Path]) -> bool:
-        """Tell whether this is one of its targets, for a name that nobody has among Tamed's plugins."""
+        """Return whether the kind has a target of this name; called if no plugin of Tamed has the name."""
         return False
 
     def found(self, folders: Sequence[Path]) -> Sequence[Found]:
-        """Return all its targets that have a name, for a list of them."""
+        """Return all its targets that have a name, for ``tamed plugins``."""
         return ()
 
     def check(self, job: Job) -> None:
-        """Parse the words behind the target's name, in the command that is about to run it.
+        """Parse the words after the target's name, in the command that is about to run it.
 
-        Raises UsageError for what is wrong with them, and SystemExit, when all is printed, for ``--help``.
+        Raises UsageError for wrong words, and SystemExit for ``--help``, after printing it.
         """
 
     def make(self, job: Job, settings: Settings) -> Service:
@@ -71,20 +72,20 @@ class Kind:
         raise UsageError(f"target {job.target.name!r}", "such targets cannot be run by name")
 
     def adapt(self, value: object, name: str) -> Service | None:
-        """Return the service for what is in a program's variable; None if that is not of this kind."""
+        """Return the service for the value of a program's variable; None if it is not of this kind."""
         return None
 
     def explain(self, what: str, error: Exception) -> TamedError | None:
-        """Return a better error for what a program has raised while it was loaded; None if there is none."""
+        """Return a better error for an exception raised while a program was loaded; None if there is none."""
         return None
 
     def command_line(self, words: Sequence[str]) -> CommandLine:
-        """Understand a command line of the framework's own runner."""
+        """Parse a command line of the framework's own runner."""
         raise UsageError("command line", "there is no runner of that kind")
 
 
 def own_kinds() -> Iterator[Kind]:
-    """Yield the kinds that come with Tamed, and are there: none of the frameworks is loaded for that."""
+    """Yield the kinds that come with Tamed, if their modules are present, without loading a framework."""
     for prefix in _OWN:
         if (kind := _own(prefix)) is not None:
             yield kind
@@ -104,7 +105,7 @@ def kind_of(prefix: str) -> Kind:
 
 
 def parse(text: str) -> Target:
-    """Return the target that a text names, by its spelling and by the prefixes that there are."""
+    """Return the target that a text names, by its spelling and by the known prefixes."""
     target = Target.parse(text)
     prefix, _, name = text.partition(":")
     if target.kind is TargetKind.MODULE and _is_prefix(prefix):
@@ -113,13 +114,13 @@ def parse(text: str) -> Target:
 
 
 def resolve(text: str, folders: Sequence[Path] = ()) -> Target:
-    """Return the target that a text names; ``folders`` are looked through for plugins first.
+    """Return the target that a text names; ``folders`` are searched for plugins first.
 
-    Only a name that nobody has among Tamed's plugins is looked for among those of other kinds: for Twisted
-    that imports all of them. Raises as `Target.parse` does.
+    The other kinds are searched only for a name that no plugin of Tamed has: for Twisted that imports all its
+    plugins. Raises as `Target.parse` does.
     """
     target = parse(text)
-    if target.kind is not TargetKind.PLUGIN or text != target.name:  # a prefix says which is meant
+    if target.kind is not TargetKind.PLUGIN or text != target.name:  # a prefix names the kind
         return target
     try:
         find(target.name, folders)
@@ -129,7 +130,7 @@ def resolve(text: str, folders: Sequence[Path] = ()) -> Target:
                 kind = _own(prefix)
                 if kind is not None and kind.is_installed() and kind.has(target.name, folders):
                     return Target(TargetKind.FOREIGN, target.name, prefix)
-    except TamedError:  # it is there, and cannot be run: told by whoever runs it
+    except TamedError:  # it exists but cannot run: the command that runs it reports that
         pass
     return target
 

@@ -1,4 +1,4 @@
-"""Loading what a job names: a plugin, a file with an application, a module's variable, a Twisted program."""
+"""Loading the target of a job: a plugin, an application file, a module's variable, a Twisted program."""
 
 import importlib.util
 import re
@@ -39,14 +39,13 @@ _VARIABLE = "application"
 def load_file(path: Path) -> Application:
     """Run an application file and return its variable ``application``.
 
-    It runs as ``python FILE`` would: the modules beside it can be imported, and no bytecode of it is
+    It runs as ``python FILE`` would: the modules in its folder can be imported, and its bytecode is not
     written. It is registered as a module, so that logging and pickling find it: ``FILE.py`` as ``FILE``,
-    unless another module has that name or may get it, and any other file under its whole name, which no
-    import statement means.
+    unless another module has or may get that name, and any other file under its whole name, which no import
+    statement can mean.
 
-    Raises MissingInput or PermissionRefused if the file cannot be read, ApplicationFailed, with what was
-    raised as its cause, if it cannot be run, or has no application, and UsageError for one of Twisted's saved
-    applications.
+    Raises MissingInput or PermissionRefused if the file cannot be read, ApplicationFailed, with the exception
+    as its cause, if it raises or has no application, and UsageError for a saved application of Twisted.
     """
     if path.suffix in (".tap", ".tas"):
         why = "Tamed runs no code out of pickles and the like"
@@ -61,7 +60,7 @@ def load_file(path: Path) -> Application:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     module = ModuleType(_module_name(path, source, folder))
-    module.__file__ = str(path.absolute())  # as that of a script is: its folder is found by it
+    module.__file__ = str(path.absolute())  # absolute, as for a script: code finds its folder by it
     module.__package__ = ""
     sys.modules[module.__name__] = module
     try:
@@ -74,9 +73,9 @@ def load_file(path: Path) -> Application:
 def load_variable(target: str) -> Application:
     """Import ``package.module:variable`` and return the application it names.
 
-    The working directory is looked at last, so that nothing in it stands before an installed package.
-    Raises UsageError for a target that is not of this form, MissingInput if there is no such module, and
-    ApplicationFailed, with what was raised as its cause, if it cannot be imported or is no application.
+    The working directory is searched last, so that nothing in it hides an installed package. Raises
+    UsageError for a target that is not of this form, MissingInput if there is no such module, and
+    ApplicationFailed, with the exception as its cause, if it cannot be imported or is not an application.
     """
     try:
         wanted = VariableName.parse(target)
@@ -105,7 +104,7 @@ def load_variable(target: str) -> Application:
 
 
 def _application(module: ModuleType, variable: str, where: str, name: str, if_other: str) -> Application:
-    """Return a module's variable; ``if_other`` is the remedy if the application is in another one."""
+    """Return a module's variable; ``if_other`` is the remedy if another variable has the application."""
     try:
         value: object = VariableName(module.__name__, variable).value_in(module)
     except AttributeError:
@@ -117,12 +116,12 @@ def _application(module: ModuleType, variable: str, where: str, name: str, if_ot
     for kind in own_kinds():
         if (service := kind.adapt(value, name)) is not None:
             return Application(name, service)
-    told = f"{variable!r} in {where} is {_shown(value)}, not an Application"
-    raise ApplicationFailed(told, remedy=f"write {variable} = Application({name!r}, ...)")
+    what = f"{variable!r} in {where} is {_shown(value)}, not an Application"
+    raise ApplicationFailed(what, remedy=f"write {variable} = Application({name!r}, ...)")
 
 
 def _failure(what: str, error: Exception) -> TamedError:
-    """Return the error for what a program has raised while it was loaded."""
+    """Return the error for an exception that was raised while a program was loaded."""
     for kind in own_kinds():
         if (explained := kind.explain(what, error)) is not None:
             return explained
@@ -143,10 +142,10 @@ def _shown(value: object) -> str:
 
 
 def _module_name(path: Path, source: bytes, folder: str) -> str:
-    """Return a name for a file's module that stands before no other module, now or later.
+    """Return a name for a file's module that hides no other module, now or later.
 
-    A file that is no ``.py`` cannot be imported, so nothing is lost with a name that no statement can import.
-    A module beside a ``.py`` file may import that by its stem, and should get the module that was loaded.
+    A file other than ``.py`` cannot be imported anyway, so it gets a name that no statement can import. A
+    module in the folder of a ``.py`` file may import the file by its stem, and should get the loaded module.
     """
     name = path.name
     if path.suffix == ".py" and "." not in path.stem:
@@ -161,14 +160,14 @@ def _module_name(path: Path, source: bytes, folder: str) -> str:
 
 
 def _imports(source: bytes, name: str) -> bool:
-    """Tell whether a file imports its own name: it means another module, on a path that it adds."""
+    """Return whether a file imports its own name: it then means another module, on a path that it adds."""
     own = re.escape(name)
     statement = rf"^\s*(?:from\s+{own}(?:\s|\.\w)|import\s+(?:[\w.]+(?:\s+as\s+\w+)?\s*,\s*)*{own}(?!\w))"
     return re.search(statement.encode(), source, re.MULTILINE) is not None
 
 
 class _Others:
-    """Finds, by the name of an application file, what else has that name: the file would be found first."""
+    """Finds other modules with the name of an application file, which Python's search would find first."""
 
     def __init__(self, name: str, folder: str) -> None:
         self._name = name
@@ -183,7 +182,7 @@ class _Others:
         return PathFinder.find_spec(name, elsewhere)
 
     def exist(self, file: Path) -> bool:
-        """Tell whether there is one, be it a package beside the file."""
+        """Return whether there is one; it may be a package in the file's folder."""
         if not self._name.isidentifier():
             return False
         if self._name in sys.modules or self.find_spec(self._name, None) is not None:
@@ -193,9 +192,9 @@ class _Others:
 
 
 def load(reading: Reading) -> Application:
-    """Import the code that a job names, and make its application.
+    """Import the code of a job's target, and make its application.
 
-    ``sys.argv`` is the job's from then on.
+    Sets ``sys.argv`` to that of the job.
     """
     job, deployment = reading.fixed_job, reading.deployment
     if job.argv:
@@ -270,7 +269,7 @@ def _program(text: str, folder: Path) -> Application:
 
 @contextmanager
 def _found_in(place: str) -> Iterator[None]:
-    """Make of a mistake on the command line one in a deployment file, if that is where it was found."""
+    """Turn a UsageError into a ConfigurationError with the place in the deployment file."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Where the log goes, by the settings and by where the command was started."""
+"""The destination of the log, from the settings and from the environment of the command."""
 
 import os
 import sys
@@ -27,14 +27,14 @@ _OF_ROOT = Path("/var/log/tamed")
 def log_in_foreground(settings: Log) -> LogPlan:
     """Plan the log of a process in the foreground.
 
-    That is standard error, and where that is the journal, the journal itself. Raises ConfigurationError for
-    settings that make no sense.
+    That is standard error; if standard error is connected to the journal, it is the journal itself. Raises
+    ConfigurationError for invalid settings.
     """
     return _plan(settings, settings.file or ("journal" if _is_journal() else "stderr"))
 
 
 def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
-    """Plan it anew from other settings, in a process that does not see where standard error leads."""
+    """Plan it again from other settings, in a process without the command's standard error."""
     following = _plan(settings, settings.file or ("journal" if plan.kind == "journal" else "stderr"))
     if following.kind == plan.kind == "stderr" and settings.format in ("auto", "human"):
         return plan
@@ -42,7 +42,7 @@ def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
 
 
 def log_of_daemon(settings: Log, file: Path) -> LogPlan:
-    """Plan the log of a daemon: a file, unless the settings say otherwise."""
+    """Plan the log of a daemon: ``file``, unless the settings name another destination."""
     if settings.file == "stderr":
         remedy = "name a file, or use `tamed run`"
         raise UsageError("--log stderr", "a daemon has no standard error that anyone reads", remedy)
@@ -50,17 +50,17 @@ def log_of_daemon(settings: Log, file: Path) -> LogPlan:
 
 
 def default_log(name: str, environ: Mapping[str, str], owner: tuple[int, int] | None) -> Path:
-    """Return where the log of a daemon is unless the operator says: not in memory, as run directories are.
+    """Return the default log file of a daemon: on disk, as run directories are in memory.
 
-    One that root starts for another user, ``owner``, has a folder of that user's: to rotate a log takes
-    writing where it is, and a folder that has root's logs too must be root's.
+    A daemon that root starts for another user, ``owner``, has a log folder of its own, owned by that user:
+    rotation needs write permission on the folder, and the folder with root's logs must belong to root.
     """
     folder, own = default_logs(name, environ)
     return own if owner is not None and owner[0] != os.geteuid() else folder
 
 
 def default_logs(name: str, environ: Mapping[str, str]) -> tuple[Path, Path]:
-    """Return both places where the log of a daemon may be by default, see `default_log`."""
+    """Return the two possible default log files of a daemon; see `default_log`."""
     folder = _log_folder(environ)
     return folder / f"{name}.log", folder / name / f"{name}.log"
 
@@ -80,7 +80,7 @@ def make_log_folder(log: Path, owner: tuple[int, int] | None) -> None:
 
 
 def _log_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder of logs: systemd's (systemd.exec(5)), or root's, or the user's state (XDG)."""
+    """Return the folder of logs: that of systemd (systemd.exec(5)), of root, or the user's state (XDG)."""
     given = environ.get("LOGS_DIRECTORY", "").partition(":")[0]
     if given.startswith("/"):
         return Path(given)

@@ -1,13 +1,13 @@
-"""One reading of what the operator wrote: what a generation of workers is made from, for good.
+"""A reading of the configuration: the fixed settings of one generation of workers.
 
 The files and the environment are read once for each generation: by the command that starts a daemon, and by
-the planner for a reload. There every setting is validated. From there the values travel as data, in the plan
-and to each worker, which uses them. So a worker that takes another's place later, when the files may say
-something else or nothing at all, is made from the same reading.
+the planner for a reload. They validate every setting, and pass the values on as data, in the plan and to each
+worker. So a replacement worker has the same reading as the others of its generation, even if the files have
+changed or are gone.
 
-Two things are no part of it. Code is what Python imports when a worker loads. And the options of a service
-are validated by its plugin, which only a process without privilege imports: what was given for them travels
-as it is, and the worker is the one that reads it.
+Two things are not part of it. Code: Python imports it when a worker loads. And the options of a service:
+their plugin validates them, and only a process without privileges imports the plugin, so they are passed on
+as given, and the worker reads them.
 """
 
 import os
@@ -26,10 +26,10 @@ __all__ = ["Reading", "read_settings"]
 
 
 class Reading(NamedTuple):
-    """A job, and what its files and the environment said: the deployment, if the target is one, and settings.
+    """A job with its deployment, if the target is one, and its settings, as they were when they were read.
 
-    ``program`` is the application file, if the target is one, by the folder that it was in at that moment:
-    one that is reached through a symbolic link stays the same when the link has moved.
+    ``program`` is the path of the application file, if the target is one, with the links in its folder
+    resolved at that moment: so it stays the same file when a symbolic link is changed.
     """
 
     job: Job
@@ -41,7 +41,7 @@ class Reading(NamedTuple):
     def of(cls, job: Job) -> Self:
         """Read a job's deployment file and its settings.
 
-        Raises what `Deployment.read` and `read_settings` do.
+        Raises as `Deployment.read` and `read_settings` do.
         """
         return cls._with(job, job.deployment())
 
@@ -49,9 +49,9 @@ class Reading(NamedTuple):
     def entering(cls, job: Job) -> Self:
         """Do the same for a daemon that this process starts, and set its environment: ``--env-file``.
 
-        The variables of that file stand before those of the environment: they were written down for this very
-        program. Workers inherit them and do not read the file, which may be for root alone; nor does a
-        reload.
+        The variables of that file override those of the environment, because they were written for this
+        program. Workers inherit them, and neither they nor a reload read the file: it may be readable by root
+        only.
         """
         reading = cls.of(job)
         daemon = reading.settings.daemon
@@ -60,7 +60,7 @@ class Reading(NamedTuple):
         if daemon.env_file is None:
             return reading
         os.environ.update(read_env_file(daemon.env_file))
-        return cls._with(job._replace(environ=os.environ), reading.deployment)  # settings may stand in it
+        return cls._with(job._replace(environ=os.environ), reading.deployment)  # the file may have settings
 
     @classmethod
     def _with(cls, job: Job, deployment: Deployment | None) -> Self:
@@ -68,7 +68,7 @@ class Reading(NamedTuple):
         return cls(job, deployment, read_settings(job, deployment), program)
 
     def to_data(self) -> dict[str, Any]:
-        """Return what was read as plain data, for another process, which has the job by itself."""
+        """Return the reading, without the job, as plain data, for another process that has the job."""
         deployment = self.deployment
         return {
             "deployment": None if deployment is None else deployment.to_data(),
@@ -78,19 +78,19 @@ class Reading(NamedTuple):
 
     @classmethod
     def from_data(cls, job: Job, data: Mapping[str, Any]) -> Self:
-        """Return the reading that the data was made from; nothing is read or validated again."""
+        """Return the reading that `to_data` was called on; nothing is read or validated again."""
         text = data["deployment"]
         deployment = None if text is None else Deployment.from_data(text)
         return cls(job, deployment, Settings.from_data(data["settings"]), data["program"])
 
     @property
     def name(self) -> str:
-        """What the run is called: as the operator says, or after its target."""
+        """The name of the run: the one in the settings, or that of its target."""
         return self.settings.daemon.name or self.job.name(self.deployment)
 
     @property
     def fixed_job(self) -> Job:
-        """The job with the application file that was meant when it was read."""
+        """The job with the application file of the reading."""
         if not self.program:
             return self.job
         return self.job._replace(target=Target(TargetKind.FILE, self.program))
@@ -99,7 +99,7 @@ class Reading(NamedTuple):
 def read_settings(job: Job, deployment: Deployment | None) -> Settings:
     """Make the settings of a run from flags, environment and deployment file, in that order.
 
-    Raises UsageError, or ConfigurationError for what is wrong in the environment or in the file.
+    Raises UsageError for a wrong flag, and ConfigurationError for the environment or the file.
     """
     table = deployment.daemon if deployment else {}
     daemon = build(Daemon, job.given("", job.daemon, deployment, "daemon", table))
@@ -110,7 +110,7 @@ def read_settings(job: Job, deployment: Deployment | None) -> Settings:
 
 
 def _log_beside(deployment: Deployment) -> Mapping[str, object]:
-    """Return the table of the log with its file beside the deployment file, as all paths in that are."""
+    """Return the table of the log with its file relative to the deployment file, as all paths there are."""
     file = deployment.log.get("file")
     if not isinstance(file, str) or not names_file(file):
         return deployment.log
@@ -118,10 +118,10 @@ def _log_beside(deployment: Deployment) -> Mapping[str, object]:
 
 
 def _resolved(job: Job, name: str) -> str:
-    """Return a path that is the same file however links move; as it is written if no folder in it is one."""
+    """Return the path with the links in its folder resolved; unchanged if there are none."""
     path = job.path(name)
     try:
         folder = path.parent.resolve()
         return name if folder == path.parent.absolute() else str(folder / path.name)
-    except OSError:  # the current folder is gone: whoever opens the file finds that out
+    except OSError:  # the current folder is gone: opening the file will fail
         return name

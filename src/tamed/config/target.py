@@ -1,4 +1,4 @@
-"""What the operator asked to be run, and how its text is told apart."""
+"""Targets: the program that a command is to run, and its kind, decided from its spelling."""
 
 import enum
 from typing import NamedTuple
@@ -17,10 +17,10 @@ class TargetKind(enum.Enum):
 
 
 class Target(NamedTuple):
-    """A target: its kind, and what it names.
+    """A target: its kind and its name.
 
-    ``name`` is the path of a file, ``package.module:variable``, or the name of a plugin. ``prefix`` is
-    that of the kind of a FOREIGN one (`tamed.config.kinds`).
+    ``name`` is the path of a file, ``package.module:variable``, or the name of a plugin. ``prefix`` is the
+    prefix of the kind of a FOREIGN target (`tamed.config.kinds`).
     """
 
     kind: TargetKind
@@ -29,11 +29,11 @@ class Target(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Target":
-        """Tell a target's kind from its text alone; no file need exist. None is FOREIGN to it.
+        """Decide a target's kind from its spelling alone; no file need exist. Never returns FOREIGN.
 
         ``*.toml`` is a deployment file; ``*.py``, ``*.tac`` (and ``*.tap``, which is refused when it is
-        loaded) and what has a slash in it is an application file; ``tamed:NAME`` is a plugin,
-        ``MODULE:VARIABLE`` is a variable in a module, and anything else a plugin.
+        loaded) and any other text with a slash is an application file; ``tamed:NAME`` is a plugin,
+        ``MODULE:VARIABLE`` is a variable in a module, and any other text a plugin.
         """
         if text.endswith(".toml"):
             return cls(TargetKind.DEPLOYMENT, text)

@@ -136,7 +136,7 @@ def _describe(options_type: type, field: dataclasses.Field[Any], hint: Any) -> O
         shown = "its default" if said.secret else f"its default {default!r}"
         raise ApplicationFailed(where, f"{shown} is not what the type says: {reader.expected}")
     if said.short is not None and not re.fullmatch("[A-Za-z0-9]", said.short):
-        raise ApplicationFailed(where, f"the short flag {said.short!r} is not one letter", 'say short="p"')
+        raise ApplicationFailed(where, f"the short flag {said.short!r} is not one letter", 'write short="p"')
     key = field.name.strip("_").replace("_", "-")
     return Option(
         name=field.name,

@@ -116,7 +116,7 @@ def _declare(maker: "Callable[P, Service]", name: str) -> Plugin[P]:
         raise ApplicationFailed(
             f"plugin {name!r}",
             "its name is not made of letters, digits and single dashes",
-            'say @plugin(name="…")',
+            'write @plugin(name="…")',
         )
     if (
         inspect.iscoroutinefunction(maker)

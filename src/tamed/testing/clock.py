@@ -1,4 +1,4 @@
-"""Event loops on which time passes at once, or when a test says so, for tests of services that wait."""
+"""Event loops with a virtual clock, for tests of services that wait for time to pass."""
 
 import asyncio
 import math
@@ -14,10 +14,10 @@ Ts = TypeVarTuple("Ts")
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
-    """An event loop that never sleeps: when everything waits for a time, that time has come.
+    """An event loop that never sleeps: when only timers are left, its clock jumps to the next one.
 
-    Its clock begins at 0 and is moved on to the next timer as soon as there is nothing else to do, so that
-    timers, deadlines and backoffs are tested in no time and to the exact second::
+    The clock begins at 0, and jumps as soon as there is nothing else to do. So timers, deadlines and backoffs
+    are tested without waiting, and to the exact second::
 
         with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
             runner.run(main())
@@ -28,8 +28,8 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         def anyio_backend():
             return "asyncio", {"loop_factory": VirtualClockLoop}
 
-    The clock stands still while a function runs in an executor. It does not know of other processes: a
-    timer does not wait for what they send.
+    The clock stops while a function runs in an executor. It does not wait for other processes: a timer can
+    expire before their data arrives.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         super().__init__(self._selector_with_clock)
 
     def time(self) -> float:
-        """Return the seconds that have passed on this loop's clock."""
+        """Return the time of this loop's clock, in seconds."""
         return self._selector_with_clock.now
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Run a function in a thread, as every event loop does; the clock stands still meanwhile."""
+        """Run a function in a thread, as every event loop does; the clock stops meanwhile."""
         future = super().run_in_executor(executor, func, *args)
         selector = self._selector_with_clock
         selector.threads += 1
@@ -55,7 +55,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """Wait for the threads, as every event loop does at its end; the clock stands still meanwhile."""
+        """Wait for the threads, as every event loop does at its end; the clock stops meanwhile."""
         self._selector_with_clock.threads += 1
         try:
             await super().shutdown_default_executor(*timeout)
@@ -64,16 +64,15 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
 
 class SteppedClockLoop(VirtualClockLoop):
-    """An event loop whose time passes only in `advance`; whatever else it waits for, it really waits for.
+    """An event loop whose clock moves only in `advance`; for everything except timers it waits in real time.
 
-    It is for tests that have both: real sockets, which take their time, and timers that must not go off
-    meanwhile::
+    It is for tests with real sockets, which take real time, and with timers that must not expire meanwhile::
 
         async with running(Clock()) as clock:
             await asyncio.get_running_loop().advance(60)
             ...
 
-    A deadline that nobody advances to never passes, so give such a test one outside of the loop.
+    A deadline passes only if the test advances to it, so give such a test a deadline outside the loop.
     """
 
     def __init__(self) -> None:
@@ -81,9 +80,9 @@ class SteppedClockLoop(VirtualClockLoop):
         self._selector_with_clock.limit = 0.0
 
     async def advance(self, seconds: float) -> None:
-        """Let so many seconds pass, and whatever is due in them happen, each at its own time.
+        """Move the clock on by this many seconds, and run each timer that is due, at its own time.
 
-        When this returns, all that they have brought about is done, as far as it waits for nothing else.
+        When this returns, everything that the timers started is done, or waits for an event or a later timer.
         """
         self._selector_with_clock.limit = self.time() + seconds
         await asyncio.sleep(seconds)
@@ -93,7 +92,7 @@ class SteppedClockLoop(VirtualClockLoop):
 
 
 class _ClockSelector(selectors.DefaultSelector):
-    """A selector that moves a clock where others sleep, up to a limit."""
+    """A selector that moves a clock instead of sleeping, up to a limit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +102,7 @@ class _ClockSelector(selectors.DefaultSelector):
         self.at_rest: Callable[[], None] | None = None  # called once, when there is nothing to do
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for events only if there is no timer to wait for, or its time may not come yet."""
+        """Wait for events only if there is no timer, or if the clock must not move yet."""
         if timeout is None or (timeout > 0 and (self.threads or self.now >= self.limit)):
             return self._wait()
         events = super().select(0)
@@ -116,6 +115,6 @@ class _ClockSelector(selectors.DefaultSelector):
             return super().select(None)
         events = super().select(0)
         if not events:
-            told, self.at_rest = self.at_rest, None
-            told()
+            callback, self.at_rest = self.at_rest, None
+            callback()
         return events

@@ -1,4 +1,4 @@
-"""Real ``tamed`` processes in tests, and the end of the daemons that they have started."""
+"""Real ``tamed`` processes in tests; the daemons that they start are ended as well."""
 
 import os
 import queue
@@ -19,7 +19,7 @@ from tamed.errors import Unavailable
 
 __all__ = ["StartProcess", "TamedProcess", "end_instances"]
 
-_PATIENCE = 30.0  # seconds for a daemon to stop, before it is ended at once
+_PATIENCE = 30.0  # seconds for a daemon to stop before it is killed
 
 
 class TamedProcess:
@@ -33,10 +33,10 @@ class TamedProcess:
             process.signal(signal.SIGINT)
             assert process.wait() == 0
 
-    Both its outputs are read as one, all the time, so the process never waits for the test. Leaving the
-    block kills the process if it still runs. ``patience`` is the longest that `expect` and `wait` wait, in
-    seconds: a test that passes does not come near it. ``before`` is a command that runs the command, such as
-    ``nice``.
+    A thread reads stdout and stderr together, so the process never blocks on its output. Leaving the block
+    kills the process if it still runs. ``patience`` is the longest time that `expect` and `wait` wait, in
+    seconds; choose it far longer than a passing test needs. ``before`` is a command that runs the command,
+    such as ``nice``.
     """
 
     def __init__(
@@ -85,14 +85,13 @@ class TamedProcess:
 
     @property
     def output(self) -> str:
-        """All that it has written and that was looked at by `expect` or `wait`."""
+        """The output that `expect` and `wait` have read until now."""
         return "\n".join(self.lines)
 
     def expect(self, pattern: str) -> re.Match[str]:
-        """Wait for a line that has the pattern in it and return the match; earlier ones are in ``lines``.
+        """Wait for a line that contains the pattern, and return the match; earlier lines are in ``lines``.
 
-        Raises AssertionError, with the output, if the process ends or the patience does before such a line
-        comes.
+        Raises AssertionError, with the output, if the process or the patience ends before such a line.
         """
         while True:
             try:
@@ -136,14 +135,14 @@ class TamedProcess:
 
 
 def end_instances(folder: Path) -> None:
-    """End the daemons of a run directory that are still there."""
+    """Stop the daemons of a run directory that still run."""
     for instance in run_directory(folder).running():
         with suppress(Unavailable):  # it has just ended by itself
             stop_instance(instance, timeout=_PATIENCE, force=True, progress=lambda _: None)
 
 
 class StartProcess(Protocol):
-    """What the fixture ``tamed_process`` is: starts a ``tamed`` process, which is ended after the test."""
+    """The type of the fixture ``tamed_process``: starts a ``tamed`` process, and ends it after the test."""
 
     def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
         """Start the command with these words, in the test's ``tmp_path``; see `TamedProcess`."""

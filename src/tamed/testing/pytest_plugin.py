@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures that start services and ``tamed`` processes, and end them.
 
-pytest loads it by its entry point in every test run of an environment that Tamed is installed in, so it
-imports nothing of Tamed before a fixture is used.
+pytest loads it by its entry point in every test run of an environment with Tamed, so it imports no module of
+Tamed before a test uses a fixture.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ S = TypeVar("S", bound="Service")
 def tamed_service() -> "Iterator[StartService]":
     """Return a function that starts a service on free ports, in a thread; it is stopped after the test.
 
-    It takes what `tamed.testing.running.serving` does and returns a `tamed.testing.running.Served`.
+    It has the parameters of `tamed.testing.running.serving`, and returns a `tamed.testing.running.Served`.
     """
     from tamed.testing.running import serving
 
@@ -42,7 +42,7 @@ def tamed_process(tmp_path: Path) -> "Iterator[StartProcess]":
     """Return a function that starts a ``tamed`` process in ``tmp_path``; it is ended after the test.
 
     It takes the words of the command line and returns a `tamed.testing.process.TamedProcess`. The run
-    directory is in ``tmp_path`` too, and daemons that were started there are ended as well.
+    directory is in ``tmp_path`` too, and daemons that were started there are stopped as well.
     """
     from tamed.testing.process import TamedProcess, end_instances
 

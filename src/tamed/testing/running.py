@@ -1,4 +1,4 @@
-"""A service that runs in a test, and where its servers are to be reached."""
+"""Services that run in a test, and the addresses of their servers."""
 
 import asyncio
 import socket
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 class FreePorts(SocketSource):
-    """A socket source that binds a free port wherever an endpoint names one; all else is as it says.
+    """A socket source that binds a free port for every endpoint with a port; the rest of it is unchanged.
 
-    So a service can be tested as it is configured, beside itself in production and beside other tests.
+    So a service can be tested with its real configuration, on a machine where it or other tests run.
     """
 
     def __init__(self, source: SocketSource | None = None) -> None:
@@ -38,7 +38,7 @@ class FreePorts(SocketSource):
         return await self._source.listen(_with_free_port(endpoint), kind)
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        """Do the same before it returns."""
+        """Do the same without waiting."""
         return self._source.listen_now(_with_free_port(endpoint), kind)
 
 
@@ -47,7 +47,7 @@ def _with_free_port(endpoint: Endpoint) -> Endpoint:
 
 
 class Running(Generic[S]):
-    """A service that is ready; `running` gives one.
+    """A service that is ready; made by `running`.
 
     ``service`` is the service itself.
     """
@@ -57,11 +57,11 @@ class Running(Generic[S]):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of all its servers, in starting order, as one would type them."""
+        """The addresses of all its servers, in starting order, as on the command line."""
         return tuple(address for server in self._servers() for address in server.addresses)
 
     def address(self, server: str = "") -> str:
-        """Return the first address of a server, which is named by its ``full_name``; else the first of all.
+        """Return the first address of the server with this ``full_name``; without a name the first of all.
 
         Raises LookupError if there is none.
         """
@@ -72,14 +72,14 @@ class Running(Generic[S]):
         raise LookupError(f"no server {server!r} listens here; there is: {names or 'none'}")
 
     async def connect(self, server: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the address of a server, without TLS. Raises what `address` does, and OSError."""
+        """Connect to the address of a server, without TLS. Raises as `address` does, and OSError."""
         target = target_of(self.address(server))
         if isinstance(target, str):
             return await asyncio.open_unix_connection(sock=connected(target))
         return await asyncio.open_connection(*target)
 
     async def fetch(self, server: str = "", send: bytes = b"") -> bytes:
-        """Connect, send something, and return all that comes until the server closes the connection."""
+        """Connect, send data, and return everything received until the server closes the connection."""
         reader, writer = await self.connect(server)
         try:
             writer.write(send)
@@ -100,9 +100,9 @@ async def running(service: S, *, drain_timeout: float = 5.0) -> AsyncIterator[Ru
         async with running(fastpoetry(Options())) as poetry:
             assert await poetry.fetch() == POEM
 
-    Its servers listen for real, each on a free port whatever port they are configured with. Servers
-    that do not say themselves have ``drain_timeout`` seconds for their connections when it is stopped. What
-    makes it fail is raised, as by ``async with service`` itself.
+    Its servers really listen, each on a free port instead of the configured one. ``drain_timeout`` is the
+    drain timeout, in seconds, of servers without one of their own. If the service fails, its exception is
+    raised, as by ``async with service`` itself.
     """
     with use_environment(ServerEnvironment(FreePorts(), drain_timeout)):
         async with service:
@@ -110,7 +110,7 @@ async def running(service: S, *, drain_timeout: float = 5.0) -> AsyncIterator[Ru
 
 
 def connected(path: str) -> socket.socket:
-    """Return a socket that is connected to a unix socket, also to an abstract one, which uvloop cannot."""
+    """Return a socket connected to a unix socket, which may be abstract: uvloop cannot connect to those."""
     client = socket.socket(socket.AF_UNIX)
     try:
         client.connect(path)
@@ -121,7 +121,7 @@ def connected(path: str) -> socket.socket:
 
 
 def target_of(address: str) -> str | tuple[str, int]:
-    """Return what a client's socket connects to: the path of a unix socket, or a host and a port."""
+    """Return the argument for a client socket's connect: the path of a unix socket, or a host and a port."""
     match Endpoint.parse(address):
         case UnixEndpoint(path=path):
             return f"\0{path[1:]}" if path.startswith("@") else path
@@ -132,9 +132,9 @@ def target_of(address: str) -> str | tuple[str, int]:
 
 
 class Served(Generic[S]):
-    """A service that is ready, on an event loop in a thread of its own; `serving` gives one.
+    """A service that is ready, on an event loop in a thread of its own; made by `serving`.
 
-    ``service`` is the service itself. It lives in the other thread: to look at it or to call it, use `run`.
+    ``service`` is the service itself. It belongs to the other thread: read and call it with `run` only.
     """
 
     def __init__(self, running: Running[S], loop: asyncio.AbstractEventLoop, patience: float) -> None:
@@ -149,7 +149,7 @@ class Served(Generic[S]):
         return self._running.address(server)
 
     def connect(self, server: str = "") -> socket.socket:
-        """Return a socket that is connected to the address of a server; see `Running.address`."""
+        """Return a socket connected to the address of a server; see `Running.address`."""
         target = target_of(self.address(server))
         if isinstance(target, tuple):
             return socket.create_connection(target, self._patience)
@@ -158,7 +158,7 @@ class Served(Generic[S]):
         return client
 
     def fetch(self, server: str = "", send: bytes = b"") -> bytes:
-        """Connect, send something, and return all that comes until the server closes the connection."""
+        """Connect, send data, and return everything received until the server closes the connection."""
         with self.connect(server) as client:
             client.sendall(send)
             with client.makefile("rb") as stream:
@@ -173,9 +173,9 @@ class Served(Generic[S]):
 def serving(service: S, *, drain_timeout: float = 5.0, patience: float = 120.0) -> Iterator[Served[S]]:
     """Run any service, or an application, beside the body of a ``with``; it is ready there.
 
-    It is what `running` is, for tests without ``async``: the service has an event loop in a thread. What
-    makes it fail is raised, at the end of the body if it was ready. ``patience`` is the longest that
-    anything is waited for, in seconds; a test that passes does not come near it.
+    Like `running`, for tests without ``async``: the service has an event loop in a thread. If the service
+    fails, its exception is raised, at the end of the body if it was ready. ``patience`` is the longest time
+    for any wait, in seconds; choose it far longer than a passing test needs.
     """
     ready: Future[tuple[Served[S], Callable[[], object]]] = Future()
 
@@ -204,7 +204,7 @@ def serving(service: S, *, drain_timeout: float = 5.0, patience: float = 120.0) 
 
 
 class StartService(Protocol):
-    """What the fixture ``tamed_service`` is: starts a service, which is stopped after the test."""
+    """The type of the fixture ``tamed_service``: starts a service, which is stopped after the test."""
 
     def __call__(self, service: S, *, drain_timeout: float = 5.0) -> Served[S]:
         """Start a service on free ports, and return it when it is ready; see `serving`."""

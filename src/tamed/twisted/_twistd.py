@@ -77,7 +77,7 @@ def parse_twistd(words: Sequence[str]) -> CommandLine:
         argv=tuple(sys.argv),
         detached=not foreground,
     )
-    return CommandLine(job, foreground, (*_remarks(options), *([why_not] if is_missed else [])))
+    return CommandLine(job, foreground, (*_notices(options), *([why_not] if is_missed else [])))
 
 
 def apply_twistd(effects: Mapping[str, Any]) -> None:
@@ -226,7 +226,7 @@ def _effects(options: _Options, folders: Sequence[Path]) -> Iterator[tuple[str, 
             yield key, True
 
 
-def _remarks(options: _Options) -> Iterator[str]:
+def _notices(options: _Options) -> Iterator[str]:
     reactor = options.get("reactor", "default")
     if reactor not in _ON_OUR_LOOP:
         yield f"--reactor {reactor}: Tamed runs Twisted on its own event loop instead"
