@@ -31,10 +31,10 @@ def test_a_silent_worker_is_aborted(made: _Made) -> None:
     world.comes_to("ready", world.hands[0])
     world.reactor.advance(20)
     assert world.platform.sent == []
-    assert watchdog.is_content
+    assert watchdog.all_answer
     world.reactor.advance(5)
     assert world.platform.sent == [(101, signal.SIGABRT)]
-    assert not watchdog.is_content
+    assert not watchdog.all_answer
     assert pool.workers[101].state is WorkerState.STUCK
     world.reactor.advance(10)
     assert world.platform.sent == [(101, signal.SIGABRT), (101, "kill")]
@@ -50,7 +50,7 @@ def test_one_that_sends_heartbeats_is_left_alone(made: _Made) -> None:
         world.reactor.advance(5)
         world.says(world.hands[0], {"heartbeat": True})
     assert world.platform.sent == []
-    assert watchdog.is_content
+    assert watchdog.all_answer
 
 
 def test_one_that_loads_may_be_silent(made: _Made) -> None:
@@ -88,7 +88,7 @@ def test_a_supervisor_that_was_held_up_blames_nobody(made: _Made) -> None:
     world.reactor.advance(5)
     world.hands[0].say({"heartbeat": True})
     world.reactor.time.now += 600
-    world.reactor._call_what_is_due()  # before it has read anything
+    world.reactor._call_due()  # before it has read anything
     world.reactor.turn(0)
     world.reactor.advance(5)
     assert world.platform.sent == []

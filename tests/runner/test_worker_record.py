@@ -20,7 +20,7 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.mark.parametrize(
-    ("state", "is_on_the_way", "is_to_answer", "is_leaving"),
+    ("state", "is_coming", "must_answer", "is_leaving"),
     [
         (WorkerState.LOADING, True, False, False),
         (WorkerState.PREPARED, True, False, False),
@@ -31,12 +31,12 @@ def worker() -> Iterator[Worker]:
     ],
 )
 def test_what_a_state_means(
-    worker: Worker, state: WorkerState, is_on_the_way: bool, is_to_answer: bool, is_leaving: bool
+    worker: Worker, state: WorkerState, is_coming: bool, must_answer: bool, is_leaving: bool
 ) -> None:
     """A worker is to become ready, to answer, or to go."""
     worker.state = state
-    assert worker.is_on_the_way is is_on_the_way
-    assert worker.is_to_answer is is_to_answer
+    assert worker.is_coming is is_coming
+    assert worker.must_answer is must_answer
     assert worker.is_leaving is is_leaving
 
 

@@ -86,7 +86,7 @@ def test_what_the_pipe_does_not_take_is_kept_in_order(piped: Piped) -> None:
     got: list[str] = []
     while len(got) < 3:
         got += piped.texts()
-        piped.handler._send_what_waits()
+        piped.handler._send_queued()
     assert got == texts
 
 
@@ -116,7 +116,7 @@ def test_a_supervisor_that_is_gone_does_no_harm(piped: Piped) -> None:
     piped.hang_up()
     piped.handler.flush()
     piped.log("z")
-    assert piped.handler._send_what_waits()
+    assert piped.handler._send_queued()
 
 
 def test_a_supervisor_that_is_slow_gets_everything(piped: Piped) -> None:
@@ -144,7 +144,7 @@ def test_a_supervisor_that_takes_nothing_holds_nobody_up_for_long(piped: Piped) 
     for _ in range(5):
         piped.log("x" * _SMALL)
     assert piped.handler._is_stalled
-    while not piped.handler._send_what_waits():
+    while not piped.handler._send_queued():
         piped.read()
     assert not piped.handler._is_stalled
 
@@ -155,7 +155,7 @@ def test_what_is_too_much_is_counted(piped: Piped) -> None:
     for _ in range(5):
         piped.log("x" * _SMALL)
     got: list[Record | Damage] = []
-    while not piped.handler._send_what_waits():
+    while not piped.handler._send_queued():
         got += piped.read()
     got += piped.read()
     last = got[-1]

@@ -188,12 +188,12 @@ def reload_instance(instance: Instance, waiting: Waiting) -> Report:
 
     Waits without a limit. If the reload fails, the instance goes on as before.
     """
-    return _done(instance, {"command": "reload"}, waiting, "reloaded")
+    return _request(instance, {"command": "reload"}, waiting, "reloaded")
 
 
 def reopen_instance(instance: Instance) -> Report:
     """Let an instance reopen its log file; return the outcome."""
-    return _done(instance, {"command": "reopen"}, None, "reopened", timeout=_ANSWERED)
+    return _request(instance, {"command": "reopen"}, None, "reopened", timeout=_ANSWERED)
 
 
 def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
@@ -201,7 +201,7 @@ def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
 
     Waits without a limit. If the upgrade fails, the instance goes on as before.
     """
-    report = _done(instance, {"command": "upgrade"}, waiting, "reloaded")
+    report = _request(instance, {"command": "upgrade"}, waiting, "reloaded")
     return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
 
 
@@ -210,7 +210,7 @@ def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: b
 
     ``yes`` confirms a very large number.
     """
-    return _done(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
+    return _request(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
 
 
 def _ask(
@@ -243,7 +243,7 @@ def _is_there(path: Path) -> bool:
         return True  # in a folder that this user cannot read: the request will fail with that reason
 
 
-def _done(
+def _request(
     instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
 ) -> Report:
     answer = _ask(instance, request, timeout, waiting)

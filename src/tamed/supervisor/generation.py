@@ -87,7 +87,7 @@ class Worker:
         self.leave_by: float | None = None
         self.kill_at: float | None = None
 
-    def come_to(self, state: WorkerState, now: float) -> None:
+    def enter_state(self, state: WorkerState, now: float) -> None:
         """Enter another state on the way to readiness, at this time."""
         self.state = state
         if state is WorkerState.READY:
@@ -107,7 +107,7 @@ class Worker:
         self.state = WorkerState.STUCK
         self.kill_at = kill_at
 
-    def have_to_leave(self, by: float) -> None:
+    def set_leave_by(self, by: float) -> None:
         """Set the deadline for its end."""
         self.leave_by = by
 
@@ -152,12 +152,12 @@ class Worker:
         return worker
 
     @property
-    def is_on_the_way(self) -> bool:
+    def is_coming(self) -> bool:
         """Whether it is not ready yet."""
         return self.state in (WorkerState.LOADING, WorkerState.PREPARED, WorkerState.STARTING)
 
     @property
-    def is_to_answer(self) -> bool:
+    def must_answer(self) -> bool:
         """Whether it must answer requests: it serves new connections, or those that it has accepted."""
         return self.state in (WorkerState.READY, WorkerState.DRAINING, WorkerState.STOPPING)
 

@@ -146,14 +146,14 @@ class Intake:
     def _watch(self, pipe: _Pipe, take: Callable[[], None]) -> None:
         """Read a pipe whenever it has data, with a pause after each read."""
 
-        def take_and_rest() -> None:
+        def take_and_pause() -> None:
             self._reactor.unwatch(pipe)
             pipe.is_watched = False
             take()
             self._reactor.later(_PAUSE, lambda: self._watch(pipe, take))
 
         if pipe.is_open:
-            self._reactor.watch(pipe, take_and_rest)
+            self._reactor.watch(pipe, take_and_pause)
             pipe.is_watched = True
 
     def _take_records(self, source: _Source) -> None:

@@ -120,7 +120,7 @@ class Reactor:
                 self._writers.pop(key.fd)()
             else:
                 key.data()
-        self._call_what_is_due()
+        self._call_due()
 
     def stop(self) -> None:
         """Let `run` return after the current callback; it cannot be run again."""
@@ -139,7 +139,7 @@ class Reactor:
             heapq.heappop(self._timers)
         return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
 
-    def _call_what_is_due(self) -> None:
+    def _call_due(self) -> None:
         now = self.clock()
         while not self._is_stopped and self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]

@@ -59,7 +59,7 @@ class Operation:
             self.answer(fault("a later request for another number of workers has replaced it"))
         self.answers += later.answers
 
-    def settle_on(self, workers: int) -> None:
+    def set_workers(self, workers: int) -> None:
         """Set the final number of workers, with the change included."""
         self.workers, self.change = workers, 0
 

@@ -65,17 +65,17 @@ class PosixPlatform:
         self._identity = identity
         self._reporter = reporter
         self._notifier = Notifier.from_environ(environ)
-        self._standing = ""
+        self._state_line = ""
         self._troubles: list[str] = []
         interval = watchdog_interval(environ)
         self.alive_interval = None if interval is None else interval / 2
         self._reaper = Reaper(
             intake.has, self.log, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
         )
-        heeded = plan.interpreter_environ
+        python = plan.interpreter_environ
         self._environ = {
             name: value
-            for name, value in {**environ, **dict(each.split("=", 1) for each in heeded)}.items()
+            for name, value in {**environ, **dict(each.split("=", 1) for each in python)}.items()
             if name not in _NOT_FOR_WORKERS
         }
 
@@ -192,7 +192,7 @@ class PosixPlatform:
         where = ", ".join(addresses)
         line = f"{self._plan.name} is ready: pid {os.getpid()}" + (f", listening on {where}" if where else "")
         self.log("INFO", line)
-        self._standing = line
+        self._state_line = line
         self._notifier.send({"READY": "1", "MAINPID": str(os.getpid()), "STATUS": self._status()})
         if self._reporter is not None:
             self._reporter.ready(line)
@@ -225,7 +225,7 @@ class PosixPlatform:
 
     def notify_reloaded(self, line: str) -> None:
         """Notify the service manager that the daemon serves, in the new or the old generation."""
-        self._standing = line
+        self._state_line = line
         self._notifier.ready(self._status())
 
     def notify_troubles(self, troubles: Sequence[str]) -> None:
@@ -234,11 +234,11 @@ class PosixPlatform:
         self._notifier.status(self._status())
 
     def _status(self) -> str:
-        return "; ".join([each for each in (self._standing, *self._troubles) if each])
+        return "; ".join([each for each in (self._state_line, *self._troubles) if each])
 
     def notify_status(self, text: str) -> None:
         """Notify the service manager of the daemon's state, in one line."""
-        self._standing = text
+        self._state_line = text
         self._notifier.status(self._status())
 
     def notify_stopping(self) -> None:

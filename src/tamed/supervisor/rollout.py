@@ -130,7 +130,7 @@ class Rollout:
         if planner is not self._planner:  # it was cancelled
             return
         if planner.timed_out:
-            self._overran()
+            self._time_out()
             return
         self._planner = None
         who = "tamed: the process that reads the files"
@@ -180,17 +180,17 @@ class Rollout:
             self._pool.fill(generation)
         except OSError as error:
             self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
-        if self._have_all_done(Stage.PREPARING):
+        if self._is_complete(Stage.PREPARING):
             self.stage = Stage.DROPPING
             for worker in self._pool.of(generation):
                 self._pool.let_start(worker)
-        if self._have_all_done(Stage.DROPPING):
+        if self._is_complete(Stage.DROPPING):
             self.stage = Stage.STARTING
             self._drop_privileges()
-        if self._have_all_done(Stage.STARTING):
+        if self._is_complete(Stage.STARTING):
             self._take_over(generation)
 
-    def _have_all_done(self, stage: Stage) -> bool:
+    def _is_complete(self, stage: Stage) -> bool:
         """Return whether this is the current stage, all workers exist, and each has completed it."""
         if self.stage is not stage or self.coming is None:
             return False
@@ -245,10 +245,10 @@ class Rollout:
         """Fail the rollout, because a worker of the coming generation has ended."""
         self._fail(worker.why_not_ready(code), worker.status)
 
-    def _overran(self) -> None:
+    def _time_out(self) -> None:
         plan = self.serving.plan
         workers = [] if self.coming is None else self._pool.of(self.coming)
-        late = [f"worker {each.pid} is {each.state.value}" for each in workers if each.is_on_the_way]
+        late = [f"worker {each.pid} is {each.state.value}" for each in workers if each.is_coming]
         what = plan.name if self._predecessor is None else "it"
         why = f"{what} was not ready after {plan.start_timeout:g} s: {', '.join(late) or self.stage.value}"
         self._fail([f"tamed: {why}"], ExitStatus.SOFTWARE)
@@ -301,7 +301,7 @@ class Rollout:
             self._sockets.release(generation.number)
 
     def _set_deadline(self) -> None:
-        self._deadline = self._reactor.later(self.serving.plan.start_timeout, self._overran)
+        self._deadline = self._reactor.later(self.serving.plan.start_timeout, self._time_out)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

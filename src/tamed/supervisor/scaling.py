@@ -74,7 +74,7 @@ class Scaler:
                 why = "at least one worker is needed" if wanted < 1 else f"at most {most} workers"
                 self._platform.log("WARNING", f"cannot scale: {why}")
                 wanted = min(max(wanted, 1), most)
-        operation.settle_on(wanted)
+        operation.set_workers(wanted)
         self._scale(wanted)
 
     def _scale(self, count: int) -> None:

@@ -115,7 +115,7 @@ class StateNotifier:
         """From now on, notify the manager at its interval, while every worker answers."""
         if self._platform.alive_interval is not None:
             self._reactor.later(self._platform.alive_interval, self.watch)
-            if self._supervisor.is_content:
+            if self._supervisor.all_answer:
                 self._platform.notify_alive()
 
     def look(self) -> None:

@@ -144,9 +144,9 @@ class Supervisor:
         return "degraded" if self.ready else "failing"
 
     @property
-    def is_content(self) -> bool:
+    def all_answer(self) -> bool:
         """Whether every worker answers."""
-        return self._watchdog.is_content
+        return self._watchdog.all_answer
 
     @property
     def is_reloading(self) -> bool:

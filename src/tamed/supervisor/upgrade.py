@@ -53,14 +53,14 @@ class Upgrader:
         try:
             order = {"state": HandoffState().data | self._export(int)}
             self._helpers.send(
-                _TRIAL, order, lambda helper: self._tried(plan, helper), timeout=plan.start_timeout
+                _TRIAL, order, lambda helper: self._trial_ended(plan, helper), timeout=plan.start_timeout
             )
         except TamedError as error:
             self._fail([f"tamed: {error}"], status_of(error))
         except OSError as error:
             self._fail([f"tamed: the new program cannot be tried out: {reason(error)}"], ExitStatus.OS_ERROR)
 
-    def _tried(self, plan: Plan, helper: HelperProcess) -> None:
+    def _trial_ended(self, plan: Plan, helper: HelperProcess) -> None:
         try:
             match helper.answer or {}:
                 case {"ready": _} as answer:

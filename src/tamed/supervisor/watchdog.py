@@ -46,7 +46,7 @@ class Watchdog:
         self._due = reactor.clock()
 
     @property
-    def is_content(self) -> bool:
+    def all_answer(self) -> bool:
         """Whether every worker answers."""
         return all(self._trouble_with(worker) is None for worker in self._workers.values())
 
@@ -73,7 +73,7 @@ class Watchdog:
         """Abort the workers that have not ended after so many seconds."""
         leave_by = self._reactor.clock() + seconds
         for worker in workers:
-            worker.have_to_leave(leave_by)
+            worker.set_leave_by(leave_by)
         self._reactor.later(seconds, self._enforce)
 
     def abort(self, worker: Worker) -> None:
@@ -109,14 +109,14 @@ class Watchdog:
         now, plan = self._reactor.clock(), worker.generation.plan
         if worker.state is WorkerState.STUCK:
             return "is stuck"
-        if worker.is_to_answer and now - worker.heard > plan.watchdog:
+        if worker.must_answer and now - worker.heard > plan.watchdog:
             return f"has not answered for {plan.watchdog:g} s"
-        if worker.is_on_the_way and now - worker.started > plan.start_timeout:
+        if worker.is_coming and now - worker.started > plan.start_timeout:
             return f"was not ready after {plan.start_timeout:g} s"
         return None
 
 
-class _Course:
+class _Measurements:
     """The measurements of a worker: how often in a row above the limit, and whether a warning was logged."""
 
     def __init__(self) -> None:
@@ -150,14 +150,16 @@ class MemoryLimit:
         self._platform = platform
         self._serving = serving
         self._recycle = recycle
-        self._courses: dict[int, _Course] = {}
+        self._measurements: dict[int, _Measurements] = {}
         self._holds: dict[int, float] = {}
 
     def watch(self) -> None:
         """Measure the workers from now on."""
         self._reactor.later(_LOOK, self.watch)
         generation = self._serving()
-        self._courses = {pid: course for pid, course in self._courses.items() if pid in self._workers}
+        self._measurements = {
+            pid: measured for pid, measured in self._measurements.items() if pid in self._workers
+        }
         if generation.plan.max_worker_memory is not None:
             self._look(generation, generation.plan.max_worker_memory)
 
@@ -171,7 +173,7 @@ class MemoryLimit:
             is_serving = worker.state is WorkerState.READY and worker.generation is generation
             if is_serving and (used := self._measured(worker, limit)) is not None:
                 above[worker] = used
-        if any(worker.replaces is not None and worker.is_on_the_way for worker in self._workers.values()):
+        if any(worker.replaces is not None and worker.is_coming for worker in self._workers.values()):
             return
         for worker in sorted(above, key=above.__getitem__, reverse=True):
             may_go = self._may_go(worker, above[worker], limit)
@@ -181,20 +183,20 @@ class MemoryLimit:
 
     def _measured(self, worker: Worker, limit: int) -> int | None:
         """Return the memory that a worker uses if it was too much in several measurements, else None."""
-        course = self._courses.setdefault(worker.pid, _Course())
+        measured = self._measurements.setdefault(worker.pid, _Measurements())
         used = self._platform.memory(worker.pid)
         if used is None:  # it has just ended
             return None
-        course.above = course.above + 1 if used > limit else 0
-        return used if course.above >= _TIMES else None
+        measured.above = measured.above + 1 if used > limit else 0
+        return used if measured.above >= _TIMES else None
 
     def _may_go(self, worker: Worker, used: int, limit: int) -> bool:
-        course = self._courses[worker.pid]
+        measured = self._measurements[worker.pid]
         needs_more = worker.needs is not None and worker.needs > limit
         hold = _LONGEST_HOLD if needs_more else self._holds.get(worker.number, 0.0)
         left = hold - self._served(worker)
-        if left > 0 and not course.is_warned:
-            course.is_warned = True
+        if left > 0 and not measured.is_warned:
+            measured.is_warned = True
             when = "from its beginning" if needs_more else f"{self._served(worker):.0f} s after it was ready"
             consequence = f"it is replaced in {left:.0f} s unless it then uses less"
             advice = f"the limit may be less than a worker needs; {consequence}"

@@ -162,7 +162,7 @@ class WorkerPool:
         self._reports.collect(asked, done)
 
     def _request_report(self, worker: Worker) -> bool:
-        return worker.is_to_answer and self._send(worker, {"report": True})
+        return worker.must_answer and self._send(worker, {"report": True})
 
     def terminate(self, worker: Worker) -> None:
         """Order a worker to finish its accepted connections, and to stop."""
@@ -235,7 +235,7 @@ class WorkerPool:
         if state not in _OWN_STATES:
             raise InvalidMessage(f"state: expected {', '.join(_OWN_STATES)}")
         if not worker.is_leaving:
-            worker.come_to(WorkerState(state), worker.heard)
+            worker.enter_state(WorkerState(state), worker.heard)
             self._events.worker_advanced(worker)
 
     def _send_sockets(self, worker: Worker, message: Message) -> None:

@@ -221,7 +221,7 @@ class PipeHandler(LayoutHandler):
     def flush(self) -> None:
         """Send all queued records; the end of a process waits a few seconds for that."""
         deadline = time.monotonic() + _FLUSH_TIMEOUT
-        while not self._send_what_waits() and (left := deadline - time.monotonic()) > 0:
+        while not self._send_queued() and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
 
     def _make_room(self) -> bool:
@@ -229,20 +229,20 @@ class PipeHandler(LayoutHandler):
         deadline = time.monotonic() + _PATIENCE
         while self._outbox.is_crowded and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
-            self._send_what_waits()
+            self._send_queued()
         return not self._outbox.is_crowded
 
     def _wait_for_room(self) -> None:
-        if self._loop is not None and not self._waiting and not self._send_what_waits():
+        if self._loop is not None and not self._waiting and not self._send_queued():
             self._waiting = True
             self._loop.add_writer(self._descriptor, self._go_on)
 
     def _go_on(self) -> None:
-        if self._send_what_waits() and self._loop is not None:
+        if self._send_queued() and self._loop is not None:
             self._waiting = False
             self._loop.remove_writer(self._descriptor)
 
-    def _send_what_waits(self) -> bool:
+    def _send_queued(self) -> bool:
         """Send as much of the queue as possible; return whether it is empty."""
         with self._alone():  # other threads log too
             is_done = (not self._rest or self._write(b"")) and self._outbox.flush() and not self._rest
