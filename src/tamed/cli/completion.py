@@ -1,9 +1,9 @@
-"""What a shell completes: the scripts for bash, zsh and fish, and the answers to what they ask.
+"""Completion: the scripts for bash, zsh and fish, and the command that they call.
 
-The script asks the command itself at each press of the key, with ``tamed __complete SHELL …``. The answer is
-a line for each word that fits, with what it means behind a tab; a last line ``:file`` or ``:folder`` says
-that paths fit too, which shells know better. No plugin is imported before its name is complete, and whatever
-is wrong offers nothing: that is told when the command runs.
+At each press of the key the script runs ``tamed __complete SHELL …``. The output has a line for each possible
+word, with its meaning after a tab; a last line ``:file`` or ``:folder`` asks the shell to complete paths too.
+No plugin is imported before its name is complete. An error offers nothing: it is reported when the command
+runs.
 """
 
 import os
@@ -25,10 +25,10 @@ def completion(shell: str) -> None:
 
 
 def offer(shell: str, words: Sequence[str]) -> int:
-    """Print what fits as the last word.
+    """Print the possible completions of the last word.
 
-    From zsh come the words, from bash and fish the line, with quotes and all; from bash also the part of the
-    last word that it replaces, since it ends words at ``=`` and ``:`` as well.
+    zsh passes the words; bash and fish pass the line, including quotes. bash also passes the part of the last
+    word that it replaces, because it ends words at ``=`` and ``:`` as well.
     """
     skip = 0
     if shell != "zsh":
@@ -42,7 +42,7 @@ def offer(shell: str, words: Sequence[str]) -> int:
 
 
 def _split(line: str) -> list[str]:
-    """Split a line as a shell does; it may end within quotes or behind a backslash, or in an empty word."""
+    """Split a line as a shell does; it may end within quotes, after a backslash, or in an empty word."""
     for end in ("|", "'|", '"|', "\\|"):  # the bar is part of the last word
         try:
             words = shlex.split(line + end)
@@ -53,7 +53,7 @@ def _split(line: str) -> list[str]:
 
 
 def _offers(command: Command, words: Sequence[str]) -> Iterator[str]:
-    """Yield what fits as the last word behind a command, and whether paths do."""
+    """Yield the possible last words after a command, then ``:file`` or ``:folder`` if paths are possible."""
     *before, current = words or [""]
     line = CommandLine(command, "")
     try:
@@ -72,7 +72,7 @@ def _offers(command: Command, words: Sequence[str]) -> Iterator[str]:
             yield from _flags(line, current)
         elif line.argument is not None:
             yield from _values(line, line.argument, current)
-    except TamedError:  # a flag, a target or a folder that is not there, or not yet
+    except TamedError:  # a flag, a target or a folder that does not exist, or is not complete
         return
 
 
@@ -82,7 +82,7 @@ def _behind(prefix: str, offers: Iterable[str]) -> Iterator[str]:
 
 
 def _flags(line: CommandLine, current: str) -> Iterator[str]:
-    """Yield the long flags that fit."""
+    """Yield the matching long flags."""
     for option in line.options:
         for flag in (*option.flags, *option.off_flags):
             if flag.startswith("--") and flag.startswith(current):
@@ -118,7 +118,7 @@ def _instances(line: CommandLine, *, running: bool) -> list[str]:
 
 
 def _targets(line: CommandLine) -> list[str]:
-    """Return the names of plugins; without those of plugin folders if one of these cannot be read."""
+    """Return the names of plugins; none if a plugin folder cannot be read."""
     from tamed.cli.options import folders
     from tamed.plugins.discovery import names
 
@@ -129,7 +129,7 @@ def _targets(line: CommandLine) -> list[str]:
 
 
 def _in_rest(line: CommandLine, current: str) -> Iterator[str]:
-    """Yield what fits behind the name of a command, or behind a target."""
+    """Yield the possible words after the name of a command, or after a target."""
     words = [*line.words, current]
     if "command" in line.given:
         for command in COMMANDS:

@@ -1,16 +1,15 @@
-"""The grammar of the command line: what a command declares, and how its words are read.
+"""The grammar of the command line: the declarations of commands, and the parser.
 
-A command is declared once, as data: the parser, the help page (`help`), what a shell completes (`completion`)
-and the test of the documentation read the same declaration. The reading is that of getopt_long(3):
-``--flag value``, ``--flag=value``, ``-f value``, ``-fvalue``, short flags without a value run together, and
-``--`` before words that only look like flags. Long flags are not abbreviated: a script that does so would
-break when another one comes.
+A command is declared once, as data: the parser, the help page (`help`), the completion (`completion`) and the
+test of the documentation read the same declaration. The syntax is that of getopt_long(3): ``--flag value``,
+``--flag=value``, ``-f value``, ``-fvalue``, short flags without a value run together, and ``--`` before words
+that only look like flags. Long flags cannot be abbreviated: a script with an abbreviation would break when a
+new flag makes it ambiguous.
 
 A library for it, `click`, cost every command 55 million instructions (Valgrind, Python 3.11; the interpreter
 alone takes 40): ``tamed status`` took 344 million with it and takes 288 without, ``tamed run --help`` 420 and
-227, ``tamed completion bash`` 240 and 123. For ``tamed run`` there was a second parser that went past it,
-with which the line was read in 338 million, imports included; with the one that explains and completes, too,
-it is 344.
+227, ``tamed completion bash`` 240 and 123. For ``tamed run`` there was a second parser that bypassed it and
+read the line in 338 million, imports included; this parser, which also makes help and completion, takes 344.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +33,14 @@ __all__ = [
 
 
 class Option(NamedTuple):
-    """An option of a command, or of what it runs.
+    """An option of a command, or of its target.
 
-    ``flags`` are all its spellings, and ``off_flags`` those that set a switch to False. ``metavar`` stands
-    for its value; an option without one is a switch, and takes none. The value is what ``read`` makes of the
-    word, which raises ValueError for one that is wrong.
+    ``flags`` are all its spellings, and ``off_flags`` the spellings that set a switch to False. ``metavar``
+    is the placeholder for its value; an option without one is a switch, and has no value. ``read`` converts the
+    word to the value, and raises ValueError for a wrong word.
 
-    What is given is kept under ``name``, in a table of its own for each ``group``; only of the options
-    without a group those that are not given have a value too, their ``default``.
+    Values are kept under ``name``, in one table for each ``group``. An option without a group that is not
+    given has its ``default``; an option with a group is then absent.
     """
 
     name: str
@@ -55,18 +54,18 @@ class Option(NamedTuple):
     read: Callable[[str], object] = str
     choices: tuple[str, ...] = ()
     complete: str = ""
-    """What a shell completes the value with, as in `Argument`."""
+    """The kind of completion of the value, as in `Argument`."""
     facts: tuple[str, ...] = ()
-    """What the help page says of it in brackets: ``default: 20``, ``env: TAMED_RUNDIR``."""
+    """The facts in brackets on the help page: ``default: 20``, ``env: TAMED_RUNDIR``."""
     section: str = "Options"
-    """The heading that the help page has it under."""
+    """Its heading on the help page."""
 
 
 class Argument(NamedTuple):
-    """A word that stands at its place. One that is not given is None.
+    """A positional argument. If it is not given, its value is None.
 
-    ``complete`` is what a shell completes it with: ``file``, ``folder``, ``target``, ``instance``,
-    ``running`` (an instance that runs), or ``command``.
+    ``complete`` is its kind of completion: ``file``, ``folder``, ``target``, ``instance``, ``running`` (an
+    instance that runs), or ``command``.
     """
 
     name: str
@@ -78,12 +77,12 @@ class Argument(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command: ``handler`` is the function that is called with what is given, as ``MODULE:FUNCTION``.
+    """A command: ``handler`` is the function that is called with the values, as ``MODULE:FUNCTION``.
 
-    ``summary`` is one line, ``about`` goes on in paragraphs, and ``examples`` are command lines, each with
-    what it does. ``more_options`` is a function that makes further options, those that take time, as
-    ``MODULE:FUNCTION``. ``rest`` stands for what is behind the last argument and is for somebody else to
-    read: the handler gets it as ``words``. ``hint`` is where an unknown option may belong instead.
+    ``summary`` is one line, ``about`` continues in paragraphs, and ``examples`` are command lines, each with
+    a description. ``more_options`` is a function that makes the options that are slow to make, as
+    ``MODULE:FUNCTION``. ``rest`` is the placeholder for the words after the last argument, which are not
+    parsed here: the handler gets them as ``words``. ``hint`` names the right place for an unknown option.
     """
 
     name: str
@@ -99,29 +98,29 @@ class Command(NamedTuple):
     has_help: bool = True
 
     def paragraphs(self) -> list[str]:
-        """Return what is said about it, each paragraph as one line."""
+        """Return the paragraphs of ``about``, each as one line."""
         return [" ".join(paragraph.split()) for paragraph in self.about.split("\n\n") if paragraph.strip()]
 
     def all_options(self) -> tuple[Option, ...]:
-        """Return the options with those that take time, and that of the help."""
+        """Return all options, with those of ``more_options`` and ``--help``."""
         more = import_variable(self.more_options)() if self.more_options else ()
         return (*self.options, *more, *((HELP,) if self.has_help else ()))
 
 
 HELP: Final = Option("help", ("-h", "--help"), "Show this message and exit.")
-"""The option that every command has, unless it leaves all its words to somebody else."""
+"""The option of every command with ``has_help``."""
 
 
 class UnknownOption(UsageError):
-    """There is no option of this ``flag``."""
+    """The command has no option with this ``flag``."""
 
     flag = ""
 
 
 def parse(command: Command, words: Sequence[str], path: str) -> dict[str, Any] | None:
-    """Read the words behind a command; return what is given by name, or None if they ask for help.
+    """Parse the words after a command; return the values by name, or None if the words ask for help.
 
-    ``path`` is the command as it was typed, for messages. Raises UsageError, which says how to go on.
+    ``path`` is the command as it was typed, for messages. Raises UsageError, with a remedy.
     """
     line = CommandLine(command, path)
     for word in words:
@@ -132,7 +131,7 @@ def parse(command: Command, words: Sequence[str], path: str) -> dict[str, Any] |
 
 
 class CommandLine:
-    """A command line that is read word by word; so what may come next can be asked before it is complete."""
+    """A command line, parsed word by word, so that completion can ask for the possible next words."""
 
     def __init__(self, command: Command, path: str) -> None:
         self.command = command
@@ -140,7 +139,7 @@ class CommandLine:
         self.options = command.all_options()
         self.given: dict[str, Any] = {}
         self.words: list[str] = []
-        """What stands behind the last argument."""
+        """The words after the last argument."""
         self.waiting: Option | None = None
         """The option whose value comes next."""
         self.takes_options = True
@@ -158,16 +157,16 @@ class CommandLine:
 
     @property
     def argument(self) -> Argument | None:
-        """The argument that comes next."""
+        """The next argument."""
         return self._arguments[0] if self._arguments else None
 
     @property
     def is_in_rest(self) -> bool:
-        """Whether what comes next is for somebody else to read."""
+        """Whether the next word belongs to ``rest``, which is not parsed here."""
         return bool(self.command.rest) and not self._arguments and self.waiting is None
 
     def take(self, word: str) -> None:
-        """Read one more word. Raises UsageError for one that cannot stand here."""
+        """Parse the next word. Raises UsageError for a word that is not allowed here."""
         if self.is_in_rest:
             self.words.append(word)
         elif self.waiting is not None:
@@ -183,7 +182,7 @@ class CommandLine:
             self._take_short(word)
 
     def finish(self) -> dict[str, Any]:
-        """Return what is given. Raises UsageError if something is missing."""
+        """Return the values by name. Raises UsageError if a value or an argument is missing."""
         if self.waiting is not None:
             raise self._error(f"option {self._waiting_flag!r} requires a value")
         for argument in self._arguments:
@@ -257,7 +256,7 @@ class CommandLine:
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return what reads a whole number within bounds."""
+    """Return a function that reads a whole number within bounds."""
 
     def read(word: str) -> int:
         if not (word.isascii() and word.isdigit()) or len(word) > 18 or not least <= int(word) <= most:
@@ -268,7 +267,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """Return what reads one of some words."""
+    """Return a function that reads one of several words."""
 
     def read(word: str) -> str:
         if word not in words:

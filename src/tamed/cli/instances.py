@@ -1,4 +1,4 @@
-"""The commands for an instance: a daemon that runs, or has ended, found by its name in the run directory."""
+"""The commands for an instance: a running or ended daemon, found by its name in the run directory."""
 
 import json
 import os
@@ -33,26 +33,26 @@ from tamed.unix.rundir import Instance, RunDirectory
 __all__ = ["logs", "reload", "reopen", "restart", "scale", "status", "status_lines", "stop", "upgrade"]
 
 _STATUS_OF = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6}
-_ENDED = 7  # the exit status for one that has ended by itself
+_ENDED = 7  # the exit status for an instance that has ended by itself
 _WORKER = ("WORKER", "GENERATION", "STATE", "UP", "MEMORY", "CPU", "CONNECTIONS", "ACCEPTED")
 _WIDEST = 80  # characters of a cell
 _FORCED_AFTER = 10.0  # seconds
-_LOOK = 0.2  # seconds between two looks for more of a log
+_LOOK = 0.2  # seconds between two reads of a log that is followed
 
 
 def status(name: str | None, rundir: str | None, as_json: bool) -> int:
-    """Show how an instance stands, or how it has ended; return the status that tells."""
+    """Show the state of an instance, or how it ended; return the exit status for it."""
     directory = _directory(rundir)
     try:
-        told = status_of_instance(find_instance(directory, name))
+        found = status_of_instance(find_instance(directory, name))
     except Unavailable:
         if (left := last_state_of(directory, name)) is None:
             raise
-        told = {**left._asdict(), "state": left.state}
+        found = {**left._asdict(), "state": left.state}
         lines, code = list(_ending(left)), _ENDED
     else:
-        lines, code = list(status_lines(told)), _STATUS_OF.get(told["state"], _STATUS_OF["starting"])
-    print(shown_in_json(json.dumps(told, indent=2)) if as_json else _shown_lines(lines))
+        lines, code = list(status_lines(found)), _STATUS_OF.get(found["state"], _STATUS_OF["starting"])
+    print(shown_in_json(json.dumps(found, indent=2)) if as_json else _shown_lines(lines))
     return code
 
 
@@ -86,35 +86,35 @@ def stop(name: str | None, rundir: str | None, timeout: float | None, force: boo
 
 def restart(name: str | None, rundir: str | None) -> int:
     """Stop an instance and start it again."""
-    return _tell(restart_instance(_instance(name, rundir), _show_progress))
+    return _print_report(restart_instance(_instance(name, rundir), _show_progress))
 
 
 def reload(name: str | None, rundir: str | None) -> int:
-    """Let new workers of an instance take over."""
-    return _tell(reload_instance(_instance(name, rundir), _show_wait))
+    """Replace the workers of an instance with new ones."""
+    return _print_report(reload_instance(_instance(name, rundir), _show_wait))
 
 
 def upgrade(name: str | None, rundir: str | None) -> int:
     """Replace the program of an instance's supervisor."""
-    return _tell(upgrade_instance(_instance(name, rundir), _show_wait))
+    return _print_report(upgrade_instance(_instance(name, rundir), _show_wait))
 
 
 def reopen(name: str | None, rundir: str | None) -> int:
-    """Have the log of an instance opened anew."""
-    return _tell(reopen_instance(_instance(name, rundir)))
+    """Reopen the log of an instance."""
+    return _print_report(reopen_instance(_instance(name, rundir)))
 
 
 def scale(count: int, name: str | None, rundir: str | None, yes: bool) -> int:
-    """Change how many workers an instance has."""
+    """Change the number of workers of an instance."""
     check_workers(count, yes=yes)
     instance = _instance(name, rundir)
     report = scale_instance(instance, count, _show_wait, yes=yes)
     text = f"{instance.name} has {count} worker{'s' * (count > 1)}" if report.ready else report.text
-    return _tell(report._replace(text=text))
+    return _print_report(report._replace(text=text))
 
 
 def _shown_lines(lines: Iterable[str]) -> str:
-    """Return lines as they are printed: a text within one that has several cannot look like another."""
+    """Return lines as printed: a line break inside one is shown so that it cannot imitate another line."""
     return "\n".join(shown(line, indent="    ") for line in lines)
 
 
@@ -127,27 +127,27 @@ def _instance(name: str | None, rundir: str | None) -> Instance:
     return find_instance(_directory(rundir), name)
 
 
-def _tell(report: Report) -> int:
-    """Print what has come of a request; return its exit status."""
+def _print_report(report: Report) -> int:
+    """Print the outcome of a request; return its exit status."""
     print(shown(report.text), file=sys.stdout if report.ready else sys.stderr)
     return report.status
 
 
 def _show_wait(what: str) -> None:
-    """Say that a request waits for its turn, and for what."""
+    """Report that a request waits, and for which operation."""
     print(f"tamed: {shown(what)} is under way; this waits for its turn", file=sys.stderr, flush=True)
 
 
 def _show_progress(status: dict[str, Any]) -> None:
-    """Say on a terminal how many connections are still open."""
+    """Show the number of open connections, on a terminal."""
     if sys.stderr.isatty():
         left = sum(worker.get("connections", 0) for worker in status["workers"])
-        told = f"{status['name']} is {status['state']}: {left} connections open  "
-        print(f"\r{shown(told)}", end="", file=sys.stderr, flush=True)
+        line = f"{status['name']} is {status['state']}: {left} connections open  "
+        print(f"\r{shown(line)}", end="", file=sys.stderr, flush=True)
 
 
 def _put(lines: Iterable[bytes]) -> None:
-    """Print lines. Ours are escaped already; but whoever may write the file can put anything into it."""
+    """Print lines of a log, escaped: Tamed escapes what it logs, but other programs may write to the file."""
     for line in lines:
         text = line.decode(errors="backslashreplace").removesuffix("\n")
         sys.stdout.write(f"{shown(text)}\n" if line.endswith(b"\n") else shown(text))
@@ -155,28 +155,28 @@ def _put(lines: Iterable[bytes]) -> None:
 
 
 def _ending(left: LastState) -> Iterator[str]:
-    """Yield lines that say how an instance has ended by itself."""
+    """Yield lines that report how an instance has ended by itself."""
     status = "" if left.status is None else f", with exit status {left.status}"
     when = "" if left.ended_at is None else f" at {left.ended_at}"
     yield f"{left.name} has {left.state}{when}{status}: {left.error}"
     yield f"its log is {left.log}" if left.log else f"it has left no log file; see journalctl -t {left.name}"
 
 
-def status_lines(told: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines that show a status to people."""
-    ready = "" if told["state"] == "running" else f", {told['ready']} of {told['wanted']} workers ready"
-    yield f"{told['name']} is {told['state']}: pid {told['pid']}, up {_time(told['uptime'])}{ready}"
-    for endpoint in told["endpoints"]:
+def status_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a status for people to read."""
+    ready = "" if found["state"] == "running" else f", {found['ready']} of {found['wanted']} workers ready"
+    yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {_time(found['uptime'])}{ready}"
+    for endpoint in found["endpoints"]:
         yield f"listening on {endpoint}"
-    if told["last_error"]:
-        yield f"last error, at {told['last_error_at']}: {told['last_error']}"
-    if told["restarts"]:
-        yield f"restarts: {told['restarts']}"
-    for warning in told.get("warnings", ()):
+    if found["last_error"]:
+        yield f"last error, at {found['last_error_at']}: {found['last_error']}"
+    if found["restarts"]:
+        yield f"restarts: {found['restarts']}"
+    for warning in found.get("warnings", ()):
         yield f"warning: {warning}"
     yield ""
-    yield from _table(_WORKER, [_worker(worker) for worker in _oldest_first(told["workers"])])
-    serving = [worker for worker in told["workers"] if worker["generation"] == told["generation"]]
+    yield from _table(_WORKER, [_worker(worker) for worker in _oldest_first(found["workers"])])
+    serving = [worker for worker in found["workers"] if worker["generation"] == found["generation"]]
     trees = [worker["tree"] for worker in serving if "tree" in worker]
     if trees:
         yield ""
@@ -210,7 +210,7 @@ def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]
 
 
 def _cell(text: str) -> str:
-    """Return a text of others on one line, and cut: as many rows may follow as the answer has room for."""
+    """Return a text from a worker on one line, shortened."""
     cut = text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
     return cut.replace("\n", "\\n")
 

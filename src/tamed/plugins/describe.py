@@ -123,39 +123,41 @@ def _hints(options_type: type, fields: list[dataclasses.Field[Any]]) -> dict[str
 
 
 def _describe(options_type: type, field: dataclasses.Field[Any], hint: Any) -> Option:
-    said: Declaration = field.metadata.get(METADATA, Declaration())
+    declared: Declaration = field.metadata.get(METADATA, Declaration())
     where = f"option {options_type.__qualname__}.{field.name}"
     try:
         reader = reader_of(hint)
-        if any(limit is not None for limit in said.limits):
-            reader = reader.within(said.limits)
+        if any(limit is not None for limit in declared.limits):
+            reader = reader.within(declared.limits)
     except TypeError as error:
         raise ApplicationFailed(where, str(error)) from error
     default = _default(field)
     if default is not REQUIRED and not reader.holds(default):
-        shown = "its default" if said.secret else f"its default {default!r}"
+        shown = "its default" if declared.secret else f"its default {default!r}"
         raise ApplicationFailed(where, f"{shown} is not what the type says: {reader.expected}")
-    if said.short is not None and not re.fullmatch("[A-Za-z0-9]", said.short):
-        raise ApplicationFailed(where, f"the short flag {said.short!r} is not one letter", 'write short="p"')
+    if declared.short is not None and not re.fullmatch("[A-Za-z0-9]", declared.short):
+        raise ApplicationFailed(
+            where, f"the short flag {declared.short!r} is not one letter", 'write short="p"'
+        )
     key = field.name.strip("_").replace("_", "-")
     return Option(
         name=field.name,
         key=key,
         flag=f"--{key}",
         off_flag=f"--no-{key}" if reader.boolean else "",
-        short=f"-{said.short}" if said.short else "",
+        short=f"-{declared.short}" if declared.short else "",
         type=hint,
-        help=said.help,
+        help=declared.help,
         default=default,
-        default_text="" if said.secret or default is REQUIRED else reader.text(default),
-        metavar="" if reader.boolean else said.metavar or reader.metavar,
+        default_text="" if declared.secret or default is REQUIRED else reader.text(default),
+        metavar="" if reader.boolean else declared.metavar or reader.metavar,
         required=default is REQUIRED,
         repeatable=reader.many,
         boolean=reader.boolean,
         path=reader.path,
         choices=reader.choices,
-        env=said.env,
-        secret=said.secret,
+        env=declared.env,
+        secret=declared.secret,
         reader=reader,
     )
 
