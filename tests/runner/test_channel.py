@@ -31,7 +31,7 @@ def test_messages_arrive_in_order(pair: tuple[Channel, Channel]) -> None:
 
 
 def test_what_is_received_is_for_no_program(pair: tuple[Channel, Channel], tmp_path: Path) -> None:
-    """A descriptor is closed on exec from the moment it is there, whatever it was at the other end."""
+    """A received descriptor has close-on-exec set from the start, whatever the sender's flags were."""
     ours, theirs = pair
     sent = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(sent, True)
@@ -63,7 +63,7 @@ def test_descriptors_come_with_their_message(pair: tuple[Channel, Channel], tmp_
 
 
 def test_a_message_may_arrive_in_pieces(pair: tuple[Channel, Channel]) -> None:
-    """A message that is not complete yet is kept until it is."""
+    """An incomplete message is kept until it is complete."""
     ours, theirs = pair
     raw = ours._sock
     raw.send(b'{"prep')
@@ -73,7 +73,7 @@ def test_a_message_may_arrive_in_pieces(pair: tuple[Channel, Channel]) -> None:
 
 
 def test_the_end_of_the_other_side_is_noticed(pair: tuple[Channel, Channel]) -> None:
-    """What was sent before the other end closed is received, and then the channel is closed."""
+    """Messages that were sent before the other end closed are received; then the channel is closed."""
     ours, theirs = pair
     ours.send({"ready": True})
     ours.close()
@@ -82,7 +82,7 @@ def test_the_end_of_the_other_side_is_noticed(pair: tuple[Channel, Channel]) -> 
 
 
 def test_a_peer_that_does_not_read_is_an_error(pair: tuple[Channel, Channel]) -> None:
-    """Sending never blocks: when too much waits for the peer it raises instead."""
+    """Sending never blocks: it raises an error when the queue for the peer is full."""
     ours, _ = pair
 
     def talk_on() -> None:
@@ -94,7 +94,7 @@ def test_a_peer_that_does_not_read_is_an_error(pair: tuple[Channel, Channel]) ->
 
 
 def test_what_waited_is_sent_when_the_peer_reads(pair: tuple[Channel, Channel]) -> None:
-    """What the socket's buffer did not take arrives whole and in order, once it is flushed."""
+    """Data that the socket's buffer did not accept arrives complete and in order after a flush."""
     ours, theirs = pair
     for number in range(500):
         ours.send({"number": number, "text": "x" * 1000})
@@ -107,7 +107,7 @@ def test_what_waited_is_sent_when_the_peer_reads(pair: tuple[Channel, Channel]) 
 
 
 def test_descriptors_nobody_took_are_closed(pair: tuple[Channel, Channel]) -> None:
-    """Closing a channel closes what had come with a message that was never taken."""
+    """Closing a channel closes the descriptors of messages that were never received by the caller."""
     ours, theirs = pair
     reading, writing = os.pipe()
     socket.send_fds(ours._sock, [b'{"cut off'], [writing])
@@ -119,7 +119,7 @@ def test_descriptors_nobody_took_are_closed(pair: tuple[Channel, Channel]) -> No
 
 
 def test_descriptors_are_dropped_where_none_are_asked_for() -> None:
-    """Another process cannot fill the table of one that takes no descriptors."""
+    """A process cannot fill the descriptor table of a peer that takes no descriptors."""
     ours, theirs = map(Channel, socket.socketpair())
     reading, writing = os.pipe()
     with closing(ours), closing(theirs):
@@ -132,7 +132,7 @@ def test_descriptors_are_dropped_where_none_are_asked_for() -> None:
 
 
 def test_a_peer_that_never_stops_talking_is_left_in_time(pair: tuple[Channel, Channel]) -> None:
-    """What one turn does not take is there in the next one."""
+    """Messages beyond the limit of one call are yielded by the next call."""
     ours, theirs = pair
     ours._sock.setblocking(True)
     line = b'{"text": "%s"}\n' % (b"x" * 5000)  # short ones take long to be read
@@ -152,7 +152,7 @@ def test_a_peer_that_never_stops_talking_is_left_in_time(pair: tuple[Channel, Ch
 
 
 def test_a_message_without_an_end_is_none(pair: tuple[Channel, Channel]) -> None:
-    """It is refused before it fills the memory."""
+    """The channel refuses it before it fills the memory."""
     ours, theirs = pair
     ours._sock.setblocking(True)
 
@@ -175,7 +175,7 @@ def _receive_for_ever(channel: Channel) -> None:
 
 
 def test_a_message_that_would_not_be_read_is_not_sent(pair: tuple[Channel, Channel]) -> None:
-    """Whoever sends it hears that; the channel goes on."""
+    """The sender gets an error, and the channel still works."""
     ours, theirs = pair
     with pytest.raises(OSError, match="a message of"):
         ours.send({"text": "x" * LONGEST})
@@ -184,7 +184,7 @@ def test_a_message_that_would_not_be_read_is_not_sent(pair: tuple[Channel, Chann
 
 
 def test_copies_of_descriptors_are_closed_if_there_is_no_room_for_all(pair: tuple[Channel, Channel]) -> None:
-    """Nothing is left of a message that cannot be sent with its descriptors."""
+    """A message that cannot be sent with its descriptors leaves no copies open."""
     ours, theirs = pair
     before = sorted(Path("/proc/self/fd").iterdir())
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -1,4 +1,4 @@
-"""The control socket and who asks over it."""
+"""The control socket and its clients."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.runner.world import HandReactor
 
 
 class ControlApi:
-    """Keeps the requests, for the test to answer."""
+    """Records the requests, so that the test can answer them."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, Any], Answer]] = []
@@ -32,7 +32,7 @@ class ControlApi:
 
 
 class Served:
-    """A server that goes round when the test says so, and its clients."""
+    """A server whose loop the test runs step by step, and its clients."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Served:
 
     @contextmanager
     def client(self, data: bytes = b"") -> Iterator[socket.socket]:
-        """Have a client that is connected and has sent something, which has been read."""
+        """Connect a client, send data, and let the server read it."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(str(self.path))
@@ -62,12 +62,12 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_only_the_owner_may_ask(served: Served) -> None:
-    """Nobody else can connect; and the file goes with the server."""
+    """No other user can connect, and closing the server removes the file."""
     assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
 
 
 def test_its_file_goes_with_it(tmp_path: Path) -> None:
-    """Somebody may have taken it away before."""
+    """Closing works also if the file was removed before."""
     for is_gone in (False, True):
         made = Served(tmp_path / "control.sock")
         if is_gone:
@@ -79,7 +79,7 @@ def test_its_file_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_a_request_is_answered_and_the_connection_closed(served: Served) -> None:
-    """The answer is one line; warnings go with it, whatever was asked."""
+    """The answer is one line, and includes the warnings for any request."""
     with served.client(b'{"command": "status"}\n') as client:
         ((request, answer),) = served.api.asked
         assert request == {"command": "status"}
@@ -88,7 +88,7 @@ def test_a_request_is_answered_and_the_connection_closed(served: Served) -> None
 
 
 def test_a_request_may_come_in_pieces(served: Served) -> None:
-    """It is served when its line has ended."""
+    """A request is served when its line is complete."""
     with served.client(b'{"command":') as client:
         assert served.api.asked == []
         client.sendall(b' "status"}\n')
@@ -110,7 +110,7 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
     ids=["text", "array", "bytes", "deep", "nan", "number", "long"],
 )
 def test_what_is_no_request_is_answered_with_an_error(served: Served, line: bytes) -> None:
-    """Nobody else hears of it."""
+    """The invalid request is not passed on."""
     with served.client(line) as client:
         while served.server._clients:
             served.reactor.turn(0)
@@ -121,7 +121,7 @@ def test_what_is_no_request_is_answered_with_an_error(served: Served, line: byte
 
 
 def test_a_client_that_goes_away_is_forgotten(served: Served) -> None:
-    """Its answer, which may come later, goes nowhere."""
+    """A later answer to a disconnected client is dropped."""
     with served.client(b'{"command": "status"}\n'):
         pass
     served.reactor.turn(0)
@@ -130,7 +130,7 @@ def test_a_client_that_goes_away_is_forgotten(served: Served) -> None:
 
 
 def test_a_client_that_is_not_there_for_its_answer_is_dropped(served: Served) -> None:
-    """Also when its going has not been noticed yet."""
+    """The answer is dropped also if the disconnection was not noticed yet."""
     with served.client(b'{"command": "status"}\n'):
         pass
     served.api.asked[0][1]({"state": "running"})
@@ -138,7 +138,7 @@ def test_a_client_that_is_not_there_for_its_answer_is_dropped(served: Served) ->
 
 
 def test_a_client_that_says_nothing_is_dropped(served: Served) -> None:
-    """After a while."""
+    """A client without a request is dropped after a timeout."""
     with served.client() as client:
         served.reactor.advance(9.75)
         assert len(served.server._clients) == 1
@@ -147,7 +147,7 @@ def test_a_client_that_says_nothing_is_dropped(served: Served) -> None:
 
 
 def test_there_are_not_too_many_clients(served: Served) -> None:
-    """One more than the limit is told so."""
+    """A client beyond the limit gets an error."""
     clients = []
     for _ in range(65):
         client = socket.socket(socket.AF_UNIX)
@@ -162,13 +162,13 @@ def test_there_are_not_too_many_clients(served: Served) -> None:
 
 
 def test_a_connection_that_is_gone_before_it_is_taken_is_no_matter(served: Served) -> None:
-    """There is nobody to accept."""
+    """Accepting a connection that was aborted has no effect."""
     served.server._accept()
     assert served.server._clients == {}
 
 
 def test_what_was_left_behind_is_replaced(tmp_path: Path) -> None:
-    """The socket of a supervisor that was killed is no hindrance to the next."""
+    """A new supervisor replaces the socket of one that was killed."""
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as old:
         old.bind(str(path))
@@ -180,13 +180,13 @@ def test_what_was_left_behind_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
-    """It names the path."""
+    """The error names the path."""
     with closing(HandReactor()) as reactor, pytest.raises(TamedError, match=r"^cannot listen on .*none/a: "):
         ControlServer(tmp_path / "none" / "a", reactor, ControlApi())
 
 
 def test_a_path_that_is_none_is_a_mistake(tmp_path: Path) -> None:
-    """Of the program, not of the system; no socket is left open."""
+    """An invalid path is an error of the program, not of the system; no socket is left open."""
     with closing(HandReactor()) as reactor, pytest.raises(ValueError, match="null"):
         ControlServer(tmp_path / "a\0b", reactor, ControlApi())
 
@@ -196,7 +196,7 @@ def test_a_path_that_is_none_is_a_mistake(tmp_path: Path) -> None:
 
 @contextmanager
 def answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
-    """Answer the first client with these bytes, in a thread; give what it asked."""
+    """Answer the first client with these bytes, in a thread; yield its request."""
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -215,7 +215,7 @@ def answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
 
 
 def test_a_question_is_answered(tmp_path: Path) -> None:
-    """By an object on a line, as it was asked."""
+    """The answer is an object on a line, as the request is."""
     path = tmp_path / "control.sock"
     with answering(path, b'{"state": "running"}\n') as asked:
         assert ask(path, {"command": "status"}) == {"state": "running"}
@@ -223,7 +223,7 @@ def test_a_question_is_answered(tmp_path: Path) -> None:
 
 
 def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
-    """Then it is raised, with its words."""
+    """An error answer is raised with its text."""
     path = tmp_path / "control.sock"
     with (
         answering(path, b'{"error": "unknown command"}\n'),
@@ -233,14 +233,14 @@ def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
 
 
 def test_there_may_be_no_answer(tmp_path: Path) -> None:
-    """A supervisor that ends meanwhile gives none."""
+    """There is no answer if the supervisor ends meanwhile."""
     path = tmp_path / "control.sock"
     with answering(path, b""), pytest.raises(SystemRefused, match="it ended without an answer"):
         ask(path, {"command": "status"})
 
 
 def test_an_answer_is_not_waited_for_for_ever(served: Served) -> None:
-    """A supervisor that is stopped does not hang its clients."""
+    """A suspended supervisor does not block its clients."""
     with pytest.raises(SystemRefused, match=r"no answer within 0\.01 seconds"):
         ask(served.path, {"command": "status"}, timeout=0.01)
 
@@ -265,7 +265,7 @@ def no_descriptors() -> Iterator[None]:
 
 
 def test_without_descriptors_one_client_is_served_at_a_time_and_nothing_spins(served: Served) -> None:
-    """The others wait in the kernel's queue until the descriptor in reserve is free again."""
+    """Other clients wait in the kernel's queue until the reserved descriptor is free again."""
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
         for client in clients:
@@ -285,7 +285,7 @@ def test_without_descriptors_one_client_is_served_at_a_time_and_nothing_spins(se
 
 
 def test_accepting_is_tried_again_after_a_while(served: Served) -> None:
-    """Also if nobody goes away meanwhile, who would make room."""
+    """Accepting is tried again although no client has disconnected."""
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
         for client in clients:

@@ -34,7 +34,7 @@ def test_a_long_message_arrives_although_the_other_end_never_says_a_word(reactor
 
 
 def test_a_channel_whose_other_end_is_gone_is_left_alone(reactor: Reactor) -> None:
-    """Whoever sent is told, once; nothing is sent through a closed one."""
+    """The sender is notified once; nothing is sent through a closed channel."""
     lost: list[bool] = []
     ours, theirs = map(Channel, socket.socketpair())
     with closing(ours):

@@ -32,13 +32,13 @@ def files(lines: list[str]) -> list[str]:
 
 
 def test_an_expected_error_is_one_line() -> None:
-    """With its reason and its remedy."""
+    """The line has the reason and the remedy."""
     error = ConfigurationError("verse.toml", "no\nway", "write another")
     assert list(explain(error)) == ["tamed: verse.toml: no way; write another"]
 
 
 def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Path) -> None:
-    """Neither ours nor those of the standard library that it called."""
+    """The traceback has neither our frames nor those of the standard library."""
     file = tmp_path / "raising_poem.py"
     file.write_text("import json\n\ndef title():\n    return json.loads('')\n\ntitle()\n")
     with forgetting_imports(tmp_path):
@@ -50,7 +50,7 @@ def test_an_application_file_that_raises_is_told_with_its_own_lines(tmp_path: Pa
 
 
 def test_a_mistake_of_syntax_is_told_where_it_is_alone(tmp_path: Path) -> None:
-    """No frame is the user's then, and none of ours is shown."""
+    """A syntax error has no frames of the user, and ours are not shown."""
     file = tmp_path / "unfinished_poem.py"
     file.write_text("def title(:\n")
     with forgetting_imports(tmp_path):
@@ -86,7 +86,7 @@ def failure(service: Service) -> TamedError:
 
 
 def test_a_start_that_raises_the_unexpected_is_told_with_its_traceback() -> None:
-    """Also what was raised behind it and inside of it."""
+    """The traceback includes causes, contexts and exceptions in a group."""
     cause = ExceptionGroup("several", [KeyError("a"), raised_by_json()])
     cause.__cause__ = raised_by_json()
     *traceback, line = explain(failure(Failing(cause)))
@@ -107,19 +107,19 @@ def test_a_start_that_raises_the_unexpected_is_told_with_its_traceback() -> None
     ],
 )
 def test_a_start_that_says_what_is_wrong_needs_no_traceback(error: Exception, says: str) -> None:
-    """One of our errors, or one of the operating system's."""
+    """An error of ours, or of the operating system, is shown without a traceback."""
     assert list(explain(failure(Failing(error)))) == [f"tamed: service failing failed in start: {says}"]
 
 
 def test_what_the_log_has_told_is_not_told_again() -> None:
-    """A body that failed past its policy was logged with its traceback."""
+    """A body that failed beyond its policy was logged with its traceback before."""
     error = failure(Failing(KeyError("verse"), later=True))
     assert isinstance(error, ServiceFailed)
     assert list(explain(error)) == ["tamed: service failing failed in run: KeyError: 'verse'"]
 
 
 def test_a_plugin_that_raises_is_told_with_its_own_lines() -> None:
-    """From the function that should have made the service."""
+    """The traceback starts at the function that should have created the service."""
 
     @plugin
     def ode() -> Service:
@@ -137,7 +137,7 @@ def test_a_plugin_that_raises_is_told_with_its_own_lines() -> None:
 
 
 def test_a_mistake_of_ours_is_told_whole() -> None:
-    """If no frame is the user's, those that there are must help."""
+    """If no frame is the user's, all frames are shown."""
     error = ApplicationFailed("verse")
     error.__cause__ = raised_by_json()
     error.__cause__.__traceback__ = error.__cause__.__traceback__ and error.__cause__.__traceback__.tb_next

@@ -32,7 +32,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 @pytest.fixture
 def held(directory: RunDirectory) -> Iterator[Callable[[str], Instance]]:
-    """What makes an instance that runs, in as much as this process holds its pid file."""
+    """A factory of running instances: this process holds their pid files."""
     with ExitStack() as stack:
 
         def make(name: str) -> Instance:
@@ -45,7 +45,7 @@ def held(directory: RunDirectory) -> Iterator[Callable[[str], Instance]]:
 
 @pytest.fixture
 def daemon(directory: RunDirectory) -> Iterator[Daemon]:
-    """What starts a process that holds the pid file of an instance, deaf to the signals it is given."""
+    """A factory of processes that hold the pid file of an instance and ignore the given signals."""
     with ExitStack() as stack:
 
         def make(*deaf: signal.Signals) -> tuple[Instance, subprocess.Popen[str]]:
@@ -56,17 +56,17 @@ def daemon(directory: RunDirectory) -> Iterator[Daemon]:
 
 
 def _note_nothing(status: dict[str, Any]) -> None:
-    """Take a status that nobody looks at."""
+    """Ignore a status."""
 
 
 def test_the_only_one_need_not_be_named(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
-    """Where there is one, it is meant."""
+    """If one instance runs, it is chosen."""
     instance = held("poetry")
     assert find_instance(directory, None) == find_instance(directory, "poetry") == instance
 
 
 def test_of_several_one_must_be_named(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
-    """The error has their names."""
+    """The error lists their names."""
     held("poetry")
     second = held("prose")
     with pytest.raises(UsageError, match="several instances run: poetry, prose; name one of them"):
@@ -75,7 +75,7 @@ def test_of_several_one_must_be_named(directory: RunDirectory, held: Callable[[s
 
 
 def test_where_nothing_runs_nothing_is_found(directory: RunDirectory) -> None:
-    """Named or not."""
+    """A name makes no difference if no instance runs."""
     with pytest.raises(Unavailable, match="there is no instance in"):
         find_instance(directory, None)
     with pytest.raises(Unavailable, match="poetry is not running; nothing runs in"):
@@ -83,20 +83,20 @@ def test_where_nothing_runs_nothing_is_found(directory: RunDirectory) -> None:
 
 
 def test_another_name_is_not_found(directory: RunDirectory, held: Callable[[str], Instance]) -> None:
-    """The error says what does run."""
+    """The error lists the running instances."""
     held("poetry")
     with pytest.raises(Unavailable, match=r"^poem is not running; running: poetry$"):
         find_instance(directory, "poem")
 
 
 def test_one_that_does_not_answer_has_no_status(held: Callable[[str], Instance]) -> None:
-    """It runs in the foreground without a control socket, say."""
+    """For example, it runs in the foreground without a control socket."""
     with pytest.raises(MissingInput, match=r"poetry\.sock"):
         status_of_instance(held("poetry"), timeout=1.0)
 
 
 def test_what_does_not_run_cannot_be_stopped(directory: RunDirectory) -> None:
-    """Also with a pid file that somebody left behind."""
+    """This includes an instance with a stale pid file."""
     instance = directory.create("poetry")
     with pytest.raises(Unavailable, match="poetry is not running"):
         stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
@@ -106,14 +106,14 @@ def test_what_does_not_run_cannot_be_stopped(directory: RunDirectory) -> None:
 
 
 def test_one_that_is_told_to_stop_does(daemon: Daemon) -> None:
-    """It gets a TERM, and is waited for."""
+    """The instance gets a TERM, and the command waits for its end."""
     instance, process = daemon()
     assert stop_instance(instance, timeout=None, force=False, progress=_note_nothing)
     assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_one_that_does_not_stop_is_left_or_ended(daemon: Daemon) -> None:
-    """As the person who waits has said."""
+    """With ``force`` it is ended, and otherwise left alone."""
     instance, process = daemon(signal.SIGTERM)
     assert not stop_instance(instance, timeout=0.0, force=False, progress=_note_nothing)
     assert process.poll() is None
@@ -122,7 +122,7 @@ def test_one_that_does_not_stop_is_left_or_ended(daemon: Daemon) -> None:
 
 
 def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
-    """One that stops is asked from time to time, until it is gone."""
+    """The status of a stopping instance is requested from time to time, until it has ended."""
     seen: list[dict[str, Any]] = []
 
     def look(status: dict[str, Any]) -> None:
@@ -139,14 +139,14 @@ def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
 
 @pytest.mark.parametrize("answer", ["{}", "[]", '{"state": 3}', "x" * 100], ids=str)
 def test_an_answer_that_is_none_is_one_line(directory: RunDirectory, answer: str) -> None:
-    """Whatever it is that holds the pid file and listens."""
+    """An invalid answer is an error of one line, whichever process listens."""
     instance = directory.create("poetry")
     with stand_in(instance, f"{answer}\n"), pytest.raises(SystemRefused, match="cannot be understood"):
         status_of_instance(instance)
 
 
 def test_an_answer_without_an_end_is_not_read_to_one(directory: RunDirectory) -> None:
-    """Not beyond what an answer may have."""
+    """Reading ends at the limit of an answer."""
     instance = directory.create("poetry")
     told = "longer than 16777216 bytes"
     with stand_in(instance, "", ENDLESS), pytest.raises(SystemRefused, match=told):
@@ -154,7 +154,7 @@ def test_an_answer_without_an_end_is_not_read_to_one(directory: RunDirectory) ->
 
 
 def test_who_listens_must_be_who_holds_the_pid_file(daemon: Daemon) -> None:
-    """Another process in the place of the control socket is asked nothing."""
+    """No request is sent to a process that does not hold the pid file."""
     instance, process = daemon()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(instance.socket))
@@ -167,7 +167,7 @@ def test_who_listens_must_be_who_holds_the_pid_file(daemon: Daemon) -> None:
 
 
 def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str], Instance]) -> None:
-    """It has been swept away, and is just being made anew."""
+    """The socket was removed, and is being created again."""
     with socket.socket(socket.AF_UNIX) as bound, ThreadPoolExecutor() as threads:
         glances = 0
 
@@ -194,7 +194,7 @@ def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str
 
 
 def test_without_a_plan_nothing_is_stopped(daemon: Daemon) -> None:
-    """One that cannot be started again goes on."""
+    """An instance that cannot be started again is not stopped."""
     instance, process = daemon()
     with pytest.raises(MissingInput, match="cannot start it again"):
         restart_instance(instance, _note_nothing)

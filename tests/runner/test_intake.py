@@ -1,4 +1,4 @@
-"""What comes in for the log."""
+"""The input of the log."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ REST = 0.01  # seconds in which a pipe is left alone after it was read
 
 
 class ListSink:
-    """Keeps what is written, batch by batch."""
+    """Records the written batches."""
 
     child = 0
 
@@ -74,7 +74,7 @@ class Fed:
         return encode_record(Record(encode_origin(severity, 1.5, 70, "poems"), text.encode()))
 
     def take(self) -> None:
-        """Let the intake take what is there: it may have to end its rest before it does."""
+        """Let the intake read the available data; it may have to end its pause first."""
         self.reactor.time.now += REST
         self.reactor.turn(0)
         self.reactor.turn(0)
@@ -96,7 +96,7 @@ def fed() -> Iterator[Fed]:
 
 
 def test_records_are_written_as_they_were_logged(fed: Fed) -> None:
-    """With the worker's own time, severity and text; those that came together are written together."""
+    """Records keep the worker's time, severity and text; those that arrive together are written together."""
     fed.records.write(fed.record("one") + fed.record("two\nlines", severity=3))
     fed.take()
     ((one, two),) = fed.sink.batches
@@ -105,7 +105,7 @@ def test_records_are_written_as_they_were_logged(fed: Fed) -> None:
 
 
 def test_a_record_may_come_in_pieces(fed: Fed) -> None:
-    """It is written when it is complete."""
+    """A record is written when it is complete."""
     data = fed.record("one")
     fed.records.write(data[:-2])
     fed.take()
@@ -116,7 +116,7 @@ def test_a_record_may_come_in_pieces(fed: Fed) -> None:
 
 
 def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
-    """A worker that was killed in the middle of it leaves what had come."""
+    """The received part of a killed worker's record is logged."""
     fed.records.write(fed.record("a long poem")[:-4])
     fed.intake.detach(7)
     ((record,),) = fed.sink.batches
@@ -125,7 +125,7 @@ def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
 
 
 def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
-    """A traceback that comes in pieces is written as a whole, as warnings of the worker's output."""
+    """A traceback that arrives in pieces is written as a whole, as warnings of the worker's output."""
     fed.output.write(b"Traceback\n")
     fed.take()
     fed.output.write(b"  more\nand \xff a p")
@@ -142,7 +142,7 @@ def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:
 
 
 def test_what_is_left_of_a_worker_is_taken_when_it_has_ended(fed: Fed) -> None:
-    """All of it, the line that never ended too, although nobody has read before."""
+    """All output is read at its end, including an unterminated last line."""
     fed.records.write(fed.record("last words"))
     fed.output.write(b"Fatal\nno newline")
     fed.intake.detach(7)
@@ -150,14 +150,14 @@ def test_what_is_left_of_a_worker_is_taken_when_it_has_ended(fed: Fed) -> None:
 
 
 def test_one_that_left_a_child_behind_is_let_go(fed: Fed) -> None:
-    """The pipe is still held open by somebody, and nobody reads it any more."""
+    """Another process still holds the pipe open, but it is not read any more."""
     fed.intake.detach(7)
     with pytest.raises(BrokenPipeError):
         fed.output.write(b"hello\n")
 
 
 def test_a_pipe_that_was_closed_is_let_go(fed: Fed) -> None:
-    """A worker may close its output and go on; its records still come."""
+    """A worker may close its output and go on; its records are still read."""
     fed.output.close()
     fed.take()
     fed.records.write(fed.record("one"))
@@ -170,7 +170,7 @@ def test_a_pipe_that_was_closed_is_let_go(fed: Fed) -> None:
 
 
 def test_a_pipe_that_was_read_is_left_alone_for_a_while(fed: Fed) -> None:
-    """Then what has come meanwhile is taken at once."""
+    """After the pause, all data that has arrived is read at once."""
     fed.records.write(fed.record("one"))
     fed.reactor.turn(0)
     for text in ("two", "three"):
@@ -182,7 +182,7 @@ def test_a_pipe_that_was_read_is_left_alone_for_a_while(fed: Fed) -> None:
 
 
 def test_what_the_supervisor_says_comes_after_what_came_before(fed: Fed) -> None:
-    """All that the worker has logged by then stands above it."""
+    """All earlier records of the worker are written before it."""
     fed.records.write(fed.record("one"))
     fed.output.write(b"printed\n")
     fed.intake.log("INFO", "stopping")
@@ -197,7 +197,7 @@ def test_what_the_supervisor_says_comes_after_what_came_before(fed: Fed) -> None
     ("level", "severity"), [("CRITICAL", 2), ("ERROR", 3), ("WARNING", 4), ("INFO", 6), ("DEBUG", 7)]
 )
 def test_the_supervisor_has_lines_of_its_own(fed: Fed, level: str, severity: int) -> None:
-    """They are from its pid, at the severity that their level has in syslog."""
+    """They have the supervisor's pid, and the syslog severity of their level."""
     fed.intake.log(level, "ready")
     ((record,),) = fed.sink.batches
     assert (record.origin, record.text) == (Origin(severity, 5.0, os.getpid(), "tamed"), b"ready")

@@ -1,4 +1,4 @@
-"""What is left of a daemon that has ended by itself."""
+"""The last state of a daemon that has ended by itself."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def instance(tmp_path: Path) -> Instance:
 
 
 def test_what_is_left_can_be_read(instance: Instance, tmp_path: Path) -> None:
-    """Until the next start; when it is the only one, also without its name."""
+    """The last state can be read until the next start; without a name, if it is the only one."""
     assert LastState.of(instance) is None
     left = LastState.now("verse", "no poems", 70, "/var/verse.log")
     left.leave(instance)
@@ -35,7 +35,7 @@ def test_what_is_left_can_be_read(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_one_that_was_killed_is_known_by_its_pid_file(instance: Instance) -> None:
-    """When and with which status is not known."""
+    """The time and the status of a killed daemon are unknown."""
     instance.pid_file.write_text("4711\n")
     left = LastState.of(instance)
     assert left is not None
@@ -47,13 +47,13 @@ def test_one_that_was_killed_is_known_by_its_pid_file(instance: Instance) -> Non
     [b"", b"{", b"[1]", b"[" * 5000, b'{"error": 1}', b'{"error": "", "status": 1e999}', b"\xff" * 99],
 )
 def test_a_record_that_makes_no_sense_is_none(instance: Instance, content: bytes) -> None:
-    """Whoever owns the folder can have written it."""
+    """An invalid file, which the folder's owner can have written, is ignored."""
     (instance.directory / "verse.failed").write_bytes(content)
     assert LastState.of(instance) is None
 
 
 def test_only_a_file_is_read(instance: Instance, tmp_path: Path) -> None:
-    """No link is followed, and no pipe is waited for."""
+    """Links are not followed, and pipes do not block."""
     LastState.now("verse", "elsewhere", 1, "").leave(instance)
     path = instance.directory / "verse.failed"
     path.rename(tmp_path / "elsewhere")
@@ -65,7 +65,7 @@ def test_only_a_file_is_read(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_has_no_room_for_it(instance: Instance) -> None:
-    """That is no reason to fail."""
+    """Writing to a removed folder does not fail."""
     instance.directory.rmdir()
     LastState.now("verse", "no poems", 70, "").leave(instance)
     assert not instance.directory.exists()

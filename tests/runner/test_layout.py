@@ -35,7 +35,7 @@ def line(level: str = "INFO", message: str = "message", traceback: str = "") -> 
     ],
 )
 def test_a_line_has_time_level_logger_and_message(name: str, text: str) -> None:
-    """In the order of the layout, in local time."""
+    """The fields are in the order of the layout, with the local time."""
     indent = "" if name == "bare" else "    "
     assert layout_of(name)(line()) == text
     assert (
@@ -45,7 +45,7 @@ def test_a_line_has_time_level_logger_and_message(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("level", ["DEBUG", "WARNING", "ERROR", "CRITICAL"])
 def test_colour_tells_the_level(level: str) -> None:
-    """The whole line has it, and what comes after it has not."""
+    """The whole line is coloured, and the text after it is not."""
     text = layout_of("coloured")(line(level))
     assert text.startswith("\x1b[")
     assert text.endswith("\x1b[0m")
@@ -53,7 +53,7 @@ def test_colour_tells_the_level(level: str) -> None:
 
 
 def test_json_is_one_line_whatever_is_in_the_message() -> None:
-    """And can be read back."""
+    """The line can be parsed again."""
     text = layout_of("json")(line(message='a "b"\n\x00é', traceback="Traceback\n  more"))
     assert "\n" not in text
     assert json.loads(text) == {
@@ -67,7 +67,7 @@ def test_json_is_one_line_whatever_is_in_the_message() -> None:
 
 
 def test_times_are_those_of_the_standard_library() -> None:
-    """To the millisecond, at any time of the year."""
+    """Times match to the millisecond, at any time of the year."""
     for moment in (0.0, MOMENT, MOMENT + 0.9996, MOMENT + 180 * 86400, 1e9 + 0.0005):
         text = layout_of("plain")(Line(moment, "INFO", "a", "b"))
         record = logging.makeLogRecord({"created": round(moment * 1000) / 1000})
@@ -79,7 +79,7 @@ def test_times_are_those_of_the_standard_library() -> None:
 @pytest.mark.parametrize("name", ["human", "coloured", "plain", "json", "bare"])
 @pytest.mark.parametrize("level", ["INFO", "ERROR"])
 def test_many_lines_look_as_each_alone(name: str, level: str) -> None:
-    """Whatever is in their messages."""
+    """A batch has the same layout as single lines, for any messages."""
     layout, line = layout_of(name), Line(1e9, level, "verse", "", 42)
     messages = ["busy", "100 %", "two\nlines", 'quoted "sun"', "\0\ufffc", "", "\x1b[2J", "\x9b"]
     alone = [layout(line._replace(message=message)) for message in messages]
@@ -88,7 +88,7 @@ def test_many_lines_look_as_each_alone(name: str, level: str) -> None:
 
 @pytest.mark.parametrize("name", ["human", "plain", "bare"])
 def test_no_message_acts_on_a_terminal_or_poses_as_a_record(name: str) -> None:
-    """Escapes are written out, and what follows a newline is indented, wherever the text comes from."""
+    """Escapes are written as text, and continuation lines are indented, for texts of any source."""
     forged = "2026-11-23T11:31:05.123+01:00 ERROR tamed: forged"
     told = Line(MOMENT, "INFO", f"x\n{forged}", f"\x1b[2J\n{forged}", 1, f"\x07\n{forged}")
     text = layout_of(name)(told)

@@ -1,4 +1,4 @@
-"""Reading a log that rotates between any two looks of the reader."""
+"""Reading a log that is rotated between any two reads."""
 
 import gzip
 import itertools
@@ -16,20 +16,20 @@ PACKED = gzip.compress(b"".join(b"line %d\n" % number for number in range(1000))
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Make a log with one line, and two old files."""
+    """Create a log with one line, and two old files."""
     for name, line in [("app.log", "third"), ("app.log.1", "second"), ("app.log.2", "first")]:
         (tmp_path / name).write_text(f"{line}\n")
     return tmp_path / "app.log"
 
 
 def move(log: Path, number: int) -> None:
-    """Do one of the renames of a rotation."""
+    """Execute one of the renames of a rotation."""
     name = log.with_name(f"{log.name}.{number}") if number else log
     name.rename(log.with_name(f"{log.name}.{number + 1}"))
 
 
 def rotate(log: Path, line: str) -> None:
-    """Rotate the log, and begin a new one."""
+    """Rotate the log, and create a new one."""
     numbers = [int(path.suffix[1:]) for path in log.parent.glob("app.log.*")]
     for number in sorted([0, *numbers], reverse=True):
         move(log, number)
@@ -37,14 +37,14 @@ def rotate(log: Path, line: str) -> None:
 
 
 def test_the_last_lines_come_from_old_files_too(log: Path) -> None:
-    """As many as were asked for."""
+    """The requested number of lines is read."""
     with closing(LogReader(log)) as reader:
         assert reader.last(2) == [b"second\n", b"third\n"]
         assert list(reader.more()) == []
 
 
 def test_files_follow_one_another(log: Path) -> None:
-    """However many rotations there were since the last look."""
+    """No line is skipped after any number of rotations."""
     with closing(LogReader(log)) as reader:
         assert reader.last(1) == [b"third\n"]
         rotate(log, "fourth")
@@ -73,7 +73,7 @@ def test_no_file_is_skipped_by_a_look_in_the_middle_of_a_rotation(
 
 
 def test_a_log_that_is_about_to_be_made_anew_is_waited_for(log: Path) -> None:
-    """Between the last rename and the new file there is none that follows."""
+    """Between the last rename and the new file, there is no next file."""
     with closing(LogReader(log)) as reader:
         assert reader.last(1) == [b"third\n"]
         for number in (2, 1, 0):
@@ -84,7 +84,7 @@ def test_a_log_that_is_about_to_be_made_anew_is_waited_for(log: Path) -> None:
 
 
 def test_behind_a_file_that_was_removed_the_oldest_follows(log: Path) -> None:
-    """What is gone is lost, and nothing else."""
+    """Only the removed lines are lost."""
     with closing(LogReader(log)) as reader:
         assert reader.last(1) == [b"third\n"]
         for line in ("fourth", "fifth", "sixth"):
@@ -96,7 +96,7 @@ def test_behind_a_file_that_was_removed_the_oldest_follows(log: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"no gzip", PACKED[:20], PACKED[:30] + b"\0\1" + PACKED[32:]])
 def test_a_compressed_file_that_is_damaged_is_an_error_of_the_system(log: Path, content: bytes) -> None:
-    """Whatever is wrong with it: a command has one kind of error to tell."""
+    """Any damage is reported as one kind of error."""
     log.with_name("app.log.3.gz").write_bytes(content)
     with (
         closing(LogReader(log)) as reader,
@@ -106,7 +106,7 @@ def test_a_compressed_file_that_is_damaged_is_an_error_of_the_system(log: Path, 
 
 
 def test_files_that_are_renamed_for_ever_are_an_error(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may rename them keeps nobody waiting: a rotation comes to an end."""
+    """Endless renames do not block the reader: a real rotation ends."""
     numbers = itertools.count(3)
     opened = _log_reader._open
 

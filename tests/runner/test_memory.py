@@ -1,4 +1,4 @@
-"""The memory of workers, and what follows from too much of it."""
+"""The memory of workers, and its limit."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ LOOK = 3.0  # seconds
 
 @pytest.fixture
 def world() -> Iterator[Supervised]:
-    """Two workers that use little, as was measured, and a limit."""
+    """Two workers that use little memory, and a limit."""
     with supervised(max_worker_memory=LIMIT) as made:
         made.platform.used = {101: LITTLE, 102: LITTLE}
         made.start()
@@ -26,7 +26,7 @@ def world() -> Iterator[Supervised]:
 
 
 def test_a_peak_is_no_leak(world: Supervised) -> None:
-    """Only what is above the limit three times in a row is too much."""
+    """A worker must exceed the limit three times in a row."""
     for _ in range(3):
         world.platform.used[101] = LIMIT + 1
         world.pass_time(2 * LOOK)
@@ -36,7 +36,7 @@ def test_a_peak_is_no_leak(world: Supervised) -> None:
 
 
 def test_the_largest_goes_first(world: Supervised) -> None:
-    """One at a time, with the figure and the limit; the next one when the other one serves."""
+    """Workers are replaced one at a time; the log has the figure and the limit."""
     world.platform.used = {101: LIMIT + 1_000_000, 102: LIMIT + 12_300_000}
     world.pass_time(10 * LOOK)
     told = "uses 312.3 MB, more than 300.0 MB (max-worker-memory): another one takes its place"
@@ -48,7 +48,7 @@ def test_the_largest_goes_first(world: Supervised) -> None:
 
 
 def test_one_that_was_never_below_is_held_on_to() -> None:
-    """The limit is less than it needs, as it seems; the log says so once."""
+    """Its needs seem to exceed the limit; this is logged once."""
     with supervised(max_worker_memory=LIMIT, workers=1) as world:
         world.platform.used = {101: LIMIT + 1}
         world.start()
@@ -62,7 +62,7 @@ def test_one_that_was_never_below_is_held_on_to() -> None:
 
 
 def test_without_a_limit_nothing_is_too_much() -> None:
-    """As before."""
+    """Without a limit, no worker is replaced."""
     with supervised() as world:
         world.platform.used = {101: 10**15}
         world.start()
@@ -71,7 +71,7 @@ def test_without_a_limit_nothing_is_too_much() -> None:
 
 
 def test_a_limit_that_is_soon_reached_starts_no_workers_without_end() -> None:
-    """Each that takes the place of one which was soon above it serves for longer."""
+    """Each replacement of a worker that was soon above the limit serves for longer."""
     with supervised(max_worker_memory=LIMIT, workers=1) as world:
         world.start()
         minutes = []
@@ -89,7 +89,7 @@ def test_a_limit_that_is_soon_reached_starts_no_workers_without_end() -> None:
 
 
 def test_what_a_process_uses_is_what_it_has_allocated(tmp_path: Path) -> None:
-    """In bytes, in memory and swapped out; of one that is not there it is not known."""
+    """The figure includes resident and swapped memory, in bytes; it is unknown for an ended process."""
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "status").write_text(
         "VmRSS:\t 9 kB\nRssAnon:\t 5 kB\nRssFile:\t 4 kB\nVmSwap:\t 2 kB\n"

@@ -1,4 +1,4 @@
-"""The one function that reads messages of other processes, and what it must survive."""
+"""The function that parses messages of other processes, and invalid input."""
 
 import json
 from collections.abc import Callable
@@ -55,20 +55,20 @@ BAD = [
 
 @pytest.mark.parametrize("data", BAD, ids=lambda data: f"{bytes(data[:20])!r}-{len(data)}")
 def test_what_is_no_message_is_one_error(data: bytes) -> None:
-    """Of the one kind that whoever reads handles."""
+    """Invalid data raises InvalidMessage."""
     with pytest.raises(InvalidMessage):
         parse_message(data)
 
 
 def test_brackets_in_texts_are_no_depth() -> None:
-    """Nor is it depth to have many objects side by side."""
+    """Many objects side by side are not deep either."""
     messages: list[Message] = [{"text": '[{"' * 1000}, {"many": [[]] * 100_000}]
     for message in messages:
         assert parse_message(encode_message(message)) == message
 
 
 def test_what_is_as_deep_as_may_be_is_read() -> None:
-    """And one level more is not."""
+    """One level more than the limit is refused."""
     assert parse_message(b'{"a":' * 128 + b"1" + b"}" * 128)
     with pytest.raises(InvalidMessage, match="deeper than 128"):
         parse_message(b'{"a":' * 129 + b"1" + b"}" * 129)
@@ -76,7 +76,7 @@ def test_what_is_as_deep_as_may_be_is_read() -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_are_a_message_or_an_error(data: bytes) -> None:
-    """Nothing else is ever raised."""
+    """Any bytes are parsed or raise InvalidMessage."""
     with suppress(InvalidMessage):
         assert isinstance(parse_message(data), dict)
 
@@ -111,7 +111,7 @@ MESSAGES = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), VALUES, 
 
 @given(MESSAGES)
 def test_a_message_is_read_as_it_was_sent_or_refused(message: Message) -> None:
-    """What is encoded within the limits comes out the same."""
+    """A message that was encoded within the limits is parsed unchanged."""
     try:
         line = encode_message(message)
     except InvalidMessage:
@@ -138,32 +138,32 @@ READERS: list[Callable[[Message, str], object]] = [
 def test_a_field_is_of_its_type_or_an_error(
     message: Message, key: str, reader: Callable[[Message, str], object]
 ) -> None:
-    """No reader raises anything else."""
+    """Each reader returns its type or raises InvalidMessage."""
     with suppress(InvalidMessage):
         reader(message, key)
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, -1, 2**31, [1]])
 def test_a_whole_number_is_nothing_else(value: Any) -> None:
-    """No truth value, and no number with a point."""
+    """Booleans and floats are refused."""
     with pytest.raises(InvalidMessage, match="a: expected a whole number from 0 to 2147483647"):
         read_number({"a": value}, "a")
 
 
 def test_a_fault_has_a_line() -> None:
-    """Its last one is what people are told."""
+    """A fault without lines is refused: the last line is shown to people."""
     with pytest.raises(InvalidMessage, match="one at least"):
         read_fault({"fault": {"lines": [], "status": 1}})
 
 
 def sendable(message: Message) -> bytes:
-    """Return a line as a program would write it that knows no limits."""
+    """Return a line as a program without limits would write it."""
     return json.dumps(message).encode() + b"\n"
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=3))
 def test_a_worker_may_say_anything(messages: list[Message]) -> None:
-    """It is understood, or ended; the supervisor goes on."""
+    """The worker's message is handled, or the worker is ended; the supervisor goes on."""
     with a_pool() as (world, pool):
         pool.spawn(world.generation, 1)
         world.hands[0].channel._sock.send(b"".join(map(sendable, messages)))
@@ -176,7 +176,7 @@ def test_a_worker_may_say_anything(messages: list[Message]) -> None:
 
 @given(MESSAGES)
 def test_a_helper_may_answer_anything(message: Message) -> None:
-    """The reload that it is for fails with a line, or goes on."""
+    """The reload fails with a line, or goes on."""
     with supervised() as world:
         world.start()
         world.supervisor.reload()
@@ -189,7 +189,7 @@ def test_a_helper_may_answer_anything(message: Message) -> None:
 
 @given(MESSAGES)
 def test_what_a_program_leaves_is_known_or_refused(message: Message) -> None:
-    """By an error that tells what to do."""
+    """An unknown version raises an error with a remedy."""
     state = HandoffState()
     state.data = message
     try:

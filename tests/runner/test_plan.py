@@ -1,4 +1,4 @@
-"""The plan of a supervisor, handed over and kept."""
+"""The plan of a supervisor, handed over and stored."""
 
 import os
 import stat
@@ -31,7 +31,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 
 
 def test_a_plan_is_handed_over_as_it_is() -> None:
-    """The next program gets it through a descriptor that it inherits, and closes that."""
+    """The next program reads it from an inherited descriptor, and closes that."""
     descriptor = PLAN.hand_over()
     assert Plan.take_over(descriptor) == PLAN
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -39,14 +39,14 @@ def test_a_plan_is_handed_over_as_it_is() -> None:
 
 
 def test_the_descriptor_of_a_plan_survives_an_exec() -> None:
-    """Unlike what Python opens by itself."""
+    """The descriptor is inheritable, unlike those that Python opens."""
     descriptor = PLAN.hand_over()
     assert os.get_inheritable(descriptor)
     os.close(descriptor)
 
 
 def test_a_worker_sends_four_heartbeats_in_the_time_it_has_for_an_answer() -> None:
-    """So one late heartbeat is no reason to end it."""
+    """One late heartbeat does not end a worker."""
     assert PLAN.heartbeat_interval == 5.0
 
 
@@ -57,7 +57,7 @@ def kept(tmp_path: Path) -> Plan:
 
 
 def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
-    """As it is but for what was read for it and who waited; when the daemon ends, the file does too."""
+    """The plan is stored without its reading and its report; the file is removed at the daemon's end."""
     path = Path(kept.plan_file)
     file = PlanFile.write(kept)
     found = kept_plan(path, os.getpid())
@@ -68,14 +68,14 @@ def test_a_plan_is_kept_for_a_restart(kept: Plan) -> None:
 
 
 def test_a_plan_of_another_process_is_not_believed(kept: Plan) -> None:
-    """It was left behind: whoever runs now runs by another one, or has none."""
+    """A stale plan of another process is refused."""
     PlanFile.write(kept)
     with pytest.raises(PermissionRefused, match=f"not the plan of process {os.getppid()}, which runs"):
         kept_plan(Path(kept.plan_file), os.getppid())
 
 
 def test_a_plan_in_a_folder_where_others_may_write_is_not_believed(kept: Plan) -> None:
-    """They could have put an older one of this user's back."""
+    """Other users could have restored an older plan of this user."""
     path = Path(kept.plan_file)
     PlanFile.write(kept)
     path.parent.chmod(0o1777)
@@ -84,7 +84,7 @@ def test_a_plan_in_a_folder_where_others_may_write_is_not_believed(kept: Plan) -
 
 
 def test_a_file_that_was_left_behind_is_replaced(kept: Plan) -> None:
-    """That is what a daemon that was killed leaves."""
+    """A killed daemon leaves such a file."""
     Path(kept.plan_file).write_text("left behind")
     PlanFile.write(kept)
     assert kept_plan(Path(kept.plan_file), os.getpid()).name == "poetry"
@@ -92,7 +92,7 @@ def test_a_file_that_was_left_behind_is_replaced(kept: Plan) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
 def test_what_is_no_plan_is_not_replaced(kept: Plan, tmp_path: Path, kind: str) -> None:
-    """Nobody knows what it is there for; and what a link leads to stays as it is."""
+    """A foreign file is not replaced, and the target of a link is unchanged."""
     path, other = Path(kept.plan_file), tmp_path / "other"
     other.write_text("precious")
     match kind:
@@ -108,7 +108,7 @@ def test_what_is_no_plan_is_not_replaced(kept: Plan, tmp_path: Path, kind: str) 
 
 
 def test_a_file_that_is_gone_is_made_anew(kept: Plan) -> None:
-    """By whoever has made it; that it is gone in the end is no matter."""
+    """The creator writes the file again; a missing file at the end is no error."""
     path = Path(kept.plan_file)
     file = PlanFile.write(kept)
     assert not file.housekeep()
@@ -120,7 +120,7 @@ def test_a_file_that_is_gone_is_made_anew(kept: Plan) -> None:
 
 
 def test_a_plan_of_another_version_is_an_error(kept: Plan) -> None:
-    """And so is one that is damaged."""
+    """An unknown or damaged plan is an error."""
     path = Path(kept.plan_file)
     for text in ("{", '{"nonsense": 1}', "[]", '{"log": 3}'):
         path.write_text(text)
@@ -129,20 +129,20 @@ def test_a_plan_of_another_version_is_an_error(kept: Plan) -> None:
 
 
 def test_a_plan_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    """It names the file."""
+    """The error names the file."""
     path = tmp_path / "none" / "poetry.plan"
     with pytest.raises(CannotCreate, match=r"^plan .*poetry\.plan: "):
         PlanFile.write(PLAN._replace(plan_file=str(path)))
 
 
 def test_without_a_file_there_is_no_starting_again(tmp_path: Path) -> None:
-    """`tamed run` keeps none."""
+    """`tamed run` stores no plan, so it cannot be restarted."""
     with pytest.raises(MissingInput, match="it was not started by `tamed start`"):
         kept_plan(tmp_path / "poetry.plan", os.getpid())
 
 
 def test_a_link_is_not_followed(kept: Plan, tmp_path: Path) -> None:
-    """Whoever owns the directory could lead root to a plan of their choice."""
+    """The directory's owner could lead root to another plan with a link."""
     real = tmp_path / "real"
     real.write_text(PLAN.to_text())
     Path(kept.plan_file).symlink_to(real)
@@ -151,7 +151,7 @@ def test_a_link_is_not_followed(kept: Plan, tmp_path: Path) -> None:
 
 
 def test_a_file_with_another_name_is_not_believed(kept: Plan, tmp_path: Path) -> None:
-    """It may have been linked there from somewhere else."""
+    """A file with several links is refused."""
     path = Path(kept.plan_file)
     path.write_text(PLAN.to_text())
     (tmp_path / "another").hardlink_to(path)
@@ -160,7 +160,7 @@ def test_a_file_with_another_name_is_not_believed(kept: Plan, tmp_path: Path) ->
 
 
 def test_what_is_no_file_is_not_believed(kept: Plan) -> None:
-    """Nor waited for."""
+    """Only regular files are read, and pipes do not block."""
     os.mkfifo(kept.plan_file)
     with pytest.raises(PermissionRefused):
         kept_plan(Path(kept.plan_file), os.getpid())
@@ -168,7 +168,7 @@ def test_what_is_no_file_is_not_believed(kept: Plan) -> None:
 
 @AS_ROOT
 def test_a_file_of_somebody_else_is_not_believed(kept: Plan) -> None:
-    """Least of all by root."""
+    """A plan of another user is refused, also for root."""
     path = Path(kept.plan_file)
     path.write_text(PLAN.to_text())
     os.chown(path, 65534, 65534)

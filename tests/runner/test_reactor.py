@@ -22,7 +22,7 @@ def reactor() -> Iterator[Reactor]:
 
 
 def test_timers_are_called_in_the_order_of_their_times() -> None:
-    """A later timer is called later, whatever the order in which they were set."""
+    """Timers are called in the order of their times, not in the order of their creation."""
     now = 0.0
     called: list[str] = []
     with closing(Reactor(lambda: now)) as reactor:
@@ -39,7 +39,7 @@ def test_timers_are_called_in_the_order_of_their_times() -> None:
 
 
 def test_a_cancelled_timer_is_not_called(reactor: Reactor) -> None:
-    """A timer that was cancelled does not call, and does not keep the others waiting."""
+    """A cancelled timer does not call, and does not delay others."""
     called: list[str] = []
     reactor.later(0.0, lambda: called.append("cancelled")).cancel()
     reactor.later(0.001, reactor.stop)
@@ -48,7 +48,7 @@ def test_a_cancelled_timer_is_not_called(reactor: Reactor) -> None:
 
 
 def test_a_descriptor_that_can_be_read_calls(reactor: Reactor) -> None:
-    """What was written to a pipe wakes its reader."""
+    """Data in a pipe wakes its reader."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as end:
         read: list[bytes | None] = []
@@ -66,7 +66,7 @@ def test_a_descriptor_that_can_be_read_calls(reactor: Reactor) -> None:
 
 
 def test_a_descriptor_closed_in_the_same_round_is_not_called(reactor: Reactor) -> None:
-    """Of two that are ready at once, the one that the other's callback takes away is left alone."""
+    """Of two ready descriptors, one that the other's callback has closed is not called."""
     pipes = [os.pipe(), os.pipe()]
     ends = [os.fdopen(reading, "rb", buffering=0) for reading, _ in pipes]
     called: list[int] = []
@@ -105,7 +105,7 @@ reactor.close()
 
 
 def test_signals_are_called_from_the_loop() -> None:
-    """Signals are told one by one, by name, also one that came before the loop ran."""
+    """``on_signal`` is called for each signal, also for one that arrived before the loop ran."""
     done = subprocess.run([sys.executable, "-c", _SIGNALLED], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [signal.SIGHUP.name, signal.SIGTERM.name]
 
