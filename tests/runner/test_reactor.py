@@ -116,7 +116,7 @@ def test_it_does_without_asyncio() -> None:
 
 
 def test_a_descriptor_with_room_calls_once(reactor: Reactor) -> None:
-    """One that is full calls when its reader has made room, one time, and can be read meanwhile and after."""
+    """A full descriptor calls once, when its reader has made room, and can be read before and after."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for sock in (ours, theirs):

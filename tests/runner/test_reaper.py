@@ -1,4 +1,4 @@
-"""What a supervisor's reaper makes of processes that have lost their parents, shown with real ones."""
+"""How a supervisor's reaper handles orphans, with real processes."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def _run(script: str) -> None:
 
 
 def test_what_a_worker_leaves_is_not_spared_by_a_look_before_its_end_is_seen() -> None:
-    """It has ended and is not reaped yet when another becomes ready; its stray is ended all the same."""
+    """If a worker has ended but is not reaped when another becomes ready, its orphan is still ended."""
     _run(
         """
 pid, left = worker(goes_on=False)
@@ -67,7 +67,7 @@ assert reaper.strays == [left]
 
 
 def test_what_was_let_go_before_is_spared_once_those_that_ended_are_reaped() -> None:
-    """A look that came while another child had ended is made up for when that one is reaped."""
+    """A check that was skipped because another child had ended is repeated when that child is reaped."""
     _run(
         """
 pid, left = worker(goes_on=True)

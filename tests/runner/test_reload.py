@@ -1,4 +1,4 @@
-"""What becomes of a reload, of scaling and of recycling, in a world without processes."""
+"""Reloads, scaling and recycling, in a world without processes."""
 
 import errno
 import signal
@@ -24,7 +24,7 @@ def world() -> Iterator[Supervised]:
 
 
 def reload(world: Supervised, **changes: Any) -> list[dict[str, Any]]:
-    """Ask for a reload, and let the planner read other files; return the list that the answer will be in."""
+    """Request a reload with changed files; return the list that will contain the answer."""
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
     plan(world, **changes)
@@ -49,7 +49,7 @@ def come_up(world: Supervised, *hands: Hand) -> None:
 
 
 def test_a_new_generation_takes_over(world: Supervised) -> None:
-    """The old workers shut, then the new ones open, and then whoever asked is told."""
+    """The old workers shut, then the new ones open, and then the caller gets an answer."""
     old = world.hands[:2]
     answers = reload(world)
     new = world.hands[2:]
@@ -73,7 +73,7 @@ def test_a_new_generation_takes_over(world: Supervised) -> None:
 
 
 def test_nobody_waits_long_for_an_old_worker_that_is_busy(world: Supervised) -> None:
-    """Clients are served by the new ones after half a second."""
+    """The new workers accept clients after half a second."""
     answers = reload(world)
     new = world.hands[2:]
     come_up(world, *new)
@@ -84,7 +84,7 @@ def test_nobody_waits_long_for_an_old_worker_that_is_busy(world: Supervised) -> 
 
 
 def test_an_old_worker_that_dies_is_not_waited_for(world: Supervised) -> None:
-    """Nor replaced."""
+    """A dead old worker is neither waited for nor replaced."""
     answers = reload(world)
     come_up(world, *world.hands[2:])
     for hand in world.hands[:2]:
@@ -96,7 +96,7 @@ def test_an_old_worker_that_dies_is_not_waited_for(world: Supervised) -> None:
 
 
 def test_old_workers_have_their_time_and_no_more(world: Supervised) -> None:
-    """As much as the plan they were started by gives them."""
+    """Their time is the ``stop_timeout`` of their own plan."""
     reload(world)
     come_up(world, *world.hands[2:])
     world.pass_time(39.5)
@@ -106,7 +106,7 @@ def test_old_workers_have_their_time_and_no_more(world: Supervised) -> None:
 
 
 def test_a_worker_that_fails_fails_the_reload(world: Supervised) -> None:
-    """Its words are the answer; the other new one goes, and the old ones have noticed nothing."""
+    """Its error is the answer; the other new worker ends, and the old ones are not affected."""
     answers = reload(world)
     third, fourth = world.hands[2:]
     world.says(third, {"fault": {"lines": ["trace", "tamed: no poem"], "status": 66}})
@@ -133,7 +133,7 @@ def test_a_mistake_in_the_files_fails_the_reload(world: Supervised) -> None:
 
 
 def test_a_planner_may_crash(world: Supervised) -> None:
-    """That is told with its exit code."""
+    """The answer has its exit code."""
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
     helper_ends(world, None, -9)
@@ -142,7 +142,7 @@ def test_a_planner_may_crash(world: Supervised) -> None:
 
 
 def test_a_reload_that_takes_too_long_fails(world: Supervised) -> None:
-    """What is told is who was late; whoever does not go by itself is ended after a few seconds."""
+    """The answer names the late workers; those that do not end are ended after a few seconds."""
     answers = reload(world)
     world.comes_to("prepared", world.hands[2])
     world.pass_time(60)
@@ -171,7 +171,7 @@ def test_a_reload_during_a_reload_comes_after_it(world: Supervised) -> None:
 
 
 def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
-    """What it says is of no matter to the next reload."""
+    """Its answer does not affect the next reload."""
     world.supervisor.reload()
     first = world.platform.helpers[0]
     world.pass_time(60)
@@ -184,7 +184,7 @@ def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
 
 
 def test_changes_that_take_a_restart_are_told(world: Supervised) -> None:
-    """In the log, and the others are made."""
+    """They are logged, and the other changes are applied."""
     world.supervisor.reload()
     note = "user has changed, which takes a restart"
     helper_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
@@ -192,13 +192,13 @@ def test_changes_that_take_a_restart_are_told(world: Supervised) -> None:
 
 
 def test_the_number_of_workers_may_change(world: Supervised) -> None:
-    """It is that of the new files."""
+    """The number of the new files is used."""
     reload(world, workers=3)
     assert [hand.number for hand in world.hands[2:]] == [1, 2, 3]
 
 
 def test_who_has_scaled_keeps_the_number(world: Supervised) -> None:
-    """Unless there is another in the files."""
+    """The scaled number stays, unless the files have another one."""
     world.supervisor.scale(3)
     come_up(world, world.hands[2])
     reload(world)
@@ -210,7 +210,7 @@ def test_who_has_scaled_keeps_the_number(world: Supervised) -> None:
 
 
 def test_a_log_that_cannot_be_changed_fails_the_reload(world: Supervised) -> None:
-    """Before anything else is."""
+    """The reload fails before it changes anything."""
     world.platform.no_log = PermissionRefused("cannot open the log")
     answers = reload(world)
     come_up(world, *world.hands[2:])
@@ -219,7 +219,7 @@ def test_a_log_that_cannot_be_changed_fails_the_reload(world: Supervised) -> Non
 
 
 def test_a_worker_that_dies_during_a_reload_is_replaced(world: Supervised) -> None:
-    """By one of its own generation, which leaves with the others."""
+    """The replacement is of the same generation, and leaves with the others."""
     answers = reload(world)
     world.ends(world.hands[1], -signal.SIGSEGV)
     world.pass_time(1)
@@ -235,7 +235,7 @@ def test_a_worker_that_dies_during_a_reload_is_replaced(world: Supervised) -> No
 
 
 def test_a_replacement_during_a_reload_lets_no_new_worker_start_early(world: Supervised) -> None:
-    """Those of the new generation wait for each other all the same."""
+    """Workers of the new generation still wait for each other."""
     reload(world)
     third, fourth = world.hands[2:]
     world.comes_to("prepared", third)
@@ -250,7 +250,7 @@ def test_a_replacement_during_a_reload_lets_no_new_worker_start_early(world: Sup
 
 
 def test_what_a_worker_needs_is_measured_in_each_generation(world: Supervised) -> None:
-    """When it is ready, also if a reload has started it."""
+    """It is measured when the worker is ready, also after a reload."""
     world.platform.used = {103: 5, 104: 6}
     reload(world)
     come_up(world, *world.hands[2:])
@@ -259,7 +259,7 @@ def test_what_a_worker_needs_is_measured_in_each_generation(world: Supervised) -
 
 
 def test_a_reload_that_is_given_up_while_it_hands_over_has_not_succeeded(world: Supervised) -> None:
-    """Whoever asked is answered once, and the log does not say that it was reloaded."""
+    """The caller gets one answer, and no reload is logged."""
     answers = reload(world)
     come_up(world, *world.hands[2:])
     world.supervisor.stop()
@@ -269,7 +269,7 @@ def test_a_reload_that_is_given_up_while_it_hands_over_has_not_succeeded(world: 
 
 
 def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
-    """With what the system says."""
+    """The answer has the error of the system."""
     world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
@@ -278,7 +278,7 @@ def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
 
 
 def test_a_stop_ends_a_reload(world: Supervised) -> None:
-    """Whoever waits is told, for this one and the next."""
+    """The callers of this reload and of the next get an answer."""
     answers = reload(world)
     world.supervisor.reload([answers.append])
     world.supervisor.stop()
@@ -291,7 +291,7 @@ def test_a_stop_ends_a_reload(world: Supervised) -> None:
 
 
 def test_a_reload_during_the_start_comes_after_it() -> None:
-    """It is not refused, and not forgotten."""
+    """The reload is neither refused nor lost."""
     answers: list[dict[str, Any]] = []
     with supervised() as world:
         world.supervisor.start()
@@ -314,12 +314,12 @@ def test_one_that_stops_cannot_reload(world: Supervised) -> None:
 
 
 def listen(world: Supervised, hand: Hand, text: str) -> None:
-    """Let a worker ask for a socket."""
+    """Let a worker request a socket."""
     world.says(hand, {"listen": text, "kind": 1, "index": 0, "number": 1})
 
 
 def test_sockets_go_with_the_last_generation_that_uses_them(world: Supervised) -> None:
-    """One that is kept is never closed, one that is gone is closed once the old workers are."""
+    """A kept socket is never closed; a removed one is closed when the old workers have ended."""
     old = world.hands[:2]
     listen(world, old[0], "127.0.0.1:0")
     listen(world, old[0], "localhost:0")
@@ -341,7 +341,7 @@ def test_sockets_go_with_the_last_generation_that_uses_them(world: Supervised) -
 
 
 def test_sockets_of_a_reload_that_failed_are_closed(world: Supervised) -> None:
-    """Those only that it had added."""
+    """Only the sockets that the reload had added are closed."""
     listen(world, world.hands[0], "127.0.0.1:0")
     kept = world.sockets.addresses(1)
     reload(world)
@@ -358,7 +358,7 @@ def test_sockets_of_a_reload_that_failed_are_closed(world: Supervised) -> None:
 
 
 def test_more_workers(world: Supervised) -> None:
-    """Whoever asked is told when they are ready; they need not wait for each other."""
+    """The caller gets an answer when they are ready; they do not wait for each other."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(4, [answers.append])
     new = world.hands[2:]
@@ -371,7 +371,7 @@ def test_more_workers(world: Supervised) -> None:
 
 
 def test_fewer_workers(world: Supervised) -> None:
-    """Those of the highest numbers go, and nobody takes their place."""
+    """The workers with the highest numbers leave, and are not replaced."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(1, [answers.append])
     assert answers == [{"scaled": 1}]
@@ -384,7 +384,7 @@ def test_fewer_workers(world: Supervised) -> None:
 
 
 def test_signals_scale_by_one(world: Supervised) -> None:
-    """TTIN adds one, TTOU takes one away, and one is the least."""
+    """TTIN adds one worker, TTOU removes one, and at least one stays."""
     world.supervisor.signalled(signal.SIGTTIN)
     assert world.supervisor.generation.count == 3
     for _ in range(5):
@@ -394,7 +394,7 @@ def test_signals_scale_by_one(world: Supervised) -> None:
 
 
 def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
-    """A later number takes the place of an earlier one, of which is told who asked for it."""
+    """A later number replaces an earlier one, whose caller gets an answer."""
     reload(world)
     early: list[dict[str, Any]] = []
     late: list[dict[str, Any]] = []
@@ -412,7 +412,7 @@ def test_scaling_during_a_reload_comes_after_it(world: Supervised) -> None:
 
 
 def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised) -> None:
-    """Two more, for three and one the other way."""
+    """Three signals up and one down add two workers."""
     reload(world)
     for number in (signal.SIGTTIN, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTIN):
         world.supervisor.signalled(number)
@@ -422,7 +422,7 @@ def test_signals_during_a_reload_scale_by_what_they_add_up_to(world: Supervised)
 
 
 def test_workers_come_up_a_few_at_a_time(world: Supervised) -> None:
-    """As many as there are CPUs; one that is ready makes room for the next."""
+    """As many workers as CPUs start at once; the next one starts when one is ready."""
     world.platform.cpus = 3
     world.supervisor.scale(9)
     assert [hand.number for hand in world.hands[2:]] == [3, 4, 5]
@@ -431,7 +431,7 @@ def test_workers_come_up_a_few_at_a_time(world: Supervised) -> None:
 
 
 def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
-    """Workers that are no longer wanted are not started, and those on their way are ended."""
+    """Surplus workers are not started, and those that are starting are ended."""
     answers: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     world.platform.cpus = 3
@@ -458,7 +458,7 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
     ids=["none", "many", "absurd", "huge"],
 )
 def test_the_supervisor_knows_its_bounds(world: Supervised, count: int, yes: bool, why: str) -> None:
-    """Whatever it is asked, it starts no more workers than there may be."""
+    """It refuses numbers of workers beyond its limits."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(count, [answers.append], yes=yes)
     assert answers == [{"fault": {"lines": [f"tamed: cannot scale: {why}"], "status": ExitStatus.USAGE}}]
@@ -475,7 +475,7 @@ def test_a_signal_does_not_go_beyond_the_bound(world: Supervised) -> None:
 
 
 def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:
-    """At once, and with its words; the number holds, and it is tried again."""
+    """The caller gets the worker's error at once; the number stays, and the start is tried again."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])
     world.says(world.hands[2], {"fault": {"lines": ["tamed: no poem"], "status": 66}})
@@ -488,7 +488,7 @@ def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:
 
 
 def test_scaling_comes_to_an_end(world: Supervised) -> None:
-    """Also if a worker can neither become ready nor be ended: what waits for its turn gets it."""
+    """Scaling ends also if a worker neither becomes ready nor ends, and the next operation begins."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])
     world.supervisor.reload()
@@ -498,7 +498,7 @@ def test_scaling_comes_to_an_end(world: Supervised) -> None:
 
 
 def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised) -> None:
-    """If it was one too many."""
+    """A surplus worker is not replaced."""
     world.ends(world.hands[1], -signal.SIGSEGV)
     world.supervisor.scale(1)
     world.pass_time(5)
@@ -506,7 +506,7 @@ def test_a_worker_that_dies_after_scaling_down_is_not_replaced(world: Supervised
 
 
 def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
-    """They will not come."""
+    """The callers get an answer, because the workers will not start."""
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])
     world.supervisor.stop()
@@ -517,7 +517,7 @@ def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
 
 
 def test_a_worker_to_recycle_is_replaced_before_it_goes(world: Supervised) -> None:
-    """By one of its number."""
+    """The replacement has the same number."""
     first, second = world.hands
     world.says(second, {"recycle": "has served 100 connections"})
     third = world.hands[2]
@@ -533,14 +533,14 @@ def test_a_worker_to_recycle_is_replaced_before_it_goes(world: Supervised) -> No
 
 
 def test_a_worker_to_recycle_may_ask_again(world: Supervised) -> None:
-    """That starts no third one."""
+    """A repeated request starts no third worker."""
     for _ in range(3):
         world.says(world.hands[1], {"recycle": "is an hour old"})
     assert len(world.hands) == 3
 
 
 def test_a_worker_to_recycle_goes_on_if_the_other_one_fails(world: Supervised) -> None:
-    """Until it asks again."""
+    """It goes on until it requests its replacement again."""
     old = world.hands[1]
     world.says(old, {"recycle": "is an hour old"})
     world.ends(world.hands[2], 1)
@@ -552,7 +552,7 @@ def test_a_worker_to_recycle_goes_on_if_the_other_one_fails(world: Supervised) -
 
 
 def test_a_worker_to_recycle_that_dies_has_its_successor_already(world: Supervised) -> None:
-    """Which becomes ready as any other does."""
+    """The replacement becomes an ordinary worker."""
     old = world.hands[1]
     world.says(old, {"recycle": "is an hour old"})
     third = world.hands[2]

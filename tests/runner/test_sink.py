@@ -22,7 +22,7 @@ LINES = b"a line\ntwo\nlines\n"
 
 
 def test_a_file_has_the_text_of_the_records(tmp_path: Path) -> None:
-    """Line by line, as it was laid out."""
+    """The file has the records line by line, in their layout."""
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
         sink.write(RECORDS)
@@ -33,7 +33,7 @@ def test_a_file_has_the_text_of_the_records(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
-    """What is written then is in the new one."""
+    """Later records are in the new file."""
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path)), "poetry", None)) as sink:
         sink.write(RECORDS[:1])
@@ -44,7 +44,7 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
 
 
 def test_a_file_is_rotated_as_planned(tmp_path: Path) -> None:
-    """By its size, and so many old ones stay."""
+    """It is rotated by its size, and the configured number of old files stays."""
     path = tmp_path / "log"
     with closing(open_sink(LogPlan("file", path=str(path), rotate=10, keep=1), "poetry", None)) as sink:
         for _ in range(5):
@@ -53,14 +53,14 @@ def test_a_file_is_rotated_as_planned(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    """Before anything else begins."""
+    """The error is raised at the start."""
     with pytest.raises(TamedError, match="none"):
         open_sink(LogPlan("file", path=str(tmp_path / "none" / "log")), "poetry", None)
 
 
 @contextmanager
 def _standard_error() -> Iterator[int]:
-    """Have a pipe for standard error, and give its reading end."""
+    """Replace standard error with a pipe, and yield its reading end."""
     kept = os.dup(2)
     reading, writing = os.pipe()
     os.dup2(writing, 2)
@@ -74,7 +74,7 @@ def _standard_error() -> Iterator[int]:
 
 
 def test_standard_error_has_the_text_of_the_records() -> None:
-    """It is no file that could be opened anew, and has no child at work."""
+    """Standard error cannot be reopened, and has no compressor."""
     with _standard_error() as reading:
         with closing(open_sink(LogPlan("stderr"), "poetry", None)) as sink:
             sink.write(RECORDS)
@@ -86,7 +86,7 @@ def test_standard_error_has_the_text_of_the_records() -> None:
 
 
 def test_what_the_log_says_of_itself_is_laid_out() -> None:
-    """As every other line."""
+    """Lines of the sink itself have the same layout as others."""
     with _standard_error() as reading:
         sink = open_sink(LogPlan("stderr", layout="plain"), "poetry", None)
         sink._writer._patience = 0.0  # type: ignore[attr-defined]
@@ -161,7 +161,7 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
 
 
 class Stream:
-    """A writer without patience, and the other end."""
+    """A writer that does not wait, and the other end."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -185,13 +185,13 @@ def stream() -> Iterator[Stream]:
 
 
 def test_lines_are_written(stream: Stream) -> None:
-    """As they are."""
+    """Lines are written unchanged."""
     stream.writer.write([b"one\n", b"two\n"])
     assert stream.read() == b"one\ntwo\n"
 
 
 def test_a_line_is_not_torn(stream: Stream) -> None:
-    """One that was taken in part is finished when somebody reads again, and what was lost is counted."""
+    """A partly written line is completed when the reader goes on, and lost lines are counted."""
     long = b"x" * 300_000 + b"\n"
     stream.writer.write([long, b"lost\n", b"lost\n"])
     stream.writer.write([b"lost\n"])
@@ -206,7 +206,7 @@ def test_a_line_is_not_torn(stream: Stream) -> None:
 
 
 def test_a_reader_that_is_gone_is_no_reason_to_stop(stream: Stream) -> None:
-    """What is written goes nowhere, and nothing is raised."""
+    """The lines are dropped, and nothing is raised."""
     os.close(stream.reading)
     stream.reading = -1
     stream.writer.write([b"one\n"])
@@ -215,7 +215,7 @@ def test_a_reader_that_is_gone_is_no_reason_to_stop(stream: Stream) -> None:
 
 
 def test_a_full_pipe_is_not_waited_for_twice(stream: Stream) -> None:
-    """The first line is kept, since it may be told whole, and those after it are counted."""
+    """The first line is kept, because it may still be written whole, and later lines are counted."""
     os.set_blocking(stream.writing, False)
     _fill(stream.writing)
     stream.writer.write([b"one\n", b"two\n"])

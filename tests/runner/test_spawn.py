@@ -1,4 +1,4 @@
-"""Starting a process: what it has is what one place says."""
+"""Starting a process with exactly the specified descriptors, signals and directory."""
 
 import json
 import os
@@ -19,7 +19,7 @@ os.write(1, json.dumps([sorted(fd for fd in kinds if fd < 5 or not kinds[fd].sta
 
 
 def test_it_has_five_descriptors_and_default_signals() -> None:
-    """Whatever its parent has open for programs that it executes, ignores, or blocks; and a directory."""
+    """The parent's inheritable descriptors, and ignored or blocked signals, have no effect."""
     reading, writing = os.pipe()
     directory = os.open("/", os.O_PATH)
     extra = os.dup(reading)

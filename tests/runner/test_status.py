@@ -1,4 +1,4 @@
-"""What the supervisor tells of itself and its workers."""
+"""The status of the supervisor and its workers."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.runner.world import Supervised, supervised
 
 
 class Client:
-    """Asks the control API, and keeps its answers."""
+    """Sends requests to the control API, and records the answers."""
 
     def __init__(self, world: Supervised) -> None:
         status = StatusRequests(world.supervisor, world.reactor, world.sockets)
@@ -31,7 +31,7 @@ def world() -> Iterator[Supervised]:
 
 
 def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
-    """It is given when the last of them has reported."""
+    """The answer is sent when the last worker has reported."""
     client = Client(world)
     world.start()
     world.reactor.advance(3)
@@ -64,7 +64,7 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
 
 
 def test_several_may_ask_at_once(world: Supervised) -> None:
-    """Each gets an answer; a report that nobody waits for is passed over."""
+    """Each request gets an answer; a report without a request is ignored."""
     client = Client(world)
     world.start()
     client.ask()
@@ -76,7 +76,7 @@ def test_several_may_ask_at_once(world: Supervised) -> None:
 
 
 def test_a_worker_that_does_not_report_is_shown_all_the_same(world: Supervised) -> None:
-    """After five seconds."""
+    """The answer comes after five seconds."""
     client = Client(world)
     world.start()
     client.ask()
@@ -90,7 +90,7 @@ def test_a_worker_that_does_not_report_is_shown_all_the_same(world: Supervised) 
 
 
 def test_nobody_waits_for_a_worker_that_ends(world: Supervised) -> None:
-    """One that was asked in its last moment answers no more; the answer is given with that of the others."""
+    """A worker that ends before its report is left out of the answer."""
     client = Client(world)
     world.start()
     client.ask()
@@ -102,7 +102,7 @@ def test_nobody_waits_for_a_worker_that_ends(world: Supervised) -> None:
 
 
 def test_one_that_starts_has_nobody_to_ask(world: Supervised) -> None:
-    """It answers at once."""
+    """Without workers that can report, the answer comes at once."""
     client = Client(world)
     world.supervisor.start()
     client.ask()
@@ -111,7 +111,7 @@ def test_one_that_starts_has_nobody_to_ask(world: Supervised) -> None:
 
 
 def test_the_last_error_is_told(world: Supervised) -> None:
-    """It is that of the worker that failed last, which is in the list no more."""
+    """The last error is that of the worker that failed last, and that is not in the list any more."""
     client = Client(world)
     world.start()
     world.ends(world.hands[0], -signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_the_last_error_is_told(world: Supervised) -> None:
 
 
 def test_what_a_process_uses_is_told() -> None:
-    """In bytes and in seconds, as far as the system tells."""
+    """Memory is in bytes and CPU in seconds, as far as the system provides them."""
     with supervised(workers=1) as world:
         client = Client(world)
         world.supervisor.start()
@@ -136,7 +136,7 @@ def test_what_a_process_uses_is_told() -> None:
 
 
 def test_an_unknown_command_is_an_error(world: Supervised) -> None:
-    """A command of another version, say."""
+    """For example, a command of another version."""
     client = Client(world)
     client.ask("dance")
     assert client.answers == [{"error": "unknown command 'dance'"}]

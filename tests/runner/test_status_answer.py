@@ -1,4 +1,4 @@
-"""A status as a command reads it, from whoever has answered."""
+"""A status, as a command reads it from an untrusted answer."""
 
 from typing import Any
 
@@ -38,14 +38,14 @@ STATUS: dict[str, Any] = {
 
 
 def test_a_status_is_read_as_it_is() -> None:
-    """All that is known, and nothing else."""
+    """Only the known fields are returned."""
     assert read_status({**STATUS, "news": 1}) == STATUS
 
 
 @pytest.mark.parametrize("key", STATUS)
 @pytest.mark.parametrize("value", [None, [3], {"a": 1}, -1, True, 2**60], ids=str)
 def test_what_is_no_status_is_an_error(key: str, value: object) -> None:
-    """Whichever field is of another kind."""
+    """A wrong type in any field is an error."""
     if (key, value) in (("reloading", True), ("last_error_at", None), ("uptime", 2**60)):
         return
     with pytest.raises(InvalidMessage, match=key):
@@ -54,6 +54,6 @@ def test_what_is_no_status_is_an_error(key: str, value: object) -> None:
 
 @pytest.mark.parametrize("key", WORKER)
 def test_what_is_no_worker_is_an_error(key: str) -> None:
-    """Each of its fields is looked at."""
+    """Each field of a worker is validated."""
     with pytest.raises(InvalidMessage, match=key):
         read_status({**STATUS, "workers": [{**WORKER, key: []}]})

@@ -1,4 +1,4 @@
-"""What the supervisor decides, in a world without processes."""
+"""The decisions of the supervisor, in a world without processes."""
 
 import errno
 import re
@@ -23,7 +23,7 @@ def world() -> Iterator[Supervised]:
 
 
 def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
-    """Each has a number of its own, and gets the job as its first order."""
+    """Each worker has its own number, and gets the job as its first order."""
     world.supervisor.start()
     assert [hand.number for hand in world.hands] == [1, 2]
     for hand in world.hands:
@@ -33,7 +33,7 @@ def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
 
 
 def test_no_worker_starts_before_all_are_prepared(world: Supervised) -> None:
-    """Those of the first generation wait for each other."""
+    """Workers of the first generation wait for each other."""
     world.supervisor.start()
     first, second = world.hands
     for hand in world.hands:
@@ -45,7 +45,7 @@ def test_no_worker_starts_before_all_are_prepared(world: Supervised) -> None:
 
 
 def test_privilege_is_given_up_once_all_workers_have(world: Supervised) -> None:
-    """Not before, and only once."""
+    """Privileges are dropped only then, and only once."""
     world.supervisor.start()
     world.comes_to("prepared", *world.hands)
     world.comes_to("starting", world.hands[0])
@@ -56,7 +56,7 @@ def test_privilege_is_given_up_once_all_workers_have(world: Supervised) -> None:
 
 
 def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
-    """Whoever waits is told then, with the addresses."""
+    """The waiting command gets the addresses then."""
     world.supervisor.start()
     for state in ("prepared", "starting"):
         world.comes_to(state, *world.hands)
@@ -70,14 +70,14 @@ def test_it_is_ready_when_every_worker_is(world: Supervised) -> None:
 
 
 def test_the_deadline_of_the_start_is_of_no_matter_to_one_that_runs(world: Supervised) -> None:
-    """It goes on when the time for the start is over."""
+    """The daemon goes on after the deadline of its start."""
     world.start()
     world.pass_time(61)
     assert world.supervisor.phase is Phase.RUNNING
 
 
 def test_a_worker_that_loads_waits_for_nothing(world: Supervised) -> None:
-    """Nothing follows from its saying so."""
+    """A repeated state of loading has no effect."""
     world.supervisor.start()
     world.hands[0].heard()
     world.comes_to("loading", world.hands[0])
@@ -89,7 +89,7 @@ def test_a_worker_that_loads_waits_for_nothing(world: Supervised) -> None:
 
 
 def test_a_start_fails_with_its_first_worker(world: Supervised) -> None:
-    """With its words and its status; the others are told to stop, and then it ends."""
+    """The start fails with that worker's error and status; the others stop, and then it ends."""
     world.supervisor.start()
     first, second = world.hands
     world.says(first, {"fault": {"lines": ["trace", "tamed: no poems"], "status": 78}})
@@ -111,14 +111,14 @@ def test_a_start_fails_with_its_first_worker(world: Supervised) -> None:
     ],
 )
 def test_a_worker_may_end_without_a_word(world: Supervised, code: int, how: str) -> None:
-    """Then its exit code is what is told."""
+    """Without an error from the worker, its exit code is reported."""
     world.supervisor.start()
     world.ends(world.hands[0], code)
     assert world.platform.events[0] == ("failed", [f"tamed: {how}"], ExitStatus.SOFTWARE)
 
 
 def test_an_application_that_ends_before_it_is_ready_fails_the_start(world: Supervised) -> None:
-    """With the status that it chose."""
+    """The start fails with the status that the application chose."""
     world.supervisor.start()
     world.says(world.hands[0], {"leaving": 5})
     world.ends(world.hands[0], 5)
@@ -127,7 +127,7 @@ def test_an_application_that_ends_before_it_is_ready_fails_the_start(world: Supe
 
 
 def test_a_start_that_takes_too_long_fails(world: Supervised) -> None:
-    """What is told is who was late."""
+    """The error names the late workers."""
     world.supervisor.start()
     for state in ("prepared", "starting"):
         world.comes_to(state, *world.hands)
@@ -138,7 +138,7 @@ def test_a_start_that_takes_too_long_fails(world: Supervised) -> None:
 
 
 def test_the_workers_of_a_failed_start_have_a_few_seconds(world: Supervised) -> None:
-    """However long they may take to stop later."""
+    """The ``stop_timeout`` does not apply to them."""
     world.supervisor.start()
     world.ends(world.hands[0], 1)
     world.reactor.advance(4.75)
@@ -148,7 +148,7 @@ def test_the_workers_of_a_failed_start_have_a_few_seconds(world: Supervised) -> 
 
 
 def test_a_system_without_room_for_workers_fails_the_start(world: Supervised) -> None:
-    """It ends at once, and starts no other."""
+    """The daemon ends at once, and starts no other worker."""
     world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     world.supervisor.start()
     told = "tamed: a worker cannot be started: Resource temporarily unavailable"
@@ -170,7 +170,7 @@ def test_privilege_that_cannot_be_given_up_fails_the_start(world: Supervised) ->
 
 
 def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
-    """Shortly after, by one of the same number; it need wait for no other."""
+    """The replacement has the same number, starts shortly after, and waits for no other worker."""
     world.start()
     world.ends(world.hands[1], -signal.SIGSEGV)
     assert world.supervisor.recovery.last_error == "worker 102 was ended by SIGSEGV"
@@ -191,7 +191,7 @@ def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
 
 
 def test_a_fault_is_the_reason_that_is_remembered(world: Supervised) -> None:
-    """The last line of what the worker said, without the program's name."""
+    """The reason is the last line of the worker's error, without the program's name."""
     world.start()
     world.says(world.hands[0], {"fault": {"lines": ["trace", "tamed: service a failed"], "status": 70}})
     world.ends(world.hands[0], 70)
@@ -199,7 +199,7 @@ def test_a_fault_is_the_reason_that_is_remembered(world: Supervised) -> None:
 
 
 def _ends_and_is_replaced(world: Supervised, hand: Hand, code: int = 1) -> Hand:
-    """Let a worker end; return the one that comes in its place, however long that takes."""
+    """Let a worker end; return its replacement, whenever it starts."""
     before = len(world.hands)
     world.ends(hand, code)
     while len(world.hands) == before:
@@ -208,7 +208,7 @@ def _ends_and_is_replaced(world: Supervised, hand: Hand, code: int = 1) -> Hand:
 
 
 def test_a_worker_that_had_served_for_a_while_is_replaced_at_once(world: Supervised) -> None:
-    """Its death is the first of a row; the next attempt waits."""
+    """It is replaced at once; only the next attempt waits."""
     world.start()
     world.pass_time(10)
     world.ends(world.hands[0], 1)
@@ -221,7 +221,7 @@ def test_a_worker_that_had_served_for_a_while_is_replaced_at_once(world: Supervi
 
 
 def test_while_anybody_serves_it_is_tried_for_ever(world: Supervised) -> None:
-    """With waits that grow to half a minute; the state says that it is degraded, and then running again."""
+    """The delays grow to half a minute; the state is degraded, and then running again."""
     world.start()
     assert world.supervisor.state == "running"
     world.pass_time(10)
@@ -237,7 +237,7 @@ def test_while_anybody_serves_it_is_tried_for_ever(world: Supervised) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 20], ids=["at once", "slowly"])
 def test_when_nobody_serves_ten_attempts_in_a_row_end_it(seconds: int) -> None:
-    """However long each of them takes; the status and the reason are those of the last."""
+    """The duration of an attempt does not matter; status and reason are those of the last one."""
     with supervised(workers=1) as world:
         world.start()
         world.pass_time(10)
@@ -257,7 +257,7 @@ def test_when_nobody_serves_ten_attempts_in_a_row_end_it(seconds: int) -> None:
 
 
 def test_workers_that_die_together_are_one_failure_of_each() -> None:
-    """A dozen that are lost at once do not use up each other's attempts."""
+    """Workers that are lost at the same time do not use up each other's attempts."""
     with supervised(workers=12) as world:
         world.start()
         world.pass_time(10)
@@ -295,7 +295,7 @@ def test_one_that_never_becomes_ready_is_ended_and_counts() -> None:
 
 
 def test_the_manager_hears_how_it_stands(world: Supervised) -> None:
-    """When that has changed, with the last error; and that all is well again."""
+    """The manager is notified of each changed state, with the last error."""
     world.start()
     world.notifier.look()
     world.ends(world.hands[0], 1)
@@ -310,7 +310,7 @@ def test_the_manager_hears_how_it_stands(world: Supervised) -> None:
 
 
 def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> None:
-    """The daemon goes on with those that it has."""
+    """The daemon goes on with its other workers."""
     world.start()
     world.platform.no_room = OSError(errno.ENOMEM, "Cannot allocate memory")
     world.ends(world.hands[0], 1)
@@ -326,7 +326,7 @@ def test_a_replacement_that_finds_no_room_is_tried_again(world: Supervised) -> N
 
 
 def test_term_lets_workers_finish(world: Supervised) -> None:
-    """Each is told once; when the last is gone, it ends with status 0."""
+    """Each worker gets one TERM; when the last has ended, the daemon ends with status 0."""
     world.start()
     world.supervisor.signalled(signal.SIGTERM)
     world.supervisor.signalled(signal.SIGTERM)
@@ -342,7 +342,7 @@ def test_term_lets_workers_finish(world: Supervised) -> None:
 
 
 def test_only_the_first_stop_counts(world: Supervised) -> None:
-    """And so does its status."""
+    """The status of the first stop counts."""
     world.start()
     world.supervisor.stop(3)
     world.supervisor.stop(4)
@@ -350,7 +350,7 @@ def test_only_the_first_stop_counts(world: Supervised) -> None:
 
 
 def test_a_worker_that_is_waited_for_is_not_started_while_it_stops(world: Supervised) -> None:
-    """One whose replacement was due is not replaced any more."""
+    """A stop cancels a due replacement."""
     world.start()
     world.ends(world.hands[0], 1)
     world.supervisor.stop()
@@ -359,7 +359,7 @@ def test_a_worker_that_is_waited_for_is_not_started_while_it_stops(world: Superv
 
 
 def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
-    """It has not failed; nobody is told that it has."""
+    """A stopped start has not failed, and no failure is reported."""
     world.supervisor.start()
     world.supervisor.signalled(signal.SIGINT)
     for hand in list(world.hands):
@@ -370,7 +370,7 @@ def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
 
 
 def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) -> None:
-    """The first of them does."""
+    """The first worker that fails sets the status."""
     world.start()
     world.supervisor.stop()
     world.says(world.hands[0], {"fault": {"lines": ["tamed: it broke"], "status": 71}})
@@ -381,7 +381,7 @@ def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) 
 
 
 def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> None:
-    """With the status it chose, also if that is 0; the other workers finish."""
+    """The daemon ends with the status that the application chose, also 0; the other workers finish."""
     world.start()
     world.says(world.hands[0], {"leaving": 4})
     world.ends(world.hands[0], 4)
@@ -393,7 +393,7 @@ def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> N
 
 
 def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
-    """After the stop timeout: first their stacks, then by force."""
+    """After the stop timeout they write their stacks, and then they are ended by force."""
     world.start()
     world.supervisor.stop()
     world.pass_time(39.75)
@@ -413,7 +413,7 @@ def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     "numbers", [[signal.SIGQUIT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM, signal.SIGINT]], ids=str
 )
 def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals]) -> None:
-    """By QUIT, and by INT while it stops; it ends by that signal itself."""
+    """QUIT, and INT while it stops, end it at once, by that signal itself."""
     world.start()
     for number in numbers:
         world.supervisor.signalled(number)
@@ -426,7 +426,7 @@ def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals
 
 
 def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:
-    """A process in an uninterruptible sleep keeps it for some seconds, not for ever."""
+    """A process in an uninterruptible sleep delays the end by some seconds only."""
     world.start()
     world.supervisor.signalled(signal.SIGQUIT)
     world.pass_time(9.75)
@@ -439,7 +439,7 @@ def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:
 
 
 def test_usr1_opens_the_log_anew(world: Supervised) -> None:
-    """And says so in the new one."""
+    """The new file has a line about it."""
     world.start()
     world.supervisor.signalled(signal.SIGUSR1)
     assert world.platform.events[-1] == "reopened"
@@ -447,7 +447,7 @@ def test_usr1_opens_the_log_anew(world: Supervised) -> None:
 
 
 def test_the_manager_hears_that_all_is_well_while_it_is(world: Supervised) -> None:
-    """As often as it wants to; not while a worker is silent."""
+    """It is notified at its interval, but not while a worker is silent."""
     world.platform.alive_interval = 10.0
     world.start()
     world.pass_time(20)
@@ -459,7 +459,7 @@ def test_the_manager_hears_that_all_is_well_while_it_is(world: Supervised) -> No
 
 
 def test_a_child_that_is_no_worker_is_of_no_matter(world: Supervised) -> None:
-    """Process 1 also reaps orphans."""
+    """Process 1 also reaps orphans, which have no effect."""
     world.start()
     world.platform.dead.append((77, 1))
     world.supervisor.signalled(signal.SIGCHLD)

@@ -1,4 +1,4 @@
-"""Looking after workers, on a clock that is set by hand."""
+"""The watchdog, on a clock that the test sets."""
 
 import signal
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def made() -> Iterator[_Made]:
 
 
 def test_a_silent_worker_is_aborted(made: _Made) -> None:
-    """First it writes its stacks, then it is ended; it is told of once."""
+    """It writes its stacks and is then ended; this is logged once."""
     world, pool, watchdog = made
     world.comes_to("ready", world.hands[0])
     world.reactor.advance(20)
@@ -43,7 +43,7 @@ def test_a_silent_worker_is_aborted(made: _Made) -> None:
 
 
 def test_one_that_sends_heartbeats_is_left_alone(made: _Made) -> None:
-    """For as long as it does."""
+    """A worker that sends heartbeats is never aborted."""
     world, _, watchdog = made
     world.comes_to("ready", world.hands[0])
     for _ in range(20):
@@ -54,7 +54,7 @@ def test_one_that_sends_heartbeats_is_left_alone(made: _Made) -> None:
 
 
 def test_one_that_loads_may_be_silent(made: _Made) -> None:
-    """Importing blocks the loop; but for no longer than a start may take."""
+    """Importing blocks the loop, so only the start timeout applies."""
     world, _, _ = made
     world.reactor.advance(60)
     assert world.platform.sent == []
@@ -64,7 +64,7 @@ def test_one_that_loads_may_be_silent(made: _Made) -> None:
 
 
 def test_one_that_stops_must_answer_too(made: _Made) -> None:
-    """Draining is no reason for a blocked loop."""
+    """A draining worker must answer, too."""
     world, pool, _ = made
     pool.terminate(pool.workers[101])
     world.reactor.advance(25)
@@ -72,7 +72,7 @@ def test_one_that_stops_must_answer_too(made: _Made) -> None:
 
 
 def test_one_that_is_gone_in_time_is_not_killed(made: _Made) -> None:
-    """Its pid may be somebody else's by then."""
+    """Its pid may be that of another process by then."""
     world, pool, watchdog = made
     watchdog.abort(pool.workers[101])
     world.platform.dead = [(101, -signal.SIGABRT)]
@@ -82,7 +82,7 @@ def test_one_that_is_gone_in_time_is_not_killed(made: _Made) -> None:
 
 
 def test_a_supervisor_that_was_held_up_blames_nobody(made: _Made) -> None:
-    """After it was stopped itself, what the workers have said meanwhile is read before it judges them."""
+    """After the supervisor was suspended, it reads the workers' messages before it checks them."""
     world, _, _ = made
     world.comes_to("ready", world.hands[0])
     world.reactor.advance(5)

@@ -1,4 +1,4 @@
-"""What the supervisor knows of a worker."""
+"""The supervisor's record of a worker."""
 
 import socket
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.runner.world import a_plan
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """One that was just started."""
+    """A worker that was just started."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield Worker(7, 1, Generation(1, a_plan(), 2), Channel(ours), started=0.0, heard=0.0)
@@ -33,7 +33,7 @@ def worker() -> Iterator[Worker]:
 def test_what_a_state_means(
     worker: Worker, state: WorkerState, is_coming: bool, must_answer: bool, is_leaving: bool
 ) -> None:
-    """A worker is to become ready, to answer, or to go."""
+    """Each state determines whether a worker is coming, must answer, or is leaving."""
     worker.state = state
     assert worker.is_coming is is_coming
     assert worker.must_answer is must_answer
@@ -41,7 +41,7 @@ def test_what_a_state_means(
 
 
 def test_its_status_is_what_it_said(worker: Worker) -> None:
-    """A fault goes before the wish of the application, and that before nothing."""
+    """A fault has precedence over the status that the application chose."""
     assert worker.status == ExitStatus.SOFTWARE
     worker.leaving = 0
     assert worker.status == 0

@@ -1,4 +1,4 @@
-"""The workers of a supervisor, as it hears and sees them."""
+"""The workers of a supervisor: their messages and their ends."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _Made = tuple[World, WorkerPool]
 
 @pytest.fixture
 def made() -> Iterator[_Made]:
-    """A pool of one worker, which has heard its job."""
+    """A pool of one worker, which has received its job."""
     with a_pool() as (world, pool):
         pool.spawn(world.generation, 1)
         world.hands[0].heard()
@@ -32,7 +32,7 @@ def _only(pool: WorkerPool) -> Worker:
 
 
 def test_a_worker_that_cannot_be_started_leaves_nothing() -> None:
-    """No descriptor stays open, and nobody is in the pool."""
+    """No descriptor stays open, and the pool is empty."""
     with a_pool() as (world, pool):
         world.platform.no_room = OSError(errno.EAGAIN, "no room")
         before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - only the number of descriptors matters
@@ -43,7 +43,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing() -> None:
 
 
 def test_all_workers_get_the_same_socket(made: _Made) -> None:
-    """An endpoint is bound when one asks first, and another gets a copy of the same socket."""
+    """An endpoint is bound at the first request; later ones get copies of the same socket."""
     world, pool = made
     pool.spawn(world.generation, 2)
     world.hands[1].heard()
@@ -58,7 +58,7 @@ def test_all_workers_get_the_same_socket(made: _Made) -> None:
 
 
 def test_a_socket_that_cannot_be_had_is_a_fault_of_the_asking_worker(made: _Made) -> None:
-    """The answer says what went wrong, and the supervisor goes on."""
+    """The answer has the error, and the supervisor goes on."""
     world, _ = made
     world.says(world.hands[0], {"listen": "systemd://web", "kind": 1, "index": 0, "number": 1})
     (answer,) = world.hands[0].heard()
@@ -68,7 +68,7 @@ def test_a_socket_that_cannot_be_had_is_a_fault_of_the_asking_worker(made: _Made
 
 
 def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
-    """Whoever directs the pool hears of it."""
+    """The receiver of the events is notified."""
     world, _ = made
     world.comes_to("prepared", world.hands[0])
     world.comes_to("ready", world.hands[0])
@@ -76,7 +76,7 @@ def test_a_worker_without_orders_may_change_its_state(made: _Made) -> None:
 
 
 def test_one_that_was_told_to_stop_stays_so_whatever_it_says(made: _Made) -> None:
-    """A word that was on its way when it was told does not bring it back."""
+    """A message that crossed the order to stop does not change its state."""
     world, pool = made
     pool.terminate(_only(pool))
     world.comes_to("ready", world.hands[0])
@@ -85,7 +85,7 @@ def test_one_that_was_told_to_stop_stays_so_whatever_it_says(made: _Made) -> Non
 
 
 def test_every_message_is_a_sign_of_life(made: _Made) -> None:
-    """Whatever it says; what nobody understands is passed over."""
+    """Each message counts as a sign of life; unknown ones are ignored."""
     world, pool = made
     world.reactor.time.now += 3
     world.says(world.hands[0], {"heartbeat": True})
@@ -97,7 +97,7 @@ def test_every_message_is_a_sign_of_life(made: _Made) -> None:
 
 
 def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
-    """One that loads is busy; one that serves is asked, and its report comes back."""
+    """A loading worker is not asked for a report, a serving one is."""
     world, pool = made
     reports: list[Reports] = []
     pool.request_reports(reports.append)
@@ -110,7 +110,7 @@ def test_only_one_that_serves_can_be_asked(made: _Made) -> None:
 
 
 def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
-    """Nor is that an error: that it has ended is heard by another way."""
+    """A request to an ended worker is no error: its end is reported otherwise."""
     world, pool = made
     world.comes_to("ready", world.hands[0])
     world.hands[0].channel.close()
@@ -120,7 +120,7 @@ def test_one_that_is_gone_cannot_be_asked(made: _Made) -> None:
 
 
 def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
-    """It is in the pool until it has been reaped."""
+    """A worker stays in the pool until it has been reaped."""
     world, pool = made
     world.hands[0].channel.close()
     world.reactor.turn(0)
@@ -130,7 +130,7 @@ def test_the_end_of_its_channel_is_not_the_end_of_a_worker(made: _Made) -> None:
 
 
 def test_what_it_said_last_is_heard_before_it_is_gone(made: _Made) -> None:
-    """Its fault counts although the signal of its end came first."""
+    """Its fault is read although SIGCHLD came first."""
     world, pool = made
     world.hands[0].say({"fault": {"lines": ["tamed: no poems"], "status": 66}})
     world.hands[0].channel.close()
@@ -142,7 +142,7 @@ def test_what_it_said_last_is_heard_before_it_is_gone(made: _Made) -> None:
 
 
 def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:
-    """Something else in that process has written to the channel: nothing that it says can be trusted."""
+    """Other code in that process has written to the channel, so its messages cannot be trusted."""
     world, pool = made
     world.hands[0].channel._sock.send(b"hello\n")
     world.reactor.turn(0)
@@ -162,7 +162,7 @@ def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:
     ids=["state", "endpoint", "kind"],
 )
 def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Message) -> None:
-    """The same for a message that is well made and senseless."""
+    """A well-formed but invalid message ends the worker, too."""
     world, _ = made
     world.says(world.hands[0], message)
     assert world.platform.sent == [(101, "kill")]
@@ -189,7 +189,7 @@ def test_one_that_says_what_no_worker_says_is_ended(made: _Made, message: Messag
     ids=lambda line: f"{line[:24].decode(errors='replace')}-{len(line)}",
 )
 def test_whatever_is_written_to_its_channel_ends_a_worker_alone(made: _Made, line: bytes) -> None:
-    """With one line that says why."""
+    """The log has the reason in one line."""
     world, pool = made
     world.hands[0].channel._sock.sendall(line + b"\n")
     world.reactor.turn(0)
@@ -200,7 +200,7 @@ def test_whatever_is_written_to_its_channel_ends_a_worker_alone(made: _Made, lin
 
 
 def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
-    """The rest of it is sent as the worker reads, and says that it lives."""
+    """The rest is sent as the worker reads and sends heartbeats."""
     job = {"text": "x" * 2_000_000}
     with a_pool(job=job) as (world, pool):
         pool.spawn(world.generation, 1)
@@ -212,7 +212,7 @@ def test_a_job_may_be_longer_than_the_socket_takes_at_once() -> None:
 
 
 def test_one_that_will_not_read_is_talked_to_no_more() -> None:
-    """What waited for it is given up."""
+    """The messages in its queue are dropped."""
     with a_pool(job={"text": "x" * 2_000_000}) as (world, pool):
         pool.spawn(world.generation, 1)
         world.hands[0].channel._sock.shutdown(socket.SHUT_RD)

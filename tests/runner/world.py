@@ -27,7 +27,7 @@ STEP = 0.25  # seconds
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,7 +37,7 @@ class Clock:
 
 
 class HandReactor(Reactor):
-    """A reactor on a clock of the test's, which goes round when the test says so."""
+    """A reactor on the test's clock, whose loop the test runs step by step."""
 
     def __init__(self) -> None:
         self.time = Clock()
@@ -49,7 +49,7 @@ class HandReactor(Reactor):
         super().stop()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, in steps shorter than any wait that matters."""
+        """Let time pass, in steps shorter than any relevant delay."""
         end = self.time.now + seconds
         while self.time.now < end:
             self.time.now = min(end, self.time.now + STEP)
@@ -68,7 +68,7 @@ class Hand:
         self.channel.send(message)
 
     def heard(self) -> list[Message]:
-        """Return what the supervisor has said since the last time; descriptors are closed."""
+        """Return the supervisor's messages since the last call; descriptors are closed."""
         messages = []
         for message, descriptors in self.channel.receive():
             for descriptor in descriptors:
@@ -78,7 +78,7 @@ class Hand:
 
 
 class FakePlatform:
-    """A platform that notes what the supervisor does, and has no processes."""
+    """A platform that records the supervisor's calls, and has no processes."""
 
     def __init__(self) -> None:
         self.hands: list[Hand] = []
@@ -183,7 +183,7 @@ def a_plan(**changes: Any) -> Plan:
 
 
 class World:
-    """All that a supervisor needs."""
+    """Everything that a supervisor needs."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -194,7 +194,7 @@ class World:
 
     @property
     def generation(self) -> Generation:
-        """A generation for workers that nobody else has made."""
+        """A generation for workers that a test creates."""
         return Generation(1, self.plan, self.plan.workers)
 
     @property
@@ -202,7 +202,7 @@ class World:
         return self.platform.hands
 
     def says(self, hand: Hand, message: Message) -> None:
-        """Let a worker say something, and the supervisor hear it."""
+        """Let a worker send a message, and the supervisor receive it."""
         hand.say(message)
         self.reactor.turn(0)
 
@@ -218,7 +218,7 @@ class World:
 
 
 class FakeEvents:
-    """A director of a pool that notes what it hears, and does nothing."""
+    """A receiver of a pool's events that records them."""
 
     def __init__(self) -> None:
         self.states: list[WorkerState] = []
@@ -245,7 +245,7 @@ class FakeEvents:
 
 @contextmanager
 def a_pool(**changes: Any) -> Iterator[tuple[World, WorkerPool]]:
-    """Have a pool that nobody directs."""
+    """Yield a pool whose events are only recorded."""
     world = World(a_plan(**changes))
     pool = WorkerPool(world.events, world.reactor, world.sockets, world.platform)
     try:
@@ -265,13 +265,13 @@ class Supervised(World):
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
 
     def ends(self, hand: Hand, code: int) -> None:
-        """Let a worker be gone, and the supervisor hear of it."""
+        """Let a worker end, and the supervisor reap it."""
         hand.channel.close()
         self.platform.dead.append((hand.pid, code))
         self.supervisor.signalled(signal.SIGCHLD)
 
     def ends_with(self, helper: Hand, answer: Message | None, code: int) -> None:
-        """Let a helper end, after it has answered if it does."""
+        """Let a helper end, after its answer if it has one."""
         if answer is not None and helper.channel.fileno() >= 0:
             with suppress(OSError):  # nobody may want to hear it any more
                 helper.say(answer)
@@ -285,7 +285,7 @@ class Supervised(World):
             self.comes_to(state, *self.hands)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass in which every worker gives signs of life, as long as it can."""
+        """Let time pass while every worker that can sends heartbeats."""
         end = self.reactor.time.now + seconds
         while self.reactor.time.now < end and not self.reactor.stopped:
             for pid in list(self.supervisor.pool.workers):
@@ -305,7 +305,7 @@ class Supervised(World):
 
 @contextmanager
 def supervised(**changes: Any) -> Iterator[Supervised]:
-    """Have a supervisor in a world of its own."""
+    """Yield a supervisor in its own world."""
     world = Supervised(**changes)
     try:
         yield world

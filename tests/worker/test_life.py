@@ -17,7 +17,7 @@ Hook = Callable[[], object]
 
 
 class Noted(Service):
-    """Notes the hooks that are called; some of them do something."""
+    """Records the calls of hooks; some hooks act."""
 
     def __init__(self, name: str, notes: list[str], **hooks: Hook) -> None:
         super().__init__(name)
@@ -44,7 +44,7 @@ class Noted(Service):
 
 
 class Life:
-    """Lives an application of two services, and notes what happens."""
+    """Runs an application of two services, and records the events."""
 
     def __init__(self, **hooks: Hook) -> None:
         self.notes: list[str] = []
@@ -61,7 +61,7 @@ class Life:
         self.on_ready()
 
     async def live(self) -> Ending:
-        """Live it."""
+        """Run the application."""
         return await live(
             self.application,
             prepared=self._prepared,
@@ -75,7 +75,7 @@ DOWN = ["stopping", "b stop", "a stop", "b release", "a release"]
 
 
 async def test_a_life_that_is_ended_by_a_signal(caplog: pytest.LogCaptureFixture) -> None:
-    """Prepare, drop privileges, start, tell, serve, stop, release; the ending names the signal."""
+    """The order is prepare, drop privileges, start, report, serve, stop, release; it ends with the signal."""
     caplog.set_level(logging.INFO)
     life = Life()
     life.on_ready = lambda: signal.raise_signal(signal.SIGTERM)
@@ -86,7 +86,7 @@ async def test_a_life_that_is_ended_by_a_signal(caplog: pytest.LogCaptureFixture
 
 
 async def test_a_life_that_ends_itself() -> None:
-    """The application chooses the status, and no signal was there."""
+    """The application chooses the status, and the ending has no signal."""
     life = Life()
     life.on_ready = lambda: life.application.exit(3)
     assert await life.live() == Ending(3)
@@ -94,7 +94,7 @@ async def test_a_life_that_ends_itself() -> None:
 
 
 async def test_a_start_that_is_interrupted() -> None:
-    """What was started is stopped, what was prepared is released, and that is no failure."""
+    """Started services are stopped, prepared ones are released, and this is no failure."""
 
     async def slow() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -106,7 +106,7 @@ async def test_a_start_that_is_interrupted() -> None:
 
 
 async def test_a_start_that_does_not_let_itself_be_interrupted() -> None:
-    """The end comes when it is done: readiness is not told, and the signal is not forgotten."""
+    """The stop follows the start: readiness is not reported, and the signal is not lost."""
 
     async def stubborn() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -121,7 +121,7 @@ async def test_a_start_that_does_not_let_itself_be_interrupted() -> None:
 
 
 async def test_privileges_that_cannot_be_dropped_end_it() -> None:
-    """What was prepared is released, and nothing has started."""
+    """Prepared services are released, and none has started."""
 
     def refuse() -> None:
         raise PermissionError
@@ -134,7 +134,7 @@ async def test_privileges_that_cannot_be_dropped_end_it() -> None:
 
 
 async def test_a_failure_is_raised_after_everything_has_stopped() -> None:
-    """Whether a service fails while it starts or later; what was up is told that it stops."""
+    """This applies to a failure at the start and later; ``stopping`` is called if it was ready."""
 
     def fail() -> None:
         raise KeyError("verse")
@@ -157,7 +157,7 @@ async def test_a_failure_is_raised_after_everything_has_stopped() -> None:
 
 
 async def test_system_exit_in_a_start_chooses_the_status(caplog: pytest.LogCaptureFixture) -> None:
-    """It is a wish and no failure."""
+    """SystemExit is no failure."""
     caplog.set_level(logging.INFO)
 
     def leave() -> None:
@@ -170,7 +170,7 @@ async def test_system_exit_in_a_start_chooses_the_status(caplog: pytest.LogCaptu
 
 
 async def test_a_cancellation_that_is_not_ours_is_let_through() -> None:
-    """Whoever runs a life in a task of theirs may cancel it; everything is stopped then too."""
+    """The caller's task may be cancelled; everything is stopped then, too."""
     life = Life()
     reached = asyncio.Event()
     life.on_ready = reached.set

@@ -1,4 +1,4 @@
-"""A worker's side of its channel, and the sockets that it gets through it."""
+"""A worker's end of its channel, and the sockets that it receives."""
 
 import asyncio
 import os
@@ -40,18 +40,18 @@ class Linked:
         self.source = SupervisedSource(self.link)
 
     def heard(self) -> list[Message]:
-        """Return what the worker has said since the last time, without its heartbeats."""
+        """Return the worker's messages since the last call, without heartbeats."""
         return [message for message, _ in self.supervisor.receive() if message != {"heartbeat": True}]
 
     async def asked(self) -> Message:
-        """Wait for a question of the worker's."""
+        """Wait for a question of the worker."""
         while True:
             for message in self.heard():
                 return message
             await asyncio.sleep(0)
 
     async def hands_out(self, count: int = 1) -> Message:
-        """Answer a question with so many sockets that are bound; return the question."""
+        """Answer a question with so many bound sockets; return the question."""
         question = await self.asked()
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
         self.supervisor.send({"answer": question["number"]}, [sock.fileno() for sock in sockets])
@@ -60,7 +60,7 @@ class Linked:
         return question
 
     def open(self) -> AbstractContextManager[None]:
-        """Open the link, and note when the worker is to stop."""
+        """Open the link, and record when the worker must stop."""
         return self.link.open(self.told_to_stop.set)
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ def linked() -> Iterator[Linked]:
 
 @contextmanager
 def _keeping_output() -> Iterator[None]:
-    """Have the output of this process led back in the end."""
+    """Restore the output of this process at the end."""
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     try:
         yield
@@ -88,7 +88,7 @@ def _keeping_output() -> Iterator[None]:
 
 
 async def _has_room(linked: Linked) -> None:
-    """Go round until nothing waits for the supervisor any more."""
+    """Run the loop until the queue for the supervisor is empty."""
     for _ in iter(lambda: linked.link._waits_for_room, False):
         await asyncio.sleep(0)
 
@@ -97,7 +97,7 @@ async def _has_room(linked: Linked) -> None:
 
 
 async def test_its_heartbeats_come_from_the_loop(linked: Linked) -> None:
-    """At once, and again and again."""
+    """The loop sends a heartbeat at once, and then regularly."""
     link = Link(linked.channel, dict, heartbeat_interval=0.001, gate=Gate())
     heartbeats = 0
     with link.open(lambda: None):
@@ -107,7 +107,7 @@ async def test_its_heartbeats_come_from_the_loop(linked: Linked) -> None:
 
 
 async def test_when_it_is_prepared_it_waits_for_the_others(linked: Linked) -> None:
-    """Until the supervisor lets it go on."""
+    """It waits until the supervisor lets it go on."""
     with linked.open():
         waiting = asyncio.create_task(linked.link.prepared())
         assert await linked.asked() == {"state": "prepared"}
@@ -118,7 +118,7 @@ async def test_when_it_is_prepared_it_waits_for_the_others(linked: Linked) -> No
 
 
 async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
-    """With the report of the moment; an order that it does not know is passed over."""
+    """It answers with its current report; an unknown order is ignored."""
     with linked.open():
         linked.supervisor.send({"of a later": "version"})
         linked.supervisor.send({"report": True})
@@ -126,7 +126,7 @@ async def test_it_tells_what_it_is_asked(linked: Linked) -> None:
 
 
 async def test_descriptors_that_nobody_waits_for_are_closed(linked: Linked) -> None:
-    """An answer to a question that was given up leaves nothing open."""
+    """The answer to a cancelled question leaves no descriptor open."""
     reading, writing = os.pipe()
     with linked.open():
         asking = asyncio.create_task(linked.link.ask({"listen": HERE}))
@@ -143,7 +143,7 @@ async def test_descriptors_that_nobody_waits_for_are_closed(linked: Linked) -> N
 
 
 async def test_it_waits_for_a_supervisor_that_is_busy(linked: Linked) -> None:
-    """What the socket does not take is sent later, in order, and the loop goes on meanwhile."""
+    """Queued messages are sent later, in order, and the loop goes on meanwhile."""
     messages = [{"text": str(number) + "x" * 100_000} for number in range(20)]
     got: list[Message] = []
     with linked.open():
@@ -158,7 +158,7 @@ async def test_it_waits_for_a_supervisor_that_is_busy(linked: Linked) -> None:
 
 
 async def test_a_busy_supervisor_may_go_away(linked: Linked) -> None:
-    """Then nothing waits any more."""
+    """The queue is dropped then."""
     with _keeping_output(), linked.open():
         for _ in range(20):
             linked.link.send({"text": "x" * 100_000})
@@ -168,7 +168,7 @@ async def test_a_busy_supervisor_may_go_away(linked: Linked) -> None:
 
 
 async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
-    """As if it had been told to; who waits for an answer hears that there will be none."""
+    """It stops as after an order; callers that wait for an answer get an error."""
     with _keeping_output(), linked.open():
         asking, given_up = (asyncio.create_task(linked.link.ask({"listen": HERE})) for _ in range(2))
         await linked.asked()
@@ -188,7 +188,7 @@ async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
 
 
 async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
-    """All of them; others accept from them too."""
+    """The listener has all sockets; other workers accept from them, too."""
     with linked.open():
         listening = asyncio.create_task(linked.source.listen(Endpoint.parse(HERE)))
         question = await linked.hands_out(2)
@@ -201,7 +201,7 @@ async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
 
 
 async def test_a_fault_of_the_supervisors_is_raised_here(linked: Linked) -> None:
-    """As the error that it was; the same sockets may be asked for again."""
+    """The error is the same; the same sockets may be requested again."""
     with linked.open():
         for _ in range(2):
             listening = asyncio.create_task(linked.source.listen(Endpoint.parse("systemd://web")))
@@ -214,7 +214,7 @@ async def test_a_fault_of_the_supervisors_is_raised_here(linked: Linked) -> None
 
 
 async def test_servers_with_the_same_endpoint_have_sockets_of_their_own(linked: Linked) -> None:
-    """Told apart by an index; one that was closed is free to be had again."""
+    """They differ by an index; the key of a closed one may be requested again."""
     endpoint = Endpoint.parse(HERE)
     with linked.open():
         both = [asyncio.create_task(linked.source.listen(endpoint)) for _ in range(2)]
@@ -253,7 +253,7 @@ async def test_certificates_are_read_in_the_worker(linked: Linked, tmp_path: Pat
 
 @contextmanager
 def _supervisor_answers(linked: Linked, answer: Message, count: int = 0) -> Iterator[list[Message]]:
-    """Play the supervisor in a thread: say something else first, answer one question, and note it."""
+    """Play the supervisor in a thread: send another message, answer one question, and record it."""
     heard: list[Message] = []
 
     def play() -> None:
@@ -275,7 +275,7 @@ def _supervisor_answers(linked: Linked, answer: Message, count: int = 0) -> Iter
 
 
 def test_a_listener_can_be_had_before_the_link_is_open(linked: Linked) -> None:
-    """Code that is being loaded may ask for one; the same key is free again when its sockets are closed."""
+    """Code that is loading may request one; its key is free again when its sockets are closed."""
     for _ in range(2):
         with _supervisor_answers(linked, {}, count=1) as heard:
             listener = linked.source.listen_now(Endpoint.parse(HERE))
@@ -294,7 +294,7 @@ async def test_orders_that_come_while_it_blocks_are_obeyed_afterwards(linked: Li
 
 
 def test_a_refusal_is_raised_to_who_cannot_wait(linked: Linked) -> None:
-    """As the supervisor has told it, and the key is free again."""
+    """The supervisor's error is raised, and the key is free again."""
     fault = fault_data(ConfigurationError("cannot", "for a reason"))
     with (
         _supervisor_answers(linked, {"fault": fault}),
@@ -307,7 +307,7 @@ def test_a_refusal_is_raised_to_who_cannot_wait(linked: Linked) -> None:
 
 
 def test_who_cannot_wait_is_told_that_the_supervisor_is_gone(linked: Linked) -> None:
-    """And does not block for ever."""
+    """It gets an error, and does not block forever."""
     linked.supervisor.close()
     with pytest.raises(SystemRefused, match="gone"):
         linked.source.listen_now(Endpoint.parse(HERE))

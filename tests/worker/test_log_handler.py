@@ -1,4 +1,4 @@
-"""Where `logging` takes what is logged."""
+"""The handlers of `logging`."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from tests.runner.test_intake import ListSink
 
 
 class ChildSink(ListSink):
-    """A sink with a child at work, which notes what it is told."""
+    """A sink with a running child, which records the calls."""
 
     def __init__(self, child: int = 0) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def _logged(layout: str = "bare") -> Iterator[ListSink]:
     ],
 )
 def test_a_level_has_a_severity(level: int, number: int) -> None:
-    """The one of syslog that is next below."""
+    """It is the severity of syslog that is next below."""
     assert severity(level) == number
 
 
@@ -101,7 +101,7 @@ def test_what_is_logged_is_written() -> None:
     ids=["as one record", "each alone in a journal", "too long for one"],
 )
 def test_lines_come_many_at_once(layout: str, lines: list[str], texts: list[str]) -> None:
-    """They are laid out like records."""
+    """They have the same layout as records."""
     with _logged(layout) as sink:
         (handler,) = logging.getLogger().handlers
         assert isinstance(handler, LinesHandler)
@@ -112,7 +112,7 @@ def test_lines_come_many_at_once(layout: str, lines: list[str], texts: list[str]
 
 
 def test_a_traceback_follows_its_message() -> None:
-    """And the stack, if it was asked for."""
+    """The traceback follows the message, and so does a requested stack."""
     with _logged() as sink:
         try:
             int("odd")
@@ -125,7 +125,7 @@ def test_a_traceback_follows_its_message() -> None:
 
 
 def test_warnings_are_logged() -> None:
-    """What Python warns of is in the log and not beside it."""
+    """Warnings of Python are in the log only."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         with _logged() as sink:
@@ -142,7 +142,7 @@ def test_a_mistake_in_a_logging_call_is_reported(capsys: pytest.CaptureFixture[s
 
 
 def test_a_record_without_a_process_is_of_this_one() -> None:
-    """`logging` can be told not to ask for it."""
+    """`logging` can be configured not to record the process."""
     sink = ListSink()
     record = logging.makeLogRecord({"name": "a", "levelno": 20, "msg": "b", "process": None})
     SinkHandler(sink).handle(record)
@@ -150,7 +150,7 @@ def test_a_record_without_a_process_is_of_this_one() -> None:
 
 
 def test_a_record_that_was_made_by_hand_is_written() -> None:
-    """Although it may have no name."""
+    """Such a record may have no name."""
     sink = ListSink()
     SinkHandler(sink).handle(logging.makeLogRecord({"levelno": 20, "msg": "b"}))
     assert sink.texts == ["b"]
@@ -164,7 +164,7 @@ def test_what_cannot_be_encoded_is_spelled_out() -> None:
 
 
 def test_a_sink_does_its_housekeeping_and_is_opened_anew() -> None:
-    """By the thread that owns it, while no other logs."""
+    """The owner's thread does this while no other thread logs."""
     sink = ChildSink()
     handler = SinkHandler(sink)
     handler.housekeep()
@@ -173,7 +173,7 @@ def test_a_sink_does_its_housekeeping_and_is_opened_anew() -> None:
 
 
 def test_the_child_of_a_sink_is_reaped_and_no_other() -> None:
-    """The application's own children are the application's."""
+    """Children of the application are left to the application."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as others:
         child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}, file_actions=[])
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)

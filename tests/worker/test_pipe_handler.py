@@ -1,4 +1,4 @@
-"""A worker's way to the log."""
+"""A worker's handler for the log."""
 
 import asyncio
 import fcntl
@@ -69,7 +69,7 @@ def test_a_record_is_in_the_pipe_when_the_call_returns(piped: Piped) -> None:
 
 
 def test_lines_that_come_together_are_one_record(piped: Piped) -> None:
-    """The supervisor has them as they are to be written."""
+    """The supervisor receives them in their final layout."""
     piped.handler.layout = layout_of("plain")
     piped.handler.handle_lines("poems", logging.INFO, 1e9, ["a", "b"])
     (record,) = piped.read()
@@ -79,7 +79,7 @@ def test_lines_that_come_together_are_one_record(piped: Piped) -> None:
 
 
 def test_what_the_pipe_does_not_take_is_kept_in_order(piped: Piped) -> None:
-    """And comes when there is room, with a record that is longer than the pipe."""
+    """The queue is sent when there is room, also a record that is longer than the pipe."""
     texts = ["first", "x" * 3 * _SMALL, "last"]
     for text in texts:
         piped.log(text)
@@ -91,7 +91,7 @@ def test_what_the_pipe_does_not_take_is_kept_in_order(piped: Piped) -> None:
 
 
 def test_the_end_of_a_process_waits_for_its_log(piped: Piped) -> None:
-    """All that was kept is sent, while the supervisor reads."""
+    """All queued records are sent, while the supervisor reads."""
     texts = ["x" * _SMALL, "y" * _SMALL, "z"]
     for text in texts:
         piped.log(text)
@@ -110,7 +110,7 @@ def test_the_end_of_a_process_waits_for_its_log(piped: Piped) -> None:
 
 
 def test_a_supervisor_that_is_gone_does_no_harm(piped: Piped) -> None:
-    """What is logged then is lost, and nothing waits or is raised."""
+    """Later records are lost; logging neither blocks nor raises."""
     piped.log("x" * 3 * _SMALL)
     piped.log("y")
     piped.hang_up()
@@ -120,7 +120,7 @@ def test_a_supervisor_that_is_gone_does_no_harm(piped: Piped) -> None:
 
 
 def test_a_supervisor_that_is_slow_gets_everything(piped: Piped) -> None:
-    """Whoever logs faster than it reads is held up, and nothing is lost."""
+    """Logging faster than it reads blocks, and no record is lost."""
     piped.handler._outbox._limit = 4 * _SMALL
     got: list[str] = []
 
@@ -139,7 +139,7 @@ def test_a_supervisor_that_is_slow_gets_everything(piped: Piped) -> None:
 
 
 def test_a_supervisor_that_takes_nothing_holds_nobody_up_for_long(piped: Piped) -> None:
-    """Only the first record waits; it takes records again when there is room."""
+    """Only the first record waits; records are sent again when there is room."""
     piped.handler._outbox._limit = 2 * _SMALL
     for _ in range(5):
         piped.log("x" * _SMALL)
@@ -150,7 +150,7 @@ def test_a_supervisor_that_takes_nothing_holds_nobody_up_for_long(piped: Piped) 
 
 
 def test_what_is_too_much_is_counted(piped: Piped) -> None:
-    """And told when there is room again."""
+    """Dropped records are counted, and the count is logged when there is room again."""
     piped.handler._outbox._limit = 2 * _SMALL
     for _ in range(5):
         piped.log("x" * _SMALL)
@@ -167,7 +167,7 @@ def test_what_is_too_much_is_counted(piped: Piped) -> None:
 def test_a_mistake_in_a_logging_call_does_not_reach_the_caller(
     piped: Piped, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is reported as `logging` does, and nothing is sent."""
+    """The error is reported as by `logging`, and nothing is sent."""
     piped.log("poem %d", "three")
     assert "--- Logging error ---" in capsys.readouterr().err
     assert piped.read() == []
@@ -175,7 +175,7 @@ def test_a_mistake_in_a_logging_call_does_not_reach_the_caller(
 
 @pytest.mark.anyio
 async def test_the_loop_sends_what_was_kept(piped: Piped) -> None:
-    """As soon as there is room, also what another thread logs and what was kept before it ran."""
+    """This includes records of other threads, and those queued before the loop ran."""
     got: list[str] = []
     is_there = asyncio.Event()
 
@@ -199,7 +199,7 @@ async def test_the_loop_sends_what_was_kept(piped: Piped) -> None:
 
 @pytest.mark.anyio
 async def test_without_room_the_loop_is_left_as_it_was(piped: Piped) -> None:
-    """The handler does not watch its pipe any more when the loop is about to end."""
+    """The handler stops watching its pipe before the loop ends."""
     piped.log("x" * _SMALL)
     piped.log("y" * _SMALL)
     with piped.handler.open():
@@ -212,7 +212,7 @@ async def test_without_room_the_loop_is_left_as_it_was(piped: Piped) -> None:
 
 @pytest.mark.anyio
 async def test_with_room_the_loop_has_nothing_to_watch(piped: Piped) -> None:
-    """A pipe that can be written to would wake it all the time."""
+    """A writable pipe would wake the loop all the time."""
     with piped.handler.open():
         piped.log("one")
         assert not piped.handler._waiting

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Heard:
-    """What came of the signals: those that asked to stop, and those that the process would have died of."""
+    """Records the signals that requested a stop, and those that would have ended the process."""
 
     def __init__(self) -> None:
         self.stops: list[signal.Signals] = []
@@ -38,7 +38,7 @@ class Heard:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_the_first_signal_asks_to_stop_from_within_the_loop(number: signal.Signals) -> None:
-    """Nothing happens in the handler itself, which may have interrupted anything."""
+    """The handler itself does not act, because it may have interrupted any code."""
     heard = Heard()
     with heard.listening():
         signal.raise_signal(number)
@@ -49,7 +49,7 @@ async def test_the_first_signal_asks_to_stop_from_within_the_loop(number: signal
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupt_after_that_ends_the_process_without_the_loop(first: signal.Signals) -> None:
-    """With the action that the system has for it, so that whoever waits sees which signal it was."""
+    """The default action ends it, so that the parent sees the signal."""
     heard = Heard()
     with heard.listening():
         signal.raise_signal(first)
@@ -58,7 +58,7 @@ async def test_an_interrupt_after_that_ends_the_process_without_the_loop(first: 
 
 
 async def test_a_second_term_is_not_counted() -> None:
-    """One is sent by systemd to every process of a service, also to those that were told before."""
+    """A service manager sends TERM to every process of a service, also to those that already stop."""
     heard = Heard()
     with heard.listening():
         signal.raise_signal(signal.SIGTERM)
@@ -68,7 +68,7 @@ async def test_a_second_term_is_not_counted() -> None:
 
 
 async def test_what_a_signal_does_may_be_replaced() -> None:
-    """The reaction is the one of the moment at which the loop comes to it."""
+    """The loop uses the current reaction when it handles the signal."""
     first, second = Heard(), Heard()
     with first.listening() as requests:
         requests.stop = second.stop
@@ -78,7 +78,7 @@ async def test_what_a_signal_does_may_be_replaced() -> None:
 
 
 async def test_a_hangup_that_is_ignored_stays_so() -> None:
-    """As nohup(1) has it, so that a process outlives its terminal."""
+    """nohup(1) sets this, so that a process outlives its terminal."""
     heard = Heard()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -93,7 +93,7 @@ async def test_a_hangup_that_is_ignored_stays_so() -> None:
 
 
 async def test_the_handlers_are_what_they_were_before_and_after() -> None:
-    """QUIT has the system's action meanwhile, even if a shell had it ignored."""
+    """QUIT has its default action meanwhile, even if a shell had set it to ignore."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     try:
