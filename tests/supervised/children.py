@@ -1,4 +1,4 @@
-"""An application that makes children in every way there is, for tests; they tell what they have."""
+"""An application that creates children in every possible way, for tests; they report their attributes."""
 
 # What a child does, in a module of its own, so that a fresh interpreter finds it too.
 TALE = """

@@ -1,4 +1,4 @@
-"""What the tests with real daemons share."""
+"""Fixtures of the tests with real daemons."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.supervised.daemon import Tamed
 
 @pytest.fixture
 def tamed(tmp_path: Path) -> Iterator[Tamed]:
-    """The command, with a run directory of its own; nothing that it starts outlives the test."""
+    """The command, with its own run directory; no process of it outlives the test."""
     made = Tamed(tmp_path)
     yield made
     made.close()
@@ -23,7 +23,7 @@ def tamed(tmp_path: Path) -> Iterator[Tamed]:
 
 @pytest.fixture
 def public_tamed() -> Iterator[Tamed]:
-    """The same in a folder that all users can reach, and as root with such an interpreter."""
+    """The command in a folder that all users can reach; as root, the interpreter is reachable, too."""
     folder = Path(tempfile.mkdtemp(prefix="tamed-test-"))
     folder.chmod(0o755)
     before = [sys.executable, opened.__file__] if os.geteuid() == 0 and opened.closed_directory() else []

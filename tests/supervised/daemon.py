@@ -1,4 +1,4 @@
-"""Real daemons in tests: the command with a run directory of its own, and the daemons that it starts."""
+"""Real daemons in tests: the command with its own run directory, and the daemons that it starts."""
 
 import os
 import re
@@ -28,7 +28,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this
 
 
 class Done(NamedTuple):
-    """What became of a command."""
+    """The outcome of a command."""
 
     status: int
     out: str
@@ -36,7 +36,7 @@ class Done(NamedTuple):
 
 
 def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Look until what is looked for is there; return it. For what gives no sign when it happens."""
+    """Poll until a condition holds; return its value. For events without a notification."""
     began = time.monotonic()
     while not (found := look()):
         if (waited := time.monotonic() - began) > patience:
@@ -46,7 +46,7 @@ def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE
 
 
 def is_there(pid: int) -> bool:
-    """Tell whether a process exists, and is more than a zombie, or one that is being reaped."""
+    """Return whether a process exists, and is no zombie and not being reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -66,7 +66,7 @@ def rotated(log: Path) -> list[Path]:
 
 
 def whole(log: Path) -> str:
-    """Return what is in a log and its old files, as they were between two rotations."""
+    """Return the content of a log and its old files, read between two rotations."""
     while True:
         try:
             files = [(path, path.stat().st_ino) for path in rotated(log)]
@@ -78,7 +78,7 @@ def whole(log: Path) -> str:
 
 
 class Command(subprocess.Popen[str]):
-    """A command that is killed if it is still there at the end of the ``with``."""
+    """A command that is killed if it still runs at the end of the ``with``."""
 
     def __exit__(self, *exception: object) -> None:
         self.kill()
@@ -104,7 +104,7 @@ class Tamed:
         self.poem.write_bytes(POEM)
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the environment of all that is started: it has the mark."""
+        """Return the environment of all processes, with the mark."""
         name, _, value = self.mark.partition("=")
         places = {"TAMED_RUNDIR": str(self.rundir), "LOGS_DIRECTORY": str(self.logs)}
         return {**os.environ, name: value, **places, **(more or {})}
@@ -124,7 +124,7 @@ class Tamed:
         return Command(command, **settings)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Done:
-        """Run the command to its end."""
+        """Run the command to its end; return the outcome."""
         with self.popen(*arguments, **options) as process:
             out, err = process.communicate(timeout=PATIENCE)
         return Done(process.returncode, out, err)
@@ -142,7 +142,7 @@ class Tamed:
         return self.start(*arguments, "fastpoetry", "--port", "0", "--poem", self.poem, **options)
 
     def foreground(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> TamedProcess:
-        """Return the command, to be run in the foreground."""
+        """Return the command for a daemon in the foreground."""
         return TamedProcess(*arguments, cwd=self.folder, env=self.environment(env), before=self.before)
 
     def write(self, name: str, text: str) -> Path:
@@ -152,7 +152,7 @@ class Tamed:
         return path
 
     def left(self) -> dict[str, str]:
-        """Return what is left of daemons: processes, by pid, and files other than logs."""
+        """Return the remains of daemons: processes, by pid, and files other than logs."""
         found = {str(pid): _command_of(pid) for pid in self.processes()}
         for path in self.rundir.rglob("*"):
             if not re.search(r"\.log(\.\d+(\.gz)?)?$", path.name) and path != self.rundir:
@@ -161,12 +161,12 @@ class Tamed:
         return found
 
     def processes(self) -> list[int]:
-        """Return the pids of all that was started and is there."""
+        """Return the pids of all running processes of the test."""
         mark = self.mark.encode()
         return [pid for pid in _all_pids() if mark in _environment_of(pid) and is_there(pid)]
 
     def close(self) -> None:
-        """End what is left."""
+        """End the remaining processes."""
         while left := self.processes():
             for pid in left:
                 _kill(pid)
@@ -193,25 +193,25 @@ class Daemon:
 
     @property
     def log_file(self) -> Path:
-        """The log file, where it is by default: in a folder of its own if it is another user's."""
+        """The log file in its default place: in its own folder if it belongs to another user."""
         own = self.tamed.logs / self.name
         return (own if own.is_dir() else self.tamed.logs) / f"{self.name}.log"
 
     @property
     def log(self) -> str:
-        """What is in the log file."""
+        """The content of the log file."""
         return self.log_file.read_text()
 
     def expect_log(self, pattern: str) -> re.Match[str]:
-        """Wait until the log has this pattern in it."""
+        """Wait until the log matches this pattern."""
         return wait_for(f"{pattern!r} in the log", lambda: re.search(pattern, self.log))
 
     def instance(self) -> Instance:
-        """Find it as the commands do."""
+        """Find the instance as the commands do."""
         return find_instance(RunDirectory(self.tamed.rundir), self.name)
 
     def status(self) -> dict[str, Any]:
-        """Ask how it stands, as `tamed status --json` does, without a process for it."""
+        """Request its status, as `tamed status --json` does, without a process for it."""
         return status_of_instance(self.instance(), PATIENCE)
 
     def workers(self) -> list[int]:
@@ -236,7 +236,7 @@ class Daemon:
         wait_for("the end of the supervisor", lambda: not is_there(self.pid))
 
     def stop(self) -> None:
-        """Stop it, as `tamed stop` does without a process for it; that must leave nothing behind."""
+        """Stop it as `tamed stop` does, without a process for it; nothing may be left behind."""
         assert stop_instance(self.instance(), timeout=PATIENCE, force=False, progress=lambda _: None)
         assert self.tamed.left() == {}
 

@@ -15,13 +15,13 @@ _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 
 
 def closed_directory() -> Path | None:
-    """Return the outermost directory that keeps others from the interpreter; None if there is none."""
+    """Return the outermost directory on the way to the interpreter that is closed to others, if any."""
     inner = Path(sys.base_prefix).resolve()
     return next((one for one in (*reversed(inner.parents), inner) if not one.stat().st_mode & 0o001), None)
 
 
 def main() -> None:
-    """Open the way and become the command."""
+    """Make the interpreter reachable, and become the command."""
     closed = closed_directory()
     if closed is not None:
         _open_way(closed, Path(sys.base_prefix).resolve())

@@ -1,4 +1,4 @@
-"""Children that an application makes: they are ordinary processes, and have nothing of Tamed's."""
+"""Children of an application: they are ordinary processes, and inherit nothing from Tamed."""
 
 import json
 import os
@@ -21,14 +21,14 @@ WAYS = (*FORKS, "forkserver", "spawn")
 
 
 def write(tamed: Tamed, *ways: str) -> None:
-    """Write the application, which makes children in these ways."""
+    """Write the application, which creates children in these ways."""
     tamed.write("tale.py", TALE)
     tamed.write("ways", " ".join(ways))
     tamed.write("app.py", APPLICATION)
 
 
 def told(tamed: Tamed, way: str) -> dict[str, Any]:
-    """Wait for what a child tells."""
+    """Wait for the report of a child."""
     path = tamed.folder / way
     wait_for(f"the tale of {way}", path.exists)
     tale: dict[str, Any] = json.loads(path.read_text())
@@ -37,7 +37,7 @@ def told(tamed: Tamed, way: str) -> dict[str, Any]:
 
 
 def opened(pid: int) -> dict[int, str]:
-    """Return what a process has open, but for what it is just closing."""
+    """Return the open descriptors of a process, except those that it is closing."""
     found = {}
     for each in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -46,13 +46,13 @@ def opened(pid: int) -> dict[int, str]:
 
 
 def listening() -> set[str]:
-    """Return the sockets that listen, as they are named among what a process has open."""
+    """Return the listening sockets, by their names in the list of open descriptors."""
     rows = Path("/proc/net/tcp").read_text()  # among them may be thousands that do not
     return {f"socket:[{inode}]" for inode in re.findall(r"(?m)^ *\d+: \S+ \S+ 0A(?: +\S+){5} +(\d+)", rows)}
 
 
 def expect_ordinary(tale: dict[str, Any], parent: int, *ours: int) -> None:
-    """Check that a child has nothing of its parent's: no handler, none of these descriptors, no port."""
+    """Check that a child inherits no handler, none of these descriptors, and no port."""
     pid = tale.pop("pid")
     assert tale == {"caught": [], "wakeup": -1, "blocked": []}
     theirs, ports = opened(parent), listening()
@@ -92,7 +92,7 @@ def test_a_child_of_a_worker_is_an_ordinary_process(tamed: Tamed, loop: str, opt
 
 
 def test_a_child_that_a_thread_makes_is_one_too(tamed: Tamed) -> None:
-    """Its thread is the main thread of the child, in whichever way it was made."""
+    """The thread becomes the main thread of the child, in each way to create it."""
     write(tamed, "thread", *WAYS)
     daemon = tamed.start("app.py")
     (worker,) = daemon.workers()
@@ -103,7 +103,7 @@ def test_a_child_that_a_thread_makes_is_one_too(tamed: Tamed) -> None:
 
 @contextmanager
 def on_its_own(tamed: Tamed, *options: str | Path) -> Iterator[int]:
-    """Run the application without a supervisor, with its output in a file that its children may keep open."""
+    """Run the application without a supervisor; its output is a file that its children may keep open."""
     with (tamed.folder / "output").open("w") as output:
         command = tamed.popen("run", *options, "app.py", stdout=output, stderr=output)
     with command:
@@ -111,14 +111,14 @@ def on_its_own(tamed: Tamed, *options: str | Path) -> Iterator[int]:
 
 
 def expect_output(tamed: Tamed, pattern: str) -> re.Match[str]:
-    """Wait until this is in the output of what runs on its own."""
+    """Wait until this is in the output of the application."""
     path = tamed.folder / "output"
     return wait_for(f"{pattern!r} in the output", lambda: re.search(pattern, path.read_text()))
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_child_of_a_process_on_its_own_is_one_too(tamed: Tamed, loop: str) -> None:
-    """It holds neither the port nor the pid file when its parent is killed, and logs to the same place."""
+    """When its parent is killed, it holds neither the port nor the pid file; it logs to the same place."""
     write(tamed, *FORKS)
     pid_file = tamed.folder / "pid"
     with on_its_own(tamed, "--loop", loop, "--pid-file", pid_file) as pid:
@@ -134,7 +134,7 @@ def test_a_child_of_a_process_on_its_own_is_one_too(tamed: Tamed, loop: str) -> 
 
 
 def lines(log: Path, who: str) -> list[int]:
-    """Return the numbers that one has logged, in all files of a log."""
+    """Return the numbers that a process has logged, from all files of a log."""
     return sorted(map(int, re.findall(rf"root: {who} (\d+)\n", whole(log))))
 
 
@@ -161,7 +161,7 @@ application = Application("app", Writer())
 
 
 def test_a_child_logs_into_the_file_that_has_the_name(tamed: Tamed) -> None:
-    """Beside its parent, which alone rotates it; nothing is lost."""
+    """The child and its parent write to the file, and only the parent rotates it; no line is lost."""
     tamed.write("app.py", BOTH_LOG)
     log = tamed.folder / "app.log"
     rotate = ("--log-rotate", "10KB", "--log-keep", "1000", "--log-no-compress")
@@ -174,7 +174,7 @@ def test_a_child_logs_into_the_file_that_has_the_name(tamed: Tamed) -> None:
 
 
 def kill_workers(daemon: Daemon) -> None:
-    """Kill all workers, and wait until there are others."""
+    """Kill all workers, and wait for their replacements."""
     workers = daemon.workers()
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ def kill_workers(daemon: Daemon) -> None:
 
 
 def stop_answering(daemon: Daemon) -> None:
-    """Have the watchdog replace the workers."""
+    """Let the watchdog replace the workers."""
     workers = daemon.workers()
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
@@ -190,7 +190,7 @@ def stop_answering(daemon: Daemon) -> None:
 
 
 def ask(*words: str) -> Callable[[Daemon], None]:
-    """Return what gives a command to a daemon."""
+    """Return a function that sends a request to a daemon."""
 
     def give(daemon: Daemon) -> None:
         done = daemon.tamed(*words)
@@ -200,7 +200,7 @@ def ask(*words: str) -> Callable[[Daemon], None]:
 
 
 def end_supervisor(daemon: Daemon) -> None:
-    """Kill the supervisor alone."""
+    """Kill only the supervisor."""
     daemon.signal(signal.SIGKILL)
     daemon.wait_gone()
 
@@ -251,7 +251,7 @@ def test_the_group_of_a_worker_ends_with_it(tamed: Tamed, end: str, options: tup
 
 
 def test_a_process_that_was_let_go_lives_as_long_as_the_daemon(tamed: Tamed) -> None:
-    """A daemon that an application has started, and left, is nobody's child: only a stop ends it."""
+    """A daemon that an application has started, and left behind, ends only with the stop."""
     write(tamed, "detached")
     daemon = tamed.start("--workers", "2", "app.py")
     pid = told(tamed, "detached")["pid"]

@@ -1,4 +1,4 @@
-"""Completion as a person has it: shells in a terminal, where Tab is pressed."""
+"""Completion as a user sees it: shells in a terminal, with the Tab key."""
 
 import os
 import re
@@ -104,11 +104,11 @@ class _Terminal:
         os.close(self.descriptor)
 
     def type(self, text: str) -> None:
-        """Type something."""
+        """Type a text."""
         os.write(self.descriptor, text.encode())
 
     def read_until(self, pattern: str) -> str:
-        """Read until something is on the screen, and return it; what comes after it is read next."""
+        """Read until a text is on the screen, and return it; later output is read next."""
         while (found := re.search(pattern, self.text)) is None:
             self.text += os.read(self.descriptor, 4096).decode(errors="replace")
         self.text = self.text[found.end() :]

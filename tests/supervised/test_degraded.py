@@ -1,4 +1,4 @@
-"""A daemon that has lost workers: it serves with those it has, tries again, and says how it stands."""
+"""A daemon that has lost workers: it serves with the others, tries again, and reports its state."""
 
 import json
 import os
@@ -30,12 +30,12 @@ application = Application("app", StreamServer("127.0.0.1:0", recite))
 
 
 def failures(daemon: Daemon) -> int:
-    """Return how many attempts to replace a worker have failed while the application was broken."""
+    """Return the number of failed attempts to replace a worker of the broken application."""
     return len(re.findall(r"ERROR tamed: worker \d+ failed: .*KeyError: 'rhyme'", daemon.log))
 
 
 def test_failing_replacements_leave_those_that_serve_alone(tamed: Tamed) -> None:
-    """It is degraded, serves, and is whole again by itself when what was broken is mended."""
+    """It is degraded, serves, and recovers when the application is repaired."""
     tamed.write("app.py", FRAGILE)
     daemon = tamed.start("--workers", "2", "app.py")
     broken = tamed.write("broken", "0")
@@ -57,7 +57,7 @@ def test_failing_replacements_leave_those_that_serve_alone(tamed: Tamed) -> None
 
 
 def test_a_daemon_none_of_whose_workers_starts_is_failing(tamed: Tamed) -> None:
-    """While attempts are left; and when one succeeds it runs again."""
+    """It is failing while attempts are left, and running after a successful one."""
     tamed.write("app.py", FRAGILE)
     daemon = tamed.start("--workers", "1", "app.py")
     broken = tamed.write("broken", "0")
@@ -73,7 +73,7 @@ def test_a_daemon_none_of_whose_workers_starts_is_failing(tamed: Tamed) -> None:
 
 @pytest.mark.long
 def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
-    """By the number of attempts, however long each takes, with the status of the last."""
+    """The number of attempts ends it, not their duration; its status is that of the last one."""
     tamed.write("app.py", FRAGILE)
     daemon = tamed.start("--workers", "1", "app.py")
     tamed.write("broken", "1")
@@ -94,7 +94,7 @@ def test_a_daemon_whose_workers_all_fail_slowly_ends(tamed: Tamed) -> None:
 
 
 def test_a_daemon_that_has_ended_by_itself_says_so(tamed: Tamed) -> None:
-    """Its status, its log and what it ended with are known until the next start."""
+    """Its status, its log and its error are known until the next start."""
     tamed.write("app.py", FRAGILE)
     daemon = tamed.start("--workers", "1", "app.py")
     say(daemon.port, b"exit")
@@ -119,7 +119,7 @@ def test_a_daemon_that_has_ended_by_itself_says_so(tamed: Tamed) -> None:
 
 
 def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
-    """Its pid file says so, until the next start."""
+    """Its pid file shows this until the next start."""
     daemon = tamed.start_poetry()
     daemon.signal(signal.SIGKILL)
     daemon.wait_gone()
@@ -133,7 +133,7 @@ def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
 
 
 def test_the_manager_hears_that_it_is_degraded(tamed: Tamed) -> None:
-    """And that it runs again, each in a line."""
+    """The manager is notified in one line, and again when the daemon has recovered."""
     path = tamed.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))

@@ -1,4 +1,4 @@
-"""What each process of a daemon has open: always the same, whatever has happened before."""
+"""The open descriptors of a daemon's processes: always the same, after any operation."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests.supervised.talk import APPLICATION, connected, finish
 
 
 def opened(pid: int) -> Counter[str]:
-    """Return how many descriptors of each kind a process has: sockets, pipes, or a file's name."""
+    """Return the number of a process's descriptors of each kind: sockets, pipes, or a file's name."""
     kinds = Counter[str]()
     with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
         for each in Path(f"/proc/{pid}/fd").iterdir():
@@ -23,7 +23,7 @@ def opened(pid: int) -> Counter[str]:
 
 
 class Household:
-    """The processes of a daemon, and what they had open when it had just started."""
+    """The processes of a daemon, and their descriptors after its start."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -31,14 +31,14 @@ class Household:
         self.roles = self.look()
 
     def look(self) -> dict[str, list[Counter[str]]]:
-        """Return what supervisor, workers and template have open."""
+        """Return the descriptors of the supervisor, the workers and the template."""
         workers = self.daemon.workers()
         others = set(self.daemon.tamed.processes()) - {*workers, self.daemon.pid}
         roles = {"supervisor": [self.daemon.pid], "worker": workers, "template": sorted(others)}
         return {role: [opened(pid) for pid in pids] for role, pids in roles.items()}
 
     def expect_same(self) -> None:
-        """Wait until everybody has open what its like had at first."""
+        """Wait until each process has the same descriptors as its kind had at first."""
         wait_for("the end of others", lambda: len(self.daemon.tamed.processes()) == self.count)
         try:
             wait_for("the same descriptors", lambda: self.look() == self.roles)
@@ -51,7 +51,7 @@ class Household:
 def test_every_process_has_the_same_descriptors_whatever_was_before(
     tamed: Tamed, options: tuple[str, ...]
 ) -> None:
-    """After replacements, reloads, upgrades, failed ones too, and scaling."""
+    """The descriptors are the same after replacements, reloads, upgrades, also failed ones, and scaling."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--workers", "2", *options, app)
     household = Household(daemon)
@@ -73,7 +73,7 @@ def test_every_process_has_the_same_descriptors_whatever_was_before(
 
 
 def test_no_orphan_listens_after_an_upgrade_whose_reload_failed(tamed: Tamed) -> None:
-    """A worker that was started since holds nobody's channel: all hear that the supervisor is gone."""
+    """A later worker holds no other channel: all workers notice the end of the supervisor."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--workers", "3", app)
     app.write_text("syntax error")

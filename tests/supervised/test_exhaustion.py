@@ -1,4 +1,4 @@
-"""Daemons without descriptors, processes or memory: they go on with what they have, and recover."""
+"""Daemons that run out of descriptors, processes or memory: they go on, and recover."""
 
 import os
 import re
@@ -62,7 +62,7 @@ internet.TCPServer(0, factory, interface="127.0.0.1").setServiceParent(applicati
 
 @contextmanager
 def starved(pid: int, spare: int = 0) -> Iterator[None]:
-    """Leave a process no more descriptors than so many inside the ``with``, beside those that it has."""
+    """Inside the ``with``, limit a process to its current descriptors and so many more."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     free = [number for number in range(len(taken) + spare + 1) if number not in taken]
@@ -74,20 +74,20 @@ def starved(pid: int, spare: int = 0) -> Iterator[None]:
 
 
 def processor_time(pid: int) -> float:
-    """Return the seconds of CPU that a process has had."""
+    """Return the CPU time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def is_calm(pid: int) -> bool:
-    """Tell whether a process does next to nothing for a while: a busy loop takes all that it can get."""
+    """Return whether a process is almost idle for a while, unlike a busy loop."""
     before = processor_time(pid)
     time.sleep(1)
     return processor_time(pid) - before < 0.2
 
 
 def clients_that_stay(ports: list[int], count: int, stack: ExitStack) -> list[socket.socket]:
-    """Connect, and stay."""
+    """Connect clients that stay connected."""
     return [
         stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
         for _ in range(count)
@@ -99,7 +99,7 @@ def clients_that_stay(ports: list[int], count: int, stack: ExitStack) -> list[so
     ("kind", "loop"), [("servers", "asyncio"), ("servers", "uvloop"), ("twisted", "asyncio")]
 )
 def test_more_clients_than_descriptors_wait_and_are_served(tamed: Tamed, kind: str, loop: str) -> None:
-    """The worker rests, the log has a line and no traceback, and all are served in the end."""
+    """The worker pauses, the log has a line and no traceback, and all clients are served in the end."""
     if kind == "twisted":
         pytest.importorskip("twisted")
     file = tamed.write("app.py", SERVERS) if kind == "servers" else tamed.write("app.tac", TAC)
@@ -121,7 +121,7 @@ def test_more_clients_than_descriptors_wait_and_are_served(tamed: Tamed, kind: s
 
 
 def test_an_administrator_is_answered_without_descriptors(tamed: Tamed) -> None:
-    """By the descriptor that is kept in reserve; the supervisor rests while others wait for it."""
+    """The reserved descriptor is used; the supervisor is idle while other clients wait."""
     daemon = tamed.start_poetry("--workers", "2")
     with starved(daemon.pid, spare=1):  # its number is below that of the one in reserve
         assert len(daemon.workers()) == 2
@@ -144,7 +144,7 @@ def test_an_administrator_is_answered_without_descriptors(tamed: Tamed) -> None:
 
 
 def test_a_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
-    """Until then it is tried again, and nothing ends."""
+    """Until then the attempt is repeated, and no process ends."""
     daemon = tamed.start_poetry("--workers", "2")
     victim, other = daemon.workers()
     with starved(daemon.pid, spare=1):
@@ -158,7 +158,7 @@ def test_a_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
 
 
 def test_the_only_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) -> None:
-    """However often the system refuses: clients wait meanwhile."""
+    """Refusals of the system are not counted; clients wait meanwhile."""
     daemon = tamed.start_poetry("--workers", "1")
     (victim,) = daemon.workers()
     with starved(daemon.pid):
@@ -169,7 +169,7 @@ def test_the_only_worker_is_replaced_once_there_are_descriptors(tamed: Tamed) ->
 
 
 def test_the_log_goes_on_in_its_file_without_descriptors(tamed: Tamed) -> None:
-    """A rotation, and opening it anew, wait for better times."""
+    """A rotation and a reopening wait until there are descriptors."""
     daemon = tamed.start_poetry("--workers", "1", "--log-rotate", "2 kB")
     log = daemon.log_file
     inode = log.stat().st_ino
@@ -186,7 +186,7 @@ def test_the_log_goes_on_in_its_file_without_descriptors(tamed: Tamed) -> None:
 
 
 def test_a_daemon_stops_without_descriptors(tamed: Tamed) -> None:
-    """Supervisor and workers; nothing is left."""
+    """The supervisor and the workers end, and nothing is left."""
     daemon = tamed.start_poetry("--workers", "2")
     with ExitStack() as stack:
         for pid in (daemon.pid, *daemon.workers()):
@@ -196,7 +196,7 @@ def test_a_daemon_stops_without_descriptors(tamed: Tamed) -> None:
 
 
 def test_workers_that_lose_their_supervisor_end_without_descriptors(tamed: Tamed) -> None:
-    """They have none to lead their output to nowhere."""
+    """They end although they cannot open `/dev/null` for their output."""
     daemon = tamed.start_poetry("--workers", "2")
     with ExitStack() as stack:
         for pid in daemon.workers():
@@ -209,7 +209,7 @@ def test_workers_that_lose_their_supervisor_end_without_descriptors(tamed: Tamed
 @needs_root
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["spawn", "preload"])
 def test_a_worker_is_replaced_once_there_are_processes(public_tamed: Tamed, options: tuple[str, ...]) -> None:
-    """Past RLIMIT_NPROC a fork fails with EAGAIN; that ends nothing."""
+    """Beyond RLIMIT_NPROC a fork fails with EAGAIN; no process ends because of that."""
     user = str(100_000 + os.getpid())  # whose processes are no others
     daemon = public_tamed.start_poetry("--workers", "2", "--user", user, "--group", user, *options)
     victim, other = daemon.workers()
@@ -230,7 +230,7 @@ def test_a_worker_is_replaced_once_there_are_processes(public_tamed: Tamed, opti
 
 
 def _limit_processes(pids: list[int], user: int, limit: str) -> None:
-    """Limit the processes that these may start, as their own user: root may not always do it."""
+    """Limit the processes that these may start, as their own user: root may lack the right."""
     for pid in pids:
         subprocess.run(["prlimit", "--pid", str(pid), f"--nproc={limit}"], check=True, user=user, group=user)
 
@@ -273,7 +273,7 @@ def test_workers_that_leak_are_replaced_and_no_client_notices(tamed: Tamed) -> N
 
 
 def test_a_limit_below_what_a_worker_needs_is_warned_of(tamed: Tamed) -> None:
-    """No worker is started for it."""
+    """No worker is replaced because of it."""
     daemon = tamed.start_poetry("--workers", "2", "--max-worker-memory", "1 MB")
     workers = daemon.workers()
     daemon.expect_log(

@@ -1,4 +1,4 @@
-"""Starts that fail: the whole reason on the terminal that asked for it, the right status, nothing left."""
+"""Failed starts: the whole reason on the terminal, the right status, and nothing left."""
 
 import os
 import re
@@ -26,7 +26,7 @@ application = Application("app", Verse("verse"))
 
 
 class Fault(NamedTuple):
-    """A way to fail, and what is to come of it."""
+    """A way to fail, and its expected outcome."""
 
     target: list[str]
     status: int
@@ -85,7 +85,7 @@ WAYS = {
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port on which somebody listens."""
+    """A port on which a socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -101,7 +101,7 @@ def taken_port() -> Iterator[int]:
     ],
 )
 def test_a_start_that_fails_says_why(tamed: Tamed, taken_port: int, what: str, way: str) -> None:
-    """The reason is on stderr once, the status is that of the reason, and nothing of it is left."""
+    """The reason is on stderr once, the status is that of the reason, and nothing is left."""
     fault = FAULTS[what]
     tamed.write("app.py", APPLICATION.format(statement=fault.application))
     target = [str(taken_port) if word == "PORT" else word for word in fault.target]
@@ -133,7 +133,7 @@ def test_a_start_that_blocks_is_ended_by_force(tamed: Tamed) -> None:
 
 
 def test_what_fails_before_there_is_a_daemon_leaves_nothing(tamed: Tamed) -> None:
-    """Not even the instance's directory."""
+    """The instance's directory does not exist either."""
     done = tamed("start", "--user", "nobody-of-this-name", "fastpoetry")
     assert done.status == 78
     assert done.err.startswith("tamed: user nobody-of-this-name: the system has no such user")
@@ -149,7 +149,7 @@ def test_what_fails_before_there_is_a_daemon_leaves_nothing(tamed: Tamed) -> Non
 
 
 def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
-    """The half-started daemon is gone when the command is."""
+    """The half-started daemon has ended when the command ends."""
     tamed.write(
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
     )
@@ -164,7 +164,7 @@ def test_ctrl_c_while_waiting_takes_the_daemon_down(tamed: Tamed) -> None:
 
 
 def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) -> None:
-    """Whoever waits for it hears that, and not that all is well."""
+    """The waiting command reports the failure."""
     tamed.write(
         "app.py", APPLICATION.format(statement="print('begun', flush=True); await asyncio.sleep(3600)")
     )
@@ -179,7 +179,7 @@ def test_a_daemon_that_is_told_to_stop_before_it_is_ready_says_so(tamed: Tamed) 
 
 
 def test_a_worker_that_cannot_be_executed_says_so(tamed: Tamed) -> None:
-    """A worker that dies before it can say anything is told of by its end, and by what it printed."""
+    """The report has the worker's exit code, and the log has its output."""
     tamed.write("app.py", "import os\nos.write(2, b'last words\\n')\nos.abort()\n")
     done = tamed("start", "app.py")
     assert done.status == 70
@@ -191,7 +191,7 @@ def test_a_worker_that_cannot_be_executed_says_so(tamed: Tamed) -> None:
 
 @pytest.mark.parametrize("way", ["solo", "daemon with workers"])
 def test_an_application_that_is_done_before_it_is_ready_is_no_error(tamed: Tamed, way: str) -> None:
-    """Its status is 0, and so is the command's."""
+    """The status of the daemon and of the command is 0."""
     tamed.write("app.py", APPLICATION.format(statement="sys.exit()"))
     with tamed.popen(*WAYS[way], "app.py", stdout=subprocess.DEVNULL) as command:
         command.communicate(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""What a supervisor is made of: little, and nothing of the application's."""
+"""The footprint of a supervisor: small, and without the application's code."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ HEAVY = {
 
 
 def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None:
-    """And of that neither asyncio nor logging; of Tamed, neither the command nor the application's side."""
+    """It loads neither asyncio nor logging, and of Tamed neither the command nor the worker."""
     loaded = loaded_by("import tamed.supervisor.__main__")
     assert not {name.partition(".")[0] for name in loaded} & HEAVY
     assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"tamed"}
@@ -27,7 +27,7 @@ def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None
 
 
 def test_a_supervisor_that_runs_has_no_library_of_the_applications(tamed: Tamed) -> None:
-    """Its memory map shows what is loaded, also long after the start: its worker's has uvloop or ssl."""
+    """Its memory map has no such library, also long after the start; its worker's has uvloop or ssl."""
     daemon = tamed.start_poetry()
     (worker,) = daemon.workers()
     assert not _extensions(daemon.pid) & {"_asyncio", "_ssl", "uvloop"}

@@ -1,4 +1,4 @@
-"""A generation is one reading of the files: what they say later is for the next one."""
+"""A generation uses one reading of the files: later changes are for the next generation."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ BESIDE = "Path(__file__).with_name("
 
 
 def lose_one(daemon: Daemon) -> None:
-    """Kill a worker, and wait until another one has taken its place."""
+    """Kill a worker, and wait for its replacement."""
     workers = daemon.workers()
     os.kill(workers[0], signal.SIGKILL)
     daemon.wait_workers(len(workers), without=workers[:1])
@@ -36,7 +36,7 @@ def lose_one(daemon: Daemon) -> None:
     ("options", "unfinished"), [([], None), (["--preload"], "[services.a\n")], ids=["gone", "preload-broken"]
 )
 def test_a_replacement_reads_nothing_anew(tamed: Tamed, options: list[str], unfinished: str | None) -> None:
-    """Its deployment and its settings are those of its generation, whatever became of the file."""
+    """Its deployment and settings are those of its generation, after any change of the file."""
     good = (
         f'[daemon]\nwatchdog = "25s"\n[services.a]\nplugin = "fastpoetry"\nport = 0\npoem = "{tamed.poem}"\n'
     )
@@ -58,7 +58,7 @@ def test_a_replacement_reads_nothing_anew(tamed: Tamed, options: list[str], unfi
 
 
 def test_a_generation_keeps_its_reading_over_an_upgrade(tamed: Tamed) -> None:
-    """Also one whose reload fails: the new program replaces workers by the reading of the old one."""
+    """After a failed reload, the new program replaces workers with the reading of the old one."""
     text = f'[services.a]\nplugin = "fastpoetry"\nport = 0\npoem = "{tamed.poem}"\n'
     file = tamed.write("verse.toml", text)
     daemon = tamed.start("--workers", "2", "verse.toml")
@@ -108,7 +108,7 @@ WAYS = {
 
 
 def start(releases: Releases, way: str) -> Daemon:
-    """Start the first release, in one of the ways, as from a shell."""
+    """Start the first release in one of the ways, as a shell does."""
     folder, words = WAYS[way]
     place = releases.tamed.folder / folder
     arguments = [word.format(folder=releases.tamed.folder) for word in words]
@@ -117,7 +117,7 @@ def start(releases: Releases, way: str) -> Daemon:
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "inside"])  # which the next tests try
 def test_a_link_that_has_moved_is_followed_by_the_next_generation(releases: Releases, way: str) -> None:
-    """A worker that is replaced before that serves what the others serve."""
+    """A worker that is replaced before the reload serves the same release as the others."""
     daemon = start(releases, way)
     assert read_poem(daemon.port) == b"41"
     releases.move()
@@ -132,7 +132,7 @@ def test_a_link_that_has_moved_is_followed_by_the_next_generation(releases: Rele
     ("command", "way"), [("reload", "inside"), ("upgrade", "directory"), ("restart", "inside")]
 )
 def test_a_release_that_was_deleted_is_missed_by_nobody(releases: Releases, way: str, command: str) -> None:
-    """Once the link leads to another one."""
+    """The old release may be deleted when the link leads to another one."""
     daemon = start(releases, way)
     releases.move()
     shutil.rmtree(releases.tamed.folder / "releases" / "41")
@@ -144,7 +144,7 @@ def test_a_release_that_was_deleted_is_missed_by_nobody(releases: Releases, way:
 
 
 def test_a_folder_that_is_gone_is_named(releases: Releases) -> None:
-    """In one line; the daemon goes on as it is."""
+    """The error is one line; the daemon goes on unchanged."""
     daemon = start(releases, "inside")
     releases.link.unlink()
     for command in ("reload", "upgrade", "restart"):
@@ -158,7 +158,7 @@ def test_a_folder_that_is_gone_is_named(releases: Releases) -> None:
 
 
 def test_a_command_in_a_folder_that_is_gone_says_so(tamed: Tamed) -> None:
-    """In one line, for what depends on it; a daemon that runs can be asked and stopped."""
+    """Commands that need it fail with one line; a running daemon still has a status, and can be stopped."""
     daemon = tamed.start_poetry()
     gone = tamed.folder / "gone"
     gone.mkdir()
@@ -187,7 +187,7 @@ def test_a_command_in_a_folder_that_is_gone_says_so(tamed: Tamed) -> None:
 
 @needs_root
 def test_a_folder_that_the_user_cannot_reach_is_where_it_stays(public_tamed: Tamed) -> None:
-    """Root has started it there; replacements and reloads, which are nobody's, go on in it."""
+    """Root has started it there; replacements and reloads of the other user still run in it."""
     folder = public_tamed.folder / "closed" / "folder"
     folder.mkdir(parents=True)
     Path(folder.parent).chmod(0o700)

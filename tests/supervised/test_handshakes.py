@@ -36,7 +36,7 @@ def serve(tamed: Tamed, authority: trustme.CA, *options: str, more: Sequence[str
 
 
 class Crowd:
-    """Clients that say ``words`` and then nothing; one that is cut comes again at once."""
+    """Clients that send ``words`` and then nothing; a disconnected one connects again at once."""
 
     def __init__(self, port: int, count: int, words: bytes) -> None:
         self._address = ("127.0.0.1", port)
@@ -49,7 +49,7 @@ class Crowd:
         self._thread.start()
 
     def close(self) -> None:
-        """Have all of them leave."""
+        """Disconnect all of them."""
         self._is_over.set()
         self._thread.join()
         for key in tuple(self._selector.get_map().values()):
@@ -80,7 +80,7 @@ class Crowd:
 
 @contextmanager
 def crowd(port: int, count: int, words: bytes = b"") -> Iterator[Crowd]:
-    """Have many clients there that never finish a handshake."""
+    """Connect many clients that never finish a handshake."""
     made = Crowd(port, count, words)
     try:
         yield made
@@ -99,7 +99,7 @@ def _many_descriptors() -> Iterator[None]:
 
 
 def read(daemon: Daemon, authority: trustme.CA) -> bytes:
-    """Read the poem as a client that does all it should."""
+    """Read the poem as a correct client."""
     context = ssl.create_default_context()
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     authority.configure_trust(context)
@@ -111,7 +111,7 @@ def read(daemon: Daemon, authority: trustme.CA) -> bytes:
 
 
 def memory_of(pid: int) -> int:
-    """Return how many bytes a process has in memory."""
+    """Return the resident memory of a process, in bytes."""
     found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
@@ -126,7 +126,7 @@ def memory_of(pid: int) -> int:
     ],
 )
 def test_thousands_who_do_not_finish_a_handshake(tamed: Tamed, loop: str, words: bytes) -> None:
-    """They cost little memory, and others are served among them though each comes again as it is cut."""
+    """They need little memory, and other clients are served although each connects again at once."""
     authority = trustme.CA()
     daemon = serve(tamed, authority, "--loop", loop)
     [worker] = daemon.workers()
@@ -154,7 +154,7 @@ def test_silent_clients_make_room_at_the_limit_of_connections(tamed: Tamed, loop
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_silent_clients_make_room_where_descriptors_are_short(tamed: Tamed, loop: str) -> None:
-    """They keep nobody out though there are fewer descriptors than unfinished handshakes."""
+    """Other clients are served although there are fewer descriptors than unfinished handshakes."""
     authority = trustme.CA()
     daemon = serve(tamed, authority, "--loop", loop, "--max-files", "80")
     with crowd(daemon.port, 200):

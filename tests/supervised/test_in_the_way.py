@@ -1,4 +1,4 @@
-"""Something else is in the place of a file that a daemon makes: one line, status 73, and it stays."""
+"""A foreign file in the place of a daemon's file: one line, status 73, and the file stays."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from tests.supervised.daemon import Tamed, needs_root
 
 
 def make_socket(path: Path) -> None:
-    """Leave a socket that nobody has open any more."""
+    """Leave a socket file without an open socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
 
@@ -42,7 +42,7 @@ def start(tamed: Tamed, *options: str | Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("kind", "file"), CASES)
 def test_what_is_in_the_way_of_a_file_is_refused(tamed: Tamed, kind: str, file: str) -> None:
-    """Whatever it is, and nothing is left beside it."""
+    """Any kind of file is refused, and nothing is left beside it."""
     folder = tamed.rundir / "app"
     folder.mkdir(parents=True, mode=0o700)
     KINDS[kind](folder / file)
@@ -55,7 +55,7 @@ def test_what_is_in_the_way_of_a_file_is_refused(tamed: Tamed, kind: str, file: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_in_the_way_of_another_pid_file_is_refused(tamed: Tamed, kind: str) -> None:
-    """As in the way of the first."""
+    """A foreign file in the place of a second pid file is refused, too."""
     path = tamed.folder / "my.pid"
     KINDS[kind](path)
     assert start(tamed, "--pid-file", path) == (73, 1)
@@ -66,7 +66,7 @@ def test_what_is_in_the_way_of_another_pid_file_is_refused(tamed: Tamed, kind: s
 
 @pytest.mark.parametrize("place", ["", "app"])
 def test_a_file_in_the_place_of_a_folder_is_refused(tamed: Tamed, place: str) -> None:
-    """Of the run directory, and of the instance's folder."""
+    """This applies to the run directory and to the instance's folder."""
     path = tamed.rundir / place
     path.parent.mkdir(exist_ok=True)
     path.write_text("precious")
@@ -76,7 +76,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tamed: Tamed, place: str) ->
 
 @needs_root
 def test_a_device_in_the_way_is_refused(tamed: Tamed) -> None:
-    """It is not read, nor written to."""
+    """The device is neither read nor written."""
     folder = tamed.rundir / "app"
     for file in FILES:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)

@@ -108,7 +108,7 @@ def test_a_record_of_many_lines_stays_together(tamed: Tamed) -> None:
 
 @needs_root
 def test_a_full_disk_stops_nothing(public_tamed: Tamed) -> None:
-    """The poem is served throughout, what is lost is counted, and that is told once there is room again."""
+    """The poem is served throughout; lost lines are counted, and the count is logged when there is room."""
     tamed = public_tamed
     disk = tamed.folder / "disk"
     disk.mkdir()
@@ -153,7 +153,7 @@ def test_a_full_disk_stops_nothing(public_tamed: Tamed) -> None:
 
 
 def test_the_log_is_opened_anew_after_it_was_moved_away(tamed: Tamed) -> None:
-    """As logrotate does it: rename, then USR1. No line is lost."""
+    """As with logrotate, it is renamed before a USR1. No line is lost."""
     tamed.write("app.py", CHATTY)
     daemon = tamed.start("app.py")
     log = daemon.log_file
@@ -171,7 +171,7 @@ def test_the_log_is_opened_anew_after_it_was_moved_away(tamed: Tamed) -> None:
 
 @pytest.mark.unmeasured
 def test_logs_follow_through_rotations(tamed: Tamed) -> None:
-    """``logs -f -n`` begins with the last lines, of older files too, and misses none of those that come."""
+    """``logs -f -n`` begins with the last lines, also of older files, and misses no later line."""
     tamed.write("app.py", CHATTY)
     # The reader looks at all the files for each, so their number must not grow faster than it looks.
     daemon = tamed.start("--log-rotate", "32 kB", "--log-keep", "1000", "app.py")
@@ -189,7 +189,7 @@ def test_logs_follow_through_rotations(tamed: Tamed) -> None:
 
 
 def test_the_log_of_one_that_failed_can_be_read(tamed: Tamed) -> None:
-    """It need not run for that."""
+    """The instance need not run."""
     tamed("start", "fastpoetry", "--port", "0", "--poem", "none")
     done = tamed("logs", "fastpoetry", "-n", "1")
     assert done.status == 0
@@ -197,7 +197,7 @@ def test_the_log_of_one_that_failed_can_be_read(tamed: Tamed) -> None:
 
 
 def test_clients_cannot_have_a_log_forget(tamed: Tamed) -> None:
-    """What it said before stays however much they have it log, up to a size; then it says what is gone."""
+    """Old lines are kept up to a size, however much clients let it log; then the loss is logged."""
     options = ["--log-rotate", "20 kB", "web", "--port", "0", "--root", str(tamed.folder)]
     daemon = tamed.start(*options)
     first = daemon.log.splitlines(keepends=True)[0]
@@ -216,7 +216,7 @@ def test_clients_cannot_have_a_log_forget(tamed: Tamed) -> None:
 
 
 def ask_much(daemon: Daemon) -> None:
-    """Send a thousand requests, as anybody can, each of which is logged with a long line."""
+    """Send a thousand requests, each of which is logged with a long line."""
     ask = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n" % (b"a" * 2000)
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as sock:
         answers = sock.makefile("rb")
@@ -231,7 +231,7 @@ def ask_much(daemon: Daemon) -> None:
 
 
 def test_old_files_are_compressed(tamed: Tamed) -> None:
-    """By a child of the supervisor, one after the other."""
+    """A child of the supervisor compresses them, one after the other."""
     tamed.write("app.py", CHATTY)
     daemon = tamed.start("--log-rotate", "4 kB", "--log-keep", "1000", "--log-compress", "app.py")
     wait_for("compressed logs", lambda: len(list(daemon.log_file.parent.glob("app.log.*.gz"))) > 2)
@@ -239,7 +239,7 @@ def test_old_files_are_compressed(tamed: Tamed) -> None:
 
 
 def test_the_log_can_go_to_syslog(public_tamed: Tamed) -> None:
-    """Records of workers and supervisor, each with its severity, name, pid and text."""
+    """Records of workers and supervisor have their severity, name, pid and text."""
     address = public_tamed.folder / "log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(address))
@@ -265,7 +265,7 @@ def test_the_log_can_go_to_syslog(public_tamed: Tamed) -> None:
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
 def test_a_reader_of_stderr_who_stops_reading_stops_nothing(tamed: Tamed, workers: list[str]) -> None:
-    """The lines that it did not read are lost, and counted when it goes on."""
+    """The unread lines are lost, and are counted when the reader goes on."""
     tamed.write("app.py", CHATTY + "from tamed import StreamServer\n" + _GREETING)
     reading, writing = os.pipe()
     output: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": writing}
@@ -298,7 +298,7 @@ application.add(StreamServer("127.0.0.1:0", greet))
 
 
 def _has_room(pid: int) -> bool:
-    """Tell whether a process has room in the pipe of its standard error."""
+    """Return whether the pipe of a process's standard error has room."""
     done = subprocess.run(
         [sys.executable, "-c", _ROOM, f"/proc/{pid}/fd/2"], capture_output=True, text=True, check=True
     )
@@ -314,7 +314,7 @@ print(bool(poll.poll(0)))
 
 
 def test_a_daemon_logs_what_it_does(tamed: Tamed) -> None:
-    """The signal that it gets is in its log once, and each worker says by its pid that it stops."""
+    """The log has its signal once, and the stop of each worker with its pid."""
     daemon: Daemon = tamed.start_poetry("--workers", "2")
     workers = daemon.workers()
     daemon.stop()

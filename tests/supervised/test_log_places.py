@@ -13,7 +13,7 @@ from tests.supervised.daemon import NOBODY, Tamed, needs_root, wait_for
 
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "stopped"])
 def test_systemds_folder_for_logs_is_used(tamed: Tamed, runs: bool) -> None:
-    """The first one, if there are several; it is made if need be, and the log stays in it after the end."""
+    """The first of several is used, and created if it is missing; the log stays there after the end."""
     logs = tamed.folder / "one" / "logs"
     env = {"LOGS_DIRECTORY": f"{logs}:{tamed.folder}/other"}
     tamed.start_poetry(env=env)
@@ -27,7 +27,7 @@ def test_systemds_folder_for_logs_is_used(tamed: Tamed, runs: bool) -> None:
 
 @needs_root
 def test_a_user_has_the_log_in_the_state_folder(public_tamed: Tamed) -> None:
-    """``XDG_STATE_HOME``, or ``~/.local/state``; nobody else may look into what is made there."""
+    """It is ``XDG_STATE_HOME``, or ``~/.local/state``; a created folder is closed to other users."""
     tamed = public_tamed
     home = tamed.folder / "home"
     for folder in (home, tamed.rundir):
@@ -45,7 +45,7 @@ def test_a_user_has_the_log_in_the_state_folder(public_tamed: Tamed) -> None:
 
 @needs_root
 def test_root_has_the_log_in_var_log(public_tamed: Tamed) -> None:
-    """In a folder of root's; a daemon that becomes another user has one of its own in it."""
+    """The folder belongs to root; a daemon of another user has its own folder in it."""
     tamed, name = public_tamed, f"tamed-test-{os.getpid()}"
     folder = Path("/var/log/tamed")
     was_there = folder.exists()
@@ -73,7 +73,7 @@ def test_root_has_the_log_in_var_log(public_tamed: Tamed) -> None:
 
 @pytest.mark.parametrize("sweep", ["removed", "renamed"])
 def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: str) -> None:
-    """Also after a reload, by whose plan it is in the same place."""
+    """The same applies after a reload, whose plan has the same place."""
     daemon = tamed.start_poetry()
     assert tamed("reload").status == 0
     if sweep == "removed":
@@ -88,7 +88,7 @@ def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: st
 
 
 def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
-    """Done when the command returns; a failure is one line, and the log goes on in the old file."""
+    """The log is reopened when the command returns; after a failure, it goes on in the old file."""
     daemon = tamed.start_poetry()
     log, moved = daemon.log_file, tamed.folder / "moved.log"
     log.rename(moved)
@@ -108,7 +108,7 @@ def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
 
 
 def test_an_instance_without_a_log_file_has_nothing_to_reopen(tamed: Tamed) -> None:
-    """Nor has one that does not run; both are told so."""
+    """Both such an instance and one that does not run give an error."""
     arguments = ["run", "--name", "verse", "--workers", "1", "fastpoetry", "--port", "0"]
     with tamed.foreground(*arguments) as process:
         process.expect("is ready")
@@ -118,7 +118,7 @@ def test_an_instance_without_a_log_file_has_nothing_to_reopen(tamed: Tamed) -> N
 
 
 def test_a_log_that_cannot_be_opened_anew_is_told_to_whoever_asks(tamed: Tamed) -> None:
-    """As long as that lasts; then the log tells how many lines were lost."""
+    """The warning lasts as long as the failure; then the number of lost lines is logged."""
     daemon = tamed.start_poetry()
     shutil.rmtree(tamed.logs)
     tamed.logs.write_text("in the way")

@@ -36,7 +36,7 @@ if os.path.exists(held):
 
 
 class Holding:
-    """Holds processes of Tamed up before they do anything."""
+    """Holds processes of Tamed before they begin their work."""
 
     def __init__(self, tamed: Tamed, name: str = "") -> None:
         self._folder = tamed.folder / f"early{name}"
@@ -45,13 +45,13 @@ class Holding:
         self.environ = {"PYTHONPATH": f"{self._folder}:{os.environ.get('PYTHONPATH', '')}"}
 
     def hold(self, module: str, *, with_child: bool = False) -> None:
-        """Hold up whoever runs this module from now on."""
+        """From now on, hold processes that run this module."""
         self._file(module).write_text("")
         if with_child:
             self._file(module, ".child").write_text("")
 
     def held(self, module: str) -> list[int]:
-        """Wait until one is held up; return its pid and that of its child."""
+        """Wait until a process is held; return its pid and that of its child."""
 
         def look() -> list[int]:
             file = self._file(module, ".pid")
@@ -60,7 +60,7 @@ class Holding:
         return wait_for(f"a {module} that is held up", look)
 
     def release(self, module: str) -> None:
-        """Let all go on."""
+        """Let all held processes go on."""
         self._file(module).unlink()
         self._file(module, ".pid").unlink(missing_ok=True)
 
@@ -71,13 +71,13 @@ class Holding:
 
 @pytest.fixture
 def holding(tamed: Tamed) -> Holding:
-    """The means to hold processes up."""
+    """A way to hold processes."""
     return Holding(tamed)
 
 
 @contextmanager
 def waiting(tamed: Tamed, *words: str) -> Iterator[Command]:
-    """Give a command that has to wait for its turn, and wait until it says so."""
+    """Run a command that must wait for another operation, and wait until it reports that."""
     with tamed.popen(*words) as command:
         assert command.stderr is not None
         assert "this waits for its turn" in command.stderr.readline()
@@ -125,7 +125,7 @@ def test_a_helper_that_hangs_is_killed_with_its_group(tamed: Tamed) -> None:
 
 
 def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None:
-    """And whoever waits for the operation, or for the next, is told."""
+    """The callers of this operation and of the next get an answer."""
     tamed.start_poetry(env=holding.environ)
     holding.hold("trial")
     with tamed.popen("upgrade") as upgrade:
@@ -141,7 +141,7 @@ def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None
 
 
 def test_requests_during_an_upgrade_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
-    """Those who wait are carried over the exec, and each is told of its own."""
+    """Waiting callers are kept over the exec, and each gets the answer to its request."""
     daemon = tamed.start_poetry(env=holding.environ)
     holding.hold("trial")
     with ExitStack() as stack:
@@ -159,7 +159,7 @@ def test_requests_during_an_upgrade_wait_for_their_turn(tamed: Tamed, holding: H
 
 
 def test_requests_during_a_reload_wait_for_their_turn(tamed: Tamed, holding: Holding) -> None:
-    """An upgrade comes after it, and a later number of workers takes the place of an earlier one."""
+    """An upgrade runs after it, and a later number of workers replaces an earlier one."""
     daemon = tamed.start_poetry(env=holding.environ)
     holding.hold("planner")
     with ExitStack() as stack:
@@ -179,7 +179,7 @@ def test_requests_during_a_reload_wait_for_their_turn(tamed: Tamed, holding: Hol
 
 
 def test_a_status_that_is_asked_for_at_the_exec_is_answered(tamed: Tamed, holding: Holding) -> None:
-    """By the new program: also who has asked by half is heard to the end."""
+    """The new program answers, also a request of which only a part was received before."""
     daemon = tamed.start_poetry(env=holding.environ)
     (worker,) = daemon.workers()
     holding.hold("trial")
@@ -204,7 +204,7 @@ def test_a_status_that_is_asked_for_at_the_exec_is_answered(tamed: Tamed, holdin
 
 
 def _is_read(sock: socket.socket) -> bool:
-    """Tell whether the other end has read all that was sent: unix(7)."""
+    """Return whether the other end has read all sent data: unix(7)."""
     return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4)
 
 
@@ -218,7 +218,7 @@ def _are_gone(pids: list[int]) -> bool:
 
 @pytest.mark.parametrize("seed", range(max(1, ROUNDS // 3)))
 def test_operations_at_random_are_all_answered(tamed: Tamed, seed: int) -> None:
-    """Ten commands and ten signals at once: every caller is told what is true, and clients notice nothing."""
+    """Ten commands and ten signals at once: each caller gets a true answer, and no client fails."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--workers", "2", app)
     chance = random.Random(seed)
@@ -256,7 +256,7 @@ def test_operations_at_random_are_all_answered(tamed: Tamed, seed: int) -> None:
 
 
 def test_a_worker_that_dies_at_the_exec_of_an_upgrade_is_replaced(tamed: Tamed, holding: Holding) -> None:
-    """Also if its replacement is due only after the exec, and the reload that follows fails."""
+    """It is replaced also if this is due only after the exec, and the following reload fails."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start(app, env=holding.environ)
     for _ in range(5):  # so that there is a wait before the next
@@ -286,7 +286,7 @@ def test_a_worker_that_dies_at_the_exec_of_an_upgrade_is_replaced(tamed: Tamed, 
 def test_a_worker_that_is_put_down_at_the_exec_of_an_upgrade_is_replaced(
     tamed: Tamed, holding: Holding
 ) -> None:
-    """The new program ends what the one before was about to end."""
+    """The new program ends the worker that the previous one was about to end."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--watchdog", "2s", app, env=holding.environ)
     (worker,) = daemon.workers()
@@ -304,7 +304,7 @@ def test_a_worker_that_is_put_down_at_the_exec_of_an_upgrade_is_replaced(
 
 
 def test_a_worker_that_drains_at_an_upgrade_keeps_its_deadline(tamed: Tamed) -> None:
-    """Who has a connection that does not end is ended when its time is over, not that time later."""
+    """A worker with an endless connection is ended at its deadline, which the exec does not extend."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--drain-timeout", "1h", "--stop-timeout", "8s", app)
     (worker,) = daemon.workers()
@@ -321,7 +321,7 @@ def test_a_worker_that_drains_at_an_upgrade_keeps_its_deadline(tamed: Tamed) -> 
 
 
 def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:
-    """By one process, as before."""
+    """One process watches them, as before."""
     pytest.importorskip("watchfiles")
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--reload", app)
@@ -347,7 +347,7 @@ def _command(pid: int) -> str:
 
 
 def test_a_template_outlives_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:
-    """So a worker that is replaced runs the code of its generation."""
+    """A replaced worker runs the code of its generation."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--preload", app)
     (worker,) = daemon.workers()
@@ -365,7 +365,7 @@ def test_a_template_outlives_an_upgrade_whose_reload_fails(tamed: Tamed) -> None
 def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(
     tamed: Tamed, holding: Holding
 ) -> None:
-    """As many as there are CPUs; those that are not wanted any more are ended."""
+    """As many as CPUs start at once; surplus ones are ended."""
     daemon = tamed.start_poetry(env=holding.environ)
     pace = max(2, usable_cpus())
     holding.hold("worker")
@@ -381,7 +381,7 @@ def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(
 
 
 def test_a_stop_is_obeyed_while_many_workers_come_up(tamed: Tamed) -> None:
-    """At once; nothing is left."""
+    """The stop does not wait for them, and nothing is left."""
     daemon = tamed.start_poetry()
     with tamed.popen("scale", str(most_workers(usable_cpus()))) as scale:
         daemon.expect_log("workers from now on")
@@ -392,7 +392,7 @@ def test_a_stop_is_obeyed_while_many_workers_come_up(tamed: Tamed) -> None:
 
 @pytest.mark.parametrize("way", ["scale", "flag", "environment", "file", "check"])
 def test_more_workers_than_make_sense_are_refused(tamed: Tamed, way: str) -> None:
-    """However they are asked for, with one line that says what to do if they are meant."""
+    """Every way to request them gives one line with the option for a large number."""
     many = str(most_workers(usable_cpus()) + 1)
     file = tamed.write("v.toml", f'[daemon]\nworkers = {many}\n[services.a]\nplugin = "fastpoetry"\n')
     match way:
@@ -416,7 +416,7 @@ def test_more_workers_than_make_sense_are_refused(tamed: Tamed, way: str) -> Non
 
 
 def test_the_supervisor_refuses_too_many_workers_itself(tamed: Tamed) -> None:
-    """Whoever asks it, and however large the number is."""
+    """It refuses any client, and any number beyond the limit."""
     daemon = tamed.start_poetry()
     for number in (str(most_workers(usable_cpus()) + 1), str(10**400)):
         with socket.socket(socket.AF_UNIX) as sock:

@@ -1,4 +1,4 @@
-"""Applications that configure `logging` themselves: what Tamed has to say is in its log all the same."""
+"""Applications that configure `logging` themselves: Tamed's own records are still in its log."""
 
 import re
 import urllib.request
@@ -76,7 +76,7 @@ def test_an_application_that_configures_logging_does_not_silence_tamed(
 
 
 def test_a_level_that_the_application_sets_for_tamed_counts(tamed: Tamed) -> None:
-    """Nothing is forced on those who configure our loggers by name."""
+    """An application may configure our loggers by name."""
     configure = "logging.config.dictConfig({'version': 1, 'loggers': {'tamed': {'level': 'CRITICAL'}}})"
     tamed.write("app.py", FAILING.format(configure=configure))
     log = tamed.folder / "the.log"
