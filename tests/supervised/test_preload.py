@@ -25,7 +25,7 @@ def _command(pid: int) -> str:
 
 
 def test_the_application_is_loaded_once_for_all_workers(tamed: Tamed) -> None:
-    """Also for those that come later; they are the supervisor's children, and serve like others."""
+    """This applies to later workers, too; all are the supervisor's children, and serve like others."""
     tamed.write("app.py", LOADED)
     daemon = tamed.start("--preload", "--workers", "4", "app.py")
     workers = daemon.workers()
@@ -46,7 +46,7 @@ def test_the_application_is_loaded_once_for_all_workers(tamed: Tamed) -> None:
 
 
 def test_a_reload_loads_it_anew(tamed: Tamed) -> None:
-    """Once for the new generation; the old template goes, and one whose code is bad takes nobody's place."""
+    """The new generation loads it once; the old template ends, and a failing one replaces none."""
     app = tamed.write("app.py", LOADED)
     daemon = tamed.start("--preload", "--workers", "2", app)
     old = daemon.workers()
@@ -67,7 +67,7 @@ def test_a_reload_loads_it_anew(tamed: Tamed) -> None:
 
 
 def test_threads_make_it_unsafe(tamed: Tamed) -> None:
-    """That is refused, with the threads' names and what to do."""
+    """Threads are refused, with their names and a remedy."""
     thread = "threading.Thread(target=time.sleep, args=[3600], name='ticker', daemon=True)"
     tamed.write("app.py", f"import threading, time\n{thread}.start()\n" + APPLICATION)
     done = tamed("start", "--preload", "app.py")
@@ -90,7 +90,7 @@ def test_threads_make_it_unsafe(tamed: Tamed) -> None:
 def test_an_application_that_cannot_be_loaded_fails_the_start(
     tamed: Tamed, text: str, status: int, why: str
 ) -> None:
-    """As it does without a template; nothing is left."""
+    """The start fails as without a template; nothing is left."""
     tamed.write("app.py", text)
     done = tamed("start", "--preload", "app.py")
     assert (done.status, done.out) == (status, "")
@@ -99,7 +99,7 @@ def test_an_application_that_cannot_be_loaded_fails_the_start(
 
 
 def test_workers_are_started_without_a_template_that_has_died(tamed: Tamed) -> None:
-    """The daemon tells, and serves on."""
+    """The daemon logs it, and goes on serving."""
     tamed.write("app.py", LOADED)
     daemon = tamed.start("--preload", "app.py")
     (worker,) = daemon.workers()
@@ -114,7 +114,7 @@ def test_workers_are_started_without_a_template_that_has_died(tamed: Tamed) -> N
 
 @needs_root
 def test_a_template_gives_up_its_privilege(public_tamed: Tamed) -> None:
-    """With the workers, and so do those that it forks later."""
+    """The template drops its privileges with the workers, and later workers have none."""
     tamed, nobody = public_tamed, pwd.getpwnam("nobody")
     tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--preload", "--user", "nobody", "app.py")

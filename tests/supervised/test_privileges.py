@@ -1,4 +1,4 @@
-"""Daemons that root starts and that run as somebody else."""
+"""Daemons that root starts and that run as another user."""
 
 import os
 import random
@@ -41,7 +41,7 @@ application = Application("app", StreamServer("127.0.0.1:{port}", greet), Climbe
 
 
 def status_of(task: Path) -> dict[str, str]:
-    """Return the lines of a thread's status by their names."""
+    """Return the fields of a thread's status by their names."""
     lines = (task / "status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
@@ -52,20 +52,20 @@ def threads(tamed: Tamed) -> list[dict[str, str]]:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nobody listens on a port, on any interface."""
+    """Return whether no socket listens on a port, on any interface."""
     done = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True)
     return not done.stdout
 
 
 @pytest.fixture
 def low_port() -> int:
-    """A port that needs privilege and is free; not always the same, since other tests look for one too."""
+    """A free privileged port; not always the same one, because other tests need one, too."""
     ports = random.SystemRandom().sample(range(80, 1024), k=100)
     return next(port for port in ports if is_free(port))
 
 
 def test_nothing_of_a_daemon_stays_root(public_tamed: Tamed, low_port: int) -> None:
-    """Every thread of every process is nobody's and has no capability; log, pid file and socket are too."""
+    """Every thread runs as nobody without capabilities; log, pid file and socket belong to nobody."""
     tamed = public_tamed
     tamed.write("app.py", APPLICATION.replace("{port}", str(low_port)))
     daemon = tamed.start("--user", "nobody", "--workers", "2", "--log-rotate", "2 kB", "app.py")
@@ -92,7 +92,7 @@ def test_nothing_of_a_daemon_stays_root(public_tamed: Tamed, low_port: int) -> N
 
 
 def test_what_a_daemon_keeps_is_kept_by_its_workers(public_tamed: Tamed, low_port: int) -> None:
-    """A capability that is kept is there in workers that are started later, too."""
+    """Later workers have a kept capability, too."""
     tamed = public_tamed
     daemon = tamed.start(
         "--user", "nobody", "--keep-capability", "cap_net_bind_service", "fastpoetry", "--port", str(low_port)
@@ -107,7 +107,7 @@ def test_what_a_daemon_keeps_is_kept_by_its_workers(public_tamed: Tamed, low_por
 
 
 def test_a_worker_that_replaces_another_is_nobody_from_the_start(public_tamed: Tamed) -> None:
-    """The supervisor has nothing left to give it."""
+    """The supervisor has no privileges left that a replacement could inherit."""
     daemon = public_tamed.start_poetry("--user", "nobody")
     (worker,) = daemon.workers()
     os.kill(worker, 9)
@@ -118,7 +118,7 @@ def test_a_worker_that_replaces_another_is_nobody_from_the_start(public_tamed: T
 
 
 def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
-    """A reload says so, and the workers that it brings up are the user's of before."""
+    """A reload reports this, and the new workers run as the former user."""
     text = 'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nport = 0\n[daemon]\nuser = "{user}"\n'
     public_tamed.write("verse.toml", text.format(user="nobody"))
     daemon = public_tamed.start("verse.toml")
@@ -132,7 +132,7 @@ def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
 
 
 def test_workers_know_who_they_are(public_tamed: Tamed) -> None:
-    """The variables that name the user are the daemon's user's."""
+    """The variables of the user are those of the daemon's user."""
     public_tamed.write(
         "app.py",
         "import os\nfrom tamed import Application\napplication = Application('app')\n"
@@ -144,7 +144,7 @@ def test_workers_know_who_they_are(public_tamed: Tamed) -> None:
 
 
 def test_files_that_could_not_be_written_later_are_refused_at_once(public_tamed: Tamed) -> None:
-    """Before there is a daemon, with the reason."""
+    """They are refused before there is a daemon, with the reason."""
     tamed = public_tamed
     own = tamed.folder / "own"
     own.mkdir(mode=0o755)
@@ -161,7 +161,7 @@ def test_files_that_could_not_be_written_later_are_refused_at_once(public_tamed:
 @pytest.mark.skipif(opened.closed_directory() is None, reason="every user can reach this interpreter")
 @pytest.mark.parametrize("command", [["start"], ["run", "--workers", "2"]])
 def test_a_user_who_cannot_reach_the_interpreter_is_refused(public_tamed: Tamed, command: list[str]) -> None:
-    """No worker could be replaced later; so that is said before anything starts."""
+    """The start is refused, because no worker could be replaced later."""
     tamed = public_tamed
     tamed.before = []
     done = tamed(*command, "--user", "nobody", "fastpoetry", "--port", "0")
@@ -172,7 +172,7 @@ def test_a_user_who_cannot_reach_the_interpreter_is_refused(public_tamed: Tamed,
 
 
 def test_a_daemon_can_be_started_as_another_user_than_before(public_tamed: Tamed) -> None:
-    """Its folders and its log, which are the other's, are given to the next one."""
+    """Its folders and its log, which belong to the former user, are given to the new one."""
     for user, uid in (("nobody", NOBODY), ("daemon", 1)):
         daemon = public_tamed.start_poetry("--user", user, "--log-rotate", "200")
         found = (daemon.folder, daemon.log_file.parent, daemon.log_file)
@@ -183,7 +183,7 @@ def test_a_daemon_can_be_started_as_another_user_than_before(public_tamed: Tamed
 
 
 def test_a_pid_file_where_others_may_write_too_is_removed(public_tamed: Tamed) -> None:
-    """In a directory like ``/tmp`` only its owner can remove a file, so the user gets it."""
+    """In a directory like ``/tmp`` only the owner can remove a file, so the user becomes its owner."""
     shared = public_tamed.folder / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -195,7 +195,7 @@ def test_a_pid_file_where_others_may_write_too_is_removed(public_tamed: Tamed) -
 
 
 def test_root_restarts_what_root_has_started(public_tamed: Tamed) -> None:
-    """The port is bound by root again."""
+    """Root binds the port again."""
     daemon = public_tamed.start_poetry("--user", "nobody")
     done = public_tamed("restart")
     assert done.status == 0, done
@@ -207,7 +207,7 @@ def test_root_restarts_what_root_has_started(public_tamed: Tamed) -> None:
 
 
 def test_root_does_not_run_what_another_user_says(public_tamed: Tamed) -> None:
-    """A plan that is not root's, or in the daemon's folder, is refused, and nothing is stopped."""
+    """A plan that does not belong to root, or is in the daemon's folder, is refused; nothing is stopped."""
     daemon = public_tamed.start_poetry("--user", "nobody")
     plan = public_tamed.rundir / ".plans" / "fastpoetry.plan"
     assert (plan.stat().st_uid, plan.parent.stat().st_uid) == (0, 0)
@@ -225,7 +225,7 @@ def test_root_does_not_run_what_another_user_says(public_tamed: Tamed) -> None:
 
 
 def test_running_as_root_is_warned_of_once(public_tamed: Tamed) -> None:
-    """Unless it was asked for; in the foreground too."""
+    """Running as root is logged, also in the foreground, unless an option requests it."""
     warning = "WARNING tamed: running as root: name another user with --user"
     daemon = public_tamed.start_poetry("--workers", "2")
     assert daemon.log.count(warning) == 1
@@ -237,7 +237,7 @@ def test_running_as_root_is_warned_of_once(public_tamed: Tamed) -> None:
 
 
 def test_a_daemon_of_another_user_cannot_be_stopped(public_tamed: Tamed) -> None:
-    """Who is not its user is told so."""
+    """Another user gets an error."""
     daemon = public_tamed.start_poetry()
     daemon.folder.chmod(0o755)
     public_tamed.before = [

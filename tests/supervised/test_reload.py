@@ -1,4 +1,4 @@
-"""Reload, upgrade and scaling with real processes, under a load that counts every failure."""
+"""Reload, upgrade and scaling with real processes, under a load that detects each failure."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ PASSES = max(1, ROUNDS // 3)  # of what has several changes in it
 
 @pytest.fixture
 def poem(tamed: Tamed) -> Path:
-    """A copy of the poem, to compare with."""
+    """A copy of the poem, for comparison."""
     good = tamed.folder / "good.txt"
     good.write_bytes(tamed.poem.read_bytes())
     return good
@@ -39,7 +39,7 @@ def poem(tamed: Tamed) -> Path:
 
 @contextmanager
 def unnoticed(daemon: Daemon, poem: Path) -> Iterator[None]:
-    """Have clients come as fast as they can, of whom none may fail."""
+    """Connect clients as fast as possible, none of which may fail."""
     address = daemon.addresses[0]
     target = address.removeprefix("unix:") if address.startswith("unix:") else ("127.0.0.1", daemon.port)
     with Load(target, expect=[poem]).start() as load:
@@ -58,7 +58,7 @@ def reload(daemon: Daemon) -> Done:
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("workers", "where"), [("1", "unix"), ("4", "tcp")])
 def test_no_client_notices_a_reload(tamed: Tamed, poem: Path, workers: str, where: str) -> None:
-    """However many workers there are, and on every kind of socket."""
+    """No client fails, with any number of workers, and on every kind of socket."""
     endpoint = f"unix:{tamed.folder}/socket" if where == "unix" else "127.0.0.1:0"
     daemon = tamed.start(
         "--workers",
@@ -80,7 +80,7 @@ def test_no_client_notices_a_reload(tamed: Tamed, poem: Path, workers: str, wher
 
 @pytest.mark.unmeasured
 def test_no_client_notices_a_reload_of_a_tls_server(tamed: Tamed) -> None:
-    """Nor that it has another certificate afterwards."""
+    """No client fails, and the certificate is another one afterwards."""
     first, second = trustme.CA(), trustme.CA()
     pem = tamed.folder / "server.pem"
     first.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -116,7 +116,7 @@ def test_no_client_notices_a_reload_of_a_tls_server(tamed: Tamed) -> None:
 
 
 def _read_tls(port: int, context: ssl.SSLContext) -> bytes:
-    """Read the poem; what fails is returned as its text."""
+    """Read the poem; return an error as its text."""
     try:
         with (
             socket.create_connection(("localhost", port), timeout=PATIENCE) as sock,
@@ -129,7 +129,7 @@ def _read_tls(port: int, context: ssl.SSLContext) -> bytes:
 
 @pytest.mark.unmeasured
 def test_no_client_notices_a_reload_that_fails(tamed: Tamed, poem: Path) -> None:
-    """The reason is told, and what is served is what was served before."""
+    """The reason is reported, and the old content is still served."""
     daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning")
     with unnoticed(daemon, poem):
         for _ in range(ROUNDS):
@@ -146,7 +146,7 @@ def test_no_client_notices_a_reload_that_fails(tamed: Tamed, poem: Path) -> None
 
 @pytest.mark.unmeasured
 def test_no_client_notices_an_upgrade(tamed: Tamed, poem: Path) -> None:
-    """The process stays the same, with all that it had."""
+    """The process keeps its pid and its resources."""
     daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning")
     with unnoticed(daemon, poem):
         for number in range(ROUNDS):
@@ -160,7 +160,7 @@ def test_no_client_notices_an_upgrade(tamed: Tamed, poem: Path) -> None:
 
 @pytest.mark.unmeasured
 def test_no_client_notices_scaling(tamed: Tamed, poem: Path) -> None:
-    """Up and down, by command and by signal."""
+    """It scales up and down, by command and by signal."""
     daemon = tamed.start_poetry("--log-level", "warning")
     with unnoticed(daemon, poem):
         for _ in range(PASSES):
@@ -175,7 +175,7 @@ def test_no_client_notices_scaling(tamed: Tamed, poem: Path) -> None:
 
 
 def test_no_client_notices_recycling(tamed: Tamed, poem: Path) -> None:
-    """Workers that have served their number are replaced before they go."""
+    """Workers that have reached their limit are replaced before they leave."""
     limit = ["--max-connections-per-worker", "500"]
     daemon = tamed.start_poetry("--workers", "2", "--log-level", "warning", *limit)
     with unnoticed(daemon, poem):
@@ -186,7 +186,7 @@ def test_no_client_notices_recycling(tamed: Tamed, poem: Path) -> None:
 
 
 def test_a_client_that_is_silent_at_the_reload_is_answered_by_the_old_worker(tamed: Tamed) -> None:
-    """While new ones serve already; the daemon shows both generations."""
+    """New workers serve meanwhile, and the status shows both generations."""
     tamed.write("app.py", APPLICATION)
     daemon = tamed.start("app.py")
     with connected(daemon.port) as (worker, sock):
@@ -202,7 +202,7 @@ def test_a_client_that_is_silent_at_the_reload_is_answered_by_the_old_worker(tam
 
 
 def test_after_a_reload_every_client_gets_the_new_poem(tamed: Tamed) -> None:
-    """And before it the old one: what clients get changes once."""
+    """Before the reload, every client gets the old content: the change happens once."""
     daemon = tamed.start_poetry("--workers", "2")
     heard: list[bytes] = []
     is_over = threading.Event()
@@ -239,7 +239,7 @@ listen = [{listen}]
 
 
 def test_a_reload_adds_keeps_and_removes_endpoints(tamed: Tamed) -> None:
-    """What is kept is never closed; what is gone is, once its last client is served."""
+    """A kept endpoint is never closed; a removed one is closed after its last client."""
     paths = [tamed.folder / name for name in ("kept", "gone", "added")]
     kept, gone, added = (f"unix:{path}" for path in paths)
 
@@ -274,7 +274,7 @@ def _hear_out(sock: socket.socket, path: Path) -> bytes:
 def test_a_unix_socket_whose_file_is_gone_is_bound_anew(
     tamed: Tamed, command: str, in_its_place: str
 ) -> None:
-    """So that clients can connect again; those who were connected are served on."""
+    """Clients can connect again, and connected ones are still served."""
     path = tamed.folder / "us.sock"
     tamed.write("app.py", APPLICATION.replace('"127.0.0.1:0"', f'"unix:{path}"'))
     daemon = tamed.start("--workers", "2", "app.py")
@@ -295,7 +295,7 @@ def test_a_unix_socket_whose_file_is_gone_is_bound_anew(
 
 
 def test_a_unix_socket_that_is_anothers_by_now_fails_the_reload(tamed: Tamed) -> None:
-    """With the reason; the other one's file stays."""
+    """The reload fails with the reason; the other daemon's file stays."""
     path = tamed.folder / "us.sock"
     daemon = tamed.start("fastpoetry", "--listen", f"unix:{path}")
     path.unlink()
@@ -310,7 +310,7 @@ def test_a_unix_socket_that_is_anothers_by_now_fails_the_reload(tamed: Tamed) ->
 
 
 def test_an_endpoint_that_cannot_be_bound_fails_the_reload(tamed: Tamed) -> None:
-    """Before anything changes."""
+    """The reload fails before it changes anything."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         one = f"unix:{tamed.folder}/one"
@@ -334,7 +334,7 @@ BAD_CODE = [
 
 
 def test_bad_code_never_replaces_good_code(tamed: Tamed) -> None:
-    """Whatever is wrong with it."""
+    """Any error in the new code fails the reload."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start("--start-timeout", "10s", app)
     workers = daemon.workers()
@@ -350,7 +350,7 @@ def test_bad_code_never_replaces_good_code(tamed: Tamed) -> None:
 
 
 def test_a_mistake_in_the_deployment_file_fails_the_reload(tamed: Tamed) -> None:
-    """It is told as `tamed check` tells it."""
+    """The error is the same as that of `tamed check`."""
     tamed.write("verse.toml", DEPLOYMENT.format(listen='"127.0.0.1:0"'))
     daemon = tamed.start("verse.toml")
     tamed.write("verse.toml", DEPLOYMENT.format(listen='"127.0.0.1:0"') + 'pome = "x"\n')
@@ -360,7 +360,7 @@ def test_a_mistake_in_the_deployment_file_fails_the_reload(tamed: Tamed) -> None
 
 
 def test_settings_of_the_files_take_effect(tamed: Tamed) -> None:
-    """The number of workers and the log at once; what a process has for life takes a restart."""
+    """The number of workers and the log change at once; fixed settings need a restart."""
     text = DEPLOYMENT.format(listen='"127.0.0.1:0"')
     tamed.write("verse.toml", text + '[daemon]\nworkers = 1\n[log]\nfile = "first.log"\n')
     daemon = tamed.start("verse.toml")
@@ -375,7 +375,7 @@ def test_settings_of_the_files_take_effect(tamed: Tamed) -> None:
 
 
 def test_reloads_at_once_are_merged(tamed: Tamed) -> None:
-    """All who ask are told, and there is one more reload for those who came during the first."""
+    """All callers get an answer; those during the first reload share one more reload."""
     daemon = tamed.start_poetry()
     commands = [tamed.popen("reload") for _ in range(5)]
     for command in commands:
@@ -389,7 +389,7 @@ def test_reloads_at_once_are_merged(tamed: Tamed) -> None:
 
 
 def test_hup_reloads(tamed: Tamed) -> None:
-    """As the command does."""
+    """SIGHUP reloads as the command does."""
     daemon = tamed.start_poetry()
     daemon.signal(signal.SIGHUP)
     daemon.expect_log("fastpoetry was reloaded: generation 2, 1 worker")
@@ -397,7 +397,7 @@ def test_hup_reloads(tamed: Tamed) -> None:
 
 
 def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
-    """Old workers and new ones; who waits for the reload is told."""
+    """Old and new workers stop, and the caller of the reload gets an answer."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start(app)
     app.write_text("import time; time.sleep(3600)")
@@ -415,7 +415,7 @@ def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "supervised"])
 def test_a_stop_under_load_resets_nobody(tamed: Tamed, poem: Path, options: list[str]) -> None:
-    """Whoever got in is served, and whoever comes later is refused."""
+    """Accepted clients are served, and later ones are refused."""
     words = [*options, "--name", "poetry", "--log-level", "fastpoetry=warning", "fastpoetry"]
     served = 0
     for _ in range(ROUNDS):
@@ -438,7 +438,7 @@ def test_a_stop_under_load_resets_nobody(tamed: Tamed, poem: Path, options: list
 
 
 def test_an_upgrade_to_a_program_that_fails_changes_nothing(tamed: Tamed) -> None:
-    """It can be done again when the program is mended."""
+    """The upgrade works when the program is repaired."""
     folder = tamed.folder / "broken"
     daemon = tamed.start_poetry(env={"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"})
     workers = daemon.workers()
@@ -454,7 +454,7 @@ def test_an_upgrade_to_a_program_that_fails_changes_nothing(tamed: Tamed) -> Non
 
 
 def test_an_upgrade_whose_reload_fails_leaves_the_old_workers(tamed: Tamed) -> None:
-    """The supervisor is the new program then, and supervises them."""
+    """The new program supervises the old workers."""
     app = tamed.write("app.py", APPLICATION)
     daemon = tamed.start(app)
     (worker,) = daemon.workers()
@@ -470,7 +470,7 @@ def test_an_upgrade_whose_reload_fails_leaves_the_old_workers(tamed: Tamed) -> N
 
 
 def test_connections_and_lines_outlive_an_upgrade(tamed: Tamed) -> None:
-    """A client that was in is served by its worker, and what that prints is in the log."""
+    """A connected client is still served by its worker, whose output is in the log."""
     tamed.write("app.py", APPLICATION)
     daemon = tamed.start("app.py")
     with connected(daemon.port) as (worker, sock):
@@ -483,7 +483,7 @@ def test_connections_and_lines_outlive_an_upgrade(tamed: Tamed) -> None:
 
 
 def test_a_signal_during_an_upgrade_is_not_lost(tamed: Tamed) -> None:
-    """A stop, whenever it comes, stops the daemon and leaves nothing."""
+    """A stop at any time stops the daemon and leaves nothing."""
     for delay in [0.0, 0.1, 0.2, 0.05, 0.15, 0.3, 0.4, 0.01][: 1 + ROUNDS]:
         daemon = tamed.start_poetry()
         daemon.signal(signal.SIGUSR2)
@@ -494,7 +494,7 @@ def test_a_signal_during_an_upgrade_is_not_lost(tamed: Tamed) -> None:
 
 
 def test_systemd_is_told(tamed: Tamed) -> None:
-    """That a reload has begun, when, and that it is over: for an upgrade, too, and the pid stays."""
+    """It is notified of the begin, with the time, and the end of a reload or upgrade; the pid stays."""
     path = tamed.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))

@@ -1,4 +1,4 @@
-"""What signals do to a daemon and to a supervisor in the foreground, and how a daemon is stopped."""
+"""Signals to a daemon and to a supervisor in the foreground, and stopping a daemon."""
 
 import os
 import pty
@@ -16,18 +16,18 @@ from tests.supervised.talk import APPLICATION, Load, connected, finish
 
 @pytest.fixture
 def app(tamed: Tamed) -> Path:
-    """An application that does what its clients say."""
+    """An application that obeys its clients."""
     return tamed.write("app.py", APPLICATION)
 
 
 @pytest.fixture
 def daemon(tamed: Tamed, app: Path) -> Daemon:
-    """Two workers that do what one says."""
+    """Two workers that obey their clients."""
     return tamed.start("--workers", "2", app)
 
 
 def test_term_to_all_processes_at_once_loses_no_connection(daemon: Daemon) -> None:
-    """As systemd sends it, and twice: every client that was let in is served to the end."""
+    """As from systemd, and twice: every accepted client is served to the end."""
     everyone = [daemon.pid, *daemon.workers()]
     with Load(daemon.port) as load, connected(daemon.port) as (_, sock):
         load.wait(50)
@@ -41,7 +41,7 @@ def test_term_to_all_processes_at_once_loses_no_connection(daemon: Daemon) -> No
 
 
 def test_clients_who_wait_in_the_queue_are_served_before_the_end(daemon: Daemon) -> None:
-    """Those that the kernel has let in while no worker came to accept them; after them nobody is let in."""
+    """These are clients that no worker has accepted yet; later ones are refused."""
     workers = daemon.workers()
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
@@ -59,7 +59,7 @@ def test_clients_who_wait_in_the_queue_are_served_before_the_end(daemon: Daemon)
 
 
 def test_ctrl_c_stops_and_a_second_one_ends_at_once(tamed: Tamed, app: Path) -> None:
-    """By the signal itself, so that a shell sees it; nothing is left."""
+    """The daemon ends by the signal itself, so that a shell sees it; nothing is left."""
     with tamed.foreground("run", "--name", "app", "--workers", "2", app) as process:
         port = int(process.expect(r"ready: pid \d+, listening on 127.0.0.1:(\d+)")[1])
         with connected(port) as (_, sock):
@@ -73,7 +73,7 @@ def test_ctrl_c_stops_and_a_second_one_ends_at_once(tamed: Tamed, app: Path) -> 
 
 
 def test_ctrl_c_stops_gracefully(tamed: Tamed, app: Path) -> None:
-    """With status 0, and not by the signal."""
+    """It ends with status 0, and not by the signal."""
     with tamed.foreground("run", "--workers", "2", app) as process:
         process.expect("is ready")
         process.signal(signal.SIGINT)
@@ -82,7 +82,7 @@ def test_ctrl_c_stops_gracefully(tamed: Tamed, app: Path) -> None:
 
 
 def test_quit_ends_at_once(daemon: Daemon) -> None:
-    """Also while clients are served; pid file, socket and processes are gone."""
+    """This applies also while clients are served; pid file, socket and processes are gone."""
     with connected(daemon.port) as (_, sock):
         daemon.signal(signal.SIGQUIT)
         daemon.wait_gone()
@@ -91,7 +91,7 @@ def test_quit_ends_at_once(daemon: Daemon) -> None:
 
 
 def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
-    """On a terminal, while it waits."""
+    """The number is shown on a terminal, while the command waits."""
     ours, theirs = pty.openpty()
     with (
         connected(daemon.port) as (_, sock),
@@ -111,7 +111,7 @@ def test_stop_shows_how_many_connections_are_open(daemon: Daemon) -> None:
 
 
 def test_stop_waits_no_longer_than_it_is_told(daemon: Daemon) -> None:
-    """Then it says so; with force it ends the daemon at once."""
+    """After the timeout it reports that; with force it ends the daemon at once."""
     with connected(daemon.port) as (worker, sock):
         done = daemon.tamed("stop", "--timeout", "500ms")
         assert done.status == 71
@@ -126,7 +126,7 @@ def test_stop_waits_no_longer_than_it_is_told(daemon: Daemon) -> None:
 
 
 def test_force_ends_even_a_supervisor_that_does_not_react(daemon: Daemon) -> None:
-    """Its workers then end by themselves."""
+    """The workers of the killed supervisor end by themselves."""
     daemon.signal(signal.SIGSTOP)
     done = daemon.tamed("stop", "--timeout", "100ms", "--force")
     assert done.status == 0
@@ -134,7 +134,7 @@ def test_force_ends_even_a_supervisor_that_does_not_react(daemon: Daemon) -> Non
 
 
 def test_connections_that_do_not_end_are_cut_in_the_end(tamed: Tamed, app: Path) -> None:
-    """By a reset, so that no client takes a part for the whole; that is no failure of the daemon."""
+    """They get a reset, so that no client takes a part for the whole; the daemon's status is 0."""
     daemon = tamed.start("--drain-timeout", "500ms", app)
     with connected(daemon.port) as (worker, sock):
         assert tamed("stop").status == 0
@@ -147,7 +147,7 @@ def test_connections_that_do_not_end_are_cut_in_the_end(tamed: Tamed, app: Path)
 
 
 def test_a_worker_that_does_not_stop_is_ended_by_force(tamed: Tamed, app: Path) -> None:
-    """After the stop timeout, with its stacks in the log."""
+    """It is ended after the stop timeout, with its stacks in the log."""
     daemon = tamed.start("--stop-timeout", "1s", app)
     with connected(daemon.port) as (worker, sock):
         sock.sendall(b"block\n")
@@ -158,7 +158,7 @@ def test_a_worker_that_does_not_stop_is_ended_by_force(tamed: Tamed, app: Path) 
 
 
 def test_clients_of_the_control_socket_who_say_nothing_hold_up_nobody(daemon: Daemon) -> None:
-    """Neither a question nor the end waits for them."""
+    """Neither other requests nor the end wait for them."""
     silent = []
     for number in range(20):
         client = socket.socket(socket.AF_UNIX)

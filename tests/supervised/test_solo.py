@@ -29,7 +29,7 @@ UNMEASURED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
 
 
 def test_the_log_goes_to_a_file_and_is_rotated(tamed: Tamed) -> None:
-    """Old files are compressed, by a child that is reaped, and USR1 opens the file anew."""
+    """Old files are compressed by a child, which is reaped, and USR1 reopens the file."""
     tamed.write("app.py", CHATTY)
     log = tamed.folder / "app.log"
     options = ["--log", "app.log", "--log-rotate", "2 kB", "--log-compress", "--log-keep", "100"]
@@ -46,7 +46,7 @@ def test_the_log_goes_to_a_file_and_is_rotated(tamed: Tamed) -> None:
 
 
 def test_the_pid_file_is_held_and_removed(tamed: Tamed) -> None:
-    """A second one with the same pid file says who runs, with status 75."""
+    """A second daemon with the same pid file reports the running one, with status 75."""
     arguments = ["run", "--pid-file", "app.pid", "fastpoetry", "--port", "0"]
     with tamed.foreground(*arguments) as process:
         process.expect("is ready")
@@ -61,7 +61,7 @@ def test_the_pid_file_is_held_and_removed(tamed: Tamed) -> None:
 
 @needs_root
 def test_a_privileged_port_is_bound_before_root_is_given_up(public_tamed: Tamed) -> None:
-    """Then the process is nobody in every thread, can write its log, and removes its pid file."""
+    """Every thread of the process then runs as nobody; it writes its log, and removes its pid file."""
     folder = public_tamed.folder / "nobodys"
     folder.mkdir()
     os.chown(folder, NOBODY, NOBODY)
@@ -85,7 +85,7 @@ def test_a_privileged_port_is_bound_before_root_is_given_up(public_tamed: Tamed)
 
 @needs_root
 def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
-    """From the start of its services on, paths begin there; an error after that is still told in full."""
+    """Its services see this root directory; a later error is still reported in full."""
     cell = public_tamed.folder / "cell"
     cell.mkdir()
     (cell / "poem.txt").write_bytes(POEM)
@@ -117,7 +117,7 @@ def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
 
 
 def test_the_environment_file_is_read_before_all_else(tamed: Tamed) -> None:
-    """Its variables are options too, and go before those that are there already."""
+    """Its variables are options, too, and have precedence over existing ones."""
     tamed.write("env", "# settings\n\nexport TAMED_LOG_FORMAT=json\nWORD='from the file'\nOTHER=\n")
     tamed.write(
         "app.py", "import os\nprint([os.environ['WORD'], os.environ['OTHER']])\nraise SystemExit(4)\n"
@@ -133,7 +133,7 @@ def test_the_environment_file_is_read_before_all_else(tamed: Tamed) -> None:
 
 
 def test_the_umask_is_set(tamed: Tamed) -> None:
-    """In the foreground it is the one of whoever starts it, unless an option says otherwise."""
+    """In the foreground it is inherited, unless an option sets it."""
     tamed.write("app.py", "import os\nprint(f'{os.umask(0):04o}')\nraise SystemExit(0)\n")
     before = os.umask(0o022)
     try:
@@ -144,7 +144,7 @@ def test_the_umask_is_set(tamed: Tamed) -> None:
 
 
 def test_a_process_may_have_so_many_files_open(tamed: Tamed) -> None:
-    """The limit holds in every process of a daemon."""
+    """The limit applies to every process of a daemon."""
     tamed.write(
         "app.py",
         "import resource\nfrom tamed import Application\napplication = Application('app')\n"

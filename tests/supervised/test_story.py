@@ -39,7 +39,7 @@ def test_a_daemon_is_started_looked_at_and_stopped(tamed: Tamed) -> None:
 
 
 def test_a_daemon_with_a_pid_file_of_ones_own_is_found(tamed: Tamed) -> None:
-    """By its name and by that file, after a reload, an upgrade and a restart too; both files are removed."""
+    """Its name and that file identify it, also after reload, upgrade and restart; both files are removed."""
     daemon = tamed.start_poetry("--pid-file", "own.pid")
     own = tamed.folder / "own.pid"
     for command in ("reload", "upgrade"):
@@ -60,7 +60,7 @@ def test_a_daemon_with_a_pid_file_of_ones_own_is_found(tamed: Tamed) -> None:
 
 
 def test_status_tells_everything_as_json(tamed: Tamed) -> None:
-    """The state, the workers with their pids, memory, CPU and connections, the services, the endpoints."""
+    """It has the state, services and endpoints, and the workers with pid, memory, CPU and connections."""
     daemon = tamed.start_poetry("--workers", "2")
     status = daemon.status()
     assert (status["name"], status["state"], status["pid"]) == ("fastpoetry", "running", daemon.pid)
@@ -93,7 +93,7 @@ def test_a_run_directory_may_have_a_name_that_is_too_long_for_a_socket(tmp_path:
 
 
 def test_restart_starts_it_again_as_it_was_started(tamed: Tamed) -> None:
-    """The same options from the same folder, in a new process."""
+    """The new process has the same options and the same folder."""
     daemon = tamed.start("--name", "verse", "fastpoetry", "--port", "0", "--poem", "poem.txt")
     done = tamed("restart", "verse", cwd="/")
     assert done.status == 0
@@ -106,7 +106,7 @@ def test_restart_starts_it_again_as_it_was_started(tamed: Tamed) -> None:
 
 
 def test_a_restart_that_fails_says_so(tamed: Tamed) -> None:
-    """The reason is that of a start, and nothing is left."""
+    """The reason is reported as by a start, and nothing is left."""
     tamed.start_poetry()
     tamed.poem.unlink()
     done = tamed("restart")
@@ -116,7 +116,7 @@ def test_a_restart_that_fails_says_so(tamed: Tamed) -> None:
 
 
 def test_a_name_may_be_left_out_while_one_instance_runs(tamed: Tamed) -> None:
-    """With none and with several it is said which there are."""
+    """With none or several running instances, the error lists them."""
     done = tamed("status")
     assert (done.status, done.err) == (
         69,
@@ -134,7 +134,7 @@ def test_a_name_may_be_left_out_while_one_instance_runs(tamed: Tamed) -> None:
 
 
 def test_a_deployment_file_says_how_it_is_run(tamed: Tamed) -> None:
-    """Its name is the instance's, and paths in it are beside it, the log's too."""
+    """The instance has its name, and paths in it are relative to it, also that of the log."""
     (tamed.folder / "verse").mkdir()
     (tamed.folder / "verse" / "sun.txt").write_bytes(POEM)
     file = tamed.write(
@@ -161,7 +161,7 @@ def test_a_deployment_file_says_how_it_is_run(tamed: Tamed) -> None:
 
 
 def test_paths_start_where_the_command_is_typed(tamed: Tamed) -> None:
-    """Also if the daemon's working directory is another one."""
+    """Paths are relative to the folder of the command, also if the daemon's working directory is another."""
     tamed.write("app.py", 'import os\nprint("in", os.getcwd())\n' + _APPLICATION)
     (tamed.folder / "elsewhere").mkdir()
     daemon = tamed.start("--directory", "elsewhere", "app.py")
@@ -177,7 +177,7 @@ _APPLICATION = "from tamed import Application, Service\napplication = Applicatio
 
 @pytest.mark.parametrize("command", ["restart", "stop"])
 def test_the_process_of_a_pid_file_that_is_no_instance_is_left_alone(tamed: Tamed, command: str) -> None:
-    """A pid file that names a live stranger, as after a reboot, is a stale one: start works."""
+    """A pid file with the pid of a foreign process, as after a reboot, is stale: the start works."""
     with Command(["sleep", "3600"]) as stranger:
         folder = tamed.rundir / "fastpoetry"
         folder.mkdir(parents=True, mode=0o700)
@@ -194,7 +194,7 @@ def test_the_process_of_a_pid_file_that_is_no_instance_is_left_alone(tamed: Tame
 
 
 def test_of_many_starts_one_wins(tamed: Tamed) -> None:
-    """Eight at once: one is ready, and seven say who runs, with status 75."""
+    """Of eight starts at once, one succeeds, and seven report the running daemon, with status 75."""
     starts = [tamed.popen("start", "fastpoetry", "--port", "0", "--poem", tamed.poem) for _ in range(8)]
     ends = [(*start.communicate(), start.returncode) for start in starts]
     (ready,) = [out for out, _, status in ends if status == 0]
@@ -210,7 +210,7 @@ def test_of_many_starts_one_wins(tamed: Tamed) -> None:
 
 
 def test_a_long_command_line_reaches_the_workers(tamed: Tamed) -> None:
-    """Longer than what a socket holds, at the start and at a reload."""
+    """It may be longer than a socket's buffer, at the start and at a reload."""
     folder = tamed.folder / "plugins"
     folder.mkdir()
     (folder / "verbose.py").write_text(

@@ -1,4 +1,4 @@
-"""Daemons in surroundings that others do not survive: no terminal, no descriptors, pid 1."""
+"""Daemons in hostile environments: no terminal, no standard streams, pid 1."""
 
 import os
 import pty
@@ -24,7 +24,7 @@ from tests.supervised.talk import APPLICATION, say
 
 
 def on_terminal(tamed: Tamed, *arguments: str | Path) -> tuple[int, int]:
-    """Run the command in a session of its own on a terminal; return its pid and our side of the terminal."""
+    """Run the command in its own session on a terminal; return its pid and our end of the terminal."""
     command = [sys.executable, "-m", "tamed", *map(str, arguments)]
     pid, terminal = pty.fork()
     if pid == 0:
@@ -37,7 +37,7 @@ def on_terminal(tamed: Tamed, *arguments: str | Path) -> tuple[int, int]:
 
 
 def read_line(terminal: int, part: str) -> str:
-    """Read what is on the terminal up to a whole line with this in it, and return that line."""
+    """Read from the terminal up to a whole line with this text, and return that line."""
     shown = b""
     while not (found := re.search(rf".*{re.escape(part)}.*\n", shown.decode())):
         shown += os.read(terminal, 1000)
@@ -45,7 +45,7 @@ def read_line(terminal: int, part: str) -> str:
 
 
 def test_a_daemon_outlives_the_terminal_that_started_it(tamed: Tamed) -> None:
-    """As when one logs out right after the start."""
+    """For example, the user logs out right after the start."""
     pid, terminal = on_terminal(tamed, "start", "fastpoetry", "--port", "0", "--poem", tamed.poem)
     shown = read_line(terminal, "fastpoetry is ready")
     port = int(shown.rpartition(":")[2])
@@ -60,7 +60,7 @@ def test_a_daemon_outlives_the_terminal_that_started_it(tamed: Tamed) -> None:
 
 
 def test_a_supervisor_in_the_foreground_outlives_its_terminal(tamed: Tamed) -> None:
-    """It goes on when the terminal is gone, and stops when it is told."""
+    """It goes on when the terminal is gone, and stops on request."""
     pid, terminal = on_terminal(
         tamed, "run", "--name", "ode", "--workers", "2", "fastpoetry", "--port", "0", "--poem", tamed.poem
     )
@@ -77,7 +77,7 @@ def test_a_supervisor_in_the_foreground_outlives_its_terminal(tamed: Tamed) -> N
 
 @pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
 def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, closed: str) -> None:
-    """None of its own files gets a number that something else writes to."""
+    """None of its files gets the number of a standard stream."""
     command = f'exec "$0" -m tamed start fastpoetry --port 0 --poem poem.txt {closed}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable],
@@ -102,7 +102,7 @@ def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, clo
 
 @pytest.mark.parametrize("workers", [["--workers", "2"], []])
 def test_nobody_need_read_its_output(tamed: Tamed, workers: list[str]) -> None:
-    """With a broken pipe for its output it serves, and stops when it is told."""
+    """With a broken pipe as its output it serves, and stops on request."""
     reading, writing = os.pipe()
     os.close(reading)
     arguments = ["run", *workers, "--pid-file", "pid", "fastpoetry", "--port", "0", "--listen"]

@@ -1,4 +1,4 @@
-"""What is in a run directory is lost: the daemon makes it anew, and meanwhile there is no second one."""
+"""The files of a run directory are removed: the daemon creates them again, and no second one starts."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.supervised.daemon import NOBODY, POEM, Daemon, Tamed, needs_root, rea
 
 
 def remove_files(daemon: Daemon) -> None:
-    """Remove all but the folder."""
+    """Remove all files, but not the folder."""
     for path in daemon.folder.iterdir():
         path.unlink()
 
@@ -29,7 +29,7 @@ SWEEPS: dict[str, Callable[[Daemon], object]] = {
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Keep a supervisor from noticing anything."""
+    """Suspend a supervisor."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -38,7 +38,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def files_of(daemon: Daemon) -> dict[str, tuple[int, int]]:
-    """Return the modes and owners of what an instance has in its folder, and of that, but for the log."""
+    """Return the modes and owners of an instance's folder and of its files, except the log."""
     found = [daemon.folder, *daemon.folder.iterdir()] if daemon.folder.is_dir() else []
     # What begins with a dot is a file that is being written, and gets its name when it is whole.
     status = {path.name: path.lstat() for path in found if ".log" not in path.name and path.name[0] != "."}
@@ -46,12 +46,12 @@ def files_of(daemon: Daemon) -> dict[str, tuple[int, int]]:
 
 
 def whole_log(daemon: Daemon) -> str:
-    """Return what is in the log, wherever it was moved to."""
+    """Return the content of the log, also of renamed files."""
     return "".join(path.read_text() for path in daemon.tamed.folder.rglob("*.log"))
 
 
 def sweep_away(daemon: Daemon, what: str) -> None:
-    """Sweep while the supervisor does not notice; a second start finds the first."""
+    """Remove the files while the supervisor is suspended; a second start finds the first."""
     with stopped(daemon.pid):
         SWEEPS[what](daemon)
         done = daemon.tamed("start", "fastpoetry", "--port", "0", "--poem", daemon.tamed.poem)
@@ -60,7 +60,7 @@ def sweep_away(daemon: Daemon, what: str) -> None:
 
 
 def test_what_was_swept_away_is_made_anew(tamed: Tamed) -> None:
-    """With the same owners and modes, said once each time, by a program that took over too."""
+    """Owners and modes are the same; each time is logged once, also after an upgrade."""
     daemon = tamed.start_poetry("--log", tamed.folder / "the.log")
     workers, before = daemon.workers(), files_of(daemon)
     for times, what in enumerate([*SWEEPS, "upgrade", "run directory"]):
@@ -85,7 +85,7 @@ def test_what_was_swept_away_is_made_anew(tamed: Tamed) -> None:
 
 
 def test_commands_find_a_daemon_whose_folder_was_just_swept(tamed: Tamed) -> None:
-    """By its name, however short a time ago that was."""
+    """Commands find it by its name, also immediately after the removal."""
     daemon = tamed.start_poetry()
     before = files_of(daemon)
     for command in ("status", "reload", "upgrade", "restart", "stop"):
@@ -95,7 +95,7 @@ def test_commands_find_a_daemon_whose_folder_was_just_swept(tamed: Tamed) -> Non
 
 
 def test_a_file_that_is_anothers_is_replaced(tamed: Tamed) -> None:
-    """A stranger's socket or pid file in the place of the daemon's keeps nobody from finding it."""
+    """A foreign socket or pid file in the place of the daemon's does not hide it."""
     daemon = tamed.start_poetry()
     control, pid_file = daemon.folder / "fastpoetry.sock", daemon.folder / "fastpoetry.pid"
     with stopped(daemon.pid), socket.socket(socket.AF_UNIX) as other:
@@ -110,7 +110,7 @@ def test_a_file_that_is_anothers_is_replaced(tamed: Tamed) -> None:
 
 
 def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None:
-    """In the log once; and once what is in the way has gone, all is made."""
+    """It is logged once; when the obstacle is gone, all files are created."""
     daemon = tamed.start_poetry("--log", tamed.folder / "the.log")
     with stopped(daemon.pid):
         shutil.rmtree(daemon.folder)
@@ -125,7 +125,7 @@ def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None
 
 @needs_root
 def test_a_start_that_fails_leaves_the_swept_folder_of_one_that_runs(public_tamed: Tamed) -> None:
-    """Which could not make it anew in a directory of root's."""
+    """The daemon could not create it again in a directory of root."""
     daemon = public_tamed.start_poetry("--user", "nobody")
     with stopped(daemon.pid):
         for path in daemon.folder.iterdir():
@@ -140,7 +140,7 @@ def test_a_start_that_fails_leaves_the_swept_folder_of_one_that_runs(public_tame
 
 @needs_root
 def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tamed: Tamed) -> None:
-    """Its folder where that is possible; the plan, which is root's, is not. It is found all the same."""
+    """The folder is created where that is possible, root's plan is not; the daemon is still found."""
     tamed = public_tamed
     own = tamed.folder / "own"
     own.mkdir()
@@ -167,7 +167,7 @@ def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tam
 
 @needs_root
 def test_a_stranger_who_has_the_name_is_neither_believed_nor_in_the_way(tmp_path: Path) -> None:
-    """Anybody may bind an abstract socket of any name: the pid file's lock is what counts then."""
+    """Any user may bind an abstract socket of any name: then only the pid file's lock counts."""
     path = tmp_path / "verse.pid"
     with socket.socket(socket.AF_UNIX) as squatter:
         squatter.bind(f"\0tamed/0{path}"[:108])
@@ -187,7 +187,7 @@ def test_a_stranger_who_has_the_name_is_neither_believed_nor_in_the_way(tmp_path
 
 
 def test_the_pid_file_of_a_process_on_its_own_is_made_anew(tamed: Tamed) -> None:
-    """``tamed run --pid-file`` is found by it, too; a second one is refused meanwhile."""
+    """``tamed run --pid-file`` is found by its pid file, too; meanwhile a second one is refused."""
     pid_file = tamed.folder / "app.pid"
     arguments = ["run", "--pid-file", "app.pid", "fastpoetry", "--port", "0"]
     with tamed.foreground(*arguments) as process:

@@ -1,4 +1,4 @@
-"""Reloading when a file changes, as a developer uses it."""
+"""Reloading at each change of a file, for development."""
 
 import signal
 from pathlib import Path
@@ -29,7 +29,7 @@ def _start(tamed: Tamed, *target: str | Path) -> TamedProcess:
 
 @pytest.mark.parametrize("preload", [[], ["--preload"]])
 def test_a_module_that_changes_is_taken(tamed: Tamed, preload: list[str]) -> None:
-    """One that is broken is shown, and the last good one serves until it is mended."""
+    """A broken module is reported, and the last good one serves until it is repaired."""
     tamed.write("app.py", APPLICATION)
     _write(tamed, "b'first'")
     with _start(tamed, *preload, "app.py") as process:
@@ -51,7 +51,7 @@ def test_a_module_that_changes_is_taken(tamed: Tamed, preload: list[str]) -> Non
 
 
 def test_files_that_options_name_are_watched(tamed: Tamed) -> None:
-    """A poem, here; and the deployment file."""
+    """Here these are a poem and the deployment file."""
     text = '[services.ode]\nplugin = "fastpoetry"\nport = 0\npoem = "poem.txt"\n'
     file = tamed.write("verse.toml", text)
     with _start(tamed, file) as process:
@@ -68,7 +68,7 @@ def test_files_that_options_name_are_watched(tamed: Tamed) -> None:
 
 
 def test_it_takes_a_library(tamed: Tamed) -> None:
-    """That is told with the extra that brings it, before anything starts."""
+    """The error names the extra that installs it, before anything starts."""
     tamed.write("watchfiles.py", "raise ImportError")
     hide = "import sys; sys.modules['watchfiles'] = None\n"
     tamed.write(

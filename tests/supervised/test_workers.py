@@ -1,4 +1,4 @@
-"""Workers that die, block or misbehave, and a supervisor that is killed."""
+"""Workers that die, block or send invalid data, and a supervisor that is killed."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from tests.supervised.talk import APPLICATION, Load, connected, finish, say
 
 @pytest.fixture
 def daemon(tamed: Tamed) -> Daemon:
-    """Two workers that do what one says, and are looked after closely."""
+    """Two workers that obey their clients, with a short watchdog."""
     tamed.write("app.py", APPLICATION)
     return tamed.start("--workers", "2", "--watchdog", "2s", "app.py")
 
 
 def test_a_worker_that_is_killed_under_load_is_replaced(daemon: Daemon) -> None:
-    """Only connections that it had accepted fail; the log and the status tell."""
+    """Only its accepted connections fail; the log and the status report its end."""
     workers = daemon.workers()
     victim = workers[0]
     with Load(daemon.port) as load:
@@ -63,7 +63,7 @@ def test_a_worker_that_blocks_is_dumped_and_replaced(daemon: Daemon) -> None:
 
 
 def test_a_worker_that_does_not_even_abort_is_killed(daemon: Daemon) -> None:
-    """One that is stopped cannot write its stacks."""
+    """A suspended worker cannot write its stacks."""
     victim = daemon.workers()[0]
     os.kill(victim, signal.SIGSTOP)
     daemon.expect_log(f"worker {victim} has not answered")
@@ -73,7 +73,7 @@ def test_a_worker_that_does_not_even_abort_is_killed(daemon: Daemon) -> None:
 
 
 def test_a_supervisor_that_was_stopped_does_not_blame_its_workers(daemon: Daemon) -> None:
-    """What they have said meanwhile is read before anyone is judged."""
+    """Messages that arrived meanwhile are read before the workers are checked."""
     workers = daemon.workers()
     daemon.signal(signal.SIGSTOP)
     time.sleep(2.5)  # longer than the watchdog's patience; that is what the test is about
@@ -84,7 +84,7 @@ def test_a_supervisor_that_was_stopped_does_not_blame_its_workers(daemon: Daemon
 
 
 def test_what_a_crash_prints_is_in_the_log(daemon: Daemon) -> None:
-    """With the pid of the worker: what Python still could say, and what was printed before."""
+    """The log has the output of Python and earlier prints, with the pid of the worker."""
     victim = say(daemon.port, b"crash").worker
     daemon.expect_log(rf"WARNING output\[{victim}\]: about to crash\n")
     daemon.expect_log(rf"output\[{victim}\]: Fatal Python error: Segmentation fault\n")
@@ -94,7 +94,7 @@ def test_what_a_crash_prints_is_in_the_log(daemon: Daemon) -> None:
 
 
 def test_what_is_printed_is_in_the_log(daemon: Daemon) -> None:
-    """By the application and by what it starts; there is nothing to read on standard input."""
+    """This is the output of the application and of its children; standard input is empty."""
     heard = say(daemon.port, b"print")
     assert heard.rest == b"poem"
     daemon.expect_log(rf"WARNING output\[{heard.worker}\]: printed\n")
@@ -103,7 +103,7 @@ def test_what_is_printed_is_in_the_log(daemon: Daemon) -> None:
 
 
 def test_a_worker_that_cannot_be_understood_is_replaced(daemon: Daemon) -> None:
-    """Whatever a worker writes to its channel does not harm the supervisor."""
+    """No data of a worker on its channel harms the supervisor."""
     victim = say(daemon.port, b"babble").worker
     daemon.expect_log(rf"worker {victim} cannot be understood \(.*\): it is ended\n")
     daemon.wait_workers(2, without=[victim])
@@ -111,7 +111,7 @@ def test_a_worker_that_cannot_be_understood_is_replaced(daemon: Daemon) -> None:
 
 
 def test_a_worker_without_its_channel_is_replaced(daemon: Daemon) -> None:
-    """It can neither be asked nor give a sign of life."""
+    """It can neither answer nor send heartbeats."""
     victim = say(daemon.port, b"hush").worker
     daemon.wait_workers(2, without=[victim])
     assert f"worker {victim} was ended by" in daemon.log or f"worker {victim} has not answered" in daemon.log
@@ -127,7 +127,7 @@ def test_an_application_that_wants_to_end_ends_the_daemon(daemon: Daemon) -> Non
 
 
 def test_the_status_of_an_application_is_that_of_its_supervisor(tamed: Tamed) -> None:
-    """In the foreground it can be seen."""
+    """It is the exit status in the foreground."""
     tamed.write("app.py", APPLICATION)
     with tamed.foreground("run", "--workers", "2", "app.py") as process:
         port = int(process.expect(r"ready: pid \d+, listening on 127.0.0.1:(\d+)")[1])
@@ -137,7 +137,7 @@ def test_the_status_of_an_application_is_that_of_its_supervisor(tamed: Tamed) ->
 
 
 def test_workers_outlive_a_killed_supervisor_only_to_drain(daemon: Daemon) -> None:
-    """They finish what they have accepted; the next start works at once, on the same port too."""
+    """They finish their accepted connections; the next start works at once, also on the same port."""
     workers = daemon.workers()
     with connected(daemon.port) as (worker, sock):
         daemon.signal(signal.SIGKILL)
@@ -153,7 +153,7 @@ def test_workers_outlive_a_killed_supervisor_only_to_drain(daemon: Daemon) -> No
 
 
 def test_a_start_right_after_a_kill_works(tamed: Tamed) -> None:
-    """The workers of the killed supervisor let go of the port before the next one needs it."""
+    """The workers of the killed supervisor release the port before the next one needs it."""
     daemon = tamed.start_poetry()
     daemon.signal(signal.SIGKILL)
     daemon.wait_gone()
@@ -163,7 +163,7 @@ def test_a_start_right_after_a_kill_works(tamed: Tamed) -> None:
 
 
 def test_a_stop_while_replacements_fail_has_status_0(tamed: Tamed) -> None:
-    """What fails to start then fails nobody who wants it stopped."""
+    """A failed replacement during the stop is no failure."""
     tamed.write(
         "app.py",
         "from pathlib import Path\nfrom tamed import Application\n"
@@ -184,7 +184,7 @@ def test_a_stop_while_replacements_fail_has_status_0(tamed: Tamed) -> None:
 
 
 def test_whatever_an_application_writes_to_its_channel_ends_its_worker_alone(tamed: Tamed) -> None:
-    """The worker is replaced, with one line that says why, and the supervisor goes on."""
+    """The worker is replaced, with the reason in one line, and the supervisor goes on."""
     line = tamed.folder / "line"
     tamed.write("app.py", APPLICATION)
     daemon = tamed.start("app.py")
@@ -213,7 +213,7 @@ ASKED = [
 
 
 def test_whatever_asks_at_the_control_socket_is_answered(daemon: Daemon) -> None:
-    """With one line, and the supervisor goes on."""
+    """Invalid requests get one line, and the supervisor goes on."""
     for line, why in ASKED:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
