@@ -36,8 +36,8 @@ class Option(NamedTuple):
     """An option of a command, or of its target.
 
     ``flags`` are all its spellings, and ``off_flags`` the spellings that set a switch to False. ``metavar``
-    is the placeholder for its value; an option without one is a switch, and has no value. ``read`` converts the
-    word to the value, and raises ValueError for a wrong word.
+    is the placeholder for its value; an option without one is a switch, and has no value. ``read`` converts
+    the word to the value, and raises ValueError for a wrong word.
 
     Values are kept under ``name``, in one table for each ``group``. An option without a group that is not
     given has its ``default``; an option with a group is then absent.
