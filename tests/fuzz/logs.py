@@ -239,7 +239,7 @@ class _Logs:
             path.symlink_to("/dev/zero")
         elif path.is_file() or not path.exists():
             with path.open("ab") as file:
-                file.write(gzip.compress(content, 1) if how & 0x10 else content)
+                file.write(gzip.compress(content, 1, mtime=0) if how & 0x10 else content)
 
 
 _RECORD: Final = b"\xff6 1800000000000000 123 app\xfea message\xfd"
@@ -281,8 +281,8 @@ TARGETS: Final = (
         _Logs(),
         (
             b"\0one\ntwo\n\0\0\1old\n\0\0\x1aolder\n\0\0\xf1\0\0\0new\n",
-            b"\x09" + gzip.compress(b"packed\n", 1) + b"\0\0\xd2\0\0\xe3\0\0\0more\n",
-            b"\x19a\n\0\0\x09" + gzip.compress(b"b\n", 1)[:12] + b"\0\0\xf2\0\0\0c\n",
+            b"\x09" + gzip.compress(b"packed\n", 1, mtime=0) + b"\0\0\xd2\0\0\xe3\0\0\0more\n",
+            b"\x19a\n\0\0\x09" + gzip.compress(b"b\n", 1, mtime=0)[:12] + b"\0\0\xf2\0\0\0c\n",
         ),
         (
             _STEP,

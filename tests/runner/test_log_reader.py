@@ -11,7 +11,7 @@ import pytest
 from tamed.log import reader as _log_reader
 from tamed.log.reader import LogReader
 
-PACKED = gzip.compress(b"".join(b"line %d\n" % number for number in range(1000)))
+PACKED = gzip.compress(b"".join(b"line %d\n" % number for number in range(1000)), mtime=0)
 
 
 @pytest.fixture
@@ -94,7 +94,11 @@ def test_behind_a_file_that_was_removed_the_oldest_follows(log: Path) -> None:
         assert list(reader.more()) == [b"fourth\n", b"fifth\n", b"sixth\n"]
 
 
-@pytest.mark.parametrize("content", [b"no gzip", PACKED[:20], PACKED[:30] + b"\0\1" + PACKED[32:]])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", PACKED[:20], PACKED[:30] + b"\0\1" + PACKED[32:]],
+    ids=["not compressed", "cut", "changed"],
+)
 def test_a_compressed_file_that_is_damaged_is_an_error_of_the_system(log: Path, content: bytes) -> None:
     """Any damage is reported as one kind of error."""
     log.with_name("app.log.3.gz").write_bytes(content)
