@@ -44,7 +44,7 @@ coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 
-test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that we claim; ARGS=--newest for the newest that is here
+test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that we claim
 	.ci/test-others $(ARGS)
 
 test-all: test test-others ## test, then test-others
