@@ -1,4 +1,4 @@
-"""Failures of services: made of what a hook raised, logged, collected on the way down, ending a scope."""
+"""Failures of services: creating them from exceptions, logging them, collecting them, and cancel scopes."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -12,10 +12,10 @@ log = own_logger("tamed.service")
 
 
 def failure_of(path: str, phase: str, error: BaseException) -> ServiceFailed:
-    """Return the failure of a service for what one of its hooks raised, or let through.
+    """Return the failure of a service for an exception that left one of its hooks.
 
-    A cancellation that nobody asked for comes from something the hook had awaited. Let through as such
-    it would end whatever task it reached, and be taken for the wish of whoever started that one.
+    A CancelledError without a request to cancel comes from something that the hook awaited. It is replaced:
+    otherwise it would end the task that it reaches, and that task's caller would see a normal cancellation.
     """
     if isinstance(error, asyncio.CancelledError):
         error = ApplicationFailed("something it waited for was cancelled")
@@ -25,21 +25,21 @@ def failure_of(path: str, phase: str, error: BaseException) -> ServiceFailed:
 
 
 def report(failure: ServiceFailed, consequence: str = "") -> None:
-    """Log a failure that is not raised to anyone, with what is done about it."""
-    says_all = isinstance(failure.cause, TamedError)
+    """Log a failure that is not raised, and its consequence."""
+    needs_no_traceback = isinstance(failure.cause, TamedError)
     text = f"{failure}; {consequence}" if consequence else f"{failure}"
-    log.error("%s", text, exc_info=None if says_all else failure.cause)
+    log.error("%s", text, exc_info=None if needs_no_traceback else failure.cause)
 
 
 class Shutdown:
-    """A way down, which goes to its end whatever fails: the failures, and a cancellation of the task."""
+    """Stopping services, one after the other: collects failures and a cancellation, so that none ends it."""
 
     def __init__(self) -> None:
         self.failures: list[ServiceFailed] = []
         self._cancelled: asyncio.CancelledError | None = None
 
     async def through(self, step: Awaitable[None]) -> None:
-        """Await a step. Its failure is logged and collected; a cancellation interrupts it and is kept."""
+        """Await a step. Log and collect its failure; keep a cancellation, which interrupts this step only."""
         try:
             await step
         except asyncio.CancelledError as error:
@@ -56,10 +56,9 @@ class Shutdown:
 
 
 class FailureScope:
-    """A cancel scope around what the current task does from now on, for the failure of a service.
+    """A cancel scope around the current task, from now on: `fail` cancels it, `end` returns the failure.
 
-    `fail` cancels it. It is what `asyncio.timeout` is for a time: the cancellation is counted, and taken back
-    when what it ended is over.
+    It works as `asyncio.timeout` does: it counts its cancellation, and `end` calls `asyncio.Task.uncancel`.
     """
 
     def __init__(self) -> None:
@@ -71,13 +70,13 @@ class FailureScope:
         self.over = asyncio.Event()
 
     def fail(self, failure: ServiceFailed) -> None:
-        """Cancel what is inside; the first failure counts."""
+        """Cancel the task. Only the first failure has an effect."""
         if self._failure is None:
             self._failure = failure
             self._task.cancel()
 
     def end(self, error: BaseException | None) -> ServiceFailed | None:
-        """Leave the scope, with an error or without; return the failure if nothing else ended it."""
+        """Leave the scope, with an error or without; return the failure if it alone ended the scope."""
         self.over.set()
         if self._failure is None:
             return None

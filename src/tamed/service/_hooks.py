@@ -1,6 +1,6 @@
 """The hooks of one service, and running them: each within its deadline, and ``run`` in a task of its own.
 
-Nothing here knows the states of services: what a hook raised is handed to the lifecycle that asked for it.
+This module does not know the states of services: a hook's exception is passed to the lifecycle.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _DONE: Final = object()
 
 
 class Hooks(Protocol):
-    """A service, as its lifecycle sees it."""
+    """The part of a service that its lifecycle uses."""
 
     name: str
     restart: Restart
@@ -28,10 +28,10 @@ class Hooks(Protocol):
 
     @property
     def full_name(self) -> str:
-        """Its path below the root."""
+        """The path of the service below the root."""
 
     def default_name(self) -> str:
-        """Return the name that it gets if it has none."""
+        """Return the name for a service that was given none."""
 
     async def prepare(self) -> None:
         """Acquire what needs privilege."""
@@ -50,14 +50,14 @@ class Hooks(Protocol):
 
 
 async def run_hook(hook: Coroutine[Any, Any, None], seconds: float | None) -> None:
-    """Run a hook to its end, or cancel it when the seconds are over (None: no deadline).
+    """Run a hook to its end, or cancel it after ``seconds`` (None: no deadline).
 
-    One that catches its cancellation and goes on is waited for. Raises DeadlinePassed for one that was
-    cancelled for being late, and what else the hook raises as it is.
+    A hook that catches its cancellation and goes on is awaited. Raises DeadlinePassed if the hook was
+    cancelled at its deadline; other exceptions of the hook are raised unchanged.
 
-    A hook that never waits cannot be interrupted, and needs no timer, so that is armed when the hook waits
-    for the first time. With a timer for each, 1,000 services with two hooks take 17 ms to build, start and
-    stop instead of 5.5 (Twisted's: 5.5), and most hooks never wait.
+    A hook that never waits cannot be interrupted and needs no timer: the timer is armed when the hook waits
+    for the first time. With a timer for each hook, 1,000 services with two hooks take 17 ms to build, start
+    and stop instead of 5.5 (Twisted's: 5.5). Most hooks never wait.
     """
     if (awaited := next(hook.__await__(), _DONE)) is _DONE:
         return
@@ -73,7 +73,7 @@ async def run_hook(hook: Coroutine[Any, Any, None], seconds: float | None) -> No
 
 @types.coroutine
 def _resume(coroutine: Coroutine[Any, Any, None], awaited: object) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that is suspended on ``awaited``, as ``await`` would have done (PEP 380)."""
+    """Continue a coroutine that is suspended on ``awaited``, as ``await`` would (PEP 380)."""
     while True:
         try:
             try:
@@ -90,10 +90,10 @@ def _resume(coroutine: Coroutine[Any, Any, None], awaited: object) -> Generator[
 
 
 class Body:
-    """One life of a service's ``run``, in the one task that a service may cost.
+    """One execution of a service's ``run`` hook, in a task of its own.
 
-    ``path`` is the service's full name. ``ended`` is called when the hook ends by itself, with its failure if
-    it has failed.
+    ``path`` is the service's full name. ``ended`` is called when the hook ends by itself, with its failure or
+    None.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class Body:
         self._task = asyncio.get_running_loop().create_task(self._live(), name=path)
 
     async def end(self, seconds: float | None) -> None:
-        """Cancel it and wait until it is over; raise ServiceFailed if it does not end well.
+        """Cancel the hook and wait for its end; raise ServiceFailed if the hook raises.
 
-        One that is not over within those seconds (None: no deadline) is left behind: it catches its
-        cancellation, and what else is to be stopped must be stopped all the same.
+        A hook that has not ended after ``seconds`` (None: no deadline) catches its cancellation. It is
+        abandoned, because the other services must be stopped anyway, and ServiceFailed is raised.
         """
         self._is_ending = True
-        if self._task is asyncio.current_task():  # it has asked for this, and is to go on afterwards
+        if self._task is asyncio.current_task():  # the hook itself requested this, and goes on afterwards
             self._task.add_done_callback(_report_late)
             return
         self._task.cancel()
@@ -128,7 +128,7 @@ class Body:
             raise failure
 
     async def _live(self) -> ServiceFailed | None:
-        """Run the hook; return its failure if that is for `end` to raise."""
+        """Run the hook; return its failure if `end` must raise it."""
         failure = None
         try:
             await self._run()

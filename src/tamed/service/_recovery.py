@@ -1,6 +1,6 @@
 """Restarting services: those that failed, and those that are restarted with them, in one task.
 
-What fails in the middle of a recovery is seen to after it, and not at once.
+A service that fails during a recovery is restarted after it, in the same task.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ __all__ = ["Recovery", "Restartable"]
 
 
 class Restartable(Protocol):
-    """The lifecycle of a service, as its recovery sees it."""
+    """The part of a service's lifecycle that its recovery uses."""
 
     def mark_restarting(self, *, restarting: bool) -> None:
-        """Say, for it and all below it, whether it is stopped to be started again."""
+        """Set, for it and all below it, whether it is stopped to be started again."""
 
     async def stop_to_restart(self) -> None:
-        """Stop it, as far as it is started, when nobody else brings it up or down."""
+        """Wait for a pending operation on the service, and then stop it, as far as it is started."""
 
     async def start_again(self, is_wanted: Callable[[], bool]) -> bool:
-        """Start it if that is still wanted when nobody else brings it up or down; return whether all is well.
+        """Wait for a pending operation, and then start the service if ``is_wanted`` still returns true.
 
-        A failure of the start is taken as one of the service.
+        Returns False if the start failed; the restart policy is applied to that failure.
         """
 
 
@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Restartable)
 
 
 class Recovery(Generic[R]):
-    """Restarts a service by itself; a subclass says with which others."""
+    """Restarts one service; a subclass defines which others are restarted with it."""
 
     def __init__(self, failed: R, delay: float) -> None:
         self._failed = [(failed, delay)]
@@ -40,29 +40,29 @@ class Recovery(Generic[R]):
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def until_ready(self) -> None:
-        """Wait until it may begin."""
+        """Wait until the recovery may begin."""
 
     def affected(self, failed: Sequence[R]) -> Sequence[R]:
-        """Return those that are restarted when some have failed, in starting order."""
+        """Return the services to restart when ``failed`` have failed, in starting order."""
         return failed[:1]
 
     def includes(self, service: R) -> bool:
-        """Return whether a service is still this recovery's affair."""
+        """Return whether this recovery still has to restart a service."""
         return True
 
     @property
     def is_over(self) -> bool:
-        """Whether it has done what there was to do, or was given up."""
+        """Whether the recovery has finished or was cancelled."""
         return self._task.done()
 
     def add(self, failed: R, delay: float) -> None:
-        """Restart a service, too, after that many seconds."""
+        """Restart another service, after ``delay`` seconds."""
         self._failed.append((failed, delay))
 
     def give_up(self) -> "asyncio.Future[None]":
-        """Give it up; return what to wait for.
+        """Cancel the recovery; return a future that is done when it is over.
 
-        What is being stopped is stopped all the same, and what is being started is rolled back.
+        Services that are being stopped are stopped to the end; those that are being started are rolled back.
         """
         if not self._is_given_up:
             self._is_given_up = True
@@ -80,7 +80,7 @@ class Recovery(Generic[R]):
                 await self._stop(affected)
                 if self._is_given_up:
                     return
-                # Those that failed meanwhile and were not stopped with the others are next.
+                # Services that failed meanwhile and were not stopped with the others are next.
                 self._failed = [
                     (each, delay)
                     for each, delay in self._failed

@@ -1,4 +1,4 @@
-"""What services need of tasks and asyncio does not have: waiting for others to the end, whatever comes."""
+"""Helpers for tasks that asyncio lacks: waiting for other tasks to their end, also when cancelled."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ __all__ = ["Operation", "is_cancelled", "until_done"]
 
 
 def is_cancelled() -> bool:
-    """Whether somebody has cancelled the current task."""
+    """Whether the current task has a request to cancel it (`asyncio.Task.cancelling`)."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 class Operation:
-    """Something under way that others may have to wait for; it belongs to the current task."""
+    """A pending operation that other tasks can wait for; the current task owns it."""
 
     def __init__(self) -> None:
         self.owner = asyncio.current_task()
@@ -24,17 +24,20 @@ class Operation:
 
     @property
     def over(self) -> "asyncio.Future[None]":
-        """Done when it is over. Raises ServiceMisuse for its owner, who would wait for ever."""
+        """A future that is done when the operation is over.
+
+        Raises ServiceMisuse in the task that owns the operation, which would wait for itself.
+        """
         _must_not_be_current(self.owner)
         return self._over
 
     def end(self) -> None:
-        """It is over."""
+        """Mark the operation as over."""
         self._over.set_result(None)
 
 
 async def until_done(futures: "Iterable[asyncio.Future[Any]]", seconds: float | None = None) -> None:
-    """Wait until all are done, or the seconds are over; if this is cancelled, it ends so, but not before."""
+    """Wait until all futures are done, or for ``seconds``; a cancellation is raised only after that."""
     clock = asyncio.get_running_loop().time
     deadline = None if seconds is None else clock() + seconds
     cancelled: asyncio.CancelledError | None = None

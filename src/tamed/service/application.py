@@ -11,10 +11,10 @@ __all__ = ["Application"]
 
 
 class Application(MultiService):
-    """The root multi-service: what a runner runs, under a name of its own.
+    """The root multi-service, with a name: a daemon runs one application.
 
-    It can end itself, with an exit status of its choice, and it ends when a service fails past every
-    restart policy.
+    It ends when a service calls `exit`, with that exit status, or when a service fails and no restart policy
+    allows another restart.
     """
 
     name: str
@@ -33,10 +33,11 @@ class Application(MultiService):
         super().__init__(name, *children, strategy=strategy, restart=restart)
 
     def exit(self, status: int = 0) -> None:
-        """Ask the application to end: its services are stopped in reverse, and this is the exit status.
+        """Request the end of the application: its services are stopped in reverse order.
 
-        May be called by any service from the moment that the application is prepared, also while it
-        starts. The first call counts. Inside another application this is the other's `exit`.
+        ``status`` is the exit status. Any service may call this once the application is prepared, also while
+        it starts. Only the first call has an effect. An application inside another one passes the call to the
+        outer one.
         """
         root = self.root_service
         if isinstance(root, Application) and root is not self:
@@ -46,7 +47,7 @@ class Application(MultiService):
             self._wake_exit_waiters()
 
     async def wait(self) -> int:
-        """Wait until the application is to end; return its exit status, or raise what made it fail.
+        """Wait until `exit` is called, and return the exit status; raise ServiceFailed if a service failed.
 
         One `exit`, or one failure, ends one wait: the application may be started again afterwards.
         """
@@ -73,15 +74,15 @@ class Application(MultiService):
             self,
             self._overridden,
             strategy=lambda: self.strategy,
-            on_prepare=self._begin_anew,
-            on_failure=self._take_failure,
+            on_prepare=self._clear_result,
+            on_failure=self._end_by_failure,
         )
 
-    def _begin_anew(self) -> None:
+    def _clear_result(self) -> None:
         self.failure = self._exit_status = None
 
-    def _take_failure(self, failure: ServiceFailed) -> bool:
-        """End by a failure; return whether the status that a service chose is all that there is to it."""
+    def _end_by_failure(self, failure: ServiceFailed) -> bool:
+        """End because of a failure; return whether it is only a SystemExit, whose status is used."""
         if isinstance(failure.cause, SystemExit):
             self.exit(exit_code(failure.cause))
             return True

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def service(function: Callable[P, AsyncGenerator[T, None]]) -> "Callable[P, GeneratorService[T]]":
-    """Turn an async generator function into a maker of services.
+    """Turn an async generator function into a factory of services.
 
     ::
 
@@ -29,10 +29,10 @@ def service(function: Callable[P, AsyncGenerator[T, None]]) -> "Callable[P, Gene
 
         pool = database("postgresql:///verse")  # a service named "database"
 
-    What comes before the ``yield`` is the service's ``start``, what comes after it its ``stop``, and what
-    is yielded its ``value`` while it runs. All of it runs in one task, so context managers and task
-    groups may stand around the ``yield``; one that fails meanwhile fails the service. Raises TypeError
-    for any other kind of function.
+    The code before the ``yield`` is the service's ``start``, the code after it its ``stop``, and the yielded
+    object its ``value`` while it runs. All of it runs in one task, so the ``yield`` may be inside context
+    managers and task groups; a task group that fails meanwhile fails the service. Raises TypeError for any
+    other kind of function.
     """
     if not inspect.isasyncgenfunction(function):
         raise TypeError(f"{function.__qualname__} is not a service: write 'async def' with one 'yield' in it")
@@ -66,7 +66,7 @@ class GeneratorService(Service, Generic[T]):
         try:
             await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._leave.set()  # for one that catches its cancellation and goes on to its yield
+            self._leave.set()  # for a generator that catches its cancellation and goes on to its yield
             self._task.cancel()
             await until_done([self._task])
             await _outcome(self._task)
@@ -75,10 +75,10 @@ class GeneratorService(Service, Generic[T]):
             await _outcome(self._task)
 
     async def run(self) -> None:
-        """Wait for the generator, which ends only with the service, or fails."""
+        """Wait for the generator; it ends only when the service stops, or by a failure."""
         assert self._task is not None
         await asyncio.wait([self._task])
-        task, self._task = self._task, None  # there is nothing left for `stop`
+        task, self._task = self._task, None  # `stop` has nothing left to do
         await _outcome(task)
         raise ApplicationFailed("its generator ended by itself")
 
@@ -93,13 +93,13 @@ class GeneratorService(Service, Generic[T]):
             async with asynccontextmanager(self._generate)() as self.value:
                 ready.set_result(None)
                 await self._leave.wait()
-        except SystemExit as error:  # raised by a task it would end the event loop there and then
+        except SystemExit as error:  # a task that raises it ends the event loop at once
             return error
         return None
 
 
 async def _outcome(task: "asyncio.Task[SystemExit | None]") -> None:
-    """Wait for a generator's end and raise what it raised."""
+    """Wait for a generator's end and raise its exception."""
     error = await task
     if error is not None:
         raise error

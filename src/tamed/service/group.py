@@ -1,4 +1,4 @@
-"""The life of a service that has others below it, which come and go also while it runs."""
+"""The life of a service with children, which may be added and removed while it runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -21,9 +21,9 @@ Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
 
 class GroupLifecycle(Lifecycle):
-    """The life of a service that has others below it, which come and go also while it runs.
+    """The life of a service with children, which may be added and removed while it runs.
 
-    ``strategy`` returns which children are restarted when one fails.
+    ``strategy`` returns the current `MultiService.strategy`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GroupLifecycle(Lifecycle):
         self._group_recovery: _GroupRecovery | None = None  # of the children that are restarted together
 
     def add(self, child: Lifecycle) -> Awaitable[None]:
-        """Put a service behind the others, and start it if this one runs; see `MultiService.add`."""
+        """Add a service after the others, and start it if this one runs; see `MultiService.add`."""
         name = child.service.name or self._free_name(child.service.default_name())
         if (refusal := self._why_not(child, name)) is not None:
             raise ServiceMisuse(f"cannot add {child.service.name!r} to {self.service.full_name}", *refusal)
@@ -58,7 +58,7 @@ class GroupLifecycle(Lifecycle):
         return addition
 
     async def remove(self, child: Lifecycle) -> None:
-        """Stop a service, release it and take it out; see `MultiService.remove`."""
+        """Stop a service, release it and remove it from the children; see `MultiService.remove`."""
         if child.parent is not self:
             what = f"cannot remove {child.service.name!r} from {self.service.full_name}"
             raise ServiceMisuse(what, "it is not a child of it")
@@ -68,13 +68,13 @@ class GroupLifecycle(Lifecycle):
         removal = Operation()
         self._removals.append(removal)
         try:
-            await self._take_out(child)
+            await self._remove(child)
         finally:
             self._removals.remove(removal)
             removal.end()
 
     def _why_not(self, child: Lifecycle, name: str) -> tuple[str, ...] | None:
-        """Return why a service cannot be added, and what to do about it; None if it can."""
+        """Return the reason why a service cannot be added, and the remedy; None if it can be added."""
         if child.parent is not None:
             holder = child.parent.service.full_name
             return f"it is a child of {holder} already", "remove it there first, or make another"
@@ -96,7 +96,7 @@ class GroupLifecycle(Lifecycle):
             name = f"{wanted}-{number}"
         return name
 
-    async def _take_out(self, child: Lifecycle) -> None:
+    async def _remove(self, child: Lifecycle) -> None:
         if child.service.name in self._additions:
             await until_done([self._additions[child.service.name].give_up()])
         shutdown = Shutdown()
@@ -109,14 +109,14 @@ class GroupLifecycle(Lifecycle):
                     self.disown(child)
 
     def disown(self, child: Lifecycle) -> None:
-        """Forget a child, which is down."""
+        """Remove a child, which is stopped and released, from the children."""
         del self.by_name[child.service.name]
         self.children.remove(child)
         child.parent = None
         child.mark_restarting(restarting=False)
 
     def added(self, child: Lifecycle, *, is_up: bool) -> None:
-        """Hear that a service that was added while this one runs is as far as it gets."""
+        """Receive the result of an addition: whether the new child is as far as this service."""
         del self._additions[child.service.name]
         if not is_up:
             self.disown(child)
@@ -125,13 +125,13 @@ class GroupLifecycle(Lifecycle):
         work = [addition.give_up() for addition in self._additions.values()]
         if self._group_recovery is not None:
             work.append(self._group_recovery.give_up())
-        return [*work, *self._departures()]
+        return [*work, *self._pending_removals()]
 
-    def _departures(self) -> "Sequence[asyncio.Future[None]]":
+    def _pending_removals(self) -> "Sequence[asyncio.Future[None]]":
         return [removal.over for removal in self._removals]
 
     def recover_child(self, child: Lifecycle, delay: float) -> None:
-        """Restart a child after some seconds, together with those that the strategy names."""
+        """Restart a child after ``delay`` seconds, together with those that the strategy selects."""
         if self.strategy() == "one_for_one":
             child.recover(delay)
         elif self._group_recovery is None or self._group_recovery.is_over:
@@ -140,22 +140,22 @@ class GroupLifecycle(Lifecycle):
             self._group_recovery.add(child, delay)
 
     def restarted_with(self, failed: Sequence[Lifecycle]) -> Sequence[Lifecycle]:
-        """Return the children that are restarted together when those fail."""
+        """Return the children that are restarted together when the ``failed`` ones fail."""
         if self.strategy() == "one_for_all":
             return tuple(self.children)
         return tuple(dropwhile(lambda child: child not in failed, self.children))
 
     async def until_children_are_started(self) -> None:
-        """Wait while they are being started."""
+        """Wait while children are being started."""
         if self._start_scope is not None:
             await self._start_scope.over.wait()
 
 
 class _Addition:
-    """A service that is being brought up to where its parent is; to be awaited, or not.
+    """A new child that is being brought to the state of its parent. It may be awaited.
 
-    If it does not get there it is taken out again, and whoever awaits this is told; if nobody does, the
-    log is.
+    If that fails, the child is removed again, and the error is raised to the task that awaits this; if no
+    task does, the error is logged.
     """
 
     def __init__(self, parent: GroupLifecycle, child: Lifecycle) -> None:
@@ -165,7 +165,7 @@ class _Addition:
         self._is_given_up = False
         self._is_awaited = False
         self._task = child.bring_up_soon()
-        self._task.add_done_callback(self._take_out_failed)
+        self._task.add_done_callback(self._remove_failed)
 
     def __await__(self) -> Generator[Any, None, None]:
         self._is_awaited = True
@@ -178,14 +178,14 @@ class _Addition:
             raise
 
     def give_up(self) -> "asyncio.Future[None]":
-        """Have it rolled back; return what to wait for."""
+        """Cancel the addition, which rolls it back; return a future that is done when it is over."""
         if not self._is_given_up:
             self._is_given_up = True
             self._task.cancel()
         return self._task
 
-    def _take_out_failed(self, task: "asyncio.Task[None]") -> None:
-        """Take it out if it did not get there."""
+    def _remove_failed(self, task: "asyncio.Task[None]") -> None:
+        """Remove the child if it could not be started."""
         error = None if task.cancelled() else task.exception()
         self._parent.added(self._child, is_up=not task.cancelled() and error is None)
         if error is not None and not self._is_awaited:
@@ -194,7 +194,7 @@ class _Addition:
 
 
 class _Added:
-    """What is awaited when there is nothing to wait for, with or without a running event loop."""
+    """An awaitable that is done already, with or without a running event loop."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -202,7 +202,7 @@ class _Added:
 
 
 class _GroupRecovery(Recovery[Lifecycle]):
-    """Restarts those children of a group that are restarted together."""
+    """Restarts the children of a group that its strategy restarts together."""
 
     def __init__(self, group: GroupLifecycle, failed: Lifecycle, delay: float) -> None:
         super().__init__(failed, delay)
@@ -213,9 +213,9 @@ class _GroupRecovery(Recovery[Lifecycle]):
         await self._group.until_children_are_started()
 
     def affected(self, failed: Sequence[Lifecycle]) -> Sequence[Lifecycle]:
-        """Return those that the strategy names."""
+        """Return the children that the strategy selects."""
         return self._group.restarted_with(failed)
 
     def includes(self, service: Lifecycle) -> bool:
-        """Return whether it is a child of the group still."""
+        """Return whether a service is still a child of the group."""
         return service.parent is self._group

@@ -1,16 +1,16 @@
 """The life of services: every change of a service's state is made in this file.
 
-Up, a service's own hook comes before its children's, and down after them, so a multi-service may acquire
-what its children use. On the way up the first failure undoes what was done and is raised. On the way down
-every failure is logged and collected, and keeps nothing else from being stopped. All of it happens in the
-caller's task: no service costs a task unless it has a ``run`` body. A task that comes while another one
-brings the same service up or down waits until that is done.
+At start a service's own hook runs before those of its children, at stop after them, so that a multi-service
+can acquire what its children use. At start the first failure undoes what was done and is raised. At stop
+every failure is logged and collected, and the other services are stopped anyway. All of it happens in the
+caller's task: only a service with a ``run`` body has a task. A task that starts or stops a service while
+another task does so waits for that one.
 
-A service that fails while it runs is restarted by its own policy first, with those of its siblings that its
-parent's strategy names. Past the policy the failure is the parent's: its policy is asked, and so on up to
-the root, which ends by it (Erlang's supervision principles). A service that is stopping, or below one that
-is, is not restarted: its failure is logged. One that is starting has not kept its promise yet: a failure that
-reaches it fails its start.
+A service that fails while it runs is restarted by its own policy first, together with the siblings that its
+parent's strategy selects. If its policy allows no restart, the failure is escalated to the parent and its
+policy, and so on to the root, which ends (Erlang's supervision principles). A service that is stopping, or
+below one that is, is not restarted: its failure is logged. A failure that is escalated to a service that is
+starting fails its start.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = own_logger("tamed.service")
 
 
 class State(enum.Enum):
-    """Where a service is in its life.
+    """The state of a service.
 
     IDLE → PREPARED → STARTING → RUNNING → STOPPING → STOPPED, and FAILED from any of them.
     A service that is STOPPED or FAILED can be started again.
@@ -49,19 +49,19 @@ class State(enum.Enum):
     FAILED = "failed"
 
 
-# Once each: Python 3.11 takes 100 ns to look a member up in its enum.
+# As names of the module: Python 3.11 takes 100 ns to look up a member of an enum.
 IDLE, PREPARED, STARTING, RUNNING, STOPPING, STOPPED, FAILED = State
 
 _LOGGED: Final = {RUNNING: "started", STOPPED: "stopped"}
 
 
 class Lifecycle:
-    """The life of one service: its state, its place in the tree, and what is under way with it.
+    """The life of one service: its state, its place in the tree, and its pending operations.
 
     ``service`` has the hooks, and ``overridden`` are the names of those that do anything. ``restarts`` counts
-    how often it was restarted since it was prepared, and ``is_restarting`` tells whether it is stopped to be
-    started again. ``on_prepare`` is called when a life begins. ``on_failure`` is called on a root when a
-    failure is past all restart policies, and returns whether that is the end of the matter.
+    the restarts since the service was prepared, and ``is_restarting`` is whether it is stopped to be started
+    again. ``on_prepare`` is called before the hook ``prepare``. ``on_failure`` is called on a root when no
+    restart policy handles a failure, and returns whether it is handled by that.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class Lifecycle:
         self._is_logged = not overridden.isdisjoint(("start", "run", "stop"))
         self._on_prepare = on_prepare
         self._on_failure = on_failure
-        self._operation: Operation | None = None  # of the task that brings it up or down
+        self._operation: Operation | None = None  # of the task that starts or stops the service
         self._body: Body | None = None
         self._up_since = 0.0
         self._budget: RestartBudget | None = None
-        self._recovery: Recovery[Lifecycle] | None = None  # of this service by itself
-        self._start_scope: FailureScope | None = None  # takes failures while children are started
-        self._user_scope: FailureScope | None = None  # and those in the body of `async with`
+        self._recovery: Recovery[Lifecycle] | None = None  # of this service alone
+        self._start_scope: FailureScope | None = None  # for failures while children are started
+        self._user_scope: FailureScope | None = None  # for failures in the body of `async with`
 
-    # What others ask for.
+    # The operations for callers.
 
     async def bring_up(self) -> None:
-        """Prepare the whole tree, if that is not done, and start it.
+        """Prepare the whole tree, if it is not prepared, and start it.
 
-        If that fails or is cancelled, nothing of it is left started or prepared. Raises ServiceFailed, and
+        If that fails or is cancelled, all of it is stopped and released. Raises ServiceFailed, and
         ServiceMisuse if it is started already.
         """
         async with self.exclusively():
@@ -105,7 +105,7 @@ class Lifecycle:
             await self._bring_up()
 
     async def take_down(self) -> list[ServiceFailed]:
-        """Stop and release the whole tree, as far as it is up; return what failed, which has been logged."""
+        """Stop and release the whole tree, as far as it is up; return the failures, which are logged."""
         return await self._take_down(stop=True, release=True)
 
     async def prepare(self) -> None:
@@ -115,30 +115,31 @@ class Lifecycle:
                 await self._prepare()
 
     async def start(self) -> None:
-        """Start the tree in order; if a service fails, stop those started, in reverse.
+        """Start the tree in order; if a service fails, stop those started, in reverse order.
 
-        What is not prepared is prepared before. Raises ServiceFailed, or ServiceMisuse if it is up already.
+        Services that are not prepared are prepared first. Raises ServiceFailed, or ServiceMisuse if the tree
+        is started already.
         """
         async with self.exclusively():
             self._must_be_down()
             await self._start()
 
     async def stop(self) -> list[ServiceFailed]:
-        """Stop the tree in reverse order, each service after the next one has stopped; return what failed.
+        """Stop the tree in reverse order, one service after the other; return the failures.
 
-        A cancellation interrupts the hook that is being waited for and is raised when all is stopped.
+        A cancellation interrupts the current hook only, and is raised when all services are stopped.
         """
         return await self._take_down(stop=True)
 
     async def release(self) -> list[ServiceFailed]:
-        """Release the tree in reverse order; return what failed. Raises ServiceMisuse if it is up."""
+        """Release the tree in reverse order; return the failures. Raises ServiceMisuse if it is started."""
         if self.is_started:
             what = f"cannot release service {self.service.full_name}"
             raise ServiceMisuse(what, f"it is {self.state.value}", "stop it first")
         return await self._take_down(release=True)
 
     async def enter(self) -> None:
-        """Bring up a tree whose failures cancel what the current task does from then on."""
+        """Bring up the tree; from then on a failure of it cancels the current task."""
         if self.parent is not None:
             what = f"cannot start service {self.service.full_name} by itself"
             raise ServiceMisuse(what, f"it is a part of {self.root.service.full_name}", "start that")
@@ -146,7 +147,7 @@ class Lifecycle:
         self._user_scope = FailureScope()
 
     async def leave(self, error: BaseException | None) -> None:
-        """Take it down again; raise the failure that cancelled the task, or one of the stop."""
+        """Take the tree down; raise the failure that cancelled the task, or the first one of the stop."""
         assert self._user_scope is not None
         failure, self._user_scope = self._user_scope.end(error), None
         failures = await self.take_down()
@@ -157,12 +158,12 @@ class Lifecycle:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it is prepared, or somebody brings it up or down."""
+        """Whether it is prepared, or has a pending operation."""
         return self.is_prepared or self._operation is not None
 
     @property
     def root(self) -> "Lifecycle":
-        """The top of the tree that it is in."""
+        """The root of its tree."""
         one: Lifecycle = self
         while one.parent is not None:
             one = one.parent
@@ -174,13 +175,13 @@ class Lifecycle:
         for child in self.children:
             yield from child.walk()
 
-    # Up.
+    # Preparing and starting.
 
     @asynccontextmanager
     async def exclusively(self) -> AsyncIterator[None]:
-        """Wait until nobody else brings it up or down, and have others wait meanwhile.
+        """Wait for a pending operation on the service, and make other operations wait for this one.
 
-        (An `asyncio.Lock` would do, were it not bound to the first event loop in which two met at it.)
+        (Not an `asyncio.Lock`: that is bound to the first event loop in which a task waited for it.)
         """
         while self._operation is not None:
             await asyncio.wait([self._operation.over])
@@ -197,12 +198,12 @@ class Lifecycle:
             raise ServiceMisuse(what, f"it is {self.state.value} already")
 
     def bring_up_soon(self) -> "asyncio.Task[None]":
-        """Bring it up in a task of its own; from now on nobody else brings it up or down."""
+        """Bring it up in a task of its own; from now on that is its pending operation."""
         self._operation = operation = Operation()
         task = asyncio.get_running_loop().create_task(self._bring_up())
         operation.owner = task
 
-        def end(_: "asyncio.Task[None]") -> None:  # a callback, as a task may be cancelled before it begins
+        def end(_: "asyncio.Task[None]") -> None:  # a callback: a task can be cancelled before it begins
             self._operation = None
             operation.end()
 
@@ -227,7 +228,7 @@ class Lifecycle:
         self.is_prepared = True
         self.state = PREPARED
         try:
-            for child in self.children:  # the list itself, because a hook may add to it meanwhile
+            for child in self.children:  # no copy: a hook may add children meanwhile
                 if not child.is_prepared:
                     await child._prepare()
         except (Exception, asyncio.CancelledError):
@@ -238,8 +239,8 @@ class Lifecycle:
             raise
 
     async def _start(self) -> None:
-        if departures := self._departures():
-            await until_done(departures)
+        if removals := self._pending_removals():
+            await until_done(removals)
         if not self.is_prepared:
             await self._prepare()
         self.state = STARTING
@@ -260,15 +261,14 @@ class Lifecycle:
         self._log_state()
 
     async def _start_children(self) -> BaseException | None:
-        """Start them in order; return what keeps the service from starting.
+        """Start the children in order; return the error that prevents the service from starting.
 
-        That may be a child which was started before and fails meanwhile: nothing is started on top of what
-        has failed for good.
+        That can be the failure of a child that was started before: no more children are started after it.
         """
         error: BaseException | None = None
         scope = self._start_scope = FailureScope()
         try:
-            for child in self.children:  # the list itself, because whoever is started may add to it
+            for child in self.children:  # no copy: a service that is started may add children
                 if not child.is_started:
                     await child._start()
         except (Exception, asyncio.CancelledError) as raised:
@@ -276,7 +276,7 @@ class Lifecycle:
         self._start_scope = None
         return scope.end(error) or error
 
-    # Down.
+    # Stopping and releasing.
 
     async def _take_down(self, *, stop: bool = False, release: bool = False) -> list[ServiceFailed]:
         shutdown = Shutdown()
@@ -287,7 +287,7 @@ class Lifecycle:
     async def undo(
         self, shutdown: Shutdown | None = None, *, stop: bool = False, release: bool = False
     ) -> list[ServiceFailed]:
-        """Stop the tree if it is started, release it if it is prepared, as asked; return what failed."""
+        """Stop the tree if it is started, release it if it is prepared, as requested; return the failures."""
         shutdown = shutdown or Shutdown()
         if stop and self.is_started:
             await self._stop(shutdown)
@@ -296,7 +296,7 @@ class Lifecycle:
         return shutdown.end()
 
     async def settle(self, shutdown: Shutdown) -> None:
-        """Give up restarting it, and wait until nobody brings it up or down."""
+        """Cancel its recovery, and wait for its pending operation."""
         while True:
             if self._recovery is not None and not self._recovery.is_over:
                 work = self._recovery.give_up()
@@ -326,8 +326,8 @@ class Lifecycle:
         self._log_state()
 
     async def _release(self, shutdown: Shutdown) -> None:
-        if departures := self._departures():
-            await shutdown.through(until_done(departures))
+        if removals := self._pending_removals():
+            await shutdown.through(until_done(removals))
         for child in reversed(self.children):
             if child.is_prepared:
                 await child._release(shutdown)
@@ -338,11 +338,11 @@ class Lifecycle:
             await shutdown.through(self._call("release", self.service.release()))
 
     def _give_up_work(self) -> "Sequence[asyncio.Future[None]]":
-        """Give up what would bring up a part of it; return what to wait for."""
+        """Cancel pending additions and restarts of children; return the futures to wait for."""
         return ()
 
-    def _departures(self) -> "Sequence[asyncio.Future[None]]":
-        """Return what to wait for until the children that are being removed are gone."""
+    def _pending_removals(self) -> "Sequence[asyncio.Future[None]]":
+        """Return the futures to wait for until pending removals of children are done."""
         return ()
 
     # Hooks.
@@ -350,7 +350,7 @@ class Lifecycle:
     async def _call(self, phase: str, hook: Coroutine[Any, Any, None]) -> None:
         """Run a hook within the service's deadline for the phase.
 
-        Raises ServiceFailed for whatever the hook raises, and the cancellation of this very task as it is.
+        Raises ServiceFailed for an exception of the hook, and CancelledError if this task is cancelled.
         """
         seconds = self.service.start_timeout if phase in ("prepare", "start") else self.service.stop_timeout
         try:
@@ -362,11 +362,11 @@ class Lifecycle:
             raise failure_of(self.service.full_name, phase, error) from error
 
     def _log_state(self) -> None:
-        """Log that it has started or stopped, if it has, and does something of its own."""
+        """Log that the service has started or stopped, if it has hooks of its own."""
         if self._is_logged and self.state in _LOGGED and log.isEnabledFor(logging.INFO):
             log.info("%s %s", _LOGGED[self.state], self.service.full_name)
 
-    # Failures, and what the restart policy says of them.
+    # Failures and the restart policy.
 
     def failed(self, failure: ServiceFailed) -> None:
         """Apply the restart policy to a service that failed: schedule a restart, or escalate."""
@@ -412,7 +412,7 @@ class Lifecycle:
         return self.state is STOPPING or (self.parent is not None and self.parent._is_below_stopping())
 
     def _end_by(self, failure: ServiceFailed) -> None:
-        """Take a failure that nothing could mend; called on a root only."""
+        """End because of a failure that no restart policy handles; called on a root only."""
         scope = self._start_scope or self._user_scope
         if not self._on_failure(failure) and scope is not None:
             scope.fail(failure)
@@ -432,30 +432,30 @@ class Lifecycle:
             self.parent.recover_child(self, delay)
 
     def recover_child(self, child: "Lifecycle", delay: float) -> None:
-        """Restart a child after some seconds, with those of its siblings that are restarted together."""
+        """Restart a child after ``delay`` seconds, with the siblings that are restarted together with it."""
         child.recover(delay)
 
     def recover(self, delay: float) -> None:
-        """Restart this service by itself after some seconds."""
+        """Restart this service alone after ``delay`` seconds."""
         if self._recovery is None or self._recovery.is_over:
             self._recovery = Recovery(self, delay)
         else:
             self._recovery.add(self, delay)
 
     def mark_restarting(self, *, restarting: bool) -> None:
-        """Say, for it and all below it, whether it is stopped to be started again."""
+        """Set, for it and all below it, whether it is stopped to be started again."""
         for each in self.walk():
             each.is_restarting = restarting
 
     async def stop_to_restart(self) -> None:
-        """Stop it, as far as it is started, when nobody else brings it up or down."""
+        """Wait for a pending operation on the service, and then stop it, as far as it is started."""
         async with self.exclusively():
             await self.undo(stop=True)
 
     async def start_again(self, is_wanted: Callable[[], bool]) -> bool:
-        """Start it if that is still wanted when nobody else brings it up or down; return whether all is well.
+        """Wait for a pending operation, and then start the service if ``is_wanted`` still returns true.
 
-        A failure of the start is taken as one of the service.
+        Returns False if the start failed; the restart policy is applied to that failure.
         """
         async with self.exclusively():
             if is_wanted():

@@ -1,4 +1,4 @@
-"""When a failed service is started again: arithmetic, without a clock or a task of its own."""
+"""When a failed service is started again: arithmetic only, without a clock and without tasks."""
 
 import math
 import os
@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Self
 __all__ = ["Backoff", "Restart", "RestartBudget"]
 
 
-def _by_chance() -> float:
-    # Not `random`, which loads a hash library, and cannot where no descriptor is left.
+def _random() -> float:
+    # Not `random`: it loads a hash library, which fails when no descriptor is left.
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 
@@ -22,10 +22,10 @@ class _BackoffValues(NamedTuple):
 
 
 class Backoff(_BackoffValues):
-    """Exponentially growing waits between attempts, spread by chance so that a crowd does not march in step.
+    """Exponential backoff with jitter, so that many clients do not retry at the same time.
 
     ``first`` and ``maximum`` are seconds. Each wait is ``factor`` times the one before, at most ``maximum``,
-    and then moved by up to ``jitter`` of itself either way. Raises ValueError for what cannot be that.
+    plus or minus a random part of up to ``jitter`` times the wait. Raises ValueError for values out of range.
     """
 
     __slots__ = ()
@@ -33,14 +33,14 @@ class Backoff(_BackoffValues):
     def __new__(
         cls, first: float = 0.1, factor: float = 2.0, maximum: float = 30.0, jitter: float = 0.1
     ) -> Self:
-        """Refuse what makes no sense."""
+        """Check the values."""
         if not 0 <= first <= maximum < math.inf:
             raise ValueError("a backoff needs 0 <= first <= maximum, in seconds")
         if not (1 <= factor < math.inf and 0 <= jitter <= 1):
             raise ValueError("a backoff needs factor >= 1 and 0 <= jitter <= 1")
         return super().__new__(cls, first, factor, maximum, jitter)
 
-    def delay(self, attempt: int, random: Callable[[], float] = _by_chance) -> float:
+    def delay(self, attempt: int, random: Callable[[], float] = _random) -> float:
         """Return the seconds to wait before an attempt, counted from 1; ``random`` yields [0, 1)."""
         try:
             wait = min(self.first * float(self.factor) ** (attempt - 1), self.maximum)
@@ -60,16 +60,16 @@ class _RestartValues(NamedTuple):
 
 
 class Restart(_RestartValues):
-    """What happens when the ``run`` body of a service raises or ends.
+    """The restart policy of a service: what happens when its ``run`` body raises or returns.
 
     ``when`` is one of
 
-    - ``"never"``: a body that raises fails its parent; one that ends is done;
-    - ``"on-failure"``: a body that raises is started again; one that ends is done;
-    - ``"always"``: it is started again either way.
+    - ``"never"``: a body that raises fails its parent; one that returns is finished;
+    - ``"on-failure"``: the service of a body that raises is restarted; one that returns is finished;
+    - ``"always"``: the service is restarted in both cases.
 
     More than ``limit`` restarts within ``within`` seconds fail the parent instead (``None``: no limit).
-    Raises ValueError for what cannot be that.
+    Raises ValueError for values out of range.
     """
 
     __slots__ = ()
@@ -81,7 +81,7 @@ class Restart(_RestartValues):
         within: float = 60.0,
         backoff: Backoff = Backoff(),  # noqa: B008 - it is immutable
     ) -> Self:
-        """Refuse what makes no sense."""
+        """Check the values."""
         if when not in ("never", "on-failure", "always"):
             raise ValueError(f"restart {when!r}: expected never, on-failure or always")
         if (limit is not None and limit < 0) or not within > 0:
@@ -94,18 +94,18 @@ class RestartBudget:
 
     __slots__ = ("_attempt", "_policy", "_random", "_times")
 
-    def __init__(self, policy: Restart, random: Callable[[], float] = _by_chance) -> None:
+    def __init__(self, policy: Restart, random: Callable[[], float] = _random) -> None:
         self._policy = policy
         self._random = random
         self._times: deque[float] = deque()
         self._attempt = 0
 
     def next_delay(self, *, failed: bool, now: float, ran: float) -> float | None:
-        """Return the seconds to wait before the next start, or None if there is to be none.
+        """Return the seconds to wait before the next start, or None for no restart.
 
-        ``failed`` says whether the body raised, ``now`` is the time on any monotonic clock and ``ran`` is
-        for how long the service had been up. One that had been up for the policy's ``within`` begins the
-        backoff anew.
+        ``failed`` is whether the body raised, ``now`` is the time on any monotonic clock, and ``ran`` is the
+        time for which the service was up. If that is at least the policy's ``within``, the backoff begins
+        again with its first wait.
         """
         policy = self._policy
         if policy.when == "never" or (policy.when == "on-failure" and not failed):

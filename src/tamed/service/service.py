@@ -1,4 +1,4 @@
-"""A service: a thing with a name that starts and stops; and many services as one."""
+"""Services, and multi-services: groups of services that start and stop as one."""
 
 import inspect
 import re
@@ -17,27 +17,27 @@ _HOOKS = ("prepare", "start", "run", "stop", "release")
 
 
 class Service:
-    """A thing with a name that starts and stops.
+    """An object with a name that starts and stops.
 
-    A subclass overrides any of five hooks, all coroutine functions; it never calls up to this class, and
-    need not call ``super().__init__()`` either. The framework keeps the state and calls the hooks:
+    A subclass overrides any of five hooks, all coroutine functions. It does not call the hooks of this class,
+    and need not call ``super().__init__()``. The framework keeps the state and calls the hooks:
 
-    - ``prepare`` acquires what needs privilege or must not be lost by a restart (a listening socket);
+    - ``prepare`` acquires what needs privilege or must survive a restart (a listening socket);
       ``release`` undoes it, once for each ``prepare`` that returned;
-    - ``start`` makes the service ready: it is when ``start`` returns; ``stop`` undoes it, once for each
+    - ``start`` makes the service ready, which it is when ``start`` returns; ``stop`` undoes it, once for each
       ``start`` that returned;
-    - ``run`` is an optional body that lives while the service runs: it is begun after ``start`` and cancelled
-      before ``stop``. If it raises, or ends, the ``restart`` policy says what happens.
+    - ``run`` is an optional body: it begins after ``start`` and is cancelled before ``stop``. If it raises or
+      returns, the ``restart`` policy is applied.
 
-    A hook that raises fails its phase: what was started before is stopped in reverse order, and the
+    A hook that raises fails its phase: the services started before are stopped in reverse order, and the
     failure is raised as `ServiceFailed` with the service's path. A service may be started again after it
     was stopped.
 
     ``start_timeout`` and ``stop_timeout`` are seconds for each hook (None: no deadline); a subclass may
-    set them, and ``restart``, as class attributes. The ``name`` stays as it is once there is a ``parent``.
+    set them, and ``restart``, as class attributes. Do not change ``name`` once the service has a parent.
 
     ``async with service:`` runs any service that has no parent, in a program or in a test. Inside, it is
-    ready. If it fails past its policy the body is cancelled and the failure raised, as in
+    ready. If it fails and its policy allows no restart, the block is cancelled and the failure raised, as in
     `asyncio.TaskGroup`.
     """
 
@@ -46,7 +46,7 @@ class Service:
     stop_timeout: float | None = 30.0
     name: str = ""
 
-    # Made when it is first asked for, so that a subclass need not call up to `__init__`.
+    # Created on first use, so that a subclass need not call `super().__init__()`.
     _lifecycle: Lifecycle | None = None
     _overridden: ClassVar[frozenset[str]] = frozenset()
 
@@ -67,7 +67,7 @@ class Service:
         name: str | None = None,
         *,
         restart: Restart | None = None,
-        start_timeout: float | EllipsisType | None = ...,  # not given, which None ("no deadline") is not
+        start_timeout: float | EllipsisType | None = ...,  # not given; None is "no deadline"
         stop_timeout: float | EllipsisType | None = ...,
     ) -> None:
         if name is not None:
@@ -83,25 +83,25 @@ class Service:
         """Acquire what needs privilege, or must outlive a restart. Undone by `release`."""
 
     async def start(self) -> None:
-        """Become ready: the service is, when this returns. Undone by `stop`."""
+        """Become ready: the service is ready when this returns. Undone by `stop`."""
 
     async def run(self) -> None:
-        """Live while the service runs; cancelled before `stop` is called."""
+        """Do the service's work while it runs; cancelled before `stop` is called."""
 
     async def stop(self) -> None:
-        """Undo `start`. ``self.restarting`` tells whether the service is to be started again at once."""
+        """Undo `start`. ``self.restarting`` is true if the service will be started again at once."""
 
     async def release(self) -> None:
         """Undo `prepare`."""
 
     @property
     def summary(self) -> str:
-        """What an operator should see beside the name, on one line: a server's endpoints, for example."""
+        """One line for an operator, shown beside the name: a server's endpoints, for example."""
         return ""
 
     @property
     def lifecycle(self) -> Lifecycle:
-        """The life of this service: how a program of its own brings a service up and down."""
+        """The lifecycle of this service, for a program that starts and stops services itself."""
         if self._lifecycle is None:
             self._lifecycle = self._make_lifecycle()
         return self._lifecycle
@@ -111,7 +111,7 @@ class Service:
 
     @property
     def state(self) -> State:
-        """Where it is in its life."""
+        """The state of the service."""
         return State.IDLE if self._lifecycle is None else self._lifecycle.state
 
     @property
@@ -121,23 +121,23 @@ class Service:
 
     @property
     def restarts(self) -> int:
-        """How often its policy has restarted it since it was prepared."""
+        """The number of restarts by its policy since it was prepared."""
         return 0 if self._lifecycle is None else self._lifecycle.restarts
 
     @property
     def parent(self) -> "MultiService | None":
-        """The service that this one is a part of."""
+        """The multi-service that this one is a child of."""
         above = None if self._lifecycle is None else self._lifecycle.parent
         return None if above is None else cast("MultiService", above.service)
 
     @property
     def root_service(self) -> "Service":
-        """The service at the top of the tree that this one is in."""
+        """The root of this service's tree."""
         return cast("Service", self.lifecycle.root.service)
 
     @property
     def full_name(self) -> str:
-        """The names from below the root down to this service, joined by slashes; a root's is its name."""
+        """The names from below the root to this service, joined by slashes; for a root, its name."""
         names = []
         service: Service = self
         while (parent := service.parent) is not None:
@@ -151,7 +151,7 @@ class Service:
         return tuple(cast("Service", each.service) for each in self.lifecycle.children)
 
     def default_name(self) -> str:
-        """Return the name a service gets if it has none: ``StreamServer`` → ``stream-server``."""
+        """Return the name for a service that was given none: ``StreamServer`` → ``stream-server``."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(self).__name__.strip("_")).lower()
 
     def walk(self) -> "Iterator[Service]":
@@ -172,26 +172,27 @@ class Service:
 
 
 class MultiService(Service):
-    """Many services as one.
+    """A group of services that start and stop as one.
 
-    Children are prepared and started in the order in which they were added, each after the one before it
-    is ready, and stopped in reverse. The hooks of a subclass come before its children's on the way up and
-    after them on the way down.
+    Children are prepared and started in the order in which they were added, each when the one before it
+    is ready, and stopped in reverse order. The hooks of a subclass are called before its children's at start
+    and after them at stop.
 
-    ``strategy`` says which children are restarted when one fails and its restart policy allows it:
+    ``strategy`` is which children are restarted when one fails and its restart policy allows a restart:
 
     - ``"one_for_one"``: that child;
     - ``"one_for_all"``: all children;
     - ``"rest_for_one"``: that child and those added after it.
 
-    A child that fails past its policy fails the multi-service, whose own ``restart`` policy is asked next.
+    A child that fails and whose policy allows no restart fails the multi-service, whose own ``restart``
+    policy is applied next.
     """
 
     strategy: Strategy = "one_for_one"
 
     @property
     def lifecycle(self) -> GroupLifecycle:
-        """The life of this service and of those below it."""
+        """The lifecycle of this service and its children."""
         return cast("GroupLifecycle", super().lifecycle)
 
     def _make_lifecycle(self) -> GroupLifecycle:
@@ -212,23 +213,23 @@ class MultiService(Service):
             self.add(child)
 
     def add(self, child: Service) -> Awaitable[None]:
-        """Add a service behind the others.
+        """Add a service after the others.
 
-        A running multi-service starts it at once, and one that is starting in its turn. The result may be
-        awaited: it is done when the child is as far as its parent, and raises what made it fail; a child
-        that fails to start is taken out again.
+        A running multi-service starts the child at once; one that is starting does so after the others. The
+        result may be awaited: it is done when the child has the state of its parent, and raises the child's
+        failure. A child that fails to start is removed again.
 
-        A child without a name gets one from its class, with a number if that is taken. Raises
-        ServiceMisuse if its name is taken, if it has a parent or runs by itself, or if the multi-service
+        A child without a name gets one from its class, with a number if that is in use. Raises
+        ServiceMisuse if its name is in use, if it has a parent or runs by itself, or if the multi-service
         is stopping.
         """
         return self.lifecycle.add(child.lifecycle)
 
     async def remove(self, child: Service) -> None:
-        """Stop a child if it runs, release it, and take it out.
+        """Stop a child if it runs, release it, and remove it.
 
-        Its own ``run`` may ask for this, and goes on afterwards. Raises ServiceMisuse if it is not one of
-        ours, or if the multi-service is on its way up or down.
+        The child's own ``run`` may call this, and goes on afterwards. Raises ServiceMisuse if the service is
+        not a child of this one, or if the multi-service is starting or stopping.
         """
         await self.lifecycle.remove(child.lifecycle)
 

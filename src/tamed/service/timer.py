@@ -1,4 +1,4 @@
-"""A service that does something every few seconds."""
+"""A service that calls a function at an interval."""
 
 import asyncio
 import inspect
@@ -19,7 +19,7 @@ class TimerService(Service):
 
     The function may be a coroutine function. Calls never overlap, and the times do not drift: they are
     multiples of the interval after the start on the event loop's clock, and those that pass during a call
-    are left out. A call that raises is logged with its traceback, and the timer goes on. Raises
+    are skipped. An exception of a call is logged with its traceback, and the timer goes on. Raises
     ValueError for an interval that is not positive and finite.
     """
 
@@ -46,7 +46,7 @@ class TimerService(Service):
         if self._now:
             await self._call_once()
         while True:
-            # Not the clock alone: an event loop may wake a little early, and one tick would be two.
+            # Not the clock alone: an event loop may wake a little early, and would make two calls of one.
             tick = max(tick, int((clock() - begun) / self.interval)) + 1
             await asyncio.sleep(begun + tick * self.interval - clock())
             await self._call_once()
