@@ -342,7 +342,7 @@ async def lose_the_disk(chaos: Chaos) -> None:
 
 
 async def sweep_the_run_directory(chaos: Chaos) -> None:
-    """It is made anew within seconds, and no second daemon can be started meanwhile."""
+    """It is created again within seconds, and no second daemon can be started meanwhile."""
     subject, referee = chaos.subject, chaos.referee
     async with chaos.files:
         with referee.fault("a swept run directory"):
@@ -353,7 +353,7 @@ async def sweep_the_run_directory(chaos: Chaos) -> None:
                 done.status == 75, f"in a swept run directory a second start ends with {done.status}: {done}"
             )
             if not await until((subject.instance / f"{NAME}.sock").exists, _ANEW):
-                referee.violation("a swept run directory is not made anew")
+                referee.violation("a swept run directory is not created again")
                 await chaos.start_over()
 
 

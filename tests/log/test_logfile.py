@@ -248,7 +248,7 @@ def test_a_directory_that_is_gone_is_made_anew(path: Path, sweep: str) -> None:
     moved = elsewhere / path.name
     lines = [*(moved.read_text().splitlines() if moved.exists() else []), *path.read_text().splitlines()]
     assert [line for line in lines if " tamed: " not in line] == ["one", "two", "three"]
-    assert any("was gone, and was made anew" in line for line in lines) == (sweep != "another in its place")
+    assert any("missing and was created again" in line for line in lines) == (sweep != "another in its place")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o751
     assert log.lost == 0
 
@@ -354,7 +354,7 @@ def test_what_is_no_file_is_refused(path: Path, make: object) -> None:
     """A directory or a named pipe is no log, and is refused at once."""
     assert callable(make)
     make(path)
-    with pytest.raises(CannotCreate, match=r"Is a directory|no regular file"):
+    with pytest.raises(CannotCreate, match=r"Is a directory|not a regular file"):
         LogFile(path)
 
 

@@ -102,7 +102,7 @@ def test_what_is_no_plan_is_not_replaced(kept: Plan, tmp_path: Path, kind: str) 
             path.mkdir()
         case _:
             os.mkfifo(path)
-    with pytest.raises(CannotCreate, match="something that is no regular file is in its place"):
+    with pytest.raises(CannotCreate, match="something that is not a regular file is in its place"):
         PlanFile.write(kept)
     assert other.read_text() == "precious"
 

@@ -98,7 +98,7 @@ def test_what_the_log_says_of_itself_is_laid_out() -> None:
         sink.close()
         told = _drain(reading).decode()
     assert told.startswith("a line\n")
-    assert told.endswith(" WARNING tamed: 2 lines were lost: nobody read them\n")
+    assert told.endswith(" WARNING tamed: 2 lines were lost: no process read them\n")
 
 
 def _fill(descriptor: int) -> None:
@@ -200,7 +200,7 @@ def test_a_line_is_not_torn(stream: Stream) -> None:
     for _ in range(10):
         stream.writer.housekeep()
         data += stream.read()
-    assert data == long + b"(3 lines were lost: nobody read them)\n"
+    assert data == long + b"(3 lines were lost: no process read them)\n"
     stream.writer.write([b"one\n"])
     assert stream.read() == b"one\n"
 
@@ -222,4 +222,4 @@ def test_a_full_pipe_is_not_waited_for_twice(stream: Stream) -> None:
     stream.writer.write([b"three\n"])
     assert b"one" not in stream.read()
     stream.writer.housekeep()
-    assert stream.read() == b"one\n(2 lines were lost: nobody read them)\n"
+    assert stream.read() == b"one\n(2 lines were lost: no process read them)\n"

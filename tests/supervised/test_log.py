@@ -281,7 +281,7 @@ def test_a_reader_of_stderr_who_stops_reading_stops_nothing(tamed: Tamed, worker
         enough = time.monotonic() + 1.5  # longer than it waits for its reader
         while time.monotonic() < enough:
             assert read_poem(port) == b"hello"
-        while not re.search(rb"WARNING tamed: \d+ lines were lost: nobody read them", stream.readline()):
+        while not re.search(rb"WARNING tamed: \d+ lines were lost: no process read them", stream.readline()):
             continue
         process.send_signal(signal.SIGTERM)
         rest = stream.read()

@@ -81,7 +81,7 @@ def test_a_log_whose_folder_is_gone_goes_on_in_a_new_one(tamed: Tamed, sweep: st
     else:
         tamed.logs.rename(tamed.folder / "elsewhere")
     wait_for("the log", daemon.log_file.exists)
-    daemon.expect_log("logs was gone, and was made anew")
+    daemon.expect_log("logs was missing and was created again")
     daemon.signal(signal.SIGUSR1)
     daemon.expect_log("SIGUSR1: the log was reopened")
     daemon.stop()
@@ -100,7 +100,7 @@ def test_reopening_is_answered_with_what_became_of_it(tamed: Tamed) -> None:
     log.mkdir()
     done = tamed("reopen", "fastpoetry")
     assert (done.status, done.out) == (73, "")
-    assert re.fullmatch(r"tamed: cannot reopen the log .*: it is no regular file.*\n", done.err), done
+    assert re.fullmatch(r"tamed: cannot reopen the log .*: it is not a regular file.*\n", done.err), done
     wait_for("the warning", lambda: "cannot reopen" in moved.read_text())
     log.rmdir()
     assert tamed("reopen", daemon.folder / "fastpoetry.pid").status == 0

@@ -75,7 +75,7 @@ def test_what_was_swept_away_is_made_anew(tamed: Tamed) -> None:
         assert (daemon.folder / "fastpoetry.plan").read_text() == plan
         assert (daemon.folder / "fastpoetry.pid").read_text() == f"{daemon.pid}\n"
         assert daemon.status()["warnings"] == []
-        told = whole_log(daemon).count("fastpoetry.pid was gone, and was made anew")
+        told = whole_log(daemon).count("fastpoetry.pid was missing and was created again")
         assert told == times + (times < len(SWEEPS)), what
     assert tamed("reload").status == 0
     assert tamed("restart", "fastpoetry").status == 0
@@ -115,11 +115,11 @@ def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None
     with stopped(daemon.pid):
         shutil.rmtree(daemon.folder)
         daemon.folder.write_text("in the way")
-    wait_for("the warning", lambda: "cannot be made anew" in whole_log(daemon))
+    wait_for("the warning", lambda: "cannot be created again" in whole_log(daemon))
     assert tamed("start", "fastpoetry", "--port", "0").status in (73, 75)
     daemon.folder.unlink()
     assert len(daemon.workers()) == 1
-    assert whole_log(daemon).count("cannot be made anew") == 1
+    assert whole_log(daemon).count("cannot be created again") == 1
     daemon.stop()
 
 
@@ -198,7 +198,7 @@ def test_the_pid_file_of_a_process_on_its_own_is_made_anew(tamed: Tamed) -> None
             assert (done.status, done.err.count("\n")) == (75, 1), done
             assert f"process {process.pid} runs" in done.err
         wait_for("the pid file", pid_file.exists)
-        process.expect("app.pid was gone, and was made anew")
+        process.expect("app.pid was missing and was created again")
         assert pid_file.read_text() == f"{process.pid}\n"
         process.signal(signal.SIGTERM)
         assert process.wait() == 0

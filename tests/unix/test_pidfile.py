@@ -155,7 +155,7 @@ def test_what_is_no_file_is_refused(path: Path, make: object) -> None:
     assert callable(make)
     make(path)
     for attempt in (PidFile.acquire, holder):
-        with pytest.raises(CannotCreate, match="no regular file"):
+        with pytest.raises(CannotCreate, match="not a regular file"):
             attempt(path)
     assert list(path.parent.iterdir()) == [path]
 

@@ -101,7 +101,7 @@ def test_directories_are_made_once(rundir: RunDirectory) -> None:
 def test_missing_parent(tmp_path: Path) -> None:
     """The directory above must be there; it is named when it is not."""
     with pytest.raises(
-        CannotCreate, match=f"there is no directory {tmp_path / 'none'}; make it, or name another"
+        CannotCreate, match=f"there is no directory {tmp_path / 'none'}; create it, or name another"
     ):
         RunDirectory(tmp_path / "none" / "run").create("verse")
 

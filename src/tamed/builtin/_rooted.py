@@ -192,7 +192,7 @@ def _require_regular(found: os.stat_result, path: str) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(found.st_mode):
-        raise PermissionError(errno.EACCES, "it is no regular file", path)
+        raise PermissionError(errno.EACCES, "it is not a regular file", path)
 
 
 def _not_there(path: str) -> FileNotFoundError:

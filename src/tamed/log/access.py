@@ -1,4 +1,4 @@
-"""A log line for each of very many connections, at little cost."""
+"""An access log: many lines a second at little cost."""
 
 import asyncio
 import logging
@@ -10,13 +10,13 @@ from tamed.log.logger import handlers_of
 
 __all__ = ["AccessLog", "LinesHandler"]
 
-_MOST = 256  # lines that are kept for the end of the turn
-_LONGEST = 1024  # characters of a line; a client chooses how long its URL is, and the log has an end
+_MOST = 256  # lines that are kept until the end of the event loop's turn
+_LONGEST = 1024  # characters of a line; a client chooses the length of its URL, and the log is limited
 
 
 @runtime_checkable
 class LinesHandler(Protocol):
-    """A `logging.Handler` that takes many lines at once, which differ in nothing but their text."""
+    """A `logging.Handler` that accepts many lines at once, which differ only in their text."""
 
     def handle_lines(self, name: str, level: int, created: float, lines: Sequence[str]) -> None:
         """Log lines of the logger ``name``; ``created`` is in seconds since the epoch."""
@@ -27,12 +27,12 @@ _Take = Callable[[str, int, float, Sequence[str]], None]
 
 
 class AccessLog:
-    """Logs lines for a logger, as ``logger.log(level, message, *args)`` does, ten times as fast.
+    """Logs lines for a logger, as ``logger.log(level, message, *args)`` does, but ten times as fast.
 
-    To be used in the event loop's thread. The lines that are added in one turn of the event loop are handed
-    on at its end, or when there are 256, all with the time of the first. To a handler that is no
-    `LinesHandler`, or where there are filters, each goes as a record of its own: nothing is left out. A
-    line is cut after 1,024 characters, as clients could fill the log with a few long ones.
+    Use it in the event loop's thread. The lines of one turn of the event loop are passed to the handlers at
+    its end, or when there are 256, all with the time of the first. A handler that is not a `LinesHandler`, or
+    has filters, gets a record for each line: no line is lost. A line is cut after 1,024 characters, because
+    clients could fill the log with a few long ones.
     """
 
     def __init__(self, logger: logging.Logger, level: int = logging.INFO) -> None:
@@ -42,9 +42,9 @@ class AccessLog:
         self._created = 0.0
 
     def add(self, message: str, *args: object) -> None:
-        """Log ``message % args``, at the end of this turn.
+        """Log ``message % args``, at the end of this turn of the event loop.
 
-        Raises TypeError or ValueError if the arguments are not those that the message asks for.
+        Raises TypeError or ValueError if the arguments do not match the message.
         """
         if not self._lines:
             if not self._logger.isEnabledFor(self._level):
@@ -58,7 +58,7 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hand on what has been added."""
+        """Pass the added lines to the handlers."""
         lines, self._lines = self._lines, []
         if not lines:
             return
@@ -83,11 +83,11 @@ class AccessLog:
 
 
 def _takers(logger: logging.Logger, level: int) -> Iterator[_Take | None]:
-    """Yield what takes lines in place of each handler that gets a logger's records of a level.
+    """Yield ``handle_lines`` of each handler that gets a logger's records of a level.
 
-    None is for one that wants records. Which handlers there are is by the rules of `logging`.
+    For a handler that needs records, yield None. The handlers are selected by the rules of `logging`.
     """
     for handler in handlers_of(logger):
         if level >= handler.level:
-            # Not isinstance(): to hold an object against a protocol takes as long as a line.
+            # Not isinstance(): to check an object against a protocol takes as long as a line.
             yield None if handler.filters else getattr(handler, "handle_lines", None)

@@ -1,8 +1,8 @@
-"""The old files of a log: their names, numbers and places, and how they are compressed.
+"""The old files of a log: their names and numbers, and their compression.
 
-They are compressed by a child that is forked and executes nothing. A new interpreter would take 14 ms of CPU
-instead of 3, and 2.9 MB instead of 1.3; and neither it nor gzip(1) is there for a daemon whose root directory
-was changed. The child only reads, compresses and writes, which is safe beside other threads too.
+A forked child compresses them, without an exec. A new interpreter would take 14 ms of CPU instead of 3, and
+2.9 MB instead of 1.3; and neither it nor gzip(1) exists for a daemon after a chroot. The child only reads,
+compresses and writes, which is safe even if the parent has threads.
 """
 
 import os
@@ -27,9 +27,9 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Dropped(NamedTuple):
-    """Old files that were removed though they were young: how many, their bytes, and the oldest's last line.
+    """Old files that were removed although ``keep_for`` protects them.
 
-    The last is in seconds since the epoch.
+    Their number, their size in bytes, and the time of the oldest one's last line, in seconds since the epoch.
     """
 
     files: int
@@ -40,7 +40,7 @@ class Dropped(NamedTuple):
 class Archive:
     """The old files of one log: ``NAME.1`` is the youngest; compressed ones end in ``.gz``.
 
-    ``directory`` is a descriptor, so that a chroot changes nothing. ``OSError`` comes through everywhere.
+    ``directory`` is a descriptor, which is valid after a chroot too. All methods may raise ``OSError``.
     """
 
     def __init__(self, directory: int, name: str) -> None:
@@ -54,9 +54,9 @@ class Archive:
         return sorted(one for one in found if one[0])
 
     def make_room(self, rotation: Rotation, coming: int, now: float) -> Dropped:
-        """Free the number 1 for a file of ``coming`` bytes; return what had to go though it was young.
+        """Free the number 1 for a file of ``coming`` bytes; return the young files that were removed.
 
-        The oldest go first: where the disk is full that makes the room.
+        The oldest files are removed first, which makes room on a full disk.
         """
         files = self.files()
         moving = _up_to_gap(files)
@@ -83,26 +83,26 @@ class Archive:
         return f"{self.name}.{number}{suffix}"
 
     def open(self, entry: str, flags: int) -> int:
-        """Open a file of the directory; a new one is readable for nobody else until that is changed."""
+        """Open a file of the directory; only the owner can read a new one until its mode is changed."""
         return os.open(entry, flags, 0o600, dir_fd=self._directory)
 
     def is_file(self, entry: str, file: os.stat_result | None) -> bool:
-        """Tell whether a name in the directory means this very file."""
+        """Return whether a name in the directory is this file."""
         found = self._status(entry)
         return found is not None and file is not None and os.path.samestat(found, file)
 
     def is_regular(self, entry: str) -> bool:
-        """Tell whether a name in the directory is that of a file: no pipe, device, socket, link or folder."""
+        """Return whether a name in the directory is a regular file, and not a link."""
         found = self._status(entry)
         return found is not None and stat.S_ISREG(found.st_mode)
 
     def is_other(self, entry: str, file: os.stat_result) -> bool:
-        """Tell whether a name in the directory means something, and that is not this file."""
+        """Return whether a name in the directory exists and is not this file."""
         found = self._status(entry)
         return found is not None and not os.path.samestat(found, file)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file of the directory another name."""
+        """Rename a file of the directory."""
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def remove(self, entry: str) -> None:
@@ -128,7 +128,7 @@ class Archive:
 
 
 def _up_to_gap(files: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Return those that have to move for the first to be free: none beyond a number that is free."""
+    """Return the files to rename so that number 1 is free: those before the first free number."""
     numbers = {number for number, _ in files}
     free = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
     return [one for one in files if one[0] < free]
@@ -140,7 +140,7 @@ def _sum_up(files: Sequence[os.stat_result]) -> Dropped:
 
 
 class Compressor:
-    """Turns the old files of one archive into ``.gz`` files. ``OSError`` comes through."""
+    """Turns the old files of one archive into ``.gz`` files. All methods may raise ``OSError``."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -149,16 +149,16 @@ class Compressor:
         self._source: os.stat_result | None = None
 
     def start(self) -> None:
-        """Start with the youngest file that is not compressed, unless a child is at work."""
+        """Compress the youngest file that is not compressed, unless a child is at work."""
         if self.pid:
             return
-        self._archive.remove(self._hidden)  # of a supervisor that was killed
+        self._archive.remove(self._hidden)  # left by a supervisor that was killed
         for _, entry in self._archive.files():
             if not entry.endswith(".gz") and self._start(entry):
                 return
 
     def ended(self, status: int) -> None:
-        """Hear that the child was reaped, with its wait status; raise SystemRefused if it failed."""
+        """Finish after the child was reaped with this wait status; raise SystemRefused if it failed."""
         self.pid = 0
         try:
             if status:
@@ -168,7 +168,7 @@ class Compressor:
             self._archive.remove(self._hidden)
 
     def stop(self) -> None:
-        """End the child that is at work, if there is one; the file stays as it was."""
+        """Kill the child that is at work, if there is one; the file stays uncompressed."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -176,7 +176,7 @@ class Compressor:
             self._archive.remove(self._hidden)
 
     def _start(self, entry: str) -> bool:
-        """Start with a file; tell whether it is one: others may write in the folder, too."""
+        """Start with a file; return False if it is not a regular file: others may write in the folder too."""
         if not self._archive.is_regular(entry):
             return False
         source = self._archive.open(entry, _READ)
@@ -197,7 +197,7 @@ class Compressor:
         return True
 
     def _replace(self) -> None:
-        """Put the compressed file in the place of the other, if that was not removed in the meantime."""
+        """Replace the file with the compressed one, if it was not removed in the meantime."""
         for number, entry in self._archive.files():
             if not entry.endswith(".gz") and self._archive.is_file(entry, self._source):
                 self._archive.rename(self._hidden, self._archive.entry(number, ".gz"))
@@ -206,7 +206,7 @@ class Compressor:
 
 
 def _fork(source: int, target: int) -> int:
-    """Return the pid of a child that compresses an open file into another one, and ends with 0 if it has."""
+    """Return the pid of a child that compresses an open file into another one, and exits with 0 if it did."""
     if child := fork_own():
         return child
     status = 1
@@ -220,7 +220,7 @@ def _fork(source: int, target: int) -> int:
 
 
 def _compress(source: int, target: int) -> None:
-    import zlib  # not above: few logs are compressed
+    import zlib  # not at the top: few logs are compressed
 
     packer = zlib.compressobj(wbits=_GZIP)
     offset = 0
@@ -228,7 +228,7 @@ def _compress(source: int, target: int) -> None:
         offset += len(chunk)
         _write_all(target, packer.compress(chunk))
     _write_all(target, packer.flush())
-    status = os.fstat(source)  # a file is as old as its last line
+    status = os.fstat(source)  # the age of a file is that of its last line
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     os.fsync(target)
 

@@ -1,13 +1,13 @@
-"""The log file: whole lines only, rotation between them, and a full disk that stops nothing.
+"""The log file: whole lines only, rotation between lines, and a full disk does not stop the daemon.
 
 The supervisor is the only writer of the file. It calls `LogFile.write` with records, each of them one or more
-whole lines that belong together, and `LogFile.housekeep` about once a second. Neither ever raises: a service
-is worth more than its log. What could not be written is counted, and one line tells how much it
-was and when, as soon as there is room for that line. Nothing is held back for later: how long a disk stays
-full nobody knows, and memory is what the service needs.
+whole lines that belong together, and `LogFile.housekeep` about once a second. Neither raises: the service is
+more important than its log. Lines that cannot be written are counted, and one line reports their number and
+time as soon as there is room for it. They are not kept for later: a disk may stay full for a long time, and
+the service needs the memory.
 
-In a rotation the new file is made first, beside the old one, and the names are changed after that. So if
-anything fails there is still a file to write to, and it is said once that rotation does not work.
+A rotation creates the new file first, beside the old one, and then renames both. So if any step fails there
+is still a file to write to, and the failure of the rotation is logged once.
 """
 
 import os
@@ -22,36 +22,36 @@ from tamed.log.archive import Archive, Compressor, Dropped
 from tamed.log.outbox import Loss
 from tamed.log.plan import Rotation
 
-__all__ = ["LogFile", "remark"]
+__all__ = ["LogFile", "notice"]
 
 
-_PATIENCE = 60.0  # seconds until a rotation or compression that failed is tried again
-_AS_DEFAULT = Rotation()
+_RETRY_AFTER = 60.0  # seconds until a rotation or compression that failed is tried again
+_DEFAULT_ROTATION = Rotation()
 
 
-def remark(text: str) -> bytes:
-    """Make a line of what the log says about itself."""
+def notice(text: str) -> bytes:
+    """Format a notice: a line of the log about the log itself."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} tamed: {text}\n".encode()
 
 
 class LogFile:
     """A log file with one writer, this one.
 
-    Opening it raises CannotCreate, PermissionRefused or SystemRefused, and ConfigurationError for a
-    rotation that makes no sense; after that nothing raises. ``owner`` is the user whose file it is. While
-    this process is root, it does all that concerns the file as that user, who must be able to write in the
-    directory: see ``Identity.can_write_in``.
-    ``comment`` makes a line of what the log says about itself. ``clock`` gives the seconds since the epoch.
+    Opening it raises CannotCreate, PermissionRefused or SystemRefused, and ConfigurationError for an invalid
+    rotation; after that no method raises. ``owner`` is the user who owns the file. While this process is
+    root, it accesses the file as that user, who must be able to write in the directory: see
+    ``Identity.can_write_in``.
+    ``notice`` formats a line about the log itself. ``clock`` returns the seconds since the epoch.
     """
 
     def __init__(
         self,
         path: Path,
-        rotation: Rotation = _AS_DEFAULT,
+        rotation: Rotation = _DEFAULT_ROTATION,
         *,
         mode: int = 0o640,
         owner: Identity | None = None,
-        comment: Callable[[str], bytes] = remark,
+        notice: Callable[[str], bytes] = notice,
         clock: Callable[[], float] = time.time,
     ) -> None:
         rotation.check()
@@ -59,20 +59,20 @@ class LogFile:
         self.rotation = rotation
         self._mode = mode
         self._owner = owner
-        self._comment = comment
+        self._notice = notice
         self._clock = clock
         self._loss = Loss(clock)
-        self._remarks: list[bytes] = []  # yet to be written
-        self._troubles: dict[str, str] = {}  # what does not work at the moment, and why
-        self._not_before: dict[str, float] = {}  # when that is tried again
+        self._notices: list[bytes] = []  # yet to be written
+        self._troubles: dict[str, str] = {}  # operations that fail at the moment, and the reason
+        self._not_before: dict[str, float] = {}  # when they are tried again
         self._directory, file = self._open()
         self._root = Path("/").stat()
         self._folder_mode = os.fstat(self._directory).st_mode & 0o7777
         self._archive = Archive(self._directory, path.name)
         self._file = Appender(file)
-        self._seen = self._size()  # how much of the file was there when it was last looked for, and found
-        self._is_gone = False  # nobody will ever read what is written into the file
-        self._is_childs = False
+        self._seen = self._size()  # the size of the file when its name was last checked
+        self._is_gone = False  # the file has no name: nothing written into it can be read
+        self._is_in_child = False
         self._compressor = Compressor(self._archive) if rotation.compress else None
         self._period = self._period_of_file()
 
@@ -91,30 +91,30 @@ class LogFile:
 
     @property
     def lost(self) -> int:
-        """How many lines could not be written since the file was opened."""
+        """The number of lines that could not be written since the file was opened."""
         return self._loss.total
 
     @property
     def unreported(self) -> Loss:
-        """What was lost, and could not be reported in the log yet."""
+        """The lost lines that are not reported in the log yet."""
         return self._loss
 
     @property
     def trouble(self) -> str:
-        """What does not work at the moment, in a sentence; empty if all does."""
+        """What does not work at the moment, in a sentence; empty if everything works."""
         troubles = [self._sentence(what, why) for what, why in self._troubles.items()]
         if self._loss:
             troubles.append(f"log {self.path}: {self._loss.sentence()}")
         return "; ".join(troubles)
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Write records; each is one or more whole lines, and they stay together in one file."""
+        """Write records; each is one or more whole lines, which stay together in one file."""
         now = self._clock()
-        if self._is_childs and self._may("reopen"):
+        if self._is_in_child and self._may("reopen"):
             self._attempt("reopen", self._follow)
         filled = self._size()
         if filled and not self._is_due(filled, sum(map(len, records)), now):
-            self._put(records)  # as nearly always: all of them fit
+            self._put(records)  # nearly always all of them fit
             return
         batch: list[bytes] = []
         for record in records:
@@ -130,11 +130,11 @@ class LogFile:
         self._put(batch)
 
     def reopen(self) -> str:
-        """Go on in the file that has the path now, or in a new one: logrotate has moved the old one away.
+        """Open the path again, or create a new file: logrotate has renamed the old one.
 
-        Its directory is made anew if it is gone. If any of that fails, the old file is written on, unless it
-        has no name any more: then lines are lost, and counted. Returns why it failed, in a sentence, or an
-        empty text.
+        A missing directory is created again. If that fails, lines are written to the old file. If that one
+        was removed, they are lost and counted. Returns the reason of a failure, in a sentence, or an empty
+        text.
         """
         if self._directory >= 0:
             self._attempt("reopen", self._reopen)
@@ -142,12 +142,12 @@ class LogFile:
         return self._sentence("reopen", why) if why else ""
 
     def housekeep(self) -> None:
-        """Do what is due without a line being written. About once a second is right.
+        """Do the periodic work; to be called about once a second.
 
-        A deleted file is replaced, with what was written into it since the last time, and one whose name was
-        given to another file is left for that one; a file that was only renamed is followed until
-        `reopen`, since who renamed it is about to ask for that. A directory that was removed or renamed
-        is made anew. What was lost is reported if there is room again, and an old file is compressed.
+        A deleted file is replaced, and gets the lines that were written since the last call. If another file
+        has the name now, that one is used. A file that was only renamed stays in use until `reopen`, which
+        the program that renamed it will request. A directory that was removed or renamed is created again.
+        Lost lines are reported if there is room again, and an old file is compressed.
         """
         if self._directory < 0:
             return
@@ -158,13 +158,13 @@ class LogFile:
 
     @property
     def child(self) -> int:
-        """The pid of the compressor that is at work, for who reaps children; 0 if there is none."""
+        """The pid of the compressor that is at work, for the reaper; 0 if there is none."""
         return 0 if self._compressor is None else self._compressor.pid
 
     def child_ended(self, pid: int, status: int) -> bool:
-        """Hear that a child was reaped, with its wait status; tell whether it was ours, a compressor.
+        """Finish a compressor that was reaped with this wait status; return False for another child.
 
-        Whoever reaps the children of the process says this of each that is nobody else's.
+        The reaper calls this for each child that has no other owner.
         """
         compressor = self._compressor
         if compressor is None or pid != compressor.pid:
@@ -173,21 +173,21 @@ class LogFile:
         return True
 
     def disown(self) -> None:
-        """Only append from now on, in a forked child, to whichever file has the name.
+        """In a forked child: only append from now on, to the file that has the name.
 
-        The parent rotates, and compresses. The file is opened anew, because the child is not to cut off what
-        the parent writes, should the disk be full.
+        The parent rotates and compresses. The file is opened again, because a child must not truncate lines
+        of the parent when the disk is full.
         """
         self.rotation = Rotation(None, None, None)
         self._compressor = None
-        self._is_childs = True
+        self._is_in_child = True
         self._loss = Loss(self._clock)
-        self._remarks.clear()
-        self._file = Appender(self._file.fileno())  # that forgets what it was about to cut off
+        self._notices.clear()
+        self._file = Appender(self._file.fileno())  # without the pending truncation
         self._attempt("reopen", self._reopen)
 
     def close(self) -> None:
-        """Close the file. What is being compressed stays as it was. May be called again."""
+        """Close the file. A file that is being compressed stays uncompressed. May be called again."""
         if self._directory < 0:
             return
         self._put([])
@@ -198,21 +198,21 @@ class LogFile:
         self._directory = -1
 
     def _put(self, batch: Sequence[bytes]) -> None:
-        """Write what the log has to say about itself, and then records."""
-        said = self._remarks.copy()
+        """Write the pending notices, and then records."""
+        notices = self._notices.copy()
         if self._loss:
-            said.append(self._comment(self._loss.sentence()))
-        if not said and not batch:
+            notices.append(self._notice(self._loss.sentence()))
+        if not notices and not batch:
             return
         if self._is_gone:
             self._lose(batch, "the file was removed")
             return
-        count, failure = self._file.append([*said, *batch])
-        del self._remarks[:count]
-        if count >= len(said):
+        count, failure = self._file.append([*notices, *batch])
+        del self._notices[:count]
+        if count >= len(notices):
             self._loss.reported()
         if failure is not None:
-            self._lose(batch[max(count - len(said), 0) :], reason(failure))
+            self._lose(batch[max(count - len(notices), 0) :], reason(failure))
 
     def _lose(self, records: Sequence[bytes], why: str) -> None:
         if lines := sum(record.count(b"\n") for record in records):
@@ -224,9 +224,9 @@ class LogFile:
     def _rotate(self) -> None:
         current = os.fstat(self._file.fileno())
         if not self._archive.is_file(self.path.name, current):
-            self._reopen()  # the name is somebody else's by now: theirs is not ours to rotate
+            self._reopen()  # another program has replaced the file: do not rotate that one
             return
-        self._tell_of(self._archive.make_room(self.rotation, current.st_size, self._clock()))
+        self._report_dropped(self._archive.make_room(self.rotation, current.st_size, self._clock()))
         fresh = f".{self.path.name}.new"
         self._archive.remove(fresh)
         descriptor = open_log(self.path, self._directory, current.st_mode & 0o777, fresh)
@@ -240,8 +240,8 @@ class LogFile:
             raise
         self._go_on_in(descriptor)
 
-    def _tell_of(self, dropped: Dropped) -> None:
-        """Have the log report which lines are gone though they were young."""
+    def _report_dropped(self, dropped: Dropped) -> None:
+        """Report in the log which old files were removed although they were young."""
         if not dropped.files:
             return
         files = "an old file" if dropped.files == 1 else f"{dropped.files} old files"
@@ -250,7 +250,7 @@ class LogFile:
             f"removed {files} of the log {self.path}, {dropped.size} bytes, the oldest written until {last}: "
             f"old files may take {self.rotation.max_use} bytes; allow more with --log-max-use"
         )
-        self._remarks.append(self._comment(text))
+        self._notices.append(self._notice(text))
 
     def _reopen(self) -> None:
         try:
@@ -273,21 +273,23 @@ class LogFile:
             self._seen = self._size()
 
     def _find_folder(self) -> None:
-        """Have the directory that the path leads to, which is made if it is not there."""
+        """Open the directory of the path, and create it if it does not exist."""
         if not self._folder_is_other():
             return
         if not self.path.parent.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.parent.chmod(self._folder_mode)
-            self._remarks.append(self._comment(f"directory {self.path.parent} was gone, and was made anew"))
+            self._notices.append(
+                self._notice(f"directory {self.path.parent} was missing and was created again")
+            )
         directory = open_directory(self.path)
-        os.dup2(directory, self._directory, inheritable=False)  # the archive has the number, too
+        os.dup2(directory, self._directory, inheritable=False)  # the archive uses the same descriptor
         os.close(directory)
 
     def _folder_is_other(self) -> bool:
-        """Tell whether the path leads to another directory than the one that is open, or to none."""
+        """Return whether the path's directory is not the open one, or does not exist."""
         if not os.path.samestat(self._root, Path("/").stat()):
-            return False  # after a chroot the path means something else
+            return False  # after a chroot the path is another one
         try:
             return not os.path.samestat(self.path.parent.stat(), os.fstat(self._directory))
         except (FileNotFoundError, NotADirectoryError):
@@ -299,7 +301,7 @@ class LogFile:
         return os.fstat(self._file.fileno()).st_nlink == 0
 
     def _take_tail(self) -> bytes:
-        """Return what was written since the file was last found in its place; that is at most a second's."""
+        """Return the data written since the name was last checked: about one second of lines."""
         size = self._size()
         seen, self._seen = min(self._seen, size), size
         return os.pread(self._file.fileno(), size - seen, seen)
@@ -311,12 +313,12 @@ class LogFile:
         self._period = self._period_of_file()
 
     def _is_abandoned(self) -> bool:
-        """Tell whether the file has no name any more, or its name means another file now."""
+        """Return whether the file was removed, or another file has its name now."""
         current = os.fstat(self._file.fileno())
         return current.st_nlink == 0 or self._archive.is_other(self.path.name, current)
 
     def _period_of_file(self) -> int:
-        """Return the period of the last write, so that a daemon which was down at midnight rotates too."""
+        """Return the period of the last write, so that a daemon that was down at midnight rotates too."""
         status = os.fstat(self._file.fileno())
         return self.rotation.period(status.st_mtime if status.st_size else self._clock())
 
@@ -324,22 +326,22 @@ class LogFile:
         try:
             return self._file.size()
         except OSError:
-            return 0  # it is closed, or its disk is gone; writing will tell
+            return 0  # it is closed, or its disk is gone: the write reports it
 
     def _may(self, what: str) -> bool:
         return self._clock() >= self._not_before.get(what, 0.0)
 
     def _attempt(self, what: str, call: Callable[[], None]) -> None:
-        """Do what may fail without harm; say so once, until it succeeds or fails for another reason."""
+        """Do something that may fail; log the failure once, until it succeeds or fails for another reason."""
         try:
             with acting_for(self._owner):
                 call()
         except (OSError, TamedError) as error:
             why = reason(error)
-            self._not_before[what] = self._clock() + _PATIENCE
+            self._not_before[what] = self._clock() + _RETRY_AFTER
             if self._troubles.get(what) != why:
                 self._troubles[what] = why
-                self._remarks.append(self._comment(self._sentence(what, why)))
+                self._notices.append(self._notice(self._sentence(what, why)))
         else:
             self._troubles.pop(what, None)
             self._not_before.pop(what, None)

@@ -1,4 +1,4 @@
-r"""The journal of systemd, in its own protocol: fields, and not lines of text.
+r"""The journal of systemd, in its native protocol: records of fields instead of lines of text.
 
 A record is one datagram to ``/run/systemd/journal/socket`` (systemd, "Native Journal Protocol"). A field is
 ``NAME=value\n``, or, where the value has a newline in it, ``NAME\n``, its length in 64 bits, little-endian,
@@ -26,10 +26,10 @@ _WARNING = "4"
 
 
 def is_journal(environ: Mapping[str, str], descriptor: int = 2) -> bool:
-    """Tell whether a descriptor is connected to the journal.
+    """Return whether a descriptor is connected to the journal.
 
-    systemd says in ``JOURNAL_STREAM`` which file it gave (systemd.exec(5)). A child inherits the variable
-    and may have been given another file, so the two are compared.
+    systemd states the file's device and inode in ``JOURNAL_STREAM`` (systemd.exec(5)). A child inherits the
+    variable but may have another file, so both are compared.
     """
     try:
         status = os.fstat(descriptor)
@@ -39,7 +39,7 @@ def is_journal(environ: Mapping[str, str], descriptor: int = 2) -> bool:
 
 
 def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:
-    """Write a record. A name that is not capitals, digits and underscores raises ValueError."""
+    """Encode a record. Raises ValueError for a name that is not capitals, digits and underscores."""
     encoded = []
     for name, value in fields.items():
         if not _NAME.fullmatch(name):
@@ -53,11 +53,11 @@ def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:
 
 
 class JournalSender:
-    """Sends records to the journal. Only a field with a senseless name raises, and nothing waits.
+    """Sends records to the journal. It never waits, and raises only for an invalid field name.
 
-    While `waiting` is true, call `housekeep` about once a second. What the journal does not take is
-    kept, up to 1 MiB; beyond that it is dropped and counted, and told in the journal when it takes records
-    again. The socket needs no connection, but its path must be reachable: not after a chroot.
+    While `waiting` is true, call `housekeep` about once a second. Records that the journal does not accept
+    are kept, up to 1 MiB; more are dropped and counted, and the loss is reported in the journal when it
+    accepts records again. The socket is not connected, so its path must be reachable: not after a chroot.
     """
 
     def __init__(
@@ -72,35 +72,35 @@ class JournalSender:
         self._clock = clock
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._outbox = Outbox(self._transmit, self._note, clock=clock)
+        self._outbox = Outbox(self._transmit, self._loss_record, clock=clock)
 
     @property
     def waiting(self) -> bool:
-        """Whether something is yet to be sent."""
+        """Whether records are yet to be sent."""
         return not self._outbox.is_empty
 
     @property
     def lost(self) -> int:
-        """How many records were dropped in all."""
+        """The number of records that were dropped in all."""
         return self._outbox.lost
 
     def send(self, fields: Mapping[str, str | bytes]) -> None:
         """Send a record, MESSAGE and PRIORITY for example, now or when it is possible.
 
-        Raises ValueError for the name of a field.
+        Raises ValueError for an invalid field name.
         """
         self._outbox.put(encode_fields({"SYSLOG_IDENTIFIER": self._identifier, **fields}))
 
     def housekeep(self) -> None:
-        """Send what waits, as far as that is possible now."""
+        """Send waiting records, as far as possible without waiting."""
         self._outbox.flush()
 
     def disown(self) -> None:
-        """Leave what waits to the parent, in a forked child. Datagrams can be sent by both."""
-        self._outbox = Outbox(self._transmit, self._note, clock=self._clock)
+        """In a forked child: leave the waiting records to the parent. Both can send datagrams."""
+        self._outbox = Outbox(self._transmit, self._loss_record, clock=self._clock)
 
     def close(self) -> None:
-        """Send what can be sent at once, and close. May be called again."""
+        """Send the records that can be sent at once, and close. May be called again."""
         if self._socket.fileno() >= 0:
             self.housekeep()
             self._socket.close()
@@ -111,7 +111,7 @@ class JournalSender:
         except OSError as error:
             if error.errno in (errno.EMSGSIZE, errno.ENOBUFS):
                 return self._transmit_file(record)
-            return False  # nobody listens, or not fast enough
+            return False  # the journal does not listen, or is too slow
         return True
 
     def _transmit_file(self, record: bytes) -> bool:
@@ -128,14 +128,14 @@ class JournalSender:
             os.close(descriptor)
         return True
 
-    def _note(self, sentence: str) -> bytes:
+    def _loss_record(self, sentence: str) -> bytes:
         return encode_fields(
             {"SYSLOG_IDENTIFIER": self._identifier, "PRIORITY": _WARNING, "MESSAGE": sentence}
         )
 
 
 def _sealed(data: bytes) -> int:
-    """Put data into a file in memory that nobody can change any more, as the journal demands."""
+    """Put data into a sealed file in memory, as the journal requires."""
     descriptor = os.memfd_create("journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         while data:

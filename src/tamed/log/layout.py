@@ -1,11 +1,11 @@
-"""How a line of the log looks. The supervisor, which has no use for `logging`, and the workers share this.
+"""The formats of a log line, for the workers and the supervisor, which does not import `logging`.
 
-``human`` is for people who watch a terminal, and ``coloured`` the same in the colour of the level; ``plain``
-is for files and programs, ``json`` for collectors of logs, and ``bare`` is the message alone, for a log that
-keeps time and level by itself.
+``human`` is for people at a terminal, and ``coloured`` the same in the colour of the level; ``plain`` is for
+files and programs, ``json`` for log collectors, and ``bare`` is the message alone, for a log that stores time
+and level itself.
 
-What applications and clients have said is escaped, and in ``human`` and ``plain`` the lines after the first
-are indented, so that none of them can look like a record.
+Text from applications and clients is escaped, and in ``human`` and ``plain`` the lines after the first are
+indented, so that none of them can look like a record.
 """
 
 import time
@@ -17,13 +17,13 @@ from tamed._os.text import shown, shown_in_json
 
 __all__ = ["Layout", "Line", "bare", "coloured", "human", "json", "lay_out", "layout_of", "plain", "rfc3339"]
 
-_PLACE = "\ufffc"  # stands for a message
+_PLACE = "\ufffc"  # a placeholder for the message
 _INDENT = "    "
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
 class Line(NamedTuple):
-    """What a line of the log says.
+    """The content of a line of the log.
 
     ``time`` is in seconds since the epoch; ``traceback`` has lines of its own.
     """
@@ -46,7 +46,7 @@ def human(line: Line) -> str:
 
 
 def coloured(line: Line) -> str:
-    """Lay out a line as ``human`` does, in the colour of its level."""
+    """Format a line as ``human`` does, in the colour of its level."""
     text = human(line)
     colour = _COLOURS.get(line.level)
     return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
@@ -59,18 +59,15 @@ def plain(line: Line) -> str:
 
 
 def bare(line: Line) -> str:
-    """Lay out the message alone."""
+    """Format the message alone."""
     return shown(_with_traceback(line.message, line), indent="")
 
 
 def json(line: Line) -> str:
-    """Lay out one JSON object on one line, whatever is in the message.
-
-    Time, level, logger, message, pid, traceback.
-    """
+    """Format a line as one JSON object without newlines: time, level, logger, message, pid, traceback."""
     from json import dumps
 
-    told = {
+    fields = {
         "time": rfc3339(line.time),
         "level": line.level,
         "logger": line.logger,
@@ -78,8 +75,8 @@ def json(line: Line) -> str:
         "pid": line.pid,
     }
     if line.traceback:
-        told["traceback"] = line.traceback
-    return shown_in_json(dumps(told, ensure_ascii=False))
+        fields["traceback"] = line.traceback
+    return shown_in_json(dumps(fields, ensure_ascii=False))
 
 
 _LAYOUTS: dict[str, Layout] = {
@@ -97,7 +94,7 @@ def layout_of(name: str) -> Layout:
 
 
 def lay_out(layout: Layout, line: Line, messages: Iterable[str]) -> list[str]:
-    """Lay out many lines that differ in nothing but their messages."""
+    """Format many lines that differ only in their messages."""
     if layout is json:
         return [layout(line._replace(message=message)) for message in messages]
     before, _, after = layout(line._replace(message=_PLACE)).rpartition(_PLACE)
@@ -114,13 +111,13 @@ def rfc3339(moment: float) -> str:
     return _millisecond(round(moment * 1000))
 
 
-@lru_cache(maxsize=2)  # lines that come fast come many in one millisecond
+@lru_cache(maxsize=2)  # at a high rate many lines have the same millisecond
 def _millisecond(milliseconds: int) -> str:
     day_and_second, offset = _second(milliseconds // 1000)
     return f"{day_and_second}.{milliseconds % 1000:03}{offset}"
 
 
-@lru_cache(maxsize=2)  # most others come in the same second as the one before
+@lru_cache(maxsize=2)  # most other lines have the same second as the one before
 def _second(seconds: int) -> tuple[str, str]:
     moment = time.localtime(seconds)
     offset = time.strftime("%z", moment)

@@ -1,10 +1,10 @@
 """Loggers of our own, which the application's logging configuration does not silence.
 
-`logging.config` is meant for the one owner of a process. With its defaults it disables every logger that
-exists by then, ours and those of asyncio too, and it takes all handlers off the root. An application that
-configures its own logging would lose the errors of what it runs on. So our loggers cannot be disabled, and
-what they log reaches the log that `keep_log` names, whatever handlers the root has. Levels, filters, more
-handlers and `propagate` of our loggers work as for any other logger.
+`logging.config` assumes that it configures the whole process. With its defaults it disables all existing
+loggers, ours and asyncio's too, and removes all handlers from the root. An application that configures its
+own logging would lose the errors of Tamed and asyncio. So our loggers cannot be disabled, and their records
+reach the handler given to `keep_log`, regardless of the root's handlers. Levels, filters, more handlers and
+`propagate` of our loggers work as for any other logger.
 """
 
 import logging
@@ -19,7 +19,7 @@ class _OwnLogger(logging.Logger):
 
     @property
     def disabled(self) -> bool:
-        """Never true: who wants less of a logger sets its level."""
+        """Never true: set the logger's level to log less."""
         return False
 
     @disabled.setter
@@ -27,7 +27,7 @@ class _OwnLogger(logging.Logger):
         return
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base's name)
-        """Hand a record to all handlers, and to the log if it is not among them."""
+        """Pass a record to all handlers, and to the log if it is not among them."""
         super().callHandlers(record)
         if _misses_log(self):
             _log.handle(record)
@@ -38,33 +38,33 @@ _is_console = False
 
 
 def own_logger(name: str) -> logging.Logger:
-    """Return the logger of a name, which cannot be disabled from now on."""
+    """Return the logger with this name, which cannot be disabled from now on."""
     logger = logging.getLogger(name)
-    # A logger class for new loggers would not do: options that set levels make some of ours before we do.
+    # Not `logging.setLoggerClass`: options that set levels create some of our loggers before we do.
     logger.__class__ = _OwnLogger
     return logger
 
 
 def keep_log(handler: logging.Handler, *, is_console: bool) -> None:
-    """Have all that our loggers log reach a handler, also when it is taken off the root.
+    """Send all records of our loggers to a handler, also when it is removed from the root.
 
-    What no handler takes at all goes there too. ``is_console`` says that what this process prints goes to the
-    same place: then a console handler on the root is as good.
+    It becomes `logging.lastResort` too. ``is_console`` is whether the output of this process goes to the same
+    place: then a console handler on the root is equivalent.
     """
     global _log, _is_console
     _log, _is_console = handler, is_console
-    logging.lastResort = handler  # any handler will do
-    for name in ("asyncio", "py.warnings"):  # they speak of errors that nobody else reports
+    logging.lastResort = handler  # the type is too narrow: any handler works
+    for name in ("asyncio", "py.warnings"):  # these errors are reported nowhere else
         own_logger(name)
 
 
 def flush_log() -> None:
-    """Flush the log; `logging.shutdown` forgets the handlers that there were before `logging.config`."""
+    """Flush the log; `logging.shutdown` does not, if `logging.config` has removed its handler."""
     _log.flush()
 
 
 def handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
-    """Yield the handlers that get a logger's records, by the rules of `logging` and those of our own."""
+    """Yield the handlers that get a logger's records, by the rules of `logging` and of this module."""
     yield from _attached(logger)
     if isinstance(logger, _OwnLogger) and _misses_log(logger):
         yield _log
@@ -78,14 +78,14 @@ def _attached(logger: logging.Logger) -> Iterator[logging.Handler]:
 
 
 def _misses_log(logger: logging.Logger) -> bool:
-    """Tell whether the root has handlers, and the log is not among them."""
+    """Return whether the log must be added to the handlers that get this logger's records."""
     if _log in logging.root.handlers or not logging.root.handlers:
         return False
     attached = list(_attached(logger))
     return (
         _log not in attached
         and logging.root.handlers[0]
-        in attached  # else whoever configured this logger wants it to go elsewhere
+        in attached  # otherwise the application has configured another destination for this logger
         and not (_is_console and any(map(_is_for_console, attached)))
     )
 

@@ -1,4 +1,4 @@
-"""What waits to be sent: bounded, so that a log which nobody takes never eats the memory of the service."""
+"""A bounded queue of messages to send, so that a log without a reader does not fill the service's memory."""
 
 import time
 from collections import deque
@@ -9,20 +9,20 @@ __all__ = ["Loss", "Outbox"]
 
 
 class Loss:
-    """Counts lost lines until they are reported in the log. ``clock`` gives the seconds since the epoch."""
+    """Counts lost lines until they are reported in the log. ``clock`` returns the seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._first = self._last = 0.0
         self._why = ""
         self.lines = 0
-        self.total = 0  # of the whole life, reported or not
+        self.total = 0  # reported or not
 
     def __bool__(self) -> bool:
         return self.lines > 0
 
     def add(self, lines: int, why: str) -> None:
-        """Count lines that were lost now, for a reason; of several reasons the last one is reported."""
+        """Count lines that are lost now, with the reason; only the last reason is reported."""
         self._last = self._clock()
         if not self.lines:
             self._first = self._last
@@ -31,23 +31,23 @@ class Loss:
         self.total += lines
 
     def sentence(self) -> str:
-        """Say what was lost since the last `reported`."""
+        """Return a sentence about the lines lost since the last `reported`."""
         lines = "1 line was" if self.lines == 1 else f"{self.lines} lines were"
         return f"{lines} lost between {_moment(self._first)} and {_moment(self._last)}: {self._why}"
 
     def export(self) -> list[Any]:
-        """Return what is yet to be reported, as plain data."""
+        """Return the loss that is yet to be reported, as plain data."""
         return [self.lines, self._first, self._last, self._why] if self else []
 
     def resume(self, left: Sequence[Any]) -> None:
-        """Go on with what another program had yet to report."""
+        """Add the loss that the previous program had yet to report."""
         if left:
             lines, self._first, self._last, self._why = left
             self.lines += lines
             self.total += lines
 
     def reported(self) -> None:
-        """Begin counting anew: the sentence is in the log."""
+        """Begin counting again: the sentence is in the log."""
         self.lines = 0
 
 
@@ -56,23 +56,23 @@ def _moment(seconds: float) -> str:
 
 
 class Outbox:
-    """Hands messages to a channel that may be slow or gone, in order; drops the newest when it is full.
+    """Passes messages to a channel that may be slow or gone, in order; drops the newest when it is full.
 
-    ``send`` takes one message and tells whether it could; it neither waits nor raises. ``note`` makes a
-    message of a sentence about what was dropped. It is sent when all that had waited has gone, so it stands
-    where the gap is. ``limit`` is in bytes. ``is_empty`` says whether nothing waits to be sent or reported.
+    ``send`` sends one message and returns whether that was possible; it neither waits nor raises.
+    ``loss_message`` formats a sentence about dropped messages. That is sent after all waiting messages, so it
+    is where the gap is. ``limit`` is in bytes. ``is_empty`` is whether nothing waits to be sent or reported.
     """
 
     def __init__(
         self,
         send: Callable[[bytes], bool],
-        note: Callable[[str], bytes],
+        loss_message: Callable[[str], bytes],
         *,
         limit: int = 1 << 20,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._send = send
-        self._note = note
+        self._loss_message = loss_message
         self._limit = limit
         self.is_empty = True
         self._waiting: deque[bytes] = deque()
@@ -81,18 +81,18 @@ class Outbox:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether more than half of the room is taken."""
+        """Whether more than half of the room is used."""
         return 2 * self._held > self._limit
 
     @property
     def lost(self) -> int:
-        """How many lines were dropped in all."""
+        """The number of lines that were dropped in all."""
         return self._loss.total
 
     def put(self, message: bytes, lines: int = 1) -> bool:
-        """Send a message, or keep it until that is possible; tell whether it was sent.
+        """Send a message, or keep it until that is possible; return whether it was sent.
 
-        It counts as so many lines if it is dropped.
+        ``lines`` is the number of lines to count if it is dropped.
         """
         if (self.is_empty or self.flush()) and self._send(message):
             return True
@@ -105,12 +105,12 @@ class Outbox:
         return False
 
     def flush(self) -> bool:
-        """Send what can be sent now; tell whether that is all."""
+        """Send the messages that can be sent now; return whether none is left."""
         while self._waiting:
             if not self._send(self._waiting[0]):
                 return False
             self._held -= len(self._waiting.popleft())
-        if self._loss and self._send(self._note(self._loss.sentence())):
+        if self._loss and self._send(self._loss_message(self._loss.sentence())):
             self._loss.reported()
         self.is_empty = not self._loss
         return self.is_empty

@@ -1,4 +1,4 @@
-"""Where a log goes and when it is rotated, as plain data."""
+"""The destination of a log and its rotation, as plain data."""
 
 import time
 from typing import NamedTuple
@@ -9,11 +9,10 @@ __all__ = ["LogPlan", "Rotation"]
 
 
 class LogPlan(NamedTuple):
-    """Where the log goes: ``kind`` is file, stderr, syslog or journal; ``layout`` is how a line looks.
+    """The destination of the log: ``kind`` is file, stderr, syslog or journal; ``layout`` names the format.
 
-    ``path`` is that of the file; it is rotated after ``rotate`` bytes, and ``every`` so many seconds (None:
-    never), and ``keep`` old ones stay (None: all), and beyond these, up to ``max_use`` bytes in
-    all, those of the last ``keep_for`` seconds. ``address`` is where syslog is, if not at ``/dev/log``.
+    ``path`` is the path of the file. The other fields for a file are those of `Rotation`; its ``size`` is
+    ``rotate`` here. ``address`` is the socket of syslog, if it is not ``/dev/log``.
     """
 
     kind: str = "stderr"
@@ -29,21 +28,21 @@ class LogPlan(NamedTuple):
 
     @property
     def rotation(self) -> "Rotation":
-        """When the file is rotated, and what stays of it."""
+        """When the file is rotated, and which old files are kept."""
         return Rotation(self.rotate, self.every, self.keep, self.compress, self.keep_for, self.max_use)
 
 
 class Rotation(NamedTuple):
-    """When a log begins a new file, and how many old ones stay.
+    """When a log file is rotated, and which old files are kept.
 
-    ``size`` is in bytes: a file is not grown beyond it, unless one record alone is longer. ``every`` is in
+    ``size`` is in bytes: a file does not grow beyond it, unless one record alone is longer. ``every`` is in
     seconds, counted in local time: 3600 means on the hour and 86400 at midnight. Either may be None, and
-    both may be given. ``keep`` is the number of old files that stay; None keeps all. With ``compress`` they
-    become ``.gz``.
+    both may be given. ``keep`` is the number of old files that are kept; None keeps all. With ``compress``
+    they become ``.gz``.
 
-    Beyond ``keep``, files stay whose last line was written less than ``keep_for`` seconds ago, as far as all
-    old files together are no more than ``max_use`` bytes (None: no limit). So nobody who makes a daemon log
-    much can have it forget what happened today. ``keep`` is 0 and so is ``keep_for``: no file stays.
+    More than ``keep`` files are kept if their last line was written less than ``keep_for`` seconds ago and
+    all old files together have at most ``max_use`` bytes (None: no limit). So a client that makes a daemon
+    log much cannot erase today's log. If ``keep`` and ``keep_for`` are both 0, no old file is kept.
     """
 
     size: int | None = 1_000_000
@@ -54,7 +53,7 @@ class Rotation(NamedTuple):
     max_use: int | None = None
 
     def check(self) -> None:
-        """Raise ConfigurationError for numbers that make no sense."""
+        """Raise ConfigurationError for invalid numbers."""
         if self.size is not None and self.size <= 0:
             raise ConfigurationError(f"rotate a log at {self.size} bytes", "a size is above 0")
         if self.every is not None and self.every < 1:
@@ -67,24 +66,24 @@ class Rotation(NamedTuple):
 
     @property
     def keeps_none(self) -> bool:
-        """Whether no old file stays, not even one that was written just now."""
+        """Whether no old file is kept, not even a young one."""
         return self.keep == 0 and not self.keep_for
 
     def is_young(self, written: float, now: float) -> bool:
-        """Tell whether a file whose last line is of ``written`` stays beyond ``keep``, if there is room."""
+        """Return whether ``keep_for`` protects a file whose last line was written at ``written``."""
         return written > now - self.keep_for
 
     def period(self, now: float) -> int:
-        """Number the times between two rotations, by the local clock; 0 if time does not count."""
+        """Return the number of the period between two rotations, by the local clock; 0 without ``every``."""
         if self.every is None:
             return 0
         return int((now + time.localtime(now).tm_gmtoff) // self.every)
 
     def is_due(self, filled: int, more: int, begun: int, now: float) -> bool:
-        """Tell whether a new file is due before ``more`` bytes are added to ``filled``.
+        """Return whether a rotation is due before ``more`` bytes are added to ``filled``.
 
-        ``begun`` is the period of what is in the file. An empty file is never rotated. A clock that is set
-        back, as at the end of summer time, makes nothing due.
+        ``begun`` is the period of the file's content. An empty file is never rotated. A clock that is set
+        back, as at the end of summer time, does not cause a rotation.
         """
         if not filled:
             return False

@@ -1,12 +1,11 @@
-"""Reading a log that is being written and rotated: its last lines, and then every line that comes.
+"""Reading a log that is being written and rotated: its last lines, and then every new line.
 
-A file is known by its inode, not by its name, which changes with each rotation: the one that is read may be
-``NAME.log.3`` by the time that its end is reached, and then ``NAME.log.2`` is what comes next.
+A file is identified by its inode, not by its name, which changes with each rotation: the file that is being
+read may be ``NAME.log.3`` when its end is reached, and then ``NAME.log.2`` is the next one.
 
-The daemon's user can put anything in the place of a log. So what is no file is not read, root reads only what
-is that user's (a link or a path to a file of root's is not), a gzip file that is not whole and files that are
-renamed for ever are an OSError, and neither a long line nor a small file that unpacks to a large one takes
-much memory.
+The daemon's user can replace a log with anything. So only regular files are read, and root reads only files
+of that user (not a link or a path to a file of root). A damaged gzip file, and files that are renamed all the
+time, are an OSError. Neither a long line nor a small file that unpacks to a large one takes much memory.
 """
 
 import errno
@@ -25,15 +24,15 @@ __all__ = ["LogReader"]
 
 _BLOCK = 1 << 16  # bytes
 _LONGEST = 1 << 20  # bytes of a line
-_LOOKS = 100  # until files that are renamed between any two looks are no rotation
+_LOOKS = 100  # attempts to list the files without a rename meanwhile; after that it is no rotation
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LogReader:
-    """Reads one log. ``OSError`` comes through, FileNotFoundError above all; to be closed.
+    """Reads one log. All methods may raise ``OSError``, such as FileNotFoundError. Close it after use.
 
     With an ``owner`` only files of that user are read: PermissionError is raised for others. A line that is
-    longer than a mebibyte comes in pieces.
+    longer than a mebibyte is returned in pieces.
     """
 
     def __init__(self, path: Path, owner: int | None = None) -> None:
@@ -46,7 +45,7 @@ class LogReader:
         self._stream.close()
 
     def last(self, count: int) -> list[bytes]:
-        """Return the last lines, of old files too if need be, and go on behind them."""
+        """Return the last ``count`` lines, from old files too if necessary; `more` goes on after them."""
         lines = _last_lines(self._stream, count)
         for _ in range(_LOOKS):
             files = self._files()
@@ -54,27 +53,25 @@ class LogReader:
                 older = self._lines_before(files, count - len(lines))
             except FileNotFoundError:
                 continue
-            if self._files() == files:  # else there was a rotation meanwhile, as above
+            if self._files() == files:  # otherwise there was a rotation meanwhile
                 return older + lines
         raise _never_at_rest()
 
     def more(self) -> Iterator[bytes]:
-        """Yield what was written since the last line that was read, as far as it is there now.
+        """Yield the lines that were written since the last line that was read, up to now.
 
-        A file that was compressed or removed while it was read is read no further.
+        A file that was compressed or removed meanwhile is not read further.
         """
         while True:
             following = self._following()
-            yield from _lines(
-                self._stream
-            )  # after the look: nothing is written to a file once it was rotated
+            yield from _lines(self._stream)  # after `_following`: a file that was rotated gets no more lines
             if following is None:
                 return
             self._stream.close()
             self._stream = following
 
     def _lines_before(self, files: "dict[int, _File]", count: int) -> list[bytes]:
-        """Return the last lines of the files that are older than the one that is read."""
+        """Return the last lines of the files that are older than the open one."""
         lines: list[bytes] = []
         number = self._number(files)
         for older in sorted(other for other in files if number is not None and other > number):
@@ -85,10 +82,10 @@ class LogReader:
         return lines
 
     def _following(self) -> IO[bytes] | None:
-        """Open the file that came after the one that is read; None if that is the youngest.
+        """Open the file that is next after the open one; None if that is the youngest.
 
-        A rotation renames one file after the other, so what is seen during one may be any mixture. Between
-        two looks that see the same, nothing was moved.
+        A rotation renames one file after the other, so a listing during a rotation can be inconsistent. If
+        two listings are the same, no file was renamed between them.
         """
         for _ in range(_LOOKS):
             files = self._files()
@@ -106,17 +103,17 @@ class LogReader:
 
     def _next_number(self, files: "dict[int, _File]") -> int | None:
         number = self._number(files)
-        if number is None:  # it was removed, or compressed as the last of those that are
+        if number is None:  # it was removed, or compressed: then those after it are not compressed yet
             return max((other for other, file in files.items() if not file.is_compressed), default=None)
         return max((other for other in files if other < number), default=None)
 
     def _number(self, files: "dict[int, _File]") -> int | None:
-        """Return the number of the file that is read; None if it is not there any more."""
+        """Return the number of the open file; None if it does not exist any more."""
         inode = _inode(os.fstat(self._stream.fileno()))
         return next((number for number, file in files.items() if file.inode == inode), None)
 
     def _files(self) -> "dict[int, _File]":
-        """Return the log, which has the number 0, and its old files, of which 1 is the youngest."""
+        """Return the log, with the number 0, and its old files by number, of which 1 is the youngest."""
         paths = {0: self._path}
         for path in self._path.parent.iterdir():
             number = path.name.removeprefix(f"{self._path.name}.").removesuffix(".gz")
@@ -153,7 +150,7 @@ def _open(path: Path, owner: int | None) -> IO[bytes]:
     try:
         if why := _why_not(os.fstat(descriptor), owner):
             raise PermissionError(errno.EPERM, why)
-        if path.suffix == ".gz":  # which closes only what it has opened itself
+        if path.suffix == ".gz":  # by path: gzip closes only files that it has opened itself
             return cast("IO[bytes]", gzip.open(f"/proc/self/fd/{descriptor}"))
         return os.fdopen(os.dup(descriptor), "rb")
     finally:
@@ -161,11 +158,11 @@ def _open(path: Path, owner: int | None) -> IO[bytes]:
 
 
 def _why_not(status: os.stat_result, owner: int | None) -> str:
-    """Say why a file is not read; nothing if it is."""
+    """Return the reason why a file is not read; empty if it is read."""
     if not stat.S_ISREG(status.st_mode):
-        return "it is no regular file"
+        return "it is not a regular file"
     if owner is not None and status.st_uid != owner:
-        return f"it belongs to user {status.st_uid}, and the daemon is user {owner}'s"
+        return f"it belongs to user {status.st_uid}, and the daemon runs as user {owner}"
     return ""
 
 
@@ -178,7 +175,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _last_lines(stream: IO[bytes], count: int) -> list[bytes]:
-    """Return the last lines of a file; it is read from its end, and stays there."""
+    """Return the last lines of a file, read backwards; leave the position at its end."""
     if isinstance(stream, gzip.GzipFile):
         return list(deque(_lines(stream), maxlen=count))
     end = begin = stream.seek(0, os.SEEK_END)

@@ -1,25 +1,23 @@
-r"""How a worker's log records reach the supervisor: one stream a worker, records framed in it.
+r"""The protocol for log records from a worker to the supervisor: one stream for each worker, with frames.
 
-A record may have many lines, a traceback above all, and must come out whole although several workers write.
-So every worker has a stream of its own, a pipe or a stream socket, on which only it writes, and each record
-is framed::
+A record may have many lines, such as a traceback, and must stay whole although several workers write.
+So every worker has a stream of its own, a pipe or a stream socket, and each record is framed::
 
     \xff SEVERITY " " TIME " " PID " " NAME \xfe TEXT \xfd
 
 The numbers are in ASCII, and name and text are in UTF-8, in which none of those three bytes occurs. So
-``\xff`` is where a record begins and ``\xfd`` where it ends, always: whatever happened to a stream, the
-reader is in step again at the next record. That matters when a worker is killed in the middle of a write, or
-a forked grandchild writes in between.
+a record always begins with ``\xff`` and ends with ``\xfd``: the reader resynchronises at the next record.
+That is necessary when a worker is killed in the middle of a write, or a forked grandchild writes in between.
 
-The supervisor reads the records of all workers, so it does little for each: the records of a read are found
-by splitting it, a text is written as the bytes that came, and an origin is only taken apart for a log that
-has fields.
+The supervisor reads the records of all workers, so it does little for each: it splits the bytes of a read
+into records, writes a text as the bytes that it received, and parses an origin only for a log with fields.
 
-What is printed to standard error, by C libraries and a dying interpreter, goes another way: see `LineReader`.
+Standard error, which C libraries and a crashing interpreter print to, has a stream of its own: see
+`LineReader`.
 
-Rejected: datagrams or packets, which keep records apart by themselves. They are limited to the size of a
-socket buffer, which a traceback can exceed, and cost a buffer of their own for each short
-line. And lengths in front of name and text: they tell nothing that the three bytes do not.
+Rejected: datagrams or packets, which separate records by themselves. Their size is limited to a socket
+buffer, which a traceback can exceed, and each short line costs a buffer of its own. Also rejected: length
+fields before name and text, which add no information to the three bytes.
 """
 
 import re
@@ -30,17 +28,17 @@ __all__ = ["Damage", "LineReader", "Origin", "Record", "RecordReader", "encode_o
 
 MAX_NAME = 255  # bytes
 MAX_TEXT = 1 << 20  # bytes
-_LATEST = 1e11  # seconds since the epoch; what is beyond, or no number, is no time
+_LATEST = 1e11  # seconds since the epoch; a later time, or NaN, is invalid
 _FRAME = rb"([0-7] -?\d{1,17} \d{1,10} [^\xfe\xfd]*)\xfe([^\xfd]*)\xfd(.*)"
 _LONGEST = MAX_NAME + MAX_TEXT + 40  # bytes of a frame
 
 
 class Origin(NamedTuple):
-    """Where a record comes from, and how much it matters.
+    """The metadata of a record.
 
     ``severity`` is that of syslog (RFC 5424, 6.2.1): 0 is an emergency, 3 an error, 4 a warning, 6
-    information and 7 debugging. ``time`` is in seconds since the epoch, ``pid`` the process, and ``name`` the
-    logger's.
+    information and 7 debugging. ``time`` is in seconds since the epoch, ``pid`` is that of the process, and
+    ``name`` the logger's name.
     """
 
     severity: int
@@ -60,46 +58,46 @@ class Record(NamedTuple):
 
     @property
     def origin(self) -> Origin:
-        """Where it comes from."""
+        """The origin, decoded from ``head``."""
         severity, moment, pid, name = self.head.split(b" ", 3)
         return Origin(int(severity), int(moment) / 1e6, int(pid), name.decode(errors="replace"))
 
 
 class Damage(NamedTuple):
-    """Bytes of a stream that are no record, or not all of one: a worker was killed while it wrote."""
+    """Bytes of a stream that are not a whole record: a worker was killed while it wrote."""
 
     data: bytes
 
 
 def encode_origin(severity: int, time: float, pid: int, name: str) -> bytes:
-    """Write an origin for a `Record`; a time that is none becomes 0, and a name that is too long is cut."""
+    """Encode an origin for a `Record`; an invalid time becomes 0, and a name that is too long is cut."""
     moment = time * 1e6 if -_LATEST < time < _LATEST else 0.0
     return b"%d %d %d %b" % (severity, moment, pid, _encode_name(name))
 
 
 @lru_cache(maxsize=64)
 def _encode_name(name: str) -> bytes:
-    text = str(name)  # it is None in a record that was made by hand
+    text = str(name)  # None in a LogRecord that the application created itself
     return text.encode(errors="backslashreplace")[:MAX_NAME]
 
 
 def encode_record(record: Record) -> bytes:
-    """Put a record into a frame. A text that is too long loses its middle."""
+    """Encode a record as a frame. A text that is too long loses its middle."""
     head, text = record
     return b"\xff%b\xfe%b\xfd" % (head, text if len(text) <= MAX_TEXT else _shortened(text))
 
 
 def _shortened(text: bytes) -> bytes:
-    half = (MAX_TEXT - 64) // 2  # 64 make room for the line that tells it
+    half = (MAX_TEXT - 64) // 2  # 64 bytes are for the line about it
     begin, end = (part.decode(errors="ignore").encode() for part in (text[:half], text[-half:]))
     left_out = len(text) - len(begin) - len(end)
     return b"%b\n... %d bytes are left out here ...\n%b" % (begin, left_out, end)
 
 
 class RecordReader:
-    """Takes the bytes of one stream as they come and gives its records. It holds one record at most.
+    """Parses the bytes of one stream into records, as they arrive. It buffers one record at most.
 
-    ``rest`` is the beginning of that record: another reader can be made from it, to go on here.
+    ``rest`` is the beginning of that record: another reader can be created from it, to continue.
     """
 
     def __init__(self, rest: bytes = b"") -> None:
@@ -107,11 +105,11 @@ class RecordReader:
         self._frame = re.compile(_FRAME, re.DOTALL)
 
     def feed(self, data: bytes) -> list[Record | Damage]:
-        """Return what is complete with these bytes, in order."""
+        """Return the records that are complete with these bytes, in order."""
         before, *frames = (self.rest + data).split(b"\xff")
         self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
         found: list[Record | Damage] = []
-        damaged = [before]  # together: nonsense may have a beginning of a frame in each byte
+        damaged = [before]  # joined: every byte of invalid data could look like the beginning of a frame
         for frame in frames:
             whole = self._frame.match(frame)
             if whole is None:
@@ -123,7 +121,7 @@ class RecordReader:
         return found + _damage(damaged)
 
     def finish(self) -> list[Record | Damage]:
-        """Return what is left at the end of the stream: nothing, or the beginning of a record."""
+        """Return the rest at the end of the stream: nothing, or the beginning of a record as `Damage`."""
         rest, self.rest = self.rest, b""
         return [Damage(rest)] if rest else []
 
@@ -134,11 +132,11 @@ def _damage(pieces: list[bytes]) -> list[Record | Damage]:
 
 
 def _may_go_on(frame: bytes) -> bool:
-    """Tell whether more bytes could make a record of these."""
+    """Return whether these bytes can be the beginning of a record."""
     return b"\xfd" not in frame and len(frame) <= _LONGEST
 
 
-_MORE = b" [...]"  # ends a piece of a line that goes on in the next one
+_MORE = b" [...]"  # ends a piece of a line that continues in the next one
 _LINE_LIMIT = 16 * 1024  # bytes
 _HELD_LIMIT = 256 * 1024  # bytes
 _PAUSE = 0.05  # seconds
@@ -146,11 +144,11 @@ _PATIENCE = 0.5  # seconds
 
 
 class LineReader:
-    """Takes the bytes of one stream as they come, with the time on a monotonic clock, and gives its lines.
+    """Splits the bytes of one stream into lines, as they arrive, with the time on a monotonic clock.
 
-    A line is without its newline, and cut into pieces where it is longer than 16 KiB; all but the last end
-    in ``[...]``. What it holds is bounded, by 256 KiB and the piece that was fed last. ``rest`` is the line
-    that has not ended: another reader can be made from it, to go on here.
+    Lines are without their newline. One longer than 16 KiB is cut into pieces; all but the last piece end in
+    ``[...]``. The buffer is limited to 256 KiB and the bytes that were fed last. ``rest`` is the line that
+    has not ended: another reader can be created from it, to continue.
     """
 
     def __init__(self, rest: bytes = b"") -> None:
@@ -160,7 +158,7 @@ class LineReader:
         self._begun = self._latest = 0.0
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take bytes that came at this time."""
+        """Add bytes that arrived at this time."""
         if not self._lines and not self.rest:
             self._begun = now
         self._latest = now
@@ -173,7 +171,7 @@ class LineReader:
 
     @property
     def due(self) -> float | None:
-        """The time at which :meth:`take` has something to give; None if it has nothing at all."""
+        """The time at which :meth:`take` returns lines; None if there are no lines."""
         if not self._lines:
             return None
         if self._held > _HELD_LIMIT:
@@ -181,7 +179,7 @@ class LineReader:
         return min(self._latest + _PAUSE, self._begun + _PATIENCE)
 
     def take(self, now: float) -> list[bytes]:
-        """Return the lines that are due, to be written as one record; a line without its end waits for it."""
+        """Return the lines that are due, to be written as one record; a line without its end is kept."""
         due = self.due
         if due is None or now < due:
             return []
@@ -193,7 +191,7 @@ class LineReader:
         return self._release()
 
     def finish(self) -> list[bytes]:
-        """Return all that is left at the end of the stream, the line that never ended too."""
+        """Return the remaining lines at the end of the stream, with the one that has no newline."""
         if self.rest:
             self._hold(_pieces(self.rest))
             self.rest = b""
@@ -209,7 +207,7 @@ class LineReader:
 
 
 def _pieces(line: bytes) -> list[bytes]:
-    """Cut a line where it is too long, but not within a character of UTF-8."""
+    """Cut a line that is too long into pieces, but not within a character of UTF-8."""
     pieces = []
     while len(line) > _LINE_LIMIT:
         end = _LINE_LIMIT

@@ -1,7 +1,7 @@
-"""Where the supervisor takes the log: a file, its standard error, syslog or the journal.
+"""The destinations of the supervisor's log: a file, its standard error, syslog or the journal.
 
-A sink takes records and neither raises nor waits for long. In all but syslog and the journal the text of a
-record is the line as it is to be written, because whoever made it has laid it out.
+A sink writes records; it does not raise, and does not wait for long. For a file and standard error the text
+of a record is the formatted line: the process that created the record has formatted it.
 """
 
 import os
@@ -23,51 +23,51 @@ __all__ = ["Sink", "StreamWriter", "open_sink"]
 
 
 class Sink(Protocol):
-    """A place for the log.
+    """A destination of the log.
 
-    ``takes_origin`` says whether it looks at the origins of records, and ``trouble`` what is wrong with it.
+    ``takes_origin`` is whether it uses the origins of records.
     """
 
     takes_origin: bool
 
     @property
     def trouble(self) -> str:
-        """What is wrong, in a sentence; empty if nothing is."""
+        """What does not work at the moment, in a sentence; empty if everything works."""
 
     def write(self, records: Sequence[Record]) -> None:
-        """Take records, in order."""
+        """Write records, in order."""
 
     def reopen(self) -> str:
-        """Open the file anew, because somebody has moved it away; return why that failed, or nothing."""
+        """Open the file again, because it was renamed; return the reason of a failure, or an empty text."""
 
     def housekeep(self) -> None:
-        """Do what is due: to be called about once a second."""
+        """Do the periodic work; to be called about once a second."""
 
     @property
     def child(self) -> int:
-        """The pid of a child that the sink has at work, 0 if it has none."""
+        """The pid of the sink's child that is at work; 0 if there is none."""
 
     def child_ended(self, pid: int, status: int) -> bool:
-        """Hear that a child was reaped, with its wait status; tell whether it was the sink's own."""
+        """Finish a child that was reaped with this wait status; return False if it is not the sink's."""
 
     def disown(self) -> None:
-        """Write beside the parent, in a forked child: what is to be done once is left to the parent."""
+        """In a forked child: write beside the parent, and leave it the work that only one process must do."""
 
     def export(self) -> list[Any]:
-        """Return what the next program has to say about this log."""
+        """Return the loss that the next program has to report, as plain data."""
 
     def resume(self, left: Sequence[Any]) -> None:
-        """Say what the program before could not."""
+        """Add the loss that the previous program had yet to report."""
 
     def close(self) -> None:
-        """Write what can still be written, and let go."""
+        """Write what can still be written, and close the destination."""
 
 
 def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
-    """Open the place for the log that a plan names.
+    """Open the destination of a plan.
 
-    ``name`` is the daemon's, and ``owner`` the user that it will run as. Raises a TamedError that says why
-    it cannot be opened.
+    ``name`` is the daemon's name, and ``owner`` the user that it will run as. Raises TamedError if it cannot
+    be opened.
     """
     match plan.kind:
         case "file":
@@ -84,8 +84,8 @@ class _FileSink:
     takes_origin = False
 
     def __init__(self, plan: LogPlan, owner: Identity | None) -> None:
-        comment = _Commentator(plan.layout)
-        self._file = LogFile(Path(plan.path), plan.rotation, owner=owner, comment=comment)
+        notice = _NoticeFormat(plan.layout)
+        self._file = LogFile(Path(plan.path), plan.rotation, owner=owner, notice=notice)
         self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close
         self.child_ended, self.disown = self._file.child_ended, self._file.disown
         self.export, self.resume = self._file.unreported.export, self._file.unreported.resume
@@ -103,7 +103,7 @@ class _FileSink:
 
 
 class _Sink:
-    """What a sink does that has no file."""
+    """The defaults for a sink without a file."""
 
     child = 0
     takes_origin = True
@@ -126,14 +126,14 @@ class _StreamSink(_Sink):
     takes_origin = False
 
     def __init__(self, plan: LogPlan) -> None:
-        self._comment = _Commentator(plan.layout)
-        self._writer = StreamWriter(2, self._comment)
+        self._notice = _NoticeFormat(plan.layout)
+        self._writer = StreamWriter(2, self._notice)
 
     def housekeep(self) -> None:
         self._writer.housekeep()
 
     def disown(self) -> None:
-        self._writer = StreamWriter(2, self._comment)
+        self._writer = StreamWriter(2, self._notice)
 
     def write(self, records: Sequence[Record]) -> None:
         self._writer.write([record.text + b"\n" for record in records])
@@ -142,25 +142,25 @@ class _StreamSink(_Sink):
         self._writer.housekeep()
 
 
-_CHUNK = 4096  # bytes that a pipe has room for if poll(2) says that it can be written to: PIPE_BUF, pipe(7)
+_CHUNK = 4096  # bytes that a pipe has room for if poll(2) reports it as writable: PIPE_BUF, pipe(7)
 _PATIENCE = 1.0  # seconds
 
 
 class StreamWriter:
-    """Writes lines to a descriptor, and waits for whoever reads them, but not for long.
+    """Writes lines to a descriptor, and waits for the reader, but not for long.
 
-    The descriptor is not made non-blocking: that is a property of the terminal or pipe itself, which others
-    use too. A reader who takes nothing for a second loses what comes from then on, until it reads again; then
-    it is told how much that was, in a line that ``note`` makes. One that is gone for good is no reason to
-    stop.
+    The descriptor is not made non-blocking: that is a property of the terminal or pipe itself, which other
+    processes use too. If the reader reads nothing for ``patience`` seconds, new lines are lost until it reads
+    again; then a line that ``notice`` formats reports their number. A reader that has closed the pipe does
+    not stop the daemon.
     """
 
-    def __init__(self, descriptor: int, note: Callable[[str], bytes], patience: float = _PATIENCE) -> None:
+    def __init__(self, descriptor: int, notice: Callable[[str], bytes], patience: float = _PATIENCE) -> None:
         self._descriptor = descriptor
-        self._note = note
+        self._notice = notice
         self._patience = patience
         self._is_stalled = False
-        self._rest = b""  # of a line that was not taken as a whole
+        self._rest = b""  # of a line that was only written in part
         self._lost = 0  # lines
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
@@ -175,16 +175,16 @@ class StreamWriter:
         self._lost += data.count(b"\n")
 
     def housekeep(self) -> None:
-        """Finish what was begun, and say what was lost, if somebody reads again."""
+        """Finish the line that was begun, and report lost lines, if the reader reads again."""
         if self._rest:
             self._rest = self._rest[self._write(self._rest) :]
         if self._lost and not self._rest:
-            self._rest = self._note(f"{self._lost} lines were lost: nobody read them")
+            self._rest = self._notice(f"{self._lost} lines were lost: no process read them")
             self._lost = 0
             self._rest = self._rest[self._write(self._rest) :]
 
     def _write(self, data: bytes) -> int:
-        """Write as much as is taken; return how much that was."""
+        """Write as much as the reader takes; return the number of bytes."""
         written = 0
         while written < len(data) and self._has_room():
             try:
@@ -202,7 +202,7 @@ class StreamWriter:
 
 
 def _first_line(data: bytes) -> tuple[bytes, bytes]:
-    """Split off what is left of the line that was begun, so that it is not torn."""
+    """Split off the rest of the line that was begun, so that it is written whole."""
     line, newline, others = data.partition(b"\n")
     return line + newline, others
 
@@ -238,8 +238,8 @@ class _JournalSink(_Sink):
             )
 
 
-class _Commentator:
-    """Makes a line, in the layout of the log, of what the log says about itself."""
+class _NoticeFormat:
+    """Formats a notice, a line of the log about the log itself, in the layout of the log."""
 
     def __init__(self, layout: str) -> None:
         self._layout = layout_of(layout)

@@ -1,7 +1,7 @@
 """Sending to the syslog daemon of this machine, without ever waiting for it.
 
-Only to this machine's: over UDP lines are lost, and over TCP without TLS anybody on the way can read them.
-rsyslog, syslog-ng and journald forward with TLS and a queue on disk, and a machine that sends to a log host
+Only to a daemon on this machine: UDP loses lines, and TCP without TLS can be read on the network. rsyslog,
+syslog-ng and journald forward with TLS and a queue on disk, and a machine that sends to a log host
 has one of them. In a container the log goes to standard error, which the platform collects.
 """
 
@@ -30,7 +30,7 @@ _OF_JOURNAL = Path("/run/systemd/journal")
 
 
 def parse_address(text: str) -> Path:
-    """Read ``unix:/PATH``; no text is ``/dev/log``. Raises ValueError, which says what was expected."""
+    """Parse ``unix:/PATH``; an empty text is ``/dev/log``. Raises ValueError, which states the format."""
     path = text.removeprefix("unix:") if text else _LOCAL
     if not path.startswith("/") or path == text:
         raise ValueError(f"{text!r}: expected unix:/path, a socket of this machine")
@@ -38,11 +38,11 @@ def parse_address(text: str) -> Path:
 
 
 def leads_to_journal(path: Path, journal: Path = _OF_JOURNAL) -> bool:
-    """Tell whether a socket file is a link to the journal, which does not know RFC 5424."""
+    """Return whether a socket file is a link to the journal, which does not support RFC 5424."""
     return path.resolve().is_relative_to(journal)
 
 
-MAX_MESSAGE = 8192  # bytes: what rsyslog and syslog-ng take unless told otherwise; RFC 5424 demands 2048
+MAX_MESSAGE = 8192  # bytes: the default limit of rsyslog and syslog-ng; RFC 5424 requires 2048
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _CUT = b" [...]"
 
@@ -62,9 +62,9 @@ class SyslogMessage(NamedTuple):
 
 
 def rfc5424(message: SyslogMessage, host: str) -> bytes:
-    """Write a message as RFC 5424, section 6, has it.
+    """Format a message by RFC 5424, section 6.
 
-    The text is UTF-8 without a byte order mark: the RFC wants one, and most receivers would show it.
+    The text is UTF-8 without a byte order mark: the RFC requires one, but most receivers would show it.
     """
     whole, fraction = divmod(round(message.time * 1_000_000), 1_000_000)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
@@ -73,7 +73,7 @@ def rfc5424(message: SyslogMessage, host: str) -> bytes:
 
 
 def classical(message: SyslogMessage) -> bytes:
-    """Write a message as the C library does, for a daemon on this machine."""
+    """Format a message as the C library does, for a daemon on this machine."""
     moment = time.localtime(message.time)
     clock = time.strftime("%H:%M:%S", moment)
     day = f"{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2}"  # in English, whatever the locale
@@ -88,7 +88,7 @@ def _priority(message: SyslogMessage) -> int:
 
 
 def _name(text: str, most: int) -> str:
-    """Make a field of the header: printable ASCII without spaces; ``-`` stands for none (RFC 5424, 6.2)."""
+    """Format a field of the header: printable ASCII without spaces; ``-`` means none (RFC 5424, 6.2)."""
     kept = "".join(one if "!" <= one <= "~" else "_" for one in text)
     return kept[:most] or "-"
 
@@ -99,18 +99,19 @@ def _fit(header: str, text: str) -> bytes:
 
 
 def _shortened(data: bytes, most: int) -> bytes:
-    """Cut a message, not within a character of UTF-8, and say so at its end."""
+    """Cut a message, but not within a character of UTF-8, and mark its end."""
     return data[: most - len(_CUT)].decode(errors="ignore").encode() + _CUT
 
 
 class SyslogSender:
-    """Sends messages to the daemon at a socket. Once it is made nothing raises, and nothing waits.
+    """Sends messages to the daemon at a socket. After construction no method raises or waits.
 
-    While `waiting` is true, call `housekeep` about once a second: it connects anew and sends what has piled
-    up. What piles up beyond 1 MiB is dropped and counted, and the daemon's log tells of it when it takes
-    messages again. After a chroot the socket cannot be connected to any more; one that is connected stays so.
+    While `waiting` is true, call `housekeep` about once a second: it connects again and sends the queue. The
+    queue is limited to 1 MiB; more messages are dropped and counted, and the loss is reported to the daemon
+    when it accepts messages again. After a chroot the socket cannot be connected again; an existing
+    connection stays usable.
 
-    ``host`` is the name that this machine goes by; the clocks are for tests.
+    ``host`` is the host name in messages; the clocks are for tests.
     """
 
     def __init__(
@@ -125,16 +126,16 @@ class SyslogSender:
         self._clock = clock
         self._channel = _Channel(path, monotonic)
         self._is_classical = leads_to_journal(path)
-        self._outbox = Outbox(self._channel.send, self._note, clock=clock)
+        self._outbox = Outbox(self._channel.send, self._loss_message, clock=clock)
 
     @property
     def waiting(self) -> bool:
-        """Whether something is yet to be sent."""
+        """Whether messages are yet to be sent."""
         return not self._outbox.is_empty or self._channel.is_busy
 
     @property
     def lost(self) -> int:
-        """How many messages were dropped in all."""
+        """The number of messages that were dropped in all."""
         return self._outbox.lost
 
     def send(self, message: SyslogMessage) -> None:
@@ -142,17 +143,17 @@ class SyslogSender:
         self._outbox.put(self._format(message))
 
     def housekeep(self) -> None:
-        """Send what waits, as far as that is possible now."""
+        """Send waiting messages, as far as possible without waiting."""
         self._channel.push()
         self._outbox.flush()
 
     def disown(self) -> None:
-        """Leave what waits to the parent, in a forked child, and a stream too: two would mix on one."""
+        """In a forked child: leave the queue to the parent, and a stream too: two writers would mix on it."""
         self._channel.disown()
-        self._outbox = Outbox(self._channel.send, self._note, clock=self._clock)
+        self._outbox = Outbox(self._channel.send, self._loss_message, clock=self._clock)
 
     def close(self) -> None:
-        """Send what can be sent at once, and close. May be called again."""
+        """Send the messages that can be sent at once, and close. May be called again."""
         if self.waiting:
             self.housekeep()
         self._channel.close()
@@ -160,19 +161,19 @@ class SyslogSender:
     def _format(self, message: SyslogMessage) -> bytes:
         return classical(message) if self._is_classical else rfc5424(message, self._host)
 
-    def _note(self, sentence: str) -> bytes:
+    def _loss_message(self, sentence: str) -> bytes:
         return self._format(SyslogMessage(4, self._clock(), "tamed", str(os.getpid()), sentence))
 
 
 _PAUSE = 1.0  # seconds between two attempts to connect
-_LEAST = 256  # bytes; a datagram that is refused as too long is cut, down to this
+_LEAST = 256  # bytes; a datagram that is refused as too long is cut, but not below this
 
 
 class _Channel:
-    """A way to the daemon: a datagram a message, or a stream to one that listens for that.
+    """A connection to the daemon: one datagram for each message, or a stream if the daemon listens on one.
 
-    On a stream each message ends in a zero byte, as the C library has it, and is sent again when the
-    connection breaks.
+    On a stream each message ends in a zero byte, as in the C library, and is sent again when the connection
+    breaks.
     """
 
     def __init__(self, path: Path, monotonic: Callable[[], float]) -> None:
@@ -181,16 +182,16 @@ class _Channel:
         self._socket: socket.socket | None = None
         self._begun = float("-inf")
         self._is_stream = False
-        self._frame = b""  # that is on its way on a stream
+        self._frame = b""  # that is being sent on a stream
         self._sent = 0  # bytes of it
 
     @property
     def is_busy(self) -> bool:
-        """Whether part of a message that was taken is yet to be sent."""
+        """Whether part of an accepted message is yet to be sent."""
         return bool(self._frame)
 
     def send(self, message: bytes) -> bool:
-        """Take a message, or tell that this is not possible now."""
+        """Accept a message to send; return False if that is not possible now."""
         if not self.push() or (connected := self._connected()) is None:
             return False
         if not self._is_stream:
@@ -200,7 +201,7 @@ class _Channel:
         return True
 
     def push(self) -> bool:
-        """Go on with the message that was taken; tell whether it is on its way."""
+        """Continue with the accepted message; return whether it is sent."""
         if not self._frame:
             return True
         connected = self._connected()
@@ -218,12 +219,12 @@ class _Channel:
         return True
 
     def disown(self) -> None:
-        """Connect anew, in a forked child, for a stream: a datagram is whole, whoever sends it."""
+        """In a forked child: connect again if it is a stream. Datagrams of two senders do not mix."""
         if self._is_stream:
             self.close()
 
     def close(self) -> None:
-        """Close the socket; what was not sent is gone. May be called again."""
+        """Close the socket; unsent messages are lost. May be called again."""
         self._disconnect()
         self._frame = b""
 
@@ -241,7 +242,7 @@ class _Channel:
         return True
 
     def _connected(self) -> socket.socket | None:
-        """Return a socket that is connected, or None; to connect is tried once a second at most."""
+        """Return a connected socket, or None; it tries to connect once a second at most."""
         if self._socket is not None and self._is_stream and _has_ended(self._socket):
             self._disconnect()
         if self._socket is None and self._monotonic() >= self._begun + _PAUSE:
@@ -272,7 +273,7 @@ class _Channel:
 
 
 def _has_ended(connected: socket.socket) -> bool:
-    """Tell whether the other end of a stream has closed: what is sent after that is lost without a word."""
+    """Return whether the other end of a stream has closed: data sent after that is lost without an error."""
     try:
         return not connected.recv(4096)
     except BlockingIOError:

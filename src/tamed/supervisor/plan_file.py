@@ -111,7 +111,7 @@ class PlanFile:
             RunDirectory(self._path.parent).make()
         found = _status_of(self._path)
         if found is not None and not stat.S_ISREG(found.st_mode):
-            raise CannotCreate(what, "something that is no regular file is in its place", "remove it")
+            raise CannotCreate(what, "something that is not a regular file is in its place", "remove it")
         try:
             self._path.unlink(missing_ok=True)
             with os.fdopen(os.open(self._path, _NEW, 0o600), "w") as file:
@@ -171,7 +171,7 @@ def _own_text(path: Path) -> str:
         status = os.fstat(descriptor)
         is_regular = stat.S_ISREG(status.st_mode)
         if not is_regular or status.st_uid != os.geteuid() or status.st_nlink != 1:
-            why = f"user {status.st_uid} started it" if is_regular else f"{path} is no regular file"
+            why = f"user {status.st_uid} started it" if is_regular else f"{path} is not a regular file"
             raise PermissionRefused(_WHAT, why, remedy)
         with os.fdopen(descriptor, closefd=False) as file:
             return file.read()

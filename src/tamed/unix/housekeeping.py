@@ -1,8 +1,8 @@
-"""What a daemon has on disk, looked after once a second: whatever of it is lost is made anew.
+"""What a daemon has on disk, looked after once a second: whatever of it is lost is created again.
 
 A run directory is swept with ``/tmp``, goes with a login session, or is removed by hand. The daemon lives on,
-and is to be found again. What cannot be made anew, or is wrong with the log or a socket, is logged once, and
-is in the daemon's status as long as it lasts.
+and must be found again. If a file cannot be created again, or the log or a socket fails, that is logged once
+and is in the status of the daemon as long as it lasts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ INTERVAL = 1.0
 
 
 class Duty(NamedTuple):
-    """Something to look after: ``housekeep`` does what is due, and tells whether it was made anew.
+    """Something to look after: ``housekeep`` does what is due, and tells whether it was created again.
 
     Nothing after one that ``is_base`` can be done without it.
     """
@@ -69,9 +69,9 @@ class Housekeeping:
         for duty in self.duties:
             try:
                 if duty.housekeep():
-                    self._log("WARNING", f"{duty.what} was gone, and was made anew")
+                    self._log("WARNING", f"{duty.what} was missing and was created again")
             except (OSError, TamedError) as error:
-                yield f"{duty.what} is gone, and cannot be made anew: {reason(error)}"
+                yield f"{duty.what} is missing, and cannot be created again: {reason(error)}"
                 if duty.is_base:
                     return
 

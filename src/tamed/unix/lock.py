@@ -61,7 +61,7 @@ def holder(path: Path) -> int | None:
     open files, the holder is believed only if the file is among them: who owns the directory could have
     written anything into the file.
 
-    Raises PermissionRefused if the file cannot be read, CannotCreate if it is no regular file, and
+    Raises PermissionRefused if the file cannot be read, CannotCreate if it is not a regular file, and
     SystemRefused if it is held, but not by the process that it names.
     """
     try:
@@ -82,9 +82,7 @@ def holder(path: Path) -> int | None:
 def holder_of(path: Path, descriptor: int) -> int | None:
     """Do what :func:`holder` does, for an open file; ``OSError`` comes through."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise CannotCreate(
-            f"pid file {path}", "there is something that is no regular file", "remove it, or name another"
-        )
+        raise CannotCreate(f"pid file {path}", "it is not a regular file", "remove it, or name another")
     if not is_alive(descriptor):
         return None
     pid = number_in(descriptor)
@@ -140,14 +138,14 @@ def explain(path: Path, error: OSError) -> TamedError:
         return CannotCreate(what, "it is a symbolic link", "remove the link")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return CannotCreate(
-            what, f"there is no directory {path.parent}", "make it, or name another run directory"
+            what, f"there is no directory {path.parent}", "create it, or name another run directory"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionRefused(
             what, why, "run as a user who may write there, or name another run directory"
         )
     if error.errno == errno.ENXIO:
-        return CannotCreate(what, "there is something that is no regular file", "remove it, or name another")
+        return CannotCreate(what, "it is not a regular file", "remove it, or name another")
     if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
         return SystemRefused(what, why, "name a run directory on a local file system")
     return from_creation_error(what, error, "name another run directory")

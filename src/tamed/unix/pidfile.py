@@ -92,7 +92,7 @@ class PidFile:
         """Take the pid file for this process, which must have its final pid: after detaching, not before.
 
         Raises AlreadyRunning, which names the holder's pid, CannotCreate if the directory is missing, has
-        no room or the path is no regular file, PermissionRefused, or SystemRefused if the file system has
+        no room or the path is not a regular file, PermissionRefused, or SystemRefused if the file system has
         no locks or no hard links. ``owner`` is the user that the process becomes, who is to remove the file.
         ``sleep`` is for tests.
         """
@@ -160,7 +160,7 @@ class PidFile:
         return self._directory >= 0 and _names(self._directory, self.path.name, self._descriptor)
 
     def housekeep(self) -> bool:
-        """Do what is due about once a second; tell whether the file had to be made anew: it was gone.
+        """Do what is due about once a second; tell whether the file had to be created again: it was gone.
 
         Raises as :meth:`acquire` does if that cannot be done, because its directory is gone too for example.
         """

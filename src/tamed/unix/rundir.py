@@ -364,7 +364,7 @@ def _explain(path: Path, error: OSError) -> TamedError:
     if path.is_symlink():
         return CannotCreate(what, "it is a symbolic link", f"remove it, or {_ANOTHER}")
     if isinstance(error, FileNotFoundError):
-        return CannotCreate(what, f"there is no directory {path.parent}", f"make it, or {_ANOTHER}")
+        return CannotCreate(what, f"there is no directory {path.parent}", f"create it, or {_ANOTHER}")
     if isinstance(error, PermissionError):
         return PermissionRefused(what, error.strerror or "", _ANOTHER)
     return from_creation_error(what, error, _ANOTHER)
