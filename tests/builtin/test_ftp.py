@@ -83,10 +83,10 @@ def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytes
         assert [line[:3] for line in answers] == [b"220", b"503", b"503", b"221"]
         with server.connect() as client, suppress(ConnectionError):
             client.sendall(b"PASS x\r\n")
-            while True:  # it is cut, as it takes no answers; it is not read further than it is answered
+            while True:  # it is cut off, as it reads no answers; it is not read further than it is answered
                 client.sendall(b"FEAT\r\n" * 1000)
     assert "-@127.0.0.1:" in caplog.text
-    assert "cut, as it takes no answers" in caplog.text
+    assert "cut off, as it reads no answers" in caplog.text
     assert "failed to serve" not in caplog.text
 
 
@@ -398,8 +398,8 @@ def test_clients_may_leave_at_every_byte(root: Path, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"anonymous": False}, "nobody could log in"),
-        ({"write": True}, "nobody could write"),
+        ({"anonymous": False}, "no user could log in"),
+        ({"write": True}, "no user could write"),
         ({"passive_address": "example.org"}, "example.org"),
         ({"listen": [Endpoint.parse("unix:/run/ftp.sock")]}, "internet"),
     ],

@@ -56,7 +56,7 @@ def test_curl_does_not_reach_the_machine_itself(port: int) -> None:
         for flag, host in product(VERSIONS, ["localhost", "127.0.0.1", "169.254.169.254"]):
             done = run("curl", "-sS", "-4", flag, address, f"http://{host}:{port}/")
             assert (done.returncode, done.stdout) == (97, b""), (flag, host, done)
-            process.expect(r"cannot have \S+: (this machine itself|link-local)")
+            process.expect(r"cannot reach \S+: (this machine itself|link-local)")
 
 
 @needs("curl")

@@ -1,4 +1,4 @@
-"""The console as asyncssh sees it: connections, who may log in, sessions, and the files with keys."""
+"""The console's side of asyncssh: connections, logins, sessions, and the files with keys."""
 
 import asyncio
 import stat
@@ -29,7 +29,7 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True)
 class Access:
-    """How users log in, with a key or with a password, and the connections that have not done so yet."""
+    """How users log in, with a key or with a password, and the connections without a login yet."""
 
     keys: Path | None
     gate: LoginGate | None
@@ -45,7 +45,7 @@ class ConsoleConnection(asyncssh.SSHServerConnection):
 
 
 class ConsoleServer(asyncssh.SSHServer):
-    """Lets users log in to sessions, and to nothing else: no files, no forwarding.
+    """Lets users log in to sessions only: no files, no forwarding.
 
     A connection that has had no session for the login timeout is closed.
     """
@@ -63,24 +63,24 @@ class ConsoleServer(asyncssh.SSHServer):
         self._unused: asyncio.TimerHandle | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Take the connection."""
+        """Keep the connection, and count it as one without a login."""
         self._connection = conn
         if peer := conn.get_extra_info("peername"):
             self.peer, self.host = address_text(peer), peer[0]
         self._access.pending.enter(self, self.host, conn.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop counting it."""
+        """Forget the connection."""
         self._access.pending.leave(self)
         self._expect_session(False)
 
     async def begin_auth(self, username: str) -> bool:
-        """Read the authorized keys as they are now. Everybody has to authenticate."""
+        """Read the current authorized keys. Every user has to authenticate."""
         if self._access.keys is not None:
             try:
                 keys = await asyncio.to_thread(authorized_keys, self._access.keys)
             except TamedError as error:
-                log.error("nobody can log in with a key: %s", error)  # noqa: TRY400 - one line says all
+                log.error("no user can log in with a key: %s", error)  # noqa: TRY400 - one line is enough
             else:
                 self._connection.set_authorized_keys(keys)
         return True
@@ -104,7 +104,7 @@ class ConsoleServer(asyncssh.SSHServer):
         return False
 
     def auth_completed(self) -> None:
-        """Log who it is, and expect a session."""
+        """Log the user, and expect a session."""
         self._access.pending.leave(self)
         if not self._had_password:  # else the gate has logged it
             user = self._connection.get_extra_info("username")
@@ -112,7 +112,7 @@ class ConsoleServer(asyncssh.SSHServer):
         self._expect_session(True)
 
     def session_requested(self) -> "_Session":
-        """Make a session, which is refused when it begins if there is no room."""
+        """Create a session. It is refused when it begins if there are too many."""
         return _Session(self, self._service, self._sessions, self._limits)
 
     def session_begun(self) -> None:
@@ -152,13 +152,13 @@ class _Session(asyncssh.SSHServerSession[str]):
         self._room.set()
 
     def connection_made(self, chan: "asyncssh.SSHServerChannel[str]") -> None:
-        """Take the channel."""
+        """Keep the channel."""
         self._channel = chan
         self._keyboard = Keyboard(self._read)
         self._lines = Lines(self._keyboard.line, self._keyboard.too_long, self._limits.max_line)
 
     def pty_requested(self, term_type: str, term_size: Any, term_modes: Any) -> bool:
-        """Accept a terminal, which is the editor."""
+        """Accept a terminal, for which asyncssh edits the lines."""
         self._has_terminal = True
         return True
 
@@ -181,33 +181,33 @@ class _Session(asyncssh.SSHServerSession[str]):
         self._task = self._sessions.watch(self._serve(), self._server.peer)
 
     def data_received(self, data: str, datatype: asyncssh.DataType) -> None:
-        """Take what was typed."""
+        """Handle input."""
         self._lines.feed(data.encode(errors="replace"))
 
     def break_received(self, msec: int) -> bool:
-        """Take a Ctrl-C, which the editor reports as a break."""
+        """Handle a Ctrl-C, which the editor reports as a break."""
         if self._has_terminal and self._keyboard.on_interrupt is None:
             cast(asyncssh.SSHLineEditorChannel, self._channel).clear_input()
         self._keyboard.interrupt()
         return True
 
     def signal_received(self, signal: str) -> None:
-        """Take a Ctrl-C of a client without a terminal, which is a signal."""
+        """Handle a Ctrl-C of a client without a terminal, which is a signal."""
         if signal == "INT":
             self._keyboard.interrupt()
 
     def soft_eof_received(self) -> None:
-        """Take a Ctrl-D."""
+        """Handle a Ctrl-D."""
         self._keyboard.end()
 
     def eof_received(self) -> bool:
-        """Run what was sent, and then end."""
+        """Run the input so far, and then end."""
         self._lines.finish()
         self._keyboard.end()
         return True
 
     def pause_writing(self) -> None:
-        """Hold output: the client is slow."""
+        """Pause output: the client is slow."""
         self._room.clear()
 
     def resume_writing(self) -> None:
@@ -251,11 +251,11 @@ class _Session(asyncssh.SSHServerSession[str]):
 
 
 def host_key(path: Path) -> asyncssh.SSHKey:
-    """Return the host's private key; if the file does not exist, make one that only its owner can read.
+    """Return the host's private key; if the file does not exist, create one that only its owner can read.
 
-    Several processes may do so at once, and all get the same key. Raises CannotCreate or another `TamedError`
-    if the file cannot be made or read, ConfigurationError if it is not a private key without a passphrase,
-    PermissionRefused if others may read it.
+    Several processes may call this at once, and all get the same key. Raises CannotCreate or another
+    `TamedError` if the file cannot be created or read, ConfigurationError if it is not a private key without
+    a passphrase, PermissionRefused if others may read it.
     """
     with suppress(FileNotFoundError):
         return _read_key(path)
@@ -296,13 +296,13 @@ def _read_key(path: Path) -> asyncssh.SSHKey:
 def _make_key(path: Path) -> None:
     key = asyncssh.generate_private_key("ssh-ed25519").export_private_key()
     try:
-        with NamedTemporaryFile(dir=path.parent) as file:  # which nobody else may read
+        with NamedTemporaryFile(dir=path.parent) as file:  # with mode 0600
             file.write(key)
             file.flush()
-            with suppress(FileExistsError):  # another process has made it
+            with suppress(FileExistsError):  # another process has created it
                 path.hardlink_to(file.name)
     except OSError as error:
-        raise CannotCreate(f"cannot make the host key {path}", error.strerror or str(error)) from error
+        raise CannotCreate(f"cannot create the host key {path}", error.strerror or str(error)) from error
 
 
 def _refuse(what: str, path: Path, bits: int, remedy: str) -> None:

@@ -1,7 +1,7 @@
-"""Reading messages that do not begin with their length, by parsers that know nothing of streams.
+"""Reading messages that do not begin with their length, by parsers that are independent of streams.
 
 A parser takes all bytes so far. It returns the message, or raises `Incomplete` with a number of bytes that
-are certainly missing, or `Malformed`. So no byte behind the message is read: what follows it is still in the
+are certainly missing, or `Malformed`. So no byte after the message is read: what follows it is still in the
 stream.
 """
 
@@ -23,7 +23,7 @@ class Incomplete(Exception):
 
 
 class Malformed(ValueError):
-    """Bytes that are no message, whatever follows. The text says why."""
+    """Bytes that cannot be the beginning of a message. The text is the reason."""
 
 
 def take(data: bytes, start: int, count: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Who is let in: which guesses of passwords are verified, how many connections may wait, and who is local.
+"""Logins: which password guesses are verified, how many connections may wait, and which endpoints are local.
 
-All services in the box that ask for a password (telnet, console, ftp, socks) use this. What slows guessing
-down is kept by network and not by connection, so a client gains nothing by a new connection, or by many.
+All of Tamed's plugins that ask for a password (telnet, console, ftp, socks) use this. Failures are counted
+by network and not by connection, so a client gains nothing by opening another connection, or many.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ class LoginGate:
 class PendingLogins:
     """The connections without a login yet: ``most`` of all, ``per_network`` of one network.
 
-    With one more, the oldest is dropped, so a client that only connects and waits keeps nobody out.
+    With one more, the oldest is dropped, so clients that only connect and wait do not keep users out.
     """
 
     def __init__(self, *, most: int = 40, per_network: int = 5) -> None:
@@ -171,7 +171,7 @@ def _counts(source: _Source) -> str:
 
 
 def is_local(endpoint: Endpoint) -> bool:
-    """Tell whether only users of this machine can connect to an endpoint.
+    """Return whether only users of this machine can connect to an endpoint.
 
     TCP must be on the loopback interface. A unix socket must have a mode that keeps others out: one in the
     abstract namespace has no mode, and a socket that another process made may have any, so neither is local.

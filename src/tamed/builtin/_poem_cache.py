@@ -21,11 +21,11 @@ class PoemCache(Service):
     ``refresh``, ``keep`` and ``retry`` are seconds on the event loop's clock:
 
     - a poem that was fetched less than ``refresh`` ago is returned at once;
-    - an older one is fetched again, once for all callers meanwhile, who wait for that. If ``fetch`` raises a
-      `TamedError`, they get the old one, if that was fetched less than ``keep`` ago (None: whatever its age);
-    - after a failure nobody waits for another attempt until ``retry`` has passed.
+    - an older one is fetched again, once for all callers, which wait for the new one. If ``fetch`` raises a
+      `TamedError`, they get the old one, if that was fetched less than ``keep`` ago (None: of any age);
+    - after a failure no caller waits for another attempt until ``retry`` has passed.
 
-    A fetch that nobody waits for any more is cancelled, which is no failure. ``source`` is for the summary.
+    A fetch without a waiting caller is cancelled, which is no failure. ``source`` is for the summary.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class PoemCache(Service):
 
     @property
     def summary(self) -> str:
-        """The source, the poem's length, and why the last fetch failed, as far as they are known."""
+        """The source, the poem's length, and the reason if the last fetch failed."""
         length = "" if self._poem is None else f"{len(self._poem)} bytes"
         failure = "" if self._failure is None else self._failure.why
         return ", ".join(filter(None, (self._source, length, failure)))
 
     @property
     def fresh(self) -> bytes | None:
-        """The poem, if it can be had without waiting."""
+        """The poem, if it is available without waiting."""
         return self._poem if self._poem is not None and self._age() < self._refresh else None
 
     async def poem(self) -> bytes:
-        """Return the poem, after a fetch if need be. Raises Unavailable if there is none."""
+        """Return the poem, after a fetch if necessary. Raises Unavailable if there is none."""
         if self.fresh is None and self._may_fetch():
             await self._fetching.result()
         if self._poem is not None and (self._keep is None or self._age() < self._keep):
@@ -100,10 +100,10 @@ class PoemCache(Service):
 
 
 class SharedCall(Generic[T]):
-    """Calls a coroutine function once for all who wait at the same time, and cancels it when nobody waits.
+    """Shares one call of a coroutine function among concurrent callers, and cancels it when none waits.
 
-    Callers that come during a call wait for the same result, or the same exception. One that is cancelled
-    leaves the others alone; with the last one the call is cancelled, and the next caller begins a new call.
+    A caller that comes during a call waits for the same result, or the same exception. A cancelled caller
+    does not affect the others; with the last one the call is cancelled, and the next caller begins a new one.
     """
 
     def __init__(self, call: Callable[[], Coroutine[Any, Any, T]]) -> None:

@@ -1,4 +1,4 @@
-"""A poem, and the server that sends it: what `fastpoetry` is made of."""
+"""A poem, and the server that sends it: the parts of `fastpoetry`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ log = own_logger("fastpoetry")
 
 
 class Poetry(Service):
-    """Holds a poem. Knows nothing of protocols, so that any protocol can serve it.
+    """Holds a poem. It is independent of protocols, so that any protocol can serve it.
 
     ``text`` is the poem, as the bytes of its file, while the service runs. A file that cannot be read fails
     the start.

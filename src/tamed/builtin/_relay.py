@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _CHUNK: Final = 64 * 1024
-"""The most bytes that are read at a time, and that wait to be sent before no more are read."""
+"""Most bytes to read at a time; reading pauses while this many wait to be sent."""
 
 
 class Stream(NamedTuple):
@@ -61,9 +61,9 @@ class Relay:
     directions. So when a target has ended, a client that speaks TLS is closed; and a target that speaks TLS
     learns of the client's end only when it has ended too, because its answer may be still to come.
 
-    A side that reads nothing blocks the other, with at most 64 KiB for it in the relay, beside what the
-    kernel and the readers hold. When one side is reset, or nothing moves for as long as the `RelayTimeouts`
-    say, both are aborted.
+    If one side reads nothing, the other is paused: the relay buffers at most 64 KiB, besides the buffers of
+    the kernel and the readers. When one side is reset, or no data moves for the time in `RelayTimeouts`, both
+    are aborted.
     """
 
     def __init__(self, client: Stream, target: Stream, timeouts: RelayTimeouts) -> None:
@@ -169,8 +169,8 @@ def log_end(log: logging.Logger, what: str, counts: ByteCounts, begun: float, en
 class IdleTimeout:
     """Raises TimeoutError in the block that it surrounds, ``seconds`` after the last `reset`.
 
-    A timer that is set anew for each chunk would cost as much as the chunk. This one compares, when it
-    expires, with the time of the last reset.
+    Setting a timer again for each chunk would cost as much as the chunk. This one compares, when it expires,
+    with the time of the last reset.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -207,7 +207,7 @@ class IdleTimeout:
 
 
 class Address(NamedTuple):
-    """One address of a host, as ``socket`` wants it."""
+    """One address of a host, in the form that ``socket`` expects."""
 
     family: socket.AddressFamily
     sockaddr: tuple[Any, ...]
@@ -221,7 +221,7 @@ class Address(NamedTuple):
 
 @asynccontextmanager
 async def time_limit(seconds: float) -> AsyncIterator[None]:
-    """Limit a block to so many seconds. Raises OSError (ETIMEDOUT) that says so when they are over."""
+    """Limit a block to this many seconds. Raises OSError (ETIMEDOUT), which names them, after that."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -239,7 +239,7 @@ async def look_up(host: str, port: int, kind: socket.SocketKind = socket.SOCK_ST
 
 
 async def connect(address: Address) -> socket.socket:
-    """Return a non-blocking connected socket. Raises OSError, in the system's words."""
+    """Return a non-blocking connected socket. Raises OSError with the system's text."""
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -247,7 +247,7 @@ async def connect(address: Address) -> socket.socket:
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and error.errno:
-            raise OSError(error.errno, os.strerror(error.errno)) from error  # the loops have other words
+            raise OSError(error.errno, os.strerror(error.errno)) from error  # event loops use other texts
         raise
     return sock
 

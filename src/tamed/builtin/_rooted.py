@@ -1,11 +1,10 @@
-"""Files below a directory, and no others, whatever their names are and whoever changes them meanwhile.
+"""Files below a directory, and no others, whatever their names are, even if they are changed meanwhile.
 
 A path is resolved here, a component at a time: each is examined from the descriptor of the directory that it
 is in, and opened with ``O_NOFOLLOW``. A symbolic link is read and resolved in the same way, and ``..`` in it
-is a step back to a directory that was passed. So the kernel is never asked for a path, and there is no moment
-between looking and opening in which a directory could be exchanged for a link: what was examined is what is
-opened, or the opening fails. ``openat2(RESOLVE_BENEATH)`` does the same (openat2(2)), but cannot hide names
-behind links.
+is a step back to a directory that was passed. So the kernel never resolves a path, and a directory cannot be
+exchanged for a link between check and open: the examined file is opened, or the open fails.
+``openat2(RESOLVE_BENEATH)`` does the same (openat2(2)), but cannot hide names behind links.
 
 A hard link, or a mount, in the directory counts as a part of the directory.
 """
@@ -30,13 +29,13 @@ __all__ = ["DirEntry", "DirectoryService", "RootedDirectory", "open_in_thread"]
 T = TypeVar("T")
 
 _MOST_LINKS: Final = 40
-"""As many as Linux follows (path_resolution(7))."""
+"""The limit of Linux (path_resolution(7))."""
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and what stands for bytes that are no UTF-8 (PEP 383)."""
+"""Control characters, and the surrogates of bytes that are not UTF-8 (PEP 383)."""
 
 
 class DirEntry(NamedTuple):
@@ -51,14 +50,14 @@ class DirEntry(NamedTuple):
 
 
 class RootedDirectory:
-    """A directory that no path leads out of; the top of this file says how.
+    """A directory that no path leads out of; the top of this file explains how.
 
     Paths are texts with slashes, relative to the directory; empty components and ``.`` are ignored, and
     ``..`` does not exist. A link is followed if every step of it is in the directory, so an absolute one is
     not. With ``dot_files`` False, names that begin with a dot do not exist, not even behind a link.
 
-    What does not exist in one of these senses raises FileNotFoundError; other failures raise the OSError of
-    the system. All methods access the disk: call them in a thread.
+    For a path that does not exist by these rules FileNotFoundError is raised, and the system's OSError for
+    other failures. All methods access the disk: call them in a thread.
     """
 
     def __init__(self, folder: Path, *, dot_files: bool = False) -> None:
@@ -103,7 +102,7 @@ class RootedDirectory:
     def entries(self, path: str) -> list[tuple[str, os.stat_result]]:
         """Return the files and directories in a directory, sorted, each with its status, through links.
 
-        Names that are no UTF-8, or have control characters in them, are left out: no client could send them.
+        Names that are not UTF-8 or contain control characters are left out: no client could send them.
         """
         with self.resolve(path) as entry:
             descriptor = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | _FILE, dir_fd=entry.directory)
@@ -119,7 +118,7 @@ class RootedDirectory:
     def resolve(self, path: str, *, through_link: bool = True) -> Iterator[DirEntry]:
         """Resolve a path to an entry in an open directory; only its last component may not exist.
 
-        With ``through_link`` False, a link at the end is not followed, as removals need it.
+        With ``through_link`` False, a link at the end is not followed; removals need that.
         """
         way = [part for part in path.split("/") if part not in {"", "."}]
         if ".." in way:
@@ -127,7 +126,7 @@ class RootedDirectory:
         passed = [os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
         try:
             yield self._walk(passed, deque(way), path, through_link)
-        except ValueError:  # a zero byte, or what cannot be encoded
+        except ValueError:  # a zero byte, or a character that cannot be encoded
             raise _not_there(path) from None
         finally:
             for descriptor in passed:
@@ -200,10 +199,10 @@ def _not_there(path: str) -> FileNotFoundError:
 
 
 async def open_in_thread(make: Callable[[], T], close: Callable[[T], object]) -> T:
-    """Call ``make`` in a thread, and return what it returns; what it raises is raised here.
+    """Call ``make`` in a thread, and return its result; its exceptions are raised here.
 
-    A thread cannot be cancelled. If the caller is, what was made is closed, by the thread if it has not been
-    made yet. That does not need the event loop, which may have ended by then.
+    A thread cannot be cancelled. If the caller is cancelled, the result is closed, by the thread if it is
+    not available yet. That does not need the event loop, which may have ended by then.
     """
     opening = _Opening(make, close)
     try:
@@ -214,7 +213,7 @@ async def open_in_thread(make: Callable[[], T], close: Callable[[T], object]) ->
 
 
 class _Opening(Generic[T]):
-    """Closes what was made as soon as it has been both made and abandoned."""
+    """Closes the result as soon as it is both available and abandoned."""
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], object]) -> None:
         self._make = make

@@ -1,14 +1,14 @@
-"""The protocol of a telnet session, by telnetlib3, which takes the commands out of the input.
+"""The protocol of a telnet session, by telnetlib3, which removes the commands from the input.
 
 The client stays in its own line mode, in which it echoes and edits. The only option that is ever accepted is
 ECHO, by which a client is asked not to show a password. All others are refused, above all compression, with
 which little input can become much.
 
-A web page can have its reader's browser send a request to any port of the reader's machine, with Python in
-it. So a connection whose first line is that of a request, or could be, is closed.
+A web page can make a browser send a request to any port of the browser's machine, with Python in it. So a
+connection whose first line is that of a request, or could be, is closed.
 
-Everything that Tamed needs of telnetlib3 is here. Its documentation has no promises about what `_Commands`
-and `_Reader` stand for, hence the upper bound in pyproject.toml and a test that names it all.
+Everything that Tamed uses of telnetlib3 is here. Its documentation promises nothing about the classes that
+`_Commands` and `_Reader` replace, hence the upper bound in pyproject.toml and a test that names every part.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ __all__ = ["TelnetProtocol"]
 log = own_logger("telnet")
 
 _LAST: Final = 5.0
-"""Seconds at the end: to run what was sent when the client has ended its side, to send what is left."""
+"""Seconds to run the last input when the client has ended its side, and to send the last output."""
 
 _MOST_COMMANDS: Final = 65536
 """Bytes of telnet commands without any input between them."""
@@ -51,7 +51,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
     """
 
     keyboard: Keyboard
-    reader: Any  # the base class has unions here, of what it never makes for us
+    reader: Any  # the base class has unions here, with types that it never creates for us
     writer: Any
     peer = host = "unix"
 
@@ -79,7 +79,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self._session.add_done_callback(self.close)
 
     def data_received(self, data: bytes) -> None:
-        """Take input, and cut a client that sends nothing but commands.
+        """Handle input, and disconnect a client that sends only commands.
 
         telnetlib3 keeps a subnegotiation until its end, up to a megabyte in eight times as much memory.
         """
@@ -90,7 +90,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
             self.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Run what was typed, but not for long: a client that is gone looks the same."""
+        """Run the last input, but not for long: a client that is gone looks the same."""
         self.reader.feed_eof()
         asyncio.get_running_loop().call_later(_LAST, self.hang_up)
         return self._connection.get_extra_info("ssl_object") is None
@@ -128,7 +128,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
         await self.writer.drain()
 
     def show_input(self, shown: bool) -> None:
-        """Have the client show what is typed, or not: WILL ECHO means that it should not (RFC 857)."""
+        """Have the client show the input, or not: WILL ECHO means that it should not (RFC 857)."""
         self.writer.iac(telnetlib3.WONT if shown else telnetlib3.WILL, telnetlib3.ECHO)
 
     def begin_negotiation(self) -> None:
@@ -159,7 +159,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self.keyboard.too_long()
 
     def _refuse_request(self) -> None:
-        log.warning("%s seems to be a browser, which somebody may make send Python: hung up", self.peer)
+        log.warning("%s seems to be a browser, which a web page may make send Python: hung up", self.peer)
         self.hang_up()
 
 
@@ -183,11 +183,11 @@ class _Commands(telnetlib3.TelnetWriter):
         return super().handle_do(opt)
 
     def handle_subnegotiation(self, buf: deque[bytes]) -> None:
-        """Ignore it: no option that has any is accepted."""
+        """Ignore it: no option with subnegotiations is accepted."""
 
 
 class _Reader:
-    """Replaces telnetlib3's stream of the input, and makes lines of it at once."""
+    """Replaces telnetlib3's input stream, and splits the input into lines at once."""
 
     def __init__(self, lines: Lines, keyboard: Keyboard) -> None:
         self._lines = lines
@@ -196,7 +196,7 @@ class _Reader:
         self._has_taken = False
 
     def feed_data(self, data: bytes) -> None:
-        """Take input."""
+        """Handle input."""
         self._has_taken = True
         self._lines.feed(data)
 
@@ -206,7 +206,7 @@ class _Reader:
         return taken
 
     def feed_eof(self) -> None:
-        """Take the end of input."""
+        """Handle the end of input."""
         self._lines.finish()
         self._keyboard.end()
 

@@ -33,7 +33,7 @@ _SPARE: Final = 20
 """Connections beyond those of sessions and logins: without a session yet, or closing."""
 
 _KEEPALIVE: Final = 30
-"""Seconds of silence until a client is asked for a sign of life; without one it is cut after the third."""
+"""Seconds of silence before a keepalive request; after the third without an answer the client is cut off."""
 
 
 @dataclass
@@ -43,17 +43,17 @@ class Options(Limits):
     port: int = option(6022, "The port number to listen on.", short="p")
     iface: str = option("127.0.0.1", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    host_key: Path = option(help="The file with the host's private key; made if it does not exist.")
-    authorized_keys: Path | None = option(None, "The file with the public keys that may log in.")
+    host_key: Path = option(help="File with the host's private key; created if it does not exist.")
+    authorized_keys: Path | None = option(None, "File with the public keys that may log in.")
     password_file: Path | None = option(
-        None, "The users who may log in with a password, with the hashes of their passwords."
+        None, "File of users who may log in with a password, and of the hashes."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
         if self.authorized_keys is None and self.password_file is None:
-            raise ValueError("nobody could log in: say --authorized-keys or --password-file")
+            raise ValueError("no user could log in: give --authorized-keys or --password-file")
 
 
 class Reception(Service):
@@ -70,11 +70,11 @@ class Reception(Service):
 
     @property
     def most_connections(self) -> int:
-        """How many connections there may be at once, in any state."""
+        """Most connections at a time, in any state."""
         return self._sessions.most + self._access.pending.most + _SPARE
 
     async def prepare(self) -> None:
-        """Read files while this process is privileged; not in a thread, which could not drop privileges."""
+        """Read files while still privileged; not in a thread, with which privileges cannot be dropped."""
         self._key = host_key(self._options.host_key)
         if self._access.gate is not None:
             self._access.gate.users.load()
@@ -83,7 +83,7 @@ class Reception(Service):
         """Check that the authorized keys can be read, and set asyncssh up."""
         if self._access.keys is not None:
             await asyncio.to_thread(authorized_keys, self._access.keys)
-        quieten("asyncssh", logging.WARNING)  # a dozen lines for each session, with all that is run
+        quieten("asyncssh", logging.WARNING)  # it logs a dozen lines for each session, with every command
         self._ssh = asyncssh.SSHServerConnectionOptions(
             server_factory=self._server,
             server_host_keys=[self._key],
@@ -92,7 +92,7 @@ class Reception(Service):
             max_line_length=int(self._options.max_line),
             errors="replace",
             agent_forwarding=False,
-            gss_host=None,  # or it would ask the DNS for our name
+            gss_host=None,  # otherwise it looks up our name in the DNS
             host_based_auth=False,
             kbdint_auth=False,
             password_auth=self._access.gate is not None,
@@ -101,8 +101,8 @@ class Reception(Service):
     def protocol(self) -> ConsoleConnection:
         """Return the protocol of a new connection.
 
-        asyncssh's own functions listen, or take a socket. They call this constructor; we call it ourselves
-        because our server accepts the connections.
+        asyncssh's own functions accept connections themselves, and call this constructor. Here the server
+        accepts them, so this calls it.
         """
         return ConsoleConnection(asyncio.get_running_loop(), self._ssh)
 

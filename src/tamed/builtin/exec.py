@@ -1,4 +1,4 @@
-"""Programs of any kind as services: run, watched, restarted, and ended with all that they have started."""
+"""Programs of any kind as services: run, watched, restarted, and ended with all their descendants."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ __all__ = ["Options", "PassedSockets", "ProgramService", "exec_"]
 log = own_logger("exec")
 
 _GRACE: Final = 5.0
-"""Seconds beyond its own deadline that a program may take to be gone after it was killed."""
+"""Seconds after its deadline in which a killed program must be gone."""
 
 
 @dataclass
@@ -38,23 +38,23 @@ class Options(ProgramOptions):
 
     listen: list[Endpoint] = option([], "An endpoint whose socket is passed to the program as LISTEN_FDS.")
     restart: Literal["never", "on-failure", "always"] = option(
-        "on-failure", "When a program that has ended is started again."
+        "on-failure", "When to restart a program that has ended."
     )
     restart_limit: int = option(
-        5, "More restarts than that, within the time of restart-within, end the application; 0: no limit."
+        5, "Most restarts within restart-within; one more ends the application. 0 for no limit."
     )
-    restart_within: Duration = option(Duration("1m"), "The time in which restarts are counted.")
+    restart_within: Duration = option(Duration("1m"), "Time in which restarts are counted.")
     restart_pause: Duration = option(
-        Duration("100ms"), "The pause before the first restart; each after it is twice as long."
+        Duration("100ms"), "Pause before the first restart; each later pause is twice as long."
     )
-    restart_pause_max: Duration = option(Duration("30s"), "The longest pause before a restart.")
-    success: list[int] = option([0], "A status that the program ends with when nothing is wrong.")
-    ready_after: Duration = option(Duration("1s"), "How long the program has to run to count as started.")
-    ready_at: Endpoint | None = option(
-        None, "An address at which the program accepts connections when it is ready."
+    restart_pause_max: Duration = option(Duration("30s"), "Longest pause before a restart.")
+    success: list[int] = option([0], "Exit status that counts as success.")
+    ready_after: Duration = option(Duration("1s"), "Time after which a running program counts as ready.")
+    ready_at: Endpoint | None = option(None, "Address that accepts connections when the program is ready.")
+    ready_notify: bool = option(
+        False, "The program reports through NOTIFY_SOCKET (sd_notify) when it is ready."
     )
-    ready_notify: bool = option(False, "The program says by NOTIFY_SOCKET (sd_notify) when it is ready.")
-    start_timeout: Duration = option(Duration("1m"), "How long the program may take until it is ready.")
+    start_timeout: Duration = option(Duration("1m"), "Longest time until the program is ready.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +103,7 @@ class ProgramService(Service):
     ends, the service ends; with a status that is not in ``success`` it fails, and the ``restart`` policy is
     applied. ``stop`` leaves nothing of the program behind.
 
-    What the program prints goes to the logger ``exec.LABEL``. ``fork_server`` must have been started before.
+    The program's output goes to the logger ``exec.LABEL``. ``fork_server`` must have been started before.
     ``passed`` has the sockets that are passed to the program.
     """
 
@@ -250,7 +250,7 @@ def _name(endpoint: Endpoint) -> str:
 async def _first(*coroutines: Coroutine[Any, Any, Any]) -> int:
     """Run coroutines until one is done, and return its number; of two that are done, the lower number.
 
-    The others are cancelled. What the one has raised is raised here.
+    The others are cancelled. An exception of the first is raised here.
     """
     tasks = [asyncio.ensure_future(each) for each in coroutines]
     try:

@@ -1,4 +1,4 @@
-"""Fast poetry: a poem for whoever connects. The reference service, as a plugin.
+"""Fast poetry: sends a poem to every client. The reference service, as a plugin.
 
 `tamed start` imports this for the options alone. The service is imported when it is made, so that the command
 loads no event loop.
@@ -31,14 +31,14 @@ class PoemAt(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``POEM=ENDPOINT``. Raises ValueError, which says what was expected."""
+        """Read ``POEM=ENDPOINT``. Raises ValueError, which names the expected form."""
         poem, _, endpoint = text.partition("=")
         if not poem or not endpoint or "\0" in poem:
             raise ValueError(f"expected POEM=ENDPOINT, such as ecstasy.txt=localhost:10000, got {text!r}")
         return cls(Path(poem), Endpoint.parse(endpoint))
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the same with its relative paths starting at a folder."""
+        """Return the same, with a folder before its relative paths."""
         return type(self)(folder / self.poem, self.endpoint.relative_to(folder))
 
     def __str__(self) -> str:
@@ -56,14 +56,12 @@ class Options:
     port2: int | None = option(None, "The port number of a second poem.")
     poem2: Path | None = option(None, "The file containing a second poem.")
     serve: list[PoemAt] = option(
-        [], "A poem and the endpoint to serve it on, instead of all the above.", metavar="POEM=ENDPOINT"
+        [], "A poem and the endpoint to serve it on, instead of the options above.", metavar="POEM=ENDPOINT"
     )
-    send_timeout: Duration = option(
-        Duration("1m"), "The longest that a client may pause in reading its poem."
-    )
-    max_connections: int = option(10000, "Slow clients that are served at a time; more clients wait.", ge=1)
+    send_timeout: Duration = option(Duration("1m"), "Longest pause of a client in reading its poem.")
+    max_connections: int = option(10000, "Most slow clients served at a time; further clients wait.", ge=1)
     max_connections_per_address: int | None = option(
-        None, "The same for one address; more clients of it are refused.", ge=1
+        None, "The same for one address; its further clients are refused.", ge=1
     )
 
     def __post_init__(self) -> None:
@@ -73,7 +71,7 @@ class Options:
             raise ValueError("poem2 and port2 go together: give both or none")
         for field in fields(self)[: _OWN.index("serve")] if self.serve else ():
             if getattr(self, field.name) not in (field.default, []):
-                raise ValueError(f"serve stands in place of {field.name}: leave one of them out")
+                raise ValueError(f"serve replaces {field.name}: leave one of them out")
 
     def poems(self) -> Iterator[tuple[Path, list[Endpoint]]]:
         """Yield each poem that is to be served, with its endpoints."""

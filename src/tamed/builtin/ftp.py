@@ -1,4 +1,4 @@
-"""Files over FTP (RFC 959, 2428, 3659): read-only for everybody, and more for users with a password."""
+"""Files over FTP (RFC 959, 2428, 3659): read-only for all clients, more for users with a password."""
 
 import asyncio
 import ipaddress
@@ -23,21 +23,21 @@ __all__ = ["Options", "ftp"]
 class Options:
     """The options of ``ftp``."""
 
-    root: Path = option(help="The directory to serve; nothing outside of it can be reached.")
+    root: Path = option(help="Directory to serve. Nothing outside it can be reached.")
     port: int = option(2121, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    anonymous: bool = option(True, "Let anybody read.")
-    passwords: Path | None = option(None, "The file of users and their hashed passwords.")
-    write: bool = option(False, "Let users with a password change files, too.")
-    dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
-    passive_ports: PortRange = option(PortRange(), "The ports for data connections; 0: any.")
-    passive_address: str | None = option(None, "The IPv4 address for data connections, if behind NAT.")
-    max_connections: int = option(1000, "How many clients are served simultaneously; others wait.", ge=1)
-    max_connections_per_address: int = option(10, "How many of them may come from one address.", ge=1)
-    max_line: Size = option(Size("4 KiB"), "The longest command.")
-    idle: Duration = option(Duration("5m"), "How long a client may ask for nothing.")
-    stall: Duration = option(Duration("1m"), "How long a transfer may stand still.")
+    anonymous: bool = option(True, "Allow reading without a password.")
+    passwords: Path | None = option(None, "File of users and their hashed passwords.")
+    write: bool = option(False, "Allow users with a password to change files.")
+    dot_files: bool = option(False, "Serve files and directories whose names begin with a dot.")
+    passive_ports: PortRange = option(PortRange(), "Ports for data connections; 0 for any.")
+    passive_address: str | None = option(None, "IPv4 address for data connections, if behind NAT.")
+    max_connections: int = option(1000, "Most clients served simultaneously; further clients wait.", ge=1)
+    max_connections_per_address: int = option(10, "The same for one address.", ge=1)
+    max_line: Size = option(Size("4 KiB"), "Longest command.")
+    idle: Duration = option(Duration("5m"), "Longest time between two commands.")
+    stall: Duration = option(Duration("1m"), "Longest time without progress of a transfer.")
 
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
@@ -46,9 +46,9 @@ class Options:
         if any(isinstance(endpoint, UnixEndpoint) for endpoint in self.listen):
             raise ValueError("FTP needs internet addresses, for its data connections: no unix: endpoint")
         if not self.anonymous and self.passwords is None:
-            raise ValueError("nobody could log in: name a file of passwords, or let anonymous users in")
+            raise ValueError("no user could log in: name a password file, or allow anonymous users")
         if self.write and self.passwords is None:
-            raise ValueError("nobody could write: name a file of passwords")
+            raise ValueError("no user could write: name a password file")
 
 
 @plugin

@@ -25,7 +25,7 @@ __all__ = ["Options", "Sessions", "connection_variables", "inetd"]
 log = own_logger("inetd")
 
 _GRACE: Final = 5.0
-"""Seconds beyond its own deadline that a program may take to be gone after it was killed."""
+"""Seconds after its deadline in which a killed program must be gone."""
 
 _PIECE: Final = 64 * 1024
 
@@ -35,9 +35,11 @@ class Options(ProgramOptions):
     """The options of ``inetd``."""
 
     listen: list[Endpoint] = option(REQUIRED, "An endpoint to listen on.")
-    max_connections: int = option(100, "With that many open, no more are accepted until one is closed.")
-    max_connections_per_address: int = option(10, "More from one address are closed at once; 0: no limit.")
-    max_time: Duration = option(Duration("1h"), "How long a connection may last; 0: no limit.")
+    max_connections: int = option(100, "Most open connections; further clients wait.")
+    max_connections_per_address: int = option(
+        10, "The same for one address; its further connections are closed. 0 for no limit."
+    )
+    max_time: Duration = option(Duration("1h"), "Longest time of a connection; 0 for no limit.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,14 +67,15 @@ def inetd(options: Options) -> Service:
 
 
 class Sessions(Service):
-    """Runs a program for each connection. Put a `StreamServer` with ``serve`` as its handler behind it.
+    """Runs a program for each connection. Add a `StreamServer` with the handler ``serve`` after it.
 
     The program's standard input and output are one end of a socket pair, and the bytes are passed on between
-    the other end and the client, so a program can serve clients that speak TLS. What it prints to standard
-    error goes to the logger ``inetd``.
+    the other end and the client, so a program can serve clients that use TLS. Its standard error goes to the
+    logger ``inetd``.
 
     When a connection has lasted for ``max_time`` seconds (None: no limit), or is cut by the server, its
-    program is stopped as its `Program` says. ``stop`` waits until nothing of any program is left.
+    program is stopped with the signal and the timeout of its `Program`. ``stop`` waits until nothing of any
+    program is left.
     """
 
     def __init__(
@@ -151,7 +154,7 @@ class _Session:
             log.info("%s: cut after %g s", self._peer, self._sessions.max_time)
             self._writer.transport.abort()
         except TamedError as error:
-            log.error("cannot serve %s: %s", self._peer, error)  # noqa: TRY400 - one line says all
+            log.error("cannot serve %s: %s", self._peer, error)  # noqa: TRY400 - one line is enough
             self._writer.transport.abort()
 
     async def end(self) -> None:
@@ -175,7 +178,7 @@ def connection_variables(local: Any, remote: Any) -> dict[str, str]:
 
     ``REMOTE_ADDR`` and ``REMOTE_PORT`` are those of systemd (systemd.exec(5), with ``Accept=yes``),
     ``REMOTE_HOST`` is the address too, as names are not looked up, and ``PROTO`` and ``TCP...`` are
-    those of UCSPI (the UNIX Client-Server Program Interface). On a unix socket there is ``PROTO`` alone.
+    those of UCSPI (the UNIX Client-Server Program Interface). On a unix socket there is only ``PROTO``.
     """
     if not (isinstance(local, tuple) and isinstance(remote, tuple)):
         return {"PROTO": "UNIX"}

@@ -1,4 +1,4 @@
-"""A poetry proxy: the poem of another poetry server, also while that is slow or down."""
+"""A poetry proxy: serves the poem of another poetry server, also while that one is slow or down."""
 
 import asyncio
 from contextlib import suppress
@@ -31,20 +31,20 @@ class Options:
     port: int = option(10001, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    refresh: Duration = option(Duration("1m"), "The age from which the poem is fetched again.")
+    refresh: Duration = option(Duration("1m"), "Age at which the poem is fetched again.")
     keep: Duration | None = option(
-        None, "The age up to which the last good poem is served while the upstream is down; without it, any."
+        None, "Highest age of the last good poem while the upstream is down; unlimited by default."
     )
-    retry: Duration = option(Duration("1s"), "The delay after a failed fetch before another one is made.")
-    fetch_timeout: Duration = option(Duration("10s"), "The longest that a fetch may take.")
-    max_size: Size = option(Size("1 MB"), "The largest poem that is accepted.")
+    retry: Duration = option(Duration("1s"), "Delay after a failed fetch before the next one.")
+    fetch_timeout: Duration = option(Duration("10s"), "Longest time of a fetch.")
+    max_size: Size = option(Size("1 MB"), "Largest poem that is accepted.")
     half_closed: Duration = option(
-        Duration("2s"), "How long a client is waited for that has closed its sending side."
+        Duration("2s"), "Longest time to wait for a client that has closed its sending side."
     )
-    send_timeout: Duration = option(Duration("1m"), "The longest that a client may take to read the poem.")
-    max_connections: int = option(10000, "Connections that are open at a time; more clients wait.", ge=1)
+    send_timeout: Duration = option(Duration("1m"), "Longest time for a client to read the poem.")
+    max_connections: int = option(10000, "Most open connections; further clients wait.", ge=1)
     max_connections_per_address: int = option(
-        2000, "The same for one address; more clients of it are refused.", ge=1
+        2000, "The same for one address; its further clients are refused.", ge=1
     )
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class Options:
 
 @plugin
 def poetryproxy(options: Options) -> Service:
-    """A poetry proxy that caches, and shares one fetch among all who wait."""
+    """A poetry proxy that caches, and shares one fetch among all waiting clients."""
     upstream = PoemUpstream(options.upstream, limit=options.max_size, timeout=options.fetch_timeout)
     cache = PoemCache(
         upstream.fetch,
@@ -79,8 +79,8 @@ class Reciter:
     """Serves connections: waits for the poem of a cache, as long as the client does, and sends it.
 
     A client that resets the connection has left. One that has closed its sending side may have left, or may
-    still read (TCP does not tell which), so the wait goes on for ``half_closed`` seconds. A client that does
-    not take its poem within ``send_timeout`` seconds is cut.
+    still read (TCP does not show which), so the wait goes on for ``half_closed`` seconds. A client that does
+    not read its poem within ``send_timeout`` seconds is cut off.
     """
 
     def __init__(self, cache: PoemCache, *, half_closed: float, send_timeout: float) -> None:

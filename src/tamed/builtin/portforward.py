@@ -1,7 +1,7 @@
 """Forwarding of connections to other servers, as a plugin.
 
-A client's connection is accepted, its PROXY header is read if it must have one, an upstream is connected to,
-and bytes are relayed to the end, which is a line in the log.
+The server accepts a client's connection, reads its PROXY header if it must have one, connects to an upstream,
+and relays bytes to the end, which it logs in one line.
 """
 
 import asyncio
@@ -34,34 +34,36 @@ class Options:
     """The options of ``portforward``."""
 
     listen: list[Endpoint] = option(help="An endpoint to listen on; tls:// for TLS with clients.")
-    to: list[Endpoint] = option(help="An upstream; of several, the one with the fewest connections is taken.")
+    to: list[Endpoint] = option(help="An upstream; of several, the one with the fewest connections is used.")
     tls: bool = option(False, "Use TLS with the upstreams.")
-    tls_ca: Path | None = option(None, "Their authorities, as PEM; without it, the system's.")
-    tls_name: str = option("", "The name that their certificates must be for; without it, their host.")
+    tls_ca: Path | None = option(
+        None, "Certificate authorities of the upstreams, as PEM; by default the system's."
+    )
+    tls_name: str = option("", "Name that their certificates must have; by default their host.")
     tls_verify: bool = option(True, "Verify their certificates.")
-    tls_cert: Path | None = option(None, "A client certificate to present to them, as PEM.")
-    tls_key: Path | None = option(None, "Its key, if that is in a separate file.")
+    tls_cert: Path | None = option(None, "Client certificate to present to them, as PEM.")
+    tls_key: Path | None = option(None, "Key of the client certificate, if it is in a separate file.")
     proxy_from: list[Network] = option(
-        [], "A network (or unix) whose clients must begin with a PROXY header, which is believed."
+        [], "Network, or unix, whose clients must send a PROXY header, which is trusted."
     )
     proxy_to: ProxyHeader = option(ProxyHeader.NONE, "The PROXY header to send to the upstreams.")
     connect_timeout: Duration = option(
-        Duration("5s"), "The longest that each address of an upstream may take to answer."
+        Duration("5s"), "Longest time for each address of an upstream to answer."
     )
     check_interval: Duration = option(
-        Duration("10s"), "How often to connect to each upstream to check it; 0 for never."
+        Duration("10s"), "Interval of the checks that connect to each upstream; 0 for never."
     )
-    pause: Duration = option(Duration("30s"), "How long an upstream that is down is tried last.")
-    idle_timeout: Duration = option(Duration("1h"), "The longest that a connection may be idle.")
+    pause: Duration = option(Duration("30s"), "Try an upstream that is down last, for this time.")
+    idle_timeout: Duration = option(Duration("1h"), "Longest time that a connection may be idle.")
     half_closed_timeout: Duration = option(
-        Duration("1m"), "The same for a connection of which one side has ended its direction."
+        Duration("1m"), "The same for a connection that one side has half closed."
     )
     handshake_timeout: Duration = option(
-        Duration("10s"), "The longest that a client may take for its TLS handshake, and for its PROXY header."
+        Duration("10s"), "Longest time for a client's TLS handshake, and for its PROXY header."
     )
-    max_connections: int = option(2000, "Connections that are served at a time; more clients wait.")
+    max_connections: int = option(2000, "Most connections served at a time; further clients wait.")
     max_connections_per_address: int | None = option(
-        None, "The same for one address, without a limit by default; more clients of it are refused."
+        None, "The same for one address, unlimited by default; its further clients are refused."
     )
 
     def __post_init__(self) -> None:
@@ -150,12 +152,12 @@ class Forwarder(Service):
         return "to " + ", ".join(str(upstream.endpoint) for upstream in self._balancer.upstreams)
 
     async def prepare(self) -> None:
-        """Read what TLS needs, while that may be read."""
+        """Read the files of TLS, while the process may read them."""
         for upstream in self._balancer.upstreams:
             upstream.load()
 
     async def check(self) -> None:
-        """Connect to each upstream once, to see which ones are up."""
+        """Connect to each upstream once, to find out which ones are up."""
         header = self._header_to.encode(None)
         await asyncio.gather(*(upstream.check(header) for upstream in self._balancer.upstreams))
 

@@ -20,7 +20,7 @@ from tamed.service.service import MultiService, Service
 __all__ = ["Options", "socks"]
 
 _LONGEST_DELAY: Final = 1.0
-"""Seconds by which the answer to a wrong password is delayed at most: programs do not wait as people do."""
+"""Most seconds to delay the answer to a wrong password: programs wait less than people."""
 
 
 @dataclass
@@ -30,27 +30,25 @@ class Options:
     port: int = option(1080, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    users: Path | None = option(None, "A file of NAME:HASH lines; only these users are accepted.")
+    users: Path | None = option(None, "File of NAME:HASH lines. Only these users are accepted.")
     open: bool = option(False, "Accept any client without a password, also from other machines.")
     allow: list[TargetPattern] = option(
         [],
-        "Targets that may be reached, and no others: a network, host, *.domain or *, and :PORT if need be.",
+        "Only allow these targets: a network, host, *.domain or *, with an optional :PORT.",
     )
-    deny: list[TargetPattern] = option([], "Targets that may not be reached, even if they are allowed.")
+    deny: list[TargetPattern] = option([], "Refuse these targets, even if they are allowed.")
     udp: bool = option(True, "Relay UDP packets too.")
-    handshake_timeout: Duration = option(
-        Duration("10s"), "The longest that a client may take to send its request."
-    )
+    handshake_timeout: Duration = option(Duration("10s"), "Longest time for a client to send its request.")
     connect_timeout: Duration = option(
-        Duration("10s"), "The longest that each address of a target may take to answer."
+        Duration("10s"), "Longest time for each address of a target to answer."
     )
-    idle_timeout: Duration = option(Duration("5m"), "The longest that a connection may be idle.")
+    idle_timeout: Duration = option(Duration("5m"), "Longest time that a connection may be idle.")
     half_closed_timeout: Duration = option(
-        Duration("1m"), "The same for a connection of which one side has ended its direction."
+        Duration("1m"), "The same for a connection that one side has half closed."
     )
-    max_connections: int = option(2000, "Connections that are served at a time; more clients wait.")
+    max_connections: int = option(2000, "Most connections served at a time; further clients wait.")
     max_connections_per_address: int = option(
-        100, "The same for one address; more clients of it are refused."
+        100, "The same for one address; its further clients are refused."
     )
 
     def __post_init__(self) -> None:
@@ -58,8 +56,8 @@ class Options:
         exposed = [str(endpoint) for endpoint in self.endpoints if not is_local(endpoint)]
         if exposed and self.users is None and not self.open:
             raise ValueError(
-                f"{exposed[0]} can be reached from elsewhere, and anybody could use this machine as a proxy:"
-                " name --users, or let everybody in with --open"
+                f"{exposed[0]} can be reached from elsewhere, and any client could use this machine as a"
+                " proxy: give --users, or accept every client with --open"
             )
 
     @property

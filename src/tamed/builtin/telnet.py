@@ -45,10 +45,10 @@ class Options(Limits):
         [], "Listen on this endpoint. Default: a unix socket that only its owner can connect to."
     )
     password_file: Path | None = option(
-        None, "The users who may log in, with the hashes of their passwords. Needed on TCP."
+        None, "File of users who may log in, and of the hashes of their passwords. Required on TCP."
     )
     let_every_local_user_in: bool = option(
-        False, "Ask for no password on TCP: every user of this machine can run code here. Never as root."
+        False, "Require no password on TCP: every user of this machine can run code here. Never as root."
     )
 
     def __post_init__(self) -> None:
@@ -58,13 +58,13 @@ class Options(Limits):
             return
         if exposed:
             raise ValueError(
-                f"{exposed[0]} can be reached from elsewhere, and whoever connects could do anything:"
+                f"{exposed[0]} can be reached from elsewhere, and every client could run any code:"
                 " name users with --password-file, or listen on a unix socket"
             )
         if self.public and not self.let_every_local_user_in:
             raise ValueError(
                 f"every user of this machine can connect to {self.public[0]} and run code here: name users"
-                " with --password-file, listen on a unix socket, or say --let-every-local-user-in"
+                " with --password-file, listen on a unix socket, or give --let-every-local-user-in"
             )
 
     @property
@@ -96,23 +96,23 @@ class Reception(Service):
 
     @property
     def most_connections(self) -> int:
-        """How many connections there may be at once, in any state."""
+        """Most connections at a time, in any state."""
         return self._sessions.most + self._pending.most + _CLOSING
 
     async def prepare(self) -> None:
-        """Read files while this process is privileged; not in a thread, which could not drop privileges."""
+        """Read files while still privileged; not in a thread, with which privileges cannot be dropped."""
         if self._gate is not None:
             self._gate.users.load()
 
     async def start(self) -> None:
-        """Refuse to let everybody in as root."""
+        """Refuse to run without a password as root."""
         if self._gate is None and self._options.public and os.geteuid() == 0:
             raise ConfigurationError(
-                f"cannot let everybody in who connects to {self._options.public[0]}",
+                f"cannot accept clients without a password on {self._options.public[0]}",
                 "this process is root, and they would be too",
                 "name users with --password-file, or another user with --user",
             )
-        # It logs each connection, as we do, and warns of each wrong command, which anybody can send.
+        # It logs each connection, as we do, and warns of each wrong command, which any client can send.
         quieten("telnetlib3", logging.ERROR)
 
     def protocol(self) -> TelnetProtocol:
@@ -125,7 +125,7 @@ class Reception(Service):
         return self._sessions.watch(self._receive(client), client.peer)
 
     async def _receive(self, client: TelnetProtocol) -> None:
-        name = "somebody" if self._gate is None else await self._login(client, self._gate)
+        name = "a user" if self._gate is None else await self._login(client, self._gate)
         if name is None:
             return
         if self._sessions.full:

@@ -28,7 +28,7 @@ def event_loop(reactor: Any) -> asyncio.AbstractEventLoop:
 
 
 def set_event_loop(reactor: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Have a reactor for asyncio use another loop; what the old one watches for it stays there."""
+    """Make a reactor for asyncio use another loop; what the old one watches for it stays there."""
     reactor._asyncioEventloop = loop
 
 
@@ -42,7 +42,7 @@ def forget_triggers(reactor: Any, event: str) -> None:
 
 
 def use_socket(port: Any, sock: socket.socket) -> None:
-    """Have a port use a socket that exists, and close it without a shutdown: other processes may share it.
+    """Make a port use an existing socket, and close it without a shutdown: other processes may share it.
 
     ``adoptStreamPort`` and its like do this for ports of Twisted's own classes.
     """

@@ -1,8 +1,8 @@
 """The life of the reactor: attached to an event loop, started with the first service, ended with the last.
 
-Twisted's ``reactor.run`` starts the reactor, runs the loop and fires the triggers of the shutdown. Here the
-loop is somebody else's, so the first service that starts does the first of these, and the last one that stops
-does the third, when the connections are closed.
+Twisted's ``reactor.run`` starts the reactor, runs the loop and fires the triggers of the shutdown. Here
+another owner runs the loop, so the first service that starts does the first of these, and the last one that
+stops does the third, when the connections are closed.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class ReactorLife:
     # The event loop.
 
     def attach(self) -> None:
-        """Have the reactor run in the running loop, with all that was begun before there was one."""
+        """Make the reactor run in the running loop, with everything that was begun before there was one."""
         if not self._attached:
             self.stopped = asyncio.Event()
             self.failure = None
@@ -99,7 +99,7 @@ class ReactorLife:
         for writer in writers:
             if writer.fileno() >= 0:
                 reactor.addWriter(writer)
-        # A call that is moved to an earlier time has the reactor set its timer anew, in the new loop.
+        # A call that is moved to an earlier time makes the reactor set its timer again, in the new loop.
         call = reactor.callLater(1, _do_nothing)
         call.reset(0)
         call.cancel()
@@ -107,7 +107,7 @@ class ReactorLife:
     # Start and stop.
 
     async def start(self) -> None:
-        """Let the reactor be running: fire the triggers of its startup, if that was not done."""
+        """Start the reactor, if it is not started: fire the triggers of its startup."""
         self._started += 1
         if self._started == 1:
             started: Deferred[None] = Deferred()
@@ -193,7 +193,7 @@ class ReactorLife:
             await self._abort()
 
     async def _abort(self) -> None:
-        """Abort what is open, and stop waiting for what does not close even so, by a fault of its own."""
+        """Abort open connections, and give up on those that do not close even then, by their own fault."""
         self._connections.abort()
         try:
             await _within(_GRACE, self._connections.all_closed())
@@ -227,10 +227,10 @@ class ReactorLife:
 
 
 class NoLoop:
-    """What the reactor runs on while there is no event loop: the part of one that it uses, doing nothing.
+    """Replaces the event loop while there is none: the methods that the reactor uses, which do nothing.
 
-    The reactor keeps what it reads, writes and times by itself, and takes that to a real loop. Only what
-    other threads call has to be kept here.
+    The reactor keeps its readers, writers and timers itself, and moves them to a real loop. Only the calls
+    of other threads have to be kept here.
     """
 
     def __init__(self) -> None:
@@ -280,7 +280,7 @@ class _Children:
             self.watch(pid)
 
     def watch(self, pid: int) -> None:
-        """Have Twisted notice when a child has ended."""
+        """Notify Twisted when a child has ended."""
         if pid in process.reapProcessHandlers:  # else it has ended already
             descriptor = self._watched[pid] = os.pidfd_open(pid)
             self._loop.add_reader(descriptor, partial(self._ended, pid))
@@ -313,4 +313,4 @@ async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> None:
 
 
 def _do_nothing() -> None:
-    """Be a call that does nothing."""
+    """Do nothing."""

@@ -1,4 +1,4 @@
-"""Twisted's logging, old and new, led into `logging`."""
+"""Twisted's logging, old and new, forwarded to `logging`."""
 
 import logging
 from collections.abc import Callable
@@ -37,9 +37,9 @@ _LEGACY: Final = "log_legacy"
 
 @implementer(ILogObserver)
 class LoggingObserver:
-    """Hands Twisted's events to `logging`: to the logger of their namespace, with level, time and traceback.
+    """Passes Twisted's events to `logging`: to the logger of their namespace, with level, time and traceback.
 
-    What is logged in the old way has no namespace; its logger is ``twisted``.
+    An event that was logged in the old way has no namespace; its logger is ``twisted``.
     """
 
     def __call__(self, event: LogEvent) -> None:
@@ -51,15 +51,15 @@ class LoggingObserver:
             return
         text, trace = _text(event), _trace(event.get("log_failure"))
         record = logger.makeRecord(logger.name, level, "", 0, text, (), trace)
-        record.created = event.get("log_time", record.created)  # it may have waited for us to listen
+        record.created = event.get("log_time", record.created)  # it may have waited for this observer
         logger.handle(record)
 
 
 def begin_logging(application: Any) -> None:
-    """Send what Twisted has logged so far, and logs from now on, to `logging`.
+    """Send Twisted's past and future log events to `logging`.
 
     Or to the observer that was chosen, or that the application has as a component, as under twistd. Only the
-    first call in a process counts.
+    first call in a process has an effect.
     """
     if _choice.begun:
         return
@@ -72,13 +72,13 @@ def begin_logging(application: Any) -> None:
 
 
 def log_to_observer_of(factory: Callable[[], Any]) -> None:
-    """Have `begin_logging` send all to the observer that a factory makes, old or new, and nowhere else."""
+    """Make `begin_logging` send everything only to the observer that a factory creates, old or new."""
     _choice.observer = _as_new(factory())
 
 
 @dataclass(slots=True)
 class _Choice:
-    """Where Twisted logs in this process: its logging is one for the process too."""
+    """Where Twisted logs in this process: Twisted's logging is global too."""
 
     observer: Any = None
     begun: bool = False
@@ -115,13 +115,13 @@ def _text(event: LogEvent) -> str:
 
 
 def _with_system(event: LogEvent, text: str) -> str:
-    """Put before a text of the old kind which connection it is about."""
+    """Put the connection before a text that was logged in the old way."""
     system = event.get("system", "-")
     return text if event.get("log_namespace") != _LEGACY or system == "-" else f"[{system}] {text}"
 
 
 def _trace(failure: Failure | None) -> Any:
-    """Return a failure as `logging` takes it; None if its traceback was thrown away, but for its text."""
+    """Return a failure in the form for `logging`; None if only the text of its traceback is left."""
     if failure is None:
         return None
     trace = failure.getTracebackObject()

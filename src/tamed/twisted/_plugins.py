@@ -1,8 +1,8 @@
-"""Twisted's plugins that make services: found by importing them, and made from the words behind their name.
+"""Twisted's plugins for services: found by importing them, and created from the arguments after their name.
 
-Twisted keeps a cache beside its plugins, ``dropin.cache``: a pickle, written by every user who may. Here
-it is neither read nor written: the modules in ``twisted.plugins`` only declare what there is. The options
-of a plugin are parsed by its own class.
+Twisted keeps a cache beside its plugins, ``dropin.cache``: a pickle that every user with permission writes.
+Here it is neither read nor written: the modules in ``twisted.plugins`` only declare their plugins. The
+options of a plugin are parsed by its own class.
 """
 
 import importlib
@@ -35,7 +35,7 @@ __all__ = ["all_makers", "all_plugins", "check_options", "has_plugin", "make_plu
 
 
 def all_plugins(folders: Sequence[Path] = ()) -> list[Found]:
-    """Import all modules of plugins and return the plugins that make services, sorted by name.
+    """Import all modules of plugins and return the plugins for services, sorted by name.
 
     ``folders`` are searched besides the path; the modules are in their folder ``twisted/plugins``.
     """
@@ -48,7 +48,7 @@ def all_plugins(folders: Sequence[Path] = ()) -> list[Found]:
 
 
 def all_makers(folders: Sequence[Path]) -> list[Any]:
-    """Return the IServiceMakers of all plugins; modules that cannot be imported have none."""
+    """Return the IServiceMakers of all plugins, without those in modules that cannot be imported."""
     return [maker for _, makers, _ in _modules(folders) for maker in makers]
 
 
@@ -58,24 +58,24 @@ def has_plugin(name: str, folders: Sequence[Path] = ()) -> bool:
 
 
 def check_options(job: Job) -> None:
-    """Parse the words behind a plugin's name, in the command that is about to run it.
+    """Parse the arguments after a plugin's name, in the command that is about to run it.
 
-    Raises UsageError for what is wrong with the words, and SystemExit, when all is printed, for ``--help``.
+    Raises UsageError for invalid arguments, and SystemExit for ``--help``, after printing.
     """
     above = _OptionsAbove(job, read_settings(job, None))
     _parse(_find_maker(job.target.name, job.plugin_dirs), job, above)
 
 
 def make_plugin(job: Job, settings: Settings) -> Service:
-    """Return the service that a plugin makes from the words behind its name.
+    """Return the service that a plugin creates from the arguments after its name.
 
-    Raises UsageError for what is wrong with them, and ApplicationFailed for what the plugin raises.
+    Raises UsageError for invalid arguments, and ApplicationFailed if the plugin raises.
     """
     name = job.target.name
     maker = _find_maker(name, job.plugin_dirs)
     above = _OptionsAboveWorker(job, settings)
     options = _parse(maker, job, above)
-    application = Application(name, above["uid"], above["gid"])  # some look at their parent
+    application = Application(name, above["uid"], above["gid"])  # some services read their parent
     try:
         service: Any = IService(maker.makeService(options))
         service.setServiceParent(application)
@@ -92,7 +92,7 @@ class _OptionsAbove(ServerOptions):
     """The ``parent`` of a plugin's options: twistd's own, with the values of Tamed's settings.
 
     Plugins read the pid file there, the user, the umask, and some set them. So each process that parses a
-    plugin's words gives it such a parent.
+    plugin's arguments gives it such a parent.
     """
 
     synopsis = "Usage: tamed run [daemon options]"
@@ -106,11 +106,11 @@ class _OptionsAbove(ServerOptions):
 
 
 class _OptionsAboveWorker(_OptionsAbove):
-    """The same in a process that belongs to the daemon already.
+    """The same in a process of the daemon.
 
-    What a plugin sets has been obeyed by the command. The pid file has been written, too, with the daemon's
-    pid: a plugin that sets it and looks for another one of its kind there (Carbon does) would find this one.
-    So what is set stands for no file.
+    The command has applied what a plugin sets. The pid file has been written, too, with the daemon's pid: a
+    plugin that sets it and looks for another instance of itself there (Carbon does) would find this one. So
+    it is always empty here, for no file.
     """
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -195,12 +195,12 @@ def _find(name: str, folders: Sequence[Path]) -> Any:
 
 
 def _modules(folders: Sequence[Path]) -> Iterator[tuple[str, list[Any], Exception | None]]:
-    """Import each module of plugins; yield its name and its makers of services, or why it has none."""
+    """Import each module of plugins; yield its name and its IServiceMakers, or the error of the import."""
     _add_to_path(folders)
     for info in pkgutil.iter_modules(plugins_package.__path__, f"{plugins_package.__name__}."):
         try:
             module = importlib.import_module(info.name)
-        except Exception as error:  # it runs code of others, and none may hide the rest of the list
+        except Exception as error:  # any exception: one broken module must not hide the others
             yield info.name, [], error
             continue
         yield info.name, [value for value in vars(module).values() if _is_maker(value)], None
@@ -211,10 +211,10 @@ def _is_maker(value: object) -> bool:
 
 
 def _add_to_path(folders: Sequence[Path]) -> None:
-    """Have modules in ``twisted/plugins`` of these folders found, and what they import from the folders."""
+    """Add these folders' ``twisted/plugins`` to the plugin path, and the folders to the import path."""
     for folder in folders:
         modules = folder / "twisted" / "plugins"
         if modules.is_dir() and str(modules) not in plugins_package.__path__:
             require_trusted(modules, "plugin folder")
             plugins_package.__path__.append(str(modules))
-            sys.path.append(str(folder))  # last, where it stands in for nothing
+            sys.path.append(str(folder))  # last, where it shadows nothing

@@ -1,12 +1,12 @@
-"""The reactor's ports, on sockets that somebody else has bound, and the connections that came by them.
+"""The reactor's ports, on sockets from the socket source, and the connections that they have accepted.
 
 The ports are Twisted's own, as ``adoptStreamPort`` uses them, with what they lack: several sockets for one
-address, a last look into the kernel's queue when they close, and a count of their connections.
+address, a last check of the kernel's queue when they close, and a count of their connections.
 
-And they accept nobody before the program is ready. Under twistd nobody can come between the moment that a
-program listens and the end of its ``startService``, because no loop runs; here one does, and the socket may
-be one on which other workers listen already. From then on they heed the gate of the `ServerEnvironment`, if
-other processes have their sockets too.
+They accept no connection before the program is ready. Under twistd no client can connect between the moment
+that a program listens and the end of its ``startService``, because no loop runs; here one does, and the
+socket may be one on which other workers listen already. From then on they obey the gate of the
+`ServerEnvironment`, if other processes have their sockets too.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ __all__ = ["Connections", "TcpPort", "UdpPort", "UnixPort", "adopt_connection"]
 log = own_logger("tamed.twisted")
 
 _NAMED = 10
-"""How many peers a log line names."""
+"""Most peers that a log line names."""
 _BATCH = 16
-"""How many connections a port accepts before anything else has its turn."""
+"""Connections that a port accepts in one turn of the event loop."""
 _MOST = DEFAULT_BACKLOG
-"""How many clients a port that closes still takes: a flood of new ones must not keep it from closing."""
+"""Most clients that a closing port still accepts: a flood of new ones must not keep it from closing."""
 
 
 class _Port(Protocol):
@@ -56,10 +56,10 @@ class _Transport(Protocol):
 
 
 class Connections:
-    """What the reactor serves: its ports and the connections that are open, for which a stop can wait.
+    """The reactor's ports and its open connections, for which a stop can wait.
 
-    ``accepted`` is the number of all connections so far. ``reporter`` is the service whose figures they are:
-    one of those on this reactor, lest they be counted twice.
+    ``accepted`` is the number of all connections so far. ``reporter`` is the service that reports the
+    figures: one of those on this reactor, so that none is counted twice.
     """
 
     def __init__(self) -> None:
@@ -94,8 +94,8 @@ class Connections:
     def owned_by(self, owner: object) -> Iterator[None]:
         """Let the ports that are opened inside the ``with`` belong to a service.
 
-        They accept nobody until `start_accepting` is called for it. What is opened before the reactor runs
-        belongs to the service that starts first.
+        They accept no connection until `start_accepting` is called for it. A port that is opened before the
+        reactor runs belongs to the service that starts first.
         """
         self._owner = owner
         try:
@@ -153,7 +153,7 @@ class Connections:
                 log.exception("cannot abort the connection of %s", _peer(transport))
 
     def forget(self) -> None:
-        """Count as closed what does not close, so that nobody waits for it."""
+        """Count connections that do not close as closed, so that no stop waits for them."""
         self._open.clear()
 
 
@@ -164,7 +164,7 @@ def _peer(transport: _Transport) -> str:
 
 
 class _Counted:
-    """The part of a connection that counts it, whatever its protocol raises when it ends."""
+    """The part of a connection that counts it, even if its protocol raises at the end."""
 
     reactor: Any
 
@@ -197,7 +197,7 @@ def adopt_connection(descriptor: int, family: int, factory: Any, reactor: Any) -
 
 
 def _serve(sock: socket.socket, peer: Any, factory: Any, reactor: Any, port: Any = None) -> Any:
-    """Connect a socket with a protocol of a factory; close it, and return None, if that builds none."""
+    """Connect a socket with a protocol of a factory; if that builds none, close it and return None."""
     is_unix = sock.family == socket.AF_UNIX
     if sock.family == socket.AF_INET6:  # the scope of an address belongs to it
         numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -222,9 +222,9 @@ def _internet_address(peer: tuple[Any, ...]) -> IPv4Address | IPv6Address:
 
 
 class _GatedPort:
-    """The part of a port that accepts nobody before the program is ready, or while a gate is shut.
+    """The part of a port that accepts no connection before the program is ready, or while a gate is shut.
 
-    A port that is this process's ``own`` does not heed the gate: nobody else could serve its clients.
+    A port that is this process's ``own`` ignores the gate: no other process could serve its clients.
     """
 
     reactor: Any
@@ -236,7 +236,7 @@ class _GatedPort:
     _gate: Gate | None = None
 
     def pause_accepting(self) -> None:
-        """Accept nobody: the gate is shut. See `GatedAcceptor`."""
+        """Accept no connection: the gate is shut. See `GatedAcceptor`."""
         self._is_gated = True
         self.stopReading()  # type: ignore[attr-defined]
 
@@ -246,7 +246,7 @@ class _GatedPort:
         self.startReading()
 
     def startReading(self) -> None:  # noqa: N802
-        """Look for clients, while they are accepted."""
+        """Wait for clients, while they are accepted."""
         if self._is_accepting and not self._is_gated:
             super().startReading()  # type: ignore[misc]
 
@@ -268,7 +268,7 @@ class _GatedPort:
 
 
 class _StreamPort(_GatedPort, tcp.Port):
-    """What both kinds of stream port have in common.
+    """The common part of both kinds of stream port.
 
     ``addresses`` are where it listens.
     """
@@ -276,13 +276,13 @@ class _StreamPort(_GatedPort, tcp.Port):
     _shortage: Shortage | None = None
 
     def open(self, listener: Listener, *, own: bool = False) -> None:
-        """Take over the sockets of a listener, and accept connections as soon as the program is ready."""
+        """Use the sockets of a listener, and accept connections as soon as the program is ready."""
         self.addresses = listener.addresses
         self.use(listener, listener.sockets[-1], own=own)
         self.reactor.connections.add_port(self)
 
     def use(self, listener: Listener, sock: socket.socket, *, own: bool) -> None:
-        """Take over one socket of a listener. Raises what the factory's ``doStart`` raises."""
+        """Use one socket of a listener. Raises the exceptions of the factory's ``doStart``."""
         self._is_own = own
         self._listener = listener
         use_socket(self, sock)
@@ -299,7 +299,7 @@ class _StreamPort(_GatedPort, tcp.Port):
             self._open_gate()
 
     def doRead(self) -> None:  # noqa: N802
-        """Accept who waits, as Twisted does, but close nobody when descriptors run out: they wait."""
+        """Accept waiting clients as Twisted does, but drop none when descriptors run out: they wait."""
         for _ in range(_BATCH):
             try:
                 sock, peer = self.socket.accept()
@@ -322,11 +322,11 @@ class _StreamPort(_GatedPort, tcp.Port):
         self._shortage.report(error)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
-        """Take those who wait in the kernel's queue, and give the socket back."""
+        """Accept the clients in the kernel's queue, and close the listener."""
         if self._shortage is not None:
             self._shortage.end()
-        # Not when `stopListening` is called: clients that come between would be cut off. Those that wait
-        # while the gate is shut are the other process's.
+        # Not when `stopListening` is called: clients that connect in between would be cut off. Those that
+        # wait while the gate is shut belong to the other process.
         if (
             self._is_accepting
             and not self._is_gated
@@ -350,7 +350,7 @@ class _StreamPort(_GatedPort, tcp.Port):
         while self.sessionno < end and poll.poll(0):
             before = self.sessionno
             self.doRead()
-            if self.sessionno == before:  # it could not: out of descriptors, or the factory wants nobody
+            if self.sessionno == before:  # out of descriptors, or the factory accepts none
                 return
 
 
@@ -360,7 +360,7 @@ class TcpPort(_StreamPort):
     _beside: "TcpPort | None" = None
 
     def open(self, listener: Listener, *, own: bool = False) -> None:
-        """Take over the sockets of a listener, and accept connections as soon as the program is ready."""
+        """Use the sockets of a listener, and accept connections as soon as the program is ready."""
         if len(listener.sockets) > 1:
             interface = "0.0.0.0"  # noqa: S104 - the program asked for every interface
             self._beside = TcpPort(self.port, self.factory, self.backlog, interface, self.reactor)  # type: ignore[arg-type]
@@ -390,7 +390,7 @@ class UnixPort(_StreamPort, unix.Port):
     """A port on a unix socket; the file belongs to the socket source."""
 
     def startListening(self) -> None:  # noqa: N802
-        """Serve those who connect. Not as Twisted does: the file's mode is set, and it listens already."""
+        """Serve clients. Not as Twisted does: the file's mode is set already, and the socket listens."""
         assert self._listener is not None
         factory: Any = self.factory
         named: Any = ILoggingContext(factory, None)
@@ -407,7 +407,7 @@ class UdpPort(_GatedPort, udp.Port):
     """A UDP port."""
 
     def open(self, listener: Listener, *, own: bool = False) -> None:
-        """Take over a listener's socket, and receive datagrams as soon as the program is ready."""
+        """Use a listener's socket, and receive datagrams as soon as the program is ready."""
         *others, last = listener.sockets
         for other in others:  # of `::`, the one for IPv4
             other.close()
@@ -424,7 +424,7 @@ class UdpPort(_GatedPort, udp.Port):
             self._open_gate()
 
     def connectionLost(self, reason: Any = None) -> None:  # noqa: N802
-        """Give the socket back."""
+        """Close the listener."""
         self._leave_gate()
         try:
             super().connectionLost(reason)

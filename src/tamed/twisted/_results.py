@@ -1,13 +1,13 @@
-"""What Twisted's services return when they start and stop, caught and waited for in asyncio.
+"""The results of Twisted's services when they start and stop, recorded, and awaited in asyncio.
 
-Twisted's MultiService drops what ``startService`` of its children returns, a Deferred that fails later
-included, and leaves those that have started as they are when the next one fails. While a tree is started
-here, its MultiServices record what their children return, and what was started is known if it has to be
-undone. And while it is stopped, a coroutine of ``stopService`` may await what is asyncio's.
+Twisted's MultiService drops the results of its children's ``startService``, a Deferred that fails later
+included, and leaves the started children running when the next one fails. While a tree is started here, its
+MultiServices record the results of their children, and which were started, so that they can be stopped. And
+while it is stopped, a coroutine of ``stopService`` may await asyncio's futures.
 
 A StreamServerEndpointService whose endpoint cannot be bound only logs that: the program is started and has no
-listener. So while such services are started, an endpoint of ours stands before theirs, and records what came
-of ``listen``.
+listener. So while such services are started, an endpoint of ours wraps theirs, and records the result of
+``listen``.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ _METHODS: Final = ("privilegedStartService", "startService", "stopService")
 class Walk:
     """One walk over a tree of services.
 
-    ``started`` are the services whose method returned, in that order, and ``results`` what it returned, if
-    anything.
+    ``started`` are the services whose method returned, in that order, and ``results`` the results that are
+    not None.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Walk:
             self._call(service, method)
 
     def to_stop(self) -> list[Any]:
-        """Return what to stop to undo the walk, in that order: not what the parent of it stops."""
+        """Return the services to stop, in order, to undo the walk: without those that a parent stops."""
         return [each for each in reversed(self.started) if not self._stopped_by_parent(each)]
 
     def _stopped_by_parent(self, service: Any) -> bool:
@@ -66,7 +66,7 @@ class Walk:
 
     @contextmanager
     def _recording(self, method: str) -> Iterator[None]:
-        """Have every MultiService record what its children return, inside the ``with`` only."""
+        """Make every MultiService record the results of its children, inside the ``with`` only."""
 
         def begin_children(parent: MultiService) -> None:
             getattr(Service, method)(parent)
@@ -96,7 +96,7 @@ async def stop_tree(service: Any) -> None:
 
 
 def _failures(result: Any) -> Iterator[BaseException]:
-    """Yield the failures in what a MultiService returns: a list of pairs, with such lists in it."""
+    """Yield the failures in the result of a MultiService: a list of pairs, with such lists in it."""
     for entry in result if isinstance(result, list) else ():
         if isinstance(entry, tuple) and len(entry) == 2:
             succeeded, value = entry
@@ -106,7 +106,7 @@ def _failures(result: Any) -> Iterator[BaseException]:
 
 
 def _begun(method: Callable[[], Any]) -> "Deferred[Any]":
-    """Call a method, and return a Deferred for what comes of it; a coroutine is begun."""
+    """Call a method, and return a Deferred for its result; a coroutine is begun."""
 
     def begin() -> Any:
         result = method()
@@ -131,9 +131,9 @@ def _in_place_of(method: str, ours: Callable[..., Any]) -> Iterator[None]:
 
 @implementer(IStreamServerEndpoint)
 class Attempt:
-    """Stands for an endpoint, and records what came of `listen`.
+    """Wraps an endpoint, and records the result of `listen`.
 
-    ``failure`` is why it failed, and ``done`` fires when that is known. Neither is set if nobody listened.
+    ``failure`` is why it failed, and ``done`` fires when the result is known. Neither is set before a call.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint) -> None:
@@ -142,7 +142,7 @@ class Attempt:
         self.done: Deferred[None] | None = None
 
     def listen(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":  # noqa: N803
-        """Listen, and record what comes of it."""
+        """Listen, and record the result."""
         done = self.done = Deferred()
         listen: Any = self._endpoint.listen
         listening: Deferred[Any] = maybeDeferred(listen, protocolFactory)
@@ -160,7 +160,7 @@ class Attempt:
         return listening
 
     async def succeeded(self) -> None:
-        """Wait until it listens; raise why it does not."""
+        """Wait until it listens; raise the failure if it does not."""
         await outcome(self.done)
         if self.failure is not None:
             raise self.failure
@@ -190,10 +190,10 @@ def _walk(service: Any) -> Iterator[Any]:
 
 
 async def outcome(result: Any) -> Any:
-    """Wait for what a method has returned, and return or raise what comes of it.
+    """Wait for the value that a method has returned, and return or raise its result.
 
-    A coroutine may await Deferreds and asyncio's futures alike. A task that is
-    cancelled while it waits cancels what it waits for.
+    A coroutine may await both Deferreds and asyncio's futures. A task that is cancelled while it waits
+    cancels what it waits for.
     """
     if isinstance(result, Deferred):
         return await result.asFuture(asyncio.get_running_loop())
@@ -228,7 +228,7 @@ def _both_worlds(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any
 
 
 def _fired(deferred: "Deferred[Any]") -> Generator[Any, Any, None]:
-    """Wait until a Deferred has its result, which is left in it: the coroutine takes it from there."""
+    """Wait until a Deferred has its result, which is left in it: the coroutine reads it there."""
     fired = asyncio.get_running_loop().create_future()
 
     def finish(result: Any) -> Any:
@@ -246,4 +246,4 @@ def _fired(deferred: "Deferred[Any]") -> Generator[Any, Any, None]:
 
 
 def _ignore(_: Failure) -> None:
-    """Take the failure of what was cancelled."""
+    """Handle the failure of a cancelled Deferred."""

@@ -1,6 +1,6 @@
 """twistd's command line: parsed by Twisted's own options class, and translated into Tamed's settings.
 
-Some of its options have no setting: they do something to the process, before the program is loaded.
+Some of its options have no setting: they change the process, before the program is loaded.
 """
 
 import atexit
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["apply_twistd", "parse_twistd"]
 
 _OTHER_REACTORS: Final = ("cf", "gi", "glib2", "gtk2", "gtk3", "iocp", "win32", "wx")
-"""Reactors that a program has a reason to ask for: they run inside a window system's loop, or on Windows."""
+"""Reactors that a program may need: they run inside a window system's loop, or on Windows."""
 _ON_OUR_LOOP: Final = ("asyncio", "default")
 _UMASK: Final = 0o077
 """twistd's own for a daemon."""
@@ -43,13 +43,13 @@ _PREFIX: Final = "twisted"
 
 
 def parse_twistd(words: Sequence[str]) -> CommandLine:
-    """Parse the words behind ``twistd``: a job for a plugin or an application file, its settings and effects.
+    """Parse the arguments after ``twistd`` into a job for a plugin or an application file.
 
-    The job has the options in front of the plugin's name, and `apply_twistd` does the effects. Raises
-    UsageError for what is wrong or not supported, and SystemExit, when all is printed, for ``--help``,
-    ``--version`` and their like.
+    The job has the options before the plugin's name, as settings and as effects, which `apply_twistd`
+    applies. Raises UsageError for invalid or unsupported options, and SystemExit, after printing, for
+    ``--help``, ``--version`` and the like.
     """
-    sys.argv[:] = [str(Path(sys.executable).with_name("twistd")), *words]  # what plugins may look at
+    sys.argv[:] = [str(Path(sys.executable).with_name("twistd")), *words]  # plugins may read it
     here = Path.cwd()
     folders, why_not = _trusted(here)  # plugins and what they import are found there
     sys.path[:0] = map(str, folders)
@@ -100,7 +100,7 @@ def apply_twistd(effects: Mapping[str, Any]) -> None:
 
 
 class _Options(ServerOptions):
-    """Twisted's own, which records what it would do at once, and finds plugins without a cache."""
+    """Twisted's own, but it records the effects of options for later, and finds plugins without a cache."""
 
     synopsis = "Usage: tamed twistd [options]"
 
@@ -195,8 +195,8 @@ def _daemon(options: _Options) -> Iterator[tuple[str, object]]:
 def _name(options: _Options) -> str:
     """Return the instance's name.
 
-    The operator may choose it: in syslog it is what a line begins with. Else there may be several of one
-    program, and what distinguishes them is the pid file.
+    The operator may choose it: in syslog a line begins with it. Otherwise there may be several instances of
+    one program, and the pid file distinguishes them.
     """
     if options["prefix"] != _PREFIX:
         return str(options["prefix"])
@@ -235,7 +235,7 @@ def _notices(options: _Options) -> Iterator[str]:
 
 
 def _trusted(folder: Path) -> tuple[tuple[Path, ...], str]:
-    """Return what is imported from, this folder or nothing, and why not if root must not."""
+    """Return the folders to import from, this one or none, and why not if root must not."""
     plugins = folder / "twisted" / "plugins"
     try:
         for each in (folder, plugins) if plugins.is_dir() else (folder,):
@@ -246,7 +246,7 @@ def _trusted(folder: Path) -> tuple[tuple[Path, ...], str]:
 
 
 def _profile(file: Path, *, as_statistics: bool) -> None:
-    import cProfile  # only here: it takes longer to import than all else in this file
+    import cProfile  # only here: its import takes longer than everything else in this file
 
     profile = cProfile.Profile()
     atexit.register(partial(_save_profile, profile, file, as_statistics=as_statistics))

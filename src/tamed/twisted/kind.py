@@ -1,9 +1,9 @@
 """Twisted's programs as a kind of target: its plugins, its applications, and twistd's command line.
 
-Importing this loads nothing of Twisted; that is loaded by the first method that needs it. Before that the
-name of the reactor is claimed. Twisted has one reactor in a process: whichever is installed when
-``twisted.internet.reactor`` is first imported. Code that is loaded imports it at its top as a rule, and
-would get Twisted's own choice. So the import itself is claimed: it gives the reactor that runs on Tamed's
+Importing this loads nothing of Twisted; the first method that needs Twisted loads it. Before that, the name
+of the reactor is claimed. Twisted has one reactor in a process: the one that is installed when
+``twisted.internet.reactor`` is first imported. Programs usually import it at the top of a module, and would
+get Twisted's own choice. So an import hook claims the import: it returns the reactor that runs on Tamed's
 event loop. A process that never imports it pays nothing.
 """
 
@@ -56,21 +56,21 @@ class TwistedKind(Kind):
         return has_plugin(name, folders)
 
     def found(self, folders: Sequence[Path]) -> Sequence[Found]:
-        """Import all modules of plugins, and return the plugins that make services."""
+        """Import all modules of plugins, and return the plugins for services."""
         claim_reactor()
         from tamed.twisted._plugins import all_plugins
 
         return all_plugins(folders)
 
     def check(self, job: Job) -> None:
-        """Have the plugin parse the words behind its name."""
+        """Make the plugin parse the arguments after its name."""
         claim_reactor()
         from tamed.twisted._plugins import check_options
 
         check_options(job)
 
     def make(self, job: Job, settings: Settings) -> Service:
-        """Make the service of a plugin, whose words may have relative paths in them."""
+        """Create the service of a plugin, whose arguments may contain relative paths."""
         claim_reactor()
         from tamed.twisted._plugins import make_plugin
 
@@ -90,7 +90,7 @@ class TwistedKind(Kind):
         return TwistedService(value, getattr(IService(value), "name", None) or name)
 
     def explain(self, what: str, error: Exception) -> ApplicationFailed | None:
-        """Return what is wrong with a program that has tried to install a reactor of its own."""
+        """Return the error for a program that has tried to install a reactor of its own."""
         if "twisted.internet.error" not in sys.modules:
             return None
         from twisted.internet.error import ReactorAlreadyInstalledError
@@ -104,7 +104,7 @@ class TwistedKind(Kind):
         )
 
     def command_line(self, words: Sequence[str]) -> CommandLine:
-        """Parse the words behind ``twistd``."""
+        """Parse the arguments after ``twistd``."""
         if not self.is_installed():
             raise ApplicationFailed("twistd", "Twisted is not installed", "pip install 'tamed[twisted]'")
         claim_reactor()
@@ -114,7 +114,7 @@ class TwistedKind(Kind):
 
 
 def claim_reactor() -> None:
-    """Make every later import of the reactor give the one that runs on Tamed's event loop."""
+    """Make every later import of the reactor return the one that runs on Tamed's event loop."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -123,7 +123,7 @@ class _Finder:
     """Finds one module, the reactor, and loads it by installing Tamed's in its place.
 
     It is a finder and a loader without the base classes of ``importlib.abc``, whose import takes longer than
-    all else here.
+    everything else here.
     """
 
     def find_spec(
@@ -132,7 +132,7 @@ class _Finder:
         return ModuleSpec(fullname, cast("Loader", self)) if fullname == _REACTOR else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave the making of the module to Python."""
+        """Let Python create the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         from tamed.twisted.reactor import install

@@ -1,14 +1,14 @@
 """The reactor: Twisted's own for asyncio, on an event loop that Tamed runs and ends.
 
-It differs from Twisted's in four things. It can be made before there is an event loop, because code that is
-loaded wants it then, and it moves to the loop that runs. It never runs or stops that loop. It listens on
-sockets from the socket source of the current `ServerEnvironment`. And it knows the connections that it
-serves, so that they can be drained.
+It differs from Twisted's in four things. It can be created before there is an event loop, because programs
+import it when they are loaded, and it moves to the loop that runs. It never runs or stops that loop. It
+listens on sockets from the socket source of the current `ServerEnvironment`. And it counts the connections
+that it serves, so that they can be drained.
 
-What the application listens on before it is ready belongs to all its workers, and comes from the socket
-source. So does a known TCP port or a unix socket that is opened later: programs do so when their database
-is there. A port that the kernel chooses, or one for datagrams, that is opened later belongs to one
-connection or one question (FTP, DNS), and to this process alone.
+Sockets on which the application listens before it is ready belong to all its workers, and come from the
+socket source. So does a known TCP port or a unix socket that is opened later: programs open one when their
+database is available. A port that the kernel chooses, or one for datagrams, that is opened later belongs to
+one connection or one query (FTP, DNS), and to this process alone.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ def install() -> "TamedReactor":
 class TamedReactor(AsyncioSelectorReactor):
     """Twisted's reactor on Tamed's event loop.
 
-    ``connections`` are those that it serves, and its ports. ``life`` is how it is started and ended.
+    ``connections`` has its ports and its open connections. ``life`` starts and ends it.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class TamedReactor(AsyncioSelectorReactor):
         self.life.stop_called()
 
     def crash(self) -> None:
-        """Be no longer running; if the program asks for that, end the application too."""
+        """Stop running; if the program has called this, end the application too."""
         ReactorBase.crash(self)  # not that of the class above, which stops the event loop
         self.life.crashed()
 
@@ -115,7 +115,7 @@ class TamedReactor(AsyncioSelectorReactor):
         mode: int = 0o666,
         wantPID: int = 0,  # noqa: N803
     ) -> IListeningPort:
-        """Listen on a socket from the socket source, which copes with what was left. See IReactorUNIX."""
+        """Listen on a socket from the socket source, which replaces a stale file. See IReactorUNIX."""
         listener = _unix_listener(address, mode)
         opened: Any = UnixPort(os.fsencode(address), factory, backlog, mode, self)
         opened.open(listener)
@@ -197,10 +197,10 @@ def _unix_listener(address: str | bytes, mode: int) -> Listener:
 
 
 def _adopted_listener(descriptor: int, family: int, kind: socket.SocketKind) -> Listener:
-    """Return the listener for ``adoptStreamPort`` and ``adoptDatagramPort``: a duplicate of what is given.
+    """Return the listener for ``adoptStreamPort`` and ``adoptDatagramPort``: a duplicate of the argument.
 
     It is shared if it was passed to the program, by systemd or a supervisor, and the process's own otherwise.
-    Raises OSError for what is no socket, and UnsupportedAddressFamily.
+    Raises OSError if it is not a socket, and UnsupportedAddressFamily.
     """
     if family not in _FAMILIES:
         raise error.UnsupportedAddressFamily(family)
@@ -219,7 +219,7 @@ def _endpoint(port: int, interface: str) -> TcpEndpoint:
         return TcpEndpoint("", port)
     if isIPAddress(interface) or isIPv6Address(interface):
         return TcpEndpoint(interface, port)
-    return TcpEndpoint(socket.gethostbyname(interface), port)  # a name stands for one address, of IPv4
+    return TcpEndpoint(socket.gethostbyname(interface), port)  # Twisted resolves a name to one IPv4 address
 
 
 def _listener(port: int | str, interface: str, listen: Callable[[], Listener]) -> Listener:
@@ -230,7 +230,7 @@ def _listener(port: int | str, interface: str, listen: Callable[[], Listener]) -
 
 
 def _as_os_error(failure: Exception) -> OSError:
-    """Return a refusal as programs know it: they look at its number."""
+    """Return an error in the form that programs expect: they check its errno."""
     if isinstance(failure, OSError):
         return failure
     if isinstance(failure.__cause__, OSError):

@@ -30,14 +30,13 @@ class TwistedService(Service):
     """Runs a Twisted service, or a whole Twisted application, inside a Tamed application.
 
     ``privilegedStartService`` is called while the process may still have privileges and ``startService``
-    after it has given them up. What they return, a Deferred or a coroutine, is waited for, in each service of
-    the tree; if it fails, so does the start, and what was started is stopped. An endpoint that cannot be
-    listened on fails the start as well. Clients are accepted when all of it is ready. When it stops, the
-    Deferred of ``stopService`` is waited for, and then the connections that are open, until the drain
-    deadline.
+    after it has dropped them. The start waits for their results, Deferreds or coroutines, in each service of
+    the tree; if one fails, the start fails, and the services that were started are stopped. An endpoint that
+    cannot be listened on fails the start as well. Clients are accepted when all services are ready. The stop
+    waits for the Deferred of ``stopService``, and then for the open connections, until the drain deadline.
 
     The reactor runs on the event loop that runs this. ``reactor.stop()`` ends the application. Raises
-    ApplicationFailed if what is given is no Twisted service, or if another reactor is installed.
+    ApplicationFailed if ``service`` is not a Twisted service, or if another reactor is installed.
     """
 
     def __init__(self, service: Any, name: str | None = None) -> None:
@@ -56,12 +55,12 @@ class TwistedService(Service):
 
     @property
     def summary(self) -> str:
-        """Where it listens, or what it is made of while it does not."""
+        """Where it listens, or its parts while it does not."""
         return ", ".join(self.reactor.connections.addresses) or ", ".join(_shown(self.wrapped))
 
     @property
     def connections(self) -> int:
-        """How many connections of the reactor are open now; of several services the first reports it."""
+        """The number of open connections of the reactor; of several services the first reports it."""
         counted = self.reactor.connections
         return len(counted) if counted.reporter is self else 0
 
@@ -72,7 +71,7 @@ class TwistedService(Service):
         return counted.accepted if counted.reporter is self else 0
 
     async def prepare(self) -> None:
-        """Call ``privilegedStartService``: it listens, as a rule."""
+        """Call ``privilegedStartService``, which usually listens."""
         self.reactor.life.attach()
         self.reactor.connections.reporter = self.reactor.connections.reporter or self
         begin_logging(self._application)
@@ -83,7 +82,7 @@ class TwistedService(Service):
             raise
 
     async def start(self) -> None:
-        """Call ``startService``, let the reactor be running, and wait until all is ready."""
+        """Call ``startService``, start the reactor, and wait until all services are ready."""
         self._refuse_root()
         self.stop_timeout = current_environment().drain_timeout + STOP_TIMEOUT
         walk = Walk()
@@ -115,7 +114,7 @@ class TwistedService(Service):
         await self.reactor.life.stop(self._stop_service, current_environment().drain_timeout)
 
     async def release(self) -> None:
-        """Close what ``privilegedStartService`` has opened, if nothing has done so."""
+        """Close the ports that ``privilegedStartService`` has opened, if they are still open."""
         for port in self.reactor.connections.ports_of(self):
             await outcome(port.stopListening())
         self.reactor.life.detach()
@@ -124,7 +123,7 @@ class TwistedService(Service):
         self._attempts = ()
 
     async def _begin(self, walk: Walk, method: str) -> None:
-        """Call a method on the whole tree; raise what it raises, or why an endpoint of it does not listen."""
+        """Call a method on the whole tree; raise its exception, or why an endpoint of it does not listen."""
         error: BaseException | None = None
         with watched_endpoints(self.wrapped) as attempts, self.reactor.connections.owned_by(self):
             try:
@@ -133,7 +132,7 @@ class TwistedService(Service):
                 error = raised
         self._attempts = [*self._attempts, *(attempt for attempt in attempts if attempt.done is not None)]
         failed = [attempt.failure for attempt in attempts if attempt.failure is not None]
-        if error is None or isinstance(error, CancelledError):  # which stands for the endpoint's
+        if error is None or isinstance(error, CancelledError):  # the one of a failed endpoint
             error = failed[0] if failed else error
         if error is not None:
             raise _cause(error) from error
@@ -156,7 +155,7 @@ class TwistedService(Service):
             raise ConfigurationError(f"{self.full_name} is to run as user {uid}", "and this is root", remedy)
 
     async def _undo(self, walk: Walk, *, running: bool) -> None:
-        """Stop what was started, each after what was started after it."""
+        """Stop the services that were started, in reverse order."""
 
         async def stop() -> None:
             for service in walk.to_stop():
@@ -175,7 +174,7 @@ class TwistedService(Service):
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the cause of an error of Twisted's: why a socket cannot be had, in the words of the source."""
+    """Return the cause of an error of Twisted's: the socket source's own error, if it is one."""
     if isinstance(error, CannotListenError) and isinstance(error.__cause__, TamedError):
         return error.__cause__
     return error
@@ -195,9 +194,9 @@ class TamedServiceForTwisted(TwistedBase):
     """An IService that runs a Tamed service.
 
     It is prepared, started and stopped with its Twisted parent. Each method returns a Deferred for that;
-    under Tamed it is waited for, and its failure fails the start, while twistd ignores it. A service that
-    fails past its restart policy ends the application, under Tamed with the status of the failure. Under
-    twistd it needs ``--reactor asyncio``.
+    Tamed waits for it, and its failure fails the start, while twistd ignores it. A service that fails past
+    its restart policy ends the application, under Tamed with the status of the failure. Under twistd it
+    needs ``--reactor asyncio``.
     """
 
     def __init__(self, service: Service, name: str | None = None) -> None:
@@ -214,7 +213,7 @@ class TamedServiceForTwisted(TwistedBase):
         return Deferred.fromFuture(asyncio.shield(self._preparing))
 
     def startService(self) -> "Deferred[None]":  # noqa: N802
-        """Start the service, and prepare it if nobody has."""
+        """Start the service, and prepare it if that was not done."""
         super().startService()
         return Deferred.fromFuture(_task(self._start()))
 

@@ -1,1 +1,1 @@
-"""What the plugin ``ftp`` is made of."""
+"""The parts of the plugin ``ftp``."""

@@ -1,8 +1,8 @@
-"""The commands of FTP: aioftp's, with some more, and stricter where its own can be abused; and the users.
+"""The commands of FTP: aioftp's and some more, stricter where its own can be abused; and the users.
 
-aioftp documents how a server is run, not how one is built of its parts: which attributes of a connection its
-commands use, and which methods they call. Everything of that is used in this folder only, hence the upper
-bound in pyproject.toml and a test that names it.
+aioftp documents how to run a server, not how to build one of its parts: which attributes of a connection its
+commands use, and which methods they call. Only this folder uses these, hence the upper bound in
+pyproject.toml and a test that names them.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ Line = Callable[[Connection, Any], Awaitable[str]]
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the server waits for a client, in seconds, and how many wrong passwords it takes."""
+    """How long the server waits for a client, in seconds, and how many wrong passwords it accepts."""
 
     idle: float = 300.0
     """For a command, while there is no transfer."""
@@ -105,7 +105,7 @@ class Accounts(Service):
     async def known(self, name: str, password: str, host: str) -> aioftp.User | None:
         """Return the user with this name and password; None if there is none.
 
-        Takes a tenth of a second, and longer after failures. Raises TooManyFailures; see `LoginGate`.
+        It needs a tenth of a second, and longer after failures. Raises TooManyFailures; see `LoginGate`.
         """
         if self._gate is None or not await self._gate.verify(name, password, host):
             return None
@@ -156,16 +156,16 @@ class Commands(aioftp.Server):
         elif self.accounts.has_passwords:
             connection.response("331", "password required")
         else:
-            connection.response("530", "only anonymous users are let in")
+            connection.response("530", "only anonymous users may log in")
         return True
 
     async def pass_(self, connection: Connection, rest: str) -> bool:
-        """Complete a login. Wrong passwords are answered slowly, and only a few of them."""
+        """Complete a login. Wrong passwords are answered slowly; after a few the session ends."""
         if connection.future.logged.done():
             connection.response("202", "you are logged in")
             return True
         if not connection.future.login.done():
-            connection.response("503", "say USER first")
+            connection.response("503", "send USER first")
             return True
         try:
             user = await self.accounts.known(connection.login, rest, connection.client_host)
@@ -229,7 +229,7 @@ class Commands(aioftp.Server):
         if path is not None:
             found = await connection.path_io.stat(path)
             regular = stat.S_ISREG(found.st_mode)
-            connection.response(*(("213", str(found.st_size)) if regular else ("550", "it is no file")))
+            connection.response(*(("213", str(found.st_size)) if regular else ("550", "not a file")))
         return True
 
     async def mdtm(self, connection: Connection, rest: str) -> bool:
@@ -256,7 +256,7 @@ class Commands(aioftp.Server):
         """Listen for the data connection of an IPv4 client."""
         host = self._address or connection.server_host.removeprefix("::ffff:")
         if ":" in host:
-            connection.response("425", "say EPSV: this is an IPv6 connection")
+            connection.response("425", "send EPSV: this is an IPv6 connection")
             return True
         port = await self._expect_data(connection)
         if port is not None:
@@ -290,7 +290,7 @@ class Commands(aioftp.Server):
         connection.current_directory = user.home_path
 
     async def _existing(self, connection: Connection, rest: str) -> Path | None:
-        """Return the file or directory of a client's path; if there is none, answer so and return None."""
+        """Return the file or directory of a client's path; if there is none, answer with an error."""
         if not connection.future.logged.done():
             connection.response("530", "log in first")
             return None
@@ -303,11 +303,11 @@ class Commands(aioftp.Server):
     async def _listing(self, connection: Connection, rest: str, line: Line) -> bool:
         path = await self._existing(connection, rest)
         if path is not None and not connection.future.passive_server.done():
-            connection.response("425", "say EPSV or PASV first")
+            connection.response("425", "send EPSV or PASV first")
         elif path is not None:
             sending = asyncio.get_running_loop().create_task(self._send_listing(connection, path, line))
             connection.extra_workers.add(sending)
-            connection.response("150", "here it comes")
+            connection.response("150", "sending the listing")
         return True
 
     async def _send_listing(self, connection: Connection, path: Path, line: Line) -> bool:
@@ -315,13 +315,13 @@ class Commands(aioftp.Server):
             async with asyncio.timeout(self.limits.data):
                 stream = await asyncio.shield(connection.future.data_connection)
         except TimeoutError:
-            connection.response("425", "nobody has made the data connection")
+            connection.response("425", "the data connection was not opened")
             return True
         del connection.data_connection
         async with stream:
             async for found in connection.path_io.list(path):
                 await stream.write(f"{await line(connection, found)}\r\n".encode())
-        connection.response("226", "that was all")
+        connection.response("226", "the listing is complete")
         return True
 
     async def _expect_data(self, connection: Connection) -> DataPort | None:

@@ -1,4 +1,4 @@
-"""The second connection of FTP, for files and listings, which the client makes to a port of ours."""
+"""The data connection of FTP, for files and listings: the client connects to a port of ours."""
 
 import asyncio
 import errno
@@ -76,13 +76,13 @@ class PortRange:
 
 
 class DataStream(aioftp.ThrottleStreamIO):
-    """A data connection. Its end means that a file is complete, so after a failure it is reset instead."""
+    """A data connection. Its end means that a file is complete, so after a failure it is reset."""
 
     count = 0
     """The bytes that were transferred."""
 
     async def read(self, count: int = -1) -> bytes:
-        """Read up to so many bytes; none at the end."""
+        """Read up to this many bytes; none at the end."""
         data = await super().read(count)
         self.count += len(data)
         return data
@@ -104,7 +104,9 @@ class DataStream(aioftp.ThrottleStreamIO):
         """Reset the connection, if it is open, so that the client can tell this from an end."""
         sock = self.writer.get_extra_info("socket")
         if sock.fileno() >= 0:
-            with socket.socket(fileno=os.dup(sock.fileno())) as same:  # uvloop's own does not allow it
+            with socket.socket(
+                fileno=os.dup(sock.fileno())
+            ) as same:  # uvloop's socket object does not allow it
                 _reset(same)
         self.writer.transport.abort()
 
@@ -112,7 +114,7 @@ class DataStream(aioftp.ThrottleStreamIO):
 class DataPort:
     """A port on which one client is expected, once.
 
-    Connections from other addresses are reset: otherwise anybody who is quick could take the client's file.
+    Connections from other addresses are reset: otherwise a faster client could get this client's file.
     That happens before TLS, and a connection that does not finish its handshake makes room for another.
     """
 
@@ -121,7 +123,7 @@ class DataPort:
         self._timeout = timeout
         self._is_open = True
         self._accepting: asyncio.Task[None] | None = None
-        # Connections that have no stream yet, which with TLS depends on the client.
+        # Connections that have no stream yet; with TLS the client decides when they have.
         self._opening: dict[asyncio.Task[None], None] = {}
         self.number: int = self._sock.getsockname()[1]
 
@@ -158,7 +160,7 @@ class DataPort:
             task.add_done_callback(partial(self._taken, sock))
 
     async def _take(self, sock: socket.socket, connection: aioftp.Connection) -> None:
-        """Make a stream of a connection; the first stream is the client's, and closes the port."""
+        """Open a stream on a connection; the first stream is the client's, and closes the port."""
         loop = asyncio.get_running_loop()
         control = connection.command_connection
         reader = asyncio.StreamReader(loop=loop)
@@ -192,5 +194,5 @@ class DataPort:
 
 
 def _reset(sock: socket.socket) -> None:
-    """Have the close of a socket reset its connection (SO_LINGER of socket(7))."""
+    """Make the close of a socket reset its connection (SO_LINGER of socket(7))."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

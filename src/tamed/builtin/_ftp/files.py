@@ -24,7 +24,7 @@ _FLAGS: Final = {
 
 
 class _Listed(PurePosixPath):
-    """A path in a listing, with its status, which saves a second look."""
+    """A path in a listing, with its status, which avoids a second stat(2)."""
 
     found: os.stat_result
 
@@ -55,13 +55,13 @@ class Files(aioftp.AbstractPathIO[Any]):
         return stat.S_ISREG(await self._mode(path) or 0)
 
     async def stat(self, path: PurePosixPath) -> os.stat_result:
-        """Return the status of what a path, or a link at its end, leads to."""
+        """Return the status of the file at a path, through a link at its end."""
         if isinstance(path, _Listed):
             return path.found
         return await asyncio.to_thread(self._root.stat, str(path))
 
     async def list(self, path: PurePosixPath) -> AsyncIterator[PurePosixPath]:
-        """Yield what is in a directory by name, or, if it is a file, itself."""
+        """Yield the entries of a directory by name; for a file, the file itself."""
         if await self.is_file(path):
             yield path
             return
@@ -71,7 +71,7 @@ class Files(aioftp.AbstractPathIO[Any]):
             yield listed
 
     async def mkdir(self, path: PurePosixPath, *, parents: bool = False, exist_ok: bool = False) -> None:
-        """Make a directory; those above it must be there."""
+        """Create a directory; its parents must exist."""
         await asyncio.to_thread(self._make_directory, str(path))
 
     async def rmdir(self, path: PurePosixPath) -> None:
@@ -83,7 +83,7 @@ class Files(aioftp.AbstractPathIO[Any]):
         await asyncio.to_thread(self._remove, str(path))
 
     async def rename(self, source: PathT, destination: PathT) -> PathT:
-        """Give a file or a directory another name; a file of that name is replaced."""
+        """Rename a file or a directory; an existing file of the new name is replaced."""
         await asyncio.to_thread(self._rename, str(source), str(destination))
         return destination
 
@@ -103,7 +103,7 @@ class Files(aioftp.AbstractPathIO[Any]):
         return await asyncio.to_thread(file.write, data)
 
     async def close(self, file: IO[bytes]) -> None:
-        """Close an open file, even if cancelled. Raises for what could not be written."""
+        """Close an open file, even if cancelled. Raises OSError for data that could not be written."""
         # A future of the executor, not a task: those are cancelled when the event loop ends.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, file.close))
 

@@ -34,8 +34,8 @@ _TELNET: Final = re.compile(rb"\xff[\xf0-\xfe]")
 class Session:
     """Serves one client to its end.
 
-    The next command is read when the last was answered and the client has taken the answer. During a transfer
-    only commands that need none are served. Once ``draining`` is set, the session ends as soon as it has no
+    The next command is read when the last was answered and the answer was sent. During a transfer only
+    commands without a transfer are served. Once ``draining`` is set, the session ends as soon as it has no
     transfer.
     """
 
@@ -70,7 +70,7 @@ class Session:
                 reading = reading or asyncio.get_running_loop().create_task(self._reader.readline())
                 done = await self._wait(reading, stopping)
                 if not done:
-                    self.answer("421", "nothing was asked for too long")
+                    self.answer("421", "no command for too long")
                     break
                 for worker in self._workers & done:
                     self._end_transfer(worker)
@@ -113,12 +113,12 @@ class Session:
         return connection
 
     async def _flush(self) -> bool:
-        """Wait until the client has taken the answers; return whether it has."""
+        """Wait until the answers are sent; return whether they are."""
         try:
             async with asyncio.timeout(self._limits.stall):
                 await self._writer.drain()
         except TimeoutError:
-            log.info("%s: cut, as it takes no answers", self._peer)
+            log.info("%s: cut off, as it reads no answers", self._peer)
             self._writer.transport.abort()
             return False
         return True
@@ -234,7 +234,7 @@ class Session:
 
     @property
     def _peer(self) -> str:
-        # Not `"login" in`: aioftp makes an attribute when it is asked for it.
+        # Not `"login" in`: aioftp creates an attribute when it is read.
         user = self._connection.login if self._connection.future.login.done() else "-"
         return f"{shown(user)}@{self._host}:{self._port}"
 

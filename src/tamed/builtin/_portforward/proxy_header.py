@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: who a connection is really from. Nothing here touches a connection.
+"""The PROXY protocol, versions 1 and 2: the original client of a connection. It reads no connection itself.
 
-"The PROXY protocol, Versions 1 & 2", W. Tarreau, HAProxy Technologies. A header has what the first proxy of a
-chain saw; the connection's own bytes follow it.
+"The PROXY protocol, Versions 1 & 2", W. Tarreau, HAProxy Technologies. A header has the addresses that the
+first proxy of a chain saw; the connection's own bytes follow it.
 """
 
 import enum
@@ -32,7 +32,7 @@ _LONGEST_V1: Final = 107
 """Bytes of the longest line, its end included (2.1)."""
 
 _SHORTEST: Final = len(b"PROXY UNKNOWN\r\n")
-"""Bytes of the shortest header of either version: so many may be read before the version is known."""
+"""Bytes of the shortest header of either version: this many may be read before the version is known."""
 
 _V1: Final = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})")
 _UNIX_PATH: Final = 108
@@ -71,7 +71,7 @@ Ends = IpEnds | UnixEnds
 
 
 def ends_of(source: object, destination: object) -> Ends | None:
-    """Make ends of what ``getpeername`` and ``getsockname`` return; None if they are of no known family."""
+    """Convert the results of ``getpeername`` and ``getsockname``; None if their family is unknown."""
     match source, destination:
         case (str(host), int(port), *_), (str(our_host), int(our_port), *_):
             return IpEnds(IpEnd(host.partition("%")[0], port), IpEnd(our_host.partition("%")[0], our_port))
@@ -142,7 +142,7 @@ class Network:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a network. Raises ValueError, which says what was expected."""
+        """Read a network. Raises ValueError, which names the expected form."""
         if text == "unix":
             return cls(None)
         try:
@@ -151,7 +151,7 @@ class Network:
             raise ValueError(f"{error}; expected an address, ADDRESS/BITS or unix") from None
 
     def has(self, peer: object) -> bool:
-        """Tell whether a peer is one of these; ``peer`` is what ``getpeername`` returns."""
+        """Return whether a peer is in the network; ``peer`` is what ``getpeername`` returns."""
         match peer:
             case (str(host), *_):
                 address = ipaddress.ip_address(host.partition("%")[0])
@@ -174,15 +174,15 @@ def _parse_v1(data: bytes) -> Ends | None:
         return None
     found = _V1.fullmatch(line)
     if found is None:
-        raise Malformed("its PROXY line is not understood")
+        raise Malformed("its PROXY line is invalid")
     family, source, destination, *ports = (part.decode("ascii") for part in found.groups())
     version = 4 if family == "TCP4" else 6
     try:
         hosts = [str(_address(text, version)) for text in (source, destination)]
     except ValueError:
-        raise Malformed("its PROXY line has no such addresses") from None
+        raise Malformed("its PROXY line has invalid addresses") from None
     if max(map(int, ports)) > 65535:
-        raise Malformed("its PROXY line has no such ports")
+        raise Malformed("its PROXY line has invalid ports")
     return IpEnds(IpEnd(hosts[0], int(ports[0])), IpEnd(hosts[1], int(ports[1])))
 
 

@@ -1,4 +1,4 @@
-"""The servers that connections are forwarded to: which one is taken, how, and whether it is up."""
+"""The servers that connections are forwarded to: their selection, their connections, their health."""
 
 import asyncio
 import errno
@@ -21,16 +21,16 @@ __all__ = ["Balancer", "ClientTls", "Health", "Upstream"]
 log = own_logger("tamed.builtin")
 
 _FALL: Final = 2
-"""How many failures in a row make an upstream one that is down."""
+"""Failures in a row after which an upstream is down."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """TLS as a client: how servers are verified, and what they are shown. All files are PEM.
+    """TLS as a client: how to verify servers, and the certificate to present. All files are PEM.
 
     Certificates are verified against ``ca`` (None: the system's authorities) and must be for ``name`` (empty:
     the host that is connected to), unless ``verify`` is false. ``cert``, with its ``key`` (None: in the same
-    file), is shown to servers that request one.
+    file), is presented to servers that request one.
     """
 
     ca: Path | None = None
@@ -72,7 +72,7 @@ def _readable(file: Path) -> Path:
 
 
 class Health:
-    """Judges an upstream by its last connections, both those for clients and those of checks.
+    """The health of an upstream by its last connections, both those for clients and those of checks.
 
     After two failures in a row it is down for ``pause`` seconds; then one more failure is enough. The first
     success brings it up. Times are seconds of any clock.
@@ -100,7 +100,7 @@ class Health:
         return was_down
 
     def down_for(self, now: float) -> float:
-        """Return the seconds until it is worth a try; 0 if it is up."""
+        """Return the seconds until the next try; 0 if it is up."""
         return max(0.0, self._down_until - now)
 
 
@@ -108,8 +108,8 @@ class Upstream:
     """A server, its health, and how many connections to it are open (``connections``).
 
     ``timeout`` is seconds for each address of its host, and for the TLS handshake; ``pause`` is the seconds
-    for which it is tried last when it is down. With ``client_tls``, TLS is spoken to it. ``clock`` is the
-    clock of its health. Raises ConfigurationError for an endpoint that cannot be connected to.
+    for which it is tried last when it is down. ``client_tls`` enables TLS to it. ``clock`` is the clock of
+    its health. Raises ConfigurationError for an endpoint that cannot be connected to.
     """
 
     def __init__(
@@ -136,16 +136,16 @@ class Upstream:
 
     @property
     def down_for(self) -> float:
-        """Seconds until it is worth a try; 0 if it is up."""
+        """Seconds until the next try; 0 if it is up."""
         return self._health.down_for(self._clock())
 
     def load(self) -> None:
-        """Read the files of TLS, if it is spoken. Raises what `ClientTls.context` raises."""
+        """Read the files of TLS, if it is used. Raises the exceptions of `ClientTls.context`."""
         if self._tls is not None:
             self._context = self._tls.context()
 
     async def open(self, header: bytes = b"") -> Stream:
-        """Connect, send a header in clear, begin TLS if it is spoken, and record the result.
+        """Connect, send a header unencrypted, begin TLS if it is used, and record the result.
 
         Raises OSError, that of the last address.
         """
@@ -160,7 +160,7 @@ class Upstream:
         return stream
 
     async def check(self, header: bytes) -> None:
-        """Connect once, and record the result; nothing but the header is sent."""
+        """Connect once, and record the result; only the header is sent."""
         try:
             stream = await self.open(header)
         except OSError as error:
@@ -197,10 +197,10 @@ class Upstream:
 
 
 class Balancer:
-    """Gives each connection to the upstream with the fewest, and to the next one if that fails.
+    """Gives each connection to the upstream with the fewest connections, or to the next one if that fails.
 
-    Of several with as few, the one that was chosen longest ago comes first. Those that are down come last,
-    the one whose pause ends soonest first: when all are down, a try is better than none.
+    Among equals, the one that was chosen longest ago comes first. Those that are down come last, the one
+    whose pause ends soonest first: when all are down, a try is better than none.
     """
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:

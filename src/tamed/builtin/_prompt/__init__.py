@@ -1,1 +1,1 @@
-"""A Python prompt into the running process, for the plugins that let somebody type into it."""
+"""A Python prompt into the running process, for the plugins ``console`` and ``telnet``."""

@@ -1,4 +1,4 @@
-"""A session: shows a prompt, takes a line, runs it, shows its output, and so on; with limits, and counted."""
+"""A session: shows a prompt, reads a line, runs it, shows its output, and repeats; limited and counted."""
 
 import asyncio
 import logging
@@ -22,27 +22,25 @@ __all__ = ["Dialogue", "Limits", "Sessions", "quieten"]
 log = own_logger("tamed.builtin")
 
 _LINES_OF_A_STATEMENT: Final = 16
-"""A statement may have so many times the length of a line."""
+"""A statement may have this many times the length of a line."""
 
 _GRACE: Final = 2.0
 """Seconds that a line may take to end when it is interrupted."""
 
 _MOST_ABANDONED: Final = 10
-"""With so many abandoned lines in the process, no other is begun."""
+"""With this many abandoned lines in the process, no other line is run."""
 
 
 @dataclass
 class Limits:
     """The limits of sessions, as options of every plugin with a prompt."""
 
-    max_sessions: int = option(10, "How many sessions there may be at once.")
-    max_line: Size = option(Size("4 KiB"), "The longest line that is taken.")
-    max_output: Size = option(Size("1 MB"), "The most that a line may print; what is beyond is cut.")
-    line_timeout: Duration = option(Duration("10m"), "A line that runs for longer is interrupted.")
-    login_timeout: Duration = option(Duration("1m"), "How long somebody may take to log in.")
-    idle_timeout: Duration = option(
-        Duration("1h"), "A session in which nothing is typed for longer is ended."
-    )
+    max_sessions: int = option(10, "Most sessions at a time.")
+    max_line: Size = option(Size("4 KiB"), "Longest line that is accepted.")
+    max_output: Size = option(Size("1 MB"), "Most output of a line; the rest is cut.")
+    line_timeout: Duration = option(Duration("10m"), "Interrupt a line that runs for longer.")
+    login_timeout: Duration = option(Duration("1m"), "Longest time for a login.")
+    idle_timeout: Duration = option(Duration("1h"), "End a session without input for this long.")
 
     def __post_init__(self) -> None:
         if self.max_sessions < 1:
@@ -71,7 +69,7 @@ class Dialogue:
     async def converse(self, *, greeting: bool = True) -> None:
         """Run lines until the end of the input, ``exit()``, or too long a pause.
 
-        Without ``greeting`` there are no prompts either, which is for a program that types.
+        Without ``greeting`` there are no prompts either, for clients that are programs.
         """
         if greeting:
             self._screen.write(self._greeting())
@@ -114,7 +112,7 @@ class Dialogue:
     async def _run(self, line: Line) -> Outcome:
         if Running.abandoned() >= _MOST_ABANDONED:
             self._screen.write(
-                f"{_MOST_ABANDONED} lines do not end, and no other is begun: restart the service\n"
+                f"{_MOST_ABANDONED} lines do not end, so no other is run: restart the service\n"
             )
             return Outcome.FAILED
         running = Running(line, self._limits.line_timeout, self._grace)
@@ -126,11 +124,13 @@ class Dialogue:
         if outcome is Outcome.INTERRUPTED:
             self._output.write("KeyboardInterrupt\n")
         if outcome is Outcome.STUCK:
-            self._output.write("the line does not end when it is interrupted; it is left to itself\n")
+            self._output.write(
+                "the line does not end when it is interrupted; it continues in the background\n"
+            )
         return outcome
 
     async def _show(self, text: str) -> None:
-        """Show text after the output, and wait for a reader who is slow, but not for one who is idle."""
+        """Show text after the output, and wait for a slow reader, but no longer than the idle timeout."""
         self._output.deliver()
         if text:
             self._screen.write(text)
@@ -142,13 +142,13 @@ class Dialogue:
         self._output.close()
 
     def _greeting(self) -> str:
-        return f"{self._service.root_service.full_name}, process {os.getpid()}; help tells what is here\n"
+        return f"{self._service.root_service.full_name}, process {os.getpid()}; help describes what is here\n"
 
 
 class Sessions(Service):
-    """Counts the sessions of a server, of which there may be ``most``; a login is none yet.
+    """Counts the sessions of a server, ``most`` at a time. A connection without a login is not one yet.
 
-    It is a service to have a place in the application that its sessions show.
+    It is a service, so that the application that the sessions show includes it.
     """
 
     def __init__(self, most: int) -> None:
@@ -159,7 +159,7 @@ class Sessions(Service):
 
     @property
     def summary(self) -> str:
-        """How many there are, and may be."""
+        """How many there are, and the limit."""
         return f"{self._open} of {self.most} sessions"
 
     @property

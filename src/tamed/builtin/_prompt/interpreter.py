@@ -1,4 +1,4 @@
-"""From the lines that are typed to something that can be run, and to what is shown of how it ended."""
+"""Compiles the typed lines into code that can be run, and shows how the code ended."""
 
 import ast
 import codeop
@@ -18,7 +18,7 @@ __all__ = ["Interpreter"]
 _FILENAME: Final = "<prompt>"
 
 _INVALID: Final = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
-"""What the compiler raises for a text that is no Python."""
+"""What the compiler raises for a text that is not Python."""
 
 _FLAGS: Final = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -41,7 +41,7 @@ class Interpreter:
         return "... " if self._typed else ">>> "
 
     def push(self, text: str) -> Line | None:
-        """Take a line; return what is to be run if it completes a statement. Errors are shown."""
+        """Add a line; if it completes a statement, return the code to run. Errors are shown."""
         self._typed.append(text)
         source = "\n".join(self._typed)
         if len(source) > self._longest:
@@ -59,7 +59,7 @@ class Interpreter:
         return self.script(source)
 
     def script(self, source: str) -> Line | None:
-        """Return statements that can be run; None, and the error is shown, if they are no Python."""
+        """Return statements that can be run; None, and the error is shown, if they are not Python."""
         try:
             code = _compile(source)
         except _INVALID as error:
@@ -84,14 +84,14 @@ class Interpreter:
     async def _await(self, function: Callable[[], Coroutine[Any, Any, object]]) -> Outcome:
         try:
             await function()
-        except BaseException as error:  # a cancellation too: it is shown, and concerns nobody else
+        except BaseException as error:  # a cancellation too: it is shown, and affects nothing else
             return self._failed(error)
         return Outcome.DONE
 
     def _failed(self, error: BaseException) -> Outcome:
         if isinstance(error, SystemExit):
             return Outcome.EXIT
-        # Here, where it can be interrupted: an exception's text is made by code of its own.
+        # Here, where it can be interrupted: formatting an exception runs code of its class.
         shown = error.with_traceback(_from_prompt(error.__traceback__))
         self._output.write("".join(traceback.format_exception(shown)))
         return Outcome.FAILED
@@ -107,7 +107,7 @@ def _from_prompt(trace: TracebackType | None) -> TracebackType | None:
 def _is_complete(source: str) -> bool:
     """Return whether lines make a statement, by the rules of Python's own prompt.
 
-    Raises one of ``_INVALID`` for what is no Python, and for more than one statement.
+    Raises one of ``_INVALID`` for text that is not Python, and for more than one statement.
     """
     compiler = codeop.CommandCompiler()
     compiler.compiler.flags |= _FLAGS
@@ -126,28 +126,28 @@ Definition = TypeVar("Definition", ast.FunctionDef, ast.AsyncFunctionDef, ast.Cl
 
 
 class _Values(ast.NodeTransformer):
-    """Has the values of expressions that stand alone shown by a function of the session.
+    """Passes the value of each expression statement to a function of the session, which shows it.
 
     The interpreter would call ``sys.displayhook``, of which a process has one for all sessions.
     """
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
-        """Show the value of an expression that stands alone."""
+        """Show the value of an expression statement."""
         return ast.copy_location(ast.Expr(_call_of(DISPLAY, node.value)), node)
 
     def _leave(self, node: Definition) -> Definition:
         return node
 
-    visit_FunctionDef = _leave  # noqa: N815 - the name that ast wants
+    visit_FunctionDef = _leave  # noqa: N815 - the name that ast requires
     visit_AsyncFunctionDef = _leave  # noqa: N815
     visit_ClassDef = _leave  # noqa: N815
 
 
 class _Awaits(ast.NodeTransformer):
-    """Has everything that is awaited pass through a function; see `shield_others`."""
+    """Passes every awaited object through a function; see `shield_others`."""
 
     def visit_Await(self, node: ast.Await) -> ast.Await:
-        """Wrap what is awaited."""
+        """Wrap the awaited object."""
         self.generic_visit(node)
         return ast.copy_location(ast.Await(_call_of(SHIELD, node.value)), node)
 

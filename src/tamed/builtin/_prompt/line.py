@@ -1,7 +1,7 @@
 """One line while it runs: in a thread of its own, or as a task on the event loop if it awaits something.
 
 Ctrl-C raises KeyboardInterrupt in a line's thread, and cancels a line's task. A task that computes and never
-awaits holds the event loop, Ctrl-C included: ending that is up to the watchdog of the supervisor.
+awaits blocks the event loop, Ctrl-C included: only the supervisor's watchdog ends it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Outcome(enum.Enum):
     EXIT = enum.auto()
     """It asked for the end of the session."""
     INTERRUPTED = enum.auto()
-    """It was interrupted before it began, or when it had ended, and has printed nothing about that."""
+    """It was interrupted before it began, or when it had ended, and has not printed that."""
     STUCK = enum.auto()
     """It was interrupted, and still runs."""
 
@@ -40,12 +40,12 @@ class Line(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Ask it to end; it may take time, or not obey."""
+        """Ask it to end; it may need time, or ignore this."""
         ...
 
 
 class ThreadLine:
-    """Runs a function in a thread of its own, which holds up neither the event loop nor the process's end."""
+    """Runs a function in a thread of its own, which blocks neither the event loop nor the process's end."""
 
     def __init__(self, work: Callable[[], Outcome]) -> None:
         self._call = InterruptibleCall(work)
@@ -78,13 +78,13 @@ class InterruptibleCall(Generic[T]):
     """Calls a function, once, in which other threads may raise KeyboardInterrupt.
 
     CPython can raise an exception in a thread between two of its bytecodes (``PyThreadState_SetAsyncExc``),
-    but cannot tell what the thread is doing by then: the exception may come in what it does next. So both
-    sides take a lock, and the thread that has called the function never gives it back: from then on nobody
-    can interrupt it, and an interruption from before is caught. The lock is reentrant: an interruption may
-    come while the thread takes it, which then has to take it again.
+    but the thread may have left the function by then, and the exception comes in what it does next. So both
+    sides acquire a lock, and the thread never releases it once the function is over: from then on no thread
+    can interrupt it, and an earlier interruption is caught. The lock is reentrant: an interruption may come
+    while the thread acquires it, which then has to acquire it again.
 
-    What this is for: a line that computes without end leaves a service 6 % of its requests (760 of 12,600 a
-    second, on two processors), until the process ends.
+    Why this exists: beside a line that computes without end a service serves 6 % of its requests (760 of
+    12,600 a second, on two processors), until the process ends.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -108,10 +108,10 @@ class InterruptibleCall(Generic[T]):
             raise
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the function, or keep it from being called; do nothing if it is over.
+        """Raise KeyboardInterrupt in the function, or prevent its call; do nothing if it is over.
 
-        It does not wait. A function that waits in a call of the system, or of a library in C, is interrupted
-        when that returns; and like any code it may catch the exception and go on.
+        It does not wait. A function that waits in a system call, or in a library in C, is interrupted when
+        that returns; and like any code it may catch the exception and go on.
         """
         self._is_interrupted = True
         if self._over.acquire(blocking=False):
@@ -133,7 +133,7 @@ class InterruptibleCall(Generic[T]):
 
 
 def _raise_pending() -> None:
-    """Raise KeyboardInterrupt, so that none is left that another thread has asked for.
+    """Raise KeyboardInterrupt, so that none that another thread has requested is left.
 
     A thread has room for one pending exception. Withdrawing it would leave CPython before 3.13 looking for
     it in every loop of the process for good.
@@ -144,7 +144,7 @@ def _raise_pending() -> None:
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """Have a thread raise an exception at its next bytecode that checks for one."""
+    """Make a thread raise an exception at its next bytecode that checks for one."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
@@ -177,7 +177,7 @@ _others: ContextVar["WeakSet[asyncio.Task[Any]]"] = ContextVar("tasks that are o
 
 
 def shield_others(awaited: Awaitable[T]) -> Awaitable[T]:
-    """Return what a line is to await: a task that it has not created is not cancelled along with it."""
+    """Return what a line should await: a task that it has not created is not cancelled along with it."""
     if isinstance(awaited, asyncio.Task) and awaited in _others.get(()):
         return asyncio.shield(awaited)
     return awaited

@@ -13,10 +13,10 @@ from tamed.service.service import Service
 __all__ = ["DISPLAY", "SHIELD", "ServicesByName", "TasksByName", "namespace", "on_loop"]
 
 DISPLAY: Final = "__display__"
-"""The name of the function that shows the value of an expression that stands alone."""
+"""The name of the function that shows the value of an expression statement."""
 
 SHIELD: Final = "__shield__"
-"""The name of the function that everything awaited passes through."""
+"""The name of the function that every awaited object passes through."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,25 +24,25 @@ T = TypeVar("T")
 _HELP: Final = """\
 application      the application that this process runs
 services         its services by name: services["server"]; shows them with their states
-tasks            the asyncio tasks by name: tasks["Task-1"]; shows them with the places where they wait
+tasks            the asyncio tasks by name: tasks["Task-1"]; shows them with the lines where they wait
 on_loop(f, ...)  calls f on the event loop: await on_loop(f, 1)
 help(thing)      shows the documentation of a thing
 exit()           ends the session, as Ctrl-D does
 
 A line runs in a thread of its own, beside the service; Ctrl-C interrupts it. What belongs to the event loop
 must not be changed from there. A line with an await runs on the event loop, as a task; Ctrl-C cancels it.
-Until it awaits something, the service stands still.
+Until it awaits something, the service is blocked.
 """
 
 
 class ServicesByName(Mapping[str, Service]):
-    """The current services of an application by full name; the end of a name will do if it is unique."""
+    """The current services of an application by full name, or by the end of it if that is unique."""
 
     def __init__(self, root: Service) -> None:
         self._root = root
 
     def __getitem__(self, name: str) -> Service:
-        """Return a service. Raises KeyError, which names the services that fit if there are several."""
+        """Return a service. Raises KeyError, which names the services that match if there are several."""
         services = self._by_full_name()
         if name in services:
             return services[name]
@@ -121,8 +121,8 @@ class _Exit:
 def namespace(service: Service, output: Output) -> dict[str, Any]:
     """Return the names for a session in the application that a service is in.
 
-    They have builtins of their own, in which ``print`` writes to the output. Whatever is defined at the
-    prompt has these builtins too; what other modules print goes where it always does.
+    They have builtins of their own, in which ``print`` writes to the output. Functions that are defined at
+    the prompt use these builtins too; other modules print to the usual place.
     """
     root = service.root_service
     return {

@@ -1,4 +1,4 @@
-"""Between a session and its terminal: lines out of bytes, a queue of what was typed, and what is printed."""
+"""Between a session and its terminal: bytes to lines, a queue of the input, and the output."""
 
 import asyncio
 import enum
@@ -10,7 +10,7 @@ from typing import Final, Protocol
 __all__ = ["Interrupted", "Keyboard", "Lines", "Output", "Screen", "TooLong"]
 
 _AHEAD: Final = 64
-"""Lines that may be typed ahead; with more the connection is not read any more."""
+"""Lines that may be typed ahead; with more, reading from the connection pauses."""
 
 _CUT: Final = "\n... the output is cut here: a line may print {:,} characters\n"
 
@@ -32,7 +32,7 @@ class Interrupted(Exception):
 
 
 class TooLong(Exception):
-    """A line was longer than lines may be, and is lost."""
+    """A line was too long, and is dropped."""
 
 
 class _Key(enum.Enum):
@@ -64,7 +64,7 @@ class Keyboard:
         self._put(_Key.TOO_LONG)
 
     def interrupt(self) -> None:
-        """Handle a Ctrl-C. What was typed ahead is dropped, as on any terminal."""
+        """Handle a Ctrl-C. Lines that were typed ahead are dropped, as on any terminal."""
         self._typed.clear()
         if self.on_interrupt is not None:
             self.on_interrupt()
@@ -112,7 +112,7 @@ class Keyboard:
 
 
 class Lines:
-    r"""Makes lines out of bytes that come in pieces of any size.
+    r"""Splits bytes that come in pieces of any size into lines.
 
     A line ends with ``\r\n``, ``\r\0``, ``\n`` or a ``\r`` that something else follows, which are all the
     ways of terminals and of telnet (RFC 854, page 11). ``on_line`` is called with each, decoded from UTF-8
@@ -128,7 +128,7 @@ class Lines:
         self._after_return = False
 
     def feed(self, data: bytes) -> None:
-        """Take bytes."""
+        """Add bytes."""
         if self._after_return and data[:1] in {b"\n", b"\0"}:
             data = data[1:]
             self._after_return = False
@@ -175,7 +175,7 @@ class Output:
         self._is_closed = False
 
     def write(self, text: str) -> int:
-        """Queue text; what is beyond the limit is dropped, with one note about that."""
+        """Queue text; beyond the limit it is dropped, and one message reports that."""
         before, self._used = self._used, self._used + len(text)
         if before <= self._limit and not self._is_closed:
             self._pending.append(text[: self._limit - before])
@@ -185,21 +185,21 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: what was written is on its way."""
+        """Do nothing: written text is already on its way."""
 
     def renew(self) -> None:
         """Give the next line the whole limit."""
         self._used = 0
 
     def deliver(self) -> None:
-        """Send what was written; to be called in the event loop."""
+        """Send the queued text; to be called in the event loop."""
         self._is_scheduled = False
         text = "".join(self._pending.popleft() for _ in range(len(self._pending)))
         if text and not self._is_closed:
             self._send(text)
 
     def close(self) -> None:
-        """Drop what is written from now on: the session is over."""
+        """Drop all later text: the session is over."""
         self._is_closed = True
 
     def _schedule(self) -> None:

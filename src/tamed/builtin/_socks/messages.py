@@ -1,9 +1,9 @@
-"""The messages of SOCKS 4, 4a and 5, as bytes and as values. Nothing here touches a connection.
+"""The messages of SOCKS 4, 4a and 5, as bytes and as values. This module reads no connection itself.
 
 SOCKS 4 and 4a have no RFC: they are the memos "SOCKS: A protocol for TCP proxy across firewalls" and "SOCKS
 4A: A Simple Extension to SOCKS 4 Protocol". SOCKS 5 is RFC 1928, its passwords are RFC 1929.
 
-The parsers are for `read_message`: they raise ``Incomplete`` and ``Malformed``, and nothing else.
+The parsers are for `read_message`: they raise only ``Incomplete`` and ``Malformed``.
 """
 
 import enum
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _LONGEST: Final = 255
-"""The most bytes of a name or a user in SOCKS 4, which sets no limit; that of SOCKS 5."""
+"""Most bytes of a name or a user in SOCKS 4, which sets no limit; this is the limit of SOCKS 5."""
 
 
 class Command(enum.IntEnum):
@@ -69,7 +69,7 @@ class Code(enum.IntEnum):
 
 
 class RequestRefused(Exception):
-    """A request that may not or cannot be fulfilled: ``code`` is for the client, ``why`` for the log."""
+    """A request that is not allowed or not possible: ``code`` is for the client, ``why`` for the log."""
 
     def __init__(self, code: Code, why: str) -> None:
         super().__init__(code, why)
@@ -98,7 +98,7 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user and a password; bytes that are no UTF-8 are lone surrogates."""
+    """A user and a password; bytes that are not UTF-8 are lone surrogates."""
 
     user: str
     password: str

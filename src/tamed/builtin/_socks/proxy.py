@@ -1,8 +1,8 @@
 """The SOCKS proxy: from a client's first byte to the line in the log.
 
-A client negotiates (its version, its login, its request), then its target is resolved, judged by the rules
-and connected to, and then bytes are relayed. A name is looked up once, and the address that was judged is the
-one that is connected to.
+A client negotiates (its version, its login, its request). Then the proxy resolves the target, checks it
+against the rules, connects, and relays bytes. It looks a name up once, and connects to the address that it
+has checked.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ __all__ = ["AccessDenied", "NegotiatedRequest", "Proxy", "Timeouts", "negotiate"
 log = own_logger("tamed.builtin")
 
 _MOST_ADDRESSES: Final = 4
-"""How many addresses of a name are tried."""
+"""Most addresses of a name to try."""
 
 _CODES: Final[dict[int | None, Code]] = {
     errno.ECONNREFUSED: Code.REFUSED,
@@ -77,7 +77,7 @@ class Proxy(Service):
     """Serves SOCKS 4, 4a and 5 on any connection, by `serve`.
 
     With a ``gate``, whose users are read before the service starts, only clients of SOCKS 5 with a user and a
-    password are let in. Each connection is one line in the log, with its byte counts.
+    password are accepted. Each connection is one line in the log, with its byte counts.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Proxy(Service):
         self._udp = udp
 
     async def prepare(self) -> None:
-        """Read the users' file, while that may be read."""
+        """Read the users' file, while the process may read it."""
         if self._gate is not None:
             self._gate.users.load()
 
@@ -112,7 +112,7 @@ class Proxy(Service):
         try:
             await self._fulfil(client, who, asked)
         except RequestRefused as error:
-            log.info("%s cannot have %s: %s", who, asked.request.target, error.why)
+            log.info("%s cannot reach %s: %s", who, asked.request.target, error.why)
             writer.write(asked.reply(error.code))
 
     async def _negotiate(self, client: Stream, peer: str, host: str) -> "NegotiatedRequest | None":
@@ -120,13 +120,13 @@ class Proxy(Service):
             async with asyncio.timeout(self._timeouts.handshake):
                 return await negotiate(client, self._gate, host)
         except TimeoutError:
-            log.info("%s asked for nothing within %g s", peer, self._timeouts.handshake)
+            log.info("%s sent no request within %g s", peer, self._timeouts.handshake)
         except AccessDenied as error:
-            log.warning("%s is not let in: %s", peer, error)
+            log.warning("%s is refused: %s", peer, error)
         except Malformed as error:
-            log.info("%s is not understood: %s", peer, error)
+            log.info("%s sent an invalid message: %s", peer, error)
         except (OSError, EOFError) as error:
-            log.debug("%s left before it asked for anything: %s", peer, reason(error))
+            log.debug("%s left before its request: %s", peer, reason(error))
         return None
 
     async def _fulfil(self, client: Stream, who: str, asked: "NegotiatedRequest") -> None:
@@ -200,7 +200,7 @@ class Proxy(Service):
             async with time_limit(self._timeouts.connect):
                 found = await look_up(target.host, target.port, kind)
         except OSError as error:
-            why = f"its name is not known: {reason(error)}"
+            why = f"its name cannot be resolved: {reason(error)}"
             raise RequestRefused(Code.HOST_UNREACHABLE, why) from None
         refusals = {each: self._rules.refusal(target.host, each.host, target.port) for each in found}
         allowed = [address for address, why in refusals.items() if not why]
@@ -215,7 +215,7 @@ class AccessDenied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NegotiatedRequest:
-    """A client's request, with the version and the user (empty: nobody in particular) of its negotiation."""
+    """A client's request, with the version and the user (empty: none) of its negotiation."""
 
     version: int
     request: Request
@@ -229,8 +229,8 @@ class NegotiatedRequest:
 async def negotiate(client: Stream, gate: LoginGate | None, host: str) -> NegotiatedRequest:
     """Negotiate with a client at ``host``, and return its request, which has no reply yet.
 
-    With a ``gate``, only its users are let in. Raises AccessDenied for others, Malformed for what is no
-    SOCKS, and OSError and EOFError when the client leaves.
+    With a ``gate``, only its users are accepted. Raises AccessDenied for others, Malformed for bytes that are
+    not SOCKS, and OSError and EOFError when the client leaves.
     """
     greeting = await read_message(client.reader, parse_greeting)
     if greeting.version == 4:

@@ -1,6 +1,6 @@
-"""Which targets a proxy lets its clients reach: patterns of hosts and ports, and the rules made of them.
+"""Which targets the clients of a proxy may reach: patterns of hosts and ports, and the rules made of them.
 
-Nothing here looks a name up or connects: what is judged is handed in.
+Nothing here looks a name up or connects: names and addresses are arguments.
 """
 
 import ipaddress
@@ -17,9 +17,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _ALL_PORTS = (0, 65535)
-_EXPECTED = (
-    "expected HOST, *.DOMAIN, ADDRESS, NETWORK/BITS or *, and :PORT or :PORT-PORT behind it if need be"
-)
+_EXPECTED = "expected HOST, *.DOMAIN, ADDRESS, NETWORK/BITS or *, with an optional :PORT or :PORT-PORT"
 
 _REFUSED: Final[dict[IpNetwork, str]] = {
     ipaddress.ip_network(network): why
@@ -64,7 +62,7 @@ _EMBEDDED: Final = (slice(6, 11), slice(7, 12), slice(8, 13), slice(12, 16))
 """The bytes of an IPv4 address after prefixes of 48, 56, 64 and 96 bits, without byte 8 (RFC 6052, 2.2)."""
 
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
-"""IPv4-compatible addresses (RFC 4291, 2.5.5.1): deprecated, and judged so that they are no way around."""
+"""IPv4-compatible addresses (RFC 4291, 2.5.5.1): deprecated, but checked, or they would evade the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class TargetPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a pattern. Raises ValueError, which says what was expected."""
+        """Read a pattern. Raises ValueError, which names the expected form."""
         host, ports = _host_and_ports(text)
         try:
             return cls(network=_network(host), ports=_ports(ports))
@@ -90,7 +88,7 @@ class TargetPattern:
             return cls(name=_name(host), ports=_ports(ports))
 
     def matches_name(self, name: str, port: int) -> bool:
-        """Tell whether a host of this name matches, whatever its addresses."""
+        """Return whether a host of this name matches, with any address."""
         if self.network is not None or not self._has_port(port):
             return False
         if self.name.startswith("*."):
@@ -98,7 +96,7 @@ class TargetPattern:
         return self.name in ("*", name)
 
     def matches_any(self, addresses: Iterable[IpAddress], port: int) -> bool:
-        """Tell whether one of some addresses matches, whatever their name."""
+        """Return whether one of the addresses matches, with any name."""
         if not self._has_port(port):
             return False
         network = self.network
@@ -166,15 +164,15 @@ def _ports(text: str | None) -> tuple[int, int]:
 
 
 class TargetRules:
-    """Judges a target by the name that the client sent *and* by each address of that name.
+    """Checks a target by the name that the client sent *and* by each address of that name.
 
     In this order: what a ``deny`` pattern matches is refused. So are this machine, link-local, metadata,
     multicast and broadcast addresses and the names of metadata services, unless an ``allow`` pattern names
     exactly these: a network within the refused one, or the very name. If there are ``allow`` patterns, what
-    none of them matches is refused. All else is allowed.
+    none of them matches is refused. Everything else is allowed.
 
-    An IPv6 address that embeds an IPv4 address (mapped, NAT64, SIIT, 6to4, Teredo) is judged as both. The
-    caller must connect to the address that was judged, and not look the name up again.
+    An IPv6 address that embeds an IPv4 address (mapped, NAT64, SIIT, 6to4, Teredo) is checked as both. The
+    caller must connect to the address that was checked, and not look the name up again.
     """
 
     def __init__(self, allow: Sequence[TargetPattern] = (), deny: Sequence[TargetPattern] = ()) -> None:
@@ -182,7 +180,7 @@ class TargetRules:
         self._deny = tuple(deny)
 
     def refusal_of_name(self, name: str, port: int) -> str:
-        """Say why no host of this name is allowed; empty if its addresses may be."""
+        """Return why no host of this name is allowed; empty if its addresses may be."""
         for pattern in self._deny:
             if pattern.matches_name(name, port):
                 return f"denied by {pattern}"
@@ -190,7 +188,7 @@ class TargetRules:
         return "cloud metadata" if name in _REFUSED_NAMES and not lifted else ""
 
     def refusal(self, name: str, address: str, port: int) -> str:
-        """Say why an address, of a host of that name, is not allowed; empty if it is.
+        """Return why an address, of a host of that name, is not allowed; empty if it is.
 
         ``name`` is the address itself when the client gave one.
         """
@@ -204,7 +202,7 @@ class TargetRules:
         return "" if self._allowed(name, addresses, port) else "not allowed"
 
     def _lifts(self, refused: IpNetwork, address: IpAddress, port: int) -> bool:
-        """Tell whether a pattern allows an address although its network is refused."""
+        """Return whether a pattern allows an address although its network is refused."""
         return any(
             pattern.network is not None
             and pattern.matches_any((address,), port)

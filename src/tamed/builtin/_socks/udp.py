@@ -17,10 +17,10 @@ __all__ = ["UdpAssociation"]
 log = own_logger("tamed.builtin")
 
 _MOST_TARGETS: Final = 256
-"""How many targets are remembered; answers from others are dropped."""
+"""Most targets to remember; answers from others are dropped."""
 
 _MOST_LOOKUPS: Final = 8
-"""How many names are looked up at a time; packets that need another one are dropped."""
+"""Most names to look up at a time; packets that need another one are dropped."""
 
 _ANY: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the targets may be anywhere
 
@@ -28,10 +28,10 @@ _ANY: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 -
 class UdpAssociation:
     """The UDP relay of one client: a socket for its packets, and one of each address family for the targets.
 
-    Packets are taken from the client's own address only, and once it has sent one from that port only.
+    Packets are accepted from the client's own address only, and after its first packet from that port only.
     ``resolve`` returns a target's address, or raises RequestRefused. Only targets that the client has sent to
     may answer. Packets that are fragments, malformed, refused or too many are dropped silently, as RFC 1928
-    has it.
+    requires.
 
     ``sent`` and ``received`` are bytes of payload. ``moved`` is called for each packet that is passed on.
     """
@@ -61,7 +61,7 @@ class UdpAssociation:
         return address
 
     def close(self) -> None:
-        """Close the sockets; packets that wait are lost, as UDP may be."""
+        """Close the sockets; packets that wait are lost, which UDP allows."""
         for lookup in self._lookups:
             lookup.cancel()
         for port in (self._inside, *self._outside.values()):

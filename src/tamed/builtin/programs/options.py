@@ -21,10 +21,10 @@ __all__ = ["Command", "ProgramOptions", "Signal", "Umask"]
 _OURS: Final = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
-"""Variables that are meant for Tamed: a program that has them would speak in Tamed's name."""
+"""Variables that are meant for Tamed: with them, a program could send messages in Tamed's name."""
 
 _PASSED: Final = ("PATH", "HOME", "LOGNAME", "USER", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR")
-"""Variables of Tamed's that every program gets: what a login would set, and nothing of an application's."""
+"""Variables of Tamed's that every program gets: those that a login sets, and none of an application's."""
 
 _LIMITS: Final = {
     name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")
@@ -42,7 +42,7 @@ class Command(tuple[str, ...]):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a command; raises ValueError for one without a program, or with an open quote."""
+        """Read a command. Raises ValueError for one without a program, or with an open quote."""
         try:
             words = shlex.split(text)
         except ValueError as error:
@@ -59,10 +59,10 @@ class Command(tuple[str, ...]):
     @property
     def name(self) -> str:
         """The program's name, without its path."""
-        return os.path.basename(self[0])  # noqa: PTH119 - a text is wanted
+        return os.path.basename(self[0])  # noqa: PTH119 - it returns a text
 
     def __str__(self) -> str:
-        """Write it so that ``parse`` reads the same."""
+        """Return a text that ``parse`` reads back."""
         return shlex.join(self)
 
 
@@ -72,7 +72,7 @@ class Signal(int):
     __slots__ = ()
 
     def __new__(cls, number: int) -> Self:
-        """Take a number; raises ValueError if the system has no such signal."""
+        """Check a number. Raises ValueError if the system has no such signal."""
         if number not in signal.valid_signals():
             raise ValueError(f"expected a signal, got {number}")
         return super().__new__(cls, number)
@@ -117,26 +117,27 @@ class Umask:
 class ProgramOptions:
     """How a program is run."""
 
-    command: Command = option(help="The program and its arguments, quoted as for a shell; no shell reads it.")
-    directory: Path | None = option(None, "The program's working directory; without it, Tamed's.")
+    command: Command = option(help="Program and its arguments, quoted as for a shell; no shell reads it.")
+    directory: Path | None = option(None, "The program's working directory. Default: Tamed's.")
     environment: dict[str, str] = option({}, "Variables for the program.", env=False)
     pass_environment: list[str] = option(
-        [], "A variable of Tamed's to pass on, or a pattern such as APP_* or *; PATH and the like always are."
+        [],
+        "A variable of Tamed's to pass on, or a pattern such as APP_* or *. PATH and others always are.",
     )
-    user: str = option("", "The user to run it as, by name or number; needs Tamed to be root.")
-    group: str = option("", "The group to run it as; without it, the user's own.")
+    user: str = option("", "User to run it as, by name or number; Tamed must be root.")
+    group: str = option("", "Group to run it as. Default: the user's own.")
     no_new_privileges: bool | None = option(
-        None, "Let it gain no privileges by setuid programs. Default: yes if a user is given."
+        None, "Do not let it gain privileges by setuid programs. Default: yes if a user is given."
     )
     umask: Umask | None = option(None, "Its file-creation mask, in octal.")
     limit: dict[str, Size] = option(
         {}, "A limit of getrlimit(2), such as nofile=65536, core=0 or as=2GiB.", env=False
     )
-    stop_signal: Signal = option(Signal(signal.SIGTERM), "The signal that asks it to end.")
+    stop_signal: Signal = option(Signal(signal.SIGTERM), "Signal that asks it to end.")
     stop_timeout: Duration = option(
-        Duration("10s"), "How long it has to end; then it is killed, with all that it has started."
+        Duration("10s"), "Time to end after the signal; then it is killed, with all its descendants."
     )
-    line_limit: Size = option(Size("8 KiB"), "The longest line of its output that is logged in one piece.")
+    line_limit: Size = option(Size("8 KiB"), "Longest line of its output that is logged in one piece.")
 
     def __post_init__(self) -> None:
         for name in self.limit:

@@ -1,4 +1,4 @@
-"""What a program prints, from a pipe to the log, line by line."""
+"""The output of a program, from a pipe to the log, line by line."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["Lines", "Output"]
 
 _READ: Final = 4096
-"""Bytes that are read in one turn of the event loop: a program that prints without end blocks nothing."""
+"""Bytes to read in one turn of the event loop, so that a program with endless output does not block it."""
 
 _PATIENCE: Final = 1.0
 """Seconds to wait for the end of the output of a program that is gone."""
@@ -21,7 +21,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Lines:
-    r"""Makes lines out of bytes that come in pieces.
+    r"""Splits bytes that come in pieces into lines.
 
     A line longer than ``limit`` bytes is cut, not within a character, and all but its last piece end in
     ``[...]``. Bytes that are not UTF-8 and control characters, tabs aside, are written as ``\x1b``, so that
@@ -34,7 +34,7 @@ class Lines:
         self._part = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Take bytes, and return the lines that they complete; little more than the limit is kept."""
+        """Add bytes, and return the lines that they complete; little more than the limit is kept."""
         *whole, self._part = (self._part + data).split(b"\n")
         lines = [text for line in whole for text in self._pieces(line)]
         while len(self._part.removesuffix(b"\r")) > self._limit:  # which may belong to the end of the line
@@ -63,7 +63,7 @@ class Lines:
 
 
 class Output:
-    """A pipe for what a program prints; ``write`` is called with each line.
+    """A pipe for the output of a program; ``write`` is called with each line.
 
     ``end`` is the descriptor for the program. The running event loop reads the pipe from now on until
     `finish`.
@@ -87,7 +87,7 @@ class Output:
     async def finish(self) -> None:
         """Read to the end, which comes when no process has the other end open, and close the pipe."""
         self.close_end()
-        with suppress(TimeoutError):  # a process that is not the program's has it
+        with suppress(TimeoutError):  # a process that is not the program's has the other end
             await asyncio.wait_for(asyncio.shield(self._is_over), _PATIENCE)
         self._close()
 

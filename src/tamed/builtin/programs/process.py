@@ -1,4 +1,4 @@
-"""Programs that run, as Tamed sees them: the fork server as a service, and a channel to each shim."""
+"""Tamed's side of running programs: the fork server as a service, and a channel to each shim."""
 
 import asyncio
 import json
@@ -23,9 +23,9 @@ log = own_logger("tamed.programs")
 
 
 class ForkServerService(Service):
-    """Runs programs: put it before the services that do so, in the same multi-service.
+    """Runs programs for the services that come after it in the same multi-service.
 
-    A fork server that ends unasked is replaced. Programs that run already are not touched by that.
+    A fork server that ends by itself is replaced. Running programs are not affected.
     """
 
     restart = Restart("always")
@@ -73,7 +73,7 @@ class ForkServerService(Service):
         raise ApplicationFailed("the fork server is gone", f"it ended with status {status}")
 
     async def stop(self) -> None:
-        """Let it end, which it does when its last program is gone."""
+        """Let the fork server end, which it does when its last program is gone."""
         assert self._control is not None
         self._control.close()
         self._control = None
@@ -85,8 +85,8 @@ class ForkServerService(Service):
     ) -> "Process":
         """Run a program with copies of these descriptors; ``sockets`` are its descriptors from 3 on.
 
-        Returns when the program was executed. Raises the `tamed.errors` exception for what the system said,
-        and Unavailable while there is no fork server. If this is cancelled, the program is stopped.
+        Returns when the program was executed. Raises the `tamed.errors` exception for the system's error, and
+        Unavailable while there is no fork server. If this is cancelled, the program is stopped.
         """
         if self._control is None:
             raise Unavailable(f"cannot run {program.command[0]}", "there is no fork server")
@@ -125,7 +125,7 @@ class Process:
             raise
 
     async def wait(self) -> "Ending":
-        """Wait until the program has ended. What it has left behind may still be there."""
+        """Wait until the program has ended. Processes that it has left behind may still exist."""
         return await asyncio.shield(self._ended)
 
     async def stop(self) -> None:
@@ -185,7 +185,7 @@ async def _pid(program: Program, reader: asyncio.StreamReader) -> int:
 
 
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """Return the next message of a shim; an empty one if none comes any more."""
+    """Return the next message of a shim; an empty one after the last."""
     try:
         line = await reader.readline()
     except OSError:

@@ -1,4 +1,4 @@
-"""A program as data, and what a forked process does until it is that program.
+"""A program as data, and the steps of a forked process up to the exec of the program.
 
 `launch` runs in a shim (see ``shim.py``), which is a process with one thread. So a child of it may do things
 between fork and exec that would not be safe in a child of Tamed itself.
@@ -25,7 +25,7 @@ _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
 
 class Program(NamedTuple):
-    """What a shim has to know to run a program and to end it.
+    """What a shim needs to run a program and to end it.
 
     ``command`` is the program and its arguments. A program without a slash is looked for in the ``PATH`` of
     ``environment``. ``directory`` "", ``umask`` None and ``identity`` None mean those of Tamed.
@@ -50,7 +50,7 @@ class Program(NamedTuple):
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read what `encode` has made."""
+        """Read the output of `encode`."""
         fields: dict[str, Any] = json.loads(line)
         command, identity = fields.pop("command"), fields.pop("identity")
         if identity is not None:
@@ -97,7 +97,7 @@ def _become(program: Program, descriptors: Sequence[int], report: int, parent: i
             try:
                 act()
             except (OSError, ValueError) as error:
-                # ValueError is how the module `resource` says EPERM.
+                # The module `resource` raises ValueError for EPERM.
                 number = error.errno if isinstance(error, OSError) else errno.EPERM
                 os.write(report, f"{number or 0} {step}".encode(errors="backslashreplace"))
                 raise
@@ -108,7 +108,7 @@ def _become(program: Program, descriptors: Sequence[int], report: int, parent: i
 def _steps(
     program: Program, descriptors: Sequence[int], parent: int
 ) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield each step in its order, with the words that a message has for it."""
+    """Yield each step in its order, with its name for messages."""
     yield "begin a session", os.setsid
     yield "pass its descriptors", partial(place_descriptors, dict(enumerate(descriptors)))
     for name, value in program.limits.items():
@@ -141,7 +141,7 @@ def _reset_signals() -> None:
 
 
 def _tie_to(parent: int) -> None:
-    """Have the kernel kill this process when its shim is killed, which may have happened already."""
+    """Make the kernel kill this process when its shim is killed, which may have happened already."""
     die_with_parent()
     if os.getppid() != parent:
         os._exit(os.EX_OSERR)

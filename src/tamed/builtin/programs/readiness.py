@@ -1,4 +1,4 @@
-"""When a program is ready: it has run for a while, it accepts connections, or it reports that it is."""
+"""When a program is ready: it has run for a while, it accepts connections, or it reports readiness."""
 
 import asyncio
 import secrets
@@ -21,7 +21,7 @@ class Readiness(ABC):
     """A test of whether a program is ready; the same object serves each run of the program."""
 
     may_end: ClassVar[bool] = False
-    """Whether a program that has ended with success counts as ready: one that does its work and ends."""
+    """Whether a program that has ended with success, as one that does a task and exits, counts as ready."""
 
     status: str = ""
     """The program's own description of its state."""
@@ -39,7 +39,7 @@ class Readiness(ABC):
 
 
 class RunsFor(Readiness):
-    """A program is ready when it has run for that many seconds."""
+    """A program is ready when it has run for this many seconds."""
 
     may_end = True
 
@@ -105,10 +105,10 @@ class Notifies(Readiness):
 
     def _receive(self, sock: socket.socket) -> None:
         try:
-            message, notes, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
+            message, ancillary, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
         except BlockingIOError:
             return
-        if _sender(notes) in self._uids:
+        if _sender(ancillary) in self._uids:
             self._take(message.decode("utf-8", "replace"))
 
     def _take(self, message: str) -> None:
@@ -135,9 +135,9 @@ async def _accepts(endpoint: TcpEndpoint | UnixEndpoint) -> bool:
     return True
 
 
-def _sender(notes: list[tuple[int, int, Any]]) -> int | None:
-    """Return the user who sent a message, for which the kernel vouches."""
-    for level, kind, data in notes:
+def _sender(ancillary: list[tuple[int, int, Any]]) -> int | None:
+    """Return the user that sent a message, as verified by the kernel."""
+    for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             return Credentials(*CREDENTIALS.unpack(data)).uid
     return None

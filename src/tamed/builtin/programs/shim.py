@@ -12,14 +12,13 @@ prctl(2)): what a program leaves behind, a daemon in a session of its own too, b
 ended by it. Between Tamed and each shim is a channel. Its end means "stop the program", so a Tamed that is
 killed takes its programs along without having to do anything.
 
-Neither of them obeys signals: a terminal or a service manager sends those to all processes at once, and it is
-Tamed that says in which order programs stop.
+Both ignore signals: a terminal or a service manager sends those to all processes at once, and Tamed decides
+in which order programs stop.
 
 The fork server is run as ``python -m tamed.builtin.programs.shim NAME``, with its control socket on
-descriptor 0; the name is for whoever lists processes. Each message on the socket is one byte with
-descriptors: a shim's channel, and the descriptors of its program. At the end of the socket the fork server
-waits for its shims, and ends. Nothing is imported here that these processes do not need; Tamed's side is
-``process.py``.
+descriptor 0; the name is for lists of processes. Each message on the socket is one byte with descriptors: a
+shim's channel, and the descriptors of its program. At the end of the socket the fork server waits for its
+shims, and ends. This file imports only what these processes need; Tamed's side is ``process.py``.
 """
 
 import json
@@ -53,12 +52,12 @@ _MOST: Final = 253
 """Descriptors in a message: SCM_MAX_FD of unix(7)."""
 
 _POLL: Final = 0.05
-"""Seconds between looks for adopted children: an adoption gives no sign."""
+"""Seconds between two checks for adopted children: the kernel does not report an adoption."""
 
 
 def main() -> None:
-    """Run as a fork server, which its shims are copies of."""
-    close_all(())  # what Tamed's own parent left open is not for programs
+    """Run as a fork server; its shims are forks of it."""
+    close_all(())  # programs get none that Tamed's own parent left open
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     be_subreaper()
@@ -90,7 +89,7 @@ class ForkServer:
             return False
         try:
             pid = os.fork()
-        except OSError:  # the end of the channel tells Tamed
+        except OSError:  # Tamed sees the end of the channel
             pid = -1
         if pid == 0:
             self._become_shim(descriptors)
@@ -123,13 +122,13 @@ class ForkServer:
             self._shims.clear()
 
     def _kill_orphans(self) -> None:
-        """Kill what a shim that was killed has left: it is our child now, and nobody else's."""
+        """Kill the processes of a shim that was killed: they are our children now."""
         for pid in _children() - self._shims:
             _send(pid, signal.SIGKILL)
 
 
 def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
-    """Be the shim of the program that the channel names, and return when nothing of that is left.
+    """Run as the shim of the program that the channel names, until nothing of the program is left.
 
     ``descriptors`` are the program's, and closed here. The channel gets a line of JSON for each event:
     ``pid``, or ``failed`` (the step) and ``errno``; then ``status``, the wait status, when the program ends.
@@ -137,7 +136,7 @@ def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
     be_subreaper()
     watch = _ChildWatch()
     line = channel.makefile("rb").readline()
-    if not line.endswith(b"\n"):  # Tamed is gone, or has changed its mind
+    if not line.endswith(b"\n"):  # Tamed is gone, or has cancelled the launch
         return
     program = Program.decode(line)
     try:
@@ -177,7 +176,7 @@ class _Shim:
         self._kill()
 
     def _stop_orphans(self, deadline: float) -> None:
-        """Signal what the program has left behind, which is our child now, and wait for its end."""
+        """Signal the processes that the program has left, our children now, and wait for their end."""
         signalled: set[int] = set()
         while self._has_children and (left := deadline - time.monotonic()) > 0:
             for pid in _children() - signalled:
@@ -186,8 +185,8 @@ class _Shim:
             self._wait(min(left, _POLL))
 
     def _kill(self) -> None:
-        """Kill all that is left: its group at once, then generation by generation, as each becomes ours."""
-        if self._is_running:  # else the number may be another's by now
+        """Kill all that is left: its group at once, then generation by generation, as this adopts each."""
+        if self._is_running:  # else the number may belong to another process by now
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
         while self._has_children:
@@ -234,7 +233,7 @@ class _ChildWatch:
 
 
 def _report(channel: socket.socket, message: dict[str, object]) -> None:
-    with suppress(OSError):  # nobody is there to read it
+    with suppress(OSError):  # Tamed is gone
         channel.sendall(json.dumps(message).encode() + b"\n")
 
 
