@@ -226,7 +226,7 @@ def test_root_does_not_run_what_another_user_says(public_tamed: Tamed) -> None:
 
 def test_running_as_root_is_warned_of_once(public_tamed: Tamed) -> None:
     """Running as root is logged, also in the foreground, unless an option requests it."""
-    warning = "WARNING tamed: running as root: name another user with --user"
+    warning = "WARNING tamed: running as root; drop privileges with --user NAME"
     daemon = public_tamed.start_poetry("--workers", "2")
     assert daemon.log.count(warning) == 1
     daemon.stop()

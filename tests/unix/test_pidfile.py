@@ -119,7 +119,7 @@ def test_held_file_without_number(path: Path) -> None:
     """A file that is held and names nobody, or nobody alive, is told as such."""
     with path.open("w+") as file:
         assert take_life(file.fileno())
-        with pytest.raises(SystemRefused, match="it names nobody"):
+        with pytest.raises(SystemRefused, match="it contains no pid"):
             holder(path)
         path.write_text("99999999999999999999\n")
         with pytest.raises(SystemRefused, match="not by process 9999"):

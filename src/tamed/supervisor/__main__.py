@@ -165,8 +165,8 @@ class Holdings:
             "pipes": self.intake.export(keep),
             "log": self.intake.sink.export(),
             "children": self.platform.export(),
-            "pid_file": None if self.pid_file is None else self.pid_file.bequeath(keep),
-            "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.bequeath(keep),
+            "pid_file": None if self.pid_file is None else self.pid_file.export(keep),
+            "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.export(keep),
             "control": None
             if self.control is None
             else {"socket": keep(self.control.fileno()), "file": self.control.file._asdict()},

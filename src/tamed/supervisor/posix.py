@@ -153,7 +153,7 @@ class PosixPlatform:
 
     def resume(self, left: Data) -> None:
         """Resume from the state of the previous program."""
-        self._reaper.inherit(left["spared"], left["strays"])
+        self._reaper.adopt(left["spared"], left["strays"])
 
     def gone(self, pid: int) -> None:
         """Read the rest of the output of a worker that has ended."""

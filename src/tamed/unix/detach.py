@@ -1,10 +1,10 @@
-"""Becoming a daemon, while the process that was started waits for the daemon's word.
+"""Becoming a daemon, while the parent process waits for the daemon's report.
 
-Who starts a daemon wants to know whether it runs. So nothing is left to chance after the fork: the daemon
-holds the writing end of a pipe and says through it that it is ready, or why it is not (`Reporter`); if the
-pipe ends without a word, it died (`Launch`).
+The command that starts a daemon must know whether it runs. So the daemon has the writing end of a pipe and
+reports through it that it is ready, or why it failed (`Reporter`). If the pipe ends without a report, the
+daemon died (`Launch`).
 
-Detaching belongs before any event loop or thread: see `require_single_thread`.
+Detach before any event loop or thread exists: see `require_single_thread`.
 """
 
 import fcntl
@@ -32,15 +32,15 @@ from tamed.unix.process import ProcessHandle
 
 __all__ = ["Launch", "Report", "Reporter", "System", "detach", "leave_terminal"]
 
-_DYING = 10.0  # seconds between the end of the pipe and that of the process
-_HELD_BACK = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
+_DYING = 10.0  # seconds between the end of the pipe and the end of the process
+_BLOCKED = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM}
 
 
 class Report(NamedTuple):
-    """What became of a daemon.
+    """The result of starting a daemon.
 
-    ``text`` is for the person who started it: the daemon's line, or the whole reason, which may have
-    several lines. ``status`` is the exit status for the command: 0 if it is ready.
+    ``text`` is for the operator: the daemon's line, or the whole reason, which may have several lines.
+    ``status`` is the exit status for the command: 0 if the daemon is ready.
     """
 
     ready: bool
@@ -52,10 +52,10 @@ class Report(NamedTuple):
 class Reporter:
     """The daemon's end of the pipe.
 
-    Its methods never raise, and do nothing once it is closed or nobody listens any more.
+    Its methods never raise, and do nothing once it is closed or the reader has gone.
 
-    To keep it across an exec, make :meth:`fileno` inheritable and build it anew from the number, which raises
-    ``OSError`` if that is not open.
+    To keep it across an exec, make :meth:`fileno` inheritable and create a Reporter from the number again,
+    which raises ``OSError`` if the descriptor is not open.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -63,46 +63,46 @@ class Reporter:
         self._descriptor = descriptor
 
     def fileno(self) -> int:
-        """Return the descriptor of the pipe, -1 once it is closed. Nobody else may inherit it."""
+        """Return the descriptor of the pipe, -1 once it is closed. No other process may inherit it."""
         return self._descriptor
 
     def started(self, pid: int) -> None:
-        """Say which process the daemon is."""
-        self._tell({"pid": pid})
+        """Report the pid of the daemon."""
+        self._send({"pid": pid})
 
     def ready(self, line: str) -> None:
-        """Say that the daemon serves, and close."""
-        self._tell({"ready": True, "line": line})
+        """Report that the daemon is ready, and close."""
+        self._send({"ready": True, "line": line})
         self.close()
 
     def failed(self, why: str, status: int) -> None:
-        """Say that the daemon will end, why, and with which exit status, and close."""
-        self._tell({"error": why, "status": status})
+        """Report that the daemon will end, the reason and the exit status, and close."""
+        self._send({"error": why, "status": status})
         self.close()
 
     def close(self) -> None:
-        """Let the pipe go. May be called again."""
+        """Close the pipe. May be called again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _tell(self, message: dict[str, object]) -> None:
+    def _send(self, message: dict[str, object]) -> None:
         left = json.dumps(message).encode() + b"\n"
         try:
             while left and self._descriptor >= 0:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
-            self.close()  # nobody waits any more
+            self.close()  # the parent does not wait any more
 
 
 class Launch:
-    """The side of the process that was started.
+    """The parent's side: it waits for the daemon's report.
 
-    Signals are held back until :meth:`wait` is called, once and at once.
+    Signals are blocked until :meth:`wait` is called; call it once, and at once.
     """
 
     def __init__(self, group: int, descriptor: int, mask: set[int | signal.Signals]) -> None:
-        self._group = group  # of the daemon; the pid of the process between
+        self._group = group  # of the daemon; it is also the pid of the intermediate process
         self._descriptor = descriptor
         self._mask = mask
         self._pid: int | None = None
@@ -110,18 +110,17 @@ class Launch:
         self._grace = 0.0
 
     def wait(self, timeout: float | None = None, *, grace: float = 10.0) -> Report:
-        """Wait until the daemon is ready, has failed or has died, and return what became of it.
+        """Wait until the daemon is ready, has failed or has died, and return the result.
 
-        When ``timeout`` seconds pass, or when anything is raised here, KeyboardInterrupt above all, the
-        daemon is taken down: it gets SIGTERM and ``grace`` seconds for undoing what it did; then it and
-        its process group are killed.
+        After ``timeout`` seconds, or on an exception such as KeyboardInterrupt, the daemon is terminated: it
+        gets SIGTERM and has ``grace`` seconds to clean up; then it and its process group are killed.
         """
         self._grace = grace
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             return self._read(timeout)
         except BaseException:
-            self._take_down()
+            self._terminate()
             raise
         finally:
             os.close(self._descriptor)
@@ -136,11 +135,11 @@ class Launch:
                 return self._died()
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                report = self._understand(json.loads(line))
+                report = self._parse_message(json.loads(line))
                 if report is not None:
                     return report
-        self._take_down()
-        return self._bad(f"it was not ready after {timeout:g} seconds", ExitStatus.SOFTWARE)
+        self._terminate()
+        return self._failure(f"it was not ready after {timeout:g} seconds", ExitStatus.SOFTWARE)
 
     def _is_readable(self, deadline: float | None) -> bool:
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0) * 1000
@@ -148,38 +147,38 @@ class Launch:
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(left))
 
-    def _understand(self, message: dict[str, object]) -> Report | None:
+    def _parse_message(self, message: dict[str, object]) -> Report | None:
         match message:
             case {"ready": True, "line": str(line)}:
                 return Report(True, line, ExitStatus.OK, self._pid)
             case {"error": str(why), "status": int(status)}:
-                self._let_end()
-                return self._bad(why, status)
+                self._await_exit()
+                return self._failure(why, status)
             case {"pid": int(pid)}:
                 self._pid = pid
             case _:
                 pass  # of a newer version
         return None
 
-    def _bad(self, why: str, status: int) -> Report:
+    def _failure(self, why: str, status: int) -> Report:
         return Report(False, why, status, self._pid)
 
     def _died(self) -> Report:
-        """Report on a daemon that said nothing, as far as the kernel tells."""
-        told = "it died before it was ready"
+        """Report on a daemon that ended without a report, from its wait status."""
+        died = "it died before it was ready"
         status = self._wait_status(_DYING)
         if status is None:
-            self._take_down()
-            return self._bad(told, ExitStatus.SOFTWARE)
+            self._terminate()
+            return self._failure(died, ExitStatus.SOFTWARE)
         if os.WIFSIGNALED(status):
-            return self._bad(f"{told}: killed by {_name_of(os.WTERMSIG(status))}", ExitStatus.SOFTWARE)
+            return self._failure(f"{died}: killed by {_name_of(os.WTERMSIG(status))}", ExitStatus.SOFTWARE)
         code = os.WEXITSTATUS(status)
-        return self._bad(f"{told}: exit status {code}", code or ExitStatus.SOFTWARE)
+        return self._failure(f"{died}: exit status {code}", code or ExitStatus.SOFTWARE)
 
     def _wait_status(self, timeout: float) -> int | None:
-        """Reap the daemon, which is about to end; None if it does not, or is not our child.
+        """Reap the daemon, which is about to end; None if it does not end, or is not our child.
 
-        It becomes our child when the process between has ended, which may be after the daemon has.
+        It becomes our child when the intermediate process has ended, which may be after the daemon has.
         """
         _await_end(self._group)
         process = None if self._pid is None else ProcessHandle.open(self._pid)
@@ -192,16 +191,16 @@ class Launch:
                 return None
         return status if pid else None
 
-    def _let_end(self) -> None:
-        """Wait until a daemon that said why it ends has done so: then nothing of it is left behind."""
+    def _await_exit(self) -> None:
+        """Wait for the end of a daemon that has reported its failure, so that none of it is left."""
         if self._wait_status(self._grace) is None:
             _send(os.killpg, self._group, signal.SIGKILL)
 
-    def _take_down(self) -> None:
-        """End the daemon and what it started; come back when that is done."""
+    def _terminate(self) -> None:
+        """End the daemon and its process group, and wait for their end."""
         deadline = time.monotonic() + self._grace
         try:
-            self._ask_to_end()
+            self._send_sigterm()
             while self._is_readable(deadline) and os.read(self._descriptor, 65536):
                 pass
         finally:
@@ -209,8 +208,8 @@ class Launch:
             _send(os.kill, self._group, signal.SIGKILL)  # if it does not lead that group yet
             self._wait_status(_DYING)
 
-    def _ask_to_end(self) -> None:
-        """Send SIGTERM to the daemon, or, before it has said which it is, to all there is of it."""
+    def _send_sigterm(self) -> None:
+        """Send SIGTERM to the daemon, or, before it has reported its pid, to its whole process group."""
         if self._pid is not None:
             _send(os.kill, self._pid, signal.SIGTERM)
         elif not _send(os.killpg, self._group, signal.SIGTERM):
@@ -218,7 +217,7 @@ class Launch:
 
 
 def _send(call: Callable[[int, int], None], number: int, what: signal.Signals) -> bool:
-    """Signal a process or group that may be gone; tell whether it was there."""
+    """Signal a process or group that may be gone; return whether it existed."""
     try:
         call(number, what)
     except (ProcessLookupError, PermissionError):
@@ -238,25 +237,25 @@ def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
-        return  # the caller leaves that to the kernel
+        return  # SIGCHLD is ignored: the kernel reaps it
 
 
 def _name_of(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"  # real-time ones have no name of their own
+        return f"signal {number}"  # real-time signals have no names
 
 
 class System:
-    """The operating system's part in detaching; a test hands in another one, and needs not fork."""
+    """The system calls of `detach`; a test passes another object, and need not fork."""
 
     def require_single_thread(self, what: str) -> None:
         """Raise SystemRefused if there is more than one thread."""
         require_single_thread(what)
 
     def fork(self) -> int:
-        """Make a child."""
+        """Create a child."""
         return os.fork()
 
     def setsid(self) -> None:
@@ -264,11 +263,11 @@ class System:
         os.setsid()
 
     def exit(self, status: int) -> NoReturn:
-        """End this process at once, without the handlers and buffers of the one it was forked from."""
+        """End this process at once, without the exit handlers and buffers of its parent."""
         os._exit(status)
 
     def umask(self, mask: int) -> None:
-        """Set which permissions new files do not get."""
+        """Set the file-creation mask."""
         os.umask(mask)
 
     def chdir(self, directory: Path) -> None:
@@ -280,7 +279,7 @@ class System:
         silence_standard_descriptors()
 
     def close_inherited(self, keep: Collection[int]) -> None:
-        """Close what came from whoever started us."""
+        """Close inherited descriptors, except those in ``keep``."""
         close_inherited(keep)
 
 
@@ -293,9 +292,9 @@ def detach(
 ) -> Launch | Reporter:
     """Fork a daemon: return a :class:`Launch` in this process and a :class:`Reporter` in the daemon.
 
-    The daemon has no terminal and can never get one, ``/dev/null`` on 0 to 2, no descriptor that came from
-    whoever started us except those in ``keep``, the umask and the working directory. If it cannot become
-    so, the Launch says why. Raises SystemRefused if this process has threads or may not fork.
+    The daemon has no terminal and can never get one, ``/dev/null`` on 0 to 2, no inherited descriptors except
+    those in ``keep``, the umask and the working directory. If one of these steps fails, the Launch reports
+    the reason. Raises SystemRefused if this process has threads or may not fork.
     """
     system = system or System()
     system.require_single_thread("cannot detach")
@@ -303,8 +302,8 @@ def detach(
     _flush()
     reading, writing = os.pipe()
     be_subreaper(True)
-    # A signal between the fork and the waiting would leave the daemon without anyone who waits for it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    # A signal between the fork and `wait` would end this process, and the daemon would run unsupervised.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         child = system.fork()
     except OSError as error:
@@ -325,9 +324,9 @@ def detach(
 def _become_daemon(
     reporter: Reporter, system: System, keep: Collection[int], umask: int, directory: Path
 ) -> None:
-    """Return in the daemon only; Ctrl-C, on which the waiting process acts, stays held back until then."""
+    """Return in the daemon only; Ctrl-C, which the waiting process handles, stays blocked until then."""
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # with which the waiting process ends us
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the waiting process ends us with it
         system.setsid()
         if system.fork() == 0:
             reporter.started(os.getpid())
@@ -343,21 +342,21 @@ def _become_daemon(
 
 
 def _flush() -> None:
-    """Write out what is buffered, lest the daemon writes it again."""
+    """Write buffered output now; otherwise the daemon would write it again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
-            continue  # there is none, nobody reads it, or it is closed
+            continue  # there is no stream, its reader has gone, or it is closed
 
 
 def leave_terminal() -> None:
     """Give up the controlling terminal (ioctl_tty(2), ``TIOCNOTTY``), if it is shared with other processes.
 
-    Then nothing can be typed into it from here (``TIOCSTI``), and ``/dev/tty`` cannot be opened. It can still
-    be written by descriptors 1 and 2, not be read (see ``read_nothing``), and a Ctrl-C still comes: that goes
-    to the process group. The leader of a session keeps it, because with it the whole session would lose it;
-    what is above that session has another terminal.
+    Then this process cannot inject input into it (``TIOCSTI``) or open ``/dev/tty``. Descriptors 1 and 2 can
+    still be written but not read (see ``read_nothing``), and Ctrl-C still works: it goes to the process
+    group. The leader of a session keeps the terminal, because otherwise the whole session would lose it;
+    processes outside that session have another terminal.
     """
     read_nothing()
     if os.getsid(0) == os.getpid():

@@ -1,8 +1,8 @@
-"""What a daemon has on disk, looked after once a second: whatever of it is lost is created again.
+"""The files of a daemon, checked once a second: a missing file or directory is created again.
 
-A run directory is swept with ``/tmp``, goes with a login session, or is removed by hand. The daemon lives on,
-and must be found again. If a file cannot be created again, or the log or a socket fails, that is logged once
-and is in the status of the daemon as long as it lasts.
+A run directory may be removed by a clean-up of ``/tmp``, at the end of a login session, or by hand. The
+daemon still runs, and commands must find it. If a file cannot be created again, or the log or a socket fails,
+that is logged once and stays in the status of the daemon as long as it lasts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from tamed.errors import TamedError, reason
 __all__ = ["INTERVAL", "Duty", "Housekeeping"]
 
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class Duty(NamedTuple):
-    """Something to look after: ``housekeep`` does what is due, and tells whether it was created again.
+    """A file or directory to check: ``housekeep`` returns whether it was created again.
 
-    Nothing after one that ``is_base`` can be done without it.
+    If one that ``is_base`` fails, those after it are skipped: they depend on it.
     """
 
     what: str
@@ -28,11 +28,11 @@ class Duty(NamedTuple):
 
 
 class Housekeeping:
-    """Does ``duties``, in order.
+    """Performs ``duties``, in order.
 
-    ``log`` writes to the log, and ``changed`` is called with all that is wrong whenever that changes.
-    ``housekeep_log`` does what is due for the log, and returns what is wrong with it; ``lost_sockets``
-    returns the addresses of those whose file is gone.
+    ``log`` writes to the log, and ``changed`` is called with all troubles when they change.
+    ``housekeep_log`` does the periodic work of the log, and returns its trouble; ``lost_sockets`` returns the
+    addresses of sockets whose file is missing.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Housekeeping:
         self._logged: set[str] = set()
 
     def look(self) -> list[str]:
-        """Do what is due; return all that is wrong."""
+        """Perform the duties; return all troubles, each as a sentence."""
         log_trouble = self._housekeep_log()
         found = [*self._do_duties(), *self._lost()]
         for trouble in found:
             if trouble not in self._logged:
                 self._log("WARNING", trouble)
         self._logged = set(found)
-        troubles = [*found, *([log_trouble] if log_trouble else [])]  # of which the log itself tells
+        troubles = [*found, *([log_trouble] if log_trouble else [])]  # the log reports its own trouble
         if troubles != self.troubles:
             self.troubles = troubles
             self._changed(troubles)
@@ -77,4 +77,4 @@ class Housekeeping:
 
     def _lost(self) -> Iterator[str]:
         for address in self._lost_sockets():
-            yield f"nobody can connect to {address}: its file is gone; reload to bind it anew"
+            yield f"clients cannot connect to {address}: its file is missing; reload to bind it again"

@@ -1,13 +1,13 @@
-"""Who holds a pid file: asked of the kernel, not of the number in the file alone.
+"""The process that holds a pid file: found with the kernel's help, not from the number in the file alone.
 
-Three things tell, and any process may ask them (how the file comes to be is in ``pidfile.py``):
+Three properties identify it, and any process may check them (``pidfile.py`` creates the file):
 
-- the **locks** of the open file, which are those of an open file description (fcntl(2)): *life*, which the
-  process that runs has, and *claim*, by which one of many removes a stale file;
-- the **guard**, an abstract unix socket whose name is made of the user and the path: it stays when the file
-  is removed, and nobody can take it away;
-- the **number** in the file, which is believed as far as the kernel lets us see that the process it names has
-  the file open.
+- the **locks** of the open file, which are those of an open file description (fcntl(2)): the process that
+  runs has *life*; the process that removes a stale file has *claim*;
+- the **guard**, an abstract unix socket whose name consists of the user and the path: it stays when the file
+  is removed, and no other process can remove it;
+- the **number** in the file, which is trusted if the process with that number has the file open, as far as
+  the kernel lets us see that.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ __all__ = [
     "take_life",
 ]
 
-# Never through a symbolic link, and never waiting for the other end of a pipe that somebody put there.
+# Never follow a symbolic link, and never wait for the other end of a pipe in place of the file.
 TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _CLAIM, _LIFE, _BOTH = (0, 1), (1, 1), (0, 2)  # first byte and number of bytes; the file may be shorter
@@ -46,23 +46,23 @@ _CLAIM, _LIFE, _BOTH = (0, 1), (1, 1), (0, 2)  # first byte and number of bytes;
 _RECORD = struct.Struct("hhqqi0q")
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
-_ROOM = 107  # bytes of a name, beside which there is one more: unix(7)
+_ROOM = 107  # bytes of a name, without the leading zero byte: unix(7)
 _TAIL = 80
-_QUEUE = 64  # who asks at the same time
-_PATIENCE = 2.0  # seconds; for when more of them do
+_QUEUE = 64  # processes that connect at the same time
+_PATIENCE = 2.0  # seconds; for the case that more connect
 _BOUND = Path("/proc/net/unix")
 
 
 def holder(path: Path) -> int | None:
-    """Return the pid of the process that holds a pid file, or None if nobody does.
+    """Return the pid of the process that holds a pid file, or None if no process does.
 
-    The file may be missing, stale, or empty: whoever holds it keeps its name too (see `Guard`). Nothing is
-    locked, and any user who can read the file may ask. Where the kernel lets this process see the holder's
-    open files, the holder is believed only if the file is among them: who owns the directory could have
-    written anything into the file.
+    The file may be missing, stale, or empty: its holder has the guard too (see `Guard`). Nothing is locked,
+    and any user who can read the file may call this. Where the kernel lets this process see the holder's open
+    files, the pid is trusted only if the file is among them: the owner of the directory could have written
+    any number into the file.
 
     Raises PermissionRefused if the file cannot be read, CannotCreate if it is not a regular file, and
-    SystemRefused if it is held, but not by the process that it names.
+    SystemRefused if it is held, but not by the process with the pid in it.
     """
     try:
         descriptor = os.open(path, TO_READ)
@@ -80,7 +80,7 @@ def holder(path: Path) -> int | None:
 
 
 def holder_of(path: Path, descriptor: int) -> int | None:
-    """Do what :func:`holder` does, for an open file; ``OSError`` comes through."""
+    """Do the same as :func:`holder` for an open file; may raise ``OSError`` too."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise CannotCreate(f"pid file {path}", "it is not a regular file", "remove it, or name another")
     if not is_alive(descriptor):
@@ -89,21 +89,21 @@ def holder_of(path: Path, descriptor: int) -> int | None:
     if pid is not None and _may_have_open(pid, os.fstat(descriptor)):
         return pid
     if not is_alive(descriptor):
-        return None  # it ended while we looked
-    told = "it names nobody" if pid is None else f"not by process {pid}, which it names"
+        return None  # it ended meanwhile
+    found = "it contains no pid" if pid is None else f"not by process {pid}, which it names"
     raise SystemRefused(
-        f"pid file {path}", f"it is held, but {told}", f"see who has it open: fuser -v {path}"
+        f"pid file {path}", f"it is held, but {found}", f"see who has it open: fuser -v {path}"
     )
 
 
 def number_in(descriptor: int) -> int | None:
-    """Return the pid on the first line of an open pid file, or None if there is none."""
+    """Return the pid on the first line of an open pid file, or None."""
     number = os.pread(descriptor, 32, 0).partition(b"\n")[0]
     return int(number) or None if number.isdigit() else None
 
 
 def _may_have_open(pid: int, file: os.stat_result) -> bool:
-    """Tell whether a process has a file open, as far as this one may see; true when it may not."""
+    """Return whether a process has a file open; true if this process may not see that."""
     try:
         opened = list(Path(f"/proc/{pid}/fd").iterdir())
     except FileNotFoundError:
@@ -114,7 +114,7 @@ def _may_have_open(pid: int, file: os.stat_result) -> bool:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Tell whether a process that ``/proc`` does not show exists after all: proc(5), ``hidepid``."""
+    """Return whether a process exists that ``/proc`` does not show: proc(5), ``hidepid``."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -132,7 +132,7 @@ def _is_same(link: Path, file: os.stat_result) -> bool:
 
 
 def explain(path: Path, error: OSError) -> TamedError:
-    """Turn what the system said about a pid file into the error that tells what to do about it."""
+    """Turn an OSError about a pid file into an error with the remedy."""
     what, why = f"pid file {path}", error.strerror or ""
     if error.errno == errno.ELOOP:
         return CannotCreate(what, "it is a symbolic link", "remove the link")
@@ -152,17 +152,17 @@ def explain(path: Path, error: OSError) -> TamedError:
 
 
 def take_claim(descriptor: int) -> bool:
-    """Take the claim alone, without waiting; tell whether it was free. Needs a writable descriptor."""
+    """Lock *claim* alone, without waiting; return whether it was free. Needs write access."""
     return _take(descriptor, _CLAIM)
 
 
 def take_life(descriptor: int) -> bool:
-    """Take claim and life, without waiting; tell whether both were free. Needs a writable descriptor."""
+    """Lock *claim* and *life*, without waiting; return whether both were free. Needs write access."""
     return _take(descriptor, _BOTH)
 
 
 def is_alive(descriptor: int) -> bool:
-    """Tell whether somebody else's open file holds life. A readable descriptor is enough."""
+    """Return whether another open file has *life* locked. A readable descriptor is enough."""
     answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _record(fcntl.F_RDLCK, _LIFE))
     kind: int = _RECORD.unpack_from(answer)[0]
     return kind != fcntl.F_UNLCK
@@ -183,9 +183,9 @@ def _record(kind: int, part: tuple[int, int]) -> bytes:
 
 
 class Guard:
-    """The name of a pid file, held by this process as long as it lives, also if it becomes another program.
+    """A socket with the name of a pid file, which this process has as long as it runs.
 
-    It is closed on exec, unless it is made inheritable just before; then `adopt` it after.
+    It is closed on exec, unless it is made inheritable just before; then the next program calls `adopt`.
     """
 
     def __init__(self, listening: socket.socket) -> None:
@@ -193,7 +193,7 @@ class Guard:
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
-        """Take the name of a pid file; None if somebody else has it, or the system has no such names."""
+        """Bind the name of a pid file; None if it is in use, or the system has no abstract sockets."""
         listening = socket.socket(socket.AF_UNIX)
         try:
             listening.setblocking(False)
@@ -206,31 +206,32 @@ class Guard:
 
     @classmethod
     def adopt(cls, descriptor: int) -> Self:
-        """Go on with a name whose descriptor came through an exec."""
+        """Create a guard from a descriptor that was kept across an exec."""
         os.set_inheritable(descriptor, False)
         listening = socket.socket(fileno=descriptor)
         listening.setblocking(False)
         return cls(listening)
 
     def fileno(self) -> int:
-        """Return the descriptor that has the name."""
+        """Return the descriptor of the socket."""
         return self._listening.fileno()
 
     def housekeep(self) -> None:
-        """Make room for those who will ask; the kernel has answered those who have."""
+        """Empty the queue of connections, to make room; the kernel has answered those clients already."""
         with contextlib.suppress(OSError):
             while True:
                 self._listening.accept()[0].close()
 
     def close(self) -> None:
-        """Give the name up, unless another process has the same descriptor."""
+        """Release the name, unless another process has the same descriptor."""
         self._listening.close()
 
 
 def guardian(path: Path) -> int | None:
-    """Return the pid of the process that has the name of a pid file, or None if nobody has who counts.
+    """Return the pid of the process that has the guard of a pid file, or None if there is no trusted one.
 
-    That is one of this user, of root, or of the owner of the folder, or of the next one above that is there.
+    Processes of this user, of root, and of the owner of the directory are trusted. If the directory is
+    missing, its nearest existing parent counts.
     """
     for uid in {os.geteuid(), 0, _owner_above(path)}:
         name = _name(path, uid)
@@ -240,14 +241,14 @@ def guardian(path: Path) -> int | None:
 
 
 def guardian_of_root(path: Path) -> int | None:
-    """Return the process that has the name of a pid file, if it was root when it took it: see `guardian`."""
+    """Return the pid of the process that has the guard, if it was root when it bound it: see `guardian`."""
     return _listener(_name(path, 0), 0)
 
 
 def _name(path: Path, uid: int) -> bytes:
     whole = os.fsencode(f"{os.path.realpath(path.parent)}/{path.name}")
     name = b"\0tamed/%d" % uid + whole
-    # What is too long is told from others by its end and a sum: hashlib takes megabytes of the supervisor.
+    # A name that is too long is replaced by its end and a checksum: hashlib takes megabytes of memory.
     return name if len(name) <= _ROOM else b"\0tamed/%d/%08x/" % (uid, crc32(whole)) + whole[-_TAIL:]
 
 
@@ -270,7 +271,7 @@ def _listener(name: bytes, uid: int) -> int | None:
 
 
 def _is_believed(pid: int, name: bytes) -> bool:
-    """Tell whether a process has the socket, and this machine's files, as far as this process may see."""
+    """Return whether a process has the socket and the same root directory; true if we may not see that."""
     try:
         if not os.path.samestat(Path(f"/proc/{pid}/root").stat(), Path("/").stat()):
             return False
@@ -290,6 +291,6 @@ def _leads_to(link: Path, sockets: set[str]) -> bool:
 
 
 def _sockets(name: bytes) -> set[str]:
-    """Return how the links of ``/proc/PID/fd`` tell the sockets of a name: proc(5)."""
+    """Return the sockets of a name, as the links in ``/proc/PID/fd`` show them: proc(5)."""
     lines = (line.split(None, 7) for line in _BOUND.read_bytes().splitlines())
     return {f"socket:[{line[6].decode()}]" for line in lines if line[7:] == [b"@" + name[1:]]}

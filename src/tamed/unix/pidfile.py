@@ -1,29 +1,30 @@
-"""The pid file: proof that an instance runs, by a lock; its content only says who it is.
+"""The pid file: its lock is the proof that an instance runs, and its content is only the pid.
 
-What is believed is the lock, never the number: a file that was left behind, a pid that now belongs to a
-stranger and a zombie hold no lock and block nobody.
+The lock decides, never the number: a file that was left behind, a pid that another process has now, and a
+zombie have no lock, and do not prevent a start.
 
-How a pid file comes to be, so that nobody ever reads half of one and exactly one of many starts wins:
+A pid file is created in these steps, so that no reader sees half of one and exactly one of many starts wins:
 
-1. The process makes a file of its own beside the path, under a hidden name, writes its pid into it and
-   takes the lock of it, *life* (see ``lock.py``).
-2. It links that file to the path. ``link(2)`` never replaces: the first one wins, and what appears is
-   complete and locked. The content of a file that has had the name never changes.
-3. If the name is taken by a file whose *life* is held, the other one runs. Otherwise that file is stale. It
-   is removed by whoever gets the *claim* of a file that is beside it for that only, and sees, holding it,
-   that the path still names the stale one. Then step 2 is tried again.
+1. The process creates a file beside the path, under a hidden name, writes its pid into it and locks *life*
+   (see ``lock.py``).
+2. It links that file to the path. ``link(2)`` never replaces a file: the first process wins, and the file is
+   complete and locked when it appears. Its content never changes after that.
+3. If the path exists and its *life* is locked, the other instance runs. Otherwise that file is stale. A
+   process that removes it first locks *claim* of another file, which exists only for that, and checks under
+   that lock that the path is still the stale file. Then step 2 is tried again.
 
-Whoever may open a file may lock it, for reading at least, and so keep others from locking it. Everybody may
-read a pid file. So *life* is taken before everybody may, and the file for the claim is its user's alone.
+Any process that may open a file may lock it, for reading at least, and so prevent others from locking it.
+Every user may read a pid file. So *life* is locked before the file becomes readable for all, and the file for
+*claim* is readable for its user only.
 
-Since *life* is only ever taken on a file without the name, and stale files are removed under *claim*,
-whoever finds *life* held and then reads a number reads the number that the holder wrote.
+Because *life* is only locked on a file that is not at the path yet, and stale files are removed under
+*claim*, a process that finds *life* locked and then reads the number reads the holder's number.
 
-The name of the file is guarded besides, by what nobody can remove (see `Guard`). So a file that is removed
-while its process lives lets nobody else start, and :meth:`PidFile.housekeep` makes it anew.
+The name is protected by a guard too, which no other process can remove (see `Guard`). So if the file is
+removed while its process runs, no other instance can start, and :meth:`PidFile.housekeep` creates it again.
 
-Rejected: writing into the file that is there, since readers then see old or half-written numbers, and
-renaming over it, which lets two starts win.
+Rejected: writing into the existing file, because readers see old or half-written numbers; and renaming over
+it, which lets two starts win.
 """
 
 import errno
@@ -52,23 +53,23 @@ from tamed.unix.lock import (
 __all__ = ["PidFile"]
 
 _ATTEMPTS = 2000
-_PAUSE = 0.005  # seconds; others hold the claim of a stale file for microseconds
-_MODE = 0o644  # anyone may ask who runs
+_PAUSE = 0.005  # seconds; another process has the claim of a stale file for microseconds
+_MODE = 0o644  # every user may see which process runs
 _TO_CLAIM = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class PidFile:
-    """A pid file that this process holds. Made by :meth:`acquire` or :meth:`adopt`.
+    """A pid file that this process holds. Created by :meth:`acquire` or :meth:`adopt`.
 
-    The lock lives in :meth:`fileno`: it is held as long as any process has that open file. So a child that
-    is not the daemon must not keep it: it is closed on exec, and a child that does not exec calls
-    :meth:`close`. To keep it across an upgrade, make the descriptor inheritable just before the exec and
-    :meth:`adopt` it after.
+    The lock belongs to the open file of :meth:`fileno`: it lasts as long as any process has that open. So a
+    child that is not the daemon must not keep it: it is closed on exec, and a child without an exec calls
+    :meth:`close`. To keep it across an upgrade, make the descriptor inheritable just before the exec; the
+    next program calls :meth:`adopt`.
 
-    As a context manager it calls :meth:`remove` at the end. ``guard``, if it has one, goes with it. ``owner``
-    is the user whose file it is, also while this process is root, who acts as that user then.
+    As a context manager it calls :meth:`remove` at the end, which closes ``guard`` too. ``owner`` is the user
+    who owns the file; while this process is root, it accesses the file as that user.
     """
 
     def __init__(self, path: Path, descriptor: int, directory: int, guard: Guard | None) -> None:
@@ -77,7 +78,7 @@ class PidFile:
         self.guard = guard
         self._owner: Identity | None = None
         self._descriptor = descriptor
-        self._directory = directory  # the way to the name, which a chroot does not cut off
+        self._directory = directory  # open, so that the file is reachable after a chroot
         self._root = Path("/").stat()
         own(self)
 
@@ -89,19 +90,21 @@ class PidFile:
         owner: Identity | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
-        """Take the pid file for this process, which must have its final pid: after detaching, not before.
+        """Create the pid file for this process, which must have its final pid: after detaching, not before.
 
-        Raises AlreadyRunning, which names the holder's pid, CannotCreate if the directory is missing, has
-        no room or the path is not a regular file, PermissionRefused, or SystemRefused if the file system has
-        no locks or no hard links. ``owner`` is the user that the process becomes, who is to remove the file.
-        ``sleep`` is for tests.
+        Raises AlreadyRunning with the holder's pid, CannotCreate if the directory is missing or full or the
+        path is not a regular file, PermissionRefused, or SystemRefused if the file system has no locks or no
+        hard links. ``owner`` is the user that the process becomes, and that removes the file. ``sleep`` is
+        for tests.
         """
         with ExitStack() as undo:
             try:
                 with acting_for(owner):
                     directory = _open_directory(path)
                     undo.callback(os.close, directory)
-                    _refuse_if_held(path, directory)  # who may not write here learns who runs, too
+                    _refuse_if_held(
+                        path, directory
+                    )  # reports a running instance also without write permission
                 guard = _take_guard(path)
                 if guard is not None:
                     undo.callback(guard.close)
@@ -116,10 +119,10 @@ class PidFile:
 
     @classmethod
     def adopt(cls, path: Path, descriptor: int, guard: int = -1) -> Self:
-        """Go on with a pid file whose descriptor, and that of its guard if it has one, came through an exec.
+        """Create a PidFile from descriptors kept across an exec: of the file, and of its guard if it has one.
 
-        They are closed on exec from then on. Raises SystemRefused if it is not that of a pid file
-        that this process holds; that the path names it no longer is no error, see :attr:`intact`.
+        They are closed on exec from then on. Raises SystemRefused if the descriptor is not that of a pid file
+        that this process holds. It is no error if the path is another file now: see :attr:`intact`.
         """
         try:
             os.set_inheritable(descriptor, False)
@@ -134,7 +137,7 @@ class PidFile:
         try:
             directory = _open_directory(path)
         except TamedError:
-            directory = -1  # somebody has removed it; it may come back
+            directory = -1  # it was removed; it may be created again
         return cls(path, descriptor, directory, kept)
 
     def __enter__(self) -> Self:
@@ -144,11 +147,11 @@ class PidFile:
         self.remove()
 
     def fileno(self) -> int:
-        """Return the descriptor that carries the lock."""
+        """Return the descriptor that has the lock."""
         return self._descriptor
 
-    def bequeath(self, keep: Callable[[int], int]) -> dict[str, int]:
-        """Return what :meth:`adopt` takes in the next program; ``keep`` has a descriptor stay open."""
+    def export(self, keep: Callable[[int], int]) -> dict[str, int]:
+        """Return the arguments of :meth:`adopt` in the next program; ``keep`` keeps a descriptor open."""
         return {
             "descriptor": keep(self._descriptor),
             "guard": -1 if self.guard is None else keep(self.guard.fileno()),
@@ -156,13 +159,13 @@ class PidFile:
 
     @property
     def intact(self) -> bool:
-        """Whether the path still names this file: nobody removed or replaced it by hand."""
+        """Whether the path is still this file: it was not removed or replaced."""
         return self._directory >= 0 and _names(self._directory, self.path.name, self._descriptor)
 
     def housekeep(self) -> bool:
-        """Do what is due about once a second; tell whether the file had to be created again: it was gone.
+        """Do the periodic work, about once a second; return whether the file was missing and created again.
 
-        Raises as :meth:`acquire` does if that cannot be done, because its directory is gone too for example.
+        Raises as :meth:`acquire` does if it cannot be created again, for example without its directory.
         """
         if self.guard is not None:
             self.guard.housekeep()
@@ -181,7 +184,7 @@ class PidFile:
         return True
 
     def _is_in_place(self) -> bool:
-        """Tell whether the path leads to the file, or whether that cannot be told, after a chroot."""
+        """Return whether the path is this file; also true if that cannot be checked, as after a chroot."""
         try:
             if not os.path.samestat(self._root, Path("/").stat()):
                 return True
@@ -192,11 +195,11 @@ class PidFile:
             return True
 
     def remove(self) -> bool:
-        """Remove the file if it is still ours, and give the lock up; tell whether it was there to remove.
+        """Remove the file if it is still ours, and release the lock; return whether it was removed.
 
         In a forked child it only closes, like :meth:`close`. Raises PermissionRefused or SystemRefused if
-        the name cannot be taken away; the lock is given up all the same, so that what is left blocks
-        nobody. May be called again.
+        the file cannot be removed; the lock is released anyway, so that the file does not prevent a start.
+        May be called again.
         """
         if self._descriptor < 0:
             return False
@@ -214,11 +217,11 @@ class PidFile:
             self.close()
 
     def disown(self) -> None:
-        """Leave the file and its lock to the parent, in a forked child; see `tamed._os.fork`."""
+        """In a forked child: leave the file and its lock to the parent; see `tamed._os.fork`."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the file, which stays. So does the lock, if another process has the same open file."""
+        """Close the file, which stays. The lock stays too if another process has the same open file."""
         if self._descriptor >= 0:
             self._close_files()
             if self.guard is not None:
@@ -249,10 +252,10 @@ def _take_guard(path: Path) -> Guard | None:
     pid = guardian(path)
     guard = Guard.take(path) if pid is None else None
     if guard is None and pid is None:
-        pid = guardian(path)  # somebody has come first, or a stranger has the name
+        pid = guardian(path)  # another start was first, or an untrusted process has the name
     if pid is not None:
         raise AlreadyRunning(
-            f"pid file {path}", f"process {pid} runs, although its file is gone", "stop it first"
+            f"pid file {path}", f"process {pid} runs, although its file is missing", "stop it first"
         )
     return guard
 
@@ -272,7 +275,7 @@ def _prepare(descriptor: int) -> None:
     if os.write(descriptor, line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     take_life(descriptor)
-    os.fchmod(descriptor, _MODE)  # whatever the umask
+    os.fchmod(descriptor, _MODE)  # regardless of the umask
 
 
 def _link(directory: int, hidden: str, name: str) -> bool:
@@ -303,7 +306,7 @@ def _refuse_if_held(path: Path, directory: int) -> None:
 
 
 def _clear_stale(directory: int, name: str) -> bool:
-    """Remove a file that nobody holds; tell whether the name may be free now."""
+    """Remove a file that no process holds; return whether the name may be free now."""
     claim = f".{name}.claim"
     claimed = os.open(claim, _TO_CLAIM, 0o600, dir_fd=directory)
     try:

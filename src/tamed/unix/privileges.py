@@ -1,18 +1,18 @@
-"""Giving up root's privileges for good, and proving that they are gone.
+"""Dropping root's privileges for good, and proving that they are gone.
 
-The order is fixed by what each step needs (capabilities(7), credentials(7)):
+Each step needs privileges that a later step removes, which fixes the order (capabilities(7), credentials(7)):
 
-1. the bounding set, which needs CAP_SETPCAP: from here on no program that is executed can get more than is
-   kept;
-2. PR_SET_KEEPCAPS, if something is kept, since the change of user would empty the permitted set;
-3. the session keyring of whoever started this, which would stay in reach for every user;
+1. the bounding set, which needs CAP_SETPCAP: from here on no executed program can get more capabilities than
+   those that are kept;
+2. PR_SET_KEEPCAPS, if capabilities are kept, because the change of user would empty the permitted set;
+3. the session keyring of the login that started this process, which would stay accessible for every user;
 4. supplementary groups, group, user: real, effective and saved, so that there is no way back;
-5. the capabilities: effective, permitted, inheritable and ambient become what is kept;
-6. ``no_new_privs``, after which no set-uid program or file capability gives anything (prctl(2));
-7. the proof: the way back is tried, and the sets are read.
+5. the capabilities: effective, permitted, inheritable and ambient are set to those that are kept;
+6. ``no_new_privs``, after which set-uid programs and file capabilities have no effect (prctl(2));
+7. the proof: the process tries to become root again, and reads the sets.
 
-Some containers leave root without CAP_SETPCAP. The bounding set then stays as it is. With ``no_new_privs``
-and nothing permitted it gives nothing, so that is told and not refused.
+In some containers root has no CAP_SETPCAP. The bounding set then stays unchanged. With ``no_new_privs`` and
+without permitted capabilities it has no effect, so that is a warning and not an error.
 """
 
 import enum
@@ -54,14 +54,14 @@ _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_CAP_AMBIENT, _IS_SET, _RAISE, _CLEAR_ALL = 47, 1, 2, 4
 _VERSION_3 = 0x20080522  # two 32-bit words a set
 
-AS_ROOT = "running as root: name another user with --user, or root itself to say that it is meant"
+AS_ROOT = "running as root; drop privileges with --user NAME, or pass --user root to silence this warning"
 
 ROOT_FLAGS = ("-E", "-s")
-"""Flags of a Python that is root for another user: it heeds no ``PYTHON*`` variables and has no user site."""
+"""Flags of a Python that works as root for another user: no ``PYTHON*`` variables, and no user site."""
 
 
 class Capability(enum.IntEnum):
-    """A part of what root may do, by the name that the manual gives it after ``CAP_``."""
+    """A Linux capability, by its name in capabilities(7) without ``CAP_``."""
 
     CHOWN = 0
     DAC_OVERRIDE = 1
@@ -107,7 +107,7 @@ class Capability(enum.IntEnum):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``CAP_NET_BIND_SERVICE``, in any case, with or without ``CAP_``; else raise ValueError."""
+        """Parse ``CAP_NET_BIND_SERVICE``, in any case, with or without ``CAP_``. Raises ValueError."""
         name = text.strip().upper().removeprefix("CAP_")
         try:
             return cls[name]
@@ -131,11 +131,11 @@ class CapabilitySets(NamedTuple):
     ambient: frozenset[int]
 
 
-# With any other one a process can become root again, or do what only root may: by writing or owning root's
+# With any other capability a process can become root again, or get root's power: by writing or owning root's
 # files (DAC_OVERRIDE, CHOWN, FOWNER, MKNOD), reading root's keys (DAC_READ_SEARCH), taking another identity
 # (SETUID, SETGID, SETPCAP, SETFCAP), entering another process or the kernel (SYS_PTRACE, SYS_MODULE,
-# SYS_RAWIO, BPF, SYS_ADMIN), or by a root directory of its own making (SYS_CHROOT). What we do not know is
-# refused, too.
+# SYS_RAWIO, BPF, SYS_ADMIN), or with a root directory that it has prepared (SYS_CHROOT). Unknown ones are
+# refused too.
 _KEEPABLE = {
     Capability.AUDIT_WRITE,
     Capability.BLOCK_SUSPEND,
@@ -155,8 +155,8 @@ _KEEPABLE = {
 def change_root(directory: Path) -> None:
     """Make a directory the root of all paths of this process, and the working directory.
 
-    Files and directories that are open stay reachable: see to it that no worker gets one that is a
-    directory. Raises PermissionRefused for who is not root, and MissingInput if there is no such directory.
+    Open files and directories stay reachable: make sure that no worker gets the descriptor of a directory.
+    Raises PermissionRefused without root, and MissingInput if there is no such directory.
     """
     try:
         os.chroot(directory)
@@ -166,16 +166,16 @@ def change_root(directory: Path) -> None:
 
 
 def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) -> frozenset[int]:
-    """Become a user for good, without privileges but those in ``keep``, which executed programs get too.
+    """Become a user for good, with the capabilities in ``keep`` only, which executed programs get too.
 
-    Returns the numbers of what could not be taken out of the bounding set, normally nothing.
+    Returns the numbers of the capabilities that could not be removed from the bounding set, normally none.
 
-    For a process that is that user already and no root, it does nothing. To become root is no loss: user
-    and groups are set, and the privileges stay.
+    For a process that is that user already, and not root, it does nothing. If the user is root, user and
+    groups are set, and the privileges stay.
 
-    Raises PermissionRefused if this user may not become that one or does not have what is to be kept,
-    ConfigurationError if what is to be kept would give root back, and SystemRefused if there are threads
-    or the proof fails. After an error the process may be half changed and must end.
+    Raises PermissionRefused if this user may not become that one or does not have the capabilities to keep,
+    ConfigurationError if with those the process could become root again, and SystemRefused if there are
+    threads or the proof fails. After an error the process may be half changed and must end.
     """
     require_keepable(keep)
     _require_permitted(keep)
@@ -192,15 +192,15 @@ def drop_privileges(identity: Identity, *, keep: Collection[Capability] = ()) ->
 
 
 def is_traceable() -> bool:
-    """Tell whether processes of this user may trace this one, read its memory and take its descriptors.
+    """Return whether processes of this user may trace this one, read its memory and copy its descriptors.
 
-    They may not since a change of user, until the next exec (prctl(2), PR_SET_DUMPABLE).
+    After a change of user they may not, until the next exec (prctl(2), PR_SET_DUMPABLE).
     """
     return prctl(_PR_GET_DUMPABLE) == 1
 
 
 def forbid_tracing() -> None:
-    """Have only root trace this process from now on."""
+    """Allow only root to trace this process from now on."""
     prctl(_PR_SET_DUMPABLE, 0)
 
 
@@ -273,7 +273,7 @@ def _what_is_wrong(identity: Identity, keep: Collection[Capability]) -> str:
 
 
 def _can_go_back(identity: Identity) -> bool:
-    """Try to be root again, in the ways there are; each must be refused."""
+    """Try to become root again, in each possible way; each must be refused."""
     try:
         os.setuid(0)
     except PermissionError:
@@ -296,18 +296,18 @@ def _can_go_back(identity: Identity) -> bool:
 
 
 def stays_root(user: str) -> bool:
-    """Tell whether this process is root, and is not to become a user that somebody has named."""
+    """Return whether this process is root and ``user``, the one to become, is empty."""
     return not user and os.geteuid() == 0
 
 
 def roots_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for such a Python: without those variables, and with root's own home."""
+    """Return an environment for a Python that works as root: no ``PYTHON*`` variables, and root's home."""
     own = Identity.resolve("0", "").environ_of(environ)
     return {name: value for name, value in own.items() if not name.startswith("PYTHON")}
 
 
 def capability_sets() -> CapabilitySets:
-    """Ask the kernel for the sets of the calling thread. Raises ``OSError`` where there are none."""
+    """Read the sets of the calling thread. Raises ``OSError`` on a system without capabilities."""
     words = _words()
     _call("capget", words)
     effective, permitted, inheritable = (_members(words[part], words[part + 3]) for part in range(3))
@@ -318,9 +318,9 @@ def capability_sets() -> CapabilitySets:
 
 
 def limit_capabilities(keep: Collection[int]) -> None:
-    """Take all but ``keep`` out of the bounding set, for good.
+    """Remove all but ``keep`` from the bounding set, for good.
 
-    Needs CAP_SETPCAP, unless there is nothing to take out; raises ``OSError`` without.
+    Needs CAP_SETPCAP, unless there is nothing to remove; raises ``OSError`` without it.
     """
     for number, inside in _bounding().items():
         if inside and number not in keep:
@@ -330,7 +330,7 @@ def limit_capabilities(keep: Collection[int]) -> None:
 def set_capabilities(keep: Collection[int]) -> None:
     """Make ``keep`` the effective, permitted, inheritable and ambient set of the calling thread.
 
-    Raises ``OSError`` if they are not all permitted now.
+    Raises ``OSError`` if one of them is not permitted now.
     """
     mask = sum(1 << number for number in keep)
     low, high = mask & 0xFFFFFFFF, mask >> 32
@@ -341,10 +341,10 @@ def set_capabilities(keep: Collection[int]) -> None:
 
 
 def _bounding() -> dict[int, bool]:
-    """Return whether each capability that this kernel knows is in the bounding set.
+    """Return, for each capability of this kernel, whether it is in the bounding set.
 
-    Older kernels know fewer than we, newer ones may know more. The first one that it does not know ends the
-    asking; ``/proc/sys/kernel/cap_last_cap`` tells too, but a chroot has no ``/proc``.
+    Older kernels have fewer capabilities than this module, newer ones may have more. The first unknown number
+    ends the loop; ``/proc/sys/kernel/cap_last_cap`` has the last one, but a chroot has no ``/proc``.
     """
     answers: dict[int, bool] = {}
     while True:

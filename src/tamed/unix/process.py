@@ -1,8 +1,8 @@
-"""A process that is held by a pidfd, so that no stranger is ever signalled in its place.
+"""A handle of a process, by a pidfd, so that no other process is ever signalled in its place.
 
-A pid is a number that the kernel gives to somebody else when its process is gone; a pidfd (pidfd_open(2),
-Linux 5.3) goes on meaning the same process. What remains is the moment between learning a number and
-opening it, and :meth:`ProcessHandle.found_by` closes that.
+The kernel gives a pid to another process when its process is gone; a pidfd (pidfd_open(2), Linux 5.3) always
+refers to the same process. A race remains between reading a pid and opening it;
+:meth:`ProcessHandle.found_by` prevents it.
 """
 
 import os
@@ -27,7 +27,7 @@ class ProcessHandle:
 
     @classmethod
     def open(cls, pid: int) -> Self | None:
-        """Take hold of whatever process has this pid now; None if there is none.
+        """Open the process that has this pid now; None if there is none.
 
         Raises SystemRefused if the kernel has no pidfds or no descriptor is left.
         """
@@ -40,15 +40,15 @@ class ProcessHandle:
 
     @classmethod
     def found_by(cls, find: Callable[[], int | None]) -> Self | None:
-        """Take hold of the process that ``find`` names, and only of that one; None when it names none.
+        """Open the process whose pid ``find`` returns, and no other one; None if ``find`` returns None.
 
-        ``find`` is asked again once the process is held. If it still gives the same pid, the process that
-        it means was alive the whole time and had that pid, so it is the one that is held. With the holder
-        of a pid file::
+        ``find`` is called again after the process is opened. If it returns the same pid again, its process
+        was alive the whole time and had that pid, so it is the one that was opened. For the holder of a pid
+        file::
 
             with ProcessHandle.found_by(lambda: holder(path)) as process: ...
 
-        Raises SystemRefused if what ``find`` says cannot be held.
+        Raises SystemRefused if the process cannot be opened.
         """
         for _ in range(_ATTEMPTS):
             pid = find()
@@ -60,7 +60,7 @@ class ProcessHandle:
             if find() == pid:
                 return handle
             handle.close()
-        raise SystemRefused("cannot find the process", "it was another one at each try")
+        raise SystemRefused("cannot find the process", "it was another one at every attempt")
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +73,7 @@ class ProcessHandle:
         return self._descriptor
 
     def signal(self, number: signal.Signals) -> bool:
-        """Send a signal; tell whether the process was there to get it. A zombie counts as there.
+        """Send a signal; return whether the process existed. A zombie exists.
 
         Raises PermissionRefused if this user may not signal it.
         """
@@ -90,26 +90,26 @@ class ProcessHandle:
         return True
 
     def wait_gone(self, timeout: float | None) -> bool:
-        """Wait up to ``timeout`` seconds (None: for ever) until it has ended; tell whether it has.
+        """Wait up to ``timeout`` seconds (None: no deadline) until it has ended; return whether it has.
 
-        A process that ended and was not yet reaped by its parent has ended.
+        A process that its parent has not reaped yet has ended.
         """
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(None if timeout is None else max(timeout, 0.0) * 1000))
 
     def close(self) -> None:
-        """Let go of the process, which goes on as it is. May be called again."""
+        """Close the handle; the process is not affected. May be called again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def end_by_signal(number: int) -> int:
-    """End this process by a signal, so that whoever waits for it sees the truth.
+    """End this process by a signal, so that its parent sees the true wait status.
 
-    It returns only in a process that no signal of its own ends, as pid 1: with the status to exit with then,
-    which is what a shell says of a process that a signal ended.
+    It returns only in a process that its own signals do not end, such as pid 1: then with the status to exit
+    with, which is the one that shells use for a process ended by this signal.
     """
     signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])

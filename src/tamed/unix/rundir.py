@@ -1,14 +1,14 @@
-"""The run directory: where instances live, are found and reached.
+"""The run directory: where commands find the instances.
 
 Each instance has a directory of its own in it, with its pid file and its control socket:
-``RUNDIR/NAME/NAME.pid`` and ``.sock``. They are not side by side in the run directory since a daemon that was
-started by root and runs as somebody else has to remove its pid file: for that it must own the directory it
-is in, and nobody may own ``/run/tamed`` but root. With its log it is the same: where such a daemon has one by
-default, that is in a directory of this kind too.
+``RUNDIR/NAME/NAME.pid`` and ``.sock``. They are not directly in the run directory, because a daemon that is
+started by root and runs as another user has to remove its pid file. For that it must own the directory of the
+file, and only root may own ``/run/tamed``. The same is true for its log: by default that is in a directory of
+this kind too.
 
-A directory that others can write to is not used: they could put their own files under the names of ours. One
-that belonged to another user of the same instance is given to the next by root, if nothing is in it but
-what an instance leaves there.
+A directory that others can write to is not used: they could put their own files in place of ours. If the
+directory of an instance belongs to another user, root gives it to the new user, if it contains only files
+that an instance leaves there.
 """
 
 import os
@@ -50,7 +50,7 @@ def _is_bad(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return the name of an instance, or raise ConfigurationError which says what is wrong with it."""
+    """Return the name of an instance. Raises ConfigurationError, with the reason, if it is invalid."""
     if not name or len(os.fsencode(name)) > _LONGEST:
         why = f"a name has 1 to {_LONGEST} bytes"
     elif not name[0].isalnum() and name[0] != "_":
@@ -63,10 +63,10 @@ def check_name(name: str) -> str:
 
 
 def default_run_directory(environ: Mapping[str, str], uid: int | None = None) -> Path:
-    """Return where the run directory of a user is, unless the operator names one.
+    """Return the default run directory of a user.
 
-    For root it is ``/run/tamed``. For others it is ``tamed`` in ``XDG_RUNTIME_DIR``, if that is really this
-    user's, which after ``su`` it often is not, or else ``tamed-UID`` in the directory for temporary files.
+    For root it is ``/run/tamed``. For others it is ``tamed`` in ``XDG_RUNTIME_DIR``, if that belongs to the
+    user, which is often not so after ``su``; otherwise ``tamed-UID`` in the directory for temporary files.
     """
     uid = os.geteuid() if uid is None else uid
     if uid == 0:
@@ -74,40 +74,40 @@ def default_run_directory(environ: Mapping[str, str], uid: int | None = None) ->
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/") and _belongs_to(Path(runtime), uid):
         return Path(runtime, "tamed")
-    return Path(environ.get("TMPDIR") or "/tmp", f"tamed-{uid}")  # noqa: S108 (create() checks whose it is)
+    return Path(environ.get("TMPDIR") or "/tmp", f"tamed-{uid}")  # noqa: S108 (create() checks its owner)
 
 
 class Instance(NamedTuple):
-    """A name and the directory of its own. Nothing of it need exist."""
+    """The name of an instance and its directory, which need not exist."""
 
     name: str
     directory: Path
 
     @property
     def pid_file(self) -> Path:
-        """Where the pid file is."""
+        """The path of the pid file."""
         return self.directory / f"{self.name}.pid"
 
     @property
     def socket(self) -> Path:
-        """Where the control socket is. The path may be longer than an address: see ``bind_unix``."""
+        """The path of the control socket. It may be longer than an address: see ``bind_unix``."""
         return self.directory / f"{self.name}.sock"
 
     @property
     def owner(self) -> int | None:
-        """The user that the directory belongs to, None if it is not there."""
+        """The user who owns the directory, None if it does not exist."""
         try:
             return self.directory.lstat().st_uid
         except OSError:
             return None
 
     def require_trusted(self) -> None:
-        """Raise PermissionRefused if what is in the directory may have been put there by a stranger.
+        """Raise PermissionRefused if an untrusted user may have put files into the directory.
 
-        It, the run directory and all above must belong to root or to this user, and nobody else may write in
-        them, but where only owners can remove files. Root believes a directory that it has given to another
-        user, as the word of that user: `holder` sees to it that it is. Where others can make directories too,
-        the daemon must be one that root has started.
+        It, the run directory and all directories above must belong to root or to this user, and no other user
+        may write in them, except in a directory with the sticky bit. Root trusts a directory that it has
+        given to another user for information about that user's daemon: `holder` checks that. If others can
+        create directories beside it, the daemon must be one that root has started.
         """
         owner = self.owner
         if owner is None:
@@ -119,8 +119,8 @@ class Instance(NamedTuple):
             and self.directory.parent.stat().st_mode & 0o022
             and guardian_of_root(self.pid_file) is None
         ):
-            why = f"it belongs to user {owner}, and root has not started what is in it"
-            raise PermissionRefused(f"directory {self.directory}", why, "ask as that user")
+            why = f"it belongs to user {owner}, and root has not started its daemon"
+            raise PermissionRefused(f"directory {self.directory}", why, "run the command as that user")
 
     @property
     def is_trusted(self) -> bool:
@@ -132,10 +132,10 @@ class Instance(NamedTuple):
         return True
 
     def holder(self) -> int | None:
-        """Return the pid of the process that holds the pid file, None if nobody does.
+        """Return the pid of the process that holds the pid file, None if no process does.
 
-        Raises as the function `holder` does, and PermissionRefused if root asks, the directory is another
-        user's, and the process is not: that user could have named any.
+        Raises as the function `holder` does. For root it also raises PermissionRefused if the directory
+        belongs to another user and the process does not: that user could have written any pid.
         """
         pid, owner = holder(self.pid_file), self.owner
         if pid is None or os.geteuid() != 0 or not owner or (user := user_of(pid)) is None:
@@ -149,7 +149,7 @@ class Instance(NamedTuple):
 
     @property
     def is_running(self) -> bool:
-        """Whether its pid file is held, also while that is swept away, or held by who knows whom."""
+        """Whether its pid file is held, also if the file is missing or the holder is unknown."""
         try:
             return holder(self.pid_file) is not None
         except (PermissionRefused, SystemRefused):
@@ -158,10 +158,10 @@ class Instance(NamedTuple):
             return False
 
     def remove_if_empty(self) -> None:
-        """Remove the directory if nothing is left in it, nobody runs and this user may; else leave it.
+        """Remove the directory if it is empty, the instance does not run and this user may remove it.
 
-        That of a daemon that runs may be empty just now: it was swept, and a daemon that has dropped root
-        could not make it anew.
+        The directory of a running daemon may be empty for a moment, after a clean-up; a daemon that has
+        dropped root could not create it again.
         """
         if self.is_running:
             return
@@ -172,17 +172,17 @@ class Instance(NamedTuple):
 
 
 class RunDirectory:
-    """A run directory, which need not exist for looking into it."""
+    """A run directory. It need not exist, except for `make` and `create`, which create it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def instance(self, name: str) -> Instance:
-        """Return where an instance lives or would live. Raises ConfigurationError for a bad name."""
+        """Return the instance of a name, which need not exist. Raises ConfigurationError for a bad name."""
         return Instance(check_name(name), self.path / name)
 
     def instances(self) -> list[Instance]:
-        """List those that have a pid file, be it stale; PermissionRefused if this user may not look."""
+        """List the instances with a pid file, even a stale one. Raises PermissionRefused."""
         try:
             found = [Instance(entry.name, entry) for entry in self.path.iterdir() if not _is_bad(entry.name)]
         except (FileNotFoundError, NotADirectoryError):
@@ -192,27 +192,27 @@ class RunDirectory:
         return sorted(instance for instance in found if _exists(instance.pid_file))
 
     def running(self) -> list[Instance]:
-        """List those whose pid file is there, and held, and whose directory can be trusted.
+        """List the instances whose pid file exists and is held, and whose directory can be trusted.
 
-        One whose holder cannot be told is held too.
+        A pid file with an unknown holder is held too.
         """
         return [each for each in self.instances() if each.is_trusted and each.is_running]
 
     def require_trusted(self) -> None:
-        """Raise PermissionRefused if others than root and this user could change it, or a folder above."""
+        """Raise PermissionRefused if users other than root and this one could change it or a parent."""
         trusted = {0, os.geteuid()}
         _require_trusted(self.path, trusted)
         if (found := who_else(self.path, trusted, may_be_shared=True)) is not None:
             raise PermissionRefused(f"directory {self.path}", " ".join(map(str, found)), _ANOTHER)
 
     def create(self, name: str, owner: tuple[int, int] | None = None) -> Instance:
-        """Make the directory of an instance, and the run directory, where they are missing, and check them.
+        """Create the directory of an instance and the run directory if they are missing, and check them.
 
-        If this process is root, the instance's directory is given to ``owner``, a user and a group: the
-        ones that the daemon will run as; without it, to root. Anyone may then look into it; what others make
-        is for its user only. Raises CannotCreate, PermissionRefused if a directory belongs to somebody else,
-        others can write to it or something else is in it, AlreadyRunning if it would be taken from a daemon
-        that runs, and ConfigurationError for a bad name.
+        If this process is root, the instance's directory is given to ``owner``, the uid and gid that the
+        daemon will run as, by default to root. All users may read a directory created by root; one created by
+        another user is for that user only. Raises CannotCreate, PermissionRefused if a directory belongs to
+        another user, others can write to it or it contains other files, AlreadyRunning if it belongs to a
+        running daemon of another user, and ConfigurationError for a bad name.
         """
         instance = self.instance(name)
         with ExitStack() as opened:
@@ -227,7 +227,7 @@ class RunDirectory:
         return instance
 
     def make(self) -> None:
-        """Make the directory itself where it is missing, and check it. Raises as `create` does."""
+        """Create the run directory if it is missing, and check it. Raises as `create` does."""
         directory, _ = _make(self.path, None)
         try:
             _check(self.path, os.fstat(directory), {os.geteuid(), 0})
@@ -236,7 +236,7 @@ class RunDirectory:
 
 
 class InstanceFolder:
-    """The folder of an instance, which belongs to ``owner``, the user that the daemon runs as."""
+    """The directory of an instance, which belongs to ``owner``, the user that the daemon runs as."""
 
     def __init__(self, instance: Instance, owner: Identity | None = None) -> None:
         self._instance = instance
@@ -244,7 +244,7 @@ class InstanceFolder:
         self._mode = _mode_of(instance.directory)
 
     def housekeep(self) -> bool:
-        """Make the folder, and the run directory, if they are gone. Raises as `RunDirectory.create` does."""
+        """Create it and the run directory again if they are missing. Raises as `RunDirectory.create` does."""
         mode = _mode_of(self._instance.directory)
         if mode is not None:
             self._mode = mode
@@ -269,7 +269,7 @@ _ANOTHER = "name another one with --rundir"
 
 
 def _make(path: Path, parent: int | None) -> tuple[int, bool]:
-    """Make a directory if need be; return it open, and whether it is new."""
+    """Create a directory if necessary; return its descriptor, and whether it is new."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     where = path if parent is None else path.name
     try:
@@ -282,14 +282,14 @@ def _make(path: Path, parent: int | None) -> tuple[int, bool]:
     except OSError as error:
         raise _explain(path, error) from error
     if is_new:
-        os.fchmod(descriptor, mode)  # whatever the umask
+        os.fchmod(descriptor, mode)  # regardless of the umask
     return descriptor, is_new
 
 
 def _require_trusted(path: Path, trusted: Collection[int]) -> None:
     try:
         status = path.lstat()
-    except OSError:  # it is not there, or not for us, as whoever opens it will be told
+    except OSError:  # it does not exist, or is not accessible: opening it reports that
         return
     if stat.S_ISLNK(status.st_mode):
         raise PermissionRefused(f"directory {path}", "it is a symbolic link", f"remove it, or {_ANOTHER}")
@@ -307,7 +307,7 @@ def _check(path: Path, status: os.stat_result, trusted: Collection[int]) -> None
 def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new: bool) -> None:
     """Give the directory of an instance to a user, as root.
 
-    Logs that another user has left go with it. What else a daemon leaves is stale, and goes.
+    Logs of the previous user are given too. Other files of a daemon are stale, and are removed.
     """
     before = os.fstat(directory).st_uid
     if before == owner[0] and not is_new:
@@ -317,18 +317,18 @@ def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new:
         return
     entries = os.listdir(directory)
     if strange := next((name for name in entries if not _kind_of(instance, name)), ""):
-        why = f"it belongs to user {before}, and has more in it than a daemon leaves: {strange}"
+        why = f"it belongs to user {before}, and has a file in it that is not a daemon's: {strange}"
         raise PermissionRefused(f"directory {instance.directory}", why, f"remove it, or {_ANOTHER}")
     if (pid := holder(instance.pid_file)) is not None:
         raise AlreadyRunning(
             f"pid file {instance.pid_file}", f"process {pid} runs and holds it", "stop it first"
         )
-    os.fchown(directory, 0, -1)  # from now on nobody else changes what is in it
+    os.fchown(directory, 0, -1)  # from now on no other user changes its content
     for entry in entries:
         if _kind_of(instance, entry) == "log":
             _give_log(directory, entry, before, owner)
         else:
-            with suppress(OSError):  # a folder: whoever comes to it refuses it
+            with suppress(OSError):  # a directory: the code that needs the name refuses it
                 os.unlink(entry, dir_fd=directory)
     os.fchown(directory, *owner)
 
@@ -337,22 +337,22 @@ _LEFT = ("pid", "sock", "plan", "failed", "log")
 
 
 def _kind_of(instance: Instance, entry: str) -> str:
-    """Return what an entry is that a daemon of this name leaves in its directory; nothing for any other."""
+    """Return the kind of an entry that a daemon of this name leaves in its directory; empty for others."""
     kind = entry.removeprefix(".").removeprefix(f"{instance.name}.")
     kind = "" if kind == entry.removeprefix(".") else kind.partition(".")[0]
     return kind if kind in _LEFT else ""
 
 
 def _give_log(directory: int, entry: str, before: int, owner: tuple[int, int]) -> None:
-    """Give a file to a user if it is one that belonged to the user before, and nothing but a file.
+    """Give a file to a user if it is a regular file of the previous user.
 
-    What is root's is not given: the user before may have moved it there.
+    A file of root is not given: the previous user may have moved it there.
     """
     with ExitStack() as opened:
         try:
             descriptor = os.open(entry, TO_READ, dir_fd=directory)
         except OSError:
-            return  # a link, or a socket: whoever comes to it refuses or replaces it
+            return  # a link, or a socket: the code that needs the name refuses or replaces it
         opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == before != 0:
@@ -382,4 +382,4 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return False  # in a directory that is not for us
+        return False  # in a directory that is not accessible

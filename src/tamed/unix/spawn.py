@@ -1,13 +1,12 @@
-"""Starting a worker, or a helper: a fresh interpreter, with the descriptors that it has and no others.
+"""Spawning a worker or a helper: a new interpreter, with a fixed set of descriptors.
 
-This is where it is said which those are, whatever this process has open, or was left by the program that it
-was before. A worker has its channel on descriptor 3 and its log on 4, what it prints goes to the supervisor
-too, and its input is empty. It leads a session of its own, so it has no terminal: a Ctrl-C is
-the supervisor's to see to, nothing can be typed into the shell of whoever started the daemon, and whatever a
-worker starts can be ended with its process group.
+All other descriptors are closed, including those left by the previous program in this process. A worker has
+its channel on descriptor 3 and its log on 4; its output goes to the supervisor too, and its input is empty.
+It leads a session of its own, so it has no terminal: the supervisor handles Ctrl-C, a worker cannot inject
+input into the operator's shell, and its child processes can be ended with its process group.
 
-Where the daemon runs as somebody else, the process is that user's before it executes anything: no code that
-the user could have changed is run as root, and none is loaded.
+If the daemon runs as another user, the process becomes that user before it executes the command: root neither
+runs nor loads code that the user could have changed.
 """
 
 import os
@@ -37,12 +36,12 @@ def spawn(
 ) -> int:
     """Run a command as a worker in an open directory, with copies of three descriptors; return its pid.
 
-    ``become`` is called in the new process just before it executes the command: to be another user. Raises
-    OSError if no process can be made. A command that cannot be run ends with status 71, and says why in its
-    output. The caller has one thread.
+    ``become`` is called in the new process just before it executes the command, to change the user. Raises
+    OSError if no process can be created. If the command cannot be executed, the process ends with status 71
+    and prints the reason. The caller must have one thread only.
     """
-    # The wake-up descriptor for signals is shared with the child: one that came to the child before it
-    # forgot our handlers would be told to us, and be lost to it.
+    # The child shares the wake-up descriptor for signals: a signal that the child gets before it has reset
+    # our handlers would be reported to us, and the child would lose it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
