@@ -3,11 +3,9 @@
 What programs need is here by name, whichever layer it is in.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from tamed._version import __version__
 
+TYPE_CHECKING = False  # importing it would load `typing`
 if TYPE_CHECKING:
     from tamed.net.client import ClientService
     from tamed.net.datagram import DatagramServer
@@ -68,6 +66,8 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
         value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
         return value
 

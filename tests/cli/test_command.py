@@ -1,12 +1,8 @@
-import subprocess
-import sys
-
 import pytest
 
 from tamed import __version__
 from tamed.cli.commands import COMMANDS
 from tests.cli.conftest import Tamed
-from tests.fresh import loaded_by
 
 
 def test_the_version_is_told(tamed: Tamed) -> None:
@@ -88,29 +84,3 @@ def test_a_wrong_command_line_is_one_line_with_the_remedy(
     assert (status, out) == (64, "")
     assert err.startswith(f"tamed: {says}")
     assert err.count("\n") == 1
-
-
-def test_the_version_needs_little() -> None:
-    """Nothing else is loaded to tell it, not even what reads command lines."""
-    loaded = loaded_by("from tamed.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass")
-    assert {name for name in loaded if name.startswith("tamed.")} == {
-        "tamed._version",
-        "tamed.cli",
-        "tamed.cli.main",
-        "tamed.errors",
-    }
-    assert not loaded & {"asyncio", "uvloop", "importlib.metadata", "traceback", "logging"}
-
-
-def test_a_reader_that_leaves_is_no_error() -> None:
-    """``tamed plugins | head -0`` ends quietly."""
-    script = "import sys; sys.stdin.close(); from tamed.cli.main import main; main(['--help'])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    with process.stderr:
-        assert process.stderr.read() == ""
-    assert process.wait() == 0

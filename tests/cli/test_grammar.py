@@ -92,7 +92,7 @@ def test_a_mistake_is_a_sentence_with_its_remedy(words: list[str], says: str) ->
 
 def test_an_unknown_option_may_belong_elsewhere() -> None:
     """Then the declaration says where, unless one of the command's own was meant."""
-    hinting = VERSE._replace(hint="poems have more")
+    hinting = Command("verse", "Print verses.", options=VERSE.options, hint="poems have more")
     with pytest.raises(
         UnknownOption, match=r"^unknown option '--title'; poems have more; see `verse --help`$"
     ):

@@ -5,41 +5,35 @@ the cursor, change the title or answer for the person at the terminal, and a lin
 after it look like a record of ours.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from functools import cache
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["did_you_mean", "listed", "nearest", "noun", "shown", "shown_in_json", "value_text"]
 
 
 # What a terminal acts upon (C0 with the escape itself, DEL, C1), what turns the direction of the text around
 # it, and what ends a line for some readers. Tab and newline are left to the caller.
-_UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_IN_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+# As tables for `str.translate`, each escape is one string, however often a text has it.
+_BEYOND_ASCII = (*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_IN_JSON = {number: f"\\u{number:04x}" for number in (0x7F, *_BEYOND_ASCII)}
+_UNSAFE = _IN_JSON | {
+    number: f"\\x{number:02x}" for number in (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0))
+}
 
 
 def shown(text: str, indent: str = "") -> str:
     r"""Return a text with what must not be written raw as ``\x1b``, and lines after the first indented."""
     if text.isprintable():  # which nearly all are, and which is told in a tenth of the time
         return text
-    return _UNSAFE.sub(lambda found: _escape(found[0]), text).replace("\n", f"\n{indent}")
+    return text.translate(_UNSAFE).replace("\n", f"\n{indent}")
 
 
 def shown_in_json(text: str) -> str:
     r"""Return JSON in which such characters are escaped, as in ``\u009b``: it means the same."""
-    return text if text.isprintable() else _IN_JSON.sub(lambda found: _escape_in_json(found[0]), text)
-
-
-# One string a character, not one a place: what is nothing but escapes must not take a hundred times its size.
-@cache
-def _escape(letter: str) -> str:
-    number = ord(letter)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
-
-
-@cache
-def _escape_in_json(letter: str) -> str:
-    return f"\\u{ord(letter):04x}"
+    return text if text.isprintable() else text.translate(_IN_JSON)
 
 
 _LONGEST = 60
@@ -53,7 +47,7 @@ def value_text(value: object) -> str:
         return repr(value if len(value) <= _LONGEST else value[:_LONGEST] + "…")
     if isinstance(value, (int, float)):
         return _number(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return "a table"
     return "a list" if isinstance(value, (list, tuple)) else noun(type(value).__name__)
 
@@ -62,7 +56,11 @@ def noun(name: str) -> str:
     """Turn a class's name into a noun with its article: ``Duration`` is ``a duration``."""
     if name == "NoneType":
         return "None"
-    words = re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
+    ends = ("", *name[:-1])  # a capital letter begins a word, unless it follows another one
+    words = "".join(
+        f" {each}" if each.isupper() and before and not before.isupper() else each
+        for before, each in zip(ends, name, strict=True)
+    ).lower()
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 

@@ -1,11 +1,14 @@
 """The commands, each declared once, as data. A command's module is loaded only when the command runs."""
 
-from collections.abc import Sequence
-from typing import Final
+from __future__ import annotations
 
-from tamed._os.variables import import_variable
 from tamed.cli.grammar import Argument, Command, Option, one_of, parse, whole_number
 from tamed.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
 
 __all__ = ["COMMANDS", "TAMED", "run_command"]
 
@@ -91,7 +94,7 @@ COMMANDS: Final = (
             ('eval "$(tamed completion zsh)"', "in ~/.zshrc, after compinit"),
             ("tamed completion fish > ~/.config/fish/completions/tamed.fish", ""),
         ),
-        (Argument("shell", "SHELL", read=one_of(*_SHELLS), choices=_SHELLS),),
+        arguments=(Argument("shell", "SHELL", read=one_of(*_SHELLS), choices=_SHELLS),),
     ),
     _of_instance(
         "logs",
@@ -118,7 +121,7 @@ COMMANDS: Final = (
         digits and dashes.
         """,
         (("tamed new poemhour && cd poemhour && make test", ""),),
-        (Argument("name", "NAME"),),
+        arguments=(Argument("name", "NAME"),),
     ),
     Command(
         "password",
@@ -129,7 +132,7 @@ COMMANDS: Final = (
         reads the first line of standard input.
         """,
         (("tamed password john >> users", "add a user"),),
-        (Argument("name", "NAME"),),
+        arguments=(Argument("name", "NAME"),),
     ),
     Command(
         "plugins",
@@ -286,6 +289,8 @@ def run_command(arguments: Sequence[str]) -> int:
     given = parse(command, given["words"], path)
     if given is None:
         return _show_help(command, path)
+    from tamed._os.variables import import_variable  # not above: completion does without
+
     return import_variable(command.handler)(**given) or 0
 
 

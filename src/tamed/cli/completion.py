@@ -6,15 +6,18 @@ No plugin is imported before its name is complete. An error offers nothing: it i
 runs.
 """
 
+from __future__ import annotations
+
 import os
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Final
 
 from tamed.cli.commands import COMMANDS, TAMED
 from tamed.cli.grammar import Argument, Command, CommandLine, Option
 from tamed.errors import TamedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Final
 
 __all__ = ["completion", "offer"]
 
@@ -43,7 +46,12 @@ def offer(shell: str, words: Sequence[str]) -> int:
 
 def _split(line: str) -> list[str]:
     """Split a line as a shell does; it may end within quotes, after a backslash, or in an empty word."""
-    for end in ("|", "'|", '"|', "\\|"):  # the bar is part of the last word
+    if not any(each in line for each in "'\"\\"):
+        *words, last = f"{line}|".split()  # the bar is part of the last word
+        return [*words, last[:-1]]
+    import shlex  # not above: few lines have quotes
+
+    for end in ("|", "'|", '"|', "\\|"):
         try:
             words = shlex.split(line + end)
         except ValueError:
@@ -110,6 +118,8 @@ def _explained(word: str, meaning: str) -> str:
 
 
 def _instances(line: CommandLine, *, running: bool) -> list[str]:
+    from pathlib import Path
+
     from tamed.unix.rundir import RunDirectory, default_run_directory
 
     place = line.given.get("rundir") or os.environ.get("TAMED_RUNDIR")

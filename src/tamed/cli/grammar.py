@@ -6,18 +6,22 @@ test of the documentation read the same declaration. The syntax is that of getop
 that only look like flags. Long flags cannot be abbreviated: a script with an abbreviation would break when a
 new flag makes it ambiguous.
 
+The classes of the declarations are plain ones: completion runs at each press of a key, and as named tuples
+they would load `typing`, which takes as long as the interpreter itself.
+
 A library for it, `click`, cost every command 55 million instructions (Valgrind, Python 3.11; the interpreter
-alone takes 40): ``tamed status`` took 344 million with it and takes 288 without, ``tamed run --help`` 420 and
-227, ``tamed completion bash`` 240 and 123. For ``tamed run`` there was a second parser that bypassed it and
-read the line in 338 million, imports included; this parser, which also makes help and completion, takes 344.
+alone takes 40), and for ``tamed run`` there was a second parser that bypassed it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from __future__ import annotations
 
 from tamed._os.text import listed, nearest
-from tamed._os.variables import import_variable
 from tamed.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final
 
 __all__ = [
     "HELP",
@@ -32,7 +36,7 @@ __all__ = [
 ]
 
 
-class Option(NamedTuple):
+class Option:
     """An option of a command, or of its target.
 
     ``flags`` are all its spellings, and ``off_flags`` the spellings that set a switch to False. ``metavar``
@@ -41,42 +45,69 @@ class Option(NamedTuple):
 
     Values are kept under ``name``, in one table for each ``group``. An option without a group that is not
     given has its ``default``; an option with a group is then absent.
+
+    ``complete`` is the kind of completion of the value, as in `Argument`. On the help page, ``facts`` are in
+    brackets (``default: 20``, ``env: TAMED_RUNDIR``), and ``section`` is the heading.
     """
 
-    name: str
-    flags: tuple[str, ...]
-    help: str
-    metavar: str = ""
-    off_flags: tuple[str, ...] = ()
-    repeatable: bool = False
-    group: str = ""
-    default: object = None
-    read: Callable[[str], object] = str
-    choices: tuple[str, ...] = ()
-    complete: str = ""
-    """The kind of completion of the value, as in `Argument`."""
-    facts: tuple[str, ...] = ()
-    """The facts in brackets on the help page: ``default: 20``, ``env: TAMED_RUNDIR``."""
-    section: str = "Options"
-    """Its heading on the help page."""
+    def __init__(
+        self,
+        name: str,
+        flags: tuple[str, ...],
+        help: str,  # noqa: A002 - the word for it everywhere
+        metavar: str = "",
+        *,
+        off_flags: tuple[str, ...] = (),
+        repeatable: bool = False,
+        group: str = "",
+        default: object = None,
+        read: Callable[[str], object] = str,
+        choices: tuple[str, ...] = (),
+        complete: str = "",
+        facts: tuple[str, ...] = (),
+        section: str = "Options",
+    ) -> None:
+        self.name = name
+        self.flags = flags
+        self.help = help
+        self.metavar = metavar
+        self.off_flags = off_flags
+        self.repeatable = repeatable
+        self.group = group
+        self.default = default
+        self.read = read
+        self.choices = choices
+        self.complete = complete
+        self.facts = facts
+        self.section = section
 
 
-class Argument(NamedTuple):
+class Argument:
     """A positional argument. If it is not given, its value is None.
 
     ``complete`` is its kind of completion: ``file``, ``folder``, ``target``, ``instance``, ``running`` (an
     instance that runs), or ``command``.
     """
 
-    name: str
-    metavar: str
-    required: bool = True
-    read: Callable[[str], object] = str
-    choices: tuple[str, ...] = ()
-    complete: str = ""
+    def __init__(
+        self,
+        name: str,
+        metavar: str,
+        *,
+        required: bool = True,
+        read: Callable[[str], object] = str,
+        choices: tuple[str, ...] = (),
+        complete: str = "",
+    ) -> None:
+        self.name = name
+        self.metavar = metavar
+        self.required = required
+        self.read = read
+        self.choices = choices
+        self.complete = complete
 
 
-class Command(NamedTuple):
+class Command:
     """A command: ``handler`` is the function that is called with the values, as ``MODULE:FUNCTION``.
 
     ``summary`` is one line, ``about`` continues in paragraphs, and ``examples`` are command lines, each with
@@ -85,17 +116,32 @@ class Command(NamedTuple):
     parsed here: the handler gets them as ``words``. ``hint`` names the right place for an unknown option.
     """
 
-    name: str
-    summary: str
-    handler: str = ""
-    about: str = ""
-    examples: tuple[tuple[str, str], ...] = ()
-    arguments: tuple[Argument, ...] = ()
-    options: tuple[Option, ...] = ()
-    more_options: str = ""
-    rest: str = ""
-    hint: str = ""
-    has_help: bool = True
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        handler: str = "",
+        about: str = "",
+        examples: tuple[tuple[str, str], ...] = (),
+        *,
+        arguments: tuple[Argument, ...] = (),
+        options: tuple[Option, ...] = (),
+        more_options: str = "",
+        rest: str = "",
+        hint: str = "",
+        has_help: bool = True,
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.handler = handler
+        self.about = about
+        self.examples = examples
+        self.arguments = arguments
+        self.options = options
+        self.more_options = more_options
+        self.rest = rest
+        self.hint = hint
+        self.has_help = has_help
 
     def paragraphs(self) -> list[str]:
         """Return the paragraphs of ``about``, each as one line."""
@@ -103,7 +149,11 @@ class Command(NamedTuple):
 
     def all_options(self) -> tuple[Option, ...]:
         """Return all options, with those of ``more_options`` and ``--help``."""
-        more = import_variable(self.more_options)() if self.more_options else ()
+        more: tuple[Option, ...] = ()
+        if self.more_options:
+            from tamed._os.variables import import_variable  # not above: most command lines do without
+
+            more = import_variable(self.more_options)()
         return (*self.options, *more, *((HELP,) if self.has_help else ()))
 
 

@@ -1,12 +1,14 @@
 """The entry point of the command: runs it, prints errors, and exits with the status."""
 
-import os
-import signal
-import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from __future__ import annotations
 
-from tamed.errors import ExitStatus, TamedError, status_of
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, TextIO
 
 __all__ = ["main"]
 
@@ -14,24 +16,26 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: with a status of ``ExitStatus``, with the application's own, or by a signal.
 
-    ``arguments`` default to those of the process.
+    ``arguments`` default to those of the process. If the reader of the output has closed the pipe, the rest
+    of the output is dropped, and that is no error.
     """
     _fill_standard_streams()
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
-    except TamedError as error:
-        from tamed.ipc.fault import explain
-
-        print(*explain(error), sep="\n", file=sys.stderr)
-        status = status_of(error)
-    except BrokenPipeError:  # the reader of the output has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = ExitStatus.OK
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        status = 0
     except KeyboardInterrupt:
+        import signal
+
         from tamed.unix.process import end_by_signal
 
+        _flush(sys.stdout)
         status = end_by_signal(signal.SIGINT)
+    finally:  # also after the `sys.exit` of a program of Twisted: the interpreter would report a closed pipe
+        _flush(sys.stdout)
+        _flush(sys.stderr)
     sys.exit(status)
 
 
@@ -49,17 +53,50 @@ def _fill_standard_streams() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command line. The two cases that scripts run often load only the modules that they need."""
+    """Run a command line, and print its error.
+
+    The two cases that scripts run often load only the modules that they need.
+    """
     match arguments:
         case ["--version"]:
             from tamed._version import __version__
 
             print("tamed", __version__)
-            return ExitStatus.OK
+            return 0
         case ["__complete", shell, *words]:
             from tamed.cli.completion import offer
 
             return offer(shell, words)
     from tamed.cli.commands import run_command
+    from tamed.errors import TamedError, status_of
 
-    return run_command(arguments)
+    try:
+        return run_command(arguments)
+    except TamedError as error:
+        if isinstance(error.__cause__, BrokenPipeError) and _reader_is_gone():
+            return 0  # it was printed by code of others, for example the help of a plugin of Twisted
+        from contextlib import suppress
+
+        from tamed.ipc.fault import explain
+
+        with suppress(BrokenPipeError):  # the status is that of the error
+            print(*explain(error), sep="\n", file=sys.stderr)
+        return status_of(error)
+
+
+def _reader_is_gone() -> bool:
+    """Return whether standard output or standard error is a pipe or a socket that nobody reads any more."""
+    import select
+
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _flush(stream: TextIO) -> None:
+    """Flush a standard stream. If its reader has closed the pipe, send the rest to /dev/null."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -248,7 +248,7 @@ class Supervisor:
             return None
         return self.operations.submit(operation)
 
-    def _refuse(self, operation: Operation, why: str, status: ExitStatus) -> None:
+    def _refuse(self, operation: Operation, why: str, status: int) -> None:
         self._platform.log("WARNING", why)
         operation.answer(fault(why, status=status))
 

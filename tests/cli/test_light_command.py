@@ -1,0 +1,53 @@
+"""What the command loads: little where a shell, a script or a person waits for it at each call."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.fresh import loaded_by
+
+HEAVY = {"collections", "enum", "functools", "json", "pathlib", "re", "shlex", "socket", "typing"}
+RUN = """
+import os
+kept, sys.stdout = sys.stdout, open(os.devnull, "w")
+from tamed.cli.main import main
+try:
+    main({words})
+except SystemExit:
+    sys.stdout = kept
+"""
+
+
+def loaded_by_command(*words: str) -> set[str]:
+    """Return the modules that a command loads."""
+    return loaded_by(RUN.format(words=list(words)))
+
+
+def test_the_version_loads_nothing_else() -> None:
+    """`tamed --version` loads its entry point and the version."""
+    loaded = loaded_by_command("--version")
+    ours = {"tamed", "tamed._version", "tamed.cli", "tamed.cli.main"}
+    assert {name for name in loaded if name.startswith("tamed")} == ours
+    assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("zsh", "sta"), ("zsh", "stop", "--f"), ("bash", "tamed completion ", ""), ("fish", "tamed --v")],
+    ids=" ".join,
+)
+def test_completion_of_commands_and_options_loads_the_command_line_only(words: Sequence[str]) -> None:
+    """The modules are those that declare the commands and parse the words."""
+    loaded = loaded_by_command("__complete", *words)
+    assert {name.partition(".")[2] for name in loaded if name.startswith("tamed.")} == {
+        "_os",
+        "_os.text",
+        "_version",
+        "cli",
+        "cli.commands",
+        "cli.completion",
+        "cli.grammar",
+        "cli.main",
+        "errors",
+    }
+    assert loaded & HEAVY == set()
