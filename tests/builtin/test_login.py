@@ -5,6 +5,7 @@ import logging
 import shutil
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ftplib import FTP, all_errors, error_perm
 from pathlib import Path
@@ -174,25 +175,42 @@ def ftp_guess(port: int, password: str) -> bytes:
             return str(error).encode()
 
 
-@pytest.mark.parametrize("plugin", ["telnet", "ftp"])
-def test_guessing_by_hanging_up(plugin: str, users: Path, tmp_path: Path) -> None:
-    """After wrong guesses, the last on a connection that hangs up at once, the right one is not let in."""
-    arguments: dict[str, list[str | Path]] = {
-        "telnet": ["--password-file", users],
-        "ftp": ["--passwords", users, "--root", tmp_path],
-    }
-    guess, welcome = {"telnet": (telnet_guess, b">>> "), "ftp": (ftp_guess, b"230")}[plugin]
-    with TamedProcess("run", plugin, "--iface", "127.0.0.1", "--port", "0", *arguments[plugin]) as process:
-        port = int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
+GATED = """
+name = "gated"
+[services.telnet]
+plugin = "telnet"
+port = 0
+password-file = "{users}"
+[services.ftp]
+plugin = "ftp"
+port = 0
+iface = "127.0.0.1"
+root = "."
+passwords = "{users}"
+"""
+
+
+def test_guessing_by_hanging_up(users: Path, tmp_path: Path) -> None:
+    """After wrong guesses, the last on a connection that hangs up at once, the right one is not accepted."""
+    file = tmp_path / "gated.toml"
+    file.write_text(GATED.format(users=users))
+    with TamedProcess("run", file) as process, ThreadPoolExecutor() as pool:
+        telnet, ftp = (int(process.expect(r"listening on 127\.0\.0\.1:(\d+)")[1]) for _ in range(2))
         process.expect("is ready")
-        assert welcome in guess(port, RIGHT)
-        process.expect(r"logged in from 127\.0\.0\.1 as 'john'$")
+
+        def guess(password: str) -> list[bool]:
+            """Guess at both at once, as the answers take their time."""
+            answers = [pool.submit(telnet_guess, telnet, password), pool.submit(ftp_guess, ftp, password)]
+            return [word in answer.result() for word, answer in zip((b">>> ", b"230"), answers, strict=True)]
+
+        assert guess(RIGHT) == [True, True]
         for _ in range(4):
-            guess(port, "unruly sun")
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
-            sock.sendall(b"USER john\r\nPASS x\r\n" if plugin == "ftp" else b"john\r\nx\r\n")
-            process.expect(r"login failed from 127\.0\.0\.1 for 'john' \(5 in a row\)$")
-        assert welcome not in guess(port, RIGHT)  # the gate is closed for eight seconds
+            assert guess("unruly sun") == [False, False]
+        for port, words in ((telnet, b"john\r\nx\r\n"), (ftp, b"USER john\r\nPASS x\r\n")):
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+                sock.sendall(words)
+                process.expect(r"login failed from 127\.0\.0\.1 for 'john' \(5 in a row\)$")
+        assert guess(RIGHT) == [False, False]  # the gate is closed for eight seconds
 
 
 @pytest.mark.parametrize("plugin", ["telnet", "console"])

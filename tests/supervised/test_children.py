@@ -181,14 +181,6 @@ def kill_workers(daemon: Daemon) -> None:
     daemon.wait_workers(len(workers), without=workers)
 
 
-def stop_answering(daemon: Daemon) -> None:
-    """Let the watchdog replace the workers."""
-    workers = daemon.workers()
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    daemon.wait_workers(len(workers), without=workers)
-
-
 def ask(*words: str) -> Callable[[Daemon], None]:
     """Return a function that sends a request to a daemon."""
 
@@ -207,7 +199,6 @@ def end_supervisor(daemon: Daemon) -> None:
 
 ENDS = {
     "kill": kill_workers,
-    "watchdog": stop_answering,
     "reload": ask("reload"),
     "upgrade": ask("upgrade"),
     "stop": ask("stop"),
@@ -218,7 +209,11 @@ ENDS = {
 
 @pytest.mark.parametrize(
     ("end", "options"),
-    [*((end, ()) for end in ENDS), *((end, ("--preload",)) for end in ("kill", "upgrade", "supervisor"))],
+    [
+        *((end, ()) for end in ENDS if end != "upgrade"),
+        ("upgrade", ("--preload",)),
+        ("supervisor", ("--preload",)),
+    ],
     ids=lambda value: value if isinstance(value, str) else "".join(value),
 )
 def test_the_group_of_a_worker_ends_with_it(tamed: Tamed, end: str, options: tuple[str]) -> None:
@@ -226,10 +221,13 @@ def test_the_group_of_a_worker_ends_with_it(tamed: Tamed, end: str, options: tup
 
     A child that has left the group ends too, once its parent is gone, or at the latest with the daemon.
     """
-    write(tamed, "os.fork", "obstinate")
-    daemon = tamed.start("--watchdog", "2s", *options, "app.py")
+    ways = ["os.fork"]
+    if end == "kill":
+        ways.append("obstinate")  # which is killed two seconds later
+    write(tamed, *ways)
+    daemon = tamed.start(*options, "app.py")
     (worker,) = daemon.workers()
-    children = [told(tamed, way)["pid"] for way in ("os.fork", "obstinate")]
+    children = [told(tamed, way)["pid"] for way in ways]
     with connected(daemon.port) as (_, sock):
         children.append(int(finish(sock, b"run sleep 3600")))
     assert {os.getpgid(pid) for pid in children} == {worker}
