@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tamed.supervisor.events import EventLog
 from tamed.supervisor.status import ControlApi, StatusRequests
 from tests.runner.world import Supervised, supervised
 
@@ -15,7 +16,7 @@ class Client:
     """Sends requests to the control API, and records the answers."""
 
     def __init__(self, world: Supervised) -> None:
-        status = StatusRequests(world.supervisor, world.reactor, world.sockets)
+        status = StatusRequests(world.supervisor, world.reactor, world.sockets, EventLog())
         self.api = ControlApi(world.supervisor, status)
         self.answers: list[dict[str, Any]] = []
 
@@ -56,6 +57,8 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
         "last_error": "",
         "last_error_at": None,
         "log": "",
+        "events_file": "",
+        "events": [],
     }
     assert [(each["pid"], each["number"], each["state"], each["connections"]) for each in workers] == [
         (101, 1, "ready", 0),

@@ -32,6 +32,8 @@ STATUS: dict[str, Any] = {
     "last_error": "",
     "last_error_at": None,
     "log": "",
+    "events_file": "",
+    "events": [{"time": "2026-11-28T17:46:33.399+00:00", "event": "start", "text": "poetry is ready"}],
     "workers": [WORKER],
     "warnings": [],
 }

@@ -18,6 +18,7 @@ from tamed.net.inherit import Inheritance
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Remains
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StateNotifier
 from tamed.supervisor.supervisor import Supervisor
@@ -86,6 +87,7 @@ class FakePlatform:
         self.helpers: list[Hand] = []
         self.no_log: TamedError | None = None
         self.logged: list[tuple[str, str]] = []
+        self.recorded: list[dict[str, Any]] = []
         self.sent: list[tuple[int, signal.Signals | str]] = []
         self.events: list[Any] = []
         self.dead: list[tuple[int, int]] = []
@@ -122,8 +124,9 @@ class FakePlatform:
     def end_all(self, grace: float) -> bool:
         return True
 
-    def gone(self, pid: int) -> None:
+    def gone(self, pid: int) -> Remains:
         self.read_out.append(pid)
+        return Remains(["last words"], 1_000_000)
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         self.sent.append((pid, number))
@@ -136,6 +139,9 @@ class FakePlatform:
 
     def log(self, level: str, text: str) -> None:
         self.logged.append((level, text))
+
+    def record(self, kind: str, text: str, /, **facts: Any) -> None:
+        self.recorded.append({"event": kind, "text": text, **facts})
 
     def reopen_log(self) -> str:
         self.events.append("reopened")

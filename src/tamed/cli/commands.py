@@ -64,12 +64,13 @@ def _of_instance(
     *options: Option,
     arguments: tuple[Argument, ...] = (),
     complete: str = "running",
+    module: str = "instances",
 ) -> Command:
     """Declare a command for an instance. NAME is optional if only one instance runs."""
     return Command(
         name,
         summary,
-        f"tamed.cli.instances:{name}",
+        f"tamed.cli.{module}:{name}",
         f"{about}\n\nNAME is optional if only one instance runs.",
         arguments=(*arguments, Argument("name", "NAME", required=False, complete=complete)),
         options=(*options, _RUNDIR),
@@ -95,6 +96,28 @@ COMMANDS: Final = (
             ("tamed completion fish > ~/.config/fish/completions/tamed.fish", ""),
         ),
         arguments=(Argument("shell", "SHELL", read=one_of(*_SHELLS), choices=_SHELLS),),
+    ),
+    _of_instance(
+        "events",
+        "Show what has happened to an instance: deaths, restarts, reloads and more.",
+        """
+        Prints the last events: starts, deaths and restarts of workers, reloads (who requested them, what has
+        changed in the files, how long they took), scaling, upgrades, drains and stops. They are kept in a
+        file beside the log, also over an upgrade and after the end.
+        """,
+        Option(
+            "lines",
+            ("-n", "--lines"),
+            "Number of events to show.",
+            "NUMBER",
+            default=20,
+            read=whole_number(0, 1_000_000_000),
+            facts=("default: 20",),
+        ),
+        Option("follow", ("-f", "--follow"), "Continue with new events."),
+        Option("as_json", ("--json",), "Print each event as a JSON object on a line, with all its facts."),
+        complete="instance",
+        module="events",
     ),
     _of_instance(
         "logs",

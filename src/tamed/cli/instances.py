@@ -30,7 +30,18 @@ from tamed.supervisor.last_state import LastState
 from tamed.unix.detach import Report
 from tamed.unix.rundir import Instance, RunDirectory
 
-__all__ = ["logs", "reload", "reopen", "restart", "scale", "status", "status_lines", "stop", "upgrade"]
+__all__ = [
+    "directory_of",
+    "logs",
+    "reload",
+    "reopen",
+    "restart",
+    "scale",
+    "status",
+    "status_lines",
+    "stop",
+    "upgrade",
+]
 
 _STATUS_OF = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6}
 _ENDED = 7  # the exit status for an instance that has ended by itself
@@ -42,7 +53,7 @@ _LOOK = 0.2  # seconds between two reads of a log that is followed
 
 def status(name: str | None, rundir: str | None, as_json: bool) -> int:
     """Show the state of an instance, or how it ended; return the exit status for it."""
-    directory = _directory(rundir)
+    directory = directory_of(rundir)
     try:
         found = status_of_instance(find_instance(directory, name))
     except Unavailable:
@@ -58,7 +69,7 @@ def status(name: str | None, rundir: str | None, as_json: bool) -> int:
 
 def logs(name: str | None, rundir: str | None, lines: int, follow: bool) -> None:
     """Show the log of an instance."""
-    directory = _directory(rundir)
+    directory = directory_of(rundir)
     if (left := last_state_of(directory, name)) is not None:
         print(_shown_lines(_ending(left)), file=sys.stderr)
     file, owner = log_of_instance(directory, name)
@@ -118,13 +129,14 @@ def _shown_lines(lines: Iterable[str]) -> str:
     return "\n".join(shown(line, indent="    ") for line in lines)
 
 
-def _directory(rundir: str | None) -> RunDirectory:
+def directory_of(rundir: str | None) -> RunDirectory:
+    """Return the run directory that an option or the environment names, or by default that of this user."""
     place = rundir or os.environ.get("TAMED_RUNDIR")
     return run_directory(Path(place) if place else None)
 
 
 def _instance(name: str | None, rundir: str | None) -> Instance:
-    return find_instance(_directory(rundir), name)
+    return find_instance(directory_of(rundir), name)
 
 
 def _print_report(report: Report) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tamed._os.unix_sockets import connect_unix, peer_credentials
+from tamed.control.events import read_events
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
 from tamed.ipc.message import (
     InvalidMessage,
@@ -122,6 +123,8 @@ def read_status(message: Message) -> Message:
         "last_error": read_text(message, "last_error"),
         "last_error_at": _optional(message, "last_error_at", read_text),
         "log": read_text(message, "log"),
+        "events_file": read_text({"events_file": "", **message}, "events_file"),  # older ones have none
+        "events": read_events(message.get("events", [])),
         "workers": [_read_worker(each) for each in workers],
         "warnings": read_texts(message, "warnings"),
     }

@@ -24,6 +24,7 @@ from tamed.ipc.message import (
     read_text,
     read_texts,
 )
+from tamed.supervisor.events import EVENTS_SUFFIX
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan_file import forget_plan, kept_plan, plan_path
 from tamed.unix.detach import Report
@@ -32,6 +33,7 @@ from tamed.unix.process import ProcessHandle
 from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = [
+    "events_of_instance",
     "find_instance",
     "last_state_of",
     "log_of_instance",
@@ -124,6 +126,25 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, in
     if not file:
         remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
         raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
+    return Path(file), _other_owner(instance.directory)
+
+
+def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
+    """Return an instance's file of events, also after its end, and the user who must own it, None for any.
+
+    Raises MissingInput if there is none, and as `find_instance` does.
+    """
+    try:
+        instance = find_instance(directory, name)
+    except Unavailable:
+        ended = last_state_of(directory, name)
+        if ended is not None and not ended.log:
+            instance = directory.instance(ended.name)
+            return instance.directory / f"{instance.name}{EVENTS_SUFFIX}", _other_owner(instance.directory)
+        log, owner = log_of_instance(directory, name)
+        return Path(f"{log}{EVENTS_SUFFIX}"), owner
+    if not (file := status_of_instance(instance)["events_file"]):
+        raise MissingInput(f"{instance.name} has no file of events", remedy="the log says why")
     return Path(file), _other_owner(instance.directory)
 
 

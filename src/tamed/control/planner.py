@@ -4,7 +4,10 @@ The supervisor runs it as ``python -m tamed.control.planner NAME``. It gets the 
 and answers with the next plan.
 """
 
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from tamed.config.reading import Reading
 from tamed.config.settings import Umask
@@ -32,7 +35,36 @@ def _next_plan(order: Message) -> Message:
     changed = [name for name in _FIXED if getattr(plan, name) != getattr(wanted, name)]
     following = plan_again(plan, _with_fixed(reading, plan)) if changed else wanted
     notes = [f"{name.replace('_', '-')} has changed, which takes a restart" for name in changed]
-    return {"plan": following.to_text(), "notes": notes}
+    return {"plan": following.to_text(), "notes": notes, "changed": _changes(plan, reading)}
+
+
+def _changes(plan: Plan, after: Reading) -> list[str]:
+    """Return the names of what differs in the files, without the values, which may be secret."""
+    if plan.reading is None:
+        return []
+    before = Reading.from_data(after.job, plan.reading)
+    changed = [f"program {after.program}"] if before.program != after.program else []
+    changed += sorted(_differing(before.settings.to_data(), after.settings.to_data()))
+    old, new = (_table(each) for each in (before, after))
+    return changed + [each for each in sorted(_differing(old, new)) if each not in changed]
+
+
+def _as_table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _table(reading: Reading) -> dict[str, Any]:
+    return {} if reading.deployment is None else tomllib.loads(reading.deployment.text)
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the dotted names of the keys with different values."""
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) or isinstance(new, Mapping):
+            yield from _differing(_as_table(old), _as_table(new), f"{above}{key}.")
+        elif old != new:
+            yield f"{above}{key}"
 
 
 def _with_fixed(reading: Reading, plan: Plan) -> Reading:

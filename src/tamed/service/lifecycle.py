@@ -18,6 +18,7 @@ import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, Final
 
 from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse
@@ -60,8 +61,9 @@ class Lifecycle:
 
     ``service`` has the hooks, and ``overridden`` are the names of those that do anything. ``restarts`` counts
     the restarts since the service was prepared, and ``is_restarting`` is whether it is stopped to be started
-    again. ``on_prepare`` is called before the hook ``prepare``. ``on_failure`` is called on a root when no
-    restart policy handles a failure, and returns whether it is handled by that.
+    again. ``took`` is the duration of the last call of each hook, in seconds. ``on_prepare`` is called before
+    the hook ``prepare``. ``on_failure`` is called on a root when no restart policy handles a failure, and
+    returns whether it is handled by that.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Lifecycle:
         self.is_restarting = False
         self.is_prepared = False
         self.is_started = False
+        self.took: dict[str, float] = {}
         self._overridden = overridden
         self._is_logged = not overridden.isdisjoint(("start", "run", "stop"))
         self._on_prepare = on_prepare
@@ -353,6 +356,7 @@ class Lifecycle:
         Raises ServiceFailed for an exception of the hook, and CancelledError if this task is cancelled.
         """
         seconds = self.service.start_timeout if phase in ("prepare", "start") else self.service.stop_timeout
+        began = monotonic()
         try:
             await run_hook(hook, seconds)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -360,6 +364,7 @@ class Lifecycle:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             raise failure_of(self.service.full_name, phase, error) from error
+        self.took[phase] = monotonic() - began
 
     def _log_state(self) -> None:
         """Log that the service has started or stopped, if it has hooks of its own."""

@@ -25,6 +25,7 @@ from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlServer
+from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.loop import Reactor
@@ -101,6 +102,10 @@ class Holdings:
         self.second_pid_file = _hold_pid_file(plan.second_pid_file, owner, left, "second_pid_file", held)
         self.plan_file = _hold_plan_file(plan, left, held)
         sink = open_sink(plan.log, plan.name, owner)
+        self.events = EventLog()
+        is_temporary = plan.log.kind != "file"
+        no_events = self.events.open(events_path(plan, plan.log), owner, is_temporary=is_temporary)
+        held.callback(self.events.close)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
         held.callback(self.intake.close)
         self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid, passed=self._passed), identity)
@@ -111,8 +116,11 @@ class Holdings:
             identity=identity,
             reporter=reporter,
             environ=os.environ,
+            events=self.events,
             close_unused=self._close_unused,
         )
+        if no_events:
+            self.platform.log("WARNING", no_events)
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
         self.reactor.on_signal = self.supervisor.signalled
@@ -164,6 +172,7 @@ class Holdings:
             "sockets": self.sockets.export(keep),
             "pipes": self.intake.export(keep),
             "log": self.intake.sink.export(),
+            "events": self.events.export(),
             "children": self.platform.export(),
             "pid_file": None if self.pid_file is None else self.pid_file.export(keep),
             "second_pid_file": None if self.second_pid_file is None else self.second_pid_file.export(keep),
@@ -178,7 +187,8 @@ class Holdings:
     ) -> ControlServer | None:
         if not plan.control:
             return None
-        api = ControlApi(self.supervisor, StatusRequests(self.supervisor, self.reactor, self.sockets))
+        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
+        api = ControlApi(self.supervisor, status)
         control = None if left is None else left["control"]
         server = ControlServer(
             Path(plan.control),
@@ -192,6 +202,8 @@ class Holdings:
         return server
 
     def _housekeep_log(self) -> str:
+        self.platform.look_for_oom()
+        self.events.housekeep()
         self.intake.sink.housekeep()
         return self.intake.sink.trouble
 
@@ -222,6 +234,8 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
     if failure and plan.control and supervisor.phase is not Phase.STARTING:
         instance = Instance(plan.name, Path(plan.control).parent)
         LastState.now(plan.name, failure, status, plan.log.path).leave(instance)
+        holdings.events.keep()
+    platform.record("end", failure or "ended on request", status=status)
     return status
 
 
@@ -229,6 +243,7 @@ def _resume(holdings: Holdings, left: Data) -> None:
     holdings.sockets.resume(left["sockets"])
     holdings.intake.resume(left["pipes"])
     holdings.intake.sink.resume(left["log"])
+    holdings.events.resume(left.get("events", ()))
     holdings.platform.resume(left["children"])
     control = holdings.control
     replies = {} if control is None else control.resume(left["clients"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tamed._os.identity import Identity, acting_for
-from tamed._os.unix_sockets import SocketFile, bind_unix
+from tamed._os.unix_sockets import SocketFile, bind_unix, peer_credentials
 from tamed.errors import CannotCreate, from_creation_error
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.ipc.message import InvalidMessage, Message, encode_message, parse_message
@@ -48,6 +48,15 @@ class Reply:
     def descriptor(self) -> int:
         """The descriptor of the client's connection, negative if it is closed."""
         return self._client.fileno()
+
+    @property
+    def asked(self) -> str:
+        """Who has connected, for events."""
+        try:
+            client = peer_credentials(self._client)
+        except OSError:
+            return ""
+        return f"uid {client.uid}, pid {client.pid}"
 
     def __call__(self, answer: Message) -> None:
         """Answer, and close the connection."""

@@ -2,12 +2,13 @@
 
 import enum
 import signal
-from typing import Self
+from typing import Any, Self
 
 from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Remains
 
 __all__ = ["Generation", "Worker", "WorkerState"]
 
@@ -57,7 +58,9 @@ class Worker:
     had allocated when it became ready, None where that is unknown. ``is_surplus`` means that its end is
     wanted and that no worker replaces it. ``leave_by`` is its deadline to end, and ``kill_at`` the time when
     it is killed; None if there is none. ``fault`` is its report of its failure: the lines to print, and the
-    status. ``leaving`` is the exit status that its application chose.
+    status. ``leaving`` is the exit status that its application chose. ``drained_from`` is the time when it
+    was asked to leave, None before. ``timings`` is what it has reported of its start, see `read_timings`.
+    ``remains`` is known when it has ended.
     """
 
     def __init__(
@@ -84,6 +87,9 @@ class Worker:
         self.leaving: int | None = None
         self.replaces = replaces
         self.is_surplus = False
+        self.timings: dict[str, Any] = {}
+        self.drained_from: float | None = None
+        self.remains = Remains()
         self.leave_by: float | None = None
         self.kill_at: float | None = None
 
@@ -93,14 +99,23 @@ class Worker:
         if state is WorkerState.READY:
             self.ready = now
 
-    def drain(self) -> None:
-        """Record that it drains: its end is wanted, and no worker replaces it."""
+    def drain(self, now: float) -> None:
+        """Record that it drains from this time on: its end is wanted, and no worker replaces it."""
         self.is_surplus = True
         self.state = WorkerState.DRAINING
+        self._leave(now)
 
-    def stop(self) -> None:
-        """Record that it was asked to stop."""
+    def stop(self, now: float) -> None:
+        """Record that it was asked to stop at this time."""
         self.state = WorkerState.STOPPING
+        self._leave(now)
+
+    def _leave(self, now: float) -> None:
+        self.drained_from = now if self.drained_from is None else self.drained_from
+
+    def leave_behind(self, remains: Remains) -> None:
+        """Record what is left of it, when it has ended."""
+        self.remains = remains
 
     def abort(self, kill_at: float) -> None:
         """Record that it is ended by force, at that time at the latest."""
@@ -110,6 +125,10 @@ class Worker:
     def set_leave_by(self, by: float) -> None:
         """Set the deadline for its end."""
         self.leave_by = by
+
+    def set_timings(self, timings: dict[str, Any]) -> None:
+        """Record how long the parts of its start took."""
+        self.timings = timings
 
     def measure(self, needs: int | None) -> None:
         """Record the memory that it uses before it has served a connection."""
@@ -131,6 +150,7 @@ class Worker:
             "needs": self.needs,
             "replaces": None if self.replaces is None else self.replaces.pid,
             "surplus": self.is_surplus,
+            "drained_from": self.drained_from,
             "leave_by": self.leave_by,
             "kill_at": self.kill_at,
             "fault": self.fault,
@@ -146,6 +166,7 @@ class Worker:
         worker.state = WorkerState(data["state"])
         worker.ready, worker.needs = data["ready"], data["needs"]
         worker.is_surplus = data["surplus"]
+        worker.drained_from = data.get("drained_from")
         worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
         worker.fault = None if data["fault"] is None else tuple(data["fault"])
         worker.leaving = data["leaving"]
@@ -172,6 +193,25 @@ class Worker:
         if self.fault is not None:
             return self.fault[1]
         return ExitStatus.SOFTWARE if self.leaving is None else self.leaving
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies it in an event."""
+        return {"worker": self.number, "pid": self.pid, "generation": self.generation.number}
+
+    def facts_of_death(self, code: int, now: float) -> dict[str, Any]:
+        """Return what is known of its end, with an exit code, for an event."""
+        remains = self.remains
+        return {
+            **self.facts(),
+            "signal": _name_of(-code) if code < 0 else None,
+            "status": code if code >= 0 else None,
+            "state": self.state.value,
+            "lived": round(now - self.started, 3),
+            "memory": remains.memory,
+            "oom": True if code == -signal.SIGKILL and remains.is_oom else None,
+            "reason": None if self.fault is None else "\n".join(self.fault[0]),
+            "lines": remains.lines or None,
+        }
 
     def why_not_ready(self, code: int) -> list[str]:
         """Return the lines that explain why this worker, which ended with an exit code, is not ready."""

@@ -9,7 +9,9 @@ wake the supervisor for every line would cost several times as much as the line.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import accumulate
 
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.log.layout import Layout, Line
@@ -19,6 +21,8 @@ from tamed.supervisor.loop import Reactor
 
 __all__ = ["Intake"]
 
+_LAST_LINES = 40  # records and printed lines of a worker that are kept until it has ended
+_LAST_SIZE = 8 * 1024  # characters of them, in the report of its end
 _READ = 1 << 20  # bytes; the most that a pipe can hold, unless root has raised the limit
 _PAUSE = 0.01  # seconds
 _SEVERITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6}
@@ -61,6 +65,13 @@ class _Source:
         self.output = output
         self.record_reader = RecordReader()
         self.line_reader = LineReader()
+        self.last: deque[str] = deque(maxlen=_LAST_LINES)
+
+    def last_lines(self) -> list[str]:
+        """Return the last records and lines, as many as the limit of characters allows."""
+        sizes = accumulate(len(text) for text in reversed(self.last))
+        count = sum(size <= _LAST_SIZE for size in sizes)
+        return list(self.last)[len(self.last) - count :]
 
 
 class Intake:
@@ -122,20 +133,22 @@ class Intake:
         """Read a worker's records and output from these descriptors, and close them at its end."""
         self._attach(pid, records, output)
 
-    def detach(self, pid: int) -> None:
-        """Read the rest of the output of a worker that has ended. May be repeated, and for other children.
+    def detach(self, pid: int) -> list[str]:
+        """Read the rest of the output of a worker that has ended; return its last lines.
 
-        The output of processes that it has left behind is not read any more.
+        May be repeated, and for other children. The output of processes that it has left behind is not read
+        any more.
         """
         source = self._sources.pop(pid, None)
         if source is None:
-            return
+            return []
         self._take_records(source)
         self._take_output(source)
         self._write_records(source, source.record_reader.finish())
         self._write_lines(source, source.line_reader.finish())
         for pipe in (source.records, source.output):
             self._close(pipe)
+        return source.last_lines()
 
     def _attach(self, pid: int, records: int, output: int) -> _Source:
         source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
@@ -182,9 +195,11 @@ class Intake:
     def _write_records(self, source: _Source, records: list[Record | Damage]) -> None:
         if records:
             pid = source.pid
-            self.sink.write(
-                [self._record_of_damage(each, pid) if isinstance(each, Damage) else each for each in records]
-            )
+            whole = [
+                self._record_of_damage(each, pid) if isinstance(each, Damage) else each for each in records
+            ]
+            source.last += [_shortened(each.text.decode(errors="replace")) for each in whole[-_LAST_LINES:]]
+            self.sink.write(whole)
 
     def _record_of_damage(self, damage: Damage, pid: int) -> Record:
         text = f"a record of worker {pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
@@ -193,6 +208,7 @@ class Intake:
     def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
         if lines:
             texts = [line.decode(errors="backslashreplace") for line in lines]
+            source.last += map(_shortened, texts[-_LAST_LINES:])
             logger = f"output[{source.pid}]"
             self.sink.write([self._record("WARNING", logger, text, source.pid) for text in texts])
 
@@ -208,3 +224,8 @@ class Intake:
             pipe.is_watched = False
         if pipe.is_open:
             pipe.close()
+
+
+def _shortened(text: str) -> str:
+    """Return the end of a record that is long: there a traceback has its error."""
+    return text if len(text) <= _LAST_SIZE // 2 else f"...{text[-_LAST_SIZE // 2 + 3 :]}"

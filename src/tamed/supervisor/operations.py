@@ -37,13 +37,19 @@ class Operation:
     """One operation, with the callers that wait for its outcome.
 
     ``workers`` is the number to scale to, None for the number when the operation begins. ``change`` is added
-    to it.
+    to it. ``asked`` is who requested it: a signal, or the process of a command.
     """
 
     def __init__(
-        self, kind: Kind, answers: Sequence[Answer] = (), workers: int | None = None, change: int = 0
+        self,
+        kind: Kind,
+        answers: Sequence[Answer] = (),
+        workers: int | None = None,
+        change: int = 0,
+        asked: str = "",
     ) -> None:
         self.kind = kind
+        self.asked = asked
         self.answers = list(answers)
         self.workers = workers
         self.change = change
@@ -76,6 +82,7 @@ class Operation:
             "kind": self.kind.value,
             "workers": self.workers,
             "change": self.change,
+            "asked": self.asked,
             "callers": [descriptor for descriptor in callers if descriptor >= 0],
         }
 
@@ -83,7 +90,7 @@ class Operation:
     def imported(cls, data: Data, replies: MutableMapping[int, Reply]) -> "Operation":
         """Return the operation that the data was made from; it takes its replies out of ``replies``."""
         answers = [replies.pop(each) for each in data["callers"] if each in replies]
-        return cls(Kind(data["kind"]), answers, data["workers"], data["change"])
+        return cls(Kind(data["kind"]), answers, data["workers"], data["change"], data.get("asked", ""))
 
 
 class Operations:

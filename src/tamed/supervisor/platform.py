@@ -2,12 +2,25 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tamed.log.plan import LogPlan
 from tamed.supervisor.plan import Plan
 
-__all__ = ["Platform"]
+__all__ = ["Platform", "Remains"]
+
+
+class Remains(NamedTuple):
+    """What is left of a child that has ended.
+
+    ``lines`` are the last lines that it has logged or printed. ``memory`` is the most that it had in memory,
+    in bytes, None if it is unknown. ``is_oom`` means that the kernel's OOM killer has killed a process
+    meanwhile.
+    """
+
+    lines: list[str] = []  # noqa: RUF012 - never changed
+    memory: int | None = None
+    is_oom: bool = False
 
 
 class Platform(Protocol):
@@ -47,8 +60,8 @@ class Platform(Protocol):
         Must be called again after each end of a child, until it returns True.
         """
 
-    def gone(self, pid: int) -> None:
-        """Read the rest of the output of a worker that has ended."""
+    def gone(self, pid: int) -> Remains:
+        """Read the rest of the output of a worker that has ended; return what is known of it."""
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a child that has not been reaped."""
@@ -61,6 +74,9 @@ class Platform(Protocol):
 
     def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
+
+    def record(self, kind: str, text: str, /, **facts: Any) -> None:
+        """Record an event, see `EventLog`."""
 
     def reopen_log(self) -> str:
         """Reopen the log file, after it was renamed. Return the reason for a failure, or an empty text."""

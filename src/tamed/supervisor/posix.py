@@ -7,17 +7,21 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 from tamed._os.identity import Identity
 from tamed._os.limits import usable_cpus
+from tamed._os.oom import oom_kills
 from tamed._os.proc import children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data
 from tamed.log.layout import layout_of
 from tamed.log.plan import LogPlan
 from tamed.log.sink import open_sink
+from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Remains
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier, watchdog_interval
 from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
@@ -55,8 +59,11 @@ class PosixPlatform:
         identity: Identity | None,
         reporter: Reporter | None,
         environ: Mapping[str, str],
+        events: EventLog,
         close_unused: Callable[[], None] = lambda: None,
     ) -> None:
+        self._events = events
+        self._oom_kills = oom_kills()
         self._is_privileged = identity is not None and not identity.is_current
         self._close_unused = close_unused
         self._plan = plan
@@ -155,9 +162,16 @@ class PosixPlatform:
         """Resume from the state of the previous program."""
         self._reaper.adopt(left["spared"], left["strays"])
 
-    def gone(self, pid: int) -> None:
-        """Read the rest of the output of a worker that has ended."""
-        self._intake.detach(pid)
+    def gone(self, pid: int) -> Remains:
+        """Read the rest of the output of a worker that has ended; return what is known of it."""
+        before = self._oom_kills
+        lines = self._intake.detach(pid)
+        return Remains(lines, self._reaper.peaks.pop(pid, None), is_oom=self.look_for_oom() > before)
+
+    def look_for_oom(self) -> int:
+        """Read how many processes the OOM killer has killed. Must be called about once a second."""
+        self._oom_kills = oom_kills()
+        return self._oom_kills
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a child. It was not reaped, or only just now, so no other process has its pid."""
@@ -175,6 +189,10 @@ class PosixPlatform:
     def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
         self._intake.log(level, text)
+
+    def record(self, kind: str, text: str, /, **facts: Any) -> None:
+        """Record an event."""
+        self._events.add(kind, text, **facts)
 
     def reopen_log(self) -> str:
         """Reopen the log file; return the reason for a failure, or an empty text."""
@@ -213,6 +231,9 @@ class PosixPlatform:
         if plan != self._log_plan:
             self._intake.change_sink(open_sink(plan, self._plan.name, None), layout_of(plan.layout))
             self._log_plan = plan
+            path, is_temporary = events_path(self._plan, plan), plan.kind != "file"
+            if trouble := self._events.open(path, is_temporary=is_temporary):
+                self.log("WARNING", trouble)
 
     def enter(self, directory: str) -> None:
         """Leave the folder of the previous generation, which may be removed soon."""

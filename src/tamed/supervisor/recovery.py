@@ -74,6 +74,7 @@ class Recovery:
             self._remember(why)
             self._refusals[number] = self._refusals.get(number, 0) + 1
             self._platform.log("ERROR", f"{why}; it is tried again in {self._wait(number):.1f} s")
+            self._platform.record("restart", why, worker=number, outcome="failed")
             self._failed(why, ExitStatus.OS_ERROR)
             return False
         return True
@@ -132,6 +133,9 @@ class Recovery:
             was_lost = self._due.pop(number, None) is not None
             if self.spawn(number) and was_lost:
                 self.restarts += 1
+                if (worker := self._pool.holder(self._serving(), number)) is not None:
+                    text = f"worker {worker.pid} is started in the place of a lost one"
+                    self._platform.record("restart", text, **worker.facts())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

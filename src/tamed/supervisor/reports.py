@@ -6,16 +6,18 @@ A report is passed on to the administrator's command, so only the fields that ar
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from tamed.ipc.message import InvalidMessage, Message, read_number, read_text
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_seconds, read_text
 from tamed.supervisor.loop import Reactor, Timer
 
-__all__ = ["ReportCollector", "Reports", "read_report"]
+__all__ = ["ReportCollector", "Reports", "read_report", "read_timings"]
 
 Reports = dict[int, Message]
 """The reports of workers, by their pid."""
 
 _PATIENCE = 5.0  # seconds for the workers to answer
 _DEEPEST = 32  # levels of services, as the worker sends them
+_MOST_SERVICES = 20  # in the timings of a start
+_LONGEST_NAME = 200  # characters of a service's path there
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
@@ -76,6 +78,25 @@ def read_report(message: Message) -> Message:
     if "tree" in message:
         report["tree"] = _read_tree(message["tree"], _DEEPEST)
     return report
+
+
+def read_timings(message: Message) -> Message:
+    """Return how long the parts of a worker's start took, in seconds: in all, and for its slowest services.
+
+    Raises InvalidMessage for one that no worker of ours has made.
+    """
+    services = message.get("services")
+    if not isinstance(services, list) or not all(isinstance(each, dict) for each in services):
+        raise InvalidMessage("services: expected a list of objects")
+    return {
+        "took": read_seconds(message, "took"),
+        "load": read_seconds(message, "load"),
+        "services": [
+            {"name": read_text(each, "name")[:_LONGEST_NAME]}
+            | {phase: read_seconds(each, phase) for phase in ("prepare", "start")}
+            for each in services[:_MOST_SERVICES]
+        ],
+    }
 
 
 def _read_tree(tree: Any, deepest: int) -> Message:

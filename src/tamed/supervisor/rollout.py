@@ -21,6 +21,7 @@ a rollout begins. ``scaling`` and ``recovery`` manage the workers of the serving
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data
@@ -38,6 +39,7 @@ from tamed.supervisor.workers import WorkerPool
 __all__ = ["Rollout", "Stage"]
 
 _PLANNER = "tamed.control.planner"
+_MOST_CHANGES = 50  # names of changed settings in an event
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a cancelled start
 
 
@@ -59,6 +61,30 @@ _REACHED = {
     Stage.STARTING: {WorkerState.READY},
 }
 """The states in which a worker has completed each stage."""
+
+
+def _took(timings: Data) -> float:
+    return float(timings.get("took", 0.0))
+
+
+class _History:
+    """What is recorded of one rollout: who asked, how long each stage took, and other ``facts``."""
+
+    def __init__(self, reactor: Reactor, **facts: Any) -> None:
+        self.facts = facts
+        self._reactor = reactor
+        self._entered: list[tuple[str, float]] = []
+
+    def enter(self, stage: str) -> None:
+        """Record that a stage begins, and the one before is over."""
+        self._entered.append((stage, self._reactor.clock()))
+
+    def end(self, **facts: Any) -> dict[str, Any]:
+        """Return all facts, at its end."""
+        entered = [*self._entered, ("", self._reactor.clock())]
+        stages = {name: round(entered[i + 1][1] - at, 3) for i, (name, at) in enumerate(entered[:-1])}
+        took = sum(stages.values())
+        return {**self.facts, **facts, "took": round(took, 3), "stages": stages}
 
 
 class Rollout:
@@ -98,6 +124,7 @@ class Rollout:
         self._done = done
         self._deadline: Timer | None = None
         self._planner: HelperProcess | None = None
+        self._history = _History(reactor)
 
     @property
     def is_busy(self) -> bool:
@@ -108,14 +135,16 @@ class Rollout:
 
     def start(self) -> None:
         """Start the first generation."""
+        self._history = _History(self._reactor)
         self._set_deadline()
         self._bring_up(self.serving)
 
-    def reload(self) -> None:
-        """Start another generation from the current files. No rollout may be running."""
+    def reload(self, asked: str = "") -> None:
+        """Start another generation from the current files, for whoever ``asked``. None may be on the way."""
         self._predecessor = self.serving
         plan = self.serving.plan
-        self.stage = Stage.READING
+        self._history = _History(self._reactor, asked=asked or None)
+        self._enter(Stage.READING)
         self._platform.log("INFO", "reloading")
         self._platform.notify_reloading()
         self._set_deadline()
@@ -140,6 +169,8 @@ class Rollout:
                     plan, notes = Plan.from_text(read_text(answer, "plan")), read_texts(answer, "notes")
                     for note in notes:
                         self._platform.log("WARNING", note)
+                    if "changed" in answer:
+                        self._history.facts["changed"] = read_texts(answer, "changed")[:_MOST_CHANGES]
                     self._bring_up(self._successor(plan))
                 case {"fault": _} as answer:
                     self._fail(*read_fault(answer))
@@ -155,7 +186,7 @@ class Rollout:
         return Generation(self._last_number + 1, plan, count)
 
     def _bring_up(self, generation: Generation) -> None:
-        self.stage = Stage.LOADING
+        self._enter(Stage.LOADING)
         self.coming = generation
         self._last_number = generation.number
         if not generation.plan.preload:
@@ -169,7 +200,7 @@ class Rollout:
 
     def _prepare(self) -> None:
         if self.stage is Stage.LOADING:  # otherwise it was cancelled
-            self.stage = Stage.PREPARING
+            self._enter(Stage.PREPARING)
             self.advance()
 
     def advance(self) -> None:
@@ -181,11 +212,11 @@ class Rollout:
         except OSError as error:
             self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
         if self._is_complete(Stage.PREPARING):
-            self.stage = Stage.DROPPING
+            self._enter(Stage.DROPPING)
             for worker in self._pool.of(generation):
                 self._pool.let_start(worker)
         if self._is_complete(Stage.DROPPING):
-            self.stage = Stage.STARTING
+            self._enter(Stage.STARTING)
             self._drop_privileges()
         if self._is_complete(Stage.STARTING):
             self._take_over(generation)
@@ -215,7 +246,7 @@ class Rollout:
             except TamedError as error:
                 self._fail([f"tamed: {error}"], status_of(error))
                 return
-        self.stage = Stage.HANDING_OVER
+        self._enter(Stage.HANDING_OVER)
         self.coming, self.serving = None, generation
         self._cancel_deadline()
         workers = self._pool.of(generation)
@@ -258,11 +289,14 @@ class Rollout:
         if not self.is_busy:
             return
         coming, predecessor = self.coming, self._predecessor
+        what = "reload" if predecessor is not None else "start"
+        reason = "\n".join(lines).removeprefix("tamed: ")
+        facts = self._history.end(outcome="failed", waited_for=self.stage.value, reason=reason)
+        self._platform.record(what, f"the {what} failed: {lines[-1].removeprefix('tamed: ')}", **facts)
         self._end()
         if predecessor is not None:
             status = status or ExitStatus.SOFTWARE
-            text = "\n".join(lines).removeprefix("tamed: ")
-            self._platform.log("ERROR", f"reload failed, generation {self.serving.number} goes on: {text}")
+            self._platform.log("ERROR", f"reload failed, generation {self.serving.number} goes on: {reason}")
             if coming is not None:
                 self._pool.templates.end(coming)
                 self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
@@ -273,6 +307,7 @@ class Rollout:
 
     def _report_started(self) -> None:
         self._end()
+        self._record_done("start", f"{self.serving.plan.name} is ready")
         self._platform.report_ready(self._sockets.addresses(self.serving.number))
         self._done({})
 
@@ -284,8 +319,21 @@ class Rollout:
         workers = f"{generation.count} worker{'s' * (generation.count > 1)}"
         line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
         self._platform.log("INFO", line)
+        self._record_done("reload", line)
         self._platform.notify_reloaded(line)
         self._done({"reloaded": line})
+
+    def _record_done(self, what: str, text: str) -> None:
+        """Record the event of a rollout, with the times of the services in the worker that took longest."""
+        generation = self.serving
+        facts = self._history.end(outcome="done", generation=generation.number, workers=generation.count)
+        timings = [worker.timings for worker in self._pool.of(generation)]
+        slowest = max(timings, key=_took, default={})
+        self._platform.record(what, text, **{**slowest, **facts})
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self._history.enter(stage.name.lower().replace("_", " "))
 
     def _end(self) -> None:
         self.stage = Stage.IDLE

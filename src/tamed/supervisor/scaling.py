@@ -43,6 +43,8 @@ class Scaler:
         self._serving = serving
         self._scaled = scaled
         self._scaling: Timer | None = None
+        self._began = 0.0
+        self._facts: Data = {}  # of the scaling under way, for its event
 
     def end(self) -> None:
         """Stop waiting for the end of scaling."""
@@ -75,6 +77,10 @@ class Scaler:
                 self._platform.log("WARNING", f"cannot scale: {why}")
                 wanted = min(max(wanted, 1), most)
         operation.set_workers(wanted)
+        if self._scaling is None:
+            self._began = self._reactor.clock()
+            self._facts = {"from": self._serving().count}
+        self._facts |= {"to": wanted, "asked": operation.asked or None}
         self._scale(wanted)
 
     def _scale(self, count: int) -> None:
@@ -102,7 +108,7 @@ class Scaler:
         if self._scaling is not None:
             count, ready = self._serving().count, len(self._ready())
             line = f"{ready} of {count} workers are ready, others are tried again: {why}"
-            self._end_scaling(fault(line, status=status))
+            self._end_scaling(fault(line, status=status), line, outcome="failed")
 
     # Recycling.
 
@@ -111,7 +117,9 @@ class Scaler:
         is_going = any(each.replaces is worker for each in self._pool.workers.values())
         if is_going or worker not in self._staying() or not self._pool.has_room(worker.generation):
             return False
-        self._platform.log("INFO", f"worker {worker.pid} {why}: another one takes its place")
+        text = f"worker {worker.pid} {why}: another one takes its place"
+        self._platform.log("INFO", text)
+        self._platform.record("recycle", text, **worker.facts())
         return self._recovery.spawn(worker.number, worker)
 
     def worker_ended(self, worker: Worker) -> None:
@@ -129,7 +137,7 @@ class Scaler:
     def _finish_if_scaled(self) -> None:
         ready = len(self._ready())
         if self._scaling is not None and ready == self._serving().count:
-            self._end_scaling({"scaled": ready})
+            self._end_scaling({"scaled": ready}, f"{ready} worker{'s' * (ready > 1)} from now on")
 
     def _wait_for_scaling(self) -> None:
         self._cancel_scaling()
@@ -142,6 +150,8 @@ class Scaler:
             self._scaling.cancel()
             self._scaling = None
 
-    def _end_scaling(self, outcome: Data) -> None:
+    def _end_scaling(self, answer: Data, text: str, outcome: str = "done") -> None:
         self._cancel_scaling()
-        self._scaled(outcome)
+        took = round(self._reactor.clock() - self._began, 3)
+        self._platform.record("scale", text, **self._facts, outcome=outcome, took=took)
+        self._scaled(answer)

@@ -7,6 +7,7 @@ from tamed._os.proc import usage_of
 from tamed.ipc.message import Message, read_number, read_text
 from tamed.log.layout import rfc3339
 from tamed.supervisor.control import Answer, Reply
+from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import Worker
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
@@ -16,6 +17,7 @@ from tamed.supervisor.supervisor import Phase, Supervisor
 
 __all__ = ["ControlApi", "StateNotifier", "StatusRequests"]
 
+_RECENT = 10  # events in a status
 _SHOWN = 60  # characters of an unknown command
 
 
@@ -32,18 +34,20 @@ class ControlApi:
         Raises InvalidMessage for an invalid request.
         """
         waits_for = None
+        asked = answer.asked if isinstance(answer, Reply) else ""
         match read_text(request, "command"):
             case "status":
                 self._status.serve(answer)
             case "reopen":
                 answer(self._supervisor.reopen())
             case "reload":
-                waits_for = self._supervisor.reload([answer])
+                waits_for = self._supervisor.reload([answer], asked=asked)
             case "upgrade":
-                waits_for = self._supervisor.upgrade([answer])
+                waits_for = self._supervisor.upgrade([answer], asked=asked)
             case "scale":
                 count = read_number(request, "workers", -(2**31))
-                waits_for = self._supervisor.scale(count, [answer], yes=request.get("yes") is True)
+                yes = request.get("yes") is True
+                waits_for = self._supervisor.scale(count, [answer], yes=yes, asked=asked)
             case other:
                 answer({"error": f"unknown command {other[:_SHOWN]!r}"})
         if waits_for is not None and request.get("progress") is True and isinstance(answer, Reply):
@@ -57,10 +61,13 @@ class StatusRequests:
     shown without its report.
     """
 
-    def __init__(self, supervisor: Supervisor, reactor: Reactor, sockets: SocketTable) -> None:
+    def __init__(
+        self, supervisor: Supervisor, reactor: Reactor, sockets: SocketTable, events: EventLog
+    ) -> None:
         self._supervisor = supervisor
         self._reactor = reactor
         self._sockets = sockets
+        self._events = events
         self.begun = reactor.clock()
 
     def serve(self, answer: Answer) -> None:
@@ -83,6 +90,8 @@ class StatusRequests:
             "last_error": recovery.last_error,
             "last_error_at": None if recovery.failed_at is None else rfc3339(recovery.failed_at),
             "log": supervisor.plan.log.path,
+            "events_file": self._events.path,
+            "events": list(self._events.recent)[-_RECENT:],
             "workers": [
                 {**self._worker(worker), **reports.get(pid, {})}
                 for pid, worker in supervisor.pool.workers.items()

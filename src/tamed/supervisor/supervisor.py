@@ -66,14 +66,15 @@ class Supervisor:
     ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped; a
     negative status is the signal by which the process must end. ``failure`` is the reason for an end that was
     not requested. ``recovery`` replaces lost workers. ``operations`` is the queue of operations on the
-    daemon. ``on_upgrade`` is called with the plan to begin an upgrade to another program.
+    daemon. ``on_upgrade`` is called with the plan, and who has asked, to begin an upgrade to
+    another program.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
         self.phase = Phase.STARTING
         self.status = int(ExitStatus.OK)
         self.failure = ""
-        self.on_upgrade: Callable[[Plan], object] = lambda _: None
+        self.on_upgrade: Callable[[Plan, str], object] = lambda _, __: None
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
         self.helpers = HelperProcesses(reactor, platform)
@@ -114,7 +115,7 @@ class Supervisor:
             serving=lambda: self.generation,
             recycle=self.worker_should_recycle,
         )
-        self._watching = Watching(self.helpers, platform, self.reload)
+        self._watching = Watching(self.helpers, platform, lambda: self.reload(asked="a changed file"))
         self._reactor = reactor
         self._sockets = sockets
         self._platform = platform
@@ -193,15 +194,16 @@ class Supervisor:
             case signal.SIGINT if self.phase is Phase.STOPPING:
                 self._end_at_once(number)
             case signal.SIGHUP:
-                self.reload()
+                self.reload(asked=number.name)
             case signal.SIGUSR2:
-                self.upgrade()
+                self.upgrade(asked=number.name)
             case signal.SIGTTIN:
-                self._submit(Operation(Kind.SCALE, change=1))
+                self._submit(Operation(Kind.SCALE, change=1, asked=number.name))
             case signal.SIGTTOU:
-                self._submit(Operation(Kind.SCALE, change=-1))
+                self._submit(Operation(Kind.SCALE, change=-1, asked=number.name))
             case _ if self.phase is not Phase.STOPPING:
                 self._platform.log("INFO", f"{number.name}: stopping")
+                self._platform.record("stop", "asked to stop", asked=number.name)
                 self.stop()
 
     def reopen(self) -> Data:
@@ -220,23 +222,25 @@ class Supervisor:
 
     # Operations: each returns the name of the operation it waits for, or None if it began or was refused.
 
-    def reload(self, answers: Sequence[Answer] = ()) -> str | None:
+    def reload(self, answers: Sequence[Answer] = (), *, asked: str = "") -> str | None:
         """Replace this generation of workers with a new one; see `Rollout`."""
-        return self._submit(Operation(Kind.RELOAD, answers))
+        return self._submit(Operation(Kind.RELOAD, answers, asked=asked))
 
-    def upgrade(self, answers: Sequence[Answer] = ()) -> str | None:
+    def upgrade(self, answers: Sequence[Answer] = (), *, asked: str = "") -> str | None:
         """Replace this program with a new one, and then reload.
 
         The answers are called when all of it has succeeded, by the new program, or when it has failed.
         """
-        return self._submit(Operation(Kind.UPGRADE, answers))
+        return self._submit(Operation(Kind.UPGRADE, answers, asked=asked))
 
-    def scale(self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False) -> str | None:
+    def scale(
+        self, count: int, answers: Sequence[Answer] = (), *, yes: bool = False, asked: str = ""
+    ) -> str | None:
         """Scale to this number of workers; ``yes`` confirms a very large number.
 
         The answers are called when so many are ready.
         """
-        operation = Operation(Kind.SCALE, answers, workers=count)
+        operation = Operation(Kind.SCALE, answers, workers=count, asked=asked)
         if why := self._scaler.refusal(count, yes=yes):
             self._refuse(operation, f"cannot scale: {why}", ExitStatus.USAGE)
             return None
@@ -256,9 +260,9 @@ class Supervisor:
         """Begin an operation that `operations` has chosen."""
         match operation.kind:
             case Kind.RELOAD:
-                self._rollout.reload()
+                self._rollout.reload(operation.asked)
             case Kind.UPGRADE:
-                self.on_upgrade(self.plan)
+                self.on_upgrade(self.plan, operation.asked)
             case Kind.SCALE:
                 self._scaler.begin(operation)
 
@@ -319,7 +323,7 @@ class Supervisor:
         self._memory_limit.watch()
         self._reap()
         self.recovery.look()
-        self._rollout.reload()
+        self._rollout.reload("the upgrade")
 
     # Events of workers: see `WorkerEvents`.
 
@@ -361,6 +365,7 @@ class Supervisor:
     def worker_ended(self, worker: Worker, code: int) -> None:
         """Handle the end of a worker, expected or not."""
         self._handovers.worker_shut(worker)
+        self._record_end(worker, code)
         match self.phase:
             case Phase.STOPPING:
                 self._stopped(worker, code)
@@ -377,6 +382,18 @@ class Supervisor:
                 self._scaler.worker_ended(worker)
                 self._lost(worker, code)
         self._rollout.release(worker.generation)
+
+    def _record_end(self, worker: Worker, code: int) -> None:
+        now = self._reactor.clock()
+        if worker.drained_from is not None and code in (0, -signal.SIGTERM):
+            took = now - worker.drained_from
+            text = f"worker {worker.pid} has drained in {took:.1f} s"
+            self._platform.record("drain", text, **worker.facts(), took=round(took, 3))
+        elif worker.leaving is not None:
+            text = f"the application ended, with status {worker.leaving}"
+            self._platform.record("exit", text, **worker.facts(), status=worker.leaving)
+        else:
+            self._platform.record("death", worker.how_it_ended(code), **worker.facts_of_death(code, now))
 
     def _stopped(self, worker: Worker, code: int) -> None:
         """Handle the end of a worker while all stop; the first that fails sets the exit status."""

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from tamed._version import __version__
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.ipc.message import InvalidMessage, read_fault, read_text
@@ -45,9 +46,16 @@ class Upgrader:
         self._platform = platform
         self._export = export
         self._failed = failed
+        self._asked = ""
+        self._began = 0.0
 
-    def begin(self, plan: Plan) -> None:
-        """Try the program that the plan's interpreter would run, and then become it."""
+    def begin(self, plan: Plan, asked: str) -> None:
+        """Try the program that the plan's interpreter would run, and then become it.
+
+        ``asked`` is who requested it.
+        """
+        self._asked = asked
+        self._began = self._reactor.clock()
         self._platform.log("INFO", "upgrading")
         self._platform.notify_reloading()
         try:
@@ -64,7 +72,9 @@ class Upgrader:
         try:
             match helper.answer or {}:
                 case {"ready": _} as answer:
-                    self._platform.log("INFO", f"tamed {read_text(answer, 'ready')} takes over")
+                    version = read_text(answer, "ready")
+                    self._platform.log("INFO", f"tamed {version} takes over")
+                    self._record(f"tamed {version} takes over from {__version__}", "done")
                     self._become(plan)
                 case {"fault": _} as answer:
                     self._fail(*read_fault(answer))
@@ -107,8 +117,13 @@ class Upgrader:
         finally:
             state.take_back(descriptor)
 
+    def _record(self, text: str, outcome: str) -> None:
+        took = round(self._reactor.clock() - self._began, 3)
+        self._platform.record("upgrade", text, asked=self._asked or None, outcome=outcome, took=took)
+
     def _fail(self, lines: list[str], status: int) -> None:
         text = "\n".join(lines).removeprefix("tamed: ")
         self._platform.log("ERROR", f"upgrade failed, nothing has changed: {text}")
+        self._record(f"the upgrade failed: {text}", "failed")
         self._platform.notify_reloaded(f"upgrade failed: {lines[-1]}")
         self._failed({"fault": {"lines": lines, "status": status}})

@@ -67,6 +67,7 @@ class Watchdog:
                 self._platform.log(
                     "ERROR", f"worker {worker.pid} {trouble}: its stacks follow, and it is ended"
                 )
+                self._platform.record("stuck", f"worker {worker.pid} {trouble}", **worker.facts())
                 self.abort(worker)
 
     def kill_after(self, workers: Iterable[Worker], seconds: float) -> None:
@@ -103,6 +104,7 @@ class Watchdog:
                 self._platform.log(
                     "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
                 )
+                self._platform.record("stuck", f"worker {worker.pid} does not stop", **worker.facts())
                 self.abort(worker)
 
     def _trouble_with(self, worker: Worker) -> str | None:

@@ -17,7 +17,7 @@ from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, 
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.reports import ReportCollector, Reports, read_report
+from tamed.supervisor.reports import ReportCollector, Reports, read_report, read_timings
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.templates import Templates
 
@@ -152,7 +152,7 @@ class WorkerPool:
         Clients in the kernel's queue are left to other workers.
         """
         is_ready = worker.state is WorkerState.READY
-        worker.drain()
+        worker.drain(self._reactor.clock())
         if not (is_ready and self._send(worker, {"drain": True})):
             self._platform.signal(worker.pid, signal.SIGTERM)
 
@@ -166,7 +166,7 @@ class WorkerPool:
 
     def terminate(self, worker: Worker) -> None:
         """Order a worker to finish its accepted connections, and to stop."""
-        worker.stop()
+        worker.stop(self._reactor.clock())
         self._platform.signal(worker.pid, signal.SIGTERM)
 
     def reap(self) -> None:
@@ -180,7 +180,7 @@ class WorkerPool:
             else:
                 self._receive(worker, has_ended=True)
                 self._close(worker)
-                self._platform.gone(pid)
+                worker.leave_behind(self._platform.gone(pid))
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
 
@@ -216,10 +216,8 @@ class WorkerPool:
                 self._send_sockets(worker, message)
             case {"state": _}:
                 self._changed(worker, read_text(message, "state"))
-            case {"fault": _}:
-                worker.fault = read_fault(message)
-            case {"leaving": _}:
-                worker.leaving = read_number(message, "leaving", most=_STATUSES)
+            case {"timings": _} | {"fault": _} | {"leaving": _}:
+                self._keep(worker, message)
             case {"shut": _}:
                 self._events.worker_shut(worker)
             case {"files": _} if worker.generation.plan.reload:  # otherwise they were not requested
@@ -230,6 +228,16 @@ class WorkerPool:
                 self._events.worker_should_recycle(worker, read_text(message, "recycle"))
             case {"report": _}:
                 self._reports.received(worker.pid, read_report(read_object(message, "report")))
+
+    def _keep(self, worker: Worker, message: Message) -> None:
+        """Keep what a worker reports of its start or its end."""
+        match message:
+            case {"timings": _}:
+                worker.set_timings(read_timings(read_object(message, "timings")))
+            case {"fault": _}:
+                worker.fault = read_fault(message)
+            case {"leaving": _}:
+                worker.leaving = read_number(message, "leaving", most=_STATUSES)
 
     def _changed(self, worker: Worker, state: str) -> None:
         if state not in _OWN_STATES:

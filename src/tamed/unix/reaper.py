@@ -39,7 +39,8 @@ class Reaper:
 
     ``is_ours`` returns whether a pid is that of a worker or helper, which leads a group. ``log`` writes a
     line to the log, and ``grace`` is the time between SIGTERM and SIGKILL for strays, in seconds. ``spared``
-    are children to leave alone: those of the previous program in this process.
+    are children to leave alone: those of the previous program in this process. ``peaks`` is the largest
+    resident memory, in bytes, of each reaped worker and helper (getrusage(2)), until the caller takes it out.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Reaper:
         # Of leaders that have ended, and of strays: the time when they are killed, or abandoned.
         self._deadlines: dict[int, float] = {}
         self._killed: set[int] = set()
+        self.peaks: dict[int, int] = {}
 
     def ended(self) -> Iterator[tuple[int, int]]:
         """Reap each child that has ended and whose group is gone; yield its pid and wait status."""
@@ -180,7 +182,10 @@ class Reaper:
         self._deadlines.pop(pid, None)
         for pids in (self._killed, self._settled, self.spared):
             pids.discard(pid)
-        return os.waitpid(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
+        if self._is_ours(pid):
+            self.peaks[pid] = usage.ru_maxrss * 1024
+        return pid, status
 
     def _strays_in(self, family: list[Relative]) -> list[Relative]:
         """Return the orphans in the family that are in no group of ours."""

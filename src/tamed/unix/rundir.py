@@ -333,7 +333,7 @@ def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new:
     os.fchown(directory, *owner)
 
 
-_LEFT = ("pid", "sock", "plan", "failed", "log")
+_LEFT = ("pid", "sock", "plan", "failed", "log", "events")
 
 
 def _kind_of(instance: Instance, entry: str) -> str:

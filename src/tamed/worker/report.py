@@ -7,9 +7,11 @@ from tamed.ipc.message import Message
 from tamed.service.application import Application
 from tamed.service.service import Service
 
-__all__ = ["Serving", "report_of", "serving"]
+__all__ = ["Serving", "report_of", "serving", "timings_of"]
 
 _DEEPEST = 32  # levels of services; services below them are not shown
+_DIGITS = 6  # of the seconds of a start
+_SLOWEST = 20  # services in the timings of a start
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
@@ -33,6 +35,21 @@ def report_of(application: Application) -> Message:
         "connections": _count(each.connections for each in counting),
         "accepted": _count(each.accepted for each in counting),
         "tree": _tree(application, _DEEPEST),
+    }
+
+
+def timings_of(application: Application, load: float) -> Message:
+    """Return how long the parts of the start took: ``load`` is the seconds to import the application."""
+    hooks = [(service.full_name, service.lifecycle.took) for service in application.walk()]
+    slowest = sorted(hooks, key=lambda each: sum(each[1].values()), reverse=True)[:_SLOWEST]
+    return {
+        "took": round(load + sum(sum(took.values()) for _, took in hooks), _DIGITS),
+        "load": round(load, _DIGITS),
+        "services": [
+            {"name": name} | {phase: round(took.get(phase, 0.0), _DIGITS) for phase in ("prepare", "start")}
+            for name, took in slowest
+            if took
+        ],
     }
 
 

@@ -34,7 +34,7 @@ from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.worker.life import Ending, StopRequests, live, loop_factory
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, log_to
-from tamed.worker.report import report_of, serving
+from tamed.worker.report import report_of, serving, timings_of
 
 __all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
 
@@ -76,7 +76,9 @@ class WorkerRuntime:
 
     def load(self) -> None:
         """Import the application."""
+        began = time.monotonic()
         self.application = load(self._reading)
+        self._load_took = time.monotonic() - began
         self._record_files()
 
     def drop_privileges(self) -> None:
@@ -113,6 +115,7 @@ class WorkerRuntime:
 
         def ready() -> None:
             self._record_files()
+            link.send({"timings": timings_of(application, self._load_took)})
             link.send({"state": "ready"})
             if self._reports_files:
                 link.send({"files": self._files})

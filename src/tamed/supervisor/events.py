@@ -1,0 +1,124 @@
+"""The events of a daemon: its start, deaths and restarts of workers, reloads, scaling, upgrades and drains.
+
+Each event is one JSON object on a line of a file beside the log, ``LOG.events``, of which one old file is
+kept. A daemon that has no log file keeps the file in its run directory, and removes it when it ends on
+request. Other processes of the user read the file; the supervisor only writes it. It is written as a log is
+(`tamed.log.file`): the file is open, no failure is raised, and what cannot be written is counted.
+
+The last events are in memory too. They are part of the status, and an upgrade passes them on.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from tamed._os.identity import Identity
+from tamed.errors import TamedError
+from tamed.log.file import LogFile
+from tamed.log.layout import rfc3339
+from tamed.log.plan import LogPlan, Rotation
+from tamed.supervisor.plan import Plan
+
+__all__ = ["EVENTS_SUFFIX", "Event", "EventLog", "events_path"]
+
+EVENTS_SUFFIX: Final = ".events"
+"""What the path of the log is followed by in the path of its events."""
+
+Event = dict[str, Any]
+"""``time`` (RFC 3339), ``event`` (the kind), ``text`` (one sentence), and the facts of this kind."""
+
+_ROTATION: Final = Rotation(size=512 * 1024, keep=1)
+_RECENT: Final = 50  # events in memory
+_LONGEST: Final = 32 * 1024  # characters of an event
+
+
+def events_path(plan: Plan, log: LogPlan) -> str:
+    """Return the path of the events of a daemon that logs to ``log``; empty if it has no place for them."""
+    if log.kind == "file":
+        return f"{log.path}{EVENTS_SUFFIX}"
+    return str(Path(plan.control).with_name(f"{plan.name}{EVENTS_SUFFIX}")) if plan.control else ""
+
+
+class EventLog:
+    """Records events. Nothing raises, from `open` on.
+
+    ``recent`` are the last events, the oldest first. ``path`` is the file, empty if there is none. ``clock``
+    returns the seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.recent: deque[Event] = deque(maxlen=_RECENT)
+        self.path = ""
+        self._clock = clock
+        self._file: LogFile | None = None
+        self._is_temporary = False
+
+    def open(self, path: str, owner: Identity | None = None, *, is_temporary: bool = False) -> str:
+        """Write to this file from now on; return why that is impossible, or an empty text.
+
+        ``owner`` is the user of the daemon, see `LogFile`. A temporary file is removed when it is closed.
+        """
+        if path == self.path:
+            return ""
+        self.close()
+        self._is_temporary = is_temporary
+        if not path:
+            return ""
+        try:
+            self._file = LogFile(Path(path), _ROTATION, owner=owner, notice=self._notice)
+        except TamedError as error:
+            return f"events are not recorded: {error}"
+        self.path = path
+        return ""
+
+    def add(self, kind: str, text: str, /, **facts: Any) -> None:
+        """Record an event. A fact that is None is left out."""
+        event = self._made(kind, text, facts)
+        self.recent.append(event)
+        if self._file is not None:
+            self._file.write([_encode(event)])
+
+    def housekeep(self) -> None:
+        """Create the file again if it is gone. Must be called about once a second."""
+        if self._file is not None:
+            self._file.housekeep()
+
+    def export(self) -> list[Event]:
+        """Return the last events, for the next program."""
+        return list(self.recent)
+
+    def resume(self, left: Iterable[Event]) -> None:
+        """Resume from the events of the previous program."""
+        self.recent.extend(left)
+
+    def close(self) -> None:
+        """Close the file, and remove a temporary one. May be repeated."""
+        if self._file is not None:
+            self._file.close()
+            if self._is_temporary:
+                for path in (self.path, f"{self.path}.1"):
+                    with suppress(OSError):
+                        Path(path).unlink()
+        self._file, self.path = None, ""
+
+    def keep(self) -> None:
+        """Leave a temporary file when it is closed: the daemon has failed."""
+        self._is_temporary = False
+
+    def _made(self, kind: str, text: str, facts: dict[str, Any]) -> Event:
+        known = {key: value for key, value in facts.items() if value is not None}
+        return {"time": rfc3339(self._clock()), "event": kind, "text": text, **known}
+
+    def _notice(self, text: str) -> bytes:
+        return _encode(self._made("events", text, {}))
+
+
+def _encode(event: Event) -> bytes:
+    line = json.dumps(event)
+    if len(line) > _LONGEST:
+        line = json.dumps({key: event[key][: _LONGEST // 16] for key in ("time", "event", "text")})
+    return line.encode() + b"\n"
