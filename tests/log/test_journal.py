@@ -130,6 +130,28 @@ def test_journal_that_is_slow(journal: socket.socket, tmp_path: Path) -> None:
     sender.close()
 
 
+def test_a_journal_whose_path_is_out_of_reach(tmp_path: Path) -> None:
+    """The sender has connected before, as after a chroot; a new socket is found by its path."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.settimeout(PATIENCE)
+        journal.bind(str(folder / "socket"))
+        sender = JournalSender(folder / "socket")
+        folder.rename(tmp_path / "elsewhere")
+        sender.send({"MESSAGE": "from a cell"})
+        sender.send({"MESSAGE": "x" * 1_000_000})
+        assert receive(journal)["MESSAGE"] == b"from a cell"
+        assert len(receive(journal)["MESSAGE"]) == 1_000_000
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.settimeout(PATIENCE)
+        journal.bind(str(folder / "socket"))
+        sender.send({"MESSAGE": "again"})
+        assert receive(journal)["MESSAGE"] == b"again"
+    sender.close()
+
+
 def test_journal_stream(tmp_path: Path) -> None:
     """A descriptor is the journal's if it is the file that systemd says, and not for the variable alone."""
     with (tmp_path / "stream").open("w") as stream, (tmp_path / "other").open("w") as other:

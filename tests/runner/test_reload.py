@@ -284,6 +284,8 @@ def test_a_stop_ends_a_reload(world: Supervised) -> None:
     world.supervisor.stop()
     told = {"fault": {"lines": ["tamed: the daemon stops"], "status": ExitStatus.UNAVAILABLE}}
     assert answers == [told, told]
+    assert ("INFO", "the reload was cancelled: the daemon stops") in world.platform.logged
+    assert "ERROR" not in {level for level, _ in world.platform.logged}
     for hand in world.hands:
         world.ends(hand, 0)
     assert world.reactor.stopped

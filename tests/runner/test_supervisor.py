@@ -94,7 +94,7 @@ def test_a_start_fails_with_its_first_worker(world: Supervised) -> None:
     first, second = world.hands
     world.says(first, {"fault": {"lines": ["trace", "tamed: no poems"], "status": 78}})
     world.ends(first, 78)
-    assert world.platform.events == [("failed", ["trace", "tamed: no poems"], 78), "stopping"]
+    assert world.platform.events == [("failed", ["trace", "tamed: no poems"], 78), ("stopping", "no poems")]
     assert world.platform.sent == [(second.pid, signal.SIGTERM)]
     assert not world.reactor.stopped
     world.ends(second, -signal.SIGTERM)
@@ -133,8 +133,11 @@ def test_a_start_that_takes_too_long_fails(world: Supervised) -> None:
         world.comes_to(state, *world.hands)
     world.comes_to("ready", world.hands[0])
     world.pass_time(60)
-    told = "tamed: poetry was not ready after 60 s: worker 102 is starting"
-    assert world.platform.events[1:] == [("failed", [told], ExitStatus.SOFTWARE), "stopping"]
+    why = "poetry was not ready after 60 s: worker 102 is starting"
+    assert world.platform.events[1:] == [
+        ("failed", [f"tamed: {why}"], ExitStatus.SOFTWARE),
+        ("stopping", why),
+    ]
 
 
 def test_the_workers_of_a_failed_start_have_a_few_seconds(world: Supervised) -> None:
@@ -151,8 +154,8 @@ def test_a_system_without_room_for_workers_fails_the_start(world: Supervised) ->
     """The daemon ends at once, and starts no other worker."""
     world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     world.supervisor.start()
-    told = "tamed: a worker cannot be started: Resource temporarily unavailable"
-    assert world.platform.events == [("failed", [told], ExitStatus.OS_ERROR), "stopping"]
+    why = "a worker cannot be started: Resource temporarily unavailable"
+    assert world.platform.events == [("failed", [f"tamed: {why}"], ExitStatus.OS_ERROR), ("stopping", why)]
     assert world.reactor.stopped
 
 
@@ -163,7 +166,7 @@ def test_privilege_that_cannot_be_given_up_fails_the_start(world: Supervised) ->
     world.comes_to("prepared", *world.hands)
     world.comes_to("starting", *world.hands)
     failed = ("failed", ["tamed: cannot become poet"], ExitStatus.NO_PERMISSION)
-    assert world.platform.events == ["dropped", failed, "stopping"]
+    assert world.platform.events == ["dropped", failed, ("stopping", "cannot become poet")]
 
 
 # Replacing workers.
@@ -332,7 +335,7 @@ def test_term_lets_workers_finish(world: Supervised) -> None:
     world.supervisor.signalled(signal.SIGTERM)
     assert world.platform.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
     assert world.platform.logged == [("INFO", "SIGTERM: stopping")]
-    assert world.platform.events[-1] == "stopping"
+    assert world.platform.events[-1] == ("stopping", "draining: 2 workers left")
     world.ends(world.hands[0], 0)
     assert not world.reactor.stopped
     world.ends(world.hands[1], -signal.SIGTERM)
@@ -366,7 +369,7 @@ def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
         world.ends(hand, -signal.SIGTERM)
     assert world.reactor.stopped
     assert world.supervisor.status == ExitStatus.OK
-    assert world.platform.events == ["stopping"]
+    assert world.platform.events == [("stopping", "draining: 2 workers left")]
 
 
 def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) -> None:
@@ -446,16 +449,55 @@ def test_usr1_opens_the_log_anew(world: Supervised) -> None:
     assert world.platform.logged == [("INFO", "SIGUSR1: the log was reopened")]
 
 
-def test_the_manager_hears_that_all_is_well_while_it_is(world: Supervised) -> None:
-    """It is notified at its interval, but not while a worker is silent."""
+def test_the_manager_hears_that_the_supervisor_works(world: Supervised) -> None:
+    """It is notified at its interval, also while a worker is silent: the daemon itself replaces that one."""
     world.platform.alive_interval = 10.0
     world.start()
     world.pass_time(20)
     assert world.platform.events.count("alive") == 3
-    world.reactor.advance(20)  # in which the workers give no sign of life
-    assert world.platform.events.count("alive") == 5
-    world.reactor.advance(20)
-    assert world.platform.events.count("alive") == 5
+    world.reactor.advance(40)  # in which the workers give no sign of life
+    assert world.platform.events.count("alive") == 7
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_worker_that_cannot_be_killed_is_a_case_for_the_manager_if_nobody_serves(others: int) -> None:
+    """The manager is asked once; while another worker serves, it is not."""
+    with supervised(workers=1 + others) as world:
+        world.start()
+        served = world.hands[1:]
+        for _ in range(60):
+            for hand in served:
+                hand.say({"heartbeat": True})
+            world.reactor.advance(1)
+            world.notifier.look()
+        assert (101, "kill") in world.platform.sent
+        asked = [event for event in world.platform.events if event[0] == "stuck"]
+        assert len(asked) == 1 - others
+
+
+def test_the_manager_hears_that_a_start_a_reload_or_a_stop_goes_on(world: Supervised) -> None:
+    """It is told what is waited for, and given more time; neither while the daemon serves."""
+    world.supervisor.start()
+    world.notifier.look()
+    assert world.platform.events == ["progress", ("status", "starting (workers prepare)")]
+    for state in ("prepared", "starting", "ready"):
+        world.comes_to(state, *world.hands)
+    world.platform.events.clear()
+    world.notifier.look()
+    assert world.platform.events == []
+    world.supervisor.reload()
+    world.notifier.look()
+    told = ["reloading", "progress", ("status", "reloading (the files are read)")]
+    assert world.platform.events == told
+    world.platform.events.clear()
+    world.supervisor.stop()
+    world.notifier.look()
+    assert world.platform.events[0] == ("stopping", "draining: 2 workers left")
+    assert "progress" in world.platform.events
+    world.platform.events.clear()
+    world.reactor.advance(world.plan.stop_timeout + 11)
+    world.notifier.look()
+    assert "progress" not in world.platform.events
 
 
 def test_a_child_that_is_no_worker_is_of_no_matter(world: Supervised) -> None:

@@ -175,8 +175,17 @@ class FakePlatform:
     def notify_status(self, text: str) -> None:
         self.events.append(("status", text))
 
-    def notify_stopping(self) -> None:
-        self.events.append("stopping")
+    def notify_stopping(self, text: str) -> None:
+        self.events.append(("stopping", text))
+
+    def notify_progress(self, seconds: float) -> None:
+        self.events.append("progress")
+
+    def notify_stuck(self, why: str) -> None:
+        self.events.append(("stuck", why))
+
+    def notify_end(self, status: int) -> None:
+        self.events.append(("end", status))
 
     def notify_alive(self) -> None:
         self.events.append("alive")

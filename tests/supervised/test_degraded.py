@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 
 import pytest
 
@@ -130,21 +129,3 @@ def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
     wait_for("the end of its worker", lambda: not tamed.processes())
     tamed.start_poetry().stop()
     assert tamed("status", daemon.name).status == 69
-
-
-def test_the_manager_hears_that_it_is_degraded(tamed: Tamed) -> None:
-    """The manager is notified in one line, and again when the daemon has recovered."""
-    path = tamed.folder / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(path))
-        tamed.write("app.py", FRAGILE)
-        daemon = tamed.start("--workers", "2", "app.py", env={"NOTIFY_SOCKET": str(path)})
-        assert manager.recv(4096).startswith(b"READY=1")
-        tamed.write("broken", "0")
-        os.kill(daemon.workers()[0], signal.SIGKILL)
-        assert manager.recv(4096).startswith(b"STATUS=degraded: 1 of 2 workers ready; last error: worker ")
-        (tamed.folder / "broken").unlink()
-        while not (heard := manager.recv(4096)).startswith(b"STATUS=running"):
-            assert heard.startswith(b"STATUS=degraded")
-        assert heard == b"STATUS=running: 2 workers ready"
-        daemon.stop()

@@ -490,23 +490,3 @@ def test_a_signal_during_an_upgrade_is_not_lost(tamed: Tamed) -> None:
         daemon.signal(signal.SIGTERM)
         daemon.wait_gone()
         wait_for("the end of all", lambda: tamed.left() == {})
-
-
-def test_systemd_is_told(tamed: Tamed) -> None:
-    """It is notified of the begin, with the time, and the end of a reload or upgrade; the pid stays."""
-    path = tamed.folder / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(path))
-        manager.settimeout(PATIENCE)
-        daemon = tamed.start_poetry(env={"NOTIFY_SOCKET": str(path)})
-        assert f"READY=1\nMAINPID={daemon.pid}" in manager.recv(4096).decode()
-        for command, reloads in (("reload", 1), ("upgrade", 2)):
-            before = time.monotonic_ns() // 1000
-            assert tamed(command).status == 0
-            for _ in range(reloads):
-                begun = dict(line.split("=", 1) for line in manager.recv(4096).decode().splitlines())
-                assert begun["RELOADING"] == "1"
-                assert before <= int(begun["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
-            assert manager.recv(4096).startswith(b"READY=1\nSTATUS=fastpoetry was reloaded")
-        daemon.stop()
-        assert manager.recv(4096).startswith(b"STOPPING=1")

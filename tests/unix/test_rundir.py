@@ -190,6 +190,25 @@ def test_directory_is_given_to_the_user(rundir: RunDirectory) -> None:
 
 
 @needs_root
+def test_a_link_of_roots_is_followed_and_no_other(tmp_path: Path) -> None:
+    """Such a link is what systemd makes for a service with a user of its own; any user could make others."""
+    (tmp_path / "private").mkdir()
+    tmp_path.chmod(0o755)
+    link = tmp_path / "verse"
+    link.symlink_to("private")
+    directory = RunDirectory(link)
+    assert directory.create("verse").directory == tmp_path / "private" / "verse"
+    directory.require_trusted()
+    tmp_path.chmod(0o777)
+    with pytest.raises(CannotCreate, match="symbolic link"):
+        RunDirectory(link).create("verse")
+    tmp_path.chmod(0o755)
+    os.lchown(link, NOBODY, NOBODY)
+    with pytest.raises(CannotCreate, match="symbolic link"):
+        RunDirectory(link).create("verse")
+
+
+@needs_root
 def test_directory_that_another_user_has_left_is_given(rundir: RunDirectory, tmp_path: Path) -> None:
     """With the logs of that user; root's files, and what has another name too, stay whose they are."""
     verse = rundir.create("verse", (12345, 12345))

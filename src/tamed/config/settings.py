@@ -25,6 +25,9 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical
 _MOST_PROCESSES: Final = 4_194_304  # PID_MAX_LIMIT of the kernel
 
 
+_HOOKS: Final = 30.0  # seconds, beside the draining, for the hooks of services
+
+
 class Level(NamedTuple):
     """A logging level, for one logger and those below it, or for all (``logger`` is empty)."""
 
@@ -138,6 +141,11 @@ class Daemon:
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto", "Event loop; auto is uvloop if it is installed."
     )
+
+    @property
+    def longest_stop(self) -> float:
+        """The longest time for a stop, in seconds: ``stop_timeout``, or by default the drain and more."""
+        return self.drain_timeout + _HOOKS if self.stop_timeout is None else self.stop_timeout
 
     @property
     def is_supervised(self) -> bool:

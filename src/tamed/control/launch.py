@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["job_again", "launch", "plan_again", "run", "run_directory", "start", "start_folder"]
 
-_HOOKS = 30.0  # seconds, beside the draining, for a stop without an option for its timeout
 _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports that the start took too long
 _UMASK = 0o027
 
@@ -201,7 +200,7 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         prepare_as_root=daemon.prepare_as_root,
         keep_capabilities=[str(each) for each in kept_capabilities(daemon)],
         start_timeout=daemon.start_timeout,
-        stop_timeout=daemon.drain_timeout + _HOOKS if daemon.stop_timeout is None else daemon.stop_timeout,
+        stop_timeout=daemon.longest_stop,
         watchdog=daemon.watchdog,
         max_files=daemon.max_files,
         max_worker_memory=daemon.max_worker_memory,

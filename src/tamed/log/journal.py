@@ -57,7 +57,8 @@ class JournalSender:
 
     While `waiting` is true, call `housekeep` about once a second. Records that the journal does not accept
     are kept, up to 1 MiB; more are dropped and counted, and the loss is reported in the journal when it
-    accepts records again. The socket is not connected, so its path must be reachable: not after a chroot.
+    accepts records again. The socket is connected at once, because its path may be out of reach after a
+    chroot, and again when the journal has a new one.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class JournalSender:
         self._clock = clock
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._connect()
         self._outbox = Outbox(self._transmit, self._loss_record, clock=clock)
 
     @property
@@ -105,9 +107,19 @@ class JournalSender:
             self.housekeep()
             self._socket.close()
 
-    def _transmit(self, record: bytes) -> bool:
+    def _connect(self) -> bool:
         try:
-            self._socket.sendto(record, str(self.path))
+            self._socket.connect(str(self.path))
+        except OSError:
+            return False
+        return True
+
+    def _transmit(self, record: bytes) -> bool:
+        return self._transmit_once(record) or (self._connect() and self._transmit_once(record))
+
+    def _transmit_once(self, record: bytes) -> bool:
+        try:
+            self._socket.send(record)
         except OSError as error:
             if error.errno in (errno.EMSGSIZE, errno.ENOBUFS):
                 return self._transmit_file(record)
@@ -121,7 +133,7 @@ class JournalSender:
             return False
         try:
             passed = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
-            self._socket.sendmsg([], [passed], 0, str(self.path))
+            self._socket.sendmsg([], [passed])
         except OSError:
             return False
         finally:

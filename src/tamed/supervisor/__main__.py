@@ -7,6 +7,7 @@ After an upgrade it is ``python -m tamed.supervisor --resume STATE NAME``. STATE
 state that the previous program of this process exported.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ __all__ = ["main"]
 
 def main() -> NoReturn:
     """Supervise a new plan, or resume from an exported state; exit with the status of the daemon."""
+    faulthandler.enable()  # a crash, or SIGABRT of the service manager's watchdog, writes the stack
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
@@ -230,6 +232,8 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
 
         platform.log("CRITICAL", f"the supervisor failed\n{traceback.format_exc().rstrip()}")
         failure, status = f"the supervisor failed: {reason(error)}", int(ExitStatus.SOFTWARE)
+        platform.notify_stopping(failure)
+    platform.notify_end(status if status >= 0 else 128 - status)
     plan = supervisor.plan
     if failure and plan.control and supervisor.phase is not Phase.STARTING:
         instance = Instance(plan.name, Path(plan.control).parent)

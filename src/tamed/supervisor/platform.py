@@ -108,11 +108,20 @@ class Platform(Protocol):
     def notify_status(self, text: str) -> None:
         """Notify the service manager of the daemon's state, in one line."""
 
-    def notify_stopping(self) -> None:
-        """Notify the service manager that the daemon stops."""
+    def notify_stopping(self, text: str) -> None:
+        """Notify the service manager that the daemon stops, and what it waits for, or why it has failed."""
+
+    def notify_progress(self, seconds: float) -> None:
+        """Notify the service manager that the start, the reload or the stop goes on, for so long at least."""
 
     def notify_alive(self) -> None:
-        """Notify the service manager that every worker answers."""
+        """Notify the service manager that the supervisor works."""
+
+    def notify_stuck(self, why: str) -> None:
+        """Ask the service manager to end the daemon by force."""
+
+    def notify_end(self, status: int) -> None:
+        """Notify the service manager of the exit status."""
 
     @property
     def alive_interval(self) -> float | None:

@@ -15,6 +15,7 @@ from tamed._os.oom import oom_kills
 from tamed._os.proc import children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data
+from tamed.log.journal import is_journal
 from tamed.log.layout import layout_of
 from tamed.log.plan import LogPlan
 from tamed.log.sink import open_sink
@@ -220,10 +221,9 @@ class PosixPlatform:
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
             self.log("CRITICAL", text)
-        self._notifier.status(text)
         if self._reporter is not None:
             self._reporter.failed(text, status)
-        else:
+        elif not (self._plan.log.kind == "journal" and is_journal(self._environ)):  # it would be there twice
             print_error(text)
 
     def change_log(self, plan: LogPlan) -> None:
@@ -262,13 +262,26 @@ class PosixPlatform:
         self._state_line = text
         self._notifier.status(self._status())
 
-    def notify_stopping(self) -> None:
-        """Notify the service manager that the daemon stops."""
-        self._notifier.stopping("draining")
+    def notify_stopping(self, text: str) -> None:
+        """Notify the service manager that the daemon stops, and what it waits for, or why it has failed."""
+        self._state_line = text
+        self._notifier.stopping(text)
+
+    def notify_progress(self, seconds: float) -> None:
+        """Notify the service manager that the start, the reload or the stop goes on, for so long at least."""
+        self._notifier.extend_timeout(seconds)
 
     def notify_alive(self) -> None:
-        """Notify the service manager that every worker answers."""
+        """Notify the service manager that the supervisor works."""
         self._notifier.watchdog()
+
+    def notify_stuck(self, why: str) -> None:
+        """Ask the service manager to end the daemon by force."""
+        self._notifier.send({"WATCHDOG": "trigger", "STATUS": why})
+
+    def notify_end(self, status: int) -> None:
+        """Notify the service manager of the exit status."""
+        self._notifier.send({"EXIT_STATUS": str(status)})
 
 
 def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:

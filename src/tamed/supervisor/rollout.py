@@ -265,12 +265,11 @@ class Rollout:
     def cancel(self, why: str) -> None:
         """Cancel the running rollout, if there is one: the daemon stops.
 
-        A start that was stopped has not failed, so no failure is reported.
+        A start or a reload that was stopped has not failed, so no failure is reported.
         """
-        if self._predecessor is not None:
-            self._fail([f"tamed: {why}"], ExitStatus.UNAVAILABLE)
-        else:
-            self._end()
+        if self._predecessor is not None and self.is_busy:
+            self._platform.log("INFO", f"the reload was cancelled: {why}")
+        self._end()
 
     def worker_ended(self, worker: Worker, code: int) -> None:
         """Fail the rollout, because a worker of the coming generation has ended."""

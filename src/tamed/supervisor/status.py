@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from tamed._os.proc import usage_of
+from tamed.errors import ExitStatus
 from tamed.ipc.message import Message, read_number, read_text
 from tamed.log.layout import rfc3339
 from tamed.supervisor.control import Answer, Reply
@@ -19,6 +20,7 @@ __all__ = ["ControlApi", "StateNotifier", "StatusRequests"]
 
 _RECENT = 10  # events in a status
 _SHOWN = 60  # characters of an unknown command
+_EXTENSION = 15.0  # seconds: much more than between two looks
 
 
 class ControlApi:
@@ -112,31 +114,49 @@ class StatusRequests:
 
 
 class StateNotifier:
-    """Notifies the service manager of the daemon's state, and that its workers answer."""
+    """Notifies the service manager of the daemon's state, of its progress, and that the supervisor works.
+
+    The manager's watchdog guards the supervisor. A worker that does not answer is replaced by the daemon's
+    own watchdog, and is no reason to end the others.
+    """
 
     def __init__(self, supervisor: Supervisor, reactor: Reactor, platform: Platform) -> None:
         self._supervisor = supervisor
         self._reactor = reactor
         self._platform = platform
         self._last = ""
+        self._is_stuck = False
 
     def watch(self) -> None:
-        """From now on, notify the manager at its interval, while every worker answers."""
+        """From now on, notify the manager at its interval."""
         if self._platform.alive_interval is not None:
             self._reactor.later(self._platform.alive_interval, self.watch)
-            if self._supervisor.all_answer:
-                self._platform.notify_alive()
+            self._platform.notify_alive()
 
     def look(self) -> None:
-        """Notify of a changed state. Must be called regularly."""
+        """Notify of a changed state, and of progress. Must be called regularly."""
         supervisor = self._supervisor
-        if supervisor.phase is not Phase.RUNNING:
-            return
-        text = ""
-        if supervisor.state != "running":
-            text = f"{supervisor.state}: {supervisor.ready} of {supervisor.generation.count} workers ready"
-            error = supervisor.recovery.last_error
-            text += f"; last error: {error}" if error else ""
-        if text != self._last:
-            self._last = text
-            self._platform.notify_status(text or f"running: {supervisor.ready} workers ready")
+        text = supervisor.progress
+        if text:
+            self._platform.notify_progress(_EXTENSION)
+        elif supervisor.phase is Phase.RUNNING:
+            text = self._of_running()
+        if text != self._last and supervisor.status == ExitStatus.OK:  # the reason for a failure stays
+            was, self._last = self._last, text
+            if text:
+                self._platform.notify_status(text)
+            elif was.startswith(("degraded", "failing")):
+                self._platform.notify_status(f"running: {supervisor.ready} workers ready")
+
+    def _of_running(self) -> str:
+        """Return what is wrong; empty if nothing is: what the end of the start or reload has said stays."""
+        supervisor = self._supervisor
+        if supervisor.state == "running":
+            return ""
+        text = f"{supervisor.state}: {supervisor.ready} of {supervisor.generation.count} workers ready"
+        if error := supervisor.recovery.last_error:
+            text += f"; last error: {error}"
+        if supervisor.is_stuck and not self._is_stuck:
+            self._is_stuck = True
+            self._platform.notify_stuck(text)
+        return text

@@ -145,9 +145,20 @@ class Supervisor:
         return "degraded" if self.ready else "failing"
 
     @property
-    def all_answer(self) -> bool:
-        """Whether every worker answers."""
-        return self._watchdog.all_answer
+    def is_stuck(self) -> bool:
+        """Whether no worker serves, and one can be neither killed nor, therefore, replaced."""
+        return self.ready == 0 and self._watchdog.cannot_kill
+
+    @property
+    def progress(self) -> str:
+        """What a start, a reload or a stop waits for; empty if there is none, or it has taken too long."""
+        if self.phase is Phase.STOPPING:
+            is_late = self._reactor.clock() > self._deadline + _LAST_GRACE
+            left = len(self.pool.workers)
+            return "" if is_late else f"draining: {left} worker{'s' * (left != 1)} left"
+        if not self._rollout.is_busy:
+            return ""
+        return f"{'reloading' if self.is_reloading else 'starting'} ({self._rollout.stage.value})"
 
     @property
     def is_reloading(self) -> bool:
@@ -160,8 +171,10 @@ class Supervisor:
         self._memory_limit.watch()
         self._rollout.start()
 
-    def stop(self, status: int = ExitStatus.OK) -> None:
+    def stop(self, status: int = ExitStatus.OK, why: str = "") -> None:
         """Stop every worker, and then the reactor. The first call counts, and so does its exit status.
+
+        The service manager is notified of ``why``, or of the ``failure``, if the stop was not requested.
 
         Workers that serve have the plan's ``stop_timeout`` to stop. Those of an unfinished start have a few
         seconds.
@@ -173,7 +186,7 @@ class Supervisor:
         self._deadline = self._reactor.clock() + grace
         self.status = int(status)
         self._cancel_operations()
-        self._platform.notify_stopping()
+        self._platform.notify_stopping(why or self.failure or self.progress)
         # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
         self._sockets.close()
         self.pool.templates.end()
@@ -270,7 +283,8 @@ class Supervisor:
         """Handle the end of the start or of a reload."""
         if self.phase is Phase.STARTING:
             if "fault" in outcome:
-                self.stop(outcome["fault"]["status"])
+                lines, status = outcome["fault"]["lines"], outcome["fault"]["status"]
+                self.stop(status, why=lines[-1].removeprefix("tamed: "))
                 return
             self.phase = Phase.RUNNING
         self.operations.finish(outcome)

@@ -46,9 +46,13 @@ class Watchdog:
         self._due = reactor.clock()
 
     @property
-    def all_answer(self) -> bool:
-        """Whether every worker answers."""
-        return all(self._trouble_with(worker) is None for worker in self._workers.values())
+    def cannot_kill(self) -> bool:
+        """Whether a worker is still there long after it was killed: it hangs in the kernel."""
+        now = self._reactor.clock()
+        return any(
+            worker.kill_at is not None and now > worker.kill_at + _ABORT_GRACE
+            for worker in self._workers.values()
+        )
 
     def watch(self) -> None:
         """Check the workers from now on."""

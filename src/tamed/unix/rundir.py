@@ -172,10 +172,14 @@ class Instance(NamedTuple):
 
 
 class RunDirectory:
-    """A run directory. It need not exist, except for `make` and `create`, which create it."""
+    """A run directory. It need not exist, except for `make` and `create`, which create it.
+
+    If the given path is a symbolic link that root has made in a folder of root's, ``path`` is its target:
+    systemd makes such links, into a folder ``private``, for a service with ``DynamicUser``.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.resolve() if _is_roots_link(path) else path
 
     def instance(self, name: str) -> Instance:
         """Return the instance of a name, which need not exist. Raises ConfigurationError for a bad name."""
@@ -266,6 +270,15 @@ def _mode_of(directory: Path) -> int | None:
 
 
 _ANOTHER = "name another one with --rundir"
+
+
+def _is_roots_link(path: Path) -> bool:
+    """Return whether a path is a symbolic link that only root could have made, or could change."""
+    try:
+        status, above = path.lstat(), path.parent.stat()
+    except OSError:
+        return False
+    return stat.S_ISLNK(status.st_mode) and status.st_uid == above.st_uid == 0 and not above.st_mode & 0o022
 
 
 def _make(path: Path, parent: int | None) -> tuple[int, bool]:

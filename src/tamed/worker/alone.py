@@ -1,13 +1,14 @@
 """A single process without a supervisor: ``tamed run`` without workers."""
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 from tamed._os.descriptors import close_inherited
@@ -19,7 +20,7 @@ from tamed.config.load import load
 from tamed.config.log_plan import log_in_foreground
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
-from tamed.errors import ApplicationFailed, ConfigurationError
+from tamed.errors import ApplicationFailed, ConfigurationError, TamedError
 from tamed.log.layout import layout_of
 from tamed.log.logger import own_logger
 from tamed.log.sink import open_sink
@@ -28,11 +29,12 @@ from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.unix.detach import leave_terminal
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
-from tamed.unix.notify import Notifier, watchdog_interval
+from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import AS_ROOT, stays_root
-from tamed.worker.life import Ending, live, loop_factory
+from tamed.worker.life import STOP_SIGNALS, Ending, StopRequests, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
+from tamed.worker.manager import Manager
 
 __all__ = ["run"]
 
@@ -44,6 +46,16 @@ def run(reading: Reading) -> Ending:
 
     These are the steps of a daemon's life (see ARCHITECTURE.md) that a single process in the foreground has.
     """
+    manager = Manager(reading.name)
+    manager.starting(reading.settings.daemon.start_timeout)
+    try:
+        return _run(reading, manager)
+    except TamedError as error:
+        manager.failed(error)
+        raise
+
+
+def _run(reading: Reading, manager: Manager) -> Ending:
     settings = reading.settings
     daemon = settings.daemon
     identity = identity_of(daemon)
@@ -80,12 +92,14 @@ def run(reading: Reading) -> Ending:
         set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
-            return runner.run(_live(application, daemon, handler, duties, drop))
+            return runner.run(_live(application, daemon, handler, duties, drop, manager=manager))
 
 
 def _set_up_process(job: Job, daemon: Daemon) -> Job:
     """Set the attributes of this process; return the job, with its folder if the directory changes."""
     _hide_from_children()
+    if sys.stderr is not None:
+        faulthandler.enable()  # a crash, or SIGABRT of the service manager's watchdog, writes the stacks
     time.tzset()  # the zone's file may be out of reach after a chroot
     if daemon.max_files is not None:
         limit_open_files(daemon.max_files)
@@ -114,11 +128,17 @@ async def _live(
     handler: SinkHandler,
     duties: list[Duty],
     drop: Callable[[], None],
+    *,
+    manager: Manager,
 ) -> Ending:
-    manager = Notifier.from_environ(os.environ)
-    housekeeping = Housekeeping(log=_log, changed=partial(_notify, manager), housekeep_log=handler.housekeep)
+    loop = asyncio.get_running_loop()
+    housekeeping = Housekeeping(log=_log, changed=manager.troubled, housekeep_log=handler.housekeep)
     housekeeping.duties += duties
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handler.reopen)
+    loop.add_signal_handler(signal.SIGUSR1, handler.reopen)
+    signals: Sequence[signal.Signals] = STOP_SIGNALS
+    if manager.is_there:  # its reload is a SIGHUP: Type=notify-reload
+        signals = tuple(each for each in STOP_SIGNALS if each != signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, manager.refuse_reload)
 
     async def prepared() -> None:
         drop()
@@ -131,14 +151,20 @@ async def _live(
         manager.ready()
 
     def stopping() -> None:
-        manager.stopping()
+        manager.stopping(daemon.longest_stop)
 
     interval = watchdog_interval(os.environ)
     half = None if interval is None else interval / 2
     try:
         async with asyncio.timeout(daemon.start_timeout) as deadline:
-            with _every(INTERVAL, housekeeping.look), _every(half, manager.watchdog):
-                return await live(application, prepared=prepared, ready=ready, stopping=stopping)
+            with _every(INTERVAL, housekeeping.look), _every(half, manager.alive):
+                return await live(
+                    application,
+                    prepared=prepared,
+                    ready=ready,
+                    stopping=stopping,
+                    requests=StopRequests(signals=signals),
+                )
     except TimeoutError:
         what = f"{application.name} was not ready after {daemon.start_timeout:g} s"
         raise ApplicationFailed(what) from None
@@ -146,10 +172,6 @@ async def _live(
 
 def _log(level: str, text: str) -> None:
     log.log(logging.getLevelNamesMapping()[level], text)
-
-
-def _notify(manager: Notifier, troubles: Sequence[str]) -> None:
-    manager.status("; ".join(troubles) or "serving")
 
 
 @contextmanager

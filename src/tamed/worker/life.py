@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from signal import Signals
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
@@ -130,15 +130,18 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class StopRequests:
     """The first request to stop calls ``stop`` from the running loop, with the signal; others are ignored.
 
-    While this context is entered, INT, TERM and HUP are such requests. After a request, INT ends the process;
-    QUIT ends it at any time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests replace it.
+    While this context is entered, ``signals`` are such requests. After a request, INT ends the process; QUIT
+    ends it at any time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests replace it.
     """
 
     stop: Callable[[Signals], object]
 
-    def __init__(self, kill: Callable[[int, int], None] = os.kill) -> None:
+    def __init__(
+        self, kill: Callable[[int, int], None] = os.kill, *, signals: Sequence[Signals] = STOP_SIGNALS
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._kill = kill
+        self._signals = signals
         self._stopping = False
         self._former: dict[int, _Handler] = {}
 
@@ -149,7 +152,7 @@ class StopRequests:
             self._loop.call_soon_threadsafe(lambda: self.stop(number))
 
     def __enter__(self) -> Self:
-        for number in STOP_SIGNALS:
+        for number in self._signals:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) sets it
                 self._former[number] = signal.signal(number, self._handle)
         # Ends the process, also while the loop is blocked outside of Python. A shell may have set it to

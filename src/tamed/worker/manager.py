@@ -1,0 +1,69 @@
+"""The service manager of a process on its own: what it is notified of, and its request to reload."""
+
+import os
+from collections.abc import Sequence
+
+from tamed.errors import ServiceFailed, TamedError, status_of
+from tamed.log.logger import own_logger
+from tamed.unix.notify import Notifier
+
+__all__ = ["Manager"]
+
+log = own_logger("tamed")
+
+_MARGIN = 5.0  # seconds
+
+
+class Manager:
+    """The service manager, if there is one, and what it is notified of."""
+
+    def __init__(self, name: str) -> None:
+        self._state = f"{name} is ready: pid {os.getpid()}"
+        self._troubles: Sequence[str] = ()
+        self._notifier = Notifier.from_environ(os.environ)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody takes the messages."""
+        return self._notifier.is_connected
+
+    def starting(self, seconds: float) -> None:
+        """Ask for the time that a start may take: we end it ourselves."""
+        self._notifier.extend_timeout(seconds + _MARGIN)
+
+    def ready(self) -> None:
+        """Notify that it serves."""
+        self._notifier.ready(self._status())
+
+    def troubled(self, troubles: Sequence[str]) -> None:
+        """Notify of what is wrong now."""
+        self._troubles = troubles
+        self._notifier.status(self._status())
+
+    def refuse_reload(self) -> None:
+        """Go on as before, and say why: a reload needs a process that outlives the application."""
+        log.warning("SIGHUP: not reloaded: a process without workers cannot; add --workers 1, or restart it")
+        self._notifier.reloading()
+        self._notifier.ready(f"{self._status()}; not reloaded: it has no workers")
+
+    def stopping(self, seconds: float) -> None:
+        """Notify that it drains, and ask for the time which that may take."""
+        self._notifier.stopping("draining")
+        self._notifier.extend_timeout(seconds + _MARGIN)
+
+    def alive(self) -> None:
+        """Notify that the event loop works."""
+        self._notifier.watchdog()
+
+    def failed(self, error: TamedError) -> None:
+        """Notify of the reason for the end."""
+        variables = {"STATUS": str(error), "EXIT_STATUS": str(status_of(error))}
+        cause = error.cause if isinstance(error, ServiceFailed) else error
+        while isinstance(cause, TamedError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, OSError) and cause.errno:
+            variables["ERRNO"] = str(cause.errno)
+        self._notifier.send(variables)
+
+    def _status(self) -> str:
+        return "; ".join([self._state, *self._troubles])
