@@ -1,6 +1,6 @@
 """Tamed turns a Python network program into a well-behaved daemon.
 
-What programs need is here by name, whichever layer it is in.
+This package exports the public names for programs; each is imported on first use.
 """
 
 from tamed._version import __version__

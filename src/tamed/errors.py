@@ -83,7 +83,7 @@ class UsageError(TamedError):
 
 
 class MissingInput(TamedError):
-    """A file that was named does not exist."""
+    """A file does not exist that the operator or the program has named."""
 
     status = ExitStatus.NO_INPUT
 
@@ -101,7 +101,7 @@ class ApplicationFailed(TamedError):
 
 
 class DeadlinePassed(ApplicationFailed):
-    """A service did not finish a phase in the seconds it has for it."""
+    """A service did not finish a phase before its deadline, in seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"not done within {seconds:g} s")
@@ -116,13 +116,13 @@ class SystemRefused(TamedError):
 
 
 class CannotCreate(TamedError):
-    """A file that Tamed has to write cannot be created."""
+    """Tamed cannot create a file that it must write."""
 
     status = ExitStatus.CANNOT_CREATE
 
 
 class AlreadyRunning(TamedError):
-    """Another process has this name already."""
+    """Another process runs under this name already."""
 
     status = ExitStatus.ALREADY_RUNNING
 
@@ -193,7 +193,7 @@ def status_of(error: BaseException) -> int:
 
 
 def exit_code(error: SystemExit) -> int:
-    """Return the status that ``SystemExit`` asks for, by the interpreter's own rule."""
+    """Return the exit status of a ``SystemExit``, by the interpreter's own rule."""
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1

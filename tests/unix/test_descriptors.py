@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tamed._os.descriptors import hollow, place_descriptors
+from tamed._os.descriptors import place_descriptors, replace_with_null
 from tamed._os.fork import require_single_thread, threads
 from tamed.errors import SystemRefused
 from tests.unix import descriptors_child
@@ -69,7 +69,7 @@ def test_a_hollow_descriptor_is_open_and_as_inheritable_as_it_was(inheritable: b
     ours, theirs = socket.socketpair()
     with ours, theirs:
         os.set_inheritable(ours.fileno(), inheritable)
-        hollow([ours.fileno(), -1])
+        replace_with_null([ours.fileno(), -1])
         assert os.path.samestat(os.fstat(ours.fileno()), Path(os.devnull).stat())
         assert os.get_inheritable(ours.fileno()) is inheritable
         assert theirs.recv(1) == b""

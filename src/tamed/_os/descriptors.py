@@ -1,4 +1,4 @@
-"""Descriptors: the three that everybody expects, those that a process gets, and those it must not have."""
+"""Descriptors: the three standard ones, those to pass to a process, and those that it must not have."""
 
 import contextlib
 import fcntl
@@ -16,10 +16,10 @@ __all__ = [
     "close_inherited",
     "close_on_exec",
     "fill_standard_descriptors",
-    "hollow",
     "place_descriptors",
     "read_nothing",
     "receive_descriptors",
+    "replace_with_null",
     "silence_standard_descriptors",
 ]
 
@@ -29,8 +29,7 @@ _STANDARD = (0, 1, 2)
 def fill_standard_descriptors() -> None:
     """Open ``/dev/null`` on those of 0, 1 and 2 that are closed.
 
-    Else the next file that is opened becomes somebody's standard output. Call it before anything else is
-    opened.
+    Otherwise the next file that is opened would become standard output. Call it before any file is opened.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) in _STANDARD:
         os.set_inheritable(descriptor, True)
@@ -42,20 +41,20 @@ def silence_standard_descriptors() -> None:
     fill_standard_descriptors()
     for descriptor in _STANDARD:
         os.set_inheritable(descriptor, True)
-    hollow(_STANDARD)
+    replace_with_null(_STANDARD)
 
 
-def hollow(descriptors: Iterable[int]) -> None:
-    """Put ``/dev/null`` in the place of those descriptors that are open, each as inheritable as it was.
+def replace_with_null(descriptors: Iterable[int]) -> None:
+    """Replace the open ones of these descriptors with ``/dev/null``; they stay inheritable or not.
 
-    They are closed where that cannot be opened.
+    If that cannot be opened, they are closed.
     """
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             inheritable = os.get_inheritable(descriptor)
             try:
                 null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            except OSError:  # there may be no descriptor left: this one makes room
+            except OSError:  # no descriptor may be left: closing this one frees one
                 os.close(descriptor)
                 null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             if null == descriptor:
@@ -66,11 +65,11 @@ def hollow(descriptors: Iterable[int]) -> None:
 
 
 def read_nothing() -> None:
-    """Have descriptors 0 to 2 give this process nothing to read.
+    """Make descriptors 0 to 2 useless for reading.
 
-    0 becomes ``/dev/null``, unless it is a socket, which somebody may listen on. A terminal on 1 or 2, which
-    is open for both, is opened anew for writing: whoever gets hold of the descriptor cannot read what is
-    typed there.
+    0 becomes ``/dev/null``, unless it is a socket, which may be one to listen on. A terminal on 1 or 2, which
+    is open for reading and writing, is opened again for writing only: code that gets the descriptor cannot
+    read what is typed there.
     """
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -85,13 +84,13 @@ def read_nothing() -> None:
 
 
 def close_inherited(keep: Collection[int], *, but_sockets: bool = False) -> None:
-    """Close the descriptors that came from the parent, except 0 to 2 and those in ``keep``.
+    """Close the descriptors that the parent left open, except 0 to 2 and those in ``keep``.
 
-    With ``but_sockets``, sockets stay too that are not connected: somebody may listen on them.
+    With ``but_sockets``, unconnected sockets are kept too: a server may listen on them.
 
-    They are known by being open across exec. Python opens everything otherwise (PEP 446), so nothing is
-    closed under an object that would later close the number again, when it is somebody else's. Those that
-    Python opened are closed by the exec that follows.
+    Inherited descriptors are those without close-on-exec. Python sets that for all files that it opens (PEP
+    446), so no object loses its descriptor here, and closes the number later when it is another file. An
+    exec closes the descriptors that Python opened.
     """
     for descriptor in _open_ones():
         if descriptor <= 2 or descriptor in keep or not _is_inheritable(descriptor):
@@ -101,9 +100,9 @@ def close_inherited(keep: Collection[int], *, but_sockets: bool = False) -> None
 
 
 def close_on_exec() -> list[int]:
-    """Have all descriptors except 0 to 2 closed on exec, wherever they came from, if there is ``/proc``.
+    """Set close-on-exec for all descriptors except 0 to 2, if there is ``/proc``.
 
-    Returns those that were not, which came from whoever executed this program.
+    Returns those that did not have it, which this program has inherited.
     """
     inherited: list[int] = []
     with contextlib.suppress(SystemRefused):
@@ -116,7 +115,7 @@ def close_on_exec() -> list[int]:
 def close_all(keep: Collection[int]) -> None:
     """Close every descriptor above 2 that is not in ``keep``, in a forked child that ends with ``os._exit``.
 
-    It needs no ``/proc``, which a chroot may not have.
+    It needs no ``/proc``, which may be missing in a chroot.
     """
     low = 3
     for kept in sorted(number for number in keep if number > 2):
@@ -126,19 +125,19 @@ def close_all(keep: Collection[int]) -> None:
 
 
 def place_descriptors(wanted: Mapping[int, int]) -> None:
-    """Make each number a copy of a descriptor, which exec leaves open; the two sets may overlap."""
+    """Copy a descriptor to each number, inheritable; the two sets may overlap."""
     beyond = max(wanted) + 1
-    # Copies above all the numbers, so that none is overwritten before it is used; they are closed on exec.
+    # First copies above all the numbers, so that none is overwritten before it is used; exec closes them.
     copies = {number: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, beyond) for number, source in wanted.items()}
     for number, copy in copies.items():
         os.dup2(copy, number)
 
 
 def receive_descriptors(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
-    """Receive at most ``size`` bytes with at most ``most`` descriptors, which no program executed gets.
+    """Receive at most ``size`` bytes with at most ``most`` descriptors, which are closed on exec.
 
-    Not by `socket.recv_fds`, which takes flags and does not heed them: between the receipt and a second call
-    that marks the descriptors, another thread could start a program.
+    Not with `socket.recv_fds`, which ignores its flags: between it and a second call that sets close-on-exec,
+    another thread could execute a program.
     """
     numbers = array("i")
     space = socket.CMSG_LEN(most * numbers.itemsize)
@@ -175,4 +174,4 @@ def _is_inheritable(descriptor: int) -> bool:
     try:
         return os.get_inheritable(descriptor)
     except OSError:
-        return False  # the one that read the list
+        return False  # the descriptor by which the list was read

@@ -1,18 +1,18 @@
-"""What a forked child must not have of its parent's.
+"""Releasing Tamed's resources in a child that the application forks.
 
-A child that the application forks (`os.fork`, `multiprocessing`, `pty.fork`) is a copy of the whole process,
-and has what is Tamed's in it as well: signal handlers that only note the signal for an event loop which does
-not run in the child, the wake-up descriptor on which that loop would hear of it, the channel to the
-supervisor, pipes of the log, sockets that listen. So SIGTERM would not end such a child, and it would keep a
-port bound after the daemon has stopped.
+Such a child (`os.fork`, `multiprocessing`, `pty.fork`) is a copy of the whole process, with the resources of
+Tamed: signal handlers for an event loop that does not run in the child, the wake-up descriptor of that loop,
+the channel to the supervisor, pipes of the log, listening sockets. So SIGTERM would not end the child, and it
+would keep a port bound after the daemon has stopped.
 
-This is the one place that sees to it. Whatever is not for a child says so with `own`, and a process that runs
-code of others calls `guard_forks`. A child then begins with default signal handlers, and each thing that is
-owned has let go. What the application opened by itself, connections included, is the child's too, as after
-any fork.
+This module prevents that. An object with such a resource registers itself with `own`, and a process that runs
+an application calls `guard_forks`. Then a child begins with default signal handlers, and `disown` of each
+registered object is called in it. The child keeps the files that the application has opened, connections
+included, as after any fork.
 
-A descriptor is not closed in the child but replaced by ``/dev/null`` (`hollow` of ``descriptors.py``): the
-child still has the objects that use the number, and would close it again when it is somebody else's.
+A descriptor is not closed in the child but replaced with ``/dev/null`` (`replace_with_null` of
+``descriptors.py``): the child still has the objects that use the number, and they would close it again when
+it is another file.
 """
 
 import os
@@ -35,24 +35,24 @@ _PAUSE = 0.001
 
 
 class Owned(Protocol):
-    """Something that is not for a forked child."""
+    """An object with resources that a forked child must not use."""
 
     def disown(self) -> None:
-        """Let go, in a child, of what is the parent's, and leave it to the parent as it is."""
+        """In a forked child: release the parent's resources, without an effect on the parent."""
 
 
 def own(thing: Owned) -> None:
-    """Have a forked child let go of a thing, as long as that exists."""
+    """Call ``disown`` of an object in each forked child, as long as the object exists."""
     _guard.owned.add(thing)
 
 
 def guard_forks() -> None:
-    """See to every child that is forked from this process from now on. May be called again."""
+    """Handle every child that this process forks from now on. May be called again."""
     _guard.begin()
 
 
 def fork_own() -> int:
-    """Fork a process of ours: it keeps what is owned, and has the default signal handlers."""
+    """Fork a process of Tamed: it keeps the registered resources, and has default signal handlers."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     _guard.is_own_fork = True
     try:
@@ -66,9 +66,9 @@ def fork_own() -> int:
 
 
 def default_signals(*, ignored: bool = False) -> None:
-    """Let every signal do what it does by default in a Python program.
+    """Restore the default handler of each signal, as in a new Python program.
 
-    With ``ignored``, also those that are ignored: that would stay so in a program that is executed.
+    With ``ignored``, also of ignored signals: an executed program would inherit that they are ignored.
     """
     with suppress(ValueError):  # in a subinterpreter, which has no handlers
         signal.set_wakeup_fd(-1)
@@ -80,9 +80,9 @@ def default_signals(*, ignored: bool = False) -> None:
 
 
 def threads(tasks: Path = _TASKS) -> int:
-    """Return how many threads this process has: all of them on Linux, elsewhere those that Python knows.
+    """Return the number of threads of this process; without ``/proc`` only those that Python has started.
 
-    ``tasks`` is where the kernel lists them.
+    ``tasks`` is the directory in which the kernel lists them.
     """
     try:
         return sum(1 for _ in tasks.iterdir())
@@ -95,8 +95,8 @@ def threads(tasks: Path = _TASKS) -> int:
 def require_single_thread(what: str) -> None:
     """Raise SystemRefused, beginning with ``what``, if this process has more than one thread.
 
-    One that is ending is waited for: `Thread.join` returns some time before the kernel is done with it. A
-    fork takes only the calling thread along and leaves the others' locks locked; capabilities and
+    It waits for a thread that is ending: `Thread.join` returns some time before the thread is gone in the
+    kernel. A fork copies only the calling thread and leaves the locks of others locked; capabilities and
     ``no_new_privs`` belong to the thread that sets them (capabilities(7), prctl(2)).
     """
     deadline = time.monotonic() + _ENDING
@@ -107,7 +107,7 @@ def require_single_thread(what: str) -> None:
 
 
 class _Guard:
-    """What there is to let go of, and the hooks that see to it."""
+    """The registered objects, and the hooks for forks."""
 
     def __init__(self) -> None:
         self.owned: WeakSet[Owned] = WeakSet()
@@ -123,7 +123,7 @@ class _Guard:
             )
 
     def _before(self) -> None:
-        """Hold signals back: one that came to the child before it knows no handlers would be told to us."""
+        """Block signals: one that reaches the child before it has reset its handlers would be ours."""
         self._masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
     def _in_parent(self) -> None:
@@ -131,7 +131,7 @@ class _Guard:
 
     def _in_child(self) -> None:
         mask = self._masks[get_ident()]
-        self._masks.clear()  # other threads are not here
+        self._masks.clear()  # other threads do not exist in the child
         try:
             if not self.is_own_fork:
                 default_signals()

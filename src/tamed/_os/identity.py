@@ -1,7 +1,7 @@
-"""Who a daemon runs as: a user and groups, looked up once, as numbers.
+"""The user and groups of a daemon, looked up once, as numbers.
 
-The lookup needs the user database, which a chroot does not have and a changed ``/etc`` may contradict; so
-it comes first, and what follows works on the numbers.
+The lookup needs the user database, which is missing in a chroot and may change; so the lookup comes first,
+and later steps use the numbers.
 """
 
 import grp
@@ -28,8 +28,8 @@ _OF_A_LOGIN = (
 class Identity(NamedTuple):
     """A user, a group and the supplementary groups, by number.
 
-    ``name``, ``home`` and ``shell`` are empty for a user that is known by its number only. It is made of
-    plain values, so that it can be handed to another program as data.
+    ``name``, ``home`` and ``shell`` are empty for a uid without an entry in the user database. All values are
+    plain data, so that an identity can be passed to another program.
     """
 
     uid: int
@@ -41,10 +41,10 @@ class Identity(NamedTuple):
 
     @classmethod
     def resolve(cls, user: str = "", group: str = "") -> Self:
-        """Look up a user and a group, by name or number; an empty text is what this process has.
+        """Look up a user and a group, by name or number; an empty text means those of this process.
 
-        A user's own group is the default for ``group``. The supplementary groups are those that the system
-        lists for the user, and ``group``. Raises ConfigurationError for one that does not exist.
+        The default of ``group`` is the user's primary group. The supplementary groups are those of the user
+        in the database, and ``group``. Raises ConfigurationError if one does not exist.
         """
         found = _user(user) if user else _user_by_number(os.geteuid())
         if found is None:
@@ -55,7 +55,7 @@ class Identity(NamedTuple):
 
     @classmethod
     def _numbered(cls, uid: int, group: str, *, is_other: bool) -> Self:
-        """Make do with a number that the user database does not have, which is usual in containers."""
+        """Return the identity of a uid that is not in the user database, which is usual in containers."""
         if is_other and not group:
             raise ConfigurationError(
                 f"user {uid}", "the system has no such user, so its group is not known", "name a group too"
@@ -65,7 +65,7 @@ class Identity(NamedTuple):
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Be this user for a while, in what files are concerned; for root. ``OSError`` comes through."""
+        """Access files as this user inside the ``with``; needs root. May raise ``OSError``."""
         groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
         os.setgroups(self.groups)
         os.setegid(self.gid)
@@ -79,13 +79,14 @@ class Identity(NamedTuple):
 
     @property
     def is_current(self) -> bool:
-        """Whether this process is that user, in that group, and was not another one before."""
+        """Whether the real, effective and saved user and group of this process are these."""
         return _all_ids() == ({self.uid}, {self.gid})
 
     def environ_of(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return an environment in which nothing is of another user's login: for a process of this one.
+        """Return an environment for a process of this user, without the variables of another user's login.
 
-        What login(1) sets is this user's. A user without a name has of it only a home, the root directory.
+        The variables of login(1) get this user's values. For a user without a name only ``HOME`` is set, to
+        the root directory.
         """
         kept = {name: value for name, value in environ.items() if name not in _OF_A_LOGIN}
         if not self.name:
@@ -94,20 +95,20 @@ class Identity(NamedTuple):
         return {**kept, **own, "MAIL": f"/var/mail/{self.name}"}
 
     def can_write_in(self, directory: Path) -> bool:
-        """Tell whether this identity may make, rename and remove files in a directory.
+        """Return whether this identity may create, rename and remove files in a directory.
 
-        The kernel is asked, by a short-lived child that has become this identity: mode bits alone do not
-        tell, there are access control lists, read-only mounts and directories above. Raises SystemRefused
-        if this process may neither be nor become that identity.
+        A short-lived child becomes this identity and calls access(2): mode bits alone are not enough, because
+        of access control lists, read-only mounts and parent directories. Raises SystemRefused if this process
+        does not have the identity and may not become it.
         """
         return self._may(os.W_OK | os.X_OK, directory)
 
     def can_read(self, file: Path) -> bool:
-        """Tell whether this identity may read a file; as `can_write_in` does."""
+        """Return whether this identity may read a file; see `can_write_in`."""
         return self._may(os.R_OK, file)
 
     def can_run(self, program: Path) -> bool:
-        """Tell whether this identity may execute a program; as `can_write_in` does."""
+        """Return whether this identity may execute a program; see `can_write_in`."""
         return self._may(os.X_OK, program)
 
     def _may(self, access: int, path: Path) -> bool:
@@ -125,11 +126,11 @@ class Identity(NamedTuple):
 
 
 def acting_for(owner: Identity | None) -> AbstractContextManager[None]:
-    """Be a user while files are opened, made, renamed or removed that are to be that user's.
+    """Open, create, rename or remove files of a user, inside the ``with``, as that user.
 
-    Root who does that as root has to give the files away, and where the user can change a folder above, may
-    open or give away something else than was meant. Here the kernel lets the user have what that user may
-    have. For a process that is not root, or without an ``owner``, nothing changes. ``OSError`` comes through.
+    If root did that as root, it would have to chown the files; and if the user can change a parent directory,
+    root could open or chown a wrong file. As that user, the kernel checks the user's permissions. Without an
+    ``owner``, or in a process that is not root, nothing changes. May raise ``OSError``.
     """
     return owner.acting() if owner is not None and os.geteuid() == 0 else nullcontext()
 
@@ -147,9 +148,9 @@ def _answer(identity: Identity, access: int, path: Path) -> int:
 
 
 def become(identity: Identity) -> None:
-    """Set the groups, the group and the user, real, effective and saved; ``OSError`` comes through.
+    """Set the groups, the group and the user, real, effective and saved; may raise ``OSError``.
 
-    The order matters: who is no longer root cannot set groups.
+    The order matters: without root, groups cannot be set.
     """
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -161,7 +162,7 @@ def _all_ids() -> tuple[set[int], set[int]]:
 
 
 def _user(text: str) -> pwd.struct_passwd | None:
-    """Return a user's entry: by name, as POSIX wants it for all-digit names too, else by number."""
+    """Return a user's entry: by name, also for digits (POSIX requires that), otherwise by number."""
     try:
         return pwd.getpwnam(text)
     except KeyError:
@@ -197,5 +198,5 @@ def _group(text: str) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether a text is a number that can be an id: 32 bits, and not -1, which means "leave it"."""
+    """Return whether a text is a valid id: 32 bits, and not -1, which means "no change"."""
     return text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF

@@ -1,8 +1,8 @@
-"""What the machine has, and how much of it a daemon may take.
+"""The resources of the machine, and the limits for a daemon.
 
-Each worker is a process of its own, with an interpreter and an application in its memory. So a number that
-was mistyped can take a machine down, and one above 32 for each CPU has to be meant. Above the bound that
-nothing lifts, the supervisor itself would run out of descriptors.
+Each worker is a process with an interpreter and an application in its memory. A typing error in their number
+can bring a machine down, so more than 32 for each CPU need a confirmation. Above the absolute maximum the
+supervisor itself would run out of descriptors.
 """
 
 import os
@@ -19,17 +19,17 @@ _MOST: Final = 4096
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use: sched_getaffinity(2)."""
+    """Return the number of CPUs that this process may use: sched_getaffinity(2)."""
     return len(os.sched_getaffinity(0))
 
 
 def most_workers(cpus: int, *, yes: bool = False) -> int:
-    """Return how many workers there may be; ``yes`` says that a very large number is meant."""
+    """Return the maximum number of workers; ``yes`` confirms a very large number."""
     return _MOST if yes else min(_MOST, _MOST_PER_CPU * cpus)
 
 
 def check_workers(count: int, *, yes: bool) -> None:
-    """Raise UsageError for more workers than there may be, which says how many there may be."""
+    """Raise UsageError, with the maximum, for too many workers."""
     most = most_workers(usable_cpus(), yes=yes)
     if count > most:
         why = f"that is more than {most}" + ("" if yes else f", {_MOST_PER_CPU} for each CPU")
@@ -38,16 +38,16 @@ def check_workers(count: int, *, yes: bool) -> None:
 
 
 def limit_open_files(count: int) -> None:
-    """Let this process, and each that it starts, have up to ``count`` open descriptors.
+    """Allow this process and its children up to ``count`` open descriptors: RLIMIT_NOFILE of getrlimit(2).
 
-    This is RLIMIT_NOFILE of getrlimit(2). The hard limit is raised when it is lower, which needs root, and
-    never lowered. Raises PermissionRefused, which names the limit.
+    The hard limit is raised if it is lower, which needs root, and never lowered. Raises PermissionRefused,
+    with the limit.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     raised = hard if hard == resource.RLIM_INFINITY else max(hard, count)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, raised))
-    except (ValueError, OSError) as error:  # ValueError is how the module says EPERM
+    except (ValueError, OSError) as error:  # the module raises ValueError for EPERM
         most = f"at most {hard} are allowed here" if count > hard >= 0 else str(error)
         kernel = sysctl("fs.nr_open")
         known = "no limit known" if kernel is None else f"/proc/sys/fs/nr_open is {kernel}"
@@ -57,9 +57,9 @@ def limit_open_files(count: int) -> None:
 
 
 def sysctl(name: str, root: Path = Path("/proc/sys")) -> int | None:
-    """Return a number such as ``net.core.somaxconn``; None where there is none, as in some sandboxes.
+    """Return a kernel parameter such as ``net.core.somaxconn``; None if it is missing, as in some sandboxes.
 
-    The ``net`` ones are those of this process's network namespace.
+    The ``net`` parameters are those of this process's network namespace.
     """
     try:
         return int(root.joinpath(*name.split(".")).read_bytes())

@@ -1,16 +1,16 @@
-"""What ``/proc`` tells of processes: proc(5). Where there is none, as in a chroot, it tells of nobody."""
+"""Information about processes from ``/proc``: proc(5). Without it, as in a chroot, no process is found."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    "Relative",
-    "beginning_of",
+    "ProcessEntry",
     "children_of",
     "descendants_of",
     "members_of",
     "memory_of",
+    "start_time_of",
     "usage_of",
     "user_of",
 ]
@@ -18,10 +18,10 @@ __all__ = [
 _PROC = Path("/proc")
 
 
-class Relative(NamedTuple):
-    """A process: its parent, its process group, and when it was started, by which it is known.
+class ProcessEntry(NamedTuple):
+    """A process: its parent and process group, and its start time, which with the pid identifies it.
 
-    ``is_over`` says that it has ended, and waits for its parent to hear of it.
+    ``is_over`` is whether it has ended and waits for its parent to reap it.
     """
 
     pid: int
@@ -32,35 +32,35 @@ class Relative(NamedTuple):
 
     @property
     def is_there(self) -> bool:
-        """Whether it still runs: its number may be another's by now."""
-        now = _look(str(self.pid))
+        """Whether it still runs: another process may have the pid by now."""
+        now = _read(str(self.pid))
         return now is not None and now.started == self.started and not now.is_over
 
 
-def children_of(parent: int) -> list[Relative]:
+def children_of(parent: int) -> list[ProcessEntry]:
     """Return the children of a process, adopted ones too."""
-    return [each for each in _everybody() if each.parent == parent]
+    return [each for each in _all_processes() if each.parent == parent]
 
 
-def descendants_of(ancestor: int) -> list[Relative]:
+def descendants_of(ancestor: int) -> list[ProcessEntry]:
     """Return the children of a process, their children, and so on."""
-    below: dict[int, list[Relative]] = {}
-    for each in _everybody():
+    below: dict[int, list[ProcessEntry]] = {}
+    for each in _all_processes():
         below.setdefault(each.parent, []).append(each)
     found = below.get(ancestor, [])
-    for each in found:  # which grows meanwhile
+    for each in found:  # the list grows meanwhile
         found += below.get(each.pid, [])
     return found
 
 
-def members_of(group: int) -> list[Relative]:
+def members_of(group: int) -> list[ProcessEntry]:
     """Return the processes of a process group."""
-    return [each for each in _everybody() if each.group == group]
+    return [each for each in _all_processes() if each.group == group]
 
 
-def beginning_of(pid: int) -> int | None:
-    """Return when a process was started, in ticks since the system was; None if there is no such process."""
-    found = _look(str(pid))
+def start_time_of(pid: int) -> int | None:
+    """Return the start time of a process, in clock ticks since boot; None if there is no such process."""
+    found = _read(str(pid))
     return None if found is None else found.started
 
 
@@ -71,14 +71,14 @@ def user_of(pid: int) -> int | None:
 
 
 def memory_of(pid: int, proc: Path = _PROC) -> int | None:
-    """Return how many bytes a process has allocated, in memory or swapped out; None if it is not there."""
+    """Return the bytes that a process has allocated, in memory or swapped out; None if it does not exist."""
     lines = _status_of(pid, proc)
     found = [int(line.split()[1]) for line in lines if line.startswith((b"RssAnon:", b"VmSwap:"))]
     return 1024 * sum(found) if found else None
 
 
 def usage_of(pid: int) -> tuple[int, float] | tuple[None, None]:
-    """Return the resident memory of a process in bytes, and the seconds of CPU it has had, if it is there."""
+    """Return the resident memory of a process in bytes and its CPU time in seconds, if it exists."""
     try:
         resident = int((_PROC / str(pid) / "statm").read_bytes().split()[1])
         fields = _stat_of(str(pid))
@@ -88,25 +88,25 @@ def usage_of(pid: int) -> tuple[int, float] | tuple[None, None]:
     return resident * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _everybody() -> list[Relative]:
+def _all_processes() -> list[ProcessEntry]:
     try:
         names = os.listdir(_PROC)  # noqa: PTH208 - a thousand Paths are slow
     except OSError:
         return []
-    return [found for name in names if name.isdigit() and (found := _look(name)) is not None]
+    return [found for name in names if name.isdigit() and (found := _read(name)) is not None]
 
 
-def _look(name: str) -> Relative | None:
+def _read(name: str) -> ProcessEntry | None:
     try:
         fields = _stat_of(name)
     except OSError:  # it is gone
         return None
     is_over = fields[0] in (b"Z", b"X")
-    return Relative(int(name), int(fields[1]), int(fields[2]), is_over, int(fields[19]))
+    return ProcessEntry(int(name), int(fields[1]), int(fields[2]), is_over, int(fields[19]))
 
 
 def _stat_of(name: str) -> list[bytes]:
-    """Return the fields of proc_pid_stat(5) behind the program's name, which may have anything in it."""
+    """Return the fields of proc_pid_stat(5) after the program's name, which may contain any character."""
     with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - a thousand Paths are slow
         return file.read().rpartition(b")")[2].split()
 
@@ -114,5 +114,5 @@ def _stat_of(name: str) -> list[bytes]:
 def _status_of(pid: int, proc: Path) -> list[bytes]:
     try:
         return (proc / str(pid) / "status").read_bytes().splitlines()
-    except OSError:  # it has ended, or there is no descriptor to read it
+    except OSError:  # it has ended, or no descriptor is left to read it
         return []

@@ -1,4 +1,4 @@
-"""Calls of the kernel that the standard library does not have; ``ctypes`` is loaded by the first of them."""
+"""System calls that are not in the standard library; the first one loads ``ctypes``."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ __all__ = [
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
 
-# keyctl(2), for which the C library has no function: its number by the machine, for programs of 64 bits.
+# keyctl(2), for which the C library has no function: its number on each machine, for programs of 64 bits.
 _KEYCTL = {
     "x86_64": 250,
     "aarch64": 219,
@@ -30,11 +30,8 @@ _NO_KEYRINGS = (errno.ENOSYS, errno.EPERM, errno.EACCES)
 
 
 def call(name: str, *arguments: object) -> int:
-    """Call a function of the C library and return what it returns.
-
-    Raises ``OSError``, with what the kernel said, for a result below 0.
-    """
-    import ctypes  # not above: it takes a megabyte
+    """Call a function of the C library and return its result. Raises ``OSError`` for a result below 0."""
+    import ctypes  # not at the top: it takes a megabyte
 
     result: int = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
     if result < 0:
@@ -44,35 +41,34 @@ def call(name: str, *arguments: object) -> int:
 
 
 def prctl(option: int, *arguments: int) -> int:
-    """Call the function of the C library with up to four arguments; as `call` does."""
+    """Call the C library's ``prctl`` with up to four arguments; see `call`."""
     from ctypes import c_ulong
 
-    filled = (*arguments, 0, 0, 0, 0)[:4]  # the kernel demands that unused ones are 0
+    filled = (*arguments, 0, 0, 0, 0)[:4]  # the kernel requires 0 for unused ones
     return call("prctl", option, *map(c_ulong, filled))
 
 
 def be_subreaper(yes: bool = True) -> None:
-    """Adopt the orphans among our descendants, or no longer."""
+    """Adopt the orphans among our descendants, or stop doing so."""
     prctl(_PR_SET_CHILD_SUBREAPER, yes)
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends; kept by exec, unless that changes the user."""
+    """Make the kernel kill this process when its parent ends; exec keeps that, unless it changes the user."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forbid_new_privileges() -> None:
-    """Let no program that is executed from now on gain privileges by setuid bits or file capabilities."""
+    """Prevent executed programs from gaining privileges by setuid bits or file capabilities, for good."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def leave_keyring() -> None:
-    """Begin a session keyring of its own (session-keyring(7)), in a process that becomes another user.
+    """Create a new session keyring (session-keyring(7)), in a process that will become another user.
 
-    A login's keyring goes along with whatever it starts, and its keys can be used by whoever has it, of
-    whichever user: change of user or not. To be called before the change, since a user may have no room for
-    a keyring left. A system that has none, or lets nobody use them (a filter of a container), has none to
-    leave. ``OSError`` comes through.
+    Child processes inherit the keyring of a login, and can use its keys even after a change of user. Call
+    this before the change, because the new user may have no quota left for a keyring. If the system has no
+    keyrings, or forbids them (a filter of a container), it does nothing. May raise ``OSError``.
     """
     number = _KEYCTL.get(os.uname().machine)
     if number is None or sys.maxsize < 1 << 32:

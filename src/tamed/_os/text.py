@@ -1,8 +1,8 @@
-"""Text of others in our logs and on terminals: nothing of it does anything there.
+"""Making untrusted text safe for logs and terminals.
 
-A client can put an escape sequence into a URL, and an application into a message. Written raw, it would move
-the cursor, change the title or answer for the person at the terminal, and a line break would make what comes
-after it look like a record of ours.
+A client can put an escape sequence into a URL, and an application into a message. Written raw, it could move
+the cursor, change the title or type input at the terminal, and the text after a line break would look like a
+log record.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["did_you_mean", "listed", "nearest", "noun", "shown", "shown_in_json", "value_text"]
 
 
-# What a terminal acts upon (C0 with the escape itself, DEL, C1), what turns the direction of the text around
-# it, and what ends a line for some readers. Tab and newline are left to the caller.
-# As tables for `str.translate`, each escape is one string, however often a text has it.
+# Control characters for terminals (C0 with the escape itself, DEL, C1), those that change the direction of
+# text, and those that end a line for some readers. The caller handles tab and newline.
+# In a table for `str.translate`, each escape is one string, regardless of how often a text contains it.
 _BEYOND_ASCII = (*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
 _IN_JSON = {number: f"\\u{number:04x}" for number in (0x7F, *_BEYOND_ASCII)}
 _UNSAFE = _IN_JSON | {
@@ -25,14 +25,14 @@ _UNSAFE = _IN_JSON | {
 
 
 def shown(text: str, indent: str = "") -> str:
-    r"""Return a text with what must not be written raw as ``\x1b``, and lines after the first indented."""
-    if text.isprintable():  # which nearly all are, and which is told in a tenth of the time
+    r"""Return a text with unsafe characters escaped, as in ``\x1b``, and lines after the first indented."""
+    if text.isprintable():  # true for nearly all texts, and checked in a tenth of the time
         return text
     return text.translate(_UNSAFE).replace("\n", f"\n{indent}")
 
 
 def shown_in_json(text: str) -> str:
-    r"""Return JSON in which such characters are escaped, as in ``\u009b``: it means the same."""
+    r"""Return equivalent JSON with unsafe characters escaped, as in ``\u009b``."""
     return text if text.isprintable() else text.translate(_IN_JSON)
 
 
@@ -40,7 +40,7 @@ _LONGEST = 60
 
 
 def value_text(value: object) -> str:
-    """Show a value in a message as its writer knows it, on one line, however long it is."""
+    """Describe a value in a message, in the words of a configuration file, on one short line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -71,14 +71,14 @@ def listed(words: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that ``word`` was probably meant to be, or None when none is near."""
-    import difflib  # only needed when something is wrong
+    """Return the known word that is similar to ``word``, or None."""
+    import difflib  # not at the top: only needed for errors
 
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """Return the remedy for an unknown word: its nearest neighbour, or else ``otherwise``."""
+    """Return the remedy for an unknown word: a question with the nearest one, or ``otherwise``."""
     near = nearest(word, known)
     return f"did you mean {near!r}?" if near is not None else otherwise
 
@@ -86,6 +86,6 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 def _number(value: float) -> str:
     try:
         text = str(value)
-    except ValueError:  # more digits than the interpreter prints
+    except ValueError:  # it has more digits than the interpreter prints
         text = ""
     return text if 0 < len(text) <= _LONGEST else "a very long number"

@@ -1,7 +1,7 @@
-"""Files that say what is run, or who may log in: nobody else may be able to write them.
+"""Trusted files: those that decide which code runs, or which users may log in.
 
-Whoever can write a file that root executes or believes is root. Whoever can write the folder that it is in,
-or one above, can put another file in its place. sshd (StrictModes) and sudo refuse such files too.
+A user who can write a file that root executes or trusts can become root. A user who can write in its folder,
+or in one above, can replace the file. sshd (StrictModes) and sudo refuse such files too.
 """
 
 import os
@@ -11,38 +11,40 @@ from pathlib import Path
 
 from tamed.errors import PermissionRefused
 
-__all__ = ["TRUST_WRITABLE", "require_trusted", "who_else"]
+__all__ = ["TRUST_WRITABLE", "first_untrusted", "require_trusted"]
 
 TRUST_WRITABLE = "TAMED_TRUST_WRITABLE"
 """The environment variable that ``--trust-writable`` sets, for all processes of a daemon."""
 
 
 def require_trusted(path: Path, what: str) -> None:
-    """Raise PermissionRefused if this process is root and somebody else could change a file; else warn.
+    """Raise PermissionRefused if this process is root and other users could change a file; warn if not root.
 
-    The file, each folder above it and, where one of them is a symbolic link, what it leads to must belong to
-    root, or to this process's user, and only their owner may write them. Of a folder in which only owners
-    can remove files (``/tmp``, its sticky bit) that is not demanded. A group counts for root only: with
-    others it is often their own. A file that does not exist is left to whoever opens it. ``what`` names the
-    file in the message. With `TRUST_WRITABLE` in the environment nothing is looked at.
+    The file, each folder above it and the targets of symbolic links among them must belong to root or to
+    this process's user, and only their owner may write them. A folder with the sticky bit (``/tmp``) may be
+    writable. Write permission of a group is refused for root only: other users often have a group of their
+    own. A missing file is no error here. ``what`` names the file in the message. With `TRUST_WRITABLE` in the
+    environment nothing is checked.
     """
-    found = who_else(path, (0, os.geteuid()))
+    found = first_untrusted(path, (0, os.geteuid()))
     if found is None:
         return
     place, why = found
     if os.geteuid() == 0:
         remedy = f"chown root {place} && chmod go-w {place}, or pass --trust-writable"
         raise PermissionRefused(f"{what} {path}", f"{place} {why}, who could become root by it", remedy)
-    import logging  # not above: nothing is wrong with most files
+    import logging  # not at the top: most files are fine
 
     logging.getLogger("tamed").warning("%s %s can be changed by others: %s %s", what, path, place, why)
 
 
-def who_else(path: Path, trusted: Collection[int], *, may_be_shared: bool = False) -> tuple[Path, str] | None:
-    """Return the first of a path and the folders above it that others than ``trusted`` could change, and why.
+def first_untrusted(
+    path: Path, trusted: Collection[int], *, may_be_shared: bool = False
+) -> tuple[Path, str] | None:
+    """Return the first of a path and its parents that users other than ``trusted`` could change, and why.
 
-    None if nobody could, or nobody is to ask: see `require_trusted`. ``may_be_shared`` says that the path
-    itself may be a folder in which only owners can remove files.
+    None if there is none, or the check is disabled: see `require_trusted`. ``may_be_shared`` allows the path
+    itself to be a folder with the sticky bit.
     """
     if os.environ.get(TRUST_WRITABLE, "") not in ("", "0", "false", "no"):
         return None
@@ -54,10 +56,10 @@ def who_else(path: Path, trusted: Collection[int], *, may_be_shared: bool = Fals
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """Yield a path, the folders above it, and the same of what it leads to if there are links on the way."""
+    """Yield a path and the folders above it, and the same for its target if there are symbolic links."""
     try:
         literal, real = Path(os.path.abspath(path)), path.resolve()  # noqa: PTH100 - links are kept
-    except FileNotFoundError:  # the current folder is gone, with all that was in it
+    except FileNotFoundError:  # the current folder was removed
         return
     yield path
     seen = {literal}
@@ -68,7 +70,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 
 def _why_not(place: Path, trusted: Collection[int], *, is_file: bool) -> str:
-    """Say who else may change a file or what is in a folder; nothing if nobody may."""
+    """Return the reason why a place is not trusted; empty if it is."""
     try:
         status = place.stat()
     except OSError:

@@ -1,10 +1,11 @@
-"""Unix sockets: binding and connecting at paths of any length, their files, and who is at the other end.
+"""Unix sockets: binding and connecting at paths of any length, their files, and the peer's credentials.
 
-**The mode.** The usual ways leave a gap. Setting the umask around ``bind`` changes it for every thread, so
-that a log file made in that moment gets the wrong mode; ``chmod`` after ``bind`` is too late for a datagram
-socket, which anyone may send to from ``bind`` on. ``fchmod`` on the unbound socket limits the mode that
-``bind`` creates the file with (the kernel's ``unix_bind`` takes the socket inode's mode, less the umask): so
-the file is never more open than asked. ``chmod`` then gives back what the umask took.
+**The mode.** The usual ways have a race. Setting the umask around ``bind`` changes it for every thread, so
+that a log file created in that moment gets the wrong mode; ``chmod`` after ``bind`` is too late for a
+datagram socket, which every user may send to from ``bind`` on. ``fchmod`` on the unbound socket limits the
+mode of the file that ``bind`` creates (the kernel's ``unix_bind`` uses the socket inode's mode, less the
+umask): so the file never has more permissions than requested. ``chmod`` then adds those that the umask
+removed.
 
 **Long paths.** ``sun_path`` has 108 bytes (unix(7)). A longer path is reached through its directory:
 ``/proc/self/fd/N/NAME`` is short, and names the same file.
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _ROOM: Final = 107
-"""What ``sun_path`` takes besides the zero at its end, or at its beginning."""
+"""The bytes of ``sun_path`` without the zero byte at its end, or at its beginning."""
 
 _OWN_FDS: Final = Path("/proc/self/fd")
 
@@ -43,7 +44,7 @@ CREDENTIALS: Final = struct.Struct("iII")
 
 
 class SocketFile(NamedTuple):
-    """The file of a unix socket that this process made; ``path`` is absolute."""
+    """The file of a unix socket that this process created; ``path`` is absolute."""
 
     path: str
     device: int
@@ -51,33 +52,33 @@ class SocketFile(NamedTuple):
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Return the file that is at a path now. ``OSError`` comes through."""
+        """Return the file that is at a path now. May raise ``OSError``."""
         status = path.lstat()
         return cls(str(path.absolute()), status.st_dev, status.st_ino)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the path means nothing any more, or another file: nobody can connect by it.
+        """Whether the path is missing or another file, so that clients cannot connect.
 
-        To be asked while the socket is open. It holds its inode, so no other file can have the same number.
+        Use it while the socket is open: that keeps the inode, so no other file can have the same number.
         """
         try:
             status = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
-            return False  # it cannot be told
+            return False  # unknown
         return (status.st_dev, status.st_ino) != (self.device, self.inode)
 
     def remove(self) -> None:
-        """Unlink the file if it is still the one that was made; call it before the socket is closed."""
+        """Unlink the file if it is still the one that was created; call it before the socket is closed."""
         if not self.is_lost:
             with suppress(OSError):
                 Path(self.path).unlink()
 
 
 class Credentials(NamedTuple):
-    """Who is at the other end of a unix socket, for which the kernel vouches."""
+    """The process at the other end of a unix socket, as the kernel reports it."""
 
     pid: int
     uid: int
@@ -87,9 +88,8 @@ class Credentials(NamedTuple):
 def bind_unix(unbound: socket.socket, path: Path, mode: int | None = None) -> SocketFile:
     """Bind a socket to a path, which must be free, and return its file.
 
-    The socket was made by this user. The file has ``mode`` as soon as anybody can connect, or without one
-    what the umask leaves. After an error there is no file. ``OSError`` comes through; otherwise raises as
-    `short_path` does.
+    This user must have created the socket. The file has ``mode`` before any client can connect; without a
+    mode, the umask applies. After an error there is no file. Raises ``OSError``, and as `short_path` does.
     """
     if mode is not None:
         os.fchmod(unbound.fileno(), mode)
@@ -113,7 +113,7 @@ def connect_unix(unconnected: socket.socket, path: Path) -> None:
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Give a name for a socket's file that fits into an address; valid inside the ``with`` only.
+    """Return a name for a socket's file that fits into an address; valid inside the ``with`` only.
 
     Raises ConfigurationError if the name alone is too long, SystemRefused for a long path on a system
     without ``/proc``, and ``OSError`` if the path is long and its directory cannot be opened.
@@ -143,9 +143,9 @@ def abstract_address(name: str) -> bytes:
 
 
 def peer_credentials(sock: Any) -> Credentials:
-    """Return who is at the other end: who has listened, or has connected (SO_PEERCRED, unix(7)).
+    """Return the credentials of the process that listens, or has connected (SO_PEERCRED, unix(7)).
 
-    ``OSError`` comes through. ``sock`` is a socket, or a transport's stand-in for it.
+    May raise ``OSError``. ``sock`` is a socket, or a transport's substitute for it.
     """
     return Credentials(
         *CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
@@ -159,9 +159,9 @@ def _require_room(path: object, name: bytes, limit: int) -> None:
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    """Change the mode of the socket itself, never that of what a symbolic link points to.
+    """Change the mode of the socket itself, never that of a symbolic link's target.
 
-    Whoever owns the directory could put a link there in time, and root would open some other file.
+    The owner of the directory could replace the socket with a link, and root would change another file.
     """
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

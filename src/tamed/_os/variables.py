@@ -1,4 +1,4 @@
-"""``PACKAGE.MODULE:VARIABLE``: what is imported by a name that an operator, or a package, gives."""
+"""``PACKAGE.MODULE:VARIABLE``: importing an object by a name that an operator, or a package, specifies."""
 
 from functools import reduce
 from importlib import import_module
@@ -16,7 +16,7 @@ class VariableName(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a name. Raises ValueError, which says what was expected."""
+        """Parse a name. Raises ValueError, with the expected form."""
         module, _, variable = text.partition(":")
         if not all(part.isidentifier() for part in (*module.split("."), *variable.split("."))):
             raise ValueError("expected PACKAGE.MODULE:VARIABLE")
@@ -28,15 +28,15 @@ class VariableName(NamedTuple):
 
 
 def import_variable(text: str) -> Any:
-    """Import what an entry point names, which may be a module alone; whatever that raises comes through."""
+    """Import the object of an entry point, which may be a module; raises any exception of the import."""
     module, _, names = text.partition(":")
     return reduce(getattr, names.split(".") if names else (), import_module(module))
 
 
 def missing_module(error: Exception, name: str) -> str | None:
-    """Return the module that an import has not found, if that is the one asked for, or a package on its way.
+    """Return the module that an import did not find, if it is the module ``name`` or a parent package.
 
-    None if what was asked for is there, and could not be imported for another reason.
+    None if the module exists, but its import failed for another reason.
     """
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return missing if missing and f"{name}.".startswith(f"{missing}.") else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamed._os.identity import Identity
-from tamed._os.proc import Relative, descendants_of
+from tamed._os.proc import ProcessEntry, descendants_of
 from tamed.config.identity import owner_of
 from tamed.config.log_plan import default_logs, make_log_folder
 from tamed.config.reading import Reading
@@ -332,7 +332,7 @@ def _end(name: str, handle: ProcessHandle) -> bool:
     return True
 
 
-def _kill(process: Relative) -> None:
+def _kill(process: ProcessEntry) -> None:
     handle = ProcessHandle.open(process.pid)
     if handle is not None:
         with handle:

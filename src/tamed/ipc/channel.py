@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from tamed._os.descriptors import hollow, receive_descriptors
+from tamed._os.descriptors import receive_descriptors, replace_with_null
 from tamed._os.fork import guard_forks, own
 from tamed.errors import TamedError
 from tamed.ipc.fault import fault_message
@@ -193,7 +193,7 @@ class Channel:
 
     def disown(self) -> None:
         """In a forked child, leave the channel to the parent; see `tamed._os.fork`."""
-        hollow([self._sock.fileno()])
+        replace_with_null([self._sock.fileno()])
         self.closed = True
         self.forget()
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from tamed._os.descriptors import hollow
+from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
 from tamed.errors import reason
 from tamed.log.logger import own_logger
@@ -85,7 +85,7 @@ class DatagramServer(ListeningService):
 
     def disown(self) -> None:
         """Leave the duplicates of our sockets to the parent, in a forked child; see `tamed._os.fork`."""
-        hollow(own_socket.fileno() for own_socket in self._transports)
+        replace_with_null(own_socket.fileno() for own_socket in self._transports)
 
     def pause_accepting(self) -> None:
         """Receive no more until `resume_accepting` is called; what was written is sent."""

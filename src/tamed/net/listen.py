@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ClassVar, Protocol, TypeVar
 
-from tamed._os.descriptors import hollow
+from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
 from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ServiceMisuse, from_os_error
@@ -158,7 +158,7 @@ class Listener:
     def disown(self) -> None:
         """Leave the sockets and the file to the parent, in a forked child; see `tamed._os.fork`."""
         self._file = None
-        hollow(sock.fileno() for sock in self.sockets)
+        replace_with_null(sock.fileno() for sock in self.sockets)
 
 
 class SocketSource(Protocol):

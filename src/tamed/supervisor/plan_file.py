@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-from tamed._os.proc import beginning_of
+from tamed._os.proc import start_time_of
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
@@ -153,7 +153,7 @@ def kept_plan(path: Path, pid: int) -> Plan:
 
 def _holder(pid: int) -> str:
     """Return an identity of a process that no later process has."""
-    return f"{pid} begun at {beginning_of(pid)}"
+    return f"{pid} begun at {start_time_of(pid)}"
 
 
 def _own_text(path: Path) -> str:

@@ -25,7 +25,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from tamed._os.proc import Relative, children_of, members_of
+from tamed._os.proc import ProcessEntry, children_of, members_of
 
 __all__ = ["Reaper", "end_own_group", "signal_group"]
 
@@ -120,7 +120,7 @@ class Reaper:
         self._kill_late()
         return not any(self._is_ours(each.group) or each.pid in self._deadlines for each in family)
 
-    def _ended_of(self, family: list[Relative]) -> Iterator[tuple[int, int]]:
+    def _ended_of(self, family: list[ProcessEntry]) -> Iterator[tuple[int, int]]:
         for each in family:
             is_leader = self._is_ours(each.pid)
             if not each.is_over or (is_leader and self._is_group_there(each.pid, family)):
@@ -140,7 +140,7 @@ class Reaper:
                 signal_group(pid, signal.SIGKILL)
             yield self._reap(pid)
 
-    def _is_group_there(self, leader: int, family: list[Relative]) -> bool:
+    def _is_group_there(self, leader: int, family: list[ProcessEntry]) -> bool:
         """End the rest of the group of a leader that has ended; return whether it still exists."""
         is_there = any(each.group == leader and not each.is_over for each in family)
         if not is_there or leader in self.spared:
@@ -152,7 +152,7 @@ class Reaper:
             signal_group(leader, signal.SIGCONT)  # a stopped process does not get SIGTERM before that
         return True
 
-    def _terminate(self, strays: Iterable[Relative], grace: float) -> None:
+    def _terminate(self, strays: Iterable[ProcessEntry], grace: float) -> None:
         """Send SIGTERM to strays, and set their deadline."""
         for each in strays:
             self._deadlines[each.pid] = self._clock() + grace
@@ -187,7 +187,7 @@ class Reaper:
             self.peaks[pid] = usage.ru_maxrss * 1024
         return pid, status
 
-    def _strays_in(self, family: list[Relative]) -> list[Relative]:
+    def _strays_in(self, family: list[ProcessEntry]) -> list[ProcessEntry]:
         """Return the orphans in the family that are in no group of ours."""
         if os.getpid() == 1:
             return []

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tamed._os.identity import Identity, acting_for
 from tamed._os.proc import user_of
-from tamed._os.trust import who_else
+from tamed._os.trust import first_untrusted
 from tamed.errors import (
     AlreadyRunning,
     CannotCreate,
@@ -206,7 +206,7 @@ class RunDirectory:
         """Raise PermissionRefused if users other than root and this one could change it or a parent."""
         trusted = {0, os.geteuid()}
         _require_trusted(self.path, trusted)
-        if (found := who_else(self.path, trusted, may_be_shared=True)) is not None:
+        if (found := first_untrusted(self.path, trusted, may_be_shared=True)) is not None:
             raise PermissionRefused(f"directory {self.path}", " ".join(map(str, found)), _ANOTHER)
 
     def create(self, name: str, owner: tuple[int, int] | None = None) -> Instance:

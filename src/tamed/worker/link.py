@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tamed._os.descriptors import hollow
+from tamed._os.descriptors import replace_with_null
 from tamed.errors import SystemRefused
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_of
@@ -154,7 +154,7 @@ class Link:
         except InvalidMessage as error:
             self._become_orphan(f"it cannot be understood: {error}")
         if self._channel.closed and not self._is_orphan:
-            hollow((1, 2))  # the pipe is broken, so `print` would raise
+            replace_with_null((1, 2))  # the pipe is broken, so `print` would raise
             self._become_orphan("it is gone")
 
     def _become_orphan(self, why: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
-from tamed._os.descriptors import hollow
+from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
 from tamed.config.settings import Level
 from tamed.log.layout import Layout, Line, bare, lay_out
@@ -185,7 +185,7 @@ class PipeHandler(LayoutHandler):
 
         Printed text is in the log too. The parent sends the records in the queue; see `tamed._os.fork`.
         """
-        hollow([self._descriptor])
+        replace_with_null([self._descriptor])
         self._is_childs = True
         self._loop, self._waiting = None, False
         self._rest = b""

@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from tamed._os.descriptors import close_all, hollow, receive_descriptors
+from tamed._os.descriptors import close_all, receive_descriptors, replace_with_null
 from tamed._os.proc import children_of
 from tamed._os.syscalls import be_subreaper
 from tamed.builtin.programs.program import LaunchFailed, Program, launch
@@ -62,7 +62,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     be_subreaper()
     with socket.socket(fileno=os.dup(0)) as control:
-        hollow([0])
+        replace_with_null([0])
         ForkServer(control).serve()
 
 
