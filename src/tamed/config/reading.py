@@ -12,6 +12,7 @@ as given, and the worker reads them.
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tamed._os.limits import check_workers
@@ -20,6 +21,7 @@ from tamed.config.deployment import Deployment, read_env_file
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.config.target import Target, TargetKind
+from tamed.errors import from_os_error
 from tamed.plugins.build import build
 
 __all__ = ["Reading", "read_settings"]
@@ -41,7 +43,7 @@ class Reading(NamedTuple):
     def of(cls, job: Job) -> Self:
         """Read a job's deployment file and its settings.
 
-        Raises as `Deployment.read` and `read_settings` do.
+        Raises as `Deployment.read` and `read_settings` do, and if the working directory cannot be entered.
         """
         return cls._with(job, job.deployment())
 
@@ -65,7 +67,10 @@ class Reading(NamedTuple):
     @classmethod
     def _with(cls, job: Job, deployment: Deployment | None) -> Self:
         program = _resolved(job, job.target.name) if job.target.kind is TargetKind.FILE else ""
-        return cls(job, deployment, read_settings(job, deployment), program)
+        settings = read_settings(job, deployment)
+        if settings.daemon.directory is not None:
+            _require_directory(job.path(str(settings.daemon.directory)))
+        return cls(job, deployment, settings, program)
 
     def to_data(self) -> dict[str, Any]:
         """Return the reading, without the job, as plain data, for another process that has the job."""
@@ -115,6 +120,14 @@ def _log_beside(deployment: Deployment) -> Mapping[str, object]:
     if not isinstance(file, str) or not names_file(file):
         return deployment.log
     return {**deployment.log, "file": str(deployment.folder / file)}
+
+
+def _require_directory(path: Path) -> None:
+    """Raise the TamedError of a working directory that this process could not change to."""
+    try:
+        os.close(os.open(f"{path}/.", os.O_PATH))  # the dot takes the permission to enter it
+    except OSError as error:
+        raise from_os_error(f"directory {path}", error, "create it, or name another one") from error
 
 
 def _resolved(job: Job, name: str) -> str:
