@@ -41,7 +41,7 @@ def through_json(reading: Reading) -> Reading:
 
 def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
     """Settings with units, kinds of value that JSON has not, and the folder that links led to."""
-    (tmp_path / "41").mkdir()
+    (tmp_path / "41" / "sub").mkdir(parents=True)
     (tmp_path / "current").symlink_to("41")
     file = tmp_path / "current" / "verse.toml"
     file.write_text(TEXT)
@@ -58,6 +58,7 @@ def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
 
 def test_a_deployment_that_the_command_has_read_is_not_read_again(tmp_path: Path) -> None:
     """So the services that are run are those whose options it has read; a reload reads the file anew."""
+    (tmp_path / "sub").mkdir()
     file = tmp_path / "verse.toml"
     file.write_text(TEXT)
     job = Job(Target.parse(str(file)), environ={})
@@ -68,9 +69,9 @@ def test_a_deployment_that_the_command_has_read_is_not_read_again(tmp_path: Path
         Reading.of(Job.from_data(job.to_data()))
 
 
-def test_every_path_is_one_in_another_process() -> None:
+def test_every_path_is_one_in_another_process(tmp_path: Path) -> None:
     """JSON has texts for them."""
-    flags = {option.name: "/verse" for option in describe(Daemon) if option.reader.path}
+    flags = {option.name: str(tmp_path) for option in describe(Daemon) if option.reader.path}
     reading = Reading.of(Job(Target.parse("ode"), daemon=flags, environ={}))
     assert through_json(reading) == reading
 

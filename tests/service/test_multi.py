@@ -107,6 +107,28 @@ def test_a_strategy_must_be_known() -> None:
         MultiService("parent", strategy="all")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("child", "why"),
+    [
+        ("text", "it is a str, not a service"),
+        (None, "it is None, not a service"),
+        (Service, r"it is a class; make a service of it: Service\(\.\.\.\)"),
+    ],
+    ids=["text", "none", "class"],
+)
+def test_a_child_is_a_service(child: Any, why: str) -> None:
+    """What is no service is refused with its kind."""
+    with pytest.raises(ServiceMisuse, match=f"cannot add .* to parent: {why}"):
+        MultiService("parent", child)
+
+
+def test_a_name_is_a_text() -> None:
+    """A service in the place of the name means that the name was forgotten."""
+    name: Any = Service("child")
+    with pytest.raises(ServiceMisuse, match=r"the name is a service, not a text; write MultiService\('NAME'"):
+        MultiService(name)
+
+
 def test_a_name_is_taken_once() -> None:
     """Names are unique within a parent, and the message says who has it."""
     parent = MultiService("parent", Service("one"))

@@ -113,6 +113,18 @@ def test_a_hook_must_be_a_coroutine_function(hook: str) -> None:
         type("Wrong", (mixin, Service), {})
 
 
+@pytest.mark.parametrize("name", ["strat", "tsart", "rnu", "sotp", "relase", "prepar"])
+def test_a_misspelt_hook_is_refused(name: str) -> None:
+    """A hook of another name would never be called, so its class is refused; a similar word is not."""
+
+    async def hook(_: object) -> None:
+        return None
+
+    with pytest.raises(TypeError, match=rf"Wrong\.{name} is no hook: did you mean '\w+'\?"):
+        type("Wrong", (Service,), {name: hook})
+    type("Right", (Service,), {"stat": hook, "post": hook, "prepared": hook, "runs": hook})
+
+
 async def test_services_may_be_dataclasses(diary: Diary) -> None:
     """Dataclasses are equal when their fields are and have no hash; services are told apart all the same."""
 

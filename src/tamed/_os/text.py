@@ -7,11 +7,13 @@ log record.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "listed", "nearest", "noun", "shown", "shown_in_json", "value_text"]
+__all__ = ["did_you_mean", "listed", "nearest", "noun", "shown", "shown_in_json", "value_text", "why_no_name"]
 
 
 # Control characters for terminals (C0 with the escape itself, DEL, C1), those that change the direction of
@@ -37,6 +39,8 @@ def shown_in_json(text: str) -> str:
 
 
 _LONGEST = 60
+_LONGEST_NAME = 64  # bytes
+_ALSO = "_.@+-"  # in a name, besides letters and digits
 
 
 def value_text(value: object) -> str:
@@ -81,6 +85,16 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return the remedy for an unknown word: a question with the nearest one, or ``otherwise``."""
     near = nearest(word, known)
     return f"did you mean {near!r}?" if near is not None else otherwise
+
+
+def why_no_name(name: str) -> str:
+    """Return why this cannot be the name of an instance, which is that of its folder; empty if it can."""
+    if not name or len(os.fsencode(name)) > _LONGEST_NAME:
+        return f"a name has 1 to {_LONGEST_NAME} bytes"
+    if not name[0].isalnum() and name[0] != "_":
+        return "a name begins with a letter, a digit or _"
+    bad = next((one for one in name if not one.isalnum() and one not in _ALSO), "")
+    return f"a name has letters, digits and {_ALSO} only, not {bad!r}" if bad else ""
 
 
 def _number(value: float) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from tamed._os.limits import usable_cpus
-from tamed._os.text import value_text
+from tamed._os.text import value_text, why_no_name
 from tamed.plugins.option import option
 from tamed.plugins.values import Duration, Size
 
-__all__ = ["Daemon", "Level", "Log", "Settings", "Umask", "Workers", "names_file"]
+__all__ = ["Daemon", "Level", "Log", "Name", "Settings", "Umask", "Workers", "names_file"]
 
 # The numbers of the module logging, which the command that starts a daemon need not import.
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -45,6 +45,23 @@ class Level(NamedTuple):
     def __str__(self) -> str:
         name = next((name for name, level in _LEVELS.items() if level == self.level), str(self.level))
         return f"{self.logger}={name}" if self.logger else name
+
+
+class Name(str):
+    """The name of an instance: letters, digits and a few more characters."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str) -> Self:
+        """Raise ValueError for a text that cannot name a folder, or looks like an option."""
+        if why := why_no_name(name):
+            raise ValueError(why)
+        return super().__new__(cls, name)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name, as calling the class does."""
+        return cls(text)
 
 
 class Workers(int):
@@ -90,7 +107,7 @@ class Umask(int):
 class Daemon:
     """How the process behaves."""
 
-    name: str = option("", "Name of the instance; by default that of the deployment or the target.")
+    name: Name | None = option(None, "Name of the instance; by default that of the deployment or the target.")
     workers: Workers | None = option(
         None, "Number of worker processes, under a supervisor; auto is one for each CPU."
     )

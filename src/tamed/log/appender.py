@@ -138,14 +138,14 @@ def explain(path: Path, error: OSError) -> TamedError:
     what, why = f"log file {path}", error.strerror or ""
     if error.errno == errno.ELOOP:
         return CannotCreate(what, "it is a symbolic link", "name the file that it points to")
+    if error.errno in (errno.EISDIR, errno.ENXIO) or not path.name:  # as of /
+        return CannotCreate(what, "it is not a regular file", "name another one, or log to stderr")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return CannotCreate(what, f"there is no directory {path.parent}", "create it, or name another file")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionRefused(
             what, _foreign_owner(path) or why, "name another file, or start as a user who may write it"
         )
-    if error.errno in (errno.EISDIR, errno.ENXIO):
-        return CannotCreate(what, "it is not a regular file", "name another one, or log to stderr")
     return from_creation_error(what, error, "name another file")
 
 

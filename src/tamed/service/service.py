@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Iterator
 from types import EllipsisType, TracebackType
 from typing import ClassVar, Self, cast, get_args
 
+from tamed._os.text import noun
 from tamed.errors import ServiceMisuse
 from tamed.service.group import GroupLifecycle, Strategy
 from tamed.service.lifecycle import Lifecycle, State
@@ -14,6 +15,20 @@ from tamed.service.restart import Restart
 __all__ = ["MultiService", "Service"]
 
 _HOOKS = ("prepare", "start", "run", "stop", "release")
+
+
+def _misspelt(hook: str) -> set[str]:
+    """Return what a hook is when two neighbours change places, or, if it is long, when a letter is missing.
+
+    A hook of another name would never be called. No other method is likely to have one of these names.
+    """
+    places = range(len(hook) - 1)
+    swapped = {hook[:at] + hook[at + 1] + hook[at] + hook[at + 2 :] for at in places}
+    shorter = {hook[:at] + hook[at + 1 :] for at in range(len(hook))} if len(hook) > len("start") else set()
+    return swapped | shorter
+
+
+_MISSPELT = {word: hook for hook in _HOOKS for word in _misspelt(hook) - {hook}}
 
 
 class Service:
@@ -61,6 +76,9 @@ class Service:
                 raise TypeError(
                     f"{cls.__qualname__}.{hook} must be a coroutine function: write 'async def {hook}'"
                 )
+        for name in vars(cls):
+            if name in _MISSPELT and inspect.isfunction(vars(cls)[name]):
+                raise TypeError(f"{cls.__qualname__}.{name} is no hook: did you mean {_MISSPELT[name]!r}?")
 
     def __init__(
         self,
@@ -70,6 +88,9 @@ class Service:
         start_timeout: float | EllipsisType | None = ...,  # not given; None is "no deadline"
         stop_timeout: float | EllipsisType | None = ...,
     ) -> None:
+        if not isinstance(name, str | None):  # for callers without a type checker
+            what = f"{type(self).__name__}: the name is {noun(type(name).__name__)}, not a text"
+            raise ServiceMisuse(what, remedy=f"write {type(self).__name__}('NAME', ...)")
         if name is not None:
             self.name = name
         if restart is not None:
@@ -223,6 +244,11 @@ class MultiService(Service):
         ServiceMisuse if its name is in use, if it has a parent or runs by itself, or if the multi-service
         is stopping.
         """
+        if not isinstance(child, Service):  # for callers without a type checker
+            what = f"cannot add {child!r} to {self.full_name}"
+            if isinstance(child, type) and issubclass(child, Service):
+                raise ServiceMisuse(what, "it is a class", f"make a service of it: {child.__name__}(...)")
+            raise ServiceMisuse(what, f"it is {noun(type(child).__name__)}, not a service")
         return self.lifecycle.add(child.lifecycle)
 
     async def remove(self, child: Service) -> None:

@@ -125,8 +125,6 @@ def _parse(maker: Any, job: Job, parent: _OptionsAbove) -> Any:
         options.parseOptions(list(job.words))
     except BadOptions as error:
         raise _own_error(name, error) from error
-    except BrokenPipeError:  # of what prints the help, to a reader that has enough
-        raise
     except Exception as error:
         what = f"Twisted plugin {name} raised while it read its options"
         raise ApplicationFailed(what, reason(error)) from error

@@ -59,8 +59,6 @@ def parse_twistd(words: Sequence[str]) -> CommandLine:
     except BadOptions as error:
         remedy = why_not or "`tamed twistd --help` lists the options"
         raise UsageError(f"twistd: {str(error).rstrip('.')}", remedy=remedy) from error
-    except BrokenPipeError:  # of what prints the help, to a reader that has enough
-        raise
     except Exception as error:
         what = f"Twisted plugin {options.subCommand} raised while it read its options"
         raise ApplicationFailed(what if options.subCommand else "twistd's options", reason(error)) from error

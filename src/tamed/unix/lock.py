@@ -136,6 +136,8 @@ def explain(path: Path, error: OSError) -> TamedError:
     what, why = f"pid file {path}", error.strerror or ""
     if error.errno == errno.ELOOP:
         return CannotCreate(what, "it is a symbolic link", "remove the link")
+    if not path.name:  # as of /
+        return CannotCreate(what, "it is a directory", "name a file")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return CannotCreate(
             what, f"there is no directory {path.parent}", "create it, or name another run directory"

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from tamed._os.identity import Identity, acting_for
 from tamed._os.proc import user_of
+from tamed._os.text import why_no_name
 from tamed._os.trust import first_untrusted
 from tamed.errors import (
     AlreadyRunning,
@@ -36,8 +37,6 @@ from tamed.unix.lock import TO_READ, guardian_of_root, holder
 __all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory"]
 
 _OF_ROOT = Path("/run/tamed")
-_LONGEST = 64  # bytes
-_ALSO = "_.@+-"  # in a name, besides letters and digits
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -51,15 +50,9 @@ def _is_bad(name: str) -> bool:
 
 def check_name(name: str) -> str:
     """Return the name of an instance. Raises ConfigurationError, with the reason, if it is invalid."""
-    if not name or len(os.fsencode(name)) > _LONGEST:
-        why = f"a name has 1 to {_LONGEST} bytes"
-    elif not name[0].isalnum() and name[0] != "_":
-        why = "a name begins with a letter, a digit or _"
-    elif bad := next((one for one in name if not one.isalnum() and one not in _ALSO), ""):
-        why = f"a name has letters, digits and {_ALSO} only, not {bad!r}"
-    else:
-        return name
-    raise ConfigurationError(f"instance name {name!r}", why, "name it with --name")
+    if why := why_no_name(name):
+        raise ConfigurationError(f"instance name {name!r}", why, "name it with --name")
+    return name
 
 
 def default_run_directory(environ: Mapping[str, str], uid: int | None = None) -> Path:
