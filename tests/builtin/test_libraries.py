@@ -82,7 +82,7 @@ def test_a_library_has_what_is_used_of_it(library: str) -> None:
     )
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, "uvicorn"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_has_an_upper_bound(library: str) -> None:
     """A release that may break a service is not installed before somebody has tried it."""
     wanted = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]

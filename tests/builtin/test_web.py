@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._web.application import interface_of, load
 from tamed.builtin.web import Options, web
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import Service
 from tamed.testing.running import Served, serving
+from tamed.web.application import interface_of, load
 from tests.builtin.attempts import ALLOWED, SECRET, every_attempt, make_tree
 from tests.patience import PATIENCE
 

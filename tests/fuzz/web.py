@@ -4,16 +4,15 @@ import asyncio
 import ipaddress
 import itertools
 import re
-from contextlib import suppress
 from typing import Any, Final
 
 from starlette.responses import FileResponse, RangeNotSatisfiable
-from uvicorn import Config
 
-from tamed.builtin._web.application import Forwarded
-from tamed.builtin._web.compat import ServerState, server_config
 from tamed.builtin._web.files import has_valid_range
-from tamed.builtin._web.protocol import HttpLimits, HttpProtocol
+from tamed.web._context import ServerContext
+from tamed.web._http1 import HttpConnection
+from tamed.web._proxies import TrustedProxies
+from tamed.web.limits import HttpLimits
 from tests.fuzz.engine import Target
 from tests.fuzz.sessions import Wire, loop, require_no_failure
 
@@ -50,21 +49,15 @@ class _Http:
     """One connection for each input, which comes in pieces; all of it is answered, or the end."""
 
     def __init__(self) -> None:
-        self._config: Config | None = None
-        self._state = ServerState()
-        self._limits = HttpLimits(request_line=1024, head=4096)
+        limits = HttpLimits(request_line=1024, head=4096)
+        self._context = ServerContext(_echo, {}, limits, trusted=TrustedProxies(()))
 
     def __call__(self, data: bytes) -> object:
         return loop().run_until_complete(self._connection(data))
 
-    def _made(self) -> Config:
-        if self._config is None:
-            self._config = server_config(_echo, access_log=False)
-        return self._config
-
     async def _connection(self, data: bytes) -> object:
         wire = Wire()
-        protocol = HttpProtocol(self._made(), self._state, {}, self._limits)
+        protocol = HttpConnection(self._context)
         protocol.connection_made(wire)
         try:
             third = len(data) // 3
@@ -72,7 +65,7 @@ class _Http:
                 if piece and not wire.closed:
                     protocol.data_received(piece)
                 for _ in range(_MOST_TURNS):
-                    if not self._state.tasks:
+                    if not self._context.tasks:
                         break
                     await asyncio.sleep(0)
             if wire.written:
@@ -81,7 +74,7 @@ class _Http:
             return bytes(wire.written[9:12]), wire.closed, len(_ANSWER.findall(wire.written))
         finally:
             protocol.connection_lost(None)
-            for task in tuple(self._state.tasks):
+            for task in tuple(self._context.tasks):
                 task.cancel()
             await asyncio.sleep(0)
             require_no_failure()
@@ -89,24 +82,15 @@ class _Http:
 
 def _forwarded(data: bytes) -> object:
     """A client is an address, whatever the header says."""
-    told: list[Any] = []
-
-    async def tell(scope: Any, _: Any, __: Any) -> None:
-        told.append(scope["client"])
-
-    async def never(*_: object) -> Any:
-        raise AssertionError("it has nothing to receive or send")
-
     headers = [(b"x-forwarded-for", value) for value in data.split(b"\n")[:8]]
-    scope = {
+    scope: dict[str, Any] = {
+        "type": "http",
         "client": ("127.0.0.1", 5),
         "headers": [*headers, (b"x-forwarded-proto", data[:8])],
         "scheme": "http",
     }
-    answering = Forwarded(tell, ["127.0.0.0/8", "10.0.0.0/8", "::1"])(scope, never, never)
-    with suppress(StopIteration):
-        answering.send(None)
-    host, port = told[0]
+    TrustedProxies(["127.0.0.0/8", "10.0.0.0/8", "::1"]).believe(scope)
+    host, port = scope["client"]
     ipaddress.ip_address(host)
     assert 0 <= port < 1 << 16
     assert scope["scheme"] in ("http", "https")

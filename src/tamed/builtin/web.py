@@ -2,24 +2,20 @@
 
 import ipaddress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import cast
 
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
-from tamed.builtin._web.application import Forwarded, Interface, Lifespan, as_asgi, load
-from tamed.builtin._web.compat import server_config
 from tamed.builtin._web.files import Files
-from tamed.builtin._web.protocol import HttpLimits, HttpProtocol, PendingRequests
 from tamed.net.endpoint import Endpoint, TcpEndpoint
-from tamed.net.stream import ProtocolServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+from tamed.web.application import Interface, as_asgi, load
+from tamed.web.asgi import ASGIApplication
+from tamed.web.limits import HttpLimits
+from tamed.web.server import AccessFormat, WebServer
 
 __all__ = ["Options", "web"]
 
@@ -30,6 +26,7 @@ class Options:
 
     root: Path | None = option(None, "The directory to serve; nothing outside of it can be reached.")
     app: str | None = option(None, "The application to serve, as PACKAGE.MODULE:VARIABLE.", metavar="NAME")
+    factory: bool = option(False, "The name is that of a function that makes the application.")
     app_dir: Path | None = option(None, "A folder to look for the application in, beside what is installed.")
     wsgi: bool | None = option(None, "The application speaks WSGI, or does not; detected by default.")
     threads: int = option(10, "Requests that a WSGI application serves at a time.", ge=1)
@@ -38,8 +35,13 @@ class Options:
     port: int = option(8000, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    trust: list[str] = option([], "A proxy, or a network of them, whose X-Forwarded headers are believed.")
+    trust: list[str] = option(
+        [],
+        "A proxy or a network whose X-Forwarded headers are believed; unix: all of unix sockets.",
+    )
+    root_path: str = option("", "The path below which a proxy has the application, and which it takes off.")
     access_log: bool = option(True, "Log every request.")
+    access_log_format: AccessFormat = option("short", "The format of these lines.")
     max_connections: int = option(1000, "Connections that are open at a time; more clients wait.", ge=1)
     max_connections_per_address: int = option(200, "The same for one address.", ge=1)
     max_request_line: Size = option(Size("8 KiB"), "The longest target of a request.")
@@ -53,7 +55,10 @@ class Options:
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
         for proxy in self.trust:
-            ipaddress.ip_network(proxy)
+            if proxy != "unix":
+                ipaddress.ip_network(proxy)
+        if self.root_path and not self.root_path.startswith("/"):
+            raise ValueError("root_path begins with a slash")
         if (self.root is None) == (self.app is None):
             raise ValueError("name either a directory (root) or an application (app)")
 
@@ -61,36 +66,34 @@ class Options:
 @plugin
 def web(options: Options) -> Service:
     """Files or a Python application (ASGI, WSGI) over HTTP."""
-    application, service, state = _files(options) if options.root is not None else _application(options)
-    requests = PendingRequests()
-    config = server_config(  # `Forwarded`, also if it trusts nobody: uvicorn cannot take it for a factory
-        Forwarded(application, options.trust), access_log=options.access_log, keep_alive=options.keep_alive
-    )
-    limits = HttpLimits(
-        request_line=options.max_request_line,
-        head=options.max_head,
-        head_timeout=options.head_timeout,
-        stall=options.stall,
-    )
-    server = ProtocolServer(
+    if options.root is None:
+        assert options.app is not None
+        interface: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
+        found = load(options.app, options.app_dir, factory=options.factory)
+        return _server(options, as_asgi(found, interface, options.threads))
+    root = RootedDirectory(options.root, dot_files=options.dot_files)
+    files = cast(ASGIApplication, Files(root, options.index))
+    return MultiService("web", DirectoryService(root), _server(options, files, name="http", lifespan=False))
+
+
+def _server(
+    options: Options, application: ASGIApplication, *, name: str = "web", lifespan: bool = True
+) -> WebServer:
+    return WebServer(
+        application,
         options.listen or [TcpEndpoint(options.iface, options.port)],
-        partial(HttpProtocol, config, requests.server_state, state, limits),
-        name="server",
+        name=name,
+        lifespan=lifespan,
+        limits=HttpLimits(
+            request_line=options.max_request_line,
+            head=options.max_head,
+            head_timeout=options.head_timeout,
+            keep_alive=options.keep_alive,
+            stall=options.stall,
+        ),
+        trusted=options.trust,
+        access_log=options.access_log_format if options.access_log else None,
+        root_path=options.root_path,
         max_connections=options.max_connections,
         max_connections_per_address=options.max_connections_per_address,
     )
-    return MultiService("web", service, requests, server)
-
-
-def _files(options: Options) -> "tuple[ASGIApp, Service, dict[str, Any]]":
-    assert options.root is not None
-    root = RootedDirectory(options.root, dot_files=options.dot_files)
-    return Files(root, options.index), DirectoryService(root), {}
-
-
-def _application(options: Options) -> "tuple[ASGIApp, Service, dict[str, Any]]":
-    assert options.app is not None
-    interface: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
-    application = as_asgi(load(options.app, options.app_dir), interface, options.threads)
-    lifespan = Lifespan(application)
-    return application, lifespan, lifespan.app_state

@@ -1,1 +1,1 @@
-"""The web: an application and files, and the HTTP/1.1 protocol that serves them."""
+"""The web: the files of a directory, as an application."""

@@ -11,15 +11,13 @@ from concurrent.futures import Future
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["ClientLeft", "WsgiApplication"]
+from tamed.web.asgi import ClientLeft
+
+__all__ = ["WsgiApplication"]
 
 _BUFFER = 64 * 1024
 _NEVER = frozenset({"proxy"})
 """Headers that the application does not get: HTTP_PROXY is a setting of programs that it may start."""
-
-
-class ClientLeft(OSError):
-    """The client has left: nothing can be read from it or sent to it any more."""
 
 
 class WsgiApplication:
@@ -191,10 +189,11 @@ def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
     dash, so a client could forge the headers of a proxy in front.
     """
     host, port = scope.get("server") or ("localhost", 80)
+    path, root = unquote_to_bytes(scope["raw_path"]), scope["root_path"].encode()
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "SCRIPT_NAME": root.decode("latin-1"),
+        "PATH_INFO": path.removeprefix(root).decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": host,
         "SERVER_PORT": str(port or 0),

@@ -1,0 +1,103 @@
+"""The lines of the access log: short, as Apache writes them, or as JSON."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from tamed.log.access import AccessLog
+from tamed.log.logger import own_logger
+from tamed.web.asgi import Scope
+
+__all__ = ["AccessFormat", "AccessWriter", "access_writer"]
+
+AccessFormat = Literal["short", "common", "combined", "json"]
+
+_LONGEST: Final = 1000
+"""Characters of a JSON line: `AccessLog` would cut a longer one, and what is left would be no JSON."""
+
+
+AccessWriter = Callable[[Scope, int, int, float], None]
+"""Logs a request that was answered: its scope, the status, the bytes of the body that were sent, and the
+seconds from the end of the request's headers to the end of the answer."""
+
+
+def access_writer(kind: AccessFormat | None) -> AccessWriter | None:
+    """Return what logs a request to ``web.access`` in a format; None if none is to be logged."""
+    if kind is None:
+        return None
+    log = AccessLog(own_logger("web.access"))
+    line = {"short": _short, "common": _common, "combined": _combined, "json": _json}[kind]
+    add = log.add
+    return lambda scope, status, size, seconds: add(line(scope, status, size, seconds))
+
+
+def _short(scope: Scope, status: int, _: int, __: float) -> str:
+    client = scope["client"]
+    peer = "unix" if client is None else f"{client[0]}:{client[1]}"
+    return f'{peer} - "{scope["method"]} {_target(scope)} HTTP/{scope["http_version"]}" {status}'
+
+
+def _common(scope: Scope, status: int, size: int, _: float) -> str:
+    client = scope["client"]
+    request = f"{scope['method']} {_quoted(_target(scope))} HTTP/{scope['http_version']}"
+    host = "unix" if client is None else client[0]
+    return f'{host} - - [{_clf_time(int(time.time()))}] "{request}" {status} {size or "-"}'
+
+
+def _combined(scope: Scope, status: int, size: int, seconds: float) -> str:
+    referer, agent = (_quoted(_header(scope, name) or "-") for name in (b"referer", b"user-agent"))
+    return f'{_common(scope, status, size, seconds)} "{referer}" "{agent}"'
+
+
+def _json(scope: Scope, status: int, size: int, seconds: float) -> str:
+    line = ""
+    for most in (_LONGEST, 256, 64):  # the client chooses how long its texts are
+        line = json.dumps(
+            {**_fields(scope, most), "status": status, "bytes": size, "seconds": round(seconds, 6)},
+            separators=(",", ":"),
+        )
+        if len(line) <= _LONGEST:
+            break
+    return line
+
+
+def _fields(scope: Scope, most: int) -> dict[str, Any]:
+    client = scope["client"]
+    return {
+        "client": None if client is None else client[0],
+        "port": None if client is None else client[1],
+        "method": scope["method"],
+        "target": _target(scope)[:most],
+        "version": scope["http_version"],
+        "host": (_header(scope, b"host") or "")[:most],
+        "referer": (_header(scope, b"referer") or "")[:most],
+        "agent": (_header(scope, b"user-agent") or "")[:most],
+    }
+
+
+def _target(scope: Scope) -> str:
+    target: str = scope["raw_path"].decode("ascii", "backslashreplace")
+    query = scope["query_string"]
+    return f"{target}?{query.decode('ascii', 'backslashreplace')}" if query else target
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found: str = value.decode("ascii", "backslashreplace")
+            return found
+    return None
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"') if '"' in text or "\\" in text else text
+
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _clf_time(second: int) -> str:
+    """Return the time as Apache's ``%t`` has it, in UTC; month names do not depend on the locale."""
+    now = time.gmtime(second)
+    return f"{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}" + time.strftime(":%H:%M:%S +0000", now)

@@ -1,0 +1,51 @@
+"""What all connections of a web server have in common."""
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Any
+
+from tamed.web._access import AccessFormat, access_writer
+from tamed.web._proxies import TrustedProxies
+from tamed.web.asgi import ASGIApplication
+from tamed.web.limits import HttpLimits
+
+__all__ = ["ServerContext"]
+
+
+class ServerContext:
+    """The application, and how its requests are served."""
+
+    def __init__(
+        self,
+        application: ASGIApplication,
+        state: dict[str, Any],
+        limits: HttpLimits,
+        *,
+        trusted: TrustedProxies,
+        access_format: AccessFormat | None = None,
+        root_path: str = "",
+        drain_timeout: float | None = None,
+    ) -> None:
+        self.application = application
+        self.state = state
+        """What the application keeps for all requests; each has a copy."""
+        self.limits = limits
+        self.trusted = trusted
+        self.log_access = access_writer(access_format)
+        self.root_path = root_path
+        self.raw_root_path = root_path.encode()
+        self.drain_timeout = drain_timeout
+        """Seconds that a drain may take; None for those of the server's environment."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        """The applications that answer a request, or still work after their answer."""
+        self._second = 0
+        self._date = b""
+
+    def date(self) -> bytes:
+        """Return the line of the header ``Date``, made once a second."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+        return self._date

@@ -1,0 +1,347 @@
+"""A request and its answer, as the application has them: `receive`, `send`, and how it ends."""
+
+import asyncio
+from typing import Any, Final, Protocol
+
+from tamed.errors import reason
+from tamed.log.logger import own_logger
+from tamed.web._context import ServerContext
+from tamed.web._response import ResponseHead, chunk, header_lines, plain_response, status_line
+from tamed.web.asgi import Message, Scope
+
+__all__ = ["BODY_LIMIT", "Exchange", "ExchangeConnection"]
+
+log = own_logger("web")
+
+BODY_LIMIT: Final = 64 * 1024
+"""Bytes of a body that are kept until the application takes them; no more is read meanwhile."""
+
+_JOINED: Final = 16 * 1024
+"""The longest body that is copied behind its head, to be written with it."""
+
+_HEAD, _BODY, _TRAILERS, _COMPLETE = range(4)
+_CHUNKED, _COUNTED, _TO_THE_END, _NO_BODY = range(4)
+_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
+    "http.response.early_hint": {},
+    "http.response.trailers": {},
+}
+
+
+class ExchangeConnection(Protocol):
+    """What an exchange needs of its connection."""
+
+    transport: asyncio.Transport
+    write_paused: bool
+    """Whether the client is behind with taking what was sent."""
+
+    async def writable(self) -> None:
+        """Wait until the client has taken most of it, or has left."""
+        ...
+
+    def wants_body(self) -> None:
+        """Take note that the application waits for more of the request."""
+        ...
+
+    def on_complete(self) -> None:
+        """Take note that the answer is complete."""
+        ...
+
+
+class Exchange:
+    """One request, from the end of its headers to the end of its application.
+
+    An application that was notified that its client has left may end in any way: an error of it is none then.
+    Halfway through a drain it is notified too, once, though the client is there, if it has taken the whole
+    request and listens; what it sends is sent. That message has ``draining``.
+    """
+
+    __slots__ = (
+        "_body",
+        "_changed",
+        "_connection",
+        "_context",
+        "_framing",
+        "_has_all",
+        "_has_trailers",
+        "_head",
+        "_is_draining",
+        "_is_notified",
+        "_left",
+        "_stage",
+        "_started_at",
+        "awaits_continue",
+        "is_begun",
+        "keep_alive",
+        "more_body",
+        "scope",
+        "sent",
+        "status",
+        "task",
+        "unsent",
+    )
+
+    def __init__(
+        self,
+        connection: ExchangeConnection,
+        context: ServerContext,
+        scope: Scope,
+        *,
+        keep_alive: bool,
+        awaits_continue: bool,
+        now: float,
+    ) -> None:
+        self._connection = connection
+        self._context = context
+        self.scope = scope
+        self.keep_alive = keep_alive
+        """Whether another request may follow on the connection."""
+        self.awaits_continue = awaits_continue
+        """Whether the client sends its body only when it is asked to (RFC 9110, 10.1.1)."""
+        self.more_body = True
+        """Whether more of the request is still to come."""
+        self.is_begun = False
+        """Whether any of the answer was sent."""
+        self.status = 0
+        self.sent = 0  # bytes of the body
+        self.unsent = 0  # bytes of the body that Content-Length promises
+        self.task: asyncio.Task[None] | None = None
+        self._started_at = now
+        self._body = b""
+        self._has_all = False  # the application, of the request
+        self._changed: asyncio.Event | None = None
+        self._left = False  # the client, or so it is for the application
+        self._is_draining = False  # and the application is not notified yet
+        self._is_notified = False
+        self._stage = _HEAD
+        self._framing = _COUNTED
+        self._has_trailers = False
+        self._head = b""  # that waits for the body
+        scope["extensions"] = {**_EXTENSIONS, "tamed.client": {"left": self.has_left}}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is complete."""
+        return self._stage == _COMPLETE
+
+    def has_left(self) -> bool:
+        """Return whether the client has left before the end of its answer."""
+        return self._left
+
+    async def run(self) -> None:
+        """Have the application answer."""
+        try:
+            await self._context.application(self.scope, self.receive, self.send)
+        except Exception as error:
+            self._on_error(error)
+        except asyncio.CancelledError:
+            if self._left:
+                log.info("cut what an application still did for a client that had left")
+            else:
+                self._end("was cancelled")
+        else:
+            if self._stage != _COMPLETE and not self._left:
+                self._end("returned")
+        finally:
+            if self.task is not None:
+                self._context.tasks.discard(self.task)
+
+    # What the connection says.
+
+    def add_body(self, data: bytes) -> bool:
+        """Take a part of the request's body; return whether that is enough for now."""
+        if self._left or self._stage == _COMPLETE:
+            return False
+        self._body += data
+        self._notify()
+        return len(self._body) > BODY_LIMIT
+
+    def end_body(self) -> None:
+        """Take the end of the request."""
+        self.more_body = False
+        self._notify()
+
+    def notify_left(self) -> None:
+        """Notify the application that its client has left; it is given no more, and sends to nobody."""
+        if self._stage != _COMPLETE and not self._left:
+            self._left = True
+            if self.is_begun:
+                self._log_access()
+        self._notify()
+
+    def notify_draining(self) -> None:
+        """Notify the application, if it listens, that it should come to an end."""
+        self._is_draining = True
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+    # What the application is given (ASGI, `receive` and `send`).
+
+    async def receive(self) -> Message:
+        """Return a part of the request, or that the client has left or the answer is complete."""
+        if self.awaits_continue and self._stage == _HEAD and not self._left:
+            self.awaits_continue = False
+            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while True:
+            if self._left or self._stage == _COMPLETE:
+                self._is_notified = self._left
+                return {"type": "http.disconnect"}
+            if not self._has_all and (self._body or not self.more_body):
+                body, self._body = self._body, b""
+                self._has_all = not self.more_body
+                return {"type": "http.request", "body": body, "more_body": self.more_body}
+            if self._has_all and self._is_draining:
+                self._is_draining = False
+                self._is_notified = True
+                return {"type": "http.disconnect", "draining": True}
+            if self._changed is None:
+                self._changed = asyncio.Event()
+            self._changed.clear()
+            self._connection.wants_body()
+            await self._changed.wait()
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer; wait first, while the client is behind with taking it."""
+        if self._connection.write_paused and not self._left:
+            await self._connection.writable()
+        if self._left:
+            return
+        kind = message["type"]
+        if kind == "http.response.body" and self._stage == _BODY:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start" and self._stage == _HEAD:
+            self._start(message)
+        elif kind == "http.response.trailers" and self._stage == _TRAILERS:
+            self._send_trailers(message)
+        elif kind == "http.response.early_hint" and self._stage == _HEAD:
+            self._hint(message)
+        else:
+            expected = ("http.response.start", "http.response.body", "http.response.trailers", "nothing more")
+            raise RuntimeError(f"the application sends {kind}, and {expected[self._stage]} is expected")
+
+    def _start(self, message: Message) -> None:
+        status = message["status"]
+        line = status_line(status)
+        head = ResponseHead(message.get("headers", ()))
+        lines = head.lines
+        if head.closes or self.awaits_continue:  # a body that nobody asked for may come or not
+            self.keep_alive = False
+        if self.scope["method"] == "HEAD" or status in (204, 304):
+            self._framing = _NO_BODY
+        elif head.length is not None:
+            self.unsent = head.length
+        elif self.scope["http_version"] == "1.1":
+            self._framing = _CHUNKED
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self._framing = _TO_THE_END
+            self.keep_alive = False
+        self._has_trailers = bool(message.get("trailers", False))
+        self.status = status
+        date = b"" if head.has_date else self._context.date()
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self._head = b"".join((line, date, *lines, end))
+        self._stage = _BODY
+        if (
+            head.length is None
+        ):  # an answer whose length is known comes at once; others may have a long way to go
+            self._write(b"")
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        size = len(body)
+        if self._framing == _COUNTED:
+            if size > self.unsent or not (more or size == self.unsent):
+                raise RuntimeError(f"the body has {size} bytes where Content-Length leaves {self.unsent}")
+            self.unsent -= size
+        elif self._framing == _NO_BODY:
+            body = b""
+            size = 0
+        elif self._framing == _CHUNKED:
+            body = chunk(body)
+            if not more:
+                body += b"0\r\n" if self._has_trailers else b"0\r\n\r\n"
+        self.sent += size
+        self._write(body)
+        if not more:
+            self._stage = _TRAILERS
+            if not self._has_trailers:
+                self._complete()
+
+    def _write(self, data: bytes) -> None:
+        head = self._head
+        if head:
+            self._head = b""
+            self.is_begun = True
+            if len(data) > _JOINED:
+                self._connection.transport.write(head)
+            else:
+                data = head + data
+        if data:
+            self._connection.transport.write(data)
+
+    def _send_trailers(self, message: Message) -> None:
+        last = not message.get("more_trailers", False)
+        lines = header_lines(message.get("headers", ()))
+        if self._framing == _CHUNKED:
+            self._write(lines + b"\r\n" * last)
+        if last:
+            self._complete()
+
+    def _hint(self, message: Message) -> None:
+        if self.scope["http_version"] == "1.1":
+            links = header_lines((b"link", bytes(link)) for link in message["links"])
+            self._connection.transport.write(b"HTTP/1.1 103 Early Hints\r\n" + links + b"\r\n")
+
+    def _complete(self) -> None:
+        self._stage = _COMPLETE
+        self._log_access()
+        self._notify()
+        self._connection.on_complete()
+
+    def _log_access(self) -> None:
+        write = self._context.log_access
+        if write is not None:
+            write(self.scope, self.status, self.sent, asyncio.get_running_loop().time() - self._started_at)
+
+    # How the application ends without a complete answer.
+
+    def _on_error(self, error: Exception) -> None:
+        if self._is_notified:
+            log.info("an application ended when its client had left: %s", reason(error))
+            if self._stage != _COMPLETE and not self._left:
+                self._cut()
+        else:
+            log.error("the web application raised", exc_info=error)
+            self._fail()
+
+    def _end(self, how: str) -> None:
+        if self._is_notified:
+            self._cut()  # an incomplete answer must not look complete
+        else:
+            state = "an incomplete answer" if self.is_begun else "no answer"
+            log.error("the web application %s with %s to %s", how, state, self.scope["path"])
+            self._fail()
+
+    def _fail(self) -> None:
+        """Answer that the application failed, or cut an answer that has begun."""
+        if self._stage == _COMPLETE or self._left:
+            return
+        if self.is_begun:
+            self._cut()
+            return
+        self.keep_alive = False
+        self.status = 500
+        self._head = b""
+        self._write(plain_response(500, self._context.date()))
+        self._complete()
+
+    def _cut(self) -> None:
+        self._left = True
+        if self.is_begun:
+            self._log_access()
+        if self._framing == _TO_THE_END:
+            self._connection.transport.abort()
+        else:
+            self._connection.transport.close()

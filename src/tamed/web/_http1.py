@@ -1,0 +1,373 @@
+"""One HTTP/1.1 connection: what is read of it, how long it may take, and how it ends."""
+
+import asyncio
+import http
+import select
+from typing import Final, cast
+
+import httptools
+
+from tamed.log.logger import own_logger
+from tamed.net.listen import current_environment
+from tamed.web._context import ServerContext
+from tamed.web._exchange import Exchange
+from tamed.web._request import Peer, Refused, make_scope, peer_of, read_headers
+from tamed.web._response import plain_response
+
+__all__ = ["HttpConnection"]
+
+log = own_logger("web")
+
+_LINGER: Final = 2.0
+"""Seconds that a client has to read why it was refused, or to send its request in a drain."""
+
+_RECENT: Final = 1.0
+"""Seconds after an answer in which the next request may be on its way, so a drain does not close at once."""
+
+_AHEAD: Final = 64 * 1024
+"""Bytes that are read while an answer is owed, so that a client that leaves is noticed."""
+
+_END: Final = b"\r\n\r\n"
+
+
+class HttpConnection(asyncio.Protocol):
+    """Serves one connection.
+
+    A client that takes too long is cut without an answer; a request that is too large, or no HTTP, is
+    answered, and nothing more is read. A draining connection is closed after the answer that it owes, which
+    says so (``Connection: close``). One that owes none is closed at once, unless a request may be on its way:
+    bytes of one are there, none was answered yet, or the last one was just answered. It has a moment then,
+    and is closed after that answer.
+
+    The parser is given no more than one request: what comes behind it is parsed when it was answered. There
+    is one timer, and a deadline that moves: the timer looks at it when it fires, and is rarely made anew.
+    """
+
+    # Defaults of the class: a connection that ends after one request has few of its own.
+    transport: asyncio.Transport
+    write_paused = False
+    _peer: Peer
+    _parser: httptools.HttpRequestParser
+    _exchange: Exchange | None = None  # the last one
+    # What is read.
+    _unread = b""  # what has come and is not parsed yet, from a position on
+    _position = 0
+    _tail = b""  # the last bytes that were parsed, in which the end of a head or of chunks may have begun
+    _unparsed = 0  # bytes since the parser last made progress
+    _in_head = True
+    _url = b""
+    _body_left = 0  # bytes of the body that are to come; -1 for chunks
+    _is_parsing = False
+    _reading_paused = False
+    _body_paused = False  # because the application does not take it
+    _is_lingering = False  # until the client has read why nothing more is read
+    # How long it may take.
+    _timer: asyncio.TimerHandle | None = None
+    _timer_at = 0.0
+    _deadline: float | None = None
+    _head_begun = True  # and its deadline is set: that of the first one from the connection on
+    _answered_at = 0.0
+    _writable: asyncio.Event | None = None
+    _is_draining = False
+    _halfway: asyncio.TimerHandle | None = None  # through a drain
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first request."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._peer = peer_of(transport, self._context)
+        self._parser = httptools.HttpRequestParser(self)
+        self._wait(self._context.limits.head_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Notify the application, and forget the connection."""
+        for timer in (self._timer, self._halfway):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._halfway = None
+        self._unread = b""
+        del self._parser  # it refers back to this
+        if self._writable is not None:
+            self._writable.set()
+        if self._exchange is not None:
+            self._exchange.notify_left()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client has sent."""
+        self._unread = self._unread[self._position :] + data if self._unread else data
+        self._position = 0
+        self._parse()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to take what was sent."""
+        self.write_paused = True
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken most of it."""
+        self.write_paused = False
+        if self._writable is not None:
+            self._writable.set()
+        self._watch()
+
+    # What the server and the exchange call.
+
+    def connection_draining(self) -> None:
+        """Close as soon as nothing is owed; the server calls this when it begins to stop."""
+        self._is_draining = True
+        given = self._context.drain_timeout
+        drain_timeout = current_environment().drain_timeout if given is None else given
+        self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
+        exchange = self._exchange
+        if exchange is not None and not exchange.is_complete:
+            exchange.keep_alive = False
+        elif exchange is None or self._unparsed or self._has_input():
+            self._wait(min(_LINGER, self._context.limits.head_timeout))
+        else:
+            self._wait(max(0.0, self._answered_at + _RECENT - self._loop.time()))
+
+    async def writable(self) -> None:
+        """Wait until the client has taken most of what was sent, or has left."""
+        if self._writable is None:
+            self._writable = asyncio.Event()
+        while self.write_paused and not self.transport.is_closing():
+            self._writable.clear()
+            await self._writable.wait()
+
+    def wants_body(self) -> None:
+        """Go on with the body: the application waits for more of it."""
+        if self._body_paused:
+            self._body_paused = False
+            self._parse()
+        elif not self._in_head:
+            self._watch()  # it may have been asked for just now
+
+    def on_complete(self) -> None:
+        """Wait for the next request, or for the connection's end."""
+        exchange = cast(Exchange, self._exchange)
+        self._body_paused = False
+        if exchange.keep_alive:
+            self._answered_at = self._loop.time()
+        elif exchange.more_body:
+            self._linger()  # closed at once, it would be reset while the client sends, and the answer be lost
+        else:
+            self.transport.close()
+        if self._unread or self._reading_paused:
+            self._parse()
+        self._watch()
+
+    # Reading.
+
+    def _parse(self) -> None:
+        """Parse what has come, up to the end of a request whose answer is owed.
+
+        What follows stays as it is, and beyond 64 KiB in the kernel: otherwise a client could fill our
+        memory with requests faster than they are answered.
+        """
+        if self._is_parsing:  # an eager task has answered within the parser
+            return
+        self._is_parsing = True
+        was_fed = False
+        while self._position < len(self._unread) and not self._must_wait():
+            was_fed = True
+            self._feed(self._next_piece())
+        self._is_parsing = False
+        if self._position >= len(self._unread) or self._is_lingering or self.transport.is_closing():
+            self._unread = b""
+            self._position = 0
+        left = len(self._unread) - self._position
+        self._set_reading(paused=left > _AHEAD or (left > 0 and self._body_paused))
+        if was_fed:
+            self._watch()
+
+    def _must_wait(self) -> bool:
+        """Tell whether what has come is not parsed now."""
+        exchange = self._exchange
+        if exchange is None:
+            return self._is_lingering
+        owes = self._in_head and not exchange.is_complete
+        return owes or self._body_paused or self._is_lingering or self.transport.is_closing()
+
+    def _next_piece(self) -> bytes | memoryview:
+        """Return what to parse next: no more than to the end of the next head or body."""
+        unread, start = self._unread, self._position
+        most = min(len(unread), start + _AHEAD)
+        if self._body_left > 0:
+            end = min(start + self._body_left, most)
+        elif self._tail and (found := (self._tail + unread[start : start + 3]).find(_END)) >= 0:
+            end = start + found + len(_END) - len(self._tail)  # it has come in two parts
+        else:
+            found = unread.find(_END, start, most)
+            end = most if found < 0 else found + len(_END)
+        self._position = end
+        return unread if start == 0 and end == len(unread) else memoryview(unread)[start:end]
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        limits = self._context.limits
+        self._unparsed += len(data)
+        excess = self._unparsed - limits.head - limits.request_line if self._in_head else 0
+        try:
+            self._parser.feed_data(data[:-excess] if excess > 0 else data)
+        except httptools.HttpParserUpgrade:
+            pass  # a client that asks for another protocol is content with HTTP/1.1
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.status if isinstance(cause, Refused) else 400)
+            return
+        if excess > 0 or (self._unparsed > limits.head and not self._in_head):
+            self._refuse(431)
+        self._tail = (self._tail + bytes(data[-3:]))[-3:] if self._unparsed or not self._in_head else b""
+
+    def _set_reading(self, *, paused: bool) -> None:
+        if paused == self._reading_paused:
+            return
+        self._reading_paused = paused
+        if paused:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _refuse(self, status: int) -> None:
+        exchange = self._exchange
+        if not self._in_head and exchange is not None:
+            if exchange.is_begun or exchange.is_complete:
+                self.transport.abort()  # it would stand in the middle of an answer, or answer nothing
+                return
+            exchange.notify_left()
+        log.info("refused a request of %s: %s", self._peer, http.HTTPStatus(status).phrase)
+        self.transport.write(plain_response(status, self._context.date()))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read nothing more, and leave the client some time to read what it was told.
+
+        Closed at once, the connection would be reset if the client is still sending, and the answer be lost.
+        """
+        self._is_lingering = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._wait(_LINGER)
+
+    # What the parser calls (https://github.com/MagicStack/httptools).
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._url += url
+        if len(self._url) > self._context.limits.request_line:
+            raise Refused(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; not a trailer, which could say what a proxy has taken out (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Begin to serve the request."""
+        context, parser = self._context, self._parser
+        headers, self._headers = self._headers, []
+        target, self._url = self._url, b""
+        most = context.limits.head
+        if self._unparsed > most and sum(len(name) + len(value) + 4 for name, value in headers) > most:
+            raise Refused(431)
+        version = parser.get_http_version()
+        head = read_headers(headers, version)
+        scope = make_scope(context, self._peer, parser.get_method().decode("ascii"), target, version, headers)
+        exchange = self._exchange = Exchange(
+            self,
+            context,
+            scope,
+            keep_alive=version == "1.1" and parser.should_keep_alive() and not self._is_draining,
+            awaits_continue=head.awaits_continue,
+            now=self._loop.time(),
+        )
+        self._body_left = head.length
+        self._in_head = self._head_begun = False
+        self._unparsed = 0
+        task = exchange.task = self._loop.create_task(exchange.run())
+        context.tasks.add(task)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._unparsed = 0
+        if self._body_left > 0:
+            self._body_left -= len(body)
+        if cast(Exchange, self._exchange).add_body(body):
+            self._body_paused = True
+
+    def on_message_complete(self) -> None:
+        """Take the end of the request."""
+        self._in_head = True
+        self._unparsed = self._body_left = 0
+        cast(Exchange, self._exchange).end_body()
+
+    # How long it may take.
+
+    def _watch(self) -> None:
+        """Limit the wait for the client, if it is the client's turn."""
+        if self._is_lingering:
+            return
+        limits, exchange = self._context.limits, self._exchange
+        if self.write_paused or self._owes_body() or self.transport.is_closing():
+            self._wait(limits.stall)
+        elif exchange is not None and not exchange.is_complete:
+            self._deadline = None
+        elif self._unparsed:
+            if not self._head_begun:
+                self._head_begun = True
+                self._wait(limits.head_timeout)
+        elif exchange is not None and not self._is_draining:
+            self._wait(limits.keep_alive)
+
+    def _owes_body(self) -> bool:
+        return not (self._in_head or self._exchange is None or self._exchange.awaits_continue)
+
+    def _wait(self, seconds: float) -> None:
+        self._deadline = at = self._loop.time() + seconds
+        if self._timer is None or at < self._timer_at:
+            self._set_timer(at)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer(self._deadline)
+        else:
+            self._expired()
+
+    def _expired(self) -> None:
+        """End what has taken too long."""
+        is_closing = self.transport.is_closing()
+        if self._body_paused and not self.write_paused and not is_closing:
+            self._wait(self._context.limits.stall)  # for the application, which does not take the body
+            return
+        exchange = self._exchange
+        owes = self._owes_body() or (exchange is not None and not exchange.is_complete)
+        if is_closing or self._is_lingering or self._unparsed or owes:
+            if not self._is_lingering:
+                log.info("cut %s: it took too long", self._peer)
+            self.transport.abort()
+        else:
+            self.transport.close()
+            self._watch()
+
+    def _notify_draining(self) -> None:
+        if self._exchange is not None:
+            self._exchange.notify_draining()
+
+    def _has_input(self) -> bool:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))

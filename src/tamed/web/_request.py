@@ -1,0 +1,151 @@
+"""A request's head, from what the parser found to ASGI's scope, with what makes it no request (RFC 9112)."""
+
+import asyncio
+import re
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import httptools
+
+from tamed.web._context import ServerContext
+from tamed.web.asgi import Scope
+
+__all__ = ["Peer", "Refused", "RequestHead", "make_scope", "peer_of", "read_headers"]
+
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\])(?::[0-9]*)?")
+"""RFC 9110, 7.2, and RFC 3986, 3.2.2."""
+
+_VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
+"""ASGI's. From 2.4 on an application hears only by an error of `send` that its client has left."""
+
+_READ: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Refused(Exception):
+    """A request is answered with an error, and its connection closed."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Peer(NamedTuple):
+    """The two ends of a connection, as scopes have them."""
+
+    client: tuple[str, int] | None
+    """None on a unix socket."""
+    server: tuple[str, int | None] | None
+    scheme: str
+    is_trusted: bool
+    """Whether it is a proxy that is believed."""
+
+    def __str__(self) -> str:
+        return "{}:{}".format(*self.client) if self.client else "unix"
+
+
+def peer_of(transport: asyncio.BaseTransport, context: ServerContext) -> Peer:
+    """Return the ends of a connection."""
+    info = transport.get_extra_info
+    client, server = info("peername"), info("sockname")
+    client = (str(client[0]), int(client[1])) if isinstance(client, tuple) else None
+    if isinstance(server, tuple):
+        server = (str(server[0]), int(server[1]))
+    else:
+        server = (server, None) if isinstance(server, str) else None
+    scheme = "http" if info("sslcontext") is None else "https"
+    return Peer(client, server, scheme, context.trusted.trusts_peer(client))
+
+
+class RequestHead(NamedTuple):
+    """What the server itself must know of a request's headers."""
+
+    length: int = 0
+    """Bytes of the body, or -1 if it comes in chunks."""
+    awaits_continue: bool = False
+    upgrade: bytes = b""
+    """The protocol that the client would like to go on with, in lower case."""
+
+
+_NO_BODY: Final = RequestHead()
+
+
+def read_headers(headers: Headers, version: str) -> RequestHead:
+    """Return what the headers say of the request.
+
+    Raises Refused if they do not name one host (RFC 9112, 3.2).
+    """
+    hosts = 0
+    length = 0
+    expects, upgrade = False, b""
+    for name, value in headers:
+        if name not in _READ:
+            continue
+        if name == b"host":
+            hosts += 1
+            if not _HOST.fullmatch(value):
+                raise Refused(400)
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            length = -1
+        elif name == b"expect":
+            expects = value.lower() == b"100-continue" and version == "1.1"
+        else:
+            upgrade = value.lower()
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise Refused(400)
+    if length or expects or upgrade:
+        return RequestHead(length, expects and length != 0, upgrade)
+    return _NO_BODY
+
+
+def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
+    context: ServerContext, peer: Peer, method: str, target: bytes, version: str, headers: Headers
+) -> Scope:
+    """Return the scope of an HTTP request (ASGI).
+
+    Raises Refused for a target that is none (RFC 9112, 3.2).
+    """
+    if not target.isascii():
+        raise Refused(400)
+    if target[:1] == b"/" and b"#" not in target:
+        raw_path, _, query = target.partition(b"?")
+    else:
+        raw_path, query = _parts(method, target)
+    text = raw_path.decode("ascii")
+    path = unquote(text) if "%" in text else text
+    if context.root_path:
+        path = context.root_path + path
+        raw_path = context.raw_root_path + raw_path
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "http_version": version,
+        "server": peer.server,
+        "client": peer.client,
+        "scheme": peer.scheme,
+        "method": method,
+        "root_path": context.root_path,
+        "path": path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": headers,
+        "state": context.state.copy(),
+    }
+    if peer.is_trusted:
+        context.trusted.believe(scope)
+    return scope
+
+
+def _parts(method: str, target: bytes) -> tuple[bytes, bytes]:
+    if method == "OPTIONS" and target == b"*":  # of the server as a whole (RFC 9110, 9.3.7)
+        return target, b""
+    if method == "CONNECT":  # no proxy
+        raise Refused(400)
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise Refused(400) from None
+    return url.path or b"/", url.query or b""

@@ -1,0 +1,111 @@
+"""The head of a response, from what an application sends to bytes (RFC 9112, 4 to 6)."""
+
+import http
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+__all__ = ["ResponseHead", "chunk", "header_lines", "plain_response", "status_line"]
+
+_TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
+_PHRASES: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus}
+
+_DATE, _LENGTH, _CONNECTION, _ENCODING = range(1, 5)
+_MEANINGS: Final = {
+    b"date": _DATE,
+    b"content-length": _LENGTH,
+    b"connection": _CONNECTION,
+    b"transfer-encoding": _ENCODING,
+}
+
+
+class _Field(NamedTuple):
+    start: bytes
+    """The line up to the value."""
+    meaning: int
+    """Not 0 for a header that says how the connection goes on."""
+
+
+@lru_cache(maxsize=512)
+def _field(name: bytes) -> _Field:
+    lower = bytes(name).lower()
+    if not lower or not _TOKEN.issuperset(lower):
+        raise RuntimeError(f"the application sends {name!r}, which cannot be the name of a header")
+    return _Field(lower + b": ", _MEANINGS.get(lower, 0))
+
+
+@lru_cache(maxsize=128)
+def status_line(status: int) -> bytes:
+    """Return the first line of a response. Raises RuntimeError for a status that cannot end a request."""
+    if not 200 <= status <= 999:
+        raise RuntimeError(f"the application answers with status {status}, and not with 200 to 999")
+    return b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))
+
+
+class ResponseHead:
+    """The headers of a response, in order, as the lines that are sent.
+
+    ``length`` is the Content-Length that the application has given. ``closes`` says that it wants the
+    connection closed, and ``has_date`` that it has given the time itself. How the body is framed, and whether
+    the connection goes on, is the server's to say: an application's ``Transfer-Encoding`` and ``Connection``
+    are left out. Raises RuntimeError for a header that would be another line or another answer.
+    """
+
+    __slots__ = ("closes", "has_date", "length", "lines")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.length: int | None = None
+        self.closes = False
+        self.has_date = False
+        self.lines: list[bytes] = []
+        add = self.lines.append
+        for name, value in headers:
+            start, meaning = _field(name)
+            if meaning and not self._keeps(meaning, value):
+                continue
+            add(start + value + b"\r\n")
+        require_lines(self.lines)
+
+    def _keeps(self, meaning: int, value: bytes) -> bool:
+        """Take note of a header that the server must know of; return whether it is sent as it is."""
+        if meaning == _DATE:
+            self.has_date = True
+        elif meaning == _LENGTH:
+            if not value.isdigit() or self.length not in (None, int(value)):
+                raise RuntimeError(f"the application sends the Content-Length {value!r}")
+            is_first = self.length is None
+            self.length = int(value)
+            return is_first
+        elif meaning == _CONNECTION:
+            self.closes = self.closes or b"close" in value.lower()
+            return False
+        return meaning != _ENCODING
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as lines. Raises RuntimeError for one that would be more than one line."""
+    lines = [_field(name).start + value + b"\r\n" for name, value in headers]
+    require_lines(lines)
+    return b"".join(lines)
+
+
+def require_lines(lines: list[bytes]) -> None:
+    """Raise RuntimeError if any of these lines has more than its end in it (RFC 9110, 5.5)."""
+    text = b"".join(lines)
+    count = len(lines)
+    if text.count(b"\n") != count or text.count(b"\r") != count or b"\0" in text:
+        raise RuntimeError("the application sends a header with a line break or a NUL in it")
+
+
+def chunk(data: bytes) -> bytes:
+    """Return a part of a body as a chunk; one of nothing would end the body, so there is none."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def plain_response(status: int, date: bytes, reason: str = "") -> bytes:
+    """Return a whole response of the server itself, after which it closes the connection."""
+    text = f"{reason or _PHRASES[status].decode()}\n".encode()
+    return (
+        b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        % (status_line(status), date, len(text), text)
+    )
