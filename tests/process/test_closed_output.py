@@ -66,3 +66,21 @@ def test_another_pipe_without_a_reader_is_an_error(tmp_path: Path) -> None:
     status, printed = run_unread(["check", str(file)], unread=[], buffered=False)
     assert status == 70
     assert "BrokenPipeError" in printed
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("words", ["--version", "--help", "plugins"])
+def test_an_output_that_cannot_be_written_is_reported(words: str, buffered: bool) -> None:
+    """A full disk is an error of the system, in one line."""
+    with Path("/dev/full").open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "tamed", *words.split()],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"},
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    reported = "tamed: cannot finish the command: No space left on device; look at where its output goes\n"
+    assert (done.returncode, done.stderr) == (71, reported)

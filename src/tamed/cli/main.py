@@ -22,10 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _fill_standard_streams()
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         status = 0
+    except OSError as error:  # most likely of standard output: others are handled where they occur
+        status = _report_lost_output(error)
     except KeyboardInterrupt:
         import signal
 
@@ -94,9 +97,18 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def _report_lost_output(error: OSError) -> int:
+    """Print why the output cannot be written; return the exit status."""
+    from tamed.errors import from_os_error, status_of
+
+    failure = from_os_error("cannot finish the command", error, "look at where its output goes")
+    print("tamed:", failure, file=sys.stderr)
+    return status_of(failure)
+
+
 def _flush(stream: TextIO) -> None:
-    """Flush a standard stream. If its reader has closed the pipe, send the rest to /dev/null."""
+    """Flush a standard stream. If nothing can be written to it any more, send the rest to /dev/null."""
     try:
         stream.flush()
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
