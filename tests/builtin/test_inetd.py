@@ -264,7 +264,7 @@ async def test_tls_is_ours_and_not_the_programs(tmp_path: Path) -> None:
     """The program reads and writes what the client does."""
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     async with serve(
         shell("read line; echo $line"), f"tls://127.0.0.1:0?cert={tmp_path}/server.pem"

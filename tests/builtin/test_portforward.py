@@ -107,7 +107,7 @@ def ca(authority: trustme.CA, tmp_path: Path) -> Path:
 
 async def test_tls_to_the_clients(certificate: Path, authority: trustme.CA) -> None:
     """A tls:// endpoint in front of a server that speaks none."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     async with (
         server() as target,

@@ -179,7 +179,7 @@ async def test_tls_on_the_clients_side(
     authority = trustme.CA()
     pem = tmp_path / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     async with (
         relaying(handler, endpoint=f"tls://127.0.0.1:0?cert={pem}") as (front, told),
@@ -213,7 +213,7 @@ async def test_a_target_that_has_said_all_closes_a_client_of_tls(tmp_path: Path)
     authority = trustme.CA()
     pem = tmp_path / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -398,7 +398,7 @@ async def test_over_tls(tmp_path: Path) -> None:
     """The prompt may be encrypted; the end of input ends such a connection at once."""
     ca = trustme.CA()
     ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca.configure_trust(trusting)
     part = telnet(
         Options(

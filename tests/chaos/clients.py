@@ -74,7 +74,7 @@ async def _unix(subject: Subject, call: Call, random: Random) -> None:
 
 
 async def _tls(subject: Subject, call: Call, random: Random) -> None:
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     subject.authority.configure_trust(trusting)
     connecting = asyncio.open_connection(
         "127.0.0.1",

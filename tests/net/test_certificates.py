@@ -27,7 +27,7 @@ def _issue(ca: trustme.CA, path: Path) -> None:
 
 async def _issuer(server: StreamServer) -> bytes:
     """Connect and return the certificate that is shown."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     port = int(server.addresses[0].rpartition(":")[2])

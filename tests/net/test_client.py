@@ -253,7 +253,7 @@ async def test_tls_verifies_the_server(tmp_path: Path) -> None:
     authority = trustme.CA()
     file = tmp_path / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(trusting)
     async with server_at(f"tls://127.0.0.1:0?cert={file}") as server:
         port = address_of(server)[1]

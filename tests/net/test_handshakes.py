@@ -11,7 +11,17 @@ import pytest
 import trustme
 
 from tamed.net.server import Server
-from tests.net.poetry import POEM, ServerMaker, address_of, connect, every_server, until
+from tests.net.poetry import (
+    POEM,
+    ServerMaker,
+    address_of,
+    connect,
+    every_server,
+    protocol_server,
+    reply_server,
+    stream_server,
+    until,
+)
 from tests.net.test_server import certificate, trusting
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +56,7 @@ async def poem_from(server: Server, authority: trustme.CA, address: str = "127.0
 def hello() -> bytes:
     """Return what a client of TLS says first."""
     said = ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
     with suppress(ssl.SSLWantReadError):
         tls.do_handshake()
     return said.read()
@@ -67,14 +77,13 @@ def is_open(client: socket.socket) -> bool:
 HALF = hello()[:20]
 
 
-@every_server
 @pytest.mark.parametrize(
-    ("words", "limit"),
+    ("make", "words", "limit"),
     [
-        (b"", {"max_connections": 3}),
-        (HALF, {"max_connections": 3}),
-        (hello(), {"max_connections": 3}),
-        (hello(), {"max_tls_handshakes": 3}),
+        (stream_server, b"", {"max_connections": 3}),
+        (protocol_server, HALF, {"max_connections": 3}),
+        (reply_server, hello(), {"max_connections": 3}),
+        (reply_server, hello(), {"max_tls_handshakes": 3}),
     ],
     ids=["silent", "half", "whole", "handshakes"],
 )
@@ -93,10 +102,14 @@ async def test_the_oldest_makes_room(
         await until(lambda: server.connections == 0)
 
 
-@every_server
 @pytest.mark.parametrize(
-    "case",
-    [(HALF, 1, "127.0.0.2"), (HALF, 3, "127.0.0.9"), (hello(), 1, "127.0.0.9"), (hello(), 3, "127.0.0.9")],
+    ("make", "case"),
+    [
+        (stream_server, (HALF, 1, "127.0.0.2")),
+        (protocol_server, (HALF, 3, "127.0.0.9")),
+        (reply_server, (hello(), 1, "127.0.0.9")),
+        (stream_server, (hello(), 3, "127.0.0.9")),
+    ],
     ids=["half, the same", "half, another", "whole, one", "whole, three"],
 )
 async def test_a_crowd_keeps_nobody_waiting(

@@ -164,7 +164,7 @@ async def test_a_reply_that_raises_is_logged_through_tls_too(
     authority = trustme.CA()
     file = tmp_path / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(trusting)
     async with ReplyServer(f"tls://127.0.0.1:0?cert={file}", reply) as server:
         reader, writer = await asyncio.open_connection(

@@ -47,7 +47,7 @@ def certificate(authority: trustme.CA, folder: Path) -> Path:
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
     """Return a client's context that trusts an authority."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return context
 

@@ -100,7 +100,7 @@ def _many_descriptors() -> Iterator[None]:
 
 def read(daemon: Daemon, authority: trustme.CA) -> bytes:
     """Read the poem as a correct client."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     authority.configure_trust(context)
     with (

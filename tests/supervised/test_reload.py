@@ -87,7 +87,7 @@ def test_no_client_notices_a_reload_of_a_tls_server(tamed: Tamed) -> None:
     daemon = tamed.start(
         "--workers", "2", "fastpoetry", "--poem", tamed.poem, "--listen", f"tls://localhost:0?cert={pem}"
     )
-    trusting = ssl.create_default_context()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for ca in (first, second):
         ca.configure_trust(trusting)
     heard: list[bytes] = []
@@ -109,7 +109,7 @@ def test_no_client_notices_a_reload_of_a_tls_server(tamed: Tamed) -> None:
         for thread in threads:
             thread.join()
     assert set(heard) == {POEM}
-    only_new = ssl.create_default_context()
+    only_new = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     second.configure_trust(only_new)
     assert _read_tls(daemon.port, only_new) == POEM
     daemon.stop()
