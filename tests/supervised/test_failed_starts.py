@@ -93,11 +93,15 @@ def taken_port() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("what", "way"),
     [
-        *((what, way) for what in FAULTS for way in ("solo", "daemon")),
         ("the port is taken", "daemon with workers"),
-        ("it hangs", "daemon with workers"),
+        ("the poem is missing", "daemon"),
+        ("an async start raises", "daemon"),
         ("an async start raises", "with workers"),
-        ("it exits", "with workers"),
+        ("the code cannot be loaded", "daemon"),
+        ("it hangs", "solo"),
+        ("it hangs", "daemon with workers"),
+        ("it exits", "solo"),
+        ("it exits", "daemon"),
     ],
 )
 def test_a_start_that_fails_says_why(tamed: Tamed, taken_port: int, what: str, way: str) -> None:
