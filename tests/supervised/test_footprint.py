@@ -2,7 +2,10 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from tests.fresh import loaded_by
 from tests.supervised.daemon import Tamed
@@ -40,3 +43,22 @@ def _extensions(pid: int) -> set[str]:
     maps = Path(f"/proc/{pid}/maps").read_text()
     names = {Path(path).name.partition(".")[0] for path in re.findall(r"(/\S+\.so\S*)$", maps, re.MULTILINE)}
     return names | {part for part in ("uvloop",) if f"/{part}/" in maps}
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["stop"]], ids=" ".join)
+def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[str]) -> None:
+    """Of Tamed only what finds the instance and talks to it, and none of the heavy modules."""
+    daemon = tamed.start_poetry()
+    done = tamed(*words, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert done.status == 0
+    assert not loaded & {*HEAVY, "dataclasses", "inspect", "subprocess", "traceback"}
+    assert {name for name in loaded if name.startswith(("tamed.supervisor.", "tamed.control."))} == {
+        "tamed.control.client",
+        "tamed.control.instances",
+        "tamed.supervisor.plan_file",
+        "tamed.supervisor.reports",
+    }
+    assert not {name for name in loaded if name.startswith(("tamed.config", "tamed.plugins", "tamed.log"))}
+    if words != ["stop"]:
+        daemon.stop()

@@ -177,6 +177,7 @@ COMMANDS: Final = (
         stay, and the command reports why. While another reload, an upgrade or scaling is under way, the
         command waits.
         """,
+        module="operations",
     ),
     _of_instance(
         "reopen",
@@ -185,11 +186,13 @@ COMMANDS: Final = (
         For use after logrotate or another program has moved the file. If it fails, logging continues in the
         old file, and the command reports why.
         """,
+        module="operations",
     ),
     _of_instance(
         "restart",
         "Stop an instance, and start it again with the same command line.",
         "Waits until the old process has ended. The new one has the environment of this command.",
+        module="operations",
     ),
     _of_target(
         "run",
@@ -213,6 +216,7 @@ COMMANDS: Final = (
         """,
         Option("yes", ("--yes",), "Allow more than 32 workers for each CPU."),
         arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
+        module="operations",
     ),
     _of_target(
         "start",
@@ -265,6 +269,7 @@ COMMANDS: Final = (
         program does not start, the old one stays, and the command reports why. While a reload, another
         upgrade or scaling is under way, the command waits.
         """,
+        module="operations",
     ),
 )
 """All of them, by name."""

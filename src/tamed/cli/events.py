@@ -10,7 +10,7 @@ from tamed._os.text import shown, shown_in_json
 from tamed.cli._text import duration, one_line, size
 from tamed.cli.instances import directory_of
 from tamed.control.events import Event, EventReader
-from tamed.control.instances import events_of_instance
+from tamed.control.records import events_of_instance
 
 __all__ = ["event_line", "events"]
 

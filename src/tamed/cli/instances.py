@@ -9,38 +9,23 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tamed._os.limits import check_workers
 from tamed._os.text import shown, shown_in_json
-from tamed.control.instances import (
-    find_instance,
-    last_state_of,
-    log_of_instance,
-    reload_instance,
-    reopen_instance,
-    restart_instance,
-    scale_instance,
-    status_of_instance,
-    stop_instance,
-    upgrade_instance,
-)
-from tamed.control.launch import run_directory
+from tamed.control.instances import find_instance, run_directory, status_of_instance, stop_instance
 from tamed.errors import SystemRefused, Unavailable, from_os_error
-from tamed.log.reader import LogReader
-from tamed.supervisor.last_state import LastState
-from tamed.unix.detach import Report
 from tamed.unix.rundir import Instance, RunDirectory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tamed.supervisor.last_state import LastState
 
 __all__ = [
     "directory_of",
+    "instance_of",
     "logs",
-    "reload",
-    "reopen",
-    "restart",
-    "scale",
+    "show_progress",
     "status",
     "status_lines",
     "stop",
-    "upgrade",
 ]
 
 _STATUS_OF = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6}
@@ -57,6 +42,8 @@ def status(name: str | None, rundir: str | None, as_json: bool) -> int:
     try:
         found = status_of_instance(find_instance(directory, name))
     except Unavailable:
+        from tamed.control.records import last_state_of
+
         if (left := last_state_of(directory, name)) is None:
             raise
         found = {**left._asdict(), "state": left.state}
@@ -69,6 +56,9 @@ def status(name: str | None, rundir: str | None, as_json: bool) -> int:
 
 def logs(name: str | None, rundir: str | None, lines: int, follow: bool) -> None:
     """Show the log of an instance."""
+    from tamed.control.records import last_state_of, log_of_instance
+    from tamed.log.reader import LogReader
+
     directory = directory_of(rundir)
     if (left := last_state_of(directory, name)) is not None:
         print(_shown_lines(_ending(left)), file=sys.stderr)
@@ -87,41 +77,12 @@ def logs(name: str | None, rundir: str | None, lines: int, follow: bool) -> None
 
 def stop(name: str | None, rundir: str | None, timeout: float | None, force: bool) -> None:
     """Stop an instance and wait until it is gone."""
-    instance = _instance(name, rundir)
+    instance = instance_of(name, rundir)
     seconds = _FORCED_AFTER if timeout is None and force else timeout
-    if not stop_instance(instance, timeout=seconds, force=force, progress=_show_progress):
+    if not stop_instance(instance, timeout=seconds, force=force, progress=show_progress):
         remedy = "wait for it, or end it at once with --force"
         raise SystemRefused(f"{instance.name} is still there", f"{seconds:g} seconds have passed", remedy)
     print(f"{instance.name} has stopped")
-
-
-def restart(name: str | None, rundir: str | None) -> int:
-    """Stop an instance and start it again."""
-    return _print_report(restart_instance(_instance(name, rundir), _show_progress))
-
-
-def reload(name: str | None, rundir: str | None) -> int:
-    """Replace the workers of an instance with new ones."""
-    return _print_report(reload_instance(_instance(name, rundir), _show_wait))
-
-
-def upgrade(name: str | None, rundir: str | None) -> int:
-    """Replace the program of an instance's supervisor."""
-    return _print_report(upgrade_instance(_instance(name, rundir), _show_wait))
-
-
-def reopen(name: str | None, rundir: str | None) -> int:
-    """Reopen the log of an instance."""
-    return _print_report(reopen_instance(_instance(name, rundir)))
-
-
-def scale(count: int, name: str | None, rundir: str | None, yes: bool) -> int:
-    """Change the number of workers of an instance."""
-    check_workers(count, yes=yes)
-    instance = _instance(name, rundir)
-    report = scale_instance(instance, count, _show_wait, yes=yes)
-    text = f"{instance.name} has {count} worker{'s' * (count > 1)}" if report.ready else report.text
-    return _print_report(report._replace(text=text))
 
 
 def _shown_lines(lines: Iterable[str]) -> str:
@@ -135,22 +96,12 @@ def directory_of(rundir: str | None) -> RunDirectory:
     return run_directory(Path(place) if place else None)
 
 
-def _instance(name: str | None, rundir: str | None) -> Instance:
+def instance_of(name: str | None, rundir: str | None) -> Instance:
+    """Return the instance that a command names, or the only running one."""
     return find_instance(directory_of(rundir), name)
 
 
-def _print_report(report: Report) -> int:
-    """Print the outcome of a request; return its exit status."""
-    print(shown(report.text), file=sys.stdout if report.ready else sys.stderr)
-    return report.status
-
-
-def _show_wait(what: str) -> None:
-    """Report that a request waits, and for which operation."""
-    print(f"tamed: {shown(what)} is under way; this waits for its turn", file=sys.stderr, flush=True)
-
-
-def _show_progress(status: dict[str, Any]) -> None:
+def show_progress(status: dict[str, Any]) -> None:
     """Show the number of open connections, on a terminal."""
     if sys.stderr.isatty():
         left = sum(worker.get("connections", 0) for worker in status["workers"])
@@ -166,7 +117,7 @@ def _put(lines: Iterable[bytes]) -> None:
     sys.stdout.flush()
 
 
-def _ending(left: LastState) -> Iterator[str]:
+def _ending(left: "LastState") -> Iterator[str]:
     """Yield lines that report how an instance has ended by itself."""
     status = "" if left.status is None else f", with exit status {left.status}"
     when = "" if left.ended_at is None else f" at {left.ended_at}"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tamed._os.unix_sockets import connect_unix, peer_credentials
-from tamed.control.events import read_events
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
 from tamed.ipc.message import (
+    LONGEST_ANSWER,
+    LONGEST_REQUEST,
     InvalidMessage,
     Message,
     encode_message,
@@ -23,10 +24,9 @@ from tamed.ipc.message import (
     read_texts,
     read_truth,
 )
-from tamed.supervisor.control import LONGEST_ANSWER, LONGEST_REQUEST
 from tamed.supervisor.reports import read_report
 
-__all__ = ["answer_from", "ask", "read_status"]
+__all__ = ["answer_from", "ask", "read_events", "read_status"]
 
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
@@ -141,6 +141,16 @@ def _read_worker(message: Message) -> Message:
         "cpu": _optional(message, "cpu", read_seconds),
         **read_report(message),
     }
+
+
+def read_events(events: object) -> list[Message]:
+    """Return the events of a status. Raises InvalidMessage for anything else."""
+    if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
+        raise InvalidMessage("events: expected a list of objects")
+    for event in events:
+        for key in ("time", "event", "text"):
+            read_text(event, key)
+    return events
 
 
 def _optional(message: Message, key: str, read: Callable[[Message, str], Any]) -> Any:

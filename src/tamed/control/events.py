@@ -11,7 +11,7 @@ from tamed.errors import from_os_error
 from tamed.ipc.message import InvalidMessage, parse_message, read_text
 from tamed.log.reader import LogReader
 
-__all__ = ["Event", "EventReader", "read_events"]
+__all__ = ["Event", "EventReader"]
 
 Event = dict[str, Any]
 """An event: ``time``, ``event`` and ``text`` are texts; other fields are of any type."""
@@ -60,13 +60,3 @@ def _valid(lines: Iterable[bytes]) -> Iterator[Event]:
         except InvalidMessage:
             continue
         yield event
-
-
-def read_events(events: object) -> list[Event]:
-    """Return the events of a status. Raises InvalidMessage for anything else."""
-    if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
-        raise InvalidMessage("events: expected a list of objects")
-    for event in events:
-        for key in ("time", "event", "text"):
-            read_text(event, key)
-    return events

@@ -1,4 +1,8 @@
-"""Instances: the daemons of a run directory, and the requests of commands to them."""
+"""Instances: the daemons of a run directory. Finding one, asking for its status, and stopping it.
+
+People and scripts wait for `tamed status` and `tamed stop`, so this module loads only what they need. Starts,
+reloads and logs are in the modules beside it.
+"""
 
 import os
 import signal
@@ -8,51 +12,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tamed._os.identity import Identity
 from tamed._os.proc import ProcessEntry, descendants_of
-from tamed.config.identity import owner_of
-from tamed.config.log_plan import default_logs, make_log_folder
-from tamed.config.reading import Reading
 from tamed.control.client import ask, read_status
-from tamed.control.launch import job_again, launch, plan_again
-from tamed.errors import MissingInput, SystemRefused, TamedError, Unavailable, UsageError
-from tamed.ipc.message import (
-    InvalidMessage,
-    Message,
-    read_fault,
-    read_number,
-    read_text,
-    read_texts,
-)
-from tamed.supervisor.events import EVENTS_SUFFIX
-from tamed.supervisor.last_state import LastState
-from tamed.supervisor.plan_file import forget_plan, kept_plan, plan_path
-from tamed.unix.detach import Report
+from tamed.errors import SystemRefused, TamedError, Unavailable, UsageError
+from tamed.ipc.message import InvalidMessage, Message
+from tamed.supervisor.plan_file import forget_plan
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
-from tamed.unix.rundir import Instance, RunDirectory
+from tamed.unix.rundir import Instance, RunDirectory, default_run_directory
 
 __all__ = [
-    "events_of_instance",
+    "ANSWERED",
+    "SWEPT",
+    "Waiting",
+    "ask_instance",
+    "exists",
     "find_instance",
-    "last_state_of",
-    "log_of_instance",
-    "reload_instance",
-    "reopen_instance",
-    "restart_instance",
-    "scale_instance",
+    "run_directory",
     "status_of_instance",
     "stop_instance",
-    "upgrade_instance",
+    "trusted_instance",
+    "understood",
+    "wait_until_found",
 ]
 
+Waiting = Callable[[str], object]
+"""Called with each operation for which a request waits."""
 
-_ANSWERED = 10.0  # seconds for an answer that waits for no operation
+ANSWERED = 10.0
+"""The seconds for an answer that waits for no operation."""
+
+SWEPT = 5.0
+"""The seconds for an instance to create its removed files again."""
+
 _LOOK = 0.5  # seconds between two status requests to a stopping instance
-_SWEPT = 5.0  # seconds for an instance to create its removed files again
 _GLANCE = 0.05  # seconds between two checks of files or processes
 _PATIENCE = 15.0  # seconds for a supervisor to end all its processes
 _LAST = 5.0  # seconds for killed processes to end
+
+
+def run_directory(path: Path | None) -> RunDirectory:
+    """Return this run directory, or by default that of this user.
+
+    Raises PermissionRefused if another user could change it.
+    """
+    directory = RunDirectory((path or default_run_directory(os.environ)).absolute())
+    directory.require_trusted()
+    return directory
 
 
 def find_instance(directory: RunDirectory, name: str | None) -> Instance:
@@ -65,7 +71,7 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     running = directory.running()
     names = ", ".join(each.name for each in running)
     if name is not None:
-        instance = _holder_among(running, Path(name)) if "/" in name else _trusted_instance(directory, name)
+        instance = _holder_among(running, Path(name)) if "/" in name else trusted_instance(directory, name)
         if instance is None or not instance.is_running:
             remedy = f"running: {names}" if names else f"nothing runs in {directory.path}"
             raise Unavailable(f"{name} is not running", remedy=remedy)
@@ -79,7 +85,7 @@ def find_instance(directory: RunDirectory, name: str | None) -> Instance:
     return running[0]
 
 
-def _trusted_instance(directory: RunDirectory, name: str) -> Instance:
+def trusted_instance(directory: RunDirectory, name: str) -> Instance:
     """Return the instance of a name. Raises PermissionRefused if another user could have created it."""
     instance = directory.instance(name)
     instance.require_trusted()
@@ -91,81 +97,10 @@ def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | Non
     return next((each for each in running if holder(each.pid_file) == pid), None)
 
 
-def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None:
-    """Return the last state of the instance of a name, or without a name, of the only instance that has one.
-
-    None if it runs, or has ended on request. Without a name, None if any instance runs.
-    """
-    if name is None:
-        return None if directory.running() else LastState.only_one(directory)
-    if "/" in name or (instance := _trusted_instance(directory, name)).is_running:
-        return None
-    left = LastState.of(instance)
-    if left is not None and left.status is None and (logs := _logs_left(name)):
-        return left._replace(log=str(logs[-1]))
-    return left
-
-
-def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
-    """Return an instance's log file, also after its end, and the user who must own it, None for any.
-
-    The owner is for root, who can read files that the daemon's user cannot. Raises MissingInput if there is
-    no log file, and as `find_instance` does.
-    """
-    try:
-        instance = find_instance(directory, name)
-    except Unavailable:
-        ended = last_state_of(directory, name)
-        if ended is not None and ended.log:
-            return Path(ended.log), _other_owner(directory.instance(ended.name).directory)
-        left = [] if name is None or "/" in name else _logs_left(name)
-        if not left:
-            raise
-        return left[-1], _other_owner(left[-1].parent)
-    file = status_of_instance(instance)["log"]
-    if not file:
-        remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
-        raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
-    return Path(file), _other_owner(instance.directory)
-
-
-def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
-    """Return an instance's file of events, also after its end, and the user who must own it, None for any.
-
-    Raises MissingInput if there is none, and as `find_instance` does.
-    """
-    try:
-        instance = find_instance(directory, name)
-    except Unavailable:
-        ended = last_state_of(directory, name)
-        if ended is not None and not ended.log:
-            instance = directory.instance(ended.name)
-            return instance.directory / f"{instance.name}{EVENTS_SUFFIX}", _other_owner(instance.directory)
-        log, owner = log_of_instance(directory, name)
-        return Path(f"{log}{EVENTS_SUFFIX}"), owner
-    if not (file := status_of_instance(instance)["events_file"]):
-        raise MissingInput(f"{instance.name} has no file of events", remedy="the log says why")
-    return Path(file), _other_owner(instance.directory)
-
-
-def _other_owner(directory: Path) -> int | None:
-    """Return the owner of a daemon's directory if this process is root and the owner is not, else None."""
-    try:
-        return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
-    except FileNotFoundError:
-        return None
-
-
-def _logs_left(name: str) -> list[Path]:
-    """Return the logs in the default places for a name, the latest last."""
-    logs = [log for log in default_logs(name, os.environ) if _is_there(log)]
-    return sorted(logs, key=lambda log: log.stat().st_mtime)
-
-
-def status_of_instance(instance: Instance, timeout: float = _ANSWERED) -> dict[str, Any]:
+def status_of_instance(instance: Instance, timeout: float = ANSWERED) -> dict[str, Any]:
     """Request the status of an instance. Raises a TamedError if there is no answer in so many seconds."""
-    answer = _ask(instance, {"command": "status"}, timeout)
-    with _understood(instance):
+    answer = ask_instance(instance, {"command": "status"}, timeout)
+    with understood(instance):
         return read_status(answer)
 
 
@@ -200,46 +135,17 @@ def stop_instance(
     return True
 
 
-Waiting = Callable[[str], object]
-"""Called with each operation for which a request waits."""
-
-
-def reload_instance(instance: Instance, waiting: Waiting) -> Report:
-    """Replace the workers of an instance with new ones, from the current files and code; return the outcome.
-
-    Waits without a limit. If the reload fails, the instance goes on as before.
-    """
-    return _request(instance, {"command": "reload"}, waiting, "reloaded")
-
-
-def reopen_instance(instance: Instance) -> Report:
-    """Let an instance reopen its log file; return the outcome."""
-    return _request(instance, {"command": "reopen"}, None, "reopened", timeout=_ANSWERED)
-
-
-def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
-    """Replace the program of an instance's supervisor, and then reload; return the outcome.
-
-    Waits without a limit. If the upgrade fails, the instance goes on as before.
-    """
-    report = _request(instance, {"command": "upgrade"}, waiting, "reloaded")
-    return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
-
-
-def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Report:
-    """Scale an instance to this number of workers; wait until they are ready.
-
-    ``yes`` confirms a very large number.
-    """
-    return _request(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
-
-
-def _ask(
+def ask_instance(
     instance: Instance, request: Message, timeout: float | None, waiting: Waiting | None = None
 ) -> Message:
-    deadline = time.monotonic() + (_SWEPT if timeout is None else min(_SWEPT, timeout))
+    """Send a request to an instance, and return its answer.
+
+    Waits for the control socket if a cleaner has removed it. Raises Unavailable if the instance does not run,
+    and as `ask` does.
+    """
+    deadline = time.monotonic() + (SWEPT if timeout is None else min(SWEPT, timeout))
     while True:
-        _wait_until_found(instance, deadline)
+        wait_until_found(instance, deadline)
         if (pid := instance.holder()) is None:
             raise Unavailable(f"{instance.name} is not running")
         try:
@@ -251,63 +157,28 @@ def _ask(
         time.sleep(_GLANCE)
 
 
-def _wait_until_found(instance: Instance, deadline: float) -> None:
+def wait_until_found(instance: Instance, deadline: float) -> None:
     """Wait until an instance has created its files again, if a cleaner has removed them."""
-    while not _is_there(instance.socket) and instance.is_running and time.monotonic() < deadline:
+    while not exists(instance.socket) and instance.is_running and time.monotonic() < deadline:
         time.sleep(_GLANCE)
 
 
-def _is_there(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Return whether a file exists, as far as this user can see."""
     try:
         return path.exists()
     except OSError:
         return True  # in a folder that this user cannot read: the request will fail with that reason
 
 
-def _request(
-    instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
-) -> Report:
-    answer = _ask(instance, request, timeout, waiting)
-    with _understood(instance):
-        if "fault" in answer:
-            lines, status = read_fault(answer)
-            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
-        warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
-        text = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
-        return Report(ready=True, text="\n".join([text, *warnings]), status=0, pid=None)
-
-
 @contextmanager
-def _understood(instance: Instance) -> Iterator[None]:
+def understood(instance: Instance) -> Iterator[None]:
     """Raise SystemRefused for an invalid answer."""
     try:
         yield
     except InvalidMessage as invalid:
         what = f"cannot ask {instance.socket}"
         raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
-
-
-def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
-    """Stop an instance, without a limit for its draining, and start it again; return the outcome.
-
-    The start uses the stored plan, this user, the environment of this process and the current files. The
-    instance is not stopped if another user has started it (see `kept_plan` for the errors), or if the files
-    have an error.
-    """
-    _wait_until_found(instance, time.monotonic() + _SWEPT)
-    if (pid := instance.holder()) is None:
-        raise Unavailable(f"{instance.name} is not running")
-    plan = kept_plan(plan_path(instance), pid)
-    plan = plan_again(plan, Reading.entering(job_again(plan)))
-    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
-    stop_instance(instance, timeout=None, force=False, progress=progress)
-    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
-    if plan.log.path == plan.default_log:
-        make_log_folder(Path(plan.default_log), owner_of(identity))
-    report = launch(plan._replace(plan_file=str(plan_path(instance))))
-    if not report.ready:
-        forget_plan(instance)
-    return report
 
 
 def _end(name: str, handle: ProcessHandle) -> bool:

@@ -29,31 +29,22 @@ from tamed.config.log_plan import (
 )
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
+from tamed.control.instances import run_directory
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan, plan_path
 from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
-from tamed.unix.rundir import Instance, RunDirectory, check_name, default_run_directory
+from tamed.unix.rundir import Instance, check_name
 
 if TYPE_CHECKING:
     from tamed.worker.life import Ending
 
-__all__ = ["job_again", "launch", "plan_again", "run", "run_directory", "start", "start_folder"]
+__all__ = ["job_again", "launch", "plan_again", "run", "start", "start_folder"]
 
 _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports that the start took too long
 _UMASK = 0o027
-
-
-def run_directory(path: Path | None) -> RunDirectory:
-    """Return this run directory, or by default that of this user.
-
-    Raises PermissionRefused if another user could change it.
-    """
-    directory = RunDirectory((path or default_run_directory(os.environ)).absolute())
-    directory.require_trusted()
-    return directory
 
 
 def start(job: Job) -> Report:

@@ -15,6 +15,8 @@ from typing import Any, Final, NoReturn
 
 __all__ = [
     "LONGEST",
+    "LONGEST_ANSWER",
+    "LONGEST_REQUEST",
     "InvalidMessage",
     "Message",
     "encode_message",
@@ -32,6 +34,12 @@ Message = dict[str, Any]
 
 LONGEST: Final = 4 * 1024 * 1024
 """The default limit of a message, in bytes."""
+
+LONGEST_REQUEST: Final = 65536
+"""The limit of a request on the control socket, in bytes."""
+
+LONGEST_ANSWER: Final = 16 * 1024 * 1024
+"""The limit of the answer to it, in bytes."""
 
 _DEEPEST: Final = 128  # levels; each level of a tree of services takes two
 _DIGITS: Final = 20  # of the longest integer of 64 bits, with its sign

@@ -14,21 +14,24 @@ import stat
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from tamed._os.identity import Identity, acting_for
 from tamed._os.unix_sockets import SocketFile, bind_unix, peer_credentials
 from tamed.errors import CannotCreate, from_creation_error
 from tamed.ipc.handoff import Data, Keep, decode, encode
-from tamed.ipc.message import InvalidMessage, Message, encode_message, parse_message
+from tamed.ipc.message import (
+    LONGEST_ANSWER,
+    LONGEST_REQUEST,
+    InvalidMessage,
+    Message,
+    encode_message,
+    parse_message,
+)
 from tamed.supervisor.loop import Reactor, Timer
 
-__all__ = ["LONGEST_ANSWER", "LONGEST_REQUEST", "Answer", "ControlServer", "Reply"]
+__all__ = ["Answer", "ControlServer", "Reply"]
 
 Answer = Callable[[Message], None]
-
-LONGEST_REQUEST: Final = 65536  # bytes
-LONGEST_ANSWER: Final = 16 * 1024 * 1024
 
 _MOST_CLIENTS = 64
 _PATIENCE = 10.0  # seconds for a client to send its request

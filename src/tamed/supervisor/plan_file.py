@@ -4,6 +4,8 @@ It is in the instance's folder. If that folder belongs to the daemon's user, roo
 root must not start a plan that another user could have written.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from contextlib import ExitStack, suppress
@@ -19,8 +21,12 @@ from tamed.errors import (
     from_creation_error,
     from_os_error,
 )
-from tamed.supervisor.plan import Plan
-from tamed.unix.rundir import Instance, RunDirectory
+from tamed.unix.rundir import RunDirectory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tamed.supervisor.plan import Plan
+    from tamed.unix.rundir import Instance
 
 __all__ = ["PlanFile", "forget_plan", "kept_plan", "plan_path"]
 
@@ -141,6 +147,8 @@ def kept_plan(path: Path, pid: int) -> Plan:
         raise MissingInput(_WHAT, why, "run the command as the user who started it") from error
     except OSError as error:
         raise from_os_error(f"{_WHAT}: {path}", error, "do it as the user who started it") from error
+    from tamed.supervisor.plan import Plan  # not above: `tamed stop` only removes a plan
+
     remedy = "stop it, and start it as you did before"
     try:
         plan = Plan.from_text(text)

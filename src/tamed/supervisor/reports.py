@@ -3,11 +3,18 @@
 A report is passed on to the administrator's command, so only the fields that are validated here are kept.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import NamedTuple
 
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_seconds, read_text
-from tamed.supervisor.loop import Reactor, Timer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a command reads reports too, and has no loop
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from tamed.supervisor.loop import Reactor, Timer
 
 __all__ = ["ReportCollector", "Reports", "read_report", "read_timings"]
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
-from tamed.control.instances import stop_instance
-from tamed.control.launch import run_directory
+from tamed.control.instances import run_directory, stop_instance
 from tamed.errors import Unavailable
 
 __all__ = ["StartProcess", "TamedProcess", "end_instances"]

@@ -1,0 +1,57 @@
+"""The commands that change a running instance: reload, upgrade, restart, reopen, scale."""
+
+import sys
+
+from tamed._os.limits import check_workers
+from tamed._os.text import shown
+from tamed.cli.instances import instance_of, show_progress
+from tamed.control.operations import (
+    reload_instance,
+    reopen_instance,
+    restart_instance,
+    scale_instance,
+    upgrade_instance,
+)
+from tamed.unix.detach import Report
+
+__all__ = ["reload", "reopen", "restart", "scale", "upgrade"]
+
+
+def restart(name: str | None, rundir: str | None) -> int:
+    """Stop an instance and start it again."""
+    return _print_report(restart_instance(instance_of(name, rundir), show_progress))
+
+
+def reload(name: str | None, rundir: str | None) -> int:
+    """Replace the workers of an instance with new ones."""
+    return _print_report(reload_instance(instance_of(name, rundir), _show_wait))
+
+
+def upgrade(name: str | None, rundir: str | None) -> int:
+    """Replace the program of an instance's supervisor."""
+    return _print_report(upgrade_instance(instance_of(name, rundir), _show_wait))
+
+
+def reopen(name: str | None, rundir: str | None) -> int:
+    """Reopen the log of an instance."""
+    return _print_report(reopen_instance(instance_of(name, rundir)))
+
+
+def scale(count: int, name: str | None, rundir: str | None, yes: bool) -> int:
+    """Change the number of workers of an instance."""
+    check_workers(count, yes=yes)
+    instance = instance_of(name, rundir)
+    report = scale_instance(instance, count, _show_wait, yes=yes)
+    text = f"{instance.name} has {count} worker{'s' * (count > 1)}" if report.ready else report.text
+    return _print_report(report._replace(text=text))
+
+
+def _print_report(report: Report) -> int:
+    """Print the outcome of a request; return its exit status."""
+    print(shown(report.text), file=sys.stdout if report.ready else sys.stderr)
+    return report.status
+
+
+def _show_wait(what: str) -> None:
+    """Report that a request waits, and for which operation."""
+    print(f"tamed: {shown(what)} is under way; this waits for its turn", file=sys.stderr, flush=True)

@@ -1,0 +1,100 @@
+"""The operations on a running instance: reload, reopen, upgrade, scale and restart."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tamed._os.identity import Identity
+from tamed.config.identity import owner_of
+from tamed.config.log_plan import make_log_folder
+from tamed.config.reading import Reading
+from tamed.control.instances import (
+    ANSWERED,
+    SWEPT,
+    Waiting,
+    ask_instance,
+    stop_instance,
+    understood,
+    wait_until_found,
+)
+from tamed.control.launch import job_again, launch, plan_again
+from tamed.errors import Unavailable
+from tamed.ipc.message import Message, read_fault, read_number, read_text, read_texts
+from tamed.supervisor.plan_file import forget_plan, kept_plan, plan_path
+from tamed.unix.detach import Report
+from tamed.unix.rundir import Instance, RunDirectory
+
+__all__ = [
+    "reload_instance",
+    "reopen_instance",
+    "restart_instance",
+    "scale_instance",
+    "upgrade_instance",
+]
+
+
+def reload_instance(instance: Instance, waiting: Waiting) -> Report:
+    """Replace the workers of an instance with new ones, from the current files and code; return the outcome.
+
+    Waits without a limit. If the reload fails, the instance goes on as before.
+    """
+    return _request(instance, {"command": "reload"}, waiting, "reloaded")
+
+
+def reopen_instance(instance: Instance) -> Report:
+    """Let an instance reopen its log file; return the outcome."""
+    return _request(instance, {"command": "reopen"}, None, "reopened", timeout=ANSWERED)
+
+
+def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
+    """Replace the program of an instance's supervisor, and then reload; return the outcome.
+
+    Waits without a limit. If the upgrade fails, the instance goes on as before.
+    """
+    report = _request(instance, {"command": "upgrade"}, waiting, "reloaded")
+    return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
+
+
+def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: bool) -> Report:
+    """Scale an instance to this number of workers; wait until they are ready.
+
+    ``yes`` confirms a very large number.
+    """
+    return _request(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
+
+
+def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
+    """Stop an instance, without a limit for its draining, and start it again; return the outcome.
+
+    The start uses the stored plan, this user, the environment of this process and the current files. The
+    instance is not stopped if another user has started it (see `kept_plan` for the errors), or if the files
+    have an error.
+    """
+    wait_until_found(instance, time.monotonic() + SWEPT)
+    if (pid := instance.holder()) is None:
+        raise Unavailable(f"{instance.name} is not running")
+    plan = kept_plan(plan_path(instance), pid)
+    plan = plan_again(plan, Reading.entering(job_again(plan)))
+    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+    stop_instance(instance, timeout=None, force=False, progress=progress)
+    RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
+    if plan.log.path == plan.default_log:
+        make_log_folder(Path(plan.default_log), owner_of(identity))
+    report = launch(plan._replace(plan_file=str(plan_path(instance))))
+    if not report.ready:
+        forget_plan(instance)
+    return report
+
+
+def _request(
+    instance: Instance, request: Message, waiting: Waiting | None, key: str, timeout: float | None = None
+) -> Report:
+    answer = ask_instance(instance, request, timeout, waiting)
+    with understood(instance):
+        if "fault" in answer:
+            lines, status = read_fault(answer)
+            return Report(ready=False, text="\n".join(lines), status=status, pid=None)
+        warnings = [f"warning: {each}" for each in read_texts(answer, "warnings")]
+        text = str(read_number(answer, key)) if key == "scaled" else read_text(answer, key)
+        return Report(ready=True, text="\n".join([text, *warnings]), status=0, pid=None)

@@ -1,0 +1,84 @@
+"""What an instance leaves for later: its last state, its log and its events."""
+
+import os
+from pathlib import Path
+
+from tamed.config.log_plan import default_logs
+from tamed.control.instances import exists, find_instance, status_of_instance, trusted_instance
+from tamed.errors import MissingInput, Unavailable
+from tamed.supervisor.events import EVENTS_SUFFIX
+from tamed.supervisor.last_state import LastState
+from tamed.unix.rundir import RunDirectory
+
+__all__ = ["events_of_instance", "last_state_of", "log_of_instance"]
+
+
+def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None:
+    """Return the last state of the instance of a name, or without a name, of the only instance that has one.
+
+    None if it runs, or has ended on request. Without a name, None if any instance runs.
+    """
+    if name is None:
+        return None if directory.running() else LastState.only_one(directory)
+    if "/" in name or (instance := trusted_instance(directory, name)).is_running:
+        return None
+    left = LastState.of(instance)
+    if left is not None and left.status is None and (logs := _logs_left(name)):
+        return left._replace(log=str(logs[-1]))
+    return left
+
+
+def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
+    """Return an instance's log file, also after its end, and the user who must own it, None for any.
+
+    The owner is for root, who can read files that the daemon's user cannot. Raises MissingInput if there is
+    no log file, and as `find_instance` does.
+    """
+    try:
+        instance = find_instance(directory, name)
+    except Unavailable:
+        ended = last_state_of(directory, name)
+        if ended is not None and ended.log:
+            return Path(ended.log), _other_owner(directory.instance(ended.name).directory)
+        left = [] if name is None or "/" in name else _logs_left(name)
+        if not left:
+            raise
+        return left[-1], _other_owner(left[-1].parent)
+    file = status_of_instance(instance)["log"]
+    if not file:
+        remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
+        raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
+    return Path(file), _other_owner(instance.directory)
+
+
+def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
+    """Return an instance's file of events, also after its end, and the user who must own it, None for any.
+
+    Raises MissingInput if there is none, and as `find_instance` does.
+    """
+    try:
+        instance = find_instance(directory, name)
+    except Unavailable:
+        ended = last_state_of(directory, name)
+        if ended is not None and not ended.log:
+            instance = directory.instance(ended.name)
+            return instance.directory / f"{instance.name}{EVENTS_SUFFIX}", _other_owner(instance.directory)
+        log, owner = log_of_instance(directory, name)
+        return Path(f"{log}{EVENTS_SUFFIX}"), owner
+    if not (file := status_of_instance(instance)["events_file"]):
+        raise MissingInput(f"{instance.name} has no file of events", remedy="the log says why")
+    return Path(file), _other_owner(instance.directory)
+
+
+def _other_owner(directory: Path) -> int | None:
+    """Return the owner of a daemon's directory if this process is root and the owner is not, else None."""
+    try:
+        return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
+    except FileNotFoundError:
+        return None
+
+
+def _logs_left(name: str) -> list[Path]:
+    """Return the logs in the default places for a name, the latest last."""
+    logs = [log for log in default_logs(name, os.environ) if exists(log)]
+    return sorted(logs, key=lambda log: log.stat().st_mtime)
