@@ -12,6 +12,7 @@ import pytest
 
 from tests.patience import PATIENCE
 from tests.process.conftest import told
+from tests.supervised.daemon import wait_for
 
 WARNING = """
 class Wary(Service):
@@ -36,6 +37,12 @@ class Terminal:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.text = ""
+
+    def close(self) -> None:
+        """Close it, as closing its window does: the kernel sends SIGHUP to the command (tty(4))."""
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self.descriptor)
+        os.close(null)
 
     def type(self, text: str) -> None:
         """Type something."""
@@ -116,6 +123,20 @@ def test_colour_can_be_refused(
     with terminal("run", *before, application(WARNING), env=env) as (screen, _):
         screen.read_until("is ready")
     assert any(re.search(expected, line) for line in told(screen.lines))
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "supervised"])
+def test_it_stops_when_its_terminal_is_closed(
+    application: Callable[[str], Path], tmp_path: Path, options: list[str]
+) -> None:
+    """Nobody could see it any more; a supervisor does not take the hangup for a reload."""
+    log = tmp_path / "verse.log"
+    with terminal("run", *options, "--log-file", log, application(WARNING)) as (screen, process):
+        wait_for("the daemon", lambda: log.exists() and "is ready" in log.read_text())
+        screen.close()
+        assert process.wait(PATIENCE) == 0
+    assert "SIGHUP: stopping" in log.read_text()
+    assert "reload" not in log.read_text()
 
 
 def test_help_fits_the_terminal() -> None:

@@ -118,6 +118,9 @@ class FakePlatform:
         while self.dead:
             yield self.dead.pop(0)
 
+    def has_lost_terminal(self) -> bool:
+        return False
+
     def settle(self) -> None:
         return
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import stat
 from array import array
@@ -16,6 +17,7 @@ __all__ = [
     "close_inherited",
     "close_on_exec",
     "fill_standard_descriptors",
+    "has_lost_terminal",
     "place_descriptors",
     "read_nothing",
     "receive_descriptors",
@@ -34,6 +36,15 @@ def fill_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) in _STANDARD:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
+
+
+def has_lost_terminal() -> bool:
+    """Return whether one of 0, 1 and 2 is a terminal that is gone: a closed window, a lost connection."""
+    poll = select.poll()
+    for descriptor in _STANDARD:
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # a pipe without its other end hangs up as well
+            poll.register(descriptor, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def silence_standard_descriptors() -> None:

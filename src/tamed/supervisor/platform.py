@@ -51,6 +51,9 @@ class Platform(Protocol):
     def due(self) -> float | None:
         """The seconds until `ended` must be called without a signal; None if it need not be."""
 
+    def has_lost_terminal(self) -> bool:
+        """Return whether this process ran on a terminal that is gone."""
+
     def settle(self) -> None:
         """Spare the processes that workers have left running so far: they belong to no later worker."""
 

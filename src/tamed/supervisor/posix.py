@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from tamed._os.descriptors import has_lost_terminal
 from tamed._os.identity import Identity
 from tamed._os.limits import usable_cpus
 from tamed._os.oom import oom_kills
@@ -182,6 +183,10 @@ class PosixPlatform:
     def kill(self, pid: int) -> None:
         """Kill a child and its process group."""
         signal_group(pid, signal.SIGKILL)
+
+    def has_lost_terminal(self) -> bool:
+        """Look at the standard streams."""
+        return has_lost_terminal()
 
     def memory(self, pid: int) -> int | None:
         """Read from proc(5) how much a child has allocated."""

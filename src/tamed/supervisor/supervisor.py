@@ -206,7 +206,7 @@ class Supervisor:
                 self._end_at_once(number)
             case signal.SIGINT if self.phase is Phase.STOPPING:
                 self._end_at_once(number)
-            case signal.SIGHUP:
+            case signal.SIGHUP if not self._platform.has_lost_terminal():
                 self.reload(asked=number.name)
             case signal.SIGUSR2:
                 self.upgrade(asked=number.name)
