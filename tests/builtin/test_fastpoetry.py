@@ -127,7 +127,7 @@ def test_a_client_that_does_not_read_is_cut(tamed_process: StartProcess, tmp_pat
     options = ("--port", "0", "--poem", "long.txt", "--send-timeout", "50ms")
     poetry = tamed_process("run", "fastpoetry", *options)
     with dial(poetry.expect(LISTENING)[1]):
-        poetry.expect(r"cut 127.0.0.1:\d+, which took nothing for 0.05 s")
+        poetry.expect(r"aborted 127.0.0.1:\d+, which accepted no data for 0.05 s")
 
 
 @pytest.mark.parametrize("plugin", [fastpoetry, poetryproxy], ids=lambda plugin: str(plugin.name))

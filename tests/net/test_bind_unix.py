@@ -210,7 +210,7 @@ def test_a_missing_directory(tmp_path: Path) -> None:
         bind(UnixEndpoint(f"{tmp_path}/no/x.sock"))
     assert str(caught.value) == (
         f"cannot listen on unix:{tmp_path}/no/x.sock: there is no directory {tmp_path}/no; "
-        f"make it (mkdir -p {tmp_path}/no) or choose another path"
+        f"create it (mkdir -p {tmp_path}/no) or choose another path"
     )
 
 
@@ -221,7 +221,7 @@ def test_a_directory_of_somebody_else() -> None:
         "bind(Endpoint.parse('unix:/x.sock'))",
     )
     assert said.startswith(
-        "PermissionRefused: cannot listen on unix:/x.sock: this user may not make a socket in /;"
+        "PermissionRefused: cannot listen on unix:/x.sock: this user may not create a socket in /;"
     )
 
 

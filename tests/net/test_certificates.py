@@ -51,10 +51,10 @@ async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCapt
         watch = CertificateWatch(listener.endpoint, listener.ssl, interval=3600)
         try:
             before = await _issuer(server)
-            watch.look()
+            watch.check()
             assert await _issuer(server) == before
             _issue(trustme.CA(), pem)
-            watch.look()
+            watch.check()
             assert await _issuer(server) != before
             assert "has a new certificate" in caplog.text
         finally:
@@ -73,12 +73,12 @@ async def test_a_bad_certificate_is_not_taken(tmp_path: Path, caplog: pytest.Log
         try:
             before = await _issuer(server)
             pem.write_text("half a certificate")
-            watch.look()
-            watch.look()
+            watch.check()
+            watch.check()
             assert await _issuer(server) == before
             assert caplog.text.count("keeps its certificate") == 1
             pem.unlink()
-            watch.look()
+            watch.check()
             assert await _issuer(server) == before
         finally:
             watch.close()
@@ -92,8 +92,8 @@ async def test_it_looks_by_itself(tmp_path: Path) -> None:
     looks = asyncio.Semaphore(0)
 
     class Watch(CertificateWatch):
-        def look(self) -> None:
-            super().look()
+        def check(self) -> None:
+            super().check()
             looks.release()
 
     watch = Watch(endpoint, server_context(endpoint), interval=0.001)

@@ -311,7 +311,7 @@ async def test_a_server_that_does_not_answer_is_given_up(caplog: pytest.LogCaptu
     [
         ("fd://3", False, "its sockets are inherited, for servers"),
         ("systemd://", False, "its sockets are inherited, for servers"),
-        (":10000", False, "it stands for every interface"),
+        (":10000", False, "it means every interface"),
         ("unix:/run/x.sock", True, "there is no TLS on a unix socket"),
         ("localhost", False, "endpoint 'localhost'"),
     ],
@@ -337,4 +337,4 @@ async def test_a_peer_that_takes_nothing_does_not_keep_a_client_from_stopping(
             protocol = await client.wait_connected()
             protocol.write(b"x" * 50_000_000)
         assert protocol.lost
-    assert "takes no more" in caplog.text
+    assert "accepts no more data" in caplog.text

@@ -208,7 +208,7 @@ def test_an_unknown_name_is_told_the_known_ones(inherited: socket.socket) -> Non
         ({"LISTEN_PID": ""}, "LISTEN_PID is '', not a number"),
         ({"LISTEN_FDS": "two"}, "LISTEN_FDS is 'two', not a number"),
         ({"LISTEN_FDS": "0", "LISTEN_FDNAMES": ""}, r"no sockets were passed \(LISTEN_FDS is 0\)"),
-        ({"LISTEN_FDNAMES": "a:b"}, "LISTEN_FDS says 1 sockets, and LISTEN_FDNAMES has 2 names"),
+        ({"LISTEN_FDNAMES": "a:b"}, "LISTEN_FDS is 1, but LISTEN_FDNAMES has 2 names"),
     ],
     ids=["another process", "no process", "no number", "none", "too many names"],
 )

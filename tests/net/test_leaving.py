@@ -393,7 +393,7 @@ async def test_what_refuses_to_end_does_not_keep_a_server_from_stopping(
         await Stopping(server).done()
     client.close()
     free.set()
-    assert "gives up on what does not end though it was cut: 1 handler of closed connections" in caplog.text
+    assert "abandons what does not end after an abort: 1 handler of closed connections" in caplog.text
 
 
 def descriptors() -> int:
@@ -435,7 +435,7 @@ async def test_datagrams_that_nobody_takes_do_not_keep_a_server_from_stopping(
         with use_environment(ServerEnvironment(drain_timeout=0.05)):
             async with DatagramServer(f"unix:{tmp_path}/s.sock", Flood):
                 pass
-    assert "drops what nobody has taken within 0.05 s" in caplog.text
+    assert "drops data not sent within 0.05 s" in caplog.text
     assert "gives up" not in caplog.text
 
 

@@ -260,7 +260,7 @@ def damaged(pem: bytes) -> bytes:
         (
             "key",
             encrypted,
-            "TLS key {}: it needs a passphrase, and nobody is there to ask; store it without: ",
+            "TLS key {}: it needs a passphrase, and a server cannot prompt for it; store it without: ",
         ),
         ("key", encrypted_of_old, "TLS key {}: it needs a passphrase"),
         ("ca", lambda _: b"no", "TLS client CA file {}: it is not a PEM file"),
@@ -329,7 +329,7 @@ def test_a_certificate_that_is_too_weak(files: Files) -> None:
     with pytest.raises(ConfigurationError) as caught:
         server_context(files.endpoint)
     assert str(caught.value) == (
-        f"TLS certificate {files.cert}: OpenSSL refuses it: ee key too small; put a good one in its place"
+        f"TLS certificate {files.cert}: OpenSSL refuses it: ee key too small; replace it"
     )
 
 

@@ -289,7 +289,7 @@ async def test_connections_are_cut_at_the_deadline(caplog: pytest.LogCaptureFixt
         async with TwistedService(application(server)):
             reader, writer = await asyncio.open_connection(HERE, port_of(server))
             assert await reader.readexactly(6) == b"hello "
-    assert "cuts what is not done within 0.01 s: 1 connection (127.0.0.1:" in caplog.text
+    assert "aborts what is not done within 0.01 s: 1 connection (127.0.0.1:" in caplog.text
     with pytest.raises(ConnectionError):
         await reader.read()
     writer.close()

@@ -1,9 +1,9 @@
-"""One connection: a socket that reports when it is closed, and how it gets its transport.
+"""One connection: a socket that reports when it is closed, and the opening of its transport.
 
-The count of open connections is exact, for any protocol, and costs nothing where bytes pass: protocols and
-transports are not wrapped, what they have for a socket is of a class of ours. asyncio ends a connection with
-the socket's ``close()``; uvloop closes the descriptor itself and then calls ``detach()``. A protocol that is
-replaced (``set_protocol``) or TLS above it make no difference.
+The count of open connections is exact, for any protocol, and costs nothing for the data: protocols and
+transports are not wrapped; their socket is an object of our class. asyncio ends a connection with the
+socket's ``close()``; uvloop closes the descriptor itself and then calls ``detach()``. So neither
+``set_protocol`` nor TLS affects the count.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from tamed.net.endpoint import address_text
 __all__ = ["Connection", "Opening", "TlsConnection", "TransportOpener", "peer_text"]
 
 Opening = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.BaseProtocol]]
-"""What ``loop.connect_accepted_socket`` and ``loop.create_connection`` return when they are called."""
+"""The coroutine of ``loop.connect_accepted_socket`` or ``loop.create_connection``."""
 
 
 class Connection(socket.socket):
     """A connection's socket. It calls ``on_closed``, once, when its descriptor is closed.
 
-    ``transport`` is the one that it was opened with, None before and after. ``family`` and ``type`` are plain
-    attributes, because the base class makes an enum member anew on each access, and loops access them several
-    times.
+    ``transport`` is that of the open connection, None before and after. ``family`` and ``type`` are plain
+    attributes, because the base class looks up an enum member on each access, and event loops access them
+    several times.
     """
 
     __slots__ = ("family", "on_closed", "opening", "transport", "type")
@@ -54,40 +54,40 @@ class Connection(socket.socket):
         self.opening = None
 
     def close(self) -> None:
-        """Close the socket, which no transport has."""
+        """Close the socket, if no transport uses it."""
         try:
             super().close()
-        finally:  # close(2) may fail, and has closed it even so
+        finally:  # if close(2) fails, the descriptor is closed anyway
             self._notify_closed()
 
     def detach(self) -> int:
-        """Give up the descriptor; the caller closes it."""
+        """Return the descriptor; the caller closes it."""
         fd = super().detach()
         self._notify_closed()
         return fd
 
     def abort(self) -> None:
-        """End the connection with a reset, without sending what is still to be sent.
+        """End the connection with a reset, without sending buffered data.
 
-        An orderly end would have the peer take what it got for the whole.
+        After an orderly end the peer would believe that it has received everything.
         """
         self.reset_at_close()
         if self.transport is not None:
             self.transport.abort()
         elif self.opening is not None:
-            # In the next round, as uvloop crashes if its transport is closed before `connection_made`.
+            # In the next iteration: uvloop crashes if its transport is closed before `connection_made`.
             asyncio.get_running_loop().call_soon(self._abort_opening)
         else:
             self.close()
 
     def reset_at_close(self) -> None:
-        """Have the peer see a reset instead of an end, when this is closed (SO_LINGER, socket(7))."""
+        """Make the close of this socket send a reset to the peer (SO_LINGER, socket(7))."""
         with suppress(OSError):  # it is closed
             self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
 
     @property
     def peer(self) -> str:
-        """The other side's address, as one would type it, while there is another side."""
+        """The peer's address, as on the command line."""
         try:
             return peer_text(self.getpeername(), self)
         except OSError:
@@ -109,7 +109,7 @@ class Connection(socket.socket):
 
 
 class TlsConnection(Connection):
-    """A connection that speaks TLS; ``address`` is its peer's, to be logged when a handshake has failed."""
+    """A connection with TLS; ``address`` is its peer's, for the log when a handshake fails."""
 
     __slots__ = ("address",)
 
@@ -118,60 +118,60 @@ class TlsConnection(Connection):
 
     @property
     def peer(self) -> str:
-        """The other side's address, as one would type it."""
+        """The peer's address, as on the command line."""
         return peer_text(self.address, self)
 
 
 class TransportOpener:
-    """Gives connections their transports, on the running event loop.
+    """Opens the transports of connections, on the running event loop.
 
-    The loop's methods for that are coroutines that wait for callbacks in the loop's next round. Instead of a
-    task for each, the coroutines of a round are stepped by hand, together. That wins 16 % of the CPU of a
-    short connection of a `StreamServer` on uvloop, and 3 % to 22 % with other servers and loops, measured
-    with bench/openings.py. ``failed`` is called for each connection that gets no transport, and whose socket
-    is about to be closed, and ``opened``, if it is set, for the others.
+    The loop's methods for that are coroutines that wait for callbacks in the loop's next iteration. Instead
+    of a task for each, the coroutines of one iteration are stepped by hand, together. That saves 16 % of the
+    CPU time of a short connection of a `StreamServer` on uvloop, and 3 % to 22 % with other servers and
+    loops, measured with bench/openings.py. ``failed`` is called for each connection without a transport, just
+    before its socket is closed, and ``opened``, if it is set, for the others.
     """
 
     def __init__(self, failed: Callable[[Connection, BaseException], None]) -> None:
         self.opened: Callable[[Connection], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._failed = failed
-        self._round: list[tuple[Connection, asyncio.Future[Any]]] = []
+        self._iteration: list[tuple[Connection, asyncio.Future[Any]]] = []
 
     def begin(self, connection: Connection, opening: Opening) -> None:
         """Open a connection by ``loop.connect_accepted_socket`` or ``loop.create_connection``."""
         try:
             waiter = opening.send(None)
-        except BaseException as error:  # of the protocol's factory, as a rule; there is no transport yet
+        except BaseException as error:  # usually of the protocol's factory; there is no transport yet
             try:
                 self._fail(connection, error)
             finally:
                 connection.close()
             return
         connection.opening = opening
-        if not self._round:
-            self._loop.call_soon(self._end_round)
-        self._round.append((connection, waiter))
+        if not self._iteration:
+            self._loop.call_soon(self._end_iteration)
+        self._iteration.append((connection, waiter))
 
-    def _end_round(self) -> None:
-        """Leave this round for the next turn of the loop, which connects the protocols of all first."""
-        self._loop.call_soon(self._go_on_together, self._round)
-        self._round = []
+    def _end_iteration(self) -> None:
+        """Continue in the next iteration of the loop, which first calls `connection_made` of all."""
+        self._loop.call_soon(self._continue_all, self._iteration)
+        self._iteration = []
 
-    def _go_on_together(self, connections: "list[tuple[Connection, asyncio.Future[Any]]]") -> None:
+    def _continue_all(self, connections: "list[tuple[Connection, asyncio.Future[Any]]]") -> None:
         for connection, waiter in connections:
             if waiter.done():
-                self._go_on(connection, waiter)
+                self._continue(connection, waiter)
             else:
-                self._go_on_after(waiter, connection)
+                self._continue_after(waiter, connection)
 
-    def _go_on_after(self, waiter: "asyncio.Future[Any]", connection: Connection) -> None:
-        """Wait for what takes more than a round: a TLS handshake."""
-        waiter.add_done_callback(lambda waiter: self._go_on(connection, waiter))
+    def _continue_after(self, waiter: "asyncio.Future[Any]", connection: Connection) -> None:
+        """Wait for an opening that takes more than one iteration: a TLS handshake."""
+        waiter.add_done_callback(lambda waiter: self._continue(connection, waiter))
 
-    def _go_on(self, connection: Connection, waiter: "asyncio.Future[Any]") -> None:
+    def _continue(self, connection: Connection, waiter: "asyncio.Future[Any]") -> None:
         opening = connection.opening
-        if opening is None:  # aborted; nobody else will ask how it ended, and the loop would complain of that
+        if opening is None:  # aborted: retrieve the result, or the loop logs that it was never retrieved
             waiter.cancelled() or waiter.exception()
             return
         try:
@@ -185,20 +185,20 @@ class TransportOpener:
             connection.opening = None
             self._fail(connection, error)
         else:
-            self._go_on_after(waiter, connection)
+            self._continue_after(waiter, connection)
 
     def _fail(self, connection: Connection, error: BaseException) -> None:
-        """Tell of one connection; the others of the round go on, whatever it raised but a wish to end."""
+        """Report one failure; the other connections go on, except after SystemExit and KeyboardInterrupt."""
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise error
         self._failed(connection, error)
 
 
 def peer_text(address: Any, sock: Any) -> str:
-    """Write down a peer's address as one would type it.
+    """Return a peer's address as on the command line.
 
-    A unix socket's peer has none, as a rule: it is named by its process, ``unix (pid 123, uid 1000)``
-    (SO_PEERCRED, unix(7)). ``sock`` is a socket, or a transport's stand-in for it.
+    The peer of a unix socket usually has no address: it is named by its process, ``unix (pid 123, uid 1000)``
+    (SO_PEERCRED, unix(7)). ``sock`` is a socket, or a transport's substitute for it.
     """
     if address:
         return address_text(address)

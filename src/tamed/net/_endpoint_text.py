@@ -1,7 +1,7 @@
-"""The parts that the texts of endpoints are made of: hosts and ports, settings, escapes.
+"""The parts of the texts of endpoints: hosts and ports, settings, escapes.
 
-Pure. Every function here that refuses its argument raises ``ValueError`` with what was wrong and what was
-expected; ``Endpoint.parse`` adds the whole text to it.
+Pure functions. A function that refuses its argument raises ``ValueError`` with the fault and the expected
+form; ``Endpoint.parse`` adds the whole text.
 """
 
 import ipaddress
@@ -11,13 +11,13 @@ from urllib.parse import quote, unquote
 
 FORMS = "HOST:PORT, :PORT, [IPV6]:PORT, tcp://, tls://, unix:, fd:// or systemd://"
 
-# RFC 1123 with the underscore that internal names often have; 63 letters a label, 253 in all (RFC 1035).
+# RFC 1123, and underscores, which internal names often have; 63 letters in a label, 253 in all (RFC 1035).
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.|\Z))+")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Take ``HOST:PORT``, ``:PORT`` or ``[IPV6]:PORT`` apart; the host is canonical."""
+    """Split ``HOST:PORT``, ``:PORT`` or ``[IPV6]:PORT``; the host is returned in canonical form."""
     refuse_settings(text)
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
@@ -31,7 +31,7 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def canonical_host(host: str) -> str:
-    """Return the one way to write this host: compressed, lower case; empty stays empty."""
+    """Return the canonical form of a host: compressed, lower case; empty stays empty."""
     if ":" in host:
         zone = host.partition("%")[2]
         if not _is_ipv6(host) or (zone and not _ZONE.fullmatch(zone)):
@@ -48,19 +48,19 @@ def canonical_host(host: str) -> str:
 
 
 def check_port(port: int) -> int:
-    """Return a port that may be one."""
+    """Return a valid port."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is out of range: expected 0 to 65535")
     return port
 
 
 def authority(host: str, port: int) -> str:
-    """Write a host and a port as one types them."""
+    """Return a host and a port as on the command line."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def settings(query: str, kind: str, known: tuple[str, ...]) -> dict[str, str]:
-    """Read what stands behind the question mark: ``NAME=VALUE&NAME=VALUE``."""
+    """Parse the settings after the question mark: ``NAME=VALUE&NAME=VALUE``."""
     found: dict[str, str] = {}
     for item in query.split("&") if query else ():
         name, _, value = item.partition("=")
@@ -76,28 +76,28 @@ def settings(query: str, kind: str, known: tuple[str, ...]) -> dict[str, str]:
 
 
 def refuse_settings(text: str) -> None:
-    """Raise if there are settings where none belong."""
+    """Raise ValueError if there are settings, which this kind does not have."""
     if "?" in text:
         raise ValueError("no settings here: only tls:// and unix: take them")
 
 
 def octal(text: str) -> int:
-    """Read the mode of a file."""
+    """Parse the mode of a file."""
     if not re.fullmatch(r"[0-7]{1,4}", text):
         raise ValueError(f"mode {text!r} is not octal: expected three digits from 0 to 7, such as 660")
     return int(text, 8)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a question with the known word that was probably meant, or nothing."""
-    import difflib  # only needed when something is wrong
+    """Return a question with the nearest known word, or an empty text."""
+    import difflib  # not at the top: only needed for errors
 
     found = difflib.get_close_matches(word.lower(), known, n=1)
     return f", did you mean {found[0]!r}?" if found else ""
 
 
 def canonical_text(text: str, what: str) -> str:
-    """Return a file's name with undecodable bytes as Python's own file functions show them."""
+    """Return a file's name, with undecodable bytes as in Python's file functions."""
     if "\0" in text:
         raise ValueError(f"{what} contains a zero byte")
     try:
@@ -107,14 +107,14 @@ def canonical_text(text: str, what: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Write ``%XX`` for what would be read as something else, and for all that is not ASCII."""
+    """Write ``%XX`` for characters with a special meaning, and for all that are not ASCII."""
     return quote(text, safe="/:@+,=~!$'()*;", errors="surrogateescape")
 
 
 def unescape(text: str) -> str:
     """Undo ``escape``."""
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError("a % stands before two hexadecimal digits; write %25 for the sign itself")
+        raise ValueError("a % must be followed by two hexadecimal digits; write %25 for the sign itself")
     return unquote(text, errors="surrogateescape")
 
 
@@ -127,7 +127,7 @@ def _without_port(text: str) -> str:
 def _without_brackets(host: str, port: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         if ":" not in host:
-            raise ValueError(f"brackets are for IPv6 addresses, and {host[1:-1]!r} is none")
+            raise ValueError(f"brackets are for IPv6 addresses, and {host[1:-1]!r} is not one")
         return host[1:-1]
     if host == "*":
         raise ValueError(f"every interface is written :{port or 'PORT'}")
@@ -137,10 +137,10 @@ def _without_brackets(host: str, port: str) -> str:
 
 
 def _unbracketed(host: str, port: str) -> str:
-    """Say how to write an address without brackets; ``::1:80`` is one too, and a port is likelier."""
+    """Return the correct form of an address without brackets; in ``::1:80`` the end is probably a port."""
     for address, rest in ((host, port or "PORT"), (f"{host}:{port}", "PORT")):
         if _is_ipv6(address):
-            return f"an IPv6 address stands in brackets: expected [{address}]:{rest}"
+            return f"an IPv6 address needs brackets: expected [{address}]:{rest}"
     return f"more than one colon: expected {FORMS}"
 
 

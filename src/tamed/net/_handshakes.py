@@ -1,16 +1,17 @@
-"""TLS handshakes that are not finished: how many there may be, for how long, and which one makes room.
+"""Unfinished TLS handshakes: limits of their number and duration, and which one is aborted to make room.
 
-Whoever connects costs a server something before it has shown anything of itself. So these are limited apart
-from the connections that are served, as OpenSSH's MaxStartups, PerSourceMaxStartups and LoginGraceTime do,
-and clients that say nothing cannot keep others out:
+A client costs a server resources before it has authenticated. So handshakes are limited separately from the
+connections that are served, as with OpenSSH's MaxStartups, PerSourceMaxStartups and LoginGraceTime, and
+silent clients cannot keep others out:
 
-- A client that has not sent its whole hello costs a descriptor and no more, and has no place yet. Of too many
-  of those the oldest goes, of the same address (a /64 network of IPv6) if there is one.
-- An address that has many handshakes loses its oldest to a client of another address at once, however young
-  that is. So one host cannot keep another waiting.
-- Where nobody has many, clients wait for a place in a queue, and addresses take turns in it. Meanwhile the
-  oldest handshake makes room, if it had time enough. So nobody loses a connection when many come at once.
-- While the queue is full too, an address that has clients in it loses the oldest of those.
+- A client that has not sent its whole hello costs one descriptor only, and does not count as a handshake yet.
+  If there are too many of those, the oldest is aborted, of the same address (a /64 network of IPv6) if it has
+  one.
+- An address with many handshakes loses its oldest to a client of another address at once, regardless of its
+  age. So one host cannot keep another waiting.
+- If no address has many, clients wait in a queue, in which addresses take turns. Meanwhile the oldest
+  handshake that has had its time is aborted. So no client loses a connection when many connect at once.
+- If the queue is full too, an address with clients in it loses the oldest of those.
 """
 
 import asyncio
@@ -29,19 +30,19 @@ __all__ = ["DEFAULT_MOST", "DEFAULT_TIMEOUT", "Handshakes"]
 log = own_logger("tamed.net")
 
 DEFAULT_MOST: Final = 500
-"""How many handshakes of a server may be unfinished."""
+"""The maximum number of unfinished handshakes of a server."""
 
 DEFAULT_TIMEOUT: Final = 10.0
-"""Seconds for a handshake: it takes two or three round trips, and a second at most where one is slow."""
+"""Seconds for a handshake: it takes two or three round trips, and at most a second on a slow network."""
 
 _SILENT: Final = 0.5
-"""Seconds after which a client without its hello makes room: that comes with the connection."""
+"""Seconds after which a client without a hello may be aborted: clients send it with the connection."""
 
 _SLOW: Final = 2.0
-"""Seconds after its hello after which an unfinished handshake makes room."""
+"""Seconds after the hello after which an unfinished handshake may be aborted."""
 
 _MANY: Final = 10
-"""How many unfinished handshakes an address has at most that loses none of them to another address."""
+"""An address with at most this many unfinished handshakes loses none of them to another address."""
 
 _HEADER: Final = 5
 _HANDSHAKE: Final = 22
@@ -49,17 +50,18 @@ _LONGEST: Final = _HEADER + (1 << 14)
 """The header of a record of TLS, its first byte, and the bytes of one (RFC 8446, 5.1)."""
 
 _PAUSE: Final = 0.1
-"""Seconds between two looks whether room is wanted, where one could make it."""
+"""Seconds between two checks whether room is needed, while a handshake could be aborted."""
 
 
 class Handshakes:
     """The unfinished handshakes of a server, on the running event loop: ``most`` of them, ``seconds`` each.
 
-    What TLS needs, a quarter of a megabyte with asyncio's own loop, is made for a client when its hello is
-    there, and a place is free. For that ``queue`` clients can wait, and as many more for the hello.
+    The buffers of TLS, a quarter of a megabyte with asyncio's own loop, are allocated when a client has sent
+    its hello and one of the ``most`` places is free. ``queue`` clients can wait for a place, and the server
+    waits for the hello of as many as both numbers together.
 
-    ``changed`` is called whenever there is one more or one less. ``wanted`` tells whether somebody would be
-    accepted if one made room.
+    ``changed`` is called when their number changes. ``wanted`` returns whether another client would be
+    accepted if one were aborted.
     """
 
     def __init__(
@@ -78,28 +80,28 @@ class Handshakes:
         self._changed = changed
         self._wanted = wanted
         self._loop = asyncio.get_running_loop()
-        # When each has begun to be waited for, the oldest first.
+        # The times when the server began to wait for them, the oldest first.
         self._silent: dict[TlsConnection, float] = {}
         self._slow: dict[TlsConnection, float] = {}
         self._networks: dict[TlsConnection, str] = {}
         self._most_silent = most + queue
-        self._of_network: Counter[str] = Counter()  # of those that are slow
+        self._of_network: Counter[str] = Counter()  # the number of those in `_slow`
         self._queue = _Queue(queue)
-        self._leaving: TlsConnection | None = None  # the last one that was aborted: it is closed a bit later
+        self._leaving: TlsConnection | None = None  # the last one that was aborted: it closes a little later
         self._timer: asyncio.TimerHandle | None = None
         self._aborted = LogLimiter(self._log_first, self._log_more)
 
     @property
     def full(self) -> bool:
-        """Whether no more may be accepted."""
+        """Whether no more connections may be accepted."""
         return not self._queue.most and len(self._silent) + len(self._slow) >= self._most
 
     async def open(
         self, connection: TlsConnection, factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Open a connection as ``loop.connect_accepted_socket`` does; one that fails is closed.
+        """Open a connection as ``loop.connect_accepted_socket`` does; close it if that fails.
 
-        Raises OSError: TimeoutError if its hello is not there in time. Needs no task: see `TransportOpener`.
+        Raises OSError: TimeoutError if the hello is late. Needs no task: see `TransportOpener`.
         """
         deadline = self._loop.time() + self._seconds
         try:
@@ -114,23 +116,23 @@ class Handshakes:
             self._changed()
 
     def make_room(self) -> None:
-        """Abort the oldest as soon as it had time enough and room is wanted, until `end_making_room`."""
+        """Abort the oldest when it has had its time and room is wanted, until `end_making_room`."""
         if self._timer is None:
-            self._look()
+            self._check()
 
     def end_making_room(self) -> None:
-        """Let all of them go on, unless others wait for their places. May be called again."""
+        """Stop aborting, unless clients wait in the queue. May be called again."""
         if self._timer is not None and not self._queue:
             self._timer.cancel()
             self._timer = None
 
     def close(self) -> None:
-        """Say what was not said yet. May be called again."""
+        """Log the aborts that are only counted so far. May be called again."""
         self.end_making_room()
         self._aborted.close()
 
     async def _admitted(self, connection: TlsConnection, deadline: float) -> None:
-        """Wait until a client has said hello and has a place; it is closed if that comes to nothing."""
+        """Wait until a client has sent its hello and has a place; close it if that fails."""
         address = connection.address
         network = client_network(address[0]) if isinstance(address, tuple) else ""
         try:
@@ -142,7 +144,7 @@ class Handshakes:
             raise
 
     def _expect(self, connection: TlsConnection, network: str) -> None:
-        """Expect a hello; have the oldest that was expected go, if there are too many."""
+        """Register a client without a hello; abort the oldest one if there are too many."""
         if len(self._silent) >= self._most_silent:
             theirs = (each for each in self._silent if self._networks[each] == network)
             self._abort(next(theirs, None) or next(iter(self._silent)))
@@ -151,7 +153,7 @@ class Handshakes:
         self._changed()
 
     async def _place(self, connection: TlsConnection, network: str, deadline: float) -> None:
-        """Give a client whose hello is there a place, or have it wait for one."""
+        """Give a client that has sent its hello a place, or make it wait for one."""
         if len(self._slow) < self._most or self._take_place_of_another(network) or not self._queue.most:
             self._begin(connection, network)
             return
@@ -168,7 +170,7 @@ class Handshakes:
             self._queue.remove(connection, network)
 
     def _take_place_of_another(self, network: str) -> bool:
-        """Abort the oldest of the address that has the most, if that has many and much more than this one."""
+        """Abort the oldest of the address with the most, if it has many and far more than this one."""
         other, count = max(self._of_network.items(), key=lambda item: item[1])
         if count <= max(_MANY, 2 * self._of_network[network]):
             return False
@@ -188,7 +190,7 @@ class Handshakes:
                 del self._of_network[network]
 
     def _admit(self) -> None:
-        """Give places that are free to those who wait."""
+        """Give free places to waiting clients."""
         while self._queue and len(self._slow) < self._most:
             connection, network, turn = self._queue.next()
             self._begin(connection, network)
@@ -196,7 +198,7 @@ class Handshakes:
         if self._queue:
             self.make_room()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         wanted = self._wanted()
         kinds = ((self._slow, _SLOW), *[(self._silent, _SILENT)] * (wanted or not self._queue))
@@ -209,7 +211,7 @@ class Handshakes:
         if due <= now and not makes_room and (wanted or self._queue):
             self._abort(next(iter(kind)))
         else:
-            self._timer = self._loop.call_at(max(due, now + _PAUSE), self._look)
+            self._timer = self._loop.call_at(max(due, now + _PAUSE), self._check)
 
     def _abort(self, connection: TlsConnection) -> None:
         self._forget(connection)
@@ -218,9 +220,10 @@ class Handshakes:
         connection.abort()
 
     async def _whole_hello(self, connection: TlsConnection, deadline: float) -> None:
-        """Wait until the first record of a client is there, or it has sent what is none.
+        """Wait until a client has sent its first record, or data that is not a TLS record.
 
-        Raises OSError if it leaves, or takes too long. The kernel wakes us when enough is there, not before.
+        Raises OSError if it disconnects, or is too slow. The kernel wakes us only when enough bytes have
+        come.
         """
         wanted = _HEADER
         while wanted:
@@ -229,13 +232,13 @@ class Handshakes:
             wanted = _missing(connection, wanted)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         if self._silent.pop(connection, None) is None:
-            raise ConnectionAbortedError("it has made room for another")
+            raise ConnectionAbortedError("it was aborted to make room for another")
 
     async def _readable(self, connection: TlsConnection, deadline: float) -> None:
         heard: asyncio.Future[None] = self._loop.create_future()
         fd = connection.fileno()
         self._loop.add_reader(fd, _resolve, heard)
-        why = f"it has not said hello for {self._seconds:g} s"
+        why = f"it sent no hello within {self._seconds:g} s"
         timer = self._loop.call_at(deadline, _fail, heard, why)
         try:
             await heard
@@ -252,7 +255,7 @@ class Handshakes:
 
 
 class _Queue:
-    """Connections that wait for a place, at most so many; networks take turns."""
+    """Connections that wait for a place, ``most`` at most; networks take turns."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -265,9 +268,9 @@ class _Queue:
     def add(
         self, connection: TlsConnection, network: str, turn: "asyncio.Future[None]"
     ) -> TlsConnection | None:
-        """Have a connection wait; return the one that has lost its place to it, if there is no more room.
+        """Add a connection; if the queue is full, remove another one and return it.
 
-        That is the oldest of the same network, or of the one that has the most.
+        That is the oldest of the same network, or of the network with the most.
         """
         another = None
         if self._count >= self.most:
@@ -279,7 +282,7 @@ class _Queue:
         return another
 
     def remove(self, connection: TlsConnection, network: str) -> None:
-        """Forget a connection, if it is here."""
+        """Remove a connection, if it is in the queue."""
         waiting = self._waiting.get(network, {})
         if waiting.pop(connection, None) is not None:
             self._count -= 1
@@ -287,7 +290,7 @@ class _Queue:
                 del self._waiting[network]
 
     def next(self) -> "tuple[TlsConnection, str, asyncio.Future[None]]":
-        """Take the one whose turn it is: the oldest of its network, which comes last from now on."""
+        """Remove and return the next one: the oldest of its network, whose turn comes last after that."""
         network, waiting = next(iter(self._waiting.items()))
         connection, turn = next(iter(waiting.items()))
         self.remove(connection, network)
@@ -310,14 +313,14 @@ def _fail(awaited: "asyncio.Future[None]", why: str) -> None:
 
 
 def _missing(connection: TlsConnection, wanted: int) -> int:
-    """Return how many bytes there are to be for a whole record; 0 if they are there, or it is none.
+    """Return the bytes to wait for until the record is whole; 0 if it is, or if it is not a TLS record.
 
-    Raises ConnectionResetError if there are fewer than were waited for: the client has left.
+    Raises ConnectionResetError if fewer than ``wanted`` have come: the client has disconnected.
     """
     head = connection.recv(_LONGEST, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     if head and head[0] != _HANDSHAKE:
         return 0
     if len(head) < wanted:
-        raise ConnectionResetError("it has left before its hello" if head else "it has sent nothing")
+        raise ConnectionResetError("it disconnected before its hello" if head else "it sent nothing")
     whole = _HEADER + int.from_bytes(head[3:5])
     return whole if len(head) < whole <= _LONGEST else 0

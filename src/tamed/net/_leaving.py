@@ -1,9 +1,9 @@
-"""Peers that leave, at any moment: that is their doing, and no fault of the application.
+"""Peers that disconnect, at any moment: their decision, and not a fault of the application.
 
-Event loops have many ways to say that there is nobody any more. What is written to a connection that is
-closed asyncio's own drops, with a warning from the sixth time on, or fails in it with AttributeError, if more
-was to be sent when it was closed; uvloop raises RuntimeError. Asked for the address of such a connection,
-asyncio's says what it was, and uvloop fails with AttributeError.
+Event loops report a closed connection in many ways. asyncio's own loop drops data that is written to it, with
+a warning from the sixth time on, or raises AttributeError if there was buffered data when it was closed;
+uvloop raises RuntimeError. For the address of such a connection, asyncio's loop returns the old one, and
+uvloop raises AttributeError.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ __all__ = [
     "Writer",
     "close_when_sent",
     "discard_input",
+    "filter_disconnects",
     "peer_left",
-    "tell_leaving_from_faults",
 ]
 
 
 _GONE: Final = frozenset(
     {errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
 )
-"""How a system says that the peer is not there any more, beside what ConnectionError stands for."""
+"""The errors of a peer that is unreachable or gone, in addition to those of ConnectionError."""
 
 
 def peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Tell whether an error of a handler is its peer's doing; its other connections have errors too."""
+    """Return whether the peer has caused an error of a handler; its other connections raise errors too."""
     if error is reader.exception():
         return True
     gone = writer.is_closing() or reader.at_eof()
@@ -45,12 +45,12 @@ def peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.St
     return gone and (isinstance(error, asyncio.IncompleteReadError) or is_error_of_closed_connection(error))
 
 
-def tell_leaving_from_faults() -> None:
-    """Have the event loop's own log leave out that peers have left, or say it in one line."""
-    logging.getLogger("asyncio").addFilter(_tell_apart)
+def filter_disconnects() -> None:
+    """Make the log of asyncio omit disconnected peers, or report them in one line."""
+    logging.getLogger("asyncio").addFilter(_filter_record)
 
 
-def _tell_apart(record: logging.LogRecord) -> bool:
+def _filter_record(record: logging.LogRecord) -> bool:
     if record.msg in WARNINGS_OF_WRITES:
         return False
     if record.exc_info and is_error_of_closed_connection(record.exc_info[1]):
@@ -62,10 +62,10 @@ def _tell_apart(record: logging.LogRecord) -> bool:
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
-    """Feeds a reader. ``is_over`` says that the peer has ended both sides: in TLS there is no other end.
+    """Feeds a reader. ``is_over`` is whether the peer has ended both sides: in TLS they end together.
 
-    ``connected`` is called with the transport. asyncio would call it with a writer of its own, too, and that
-    closes the connection, from Python 3.13 on, when nobody keeps it.
+    ``connected`` is called with the transport. asyncio would call it with a writer of its own, which closes
+    the connection when it is not kept, from Python 3.13 on.
     """
 
     is_over = False
@@ -80,27 +80,27 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         self._connected = connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the reader be fed."""
+        """Connect the reader to the transport."""
         super().connection_made(transport)
         self._connected(cast(asyncio.Transport, transport))
 
     def eof_received(self) -> bool | None:
-        """Take note of the end; return whether our side stays open."""
+        """Record the end of the peer's data; return whether our side stays open."""
         stays_open = super().eof_received()
         self.is_over = not stays_open
         return stays_open
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Take note that there is nothing more to come."""
+        """Record that the connection is closed."""
         super().connection_lost(error)
         retrieve_close_error(self)
 
 
 class Writer(asyncio.StreamWriter):
-    """A writer to a peer that may leave at any moment, which is told by `drain` and the reader alone.
+    """A writer to a peer that may disconnect at any moment; only `drain` and the reader report that.
 
-    What is written then is dropped. Otherwise uvloop raises RuntimeError, and asyncio's own loop warns of it.
-    ``peername`` is the address that was accepted, also when there is nobody there any more.
+    Data that is written after that is dropped. Otherwise uvloop raises RuntimeError, and asyncio's own loop
+    logs a warning. ``peername`` is the accepted address, also after the peer has disconnected.
     """
 
     def __init__(
@@ -115,21 +115,21 @@ class Writer(asyncio.StreamWriter):
         self._address = address
 
     def is_closing(self) -> bool:
-        """Tell whether nothing can be sent any more."""
+        """Return whether no more data can be sent."""
         return self._stream.is_over or super().is_closing()
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        """Send some bytes, if there is anybody to take them."""
+        """Send data, if the peer is connected."""
         if not self.is_closing():
             super().write(data)
 
     def writelines(self, data: "Iterable[bytes | bytearray | memoryview[Any]]") -> None:
-        """Send several pieces, if there is anybody to take them."""
+        """Send several pieces of data, if the peer is connected."""
         if not self.is_closing():
             super().writelines(data)
 
     def write_eof(self) -> None:
-        """End our side, if there is another."""
+        """End our side, if the peer is connected."""
         if not self.is_closing():
             try:
                 super().write_eof()
@@ -138,27 +138,26 @@ class Writer(asyncio.StreamWriter):
                     raise
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return a fact about the connection, or the default if it is closed."""
+        """Return information about the connection, or the default if it is closed."""
         if name == "peername":
             return self._address
         try:
             return super().get_extra_info(name, default)
-        except (AttributeError, OSError):  # of uvloop, which asks the socket
+        except (AttributeError, OSError):  # of uvloop, which reads it from the socket
             return default
 
 
 _MUCH: Final = 64 * 1024
-"""More than this will not be sent by the loop's next round. It is asyncio's own high-water mark."""
+"""Bytes; more will not be sent in the loop's next iteration. It is asyncio's own high-water mark."""
 
 _CHUNK: Final = 64 * 1024
 _NOTHING: Final = array("i", [0])
 
 
 def discard_input(fd: int) -> None:
-    """Throw away what the peer of a socket has sent so far; it does not matter if the socket blocks."""
-    # Every connection comes by here, hence no `suppress`. To ask first is four times cheaper than the
-    # exception by which recv() says that there is nothing; to ask for bytes instead of into an array would
-    # raise one behind the scenes.
+    """Discard the data that the peer of a socket has sent so far; the socket may be blocking or not."""
+    # This runs for every connection, so there is no `suppress`. FIONREAD is four times cheaper than recv()
+    # with its exception if there is no data; an ioctl with bytes instead of an array raises one internally.
     waiting = _NOTHING[:]
     try:
         fcntl.ioctl(fd, termios.FIONREAD, waiting)
@@ -176,9 +175,10 @@ def _read(fd: int, size: int) -> None:
 def close_when_sent(
     transport: asyncio.Transport, connection: Connection, writer: asyncio.StreamWriter | None = None
 ) -> None:
-    """Close a transport on this connection whose protocol has written all it will, when all is sent.
+    """Close a transport whose protocol has written everything, as soon as all of it is sent.
 
-    A ``writer`` on it is kept until then: from Python 3.13 on, one that nobody has closes its transport.
+    A ``writer`` on it is kept until then: from Python 3.13 on, a writer without a reference closes its
+    transport.
     """
     if transport.is_closing():
         return
@@ -193,7 +193,7 @@ def close_when_sent(
 
 
 class _Flushing(asyncio.Protocol):
-    """Takes over from a protocol that has written all: discards input, and closes when it is sent."""
+    """Replaces a protocol that has written everything: discards input, and closes when all is sent."""
 
     def __init__(
         self, transport: asyncio.Transport, writer: asyncio.StreamWriter | None, *, tls: bool
@@ -204,12 +204,11 @@ class _Flushing(asyncio.Protocol):
         self._tls = tls
 
     def eof_received(self) -> bool:
-        # A client may end its own side and still read; in TLS there is no such thing.
+        # A client may end its own side and still read, but not in TLS.
         return not self._tls
 
     def resume_writing(self) -> None:
-        # In the next round: a transport that is about to look at its empty buffer must not find itself
-        # closed.
+        # In the next iteration: the transport, which is about to check its empty buffer, must not be closed.
         asyncio.get_running_loop().call_soon(self._transport.close)
 
     def connection_lost(self, error: Exception | None) -> None:

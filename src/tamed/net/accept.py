@@ -1,12 +1,12 @@
-"""How connections are accepted: by one mechanism of ours, for every stream server and on every event loop.
+"""Accepting connections: one implementation for every stream server and every event loop.
 
-The loops' own (``loop.create_server``) is not used, because it keeps too few promises. asyncio takes a whole
-backlog of connections before the first of them is served, while other processes that share the socket have
-nothing to do; libuv, when descriptors run out, accepts clients only to close them; neither can be made to
-wait at a limit, or to take what the kernel's queue still holds before the socket is closed.
+``loop.create_server`` is not used, because it guarantees too little. asyncio accepts a whole backlog of
+connections before it serves the first, while other processes that share the socket are idle; libuv, when
+descriptors run out, accepts clients only to close them; neither can pause at a limit, or accept the
+connections in the kernel's queue before the socket is closed.
 
-How many connections may wait in that queue is asked of ``listen(2)``, which cuts it down to the kernel's
-limit without a word. Above it clients are dropped under load for a reason that no log tells. So we tell.
+``listen(2)`` silently reduces the backlog to the kernel's limit. Then clients are dropped under load, and no
+log says why. So this module logs a warning.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ __all__ = [
 log = own_logger("tamed.net")
 
 DEFAULT_BACKLOG: Final = 4096
-"""The backlog of a server that names none: Linux's own limit since 5.4."""
+"""The default backlog of a server: the default limit of Linux since 5.4."""
 
 OnAccept = Callable[[int, Any], None]
-"""Takes over the descriptor of a new connection, which is in blocking mode, and its peer's address."""
+"""Receives the descriptor of a new connection, which is in blocking mode, and its peer's address."""
 
-# accept(2) under "Error handling": Linux passes on errors of the new connection, which is then gone. EPERM is
-# a firewall's word, of this connection only too.
+# accept(2) under "Error handling": Linux returns errors of the new connection, which is then closed. EPERM
+# comes from a firewall, also for this connection only.
 _PASSING: Final = frozenset(
     {
         errno.ECONNABORTED,
@@ -65,10 +65,10 @@ _PASSING: Final = frozenset(
 
 
 class ListeningSocket:
-    """A listening socket that connections come in by, and the function that takes them.
+    """A listening socket, and the function that receives its connections.
 
-    ``shared`` says that other processes accept from the same socket, and go on when we stop, and ``sole``
-    that no other process has it. ``accept`` is the system's.
+    ``shared`` is whether other processes accept from the same socket, and continue when we stop, and ``sole``
+    whether no other process has it. ``accept`` is the system call.
     """
 
     __slots__ = ("accept", "on_accept", "remaining", "shared", "sock", "sole")
@@ -91,11 +91,11 @@ class ListeningSocket:
 
 
 class Shortage:
-    """A lack of descriptors or memory that keeps somebody from accepting, who is called ``name`` in the log.
+    """A lack of descriptors or memory that prevents a server, ``name`` in the log, from accepting.
 
-    ``resume`` is called after ``retry_delay`` seconds, and again, until none was reported for that long. The
-    log says when it begins and when it is over, and in between once in ``quiet`` seconds, with a count.
-    Nothing is imported, opened or looked up for any of it: there would be no descriptor for that.
+    ``resume`` is called after ``retry_delay`` seconds, and again, until no error was reported for that time.
+    The begin and the end are logged, and in between one line in ``quiet`` seconds, with a count. This code
+    imports and opens nothing, because there may be no descriptor left.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Shortage:
         self._retry: asyncio.TimerHandle | None = None
 
     def report(self, error: OSError) -> None:
-        """Take note that a connection could not be accepted: whoever reports it has paused."""
+        """Record that a connection could not be accepted; the caller has paused."""
         self.end()
         self._is_new = True
         self._count += 1
@@ -122,12 +122,12 @@ class Shortage:
         self._retry = self._loop.call_later(self._retry_delay, self._try_again)
 
     def end(self) -> None:
-        """Do not call ``resume`` any more. May be called again."""
+        """Stop calling ``resume``. May be called again."""
         if self._retry is not None:
             self._retry.cancel()
 
     def _try_again(self) -> None:
-        """Look whether it is over: it is when there was none for a whole delay."""
+        """Check whether the shortage is over: no error was reported during a whole delay."""
         if self._is_new:
             self._is_new = False
             self._retry = self._loop.call_later(self._retry_delay, self._try_again)
@@ -139,7 +139,7 @@ class Shortage:
     def _log(self, error: OSError) -> None:
         times = f", {self._count} times since that was logged" if self._count > 1 else ""
         log.error(
-            "%s cannot accept connections: %s%s%s; clients wait until others have left",
+            "%s cannot accept connections: %s%s%s; clients wait until others have disconnected",
             self._name,
             error.strerror,
             _limit_behind(error),
@@ -153,15 +153,13 @@ class Shortage:
 class Acceptor:
     """Accepts connections on listening sockets, in the running event loop, while it is not paused.
 
-    It takes ``batch`` connections at most before other work, and other processes, have their turn. When the
-    system is out of descriptors or memory, it leaves the clients in the kernel's queue and tries again when
-    `resume` is called, which whoever uses it should do whenever a connection was closed, and after
-    ``retry_delay`` seconds. `Shortage` says what is logged of that, by ``name``.
+    It accepts ``batch`` connections at most before it gives other work, and other processes, a turn. When the
+    system is out of descriptors or memory, it leaves the clients in the kernel's queue and calls ``short``,
+    which may close connections. It tries again after ``retry_delay`` seconds, and when `resume` is called,
+    which the server should do whenever a connection was closed. `Shortage` logs this, under ``name``.
 
-    ``short`` is called then, for who can make room.
-
-    A gate can pause it besides (see `Gate`): then it accepts nobody, not even when it finishes, as those who
-    wait are another process's clients.
+    A gate can pause it too (see `Gate`): then it accepts no clients, not even in `finish`, because the
+    waiting clients belong to another process.
     """
 
     def __init__(
@@ -186,9 +184,9 @@ class Acceptor:
         self._finished: asyncio.Future[None] | None = None
 
     @property
-    def somebody_waits(self) -> bool:
+    def has_waiting_clients(self) -> bool:
         """Whether a client waits to be accepted."""
-        return _somebody_waits_at(self._sockets)
+        return _have_waiting_clients(self._sockets)
 
     def resume(self) -> None:
         """Accept connections from now on, or once the gate is open."""
@@ -197,10 +195,10 @@ class Acceptor:
         elif self.paused:
             self.paused = False
             for listening in self._sockets.copy():
-                # In our own context: this is called in that of a connection that ended, as a rule, whose
-                # variables are none of the next one's business.
+                # In our own context: usually this is called in the context of a connection that ended, and
+                # the next one must not see its variables.
                 self._context.run(self._loop.add_reader, listening.sock, self._wake, listening)
-                self._look(listening)
+                self._check_finished(listening)
 
     def pause(self) -> None:
         """Leave connections in the kernel's queue until `resume` is called."""
@@ -211,24 +209,24 @@ class Acceptor:
                 self._loop.remove_reader(listening.sock)
 
     def pause_accepting(self) -> None:
-        """Accept nobody until `resume_accepting` is called."""
+        """Accept no clients until `resume_accepting` is called."""
         was_paused = self.paused
         self.pause()
         self._is_gated = True
         self._is_to_resume = not was_paused
 
     def resume_accepting(self) -> None:
-        """Go on where it was paused."""
+        """Continue after `pause_accepting`."""
         self._is_gated = False
         if self._is_to_resume:
             self.resume()
 
     async def finish(self, most: int) -> None:
-        """Accept the connections that wait already, and close each socket as soon as none does.
+        """Accept the waiting connections, and close each socket as soon as no client waits.
 
-        After ``most`` more connections a socket is closed even so: a flood of new clients must not keep a
-        server from stopping. Shared sockets, and all of them while its gate is shut, are left to the other
-        processes at once. Pauses are kept: this lasts until whoever paused resumes.
+        After ``most`` more connections a socket is closed anyway: a flood of new clients must not prevent a
+        server from stopping. Shared sockets, and all sockets while the gate is shut, are left to the other
+        processes at once. A pause stays in effect: then this lasts until `resume` is called.
         """
         self._finished = self._loop.create_future()
         for listening in self._sockets.copy():
@@ -238,7 +236,7 @@ class Acceptor:
                 continue
             if listening.sole:
                 drop_new_connections(listening.sock)
-            self._look(listening)
+            self._check_finished(listening)
         if self._sockets:
             await self._finished
 
@@ -249,7 +247,7 @@ class Acceptor:
         self._shortage.end()
 
     def _wake(self, listening: ListeningSocket) -> None:
-        """Accept a batch: the loop saw that somebody waits on this socket."""
+        """Accept a batch: the event loop calls this when a client waits on the socket."""
         taken = 0
         accept, on_accept = listening.accept, listening.on_accept
         while taken < self._batch and not self.paused:
@@ -267,17 +265,17 @@ class Acceptor:
             taken += 1
             try:
                 on_accept(fd, address)
-            except Exception:  # a fault of ours; those who come next shall be served all the same
-                log.exception("%s failed to take a connection", self._name)
+            except Exception:  # a fault of ours: serve the next clients anyway
+                log.exception("%s failed to handle a new connection", self._name)
         if self._finished is not None:
             listening.remaining -= taken
-            self._look(listening)
+            self._check_finished(listening)
 
-    def _look(self, listening: ListeningSocket) -> None:
-        """While finishing: leave a socket on which nobody waits any more."""
+    def _check_finished(self, listening: ListeningSocket) -> None:
+        """During `finish`: close a socket without waiting clients."""
         if self._finished is None or listening not in self._sockets:
             return
-        if listening.remaining <= 0 or not _somebody_waits_at([listening]):
+        if listening.remaining <= 0 or not _have_waiting_clients([listening]):
             self._leave(listening)
             listening.sock.close()
 
@@ -289,8 +287,8 @@ class Acceptor:
             self._finished.set_result(None)
 
 
-def _somebody_waits_at(sockets: Iterable[ListeningSocket]) -> bool:
-    # Not accept(2), which fails without a free descriptor even if nobody waits.
+def _have_waiting_clients(sockets: Iterable[ListeningSocket]) -> bool:
+    # Not accept(2), which fails without a free descriptor even if no client waits.
     poll = select.poll()
     for listening in sockets:
         poll.register(listening.sock, select.POLLIN)
@@ -298,12 +296,12 @@ def _somebody_waits_at(sockets: Iterable[ListeningSocket]) -> bool:
 
 
 def is_of_the_connection(error: OSError) -> bool:
-    """Tell whether an error of accept(2) is one of the new connection alone, which is then gone."""
+    """Return whether an error of accept(2) concerns only the new connection, which is then closed."""
     return error.errno in _PASSING
 
 
 def _limit_behind(error: OSError) -> str:
-    """Name the limit that an error is about, if there is one."""
+    """Return the limit that an error is about, or an empty text."""
     if error.errno == errno.EMFILE:
         return f" (RLIMIT_NOFILE is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
     return " (the limit of the system is fs.file-max)" if error.errno == errno.ENFILE else ""
@@ -316,18 +314,18 @@ class Once:
         self._done = False
 
     def __call__(self) -> bool:
-        """Tell whether this is the first call."""
+        """Return whether this is the first call."""
         first, self._done = not self._done, True
         return first
 
 
 def effective_backlog(wanted: int, somaxconn: int | None) -> int:
-    """Return what ``listen(wanted)`` really gives under this limit; None stands for an unknown one."""
+    """Return the real backlog of ``listen(wanted)`` under this limit; None is an unknown limit."""
     return wanted if somaxconn is None else min(wanted, somaxconn)
 
 
 def somaxconn() -> int | None:
-    """Return the kernel's limit; None where the system does not tell."""
+    """Return the kernel's limit of the backlog; None if it is unknown."""
     return sysctl("net.core.somaxconn")
 
 
@@ -340,7 +338,7 @@ def usable_backlog(
     limit: Callable[[], int | None] = somaxconn,
     first: Callable[[], bool] = _first_in_this_process,
 ) -> int:
-    """Return the backlog that the kernel will grant; warn, once in a process, if that is less."""
+    """Return the backlog that the kernel grants; warn, once in a process, if that is less than wanted."""
     granted = effective_backlog(wanted, limit())
     if granted < wanted and first():
         log.warning(

@@ -1,4 +1,4 @@
-"""A limit of how many connections one address may have open, and how what a flood causes is logged."""
+"""A limit for the open connections of one address, and a rate limit for log lines."""
 
 import asyncio
 import os
@@ -14,18 +14,18 @@ __all__ = ["AddressLimit", "LogLimiter", "client_network"]
 log = own_logger("tamed.net")
 
 _PREFIX: Final = 64
-"""How many bits of an IPv6 address count: whoever has one address of such a network has all of them."""
+"""The bits of an IPv6 address that count: a client with one address of such a network has all of them."""
 
 _INTERVAL: Final = 1.0
-"""Seconds for which more of the same is only counted after one was logged."""
+"""Seconds after a log line in which more of the same are only counted."""
 
 
 class AddressLimit:
     """Counts the connections of each peer address, and refuses those beyond ``most``.
 
-    IPv6 addresses count as one when they are of the same /64 network, IPv4-mapped ones as the IPv4 address. A
-    connection that is refused is closed at once. ``refused`` is the number of these; the first is logged by
-    ``name``, that of the server, with its address, and those that follow as a number, once a second.
+    IPv6 addresses of the same /64 network count as one, and IPv4-mapped ones as the IPv4 address. A refused
+    connection is closed at once. ``refused`` is the number of these; the first is logged with its address,
+    and the following ones as a number, once a second. ``name`` is the server's, for the log.
     """
 
     def __init__(self, most: int) -> None:
@@ -36,7 +36,7 @@ class AddressLimit:
         self._log_limiter = LogLimiter(self._log_refused, self._log_more)
 
     def guard(self, on_accept: OnAccept) -> OnAccept:
-        """Return a function that calls ``on_accept`` for connections whose address has not too many."""
+        """Return a function that calls ``on_accept`` if the peer's address is below the limit."""
         open_by_address, most = self._open, self._most
 
         def accept_or_refuse(fd: int, address: Any) -> None:
@@ -49,18 +49,18 @@ class AddressLimit:
         return accept_or_refuse
 
     def enter(self, address: Any) -> None:
-        """Count a connection of an address."""
+        """Add one to the connections of an address."""
         self._open[_counted(address)] += 1
 
     def leave(self, address: Any) -> None:
-        """Count one connection less."""
+        """Subtract one from the connections of an address."""
         counted = _counted(address)
         self._open[counted] -= 1
         if not self._open[counted]:
             del self._open[counted]
 
     def close(self) -> None:
-        """Log what was only counted so far: nothing is refused any more."""
+        """Log the refused connections that are only counted so far."""
         self._log_limiter.close()
 
     def _refused(self, address: Any) -> None:
@@ -76,15 +76,15 @@ class AddressLimit:
 
 
 def client_network(host: str) -> str:
-    """Return what a client's host counts as, where clients are limited: the network that one client may have.
+    """Return the network of a client's host, for limits: all addresses that one client may have.
 
-    That is an IPv4 address itself (also in its IPv6-mapped form), and of an IPv6 address its /64 network,
-    since whoever has one address of it has all. A text that is no IP address, as for a unix socket, counts
-    as itself.
+    For an IPv4 address that is the address itself (also in its IPv6-mapped form), and for an IPv6 address its
+    /64 network, because a client with one address of it has all. Another text, as for a unix socket, is
+    returned unchanged.
     """
     if ":" not in host:
         return host
-    import ipaddress  # not above: few servers limit addresses
+    import ipaddress  # not at the top: few servers limit addresses
 
     try:
         parsed = ipaddress.IPv6Address(host)
@@ -96,14 +96,14 @@ def client_network(host: str) -> str:
 
 
 def _counted(address: Any) -> str:
-    """Return what an address, as accept(2) gives it, is counted as."""
+    """Return the network of an address as accept(2) returns it."""
     return client_network(address[0])
 
 
 class LogLimiter:
-    """Has the first of many logged, and those that follow as a number, once a second.
+    """A rate limit for log lines: the first event is logged, the following ones as a number, once a second.
 
-    ``log_first`` is given what is counted, and ``log_more`` how many there were since the last time.
+    ``log_first`` is called with the event, and ``log_more`` with the number since the last call.
     """
 
     def __init__(self, log_first: Callable[[Any], object], log_more: Callable[[int], object]) -> None:
@@ -113,7 +113,7 @@ class LogLimiter:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, one: Any) -> None:
-        """Count one, and log it if none was logged within the last second."""
+        """Count an event, and log it if none was logged within the last second."""
         if self._timer is not None:
             self._unlogged += 1
             return
@@ -121,7 +121,7 @@ class LogLimiter:
         self._begin_interval()
 
     def close(self) -> None:
-        """Log what was only counted so far: there will be no more. May be called again."""
+        """Log the events that are only counted so far, at the end. May be called again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -131,13 +131,13 @@ class LogLimiter:
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._end_interval)
 
     def _end_interval(self) -> None:
-        """Log how many there were; if there were none, the next one is logged at once."""
+        """Log the number of events; if there were none, the next one is logged at once."""
         self._timer = None
         if self._log_counted():
             self._begin_interval()
 
     def _log_counted(self) -> bool:
-        """Log how many there were since the last time; return whether there were any."""
+        """Log the number of events since the last time; return whether there were any."""
         unlogged, self._unlogged = self._unlogged, 0
         if unlogged:
             self._log_more(unlogged)

@@ -1,12 +1,12 @@
-"""Bind sockets for an endpoint: the operating system's part alone, synchronous and without asyncio.
+"""Binding sockets for an endpoint: system calls only, synchronous and without asyncio.
 
-A process on its own and a supervisor that binds for its workers use this same code. Nothing here
-listens: a bound socket takes no connection until its server starts.
+A single process and a supervisor that binds for its workers use the same code. Nothing here calls
+``listen``: a bound socket accepts no connection until its server starts.
 
-``SO_REUSEADDR`` is set on stream sockets, as connections of a previous run that are still in TIME_WAIT
-would keep the port from being bound for a minute. It does not let two servers listen on one port: the
-second is refused, at ``bind`` if the first listens already and at ``listen`` otherwise. On datagram
-sockets it would let a second process take the packets, so there it is not set.
+``SO_REUSEADDR`` is set on stream sockets, because otherwise connections of a previous run in TIME_WAIT
+block the port for a minute. It does not allow two servers to listen on one port: the second is refused,
+at ``bind`` if the first listens already and at ``listen`` otherwise. On datagram sockets it would allow a
+second process to steal the packets, so there it is not set.
 
 IPv6 sockets are ``IPV6_V6ONLY``: ``[::]:80`` is IPv6 only, whatever the machine's setting, and ``:80`` is a
 socket for each family, so that IPv4 peers have IPv4 addresses.
@@ -31,11 +31,11 @@ __all__ = ["Address", "Bound", "bind", "drop_new_connections", "in_use", "needs_
 
 _SAME_PORT_ATTEMPTS: Final = 10
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""The machine has no such address, or no such family at all: fine while there is another one."""
+"""The machine does not have the address or its family: no error if there is another address."""
 
 
 class Address(NamedTuple):
-    """One numeric address to bind: a family, and what ``socket.bind`` takes for it."""
+    """One numeric address to bind: a family, and the argument of ``socket.bind``."""
 
     family: socket.AddressFamily
     sockaddr: tuple[Any, ...]
@@ -49,15 +49,15 @@ class Address(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """What one endpoint was bound to: sockets that are non-blocking and not inheritable."""
+    """The bound sockets of one endpoint: non-blocking and not inheritable."""
 
     sockets: tuple[socket.socket, ...]
     file: SocketFile | None = None
 
     def close(self) -> None:
-        """Remove the unix socket's file, if one was made and is still there, and close the sockets.
+        """Remove the unix socket's file, if it is still the one that was created, and close the sockets.
 
-        May be called more than once: the file is a matter of the first call, as long as the inode is held.
+        May be called again; only the first call removes the file, because the open socket keeps its inode.
         """
         if self.file is not None and any(sock.fileno() != -1 for sock in self.sockets):
             self.file.remove()
@@ -66,7 +66,7 @@ class Bound(NamedTuple):
 
 
 def needs_lookup(endpoint: Endpoint) -> bool:
-    """Tell whether ``resolve`` would ask a name service, and so may take seconds."""
+    """Return whether ``resolve`` would use a name service, which may take seconds."""
     if not isinstance(endpoint, TcpEndpoint | TlsEndpoint):
         return False
     return bool(endpoint.host) and ":" not in endpoint.host and not endpoint.host.replace(".", "").isdigit()
@@ -78,9 +78,9 @@ def resolve(
     *,
     getaddrinfo: Callable[..., Sequence[tuple[Any, ...]]] = socket.getaddrinfo,
 ) -> tuple[Address, ...]:
-    """Return every address that an endpoint's host stands for, none twice; none for a unix socket.
+    """Return all addresses of an endpoint's host, without duplicates; none for a unix socket.
 
-    May block for as long as the name service does. Raises ``Unavailable`` if the host does not resolve.
+    May block as long as the name service does. Raises ``Unavailable`` if the host does not resolve.
     """
     if not isinstance(endpoint, TcpEndpoint | TlsEndpoint):
         return ()
@@ -89,9 +89,7 @@ def resolve(
             Address(socket.AF_INET, ("0.0.0.0", endpoint.port)),  # noqa: S104 - the operator asked for it
             Address(socket.AF_INET6, ("::", endpoint.port, 0, 0)),
         )
-    host = endpoint.host.encode(
-        "ascii"
-    )  # a text would be encoded as IDNA, for which Unicode's tables are loaded
+    host = endpoint.host.encode("ascii")  # a str would be encoded as IDNA, which loads the tables of Unicode
     try:
         found = getaddrinfo(host, endpoint.port, type=kind, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -110,8 +108,8 @@ def bind(
 ) -> Bound:
     """Bind every address of an endpoint, or none.
 
-    ``addresses`` are those that ``resolve`` gave; without them it is asked here. All have the same port,
-    also when the endpoint's is 0. Addresses that this machine does not have are left out if there is
+    ``addresses`` is the result of ``resolve``, which is called here if they are missing. All get the same
+    port, also when the endpoint's is 0. Addresses that this machine does not have are skipped if there is
     another. Raises ``Unavailable``, ``PermissionRefused`` and, for unix sockets, ``MissingInput`` and
     ``CannotCreate``; ``ConfigurationError`` for an endpoint that cannot be bound for this kind of socket.
     """
@@ -144,7 +142,7 @@ class _InetBinder(NamedTuple):
     make_socket: Callable[[int, int], socket.socket]
 
     def bind(self) -> tuple[socket.socket, ...]:
-        # A port that the kernel chose for the first address may be taken on the second.
+        # A port that the kernel chose for the first address may be in use on the second.
         attempts = _SAME_PORT_ATTEMPTS if self.endpoint.port == 0 else 1
         while True:
             attempts -= 1
@@ -212,7 +210,7 @@ _FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 
 
 def in_use(endpoint: Endpoint, address: str, kind: socket.SocketKind) -> Unavailable:
-    """Return the error for an address that another socket has, with the command that finds it."""
+    """Return the error for an address that is in use, with the command that finds the other socket."""
     port = address.rpartition(":")[2]
     command = f"ss -l{'u' if kind == socket.SOCK_DGRAM else 't'}np 'sport = :{port}'"
     remedy = f"stop what listens there ({command}) or choose another port"
@@ -239,19 +237,17 @@ def _what(endpoint: Endpoint) -> str:
     return f"cannot listen on {endpoint}"
 
 
-# Who connects between a server's last look at its queue and the close of its socket is reset by that:
-# connected, as far as it knows, and never served. So the kernel is first told to drop the packets that ask
-# for a new connection. Their senders ask again a second later, and are refused then, or find whoever listens
-# by that time. The means is a filter of the socket (SO_ATTACH_FILTER, socket(7)), which needs no privilege.
-# It holds for the socket itself, in every process that has it.
+# A client that connects between the server's last check of its queue and the close of its socket gets a
+# reset, although the connection was established. So the kernel first drops the packets of new connections
+# (SYN). Their senders retry a second later, and are refused then, or reach the next server on that port. The
+# means is a socket filter (SO_ATTACH_FILTER, socket(7)), which needs no privilege. It applies to the socket
+# itself, in every process that has it.
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; mips, parisc and sparc have the same number
-_FLAGS: Final = (
-    13  # where they are in a TCP header, at which the filter of a TCP socket begins (RFC 9293, 3.1)
-)
+_FLAGS: Final = 13  # the offset in the TCP header, where the filter of a TCP socket begins (RFC 9293, 3.1)
 _SYN: Final = 0x02
 _ALL: Final = 0xFFFFFFFF
 
-# Classic BPF, linux/filter.h: code, how far to jump if true and if false, operand.
+# Classic BPF, linux/filter.h: code, jump if true, jump if false, operand.
 _PROGRAM: Final = (
     (0x30, 0, 0, _FLAGS),  # load the byte
     (0x45, 0, 1, _SYN),  # is the bit set in it?
@@ -261,7 +257,7 @@ _PROGRAM: Final = (
 
 
 def drop_new_connections(sock: socket.socket) -> None:
-    """Let no more clients into the queue of a listening socket; those in it stay, and are to be accepted."""
+    """Keep new clients out of the queue of a listening socket; accept those that are in it."""
     if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         return
     code = array("B", b"".join(struct.pack("HBBI", *each) for each in _PROGRAM))

@@ -1,9 +1,8 @@
-"""Binding the unix socket of an endpoint, whatever lies in its way, and connecting to one.
+"""Binding the unix socket of an endpoint, replacing a stale one, and connecting to one.
 
-``bind`` comes first and is atomic. Only if the path exists we look: a socket
-that no process holds is stale and replaced, and nothing else is ever removed. Replacing is done under a
-lock on the directory, or of two processes that find the same stale file the second would remove the
-first one's new socket.
+``bind`` comes first and is atomic. If the path exists, it is checked: a socket that no process holds is
+stale and replaced, and nothing else is ever removed. That is done under a lock on the directory: otherwise,
+if two processes find the same stale file, the second would remove the new socket of the first.
 """
 
 import errno
@@ -33,16 +32,16 @@ __all__ = ["bind_unix", "connect_unix"]
 
 _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE: Final = 0.01
-"""Seconds. The lock is held for microseconds, so a second is enough for any honest neighbour, and
-whoever can open the directory could hold it for ever."""
+"""Seconds. Other instances hold the lock for microseconds, so a second in all is enough. Any process that can
+open the directory could hold it for ever."""
 
 
 def bind_unix(endpoint: UnixEndpoint, kind: socket.SocketKind) -> tuple[socket.socket, SocketFile | None]:
-    """Return a bound, non-blocking socket, and the file that was made for it unless it is abstract.
+    """Return a bound, non-blocking socket, and its file unless it is abstract.
 
-    Raises ``Unavailable`` if a process holds the socket, ``CannotCreate`` if something else lies there,
+    Raises ``Unavailable`` if a process holds the socket, ``CannotCreate`` if the path is not a socket,
     ``MissingInput`` without the directory, ``PermissionRefused``, and ``ConfigurationError`` for a name
-    that is too long. After an error nothing is left.
+    that is too long. After an error no file or socket is left.
     """
     with ExitStack() as undo:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, kind))
@@ -56,7 +55,7 @@ def bind_unix(endpoint: UnixEndpoint, kind: socket.SocketKind) -> tuple[socket.s
 
 
 def connect_unix(unconnected: socket.socket, endpoint: UnixEndpoint) -> None:
-    """Connect a socket to an endpoint. One that does not block raises OSError if the backlog is full."""
+    """Connect a socket to an endpoint. A non-blocking socket raises OSError if the backlog is full."""
     if endpoint.abstract:
         unconnected.connect(abstract_address(endpoint.path))
     else:
@@ -82,9 +81,9 @@ def _bind(sock: socket.socket, endpoint: UnixEndpoint) -> SocketFile | None:
 def _require_stale(path: Path, endpoint: UnixEndpoint) -> None:
     """Raise unless the path is free, or a socket that no process holds.
 
-    The question is asked with a datagram socket: a stream server answers that it is of the wrong type,
-    and never sees a connection. One that is bound and does not listen yet would refuse a connection
-    like a dead one, but it answers this. ``ECONNREFUSED`` alone means that nobody is there.
+    The check connects a datagram socket: for a stream server that fails with a wrong type, and the server
+    never sees a connection. A stream connection would be refused by a socket that is bound but does not
+    listen yet, as by a stale one. Here only ``ECONNREFUSED`` means that no process holds the socket.
     """
     try:
         status = path.lstat()
@@ -126,7 +125,7 @@ def _what(endpoint: UnixEndpoint) -> str:
 
 
 def _in_use(endpoint: UnixEndpoint) -> Unavailable:
-    import shlex  # only needed when something is wrong
+    import shlex  # not at the top: only needed for errors
 
     command = f"ss -xap src {shlex.quote(f'unix:{endpoint.path}')}"
     remedy = f"stop what listens there ({command}) or choose another path"
@@ -139,10 +138,10 @@ def _refusal(endpoint: UnixEndpoint, error: OSError) -> TamedError:
         case errno.EADDRINUSE:
             return _in_use(endpoint)
         case errno.ENOENT | errno.ENOTDIR:
-            remedy = f"make it (mkdir -p {directory}) or choose another path"
+            remedy = f"create it (mkdir -p {directory}) or choose another path"
             return MissingInput(what, f"there is no directory {directory}", remedy)
         case errno.EACCES | errno.EPERM:
-            why = f"this user may not make a socket in {directory}"
+            why = f"this user may not create a socket in {directory}"
             return PermissionRefused(what, why, "run as the directory's owner or choose another path")
         case errno.EROFS | errno.ENOSPC | errno.EDQUOT | errno.EEXIST | errno.ELOOP | errno.ENAMETOOLONG:
             return CannotCreate(what, os.strerror(error.errno), "choose another path")

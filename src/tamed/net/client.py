@@ -1,4 +1,4 @@
-"""Clients: a dialer, which connects once, and the service that keeps a connection up."""
+"""Clients: a dialer, which connects once, and a service that keeps a connection open."""
 
 import asyncio
 import errno
@@ -25,7 +25,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class ClientConnection(Connection):
-    """A connection that one may wait for the end of: ``closed`` is set then."""
+    """A connection with an event, ``closed``, that is set when it is closed."""
 
     __slots__ = ("closed",)
 
@@ -37,8 +37,8 @@ class ClientConnection(Connection):
 class Dialer:
     """Connects to one endpoint: to each address of its host in turn, with ``timeout`` seconds for each.
 
-    ``ssl`` is a context for TLS, or whether to use TLS with a context that verifies the server. Raises
-    ConfigurationError, when it is made, for an endpoint that nobody can connect to.
+    ``ssl`` is a context for TLS, or whether to use TLS with a context that verifies the server. The
+    constructor raises ConfigurationError for an endpoint that clients cannot connect to.
     """
 
     def __init__(self, endpoint: Endpoint, ssl: tls.SSLContext | bool, timeout: float | None) -> None:
@@ -49,14 +49,14 @@ class Dialer:
             if ssl:
                 raise ConfigurationError(self._what, "there is no TLS on a unix socket", "leave out ssl")
         elif not endpoint.host:
-            raise ConfigurationError(self._what, "it stands for every interface", "name a host")
+            raise ConfigurationError(self._what, "it means every interface", "name a host")
         self._endpoint = endpoint
         self._timeout = timeout
         self._ssl = ssl
         self._context: tls.SSLContext | None = None
 
     def load(self) -> None:
-        """Read the files that TLS needs. Raises ConfigurationError if they are not what they should be."""
+        """Read the files for TLS. Raises ConfigurationError if they are invalid."""
         if isinstance(self._ssl, tls.SSLContext):
             self._context = self._ssl
         elif self._ssl or isinstance(self._endpoint, TlsEndpoint):
@@ -75,7 +75,7 @@ class Dialer:
     async def connect(self, factory: Callable[[], asyncio.BaseProtocol]) -> ClientConnection:
         """Return an open connection, with a protocol from ``factory``, which is called for each address.
 
-        Raises OSError, that of the last address.
+        Raises the OSError of the last address.
         """
         if isinstance(self._endpoint, UnixEndpoint):
             return await self._open(_connected_unix(self._endpoint), factory)
@@ -96,11 +96,11 @@ class Dialer:
     async def _open(
         self, connection: ClientConnection, factory: Callable[[], asyncio.BaseProtocol]
     ) -> ClientConnection:
-        """Give a connected socket its transport."""
+        """Open the transport of a connected socket."""
         loop = asyncio.get_running_loop()
         if self._context is None:
-            # Not `create_connection`: uvloop attaches the socket to the transport too late there, so a
-            # protocol that closes in `connection_made` would leave a socket that nobody closes.
+            # Not `create_connection`: there uvloop attaches the socket to the transport too late, and if a
+            # protocol closes in `connection_made`, the socket would stay open.
             opening = loop.connect_accepted_socket(factory, connection)
         else:
             assert not isinstance(self._endpoint, UnixEndpoint)
@@ -112,7 +112,7 @@ class Dialer:
 
 
 async def _opened(connection: ClientConnection, opening: Opening) -> None:
-    """Open a connection; a cancellation does not reach into the loop's own, but aborts the connection."""
+    """Open a connection; a cancellation does not cancel the loop's coroutine, but aborts the connection."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def opened(_: Connection) -> None:
@@ -141,7 +141,7 @@ async def _connected(connection: ClientConnection, address: Any) -> ClientConnec
     except BaseException as error:
         connection.close()
         if isinstance(error, OSError) and error.errno:
-            # In the system's words; the loops have others, which do not say why.
+            # With the text of the system; the loops have other texts, without the reason.
             raise OSError(error.errno, os.strerror(error.errno)) from error
         raise
     return connection
@@ -151,7 +151,7 @@ def _connected_unix(endpoint: UnixEndpoint) -> ClientConnection:
     connection = ClientConnection(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
-        # Not by the loop, which would take the refusal of a full backlog for a promise.
+        # Not with the loop, which takes the error of a full backlog for a connection in progress.
         connect_unix(connection, endpoint)
     except BaseException:
         connection.close()
@@ -160,17 +160,17 @@ def _connected_unix(endpoint: UnixEndpoint) -> ClientConnection:
 
 
 class ClientService(Service, Generic[P]):
-    """Keeps a connection to an endpoint up while it runs; each has a protocol from ``protocol_factory``.
+    """Keeps a connection to an endpoint open while it runs; each has a protocol from ``protocol_factory``.
 
     When an attempt fails, or the connection is lost, the next attempt is made after a wait of
-    ``backoff``, which begins anew with each connection. After ``limit`` failed attempts in a row (None:
-    never) the service fails with `Unavailable`. ``connect_timeout`` is seconds for each address of the
-    host, its TLS handshake included.
+    ``backoff``, which starts again after each connection. After ``limit`` failed attempts in a row (None:
+    no limit) the service fails with `Unavailable`. ``connect_timeout`` is seconds for each address of the
+    host, including the TLS handshake.
 
-    With ``ssl``, a context or True, the connection is TLS; so it is for a ``tls://`` endpoint, whose
-    certificate is shown to the server. Without a context of the user's own, the server's certificate is
-    verified against the system's authorities and the endpoint's host. ``stop`` sends what was written, for
-    ``close_timeout`` seconds at most, closes the connection and waits until it is closed.
+    The connection uses TLS with ``ssl``, a context or True, and for a ``tls://`` endpoint, whose certificate
+    is sent to the server. Without a context, the server's certificate is verified against the system's
+    authorities and the endpoint's host. ``stop`` sends buffered data, for ``close_timeout`` seconds at most,
+    closes the connection and waits until it is closed.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class ClientService(Service, Generic[P]):
 
     @property
     def summary(self) -> str:
-        """Where it connects to."""
+        """The endpoint."""
         return str(self.endpoint)
 
     async def wait_connected(self) -> P:
@@ -221,22 +221,22 @@ class ClientService(Service, Generic[P]):
             self._waiting.discard(waiting)
 
     async def prepare(self) -> None:
-        """Read what TLS needs, while that may still be read."""
+        """Read the files for TLS, while this process still has the permission."""
         self._dialer.load()
 
     async def start(self) -> None:
-        """Let others wait for a connection."""
+        """Allow `wait_connected`."""
         self._absence = None
 
     async def run(self) -> None:
-        """Connect, wait until the connection is lost, and so on."""
+        """Connect, and connect again each time the connection is lost."""
         try:
             while True:
                 connection = await self._connect()
                 await connection.closed.wait()
                 self._protocol = self._connection = None
                 wait = self._backoff.delay(1, self._random)
-                log.warning("%s lost %s; it connects again in %.1f s", self.full_name, self.endpoint, wait)
+                log.warning("%s lost %s; next attempt in %.1f s", self.full_name, self.endpoint, wait)
                 await asyncio.sleep(wait)
         except Exception as error:
             self._refuse(error.why if isinstance(error, Unavailable) else reason(error))
@@ -253,14 +253,14 @@ class ClientService(Service, Generic[P]):
             async with asyncio.timeout(self._close_timeout):
                 await connection.closed.wait()
         except TimeoutError:
-            log.warning("%s cuts %s, which takes no more data", self.full_name, self.endpoint)
+            log.warning("%s aborts %s, which accepts no more data", self.full_name, self.endpoint)
         finally:
             if connection.transport is not None:
                 connection.transport.abort()
         await connection.closed.wait()
 
     async def _connect(self) -> ClientConnection:
-        """Try until there is a connection, or the limit is reached."""
+        """Try until the connection is open, or the limit is reached."""
         failures = 0
         while True:
             try:
@@ -293,7 +293,7 @@ class ClientService(Service, Generic[P]):
         return self._connection
 
     def _refuse(self, why: str) -> None:
-        """Have everybody who waits for a connection, and who will, know that there is to be none."""
+        """Raise Unavailable to all callers of `wait_connected`, now and later."""
         self._absence = why
         for waiting in self._waiting:
             if not waiting.done():

@@ -11,7 +11,7 @@ from tamed._os.fork import own
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import Connection
-from tamed.net._leaving import tell_leaving_from_faults
+from tamed.net._leaving import filter_disconnects
 from tamed.net.listen import Endpoints, Gate, ListeningService, current_environment
 
 __all__ = ["DatagramServer"]
@@ -20,19 +20,19 @@ log = own_logger("tamed.net")
 
 _RETRY = 1.0  # seconds
 _GRACE: Final = 5.0
-"""Seconds that a transport that was aborted has to come to its end."""
+"""Seconds until an aborted transport must be closed."""
 
 
 class DatagramServer(ListeningService):
-    """Gives each of its sockets an asyncio datagram protocol that ``protocol_factory`` makes.
+    """Serves each of its sockets with an asyncio datagram protocol from ``protocol_factory``.
 
-    Packets are received when ``start`` has returned. ``stop`` sends what the protocols have written, as far
-    as it is taken before the drain deadline of the `ServerEnvironment`, and closes their transports; when it
-    is stopped only to be started again, packets wait in the kernel's queue. An endpoint of several addresses
+    Packets are received when ``start`` has returned. ``stop`` sends the data that the protocols have written,
+    until the drain deadline of the `ServerEnvironment`, and closes their transports; if the service is
+    stopped only to be started again, packets wait in the kernel's queue. An endpoint with several addresses
     (``localhost``) has a protocol for each.
 
-    It heeds the gate of its `ServerEnvironment`: protocols are made when that opens, and their transports are
-    closed when it shuts. Packets wait meanwhile for the process that takes over the sockets.
+    It obeys the gate of its `ServerEnvironment`: protocols are created when the gate opens, and their
+    transports are closed when it shuts. Then packets wait for the process that takes over the sockets.
     """
 
     socket_kind: ClassVar[socket.SocketKind] = socket.SOCK_DGRAM
@@ -56,7 +56,7 @@ class DatagramServer(ListeningService):
 
     async def start(self) -> None:
         """Receive packets."""
-        tell_leaving_from_faults()
+        filter_disconnects()
         self._idle = None
         self._is_gated = False
         self._drain_seconds = current_environment().drain_timeout
@@ -74,7 +74,7 @@ class DatagramServer(ListeningService):
             log.info("listening on %s", address)
 
     async def stop(self) -> None:
-        """Send what was written, and receive no more."""
+        """Send buffered data, and receive no more."""
         self._gate.remove(self)
         if self._opening is not None:
             self._opening.cancel()
@@ -84,11 +84,11 @@ class DatagramServer(ListeningService):
         await self._close()
 
     def disown(self) -> None:
-        """Leave the duplicates of our sockets to the parent, in a forked child; see `tamed._os.fork`."""
+        """In a forked child: leave the duplicates of our sockets to the parent; see `tamed._os.fork`."""
         replace_with_null(own_socket.fileno() for own_socket in self._transports)
 
     def pause_accepting(self) -> None:
-        """Receive no more until `resume_accepting` is called; what was written is sent."""
+        """Receive no more until `resume_accepting` is called; buffered data is sent."""
         self._is_gated = True
         for transport in tuple(filter(None, self._transports.values())):
             transport.close()
@@ -99,17 +99,17 @@ class DatagramServer(ListeningService):
         self._opening = asyncio.get_running_loop().create_task(self._open_later())
 
     async def _open_later(self) -> None:
-        """Open what is not open, also if there are no descriptors or memory for that just now."""
-        told = ""
+        """Open the transports, and retry while descriptors or memory are missing."""
+        logged = ""
         waiting = [sock for listener in self.listeners for sock in listener.sockets]
         while waiting:
             try:
                 await self._open(waiting[0])
                 del waiting[0]
             except OSError as error:
-                if reason(error) != told:
-                    told = reason(error)
-                    log.warning("%s cannot receive: %s; it is tried again", self.full_name, told)
+                if reason(error) != logged:
+                    logged = reason(error)
+                    log.warning("%s cannot receive: %s; retrying", self.full_name, logged)
                 await asyncio.sleep(_RETRY)
             except Exception:
                 log.exception("%s cannot receive", self.full_name)
@@ -121,9 +121,9 @@ class DatagramServer(ListeningService):
                 await self._open(sock)
 
     async def _open(self, sock: socket.socket) -> None:
-        # Not called by uvloop, which would leave a broken transport behind if it raised.
+        # Called here: if it raised in uvloop, that would leave a broken transport.
         protocol = self._protocol_factory()
-        # A duplicate, as the transport closes its socket, and ours must outlive a restart.
+        # A duplicate, because the transport closes its socket, and ours must survive a restart.
         own = Connection(sock.family, sock.type, sock.proto, os.dup(sock.fileno()), self._closed)
         self._transports[own] = None
         try:
@@ -142,19 +142,19 @@ class DatagramServer(ListeningService):
             self._idle.set_result(None)
 
     async def _close(self) -> None:
-        """Close the transports; if there is no time for what they have to send, abort them."""
+        """Close the transports; abort those that have not sent their data in time."""
         try:
             if not await self._all_closed(self._drain_seconds):
-                log.warning("%s drops what nobody has taken within %g s", self.full_name, self._drain_seconds)
+                log.warning("%s drops data not sent within %g s", self.full_name, self._drain_seconds)
         finally:
             for transport in tuple(filter(None, self._transports.values())):
                 transport.abort()
         if not await self._all_closed(_GRACE):
-            log.error("%s gives up on transports that do not close", self.full_name)
+            log.error("%s abandons transports that do not close", self.full_name)
             self._transports.clear()
 
     async def _all_closed(self, seconds: float) -> bool:
-        """Wait for the end of every transport that is being closed; return whether it came in time."""
+        """Close all transports, and wait for their end; return whether it came in time."""
         self._idle = asyncio.get_running_loop().create_future()
         for transport in tuple(filter(None, self._transports.values())):
             transport.close()

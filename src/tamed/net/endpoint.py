@@ -1,9 +1,10 @@
-"""Endpoints: texts that say where to listen or connect, and the values that they stand for.
+"""Endpoints: texts that name an address to listen on or to connect to, and the parsed values.
 
-Nothing here touches the network or the file system, so a deployment file can be checked on any machine.
+This module accesses neither the network nor the file system, so a deployment file can be checked on any
+machine.
 
 ======================================  =======================================================
-text                                    where
+text                                    address
 ======================================  =======================================================
 ``HOST:PORT``, ``tcp://HOST:PORT``      every address that HOST resolves to
 ``:PORT``                               every interface, IPv4 and IPv6
@@ -16,10 +17,10 @@ text                                    where
 ``systemd://``                          the same, when only one name was passed
 ======================================  =======================================================
 
-``unix:///run/x.sock`` is read as ``unix:/run/x.sock``. ``unix://run/x.sock`` is refused: it would name
-a host in a URL and it is unclear which path is meant. In paths, settings and systemd names ``%XX`` is
-a byte; a ``?``, a ``&`` and a ``%`` of their own are written that way. Hosts are ASCII: a name in
-other letters is written in its ``xn--`` form.
+``unix:///run/x.sock`` is the same as ``unix:/run/x.sock``. ``unix://run/x.sock`` is refused: in a URL it
+would name a host, and the path is ambiguous. In paths, settings and systemd names ``%XX`` is a byte; write
+``?``, ``&`` and ``%`` in that form if they are part of a name. Hosts are ASCII: write a name with other
+letters in its ``xn--`` form.
 """
 
 import re
@@ -60,7 +61,7 @@ _DESCRIPTOR_LIMIT = 2**31
 
 
 class BadEndpoint(ValueError):
-    """A text is no endpoint. ``text`` is what was given and ``why`` what was expected instead."""
+    """A text is not an endpoint. ``text`` is the text and ``why`` states the expected form."""
 
     def __init__(self, text: str, why: str) -> None:
         super().__init__(text, why)
@@ -72,10 +73,10 @@ class BadEndpoint(ValueError):
 
 
 class Endpoint(ABC):
-    """Where to listen or connect: immutable, hashable, equal by value.
+    """An address to listen on or to connect to: immutable, hashable, equal by value.
 
-    ``str()`` gives the canonical text, and ``Endpoint.parse(str(endpoint)) == endpoint``. The
-    constructors of the kinds raise ``ValueError`` for values that no text could stand for.
+    ``str()`` returns the canonical text, and ``Endpoint.parse(str(endpoint)) == endpoint``. The
+    constructors of the subclasses raise ``ValueError`` for values that cannot be written as a text.
     """
 
     __slots__ = ()
@@ -83,10 +84,9 @@ class Endpoint(ABC):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an endpoint of this kind; ``Endpoint.parse`` reads every kind.
+        """Parse an endpoint of this class; ``Endpoint.parse`` accepts all kinds.
 
-        Raises ``BadEndpoint``, a ``ValueError`` that says what was expected and what was wrong, and
-        nothing else, whatever the text.
+        Raises only ``BadEndpoint``, a ``ValueError`` with the expected form and the fault, for any text.
         """
         try:
             endpoint = _parse(text)
@@ -97,11 +97,11 @@ class Endpoint(ABC):
         return endpoint
 
     def replace(self, **changes: Any) -> Self:
-        """Return the same endpoint with other values for some of its attributes."""
+        """Return a copy of the endpoint with other values for some of its attributes."""
         return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the same endpoint with its relative paths starting at a folder."""
+        """Return a copy of the endpoint with relative paths resolved from a folder."""
         return self
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Endpoint(ABC):
         return hash(str(self))
 
     def __setattr__(self, name: str, value: object) -> Never:
-        raise AttributeError(f"an endpoint cannot be changed, nor its {name}: make another one")
+        raise AttributeError(f"an endpoint is immutable, so is its {name}: use replace()")
 
     def __delattr__(self, name: str) -> Never:
         self.__setattr__(name, None)
@@ -126,16 +126,16 @@ class Endpoint(ABC):
         return type(self), tuple(getattr(self, name) for name in self.__match_args__)
 
     def _set(self, **values: object) -> None:
-        """Set what the constructor was given: the one time that anything is."""
+        """Set attributes in the constructor; later they cannot be set."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
 
 class TcpEndpoint(Endpoint):
-    """A host and a port; UDP's when a datagram server is given it.
+    """A host and a port, of TCP; for a datagram server, of UDP.
 
     ``host`` is a name, an IPv4 or an IPv6 address (without brackets), or empty for every interface.
-    ``port`` is 0 to 65535; listening on 0 takes a free one.
+    ``port`` is 0 to 65535; a server on port 0 gets a free one.
     """
 
     __slots__ = ("host", "port")
@@ -153,10 +153,10 @@ class TcpEndpoint(Endpoint):
 
 
 class TlsEndpoint(Endpoint):
-    """A host and a port, spoken to in TLS.
+    """A host and a port, with TLS.
 
     ``cert`` is a PEM file with the certificate and its chain, ``key`` one with the private key (None: it
-    is in ``cert``). With ``client_ca``, clients must show a certificate signed by one in that file.
+    is in ``cert``). With ``client_ca``, clients must send a certificate signed by one in that file.
     """
 
     __slots__ = ("cert", "client_ca", "host", "key", "port")
@@ -183,7 +183,7 @@ class TlsEndpoint(Endpoint):
         return {name: file for name, file in files.items() if file is not None}
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the endpoint with the paths of its files starting at a folder."""
+        """Return a copy of the endpoint with the paths of its files resolved from a folder."""
         return self.replace(**{name: folder / file for name, file in self._files.items()})
 
     def __str__(self) -> str:
@@ -194,9 +194,9 @@ class TlsEndpoint(Endpoint):
 class UnixEndpoint(Endpoint):
     """A unix socket.
 
-    ``path`` is a file, or with a leading ``@`` a name in Linux's abstract namespace (a file whose name
-    begins so is ``./@name``). ``mode`` is the file's, 0 to 0o777; None leaves it to the umask. Whoever may
-    write to the file may connect.
+    ``path`` is a file, or with a leading ``@`` a name in Linux's abstract namespace (write ``./@name`` for a
+    file with such a name). ``mode`` is that of the file, 0 to 0o777; with None the umask decides. Users with
+    write permission for the file can connect.
     """
 
     __slots__ = ("mode", "path")
@@ -207,7 +207,7 @@ class UnixEndpoint(Endpoint):
 
     def __init__(self, path: str, mode: int | None = None) -> None:
         path = canonical_text(path, "the path")
-        # POSIX lets two leading slashes mean something else; nobody means it, and `unix://` is refused.
+        # POSIX allows a special meaning of two leading slashes; it is not used, and `unix://` is refused.
         path = "/" + path.lstrip("/") if path.startswith("//") else path
         if path in ("", "@"):
             raise ValueError("no path: expected unix:/run/NAME.sock")
@@ -215,7 +215,7 @@ class UnixEndpoint(Endpoint):
             raise ValueError(f"mode {mode:o} is out of range: expected 0 to 777")
         self._set(path=path, mode=mode)
         if mode is not None and self.abstract:
-            raise ValueError("an abstract socket has no file, so it takes no mode")
+            raise ValueError("an abstract socket has no file, so it has no mode")
 
     @property
     def abstract(self) -> bool:
@@ -223,7 +223,7 @@ class UnixEndpoint(Endpoint):
         return self.path.startswith("@")
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the endpoint with its path starting at a folder; an abstract name stays what it is."""
+        """Return a copy of the endpoint with its path resolved from a folder; unchanged if it is abstract."""
         return self if self.abstract else self.replace(path=str(folder / self.path))
 
     def __str__(self) -> str:
@@ -241,7 +241,7 @@ class FdEndpoint(Endpoint):
 
     def __init__(self, fd: int) -> None:
         if not 0 <= fd < _DESCRIPTOR_LIMIT:
-            raise ValueError(f"{fd} is no file descriptor: expected fd://3")
+            raise ValueError(f"{fd} is not a file descriptor: expected fd://3")
         self._set(fd=fd)
 
     def __str__(self) -> str:
@@ -251,7 +251,7 @@ class FdEndpoint(Endpoint):
 class SystemdEndpoint(Endpoint):
     """Sockets that systemd passed (sd_listen_fds(3)), by their ``FileDescriptorName=``.
 
-    An empty ``socket_name`` stands for the only name that was passed.
+    An empty ``socket_name`` means the only name that was passed.
     """
 
     __slots__ = ("socket_name",)
@@ -269,9 +269,9 @@ class SystemdEndpoint(Endpoint):
 
 
 def as_endpoint(where: str | Endpoint) -> Endpoint:
-    """Return an endpoint as it is and a text parsed.
+    """Return an endpoint unchanged, and parse a text.
 
-    Raises ``ConfigurationError`` for a text that is none; use it wherever a program may give either.
+    Raises ``ConfigurationError`` for a text that is not an endpoint. Use it for parameters that may be both.
     """
     if isinstance(where, Endpoint):
         return where
@@ -282,10 +282,10 @@ def as_endpoint(where: str | Endpoint) -> Endpoint:
 
 
 def address_text(address: object) -> str:
-    """Write down what ``getsockname`` and ``getpeername`` return, as one would type it.
+    """Return an address of ``getsockname`` or ``getpeername`` as on the command line.
 
     ``127.0.0.1:10000``, ``[::1]:10000``, ``unix:/run/x.sock``, ``unix:@name``; ``unix:`` alone for a socket
-    without a name, as those of unix clients are.
+    without a name, such as that of a unix client.
     """
     match address:
         case (str(host), int(port), *_):

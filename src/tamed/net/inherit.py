@@ -1,7 +1,7 @@
-"""Sockets that were open before this process began: ``fd://`` and ``systemd://``.
+"""Sockets that the parent process has opened: ``fd://`` and ``systemd://``.
 
-They are handed out as duplicates and the originals stay open, so a server that stopped can start again.
-Non-blocking is a property of the socket itself, not of the descriptor, so it reaches the parent's too.
+Servers get duplicates and the originals stay open, so that a stopped server can start again. Non-blocking is
+a property of the socket itself, not of the descriptor, so it also applies to the parent's descriptor.
 """
 
 import os
@@ -27,12 +27,12 @@ _PASSING_REMEDY: Final = (
 
 
 class Inheritance(NamedTuple):
-    """What a process was given by its parent.
+    """The descriptors that a process has inherited from its parent.
 
     ``environ`` has ``LISTEN_FDS``, ``LISTEN_PID`` and ``LISTEN_FDNAMES`` if systemd passed sockets, as in
-    sd_listen_fds(3); ``pid`` is this process's, and ``first`` the first descriptor that systemd uses.
-    ``passed``, if it is known, are the descriptors that the parent has left open: others are this process's
-    own, and no endpoint can name them.
+    sd_listen_fds(3); ``pid`` is that of this process, and ``first`` the first descriptor that systemd uses.
+    ``passed``, if it is known, are the descriptors that the parent has left open: an endpoint cannot name
+    others, which this process has opened itself.
     """
 
     environ: Mapping[str, str]
@@ -45,9 +45,9 @@ class Inheritance(NamedTuple):
     ) -> tuple[socket.socket, ...]:
         """Return duplicates of an endpoint's sockets: bound, non-blocking, not inheritable.
 
-        Of the sockets with a systemd name, those of this kind: a ``.socket`` unit may have both streams and
-        datagrams. Raises ``ConfigurationError`` if there is none, or if one is no bound socket. The
-        originals are made non-inheritable, as sd_listen_fds(3) does, standard input and the like aside.
+        Of the sockets with a systemd name, only those of this kind: a ``.socket`` unit may have both streams
+        and datagrams. Raises ``ConfigurationError`` if there is none, or if one is not a bound socket. The
+        originals become non-inheritable, as with sd_listen_fds(3), except descriptors 0 to 2.
         """
         what = f"cannot listen on {endpoint}"
         if isinstance(endpoint, FdEndpoint):
@@ -87,14 +87,14 @@ class Inheritance(NamedTuple):
         if meant_for != self.pid:
             why = f"the sockets were passed to process {meant_for} (LISTEN_PID), and this is {self.pid}"
             raise ConfigurationError(
-                what, why, "have systemd start this very process, without a shell between"
+                what, why, "make systemd start this process itself, without a shell between"
             )
         count = self._number(what, "LISTEN_FDS")
         names = self.environ.get("LISTEN_FDNAMES")
-        # "unknown" is what sd_listen_fds_with_names(3) calls them then.
+        # "unknown" is the name that sd_listen_fds_with_names(3) uses then.
         known = ["unknown"] * count if names is None else names.split(":") if count else []
         if len(known) != count:
-            why = f"LISTEN_FDS says {count} sockets, and LISTEN_FDNAMES has {len(known)} names"
+            why = f"LISTEN_FDS is {count}, but LISTEN_FDNAMES has {len(known)} names"
             raise ConfigurationError(what, why, _PASSING_REMEDY)
         return dict(enumerate(known, self.first))
 
@@ -106,14 +106,14 @@ class Inheritance(NamedTuple):
 
 
 def passed_descriptors(environ: Mapping[str, str], first: int = 3) -> list[int]:
-    """Return the descriptors that systemd has passed, to this process or one before it, and that are open."""
+    """Return the open descriptors that systemd has passed, to this process or to a parent process."""
     count = environ.get("LISTEN_FDS", "")
     numbers = range(first, first + int(count)) if re.fullmatch(_COUNT, count) else ()
     return [number for number in numbers if _is_open(number)]
 
 
 def passed_to_this_process(environ: Mapping[str, str]) -> list[int]:
-    """Return the descriptors that systemd has passed to this process, and to none before it."""
+    """Return the open descriptors that systemd has passed to this process itself."""
     return passed_descriptors(environ) if environ.get("LISTEN_PID") == str(os.getpid()) else []
 
 
@@ -171,7 +171,7 @@ def _is_connected(sock: socket.socket) -> bool:
 def _of_kind(
     what: str, sockets: tuple[socket.socket, ...], kind: socket.SocketKind
 ) -> tuple[socket.socket, ...]:
-    """Return the sockets of one kind and close the others; raise if there is none of it."""
+    """Return the sockets of one kind and close the others; raise ConfigurationError if there is none."""
     for other in (sock for sock in sockets if sock.type != kind):
         other.close()
     wanted = tuple(sock for sock in sockets if sock.type == kind)

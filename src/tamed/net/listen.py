@@ -1,7 +1,7 @@
-"""Where a server's sockets come from: it asks its source, and does not know whether that binds.
+"""The sockets of servers: a server requests them from a socket source, which hides how they are bound.
 
-In a process on its own the source is a ``LocalSource``, which binds; in a worker it is one that asks the
-supervisor. The source is part of the ``ServerEnvironment``, which the runner installs.
+In a single process the source is a ``LocalSource``, which binds them; in a worker it requests them from the
+supervisor. The source is part of the ``ServerEnvironment``, which the process sets.
 """
 
 import asyncio
@@ -50,41 +50,41 @@ __all__ = [
 
 
 class GatedAcceptor(Protocol):
-    """What lets clients in, and heeds a gate."""
+    """An acceptor that a gate controls."""
 
     def pause_accepting(self) -> None:
-        """Let nobody in until `resume_accepting` is called; leave those who wait where they are."""
+        """Accept no clients until `resume_accepting` is called; they wait in the kernel's queue."""
 
     def resume_accepting(self) -> None:
-        """Let clients in again."""
+        """Accept clients again."""
 
 
 class Gate:
-    """Tells every acceptor that has been added to it to pause accepting while it is shut."""
+    """A switch for all acceptors of a process: while it is shut, they pause."""
 
     def __init__(self, *, is_open: bool = True) -> None:
         self.is_open = is_open
         self._acceptors: dict[GatedAcceptor, None] = {}
 
     def add(self, acceptor: GatedAcceptor) -> None:
-        """Have a acceptor heed this gate from now on."""
+        """Control an acceptor from now on."""
         self._acceptors[acceptor] = None
         if not self.is_open:
             acceptor.pause_accepting()
 
     def remove(self, acceptor: GatedAcceptor) -> None:
-        """Forget a acceptor, as it is. May be called again."""
+        """Stop controlling an acceptor, which keeps its state. May be called again."""
         self._acceptors.pop(acceptor, None)
 
     def open(self) -> None:
-        """Let clients in."""
+        """Resume accepting."""
         if not self.is_open:
             self.is_open = True
             for acceptor in tuple(self._acceptors):
                 acceptor.resume_accepting()
 
     def shut(self) -> None:
-        """Let no more clients in; when this returns, nobody has come in who is not being served."""
+        """Pause accepting; when this returns, every accepted client is being served."""
         if self.is_open:
             self.is_open = False
             for acceptor in tuple(self._acceptors):
@@ -95,14 +95,14 @@ T = TypeVar("T")
 
 
 class Listener:
-    """The sockets of one endpoint and one kind, and their owner.
+    """The sockets of one endpoint and one kind, which it owns.
 
-    ``sockets`` are bound, non-blocking and not inheritable; there may be several. Streams take connections
-    only after ``listen``, unless they were inherited listening. ``shared`` says that other processes accept
-    from the same sockets, so that a stopping server must leave them what waits in the backlog, and ``sole``
-    that no other process has them. ``ssl`` is for the connections of a ``tls://`` endpoint. ``file`` is a
-    unix socket's, if closing shall remove it. ``addresses`` are the bound ones, as one would type them, with
-    the ports that the kernel chose.
+    ``sockets`` are bound, non-blocking and not inheritable; there may be several. Stream sockets accept
+    connections only after ``listen``, unless they were inherited in that state. ``shared`` is whether other
+    processes accept from the same sockets, so that a stopping server must leave them the backlog, and
+    ``sole`` whether no other process has them. ``ssl`` is the context of a ``tls://`` endpoint. ``file`` is a
+    unix socket's file, if ``close`` must remove it. ``addresses`` are the bound ones, as on the command line,
+    with the ports that the kernel chose.
     """
 
     __slots__ = ("__weakref__", "_file", "addresses", "endpoint", "shared", "sockets", "sole", "ssl")
@@ -130,7 +130,7 @@ class Listener:
         return f"<Listener {', '.join(self.addresses)}>"
 
     def listen(self, backlog: int) -> None:
-        """Let connections in; sockets that listen already, and datagram sockets, are left as they are.
+        """Call ``listen`` on stream sockets that do not listen yet.
 
         Raises ``Unavailable`` if another process began to listen on the same port after it was bound here.
         """
@@ -145,9 +145,9 @@ class Listener:
                 raise from_os_error(f"cannot listen on {self.endpoint}", error) from error
 
     def close(self) -> None:
-        """Close the sockets, and remove the unix socket's file if it is still the one made for it.
+        """Close the sockets, and remove the unix socket's file if it is still the one created for it.
 
-        May be called more than once.
+        May be called again.
         """
         file, self._file = self._file, None
         if file is not None:
@@ -156,32 +156,32 @@ class Listener:
             sock.close()
 
     def disown(self) -> None:
-        """Leave the sockets and the file to the parent, in a forked child; see `tamed._os.fork`."""
+        """In a forked child: leave the sockets and the file to the parent; see `tamed._os.fork`."""
         self._file = None
         replace_with_null(sock.fileno() for sock in self.sockets)
 
 
 class SocketSource(Protocol):
-    """Whatever hands out listening sockets."""
+    """The provider of sockets for servers."""
 
     async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
         """Return bound sockets for an endpoint; the caller closes them.
 
         Raises ``Unavailable``, ``PermissionRefused``, ``MissingInput``, ``CannotCreate`` or
-        ``ConfigurationError``, and then nothing is left bound.
+        ``ConfigurationError``; then no socket stays bound.
         """
         ...
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        """Do the same as ``listen`` before it returns, for callers that cannot wait; it may block."""
+        """Do the same as ``listen``, for callers that are not coroutines; it may block."""
         ...
 
 
 class LocalSource:
-    """The source of a process on its own: it binds by itself, and knows what it inherited.
+    """The source of a single process: it binds sockets itself, and duplicates inherited ones.
 
-    ``environ`` and ``pid`` tell what systemd passed to this process. ``lookup`` finds the addresses of a
-    host, outside the event loop's thread.
+    ``environ`` and ``pid`` are for the sockets that systemd passed. ``lookup`` finds the addresses of a host,
+    outside the event loop's thread.
     """
 
     def __init__(
@@ -195,13 +195,13 @@ class LocalSource:
         self.lookup = lookup
 
     async def listen(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        """Bind, or duplicate what was inherited; see ``SocketSource``. The loop runs on meanwhile."""
+        """Bind, or duplicate inherited sockets; see ``SocketSource``. This does not block the event loop."""
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return self._inherited(endpoint, kind)
         return _bound(endpoint, kind, await self._addresses(endpoint, kind))
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        """Do the same; blocks while a name service looks up the host."""
+        """Do the same, but block while a name service looks up the host."""
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
             return self._inherited(endpoint, kind)
         return _bound(endpoint, kind, self.lookup(endpoint, kind))
@@ -212,15 +212,15 @@ class LocalSource:
         return await _in_thread(lambda: self.lookup(endpoint, kind))
 
     def _inherited(self, endpoint: FdEndpoint | SystemdEndpoint, kind: socket.SocketKind) -> Listener:
-        # The parent keeps its own, and what it passed once it will pass to the next process.
+        # Shared: the parent keeps the sockets, and will pass them to the next process too.
         return Listener(endpoint, Inheritance(self.environ, self.pid).sockets(endpoint, kind), shared=True)
 
 
 class ServerEnvironment:
-    """What servers find where they run.
+    """The environment of servers in a process.
 
-    ``drain_timeout`` is how many seconds a stopping server gives its connections, unless it says itself.
-    While the ``gate`` is shut, servers are ready and let nobody in.
+    ``drain_timeout`` is the time in seconds for the connections of a stopping server that has no value of its
+    own. While the ``gate`` is shut, servers are ready but accept no clients.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class ServerEnvironment:
         own(self)
 
     def disown(self) -> None:
-        """Be that of a process on its own, in a forked child; see `tamed._os.fork`."""
+        """In a forked child: become the environment of a single process; see `tamed._os.fork`."""
         self.source = LocalSource()
         self.gate = Gate()
 
@@ -241,7 +241,7 @@ _environment: ContextVar[ServerEnvironment | None] = ContextVar("tamed_server_en
 
 
 def current_environment() -> ServerEnvironment:
-    """Return the environment of the running task; that of a process on its own if none was set."""
+    """Return the environment of the running task; if none was set, that of a single process."""
     return _environment.get() or ServerEnvironment()
 
 
@@ -268,17 +268,17 @@ def _bound(endpoint: Endpoint, kind: socket.SocketKind, addresses: tuple[Address
 
 def _addresses(endpoint: Endpoint, sockets: tuple[socket.socket, ...]) -> tuple[str, ...]:
     if isinstance(endpoint, UnixEndpoint):
-        # Not getsockname(): a long path was bound under a shorter name, a relative one under a longer.
+        # Not getsockname(): a long path was bound under a shorter name, a relative one under a longer one.
         return (str(UnixEndpoint(endpoint.path)),)
     return tuple(address_text(sock.getsockname()) for sock in sockets)
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    """Call in a thread that is gone when this returns.
+    """Call a function in a thread, which has ended when this returns.
 
     Not the loop's executor: its threads stay, and would keep the privileges that the process drops after
-    its listeners are bound (capabilities and no_new_privs are each thread's own). And the thread is a
-    daemon, so that a program that is interrupted does not wait for a name service that never answers.
+    its listeners are bound (each thread has its own capabilities and no_new_privs). The thread is a daemon
+    thread, so that an interrupted program does not wait for a name service that never answers.
     """
     outcome: Future[T] = Future()
     outcome.set_running_or_notify_cancel()
@@ -286,7 +286,7 @@ async def _in_thread(call: Callable[[], T]) -> T:
     def work() -> None:
         try:
             outcome.set_result(call())
-        except Exception as error:  # raised where the outcome is awaited
+        except Exception as error:  # raised in the caller
             outcome.set_exception(error)
 
     thread = threading.Thread(target=work, name="tamed-lookup", daemon=True)
@@ -299,14 +299,14 @@ async def _in_thread(call: Callable[[], T]) -> T:
 
 
 Endpoints = str | Endpoint | Sequence[str | Endpoint]
-"""One endpoint or several; a text is parsed at once."""
+"""One endpoint or several; texts are parsed by the constructor."""
 
 
 class ListeningService(Service):
-    """A service that binds its endpoints in ``prepare`` and closes what it bound in ``release``.
+    """A service that binds its endpoints in ``prepare`` and closes them in ``release``.
 
-    Its sockets come from the source of the current `ServerEnvironment`. Raises ConfigurationError for a text
-    that is no endpoint, when it is made.
+    Its sockets come from the source of the current `ServerEnvironment`. The constructor raises
+    ConfigurationError for a text that is not an endpoint.
     """
 
     socket_kind: ClassVar[socket.SocketKind] = socket.SOCK_STREAM
@@ -321,16 +321,16 @@ class ListeningService(Service):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses it is bound to, with the ports that the kernel chose; empty while it is not."""
+        """The bound addresses, with the ports that the kernel chose; empty while it is not bound."""
         return tuple(address for listener in self.listeners for address in listener.addresses)
 
     @property
     def summary(self) -> str:
-        """Its addresses, or its endpoints while it has none."""
+        """The addresses, or the endpoints while it is not bound."""
         return ", ".join(self.addresses or map(str, self.endpoints))
 
     async def prepare(self) -> None:
-        """Bind every endpoint, or none."""
+        """Bind all endpoints, or none."""
         source = current_environment().source
         try:
             for endpoint in self.endpoints:
@@ -340,7 +340,7 @@ class ListeningService(Service):
             raise
 
     async def release(self) -> None:
-        """Close what was bound, if `stop` has not done so."""
+        """Close the listeners, if `stop` has not done that."""
         self._close_listeners()
 
     def _close_listeners(self) -> None:

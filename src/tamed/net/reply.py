@@ -1,4 +1,4 @@
-"""The fast server for services whose whole answer is known when a client connects."""
+"""A fast server for services that know their whole answer when a client connects."""
 
 import asyncio
 import socket
@@ -17,25 +17,25 @@ __all__ = ["BorrowedSocket", "Reply", "ReplyServer"]
 
 log = own_logger("tamed.net")
 
-# Never wait, and leave the last packet open (MSG_MORE, send(2)) for the end of the stream, which follows.
+# Do not wait, and hold back the last packet (MSG_MORE, send(2)) for the end of the stream, which follows.
 _AT_ONCE: Final = socket.MSG_DONTWAIT | socket.MSG_MORE
 
 Reply = Callable[[str], bytes]
-"""Makes the answer for a peer, whose address is given as one would type it."""
+"""Returns the answer for a peer, whose address is in the form of the command line."""
 
 
 class ReplyServer(Server):
     """Sends each client ``reply(peer)`` and closes the connection; `Server` has the options.
 
-    Most connections are accepted, answered and closed without passing through the event loop: no
-    transport, no protocol, no task. Only if a client does not take its answer at once, the loop sends the
-    rest. What a client has sent is discarded, so that it is not reset while it reads. Clients that leave
+    Most connections are accepted, answered and closed without the event loop: no transport, no protocol,
+    no task. Only if the kernel does not accept the whole answer at once, the loop sends the rest. Data from
+    a client is discarded, so that the connection is not reset while the client reads. Clients that disconnect
     early are usual, and logged at DEBUG only.
 
     ``reply`` must not block. If it raises, that is logged with the peer, and the client gets nothing.
 
-    ``send_timeout`` is how many seconds a client may take nothing of its answer before it is cut (None:
-    for ever).
+    ``send_timeout`` is the time in seconds after which a connection is aborted if the client accepts no data
+    (None: no limit).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ReplyServer(Server):
         def on_accept(fd: int, address: Any) -> None:
             nonlocal client, number
             self.accepted += 1
-            if fd != number:  # as a rule it is the number that the client before had
+            if fd != number:  # usually it is the number that the previous client had
                 client, number = BorrowedSocket(family, kind, proto, fd), fd
             if internet:
                 host, port = address
@@ -82,7 +82,7 @@ class ReplyServer(Server):
                 log.debug("%s lost %s: %s", self.full_name, peer, reason(error))
                 socket.close(fd)
                 return
-            except TypeError as error:  # the reply is no bytes
+            except TypeError as error:  # the reply is not bytes
                 self._no_answer(peer, error)
                 socket.close(fd)
                 return
@@ -99,32 +99,32 @@ class ReplyServer(Server):
         return lambda: _ReplyProtocol(connection, self._reply, self._no_answer)
 
     def _no_answer(self, peer: str, error: Exception) -> bytes:
-        """Log what the reply raised; return what is sent instead."""
+        """Log an exception of the reply; return the data to send instead."""
         log.error("%s has no reply for %s", self.full_name, peer, exc_info=error)
         return b""
 
 
 class BorrowedSocket(socket.SocketType):
-    """A socket object that closes nothing when it goes, and serves for each descriptor of its number in turn.
+    """A socket object that does not own its descriptor, and is reused for each connection with that number.
 
-    Making one for each connection would cost a system call, getsockname(2), each. This is the C type that
-    `socket.socket` is made of: there is nothing in Python to be run for it.
+    To create one for each connection would cost a system call, getsockname(2), each. This is the C base type
+    of `socket.socket`: it runs no Python code.
     """
 
     __slots__ = ()
 
     def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
         super().__init__(family, kind, proto, fileno)
-        self.setblocking(False)  # or a program's ``socket.setdefaulttimeout`` would have it wait
+        self.setblocking(False)  # otherwise a program's ``socket.setdefaulttimeout`` would make it wait
 
     def __del__(self) -> None:
         self.detach()
 
 
 def _end(client: socket.SocketType, fd: int) -> None:
-    """Close a connection whose answer is all in the kernel's hands."""
-    # The end of the stream first, which is sent with the last of the answer: input that comes between here
-    # and the close causes a reset, but after the end, where it takes nothing from a client that reads.
+    """Close a connection whose whole answer is in the kernel's buffer."""
+    # First the end of the stream, which is sent with the last packet of the answer. Input between here and
+    # the close causes a reset, but only after that end, so a client that reads loses no data.
     try:
         client.shutdown(socket.SHUT_WR)
     except OSError:  # the peer has reset the connection
@@ -135,32 +135,32 @@ def _end(client: socket.SocketType, fd: int) -> None:
 
 
 class _SlowConnection(Connection):
-    """A connection to a slow peer: the rest of the answer is sent as there is room."""
+    """A connection to a slow peer: the rest of the answer is sent when the kernel's buffer has room."""
 
     __slots__ = ("_loop", "_rest", "_seconds", "_timer")
 
     def send_rest(self, rest: memoryview, seconds: float | None) -> None:
-        """Send the rest and close; abort if the peer takes none of it for so many seconds."""
+        """Send the rest and close; abort if the peer accepts no data for ``seconds``."""
         self.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._rest = rest
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
-        self._loop.add_writer(self, self._go_on)
+        self._loop.add_writer(self, self._send_more)
         self._wait()
 
     def abort(self) -> None:
-        """End the connection with a reset; what is left is not sent."""
+        """End the connection with a reset; the rest is not sent."""
         self.reset_at_close()
         self._finish()
 
-    def _go_on(self) -> None:
+    def _send_more(self) -> None:
         try:
             sent = self.send(self._rest)
         except BlockingIOError:
             return
         except OSError as error:
-            log.debug("lost %s, which had not taken %d bytes: %s", self.peer, len(self._rest), reason(error))
+            log.debug("lost %s before the last %d bytes: %s", self.peer, len(self._rest), reason(error))
             self.abort()
             return
         self._rest = self._rest[sent:]
@@ -183,12 +183,12 @@ class _SlowConnection(Connection):
             self._timer = self._loop.call_later(self._seconds, self._give_up)
 
     def _give_up(self) -> None:
-        log.info("cut %s, which took nothing for %g s", self.peer, self._seconds)
+        log.info("aborted %s, which accepted no data for %g s", self.peer, self._seconds)
         self.abort()
 
 
 class _ReplyProtocol(asyncio.Protocol):
-    """Sends the answer through TLS, which needs a transport."""
+    """Sends the answer over TLS, which needs a transport."""
 
     def __init__(
         self, connection: Connection, reply: Reply, no_answer: Callable[[str, Exception], bytes]

@@ -1,4 +1,4 @@
-"""What every stream server has in common: accepting, counting, limits, and stopping without a loss."""
+"""The base of all stream servers: accepting, counting, limits, and stopping without lost connections."""
 
 import asyncio
 import resource
@@ -11,7 +11,7 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net._connection import Connection, TlsConnection, TransportOpener
 from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
-from tamed.net._leaving import tell_leaving_from_faults
+from tamed.net._leaving import filter_disconnects
 from tamed.net.accept import DEFAULT_BACKLOG, Acceptor, ListeningSocket, OnAccept, usable_backlog
 from tamed.net.address_limit import AddressLimit
 from tamed.net.endpoint import TlsEndpoint
@@ -23,17 +23,17 @@ __all__ = ["Server", "ServerOptions"]
 log = own_logger("tamed.net")
 
 _GRACE: Final = 5.0
-"""Seconds that what was cut at the drain deadline has to come to its end."""
+"""Seconds in which aborted connections must end after the drain deadline."""
 
 _QUEUED: Final = 4
-"""How many clients may wait for their handshake, for each that may be unfinished."""
+"""The number of clients that may wait for a handshake, for each unfinished handshake that is allowed."""
 
 _NAMED: Final = 10
-"""How many peers a log line names."""
+"""The maximum number of peers in a log line."""
 
 
 class ServerOptions(TypedDict, total=False):
-    """The options that every stream server takes; `Server` says what they mean."""
+    """The options of every stream server; see `Server`."""
 
     name: str | None
     max_connections: int | None
@@ -47,33 +47,33 @@ class ServerOptions(TypedDict, total=False):
 class Server(ListeningService):
     """The base of the stream servers: it accepts connections, counts them, and stops without losing one.
 
-    Clients can connect when ``start`` has returned. A final ``stop`` accepts those who wait in the
-    kernel's queue, closes the sockets (sockets that other processes share are left to them, with their
-    queue), and waits until every connection has been served to its end. What is left after
-    ``drain_timeout`` seconds is aborted, with one warning that names it; its ``stop_timeout`` follows
-    from that. A server that is stopped only to be started again keeps its sockets, and clients wait in
-    the kernel's queue.
+    Clients can connect when ``start`` has returned. A final ``stop`` accepts the clients in the kernel's
+    queue, closes the sockets (sockets that other processes share are left to them, with their queue), and
+    waits until every connection has been served to its end. After ``drain_timeout`` seconds the remaining
+    ones are aborted, with one warning that names them; ``stop_timeout`` is derived from that. A server that
+    is stopped only to be started again keeps its sockets, and clients wait in the kernel's queue.
 
-    Servers are used as they are, not subclassed. These are the options of all of them:
+    Servers are used directly, not subclassed. These are the options of all of them:
 
-    - ``name``: the service's;
-    - ``max_connections``: with that many open, no more are accepted until one is closed (None: no limit);
-    - ``max_connections_per_address``: an address that has that many open is refused more: they are closed as
-      soon as they are accepted (None: no limit). The addresses of an IPv6 /64 network count as one, and unix
-      sockets not at all. Each process counts by itself;
-    - ``backlog``: how many clients may wait to be accepted, as far as the kernel allows;
-    - ``drain_timeout``: seconds that connections have to come to their end (None: the `ServerEnvironment`'s);
-    - ``tls_handshake_timeout``: seconds that a client of a ``tls://`` endpoint has for its handshake;
-    - ``max_tls_handshakes``: how many handshakes may be unfinished, of clients that have said hello. With so
-      many, an address that has more than ten of them (a /64 network of IPv6) loses its oldest to a client of
-      another address. Otherwise clients wait for a place, four for each handshake as far as descriptors and
-      ``max_connections`` allow, and addresses take turns. About as many are waited for to say hello. While
-      anybody waits for a place, or cannot be accepted because of a limit or a lack of descriptors, the oldest
-      is aborted that has not said hello for half a second, or that is not done two seconds after that.
+    - ``name``: the name of the service;
+    - ``max_connections``: with this many open, no more are accepted until one is closed (None: no limit);
+    - ``max_connections_per_address``: more connections of an address are refused: they are closed as soon as
+      they are accepted (None: no limit). The addresses of an IPv6 /64 network count as one, and unix sockets
+      are not limited. Each process counts by itself;
+    - ``backlog``: the number of clients that may wait to be accepted; the kernel may reduce it;
+    - ``drain_timeout``: seconds for open connections to finish (None: the `ServerEnvironment`'s value);
+    - ``tls_handshake_timeout``: seconds for the handshake of a client of a ``tls://`` endpoint;
+    - ``max_tls_handshakes``: the number of unfinished handshakes, of clients that have sent their hello. At
+      this number, an address (a /64 network of IPv6) that has more than ten of them loses its oldest to a
+      client of another address. Otherwise clients wait for a place, four for each handshake as far as
+      descriptors and ``max_connections`` allow, and addresses take turns. About as many clients may be
+      connected without a hello. While a client waits for a place, or cannot be accepted because of a limit or
+      a lack of descriptors, the oldest handshake is aborted that has no hello after half a second, or is not
+      finished two seconds after its hello.
 
     ``accepted`` is the number of all connections so far, and ``refused`` of those beyond the limit of their
-    address, which are not among them. ``draining`` is set when ``stop`` begins: what
-    serves long connections may wait for it and end them when it suits.
+    address, which ``accepted`` does not include. ``draining`` is set when ``stop`` begins: handlers of long
+    connections may wait for it and end them at a good moment.
     """
 
     def __init__(self, endpoint: Endpoints, **options: Unpack[ServerOptions]) -> None:
@@ -87,10 +87,10 @@ class Server(ListeningService):
         self.accepted = 0
         self.draining = asyncio.Event()
         self._drain_seconds = 0.0
-        # In the order of time. The values are the peers' addresses, where these are counted.
+        # In the order of their begin. The values are the peers' addresses, if these are counted.
         self._open: dict[Connection, Any] = {}
         self._openers: list[TransportOpener] = []
-        self._handshakes: Handshakes | None = None  # as long as there is an acceptor, where TLS is spoken
+        self._handshakes: Handshakes | None = None  # as long as there is an acceptor, for TLS
         self._acceptor: Acceptor | None = None
         self._gate = Gate()
         self._watches: list[CertificateWatch] = []
@@ -105,18 +105,18 @@ class Server(ListeningService):
 
     @property
     def connections(self) -> int:
-        """How many connections are open now."""
+        """The number of open connections."""
         return len(self._open)
 
     @property
     def refused(self) -> int:
-        """How many connections were refused so far, because their address had too many open."""
+        """The number of connections refused so far, because their address had too many open."""
         return 0 if self._address_limit is None else self._address_limit.refused
 
     async def start(self) -> None:
-        """Let clients in."""
-        tell_leaving_from_faults()
-        self.draining = asyncio.Event()  # a new one, as it belongs to the event loop that it is waited for in
+        """Listen, and accept clients."""
+        filter_disconnects()
+        self.draining = asyncio.Event()  # a new one, because it is bound to the event loop that waits for it
         environment = current_environment()
         self._drain_seconds = environment.drain_timeout if self.drain_timeout is None else self.drain_timeout
         self.stop_timeout = self._drain_seconds + 2 * _GRACE
@@ -132,7 +132,7 @@ class Server(ListeningService):
                 self.max_tls_handshakes,
                 self.tls_handshake_timeout,
                 queue=self._handshake_queue(),
-                changed=self._look_for_room,
+                changed=self._check_room,
                 wanted=self._waits_for_room,
             )
         self._acceptor = Acceptor(self.full_name, self._listening_sockets(), short=self._make_room)
@@ -148,21 +148,22 @@ class Server(ListeningService):
             log.info("listening on %s", address)
 
     async def stop(self) -> None:
-        """Serve every connection to its end, or to the drain deadline."""
+        """Wait for the end of every connection, until the drain deadline."""
         self.draining.set()
         for watch in self._watches:
             watch.close()
-        self._drain_begins()
+        self._notify_draining()
         try:
             async with asyncio.timeout(self._drain_seconds):
                 await self._stop_accepting()
                 await self._all_served()
         except TimeoutError:
             left = ", ".join(self._left()) or "clients that wait to be accepted"
-            log.warning("%s cuts what is not done within %g s: %s", self.full_name, self._drain_seconds, left)
+            text = "%s aborts what is not done within %g s: %s"
+            log.warning(text, self.full_name, self._drain_seconds, left)
         finally:
             self._close_listening_sockets()
-            self._cut()
+            self._abort_all()
         await self._all_ended()
 
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
@@ -175,9 +176,9 @@ class Server(ListeningService):
         sock: socket.socket,
         factory_for: Callable[[Connection, Any], Callable[[], asyncio.BaseProtocol]],
     ) -> OnAccept:
-        """Return a function that gives each connection a transport, TLS if the listener says so.
+        """Return a function that opens a transport for each connection, with TLS if the listener has it.
 
-        ``factory_for`` is given the connection and its peer's address.
+        ``factory_for`` is called with the connection and its peer's address.
         """
         family, kind, proto = sock.family, sock.type, sock.proto
         ssl, handshakes = listener.ssl, self._handshakes
@@ -208,33 +209,33 @@ class Server(ListeningService):
         return on_accept_tls
 
     def _not_opened(self, connection: Connection, error: BaseException) -> None:
-        if isinstance(error, OSError):  # the peer's doing: a TLS handshake that failed, as a rule
+        if isinstance(error, OSError):  # caused by the peer: usually a TLS handshake that failed
             log.info("%s lost %s before it began: %s", self.full_name, connection.peer, reason(error))
         else:
             log.error("%s cannot serve %s", self.full_name, connection.peer, exc_info=error)
 
     def _limit_at(self, sock: socket.socket) -> AddressLimit | None:
-        """Return what limits the connections of an address on a listening socket, if anything does."""
+        """Return the address limit of a listening socket, or None."""
         return None if sock.family == socket.AF_UNIX else self._address_limit
 
     def _begin(self, connection: Connection, address: Any) -> None:
-        """Count a connection that stays open for a while; ``address`` is None if addresses do not count."""
+        """Count an open connection; ``address`` is None if addresses are not limited."""
         self._open[connection] = address
         if address is not None and self._address_limit is not None:
             self._address_limit.enter(address)
-        self._look_for_room()
+        self._check_room()
 
     def _end(self, connection: Connection) -> None:
-        """Take note that a connection was closed; every `Connection` is told to call this."""
+        """Record that a connection was closed: the ``on_closed`` of every `Connection`."""
         address = self._open.pop(connection, None)
         if address is not None and self._address_limit is not None:
             self._address_limit.leave(address)
-        self._look_for_room()
+        self._check_room()
         if self._idle is not None:
-            self._look_if_done()
+            self._check_done()
 
-    def _look_for_room(self) -> None:
-        """Accept no more when as many are open as may be, and again when there is room."""
+    def _check_room(self) -> None:
+        """Pause accepting when a limit is reached, and resume when there is room."""
         if self._acceptor is None:
             return
         full = self.max_connections is not None and len(self._open) >= self.max_connections
@@ -247,7 +248,7 @@ class Server(ListeningService):
             self._acceptor.resume()
 
     def _handshake_queue(self) -> int:
-        """Return how many clients may wait for their handshake: as many as take nothing from others."""
+        """Return the number of clients that may wait for a handshake, with descriptors left for others."""
         most = _QUEUED * self.max_tls_handshakes
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit != resource.RLIM_INFINITY:
@@ -257,18 +258,18 @@ class Server(ListeningService):
         return max(most, 0)
 
     def _make_room(self) -> None:
-        """Have an unfinished handshake make room, if there are any and it had its time."""
+        """Abort an unfinished handshake, if there is one that has had its time."""
         if self._handshakes is not None:
             self._handshakes.make_room()
 
     def _waits_for_room(self) -> bool:
-        return self._acceptor is not None and self._acceptor.paused and self._acceptor.somebody_waits
+        return self._acceptor is not None and self._acceptor.paused and self._acceptor.has_waiting_clients
 
     def _busy(self) -> bool:
-        """Tell whether there is something that a stop waits for."""
+        """Return whether there is something that a stop waits for."""
         return bool(self._open)
 
-    def _look_if_done(self) -> None:
+    def _check_done(self) -> None:
         if self._idle is not None and not self._idle.done() and not self._busy():
             self._idle.set_result(None)
 
@@ -278,17 +279,17 @@ class Server(ListeningService):
             await self._idle
 
     async def _all_ended(self) -> None:
-        """Wait for what was cut, but not for ever: it does not end if its code has a fault."""
+        """Wait for aborted connections, but not for ever: faulty code may not end."""
         try:
             async with asyncio.timeout(_GRACE):
                 await self._all_served()
         except TimeoutError:
             left = ", ".join(self._left())
-            log.error("%s gives up on what does not end though it was cut: %s", self.full_name, left)  # noqa: TRY400
+            log.error("%s abandons what does not end after an abort: %s", self.full_name, left)  # noqa: TRY400
             self._forget()
 
     def _forget(self) -> None:
-        """Count nothing as open."""
+        """Remove all connections from the count."""
         self._open.clear()
 
     def _listening_sockets(self) -> Iterable[ListeningSocket]:
@@ -317,17 +318,17 @@ class Server(ListeningService):
         if not self.restarting:
             self._close_listeners()
 
-    def _drain_begins(self) -> None:
-        """Tell those who are served, if they want to know."""
+    def _notify_draining(self) -> None:
+        """Notify the protocols of open connections that the server stops."""
 
     def _left(self) -> Iterable[str]:
-        """Say what is not done."""
+        """Describe what is not done."""
         if self._open:
             peers = ", ".join(connection.peer for connection in islice(self._open, _NAMED))
             more = ", ..." if len(self._open) > _NAMED else ""
             yield f"{len(self._open)} connection{'s' * (len(self._open) > 1)} ({peers}{more})"
 
-    def _cut(self) -> None:
+    def _abort_all(self) -> None:
         """Abort what is not done."""
         for connection in tuple(self._open):
             connection.abort()

@@ -1,4 +1,4 @@
-"""A server whose connections are served by a coroutine with a reader and a writer."""
+"""Servers whose connections are served by a protocol, or by a coroutine with a reader and a writer."""
 
 import asyncio
 import socket
@@ -21,13 +21,13 @@ log = own_logger("tamed.net")
 
 
 class ProtocolServer(Server):
-    """Serves each connection by a protocol that ``protocol_factory`` makes; `Server` has the options.
+    """Serves each connection with a protocol from ``protocol_factory``; `Server` has the options.
 
-    Protocols are used as ``loop.create_server`` would. A connection has been served to its end when its
-    protocol, or its peer, has closed it. A protocol may have one method more, ``connection_draining()``,
+    Protocols are used as by ``loop.create_server``. A connection has been served to its end when its
+    protocol, or its peer, has closed it. A protocol may have one more method, ``connection_draining()``,
     which is called once when the server stops: one that keeps connections open between requests should
-    close those that wait for a request, and the others after the next answer. Connections accepted during
-    the stop are told just after ``connection_made``; their peers have not been answered yet.
+    close those that wait for a request, and the others after the next answer. For connections accepted during
+    the stop it is called just after ``connection_made``; their peers have no answer yet.
     """
 
     def __init__(
@@ -45,27 +45,27 @@ class ProtocolServer(Server):
 
         return self._open_transports(listener, sock, factory_for)
 
-    def _drain_begins(self) -> None:
+    def _notify_draining(self) -> None:
         for connection in tuple(self._open):
-            self._tell(connection)
+            self._notify(connection)
         for opener in self._openers:
-            opener.opened = self._tell
+            opener.opened = self._notify
 
-    def _tell(self, connection: Connection) -> None:
-        if connection.transport is None:  # it is told when it has one
+    def _notify(self, connection: Connection) -> None:
+        if connection.transport is None:  # it is notified when it has one
             return
-        told = getattr(connection.transport.get_protocol(), "connection_draining", None)
-        if told is not None:
+        notify = getattr(connection.transport.get_protocol(), "connection_draining", None)
+        if notify is not None:
             try:
-                told()
+                notify()
             except Exception:
                 log.exception("%s: connection_draining failed", self.full_name)
 
 
 class _Introduction(asyncio.Protocol):
-    """Stands for a protocol until it has its transport, and ends the connection if it does not take it.
+    """Calls ``connection_made`` of a protocol and replaces itself with it; aborts if that raises.
 
-    After an error of ``connection_made`` uvloop would not read, and never see that the client leaves.
+    Otherwise uvloop would not read after an exception, and not detect that the client disconnects.
     """
 
     __slots__ = ("_failed", "_protocol")
@@ -86,18 +86,18 @@ class _Introduction(asyncio.Protocol):
 
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""Serves one connection."""
+"""The coroutine function that serves one connection."""
 
 
 class StreamServer(Server):
-    """Serves each connection by ``await handler(reader, writer)``; `Server` has the options.
+    """Serves each connection with ``await handler(reader, writer)``; `Server` has the options.
 
-    A handler may write its answer and return: the connection is closed when all of it was sent, and until
-    then it counts as open. Input that the handler left unread is thrown away. A handler that raises is
-    logged with its peer and a traceback, and the connection aborted; if it was the peer that left, that
-    is one line. A stop waits for handlers too, and cancels them at the drain deadline.
+    A handler may write its answer and return: the connection is closed when all of it is sent, and is open
+    until then. Unread input is discarded. An exception of a handler is logged with the peer and a traceback,
+    and the connection is aborted; if the peer has disconnected, that is one line. A stop waits for handlers
+    too, and cancels them at the drain deadline.
 
-    ``limit`` is the reader's, in bytes (see `asyncio.StreamReader`).
+    ``limit`` is that of the reader, in bytes (see `asyncio.StreamReader`).
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class StreamServer(Server):
         super().__init__(endpoint, **options)
         self._handler = handler
         self._limit = limit
-        # The event loop itself holds tasks weakly.
+        # The event loop itself has only weak references to tasks.
         self._handling: dict[Connection, asyncio.Task[None]] = {}
 
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
@@ -124,7 +124,7 @@ class StreamServer(Server):
         def connected(
             connection: Connection, address: Any, reader: asyncio.StreamReader, transport: asyncio.Transport
         ) -> None:
-            # Not as a coroutine: asyncio would make the task, and until Python 3.12 forget what it raises.
+            # Not a coroutine: asyncio would create the task, and before Python 3.12 lose its exception.
             writer = Writer(transport, reader, address, loop)
             task = self._handling[connection] = loop.create_task(self._handle(connection, reader, writer))
             task.add_done_callback(partial(self._handled, connection))
@@ -151,12 +151,12 @@ class StreamServer(Server):
             close_when_sent(cast(asyncio.Transport, writer.transport), connection, writer)
 
     def _handled(self, connection: Connection, task: "asyncio.Task[None]") -> None:
-        """Take note that a handler has ended, also if it was cancelled before it began."""
+        """Record that a handler has ended, also if it was cancelled before it began."""
         self._handling.pop(connection, None)
         if task.cancelled():
             connection.abort()
         if self._idle is not None:
-            self._look_if_done()
+            self._check_done()
 
     def _report(self, error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = peer_text(writer.get_extra_info("peername"), writer.get_extra_info("socket"))
@@ -174,10 +174,10 @@ class StreamServer(Server):
         if alone:
             yield f"{alone} handler{'s' * (alone > 1)} of closed connections"
 
-    def _cut(self) -> None:
+    def _abort_all(self) -> None:
         for task in tuple(self._handling.values()):
             task.cancel()
-        super()._cut()
+        super()._abort_all()
 
     def _forget(self) -> None:
         self._handling.clear()

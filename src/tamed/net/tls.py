@@ -1,4 +1,4 @@
-"""TLS for servers: contexts with today's defaults, from files that may be renewed while they serve."""
+"""TLS for servers: contexts with secure defaults, and renewal of certificates while a server runs."""
 
 import asyncio
 import errno
@@ -23,11 +23,10 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class CertificateWatch:
-    """Takes new certificates, keys and authorities of an endpoint for the handshakes that come after.
+    """Loads new certificates, keys and authorities of an endpoint, for later handshakes.
 
-    It looks every ``interval`` seconds, from when it is made until it is closed. Files that cannot be used,
-    because only one of them was replaced so far for example, are told of once, and the server goes on with
-    what it had.
+    It checks the files every ``interval`` seconds, until it is closed. If the new files are invalid, for
+    example because only one of them was replaced so far, it logs one error and keeps the old ones.
     """
 
     def __init__(self, endpoint: TlsEndpoint, context: ssl.SSLContext, interval: float = _INTERVAL) -> None:
@@ -39,11 +38,11 @@ class CertificateWatch:
         self._timer = self._loop.call_later(interval, self._tick)
 
     def close(self) -> None:
-        """Look no more. May be called again."""
+        """Stop checking. May be called again."""
         self._timer.cancel()
 
-    def look(self) -> None:
-        """Look whether the files have changed, and take them if they have."""
+    def check(self) -> None:
+        """Check whether the files have changed, and load them if they have."""
         stamp = self._read_stamp()
         if stamp == self._stamp:
             return
@@ -51,16 +50,16 @@ class CertificateWatch:
         try:
             renew(self._context, self._endpoint)
         except TamedError as error:
-            log.error("%s keeps its certificate: %s", self._endpoint, error)  # noqa: TRY400 - it says all
+            log.error("%s keeps its certificate: %s", self._endpoint, error)  # noqa: TRY400 - no traceback needed
         else:
             log.info("%s has a new certificate", self._endpoint)
 
     def _tick(self) -> None:
-        self.look()
+        self.check()
         self._timer = self._loop.call_later(self._interval, self._tick)
 
     def _read_stamp(self) -> _Stamp:
-        """Return what changes whenever a file is written or replaced."""
+        """Return values that change when a file is written or replaced."""
         return tuple(
             _stamp_of(path)
             for path in (self._endpoint.cert, self._endpoint.key, self._endpoint.client_ca)
@@ -79,10 +78,10 @@ def _stamp_of(path: Path) -> tuple[int, int, int] | None:
 _CERTIFICATE: Final = rb"-----BEGIN (?:(?:TRUSTED|X509) )?CERTIFICATE-----"
 _KEY: Final = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----"
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: forward secrecy and authenticated encryption. Some builds of Python take static RSA, too."""
+"""Of TLS 1.2: forward secrecy and authenticated encryption. Some builds of Python allow static RSA too."""
 
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-"""How OpenSSL says that the key is not the certificate's; the last, when it is of another type."""
+"""The reasons of OpenSSL if key and certificate do not match; the last one if their types differ."""
 
 _READ_REMEDY: Final = {
     errno.ENOENT: "check the path in the endpoint",
@@ -94,11 +93,11 @@ _READ_REMEDY: Final = {
 def server_context(endpoint: TlsEndpoint) -> ssl.SSLContext:
     """Return a new context with an endpoint's certificate and key: TLS 1.3 and 1.2.
 
-    Of 1.2 it takes the ciphers with forward secrecy and authenticated encryption (RFC 9325, 4.2).
+    For TLS 1.2 it allows the ciphers with forward secrecy and authenticated encryption (RFC 9325, 4.2).
 
-    With ``client_ca``, a client must show a certificate signed by one of those; no other authority counts,
-    the system's neither. Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read
-    and ``ConfigurationError`` for one that is not what it should be. Never asks for a passphrase.
+    With ``client_ca``, a client must send a certificate signed by one of those; the system's authorities do
+    not count. Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read and
+    ``ConfigurationError`` for an invalid one. Never prompts for a passphrase.
     """
     _require(endpoint.cert, "certificate", _CERTIFICATE)
     if endpoint.key is None:
@@ -108,7 +107,7 @@ def server_context(endpoint: TlsEndpoint) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
-    # A client that renegotiates over and over costs us far more than it pays; TLS 1.3 has none.
+    # A renegotiation costs the server far more than the client; TLS 1.3 has none.
     context.options |= ssl.OP_NO_RENEGOTIATION
     _load_certificate(context, endpoint.cert, endpoint.key or endpoint.cert)
     if endpoint.client_ca is not None:
@@ -117,26 +116,26 @@ def server_context(endpoint: TlsEndpoint) -> ssl.SSLContext:
 
 
 def renew(context: ssl.SSLContext, endpoint: TlsEndpoint) -> None:
-    """Read an endpoint's files again, for the handshakes that begin from now on.
+    """Read an endpoint's files again, for handshakes that begin from now on.
 
-    ``context`` stays the one that a running server was given, and connections keep what they have. If a
-    file is bad this raises as ``server_context`` does, and the context serves on with what it had.
+    ``context`` is that of the running server; existing connections are not affected. If a file is invalid
+    this raises as ``server_context`` does, and the context keeps the old ones.
     """
     latest = server_context(endpoint)
 
-    # Loading into the context itself would do half of it if the second file is bad, would keep the old
-    # certificate beside a new one whose key is of another type, and could not take an authority away.
-    def hand_over(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
+    # Loading into the context itself would load half if the second file is invalid, would keep the old
+    # certificate beside a new one with another type of key, and could not remove an authority.
+    def use_latest(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = latest
 
-    context.sni_callback = hand_over
+    context.sni_callback = use_latest
 
 
 def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     def no_passphrase() -> NoReturn:
         remedy = f"store it without: openssl pkey -in {key} -out NEWFILE"
         raise ConfigurationError(
-            f"TLS key {key}", "it needs a passphrase, and nobody is there to ask", remedy
+            f"TLS key {key}", "it needs a passphrase, and a server cannot prompt for it", remedy
         )
 
     try:
@@ -155,7 +154,7 @@ def _load_client_ca(context: ssl.SSLContext, client_ca: Path) -> None:
 
 
 def _require(file: Path, role: str, expected: bytes) -> None:
-    """Raise unless the file can be read and has a block of what it should hold."""
+    """Raise unless the file can be read and contains the expected PEM block."""
     require_trusted(file, f"TLS {role}")
     content = _read(file, role)
     if re.search(expected, content):
@@ -183,7 +182,7 @@ def _read(file: Path, role: str) -> bytes:
 
 
 def _diagnosis(cert: Path, key: Path, error: ssl.SSLError) -> ConfigurationError:
-    """Find out which of two files OpenSSL means."""
+    """Return the error for the file, of the two, that OpenSSL has refused."""
     if error.reason in _MISMATCH:
         why = f"the key {key} belongs to another certificate"
         return ConfigurationError(f"TLS certificate {cert}", why, "give the key that it was issued for")
@@ -191,12 +190,10 @@ def _diagnosis(cert: Path, key: Path, error: ssl.SSLError) -> ConfigurationError
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
     except ssl.SSLError:
         return _damaged("certificate", cert, error)
-    # The certificate is whole. With a reason it is one that OpenSSL does not accept: too small, too weak.
+    # The certificate can be read. With a reason OpenSSL refuses it: its key is too small, or too weak.
     return _damaged("certificate", cert, error) if error.reason else _damaged("key", key, error)
 
 
 def _damaged(role: str, file: Path, error: ssl.SSLError) -> ConfigurationError:
-    said = error.reason.replace("_", " ").lower() if error.reason else "not valid PEM"
-    return ConfigurationError(
-        f"TLS {role} {file}", f"OpenSSL refuses it: {said}", "put a good one in its place"
-    )
+    why = error.reason.replace("_", " ").lower() if error.reason else "not valid PEM"
+    return ConfigurationError(f"TLS {role} {file}", f"OpenSSL refuses it: {why}", "replace it")
