@@ -115,7 +115,10 @@ def test_symbolic_link_is_refused(tmp_path: Path, rundir: RunDirectory) -> None:
     assert list((tmp_path / "target").iterdir()) == []
     rundir.path.unlink()
     rundir.path.mkdir()
-    (rundir.path / "verse").symlink_to(tmp_path / "target")
+    link = rundir.path / "verse"
+    link.symlink_to(tmp_path / "target")
+    if os.geteuid() == 0:  # a link of root's may be one of systemd's
+        os.lchown(link, NOBODY, NOBODY)
     with pytest.raises(CannotCreate, match="symbolic link"):
         rundir.create("verse")
 
@@ -194,11 +197,16 @@ def test_a_link_of_roots_is_followed_and_no_other(tmp_path: Path) -> None:
     """Such a link is what systemd makes for a service with a user of its own; any user could make others."""
     (tmp_path / "private").mkdir()
     tmp_path.chmod(0o755)
-    link = tmp_path / "verse"
+    link = tmp_path / "run"
     link.symlink_to("private")
-    directory = RunDirectory(link)
-    assert directory.create("verse").directory == tmp_path / "private" / "verse"
-    directory.require_trusted()
+    assert RunDirectory(link).create("verse").directory == tmp_path / "private" / "verse"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "private" / "ode").symlink_to("../own")
+    instance = RunDirectory(link).create("ode")
+    assert instance.directory == tmp_path / "own"
+    instance.pid_file.touch()
+    assert RunDirectory(link).instances() == [instance]
+    instance.require_trusted()
     tmp_path.chmod(0o777)
     with pytest.raises(CannotCreate, match="symbolic link"):
         RunDirectory(link).create("verse")

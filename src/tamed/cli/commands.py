@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "TAMED", "run_command"]
 
 _SHELLS: Final = ("bash", "zsh", "fish")
+_EXPORTS: Final = ("systemd",)
 _MOST_WORKERS: Final = 999_999_999_999_999_999  # a smaller bound is checked, and explained, where it is known
 
 
@@ -119,6 +120,41 @@ COMMANDS: Final = (
         complete="instance",
         module="events",
     ),
+    Command(
+        "export",
+        "Print or write the files with which another program runs a deployment.",
+        "tamed.cli.export:export",
+        """
+        KIND systemd makes a unit with times, limits and a sandbox that fit the deployment. FILE is loaded and
+        validated as by check. The environment does not count: the same FILE always makes the same files.
+        """,
+        (
+            ("tamed export systemd verse.toml", "print the unit"),
+            ("tamed export systemd verse.toml --to /etc/systemd/system", "write it"),
+            ("tamed export systemd verse.toml --to /etc/systemd/system --check", "compare it"),
+        ),
+        arguments=(
+            Argument("kind", "KIND", read=one_of(*_EXPORTS), choices=_EXPORTS),
+            Argument("file", "FILE", complete="file"),
+        ),
+        options=(
+            Option("to", ("--to",), "Write the files into this folder.", "FOLDER", complete="folder"),
+            Option("check", ("--check",), "Compare the files in the folder; write nothing."),
+            Option("force", ("--force",), "Overwrite files that were edited by hand."),
+            Option(
+                "command",
+                ("--command",),
+                "Path of the command tamed where the files are used; by default the path here.",
+                "PATH",
+            ),
+            Option(
+                "path",
+                ("--path",),
+                "Path of FILE where the files are used; by default the path here.",
+                "PATH",
+            ),
+        ),
+    ),
     _of_instance(
         "logs",
         "Show the log of an instance.",
@@ -217,6 +253,23 @@ COMMANDS: Final = (
         Option("yes", ("--yes",), "Allow more than 32 workers for each CPU."),
         arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
         module="operations",
+    ),
+    Command(
+        "schema",
+        "Print the JSON Schema of deployment files.",
+        "tamed.cli.export:schema",
+        """
+        Editors complete and check a deployment file with it. With FILE, it has the options of the plugins
+        that FILE names.
+        """,
+        (
+            (
+                "tamed schema verse.toml > verse.schema.json",
+                "then write #:schema verse.schema.json at the top",
+            ),
+        ),
+        arguments=(Argument("file", "FILE", required=False, complete="file"),),
+        options=(_PLUGIN_DIR,),
     ),
     _of_target(
         "start",

@@ -299,7 +299,7 @@ class Rollout:
             if coming is not None:
                 self._pool.templates.end(coming)
                 self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
-            self._platform.notify_reloaded(f"reload failed: {lines[-1]}")
+            self._platform.notify_reloaded(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
         else:
             self._platform.report_failed(lines, status)
         self._done({"fault": {"lines": list(lines), "status": status}})

@@ -167,21 +167,22 @@ class Instance(NamedTuple):
 class RunDirectory:
     """A run directory. It need not exist, except for `make` and `create`, which create it.
 
-    If the given path is a symbolic link that root has made in a folder of root's, ``path`` is its target:
-    systemd makes such links, into a folder ``private``, for a service with ``DynamicUser``.
+    It, and the directory of an instance, may be a symbolic link that root has made in a folder of root's:
+    then its target is used. systemd makes such links, into a folder ``private``, for ``DynamicUser``.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve() if _is_roots_link(path) else path
+        self.path = _followed(path)
 
     def instance(self, name: str) -> Instance:
         """Return the instance of a name, which need not exist. Raises ConfigurationError for a bad name."""
-        return Instance(check_name(name), self.path / name)
+        return Instance(check_name(name), _followed(self.path / name))
 
     def instances(self) -> list[Instance]:
         """List the instances with a pid file, even a stale one. Raises PermissionRefused."""
         try:
-            found = [Instance(entry.name, entry) for entry in self.path.iterdir() if not _is_bad(entry.name)]
+            names = [entry.name for entry in self.path.iterdir() if not _is_bad(entry.name)]
+            found = [self.instance(name) for name in names]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -213,9 +214,10 @@ class RunDirectory:
         """
         instance = self.instance(name)
         with ExitStack() as opened:
-            parent, _ = _make(self.path, None)
+            folder = instance.directory.parent  # another one if the instance's directory was a link
+            parent, _ = _make(folder, None)
             opened.callback(os.close, parent)
-            _check(self.path, os.fstat(parent), {os.geteuid(), 0})
+            _check(folder, os.fstat(parent), {os.geteuid(), 0})
             own, is_new = _make(instance.directory, parent)
             opened.callback(os.close, own)
             if os.geteuid() == 0:
@@ -265,13 +267,14 @@ def _mode_of(directory: Path) -> int | None:
 _ANOTHER = "name another one with --rundir"
 
 
-def _is_roots_link(path: Path) -> bool:
-    """Return whether a path is a symbolic link that only root could have made, or could change."""
+def _followed(path: Path) -> Path:
+    """Return the target of a path that is a symbolic link which only root could have made or could change."""
     try:
         status, above = path.lstat(), path.parent.stat()
     except OSError:
-        return False
-    return stat.S_ISLNK(status.st_mode) and status.st_uid == above.st_uid == 0 and not above.st_mode & 0o022
+        return path
+    is_roots = status.st_uid == above.st_uid == 0 and not above.st_mode & 0o022
+    return path.resolve() if stat.S_ISLNK(status.st_mode) and is_roots else path
 
 
 def _make(path: Path, parent: int | None) -> tuple[int, bool]:

@@ -1,0 +1,146 @@
+"""What a deployment needs of the system that it runs on, found by loading it as `tamed check` does."""
+
+import math
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from tamed.config.job import Job
+from tamed.config.kinds import resolve
+from tamed.config.load import load
+from tamed.config.reading import Reading
+from tamed.config.settings import Settings, names_file
+from tamed.config.target import TargetKind
+from tamed.errors import ConfigurationError, UsageError
+from tamed.net.endpoint import Endpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
+from tamed.net.listen import ListeningService
+from tamed.unix.rundir import check_name
+
+__all__ = ["Facts", "Listening", "command_of_this_installation"]
+
+_RUN_PROGRAMS = ("exec", "inetd")
+_LOWEST_FREE = 1024
+_ABORTING = 20  # seconds in which a supervisor aborts, kills and reaps what is left at its deadline
+
+
+class Listening(NamedTuple):
+    """A service that listens: its path in the application, an endpoint, and whether it takes datagrams."""
+
+    service: str
+    endpoint: Endpoint
+    is_datagram: bool
+
+    @property
+    def port(self) -> int | None:
+        """Its port, None if it has none; 0 is chosen by the kernel."""
+        return self.endpoint.port if isinstance(self.endpoint, TcpEndpoint | TlsEndpoint) else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only clients of this machine reach it."""
+        if isinstance(self.endpoint, TcpEndpoint | TlsEndpoint):
+            return self.endpoint.host in ("localhost", "127.0.0.1", "::1")
+        return True
+
+
+class Facts(NamedTuple):
+    """A deployment, as far as the system that it runs on is concerned.
+
+    ``file`` is the path of the deployment file on that system, and ``folder`` its folder there. ``services``
+    are the names of its services with what makes each of them.
+    """
+
+    file: Path
+    name: str
+    settings: Settings
+    services: tuple[tuple[str, str], ...]
+    listening: tuple[Listening, ...]
+
+    @classmethod
+    def of(cls, file: Path, path: Path | None = None) -> Self:
+        """Load a deployment file, whose path on the other system is ``path``, by default that of here.
+
+        The environment does not count, so the same file always has the same facts. Raises UsageError for
+        another target than a deployment file, and otherwise as `tamed.config.load.load` does.
+        """
+        target = resolve(str(file))
+        if target.kind is not TargetKind.DEPLOYMENT:
+            raise UsageError(f"cannot export {file}", "it is no deployment file", "name a FILE.toml")
+        reading = Reading.of(Job(target, environ={}))
+        deployment, daemon = reading.deployment, reading.settings.daemon
+        assert deployment is not None
+        if daemon.chroot is not None:
+            why = "what it starts with is outside of that folder"
+            remedy = "leave it out: a unit has RootDirectory=, and a container is another root directory"
+            raise ConfigurationError(f"{file}: daemon.chroot", why, remedy)
+        application = load(reading)
+        return cls(
+            (path or file).absolute(),
+            check_name(reading.name),
+            reading.settings,
+            tuple((each.name, each.plugin or str(each.application)) for each in deployment.services),
+            tuple(
+                Listening(
+                    service.full_name.partition("/")[2], endpoint, service.socket_kind.name == "SOCK_DGRAM"
+                )
+                for service in application.walk()
+                if isinstance(service, ListeningService)
+                for endpoint in service.endpoints
+            ),
+        )
+
+    @property
+    def description(self) -> str:
+        """A line that describes it: ``verse: ecstasy (fastpoetry), science (fastpoetry)``."""
+        return f"{self.name}: {', '.join(f'{name} ({maker})' for name, maker in self.services)}"
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether a service runs programs of any kind."""
+        return any(maker in _RUN_PROGRAMS for _, maker in self.services)
+
+    @property
+    def low_ports(self) -> list[int]:
+        """The ports that need a privilege to bind."""
+        ports = {each.port or 0 for each in self.listening}
+        return sorted(port for port in ports if 0 < port < _LOWEST_FREE)
+
+    @property
+    def sockets_of_systemd(self) -> list[str]:
+        """The names of sockets that systemd is to pass."""
+        return sorted(
+            {
+                each.endpoint.socket_name
+                for each in self.listening
+                if isinstance(each.endpoint, SystemdEndpoint)
+            }
+        )
+
+    @property
+    def writable_folders(self) -> list[str]:
+        """The folders in which it makes files: those of unix sockets, of the log file and of the pid file."""
+        daemon, log = self.settings
+        files = [
+            each.endpoint.path
+            for each in self.listening
+            if isinstance(each.endpoint, UnixEndpoint) and not each.endpoint.abstract
+        ]
+        files += [log.file] if names_file(log.file) else []
+        files += [str(daemon.pid_file)] if daemon.pid_file is not None else []
+        return sorted({str(self.file.parent.joinpath(file).parent) for file in files})
+
+    @property
+    def start_seconds(self) -> int:
+        """The longest that a start takes, in seconds, with a margin."""
+        return math.ceil(self.settings.daemon.start_timeout) + _ABORTING
+
+    @property
+    def stop_seconds(self) -> int:
+        """The longest that a stop takes, in seconds, with a margin."""
+        return math.ceil(self.settings.daemon.longest_stop) + _ABORTING
+
+
+def command_of_this_installation() -> str:
+    """Return the path of the command ``tamed`` that belongs to this interpreter."""
+    return str(Path(sysconfig.get_path("scripts") or Path(sys.executable).parent, "tamed"))

@@ -1,0 +1,85 @@
+"""Made files: each says how it was made, and whether somebody has changed it since.
+
+The second line of a made file is a digest of the rest. So a file that was edited by hand is recognised, and
+not overwritten, and one that Tamed has made before can be.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tamed.errors import CannotCreate, from_creation_error, from_os_error
+
+__all__ = ["MadeFile", "differences", "write_files"]
+
+_HEAD = re.compile(r"\A# Made by: .*\n# Digest: (?P<digest>[0-9a-f]{64}), for `--check`\n")
+
+
+class MadeFile(NamedTuple):
+    """A file for another program: its name, its content without head, and the command that makes it."""
+
+    name: str
+    content: str
+    command: str
+
+    @property
+    def text(self) -> str:
+        """The whole file."""
+        return f"# Made by: {self.command}\n# Digest: {_digest(self.content)}, for `--check`\n{self.content}"
+
+
+def differences(files: Iterable[MadeFile], folder: Path) -> list[str]:
+    """Return a sentence for each file that is missing in a folder or is not as it would be made now."""
+    found = []
+    for file in files:
+        path = folder / file.name
+        there = _read(path)
+        if there is None:
+            found.append(f"{path} is missing")
+        elif there != file.text:
+            how = "is out of date" if _is_untouched(there) else "was edited by hand, or not made by Tamed"
+            found.append(f"{path} {how}")
+    return found
+
+
+def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list[Path]:
+    """Write files into a folder, which is made if it is missing; return those that were not so before.
+
+    A file that was not made by this module, or was changed since, is overwritten with ``force`` only: raises
+    CannotCreate, before anything is written. Raises as `from_creation_error` does if one cannot be written.
+    """
+    stale = [(folder / file.name, file) for file in files if _read(folder / file.name) != file.text]
+    for path, _ in stale:
+        there = _read(path)
+        if there is not None and not force and not _is_untouched(there):
+            why = "it was edited by hand, or not made by Tamed"
+            raise CannotCreate(f"cannot write {path}", why, "move it away, or pass --force")
+    for path, file in stale:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f".{path.name}.new")
+            new.write_text(file.text, "utf-8")
+            new.replace(path)  # whoever reads it meanwhile has the old one or the new one
+        except OSError as error:
+            raise from_creation_error(str(path), error, "name another folder with --to") from error
+    return [path for path, _ in stale]
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise from_os_error(f"cannot read {path}", error) from error
+
+
+def _is_untouched(text: str) -> bool:
+    head = _HEAD.match(text)
+    return head is not None and head["digest"] == _digest(text[head.end() :])
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()

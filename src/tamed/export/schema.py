@@ -1,0 +1,81 @@
+"""The JSON Schema of deployment files, for editors and for checks: made from the options' declarations."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tamed.config.deployment import Deployment
+from tamed.config.settings import Daemon, Log
+from tamed.plugins.describe import Option, describe
+from tamed.plugins.discovery import find
+from tamed.plugins.schema import properties_of
+
+__all__ = ["schema_text"]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_APPLICATION = "An application file, or PACKAGE.MODULE:VARIABLE."
+
+
+def schema_text(file: Path | None = None, plugin_dirs: Iterable[Path] = ()) -> str:
+    """Return the schema of deployment files as JSON.
+
+    With a ``file``, its plugins are imported, and a service of one of them has the options of that plugin
+    only. Raises as `Deployment.read` and `find` do.
+    """
+    deployment = None if file is None else Deployment.read(file)
+    entries = () if deployment is None else deployment.services
+    used = sorted({entry.plugin for entry in entries if entry.plugin is not None})
+    plugins = {name: find(name, tuple(plugin_dirs)).describe() for name in used}
+    schema = {
+        "$schema": _DIALECT,
+        "title": "A deployment file of Tamed" + (f", with {', '.join(used)}" if used else ""),
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "minLength": 1, "description": "Name of the application."},
+            "daemon": _table(describe(Daemon), "How the daemon runs."),
+            "log": _table(describe(Log), "Which records are logged, where, and in which format."),
+            "services": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": {"pattern": r"^\w[\w-]*$"},
+                "additionalProperties": {"$ref": "#/$defs/service"},
+            },
+        },
+        "required": ["services"],
+        "additionalProperties": False,
+        "$defs": {"service": _service(plugins)},
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _table(options: Iterable[Option], description: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties_of(options),
+        "additionalProperties": False,
+    }
+
+
+def _service(plugins: dict[str, tuple[Option, ...]]) -> dict[str, Any]:
+    """Return the schema of a service: an application, one of the known plugins, or another plugin."""
+    application = {
+        "properties": {"application": {"type": "string", "description": _APPLICATION}},
+        "required": ["application"],
+        "additionalProperties": False,
+    }
+    other = {
+        "properties": {"plugin": {"type": "string", "not": {"enum": list(plugins)}}},
+        "required": ["plugin"],
+        "not": {"required": ["application"]},
+    }
+    known = [
+        {
+            "properties": {"plugin": {"const": name}, **properties_of(options)},
+            "required": ["plugin"],
+            "additionalProperties": False,
+        }
+        for name, options in plugins.items()
+    ]
+    return {"type": "object", "oneOf": [application, *known, other]}

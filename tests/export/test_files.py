@@ -1,0 +1,60 @@
+"""Made files: written, compared, and never overwritten once somebody has edited one."""
+
+from pathlib import Path
+
+import pytest
+
+from tamed.errors import CannotCreate
+from tamed.export.files import MadeFile, differences, write_files
+from tests.cli.conftest import Tamed
+
+VERSE = MadeFile("verse.service", "[Unit]\n", "tamed export systemd verse.toml")
+ODE = MadeFile("ode.service", "[Unit]\n", "tamed export systemd ode.toml")
+
+
+def test_a_file_that_was_made_is_replaced(tmp_path: Path) -> None:
+    """The folder is made; what is up to date is not written again."""
+    folder = tmp_path / "a" / "b"
+    assert write_files([VERSE, ODE], folder, force=False) == [
+        folder / "verse.service",
+        folder / "ode.service",
+    ]
+    assert differences([VERSE, ODE], folder) == []
+    assert write_files([VERSE], folder, force=False) == []
+    newer = VERSE._replace(content="[Unit]\nAfter=x\n")
+    assert differences([newer, ODE], folder) == [f"{folder}/verse.service is out of date"]
+    assert write_files([newer, ODE], folder, force=False) == [folder / "verse.service"]
+    assert (folder / "verse.service").read_text() == newer.text
+    assert sorted(path.name for path in folder.iterdir()) == ["ode.service", "verse.service"]
+
+
+@pytest.mark.parametrize("edited", ["# mine\n{0}", "{0}LimitNOFILE=1\n", "[Unit]\n", ""])
+def test_a_file_that_was_edited_is_not_overwritten(tmp_path: Path, edited: str) -> None:
+    """Nothing is written then, not even other files; with force, all are."""
+    path = tmp_path / "verse.service"
+    path.write_text(edited.format(VERSE.text))
+    with pytest.raises(CannotCreate, match=r"edited by hand, or not made by Tamed; .* --force"):
+        write_files([ODE, VERSE], tmp_path, force=False)
+    assert not (tmp_path / "ode.service").exists()
+    assert path.read_text() == edited.format(VERSE.text)
+    assert differences([VERSE], tmp_path) == [f"{path} was edited by hand, or not made by Tamed"]
+    write_files([ODE, VERSE], tmp_path, force=True)
+    assert differences([ODE, VERSE], tmp_path) == []
+
+
+def test_the_command_writes_and_compares(tamed: Tamed, tmp_path: Path) -> None:
+    """Its status tells a script whether something differs."""
+    file, folder = tmp_path / "verse.toml", tmp_path / "units"
+    file.write_text('[services.ecstasy]\nplugin = "fastpoetry"\n')
+    export = ("export", "systemd", file, "--to", folder)
+    assert tamed(*export, "--check")[:2] == (1, f"{folder}/verse.service is missing\n")
+    assert tamed(*export) == (0, f"wrote {folder}/verse.service\n", "")
+    assert tamed(*export) == tamed(*export, "--check") == (0, "", "")
+    assert (folder / "verse.service").read_text() == tamed(*export[:3]).out
+    file.write_text('[services.ecstasy]\nplugin = "fastpoetry"\nport = 80\n')
+    assert tamed(*export, "--check")[:2] == (1, f"{folder}/verse.service is out of date\n")
+    with (folder / "verse.service").open("a") as unit:
+        unit.write("# mine\n")
+    assert tamed(*export).status == 73
+    assert tamed(*export, "--force").status == 0
+    assert tamed("export", "systemd", file, "--check").status == 64

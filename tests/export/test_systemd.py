@@ -1,0 +1,174 @@
+"""Units of systemd: what stands in them, and what systemd's own tools say of them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Tamed
+
+COMMAND = Path(sysconfig.get_path("scripts"), "tamed")
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+def unit_of(run: Tamed, folder: Path, services: str, *options: str) -> str:
+    """Return the unit of a deployment named verse."""
+    (folder / "verse.toml").write_text(f'name = "verse"\n{services}')
+    done = run("export", "systemd", *options, folder / "verse.toml")
+    assert (done.status, done.err) == (0, ""), done
+    return done.out
+
+
+def values(unit: str, name: str) -> list[str]:
+    """Return the values of a setting, in order."""
+    return re.findall(rf"^{name}=(.*)$", unit, re.MULTILINE)
+
+
+def poetry(port: int = 10000) -> str:
+    """Return a service of a deployment."""
+    return f'[services.ecstasy]\nplugin = "fastpoetry"\nport = {port}\n'
+
+
+WEB = '[services.site]\nplugin = "web"\nroot = "/usr/share"\n'
+EXEC = '[services.job]\nplugin = "exec"\ncommand = "sleep 1h"\n'
+
+
+def test_times_follow_from_the_settings(tamed: Tamed, tmp_path: Path) -> None:
+    """The manager waits longer than the daemon itself does, which ends what takes too long and says why."""
+    times = 'start-timeout = "5m"\ndrain-timeout = "90s"\nmax-files = 4096\n'
+    unit = unit_of(tamed, tmp_path, f"[daemon]\n{times}{poetry()}")
+    assert values(unit, "TimeoutStartSec") == ["320"]
+    assert values(unit, "TimeoutStopSec") == ["140"]
+    assert values(unit, "LimitNOFILE") == ["4096"]
+    assert int(*values(unit, "RestartSec")) * 5 > 10  # systemd's limit is five starts in ten seconds
+
+
+def test_the_command_is_an_instance_of_roots_run_directory(tamed: Tamed, tmp_path: Path) -> None:
+    """Root's commands find it by its name; a supervisor makes a reload possible."""
+    options = ("--command", "/opt/verse/bin/tamed", "--path", "/etc/verse/verse.toml")
+    unit = unit_of(tamed, tmp_path, poetry(), *options)
+    instance = "--rundir /run/tamed"
+    assert values(unit, "ExecStart") == [
+        f"/opt/verse/bin/tamed run --name verse {instance} --workers 1 /etc/verse/verse.toml"
+    ]
+    assert values(unit, "ExecReload") == [f"/opt/verse/bin/tamed reload {instance} verse"]
+    assert values(unit, "RuntimeDirectory") == ["tamed/verse"]
+    assert values(unit, "WorkingDirectory") == ["/etc/verse"]
+    unit = unit_of(tamed, tmp_path, f"[daemon]\nworkers = 3\n{poetry()}", *options)
+    assert "--workers" not in values(unit, "ExecStart")[0]
+
+
+def test_words_are_quoted_as_systemd_reads_them(tamed: Tamed, tmp_path: Path) -> None:
+    """Spaces, quotes, percent and dollar signs in paths stay what they are."""
+    unit = unit_of(tamed, tmp_path, poetry(), "--command", '/a b/"t"', "--path", "/100%/$x/verse.toml")
+    assert values(unit, "ExecStart")[0].startswith('"/a b/\\"t\\"" run ')
+    assert values(unit, "ExecStart")[0].endswith(" /100%%/$$x/verse.toml")
+    assert values(unit, "WorkingDirectory") == ["/100%%/$x"]
+
+
+def test_the_user_is_the_deployments_or_one_of_its_own(tamed: Tamed, tmp_path: Path) -> None:
+    """Only a deployment that says so runs as root."""
+    assert values(unit_of(tamed, tmp_path, poetry()), "DynamicUser") == ["yes"]
+    unit = unit_of(tamed, tmp_path, f'[daemon]\nuser = "verse"\ngroup = "poets"\n{poetry()}')
+    assert (values(unit, "User"), values(unit, "Group"), values(unit, "DynamicUser")) == (
+        ["verse"],
+        ["poets"],
+        [],
+    )
+    unit = unit_of(tamed, tmp_path, f'[daemon]\nuser = "root"\n{poetry()}')
+    assert values(unit, "User") == values(unit, "DynamicUser") == []
+    assert "# Root, as the deployment says" in unit
+
+
+def test_the_sandbox_has_a_reason_for_each_hole(tamed: Tamed, tmp_path: Path) -> None:
+    """A privileged port, a program of any kind, a file in a home: what is left open says why."""
+    unit = unit_of(tamed, tmp_path, poetry())
+    assert values(unit, "CapabilityBoundingSet") == values(unit, "AmbientCapabilities") == [""]
+    assert values(unit, "PrivateUsers") == values(unit, "MemoryDenyWriteExecute") == ["yes"]
+    unit = unit_of(tamed, tmp_path, poetry(80))
+    assert values(unit, "AmbientCapabilities") == ["CAP_NET_BIND_SERVICE"]
+    assert values(unit, "PrivateUsers") == []
+    assert "# To bind port 80, which is below 1024" in unit
+    unit = unit_of(tamed, tmp_path, EXEC)
+    assert values(unit, "MemoryDenyWriteExecute") == []
+    assert "# A service runs programs" in unit
+    unit = unit_of(tamed, tmp_path, poetry(), "--path", "/home/john/verse.toml")
+    assert values(unit, "ProtectHome") == ["read-only"]
+    assert "# /home/john/verse.toml is in a home directory." in unit
+
+
+def test_folders_of_sockets_and_logs_can_be_written(tamed: Tamed, tmp_path: Path) -> None:
+    """All others are read-only, but the service's own."""
+    listen = '[services.ecstasy]\nplugin = "fastpoetry"\nlisten = "unix:/srv/verse/poem.sock"\n'
+    unit = unit_of(tamed, tmp_path, f'[log]\nfile = "/var/log/verse/verse.log"\n{listen}')
+    assert values(unit, "ReadWritePaths") == ["/srv/verse /var/log/verse"]
+    assert values(unit, "UMask") == ["0027"]
+
+
+def test_sockets_of_systemd_are_required(tamed: Tamed, tmp_path: Path) -> None:
+    """The socket unit, which has the address, starts before."""
+    listen = '[services.ecstasy]\nplugin = "fastpoetry"\nlisten = "systemd://poems"\n'
+    unit = unit_of(tamed, tmp_path, listen)
+    assert values(unit, "Requires") == ["poems.socket"]
+
+
+def test_a_deployment_that_cannot_be_exported_says_why(tamed: Tamed, tmp_path: Path) -> None:
+    """The message has the key; nothing is written."""
+    file = tmp_path / "verse.toml"
+    for text, status, why in (
+        (f'[daemon]\nchroot = "/srv"\n{poetry()}', 78, "daemon.chroot: what it starts with is outside"),
+        (poetry().replace("port", "prot"), 78, "services.ecstasy: unknown key 'prot'"),
+        ("[services", 78, "verse.toml:1:10: not TOML"),
+    ):
+        file.write_text(text)
+        done = tamed("export", "systemd", file, "--to", tmp_path / "out")
+        assert (done.status, done.out) == (status, ""), done
+        assert why in done.err
+    assert tamed("export", "systemd", "fastpoetry").status == 64
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_environment_does_not_count(
+    tamed: Tamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file makes the same unit, whoever exports it."""
+    before = unit_of(tamed, tmp_path, poetry())
+    monkeypatch.setenv("TAMED_DRAIN_TIMEOUT", "10m")
+    monkeypatch.setenv("TAMED_ECSTASY_PORT", "80")
+    assert unit_of(tamed, tmp_path, poetry()) == before
+
+
+@needs_systemd
+@pytest.mark.parametrize(
+    "services", [poetry() + WEB, poetry(80), EXEC], ids=["poetry and web", "port 80", "exec"]
+)
+def test_systemd_accepts_it(tamed: Tamed, tmp_path: Path, services: str) -> None:
+    """``systemd-analyze verify`` has nothing to say, and the exposure is at most 2.0."""
+    (tmp_path / "verse.service").write_text(
+        unit_of(tamed, tmp_path, services, "--command", str(COMMAND), "--path", "/etc/verse.toml")
+    )
+    environ = {**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_LOG_COLOR": "0", "SYSTEMD_COLORS": "0"}
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", tmp_path / "verse.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ,
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=20", tmp_path / "verse.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ,
+    )
+    assert rated.returncode == 0, rated.stdout + rated.stderr
+    assert re.search(r"Overall exposure level .*: [01]\.\d|: 2\.0 ", rated.stdout)
