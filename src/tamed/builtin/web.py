@@ -1,9 +1,9 @@
-"""Files or a Python application over HTTP/1.1, as a plugin."""
+"""Files or a Python application over HTTP/1.1 and WebSocket, as a plugin."""
 
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
 from tamed.builtin._web.files import Files
@@ -12,12 +12,15 @@ from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
-from tamed.web.application import Interface, as_asgi, load
+from tamed.web.application import Interface, as_asgi, interface_of, load
 from tamed.web.asgi import ASGIApplication
-from tamed.web.limits import HttpLimits
+from tamed.web.limits import HttpLimits, WebSocketLimits
 from tamed.web.server import AccessFormat, WebServer
 
 __all__ = ["Options", "web"]
+
+
+_WSGI: Final = "the application speaks WSGI"
 
 
 @dataclass
@@ -50,6 +53,10 @@ class Options:
         Duration("10s"), "The longest that a client may take to send the head of a request."
     )
     keep_alive: Duration = option(Duration("5s"), "How long an idle connection is kept for another request.")
+    max_message: Size = option(Size("1 MiB"), "The longest message of a WebSocket.")
+    ping_interval: Duration = option(
+        Duration("20s"), "From one ping of a WebSocket to the next, and until its client must have answered."
+    )
     stall: Duration = option(Duration("1m"), "The longest that a client may pause in a request.")
 
     def __post_init__(self) -> None:
@@ -70,20 +77,34 @@ def web(options: Options) -> Service:
         assert options.app is not None
         interface: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
         found = load(options.app, options.app_dir, factory=options.factory)
-        return _server(options, as_asgi(found, interface, options.threads))
+        kind = interface or interface_of(found)
+        sockets = (
+            _WSGI
+            if kind == "wsgi"
+            else WebSocketLimits(
+                message=options.max_message,
+                frame=options.max_message,
+                ping_interval=options.ping_interval,
+                pong_timeout=options.ping_interval,
+            )
+        )
+        return _server(options, as_asgi(found, kind, options.threads), sockets)
     root = RootedDirectory(options.root, dot_files=options.dot_files)
     files = cast(ASGIApplication, Files(root, options.index))
-    return MultiService("web", DirectoryService(root), _server(options, files, name="http", lifespan=False))
+    return MultiService(
+        "web", DirectoryService(root), _server(options, files, "files are served", name="http")
+    )
 
 
 def _server(
-    options: Options, application: ASGIApplication, *, name: str = "web", lifespan: bool = True
+    options: Options, application: ASGIApplication, websocket: WebSocketLimits | str, *, name: str = "web"
 ) -> WebServer:
     return WebServer(
         application,
         options.listen or [TcpEndpoint(options.iface, options.port)],
         name=name,
-        lifespan=lifespan,
+        lifespan=options.root is None,
+        websocket=websocket,
         limits=HttpLimits(
             request_line=options.max_request_line,
             head=options.max_head,

@@ -35,12 +35,12 @@ def access_writer(kind: AccessFormat | None) -> AccessWriter | None:
 def _short(scope: Scope, status: int, _: int, __: float) -> str:
     client = scope["client"]
     peer = "unix" if client is None else f"{client[0]}:{client[1]}"
-    return f'{peer} - "{scope["method"]} {_target(scope)} HTTP/{scope["http_version"]}" {status}'
+    return f'{peer} - "{_method(scope)} {_target(scope)} HTTP/{scope["http_version"]}" {status}'
 
 
 def _common(scope: Scope, status: int, size: int, _: float) -> str:
     client = scope["client"]
-    request = f"{scope['method']} {_quoted(_target(scope))} HTTP/{scope['http_version']}"
+    request = f"{_method(scope)} {_quoted(_target(scope))} HTTP/{scope['http_version']}"
     host = "unix" if client is None else client[0]
     return f'{host} - - [{_clf_time(int(time.time()))}] "{request}" {status} {size or "-"}'
 
@@ -67,13 +67,18 @@ def _fields(scope: Scope, most: int) -> dict[str, Any]:
     return {
         "client": None if client is None else client[0],
         "port": None if client is None else client[1],
-        "method": scope["method"],
+        "method": _method(scope),
         "target": _target(scope)[:most],
         "version": scope["http_version"],
         "host": (_header(scope, b"host") or "")[:most],
         "referer": (_header(scope, b"referer") or "")[:most],
         "agent": (_header(scope, b"user-agent") or "")[:most],
     }
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope.get("method", "GET")  # the scope of a WebSocket has none
+    return method
 
 
 def _target(scope: Scope) -> str:

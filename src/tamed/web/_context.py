@@ -2,15 +2,32 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Protocol
 
 from tamed.web._access import AccessFormat, access_writer
 from tamed.web._proxies import TrustedProxies
-from tamed.web.asgi import ASGIApplication
+from tamed.web.asgi import ASGIApplication, Scope
 from tamed.web.limits import HttpLimits
 
-__all__ = ["ServerContext"]
+__all__ = ["ServerContext", "WebSocketFactory", "WebSocketSession"]
+
+
+class WebSocketSession(Protocol):
+    """A WebSocket that takes the place of a connection's protocol."""
+
+    def begin(self, rest: bytes) -> None:
+        """Begin with the handshake; ``rest`` came behind the request."""
+        ...
+
+    def connection_draining(self) -> None:
+        """End soon: the server stops."""
+        ...
+
+
+WebSocketFactory = Callable[["ServerContext", asyncio.Transport, Scope, bool], WebSocketSession]
+"""Makes a WebSocket of a transport and a scope; the last argument tells whether the client is behind."""
 
 
 class ServerContext:
@@ -26,6 +43,8 @@ class ServerContext:
         access_format: AccessFormat | None = None,
         root_path: str = "",
         drain_timeout: float | None = None,
+        websocket: "WebSocketFactory | None" = None,
+        no_websocket: str = "",
     ) -> None:
         self.application = application
         self.state = state
@@ -37,6 +56,9 @@ class ServerContext:
         self.raw_root_path = root_path.encode()
         self.drain_timeout = drain_timeout
         """Seconds that a drain may take; None for those of the server's environment."""
+        self.websocket = websocket
+        self.no_websocket = no_websocket
+        """Why there is no ``websocket``."""
         self.tasks: set[asyncio.Task[None]] = set()
         """The applications that answer a request, or still work after their answer."""
         self._second = 0

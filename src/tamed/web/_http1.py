@@ -11,8 +11,9 @@ from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.web._context import ServerContext
 from tamed.web._exchange import Exchange
-from tamed.web._request import Peer, Refused, make_scope, peer_of, read_headers
+from tamed.web._request import Peer, Refused, make_scope, peer_of, read_headers, websocket_scope
 from tamed.web._response import plain_response
+from tamed.web.asgi import Scope
 
 __all__ = ["HttpConnection"]
 
@@ -49,6 +50,7 @@ class HttpConnection(asyncio.Protocol):
     _peer: Peer
     _parser: httptools.HttpRequestParser
     _exchange: Exchange | None = None  # the last one
+    _upgrade: Scope | None = None  # of the WebSocket that the request asks for
     # What is read.
     _unread = b""  # what has come and is not parsed yet, from a position on
     _position = 0
@@ -60,7 +62,7 @@ class HttpConnection(asyncio.Protocol):
     _is_parsing = False
     _reading_paused = False
     _body_paused = False  # because the application does not take it
-    _is_lingering = False  # until the client has read why nothing more is read
+    _reads_no_more = False  # it is refused, or another protocol has taken over
     # How long it may take.
     _timer: asyncio.TimerHandle | None = None
     _timer_at = 0.0
@@ -178,7 +180,7 @@ class HttpConnection(asyncio.Protocol):
             was_fed = True
             self._feed(self._next_piece())
         self._is_parsing = False
-        if self._position >= len(self._unread) or self._is_lingering or self.transport.is_closing():
+        if self._position >= len(self._unread) or self._reads_no_more or self.transport.is_closing():
             self._unread = b""
             self._position = 0
         left = len(self._unread) - self._position
@@ -190,9 +192,9 @@ class HttpConnection(asyncio.Protocol):
         """Tell whether what has come is not parsed now."""
         exchange = self._exchange
         if exchange is None:
-            return self._is_lingering
+            return self._reads_no_more
         owes = self._in_head and not exchange.is_complete
-        return owes or self._body_paused or self._is_lingering or self.transport.is_closing()
+        return owes or self._body_paused or self._reads_no_more or self.transport.is_closing()
 
     def _next_piece(self) -> bytes | memoryview:
         """Return what to parse next: no more than to the end of the next head or body."""
@@ -215,7 +217,10 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data[:-excess] if excess > 0 else data)
         except httptools.HttpParserUpgrade:
-            pass  # a client that asks for another protocol is content with HTTP/1.1
+            if self._upgrade is not None:
+                self._begin_websocket(self._upgrade)
+                return
+            # A client that asks for another protocol is content with HTTP/1.1.
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.status if isinstance(cause, Refused) else 400)
@@ -223,6 +228,27 @@ class HttpConnection(asyncio.Protocol):
         if excess > 0 or (self._unparsed > limits.head and not self._in_head):
             self._refuse(431)
         self._tail = (self._tail + bytes(data[-3:]))[-3:] if self._unparsed or not self._in_head else b""
+
+    def _begin_websocket(self, scope: Scope) -> None:
+        """Hand the connection over to a WebSocket, or say that there is none."""
+        context = self._context
+        if context.websocket is None:
+            path = scope["raw_path"].decode("ascii", "backslashreplace")
+            log.info("no WebSocket at %s for %s: %s", path, self._peer, context.no_websocket)
+            self.transport.write(plain_response(404, context.date()))
+            self._linger()
+            return
+        rest, self._unread = self._unread[self._position :], b""
+        self._set_reading(paused=False)
+        self._reads_no_more = True
+        for timer in (self._timer, self._halfway):
+            if timer is not None:
+                timer.cancel()
+        session = context.websocket(context, self.transport, scope, self.write_paused)
+        self.transport.set_protocol(cast(asyncio.Protocol, session))
+        if self._is_draining:
+            session.connection_draining()
+        session.begin(rest)
 
     def _set_reading(self, *, paused: bool) -> None:
         if paused == self._reading_paused:
@@ -249,7 +275,7 @@ class HttpConnection(asyncio.Protocol):
 
         Closed at once, the connection would be reset if the client is still sending, and the answer be lost.
         """
-        self._is_lingering = True
+        self._reads_no_more = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._wait(_LINGER)
@@ -278,6 +304,11 @@ class HttpConnection(asyncio.Protocol):
         version = parser.get_http_version()
         head = read_headers(headers, version)
         scope = make_scope(context, self._peer, parser.get_method().decode("ascii"), target, version, headers)
+        if head.upgrade == b"websocket" and version == "1.1" and parser.should_upgrade():
+            if head.length:
+                raise Refused(400)
+            self._upgrade = websocket_scope(scope)
+            return
         exchange = self._exchange = Exchange(
             self,
             context,
@@ -302,6 +333,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Take the end of the request."""
+        if self._upgrade is not None:
+            return
         self._in_head = True
         self._unparsed = self._body_left = 0
         cast(Exchange, self._exchange).end_body()
@@ -310,7 +343,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """Limit the wait for the client, if it is the client's turn."""
-        if self._is_lingering:
+        if self._reads_no_more:
             return
         limits, exchange = self._context.limits, self._exchange
         if self.write_paused or self._owes_body() or self.transport.is_closing():
@@ -355,8 +388,8 @@ class HttpConnection(asyncio.Protocol):
             return
         exchange = self._exchange
         owes = self._owes_body() or (exchange is not None and not exchange.is_complete)
-        if is_closing or self._is_lingering or self._unparsed or owes:
-            if not self._is_lingering:
+        if is_closing or self._reads_no_more or self._unparsed or owes:
+            if not self._reads_no_more:
                 log.info("cut %s: it took too long", self._peer)
             self.transport.abort()
         else:

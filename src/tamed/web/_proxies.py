@@ -9,7 +9,7 @@ from tamed.web.asgi import Scope
 __all__ = ["TrustedProxies"]
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_SCHEMES: Final = {"http": "ws", "https": "wss"}
+_SCHEMES: Final = {"http", "https"}
 _UNIX: Final = "unix"
 _MOST: Final = 100
 """How many elements of X-Forwarded-For are read, from the nearest proxy on."""
@@ -45,7 +45,7 @@ class TrustedProxies:
         headers = scope["headers"]
         schemes = [value for name, value in headers if name == b"x-forwarded-proto"]
         if schemes and (scheme := schemes[-1].decode("latin-1").strip().lower()) in _SCHEMES:
-            scope["scheme"] = scheme if scope["type"] == "http" else _SCHEMES[scheme]
+            scope["scheme"] = scheme
         clients = b",".join(value for name, value in headers if name == b"x-forwarded-for")
         client = self._client(clients.decode("latin-1").split(",")[-_MOST:])
         if client is not None:

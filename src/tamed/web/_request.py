@@ -10,7 +10,7 @@ import httptools
 from tamed.web._context import ServerContext
 from tamed.web.asgi import Scope
 
-__all__ = ["Peer", "Refused", "RequestHead", "make_scope", "peer_of", "read_headers"]
+__all__ = ["Peer", "Refused", "RequestHead", "make_scope", "peer_of", "read_headers", "websocket_scope"]
 
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\])(?::[0-9]*)?")
 """RFC 9110, 7.2, and RFC 3986, 3.2.2."""
@@ -18,6 +18,7 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\
 _VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
 """ASGI's. From 2.4 on an application hears only by an error of `send` that its client has left."""
 
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 _READ: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 
 Headers = list[tuple[bytes, bytes]]
@@ -137,6 +138,22 @@ def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
     if peer.is_trusted:
         context.trusted.believe(scope)
     return scope
+
+
+def websocket_scope(scope: Scope) -> Scope:
+    """Return the scope of a WebSocket, from that of its request (ASGI)."""
+    offered = (
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-protocol"
+    )
+    made = {
+        **scope,
+        "type": "websocket",
+        "scheme": _WEBSOCKET_SCHEMES[scope["scheme"]],
+        "subprotocols": [each.strip() for each in ",".join(offered).split(",") if each.strip()],
+        "extensions": {"websocket.http.response": {}},
+    }
+    del made["method"]
+    return made
 
 
 def _parts(method: str, target: bytes) -> tuple[bytes, bytes]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["HttpLimits"]
+__all__ = ["HttpLimits", "WebSocketLimits"]
 
 
 @dataclass(frozen=True)
@@ -19,3 +19,23 @@ class HttpLimits:
     """From an answer to the next request on its connection."""
     stall: float = 60.0
     """For the client to go on sending the body, or taking the answer."""
+
+
+@dataclass(frozen=True)
+class WebSocketLimits:
+    """Limits of a WebSocket, in bytes and seconds."""
+
+    message: int = 1024 * 1024
+    """The longest message, decompressed; the connection of a longer one is closed with code 1009."""
+    frame: int = 1024 * 1024
+    """The longest frame of a message, decompressed; closed in the same way."""
+    queue: int = 16
+    """Messages that may wait for the application, while they have less than ``message`` bytes together."""
+    ping_interval: float = 20.0
+    """From one ping to the next."""
+    pong_timeout: float = 20.0
+    """From a ping until anything comes; then the connection is closed with code 1011."""
+    close_timeout: float = 10.0
+    """From a close frame to the end of the connection, which is cut then."""
+    compression: bool = True
+    """Whether messages are compressed (permessage-deflate, RFC 7692), with windows of 4 KiB."""

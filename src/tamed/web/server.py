@@ -14,8 +14,8 @@ from tamed.web._context import ServerContext
 from tamed.web._http1 import HttpConnection
 from tamed.web._lifespan import Lifespan
 from tamed.web._proxies import TrustedProxies
-from tamed.web.asgi import ASGIApplication
-from tamed.web.limits import HttpLimits
+from tamed.web.asgi import ASGIApplication, Scope
+from tamed.web.limits import HttpLimits, WebSocketLimits
 
 __all__ = ["AccessFormat", "WebServer"]
 
@@ -24,7 +24,7 @@ _GRACE: Final = 5.0
 
 
 class WebServer(MultiService):
-    """Serves an ASGI application over HTTP/1.1, beside whatever else an application file has.
+    """Serves an ASGI application over HTTP/1.1 and WebSocket, beside whatever else an application file has.
 
     It has three services: ``lifespan`` starts and stops the application, ``requests`` waits at a stop for
     work that the application still does after its answers, for five seconds, and ``server`` has the
@@ -33,6 +33,8 @@ class WebServer(MultiService):
     - ``state``: what requests find in ``scope["state"]``, beside what the application adds in its lifespan;
     - ``lifespan``: whether the application is told of its start and its stop (ASGI's lifespan protocol);
     - ``limits``: what a client may send, and how long it may take;
+    - ``websocket``: the same for WebSockets; or why none is served, for the log: a request for one is then
+      answered with 404, as it is if the package ``websockets`` is not installed;
     - ``trusted``: addresses and networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
       believed; ``unix`` is every peer on a unix socket. Raises ValueError for what is neither;
     - ``access_log``: the format of the lines of ``web.access``, None for no lines;
@@ -48,6 +50,7 @@ class WebServer(MultiService):
         state: Mapping[str, Any] | None = None,
         lifespan: bool = True,
         limits: HttpLimits | None = None,
+        websocket: WebSocketLimits | str | None = None,
         trusted: Iterable[str] = (),
         access_log: AccessFormat | None = "short",
         root_path: str = "",
@@ -64,6 +67,10 @@ class WebServer(MultiService):
             root_path=root_path.rstrip("/"),
             drain_timeout=options.get("drain_timeout"),
         )
+        if isinstance(websocket, str):
+            context.no_websocket = websocket
+        else:
+            _serve_websockets(context, websocket or WebSocketLimits())
         options.setdefault("max_connections", 1000)
         options.setdefault("max_connections_per_address", 200)
         name = options.pop("name", "web")
@@ -76,6 +83,21 @@ class WebServer(MultiService):
     def addresses(self) -> tuple[str, ...]:
         """The addresses that it listens on, once it is prepared."""
         return self._server.addresses
+
+
+def _serve_websockets(context: ServerContext, limits: WebSocketLimits) -> None:
+    try:
+        from tamed.web._websocket import WebSocketConnection
+    except ModuleNotFoundError as error:
+        context.no_websocket = f"there is no module {error.name!r}; install the extra web"
+        return
+
+    def begin(
+        context: ServerContext, transport: asyncio.Transport, scope: Scope, write_paused: bool
+    ) -> WebSocketConnection:
+        return WebSocketConnection(context, limits, transport, scope, write_paused=write_paused)
+
+    context.websocket = begin
 
 
 class _PendingRequests(Service):
