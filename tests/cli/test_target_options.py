@@ -94,3 +94,12 @@ def test_an_application_has_no_options(tamed: Tamed, tmp_path: Path) -> None:
     assert done.status == 64
     assert done.err.startswith("tamed: unknown option '--port'; ")
     assert tamed("check", file, "--").out == "verse  Application\n"
+
+
+def test_the_options_of_the_daemon_are_listed_by_section(tamed: Tamed) -> None:
+    """Under the headings that the reference has, each once and in its order."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "daemon-options.md").read_text("utf-8")
+    headings = [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")]
+    _, out, _ = tamed("run", "--help")
+    listed = [line.removesuffix(":") for line in out.splitlines() if line.endswith(":") and line[0] != " "]
+    assert listed == ["Options", *headings]

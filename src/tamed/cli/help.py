@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from textwrap import wrap
 
 from tamed.cli.grammar import Command, Option
@@ -46,9 +45,13 @@ def _lines(command: Command, path: str, commands: Sequence[Command], width: int)
         longest = max((len(line) for line, what in command.examples if what), default=0)
         for line, what in command.examples:
             yield f"    {line:{longest}}  {what}".rstrip()
-    for section, options in groupby(command.all_options(), key=lambda option: option.section):
+    options = command.all_options()
+    for section in dict.fromkeys(option.section for option in options):
         yield from ("", f"{section}:")
-        yield from _table([(term_of(option), _explanation(option)) for option in options], width)
+        yield from _table(
+            [(term_of(option), _explanation(option)) for option in options if option.section == section],
+            width,
+        )
     if commands:
         yield from ("", "Commands:")
         yield from _table([(each.name, each.summary) for each in commands], width)

@@ -29,8 +29,8 @@ def folders(named: Iterable[str]) -> tuple[Path, ...]:
 
 def daemon_options() -> tuple[Option, ...]:
     """Return the options of the tables ``[daemon]`` and ``[log]``, which go before TARGET."""
-    daemon = (_option(each, "daemon") for each in describe(Daemon))
-    log = (_option(each, "log", service="log", prefix="log-") for each in describe(Log))
+    daemon = (_option(each, "daemon", section=each.section) for each in describe(Daemon))
+    log = (_option(each, "log", service="log", prefix="log-", section=each.section) for each in describe(Log))
     return (*daemon, *log)
 
 
@@ -68,7 +68,7 @@ def service_command(job: Job) -> Command:
             service=service.name,
             prefix=service.prefix,
             in_file=service.table.get(each.key, service.table.get(each.name)),
-            section=service.title if by_name else "Options",
+            section=service.title if by_name else each.section or "Options",
         )
         for service in several
         for each in service.options

@@ -103,60 +103,95 @@ class Umask(int):
         return f"{int(self):04o}"
 
 
+# The headings of the help text.
+_PROCESSES: Final = "Processes"
+_USER: Final = "User and permissions"
+_FILES: Final = "Files and folders"
+_TIMES: Final = "Timeouts"
+_LOG: Final = "Log"
+
+
 @dataclass
 class Daemon:
     """How the process behaves."""
 
-    name: Name | None = option(None, "Name of the instance; by default that of the deployment or the target.")
+    name: Name | None = option(
+        None, "Name of the instance; by default that of the deployment or the target.", section=_PROCESSES
+    )
     workers: Workers | None = option(
-        None, "Number of worker processes, under a supervisor; auto is one for each CPU."
+        None, "Number of worker processes, under a supervisor; auto is one for each CPU.", section=_PROCESSES
     )
-    yes: bool = option(False, "Allow more than 32 workers for each CPU.")
-    user: str = option("", "User to run as, by name or number, once everything is bound.")
-    group: str = option("", "Group to run as; by default that of the user.")
-    keep_capability: list[str] = option([], "Capability to keep, such as CAP_NET_BIND_SERVICE.")
-    prepare_as_root: bool = option(
-        False, "Load and prepare the application as root, before privileges are dropped; trust its files."
-    )
-    trust_writable: bool = option(
-        False, "As root, also run files that other users can change. Those users can then become root."
-    )
-    umask: Umask | None = option(None, "File-creation mask, in octal. Daemons default to 0027.")
-    chroot: Path | None = option(
-        None, "Root directory to change to once everything is bound; only without workers."
-    )
-    env_file: Path | None = option(
-        None, "File of KEY=VALUE lines. They override variables of the environment."
-    )
-    directory: Path | None = option(None, "Working directory; by default the current one.")
-    rundir: Path | None = option(None, "Run directory: where the instances of this user are.")
-    pid_file: Path | None = option(None, "Second pid file, besides the one in the run directory.")
-    max_files: int | None = option(None, "Limit of open files for each process.", ge=32)
-    start_timeout: Duration = option(Duration("90s"), "Longest time until everything is ready.")
-    stop_timeout: Duration | None = option(
-        None, "Longest time for workers to stop; by default the drain timeout and 30 seconds."
-    )
+    yes: bool = option(False, "Allow more than 32 workers for each CPU.", section=_PROCESSES)
     watchdog: Duration = option(
-        Duration("30s"), "Replace a worker whose event loop is blocked for this long.", gt=0
-    )
-    max_connections_per_worker: int | None = option(
-        None, "Replace each worker after about this many connections. No connection is dropped.", ge=1
-    )
-    max_worker_age: Duration | None = option(
-        None, "Replace each worker after about this time. No connection is dropped."
-    )
-    max_worker_memory: Size | None = option(
-        None, "Replace a worker that uses more memory than this. No connection is dropped.", ge=1
+        Duration("30s"),
+        "Replace a worker whose event loop is blocked for this long.",
+        gt=0,
+        section=_PROCESSES,
     )
     preload: bool = option(
-        False, "Load the application once and fork the workers, so that they share memory."
+        False,
+        "Load the application once and fork the workers, so that they share memory.",
+        section=_PROCESSES,
     )
-    reload: bool = option(False, "Reload whenever a file of the application changes; for development.")
-    drain_timeout: Duration = option(
-        Duration("30s"), "Longest time for open connections to finish when a server stops."
+    reload: bool = option(
+        False, "Reload whenever a file of the application changes; for development.", section=_PROCESSES
+    )
+    max_connections_per_worker: int | None = option(
+        None,
+        "Replace each worker after about this many connections. No connection is dropped.",
+        ge=1,
+        section=_PROCESSES,
+    )
+    max_worker_age: Duration | None = option(
+        None, "Replace each worker after about this time. No connection is dropped.", section=_PROCESSES
+    )
+    max_worker_memory: Size | None = option(
+        None,
+        "Replace a worker that uses more memory than this. No connection is dropped.",
+        ge=1,
+        section=_PROCESSES,
     )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
-        "auto", "Event loop; auto is uvloop if it is installed."
+        "auto", "Event loop; auto is uvloop if it is installed.", section=_PROCESSES
+    )
+    max_files: int | None = option(None, "Limit of open files for each process.", ge=32, section=_PROCESSES)
+    user: str = option("", "User to run as, by name or number, once everything is bound.", section=_USER)
+    group: str = option("", "Group to run as; by default that of the user.", section=_USER)
+    keep_capability: list[str] = option(
+        [], "Capability to keep, such as CAP_NET_BIND_SERVICE.", section=_USER
+    )
+    prepare_as_root: bool = option(
+        False,
+        "Load and prepare the application as root, before privileges are dropped; trust its files.",
+        section=_USER,
+    )
+    trust_writable: bool = option(
+        False,
+        "As root, also run files that other users can change. Those users can then become root.",
+        section=_USER,
+    )
+    umask: Umask | None = option(
+        None, "File-creation mask, in octal. Daemons default to 0027.", section=_USER
+    )
+    chroot: Path | None = option(
+        None, "Root directory to change to once everything is bound; only without workers.", section=_USER
+    )
+    env_file: Path | None = option(
+        None, "File of KEY=VALUE lines. They override variables of the environment.", section=_USER
+    )
+    directory: Path | None = option(None, "Working directory; by default the current one.", section=_FILES)
+    rundir: Path | None = option(None, "Run directory: where the instances of this user are.", section=_FILES)
+    pid_file: Path | None = option(
+        None, "Second pid file, besides the one in the run directory.", section=_FILES
+    )
+    start_timeout: Duration = option(
+        Duration("90s"), "Longest time until everything is ready.", section=_TIMES
+    )
+    drain_timeout: Duration = option(
+        Duration("30s"), "Longest time for open connections to finish when a server stops.", section=_TIMES
+    )
+    stop_timeout: Duration | None = option(
+        None, "Longest time for workers to stop; by default the drain timeout and 30 seconds.", section=_TIMES
     )
 
     @property
@@ -189,20 +224,24 @@ class Log:
     level: list[Level] = option(
         [Level("", _LEVELS["info"])],
         "Lowest level to log; LOGGER=LEVEL for one logger and those below it.",
+        section=_LOG,
     )
     format: Literal["auto", "human", "plain", "json"] = option(
-        "auto", "Format of a line; auto is human on a terminal and plain elsewhere."
+        "auto", "Format of a line; auto is human on a terminal and plain elsewhere.", section=_LOG
     )
     file: str = option(
-        "",
-        "Destination of the log: a file, stderr, journal, syslog, or syslog:unix:/PATH.",
+        "", "Destination of the log: a file, stderr, journal, syslog, or syslog:unix:/PATH.", section=_LOG
     )
-    rotate: Size = option(Size("1 MB"), "Rotate the log file at this size; 0 for never.")
-    rotate_every: Duration | None = option(None, "Rotate the log file after this time.")
-    keep: int = option(10, "Keep at least this many rotated log files.")
-    keep_for: Duration = option(Duration("7d"), "Keep rotated log files beyond that number for this long.")
-    max_use: Size = option(Size("100 MB"), "Total size of rotated log files beyond that number.")
-    compress: bool = option(False, "Compress rotated log files.")
+    rotate: Size = option(Size("1 MB"), "Rotate the log file at this size; 0 for never.", section=_LOG)
+    rotate_every: Duration | None = option(None, "Rotate the log file after this time.", section=_LOG)
+    keep: int = option(10, "Keep at least this many rotated log files.", section=_LOG)
+    keep_for: Duration = option(
+        Duration("7d"), "Keep rotated log files beyond that number for this long.", section=_LOG
+    )
+    max_use: Size = option(
+        Size("100 MB"), "Total size of rotated log files beyond that number.", section=_LOG
+    )
+    compress: bool = option(False, "Compress rotated log files.", section=_LOG)
 
 
 class Settings(NamedTuple):

@@ -64,6 +64,8 @@ class Option(NamedTuple):
     """Whether an environment variable sets it."""
     secret: bool
     """Whether the value must not be shown."""
+    section: str
+    """Its heading in the help text; empty for the usual one."""
     reader: Reader
     """Reads the values. Private to this folder."""
 
@@ -158,6 +160,7 @@ def _describe(options_type: type, field: dataclasses.Field[Any], hint: Any) -> O
         choices=reader.choices,
         env=declared.env,
         secret=declared.secret,
+        section=declared.section,
         reader=reader,
     )
 

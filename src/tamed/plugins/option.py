@@ -59,6 +59,7 @@ class Declaration(NamedTuple):
     env: bool = True
     secret: bool = False
     limits: Limits = Limits()
+    section: str = ""
 
 
 def option(
@@ -73,6 +74,7 @@ def option(
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
+    section: str = "",
 ) -> Any:
     """Declare an option: a field of a dataclass with a help text, flags and limits.
 
@@ -83,7 +85,8 @@ def option(
     ``short`` is the letter of a short flag. ``metavar`` is the placeholder for the value in the help text.
     With ``env=False`` no environment variable sets it. The value of a ``secret`` option is in no message,
     no help text and no ``repr`` of the options. ``gt``, ``ge``, ``lt`` and ``le`` limit the numbers in its
-    type: greater than, greater or equal, less than, less or equal.
+    type: greater than, greater or equal, less than, less or equal. ``section`` is its heading
+    in the help text.
 
     Options are keyword arguments of their class, so those with and without defaults may come in any order.
     Returns a ``dataclasses.field``; it is typed as Any, so type checkers accept it for a field of any type.
@@ -91,7 +94,9 @@ def option(
     settings: dict[str, Any] = {
         "kw_only": True,
         "repr": not secret,
-        "metadata": {METADATA: Declaration(help, short, metavar, env, secret, Limits(gt, ge, lt, le))},
+        "metadata": {
+            METADATA: Declaration(help, short, metavar, env, secret, Limits(gt, ge, lt, le), section)
+        },
     }
     if isinstance(default, (list, dict, set)):
         settings["default_factory"] = lambda: copy(default)
