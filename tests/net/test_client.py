@@ -118,9 +118,11 @@ async def test_it_waits_for_a_server_that_comes_later(caplog: pytest.LogCaptureF
     async with ClientService(f"127.0.0.1:{port}", Listening, backoff=AT_ONCE) as client:
         await until(lambda: caplog.text.count("next attempt in") > 2)
         assert f"client-service cannot reach 127.0.0.1:{port}: Connection refused" in caplog.text
+        assert client.summary == f"127.0.0.1:{port}, not connected: Connection refused"
         waiting = asyncio.ensure_future(client.wait_connected())
         async with server_at(f"127.0.0.1:{port}"):
             await waiting
+            assert client.summary == f"127.0.0.1:{port}"
             await client.stop()
 
 

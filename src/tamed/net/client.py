@@ -198,11 +198,12 @@ class ClientService(Service, Generic[P]):
         self._protocol: P | None = None
         self._waiting: set[asyncio.Future[P]] = set()
         self._absence: str | None = "the client is not running"
+        self._trouble = ""
 
     @property
     def summary(self) -> str:
-        """The endpoint."""
-        return str(self.endpoint)
+        """The endpoint, and while it runs without a connection, why there is none."""
+        return f"{self.endpoint}, not connected: {self._trouble}" if self._trouble else str(self.endpoint)
 
     async def wait_connected(self) -> P:
         """Return the protocol of the current connection; wait for the next one if there is none.
@@ -236,6 +237,7 @@ class ClientService(Service, Generic[P]):
                 await connection.closed.wait()
                 self._protocol = self._connection = None
                 wait = self._backoff.delay(1, self._random)
+                self._trouble = "the connection was lost"
                 log.warning("%s lost %s; next attempt in %.1f s", self.full_name, self.endpoint, wait)
                 await asyncio.sleep(wait)
         except Exception as error:
@@ -271,7 +273,7 @@ class ClientService(Service, Generic[P]):
                     attempts = f"{failures} attempt{'s' * (failures > 1)}"
                     raise self._unavailable(f"{reason(error)}, after {attempts}") from error
                 wait = self._backoff.delay(failures, self._random)
-                why = reason(error)
+                self._trouble = why = reason(error)
                 log.warning(
                     "%s cannot reach %s: %s; next attempt in %.1f s", self.full_name, self.endpoint, why, wait
                 )
@@ -286,6 +288,7 @@ class ClientService(Service, Generic[P]):
 
         self._connection = await self._dialer.connect(factory)
         self._protocol = made[-1]
+        self._trouble = ""
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(self._protocol)
@@ -295,6 +298,7 @@ class ClientService(Service, Generic[P]):
     def _refuse(self, why: str) -> None:
         """Raise Unavailable to all callers of `wait_connected`, now and later."""
         self._absence = why
+        self._trouble = ""
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_exception(self._unavailable(why))
