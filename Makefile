@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long coverage test-others test-all canary check chaos fuzz format docs bench lock clean
+.PHONY: help run test test-long test-system coverage test-others test-all canary check chaos fuzz format docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +35,14 @@ test: .venv/.tamed .venv/.dev ## run every test, in parallel
 
 test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more rounds under load and many more examples
 	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)
+
+# The roots are kept in build/systemd; each takes a minute or two to make, as root.
+test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252 and 257), in roots of Debian's packages; as root
+	mkdir -p build/systemd
+	for suite in bookworm trixie; do \
+		test -e build/systemd/$$suite.tar.gz || .ci/systemd-root make build/systemd/$$suite.tar.gz $$suite || exit 1; \
+	done
+	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 tests/system $(ARGS)
 
 coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 95 %
 	@# Else each process that a test starts would compile it, where the environment forbids to keep bytecode.

@@ -108,6 +108,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what takes long, unless it was asked for."""
     if _PROFILE != "long" and item.get_closest_marker("long") is not None:
         pytest.skip("takes a minute: make test-long")
+    if "TAMED_TEST_SYSTEM" not in os.environ and item.get_closest_marker("system") is not None:
+        pytest.skip("boots systemd: make test-system")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -1,0 +1,178 @@
+"""Units under real systemd: the exported one, and what others write by hand."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.supervised.daemon import wait_for
+from tests.system.conftest import Machine
+
+pytestmark = pytest.mark.system
+
+VERSE = """
+name = "verse"
+[daemon]
+workers = 2
+[services.ecstasy]
+plugin = "fastpoetry"
+port = 10000
+"""
+SLOW = """
+import asyncio
+from pathlib import Path
+from tamed import Application, Service
+
+class Slow(Service):
+    async def start(self):
+        while Path("/etc/verse/slow").exists():
+            await asyncio.sleep(0.05)
+
+application = Application("app", Slow("slow"))
+"""
+SLOW_DEPLOYMENT = 'name = "verse"\n[services.slow]\napplication = "app.py"\n'
+
+
+@pytest.fixture
+def verse(machine: Machine) -> Iterator[Machine]:
+    """Yield the machine with the exported unit of two workers, started."""
+    machine.export(VERSE)
+    machine.must("systemctl", "start", "verse")
+    yield machine
+    machine.forget("verse")
+
+
+def test_the_exported_unit_is_active_when_it_is_ready(verse: Machine) -> None:
+    """Its tools have nothing to say against it, root's commands find it, and the status has the addresses."""
+    assert verse.must("curl", "-s", "--http0.9", "http://127.0.0.1:10000").startswith("The Ecstasy")
+    assert re.fullmatch(r"verse is ready: pid \d+, listening on .*10000.*", verse.show("verse", "StatusText"))
+    status = verse.must("tamed", "status", "verse")
+    assert "verse is running" in status
+    assert verse("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/verse.service") == (0, "", "")
+    rated = verse.must("systemd-analyze", "security", "--no-pager", "--threshold=20", "verse")
+    assert "Overall exposure level for verse.service: 1." in rated
+    entry = next(each for each in verse.journal("verse") if "is ready" in each["MESSAGE"])
+    assert (entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["LOGGER"]) == ("verse", "6", "tamed")
+
+
+def test_a_reload_tells_its_outcome(verse: Machine) -> None:
+    """One that fails changes nothing, and says why in the status and the journal."""
+    verse.must("systemctl", "reload", "verse")
+    assert verse.show("verse", "StatusText") == "verse was reloaded: generation 2, 2 workers"
+    verse.write("/etc/verse/verse.toml", VERSE.replace("10000", '"many"'))
+    assert verse("systemctl", "reload", "verse").status != 0
+    assert verse.show("verse", "ActiveState") == "active"
+    assert verse.show("verse", "StatusText").startswith("reload failed: /etc/verse/verse.toml: services.")
+    assert any("expected a whole number, got 'many'" in each for each in verse.messages("verse"))
+
+
+def test_a_failed_start_shows_its_reason_once(machine: Machine) -> None:
+    """It is the status of the unit, and one line of the journal; no restart would mend it."""
+    machine.export(VERSE)
+    machine.write("/etc/verse/verse.toml", VERSE.replace("port", 'poem = "/none.txt"\nport'))
+    try:
+        assert machine("systemctl", "start", "verse").status != 0
+        assert machine.show("verse", "StatusText").endswith(
+            "cannot read the poem /none.txt: No such file or directory; name a readable file"
+        )
+        assert machine.show("verse", "NRestarts") == "0"
+        assert sum("/none.txt" in each for each in machine.messages("verse")) == 1
+    finally:
+        machine.forget("verse")
+
+
+def test_a_supervisor_that_hangs_is_restarted(machine: Machine) -> None:
+    """The journal has its stack."""
+    machine.export(VERSE, settings="WatchdogSec=3\nRestartSec=100ms")
+    try:
+        machine.must("systemctl", "start", "verse")
+        pid = machine.show("verse", "MainPID")
+        machine.must("kill", "-STOP", pid)
+        wait_for("the restart", lambda: machine.show("verse", "NRestarts") == "1")
+        machine.wait_message("verse", "Fatal Python error: Aborted")
+        wait_for("the service", lambda: machine.show("verse", "ActiveState") == "active")
+        assert machine.show("verse", "MainPID") != pid
+    finally:
+        machine.forget("verse")
+
+
+def test_a_stop_during_a_reload_logs_no_error(machine: Machine) -> None:
+    """The reload is cancelled."""
+    machine.write("/etc/verse/app.py", SLOW)
+    machine.export(SLOW_DEPLOYMENT)
+    try:
+        machine.must("systemctl", "start", "verse")
+        machine.write("/etc/verse/slow", "")
+        machine.must("systemctl", "reload", "--no-block", "verse")
+        wait_for("the reload", lambda: machine.show("verse", "StatusText").startswith("reloading"))
+        machine.must("systemctl", "stop", "verse")
+        entries = machine.journal("verse")
+        assert any(each["MESSAGE"] == "the reload was cancelled: the daemon stops" for each in entries)
+        assert [
+            each for each in entries if each.get("SYSLOG_IDENTIFIER") == "verse" and each["PRIORITY"] <= "3"
+        ] == []
+    finally:
+        (machine.path / "etc/verse/slow").unlink(missing_ok=True)
+        machine.forget("verse")
+
+
+def test_a_process_without_workers_survives_a_reload(machine: Machine) -> None:
+    """``Type=notify-reload`` (systemd 253) sends SIGHUP; the process logs that it cannot reload."""
+    if machine.version < 253:
+        pytest.skip("this systemd has no Type=notify-reload")
+    machine.unit("alone", "Type=notify-reload\nExecStart=/usr/local/bin/tamed run fastpoetry")
+    try:
+        machine.must("systemctl", "start", "alone")
+        machine.must("systemctl", "reload", "alone")
+        machine.wait_message("alone", "not reloaded: a process without workers cannot")
+        assert machine.show("alone", "ActiveState") == "active"
+        assert machine.show("alone", "StatusText").endswith("not reloaded: it has no workers")
+    finally:
+        machine.forget("alone")
+
+
+def test_the_journal_has_the_log_of_another_root_directory(machine: Machine) -> None:
+    """The process has connected before it changed its root directory."""
+    (machine.path / "srv/cell").mkdir(exist_ok=True)
+    machine.write("/srv/cell/poem.txt", "Busy old fool, unruly sun,\n")
+    options = "--chroot /srv/cell --user nobody"
+    command = f"ExecStart=/usr/local/bin/tamed run {options} fastpoetry --poem /poem.txt"
+    machine.unit("cell", f"Type=notify\n{command}")
+    try:
+        machine.must("systemctl", "start", "cell")
+        machine.wait_message("cell", "fastpoetry is ready")
+        machine.must("systemctl", "stop", "cell")
+        machine.wait_message("cell", "stopped")
+    finally:
+        machine.forget("cell")
+
+
+def test_a_run_directory_that_is_a_link_is_used(machine: Machine) -> None:
+    """A unit has one if its user is its own and its folder is kept."""
+    keeps = "DynamicUser=yes\nRuntimeDirectory=tamed/kept\nRuntimeDirectoryPreserve=yes"
+    instance = "--name kept --rundir /run/tamed --workers 1"
+    reload = "ExecReload=/usr/local/bin/tamed reload --rundir /run/tamed kept"
+    start = f"ExecStart=/usr/local/bin/tamed run {instance} fastpoetry"
+    machine.unit("kept", f"Type=notify\n{keeps}\n{start}\n{reload}")
+    try:
+        machine.must("systemctl", "start", "kept")
+        machine.must("test", "-L", "/run/tamed/kept")
+        machine.must("systemctl", "reload", "kept")
+        assert machine.show("kept", "StatusText").startswith("kept was reloaded: generation 2")
+    finally:
+        machine.forget("kept")
+
+
+def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:
+    """An enabled unit starts at boot."""
+    verse.must("systemctl", "enable", "verse")
+    before = verse.show("verse", "ActiveEnterTimestamp")
+    verse("systemctl", "reboot")
+    wait_for(
+        "the boot",
+        lambda: (
+            verse("systemctl", "is-system-running").out.strip() in ("running", "degraded")
+            and verse.show("verse", "ActiveEnterTimestamp") not in ("", before)
+        ),
+    )
+    assert verse.must("curl", "-s", "--http0.9", "http://127.0.0.1:10000").startswith("The Ecstasy")
