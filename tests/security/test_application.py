@@ -4,11 +4,13 @@ import json
 import os
 import random
 import signal
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.security import live
-from tests.supervised.daemon import Tamed, needs_root, wait_for
+from tests.supervised.daemon import Daemon, Tamed, needs_root, wait_for
 
 MUCH = 48 << 20
 """Bytes that an application writes."""
@@ -35,7 +37,7 @@ class Flood(Service):
                     written, place = written + count, (place + count) % len(what)
             except OSError:
                 pass
-            open(f"written-{{os.getpid()}}", "w").close()
+            open({written!r}, "w").close()
         threading.Thread(target=write, daemon=True).start()
 
 application = Application("app", Flood("flood"))
@@ -72,33 +74,44 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("number", "what"),
-    [
-        *(pytest.param(3, what, id=name) for name, what in CHANNEL.items()),
-        *(pytest.param(number, what, id=name) for name, (number, what) in OTHERS.items()),
-    ],
-)
-def test_what_an_application_writes_for_ever_is_not_kept(tamed: Tamed, number: int, what: bytes) -> None:
+FLOODS = {
+    "channel": {name: (3, what) for name, what in CHANNEL.items()},
+    "log and output": OTHERS,
+}
+
+
+@pytest.mark.parametrize("floods", FLOODS.values(), ids=FLOODS)
+def test_what_an_application_writes_for_ever_is_not_kept(
+    tamed: Tamed, floods: dict[str, tuple[int, bytes]]
+) -> None:
     """Its supervisor answers, obeys and needs no more memory, whatever comes by channel, log and output."""
     quiet = tamed.write("quiet.py", "from tamed import Application\napplication = Application('app')\n")
     app = tamed.folder / "app.py"
     app.symlink_to(quiet)
-    (tamed.folder / "what").write_bytes(what)
     daemon = tamed.start("--log-rotate", "1 MB", "--log-keep", "2", app)
     assert tamed("reload").status == 0
     before = live.memory(daemon.pid)
-    app.unlink()
-    app.write_text(FLOODING.format(number=number, much=MUCH if number == 3 else MUCH // 6))
-    os.kill(daemon.workers()[0], signal.SIGKILL)  # what takes its place reads the code of now
-    wait_for("the end of it", lambda: list(tamed.folder.glob("written-*")) or NOT_UNDERSTOOD in daemon.log)
-    assert daemon.status()["pid"] == daemon.pid
-    assert live.memory(daemon.pid) < before + LITTLE
-    app.unlink()
-    app.symlink_to(quiet)
-    assert tamed("reload").status == 0
-    assert live.memory(daemon.pid) < before + LITTLE
+    for name, (number, what) in floods.items():
+        (tamed.folder / "what").write_bytes(what)
+        app.unlink()
+        written = tamed.folder / f"{name} is written"
+        much = MUCH if number == 3 else MUCH // 6
+        app.write_text(FLOODING.format(number=number, much=much, written=str(written)))
+        refused = daemon.log.count(NOT_UNDERSTOOD)
+        (worker,) = daemon.workers()
+        os.kill(worker, signal.SIGKILL)  # what takes its place reads the code of now
+        wait_for(f"the end of {name}", partial(_is_over, daemon, written, refused))
+        assert daemon.status()["pid"] == daemon.pid
+        assert live.memory(daemon.pid) < before + LITTLE, name
+        app.unlink()
+        app.symlink_to(quiet)
+        assert tamed("reload").status == 0, name
+        assert live.memory(daemon.pid) < before + LITTLE, name
     daemon.stop()
+
+
+def _is_over(daemon: Daemon, written: Path, refused: int) -> bool:
+    return written.exists() or daemon.log.count(NOT_UNDERSTOOD) > refused
 
 
 # It asks its supervisor for each descriptor that this may have, as if that were a socket that was passed.
