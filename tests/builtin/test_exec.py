@@ -294,7 +294,7 @@ async def test_a_program_that_ends_before_it_is_ready_fails_the_start() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_program_is_ready_when_it_accepts(kind: str, tmp_path: Path) -> None:
-    """At the address that is named."""
+    """At the address that is named, and not before."""
     address = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
     if kind == "tcp":
         probe = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
@@ -306,8 +306,22 @@ async def test_a_program_is_ready_when_it_accepts(kind: str, tmp_path: Path) -> 
         if kind == "unix"
         else (f"); s.setsockopt(1, 2, 1); s.bind(('127.0.0.1', {address.rpartition(':')[2]}))")
     )
-    script = f"import socket, time; s = socket.socket({make}; time.sleep(0.2); s.listen(); time.sleep(600)"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    wait = f"open({str(pipe)!r}).read()"
+    script = f"import socket, time; s = socket.socket({make}; {wait}; s.listen(); time.sleep(600)"
+    events: list[str] = []
+
+    async def let_listen() -> None:
+        end = await asyncio.to_thread(os.open, pipe, os.O_WRONLY)  # the program has opened it, too
+        events.append("listens")
+        os.close(end)
+
+    listening = asyncio.create_task(let_listen())
     async with run(python(script), ready_at=Endpoint.parse(address)):
+        events.append("is ready")
+        await listening
+        assert events == ["listens", "is ready"]
         if kind == "tcp":
             _, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
         else:

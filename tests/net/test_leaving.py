@@ -240,8 +240,9 @@ async def come_and_leave(
 
 
 @every_server
-@every_state
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize(
+    ("draining", "kind"), [(False, "tcp"), (True, "unix")], ids=["serving-tcp", "draining-unix"]
+)
 async def test_clients_leave_at_every_moment(
     make: Maker,
     draining: bool,

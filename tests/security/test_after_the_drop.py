@@ -1,6 +1,7 @@
 """What each process of a daemon is, and has, once root has given it to a user: nothing of root's."""
 
 import os
+import pwd
 import re
 import signal
 import socket
@@ -18,7 +19,7 @@ from tests.supervised.daemon import NOBODY, Daemon, Tamed, is_there, needs_root,
 
 pytestmark = needs_root
 
-WORDS = [["start"], ["start", "--preload"], ["run"], ["run", "--workers", "2"]]
+WORDS = [["start", "--preload"], ["run"], ["run", "--workers", "2"]]
 OWN = re.compile(r"/dev/null|pipe:\[\d+\]|anon_inode:(\[(eventpoll|eventfd|io_uring|pidfd)\]|inotify)")
 LOGIN = {"SSH_AUTH_SOCK": "/root/agent", "XDG_RUNTIME_DIR": "/run/user/0", "NOTIFY_SOCKET": "@none"}
 
@@ -95,7 +96,7 @@ def check(daemon: Daemon, pid: int, own: set[str] | None = None) -> str:
     if not is_supervisor:
         environment = live.environment(pid)
         assert environment["USER"] == environment["LOGNAME"] == "nobody"
-        assert environment["HOME"] != str(Path.home())
+        assert environment["HOME"] == pwd.getpwnam("nobody").pw_dir
         assert not environment.keys() & LOGIN.keys()
         assert live.session(pid) != os.getsid(0)
     if own is None or strange(daemon, pid, own, is_supervisor=is_supervisor):

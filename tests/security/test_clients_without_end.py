@@ -333,18 +333,15 @@ def test_datagrams_that_come_for_ever_are_not_kept(loop: str, folder: Path, echo
     ("name", "loop"),
     [
         ("web, requests for files", "uvloop"),
-        ("web, a body that comes back", "asyncio"),
         ("web, a body that comes back", "uvloop"),
         ("web, a body for WSGI", "asyncio"),
         ("ftp, commands of a user", "uvloop"),
         ("socks, a connection", "asyncio"),
-        ("portforward", "asyncio"),
         ("portforward", "uvloop"),
         ("inetd", "uvloop"),
         ("telnet, lines of a user", "asyncio"),
         ("console, noise", "uvloop"),
         ("fastpoetry", "asyncio"),
-        ("fastpoetry", "uvloop"),
         ("poetryproxy", "asyncio"),
     ],
 )

@@ -141,7 +141,7 @@ def test_another_user_learns_the_pid_alone(public_tamed: Tamed, user: list[str])
     daemon = public_tamed.start_poetry(*user)
     folders = (public_tamed.rundir, public_tamed.logs)
     names = {path.name for folder in folders for path in folder.rglob("*") if not path.is_dir()}
-    assert names == {f"fastpoetry.{kind}" for kind in ("pid", "plan", "sock", "log")}
+    assert names == {f"fastpoetry.{kind}" for kind in ("pid", "plan", "sock", "log", "log.events")}
     found = live.by_user(public_tamed, live.STRANGER, LOOKING, *folders)
     assert found == {"read": ["fastpoetry.pid"], "written": [], "connected": []}
     assert not {path.name for path in Path("/dev/shm").iterdir()} - shared

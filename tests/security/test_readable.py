@@ -40,15 +40,12 @@ def command(*more: str, run: bool = False) -> list[str]:
     ("name", "options", "run"),
     [
         ("app.py", [], False),
-        ("app.py", PREPARED, True),
-        ("app.py", PRELOADED, False),
+        ("app.py", PRELOADED, True),
         ("extra.py", [], True),
         ("extra.py", PREPARED, False),
-        ("extra.py", PRELOADED, True),
         ("secret", [], False),
         ("secret", PREPARED, True),
         ("secret", PRELOADED, False),
-        ("secret", [], True),
     ],
 )
 def test_a_file_that_the_user_cannot_read_fails_the_start(

@@ -6,8 +6,6 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from tests.supervised.daemon import Daemon, Tamed, is_there, read_poem, wait_for
 from tests.supervised.talk import APPLICATION, connected, finish
 
@@ -47,13 +45,23 @@ class Household:
             raise
 
 
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
-def test_every_process_has_the_same_descriptors_whatever_was_before(
-    tamed: Tamed, options: tuple[str, ...]
-) -> None:
-    """The descriptors are the same after replacements, reloads, upgrades, also failed ones, and scaling."""
+def test_a_worker_has_the_same_descriptors_however_it_was_started(tamed: Tamed) -> None:
+    """With the daemon, in the place of another one, and by a reload."""
+    daemon = tamed.start("--workers", "2", tamed.write("app.py", APPLICATION))
+    household = Household(daemon)
+    victims = daemon.workers()[:1]
+    os.kill(victims[0], signal.SIGKILL)
+    daemon.wait_workers(2, without=victims)
+    household.expect_same()
+    assert tamed("reload").status == 0
+    household.expect_same()
+    daemon.stop()
+
+
+def test_every_process_has_the_same_descriptors_whatever_was_before(tamed: Tamed) -> None:
+    """The descriptors are the same after replacements, reloads and upgrades, also failed ones."""
     app = tamed.write("app.py", APPLICATION)
-    daemon = tamed.start("--workers", "2", *options, app)
+    daemon = tamed.start("--workers", "2", "--preload", app)
     household = Household(daemon)
     assert household.roles["worker"][0] == household.roles["worker"][1]
     for words in (("reload",), ("upgrade",)):

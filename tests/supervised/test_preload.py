@@ -1,13 +1,12 @@
 """Workers that are forked from a template, which has loaded the application."""
 
 import os
-import pwd
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.supervised.daemon import Tamed, needs_root, wait_for
+from tests.supervised.daemon import Tamed, wait_for
 from tests.supervised.talk import APPLICATION, connected, finish
 
 LOADED = (
@@ -109,22 +108,4 @@ def test_workers_are_started_without_a_template_that_has_died(tamed: Tamed) -> N
     os.kill(worker, signal.SIGKILL)
     (other,) = daemon.wait_workers(1, without=[worker])
     assert "tamed.worker" in _command(other)
-    daemon.stop()
-
-
-@needs_root
-def test_a_template_gives_up_its_privilege(public_tamed: Tamed) -> None:
-    """The template drops its privileges with the workers, and later workers have none."""
-    tamed, nobody = public_tamed, pwd.getpwnam("nobody")
-    tamed.write("app.py", APPLICATION)
-    daemon = tamed.start("--preload", "--user", "nobody", "app.py")
-    (worker,) = daemon.workers()
-
-    def users() -> set[int]:
-        return {Path(f"/proc/{pid}").stat().st_uid for pid in tamed.processes()}
-
-    wait_for("the drop of the template", lambda: users() == {nobody.pw_uid})
-    os.kill(worker, signal.SIGKILL)
-    daemon.wait_workers(1, without=[worker])
-    assert users() == {nobody.pw_uid}
     daemon.stop()

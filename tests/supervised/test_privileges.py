@@ -106,17 +106,6 @@ def test_what_a_daemon_keeps_is_kept_by_its_workers(public_tamed: Tamed, low_por
     daemon.stop()
 
 
-def test_a_worker_that_replaces_another_is_nobody_from_the_start(public_tamed: Tamed) -> None:
-    """The supervisor has no privileges left that a replacement could inherit."""
-    daemon = public_tamed.start_poetry("--user", "nobody")
-    (worker,) = daemon.workers()
-    os.kill(worker, 9)
-    (worker,) = daemon.wait_workers(1, without=[worker])
-    assert status_of(Path(f"/proc/{worker}"))["Uid"].split() == [str(NOBODY)] * 4
-    assert read_poem(daemon.port) == POEM
-    daemon.stop()
-
-
 def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
     """A reload reports this, and the new workers run as the former user."""
     text = 'name = "verse"\n[services.a]\nplugin = "fastpoetry"\nport = 0\n[daemon]\nuser = "{user}"\n'
@@ -128,18 +117,6 @@ def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
     (worker,) = daemon.workers()
     assert status_of(Path(f"/proc/{worker}"))["Uid"].split() == [str(NOBODY)] * 4
     assert read_poem(daemon.port).startswith(b"The Ecstasy")
-    daemon.stop()
-
-
-def test_workers_know_who_they_are(public_tamed: Tamed) -> None:
-    """The variables of the user are those of the daemon's user."""
-    public_tamed.write(
-        "app.py",
-        "import os\nfrom tamed import Application\napplication = Application('app')\n"
-        "print(os.environ['USER'], os.environ['LOGNAME'], os.environ['HOME'])\n",
-    )
-    daemon = public_tamed.start("--user", "nobody", "app.py")
-    daemon.expect_log("nobody nobody /")
     daemon.stop()
 
 

@@ -59,22 +59,6 @@ def test_a_daemon_outlives_the_terminal_that_started_it(tamed: Tamed) -> None:
     assert tamed.left() == {}
 
 
-def test_a_supervisor_in_the_foreground_outlives_its_terminal(tamed: Tamed) -> None:
-    """It goes on when the terminal is gone, and stops on request."""
-    pid, terminal = on_terminal(
-        tamed, "run", "--name", "ode", "--workers", "2", "fastpoetry", "--port", "0", "--poem", tamed.poem
-    )
-    shown = read_line(terminal, " is ready: pid ")
-    port = int(shown.rpartition(":")[2].split("\x1b")[0])
-    os.close(terminal)
-    for _ in range(10):
-        assert read_poem(port) == POEM  # each of them is logged, to nobody
-    done = tamed("stop", "ode")
-    assert done.status == 0
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert tamed.left() == {}
-
-
 @pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
 def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, closed: str) -> None:
     """None of its files gets the number of a standard stream."""
@@ -100,12 +84,11 @@ def test_a_daemon_can_be_started_without_the_usual_descriptors(tamed: Tamed, clo
     assert tamed.left() == {}
 
 
-@pytest.mark.parametrize("workers", [["--workers", "2"], []])
-def test_nobody_need_read_its_output(tamed: Tamed, workers: list[str]) -> None:
-    """With a broken pipe as its output it serves, and stops on request."""
+def test_nobody_need_read_its_output(tamed: Tamed) -> None:
+    """With a broken pipe as its output it serves, and stops on request; see also `process/test_output.py`."""
     reading, writing = os.pipe()
     os.close(reading)
-    arguments = ["run", *workers, "--pid-file", "pid", "fastpoetry", "--port", "0", "--listen"]
+    arguments = ["run", "--workers", "2", "--pid-file", "pid", "fastpoetry", "--port", "0", "--listen"]
     with tamed.popen(*arguments, "unix:sock", stdout=writing, stderr=writing) as process:
         os.close(writing)
         wait_for("the socket", lambda: _answers(tamed.folder / "sock"))

@@ -158,7 +158,7 @@ def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tam
     assert "only user 0, who started it, can write it" in warning
     tamed.rundir.chmod(0o755)
     shutil.rmtree(daemon.folder)
-    wait_for("the reason", lambda: f"directory {daemon.folder} is gone" in whole_log(daemon))
+    wait_for("the reason", lambda: f"directory {daemon.folder} is missing" in whole_log(daemon))
     done = tamed("start", "--user", "nobody", "fastpoetry", "--port", "0")
     assert done.status == 75
     assert read_poem(daemon.port) == POEM
