@@ -189,7 +189,7 @@ class ReactorLife:
         try:
             await _within(drain, self._connections.all_closed())
         except DeadlinePassed:
-            log.warning("the reactor cuts what is not done within %g s: %s", drain, self._connections)
+            log.warning("the reactor aborts what is not done within %g s: %s", drain, self._connections)
             await self._abort()
 
     async def _abort(self) -> None:
