@@ -203,7 +203,7 @@ def test_a_type_that_nothing_can_read_is_refused(hint: Any, says: str) -> None:
 def test_a_default_of_another_type_is_refused(hint: Any, default: object) -> None:
     """So a directly made instance has defaults of the type that its class says."""
     with pytest.raises(
-        ApplicationFailed, match=r"^option Options.value: its default .* is not what the type says"
+        ApplicationFailed, match=r"^option Options.value: its default .* does not match its type"
     ):
         one(hint, default)
 

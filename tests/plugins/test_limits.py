@@ -70,9 +70,7 @@ def test_what_is_no_number_cannot_have_limits(hint: Any) -> None:
 
 def test_a_default_beyond_the_limits_is_refused() -> None:
     """So a directly made instance keeps to them."""
-    with pytest.raises(
-        ApplicationFailed, match="its default 0 is not what the type says: a whole number, at"
-    ):
+    with pytest.raises(ApplicationFailed, match="its default 0 does not match its type: a whole number, at"):
         describe(options(int, 0, ge=1))
 
 

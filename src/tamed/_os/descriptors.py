@@ -166,7 +166,7 @@ def _open_ones() -> list[int]:
         except OSError:
             continue
     raise SystemRefused(
-        "cannot tell which descriptors are open", "there is neither /proc nor /dev/fd", "mount /proc"
+        "cannot list the open descriptors", "there is neither /proc nor /dev/fd", "mount /proc"
     )
 
 

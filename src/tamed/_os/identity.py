@@ -119,7 +119,7 @@ class Identity(NamedTuple):
         answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if answer not in (_YES, _NO):
             raise SystemRefused(
-                f"cannot tell what user {self.name or self.uid} may do with {path}",
+                f"cannot check what user {self.name or self.uid} may do with {path}",
                 "this process may not become that user",
             )
         return answer == _YES

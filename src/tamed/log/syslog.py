@@ -76,7 +76,7 @@ def classical(message: SyslogMessage) -> bytes:
     """Format a message as the C library does, for a daemon on this machine."""
     moment = time.localtime(message.time)
     clock = time.strftime("%H:%M:%S", moment)
-    day = f"{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2}"  # in English, whatever the locale
+    day = f"{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2}"  # in English, regardless of the locale
     return _fit(
         f"<{_priority(message)}>{day} {clock} {_name(message.app, 48)}[{_name(message.pid, 128)}]: ",
         message.text,

@@ -6,7 +6,7 @@ descriptors run out, accepts clients only to close them; neither can pause at a 
 connections in the kernel's queue before the socket is closed.
 
 ``listen(2)`` silently reduces the backlog to the kernel's limit. Then clients are dropped under load, and no
-log says why. So this module logs a warning.
+log shows the reason. So this module logs a warning.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ block the port for a minute. It does not allow two servers to listen on one port
 at ``bind`` if the first listens already and at ``listen`` otherwise. On datagram sockets it would allow a
 second process to steal the packets, so there it is not set.
 
-IPv6 sockets are ``IPV6_V6ONLY``: ``[::]:80`` is IPv6 only, whatever the machine's setting, and ``:80`` is a
+IPv6 sockets are ``IPV6_V6ONLY``: ``[::]:80`` is IPv6 only, regardless of the machine, and ``:80`` is a
 socket for each family, so that IPv4 peers have IPv4 addresses.
 """
 

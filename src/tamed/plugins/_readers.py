@@ -284,7 +284,7 @@ class Choice(Reader):
 class Many(Reader):
     """A list, a tuple of any length or a set. Text is split at commas; a list of texts is not.
 
-    In a file, one value alone stands for a list of one: ``listen = "localhost:10000"``.
+    In a file, one value alone means a list of one: ``listen = "localhost:10000"``.
     """
 
     many = True

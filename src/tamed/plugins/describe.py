@@ -136,7 +136,7 @@ def _describe(options_type: type, field: dataclasses.Field[Any], hint: Any) -> O
     default = _default(field)
     if default is not REQUIRED and not reader.holds(default):
         shown = "its default" if declared.secret else f"its default {default!r}"
-        raise ApplicationFailed(where, f"{shown} is not what the type says: {reader.expected}")
+        raise ApplicationFailed(where, f"{shown} does not match its type: {reader.expected}")
     if declared.short is not None and not re.fullmatch("[A-Za-z0-9]", declared.short):
         raise ApplicationFailed(
             where, f"the short flag {declared.short!r} is not one letter", 'write short="p"'
