@@ -47,6 +47,16 @@ TYPED = {
 }
 
 
+# Of bash all is typed, and of the others what they quote and insert in ways of their own.
+EVERYWHERE = (
+    "run --log-format=js",
+    'run "my v',
+    r"run my\ verse.toml --ecstasy.ifa",
+    "run --plugin-dir sub",
+    "stop ver",
+)
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_completes_what_is_typed(tamed: Tamed, shell: str) -> None:
     """Commands, options, values, plugins, files, folders, a deployment's options and instances that run."""
@@ -77,11 +87,11 @@ def test_a_shell_completes_what_is_typed(tamed: Tamed, shell: str) -> None:
         "INPUTRC": "/dev/null",
     }
     with _Terminal(SHELLS[shell], home, env) as terminal:
-        for words, meant in TYPED.items():
+        for words in TYPED if shell == "bash" else EVERYWHERE:
             terminal.read_until(re.escape(PROMPT))
             terminal.type(f"tamed {words}\t\n")
             said = terminal.read_until(r"<[^\r]*>(?=\r)")
-            assert said.replace("/>", ">") == meant  # zsh takes back the slash that it has added
+            assert said.replace("/>", ">") == TYPED[words]  # zsh takes back the slash that it has added
     daemon.stop()
 
 
