@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.log.journal import JournalSender, encode_fields, is_journal
+from tamed.log.journal import JournalSender, encode_fields
+from tamed.log.plan import is_journal
 from tests.patience import PATIENCE
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.log.syslog import MAX_MESSAGE, SyslogMessage, classical, parse_address, rfc5424
+from tamed.log.plan import parse_address
+from tamed.log.syslog import MAX_MESSAGE, SyslogMessage, classical, rfc5424
 
 MOMENT = 1_700_000_000.123456
 MESSAGE = SyslogMessage(3, MOMENT, "verse", "123", "the poem is missing\nat line 1")

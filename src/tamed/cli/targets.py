@@ -23,7 +23,7 @@ def run(**given: Any) -> int:
     job = read_job("run", **given)
     if job is None:
         return 0
-    from tamed.control.launch import run as run_here  # not above: only this loads the event loop
+    from tamed.control.foreground import run as run_here  # not above: only this loads the event loop
 
     return run_here(job._replace(argv=tuple(sys.argv))).status
 

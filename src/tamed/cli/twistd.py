@@ -12,7 +12,8 @@ __all__ = ["twistd"]
 
 def twistd(words: Sequence[str]) -> int:
     """Run a command line of twistd."""
-    from tamed.control.launch import run, start
+    from tamed.control.foreground import run
+    from tamed.control.launch import start
 
     line = kind_of("twisted").command_line(words)
     for notice in line.notices:

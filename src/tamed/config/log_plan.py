@@ -7,9 +7,7 @@ from pathlib import Path
 
 from tamed.config.settings import Log, names_file
 from tamed.errors import ConfigurationError, UsageError, from_creation_error
-from tamed.log.journal import is_journal
-from tamed.log.plan import LogPlan
-from tamed.log.syslog import parse_address
+from tamed.log.plan import LogPlan, is_journal, parse_address
 from tamed.unix.rundir import RunDirectory
 
 __all__ = [

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from tamed._os.descriptors import close_inherited
 from tamed._os.identity import Identity
@@ -38,10 +38,7 @@ from tamed.unix.detach import Launch, Report, detach
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
 from tamed.unix.rundir import Instance, check_name
 
-if TYPE_CHECKING:
-    from tamed.worker.life import Ending
-
-__all__ = ["job_again", "launch", "plan_again", "run", "start", "start_folder"]
+__all__ = ["job_again", "launch", "plan_again", "start", "start_folder", "supervise_here"]
 
 _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports that the start took too long
 _UMASK = 0o027
@@ -93,23 +90,7 @@ def launch(plan: Plan) -> Report:
     return launched.wait(plan.start_timeout + _PATIENCE)
 
 
-def run(job: Job) -> "Ending":
-    """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
-
-    If the settings need a supervisor, this process becomes the supervisor. It also does if root runs a job as
-    another user: root must not load the code of that user, so a worker loads it. With another root directory,
-    there is only this process.
-    """
-    reading = Reading.entering(job)
-    daemon = reading.settings.daemon
-    if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
-        _supervise_here(reading)
-    from tamed.worker.alone import run  # it loads modules that a supervisor must not load
-
-    return run(reading)
-
-
-def _supervise_here(reading: Reading) -> NoReturn:
+def supervise_here(reading: Reading) -> NoReturn:
     """Become the supervisor of a job, in the foreground.
 
     With an explicit name, it is an instance of the run directory, which other commands find.

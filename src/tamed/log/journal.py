@@ -18,24 +18,11 @@ from pathlib import Path
 
 from tamed.log.outbox import Outbox
 
-__all__ = ["JOURNAL_SOCKET", "JournalSender", "encode_fields", "is_journal"]
+__all__ = ["JOURNAL_SOCKET", "JournalSender", "encode_fields"]
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _WARNING = "4"
-
-
-def is_journal(environ: Mapping[str, str], descriptor: int = 2) -> bool:
-    """Return whether a descriptor is connected to the journal.
-
-    systemd states the file's device and inode in ``JOURNAL_STREAM`` (systemd.exec(5)). A child inherits the
-    variable but may have another file, so both are compared.
-    """
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def encode_fields(fields: Mapping[str, str | bytes]) -> bytes:

@@ -1,11 +1,16 @@
 """The destination of a log and its rotation, as plain data."""
 
+import os
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from tamed.errors import ConfigurationError
 
-__all__ = ["LogPlan", "Rotation"]
+__all__ = ["LogPlan", "Rotation", "is_journal", "parse_address"]
+
+_LOCAL = "/dev/log"
 
 
 class LogPlan(NamedTuple):
@@ -89,3 +94,24 @@ class Rotation(NamedTuple):
             return False
         too_long = self.size is not None and filled + more > self.size
         return too_long or self.period(now) > begun
+
+
+def parse_address(text: str) -> Path:
+    """Parse ``unix:/PATH``; an empty text is ``/dev/log``. Raises ValueError, which states the format."""
+    path = text.removeprefix("unix:") if text else _LOCAL
+    if not path.startswith("/") or path == text:
+        raise ValueError(f"{text!r}: expected unix:/path, a socket of this machine")
+    return Path(path)
+
+
+def is_journal(environ: Mapping[str, str], descriptor: int = 2) -> bool:
+    """Return whether a descriptor is connected to the journal.
+
+    systemd states the file's device and inode in ``JOURNAL_STREAM`` (systemd.exec(5)). A child inherits the
+    variable but may have another file, so both are compared.
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

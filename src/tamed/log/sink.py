@@ -9,15 +9,17 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tamed._os.identity import Identity
 from tamed.log.file import LogFile
-from tamed.log.journal import JournalSender
 from tamed.log.layout import Line, layout_of
-from tamed.log.plan import LogPlan
+from tamed.log.plan import LogPlan, parse_address
 from tamed.log.record import Record
-from tamed.log.syslog import SyslogMessage, SyslogSender, parse_address
+
+if TYPE_CHECKING:  # at run time, a destination is loaded when it is opened
+    from tamed.log.journal import JournalSender
+    from tamed.log.syslog import SyslogMessage, SyslogSender
 
 __all__ = ["Sink", "StreamWriter", "open_sink"]
 
@@ -73,8 +75,12 @@ def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
         case "file":
             return _FileSink(plan, owner)
         case "syslog":
-            return _SyslogSink(SyslogSender(parse_address(plan.address)), name)
+            from tamed.log.syslog import SyslogMessage, SyslogSender
+
+            return _SyslogSink(SyslogSender(parse_address(plan.address)), SyslogMessage, name)
         case "journal":
+            from tamed.log.journal import JournalSender
+
             return _JournalSink(JournalSender(identifier=name))
         case _:
             return _StreamSink(plan)
@@ -208,20 +214,21 @@ def _first_line(data: bytes) -> tuple[bytes, bytes]:
 
 
 class _SyslogSink(_Sink):
-    def __init__(self, sender: SyslogSender, name: str) -> None:
+    def __init__(self, sender: "SyslogSender", message: "type[SyslogMessage]", name: str) -> None:
         self._sender = sender
+        self._message = message
         self._name = name
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
             origin, text = record.origin, record.text.decode(errors="replace")
-            message = SyslogMessage(origin.severity, origin.time, self._name, str(origin.pid), text)
+            message = self._message(origin.severity, origin.time, self._name, str(origin.pid), text)
             self._sender.send(message)
 
 
 class _JournalSink(_Sink):
-    def __init__(self, sender: JournalSender) -> None:
+    def __init__(self, sender: "JournalSender") -> None:
         self._sender = sender
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 

@@ -21,20 +21,10 @@ __all__ = [
     "SyslogSender",
     "classical",
     "leads_to_journal",
-    "parse_address",
     "rfc5424",
 ]
 
-_LOCAL = "/dev/log"
 _OF_JOURNAL = Path("/run/systemd/journal")
-
-
-def parse_address(text: str) -> Path:
-    """Parse ``unix:/PATH``; an empty text is ``/dev/log``. Raises ValueError, which states the format."""
-    path = text.removeprefix("unix:") if text else _LOCAL
-    if not path.startswith("/") or path == text:
-        raise ValueError(f"{text!r}: expected unix:/path, a socket of this machine")
-    return Path(path)
 
 
 def leads_to_journal(path: Path, journal: Path = _OF_JOURNAL) -> bool:

@@ -16,9 +16,8 @@ from tamed._os.oom import oom_kills
 from tamed._os.proc import children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data
-from tamed.log.journal import is_journal
 from tamed.log.layout import layout_of
-from tamed.log.plan import LogPlan
+from tamed.log.plan import LogPlan, is_journal
 from tamed.log.sink import open_sink
 from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
