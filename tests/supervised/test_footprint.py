@@ -21,6 +21,19 @@ HEAVY = {
 }
 
 
+REPORT = """
+import os, signal, sys
+from tamed import Application, Service
+
+class Report(Service):
+    async def start(self):
+        print(*sys.modules, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+application = Application("report", Report())
+"""
+
+
 def test_the_program_of_the_supervisor_loads_the_standard_library_only() -> None:
     """It loads neither asyncio nor logging, and of Tamed neither the command nor the worker."""
     loaded = loaded_by("import tamed.supervisor.__main__")
@@ -62,3 +75,15 @@ def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[s
     assert not {name for name in loaded if name.startswith(("tamed.config", "tamed.plugins", "tamed.log"))}
     if words != ["stop"]:
         daemon.stop()
+
+
+def test_a_run_in_the_foreground_loads_nothing_of_the_supervisor(tamed: Tamed) -> None:
+    """Nor the destinations of the log that it does not have, or the library of another loop or a server."""
+    done = tamed("run", tamed.write("report.py", REPORT))
+    loaded = set(done.out.split())
+    assert "tamed.worker.alone" in loaded
+    assert not loaded & {"gzip", "json", "termios", "tamed.log.journal", "tamed.log.syslog"}
+    assert not {
+        name for name in loaded if name.startswith(("tamed.supervisor", "tamed.ipc", "tamed.control.l"))
+    }
+    assert {name.partition(".")[0] for name in loaded} & {"h11", "twisted", "uvicorn", "watchfiles"} == set()

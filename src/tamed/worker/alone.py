@@ -27,7 +27,6 @@ from tamed.log.sink import open_sink
 from tamed.net.inherit import passed_to_this_process
 from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
-from tamed.unix.detach import leave_terminal
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile
@@ -72,6 +71,8 @@ def _run(reading: Reading, manager: Manager) -> Ending:
 
     def drop() -> None:
         if is_dropped:
+            from tamed.unix.detach import leave_terminal  # not above: most runs keep the terminal
+
             leave_terminal()
         drop_to(daemon, identity, root)
 
