@@ -337,8 +337,9 @@ METHODS = ["connection_made", "data_received", "eof_received", "connection_lost"
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["tcp", "tls"])
-@every_state
+@pytest.mark.parametrize(
+    ("kind", "draining"), [("tcp", True), ("tls", False)], ids=["tcp-draining", "tls-serving"]
+)
 async def test_a_protocol_that_fails_is_counted_down(
     method: str, kind: str, draining: bool, files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
