@@ -11,6 +11,7 @@ from pathlib import Path
 from xmlrpc.client import Fault, ServerProxy
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
@@ -22,6 +23,7 @@ POEMS = {file.stem: file.read_bytes() for file in (EXAMPLES / "poetry").iterdir(
 ECSTASY, SCIENCE = POEMS["ecstasy"], POEMS["science"]
 
 PROGRAMS = {
+    "chat/chat.py",
     "fastpoetry/fastpoetry.py",
     "getpoetry/getpoetry.py",
     "poetryproxy/poetryproxy.py",
@@ -97,6 +99,25 @@ def test_the_proxy_keeps_the_poem(examples: Path) -> None:
             assert fetch(proxy) == ECSTASY
     with run(file, 1) as (proxy,):
         assert [fetch(proxy) for _ in range(2)] == [b"", b""]
+
+
+def test_a_chat_shares_its_room_with_a_background_job(examples: Path) -> None:
+    """What one client says all hear, and the job says how many there are."""
+    with run(examples / "chat" / "chat.py", 1) as (address,), ExitStack() as opened:
+        assert b"<title>Chat</title>" in by_hand(address, b"GET / HTTP/1.0\r\n\r\n")
+        ann, bob = (opened.enter_context(connect(f"ws://{address}/room", proxy=None)) for _ in range(2))
+        hear(ann, "* 2 in the room")
+        bob.send("busy old fool")
+        for client in (ann, bob):
+            hear(client, "busy old fool")
+        bob.close()
+        hear(ann, "* 1 in the room")
+
+
+def hear(client: ClientConnection, wanted: str) -> None:
+    """Read what is said in the chat, until it is this."""
+    while client.recv(PATIENCE) != wanted:
+        pass
 
 
 def test_one_service_calls_another(examples: Path) -> None:
