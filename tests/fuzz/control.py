@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from tamed._os.text import shown
-from tamed.cli.instances import status_lines
+from tamed.cli.status import status_lines
 from tamed.control.client import answer_from, read_status
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
 from tamed.supervisor.control import Answer, ControlServer

@@ -27,9 +27,8 @@ def test_it_starts_as_many_workers_as_planned(world: Supervised) -> None:
     world.supervisor.start()
     assert [hand.number for hand in world.hands] == [1, 2]
     for hand in world.hands:
-        assert hand.heard() == [
-            {"job": {"its": "job"}, "reading": None, "layout": "plain", "heartbeat": 5.0, "files": False}
-        ]
+        origin = {"instance": "poetry", "worker": hand.number, "generation": 1}
+        assert hand.heard() == [{**world.plan.first_order, "origin": origin}]
 
 
 def test_no_worker_starts_before_all_are_prepared(world: Supervised) -> None:

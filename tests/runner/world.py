@@ -114,6 +114,9 @@ class FakePlatform:
     def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
         return self.spawn(channel, "tamed.worker", "0")
 
+    def identify(self, pid: int, worker: int) -> None:
+        return
+
     def ended(self) -> Iterator[tuple[int, int]]:
         while self.dead:
             yield self.dead.pop(0)

@@ -152,10 +152,13 @@ class Tamed:
         return path
 
     def left(self) -> dict[str, str]:
-        """Return the remains of daemons: processes, by pid, and files other than logs."""
+        """Return the remains of daemons: processes, by pid, and files other than logs and kept plans."""
         found = {str(pid): _command_of(pid) for pid in self.processes()}
         for path in self.rundir.rglob("*"):
-            if not re.search(r"\.log(\.\d+(\.gz)?)?$", path.name) and path != self.rundir:
+            is_expected = (
+                re.search(r"\.log(\.events)?(\.\d+(\.gz)?)?$", path.name) or path.parent.name == ".plans"
+            )
+            if not is_expected and path != self.rundir:
                 is_used = path.is_dir() and any(path.iterdir())
                 found |= {} if is_used else {str(path): "file"}
         return found

@@ -124,7 +124,7 @@ def test_a_log_that_cannot_be_opened_anew_is_told_to_whoever_asks(tamed: Tamed) 
     tamed.logs.write_text("in the way")
     daemon.signal(signal.SIGUSR1)
     wait_for("the warning", lambda: daemon.status()["warnings"])
-    assert "warning: cannot reopen the log" in tamed("status").out
+    assert "warning: cannot reopen the log" in tamed("status", daemon.name).out
     assert "warning: cannot reopen the log" in tamed("reload").out
     tamed.logs.unlink()
     wait_for("the log", lambda: daemon.log_file.exists() and not daemon.status()["warnings"])

@@ -40,7 +40,7 @@ def test_a_worker_that_is_killed_under_load_is_replaced(daemon: Daemon) -> None:
     status = daemon.status()
     assert (status["last_error"], status["restarts"]) == (told, 1)
     shown = f"last error, at {status['last_error_at']}: {told}\nrestarts: 1\n"
-    assert shown in daemon.tamed("status").out
+    assert shown in daemon.tamed("status", daemon.name).out
     daemon.stop()
 
 

@@ -44,7 +44,7 @@ def test_the_application_file_runs_as_a_daemon(tamed: Tamed) -> None:
     """With a status, a log of its own, and nothing left behind."""
     daemon = tamed.start(write_application(tamed.folder))
     assert read_poem(daemon.port) == POEM
-    assert re.search(r"fastpoetry +running", tamed("status").out)
+    assert re.search(r"fastpoetry +running", tamed("status", "fastpoetry").out)
     assert "INFO twisted: loaded a poem from:" in daemon.log
     daemon.stop()
 

@@ -220,7 +220,7 @@ def test_a_plugin_that_chooses_the_pid_file_is_obeyed(programs: Programs) -> Non
     assert programs.run(TAMED, "reload", "./carbon.pid")[0] == 0
 
     def workers() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(programs.run(TAMED, "status", "--json")[1])["workers"]
+        found: list[dict[str, Any]] = json.loads(programs.run(TAMED, "status", "--json")[1])[0]["workers"]
         return found
 
     wait_for("the end of the old worker", lambda: len(workers()) == 1)
@@ -328,7 +328,7 @@ def test_a_daemon_is_found_by_the_other_commands(programs: Programs) -> None:
     assert programs.run(TAMED, "twistd", *words) == (0, "")
     status, told = programs.run(TAMED, "status")
     names = re.findall(r"\bverse-[0-9a-f]{8}\b", told)
-    assert (status, len(names)) == (64, 2), told
+    assert (status, len(names)) == (0, 2), told
     for file, log in (("./twistd.pid", "twistd.log"), (str(pid_file), "elsewhere/own.log")):
         name = programs.run(TAMED, "status", file)[1].partition(" ")[0]
         assert name in names

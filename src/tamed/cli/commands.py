@@ -14,7 +14,12 @@ __all__ = ["COMMANDS", "TAMED", "run_command"]
 
 _SHELLS: Final = ("bash", "zsh", "fish")
 _EXPORTS: Final = ("systemd",)
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _MOST_WORKERS: Final = 999_999_999_999_999_999  # a smaller bound is checked, and explained, where it is known
+
+
+def _level(word: str) -> str:
+    return one_of(*_LEVELS)(word.lower()).upper()
 
 
 def _duration(word: str) -> float:
@@ -75,6 +80,25 @@ def _of_instance(
         f"{about}\n\nNAME is optional if only one instance runs.",
         arguments=(*arguments, Argument("name", "NAME", required=False, complete=complete)),
         options=(*options, _RUNDIR),
+    )
+
+
+def _of_instances(
+    name: str,
+    summary: str,
+    about: str,
+    *options: Option,
+    complete: str = "running",
+    module: str = "instances",
+) -> Command:
+    """Declare a command for one instance, several or all."""
+    return Command(
+        name,
+        summary,
+        f"tamed.cli.{module}:{name}",
+        f"{about}\n\nNAME is optional if only one instance runs; several may be given.",
+        arguments=(Argument("names", "NAME", required=False, complete=complete, repeatable=True),),
+        options=(Option("every", ("--all",), "All instances that run."), *options, _RUNDIR),
     )
 
 
@@ -157,19 +181,50 @@ COMMANDS: Final = (
     ),
     _of_instance(
         "logs",
-        "Show the log of an instance.",
-        "Prints the last lines. The log of an instance that has ended is found by its name.",
+        "Show the records in the log of an instance, or of all.",
+        """
+        Prints the last records that match all conditions, also of rotated and compressed files. A record is
+        shown whole, with its traceback. The log of an instance that has ended is found by its name.
+        """,
         Option(
             "lines",
             ("-n", "--lines"),
-            "Number of lines to show.",
+            "Number of records to show.",
             "NUMBER",
             default=20,
             read=whole_number(0, 1_000_000_000),
             facts=("default: 20",),
         ),
-        Option("follow", ("-f", "--follow"), "Continue with new lines, also after a rotation."),
+        Option("follow", ("-f", "--follow"), "Continue with new records, also after a rotation."),
+        Option("every", ("--all",), "The logs of all instances, each record with the name of its instance."),
+        Option(
+            "level",
+            ("--level",),
+            "Only records of this level or above.",
+            "LEVEL",
+            read=_level,
+            choices=_LEVELS,
+        ),
+        Option(
+            "grep", ("--grep",), "Only records that this regular expression matches somewhere.", "PATTERN"
+        ),
+        Option(
+            "since",
+            ("--since",),
+            "Only records since then: 10m ago, 14:30 today, or 2026-11-23T14:30.",
+            "TIME",
+        ),
+        Option(
+            "worker",
+            ("--worker",),
+            "Only records of the worker of this number.",
+            "NUMBER",
+            read=whole_number(1, 1_000_000_000),
+        ),
+        Option("service", ("--service",), "Only records of this service or logger, and below.", "NAME"),
+        Option("as_json", ("--json",), "Print each record as a JSON object on a line."),
         complete="instance",
+        module="logs",
     ),
     Command(
         "new",
@@ -204,7 +259,7 @@ COMMANDS: Final = (
         """,
         options=(_PLUGIN_DIR,),
     ),
-    _of_instance(
+    _of_instances(
         "reload",
         "Replace the workers with new ones that run the current code.",
         """
@@ -224,10 +279,14 @@ COMMANDS: Final = (
         """,
         module="operations",
     ),
-    _of_instance(
+    _of_instances(
         "restart",
         "Stop an instance, and start it again with the same command line.",
-        "Waits until the old process has ended. The new one has the environment of this command.",
+        """
+        Waits until the old process has ended. The new one has the environment of this command. An instance
+        that was stopped by `tamed stop`, was killed or has failed is started.
+        """,
+        complete="instance",
         module="operations",
     ),
     _of_target(
@@ -283,16 +342,32 @@ COMMANDS: Final = (
             ("tamed start --workers auto --user nobody verse.toml", ""),
         ),
     ),
-    _of_instance(
+    Command(
         "status",
-        "Show the state of an instance.",
+        "Show the state of all instances, or of one.",
+        "tamed.cli.status:status",
         """
-        Shows its workers, its services and its addresses. The exit status is 0 only if all workers are ready.
+        Without NAME, it lists all instances, also those that have failed or were stopped. With NAME, it shows
+        the workers, services and addresses of one, its last error, and the end of its log. The exit status is
+        0 only if all workers are ready.
         """,
-        Option("as_json", ("--json",), "Print everything as JSON."),
-        complete="instance",
+        arguments=(Argument("name", "NAME", required=False, complete="instance"),),
+        options=(
+            Option(
+                "lines",
+                ("-n", "--lines"),
+                "Number of lines of the log to show with NAME.",
+                "NUMBER",
+                default=10,
+                read=whole_number(0, 1_000_000_000),
+                facts=("default: 10",),
+            ),
+            Option("watch", ("--watch",), "Show it again every two seconds."),
+            Option("as_json", ("--json",), "Print everything as JSON: a list without NAME."),
+            _RUNDIR,
+        ),
     ),
-    _of_instance(
+    _of_instances(
         "stop",
         "Stop an instance and wait until it has drained.",
         "The instance finishes its open connections, within its drain timeout.",

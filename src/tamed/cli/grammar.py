@@ -86,7 +86,7 @@ class Argument:
     """A positional argument. If it is not given, its value is None.
 
     ``complete`` is its kind of completion: ``file``, ``folder``, ``target``, ``instance``, ``running`` (an
-    instance that runs), or ``command``.
+    instance that runs), or ``command``. The last one may be ``repeatable``: its value is then a list.
     """
 
     def __init__(
@@ -98,10 +98,12 @@ class Argument:
         read: Callable[[str], object] = str,
         choices: tuple[str, ...] = (),
         complete: str = "",
+        repeatable: bool = False,
     ) -> None:
         self.name = name
         self.metavar = metavar
         self.required = required
+        self.repeatable = repeatable
         self.read = read
         self.choices = choices
         self.complete = complete
@@ -236,16 +238,21 @@ class CommandLine:
         if self.waiting is not None:
             raise self._error(f"option {self._waiting_flag!r} requires a value")
         for argument in self._arguments:
-            if argument.required:
+            if argument.required and argument.name not in self.given:
                 raise self._error(f"missing argument {argument.metavar!r}")
-            self.given[argument.name] = None
+            self.given.setdefault(argument.name, [] if argument.repeatable else None)
         return {**self.given, "words": self.words} if self.command.rest else self.given
 
     def _take_argument(self, word: str) -> None:
         if not self._arguments:
             raise self._error(f"unexpected argument {word!r}")
-        argument = self._arguments.pop(0)
-        self.given[argument.name] = self._read(argument, argument.metavar, word)
+        argument = self._arguments[0]
+        value = self._read(argument, argument.metavar, word)
+        if argument.repeatable:
+            self.given.setdefault(argument.name, []).append(value)
+            return
+        self.given[argument.name] = value
+        self._arguments.pop(0)
 
     def _take_long(self, word: str) -> None:
         flag, equals, value = word.partition("=")

@@ -24,7 +24,10 @@ def help_page(command: Command, path: str, commands: Sequence[Command] = ()) -> 
 
 def usage(command: Command, path: str) -> str:
     """Return the usage line: ``tamed scale [OPTIONS] COUNT [NAME]``."""
-    arguments = (each.metavar if each.required else f"[{each.metavar}]" for each in command.arguments)
+    arguments = (
+        (each.metavar if each.required else f"[{each.metavar}]") + ("..." if each.repeatable else "")
+        for each in command.arguments
+    )
     options = "[OPTIONS]" if command.has_help else ""
     return " ".join(filter(None, (path, options, *arguments, command.rest)))
 

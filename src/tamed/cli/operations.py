@@ -1,11 +1,13 @@
 """The commands that change a running instance: reload, upgrade, restart, reopen, scale."""
 
 import sys
+from collections.abc import Sequence
 
 from tamed._os.limits import check_workers
 from tamed._os.text import shown
-from tamed.cli.instances import instance_of, show_progress
+from tamed.cli.instances import directory_of, each_instance, instance_of, instances_of, show_progress
 from tamed.control.operations import (
+    find_restartable,
     reload_instance,
     reopen_instance,
     restart_instance,
@@ -17,14 +19,20 @@ from tamed.unix.detach import Report
 __all__ = ["reload", "reopen", "restart", "scale", "upgrade"]
 
 
-def restart(name: str | None, rundir: str | None) -> int:
-    """Stop an instance and start it again."""
-    return _print_report(restart_instance(instance_of(name, rundir), show_progress))
+def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
+    """Stop instances and start them again, one after the other; start those that have stopped."""
+    if names and not every:
+        directory = directory_of(rundir)
+        instances = [find_restartable(directory, name) for name in names]
+    else:
+        instances = instances_of(names, rundir, every=every)
+    return each_instance(instances, lambda each: _print_report(restart_instance(each, show_progress)))
 
 
-def reload(name: str | None, rundir: str | None) -> int:
-    """Replace the workers of an instance with new ones."""
-    return _print_report(reload_instance(instance_of(name, rundir), _show_wait))
+def reload(names: Sequence[str], rundir: str | None, every: bool) -> int:
+    """Replace the workers of instances with new ones."""
+    instances = instances_of(names, rundir, every=every)
+    return each_instance(instances, lambda each: _print_report(reload_instance(each, _show_wait)))
 
 
 def upgrade(name: str | None, rundir: str | None) -> int:

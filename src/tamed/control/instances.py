@@ -16,7 +16,7 @@ from tamed._os.proc import ProcessEntry, descendants_of
 from tamed.control.client import ask, read_status
 from tamed.errors import SystemRefused, TamedError, Unavailable, UsageError
 from tamed.ipc.message import InvalidMessage, Message
-from tamed.supervisor.plan_file import forget_plan
+from tamed.supervisor.plan_file import forget_plan, save_plan, stored_plan
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
 from tamed.unix.rundir import Instance, RunDirectory, default_run_directory
@@ -110,16 +110,19 @@ def stop_instance(
     timeout: float | None,
     force: bool,
     progress: Callable[[dict[str, Any]], None],
+    keep_plan: bool = False,
 ) -> bool:
     """Stop an instance and wait at most so many seconds for its end; return whether it has ended.
 
     ``progress`` is called with its status from time to time. With ``force``, an instance that does not end in
-    time is ended at once, with all its processes. Raises Unavailable if it does not run, PermissionRefused if
+    time is ended at once, with all its processes. ``keep_plan`` keeps the plan of one that this user has
+    started with `start`, for `restart_instance`. Raises Unavailable if it does not run, PermissionRefused if
     it belongs to another user, and SystemRefused if a process of it cannot be ended.
     """
     handle = ProcessHandle.found_by(instance.holder)
     if handle is None:
         raise Unavailable(f"{instance.name} is not running")
+    plan = stored_plan(instance) if keep_plan else None
     with handle:
         handle.signal(signal.SIGTERM)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -131,7 +134,10 @@ def stop_instance(
             except TamedError:
                 continue  # it is about to end, or too busy
     instance.remove_if_empty()
-    forget_plan(instance)
+    if plan is None:
+        forget_plan(instance)
+    else:
+        save_plan(instance, plan)
     return True
 
 

@@ -14,18 +14,21 @@ from tamed.control.instances import (
     SWEPT,
     Waiting,
     ask_instance,
+    find_instance,
     stop_instance,
+    trusted_instance,
     understood,
     wait_until_found,
 )
 from tamed.control.launch import job_again, launch, plan_again
 from tamed.errors import Unavailable
 from tamed.ipc.message import Message, read_fault, read_number, read_text, read_texts
-from tamed.supervisor.plan_file import forget_plan, kept_plan, plan_path
+from tamed.supervisor.plan_file import has_left_plan, kept_plan, left_plan, plan_path, save_plan
 from tamed.unix.detach import Report
 from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = [
+    "find_restartable",
     "reload_instance",
     "reopen_instance",
     "restart_instance",
@@ -64,26 +67,38 @@ def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: b
     return _request(instance, {"command": "scale", "workers": workers, "yes": yes}, waiting, "scaled")
 
 
+def find_restartable(directory: RunDirectory, name: str) -> Instance:
+    """Return the instance of a name that runs, or that has ended and whose plan is kept.
+
+    Raises as `find_instance` does.
+    """
+    if "/" in name or (instance := trusted_instance(directory, name)).is_running:
+        return find_instance(directory, name)
+    if not has_left_plan(instance):
+        raise Unavailable(f"{name} is not running, and no plan of it is kept", remedy="start it: tamed start")
+    return instance
+
+
 def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
     """Stop an instance, without a limit for its draining, and start it again; return the outcome.
 
-    The start uses the stored plan, this user, the environment of this process and the current files. The
-    instance is not stopped if another user has started it (see `kept_plan` for the errors), or if the files
-    have an error.
+    One that does not run is started. The start uses the stored plan, this user, the environment of this
+    process and the current files. The instance is not stopped if another user has started it (see `kept_plan`
+    for the errors), or if the files have an error.
     """
     wait_until_found(instance, time.monotonic() + SWEPT)
-    if (pid := instance.holder()) is None:
-        raise Unavailable(f"{instance.name} is not running")
-    plan = kept_plan(plan_path(instance), pid)
+    pid = instance.holder()
+    plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
     plan = plan_again(plan, Reading.entering(job_again(plan)))
     identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
-    stop_instance(instance, timeout=None, force=False, progress=progress)
+    if pid is not None:
+        stop_instance(instance, timeout=None, force=False, progress=progress)
     RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))
     if plan.log.path == plan.default_log:
         make_log_folder(Path(plan.default_log), owner_of(identity))
     report = launch(plan._replace(plan_file=str(plan_path(instance))))
     if not report.ready:
-        forget_plan(instance)
+        save_plan(instance, plan.to_text())
     return report
 
 

@@ -8,9 +8,10 @@ from tamed.control.instances import exists, find_instance, status_of_instance, t
 from tamed.errors import MissingInput, Unavailable
 from tamed.supervisor.events import EVENTS_SUFFIX
 from tamed.supervisor.last_state import LastState
+from tamed.supervisor.plan_file import stopped_names
 from tamed.unix.rundir import RunDirectory
 
-__all__ = ["events_of_instance", "last_state_of", "log_of_instance"]
+__all__ = ["events_of_instance", "last_state_of", "last_states", "log_of_instance"]
 
 
 def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None:
@@ -26,6 +27,14 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
     if left is not None and left.status is None and (logs := _logs_left(name)):
         return left._replace(log=str(logs[-1]))
     return left
+
+
+def last_states(directory: RunDirectory) -> list[LastState]:
+    """Return the last states of all instances that have ended by themselves, were killed or were stopped."""
+    running = {each.name for each in directory.running()}
+    left = {each.name: each for each in LastState.all_in(directory) if each.name not in running}
+    stopped = {name: LastState.stopped(name) for name in stopped_names(directory) if name not in running}
+    return [*(stopped | left).values()]
 
 
 def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:

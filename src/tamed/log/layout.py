@@ -9,17 +9,31 @@ indented, so that none of them can look like a record.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tamed._os.text import shown, shown_in_json
 
-__all__ = ["Layout", "Line", "bare", "coloured", "human", "json", "lay_out", "layout_of", "plain", "rfc3339"]
+__all__ = [
+    "COLOURS",
+    "Layout",
+    "Line",
+    "bare",
+    "coloured",
+    "human",
+    "json",
+    "lay_out",
+    "layout_of",
+    "plain",
+    "rfc3339",
+]
 
 _PLACE = "\ufffc"  # a placeholder for the message
 _INDENT = "    "
-_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+_LONGEST_FIELD = 1000  # characters of a field that JSON cannot express
+COLOURS: Final = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+"""The colours of the levels on a terminal: the parameters of SGR (ECMA-48)."""
 
 
 class Line(NamedTuple):
@@ -34,6 +48,8 @@ class Line(NamedTuple):
     message: str
     pid: int | None = None
     traceback: str = ""
+    worker: int | None = None
+    fields: Mapping[str, object] = {}
 
 
 Layout = Callable[[Line], str]
@@ -42,19 +58,24 @@ Layout = Callable[[Line], str]
 def human(line: Line) -> str:
     """``12:31:05 INFO     fastpoetry: message``, in local time."""
     clock = time.strftime("%H:%M:%S", time.localtime(line.time))
-    return shown(_with_traceback(f"{clock} {line.level:8} {line.logger}: {line.message}", line), _INDENT)
+    text = f"{clock} {_mark(line)}{line.level:8} {line.logger}: {line.message}"
+    return shown(_with_traceback(text, line), _INDENT)
+
+
+def _mark(line: Line) -> str:
+    return "" if line.worker is None else f"[{line.worker}] "
 
 
 def coloured(line: Line) -> str:
     """Format a line as ``human`` does, in the colour of its level."""
     text = human(line)
-    colour = _COLOURS.get(line.level)
+    colour = COLOURS.get(line.level)
     return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
 
 
 def plain(line: Line) -> str:
     """``2026-11-23T12:31:05.123+01:00 INFO fastpoetry: message``, the time as in ISO 8601."""
-    text = f"{rfc3339(line.time)} {line.level} {line.logger}: {line.message}"
+    text = f"{rfc3339(line.time)} {_mark(line)}{line.level} {line.logger}: {line.message}"
     return shown(_with_traceback(text, line), _INDENT)
 
 
@@ -64,19 +85,38 @@ def bare(line: Line) -> str:
 
 
 def json(line: Line) -> str:
-    """Format a line as one JSON object without newlines: time, level, logger, message, pid, traceback."""
+    """Lay out one JSON object on one line, whatever is in the message.
+
+    Time, level, logger, message, pid, worker, traceback, and the fields, unless they have one of these names.
+    """
     from json import dumps
 
-    fields = {
+    known = {
         "time": rfc3339(line.time),
         "level": line.level,
         "logger": line.logger,
         "message": line.message,
         "pid": line.pid,
     }
+    if line.worker is not None:
+        known["worker"] = line.worker
     if line.traceback:
-        fields["traceback"] = line.traceback
-    return shown_in_json(dumps(fields, ensure_ascii=False))
+        known["traceback"] = line.traceback
+    if not line.fields:
+        return shown_in_json(dumps(known, ensure_ascii=False))
+    try:
+        text = dumps({**line.fields, **known}, ensure_ascii=False, allow_nan=False, default=str)
+    except (ValueError, TypeError, RecursionError):  # a key or a value that JSON cannot express
+        others = {str(key): _field_text(value) for key, value in line.fields.items()}
+        text = dumps({**others, **known}, ensure_ascii=False)
+    return shown_in_json(text)
+
+
+def _field_text(value: object) -> str:
+    try:
+        return str(value)[:_LONGEST_FIELD]
+    except Exception:
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 _LAYOUTS: dict[str, Layout] = {

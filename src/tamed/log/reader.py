@@ -16,7 +16,7 @@ import stat
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -55,6 +55,36 @@ class LogReader:
                 continue
             if self._files() == files:  # otherwise there was a rotation meanwhile
                 return older + lines
+        raise _never_at_rest()
+
+    def every(self, since: float | None = None) -> Iterator[bytes]:
+        """Yield all lines, those of the old files first; `more` goes on after them.
+
+        Old files whose last line was written before ``since``, in seconds since the epoch, are left out.
+        """
+        with ExitStack() as opened:
+            for older in self._all_before(since, opened):
+                yield from _lines(older)
+        self._stream.seek(0)
+        yield from _lines(self._stream)
+
+    def _all_before(self, since: float | None, opened: ExitStack) -> list[IO[bytes]]:
+        """Open the files that are older than the open one, the oldest first."""
+        for _ in range(_LOOKS):
+            files = self._files()
+            number = self._number(files)
+            older = [each for each in files if number is not None and each > number]
+            wanted = [files[each] for each in sorted(older, reverse=True)]
+            try:
+                streams = [
+                    opened.enter_context(_open(each.path, self._owner))
+                    for each in wanted
+                    if since is None or each.written >= since
+                ]
+            except FileNotFoundError:
+                continue
+            if self._files() == files:
+                return streams
         raise _never_at_rest()
 
     def more(self) -> Iterator[bytes]:
@@ -124,13 +154,14 @@ class LogReader:
             with suppress(FileNotFoundError):
                 status = path.lstat()
                 if not _why_not(status, self._owner):
-                    files[place] = _File(path, _inode(status))
+                    files[place] = _File(path, _inode(status), status.st_mtime)
         return files
 
 
 class _File(NamedTuple):
     path: Path
     inode: tuple[int, int]
+    written: float
 
     @property
     def is_compressed(self) -> bool:

@@ -6,6 +6,7 @@ This module does not know the states of services: a hook's exception is passed t
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from tamed.errors import DeadlinePassed, ServiceFailed
@@ -13,9 +14,12 @@ from tamed.service._failures import failure_of, report
 from tamed.service._tasks import until_done
 from tamed.service.restart import Restart
 
-__all__ = ["Body", "Hooks", "run_hook"]
+__all__ = ["Body", "Hooks", "current_service", "run_hook"]
 
 _DONE: Final = object()
+
+current_service: Final[ContextVar[str | None]] = ContextVar("current_service", default=None)
+"""The path of the service whose hook has led to what runs now, also in the tasks and callbacks of it."""
 
 
 class Hooks(Protocol):
@@ -130,6 +134,7 @@ class Body:
     async def _live(self) -> ServiceFailed | None:
         """Run the hook; return its failure if `end` must raise it."""
         failure = None
+        current_service.set(self._path)
         try:
             await self._run()
         except asyncio.CancelledError as error:

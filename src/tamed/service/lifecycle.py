@@ -24,14 +24,19 @@ from typing import Any, Final
 from tamed.errors import ApplicationFailed, ServiceFailed, ServiceMisuse
 from tamed.log.logger import own_logger
 from tamed.service._failures import FailureScope, Shutdown, failure_of, report
-from tamed.service._hooks import Body, Hooks, run_hook
+from tamed.service._hooks import Body, Hooks, current_service, run_hook
 from tamed.service._recovery import Recovery
 from tamed.service._tasks import Operation, is_cancelled, until_done
 from tamed.service.restart import RestartBudget
 
-__all__ = ["Lifecycle", "State"]
+__all__ = ["Lifecycle", "State", "current_path"]
 
 log = own_logger("tamed.service")
+
+
+def current_path() -> str | None:
+    """Return the path of the service whose hook has led to this call, in its task or one that it has made."""
+    return current_service.get()
 
 
 class State(enum.Enum):
@@ -357,6 +362,7 @@ class Lifecycle:
         """
         seconds = self.service.start_timeout if phase in ("prepare", "start") else self.service.stop_timeout
         began = monotonic()
+        token = current_service.set(self.service.full_name)
         try:
             await run_hook(hook, seconds)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -364,6 +370,8 @@ class Lifecycle:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             raise failure_of(self.service.full_name, phase, error) from error
+        finally:
+            current_service.reset(token)
         self.took[phase] = monotonic() - began
 
     def _log_state(self) -> None:

@@ -108,7 +108,7 @@ class Holdings:
         is_temporary = plan.log.kind != "file"
         no_events = self.events.open(events_path(plan, plan.log), owner, is_temporary=is_temporary)
         held.callback(self.events.close)
-        self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout))
+        self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout), instance=plan.name)
         held.callback(self.intake.close)
         self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid, passed=self._passed), identity)
         held.callback(self.sockets.close)
@@ -239,6 +239,8 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
         instance = Instance(plan.name, Path(plan.control).parent)
         LastState.now(plan.name, failure, status, plan.log.path).leave(instance)
         holdings.events.keep()
+        if holdings.plan_file is not None:
+            holdings.plan_file.keep()
     platform.record("end", failure or "ended on request", status=status)
     return status
 

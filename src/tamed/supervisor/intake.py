@@ -65,6 +65,7 @@ class _Source:
         self.output = output
         self.record_reader = RecordReader()
         self.line_reader = LineReader()
+        self.worker: int | None = None
         self.last: deque[str] = deque(maxlen=_LAST_LINES)
 
     def last_lines(self) -> list[str]:
@@ -75,11 +76,21 @@ class _Source:
 
 
 class Intake:
-    """Reads the pipes of the workers and writes to ``sink``, in the layout of the log."""
+    """Reads the pipes of the workers and writes to ``sink``, in the layout of the log.
+
+    ``instance`` is shown in the layouts that have fields.
+    """
 
     def __init__(
-        self, reactor: Reactor, sink: Sink, layout: Layout, clock: Callable[[], float] = time.time
+        self,
+        reactor: Reactor,
+        sink: Sink,
+        layout: Layout,
+        clock: Callable[[], float] = time.time,
+        *,
+        instance: str = "",
     ) -> None:
+        self._fields = {"instance": instance} if instance else {}
         self._reactor = reactor
         self.sink = sink
         self._layout = layout
@@ -110,6 +121,7 @@ class Intake:
             left.append(
                 {
                     "pid": source.pid,
+                    "worker": source.worker,
                     "records": keep(source.records.fileno()) if source.records.is_open else -1,
                     "output": keep(source.output.fileno()) if source.output.is_open else -1,
                     "record": encode(source.record_reader.rest),
@@ -122,6 +134,7 @@ class Intake:
         """Resume from the state of the previous program."""
         for data in left:
             source = self._attach(data["pid"], data["records"], data["output"])
+            source.worker = data.get("worker")
             source.record_reader.rest = decode(data["record"])
             source.line_reader.rest = decode(data["line"])
 
@@ -132,6 +145,10 @@ class Intake:
     def attach(self, pid: int, records: int, output: int) -> None:
         """Read a worker's records and output from these descriptors, and close them at its end."""
         self._attach(pid, records, output)
+
+    def identify(self, pid: int, worker: int) -> None:
+        """Show the number of the worker of a pid in the lines that it prints."""
+        self._sources[pid].worker = worker
 
     def detach(self, pid: int) -> list[str]:
         """Read the rest of the output of a worker that has ended; return its last lines.
@@ -194,27 +211,26 @@ class Intake:
 
     def _write_records(self, source: _Source, records: list[Record | Damage]) -> None:
         if records:
-            pid = source.pid
             whole = [
-                self._record_of_damage(each, pid) if isinstance(each, Damage) else each for each in records
+                self._record_of_damage(each, source) if isinstance(each, Damage) else each for each in records
             ]
             source.last += [_shortened(each.text.decode(errors="replace")) for each in whole[-_LAST_LINES:]]
             self.sink.write(whole)
 
-    def _record_of_damage(self, damage: Damage, pid: int) -> Record:
-        text = f"a record of worker {pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
-        return self._record("WARNING", "tamed", text, pid)
+    def _record_of_damage(self, damage: Damage, source: _Source) -> Record:
+        text = f"a record of worker {source.pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
+        return self._record("WARNING", "tamed", text, source.pid, source.worker)
 
     def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
         if lines:
             texts = [line.decode(errors="backslashreplace") for line in lines]
             source.last += map(_shortened, texts[-_LAST_LINES:])
-            logger = f"output[{source.pid}]"
-            self.sink.write([self._record("WARNING", logger, text, source.pid) for text in texts])
+            logger, worker = f"output[{source.pid}]", source.worker
+            self.sink.write([self._record("WARNING", logger, text, source.pid, worker) for text in texts])
 
-    def _record(self, level: str, logger: str, text: str, pid: int) -> Record:
+    def _record(self, level: str, logger: str, text: str, pid: int, worker: int | None = None) -> Record:
         now = self._clock()
-        line = self._layout(Line(now, level, logger, text, pid))
+        line = self._layout(Line(now, level, logger, text, pid, worker=worker, fields=self._fields))
         head = encode_origin(_SEVERITIES.get(level, 7), now, pid, logger)
         return Record(head, line.encode(errors="backslashreplace"))
 

@@ -40,7 +40,9 @@ class LastState(NamedTuple):
 
     @property
     def state(self) -> str:
-        """``ended`` if it ended by its own choice, with status 0, and ``failed`` otherwise."""
+        """``ended`` by its own choice with status 0, ``stopped`` on request, and ``failed`` otherwise."""
+        if not self.error:
+            return "stopped"
         return "ended" if self.status == 0 else "failed"
 
     @classmethod
@@ -62,15 +64,25 @@ class LastState(NamedTuple):
         return None
 
     @classmethod
-    def only_one(cls, directory: RunDirectory) -> Self | None:
-        """Return the last state in a run directory; None if no instance has one, or several have."""
+    def stopped(cls, name: str) -> Self:
+        """Return the state of an instance that was stopped on request."""
+        return cls(name, "", None, None, "")
+
+    @classmethod
+    def all_in(cls, directory: RunDirectory) -> list[Self]:
+        """Return the last states in a run directory."""
         found = []
         with suppress(OSError):
             for folder in directory.path.iterdir():
                 with suppress(ConfigurationError):
                     instance = directory.instance(folder.name)
                     found.append(cls.of(instance) if instance.is_trusted else None)
-        states = [state for state in found if state is not None]
+        return [state for state in found if state is not None]
+
+    @classmethod
+    def only_one(cls, directory: RunDirectory) -> Self | None:
+        """Return the last state in a run directory; None if no instance has one, or several have."""
+        states = cls.all_in(directory)
         return states[0] if len(states) == 1 else None
 
     def leave(self, instance: Instance) -> None:

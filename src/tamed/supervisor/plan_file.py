@@ -18,23 +18,35 @@ from tamed.errors import (
     ConfigurationError,
     MissingInput,
     PermissionRefused,
+    TamedError,
     from_creation_error,
     from_os_error,
 )
-from tamed.unix.rundir import RunDirectory
+from tamed.unix.rundir import RunDirectory, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tamed.supervisor.plan import Plan
     from tamed.unix.rundir import Instance
 
-__all__ = ["PlanFile", "forget_plan", "kept_plan", "plan_path"]
+__all__ = [
+    "PlanFile",
+    "forget_plan",
+    "has_left_plan",
+    "kept_plan",
+    "left_plan",
+    "plan_path",
+    "save_plan",
+    "stopped_names",
+    "stored_plan",
+]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOTS = ".plans"  # not a valid name of an instance
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WHAT = "cannot start it again"
+_REMEDY = "stop it, and start it as you did before"
 
 
 def plan_path(instance: Instance) -> Path:
@@ -49,11 +61,52 @@ def plan_path(instance: Instance) -> Path:
 def forget_plan(instance: Instance) -> None:
     """Remove root's plan of a daemon that has ended, and that could not remove it as another user."""
     if os.geteuid() == 0 and not instance.is_running:
-        path = _roots_path(instance)
-        with suppress(OSError):
-            path.unlink()
-        with suppress(OSError):  # there are other plans
-            path.parent.rmdir()
+        _forget(_roots_path(instance))
+
+
+def _forget(path: Path) -> None:
+    """Remove a plan, and the folder if there is no other plan."""
+    with suppress(OSError):
+        path.unlink()
+    with suppress(OSError):
+        path.parent.rmdir()
+
+
+def stored_plan(instance: Instance) -> str | None:
+    """Return the text of the plan of an instance that runs, None if this user has not stored it."""
+    try:
+        return _own_text(plan_path(instance))
+    except (TamedError, OSError):
+        return None
+
+
+def save_plan(instance: Instance, text: str) -> None:
+    """Keep the plan of an instance that was stopped, so that it can be started again; ignore a failure."""
+    with suppress(TamedError, OSError):
+        _write(_roots_path(instance), text)
+
+
+def has_left_plan(instance: Instance) -> bool:
+    """Return whether there is a plan of an instance that does not run."""
+    return any(_status_of(path) is not None for path in (plan_path(instance), _roots_path(instance)))
+
+
+def left_plan(instance: Instance) -> Plan:
+    """Read the plan of an instance that does not run: one that has failed, was killed, or was stopped.
+
+    Raises MissingInput if there is none, and PermissionRefused if another user could have written it.
+    """
+    path = plan_path(instance)
+    return _read(path if _status_of(path) is not None else _roots_path(instance))
+
+
+def stopped_names(directory: RunDirectory) -> list[str]:
+    """Return the names of the instances whose plans were kept when they were stopped."""
+    try:
+        names = [path.stem for path in (directory.path / _ROOTS).iterdir() if path.suffix == ".plan"]
+    except OSError:
+        return []
+    return sorted(name for name in names if is_name(name))
 
 
 def _roots_path(instance: Instance) -> Path:
@@ -71,6 +124,7 @@ class PlanFile:
         # A restart reads the files again: secrets in them need not be in one more file.
         self._text = plan._replace(report=-1, reading=None, holder=_holder(os.getpid())).to_text()
         self._file = _status_of(self._path)
+        self._is_kept = False
         if self._file is not None:
             self._owner = self._file.st_uid
         else:
@@ -100,11 +154,17 @@ class PlanFile:
         self._write()
         return True
 
+    def keep(self) -> None:
+        """Leave the file when the daemon ends: it has failed, and may be started again."""
+        self._is_kept = True
+
     def remove(self) -> None:
-        """Remove the file. The caller must hold the instance's pid file.
+        """Remove the file, unless it is kept. The caller must hold the instance's pid file.
 
         A plan of root stays if this process is not root any more: see `forget_plan`.
         """
+        if self._is_kept:
+            return
         with suppress(OSError):  # the directory is gone
             self._path.unlink()
         if self._path.parent.name == _ROOTS:
@@ -112,19 +172,25 @@ class PlanFile:
                 self._path.parent.rmdir()
 
     def _write(self) -> None:
-        what = f"plan {self._path}"
-        if self._path.parent.name == _ROOTS:
-            RunDirectory(self._path.parent).make()
-        found = _status_of(self._path)
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            raise CannotCreate(what, "something that is not a regular file is in its place", "remove it")
-        try:
-            self._path.unlink(missing_ok=True)
-            with os.fdopen(os.open(self._path, _NEW, 0o600), "w") as file:
-                file.write(self._text)
-        except OSError as error:
-            raise from_creation_error(what, error) from error
+        _write(self._path, self._text)
+        if self._path.parent.name != _ROOTS:
+            _forget(self._path.parent.parent / _ROOTS / self._path.name)  # it was stopped, and runs again
         self._file = _status_of(self._path)
+
+
+def _write(path: Path, text: str) -> None:
+    what = f"plan {path}"
+    if path.parent.name == _ROOTS:
+        RunDirectory(path.parent).make()
+    found = _status_of(path)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise CannotCreate(what, "something that is not a regular file is in its place", "remove it")
+    try:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, _NEW, 0o600), "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise from_creation_error(what, error) from error
 
 
 def _status_of(path: Path) -> os.stat_result | None:
@@ -140,6 +206,13 @@ def kept_plan(path: Path, pid: int) -> Plan:
     Raises MissingInput if there is none, and PermissionRefused if it does not belong to this user, or another
     user could have put it there.
     """
+    plan = _read(path)
+    if plan.holder != _holder(pid):
+        raise PermissionRefused(_WHAT, f"{path} is not the plan of process {pid}, which runs", _REMEDY)
+    return plan
+
+
+def _read(path: Path) -> Plan:
     try:
         text = _own_text(path)
     except FileNotFoundError as error:
@@ -147,16 +220,12 @@ def kept_plan(path: Path, pid: int) -> Plan:
         raise MissingInput(_WHAT, why, "run the command as the user who started it") from error
     except OSError as error:
         raise from_os_error(f"{_WHAT}: {path}", error, "do it as the user who started it") from error
-    from tamed.supervisor.plan import Plan  # not above: `tamed stop` only removes a plan
+    from tamed.supervisor.plan import Plan  # not above: `tamed stop` does not look into a plan
 
-    remedy = "stop it, and start it as you did before"
     try:
-        plan = Plan.from_text(text)
+        return Plan.from_text(text)
     except ValueError as error:  # it is damaged, for example because the disk was full
-        raise ConfigurationError(f"{_WHAT}: {path} cannot be read", str(error), remedy) from error
-    if plan.holder != _holder(pid):
-        raise PermissionRefused(_WHAT, f"{path} is not the plan of process {pid}, which runs", remedy)
-    return plan
+        raise ConfigurationError(f"{_WHAT}: {path} cannot be read", str(error), _REMEDY) from error
 
 
 def _holder(pid: int) -> str:

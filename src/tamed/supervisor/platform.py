@@ -41,6 +41,9 @@ class Platform(Protocol):
         and the writing ends of the pipes for records and for output.
         """
 
+    def identify(self, pid: int, worker: int) -> None:
+        """Name the worker of a pid by its number in the log."""
+
     def ended(self) -> Iterator[tuple[int, int]]:
         """Reap every child that has ended; yield its pid and its exit code, negative for a signal.
 

@@ -133,6 +133,10 @@ class PosixPlatform:
         self._intake.attach(pid, records[0], output[0])
         return pid
 
+    def identify(self, pid: int, worker: int) -> None:
+        """Name the worker of a pid by its number in the log."""
+        self._intake.identify(pid, worker)
+
     def ended(self) -> Iterator[tuple[int, int]]:
         """Reap children: workers, helpers, a compressor of the log, and adopted orphans."""
         self._reaper.spared.add(self._intake.sink.child)

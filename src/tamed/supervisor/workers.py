@@ -118,7 +118,9 @@ class WorkerPool:
         worker = Worker(pid, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
         self.workers[pid] = worker
         self._reactor.watch(worker.channel, lambda: self._receive(worker))
-        self._send(worker, generation.plan.first_order)
+        self._platform.identify(pid, number)
+        origin = {"instance": generation.plan.name, "worker": number, "generation": generation.number}
+        self._send(worker, {**generation.plan.first_order, "origin": origin})
 
     def export(self, keep: Keep) -> list[Data]:
         """Return the workers as data, for the next program."""

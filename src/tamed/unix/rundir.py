@@ -34,18 +34,19 @@ from tamed.errors import (
 )
 from tamed.unix.lock import TO_READ, guardian_of_root, holder
 
-__all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory"]
+__all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory", "is_name"]
 
 _OF_ROOT = Path("/run/tamed")
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _is_bad(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Return whether `check_name` accepts this name of an instance."""
     try:
         check_name(name)
     except ConfigurationError:
-        return True
-    return False
+        return False
+    return True
 
 
 def check_name(name: str) -> str:
@@ -181,7 +182,7 @@ class RunDirectory:
     def instances(self) -> list[Instance]:
         """List the instances with a pid file, even a stale one. Raises PermissionRefused."""
         try:
-            names = [entry.name for entry in self.path.iterdir() if not _is_bad(entry.name)]
+            names = [entry.name for entry in self.path.iterdir() if is_name(entry.name)]
             found = [self.instance(name) for name in names]
         except (FileNotFoundError, NotADirectoryError):
             return []

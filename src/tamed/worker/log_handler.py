@@ -12,17 +12,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 
 from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
 from tamed.config.settings import Level
-from tamed.log.layout import Layout, Line, bare, lay_out
+from tamed.log.layout import Layout, Line, bare, json, lay_out
 from tamed.log.logger import keep_log
 from tamed.log.outbox import Outbox
 from tamed.log.record import Record, encode_origin, encode_record
 from tamed.log.sink import Sink
+from tamed.service.lifecycle import current_path
 
-__all__ = ["LayoutHandler", "PipeHandler", "SinkHandler", "log_to", "severity"]
+__all__ = ["LayoutHandler", "PipeHandler", "ProcessOrigin", "SinkHandler", "log_to", "severity"]
 
 
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -33,7 +35,11 @@ _FLUSH_TIMEOUT = 5.0  # seconds in which the log must be sent before the worker 
 
 
 def log_to(
-    handler: "LayoutHandler", layout: Layout, levels: Sequence[Level], *, is_console: bool = False
+    handler: "LayoutHandler",
+    layout: Layout,
+    levels: Sequence[Level],
+    *,
+    is_console: bool = False,
 ) -> None:
     """Send all log records of this process, and warnings, to a handler; set the levels of loggers.
 
@@ -53,6 +59,37 @@ def severity(level: int) -> int:
     return next((number for least, number in _SEVERITIES if level >= least), 7)
 
 
+_STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
+"""The attributes of a record that are no fields of the application's: those of `logging` itself."""
+
+
+class ProcessOrigin(NamedTuple):
+    """The process that logs: a worker of an instance and a generation, or one on its own (None)."""
+
+    instance: str | None = None
+    worker: int | None = None
+    generation: int | None = None
+
+    def with_fields(self, line: Line, layout: Layout, record: logging.LogRecord | None = None) -> Line:
+        """Return a line with the fields that the layout shows: JSON alone.
+
+        They are those of ``extra=``, and the instance, the generation and the service that logs.
+        """
+        if layout is not json:
+            return line
+        fields: dict[str, object] = {}
+        if record is not None:
+            fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        known = {
+            "instance": self.instance,
+            "generation": self.generation,
+            "service": current_path(),
+        }
+        return line._replace(
+            fields=fields | {key: value for key, value in known.items() if value is not None}
+        )
+
+
 class LayoutHandler(logging.Handler):
     """Formats records of `logging`, and batches of lines (`tamed.log.access.LinesHandler`).
 
@@ -60,13 +97,19 @@ class LayoutHandler(logging.Handler):
     record, which costs a twentieth of the time of a line.
     """
 
+    origin = ProcessOrigin()
     layout: Layout = staticmethod(bare)
     takes_origin = True
 
     def lay_out_with(self, layout: Layout) -> None:
         """Use a layout from now on."""
         self.layout = layout
-        self.setFormatter(_Formatter(layout))
+        self.setFormatter(_Formatter(layout, self.origin))
+
+    def name_origin(self, origin: ProcessOrigin) -> None:
+        """Show from now on which process it is."""
+        self.origin = origin
+        self.lay_out_with(self.layout)
 
     def take(self, record: Record) -> None:
         """Handle a record. The caller holds the handler's lock."""
@@ -89,7 +132,8 @@ class LayoutHandler(logging.Handler):
         ones in a journal.
         """
         process = os.getpid()
-        texts = lay_out(self.layout, Line(created, logging.getLevelName(level), name, "", process), lines)
+        line = Line(created, logging.getLevelName(level), name, "", process, worker=self.origin.worker)
+        texts = lay_out(self.layout, self.origin.with_fields(line, self.layout), lines)
         if self.layout is not bare and sum(map(len, texts)) < _LONG:
             texts = ["\n".join(texts)]
         head = self._head(level, created, process, name)
@@ -112,17 +156,18 @@ class LayoutHandler(logging.Handler):
 class _Formatter(logging.Formatter):
     """Lays out log records."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, origin: ProcessOrigin) -> None:
         super().__init__()
         self._layout = layout
+        self._origin = origin
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record, its traceback and its stack."""
         traces = self._traces(record) if record.exc_info or record.stack_info else ""
         message = record.getMessage()
-        return self._layout(
-            Line(record.created, record.levelname, record.name, message, record.process, traces)
-        )
+        worker = self._origin.worker
+        line = Line(record.created, record.levelname, record.name, message, record.process, traces, worker)
+        return self._layout(self._origin.with_fields(line, self._layout, record))
 
     def _traces(self, record: logging.LogRecord) -> str:
         traces = [self.formatException(record.exc_info)] if record.exc_info else []
@@ -263,7 +308,8 @@ class PipeHandler(LayoutHandler):
         return True
 
     def _note(self, text: str) -> bytes:
-        line = self.layout(Line(time.time(), "WARNING", "tamed", text, os.getpid()))
+        worker = self.origin.worker
+        line = self.layout(Line(time.time(), "WARNING", "tamed", text, os.getpid(), worker=worker))
         head = encode_origin(4, time.time(), os.getpid(), "tamed")
         return encode_record(Record(head, line.encode(errors="backslashreplace")))
 

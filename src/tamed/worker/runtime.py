@@ -24,7 +24,7 @@ from tamed.config.settings import Daemon
 from tamed.errors import TamedError, exit_code, status_of
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_message
-from tamed.ipc.message import Message, read_object, read_seconds, read_text, read_truth
+from tamed.ipc.message import Message, read_number, read_object, read_seconds, read_text, read_truth
 from tamed.log.layout import layout_of
 from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
@@ -33,7 +33,7 @@ from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.worker.life import Ending, StopRequests, live, loop_factory
 from tamed.worker.link import Link, SupervisedSource
-from tamed.worker.log_handler import PipeHandler, log_to
+from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
 from tamed.worker.report import report_of, serving, timings_of
 
 __all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
@@ -67,8 +67,21 @@ class WorkerRuntime:
         self._handler = PipeHandler(RECORDS)
         layout = layout_of(read_text(order, "layout"))
         log_to(self._handler, layout, self._settings.log.level, is_console=True)
+        self.identify(order)
         identity = self._identity = identity_of(self._settings.daemon)
         self._read_as_root = ReadAsRoot(identity) if identity and becomes_another(identity) else None
+
+    def identify(self, order: Message) -> None:
+        """Show in the log which worker this is, if it is one: the first order to a template has no origin."""
+        if "origin" in order:
+            origin = read_object(order, "origin")
+            self._handler.name_origin(
+                ProcessOrigin(
+                    read_text(origin, "instance"),
+                    read_number(origin, "worker"),
+                    read_number(origin, "generation"),
+                )
+            )
 
     def serve_from(self, source: SocketSource, gate: Gate) -> None:
         """Let the servers of this process get their sockets from a source, and obey a gate."""

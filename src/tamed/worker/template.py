@@ -74,6 +74,7 @@ def _work(channel: Channel) -> int:
                     else:
                         if pid == 0:
                             _put_in_place(descriptors, channel)
+                            runtime.identify(first_order(channel))
                             return runtime.live(runtime.link(channel))
                         channel.send({"forked": pid})
                     _close(descriptors)

@@ -1,0 +1,189 @@
+"""The command ``tamed logs``: the records in the logs of instances, filtered and followed."""
+
+import json
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+from heapq import merge
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tamed._os.text import shown, shown_in_json
+from tamed.cli._text import colours, shown_lines
+from tamed.cli.instances import directory_of, ending
+from tamed.control.records import last_state_of, last_states, log_of_instance
+from tamed.errors import TamedError, UsageError, from_os_error
+from tamed.log.layout import COLOURS
+from tamed.log.reader import LogReader
+from tamed.log.search import LEVELS, Entry, EntryReader, Filter, moment_of
+from tamed.unix.rundir import RunDirectory
+
+__all__ = ["logs"]
+
+_LOOK: Final = 0.2  # seconds between two reads of a log that is followed
+_INDENT: Final = "    "
+
+
+def logs(
+    *,
+    name: str | None,
+    rundir: str | None,
+    lines: int,
+    follow: bool,
+    every: bool,
+    level: str | None,
+    grep: str | None,
+    since: str | None,
+    worker: int | None,
+    service: str | None,
+    as_json: bool,
+) -> None:
+    """Show the last records of an instance's log, or of all logs."""
+    directory = directory_of(rundir)
+    wanted = Filter(
+        None if level is None else LEVELS[level],
+        _pattern(grep),
+        None if since is None else _since(since, time.time()),
+        worker,
+        service or "",
+    )
+    with ExitStack() as opened:
+        sources = [
+            opened.enter_context(closing(_Source(path, owner, title, wanted)))
+            for title, path, owner in _files(directory, name, every)
+        ]
+        put = _Printer(as_json=as_json, is_coloured=colours()).put
+        for source, entry in deque(merge(*(each.last(lines) for each in sources), key=_time), maxlen=lines):
+            put(source.title, entry)
+        while follow:
+            for source in sources:
+                for entry in source.more():
+                    put(source.title, entry)
+            sys.stdout.flush()
+            time.sleep(_LOOK)
+
+
+def _files(directory: RunDirectory, name: str | None, every: bool) -> Iterator[tuple[str, Path, int | None]]:
+    """Yield a title, the path and the owner of each log; the title is empty if there is only one."""
+    if not every:
+        if (left := last_state_of(directory, name)) is not None:
+            print(shown_lines(ending(left)), file=sys.stderr)
+        yield "", *log_of_instance(directory, name)
+        return
+    if name is not None:
+        raise UsageError("--all", f"{name} is named, too", "give either")
+    names = {each.name for each in directory.running()} | {each.name for each in last_states(directory)}
+    for title in sorted(names):
+        try:
+            yield title, *log_of_instance(directory, title)
+        except TamedError as error:
+            print(f"tamed: {shown(str(error))}", file=sys.stderr)
+
+
+class _Source:
+    """One log, with its filter."""
+
+    def __init__(self, path: Path, owner: int | None, title: str, wanted: Filter) -> None:
+        self.title = title
+        self._path = path
+        self._wanted = wanted
+        self._entries = EntryReader()
+        with self._reading():
+            self._reader = LogReader(path, owner)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def last(self, count: int) -> "Iterator[tuple[_Source, Entry]]":
+        """Yield the last matching records, also of the old files."""
+        with self._reading():
+            found = self._tail(count) if self._wanted == Filter() else self._search(count)
+        latest: float | None = None
+        for entry in found:
+            latest = latest if entry.time is None else entry.time
+            yield self, entry._replace(time=latest)
+
+    def _tail(self, count: int) -> list[Entry]:
+        """Return the last records; a record may have many lines, so more and more lines are read."""
+        wanted = count
+        while True:
+            lines = self._reader.last(wanted)
+            entries = list(self._joined(lines))
+            if len(entries) > count or len(lines) < wanted or not count:
+                return entries[len(entries) - count :] if count else []
+            wanted = 2 * wanted + 1
+
+    def _search(self, count: int) -> Iterable[Entry]:
+        lines = self._reader.every(self._wanted.since)
+        return deque(self._wanted.apply(self._joined(lines)), maxlen=count)
+
+    def more(self) -> Iterator[Entry]:
+        """Yield the matching records that have come."""
+        with self._reading():
+            yield from self._wanted.apply(self._joined(self._reader.more()))
+
+    def _joined(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+        yield from self._entries.feed(lines)
+        yield from self._entries.flush()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise from_os_error(f"cannot read the log {self._path}", error) from error
+
+
+def _time(item: tuple[_Source, Entry]) -> float:
+    return item[1].time or 0.0
+
+
+class _Printer(NamedTuple):
+    """Prints records, escaped: Tamed escapes what it logs, but other programs may write to the file."""
+
+    as_json: bool
+    is_coloured: bool
+
+    def put(self, title: str, entry: Entry) -> None:
+        """Print a record, and its instance if it has a title."""
+        if self.as_json:
+            fields = {"instance": title, **entry.fields} if title else entry.fields
+            print(shown_in_json(json.dumps(fields, ensure_ascii=False)))
+            return
+        prefix = f"{title} | " if title else ""
+        lines = [f"{prefix}{shown(line)}" for line in entry.text.split("\n")]
+        colour = COLOURS.get(entry.level) if self.is_coloured else None
+        text = "\n".join(lines)
+        print(f"\x1b[{colour}m{text}\x1b[0m" if colour else text)
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    if text is None:
+        return None
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(f"--grep {text!r}", f"it is no regular expression: {error}") from error
+
+
+def _since(text: str, now: float) -> float:
+    """Return the moment that a text names: a duration before now, a time of today, or a date with a time."""
+    from tamed.plugins.values import Duration  # not above: few ask for it
+
+    try:
+        return now - Duration.parse(text)
+    except ValueError:
+        today = datetime.fromtimestamp(now).astimezone().date().isoformat()
+    moment = moment_of(text)
+    moment = moment_of(f"{today}T{text}") if moment is None else moment
+    if moment is None:
+        expected = "expected 10m, 14:30, 2026-11-23 or 2026-11-23T14:30:00"
+        raise UsageError(f"--since {text!r}", expected)
+    return moment

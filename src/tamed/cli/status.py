@@ -1,0 +1,216 @@
+"""The command ``tamed status``: all instances, one a line, or everything about one on a screen."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from typing import Any, Final
+
+from tamed._os.text import shown_in_json
+from tamed.cli._text import cell, shown_lines, size, table, uptime
+from tamed.cli.instances import directory_of, ending
+from tamed.control.instances import find_instance, status_of_instance
+from tamed.errors import ExitStatus, TamedError, Unavailable, status_of
+from tamed.supervisor.plan_file import stopped_names
+from tamed.unix.rundir import Instance, RunDirectory, is_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tamed.supervisor.last_state import LastState
+
+__all__ = ["status", "status_lines"]
+
+_STATUS_OF: Final = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6, "stopped": 0}
+_ENDED: Final = 7  # the exit status for an instance that has ended by itself
+_INSTANCES: Final = (
+    "NAME",
+    "STATE",
+    "PID",
+    "UP",
+    "WORKERS",
+    "RESTARTS",
+    "CONNECTIONS",
+    "MEMORY",
+    "ADDRESSES",
+)
+_WORKER: Final = ("#", "WORKER", "GENERATION", "STATE", "UP", "MEMORY", "CPU", "CONNECTIONS", "ACCEPTED")
+_GLANCE: Final = 6.0  # seconds for one of many instances to answer; its workers have 5
+_PAUSE: Final = 2.0  # seconds between two looks with --watch
+_CLEAR: Final = "\x1b[H\x1b[J"
+
+
+_Seen = tuple[object, list[str], int]
+"""What is printed as JSON, the lines for people, and the exit status."""
+
+
+def status(name: str | None, rundir: str | None, lines: int, as_json: bool, watch: bool) -> int:
+    """Show the state of all instances, or of one; return the exit status for the least healthy."""
+    directory = directory_of(rundir)
+    while True:
+        seen = _all(directory) if name is None else _one(directory, name, 0 if as_json else lines)
+        found, text, code = seen
+        clear = _CLEAR if watch and sys.stdout.isatty() and not as_json else ""
+        shape = (
+            shown_in_json(json.dumps(found, indent=None if watch else 2)) if as_json else shown_lines(text)
+        )
+        print(f"{clear}{shape}", flush=True)
+        if not watch:
+            return code
+        time.sleep(_PAUSE)
+
+
+# All instances.
+
+
+def _all(directory: RunDirectory) -> _Seen:
+    running = directory.running()
+    seen = [_glance(each) for each in running]
+    left = _last_states(directory, {each.name for each in running})
+    seen += [(_ended(each), _STATUS_OF.get(each.state, _ENDED)) for each in left]
+    if not seen:
+        find_instance(directory, None)  # raises, with the reason
+    seen.sort(key=lambda each: str(each[0]["name"]))
+    found = [each for each, _ in seen]
+    return found, list(table(_INSTANCES, map(_row, found))), max(code for _, code in seen)
+
+
+def _last_states(directory: RunDirectory, running: set[str]) -> "list[LastState]":
+    with suppress(OSError):
+        names = {entry.name for entry in directory.path.iterdir() if is_name(entry.name)}
+        if not (names | set(stopped_names(directory))) - running:
+            return []
+    from tamed.control.records import last_states  # not above: mostly all run
+
+    return last_states(directory)
+
+
+def _glance(instance: Instance) -> tuple[dict[str, Any], int]:
+    try:
+        found = status_of_instance(instance, _GLANCE)
+    except TamedError as error:
+        return {"name": instance.name, "state": "unknown", "error": str(error)}, status_of(error)
+    return found, _STATUS_OF.get(found["state"], _STATUS_OF["starting"])
+
+
+def _row(found: dict[str, Any]) -> tuple[str, ...]:
+    name, state = str(found["name"]), cell(found["state"])
+    if "workers" not in found:
+        when = f"at {found['ended_at']}: " if found.get("ended_at") else ""
+        return (name, state, "", "", "", "", "", "", cell(f"{when}{found['error']}"))
+    workers = found["workers"]
+    return (
+        name,
+        state,
+        str(found["pid"]),
+        uptime(found["uptime"]),
+        f"{found['ready']}/{found['wanted']}",
+        str(found["restarts"]),
+        str(_connections(workers)),
+        size(sum(each["memory"] or 0 for each in workers)),
+        cell(", ".join(found["endpoints"])),
+    )
+
+
+def _ended(left: "LastState") -> dict[str, Any]:
+    return {**left._asdict(), "state": left.state}
+
+
+def _connections(workers: Sequence[dict[str, Any]]) -> int:
+    return sum(each.get("connections", 0) for each in workers)
+
+
+# One instance.
+
+
+def _one(directory: RunDirectory, name: str, lines: int) -> _Seen:
+    try:
+        found = status_of_instance(find_instance(directory, name))
+    except Unavailable:
+        if (left := _last_state(directory, name)) is None:
+            raise
+        text = [*ending(left), *_log_tail(directory, name, lines)]
+        return _ended(left), text, ExitStatus.UNAVAILABLE if left.state == "stopped" else _ENDED
+    text = [*status_lines(found), *_log_tail(directory, name, lines)]
+    return found, text, _STATUS_OF.get(found["state"], _STATUS_OF["starting"])
+
+
+def _last_state(directory: RunDirectory, name: str) -> "LastState | None":
+    from tamed.control.records import last_state_of, last_states  # not above: mostly it runs
+
+    left = last_state_of(directory, name)
+    return left or next((each for each in last_states(directory) if each.name == name), None)
+
+
+def status_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a status for people to read."""
+    ready = "" if found["state"] == "running" else f", {found['ready']} of {found['wanted']} workers ready"
+    ready += ", reloading" if found["reloading"] else ""
+    yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {uptime(found['uptime'])}{ready}"
+    for endpoint in found["endpoints"]:
+        yield f"listening on {endpoint}"
+    if found["last_error"]:
+        yield f"last error, at {found['last_error_at']}: {found['last_error']}"
+    if (reload := _failed_reload(found)) is not None:
+        yield f"last reload, at {reload['time']}: {reload['text']}"
+    if found["restarts"]:
+        yield f"restarts: {found['restarts']}"
+    for warning in found.get("warnings", ()):
+        yield f"warning: {warning}"
+    yield ""
+    yield from table(_WORKER, [_worker(worker) for worker in _oldest_first(found["workers"])])
+    serving = [worker for worker in found["workers"] if worker["generation"] == found["generation"]]
+    trees = [worker["tree"] for worker in serving if "tree" in worker]
+    if trees:
+        yield ""
+        yield from table(("SERVICE", "STATE", "RESTARTS", ""), list(_services(trees[0])))
+
+
+def _failed_reload(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the event of the last reload or upgrade, if that has failed."""
+    for event in reversed(found.get("events", ())):
+        if event["event"] in ("reload", "upgrade"):
+            return event if event.get("outcome") == "failed" else None
+    return None
+
+
+def _oldest_first(workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(workers, key=lambda worker: (worker["generation"], worker["number"]))
+
+
+def _worker(worker: dict[str, Any]) -> tuple[str, ...]:
+    cpu = "" if worker["cpu"] is None else f"{worker['cpu']:.2f} s"
+    counts = (str(worker.get(key, "")) for key in ("connections", "accepted"))
+    return (
+        str(worker["number"]),
+        str(worker["pid"]),
+        str(worker["generation"]),
+        cell(worker["state"]),
+        uptime(worker["uptime"]),
+        size(worker["memory"]),
+        cpu,
+        *counts,
+    )
+
+
+def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]:
+    name, state, summary = (cell(tree[key]) for key in ("name", "state", "summary"))
+    yield (f"{'  ' * depth}{name}", state, str(tree["restarts"] or ""), summary)
+    for child in tree["children"]:
+        yield from _services(child, depth + 1)
+
+
+def _log_tail(directory: RunDirectory, name: str, count: int) -> Iterator[str]:
+    """Yield the last lines of the log; nothing if it is not in a file, or cannot be read."""
+    if not count:
+        return
+    from tamed.control.records import log_of_instance  # not above: not for scripts, which ask for JSON
+    from tamed.log.reader import LogReader
+
+    with suppress(TamedError, OSError):
+        file, owner = log_of_instance(directory, name)
+        with closing(LogReader(file, owner)) as reader:
+            lines = reader.last(count)
+        yield ""
+        yield f"the end of {file}:"
+        yield from (line.decode(errors="backslashreplace").rstrip("\n") for line in lines)

@@ -1,0 +1,105 @@
+"""Commands for several instances, and the list of all of them."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from tests.supervised.daemon import Tamed, read_poem, wait_for
+
+
+def test_all_instances_are_listed(tamed: Tamed) -> None:
+    """One line each, also those that were killed or stopped; the exit status is that of the least healthy."""
+    ode = tamed.start_poetry("--name", "ode", "--workers", "2")
+    haiku, lost = (tamed.start_poetry("--name", name) for name in ("haiku", "lost"))
+    done = tamed("status")
+    assert (done.status, done.err) == (0, "")
+    head, *rows = (line.split() for line in done.out.splitlines())
+    assert head[:5] == ["NAME", "STATE", "PID", "UP", "WORKERS"]
+    assert [row[:3] for row in rows] == [[each.name, "running", str(each.pid)] for each in (haiku, lost, ode)]
+    assert rows[2][4] == "2/2"
+    assert rows[2][-1] == ode.addresses[0]
+    assert tamed("stop", "haiku").status == 0
+    assert tamed("status").status == 0
+    lost.signal(signal.SIGKILL)
+    lost.wait_gone()
+    done = tamed("status", "--json")
+    states = {each["name"]: each["state"] for each in json.loads(done.out)}
+    assert (done.status, states) == (7, {"haiku": "stopped", "lost": "failed", "ode": "running"})
+    wait_for("the end of its worker", lambda: len(tamed.processes()) == 3)  # ode's
+    assert tamed("restart", "lost").status == 0
+    assert tamed("stop", "--all").status == 0
+    assert tamed.left() == {}
+
+
+def test_what_has_stopped_or_failed_is_started_again(tamed: Tamed) -> None:
+    """By restart, with its command line; also one whose supervisor was killed."""
+    ode, haiku = (tamed.start_poetry("--name", name, "--workers", "2") for name in ("ode", "haiku"))
+    assert tamed("stop", "ode").status == 0
+    assert tamed("status", "ode").out.startswith("ode has stopped; tamed restart ode starts it again\n")
+    haiku.signal(signal.SIGKILL)
+    haiku.wait_gone()
+    wait_for("the end of its workers", lambda: not tamed.processes())
+    done = tamed("restart", "ode", "haiku")
+    assert (done.status, done.out.count(" is ready: pid ")) == (0, 2), done
+    for port in re.findall(r"127\.0\.0\.1:(\d+)\n", done.out):
+        assert read_poem(int(port))
+    assert ode.status()["wanted"] == 2
+    assert not list(tamed.rundir.glob(".plans/*"))
+    assert tamed("stop", "--all").status == 0
+
+
+def test_a_plan_of_another_user_is_not_started(tamed: Tamed) -> None:
+    """A stopped instance is started only by the user whose plan it is."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a file away")
+    tamed.start_poetry()
+    assert tamed("stop").status == 0
+    os.chown(tamed.rundir / ".plans" / "fastpoetry.plan", 65534, 65534)
+    done = tamed("restart", "fastpoetry")
+    assert (done.status, done.out) == (77, "")
+    assert "user 65534 started it" in done.err
+
+
+def test_a_restart_that_fails_can_be_tried_again(tamed: Tamed) -> None:
+    """The plan stays."""
+    tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
+    tamed.start("app.py")
+    tamed.write("app.py", "raise KeyError('rhyme')\n")
+    assert tamed("restart").status == 70
+    tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
+    assert tamed("restart", "app").status == 0
+    assert tamed("stop").status == 0
+
+
+def test_several_are_reloaded_and_stopped(tamed: Tamed) -> None:
+    """A name that does not run is reported, and does not keep the others from it."""
+    for name in ("haiku", "ode"):
+        tamed.start_poetry("--name", name)
+    done = tamed("reload", "haiku", "ode")
+    assert done.status == 0
+    assert done.out.splitlines() == [
+        f"{name} was reloaded: generation 2, 1 worker" for name in ("haiku", "ode")
+    ]
+    done = tamed("stop", "--all", "ode")
+    assert (done.status, done.err) == (64, "tamed: --all: ode is named, too; give either\n")
+    done = tamed("stop", "--all")
+    assert (done.status, sorted(done.out.splitlines())) == (0, ["haiku has stopped", "ode has stopped"])
+    assert tamed("restart", "ballad").status == 69
+    assert tamed.left() == {}
+
+
+def test_the_end_of_the_log_is_on_the_screen(tamed: Tamed) -> None:
+    """So are a reload that has failed, and its time."""
+    tamed.write("app.py", "from tamed import Application\napplication = Application('app')\n")
+    daemon = tamed.start("app.py")
+    tamed.write("app.py", "raise KeyError('rhyme')\n")
+    assert tamed("reload").status == 70
+    done = tamed("status", "app", "-n", "1")
+    assert re.search(r"\nlast reload, at \d{4}-\S+: the reload failed: .*KeyError: 'rhyme'\n", done.out)
+    last = done.out.splitlines()[-1]
+    assert last in daemon.log
+    assert done.status == 0
+    daemon.stop()
