@@ -3,17 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from tamed.plugins._readers import (
-    Choice,
-    Limited,
-    Many,
-    Number,
-    OneOf,
-    Pairs,
-    Parsed,
-    Reader,
-    Truth,
-)
+from tamed.plugins._compound import Many, OneOf, Pairs
+from tamed.plugins._readers import Choice, Limited, Number, Parsed, Reader, Truth
 from tamed.plugins.describe import Option
 from tamed.plugins.option import Limits
 
