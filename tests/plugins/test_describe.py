@@ -215,7 +215,7 @@ def test_the_default_of_a_secret_is_not_shown_in_the_error_about_it() -> None:
     class Options:
         password: int = option("hunter2", secret=True)
 
-    with pytest.raises(ApplicationFailed, match="its default is not") as caught:
+    with pytest.raises(ApplicationFailed, match="its default does not match its type") as caught:
         describe(Options)
     assert "hunter2" not in str(caught.value)
 
