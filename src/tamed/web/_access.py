@@ -90,13 +90,15 @@ def _target(scope: Scope) -> str:
 def _header(scope: Scope, wanted: bytes) -> str | None:
     for name, value in scope["headers"]:
         if name == wanted:
-            found: str = value.decode("ascii", "backslashreplace")
+            found: str = value.decode("latin-1")
             return found
     return None
 
 
 def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"') if '"' in text or "\\" in text else text
+    """Return a text that cannot end its field, without control characters, as Apache writes it."""
+    safe = text.replace("\\", "\\\\").replace('"', '\\"')
+    return safe.encode("ascii", "backslashreplace").decode("ascii")
 
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

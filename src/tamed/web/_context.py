@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from tamed.web._access import AccessFormat, access_writer
 from tamed.web._proxies import TrustedProxies
@@ -53,7 +54,7 @@ class ServerContext:
         self.trusted = trusted
         self.log_access = access_writer(access_format)
         self.root_path = root_path
-        self.raw_root_path = root_path.encode()
+        self.raw_root_path = quote(root_path).encode("ascii")
         self.drain_timeout = drain_timeout
         """Seconds that a drain may take; None for those of the server's environment."""
         self.websocket = websocket

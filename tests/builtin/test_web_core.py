@@ -1,0 +1,234 @@
+"""What HTTP/1.1 asks of the web, byte by byte, and what applications may do with it."""
+
+import json
+import re
+import socket
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tamed.errors import ApplicationFailed
+from tamed.net.endpoint import UnixEndpoint
+from tamed.web.application import load
+from tests.builtin.test_web import classic, echo, get, module, raw, served
+from tests.builtin.test_web_leaving import faults
+
+__all__ = ["module"]  # a fixture
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+START = {"type": "http.response.start", "status": 200}
+BODY = {"type": "http.response.body", "body": b"verse"}
+
+
+def application(*messages: dict[str, Any]) -> Any:
+    """Make an application that sends these."""
+
+    async def answer(scope: Any, _: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        for message in messages:
+            await send(message)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"z\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n-1\r\n\r\n",
+        b"fffffffffffffffff\r\n",
+    ],
+)
+def test_a_body_in_malformed_chunks_is_refused(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    """With 400 if no answer has begun, and without a fault of the application, which hears a disconnect."""
+    module.app = echo  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert raw(server, head + body).startswith(b"HTTP/1.1 400 ")
+    assert faults(caplog) == []
+
+
+def test_a_client_is_asked_for_its_body_when_the_application_wants_it(module: ModuleType) -> None:
+    """And not before; if it is not wanted, the answer comes alone and is the last."""
+    module.app = echo  # type: ignore[attr-defined]
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    with (
+        served(app="web_test_app:app") as server,
+        server.connect() as client,
+        client.makefile("rb") as answers,
+    ):
+        client.sendall(request)
+        assert answers.readline() == b"HTTP/1.1 100 Continue\r\n"
+        client.sendall(b"abc" + GET)
+        with answers:
+            assert answers.read().count(b"HTTP/1.1 200") == 2
+    module.app = application(START, BODY)  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        answer = raw(server, request)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "end"),
+    [
+        (b"1.1", b"GET", b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n5\r\nverse\r\n0\r\n\r\n"),
+        (b"1.0", b"GET", b"connection: close\r\n\r\nverse"),
+        (b"1.1", b"HEAD", b"connection: close\r\n\r\n"),
+    ],
+)
+def test_a_body_of_unknown_length_is_framed_for_its_client(
+    module: ModuleType, version: bytes, method: bytes, end: bytes
+) -> None:
+    """In chunks, or by the end of the connection for a client that knows no chunks."""
+    module.app = application(START, BODY)  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        answer = raw(server, GET.replace(b"1.1", version).replace(b"GET", method))
+    assert answer.endswith(end)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"x-verse", b"busy\r\nset-cookie: a=b")],
+        [(b"x-verse", b"busy\nold")],
+        [(b"x-verse\r\nx", b"busy")],
+        [(b"x verse", b"busy")],
+        [(b"content-length", b"5"), (b"content-length", b"6")],
+        [(b"content-length", b"-5")],
+    ],
+)
+def test_a_header_that_would_be_another_is_not_sent(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """The client sees 500, and the log says why."""
+    module.app = application(START | {"headers": headers}, BODY)  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        answer = raw(server, GET)
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"busy" not in answer
+    assert "RuntimeError: the application sends" in caplog.text
+
+
+@pytest.mark.parametrize("length", [b"4", b"6"])
+def test_a_body_of_another_length_than_promised_does_not_look_complete(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, length: bytes
+) -> None:
+    """A head that waits for its body is not sent without it, and so the client sees 500."""
+    module.app = application(START | {"headers": [(b"content-length", length)]}, BODY)  # type: ignore[attr-defined]
+    with served(app="web_test_app:app") as server:
+        assert raw(server, GET).startswith(b"HTTP/1.1 500 ")
+    assert "the body has 5 bytes" in caplog.text
+
+
+def test_hints_and_trailers_are_sent(module: ModuleType) -> None:
+    """Before and behind the answer (RFC 8297, and RFC 9110, 6.5)."""
+    trailers = [(b"x-sum", b"1")]
+    module.app = application(  # type: ignore[attr-defined]
+        {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]},
+        START | {"trailers": True},
+        BODY,
+        {"type": "http.response.trailers", "headers": trailers, "more_trailers": False},
+    )
+    with served(app="web_test_app:app") as server:
+        answer = raw(server, GET)
+    assert answer.startswith(
+        b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n"
+    )
+    assert answer.endswith(b"5\r\nverse\r\n0\r\nx-sum: 1\r\n\r\n")
+
+
+def test_an_application_below_a_path_knows_it(module: ModuleType) -> None:
+    """ASGI's path has the root path before it; WSGI's is apart."""
+    module.app = echo  # type: ignore[attr-defined]
+    with served(app="web_test_app:app", root_path="/poems") as server:
+        assert get(server, "/a%20b")[2] == "http 127.0.0.1 /poems/a b 0"
+    module.app = classic  # type: ignore[attr-defined]
+    with served(app="web_test_app:app", root_path="/poems") as server:
+        assert get(server, "/a%20b")[2] == "http 127.0.0.1 /a b 0"
+
+
+@pytest.mark.parametrize(("name", "factory"), [("app", True), ("app()", False)])
+def test_an_application_may_be_made(module: ModuleType, name: str, factory: bool) -> None:
+    """By a function that is named so, by the option or by parentheses."""
+    module.app = lambda: echo  # type: ignore[attr-defined]
+    with served(app=f"web_test_app:{name}", factory=factory) as server:
+        assert get(server, "/")[0] == 200
+
+
+def test_a_factory_that_fails_is_explained(module: ModuleType) -> None:
+    """As one that is not said to be a factory is."""
+    module.app = lambda: 1 / 0  # type: ignore[attr-defined]
+    with pytest.raises(ApplicationFailed, match=r"the factory of .* raised: ZeroDivisionError"):
+        load("web_test_app:app()")
+    module.app = lambda: echo  # type: ignore[attr-defined]
+    with pytest.raises(ApplicationFailed, match="--factory"), served(app="web_test_app:app"):
+        pass
+
+
+def test_a_proxy_on_a_unix_socket_may_be_trusted(module: ModuleType, tmp_path: Path) -> None:
+    """Only if that is said: the client is nobody otherwise."""
+    module.app = application_that_names_its_client  # type: ignore[attr-defined]
+    request = GET.replace(b"Host", b"X-Forwarded-For: 192.0.2.1\r\nHost")
+    for trust, client in ((["unix"], b"('192.0.2.1', 0)"), ([], b"None")):
+        listen = [UnixEndpoint(str(tmp_path / "s"))]
+        with (
+            served(app="web_test_app:app", trust=trust, listen=listen),
+            socket.socket(socket.AF_UNIX) as proxy,
+        ):
+            proxy.connect(str(tmp_path / "s"))
+            proxy.sendall(request)
+            with proxy.makefile("rb") as answer:
+                assert client in answer.read()
+
+
+async def application_that_names_its_client(scope: Any, _: Any, send: Any) -> None:
+    """Answer with the client."""
+    assert scope["type"] == "http"
+    await send(START)
+    await send({"type": "http.response.body", "body": repr(scope["client"]).encode()})
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("short", r'127\.0\.0\.1:\d+ - "POST /a\?b HTTP/1\.1" 200'),
+        (
+            "common",
+            r'127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]+/\d{4}:[\d:]{8} \+0000\] "POST /a\?b HTTP/1\.1" 200 19',
+        ),
+        ("combined", r'.*"POST /a\?b HTTP/1\.1" 200 19 "http://here/\\"" "agent\\xe4"'),
+    ],
+)
+def test_the_access_log_has_the_format_that_is_wanted(
+    module: ModuleType, caplog: pytest.LogCaptureFixture, kind: str, line: str
+) -> None:
+    """As Apache writes it; what a client says can neither end a field nor be raw bytes."""
+    module.app = echo  # type: ignore[attr-defined]
+    caplog.set_level("INFO")
+    with served(app="web_test_app:app", access_log_format=kind) as server:
+        get(server, "/a?b", "POST", b"x", Referer='http://here/"', User_Agent="agentä")
+    found = [each.getMessage() for each in caplog.records if each.name == "web.access"]
+    assert len(found) == 1
+    assert re.fullmatch(line, found[0]), found[0]
+
+
+def test_the_access_log_may_be_json(module: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    """Each line is an object, and stays one however long the client's texts are."""
+    module.app = echo  # type: ignore[attr-defined]
+    caplog.set_level("INFO")
+    with served(app="web_test_app:app", access_log_format="json") as server:
+        get(server, "/a?b", "POST", b"x", User_Agent="agent")
+        get(server, "/" + "x" * 4000, Referer="y" * 4000)
+    lines = [each.getMessage() for each in caplog.records if each.name == "web.access"]
+    first, second = map(json.loads, lines)
+    assert (first["client"], first["method"], first["target"]) == ("127.0.0.1", "POST", "/a?b")
+    assert (first["status"], first["bytes"], first["agent"]) == (200, 19, "agent")
+    assert first["seconds"] >= 0
+    assert second["target"].startswith("/xxx")
+    assert max(map(len, lines)) <= 1000
