@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -55,34 +56,31 @@ def deep(depth: int) -> bytes:
 
 
 # What is no message at all is tried in tests/supervised/test_workers.py, one by one.
-CHANNEL = {
-    "files": b"".join(lines({"files": {f"/{number}-{'x' * 1000}": number}}) for number in range(20_000)),
-    "reasons to be replaced": b"".join(
-        lines({"recycle": f"{number} {'x' * 1000}"}) for number in range(2000)
-    ),
-    "addresses": b"".join(
+def on_the_channel() -> Iterator[tuple[str, int, bytes]]:
+    """Yield messages that name ever more, and bytes that are none, for the descriptor of the channel."""
+    files = (lines({"files": {f"/{number}-{'x' * 1000}": number}}) for number in range(20_000))
+    reasons = (lines({"recycle": f"{number} {'x' * 1000}"}) for number in range(2000))
+    addresses = (
         lines({"listen": f"127.0.0.{index % 250 + 1}:0", "kind": 1, "index": index // 250, "number": index})
         for index in range(5000)
-    ),
-    "trees without an end": deep(100_000),
-    "noise": random.Random(7).randbytes(65536),
-}
-OTHERS = {
-    "beginnings of records": (4, b"\xff" * 65536),
-    "output without a newline": (1, b"x" * 65536),
-    "zeros as records": (4, bytes(65536)),
-}
+    )
+    yield "files", 3, b"".join(files)
+    yield "reasons to be replaced", 3, b"".join(reasons)
+    yield "addresses", 3, b"".join(addresses)
+    yield "trees without an end", 3, deep(100_000)
+    yield "noise", 3, random.Random(7).randbytes(65536)
 
 
-FLOODS = {
-    "channel": {name: (3, what) for name, what in CHANNEL.items()},
-    "log and output": OTHERS,
-}
+def in_log_and_output() -> Iterator[tuple[str, int, bytes]]:
+    """Yield what is no record, and output without an end, for their descriptors."""
+    yield "beginnings of records", 4, b"\xff" * 65536
+    yield "output without a newline", 1, b"x" * 65536
+    yield "zeros as records", 4, bytes(65536)
 
 
-@pytest.mark.parametrize("floods", FLOODS.values(), ids=FLOODS)
+@pytest.mark.parametrize("floods", [on_the_channel, in_log_and_output])
 def test_what_an_application_writes_for_ever_is_not_kept(
-    tamed: Tamed, floods: dict[str, tuple[int, bytes]]
+    tamed: Tamed, floods: Callable[[], Iterator[tuple[str, int, bytes]]]
 ) -> None:
     """Its supervisor answers, obeys and needs no more memory, whatever comes by channel, log and output."""
     quiet = tamed.write("quiet.py", "from tamed import Application\napplication = Application('app')\n")
@@ -91,7 +89,7 @@ def test_what_an_application_writes_for_ever_is_not_kept(
     daemon = tamed.start("--log-rotate", "1 MB", "--log-keep", "2", app)
     assert tamed("reload").status == 0
     before = live.memory(daemon.pid)
-    for name, (number, what) in floods.items():
+    for name, number, what in floods():
         (tamed.folder / "what").write_bytes(what)
         app.unlink()
         written = tamed.folder / f"{name} is written"
