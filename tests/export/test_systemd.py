@@ -37,6 +37,20 @@ def poetry(port: int = 10000) -> str:
 
 
 WEB = '[services.site]\nplugin = "web"\nroot = "/usr/share"\n'
+VAULT = """
+from dataclasses import dataclass
+from tamed import Application, Service, option, plugin
+
+@dataclass
+class Options:
+    password: str = option(secret=True)
+
+@plugin
+def vault(options: Options) -> Service:
+    return Service("vault")
+
+application = Application("vault", Service("vault"))
+"""
 EXEC = '[services.job]\nplugin = "exec"\ncommand = "sleep 1h"\n'
 
 
@@ -117,6 +131,17 @@ def test_sockets_of_systemd_are_required(tamed: Tamed, tmp_path: Path) -> None:
     listen = '[services.ecstasy]\nplugin = "fastpoetry"\nlisten = "systemd://poems"\n'
     unit = unit_of(tamed, tmp_path, listen)
     assert values(unit, "Requires") == ["poems.socket"]
+
+
+def test_credentials_are_loaded(tamed: Tamed, tmp_path: Path) -> None:
+    """The manager finds each by its name; to make the unit, none need be here."""
+    (tmp_path / "vault.py").write_text(VAULT)
+    services = '[services.vault]\napplication = "vault.py"\n[services.b]\nplugin = "vault"\n'
+    (tmp_path / "verse.toml").write_text(f'{services}password = "credential:db"\n')
+    export = ("export", "systemd", "--plugin-dir", tmp_path, tmp_path / "verse.toml")
+    unit = tamed(*export).out
+    assert values(unit, "LoadCredential") == ["db"]
+    assert "stand-in" not in unit
 
 
 def test_a_deployment_that_cannot_be_exported_says_why(tamed: Tamed, tmp_path: Path) -> None:

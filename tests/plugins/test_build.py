@@ -162,7 +162,8 @@ def test_a_secret_is_in_no_error(source: str) -> None:
 
     name = {"environ": "TAMED_S_PIN"}.get(source, "pin")
     given: dict[str, Any] = {"service": "s", source: {name: "31337"}}
-    with pytest.raises(TamedError, match=r"expected an even number$") as caught:
+    why = "expected an even number$" if source != "flags" else "can be seen by every user of this machine"
+    with pytest.raises(TamedError, match=why) as caught:
         build(Login, Given(**given))
     assert "31337" not in "".join(traceback.format_exception(caught.value))
 

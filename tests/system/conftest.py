@@ -60,7 +60,18 @@ class Machine:
         """Write a deployment, have its unit made, with settings of the test's own beside it."""
         file = f"/etc/{name}/{name}.toml"
         self.write(file, deployment)
-        self.must("tamed", "export", "systemd", file, "--to", "/etc/systemd/system", "--force")
+        plugins = f"/etc/{name}/plugins"
+        self.must(
+            "tamed",
+            "export",
+            "systemd",
+            "--plugin-dir",
+            plugins,
+            file,
+            "--to",
+            "/etc/systemd/system",
+            "--force",
+        )
         if settings:
             self.write(f"/etc/systemd/system/{name}.service.d/test.conf", f"[Service]\n{settings}\n")
         self._begin()

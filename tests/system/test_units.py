@@ -1,5 +1,6 @@
 """Units under real systemd: the exported one, and what others write by hand."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -30,6 +31,19 @@ class Slow(Service):
 
 application = Application("app", Slow("slow"))
 """
+VAULT = """
+from dataclasses import dataclass
+from tamed import Service, option, plugin
+
+@dataclass
+class Options:
+    password: str = option(secret=True)
+
+@plugin
+def vault(options: Options) -> Service:
+    print("digest", len(options.password))
+    return Service("vault")
+"""
 SLOW_DEPLOYMENT = 'name = "verse"\n[services.slow]\napplication = "app.py"\n'
 
 
@@ -53,6 +67,21 @@ def test_the_exported_unit_is_active_when_it_is_ready(verse: Machine) -> None:
     assert "Overall exposure level for verse.service: 1." in rated
     entry = next(each for each in verse.journal("verse") if "is ready" in each["MESSAGE"])
     assert (entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["LOGGER"]) == ("verse", "6", "tamed")
+
+
+def test_a_credential_reaches_the_service(machine: Machine) -> None:
+    """The manager reads it as root, and the service as its own user; nobody else has it."""
+    machine.write("/etc/verse/plugins/vault.py", VAULT)
+    machine.write("/etc/credstore/db", "busy-old-fool\n")
+    (machine.path / "etc/credstore/db").chmod(0o600)
+    deployment = 'name = "verse"\n[services.vault]\nplugin = "vault"\npassword = "credential:db"\n'
+    machine.export(deployment, settings="Environment=TAMED_PLUGIN_PATH=/etc/verse/plugins")
+    try:
+        machine.must("systemctl", "start", "verse")
+        assert machine.wait_message("verse", "digest") == "digest 13"
+        assert not any("busy-old-fool" in json.dumps(entry) for entry in machine.journal("verse"))
+    finally:
+        machine.forget("verse")
 
 
 def test_a_reload_tells_its_outcome(verse: Machine) -> None:

@@ -150,7 +150,8 @@ COMMANDS: Final = (
         "tamed.cli.export:export",
         """
         KIND systemd makes a unit with times, limits and a sandbox that fit the deployment. FILE is loaded and
-        validated as by check. The environment does not count: the same FILE always makes the same files.
+        validated as by check. Variables that set options do not count: the same FILE always makes the same
+        files.
         """,
         (
             ("tamed export systemd verse.toml", "print the unit"),
@@ -177,6 +178,7 @@ COMMANDS: Final = (
                 "Path of FILE where the files are used; by default the path here.",
                 "PATH",
             ),
+            _PLUGIN_DIR,
         ),
     ),
     _of_instance(

@@ -13,16 +13,26 @@ _DIFFERENT = 1  # as diff(1)
 
 
 def export(
-    kind: str, file: str, *, to: str | None, check: bool, force: bool, command: str | None, path: str | None
+    kind: str,
+    file: str,
+    *,
+    to: str | None,
+    check: bool,
+    force: bool,
+    command: str | None,
+    path: str | None,
+    plugin_dirs: Sequence[str],
 ) -> int:
     """Make the files, and print them, write them or compare them."""
     from tamed.export.facts import Facts, command_of_this_installation
     from tamed.export.files import differences, write_files
     from tamed.export.systemd import units_of
+    from tamed.plugins.discovery import plugin_folders
 
     if (check or force) and to is None:
         raise UsageError(f"{'--check' if check else '--force'} without a folder", remedy="add --to FOLDER")
-    facts = Facts.of(Path(file), None if path is None else Path(path))
+    folders = plugin_folders(plugin_dirs, os.environ)
+    facts = Facts.of(Path(file), None if path is None else Path(path), folders)
     tamed = command or command_of_this_installation()
     options = [] if command is None else ["--command", command]
     made_by = shlex.join(["tamed", "export", kind, *options, str(facts.file)])

@@ -1,8 +1,12 @@
 """What a deployment needs of the system that it runs on, found by loading it as `tamed check` does."""
 
 import math
+import os
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -48,7 +52,7 @@ class Facts(NamedTuple):
     """A deployment, as far as the system that it runs on is concerned.
 
     ``file`` is the path of the deployment file on that system, and ``folder`` its folder there. ``services``
-    are the names of its services with what makes each of them.
+    are the names of its services with what makes each of them, and ``credentials`` those that it refers to.
     """
 
     file: Path
@@ -56,25 +60,31 @@ class Facts(NamedTuple):
     settings: Settings
     services: tuple[tuple[str, str], ...]
     listening: tuple[Listening, ...]
+    credentials: tuple[str, ...]
 
     @classmethod
-    def of(cls, file: Path, path: Path | None = None) -> Self:
+    def of(cls, file: Path, path: Path | None = None, plugin_dirs: tuple[Path, ...] = ()) -> Self:
         """Load a deployment file, whose path on the other system is ``path``, by default that of here.
 
-        The environment does not count, so the same file always has the same facts. Raises UsageError for
-        another target than a deployment file, and otherwise as `tamed.config.load.load` does.
+        The variables that set options do not count, so the same file always has the same facts; those that it
+        names as ``${NAME}`` do. Raises UsageError for another target than a deployment file, and otherwise as
+        `tamed.config.load.load` does.
         """
-        target = resolve(str(file))
+        target = resolve(str(file), plugin_dirs)
         if target.kind is not TargetKind.DEPLOYMENT:
             raise UsageError(f"cannot export {file}", "it is no deployment file", "name a FILE.toml")
-        reading = Reading.of(Job(target, environ={}))
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("TAMED_")}
+        reading = Reading.of(Job(target, plugin_dirs=plugin_dirs, environ=environ))
         deployment, daemon = reading.deployment, reading.settings.daemon
         assert deployment is not None
         if daemon.chroot is not None:
             why = "what it starts with is outside of that folder"
             remedy = "leave it out: a unit has RootDirectory=, and a container is another root directory"
             raise ConfigurationError(f"{file}: daemon.chroot", why, remedy)
-        application = load(reading)
+        credentials = sorted(set(_credentials_in([each.table for each in deployment.services])))
+        with _stand_ins(credentials) as folder:  # the real ones are where the deployment runs
+            environ["CREDENTIALS_DIRECTORY"] = folder
+            application = load(reading)
         return cls(
             (path or file).absolute(),
             check_name(reading.name),
@@ -88,6 +98,7 @@ class Facts(NamedTuple):
                 if isinstance(service, ListeningService)
                 for endpoint in service.endpoints
             ),
+            tuple(credentials),
         )
 
     @property
@@ -139,6 +150,28 @@ class Facts(NamedTuple):
     def stop_seconds(self) -> int:
         """The longest that a stop takes, in seconds, with a margin."""
         return math.ceil(self.settings.daemon.longest_stop) + _ABORTING
+
+
+def _credentials_in(value: object) -> Iterator[str]:
+    """Yield the names of the credentials that the values of options refer to."""
+    match value:
+        case str() if value.startswith("credential:"):
+            yield value.partition(":")[2]
+        case Mapping():
+            yield from _credentials_in(list(value.values()))
+        case list():
+            for each in value:
+                yield from _credentials_in(each)
+
+
+@contextmanager
+def _stand_ins(credentials: Iterable[str]) -> Iterator[str]:
+    """Yield a folder with files of these names, from which a service can be made, though not run."""
+    with tempfile.TemporaryDirectory(prefix="tamed-export-") as folder:
+        for name in credentials:
+            if name and "/" not in name:
+                Path(folder, name).write_text("stand-in", "utf-8")
+        yield folder
 
 
 def command_of_this_installation() -> str:

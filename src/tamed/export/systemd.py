@@ -121,6 +121,9 @@ def _user(facts: Facts) -> Iterator[_Line]:
     yield "# Root's own run directory: `tamed status` and the other commands find it by its name."
     yield "RuntimeDirectory", f"tamed/{facts.name}"
     yield "StateDirectory", facts.name
+    for name in facts.credentials:
+        yield f"# The secret is in /etc/credstore/{name}, or /etc/credstore.encrypted/{name}."
+        yield "LoadCredential", _escaped(name)
     if folders := _given_folders(facts):
         yield "ReadWritePaths", " ".join(_word(folder) for folder in folders)
 

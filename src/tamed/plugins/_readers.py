@@ -34,10 +34,11 @@ class InvalidValue(ValueError):
 
 
 class Source(NamedTuple):
-    """The source of a value: whether it is text, and the folder that relative paths start in."""
+    """The source of a value: whether it is text, where relative paths start, and the variables."""
 
     text: bool
     folder: Path | None = None
+    environ: Mapping[str, str] = {}
 
 
 class Reader(ABC):

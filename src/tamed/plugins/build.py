@@ -5,7 +5,7 @@ A source that is overridden is not read. Collections are not merged: a ``--liste
 replaces every ``listen`` of the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from tamed._os.text import did_you_mean, listed
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.plugins._readers import InvalidValue, Source
 from tamed.plugins.describe import Option, describe
+from tamed.plugins.references import PLACES, expanded, referenced_secret
 
 __all__ = ["Given", "build"]
 
@@ -95,20 +96,34 @@ _ABSENT: Any = object()
 def _value(option: Option, given: Given, flags: Mapping[str, object], table: Mapping[str, object]) -> Any:
     """Read the option from the first source that has it."""
     variable = option.variable(given.service)
-    text = Source(text=True, folder=given.flags_folder)
+    text = Source(text=True, folder=given.flags_folder, environ=given.environ)
     if option.name in flags:
-        return _read(option, flags[option.name], text, UsageError, given.flag(option))
+        where = given.flag(option)
+        if option.secret:
+            _refuse_visible(flags[option.name], where)
+        return _read(option, flags[option.name], text, UsageError, where)
     if option.env and variable in given.environ:
         return _read(option, given.environ[variable], text, ConfigurationError, variable)
     if option.name in table:
-        source = Source(text=False, folder=given.file_folder)
-        return _read(option, table[option.name], source, ConfigurationError, given.key_place(option.key))
+        source, where = Source(False, given.file_folder, given.environ), given.key_place(option.key)
+        value = _resolved(lambda: expanded(table[option.name], given.environ), ConfigurationError, where)
+        return _read(option, value, source, ConfigurationError, where)
     if option.required:
         raise _missing(option, given, variable)
     return _ABSENT
 
 
+def _refuse_visible(value: object, where: str) -> None:
+    """Refuse a secret that every user of the machine can see; one that is referred to is not visible."""
+    for each in value if isinstance(value, list) else [value]:
+        if not str(each).startswith(PLACES):
+            why = "a secret on the command line can be seen by every user of this machine"
+            raise UsageError(where, why, "give file:PATH, credential:NAME or env:NAME")
+
+
 def _read(option: Option, value: object, source: Source, kind: type[TamedError], where: str) -> Any:
+    if option.secret:
+        value = _resolved(lambda: _secret(value, source), kind, where)
     try:
         return option.reader.read(value, source)
     except InvalidValue as error:
@@ -118,6 +133,25 @@ def _read(option: Option, value: object, source: Source, kind: type[TamedError],
         raise kind(where, f"expected {option.reader.expected}")
     at = "" if source.text else invalid.at
     raise kind(where + at, invalid.why, _unquote(option, value, source)) from invalid
+
+
+def _secret(value: Any, source: Source) -> Any:
+    """Return the value of a secret option with what it refers to in place of each reference."""
+    match value:
+        case str():
+            found = referenced_secret(value, source.environ, source.folder)
+            return value if found is None else found
+        case list():
+            return [_secret(each, source) for each in value]
+        case _:
+            return value
+
+
+def _resolved(resolve: Callable[[], Any], kind: type[TamedError], where: str) -> Any:
+    try:
+        return resolve()
+    except ValueError as error:
+        raise kind(where, str(error)) from None
 
 
 def _unquote(option: Option, value: object, source: Source) -> str:
