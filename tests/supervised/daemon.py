@@ -61,7 +61,7 @@ def read_poem(port: int) -> bytes:
 
 def rotated(log: Path) -> list[Path]:
     """Return a log and its old files, the oldest first."""
-    old = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    old = sorted(log.parent.glob(f"{log.name}.[0-9]*"), key=lambda path: -int(path.suffix[1:]))
     return [*old, log]
 
 

@@ -77,12 +77,12 @@ def test_every_line_is_there_once_whole_and_in_order(tamed: Tamed) -> None:
     numbers = defaultdict(list)
     for line in whole(log).splitlines():
         found = re.fullmatch(
-            r"\S{29} INFO count: (\d+) (\d+) is a line that is as long as lines usually are", line
+            r"\S{29} \[\d\] INFO count: (\d+) (\d+) is a line that is as long as lines usually are", line
         )
         if found is not None:
             numbers[int(found[1])].append(int(found[2]))
         else:
-            assert re.fullmatch(r"\S{29} (INFO|WARNING) (tamed|tamed\.service|count): .*", line), line
+            assert re.fullmatch(r"\S{29} (\[\d\] )?(INFO|WARNING) (tamed(\.service)?|count): .*", line), line
             assert " is a line " not in line
     assert sorted(numbers) == sorted(workers)
     assert all(found == list(range(LINES)) for found in numbers.values())
@@ -146,7 +146,8 @@ def test_a_full_disk_stops_nothing(public_tamed: Tamed) -> None:
         assert len(daemon.workers()) == 4
         daemon.stop()
         lines = whole(log).splitlines()
-        assert [line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT\S{18} [A-Z]+ \S+: ", line)] == []
+        head = re.compile(r"\d{4}-\d\d-\d\dT\S{18} (\[\d+\] )?[A-Z]+ \S+: ")
+        assert [line for line in lines if not head.match(line)] == []
     finally:
         tamed.close()
         subprocess.run(["umount", "--lazy", disk], check=True)

@@ -205,8 +205,8 @@ class Holdings:
 
     def _housekeep_log(self) -> str:
         self.platform.look_for_oom()
+        self.intake.sink.housekeep()  # first: if their folder is missing, the log reports it
         self.events.housekeep()
-        self.intake.sink.housekeep()
         return self.intake.sink.trouble
 
 
