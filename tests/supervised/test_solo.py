@@ -89,7 +89,7 @@ def test_a_privileged_port_is_bound_before_root_is_given_up(public_tamed: Tamed)
         assert (folder / "log").stat().st_uid == NOBODY
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["log"]
+    assert sorted(path.name for path in folder.iterdir()) == ["log", "log.events"]
 
 
 @needs_root
