@@ -25,6 +25,8 @@ PLAN = Plan(
     umask=0o077,
     watchdog=20.0,
     report=9,
+    ops="127.0.0.1:9321",
+    ops_hosts=["ops.example"],
 )
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")

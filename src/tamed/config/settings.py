@@ -151,6 +151,12 @@ class Daemon:
         ge=1,
         section=_PROCESSES,
     )
+    ops: str = option(
+        "", "Endpoint that answers health checks and metrics over HTTP, such as 127.0.0.1:9321."
+    )
+    ops_host: list[str] = option(
+        [], "Name by which clients address the operations endpoint, besides IP addresses and localhost."
+    )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto", "Event loop; auto is uvloop if it is installed.", section=_PROCESSES
     )
@@ -205,6 +211,7 @@ class Daemon:
         return (
             self.preload
             or self.reload
+            or self.ops != ""
             or any(
                 wish is not None
                 for wish in (

@@ -31,6 +31,7 @@ from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.control.instances import run_directory
 from tamed.errors import ConfigurationError, from_os_error
+from tamed.net.endpoint import Endpoint
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan, plan_path
@@ -178,7 +179,23 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         max_worker_memory=daemon.max_worker_memory,
         umask=_UMASK if daemon.umask is None else daemon.umask,
         listen_pid=os.getpid(),
+        ops=_ops(daemon),
+        ops_hosts=daemon.ops_host,
     )
+
+
+def _ops(daemon: Daemon) -> str:
+    """Return the text of the operations endpoint, or nothing. Raises ConfigurationError if it needs more."""
+    if not daemon.ops:
+        return ""
+    try:
+        endpoint = Endpoint.parse(daemon.ops)
+    except ValueError as error:
+        raise ConfigurationError("--ops", str(error)) from None
+    for module in ("httptools", "prometheus_client"):
+        if find_spec(module) is None:
+            raise ConfigurationError("--ops", f"{module} is not installed", "pip install 'tamed[ops]'")
+    return str(endpoint.relative_to(Path.cwd()))
 
 
 def _reloads_itself(daemon: Daemon) -> bool:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tamed._os.descriptors import close_on_exec
 from tamed._os.identity import Identity
@@ -43,6 +43,9 @@ from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.unix.process import end_by_signal
 from tamed.unix.rundir import Instance, InstanceFolder
+
+if TYPE_CHECKING:
+    from tamed.supervisor.ops_process import OpsProcess
 
 __all__ = ["main"]
 
@@ -139,8 +142,42 @@ class Holdings:
             housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
+        inheritance = Inheritance(os.environ, plan.listen_pid, passed=self._passed)
+        self.ops = self._hold_ops(plan, inheritance, identity, left, held) if plan.ops else None
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance, owner)
+
+    def _hold_ops(
+        self,
+        plan: Plan,
+        inheritance: Inheritance,
+        identity: Identity | None,
+        left: Data | None,
+        held: ExitStack,
+    ) -> "OpsProcess":
+        """Bind the operations endpoint, and make the memory for what it shows."""
+        from tamed.metrics.ledger import Ledger  # not above: most daemons have no such endpoint
+        from tamed.supervisor.ops_answers import OpsAnswers
+        from tamed.supervisor.ops_process import OpsProcess
+
+        metrics = self.supervisor.pool.metrics = Ledger()
+        held.callback(metrics.close)
+        sockets = SocketTable(inheritance, identity)
+        held.callback(sockets.close)
+        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
+        answers = OpsAnswers(self.supervisor, self.reactor, metrics, status)
+        process = OpsProcess(
+            plan,
+            self.reactor,
+            self.platform,
+            sockets,
+            serve=answers.serve,
+            is_starting=lambda: self.supervisor.phase is Phase.STARTING,
+        )
+        self.supervisor.on_child_ended = process.ended
+        if left is None or left.get("ops") is None:
+            process.bind()
+        return process
 
     def _close_unused(self) -> None:
         """Close inherited descriptors on which no server listens; leave the terminal."""
@@ -181,6 +218,8 @@ class Holdings:
             "control": None
             if self.control is None
             else {"socket": keep(self.control.fileno()), "file": self.control.file._asdict()},
+            "ops": None if self.ops is None else self.ops.export(keep),
+            "metrics": None if (metrics := self.supervisor.pool.metrics) is None else metrics.export(keep),
             "clients": [] if self.control is None else self.control.export(keep),
         }
 
@@ -222,6 +261,8 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
             if stays_root(supervisor.plan.user):
                 platform.log("WARNING", AS_ROOT)
             supervisor.start()
+            if holdings.ops is not None:
+                holdings.ops.start()
         else:
             _resume(holdings, left)
         _keep_house(holdings)
@@ -251,6 +292,8 @@ def _resume(holdings: Holdings, left: Data) -> None:
     holdings.intake.sink.resume(left["log"])
     holdings.events.resume(left.get("events", ()))
     holdings.platform.resume(left["children"])
+    if holdings.ops is not None:
+        _resume_ops(holdings.ops, holdings.supervisor, left)
     control = holdings.control
     replies = {} if control is None else control.resume(left["clients"])
     holdings.supervisor.resume(left["supervisor"], replies)
@@ -258,6 +301,16 @@ def _resume(holdings: Holdings, left: Data) -> None:
         for reply in replies.values():  # requests that are no operation, for example for the status
             control.serve_again(reply)
     holdings.reactor.return_signals(bytes(left["signals"]))
+
+
+def _resume_ops(ops: "OpsProcess", supervisor: Supervisor, left: Data) -> None:
+    """Resume the operations endpoint of the previous program, which may have had none."""
+    if (metrics := supervisor.pool.metrics) is not None and left.get("metrics") is not None:
+        metrics.resume(left["metrics"])
+    if left.get("ops") is None:
+        ops.start()
+    else:
+        ops.resume(left["ops"])
 
 
 def _plan_in(left: Data) -> Plan:

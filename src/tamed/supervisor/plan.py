@@ -32,8 +32,9 @@ class Plan(NamedTuple):
 
     ``report`` is the descriptor of the pipe on which the command waits that started the daemon, -1 for a
     daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
-    process became a daemon. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`). Times
-    are in seconds.
+    process became a daemon. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
+    ``ops`` is the operations endpoint, empty for none, and ``ops_hosts`` are the names by which clients may
+    address it. Times are in seconds.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Plan(NamedTuple):
     report: int = -1
     listen_pid: int = 0
     holder: str = ""
+    ops: str = ""
+    ops_hosts: Sequence[str] = ()
 
     @property
     def heartbeat_interval(self) -> float:
@@ -81,6 +84,7 @@ class Plan(NamedTuple):
             "layout": self.log.layout,
             "heartbeat": self.heartbeat_interval,
             "files": self.reload,
+            "metrics": bool(self.ops),
         }
 
     def hand_over(self) -> int:

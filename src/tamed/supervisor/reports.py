@@ -16,12 +16,14 @@ if TYPE_CHECKING:  # a command reads reports too, and has no loop
 
     from tamed.supervisor.loop import Reactor, Timer
 
-__all__ = ["ReportCollector", "Reports", "read_report", "read_timings"]
+__all__ = ["REPORT_PATIENCE", "ReportCollector", "Reports", "read_report", "read_timings"]
 
 Reports = dict[int, Message]
 """The reports of workers, by their pid."""
 
-_PATIENCE = 5.0  # seconds for the workers to answer
+REPORT_PATIENCE = 5.0
+"""Seconds for the workers to answer."""
+
 _DEEPEST = 32  # levels of services, as the worker sends them
 _MOST_SERVICES = 20  # in the timings of a start
 _LONGEST_NAME = 200  # characters of a service's path there
@@ -47,13 +49,18 @@ class ReportCollector:
         self._reactor = reactor
         self._requests: list[_Request] = []
 
-    def collect(self, pids: Iterable[int], done: Callable[[Reports], object]) -> None:
-        """Call ``done`` with the reports of these workers, which were asked, when all have answered."""
+    def collect(
+        self, pids: Iterable[int], done: Callable[[Reports], object], patience: float = REPORT_PATIENCE
+    ) -> None:
+        """Call ``done`` with the reports of these workers, which were asked, when all have answered.
+
+        After ``patience``, in seconds, the others are left out.
+        """
         waiting = set(pids)
         if not waiting:
             done({})
             return
-        timer = self._reactor.later(_PATIENCE, lambda: self._close(request))
+        timer = self._reactor.later(patience, lambda: self._close(request))
         request = _Request(done, waiting, timer, {})
         self._requests.append(request)
 

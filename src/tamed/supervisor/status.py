@@ -12,7 +12,7 @@ from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import Worker
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.reports import Reports
+from tamed.supervisor.reports import REPORT_PATIENCE, Reports
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.supervisor import Phase, Supervisor
 
@@ -72,9 +72,9 @@ class StatusRequests:
         self._events = events
         self.begun = reactor.clock()
 
-    def serve(self, answer: Answer) -> None:
-        """Answer when the workers have reported."""
-        self._supervisor.pool.request_reports(lambda reports: answer(self._status(reports)))
+    def serve(self, answer: Answer, patience: float = REPORT_PATIENCE) -> None:
+        """Answer when the workers have reported, or when ``patience``, in seconds, is over."""
+        self._supervisor.pool.request_reports(lambda reports: answer(self._status(reports)), patience)
 
     def _status(self, reports: Reports) -> dict[str, Any]:
         supervisor, recovery = self._supervisor, self._supervisor.recovery

@@ -18,6 +18,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.control import Answer, Reply
+from tamed.supervisor.figures import Figures
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcesses
@@ -67,7 +68,8 @@ class Supervisor:
     negative status is the signal by which the process must end. ``failure`` is the reason for an end that was
     not requested. ``recovery`` replaces lost workers. ``operations`` is the queue of operations on the
     daemon. ``on_upgrade`` is called with the plan, and who has asked, to begin an upgrade to
-    another program.
+    another program. ``on_child_ended`` is called with the pid and the exit code of a child that is no worker.
+    ``figures`` are counts of what has happened.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
@@ -75,6 +77,8 @@ class Supervisor:
         self.status = int(ExitStatus.OK)
         self.failure = ""
         self.on_upgrade: Callable[[Plan, str], object] = lambda _, __: None
+        self.on_child_ended: Callable[[int, int], object] = lambda *_: None
+        self.figures = Figures()
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
         self.helpers = HelperProcesses(reactor, platform)
@@ -120,6 +124,7 @@ class Supervisor:
         self._sockets = sockets
         self._platform = platform
         self._deadline = 0.0  # of a stop
+        self._begun = 0.0  # the last reload
         self._look: Timer | None = None
 
     @property
@@ -159,6 +164,11 @@ class Supervisor:
         if not self._rollout.is_busy:
             return ""
         return f"{'reloading' if self.is_reloading else 'starting'} ({self._rollout.stage.value})"
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the daemon is about to end: it should get no new clients."""
+        return self.phase is Phase.STOPPING
 
     @property
     def is_reloading(self) -> bool:
@@ -273,14 +283,20 @@ class Supervisor:
         """Begin an operation that `operations` has chosen."""
         match operation.kind:
             case Kind.RELOAD:
-                self._rollout.reload(operation.asked)
+                self._reload(operation.asked)
             case Kind.UPGRADE:
                 self.on_upgrade(self.plan, operation.asked)
             case Kind.SCALE:
                 self._scaler.begin(operation)
 
+    def _reload(self, asked: str) -> None:
+        self._begun = self._reactor.clock()
+        self._rollout.reload(asked)
+
     def _rolled_out(self, outcome: Data) -> None:
         """Handle the end of the start or of a reload."""
+        if self.phase is Phase.RUNNING:
+            self.figures.reloaded(self._reactor.clock() - self._begun, failed="fault" in outcome)
         if self.phase is Phase.STARTING:
             if "fault" in outcome:
                 lines, status = outcome["fault"]["lines"], outcome["fault"]["status"]
@@ -316,6 +332,7 @@ class Supervisor:
             "helpers": self.helpers.export(),
             "watching": self._watching.export(),
             "operations": self.operations.export(),
+            "figures": self.figures.to_data(),
         }
 
     def resume(self, left: Data, replies: MutableMapping[int, Reply]) -> None:
@@ -333,11 +350,13 @@ class Supervisor:
         self.operations.resume(left["operations"], replies)
         self._scaler.resume()
         self._watching.resume(left["watching"])
+        if "figures" in left:  # an earlier release has none
+            self.figures.resume(left["figures"])
         self._watchdog.resume()
         self._memory_limit.watch()
         self._reap()
         self.recovery.look()
-        self._rollout.reload("the upgrade")
+        self._reload("the upgrade")
 
     # Events of workers: see `WorkerEvents`.
 
@@ -368,6 +387,7 @@ class Supervisor:
     def child_ended(self, pid: int, code: int) -> None:
         """Handle the end of a child that may be a helper process."""
         self.helpers.ended(pid, code)
+        self.on_child_ended(pid, code)
 
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
         """Begin to replace a worker; return whether that has begun: if not, the request is repeated."""
@@ -378,6 +398,7 @@ class Supervisor:
 
     def worker_ended(self, worker: Worker, code: int) -> None:
         """Handle the end of a worker, expected or not."""
+        self.figures.worker_ended(worker, code, is_stopping=self.phase is Phase.STOPPING)
         self._handovers.worker_shut(worker)
         self._record_end(worker, code)
         match self.phase:

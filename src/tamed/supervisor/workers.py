@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tamed.errors import SystemRefused, TamedError
 from tamed.ipc.channel import Channel
@@ -17,9 +17,12 @@ from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, 
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.reports import ReportCollector, Reports, read_report, read_timings
+from tamed.supervisor.reports import REPORT_PATIENCE, ReportCollector, Reports, read_report, read_timings
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.templates import Templates
+
+if TYPE_CHECKING:
+    from tamed.metrics.ledger import Ledger
 
 __all__ = ["WorkerEvents", "WorkerPool"]
 
@@ -55,12 +58,16 @@ class WorkerEvents(Protocol):
 
 
 class WorkerPool:
-    """All workers that have not been reaped, in ``workers`` by pid; ``events`` receives their events."""
+    """All workers that have not been reaped, in ``workers`` by pid; ``events`` receives their events.
+
+    ``metrics`` are the tables of their metrics, None without an operations endpoint.
+    """
 
     def __init__(
         self, events: WorkerEvents, reactor: Reactor, sockets: SocketTable, platform: Platform
     ) -> None:
         self.workers: dict[int, Worker] = {}
+        self.metrics: Ledger | None = None
         self.templates = Templates(reactor, platform)
         self._events = events
         self._reports = ReportCollector(reactor)
@@ -158,10 +165,10 @@ class WorkerPool:
         if not (is_ready and self._send(worker, {"drain": True})):
             self._platform.signal(worker.pid, signal.SIGTERM)
 
-    def request_reports(self, done: Callable[[Reports], object]) -> None:
-        """Request the reports of the workers; call ``done`` with those that arrive in time."""
+    def request_reports(self, done: Callable[[Reports], object], patience: float = REPORT_PATIENCE) -> None:
+        """Request the reports of the workers; call ``done`` with those that arrive in so many seconds."""
         asked = [pid for pid, worker in self.workers.items() if self._request_report(worker)]
-        self._reports.collect(asked, done)
+        self._reports.collect(asked, done, patience)
 
     def _request_report(self, worker: Worker) -> bool:
         return worker.must_answer and self._send(worker, {"report": True})
@@ -183,6 +190,7 @@ class WorkerPool:
                 self._receive(worker, has_ended=True)
                 self._close(worker)
                 worker.leave_behind(self._platform.gone(pid))
+                self._add_metrics(pid)
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
 
@@ -228,6 +236,8 @@ class WorkerPool:
                 self._events.files_read(written)
             case {"recycle": _}:
                 self._events.worker_should_recycle(worker, read_text(message, "recycle"))
+            case {"metrics": _}:
+                self._send_table(worker, read_number(message, "number"))
             case {"report": _}:
                 self._reports.received(worker.pid, read_report(read_object(message, "report")))
 
@@ -261,6 +271,23 @@ class WorkerPool:
         if not self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets]):
             refused = SystemRefused(f"cannot hand out the socket of {text}", "no descriptors are left", _MORE)
             self._send(worker, {"answer": question, "fault": fault_data(refused)})
+
+    def _send_table(self, worker: Worker, question: int) -> None:
+        """Give a worker the memory in which it keeps the values of its metrics."""
+        descriptors = []
+        if self.metrics is not None:
+            try:
+                descriptors = [self.metrics.page_of(worker.pid, str(worker.number)).descriptor]
+            except OSError as error:
+                self._platform.log("ERROR", f"no memory for the metrics of worker {worker.pid}: {error}")
+        self._send(worker, {"answer": question}, descriptors)
+
+    def _add_metrics(self, pid: int) -> None:
+        try:
+            if self.metrics is not None:
+                self.metrics.ended(pid)
+        except OSError as error:
+            self._platform.log("ERROR", f"the metrics of worker {pid} are lost: {error}")
 
     def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; return False if the worker has ended or does not read, which others handle."""

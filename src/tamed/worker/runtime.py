@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tamed._os.fork import guard_forks
 from tamed.config.deployment import Deployment
@@ -35,6 +35,9 @@ from tamed.worker.life import Ending, StopRequests, live, loop_factory
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
 from tamed.worker.report import report_of, serving, timings_of
+
+if TYPE_CHECKING:
+    from tamed.metrics.values import Values
 
 __all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
 
@@ -68,6 +71,7 @@ class WorkerRuntime:
         layout = layout_of(read_text(order, "layout"))
         log_to(self._handler, layout, self._settings.log.level, is_console=True)
         self.identify(order)
+        self._metrics = _metrics() if order.get("metrics") is True else None
         identity = self._identity = identity_of(self._settings.daemon)
         self._read_as_root = ReadAsRoot(identity) if identity and becomes_another(identity) else None
 
@@ -108,6 +112,10 @@ class WorkerRuntime:
         gate = Gate(is_open=False)
         link = Link(channel, lambda: report_of(self.application), self._heartbeat_interval, gate)
         self.serve_from(SupervisedSource(link), gate)
+        if self._metrics is not None:
+            _, descriptors = link.ask_now({"metrics": True})
+            if descriptors:  # otherwise there is no memory: this worker counts for itself
+                self._metrics.move(descriptors[0])
         return link
 
     def live(self, link: Link) -> int:
@@ -144,6 +152,7 @@ class WorkerRuntime:
         with (
             link.open(requests.request),
             self._handler.open(),
+            _measuring(self._metrics, application),
             _recycling(self._settings.daemon, accepted, recycle),
         ):
             return await live(application, prepared=prepared, ready=ready, process=process, requests=requests)
@@ -181,6 +190,33 @@ def _send_last(channel: Channel, message: Message) -> None:
         channel.send(message)
     except OSError:
         return
+
+
+# Metrics: those of the application, and of this process.
+
+
+def _metrics() -> "Values":
+    """Have the metrics of the application keep their values where the supervisor can read them."""
+    from tamed.metrics.values import Values  # not above: most daemons have no operations endpoint
+
+    values = Values()
+    values.adopt()
+    return values
+
+
+@contextmanager
+def _measuring(values: "Values | None", application: Application) -> Iterator[None]:
+    """Inside the ``with``, measure the application for the operations endpoint, if there is one."""
+    if values is None:
+        yield
+        return
+    from tamed.worker.figures import measure  # not above, as before
+
+    task = asyncio.get_running_loop().create_task(measure(values, application))
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 # Recycling: a worker that has reached a limit requests its replacement.

@@ -1,0 +1,1 @@
+"""Metrics: memory in which workers keep the values of their metrics, and the sum of what is in it."""

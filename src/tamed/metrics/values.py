@@ -1,0 +1,143 @@
+"""The values of the metrics of this process: each is a row of a table, so an update is a store into memory.
+
+They take the place of the values of ``prometheus_client``, so an application, or a library that it uses,
+counts with that as it would anywhere.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+from tamed._os.fork import own
+from tamed.metrics._compat import adopt
+from tamed.metrics.table import Family, Series, TableWriter
+
+__all__ = ["Value", "Values"]
+
+_GAUGE = "gauge"
+
+
+class Value:
+    """A number that all threads of this process may change; each change is exact.
+
+    What it has counted never decreases in the table, unless it is of a gauge: setting it to less, which is
+    what resetting a counter is, affects only `get`.
+    """
+
+    __slots__ = ("_exemplar", "_index", "_is_gauge", "_lock", "_offset", "_table", "_total")
+
+    def __init__(self, table: TableWriter, row: int, *, is_gauge: bool) -> None:
+        self._table = table
+        self._index = 2 * row
+        self._is_gauge = is_gauge
+        self._lock = Lock()
+        self._total = 0.0
+        self._offset = 0.0
+        self._exemplar: Any = None
+
+    def inc(self, amount: float) -> None:
+        """Add to the number."""
+        with self._lock:
+            self._total = total = self._total + amount
+            self._table.cells[self._index] = total
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Set the number. ``timestamp`` is when, in seconds since the epoch."""
+        with self._lock:
+            if self._is_gauge:
+                self._total = value
+                self._table.cells[self._index + 1] = timestamp or 0.0
+            else:
+                self._total += max(0.0, value - (self._total - self._offset))
+                self._offset = self._total - value
+            self._table.cells[self._index] = self._total
+
+    def get(self) -> float:
+        """Return the number, as this process has changed it."""
+        with self._lock:
+            return self._total - self._offset
+
+    def set_exemplar(self, exemplar: Any) -> None:
+        """Keep an exemplar, in this process only."""
+        self._exemplar = exemplar
+
+    def get_exemplar(self) -> Any:
+        """Return the last exemplar; None if there is none."""
+        return self._exemplar
+
+
+class Values:
+    """All values of this process."""
+
+    def __init__(self) -> None:
+        self._table = TableWriter()
+        self._lock = Lock()
+        self._values: dict[tuple[object, ...], Value] = {}
+        self._infos: dict[tuple[object, ...], Value] = {}
+
+    def adopt(self) -> None:
+        """Have all metrics that ``prometheus_client`` makes in this process keep their values here.
+
+        Does nothing if the environment asks for the multiprocess mode of ``prometheus_client`` itself.
+        """
+        adopt(self.value, self.inform)
+
+    def move(self, descriptor: int) -> None:
+        """Keep the values in the table of this descriptor from now on, which is closed.
+
+        A process that the application forks does not: it goes on with a copy of its own.
+        """
+        try:
+            self._table.move(descriptor)
+        finally:
+            os.close(descriptor)
+        own(self)
+
+    def disown(self) -> None:
+        """Count apart from the parent, in a forked child."""
+        self._lock = Lock()
+        if self._table.is_shared:
+            self._table.move(None)
+
+    def value(  # noqa: PLR0917 - the library calls it so
+        self,
+        typ: str,
+        metric_name: str,
+        name: str,
+        labelnames: Sequence[str],
+        labelvalues: Sequence[str],
+        help_text: str,
+        multiprocess_mode: str = "",
+        **_: object,
+    ) -> Value:
+        """Return the value of a series; the signature is that of ``prometheus_client``'s value classes.
+
+        It is the same for the same series: a series that a metric has removed goes on where it was.
+        """
+        key = (typ, name, *labelnames, *labelvalues)
+        with self._lock:
+            if (value := self._values.get(key)) is None:
+                labels = tuple(zip(labelnames, labelvalues, strict=True))
+                series = Series(Family(metric_name, typ, multiprocess_mode), name, labels)
+                value = self._values[key] = self._new(series, help_text, is_gauge=typ == _GAUGE)
+            return value
+
+    def inform(
+        self, name: str, labels: Sequence[tuple[str, str]], info: Mapping[str, object], help_text: str
+    ) -> None:
+        """Set the texts of an info, in place of those that it had with these labels."""
+        key = (name, *labels)
+        texts = tuple((label, str(text)) for label, text in info.items())
+        with self._lock:
+            if (former := self._infos.pop(key, None)) is not None:
+                former.set(0)
+            whole = (*key, *texts)
+            if (value := self._values.get(whole)) is None:
+                series = Series(Family(name, "info"), f"{name}_info", (*labels, *texts))
+                value = self._values[whole] = self._new(series, help_text, is_gauge=True)
+            value.set(1)
+            self._infos[key] = value
+
+    def _new(self, series: Series, help_text: str, *, is_gauge: bool) -> Value:
+        return Value(self._table, self._table.add(series, help_text), is_gauge=is_gauge)

@@ -1,0 +1,79 @@
+"""The operations process as a program: ``python -m tamed.ops NAME``, a child of the supervisor.
+
+It serves HTTP at one endpoint, with a web server of ours as its application, and asks the supervisor over its
+channel. It has no code of the application's, and no privilege.
+"""
+
+import asyncio
+import logging
+import socket
+from typing import Final, NoReturn
+
+from tamed.config.settings import Level
+from tamed.ipc.channel import Channel, first_order
+from tamed.ipc.message import Message, read_seconds, read_text, read_texts
+from tamed.log.layout import layout_of
+from tamed.net.endpoint import Endpoint, UnixEndpoint
+from tamed.net.listen import Gate, ServerEnvironment, set_environment
+from tamed.ops.application import OpsApplication
+from tamed.ops.hosts import HostCheck
+from tamed.ops.source import Source
+from tamed.service.application import Application
+from tamed.unix.spawn import CHANNEL, RECORDS
+from tamed.web.server import WebServer
+from tamed.worker.life import StopRequests, live
+from tamed.worker.link import Link, SupervisedSource
+from tamed.worker.log_handler import PipeHandler, log_to
+from tamed.worker.runtime import exit_after, set_up_process
+
+__all__ = ["main"]
+
+_DRAIN: Final = 1.0  # seconds for answers that are on their way
+_CLIENTS: Final = 256
+
+
+def main() -> NoReturn:
+    """Serve the endpoint until the supervisor closes the channel."""
+    set_up_process()
+    channel = Channel(socket.socket(fileno=CHANNEL), takes_descriptors=True)
+    exit_after(channel, lambda: _work(channel))
+
+
+def _work(channel: Channel) -> int:
+    order = first_order(channel)
+    handler = PipeHandler(RECORDS)
+    levels = [Level("", logging.INFO)]
+    log_to(handler, layout_of(read_text(order, "layout")), levels, is_console=True)
+    gate = Gate(is_open=True)
+    link = Link(channel, dict, read_seconds(order, "heartbeat"), gate)
+    set_environment(ServerEnvironment(SupervisedSource(link), _DRAIN, gate))
+    with asyncio.Runner() as runner:  # uvloop would be more memory than it is worth here
+        return runner.run(_live(link, handler, _application(link, order)))
+
+
+def _application(link: Link, order: Message) -> Application:
+    endpoint = Endpoint.parse(read_text(order, "endpoint"))
+    hosts = HostCheck(read_texts(order, "hosts"), checks=not isinstance(endpoint, UnixEndpoint))
+    app = OpsApplication(Source(link), hosts)
+    server = WebServer(app, endpoint, lifespan=False, access_log=None, max_connections=_CLIENTS)
+    return Application("operations", server)
+
+
+async def _live(link: Link, handler: PipeHandler, application: Application) -> int:
+    async def prepared() -> None:
+        return
+
+    requests = StopRequests()
+    with link.open(requests.request), handler.open():
+        ending = await live(
+            application,
+            prepared=prepared,
+            ready=lambda: None,
+            process="the operations process",
+            requests=requests,
+        )
+    return ending.status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The operations endpoint as an ASGI application: what a path answers, and to whom."""
+
+import json
+import time
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from prometheus_client.asgi import make_asgi_app
+
+from tamed.log.layout import rfc3339
+from tamed.ops.exposition import registry_of
+from tamed.ops.health import PROBES, report
+from tamed.ops.hosts import HostCheck
+from tamed.ops.source import NoAnswer, Source
+from tamed.ops.status import status_text, to_public
+from tamed.web.asgi import Receive, Scope, Send
+
+__all__ = ["OpsApplication"]
+
+_TEXT: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json"
+_PATHS: Final = "/livez, /readyz, /startupz, /status, /metrics"
+
+
+class OpsApplication:
+    """Answers GET and HEAD. It reads only: no request changes anything."""
+
+    def __init__(self, source: Source, hosts: HostCheck) -> None:
+        self._source = source
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        answer = _Answer(scope, send)
+        headers = _headers(scope)
+        if why := self._hosts.refusal(headers.get("host"), headers.get("origin")):
+            await answer(403, f"{why}\n")
+        elif scope["method"] not in ("GET", "HEAD"):
+            await answer(405, "only GET and HEAD\n", allow="GET, HEAD")
+        else:
+            try:
+                await self._serve(scope, receive, answer, headers)
+            except NoAnswer as error:
+                await answer(503, f"{error}\n")
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, answer: "_Answer", headers: dict[str, str]
+    ) -> None:
+        path = scope["path"].strip("/")
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if path in PROBES:
+            checks = PROBES[path](await self._source.health())
+            left = [check for check in checks if check.name not in query.get("exclude", ())]
+            passes, text = report(path, left, verbose="verbose" in query)
+            await answer(200 if passes else 503, text)
+        elif path == "status":
+            status = to_public(await self._source.status(), rfc3339(time.time()))
+            if _wants_text(headers, query):
+                await answer(200, status_text(status))
+            else:
+                await answer(200, json.dumps(status, indent=1) + "\n", _JSON)
+        elif path == "metrics":
+            registry = registry_of(*await self._source.metrics())
+            await make_asgi_app(registry)(scope, receive, answer.pass_on)
+        else:
+            await answer(404, f"expected one of {_PATHS}\n")
+
+
+def _wants_text(headers: dict[str, str], query: dict[str, list[str]]) -> bool:
+    """Return whether a person asks, with curl or the like, and has not asked for JSON."""
+    if "format" in query:
+        return query["format"][-1] == "text"
+    accept = headers.get("accept", "*/*")
+    return "json" not in accept and (
+        "text/plain" in accept or headers.get("user-agent", "").lower().startswith(("curl/", "wget/"))
+    )
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+class _Answer:
+    """Sends one answer; to HEAD without its body."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._is_head = scope["method"] == "HEAD"
+        self._send = send
+
+    async def __call__(self, status: int, text: str, kind: str = _TEXT, **more: str) -> None:
+        body = text.encode(errors="replace")
+        headers = {
+            "content-type": kind,
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
+            **more,
+        }
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+        await self._send({"type": "http.response.body", "body": b"" if self._is_head else body})
+
+    async def pass_on(self, message: Any) -> None:
+        """Send a message of another application."""
+        if self._is_head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)

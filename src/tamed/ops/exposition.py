@@ -1,0 +1,110 @@
+"""The metrics in the formats of Prometheus: the daemon's own, and those of the application."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import CollectorRegistry
+
+from tamed.metrics.merge import Merged
+
+__all__ = ["registry_of"]
+
+_LIMIT: Final = "Series that had no room in the table of a worker and are left out."
+
+
+def registry_of(figures: dict[str, Any], merged: Sequence[Merged], refused: int) -> CollectorRegistry:
+    """Return a registry with the supervisor's figures and the merged metrics of the workers.
+
+    An application's metric with the name of one of the daemon's is left out.
+    """
+    own = [*_own(figures, refused)]
+    names = {metric.name for metric in own}
+    others = [_metric(each) for each in merged if each.family.name not in names]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector([*own, *others]))
+    return registry
+
+
+class _Collector:
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def describe(self) -> list[Metric]:
+        """Describe nothing: the names of one answer conflict with no other."""
+        return []
+
+    def collect(self) -> list[Metric]:
+        """Return the metrics."""
+        return self._metrics
+
+
+def _metric(merged: Merged) -> Metric:
+    metric = Metric(merged.family.name, merged.explanation, merged.family.kind)
+    for sample in merged.samples:
+        metric.add_sample(sample.name, dict(sample.labels), sample.value)
+    return metric
+
+
+def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
+    yield _counter("tamed_metrics_refused_series", _LIMIT, {(): refused})
+    yield _gauge("tamed_up", "1 while the daemon has a worker that is ready.", {(): _is_up(figures)})
+    yield _gauge("tamed_uptime_seconds", "Time since the start of the supervisor.", {(): figures["uptime"]})
+    yield _gauge("tamed_generation", "The number of the generation that serves.", {(): figures["generation"]})
+    yield _gauge("tamed_workers_wanted", "Wanted workers.", {(): figures["wanted"]})
+    yield _gauge("tamed_workers", "Workers by state.", _by(figures["states"]), ["state"])
+    ends, restarts = figures["ends"], figures["restarts"]
+    yield _counter("tamed_worker_ends", "Ended workers by reason.", _by(ends), ["reason"])
+    yield _counter("tamed_worker_restarts", "Lost workers that were replaced.", {(): restarts})
+    yield _reloads(figures)
+    yield from _usage(figures)
+
+
+def _is_up(figures: dict[str, Any]) -> float:
+    return float(figures["states"].get("ready", 0) > 0)
+
+
+def _by(counts: dict[str, float]) -> dict[tuple[str, ...], float]:
+    return {(name,): count for name, count in counts.items()}
+
+
+def _reloads(figures: dict[str, Any]) -> Metric:
+    metric = SummaryMetricFamily("tamed_reload_seconds", "Reloads by result.", labels=["result"])
+    for result, count in figures["reloads"].items():
+        metric.add_metric([result], count_value=count, sum_value=figures["reload_seconds"][result])
+    return metric
+
+
+def _usage(figures: dict[str, Any]) -> Iterator[Metric]:
+    processes = {"supervisor": figures["supervisor"]}
+    for each in figures["usage"]:
+        processes[f"{each['slot']}-draining" if each["leaves"] else str(each["slot"])] = each
+    memory = _by({process: usage["memory"] for process, usage in processes.items()})
+    cpu = _by({process: usage["cpu"] for process, usage in processes.items()})
+    yield _gauge("tamed_memory_bytes", "Resident memory by worker.", memory, ["worker"])
+    yield _counter("tamed_cpu_seconds", "CPU time by worker.", cpu, ["worker"])
+
+
+def _gauge(
+    name: str, text: str, values: dict[tuple[str, ...], float], labels: Sequence[str] = ()
+) -> GaugeMetricFamily:
+    metric = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        if value is not None:
+            metric.add_metric(key, value)
+    return metric
+
+
+def _counter(
+    name: str, text: str, values: dict[tuple[str, ...], float], labels: Sequence[str] = ()
+) -> CounterMetricFamily:
+    metric = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        if value is not None:
+            metric.add_metric(key, value)
+    return metric

@@ -1,0 +1,74 @@
+"""Whether the daemon lives, is ready and has started: each a list of named checks, as in kube-apiserver.
+
+``livez`` fails if a restart would help: the supervisor does not turn, or no worker does. It is no matter of
+dependencies, and a daemon that starts or drains is alive. ``readyz`` fails if clients should go elsewhere.
+``startupz`` fails until the first start is done.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+__all__ = ["PROBES", "Check", "report"]
+
+
+class Check(NamedTuple):
+    """A check; ``why`` is empty if it passes. A failed check that is ``only_told`` fails no probe."""
+
+    name: str
+    why: str = ""
+    only_told: bool = False
+
+
+Facts = Mapping[str, Any]
+"""What the supervisor answers about the daemon's health."""
+
+
+def _livez(facts: Facts) -> list[Check]:
+    is_between = facts["phase"] != "running"
+    why = "" if is_between or facts["beats"] else "no worker has been heard from"
+    return [Check("supervisor"), Check("workers", why)]
+
+
+def _readyz(facts: Facts) -> list[Check]:
+    started = "" if facts["phase"] != "starting" else "the daemon is starting"
+    draining = "the daemon is stopping" if facts["is_draining"] else ""
+    ready = "" if facts["ready"] else f"none of {facts['wanted']} is ready"
+    if ready and facts["last_error"]:
+        ready += f"; last error: {facts['last_error']}"
+    checks = [Check("supervisor"), Check("started", started), Check("not-stopping", draining)]
+    return [*checks, Check("workers", ready), *_of_services(facts)]
+
+
+def _startupz(facts: Facts) -> list[Check]:
+    why = "the daemon is starting" if facts["phase"] == "starting" else ""
+    return [Check("supervisor"), Check("started", why)]
+
+
+def _of_services(facts: Facts) -> list[Check]:
+    found = facts.get("checks", ())
+    return [Check(f"service-{each['service']}", each["why"], not each["gates"]) for each in found]
+
+
+PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
+    "livez": _livez,
+    "readyz": _readyz,
+    "startupz": _startupz,
+}
+"""The probes by their names."""
+
+
+def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str]:
+    """Return whether a probe passes, and its text: ``ok``, or a line for each check."""
+    passes = not any(check.why and not check.only_told for check in checks)
+    if passes and not verbose:
+        return True, "ok"
+    lines = [_line(check) for check in checks]
+    return passes, "\n".join([*lines, f"{probe} check {'passed' if passes else 'failed'}"]) + "\n"
+
+
+def _line(check: Check) -> str:
+    if not check.why:
+        return f"[+]{check.name} ok"
+    if check.only_told:
+        return f"[+]{check.name} degraded: {check.why}"
+    return f"[-]{check.name} failed: {check.why}"

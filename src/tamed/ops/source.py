@@ -1,0 +1,75 @@
+"""What the operations process knows: the supervisor's answers, and the tables of the workers' metrics."""
+
+import asyncio
+import os
+from typing import Any, Final
+
+from tamed.errors import SystemRefused
+from tamed.ipc.message import InvalidMessage, Message
+from tamed.metrics.ledger import BASE_SIZE
+from tamed.metrics.merge import Figures, Merged, merge
+from tamed.metrics.table import SIZE, TableReader
+from tamed.worker.link import Link
+
+__all__ = ["NoAnswer", "Source"]
+
+_PATIENCE: Final = 1.0  # seconds
+
+
+class NoAnswer(Exception):
+    """The supervisor has not answered, for this reason."""
+
+
+class Source:
+    """Asks the supervisor. Each question raises NoAnswer if it is not answered within a second."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._readers: dict[int, TableReader] = {}
+        self._reading = asyncio.Lock()  # of the tables, by one request at a time
+
+    async def health(self) -> Message:
+        """Return what the health of the daemon is judged by."""
+        return await self._ask("health")
+
+    async def status(self) -> Message:
+        """Return the daemon's status."""
+        return await self._ask("status")
+
+    async def metrics(self) -> tuple[dict[str, Any], list[Merged], int]:
+        """Return the supervisor's figures, the merged metrics of the workers, and how many were refused."""
+        async with self._reading:
+            while True:
+                answer = await self._ask("metrics", known=list(self._readers))
+                pages = dict(answer["pages"])
+                if pages.keys() <= self._readers.keys():
+                    break
+            for serial in self._readers.keys() - pages.keys():
+                self._readers.pop(serial).close()
+            read = [(slot, self._readers[serial]) for serial, slot in pages.items()]
+            found = [Figures(each.series, each.read(), each.explanations, slot) for slot, each in read]
+            refused = sum(each.refused for _, each in read)
+        base = next((each for each in found if not each.slot), Figures([], [], {}))
+        return answer["figures"], merge(base, [each for each in found if each.slot]), refused
+
+    async def _ask(self, what: str, **more: object) -> Message:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                answer, descriptors = await self._link.ask({"ask": what, **more})
+        except TimeoutError:
+            raise NoAnswer(f"the supervisor has not answered within {_PATIENCE:g} s") from None
+        except (SystemRefused, InvalidMessage) as error:
+            raise NoAnswer(str(error)) from error
+        self._take(answer, descriptors)
+        return answer
+
+    def _take(self, answer: Message, descriptors: list[int]) -> None:
+        """Map the tables that are new."""
+        slots = dict(answer.get("pages", ()))
+        for serial, descriptor in zip(answer.get("new", ()), descriptors, strict=False):
+            try:
+                if serial in self._readers:
+                    continue
+                self._readers[serial] = TableReader(descriptor, SIZE if slots[serial] else BASE_SIZE)
+            finally:
+                os.close(descriptor)

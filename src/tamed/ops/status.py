@@ -1,0 +1,58 @@
+"""The daemon's status as the endpoint shows it: JSON with a version, and text for people."""
+
+from typing import Any, Final
+
+from tamed._os.text import shown
+
+__all__ = ["SCHEMA_VERSION", "status_text", "to_public"]
+
+SCHEMA_VERSION: Final = 1
+"""The version of the JSON: it grows when a field changes its meaning or goes; new fields do not change it."""
+
+_OWN: Final = ("answer", "descriptors")
+
+
+def to_public(status: dict[str, Any], now: str) -> dict[str, Any]:
+    """Return the supervisor's answer with the version and the time, an RFC 3339 text."""
+    fields = {name: value for name, value in status.items() if name not in _OWN}
+    return {"schema_version": SCHEMA_VERSION, "time": now, **fields}
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """Return the status for a person: the daemon, its endpoints, its workers and their services."""
+    lines = [_daemon_line(status)]
+    lines += [f"listening on {each}" for each in status["endpoints"]]
+    if status["last_error"]:
+        lines.append(f"last error, {status['last_error_at']}: {status['last_error']}")
+    for worker in status["workers"]:
+        lines.append(_worker_line(worker))
+        if "tree" in worker:
+            lines += _tree_lines(worker["tree"], 1)
+    return "\n".join(shown(line) for line in lines) + "\n"
+
+
+def _daemon_line(status: dict[str, Any]) -> str:
+    return (
+        f"{status['name']} is {status['state']}: pid {status['pid']}, up {status['uptime']:.0f} s, "
+        f"generation {status['generation']}, {status['ready']} of {status['wanted']} workers ready, "
+        f"{status['restarts']} restarts"
+    )
+
+
+def _worker_line(worker: dict[str, Any]) -> str:
+    memory = worker["memory"]
+    size = "" if memory is None else f", {memory / 2**20:.0f} MiB"
+    connections = f", {worker['connections']} connections" if "connections" in worker else ""
+    return (
+        f"worker {worker['number']} (pid {worker['pid']}, generation {worker['generation']}) is "
+        f"{worker['state']}, up {worker['uptime']:.0f} s{size}{connections}"
+    )
+
+
+def _tree_lines(tree: dict[str, Any], depth: int) -> list[str]:
+    text = f"{'  ' * depth}{tree['name']}: {tree['state']}"
+    if tree["restarts"]:
+        text += f", {tree['restarts']} restarts"
+    if tree["summary"]:
+        text += f", {tree['summary']}"
+    return [text, *(line for child in tree["children"] for line in _tree_lines(child, depth + 1))]

@@ -1,0 +1,111 @@
+"""The answers to the operations process: what the supervisor knows, as data."""
+
+import os
+from typing import Any, Final
+
+from tamed._os.proc import usage_of
+from tamed.ipc.message import InvalidMessage, Message, read_text
+from tamed.metrics.ledger import Ledger
+from tamed.supervisor.generation import Worker, WorkerState
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.ops_process import OpsAnswer
+from tamed.supervisor.status import StatusRequests
+from tamed.supervisor.supervisor import Supervisor
+
+__all__ = ["OpsAnswers"]
+
+_MOST: Final = 200  # descriptors in a message; the kernel's limit is 253
+_REPORTS: Final = 0.5  # seconds for workers to report, of the one that the process waits for an answer
+
+
+class OpsAnswers:
+    """Answers questions about health, the status and the metrics.
+
+    ``metrics`` are the tables of the workers.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        reactor: Reactor,
+        metrics: Ledger,
+        status: StatusRequests,
+    ) -> None:
+        self._supervisor = supervisor
+        self._reactor = reactor
+        self._metrics = metrics
+        self._status = status
+        self._begun = reactor.clock()
+
+    def serve(self, question: Message, answer: OpsAnswer) -> None:
+        """Answer a question, now or later. Raises InvalidMessage if it is none."""
+        match read_text(question, "ask"):
+            case "health":
+                answer(self._health())
+            case "status":
+                self._status.serve(answer, _REPORTS)
+            case "metrics":
+                self._answer_metrics(_serials(question), answer)
+            case other:
+                raise InvalidMessage(f"ask: {other[:60]!r}")
+
+    def _health(self) -> Message:
+        supervisor = self._supervisor
+        now, patience = self._reactor.clock(), supervisor.plan.watchdog
+        workers = supervisor.pool.workers.values()
+        return {
+            "state": supervisor.state,
+            "phase": supervisor.phase.value,
+            "is_draining": supervisor.is_draining,
+            "ready": supervisor.ready,
+            "wanted": supervisor.generation.count,
+            "beats": any(
+                now - each.heard <= patience and each.state is not WorkerState.STUCK for each in workers
+            ),
+            "last_error": supervisor.recovery.last_error,
+        }
+
+    def _answer_metrics(self, known: set[int], answer: OpsAnswer) -> None:
+        pages = list(self._metrics.pages())
+        new = [page for page in pages if page.serial not in known][:_MOST]
+        message = {
+            "figures": self._figures(),
+            "pages": [[page.serial, page.slot] for page in pages],
+            "new": [page.serial for page in new],
+        }
+        answer(message, [page.descriptor for page in new])
+
+    def _figures(self) -> Message:
+        supervisor = self._supervisor
+        workers = list(supervisor.pool.workers.values())
+        states = {state.value: 0 for state in WorkerState}
+        for worker in workers:
+            states[worker.state.value] += 1
+        return {
+            **supervisor.figures.to_data(),
+            "name": supervisor.plan.name,
+            "state": supervisor.state,
+            "uptime": self._reactor.clock() - self._begun,
+            "generation": supervisor.generation.number,
+            "wanted": supervisor.generation.count,
+            "restarts": supervisor.recovery.restarts,
+            "states": states,
+            "usage": [_usage(each) for each in workers],
+            "supervisor": _usage_of(os.getpid()),
+        }
+
+
+def _usage(worker: Worker) -> dict[str, Any]:
+    return {"slot": worker.number, "leaves": worker.is_leaving, **_usage_of(worker.pid)}
+
+
+def _usage_of(pid: int) -> dict[str, Any]:
+    memory, cpu = usage_of(pid)
+    return {"memory": memory, "cpu": cpu}
+
+
+def _serials(question: Message) -> set[int]:
+    known = question.get("known")
+    if not isinstance(known, list) or not all(isinstance(each, int) for each in known):
+        raise InvalidMessage("known: expected numbers")
+    return set(known)

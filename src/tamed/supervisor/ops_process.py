@@ -1,0 +1,216 @@
+"""The process of the operations endpoint: the supervisor starts it, restarts it, and answers it with data.
+
+It parses HTTP, which the supervisor must not, and can be lost without a loss. It has no privilege and nothing
+of the application. Its sockets are bound by the supervisor, and stay open while it is restarted.
+"""
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tamed.errors import TamedError
+from tamed.ipc.channel import Channel
+from tamed.ipc.fault import fault_data
+from tamed.ipc.handoff import Data, Keep
+from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
+from tamed.service.restart import Backoff
+from tamed.supervisor.loop import Reactor, Timer, deliver
+from tamed.supervisor.plan import Plan
+from tamed.supervisor.platform import Platform
+from tamed.supervisor.sockets import SocketTable
+
+__all__ = ["OpsAnswer", "OpsProcess"]
+
+OpsAnswer = Callable[..., None]
+"""Answers a question of the process: with a message, and with descriptors of which it gets copies."""
+
+_MODULE: Final = "tamed.ops"
+_BACKOFF: Final = Backoff(first=0.1, factor=2.0, maximum=30.0)
+_BACKLOG: Final = 256
+_PAUSE: Final = 0.2  # seconds
+_STEADY: Final = 10.0  # seconds of service that reset the count of failures
+_GENERATION: Final = 0  # of its sockets, which are of no generation of workers
+
+
+class OpsProcess:
+    """Keeps the process running, from `start` on.
+
+    ``sockets`` are those of its endpoint only. ``serve`` is called with each of its questions and an
+    `OpsAnswer`, to answer now or later; it raises InvalidMessage for a question that is none. ``is_starting``
+    returns whether the daemon is not ready yet.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        reactor: Reactor,
+        platform: Platform,
+        sockets: SocketTable,
+        *,
+        serve: Callable[[Message, OpsAnswer], None],
+        is_starting: Callable[[], bool],
+    ) -> None:
+        self._plan = plan
+        self._reactor = reactor
+        self._platform = platform
+        self._sockets = sockets
+        self._serve = serve
+        self._is_starting = is_starting
+        self._pid = 0
+        self._channel: Channel | None = None
+        self._started = 0.0
+        self._heard = 0.0
+        self._failures = 0
+        self._fault = ""
+        self._look_again: Timer | None = None
+
+    def bind(self) -> None:
+        """Bind the endpoint, where clients wait from now on. Raises a TamedError if that is impossible."""
+        for sock in self._sockets.get(self._plan.ops, socket.SOCK_STREAM, 0, _GENERATION):
+            sock.listen(_BACKLOG)
+
+    def start(self) -> None:
+        """Start the process, and watch it. Without privilege: not while this process keeps it for workers."""
+        if self._plan.prepare_as_root and self._is_starting():
+            self._reactor.later(_PAUSE, self.start)
+            return
+        try:
+            self._spawn()
+        except OSError as error:
+            self._platform.log("ERROR", f"cannot start the operations process: {error}")
+            self._retry()
+        self._watch()
+
+    def ended(self, pid: int, code: int) -> None:
+        """Handle the end of a child, which may be this process."""
+        if pid != self._pid:
+            return
+        self._receive()
+        self._close()
+        self._pid = 0
+        if self._sockets.is_closed:
+            return
+        why = self._fault or (f"was ended by signal {-code}" if code < 0 else f"ended with status {code}")
+        self._fault = ""
+        wait = self._retry()
+        self._platform.log("ERROR", f"operations process {pid}: {why}; another one is started in {wait:g} s")
+
+    def export(self, keep: Keep) -> Data:
+        """Return this as data, for the next program."""
+        return {
+            "pid": self._pid,
+            "started": self._started,
+            "channel": None if self._channel is None else self._channel.export(keep),
+            "sockets": self._sockets.export(keep),
+        }
+
+    def resume(self, left: Data) -> None:
+        """Resume from the state of the previous program, instead of `bind` and `start`."""
+        self._sockets.resume(left["sockets"])
+        if left["channel"] is None:
+            self.start()
+            return
+        self._pid, self._started = left["pid"], left["started"]
+        self._begin(Channel.imported(left["channel"]))
+        self._watch()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._pid = self._platform.spawn(theirs.fileno(), _MODULE)
+            except BaseException:
+                ours.close()
+                raise
+        self._started = self._reactor.clock()
+        self._begin(Channel(ours))
+        plan = self._plan
+        order = {
+            "endpoint": plan.ops,
+            "hosts": [*plan.ops_hosts],
+            "layout": plan.log.layout,
+            "heartbeat": plan.heartbeat_interval,
+        }
+        self._send(order)
+
+    def _begin(self, channel: Channel) -> None:
+        self._channel = channel
+        self._heard = self._reactor.clock()
+        if not channel.closed:
+            self._reactor.watch(channel, self._receive)
+            deliver(channel, self._reactor, self._close)
+
+    def _retry(self) -> float:
+        """Schedule another start; return the seconds until then."""
+        steady = self._reactor.clock() - self._started >= _STEADY
+        self._failures = 1 if steady else self._failures + 1
+        wait = _BACKOFF.delay(self._failures)
+        self._reactor.later(wait, self.start)
+        return wait
+
+    def _watch(self) -> None:
+        """Kill the process when it is not heard from any more: another one is started then."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+        self._look_again = self._reactor.later(self._plan.watchdog, self._watch)
+        if self._pid and self._reactor.clock() - self._heard > self._plan.watchdog:
+            self._fault = "did not answer and was killed"
+            self._platform.signal(self._pid, signal.SIGKILL)
+
+    def _receive(self) -> None:
+        channel = self._channel
+        if channel is None or channel.fileno() < 0:
+            return
+        try:
+            for message, _ in channel.receive():
+                self._heard = self._reactor.clock()
+                self._handle(message)
+        except InvalidMessage as error:
+            self._fault = f"cannot be understood ({error}) and was killed"
+            self._platform.kill(self._pid)
+            self._close()
+        except OSError:
+            self._close()
+        if channel.closed:
+            self._close()
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case {"ask": _}:
+                number = read_number(message, "number")
+                self._serve(message, lambda answer, found=(): self._answer(number, answer, found))
+            case {"listen": _}:
+                self._answer(read_number(message, "number"), *self._bound(read_text(message, "listen")))
+            case {"fault": _}:
+                lines, _ = read_fault(message)
+                self._fault = lines[-1].removeprefix("tamed: ")
+
+    def _bound(self, text: str) -> tuple[Message, list[int]]:
+        if text != self._plan.ops:
+            raise InvalidMessage("listen: another endpoint")
+        try:
+            sockets = self._sockets.get(text, socket.SOCK_STREAM, 0, _GENERATION)
+        except TamedError as error:
+            return {"fault": fault_data(error)}, []
+        return {}, [sock.fileno() for sock in sockets]
+
+    def _answer(self, number: int, answer: Message, descriptors: Sequence[int] = ()) -> None:
+        self._send({**answer, "answer": number}, descriptors)
+
+    def _send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        channel = self._channel
+        if channel is None or channel.fileno() < 0:
+            return
+        try:
+            channel.send(message, descriptors)
+        except OSError:
+            return
+        deliver(channel, self._reactor, self._close)
+
+    def _close(self) -> None:
+        """Close the channel. May be repeated."""
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.fileno() >= 0:
+            self._reactor.unwatch(channel)
+            channel.close()

@@ -1,0 +1,264 @@
+"""The operations endpoint of real daemons: health, status, and metrics that no death takes away."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.patience import PATIENCE, ROUNDS
+from tests.supervised.daemon import Daemon, Tamed, is_there, wait_for
+
+APPLICATION = """
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+from tamed import Application, StreamServer
+
+SERVED = Counter("served", "Served clients.", ["kind"])
+BUSY = Gauge("busy", "Clients that are being served.", multiprocess_mode="livesum")
+LAST = Gauge("last", "A level of each worker.")
+TOOK = Histogram("took_seconds", "How long it took.", buckets=[1])
+Info("build", "What runs.").info({"version": "1"})
+LAST.set(3)
+
+
+async def serve(reader, writer):
+    BUSY.inc()
+    await reader.readline()
+    SERVED.labels("a").inc()
+    TOOK.observe(0.5)
+    writer.write(b"served")
+    BUSY.dec()
+    writer.close()
+
+
+application = Application("counting", StreamServer("unix:counting.sock", serve))
+"""
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self.path))
+
+
+def get(path: Path, target: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    """Request a path of the endpoint; return the status and the body."""
+    connection = _Connection(path)
+    try:
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def scrape(path: Path) -> dict[str, float]:
+    """Return the samples that the endpoint shows, by their text."""
+    status, text = get(path, "/metrics")
+    assert status == 200, text
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def be_served(folder: Path, times: int) -> None:
+    """Be a client so many times, one after another."""
+    for _ in range(times):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(folder / "counting.sock"))
+            client.sendall(b"\n")
+            assert client.makefile("rb").read() == b"served"
+
+
+@pytest.fixture
+def ops(tamed: Tamed) -> Path:
+    """The socket of the operations endpoint."""
+    tamed.write("counting.py", APPLICATION)
+    return tamed.folder / "ops.sock"
+
+
+def start(tamed: Tamed, *options: str) -> Daemon:
+    """Start a daemon whose clients are counted."""
+    return tamed.start("--workers", "2", "--ops", "unix:ops.sock", *options, "counting.py")
+
+
+def test_counts_survive_deaths_reloads_and_upgrades(tamed: Tamed, ops: Path) -> None:
+    """What workers had counted is counted, whatever has become of them, and no sum ever decreases."""
+    daemon = start(tamed)
+    clients = 0
+
+    def check(what: str) -> None:
+        nonlocal clients
+        be_served(tamed.folder, 5)
+        clients += 5
+        samples = scrape(ops)
+        assert samples['served_total{kind="a"}'] == clients, what
+        assert samples["took_seconds_count"] == clients, what
+        assert samples["took_seconds_sum"] == clients / 2, what
+
+    with watched(ops):
+        for _ in range(ROUNDS):
+            check("before")
+            workers = daemon.workers()
+            os.kill(workers[0], signal.SIGKILL)
+            daemon.wait_workers(2, without=[workers[0]])
+            check("after a death")
+            assert tamed("reload", daemon.name).status == 0
+            check("after a reload")
+            assert tamed("upgrade", daemon.name).status == 0
+            check("after an upgrade")
+        samples = scrape(ops)
+    assert samples["busy"] == 0
+    assert samples['build_info{version="1"}'] == 1
+    assert samples['tamed_worker_ends_total{reason="SIGKILL"}'] == ROUNDS
+    assert samples["tamed_worker_restarts_total"] == ROUNDS
+    assert samples['tamed_reload_seconds_count{result="ok"}'] == 2 * ROUNDS
+    assert not [name for name in samples if "pid" in name]
+    daemon.stop()
+
+
+@contextmanager
+def watched(ops: Path) -> Iterator[None]:
+    """Probe and scrape all the time: always alive and ready, and no counter ever decreases."""
+    over = threading.Event()
+    wrong: list[str] = []
+
+    def watch() -> None:
+        last: dict[str, float] = {}
+        while not over.is_set():
+            for target in ("/livez", "/readyz"):
+                status, text = get(ops, target)
+                if status != 200:
+                    wrong.append(f"{target}: {status} {text}")
+            samples = scrape(ops)
+            ours = {name: value for name, value in samples.items() if name.startswith(("served", "took"))}
+            wrong.extend(name for name, value in ours.items() if value < last.get(name, 0))
+            last = ours
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert wrong == []
+
+
+def test_preloaded_workers_count_for_themselves(tamed: Tamed, ops: Path) -> None:
+    """Workers forked from an application that has made its metrics have them in tables of their own."""
+    daemon = start(tamed, "--preload")
+    be_served(tamed.folder, 10)
+    samples = scrape(ops)
+    assert samples['served_total{kind="a"}'] == 10
+    assert (samples['last{worker="1"}'], samples['last{worker="2"}']) == (3, 3)
+    daemon.stop()
+
+
+def test_endpoint_answers_while_the_daemon_starts_and_stops(tamed: Tamed, ops: Path) -> None:
+    """A daemon that starts is alive and not ready; one that drains is alive and not ready any more."""
+    gate = tamed.folder / "gate"
+    os.mkfifo(gate)
+    text = APPLICATION.replace("application = ", f'open("{gate}").read()\napplication = ')
+    tamed.write("counting.py", text)
+    with tamed.foreground("run", "--workers", "1", "--ops", "unix:ops.sock", "counting.py") as process:
+        wait_for("the endpoint", ops.exists)
+        assert get(ops, "/livez") == (200, "ok")
+        assert get(ops, "/startupz")[0] == get(ops, "/readyz")[0] == 503
+        gate.write_text("go on")
+        wait_for("the start", lambda: get(ops, "/startupz") == (200, "ok"))
+        assert get(ops, "/readyz") == (200, "ok")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(tamed.folder / "counting.sock"))
+            wait_for("the client", lambda: scrape(ops)["busy"] == 1)
+            process.signal(signal.SIGTERM)
+            wait_for("the drain", lambda: get(ops, "/readyz")[0] == 503)
+            assert "[-]not-stopping failed: the daemon is stopping" in get(ops, "/readyz")[1]
+            assert get(ops, "/livez") == (200, "ok")
+            client.sendall(b"\n")
+            assert client.recv(10) == b"served"
+        assert process.wait() == 0
+    assert not ops.exists()
+
+
+def test_endpoint_shows_what_it_is_asked(tamed: Tamed, ops: Path) -> None:
+    """Probes list their checks, the status is JSON or text, and other methods and paths have their answer."""
+    daemon = start(tamed)
+    assert get(ops, "/readyz?verbose") == (
+        200,
+        "[+]supervisor ok\n[+]started ok\n[+]not-stopping ok\n[+]workers ok\nreadyz check passed\n",
+    )
+    assert "workers" not in get(ops, "/readyz?verbose&exclude=workers")[1]
+    assert get(ops, "/readyz", "HEAD") == (200, "")
+    assert get(ops, "/metrics", "HEAD") == (200, "")
+    assert get(ops, "/livez", "POST")[0] == 405
+    assert get(ops, "/nothing")[0] == 404
+    status = json.loads(get(ops, "/status")[1])
+    assert (status["schema_version"], status["name"], status["ready"]) == (1, "counting", 2)
+    assert status["workers"][0]["tree"]["children"][0]["name"] == "stream-server"
+    text = get(ops, "/status", **{"User-Agent": "curl/8"})[1]
+    assert text.startswith(f"counting is running: pid {daemon.pid}, up ")
+    assert "# EOF" in get(ops, "/metrics", Accept="application/openmetrics-text")[1]
+    daemon.stop()
+
+
+def test_endpoint_says_why_it_has_no_answer(tamed: Tamed, ops: Path) -> None:
+    """While the supervisor does not turn, each answer is 503 with the reason; afterwards all is as before."""
+    daemon = start(tamed)
+    get(ops, "/livez")
+    daemon.signal(signal.SIGSTOP)
+    for target in ("/livez", "/readyz", "/status", "/metrics"):
+        assert get(ops, target) == (503, "the supervisor has not answered within 1 s\n")
+    daemon.signal(signal.SIGCONT)
+    wait_for("an answer", lambda: get(ops, "/livez")[0] == 200)
+    daemon.stop()
+
+
+def test_operations_process_is_replaced(tamed: Tamed, ops: Path) -> None:
+    """The process of the endpoint can be killed: another one takes its place, with all that was counted."""
+    daemon = start(tamed)
+    be_served(tamed.folder, 3)
+    [pid] = [each for each in tamed.processes() if b"tamed.ops" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    os.kill(pid, signal.SIGKILL)
+    wait_for("its end", lambda: not is_there(pid))
+    assert scrape(ops)['served_total{kind="a"}'] == 3
+    assert daemon.expect_log(rf"operations process {pid}: was ended by signal 9")
+    daemon.stop()
+
+
+def test_daemon_without_an_endpoint_has_none_of_it(tamed: Tamed, ops: Path) -> None:
+    """Without the option there is no process, no memory for metrics, and prometheus_client is as ever."""
+    daemon = tamed.start("--workers", "1", "counting.py")
+    be_served(tamed.folder, 1)
+    for pid in tamed.processes():
+        assert b"tamed.ops" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert "tamed-metrics" not in Path(f"/proc/{pid}/maps").read_text()
+    daemon.stop()
+
+
+def test_endpoint_that_cannot_be_bound_fails_the_start(tamed: Tamed, ops: Path) -> None:
+    """An address in use, or a text that is no endpoint, is a line with the reason, and nothing is left."""
+    done = tamed("start", "--workers", "1", "--ops", "nowhere", "counting.py")
+    assert done.status != 0
+    assert "--ops" in done.err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = tamed("start", "--workers", "1", "--ops", where, "counting.py")
+    assert done.status != 0
+    assert where in done.err
+    assert tamed.left() == {}
