@@ -12,6 +12,7 @@ from bench.process import BIN, HOST, POEM, PYTHON, Process, command, free_port, 
 __all__ = [
     "NGINX",
     "aiomisc",
+    "granian",
     "gunicorn",
     "has_plugin",
     "loops",
@@ -124,12 +125,19 @@ def tamed_application(kind: str, *options: str) -> Process:
     return Process(words, port, environment=environment)
 
 
-def tamed_web(folder: Path) -> Process:
-    """Return our web server with the poem as its only file."""
+def tamed_web(*options: str) -> Process:
+    """Return our web server with our ASGI application, in the foreground, without a log."""
     port = free_port()
-    (folder / "poem.txt").write_bytes(POEM.read_bytes())
-    words = tamed("run", "--log-level", "warning", "web", "--listen", f"{HOST}:{port}", "--path", folder)
-    return Process(words, port)
+    settings = ["--listen", f"{HOST}:{port}", "--app", "web_poetry:asgi", "--app-dir", programs, *options]
+    settings += ["--max-connections-per-address", "1000", "--no-access-log"]
+    return Process(tamed("run", "--log-level", "warning", "web", *settings), port)
+
+
+def granian(*options: str) -> Process:
+    """Return granian with one worker and our ASGI application."""
+    port = free_port()
+    settings = ["--interface", "asgi", "--workers", "1", "--host", HOST, "--port", port, *options]
+    return Process(command(BIN / "granian", *settings, "web_poetry:asgi"), port, folder=programs)
 
 
 def gunicorn(*options: str) -> Process:

@@ -10,6 +10,7 @@ from bench.load import Load
 from bench.machine import LOAD_CORE
 from bench.peers import (
     NGINX,
+    granian,
     gunicorn,
     has_plugin,
     loops,
@@ -132,8 +133,10 @@ def http() -> Comparison:
         "CPU per HTTP response, a connection each",
         _FIGURES,
         [
-            Contestant("tamed", partial(measure, tamed_web), missing),
+            Contestant("tamed", partial(measure, lambda _: tamed_web()), missing),
             Contestant("gunicorn", partial(measure, lambda _: gunicorn())),
             Contestant("uvicorn", partial(measure, lambda _: uvicorn())),
+            Contestant("granian", partial(measure, lambda _: granian())),
         ],
+        [Goal("web, a connection each", "cpu", "tamed", "uvicorn", 0.65)],
     )

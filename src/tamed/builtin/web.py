@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final, cast
 
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
-from tamed.builtin._web.files import Files
 from tamed.net.endpoint import Endpoint, TcpEndpoint
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
@@ -89,6 +88,8 @@ def web(options: Options) -> Service:
             )
         )
         return _server(options, as_asgi(found, kind, options.threads), sockets)
+    from tamed.builtin._web.files import Files  # with Starlette, which an application may not need
+
     root = RootedDirectory(options.root, dot_files=options.dot_files)
     files = cast(ASGIApplication, Files(root, options.index))
     return MultiService(

@@ -1,7 +1,7 @@
 """A request and its answer, as the application has them: `receive`, `send`, and how it ends."""
 
 import asyncio
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
@@ -21,10 +21,6 @@ _JOINED: Final = 16 * 1024
 
 _HEAD, _BODY, _TRAILERS, _COMPLETE = range(4)
 _CHUNKED, _COUNTED, _TO_THE_END, _NO_BODY = range(4)
-_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
-    "http.response.early_hint": {},
-    "http.response.trailers": {},
-}
 
 
 class ExchangeConnection(Protocol):
@@ -33,6 +29,10 @@ class ExchangeConnection(Protocol):
     transport: asyncio.Transport
     write_paused: bool
     """Whether the client is behind with taking what was sent."""
+
+    def has_left(self) -> bool:
+        """Return whether the client has left before the end of its answer."""
+        ...
 
     async def writable(self) -> None:
         """Wait until the client has taken most of it, or has left."""
@@ -116,7 +116,13 @@ class Exchange:
         self._framing = _COUNTED
         self._has_trailers = False
         self._head = b""  # that waits for the body
-        scope["extensions"] = {**_EXTENSIONS, "tamed.client": {"left": self.has_left}}
+        scope["extensions"] = {
+            "http.response.early_hint": {},
+            "http.response.trailers": {},
+            "tamed.client": {
+                "left": connection.has_left
+            },  # not of this object: it would be garbage in a cycle
+        }
 
     @property
     def is_complete(self) -> bool:

@@ -44,39 +44,71 @@ class HttpConnection(asyncio.Protocol):
     is one timer, and a deadline that moves: the timer looks at it when it fires, and is rarely made anew.
     """
 
-    # Defaults of the class: a connection that ends after one request has few of its own.
+    __slots__ = (
+        "_answered_at",
+        "_body_left",
+        "_body_paused",
+        "_context",
+        "_deadline",
+        "_exchange",
+        "_halfway",
+        "_head_begun",
+        "_headers",
+        "_in_head",
+        "_is_draining",
+        "_is_parsing",
+        "_loop",
+        "_parser",
+        "_peer",
+        "_position",
+        "_reading_paused",
+        "_reads_no_more",
+        "_tail",
+        "_timer",
+        "_timer_at",
+        "_unparsed",
+        "_unread",
+        "_upgrade",
+        "_url",
+        "_writable",
+        "transport",
+        "write_paused",
+    )
+
     transport: asyncio.Transport
-    write_paused = False
-    _peer: Peer
+    write_paused: bool
     _parser: httptools.HttpRequestParser
-    _exchange: Exchange | None = None  # the last one
-    _upgrade: Scope | None = None  # of the WebSocket that the request asks for
-    # What is read.
-    _unread = b""  # what has come and is not parsed yet, from a position on
-    _position = 0
-    _tail = b""  # the last bytes that were parsed, in which the end of a head or of chunks may have begun
-    _unparsed = 0  # bytes since the parser last made progress
-    _in_head = True
-    _url = b""
-    _body_left = 0  # bytes of the body that are to come; -1 for chunks
-    _is_parsing = False
-    _reading_paused = False
-    _body_paused = False  # because the application does not take it
-    _reads_no_more = False  # it is refused, or another protocol has taken over
-    # How long it may take.
-    _timer: asyncio.TimerHandle | None = None
-    _timer_at = 0.0
-    _deadline: float | None = None
-    _head_begun = True  # and its deadline is set: that of the first one from the connection on
-    _answered_at = 0.0
-    _writable: asyncio.Event | None = None
-    _is_draining = False
-    _halfway: asyncio.TimerHandle | None = None  # through a drain
+    _peer: Peer
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
+        self._exchange: Exchange | None = None  # the last one, while there is a connection
+        self._upgrade: Scope | None = None  # of the WebSocket that the request asks for
+        # What is read.
+        self._unread = b""  # what has come and is not parsed yet, from a position on
+        self._position = 0
+        self._tail = b""  # the last bytes that were parsed, in which the end of a head or body may have begun
+        self._unparsed = 0  # bytes since the parser last made progress
+        self._in_head = True
+        self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._body_left = 0  # bytes of the body that are to come; -1 for chunks
+        self._is_parsing = False
+        self._reading_paused = False
+        self._body_paused = False  # because the application does not take it
+        self._reads_no_more = False  # it is refused, or another protocol has taken over
+        # What is written.
+        self.write_paused = False
+        self._writable: asyncio.Event | None = None
+        # How long it may take.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._deadline: float | None = None
+        self._head_begun = True  # and its deadline is set: that of the first one from the connection on
+        self._answered_at = 0.0
+        self._is_draining = False
+        self._halfway: asyncio.TimerHandle | None = None  # through a drain
 
     # What the event loop calls.
 
@@ -99,6 +131,7 @@ class HttpConnection(asyncio.Protocol):
             self._writable.set()
         if self._exchange is not None:
             self._exchange.notify_left()
+            self._exchange = None
 
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent."""
@@ -133,6 +166,10 @@ class HttpConnection(asyncio.Protocol):
             self._wait(min(_LINGER, self._context.limits.head_timeout))
         else:
             self._wait(max(0.0, self._answered_at + _RECENT - self._loop.time()))
+
+    def has_left(self) -> bool:
+        """Return whether the client has left before the end of its answer."""
+        return self._exchange is None or self._exchange.has_left()
 
     async def writable(self) -> None:
         """Wait until the client has taken most of what was sent, or has left."""

@@ -150,6 +150,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     # What a denial needs of its connection.
 
+    def has_left(self) -> bool:
+        """Return whether the client has left before the end of its answer."""
+        return self._is_over
+
     async def writable(self) -> None:
         """Wait until the client has taken most of what was sent, or has left."""
         while self.write_paused and not self.transport.is_closing():
