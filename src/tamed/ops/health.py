@@ -12,11 +12,10 @@ __all__ = ["PROBES", "Check", "report"]
 
 
 class Check(NamedTuple):
-    """A check; ``why`` is empty if it passes. A failed check that is ``only_told`` fails no probe."""
+    """A check; ``why`` is empty if it passes."""
 
     name: str
     why: str = ""
-    only_told: bool = False
 
 
 Facts = Mapping[str, Any]
@@ -35,18 +34,17 @@ def _readyz(facts: Facts) -> list[Check]:
     ready = "" if facts["ready"] else f"none of {facts['wanted']} is ready"
     if ready and facts["last_error"]:
         ready += f"; last error: {facts['last_error']}"
-    checks = [Check("supervisor"), Check("started", started), Check("not-stopping", draining)]
-    return [*checks, Check("workers", ready), *_of_services(facts)]
+    return [
+        Check("supervisor"),
+        Check("started", started),
+        Check("not-stopping", draining),
+        Check("workers", ready),
+    ]
 
 
 def _startupz(facts: Facts) -> list[Check]:
     why = "the daemon is starting" if facts["phase"] == "starting" else ""
     return [Check("supervisor"), Check("started", why)]
-
-
-def _of_services(facts: Facts) -> list[Check]:
-    found = facts.get("checks", ())
-    return [Check(f"service-{each['service']}", each["why"], not each["gates"]) for each in found]
 
 
 PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
@@ -59,7 +57,7 @@ PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
 
 def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str]:
     """Return whether a probe passes, and its text: ``ok``, or a line for each check."""
-    passes = not any(check.why and not check.only_told for check in checks)
+    passes = not any(check.why for check in checks)
     if passes and not verbose:
         return True, "ok"
     lines = [_line(check) for check in checks]
@@ -67,8 +65,4 @@ def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str
 
 
 def _line(check: Check) -> str:
-    if not check.why:
-        return f"[+]{check.name} ok"
-    if check.only_told:
-        return f"[+]{check.name} degraded: {check.why}"
-    return f"[-]{check.name} failed: {check.why}"
+    return f"[-]{check.name} failed: {check.why}" if check.why else f"[+]{check.name} ok"
