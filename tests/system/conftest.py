@@ -61,6 +61,7 @@ class Machine:
         file = f"/etc/{name}/{name}.toml"
         self.write(file, deployment)
         plugins = f"/etc/{name}/plugins"
+        (self.path / plugins.lstrip("/")).mkdir(parents=True, exist_ok=True)
         self.must(
             "tamed",
             "export",

@@ -155,8 +155,8 @@ COMMANDS: Final = (
         """,
         (
             ("tamed export systemd verse.toml", "print the unit"),
-            ("tamed export systemd verse.toml --to /etc/systemd/system", "write it"),
-            ("tamed export systemd verse.toml --to /etc/systemd/system --check", "compare it"),
+            ("tamed export systemd verse.toml --to units", "write it"),
+            ("tamed export systemd verse.toml --to units --check", "compare it"),
         ),
         arguments=(
             Argument("kind", "KIND", read=one_of(*_EXPORTS), choices=_EXPORTS),
@@ -326,7 +326,7 @@ COMMANDS: Final = (
         (
             (
                 "tamed schema verse.toml > verse.schema.json",
-                "then write #:schema verse.schema.json at the top",
+                "for an editor",
             ),
         ),
         arguments=(Argument("file", "FILE", required=False, complete="file"),),
