@@ -10,6 +10,7 @@ from bench.measures.idle import idle
 from bench.measures.latency import latency
 from bench.measures.lines import lines
 from bench.measures.memory import memory
+from bench.measures.pool import further_workers, pool_reload, replacement
 from bench.measures.programs import programs_kept
 from bench.measures.start import start, start_daemon
 from bench.measures.trees import trees
@@ -31,6 +32,9 @@ def all_comparisons() -> Sequence[Comparison]:
         burst(),
         lines(),
         memory(),
+        further_workers(),
+        replacement(),
+        pool_reload(),
         *trees(),
         reloads(),
         http(),

@@ -115,7 +115,7 @@ class Chaos:
             await asyncio.sleep(_LOOK)
 
     def kind_of(self, process: Process) -> str:
-        """Return what a process is: a worker that was forked by a template has that one's command line."""
+        """Return what a process is: a worker has the command line of its template at first."""
         if process.pid == self.subject.pid:
             return "supervisor"
         return "worker" if process.pid in self.referee.greeted else process.kind

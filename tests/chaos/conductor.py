@@ -132,7 +132,7 @@ async def _only_these(chaos: Chaos, workers: set[int]) -> None:
     odd: list[str] = []
 
     def belongs(process: Process) -> bool:
-        if process.kind == "template" and chaos.subject.setting.preload:
+        if process.kind == "template":
             return True
         return process.pid == chaos.subject.pid or bool({process.pid, process.parent} & workers)
 

@@ -356,6 +356,8 @@ class Subject:
 
 def _kind(words: list[str]) -> str:
     modules = [word.rpartition(".")[2] for word in words if word.startswith("tamed.")]
+    if modules[:1] == ["worker"] and "template" in words:
+        return "template"
     return modules[0] if modules else "other"
 
 

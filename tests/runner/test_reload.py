@@ -273,6 +273,7 @@ def test_no_room_for_a_planner_fails_the_reload(world: Supervised) -> None:
     world.platform.no_room = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     answers: list[dict[str, Any]] = []
     world.supervisor.reload([answers.append])
+    world.reactor.turn(0)
     told = "tamed: the files cannot be read: Resource temporarily unavailable"
     assert answers == [{"fault": {"lines": [told], "status": ExitStatus.OS_ERROR}}]
 
@@ -438,6 +439,7 @@ def test_a_later_number_is_obeyed_at_once(world: Supervised) -> None:
     others: list[dict[str, Any]] = []
     world.platform.cpus = 3
     world.supervisor.scale(90, [answers.append])
+    world.reactor.turn(0)
     assert world.supervisor.scale(2, [others.append]) is None
     assert others == [{"scaled": 2}]
     assert "fault" in answers[0]

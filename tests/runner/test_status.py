@@ -108,6 +108,7 @@ def test_one_that_starts_has_nobody_to_ask(world: Supervised) -> None:
     """Without workers that can report, the answer comes at once."""
     client = Client(world)
     world.supervisor.start()
+    world.reactor.turn(0)
     client.ask()
     assert client.answers[0]["state"] == "starting"
     assert [each["state"] for each in client.answers[0]["workers"]] == ["loading", "loading"]
@@ -121,7 +122,7 @@ def test_the_last_error_is_told(world: Supervised) -> None:
     client.ask()
     world.says(world.hands[1], {"report": {}})
     assert client.answers[0]["last_error"] == "worker 101 was ended by SIGKILL"
-    assert len(client.answers[0]["workers"]) == 1
+    assert [each["pid"] for each in client.answers[0]["workers"]] == [102, 103]
 
 
 def test_what_a_process_uses_is_told() -> None:
@@ -129,6 +130,7 @@ def test_what_a_process_uses_is_told() -> None:
     with supervised(workers=1) as world:
         client = Client(world)
         world.supervisor.start()
+        world.reactor.turn(0)
         (worker,) = world.supervisor.pool.workers.values()
         for pid, is_known in ((os.getpid(), True), (2**22 + 1, False)):
             worker.pid = pid

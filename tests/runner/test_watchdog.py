@@ -18,6 +18,7 @@ def made() -> Iterator[_Made]:
     """A watchdog of one worker, with 20 seconds for an answer and 60 to become ready."""
     with a_pool() as (world, pool):
         pool.spawn(world.generation, 1)
+        world.reactor.turn(0)
         watchdog = Watchdog(
             lambda: world.plan.heartbeat_interval, pool.workers, world.reactor, world.platform
         )

@@ -6,7 +6,7 @@ Its clock is set by hand, and the test plays the workers.
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from tamed.supervisor.supervisor import Supervisor
 from tamed.supervisor.workers import WorkerPool
 
 STEP = 0.25  # seconds
+_MOST_TURNS = 20
 
 
 class Clock:
@@ -48,6 +49,14 @@ class HandReactor(Reactor):
     def stop(self) -> None:
         self.stopped = True
         super().stop()
+
+    def turn(self, timeout: float | None) -> None:
+        """Turn until nothing happens any more: an event may cause others, as in a template."""
+        super().turn(timeout)
+        for _ in range(_MOST_TURNS):
+            if not self._selector.select(0):
+                return
+            super().turn(0)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in steps shorter than any relevant delay."""
@@ -79,12 +88,20 @@ class Hand:
 
 
 class FakePlatform:
-    """A platform that records the supervisor's calls, and has no processes."""
+    """A platform that records the supervisor's calls, and has no processes.
 
-    def __init__(self) -> None:
+    Its templates fork at once, unless they are ``is_held_up``.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self.reactor = reactor
+        self.templates: list[Hand] = []
+        self.killed_templates: list[int] = []
+        self.is_held_up = False
+        self.has_changed = False  # the files that the templates have loaded
         self.hands: list[Hand] = []
         self.directory = ""
-        self.helpers: list[Hand] = []
+        self._helpers: list[Hand] = []
         self.no_log: TamedError | None = None
         self.logged: list[tuple[str, str]] = []
         self.recorded: list[dict[str, Any]] = []
@@ -104,15 +121,59 @@ class FakePlatform:
             raise self.no_room
         ours = Channel(socket.socket(fileno=os.dup(channel)), takes_descriptors=True)
         if module == "tamed.worker":
-            hand = Hand(101 + len(self.hands), int(words[0]), ours)
-            self.hands.append(hand)
-        else:
-            hand = Hand(901 + len(self.helpers), 0, ours)
-            self.helpers.append(hand)
+            template = Hand(801 + len(self.templates), 0, ours)
+            self.templates.append(template)
+            self.reactor.watch(ours, lambda: self._play(template))
+            return template.pid
+        hand = Hand(901 + len(self._helpers), 0, ours)
+        self._helpers.append(hand)
         return hand.pid
 
-    def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
-        return self.spawn(channel, "tamed.worker", "0")
+    @property
+    def helpers(self) -> list[Hand]:
+        """The helper processes, the requested ones included."""
+        self.reactor.turn(0)
+        return self._helpers
+
+    def prepare_fork(self, plan: Plan) -> "FakeFork":
+        return FakeFork()
+
+    def _play(self, template: Hand) -> None:
+        """Do what a template does, unless it has been ended."""
+        with suppress(OSError):
+            self._obey(template)
+        if template.channel.closed:
+            self.release(template)
+
+    def _obey(self, template: Hand) -> None:
+        for message, descriptors in template.channel.receive():
+            if "fork" not in message:
+                template.say({"loaded": True})
+            elif self.is_held_up or self.no_room is not None:
+                os.close(descriptors[0])
+                if self.no_room is not None:
+                    template.say({"refused": message["fork"], "errno": self.no_room.errno})
+            elif self.has_changed and "module" in message:
+                os.close(descriptors[0])
+                template.say({"changed": message["fork"]})
+            else:
+                ours = Channel(socket.socket(fileno=descriptors[0]), takes_descriptors=True)
+                if ours.is_cut_off():  # the request was cancelled: a forked process would end at once
+                    ours.close()
+                    continue
+                if "worker" in message:
+                    hand = Hand(101 + len(self.hands), message["worker"], ours)
+                    self.hands.append(hand)
+                else:
+                    hand = Hand(901 + len(self._helpers), 0, ours)
+                    self._helpers.append(hand)
+                template.say({"forked": message["fork"], "pid": hand.pid})
+
+    def release(self, template: Hand) -> None:
+        """Close the channel of a template. May be repeated."""
+        if template.channel.fileno() >= 0:
+            self.reactor.unwatch(template.channel)
+            template.channel.close()
 
     def identify(self, pid: int, worker: int) -> None:
         return
@@ -138,7 +199,10 @@ class FakePlatform:
         self.sent.append((pid, number))
 
     def kill(self, pid: int) -> None:
-        self.sent.append((pid, "kill"))
+        if pid in (each.pid for each in self.templates):
+            self.killed_templates.append(pid)
+        else:
+            self.sent.append((pid, "kill"))
 
     def memory(self, pid: int) -> int | None:
         return self.used.get(pid)
@@ -197,6 +261,21 @@ class FakePlatform:
         self.events.append("alive")
 
 
+class FakeFork:
+    """A prepared fork, which has no pipes."""
+
+    theirs: Sequence[int] = ()
+
+    def close_theirs(self) -> None:
+        return
+
+    def adopt(self, pid: int) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
 def a_plan(**changes: Any) -> Plan:
     """Return a plan of two workers, with round times."""
     told: dict[str, Any] = {"workers": 2, "start_timeout": 60.0, "stop_timeout": 40.0, "watchdog": 20.0}
@@ -209,7 +288,7 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.reactor = HandReactor()
-        self.platform = FakePlatform()
+        self.platform = FakePlatform(self.reactor)
         self.events = FakeEvents()
         self.sockets = SocketTable(Inheritance({}, os.getpid()))
 
@@ -220,6 +299,8 @@ class World:
 
     @property
     def hands(self) -> list[Hand]:
+        """The workers, the requested ones included."""
+        self.reactor.turn(0)
         return self.platform.hands
 
     def says(self, hand: Hand, message: Message) -> None:
@@ -233,8 +314,10 @@ class World:
 
     def close(self) -> None:
         self.sockets.close()
+        for template in self.platform.templates:
+            self.platform.release(template)
         self.reactor.close()
-        for hand in self.hands + self.platform.helpers:
+        for hand in self.platform.hands + self.platform._helpers:
             hand.channel.close()
 
 
@@ -244,6 +327,7 @@ class FakeEvents:
     def __init__(self) -> None:
         self.states: list[WorkerState] = []
         self.ends: list[tuple[object, int]] = []
+        self.refusals: list[OSError] = []
 
     def worker_advanced(self, worker: Worker) -> None:
         self.states.append(worker.state)
@@ -260,6 +344,12 @@ class FakeEvents:
     def files_read(self, files: dict[str, int]) -> None:
         return
 
+    def worker_forked(self, worker: Worker) -> None:
+        return
+
+    def worker_refused(self, worker: Worker, error: OSError) -> None:
+        self.refusals.append(error)
+
     def child_ended(self, pid: int, code: int) -> None:
         return
 
@@ -272,6 +362,8 @@ def a_pool(**changes: Any) -> Iterator[tuple[World, WorkerPool]]:
     try:
         yield world, pool
     finally:
+        pool.cancel_requests()
+        pool.templates.end()
         for worker in pool.workers.values():
             worker.channel.close()
         world.close()
@@ -310,7 +402,7 @@ class Supervised(World):
         end = self.reactor.time.now + seconds
         while self.reactor.time.now < end and not self.reactor.stopped:
             for pid in list(self.supervisor.pool.workers):
-                hand = next(each for each in self.hands if each.pid == pid)
+                hand = next(each for each in self.platform.hands if each.pid == pid)
                 if hand.channel.fileno() >= 0:
                     hand.say({"heartbeat": True})
             self.reactor.advance(STEP)

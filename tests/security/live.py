@@ -70,13 +70,19 @@ def terminal(pid: int) -> int:
 
 def words(pid: int) -> list[str]:
     """Return the words of its command."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
 
 
 def role(pid: int) -> str:
-    """Return the module of ours that it runs, without its package; or the program; nothing for a zombie."""
+    """Return the module of ours that it runs, without its package; or the program; nothing for a zombie.
+
+    A template runs the module of the workers that it forks.
+    """
     said = words(pid)
-    return said[said.index("-m") + 1].rpartition(".")[2] if "-m" in said else "".join(said[:1])
+    if "-m" not in said:
+        return said[0]
+    module = said[said.index("-m") + 1].rpartition(".")[2]
+    return "template" if (module, said[-1]) == ("worker", "template") else module
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -27,6 +27,7 @@ HOLD = """
 import os, subprocess, sys, time
 words = open("/proc/self/cmdline").read().split("\\0")
 held = "{folder}/hold-" + (words[words.index("-m") + 1] if "-m" in words else "none")
+held += ".template" * (words[-2] == "template")
 if os.path.exists(held):
     child = subprocess.Popen(["sleep", "3600"]) if os.path.exists(held + ".child") else None
     open(held + ".pid", "w").write(f"{{os.getpid()}} {{child.pid if child else 0}}")
@@ -65,7 +66,7 @@ class Holding:
         self._file(module, ".pid").unlink(missing_ok=True)
 
     def _file(self, module: str, more: str = "") -> Path:
-        folder = {"planner": "control.", "template": "worker.", "worker": ""}.get(module, "supervisor.")
+        folder = {"planner": "control.", "template": "worker."}.get(module, "supervisor.")
         return self._folder / f"hold-tamed.{folder}{module}{more}"
 
 
@@ -362,20 +363,18 @@ def test_a_template_outlives_an_upgrade_whose_reload_fails(tamed: Tamed) -> None
 # How many workers.
 
 
-def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(
-    tamed: Tamed, holding: Holding
-) -> None:
+def test_workers_come_up_a_few_at_a_time_and_a_later_number_is_obeyed_at_once(tamed: Tamed) -> None:
     """As many as CPUs start at once; surplus ones are ended."""
-    daemon = tamed.start_poetry(env=holding.environ)
+    waits = "import os, time\nwhile os.path.exists('wait'):\n    time.sleep(0.01)\n"
+    daemon = tamed.start(tamed.write("app.py", waits + APPLICATION))
     pace = max(2, usable_cpus())
-    holding.hold("worker")
+    wait = tamed.write("wait", "")
     with tamed.popen("scale", str(1 + 10 * pace)) as scale:
-        holding.held("worker")
         wait_for("workers", lambda: len(daemon.status()["workers"]) == 1 + pace)
-        assert tamed("scale", "1") == (0, "fastpoetry has 1 worker\n", "")
+        assert tamed("scale", "1") == (0, "app has 1 worker\n", "")
         done = end_of(scale)
         assert (done.status, "a later request" in done.err) == (69, True)
-    holding.release("worker")
+    wait.unlink()
     wait_for("the end of the others", lambda: len(daemon.status()["workers"]) == 1)
     daemon.stop()
 

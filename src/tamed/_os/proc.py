@@ -1,6 +1,8 @@
 """Information about processes from ``/proc``: proc(5). Without it, as in a chroot, no process is found."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +12,14 @@ __all__ = [
     "descendants_of",
     "members_of",
     "memory_of",
+    "show_words",
     "start_time_of",
     "usage_of",
     "user_of",
 ]
 
 _PROC = Path("/proc")
+_ARG_START = 45  # in `_stat_of`: where the words of the command begin in memory
 
 
 class ProcessEntry(NamedTuple):
@@ -86,6 +90,26 @@ def usage_of(pid: int) -> tuple[int, float] | tuple[None, None]:
         return None, None
     ticks = int(fields[11]) + int(fields[12])
     return resident * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK")
+
+
+def show_words(words: Sequence[str], count: int) -> None:
+    """Have listings of processes show these words in the place of the last ``count`` of this command.
+
+    If they are longer, or without ``/proc``, nothing changes there. ``sys.orig_argv`` has them in any case.
+    """
+    try:
+        command = (_PROC / "self" / "cmdline").read_bytes()
+        begin = int(_stat_of("self")[_ARG_START])
+        former = b"".join(os.fsencode(word) + b"\0" for word in sys.orig_argv[-count:])
+        latter = b"".join(os.fsencode(word) + b"\0" for word in words)
+        if len(latter) <= len(former) and command.endswith(former):
+            with open("/proc/self/mem", "r+b", buffering=0) as memory:  # noqa: PTH123 - as below
+                memory.seek(begin + len(command) - len(former))
+                memory.write(latter.ljust(len(former), b"\0"))
+    except OSError:  # there is no /proc, or it is no longer ours to write
+        return
+    finally:
+        sys.orig_argv[-count:] = words
 
 
 def _all_processes() -> list[ProcessEntry]:

@@ -1,7 +1,7 @@
 """The planner: a process that reads the files again for a reload, and ends.
 
-The supervisor runs it as ``python -m tamed.control.planner NAME``. It gets the current plan over its channel,
-and answers with the next plan.
+The supervisor runs it as ``python -m tamed.control.planner NAME``, or has a template fork it. It gets the
+current plan over its channel, and answers with the next plan.
 """
 
 import tomllib
@@ -12,7 +12,7 @@ from typing import Any
 from tamed.config.reading import Reading
 from tamed.config.settings import Umask
 from tamed.control.launch import job_again, plan_again
-from tamed.ipc.channel import answer_order
+from tamed.ipc.channel import Channel, answer_order
 from tamed.ipc.message import Message, read_text
 from tamed.supervisor.plan import Plan
 
@@ -22,9 +22,9 @@ _FIXED = ("user", "group", "keep_capabilities", "umask", "max_files")
 """The fields of a plan that a running process cannot change."""
 
 
-def main() -> None:
-    """Answer one order."""
-    answer_order(_next_plan)
+def main(channel: Channel | None = None) -> None:
+    """Answer one order. ``channel`` is given in a process that has one already."""
+    answer_order(_next_plan, channel)
 
 
 def _next_plan(order: Message) -> Message:

@@ -162,14 +162,19 @@ class Channel:
         }
 
     @classmethod
+    def closed_one(cls) -> "Channel":
+        """Return a channel that is closed."""
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        channel = cls(ours)
+        channel.close()
+        return channel
+
+    @classmethod
     def imported(cls, data: Data) -> "Channel":
         """Return the end that was exported; a closed one is closed."""
         if data["descriptor"] < 0:
-            ours, theirs = socket.socketpair()
-            theirs.close()
-            channel = cls(ours)
-            channel.close()
-            return channel
+            return cls.closed_one()
         channel = cls(socket.socket(fileno=data["descriptor"]), decode(data["rest"]))
         channel._outgoing.extend((decode(line), copies) for line, copies in data["unsent"])
         channel._waiting = sum(len(line) for line, _ in channel._outgoing)
@@ -181,7 +186,11 @@ class Channel:
         self._length = 0
         self._lines.clear()
         self._waiting = 0
-        self._drop_descriptors()
+        _close_all(self._descriptors)
+        for _, copies in self._outgoing:
+            _close_all(copies)
+        self._descriptors.clear()
+        self._outgoing.clear()
 
     def is_cut_off(self) -> bool:
         """Return whether the other end is closed, even if its data was not all received."""
@@ -202,13 +211,6 @@ class Channel:
         self._sock.close()
         self.closed = True
         self.forget()
-
-    def _drop_descriptors(self) -> None:
-        _close_all(self._descriptors)
-        for _, copies in self._outgoing:
-            _close_all(copies)
-        self._descriptors.clear()
-        self._outgoing.clear()
 
     def _understand(self, line: bytes) -> tuple[Message, list[int]]:
         message = parse_message(line)
@@ -236,12 +238,15 @@ def _close_all(descriptors: Sequence[int]) -> None:
             os.close(descriptor)
 
 
-def answer_order(answer: Callable[[Message], Message]) -> None:
-    """Receive the order and send the answer to it; a TamedError is sent as a fault."""
+def answer_order(answer: Callable[[Message], Message], channel: Channel | None = None) -> None:
+    """Receive the order and send the answer to it; a TamedError is sent as a fault.
+
+    ``channel`` is given in a process that has one already.
+    """
     guard_forks()  # the answer may load the application's files, which may be programs
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
-    channel = Channel(socket.socket(fileno=CHANNEL))
+    channel = channel or Channel(socket.socket(fileno=CHANNEL))
     order = first_order(channel)
     try:
         reply = answer(order)

@@ -10,7 +10,7 @@ from tamed.ipc.handoff import Data, Keep
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Remains
 
-__all__ = ["Generation", "Worker", "WorkerState"]
+__all__ = ["Generation", "Worker", "WorkerState", "how_it_ended"]
 
 
 class Generation:
@@ -50,10 +50,11 @@ class WorkerState(enum.Enum):
 
 
 class Worker:
-    """A worker process, from its start until it has been reaped.
+    """A worker process, from the request for it until it has been reaped.
 
-    ``number`` counts from 1 in its ``generation``; its replacement has the same number. ``replaces`` is the
-    worker that leaves when this one is ready. ``started``, ``ready`` (None before it is ready) and ``heard``
+    ``pid`` is 0 until its template has forked it. ``number`` counts from 1 in its ``generation``; its
+    replacement has the same number. ``replaces`` is the worker that leaves when this one is ready.
+    ``started``, ``ready`` (None before it is ready) and ``heard``
     (the last message from it) are times of the supervisor's clock. ``needs`` is the number of bytes that it
     had allocated when it became ready, None where that is unknown. ``is_surplus`` means that its end is
     wanted and that no worker replaces it. ``leave_by`` is its deadline to end, and ``kill_at`` the time when
@@ -92,6 +93,16 @@ class Worker:
         self.remains = Remains()
         self.leave_by: float | None = None
         self.kill_at: float | None = None
+
+    @property
+    def who(self) -> str:
+        """The worker in messages."""
+        return f"worker {self.pid}" if self.pid else "a worker"
+
+    def begin(self, pid: int, now: float) -> None:
+        """Record that it was forked."""
+        self.pid = pid
+        self.started = self.heard = now
 
     def enter_state(self, state: WorkerState, now: float) -> None:
         """Enter another state on the way to readiness, at this time."""
@@ -196,7 +207,7 @@ class Worker:
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies it in an event."""
-        return {"worker": self.number, "pid": self.pid, "generation": self.generation.number}
+        return {"worker": self.number, "pid": self.pid or None, "generation": self.generation.number}
 
     def facts_of_death(self, code: int, now: float) -> dict[str, Any]:
         """Return what is known of its end, with an exit code, for an event."""
@@ -224,10 +235,17 @@ class Worker:
     def how_it_ended(self, code: int) -> str:
         """Return how this worker ended, and why if it has reported the reason."""
         if self.fault is not None:
-            return f"worker {self.pid} failed: {self.fault[0][-1].removeprefix('tamed: ')}"
-        if code < 0:
-            return f"worker {self.pid} was ended by {_name_of(-code)}"
-        return f"worker {self.pid} ended with status {code}"
+            return f"{self.who} failed: {self.fault[0][-1].removeprefix('tamed: ')}"
+        return f"{self.who} {how_it_ended(code)}"
+
+    def fail(self, lines: list[str], status: int) -> None:
+        """Record the reason why it has failed or will never begin: the lines to print, and the status."""
+        self.fault = lines, status
+
+
+def how_it_ended(code: int) -> str:
+    """Return in words how a process has ended, from its exit code, which is negative for a signal."""
+    return f"ended with status {code}" if code >= 0 else f"was ended by {_name_of(-code)}"
 
 
 def _name_of(number: int) -> str:

@@ -8,27 +8,70 @@ import socket
 from collections.abc import Callable
 
 from tamed.ipc.channel import Channel
-from tamed.ipc.message import InvalidMessage, Message
-from tamed.supervisor.loop import Reactor, Timer, deliver
+from tamed.ipc.message import Message
+from tamed.supervisor.generation import Generation
+from tamed.supervisor.loop import Peer, Reactor, Timer
 from tamed.supervisor.platform import Platform
+from tamed.supervisor.templates import ForkRequest, Templates
 
 __all__ = ["HelperProcess", "HelperProcesses"]
 
 
 class HelperProcess:
-    """One helper. ``answer`` is None if it gave none; ``code`` is its exit code, once it has ended.
+    """One helper: a process that runs a module.
 
-    ``timed_out`` means that it did not end by its deadline and was killed.
+    ``answer`` is None if it gave none; ``code`` is its exit code, once it has ended. ``timed_out`` means that
+    it did not end by its deadline and was killed, ``refused`` that the system did not start it after all.
+    ``pid`` is 0 until it has been started.
     """
 
-    def __init__(self, pid: int, channel: Channel, done: "Callable[[HelperProcess], object]") -> None:
-        self.pid = pid
-        self.channel = channel
+    def __init__(self, module: str, order: Message, done: "Callable[[HelperProcess], object]") -> None:
+        self.module = module
+        self.order = order
         self.done = done
+        self.pid = 0
+        self.peer: Peer | None = None
         self.answer: Message | None = None
         self.code = 0
         self.timed_out = False
+        self.refused: OSError | None = None
         self.deadline: Timer | None = None
+
+    def begin(self, pid: int, channel: Channel, reactor: Reactor) -> None:
+        """Send the order to the process that was started."""
+        self.pid = pid
+        self.peer = Peer(channel, reactor, self._handle)
+        try:
+            self.peer.send(self.order)
+        except OSError:
+            self.peer.close()
+
+    def _handle(self, message: Message) -> None:
+        self.answer = message
+
+    def finish(self, code: int) -> None:
+        """Take what it has sent, and report its end."""
+        self.code = code
+        if self.peer is not None:
+            self.peer.receive()
+            self.peer.close()
+        if self.deadline is not None:
+            self.deadline.cancel()
+        if not self.timed_out:
+            self.done(self)
+
+    def refuse(self, error: OSError) -> None:
+        """Report that the system does not start it."""
+        self.refused = error
+        self.finish(0)
+
+    def time_out(self) -> None:
+        """Report that it has not ended in time, and close its channel."""
+        self.timed_out = True
+        self.answer = None
+        if self.peer is not None:
+            self.peer.close()
+        self.done(self)
 
 
 class HelperProcesses:
@@ -38,6 +81,7 @@ class HelperProcesses:
         self._reactor = reactor
         self._platform = platform
         self._running: dict[int, HelperProcess] = {}
+        self._requested: dict[HelperProcess, tuple[ForkRequest, Channel]] = {}
 
     def send(
         self, module: str, order: Message, done: Callable[[HelperProcess], object], *, timeout: float | None
@@ -46,32 +90,75 @@ class HelperProcesses:
 
         The timeout is in seconds, None for no limit. Raises OSError if the system cannot start a process.
         """
+        helper = HelperProcess(module, order, done)
+        self._spawn(helper)
+        self._limit(helper, timeout)
+        return helper
+
+    def fork(
+        self,
+        templates: Templates,
+        generation: Generation,
+        module: str,
+        order: Message,
+        done: Callable[[HelperProcess], object],
+        *,
+        timeout: float,
+    ) -> HelperProcess:
+        """Do as `send`, in a process that the template of a generation forks, or a fresh one if it does not.
+
+        The module's ``main`` is called with the channel.
+        """
+        helper = HelperProcess(module, order, done)
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours)
+        with theirs:
+            try:
+                request = templates.fork(
+                    generation,
+                    {"module": module},
+                    theirs.fileno(),
+                    forked=lambda pid: self._forked(helper, pid),
+                    refused=lambda _: self._refused(helper),
+                    failed=lambda *_: self._refused(helper),
+                )
+            except BaseException:
+                channel.close()
+                raise
+        self._requested[helper] = request, channel
+        self._limit(helper, timeout)
+        return helper
+
+    def _forked(self, helper: HelperProcess, pid: int) -> None:
+        _, channel = self._requested.pop(helper)
+        self._running[pid] = helper
+        helper.begin(pid, channel, self._reactor)
+
+    def _refused(self, helper: HelperProcess) -> None:
+        self._give_up_request(helper)
+        try:
+            self._spawn(helper)
+        except OSError as error:
+            helper.refuse(error)
+
+    def _spawn(self, helper: HelperProcess) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._platform.spawn(theirs.fileno(), module)
+                pid = self._platform.spawn(theirs.fileno(), helper.module)
             except BaseException:
                 ours.close()
                 raise
-        helper = self._running[pid] = HelperProcess(pid, Channel(ours), done)
+        self._running[pid] = helper
+        helper.begin(pid, Channel(ours), self._reactor)
+
+    def _limit(self, helper: HelperProcess, timeout: float | None) -> None:
         if timeout is not None:
             helper.deadline = self._reactor.later(timeout, lambda: self._time_out(helper))
-        self._reactor.watch(helper.channel, lambda: self._receive(helper))
-        try:
-            helper.channel.send(order)
-        except OSError:
-            self._close(helper)
-        deliver(helper.channel, self._reactor, lambda: self._close(helper))
-        return helper
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether any helper runs."""
-        return bool(self._running)
 
     def end(self) -> None:
         """Kill all of them."""
-        for helper in self._running.values():
+        for helper in [*self._running.values(), *self._requested]:
             self.kill(helper)
 
     def export(self) -> list[int]:
@@ -81,47 +168,31 @@ class HelperProcesses:
     def resume(self, pids: list[int]) -> None:
         """End the helpers of the previous program."""
         for pid in pids:
-            ours, theirs = socket.socketpair()
-            theirs.close()
-            helper = self._running[pid] = HelperProcess(pid, Channel(ours), lambda _: None)
-            helper.channel.close()
+            helper = self._running[pid] = HelperProcess("", {}, lambda _: None)
+            helper.pid = pid
             self.kill(helper)
 
     def kill(self, helper: HelperProcess) -> None:
-        """Kill a helper's process group; ``done`` is still called when it has ended."""
+        """Kill a helper's process group. ``done`` is still called when it has ended, if it was started."""
         if helper.pid in self._running:
             self._platform.kill(helper.pid)
+        elif helper in self._requested:
+            self._give_up_request(helper)
+            if helper.deadline is not None:
+                helper.deadline.cancel()
+
+    def _give_up_request(self, helper: HelperProcess) -> None:
+        request, channel = self._requested.pop(helper)
+        request.cancel()
+        channel.close()
 
     def ended(self, pid: int, code: int) -> None:
         """Handle the end of a child, which may be a helper."""
         helper = self._running.pop(pid, None)
         if helper is not None:
-            self._receive(helper)
-            self._close(helper)
-            helper.code = code
-            if helper.deadline is not None:
-                helper.deadline.cancel()
-            if not helper.timed_out:
-                helper.done(helper)
+            helper.finish(code)
 
     def _time_out(self, helper: HelperProcess) -> None:
         """Report it at once: callers must not wait for a process that cannot be killed."""
-        helper.timed_out = True
-        helper.answer = None
-        self._close(helper)
         self.kill(helper)
-        helper.done(helper)
-
-    def _receive(self, helper: HelperProcess) -> None:
-        try:
-            for message, _ in helper.channel.receive():
-                helper.answer = message
-        except (OSError, InvalidMessage):
-            self._close(helper)
-        if helper.channel.closed:
-            self._close(helper)
-
-    def _close(self, helper: HelperProcess) -> None:
-        if helper.channel.fileno() >= 0:
-            self._reactor.unwatch(helper.channel)
-            helper.channel.close()
+        helper.time_out()

@@ -11,13 +11,14 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Protocol
 
 from tamed.ipc.channel import Channel
+from tamed.ipc.message import InvalidMessage, Message
 
-__all__ = ["Reactor", "Timer", "deliver"]
+__all__ = ["Peer", "Reactor", "Timer", "deliver"]
 
 
 class _HasFileno(Protocol):
@@ -165,3 +166,40 @@ def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> N
             reactor.once_writable(channel, lambda: deliver(channel, reactor, lost))
     except OSError:
         lost()
+
+
+class Peer:
+    """A child at the other end of a channel; ``handle`` is called with each of its messages.
+
+    The channel is closed when the child has closed its end, does not read, or cannot be understood, which
+    ``handle`` reports by InvalidMessage. The end of the child is noticed where children are reaped.
+    """
+
+    def __init__(self, channel: Channel, reactor: Reactor, handle: Callable[[Message], object]) -> None:
+        self.channel = channel
+        self._reactor = reactor
+        self._handle = handle
+        if not channel.closed:
+            reactor.watch(channel, self.receive)
+            deliver(channel, reactor, self.close)
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message with copies of descriptors, now or when there is room; raise as `Channel.send`."""
+        self.channel.send(message, descriptors)
+        deliver(self.channel, self._reactor, self.close)
+
+    def receive(self) -> None:
+        """Handle the messages that have arrived. May be called again, also after `close`."""
+        try:
+            for message, _ in self.channel.receive():
+                self._handle(message)
+        except (OSError, InvalidMessage):
+            self.close()
+        if self.channel.closed:
+            self.close()
+
+    def close(self) -> None:
+        """Close the channel. May be repeated."""
+        if self.channel.fileno() >= 0:
+            self._reactor.unwatch(self.channel)
+            self.channel.close()

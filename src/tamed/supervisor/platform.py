@@ -1,13 +1,13 @@
 """The operating system as a supervisor uses it; tests hand in a platform of their own."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tamed.log.plan import LogPlan
 from tamed.supervisor.plan import Plan
 
-__all__ = ["Platform", "Remains"]
+__all__ = ["Platform", "PreparedFork", "Remains"]
 
 
 class Remains(NamedTuple):
@@ -23,6 +23,23 @@ class Remains(NamedTuple):
     is_oom: bool = False
 
 
+class PreparedFork(Protocol):
+    """What a process gets that a template is to fork."""
+
+    @property
+    def theirs(self) -> Sequence[int]:
+        """The descriptors to send: the writing ends of the pipes for records and output, the directory."""
+
+    def close_theirs(self) -> None:
+        """Close these descriptors: copies were sent."""
+
+    def adopt(self, pid: int) -> None:
+        """Connect the process's pipes to the log. Raises OSError if it is no new child of ours."""
+
+    def close(self) -> None:
+        """Close all, because there will be no such process."""
+
+
 class Platform(Protocol):
     """Processes, signals, the log, and the reports and notifications of the supervisor."""
 
@@ -34,12 +51,8 @@ class Platform(Protocol):
         the directory does not exist.
         """
 
-    def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
-        """Start a worker with a call of ``fork``, and not by running a module; otherwise as `spawn`.
-
-        ``fork`` returns the pid. Its arguments are descriptors of which the worker gets copies: the channel,
-        and the writing ends of the pipes for records and for output.
-        """
+    def prepare_fork(self, plan: Plan) -> PreparedFork:
+        """Prepare the pipes and the directory for a child of a plan. Raises as `spawn` does."""
 
     def identify(self, pid: int, worker: int) -> None:
         """Name the worker of a pid by its number in the log."""

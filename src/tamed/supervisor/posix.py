@@ -1,6 +1,7 @@
 """The platform of a real supervisor: processes, signals, the log, reports and notifications."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -22,7 +23,7 @@ from tamed.log.sink import open_sink
 from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
-from tamed.supervisor.platform import Remains
+from tamed.supervisor.platform import PreparedFork, Remains
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier, watchdog_interval
 from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
@@ -99,10 +100,10 @@ class PosixPlatform:
         flags = ROOT_FLAGS if stays_root else ()
         command = [*interpreter, *flags, "-m", module, self._plan.name, *words]
         environ = self._environ if self._identity is None else self._identity.environ_of(self._environ)
-        directory = _opened("." if plan is None else plan.directory)
-
-        def start(records: int, output: int) -> int:
-            return spawn(
+        prepared = _PreparedFork(self._intake, "." if plan is None else plan.directory)
+        try:
+            records, output, directory = prepared.theirs
+            pid = spawn(
                 command,
                 roots_environ(self._environ) if stays_root else environ,
                 channel=channel,
@@ -111,27 +112,20 @@ class PosixPlatform:
                 directory=directory,
                 become=partial(self._become, stays_root),
             )
-
-        try:
-            return self._connect(start)
-        finally:
-            os.close(directory)
+        except BaseException:
+            prepared.close()
+            raise
+        prepared.close_theirs()
+        prepared.attach(pid)
+        return pid
 
     def _become(self, stays_root: bool) -> None:
         if self._identity is not None and self._is_privileged and not stays_root:
             drop_privileges(self._identity, keep=_capabilities(self._plan))
 
-    def fork(self, channel: int, fork: Callable[[int, int, int], int]) -> int:
-        """Start a process with a call of ``fork`` and connect its pipes."""
-        return self._connect(lambda records, output: fork(channel, records, output))
-
-    def _connect(self, start: Callable[[int, int], int]) -> int:
-        with ExitStack() as theirs, ExitStack() as ours:
-            records, output = (_pipe(theirs, ours) for _ in range(2))
-            pid = start(records[1], output[1])
-            ours.pop_all()
-        self._intake.attach(pid, records[0], output[0])
-        return pid
+    def prepare_fork(self, plan: Plan) -> PreparedFork:
+        """Make the pipes, and open the directory, for a child that a template is to fork."""
+        return _PreparedFork(self._intake, plan.directory)
 
     def identify(self, pid: int, worker: int) -> None:
         """Name the worker of a pid by its number in the log."""
@@ -292,14 +286,50 @@ class PosixPlatform:
         self._notifier.send({"EXIT_STATUS": str(status)})
 
 
-def _pipe(theirs: ExitStack, ours: ExitStack) -> tuple[int, int]:
-    """Make a pipe; ``theirs`` closes the writing end, ``ours`` the reading end if no worker was started."""
-    reading, writing = os.pipe()
-    with contextlib.suppress(OSError, AttributeError):  # Linux only, and within this user's limit
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    ours.callback(os.close, reading)
-    theirs.callback(os.close, writing)
-    return reading, writing
+class _PreparedFork:
+    """The pipes and the directory of a child to come; `PreparedFork` documents its methods."""
+
+    def __init__(self, intake: Intake, directory: str) -> None:
+        self._intake = intake
+        self._theirs = ExitStack()
+        self._ours = ExitStack()
+        try:
+            (self._records, records), (self._output, output) = self._pipe(), self._pipe()
+            opened = _opened(directory)
+        except BaseException:
+            self.close()
+            raise
+        self._theirs.callback(os.close, opened)
+        self.theirs = records, output, opened
+
+    def _pipe(self) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        self._ours.callback(os.close, reading)
+        self._theirs.callback(os.close, writing)
+        with contextlib.suppress(OSError, AttributeError):  # Linux only, and within this user's limit
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        return reading, writing
+
+    def close_theirs(self) -> None:
+        """Close the descriptors of the child."""
+        self._theirs.close()
+
+    def adopt(self, pid: int) -> None:
+        """Read the pipes of a child that a template says it has forked."""
+        if self._intake.has(pid):
+            raise OSError(errno.EEXIST, f"process {pid} was not forked just now")
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises ChildProcessError
+        self.attach(pid)
+
+    def attach(self, pid: int) -> None:
+        """Read the pipes of a child."""
+        self._ours.pop_all()
+        self._intake.attach(pid, self._records, self._output)
+
+    def close(self) -> None:
+        """Close all."""
+        self._theirs.close()
+        self._ours.close()
 
 
 def _opened(directory: str) -> int:

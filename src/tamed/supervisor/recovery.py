@@ -59,6 +59,7 @@ class Recovery:
         self._failures: dict[int, int] = {}
         self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
+        self._replacing: set[int] = set()  # the numbers of lost workers for which others are requested
         self._timer: Timer | None = None
 
     def spawn(self, number: int, replaces: Worker | None = None) -> bool:
@@ -70,14 +71,30 @@ class Recovery:
         try:
             self._pool.spawn(self._serving(), number, replaces)
         except OSError as error:
-            why = f"a worker cannot be started: {reason(error)}"
-            self._remember(why)
-            self._refusals[number] = self._refusals.get(number, 0) + 1
-            self._platform.log("ERROR", f"{why}; it is tried again in {self._wait(number):.1f} s")
-            self._platform.record("restart", why, worker=number, outcome="failed")
-            self._failed(why, ExitStatus.OS_ERROR)
+            self._refuse(number, error)
             return False
         return True
+
+    def refused(self, worker: Worker, error: OSError) -> None:
+        """Schedule another attempt for a worker that was requested and not forked."""
+        self._replacing.discard(worker.number)
+        self._refuse(worker.number, error)
+
+    def forked(self, worker: Worker) -> None:
+        """Count a worker that was forked in the place of a lost one."""
+        if worker.replaces is None and worker.number in self._replacing:
+            self._replacing.remove(worker.number)
+            self.restarts += 1
+            text = f"worker {worker.pid} is started in the place of a lost one"
+            self._platform.record("restart", text, **worker.facts())
+
+    def _refuse(self, number: int, error: OSError) -> None:
+        why = f"a worker cannot be started: {reason(error)}"
+        self._remember(why)
+        self._refusals[number] = self._refusals.get(number, 0) + 1
+        self._platform.log("ERROR", f"{why}; it is tried again in {self._wait(number):.1f} s")
+        self._platform.record("restart", why, worker=number, outcome="failed")
+        self._failed(why, ExitStatus.OS_ERROR)
 
     def lost(self, worker: Worker, code: int, *, is_served: bool) -> bool:
         """Count a worker that has ended before it was ready, or without a request to stop.
@@ -91,7 +108,7 @@ class Recovery:
         self._failures[number] = 0 if served >= _STEADY else self._failures.get(number, 0) + 1
         if not self._failures[number]:
             self._refusals[number] = 0
-        wait = self._wait(number)
+        wait = self._wait(number, is_first=worker.ready is not None and self._failures[number] == 1)
         if (holder := self._pool.holder(worker.generation, number)) is not None:
             # the worker that it should replace, or its replacement
             self._platform.log("ERROR", f"{why}; worker {holder.pid} has its place")
@@ -109,9 +126,12 @@ class Recovery:
         self.last_error = error
         self.failed_at = self._wall()
 
-    def _wait(self, number: int) -> float:
-        """Schedule the next attempt; return the seconds until then."""
-        attempts = self._failures.get(number, 0) + self._refusals.get(number, 0)
+    def _wait(self, number: int, *, is_first: bool = False) -> float:
+        """Schedule the next attempt; return the seconds until then.
+
+        There are none for the ``is_first`` replacement of a worker that had been ready.
+        """
+        attempts = self._failures.get(number, 0) - is_first + self._refusals.get(number, 0)
         wait = _BACKOFF.delay(attempts) if attempts else 0.0
         self._due[number] = self._reactor.clock() + wait
         return wait
@@ -132,10 +152,7 @@ class Recovery:
                 break
             was_lost = self._due.pop(number, None) is not None
             if self.spawn(number) and was_lost:
-                self.restarts += 1
-                if (worker := self._pool.holder(self._serving(), number)) is not None:
-                    text = f"worker {worker.pid} is started in the place of a lost one"
-                    self._platform.record("restart", text, **worker.facts())
+                self._replacing.add(number)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -171,3 +188,4 @@ class Recovery:
         self._failures.clear()
         self._refusals.clear()
         self._due.clear()
+        self._replacing.clear()

@@ -4,8 +4,10 @@ The first start is a reload without a predecessor. Both have the same stages:
 
 1. READING: a helper process reads the files, because that needs code that the supervisor does not load. At
    the first start the command has read them, so it begins with the next stage.
-2. LOADING: a template loads the application, with ``--preload``.
-3. PREPARING: the workers start, a few at a time, and bind their endpoints. Each waits for all others.
+2. LOADING: a template loads what the workers need, with ``--preload`` the application too, if there is no
+   such template yet.
+3. PREPARING: the template forks the workers, a few at a time. They load the application, if the template has
+   not, and bind their endpoints. Each waits for all others.
 4. DROPPING: the workers drop their privileges. When all have, the supervisor drops its own, once: until then
    it needs privileges to bind for the workers, and to end them.
 5. STARTING: the services start.
@@ -48,7 +50,7 @@ class Stage(enum.Enum):
 
     IDLE = "nothing"
     READING = "the files are read"
-    LOADING = "the application is loaded"
+    LOADING = "Tamed is loaded"
     PREPARING = "workers prepare"
     DROPPING = "workers drop their privileges"
     STARTING = "services start"
@@ -149,10 +151,24 @@ class Rollout:
         self._platform.notify_reloading()
         self._set_deadline()
         try:
-            order = {"plan": plan.to_text()}
-            self._planner = self._helpers.send(_PLANNER, order, self._read, timeout=plan.start_timeout)
+            self._planner = self._start_planner(plan)
         except OSError as error:
-            self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
+            self._fail_to_read(error)
+
+    def _fail_to_read(self, error: OSError) -> None:
+        self._fail([f"tamed: the files cannot be read: {reason(error)}"], ExitStatus.OS_ERROR)
+
+    def _start_planner(self, plan: Plan) -> HelperProcess:
+        """Start the process that reads the files; at the same time a template, if there is none."""
+        order, templates, serving = {"plan": plan.to_text()}, self._pool.templates, self.serving
+        if templates.can_read(serving):
+            return self._helpers.fork(
+                templates, serving, _PLANNER, order, self._read, timeout=plan.start_timeout
+            )
+        planner = self._helpers.send(_PLANNER, order, self._read, timeout=plan.start_timeout)
+        if not plan.preload:  # otherwise each generation has its own
+            templates.keep(serving)
+        return planner
 
     def _read(self, planner: HelperProcess) -> None:
         """Go on with the plan that a helper has made of the files."""
@@ -162,6 +178,9 @@ class Rollout:
             self._time_out()
             return
         self._planner = None
+        if planner.refused is not None:
+            self._fail_to_read(planner.refused)
+            return
         who = "tamed: the process that reads the files"
         try:
             match planner.answer or {}:
@@ -189,19 +208,7 @@ class Rollout:
         self._enter(Stage.LOADING)
         self.coming = generation
         self._last_number = generation.number
-        if not generation.plan.preload:
-            self._prepare()
-            return
-        try:
-            self._pool.templates.load(generation, self._prepare, self._fail)
-        except OSError as error:
-            why = f"tamed: the application cannot be preloaded: {reason(error)}"
-            self._fail([why], ExitStatus.OS_ERROR)
-
-    def _prepare(self) -> None:
-        if self.stage is Stage.LOADING:  # otherwise it was cancelled
-            self._enter(Stage.PREPARING)
-            self.advance()
+        self.advance()
 
     def advance(self) -> None:
         """Go on to the stage that the workers of the coming generation allow."""
@@ -210,7 +217,7 @@ class Rollout:
         try:
             self._pool.fill(generation)
         except OSError as error:
-            self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
+            self.worker_refused(error)
         if self._is_complete(Stage.PREPARING):
             self._enter(Stage.DROPPING)
             for worker in self._pool.of(generation):
@@ -253,7 +260,6 @@ class Rollout:
         if predecessor is None:
             self._handovers.begin([], workers, self._report_started)
             return
-        self._pool.templates.end(predecessor)
         self._platform.enter(generation.plan.directory)
         self._recovery.reset()
         leaving = [worker for worker in self._pool.of(predecessor) if not worker.is_surplus]
@@ -275,13 +281,31 @@ class Rollout:
         """Fail the rollout, because a worker of the coming generation has ended."""
         self._fail(worker.why_not_ready(code), worker.status)
 
+    def worker_forked(self) -> None:
+        """Go on to the next stage with the first worker of the coming generation."""
+        if self.stage is Stage.LOADING:
+            self._enter(Stage.PREPARING)
+
+    def worker_refused(self, error: OSError) -> None:
+        """Fail the rollout, because a worker of the coming generation cannot be started."""
+        self._fail([f"tamed: a worker cannot be started: {reason(error)}"], ExitStatus.OS_ERROR)
+
     def _time_out(self) -> None:
         plan = self.serving.plan
         workers = [] if self.coming is None else self._pool.of(self.coming)
-        late = [f"worker {each.pid} is {each.state.value}" for each in workers if each.is_coming]
+        late = [f"{each.who} is {each.state.value}" for each in workers if each.is_coming and each.pid]
         what = plan.name if self._predecessor is None else "it"
-        why = f"{what} was not ready after {plan.start_timeout:g} s: {', '.join(late) or self.stage.value}"
+        waits = ", ".join(late) or self._awaited
+        why = f"{what} was not ready after {plan.start_timeout:g} s: {waits}"
         self._fail([f"tamed: {why}"], ExitStatus.SOFTWARE)
+
+    @property
+    def _awaited(self) -> str:
+        """The event that the rollout waits for, beside those of its workers."""
+        is_preloaded = self.coming is not None and self.coming.plan.preload
+        return (
+            "the application is loaded" if self.stage is Stage.LOADING and is_preloaded else self.stage.value
+        )
 
     def _fail(self, lines: Sequence[str], status: int) -> None:
         """Cancel the coming generation and report why. Only the first failure counts."""
@@ -290,14 +314,13 @@ class Rollout:
         coming, predecessor = self.coming, self._predecessor
         what = "reload" if predecessor is not None else "start"
         reason = "\n".join(lines).removeprefix("tamed: ")
-        facts = self._history.end(outcome="failed", waited_for=self.stage.value, reason=reason)
+        facts = self._history.end(outcome="failed", waited_for=self._awaited, reason=reason)
         self._platform.record(what, f"the {what} failed: {lines[-1].removeprefix('tamed: ')}", **facts)
         self._end()
         if predecessor is not None:
             status = status or ExitStatus.SOFTWARE
             self._platform.log("ERROR", f"reload failed, generation {self.serving.number} goes on: {reason}")
             if coming is not None:
-                self._pool.templates.end(coming)
                 self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
             self._platform.notify_reloaded(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
         else:

@@ -114,7 +114,8 @@ class Scaler:
 
     def recycle(self, worker: Worker, why: str) -> bool:
         """Begin to replace a worker: it drains when another is ready. Return whether that has begun."""
-        is_going = any(each.replaces is worker for each in self._pool.workers.values())
+        is_going = any(each.replaces is not None and not each.pid for each in self._pool.everyone)
+        is_going |= any(each.replaces is worker for each in self._pool.everyone)
         if is_going or worker not in self._staying() or not self._pool.has_room(worker.generation):
             return False
         text = f"worker {worker.pid} {why}: another one takes its place"
@@ -124,7 +125,7 @@ class Scaler:
 
     def worker_ended(self, worker: Worker) -> None:
         """Handle the end of a worker: its replacement on the way becomes an ordinary worker."""
-        for each in self._pool.workers.values():
+        for each in self._pool.everyone:
             if each.replaces is worker:
                 each.replace(None)
 

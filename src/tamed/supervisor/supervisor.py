@@ -50,6 +50,11 @@ SIGNALS = (
 """The signals that must be passed to `Supervisor.signalled`."""
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
+_CRASHES = (
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL),
+    *(signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP),
+)
+"""The signals by which faulty code ends a process."""
 _LAST_GRACE = 10.0  # seconds for processes that were killed to be gone
 
 
@@ -110,7 +115,7 @@ class Supervisor:
             reactor,
             platform,
             serving=lambda: self.generation,
-            scaled=self.operations.finish,
+            scaled=self._scaled,
         )
         self._memory_limit = MemoryLimit(
             self.pool.workers,
@@ -199,6 +204,7 @@ class Supervisor:
         self._platform.notify_stopping(why or self.failure or self.progress)
         # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
         self._sockets.close()
+        self.pool.cancel_requests()
         self.pool.templates.end()
         for worker in self.pool.workers.values():
             self.pool.terminate(worker)
@@ -303,8 +309,28 @@ class Supervisor:
                 self.stop(status, why=lines[-1].removeprefix("tamed: "))
                 return
             self.phase = Phase.RUNNING
+        self._tend_templates()
         self.operations.finish(outcome)
         self.recovery.look()
+
+    def _scaled(self, outcome: Data) -> None:
+        """Handle the end of scaling."""
+        self._tend_templates()
+        self.operations.finish(outcome)
+
+    def _tend_templates(self) -> None:
+        """Have a template as long as another worker may be needed at any moment.
+
+        For a single worker that serves, it would not be worth its memory.
+        """
+        if self.phase is not Phase.RUNNING or self._rollout.is_busy:
+            return
+        generation, templates = self.generation, self.pool.templates
+        templates.end_others(generation)
+        if generation.plan.preload or generation.count > 1:
+            templates.keep(generation)
+        elif self.ready == generation.count:
+            templates.end_unused(generation)
 
     def _attempt_failed(self, why: str, status: int) -> None:
         self._scaler.failed(why, status)
@@ -374,6 +400,7 @@ class Supervisor:
         elif worker.state is WorkerState.READY:
             self._platform.log("INFO", f"worker {worker.pid} is ready")
             self._scaler.worker_ready(worker)
+            self._tend_templates()
         self.recovery.look()
 
     def worker_shut(self, worker: Worker) -> None:
@@ -388,6 +415,25 @@ class Supervisor:
         """Handle the end of a child that may be a helper process."""
         self.helpers.ended(pid, code)
         self.on_child_ended(pid, code)
+        self._tend_templates()  # it may have been one of them
+
+    def worker_forked(self, worker: Worker) -> None:
+        """Handle that a requested worker was forked."""
+        if worker.generation is self._rollout.coming:
+            self._rollout.worker_forked()
+        else:
+            self.recovery.forked(worker)
+
+    def worker_refused(self, worker: Worker, error: OSError) -> None:
+        """Handle that a requested worker was not forked."""
+        if self.phase is Phase.STOPPING:
+            return
+        if worker.generation is self._rollout.coming:
+            self._rollout.worker_refused(error)
+        elif worker.generation is self.generation:
+            self.recovery.refused(worker, error)
+            self.recovery.look()
+        self._rollout.release(worker.generation)
 
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
         """Begin to replace a worker; return whether that has begun: if not, the request is repeated."""
@@ -397,7 +443,7 @@ class Supervisor:
         return self._scaler.recycle(worker, why)
 
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """Handle the end of a worker, expected or not."""
+        """Handle the end of a worker, expected or not. One that was never forked may have failed, too."""
         self.figures.worker_ended(worker, code, is_stopping=self.phase is Phase.STOPPING)
         self._handovers.worker_shut(worker)
         self._record_end(worker, code)
@@ -439,6 +485,12 @@ class Supervisor:
 
     def _lost(self, worker: Worker, code: int) -> None:
         """Replace a lost worker; stop if no worker serves and no attempt is left."""
+        is_loading = any(each.state is WorkerState.LOADING for each in self.pool.of(self.generation))
+        if -code in _CRASHES and self.pool.templates.crashed(self.generation) and not is_loading:
+            self._platform.log(
+                "WARNING", "workers have crashed repeatedly: others get a new layout of memory"
+            )
+            self.pool.templates.end_unused(self.generation)
         if self.recovery.lost(worker, code, is_served=self.ready > 0 or self._rollout.is_busy):
             self.recovery.look()
         else:
@@ -453,6 +505,7 @@ class Supervisor:
         self._deadline = 0.0
         self.status = -number
         self._cancel_operations()
+        self.pool.cancel_requests()
         self.pool.templates.end()
         for pid in self.pool.workers:
             self._platform.kill(pid)

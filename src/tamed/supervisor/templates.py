@@ -1,78 +1,125 @@
-"""The templates of a supervisor: processes that have loaded an application, and fork its workers.
+"""The templates of a supervisor: processes that have loaded what workers need, and fork them.
 
-Each preloaded generation has one.
+Every worker is forked from a template (`tamed.worker.template`). With ``--preload`` a generation has its own,
+which has loaded the application too. Otherwise a template knows nothing of a generation, and all generations
+that have the same interpreter use the same one.
+
+A fork is a request and an answer, so the supervisor never waits for a template. A forked process does nothing
+before its first message, which the supervisor sends when it has the pid. Until then the process is in the
+process group of its template and ends with it, or when the supervisor closes the channel. So a request that
+fails or is cancelled at any moment leaves no process behind.
 """
 
 import errno
+import itertools
 import os
-import select
 import socket
-import time
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
-from tamed.errors import ExitStatus
+from tamed.errors import ExitStatus, reason
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
-from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number
-from tamed.supervisor.generation import Generation
-from tamed.supervisor.loop import Reactor, deliver
-from tamed.supervisor.platform import Platform
+from tamed.ipc.message import Message, read_fault, read_number
+from tamed.supervisor.generation import Generation, how_it_ended
+from tamed.supervisor.loop import Peer, Reactor, Timer
+from tamed.supervisor.platform import Platform, PreparedFork
 
-__all__ = ["Template", "Templates"]
+__all__ = ["ForkRequest", "Templates"]
 
-_MODULE = "tamed.worker.template"
+_MODULE = "tamed.worker"
+_WORD = "template"  # in process listings, where a worker has its number
 _PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the machine is overloaded
+_CRASHES = 3
+_STEADY = 10.0  # seconds between two templates that are started before one is needed
+
+_Key = tuple[str, ...]
 
 
-class Template:
-    """A template process.
+class ForkRequest:
+    """A fork that was requested. One of the callbacks is called, once, unless the request is cancelled.
 
-    ``loaded`` is called when it can fork. ``failed`` is called with the reason and the status if it ends
-    before.
+    ``forked`` is called with the pid; ``refused`` if the system or the template does not fork; ``failed``,
+    with the lines and the status, if the template ends while it loads.
     """
 
     def __init__(
         self,
-        pid: int,
-        channel: Channel,
-        loaded: Callable[[], object],
+        forked: Callable[[int], object],
+        refused: Callable[[OSError], object],
         failed: Callable[[list[str], int], object],
+        prepared: PreparedFork,
     ) -> None:
-        self.pid = pid
-        self.channel = channel
-        self.loaded = loaded
+        self.forked = forked
+        self.refused = refused
         self.failed = failed
-        self.is_loaded = False
+        self._prepared = prepared
+        self._is_over = False
+
+    def cancel(self) -> bool:
+        """Give the request up; return whether there was one: that no callback has been called."""
+        was_over, self._is_over = self._is_over, True
+        if not was_over:
+            self._prepared.close()
+        return not was_over
+
+    def answered(self, pid: int) -> None:
+        """Take the forked process over."""
+        if self._is_over:
+            return
+        try:
+            self._prepared.adopt(pid)
+        except OSError as error:  # it has ended already, or is no child of ours
+            self.give_up(error)
+        else:
+            self._is_over = True
+            self.forked(pid)
+
+    def give_up(self, error: OSError) -> None:
+        """Report that there will be no process."""
+        if self.cancel():
+            self.refused(error)
+
+
+class _Template:
+    """A template process, with the requests that it has not answered."""
+
+    def __init__(self, key: _Key, pid: int, *, is_loaded: bool = False, stays_root: bool = False) -> None:
+        self.key = key
+        self.pid = pid
+        self.is_loaded = is_loaded
+        self.stays_root = stays_root
+        self.is_outdated = False
+        self.peer: Peer
         self.fault: tuple[list[str], int] | None = None
+        self.requests: dict[int, ForkRequest] = {}
+        self.deadline: Timer | None = None
+        self.crashes = 0
 
-    def fork(self, channel: int, records: int, output: int) -> int:
-        """Order the fork of a worker with copies of these descriptors; return its pid.
+    def connect(self, channel: Channel, reactor: Reactor, answered: Callable[[], object]) -> None:
+        """Exchange messages from now on; ``answered`` is called after each one."""
 
-        Blocks until the fork is done, which takes milliseconds. Raises OSError if the template does not fork.
-        """
-        self.channel.send({"fork": True}, [channel, records, output])
-        deadline = time.monotonic() + _PATIENCE
-        while not self.channel.closed and (left := deadline - time.monotonic()) > 0:
-            select.select([self.channel], [], [], left)
-            try:
-                for message, _ in self.channel.receive():
-                    if "forked" in message:
-                        return _forked(message)
-            except InvalidMessage as error:
-                raise OSError(errno.EPROTO, f"the template cannot be understood: {error}") from error
-        raise OSError(errno.EAGAIN, "the template does not fork")
+        def handle(message: Message) -> None:
+            self._handle(message)
+            answered()
 
-    def resume(self) -> None:
-        """Record that it loaded the application under the previous program."""
-        self.is_loaded = True
+        self.peer = Peer(channel, reactor, handle)
 
-    def handle(self, message: Message) -> None:
-        """Handle a message that is no answer. Raises InvalidMessage for an invalid one."""
+    def _handle(self, message: Message) -> None:
         match message:
             case {"loaded": _}:
                 self.is_loaded = True
-                self.loaded()
+            case {"forked": _}:
+                if (request := self.requests.pop(read_number(message, "forked"), None)) is not None:
+                    request.answered(read_number(message, "pid", least=1))
+            case {"refused": _}:
+                number = read_number(message, "errno", least=1)
+                if (request := self.requests.pop(read_number(message, "refused"), None)) is not None:
+                    request.give_up(OSError(number, os.strerror(number)))
+            case {"changed": _}:
+                self.is_outdated = True
+                if (request := self.requests.pop(read_number(message, "changed"), None)) is not None:
+                    request.give_up(OSError(errno.ESTALE, "the files of the template have changed"))
             case {"fault": _}:
                 self.fault = read_fault(message)
             case {"leaving": _} if not self.is_loaded:
@@ -80,111 +127,208 @@ class Template:
                 why = f"tamed: the application ended while it was loaded, with status {status}"
                 self.fault = [why], status
 
+    def close(self) -> list[ForkRequest]:
+        """Close the channel; return the requests that will not be answered."""
+        self.peer.close()
+        if self.deadline is not None:
+            self.deadline.cancel()
+        left = list(self.requests.values())
+        self.requests.clear()
+        return left
+
 
 class Templates:
-    """Starts templates and ends them.
-
-    If the template of a generation has ended, its workers are started without one.
-    """
+    """Starts templates when they are needed, forks from them, and ends them."""
 
     def __init__(self, reactor: Reactor, platform: Platform) -> None:
         self._reactor = reactor
         self._platform = platform
-        self._of: dict[int, Template] = {}
+        self._of: dict[_Key, _Template] = {}
+        self._numbers = itertools.count(1)
+        self._started = -_STEADY
 
-    def load(
+    def fork(
         self,
         generation: Generation,
-        loaded: Callable[[], object],
+        role: Message,
+        channel: int,
+        *,
+        forked: Callable[[int], object],
+        refused: Callable[[OSError], object],
         failed: Callable[[list[str], int], object],
-    ) -> None:
-        """Start a template; call ``loaded`` when it has loaded the application, or ``failed``.
+    ) -> ForkRequest:
+        """Request the fork of a process with a copy of this channel; start a template if there is none.
 
-        Raises OSError if the system cannot start a process.
+        Raises OSError if the system refuses what the request needs.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                pid = self._platform.spawn(theirs.fileno(), _MODULE, plan=generation.plan)
-            except BaseException:
-                ours.close()
-                raise
-        template = self._of[generation.number] = Template(pid, Channel(ours), loaded, failed)
-        self._reactor.watch(template.channel, lambda: self._receive(template))
-        template.channel.send(generation.plan.first_order)
-        deliver(template.channel, self._reactor, lambda: self._close(template))
+        template = self._of.get(_key_of(generation))
+        if template is not None and template.is_outdated and not template.requests:
+            self._end(template)
+            template = None
+        template = template or self._start(generation)
+        number = next(self._numbers)
+        prepared = self._platform.prepare_fork(generation.plan)
+        request = ForkRequest(forked, refused, failed, prepared)
+        try:
+            template.peer.send({"fork": number, **role}, [channel, *prepared.theirs])
+        except OSError:
+            request.cancel()
+            raise
+        prepared.close_theirs()
+        template.requests[number] = request
+        self._set_deadline(template, generation.plan.start_timeout)
+        return request
 
-    def of(self, generation: Generation) -> Template | None:
-        """Return the template of a generation if it can fork, else None."""
-        template = self._of.get(generation.number)
-        return template if template is not None and template.is_loaded else None
+    def can_read(self, generation: Generation) -> bool:
+        """Return whether the template of a generation can fork a process that reads the current files.
+
+        It must not have loaded the application, nor an interpreter that is not the current one any more: it
+        may be in a folder that a link leads to.
+        """
+        template = self._of.get(_key_of(generation))
+        plan = generation.plan
+        if template is None or not template.is_loaded or plan.preload:
+            return False
+        now, then = Path(plan.interpreter[0]), Path((plan.worker_interpreter or plan.interpreter)[0])
+        return now.parent.resolve() == then.parent.resolve()
+
+    def keep(self, generation: Generation) -> None:
+        """Have a template for a generation soon, if it has none: another worker may be needed.
+
+        If one template after the other ends, another is started only when it is needed.
+        """
+        now = self._reactor.clock()
+        if _key_of(generation) in self._of or now - self._started < _STEADY:
+            return
+        self._started = now
+        try:
+            self._start(generation)
+        except OSError as error:
+            self._platform.log("WARNING", f"the workers have no template: {reason(error)}")
+
+    def end_others(self, generation: Generation) -> None:
+        """End the templates that a generation does not use."""
+        for key in self._of.keys() - {_key_of(generation)}:
+            self._end(self._of[key])
+
+    def end_unused(self, generation: Generation) -> None:
+        """End the template of a generation, unless a request waits."""
+        template = self._of.get(_key_of(generation))
+        if template is not None and template.is_loaded and not template.requests:
+            self._end(template)
+
+    def end(self) -> None:
+        """End all templates; the processes that they are about to fork end with them."""
+        for template in list(self._of.values()):
+            self._end(template)
+
+    def crashed(self, generation: Generation) -> bool:
+        """Count the crash of a worker; return whether there were so many that another template is due.
+
+        All workers of a template have the same layout of memory and the same secrets against overflows: a new
+        one takes from an attacker what the crashes have told.
+        """
+        template = self._of.get(_key_of(generation))
+        if template is None:
+            return False
+        template.crashes += 1
+        return template.crashes >= _CRASHES
+
+    def drop_privileges(self) -> None:
+        """Let no template be root any more: those with an application drop it, as the workers have done."""
+        for template in list(self._of.values()):
+            if not template.stays_root:
+                continue
+            if _is_preloaded(template.key):
+                template.peer.send({"drop": True})
+            else:
+                self._end(template)
+
+    def ended(self, pid: int, code: int) -> None:
+        """Handle the end of a child, which may be a template."""
+        template = next((each for each in self._of.values() if each.pid == pid), None)
+        if template is None:
+            return
+        template.peer.receive()
+        del self._of[template.key]
+        requests = template.close()
+        how = how_it_ended(code)
+        if template.is_loaded:
+            self._platform.log("WARNING", f"the template of the workers {how}")
+            for request in requests:
+                request.give_up(OSError(errno.ECHILD, f"the template of the workers {how}"))
+            return
+        what = "loads the application" if _is_preloaded(template.key) else "loads Tamed for the workers"
+        why = f"tamed: the process that {what} {how}"
+        lines, status = template.fault or ([why], int(ExitStatus.SOFTWARE))
+        for request in requests:
+            if request.cancel():
+                request.failed(lines, status)
 
     def export(self, keep: Keep) -> list[Data]:
-        """Return the templates that can fork, as data."""
+        """Return the templates that can fork, as data. Those that are about to fork end with the exec."""
         return [
-            {"generation": number, "pid": each.pid, "channel": each.channel.export(keep)}
-            for number, each in self._of.items()
-            if each.is_loaded and not each.channel.closed
+            {"key": each.key, "pid": each.pid, "channel": each.peer.channel.export(keep)}
+            for each in self._of.values()
+            if each.is_loaded and not each.requests and not each.peer.channel.closed
         ]
 
     def resume(self, left: list[Data]) -> None:
         """Resume the templates of the previous program."""
         for data in left:
-            channel = Channel.imported(data["channel"])
-            template = Template(data["pid"], channel, lambda: None, lambda *_: None)
-            template.resume()
-            self._of[data["generation"]] = template
-            self._reactor.watch(channel, partial(self._receive, template))
-            deliver(channel, self._reactor, partial(self._close, template))
+            template = _Template(tuple(data["key"]), data["pid"], is_loaded=True)
+            self._connect(template, Channel.imported(data["channel"]))
 
-    def drop_privileges(self) -> None:
-        """Order every template to drop its privileges, as its workers have done."""
-        for template in self._of.values():
-            template.channel.send({"drop": True})
-
-    def end(self, generation: Generation | None = None) -> None:
-        """End the template of a generation, or all templates."""
-        for number in list(self._of) if generation is None else [generation.number]:
-            template = self._of.pop(number, None)
-            if template is not None:
-                self._close(template)
-                self._platform.kill(template.pid)
-
-    def ended(self, pid: int, code: int) -> None:
-        """Handle the end of a child, which may be a template."""
-        number = next((number for number, each in self._of.items() if each.pid == pid), None)
-        if number is None:
-            return
-        template = self._of.pop(number)
-        self._receive(template)
-        self._close(template)
-        if template.is_loaded:
-            why = f"the template of the workers has ended ({code}): others are started without one"
-            self._platform.log("ERROR", why)
-        else:
-            why = f"tamed: the process that loads the application ended with {code}"
-            template.failed(*(template.fault or ([why], ExitStatus.SOFTWARE)))
-
-    def _receive(self, template: Template) -> None:
+    def _start(self, generation: Generation) -> _Template:
+        plan = generation.plan
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pid = self._platform.spawn(theirs.fileno(), _MODULE, _WORD, plan=plan)
+            except BaseException:
+                ours.close()
+                raise
+        template = _Template(_key_of(generation), pid, stays_root=plan.prepare_as_root)
+        self._connect(template, Channel(ours))
+        self._set_deadline(template, plan.start_timeout)
         try:
-            for message, _ in template.channel.receive():
-                template.handle(message)
-        except (OSError, InvalidMessage):
-            self._close(template)
-        if template.channel.closed:
-            self._close(template)
+            template.peer.send({**plan.first_order, "preload": plan.preload})
+        except OSError:
+            self._end(template)
+            raise
+        return template
 
-    def _close(self, template: Template) -> None:
-        if template.channel.fileno() >= 0:
-            self._reactor.unwatch(template.channel)
-            template.channel.close()
+    def _connect(self, template: _Template, channel: Channel) -> None:
+        self._of[template.key] = template
+        template.connect(channel, self._reactor, lambda: self._set_deadline(template))
+
+    def _set_deadline(self, template: _Template, start_timeout: float = 0.0) -> None:
+        """Give a template more time, after an answer or a request, as long as an answer is due."""
+        if template.deadline is not None:
+            template.deadline.cancel()
+        if template.requests or not template.is_loaded:
+            seconds = _PATIENCE if template.is_loaded else start_timeout + _PATIENCE
+            template.deadline = self._reactor.later(seconds, lambda: self._time_out(template))
+
+    def _time_out(self, template: _Template) -> None:
+        """End a template that does not answer; do not wait for a process that cannot be killed."""
+        self._platform.log("ERROR", f"the template of the workers, process {template.pid}, does not answer")
+        self._end(template, OSError(errno.ETIMEDOUT, "the template of the workers does not answer"))
+
+    def _end(self, template: _Template, error: OSError | None = None) -> None:
+        """End a template, and what it has forked and nobody has taken over."""
+        if self._of.get(template.key) is template:
+            del self._of[template.key]
+        self._platform.kill(template.pid)
+        for request in template.close():
+            request.give_up(error or OSError(errno.ECANCELED, "the template of the workers was ended"))
 
 
-def _forked(message: Message) -> int:
-    """Return the pid of a forked worker. Raises OSError if it is no child of this process."""
-    pid = read_number(message, "forked")
-    if not pid:
-        number = read_number(message, "errno")
-        raise OSError(number, os.strerror(number))
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises ChildProcessError
-    return pid
+def _key_of(generation: Generation) -> _Key:
+    """Return the same key for generations that may use the same template."""
+    plan = generation.plan
+    return ("preloaded", str(generation.number)) if plan.preload else ("", *plan.worker_interpreter)
+
+
+def _is_preloaded(key: _Key) -> bool:
+    return key[0] == "preloaded"

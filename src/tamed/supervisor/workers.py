@@ -1,11 +1,11 @@
-"""The workers of a supervisor: spawning, messages, and reaping.
+"""The workers of a supervisor: requests for them, messages, and reaping.
 
 The receiver of the `WorkerEvents` decides on the consequences.
 """
 
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,14 +19,13 @@ from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import REPORT_PATIENCE, ReportCollector, Reports, read_report, read_timings
 from tamed.supervisor.sockets import SocketTable
-from tamed.supervisor.templates import Templates
+from tamed.supervisor.templates import ForkRequest, Templates
 
 if TYPE_CHECKING:
     from tamed.metrics.ledger import Ledger
 
 __all__ = ["WorkerEvents", "WorkerPool"]
 
-_MODULE = "tamed.worker"
 _OWN_STATES = ("prepared", "starting", "ready")  # the states that a worker can report
 _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
@@ -53,6 +52,12 @@ class WorkerEvents(Protocol):
     def files_read(self, files: dict[str, int]) -> None:
         """A worker has loaded these files, with these modification times."""
 
+    def worker_forked(self, worker: Worker) -> None:
+        """A requested worker was forked."""
+
+    def worker_refused(self, worker: Worker, error: OSError) -> None:
+        """A requested worker was not forked, because the system refuses it, or its template has ended."""
+
     def child_ended(self, pid: int, code: int) -> None:
         """A child that is no worker has ended, with this exit code."""
 
@@ -60,6 +65,7 @@ class WorkerEvents(Protocol):
 class WorkerPool:
     """All workers that have not been reaped, in ``workers`` by pid; ``events`` receives their events.
 
+    A worker that was requested, and not forked yet, is not in ``workers``. It counts in its generation.
     ``metrics`` are the tables of their metrics, None without an operations endpoint.
     """
 
@@ -69,6 +75,7 @@ class WorkerPool:
         self.workers: dict[int, Worker] = {}
         self.metrics: Ledger | None = None
         self.templates = Templates(reactor, platform)
+        self._requested: dict[Worker, ForkRequest] = {}
         self._events = events
         self._reports = ReportCollector(reactor)
         self._reactor = reactor
@@ -76,8 +83,13 @@ class WorkerPool:
         self._platform = platform
 
     def of(self, generation: Generation) -> list[Worker]:
-        """Return the workers of a generation, including those that leave."""
-        return [worker for worker in self.workers.values() if worker.generation is generation]
+        """Return the workers of a generation, including those that leave, and the requested ones."""
+        return [worker for worker in self.everyone if worker.generation is generation]
+
+    @property
+    def everyone(self) -> list[Worker]:
+        """All workers, and the requested ones."""
+        return [*self.workers.values(), *self._requested]
 
     def staying(self, generation: Generation) -> list[Worker]:
         """Return the workers of a generation that neither leave nor are about to replace another."""
@@ -113,21 +125,57 @@ class WorkerPool:
             self.spawn(generation, number)
 
     def spawn(self, generation: Generation, number: int, replaces: Worker | None = None) -> None:
-        """Start a worker. Raises OSError if the system cannot start one."""
+        """Request a worker from the template of its generation.
+
+        Raises OSError if the system refuses what the request needs; a later refusal is an event.
+        """
         ours, theirs = socket.socketpair()
+        now = self._reactor.clock()
+        worker = Worker(0, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
         with theirs:
             try:
-                pid = self._start(generation, theirs.fileno(), number)
+                self._requested[worker] = self.templates.fork(
+                    generation,
+                    {"worker": number},
+                    theirs.fileno(),
+                    forked=lambda pid: self._forked(worker, pid),
+                    refused=lambda error: self._refused(worker, error),
+                    failed=lambda lines, status: self._failed(worker, lines, status),
+                )
             except BaseException:
                 ours.close()
                 raise
-        now = self._reactor.clock()
-        worker = Worker(pid, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
+
+    def _forked(self, worker: Worker, pid: int) -> None:
+        """Give a forked worker its first order; it has done nothing yet."""
+        del self._requested[worker]
+        worker.begin(pid, self._reactor.clock())
         self.workers[pid] = worker
         self._reactor.watch(worker.channel, lambda: self._receive(worker))
-        self._platform.identify(pid, number)
-        origin = {"instance": generation.plan.name, "worker": number, "generation": generation.number}
-        self._send(worker, {**generation.plan.first_order, "origin": origin})
+        self._platform.identify(pid, worker.number)
+        plan, generation = worker.generation.plan, worker.generation.number
+        origin = {"instance": plan.name, "worker": worker.number, "generation": generation}
+        self._send(worker, {**plan.first_order, "origin": origin})
+        self._events.worker_forked(worker)
+
+    def _refused(self, worker: Worker, error: OSError) -> None:
+        del self._requested[worker]
+        worker.channel.close()
+        self._events.worker_refused(worker, error)
+
+    def _failed(self, worker: Worker, lines: list[str], status: int) -> None:
+        """Handle that a worker cannot begin, as if it had ended for that reason."""
+        del self._requested[worker]
+        worker.channel.close()
+        worker.fail(lines, status)
+        self._events.worker_ended(worker, status)
+
+    def cancel_requests(self, workers: Iterable[Worker] | None = None) -> None:
+        """Cancel the requests for these workers, or all requests. If they are forked, they end at once."""
+        for worker in list(self._requested if workers is None else workers):
+            if (request := self._requested.pop(worker, None)) is not None:
+                request.cancel()
+                worker.channel.close()
 
     def export(self, keep: Keep) -> list[Data]:
         """Return the workers as data, for the next program."""
@@ -158,8 +206,11 @@ class WorkerPool:
     def drain(self, worker: Worker) -> None:
         """Order a worker to stop accepting, and then to stop as with `terminate`.
 
-        Clients in the kernel's queue are left to other workers.
+        Clients in the kernel's queue are left to other workers. The request for a worker is cancelled.
         """
+        if not worker.pid:
+            self.cancel_requests([worker])
+            return
         is_ready = worker.state is WorkerState.READY
         worker.drain(self._reactor.clock())
         if not (is_ready and self._send(worker, {"drain": True})):
@@ -193,12 +244,6 @@ class WorkerPool:
                 self._add_metrics(pid)
                 del self.workers[pid]
                 self._events.worker_ended(worker, code)
-
-    def _start(self, generation: Generation, channel: int, number: int) -> int:
-        template = self.templates.of(generation)
-        if template is not None:
-            return self._platform.fork(channel, template.fork)
-        return self._platform.spawn(channel, _MODULE, str(number), plan=generation.plan)
 
     def _receive(self, worker: Worker, *, has_ended: bool = False) -> None:
         """Handle the messages of a worker, and send those that wait for it; close a broken channel."""

@@ -87,6 +87,13 @@ class WorkerRuntime:
                 )
             )
 
+    @staticmethod
+    def rehearse(order: Message) -> None:
+        """Load what a worker with this order will load before its application, and nothing of that."""
+        job = Job.from_data(read_object(order, "job"))
+        reading = Reading.from_data(job, read_object(order, "reading"))
+        loop_factory(reading.settings.daemon.loop)
+
     def serve_from(self, source: SocketSource, gate: Gate) -> None:
         """Let the servers of this process get their sockets from a source, and obey a gate."""
         set_environment(ServerEnvironment(source, self._settings.daemon.drain_timeout, gate))

@@ -1,39 +1,50 @@
-"""A template: a process that loads the application once, and forks the workers of a generation from it.
+"""A template: a process that has loaded what every worker needs, and forks the workers.
 
-With ``--preload``, it is run as ``python -m tamed.worker.template NAME``. The common part of the workers is
-then in memory once.
+It is the only way to make a worker. A template has loaded the framework and nothing of the application, so a
+worker loads the current code; with ``--preload`` it has loaded the application too. The common part of the
+workers is then in memory once, and a worker costs a fork and not the start of an interpreter.
 
-A forked process has only the thread that forked. If an application starts threads while it is loaded, the
-locks of these threads would stay locked in its workers, so such an application is refused.
+A forked process has only the thread that forked, and the locks of all others as they were. So a template has
+no thread and no event loop. An application that starts threads while it is loaded is refused.
 
-Workers are children of the supervisor, not of the template: a process in between, which ends at once, forks
-them, and the supervisor adopts them as a subreaper (prctl(2)).
-
-A forked worker keeps the `own`ed objects of its template (`tamed._os.fork`), and puts its own descriptors in
-the place of the template's. It has no other descriptor of ours.
+One process in between forks all workers that are due, and ends at once. The supervisor, a subreaper
+(prctl(2)), becomes their parent. A forked process waits for its first message. The supervisor sends it when
+it knows the process. If it closes the channel instead, the process ends.
 """
 
 import errno
 import gc
+import importlib
 import os
 import select
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from tamed._os.fork import fork_own
+from tamed._os.proc import show_words
 from tamed.errors import ConfigurationError
 from tamed.ipc.channel import Channel, first_order
+from tamed.ipc.message import Message, read_number, read_text, read_truth
+from tamed.log.logger import flush_log
 from tamed.net.endpoint import Endpoint
 from tamed.net.listen import Gate, Listener
 from tamed.unix.spawn import CHANNEL, RECORDS
+from tamed.worker.life import STOP_SIGNALS
+from tamed.worker.origin import Origin
 from tamed.worker.runtime import WorkerRuntime, exit_after, set_up_process
 
 __all__ = ["main"]
 
 _THREADS = Path("/proc/self/task")  # proc(5)
+_NEEDED = ("tamed", "tamed.net.server", "tamed.net.stream")
+"""Modules that almost every application loads, beside those that are loaded with this one."""
 
 
 class _NoSource:
@@ -47,101 +58,196 @@ class _NoSource:
         raise ConfigurationError(f"cannot listen on {endpoint}", why, "run it without --preload")
 
 
+class _Request(NamedTuple):
+    """A request for a process: its number, and the descriptors of the process.
+
+    ``worker`` is the number of a worker. ``module`` is the module of a helper process, empty for a worker.
+    """
+
+    number: int
+    descriptors: Sequence[int]
+    worker: int = 0
+    module: str = ""
+
+
 def main() -> NoReturn:
     """Fork workers as the supervisor orders, until it closes the channel."""
+    origin = Origin()
     set_up_process()
     channel = Channel(socket.socket(fileno=CHANNEL), takes_descriptors=True)
-    exit_after(channel, lambda: _work(channel))
+    exit_after(channel, lambda: _work(channel, origin))
 
 
-def _work(channel: Channel) -> int:
-    runtime = WorkerRuntime(first_order(channel))
-    runtime.serve_from(_NoSource(), Gate())
-    runtime.load()
-    _refuse_threads()
+def _work(channel: Channel, origin: Origin) -> int:
+    order = first_order(channel)
+    preloaded = _preload(order) if read_truth(order, "preload") else None
+    if preloaded is None:
+        _load_framework(order)
     gc.collect()
     gc.freeze()  # so that a collection in a worker does not write to, and so copy, shared memory
     channel.send({"loaded": True})
-    while not channel.closed:
-        select.select([channel], [], [])
-        for message, descriptors in channel.receive():
-            match message:
-                case {"fork": True}:
-                    try:
-                        pid = _fork()
-                    except OSError as error:
-                        channel.send({"forked": 0, "errno": error.errno})
-                    else:
-                        if pid == 0:
-                            _put_in_place(descriptors, channel)
-                            runtime.identify(first_order(channel))
-                            return runtime.live(runtime.link(channel))
-                        channel.send({"forked": pid})
-                    _close(descriptors)
-                case {"drop": True}:
-                    runtime.drop_privileges()
-    return 0
+    request = _serve(channel, origin, preloaded)
+    if request is None:
+        return 0
+    _begin(request, channel)
+    if request.module:
+        importlib.import_module(request.module).main(channel)
+        return 0
+    order = first_order(channel)
+    if preloaded is not None:
+        preloaded.identify(order)
+        return preloaded.live(preloaded.link(channel))
+    runtime = WorkerRuntime(order)
+    link = runtime.link(channel)  # first: an application may listen while it is loaded
+    runtime.load()
+    return runtime.live(link)
 
 
-def _refuse_threads() -> None:
+# What a template loads.
+
+
+def _load_framework(order: Message) -> None:
+    for name in _NEEDED:
+        importlib.import_module(name)
+    WorkerRuntime.rehearse(order)
+
+
+def _preload(order: Message) -> WorkerRuntime:
+    """Load the application. Raises ConfigurationError if it has started threads."""
+    runtime = WorkerRuntime(order)
+    runtime.serve_from(_NoSource(), Gate())
+    runtime.load()
     names = sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
     count = len(list(_THREADS.iterdir())) - 1
     if names or count:
         why = f"the application has started threads while it was loaded ({', '.join(names) or count})"
         remedy = "start them in a service's start hook, or run it without --preload"
         raise ConfigurationError("--preload", why, remedy)
+    return runtime
 
 
-def _fork() -> int:
-    """Fork a worker and return its pid, or 0 in the worker. Raises OSError if the system cannot fork."""
-    reading, writing = os.pipe()
+# Forking.
+
+
+def _serve(channel: Channel, origin: Origin, preloaded: WorkerRuntime | None) -> _Request | None:
+    """Fork until the channel is closed, and return None; in a forked process, return its request."""
+    for stop in STOP_SIGNALS:
+        # A service manager may send them to all processes: this one ends with the supervisor.
+        signal.signal(stop, lambda *_: None)
+    while not channel.closed:
+        requests: list[_Request] = []
+        for message, descriptors in channel.receive():
+            match message:
+                case {"fork": _, "module": _} if origin.has_changed:
+                    _close(descriptors)
+                    channel.send({"changed": read_number(message, "fork")})
+                case {"fork": _, "module": _}:
+                    number, module = read_number(message, "fork"), read_text(message, "module")
+                    requests.append(_Request(number, descriptors, module=module))
+                case {"fork": _}:
+                    number, worker = read_number(message, "fork"), read_number(message, "worker")
+                    requests.append(_Request(number, descriptors, worker))
+                case {"drop": True} if preloaded is not None:
+                    preloaded.drop_privileges()
+        if requests and (mine := _fork(requests, channel)) is not None:
+            return mine
+        select.select([channel], [], [])  # last: the first request may have come with the first order
+    return None
+
+
+def _fork(requests: Sequence[_Request], channel: Channel) -> _Request | None:
+    """Fork a worker for each request, and answer; in a worker, return its request."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    flush_log()
+    mine: _Request | None = None
+    answers: dict[int, int]
     try:
-        between = fork_own()
-    except OSError:
-        _close((reading, writing))
-        raise
-    if between == 0:
-        pid = _fork_between(writing)
-        if pid == 0:
-            _close((reading, writing))
-            return 0
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as report:
-        pid = int(report.read() or -errno.EAGAIN)
-    os.waitpid(between, 0)
-    if pid < 0:
-        raise OSError(-pid, os.strerror(-pid))
-    return pid
-
-
-def _fork_between(writing: int) -> int:
-    """Fork the worker in the process in between; report its pid, or a negative errno."""
-    try:
-        pid = fork_own()
+        mine, answers = _fork_by_another(requests)
     except OSError as error:
-        pid = -(error.errno or errno.EAGAIN)
-    if pid:
-        os.write(writing, b"%d" % pid)
-    return pid
+        answers = dict.fromkeys((each.number for each in requests), -(error.errno or errno.EAGAIN))
+    for request in requests:
+        if request is mine:
+            continue
+        _close(request.descriptors)
+        if mine is None:
+            channel.send(_answer(request.number, answers.get(request.number, -errno.EAGAIN)))
+    return mine
 
 
-def _put_in_place(descriptors: Sequence[int], channel: Channel) -> None:
-    """Replace the template's descriptors with the worker's own, under the same numbers."""
-    theirs, records, output = descriptors
-    os.setsid()
+def _answer(number: int, pid: int) -> Message:
+    """Return the answer to a request: a pid, or a negative errno."""
+    return {"forked": number, "pid": pid} if pid > 0 else {"refused": number, "errno": -pid}
+
+
+def _fork_by_another(requests: Sequence[_Request]) -> tuple[_Request | None, dict[int, int]]:
+    """Return the pids, or negative errnos, by the requests' numbers; in a worker, its request."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as report, os.fdopen(writing, "wb", buffering=0) as answers:
+        between = fork_own()
+        if between == 0:
+            return _fork_each(requests, answers), {}
+        answers.close()
+        found = {int(number): int(pid) for number, pid in map(bytes.split, report)}
+    with suppress(ChildProcessError):  # the application may have the kernel reap its children
+        os.waitpid(between, 0)
+    return None, found
+
+
+def _fork_each(requests: Sequence[_Request], answers: FileIO) -> _Request:
+    """Fork the workers in the process in between, which ends here; return in a worker."""
+    try:
+        for request in requests:
+            try:
+                pid = fork_own()
+            except OSError as error:
+                pid = -(error.errno or errno.EAGAIN)
+            if pid == 0:
+                return request
+            answers.write(b"%d %d\n" % (request.number, pid))
+    except OSError:  # the template is gone
+        os._exit(1)
+    os._exit(0)
+
+
+def _begin(request: _Request, channel: Channel) -> None:
+    """Become a process of its own, with nothing of the template's; end it if nobody wants it any more."""
+    theirs, records, output, directory = request.descriptors
     for descriptor, number in ((theirs, CHANNEL), (records, RECORDS), (output, 1), (output, 2)):
         os.dup2(descriptor, number, inheritable=number in (1, 2))
-    _close(descriptors)
     os.set_blocking(CHANNEL, False)
     os.set_blocking(RECORDS, False)
     channel.forget()
+    select.select([CHANNEL], [], [])
+    if channel.is_cut_off():
+        os._exit(0)
+    os.setsid()  # not before: until now, the process had to end with its template
+    _enter(directory)
+    _close(request.descriptors)
+    name = sys.orig_argv[-2]
+    if request.module:
+        sys.argv[1:] = [name]
+        show_words([request.module, name], 3)
+    else:
+        words = [name, str(request.worker)]
+        if sys.argv[1:] == sys.orig_argv[-2:]:  # no preloaded application has got others
+            sys.argv[1:] = words
+        show_words(words, 2)
+    # CPython leaves the number of the parent's thread in the object of the main thread.
+    getattr(threading.main_thread(), "_set_native_id", lambda: None)()
+    importlib.invalidate_caches()
+
+
+def _enter(directory: int) -> None:
+    """Change to the current directory of the path that the template was started in."""
+    try:
+        os.fchdir(directory)
+    except (
+        PermissionError
+    ):  # root has started the daemon where its user may not go, and the template is there
+        return
 
 
 def _close(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-if __name__ == "__main__":
-    main()

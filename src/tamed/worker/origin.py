@@ -1,0 +1,71 @@
+"""The files that a process was loaded from, and whether a fresh interpreter would load others.
+
+A template forks processes long after it has loaded the interpreter and Tamed. After an installation of
+another release, and when a link in a path leads elsewhere, a template has to be replaced.
+
+Files are not compared with what they were: recording that for some hundred files would make each start
+slower. The time of the last change of an inode (``st_ctime``, inode(7)) shows the same. No program can set it
+back, and the installation of a file from an archive, which may keep an old ``st_mtime``, changes it.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tamed._os.proc import start_time_of
+
+__all__ = ["Origin"]
+
+_LAG = 0.02  # seconds by which a file's time may lag behind the clock
+
+
+class Origin:
+    """The origin of this process. Made early: a link that moves before is not noticed."""
+
+    def __init__(self) -> None:
+        self._began = _start_of_this_process() - _LAG
+        self._places = _places()
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a file that was loaded has changed, a package was installed, or a path leads elsewhere."""
+        return self._places != _places() or any(map(self._is_newer, _files()))
+
+    def _is_newer(self, file: Path) -> bool:
+        status = _status(file)
+        return status is None or status.st_ctime >= self._began
+
+
+def _start_of_this_process() -> float:
+    """Return the time, in seconds since the epoch, before which nothing was loaded."""
+    ticks = start_time_of(os.getpid())
+    if ticks is None:  # there is no /proc
+        return time.time()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
+def _places() -> list[tuple[int, int]]:
+    """Return what identifies the folders of the interpreter and of the modules."""
+    folders = (Path(sys.executable).parent, *map(Path, sys.path))
+    return [(status.st_dev, status.st_ino) for each in folders if (status := _status(each)) is not None]
+
+
+def _files() -> Iterator[Path]:
+    yield Path(sys.executable)
+    for module in list(sys.modules.values()):
+        if isinstance(file := getattr(module, "__file__", None), str):
+            yield Path(file)
+    for name in sys.path:
+        if name.endswith("-packages") and (folder := Path(name)).is_dir():
+            yield folder  # it changes with each package
+            yield from folder.glob("*.pth")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

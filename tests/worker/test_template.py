@@ -1,0 +1,220 @@
+"""What a template loads, and what the processes that it forks have of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.fresh import loaded_by
+from tests.security import live
+from tests.supervised.conftest import tamed
+from tests.supervised.daemon import Daemon, Tamed, is_there, wait_for
+
+__all__ = ["tamed"]
+
+# It shows what an application can see of its process. The same text runs in a fresh interpreter.
+PROBE = """
+import asyncio, decimal, faulthandler, gc, json, locale, logging, multiprocessing, os, random
+import resource, signal, ssl, sys, threading, time, uuid, warnings
+
+NOT_THEIRS = ("LISTEN", "PYTHON", "PYTEST", "PWD", "OLDPWD", "_")
+LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+HANDLERS = {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+same = {
+    "path": [each for each in sys.path if each != os.getcwd()],
+    "flags": list(sys.flags),
+    "prefix": [sys.prefix, sys.exec_prefix, sys.executable],
+    "environment": {name: text for name, text in os.environ.items() if not name.startswith(NOT_THEIRS)},
+    "directory": os.getcwd(),
+    "umask": os.umask(os.umask(0o77)),
+    "limits": [resource.getrlimit(getattr(resource, name)) for name in LIMITS],
+    "signals": {int(number): getattr(call, "__name__", str(call)) for number, call in HANDLERS.items()},
+    "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+    "wakeup": signal.set_wakeup_fd(-1),
+    "threads": [thread.name for thread in threading.enumerate()],
+    "tasks": len(os.listdir("/proc/self/task")),
+    "thread": threading.main_thread().native_id == threading.current_thread().native_id == os.getpid(),
+    "multiprocessing": multiprocessing.get_start_method(),
+    "process": [multiprocessing.current_process().name, multiprocessing.current_process().pid == os.getpid()],
+    "policy": [type(asyncio.get_event_loop_policy()).__name__, asyncio._get_running_loop()],
+    "tls": ssl.create_default_context().verify_mode.name,
+    "collector": [gc.isenabled(), gc.get_threshold()],
+    "recursion": sys.getrecursionlimit(),
+    "switches": sys.getswitchinterval(),
+    "locale": locale.setlocale(locale.LC_ALL),
+    "zone": time.tzname,
+    "decimals": str(decimal.getcontext()),
+    "encodings": [sys.stdout.encoding, sys.stdin.encoding, sys.getfilesystemencoding()],
+    "tracing": [sys.gettrace(), sys.getprofile(), threading.gettrace()],
+    "hooks": [sys.excepthook.__name__, sys.displayhook.__name__, sys.unraisablehook.__name__],
+    "groups": [os.getresuid(), os.getresgid(), os.getgroups()],
+    "nice": os.nice(0),
+    "affinity": sorted(os.sched_getaffinity(0)),
+    "main": sys.modules["__main__"].__name__,
+}
+own = {
+    "session": os.getsid(0),
+    "group": os.getpgrp(),
+    "parent": os.getppid(),
+    "argv": sys.argv,
+    "command": sys.orig_argv,
+    "main": sys.modules["__main__"].__spec__ and sys.modules["__main__"].__spec__.name,
+    "random": random.random(),
+    "uuid": str(uuid.uuid4()),
+    "bytes": ssl.RAND_bytes(16).hex(),
+    "key": multiprocessing.current_process().authkey.hex(),
+    "crashes": faulthandler.is_enabled(),
+    "seconds": time.process_time(),
+}
+"""
+
+APPLICATION = """
+from tamed import Application
+import json, os
+{probe}
+with open(f"seen-{{os.getpid()}}", "w") as file:
+    json.dump({{"same": same, "own": own}}, file, default=str)
+application = Application("app")
+"""
+
+
+def seen(daemon: Daemon) -> dict[int, dict[str, Any]]:
+    """Return what each ready worker has seen."""
+    return {pid: json.loads((daemon.tamed.folder / f"seen-{pid}").read_text()) for pid in daemon.workers()}
+
+
+def templates(tamed: Tamed) -> list[int]:
+    """Return the pids of the templates."""
+    return [pid for pid in tamed.processes() if live.role(pid) == "template"]
+
+
+def test_a_forked_worker_and_a_fresh_interpreter_look_the_same(tamed: Tamed) -> None:
+    """The application sees the same of its process, and each worker has what is its own."""
+    tamed.write("app.py", APPLICATION.format(probe=PROBE))
+    daemon = tamed.start("--workers", "2", "app.py")
+    found = seen(daemon)
+    program = f"{PROBE}\nimport json\nprint(json.dumps(same, default=str))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=tamed.folder,
+        env={**tamed.environment(), "PWD": str(tamed.folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        umask=0o27,
+        restore_signals=True,
+        text=True,
+        check=True,
+    )
+    fresh = json.loads(done.stdout)
+    for pid, each in found.items():
+        for key in fresh.keys() - {"path"}:
+            assert each["same"][key] == fresh[key], key
+        assert set(fresh["path"]) <= set(each["same"]["path"])
+        own = each["own"]
+        assert (own["session"], own["group"], own["parent"]) == (pid, pid, daemon.pid)
+        assert own["main"] == "tamed.worker.__main__"
+        assert own["crashes"] is True
+        assert own["seconds"] < 60
+    first, second = (each["own"] for each in found.values())
+    for name in ("random", "uuid", "bytes"):
+        assert first[name] != second[name]
+    assert sorted(each["own"]["command"][-3:] for each in found.values()) == [
+        ["tamed.worker", "app", "1"],
+        ["tamed.worker", "app", "2"],
+    ]
+    for pid in found:
+        assert [each.number for each in live.descriptors(pid)] >= [0, 1, 2, 3, 4]
+    daemon.stop()
+
+
+def test_a_template_has_no_loop_no_thread_and_no_application(tamed: Tamed) -> None:
+    """It has one thread, the descriptors of its own, and none of an event loop."""
+    daemon = tamed.start_poetry("--workers", "2")
+    (template,) = templates(tamed)
+    assert len(live.threads(template)) == 1
+    kinds = Counter(each.target.partition(":")[0] for each in live.descriptors(template))
+    assert kinds == {"/dev/null": 1, "socket": 1, "pipe": 3}
+    assert live.session(template) == template
+    daemon.stop()
+
+
+def test_the_framework_starts_nothing_when_it_is_loaded() -> None:
+    """No loop, no multiprocessing and no plugin is there before a fork."""
+    loaded = loaded_by("import tamed.worker.template")
+    assert not {name for name in loaded if name.startswith(("tamed.builtin", "multiprocessing", "random"))}
+
+
+def test_a_template_whose_files_have_changed_is_replaced(tamed: Tamed) -> None:
+    """The next reload notices that a module which the template had loaded was written."""
+    early = tamed.folder / "early"
+    early.mkdir()
+    (early / "sitecustomize.py").write_text("import sys\nsys.release = 1\n")
+    app = "import sys\nfrom tamed import Application\nprint('release', sys.release, flush=True)\n"
+    tamed.write("app.py", app + "application = Application('app')\n")
+    daemon = tamed.start("--workers", "2", "app.py", env={"PYTHONPATH": str(early)})
+    before = templates(tamed)
+    assert tamed("reload").status == 0
+    assert templates(tamed) == before
+    (early / "sitecustomize.py").write_text("import sys\nsys.release = 2\n")
+    assert tamed("reload").status == 0
+    wait_for("the end of the old template", lambda: len(templates(tamed)) == 1)
+    assert templates(tamed) != before
+    daemon.expect_log("release 2")
+    daemon.stop()
+
+
+def test_one_worker_has_no_template(tamed: Tamed) -> None:
+    """The template ends when the only worker serves, and there is one as long as there are two workers."""
+    daemon = tamed.start_poetry()
+    wait_for("the end of the template", lambda: not templates(tamed))
+    assert tamed("scale", "2").status == 0
+    assert len(templates(tamed)) == 1
+    assert tamed("scale", "1").status == 0
+    wait_for("the end of the template", lambda: not templates(tamed))
+    daemon.stop()
+
+
+def test_a_template_that_is_stopped_or_killed_is_replaced(tamed: Tamed) -> None:
+    """A worker that is lost meanwhile comes from another one; nothing is left behind."""
+    daemon = tamed.start_poetry("--workers", "2")
+    (template,) = templates(tamed)
+    os.kill(template, signal.SIGSTOP)
+    workers = daemon.workers()
+    os.kill(workers[0], signal.SIGKILL)
+    daemon.expect_log(f"the template of the workers, process {template}, does not answer")
+    workers = daemon.wait_workers(2, without=workers[:1])
+    (template,) = wait_for(
+        "another template", lambda: [each for each in templates(tamed) if each != template]
+    )
+    for pid in (template, workers[0]):
+        os.kill(pid, signal.SIGKILL)
+    daemon.wait_workers(2, without=workers[:1])
+    daemon.stop()
+
+
+def test_all_end_with_a_supervisor_that_is_killed(tamed: Tamed) -> None:
+    """The template ends, too."""
+    daemon = tamed.start_poetry("--workers", "2")
+    pids = tamed.processes()
+    daemon.signal(signal.SIGKILL)
+    wait_for("the end of all", lambda: not any(map(is_there, pids)))
+
+
+def test_repeated_crashes_get_another_layout_of_memory(tamed: Tamed) -> None:
+    """The third worker that crashes ends the template."""
+    daemon = tamed.start_poetry("--workers", "2")
+    before = templates(tamed)
+    for _ in range(3):
+        (victim, _) = workers = daemon.workers()
+        os.kill(victim, signal.SIGSEGV)
+        daemon.wait_workers(2, without=workers[:1])
+    daemon.expect_log("workers have crashed repeatedly")
+    assert templates(tamed) != before
+    layouts = {pid: Path(f"/proc/{pid}/maps").read_text().split("-")[0] for pid in daemon.workers()}
+    assert len(set(layouts.values())) == 2
+    daemon.stop()
