@@ -53,13 +53,15 @@ class _Supervisor:
     def reopen(self) -> Message:
         return {"reopened": "it was"}
 
-    def reload(self, answers: list[Answer]) -> str:
+    def reload(self, answers: list[Answer], *, asked: str) -> str:
+        assert asked.startswith("uid ") or not asked
         self.waiting += answers
         return "a reload"
 
     upgrade = reload
 
-    def scale(self, workers: int, answers: list[Answer], *, yes: bool) -> str | None:
+    def scale(self, workers: int, answers: list[Answer], *, yes: bool, asked: str) -> str | None:
+        assert asked.startswith("uid ") or not asked
         assert -(2**31) <= workers < 2**31
         assert isinstance(yes, bool)
         self.waiting += answers
