@@ -152,10 +152,14 @@ class Daemon:
         section=_PROCESSES,
     )
     ops: str = option(
-        "", "Endpoint that answers health checks and metrics over HTTP, such as 127.0.0.1:9321."
+        "",
+        "Endpoint that answers health checks and metrics over HTTP, such as 127.0.0.1:9321.",
+        section=_PROCESSES,
     )
     ops_host: list[str] = option(
-        [], "Name by which clients address the operations endpoint, besides IP addresses and localhost."
+        [],
+        "Name by which clients address the operations endpoint, besides IP addresses and localhost.",
+        section=_PROCESSES,
     )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto", "Event loop; auto is uvloop if it is installed.", section=_PROCESSES
