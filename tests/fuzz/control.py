@@ -13,6 +13,7 @@ from tamed.control.client import answer_from, read_status
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
 from tamed.supervisor.control import Answer, ControlServer
 from tamed.supervisor.loop import Reactor
+from tamed.supervisor.stacks import StackRequests
 from tamed.supervisor.status import ControlApi, StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target
@@ -117,7 +118,8 @@ class _Server:
             self._path = f"{folder.name}/control.sock"
             self._reactor = Reactor(self._clock)
             supervisor = cast(Supervisor, self._supervisor)
-            api = ControlApi(supervisor, cast(StatusRequests, self._supervisor))
+            status = cast(StatusRequests, self._supervisor)
+            api = ControlApi(supervisor, status, cast(StackRequests, self._supervisor))
             self._server = ControlServer(Path(self._path), self._reactor, api.serve)
             self._descriptors = _open()
         clients: list[_Client] = []

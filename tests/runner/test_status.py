@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tamed.supervisor.events import EventLog
+from tamed.supervisor.stacks import StackRequests
 from tamed.supervisor.status import ControlApi, StatusRequests
 from tests.runner.world import Supervised, supervised
 
@@ -17,7 +18,8 @@ class Client:
 
     def __init__(self, world: Supervised) -> None:
         status = StatusRequests(world.supervisor, world.reactor, world.sockets, EventLog())
-        self.api = ControlApi(world.supervisor, status)
+        stacks = StackRequests(world.supervisor.pool, world.reactor, world.platform)
+        self.api = ControlApi(world.supervisor, status, stacks)
         self.answers: list[dict[str, Any]] = []
 
     def ask(self, command: str = "status") -> None:

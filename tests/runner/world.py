@@ -207,6 +207,13 @@ class FakePlatform:
     def memory(self, pid: int) -> int | None:
         return self.used.get(pid)
 
+    def print_stacks(self, pid: int) -> bool:
+        self.sent.append((pid, "stacks"))
+        return True
+
+    def printed_stacks(self, pid: int) -> list[str]:
+        return [f"the stacks of {pid}"]
+
     def log(self, level: str, text: str) -> None:
         self.logged.append((level, text))
 

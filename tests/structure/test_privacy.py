@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tests.structure.source import modules
 
 # Named tuples have public methods with an underscore, and so have two modules of the standard library.
-PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_replace", "_xoptions"}
+PUBLIC = {"_asdict", "_current_frames", "_exit", "_fields", "_make", "_replace", "_xoptions"}
 
 
 def test_no_module_touches_a_private_attribute_of_anothers_objects() -> None:

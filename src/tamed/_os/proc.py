@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ProcessEntry",
+    "catches",
     "children_of",
     "descendants_of",
     "members_of",
@@ -72,6 +73,12 @@ def user_of(pid: int) -> int | None:
     """Return the real user of a process; None if there is no such process."""
     found = [int(line.split()[1]) for line in _status_of(pid, _PROC) if line.startswith(b"Uid:")]
     return found[0] if found else None
+
+
+def catches(pid: int, number: int) -> bool:
+    """Return whether a process has a handler for a signal: without one, a signal may end it."""
+    masks = [line.split()[1] for line in _status_of(pid, _PROC) if line.startswith(b"SigCgt:")]
+    return bool(masks) and bool(int(masks[0], 16) >> (number - 1) & 1)
 
 
 def memory_of(pid: int, proc: Path = _PROC) -> int | None:

@@ -332,6 +332,17 @@ COMMANDS: Final = (
         arguments=(Argument("file", "FILE", required=False, complete="file"),),
         options=(_PLUGIN_DIR,),
     ),
+    _of_instance(
+        "stacks",
+        "Show what each thread and task of each worker does at this moment.",
+        """
+        Nothing is stopped. The stacks of threads and asyncio tasks are those of one moment in each worker;
+        tasks with the same stack are counted together. A worker whose event loop is blocked prints the stacks
+        of its threads, which are then in the log, too.
+        """,
+        Option("as_json", ("--json",), "Print the stacks as JSON."),
+        module="stacks",
+    ),
     _of_target(
         "start",
         "Run a target as a daemon; return when it is ready, or report why it is not.",
@@ -400,6 +411,17 @@ COMMANDS: Final = (
         upgrade or scaling is under way, the command waits.
         """,
         module="operations",
+    ),
+    _of_instance(
+        "why",
+        "Show what happened last to an instance.",
+        """
+        Tells what a start or reload that is under way waits for, how long the parts of the last one took, and
+        how the last worker died: its signal, memory and last lines, and whether the kernel's OOM killer was
+        at work.
+        """,
+        complete="instance",
+        module="why",
     ),
 )
 """All of them, by name."""

@@ -24,6 +24,7 @@ __all__ = [
     "read_fault",
     "read_number",
     "read_object",
+    "read_objects",
     "read_seconds",
     "read_text",
     "read_texts",
@@ -125,6 +126,14 @@ def read_object(message: Message, key: str) -> Message:
     value = message.get(key)
     if not isinstance(value, dict):
         raise InvalidMessage(f"{key}: expected an object")
+    return value
+
+
+def read_objects(message: Message, key: str) -> list[Message]:
+    """Return the list of objects at a key."""
+    value = message.get(key)
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise InvalidMessage(f"{key}: expected a list of objects")
     return value
 
 

@@ -64,11 +64,12 @@ _LOGGED: Final = {RUNNING: "started", STOPPED: "stopped"}
 class Lifecycle:
     """The life of one service: its state, its place in the tree, and its pending operations.
 
-    ``service`` has the hooks, and ``overridden`` are the names of those that do anything. ``restarts`` counts
-    the restarts since the service was prepared, and ``is_restarting`` is whether it is stopped to be started
-    again. ``took`` is the duration of the last call of each hook, in seconds. ``on_prepare`` is called before
-    the hook ``prepare``. ``on_failure`` is called on a root when no restart policy handles a failure, and
-    returns whether it is handled by that.
+    ``service`` has the hooks, and ``overridden`` are the names of those that do anything. ``restarts``
+    counts the restarts since the service was prepared, and ``is_restarting`` is whether it is stopped to
+    be started again. ``took`` is the duration of the last call of each hook, in seconds. ``calling`` is
+    the hook that runs now, and since when (time.monotonic). ``on_prepare`` is called before the hook
+    ``prepare``. ``on_failure`` is called on a root when no restart policy handles a failure, and returns
+    whether it is handled by that.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Lifecycle:
         self.is_prepared = False
         self.is_started = False
         self.took: dict[str, float] = {}
+        self.calling: tuple[str, float] | None = None
         self._overridden = overridden
         self._is_logged = not overridden.isdisjoint(("start", "run", "stop"))
         self._on_prepare = on_prepare
@@ -362,6 +364,7 @@ class Lifecycle:
         """
         seconds = self.service.start_timeout if phase in ("prepare", "start") else self.service.stop_timeout
         began = monotonic()
+        self.calling = phase, began
         token = current_service.set(self.service.full_name)
         try:
             await run_hook(hook, seconds)
@@ -372,6 +375,7 @@ class Lifecycle:
             raise failure_of(self.service.full_name, phase, error) from error
         finally:
             current_service.reset(token)
+            self.calling = None
         self.took[phase] = monotonic() - began
 
     def _log_state(self) -> None:

@@ -34,6 +34,7 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import PlanFile
 from tamed.supervisor.posix import PosixPlatform, print_error
 from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.stacks import StackRequests
 from tamed.supervisor.status import ControlApi, StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
@@ -229,7 +230,8 @@ class Holdings:
         if not plan.control:
             return None
         status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
-        api = ControlApi(self.supervisor, status)
+        stacks = StackRequests(self.supervisor.pool, self.reactor, self.platform)
+        api = ControlApi(self.supervisor, status, stacks)
         control = None if left is None else left["control"]
         server = ControlServer(
             Path(plan.control),

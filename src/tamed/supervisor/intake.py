@@ -22,6 +22,7 @@ from tamed.supervisor.loop import Reactor
 __all__ = ["Intake"]
 
 _LAST_LINES = 40  # records and printed lines of a worker that are kept until it has ended
+_MOST_TAPPED = 2000  # lines
 _LAST_SIZE = 8 * 1024  # characters of them, in the report of its end
 _READ = 1 << 20  # bytes; the most that a pipe can hold, unless root has raised the limit
 _PAUSE = 0.01  # seconds
@@ -66,6 +67,7 @@ class _Source:
         self.record_reader = RecordReader()
         self.line_reader = LineReader()
         self.worker: int | None = None
+        self.tapped: list[str] | None = None
         self.last: deque[str] = deque(maxlen=_LAST_LINES)
 
     def last_lines(self) -> list[str]:
@@ -146,6 +148,19 @@ class Intake:
         """Read a worker's records and output from these descriptors, and close them at its end."""
         self._attach(pid, records, output)
 
+    def tap(self, pid: int) -> None:
+        """Keep the lines that a worker prints from now on, beside writing them."""
+        if pid in self._sources:
+            self._sources[pid].tapped = []
+
+    def untap(self, pid: int) -> list[str]:
+        """Return the lines that a worker has printed since `tap`, and keep none any more."""
+        source = self._sources.get(pid)
+        if source is None or source.tapped is None:
+            return []
+        lines, source.tapped = source.tapped, None
+        return lines
+
     def identify(self, pid: int, worker: int) -> None:
         """Show the number of the worker of a pid in the lines that it prints."""
         self._sources[pid].worker = worker
@@ -225,6 +240,8 @@ class Intake:
         if lines:
             texts = [line.decode(errors="backslashreplace") for line in lines]
             source.last += map(_shortened, texts[-_LAST_LINES:])
+            if source.tapped is not None:
+                source.tapped += texts[: _MOST_TAPPED - len(source.tapped)]
             logger, worker = f"output[{source.pid}]", source.worker
             self.sink.write([self._record("WARNING", logger, text, source.pid, worker) for text in texts])
 

@@ -91,6 +91,12 @@ class Platform(Protocol):
     def memory(self, pid: int) -> int | None:
         """Return the number of bytes that a child has allocated, None if it is unknown."""
 
+    def print_stacks(self, pid: int) -> bool:
+        """Let a worker print the stacks of its threads; return False if it cannot."""
+
+    def printed_stacks(self, pid: int) -> list[str]:
+        """Return what a worker has printed since `print_stacks`."""
+
     def log(self, level: str, text: str) -> None:
         """Write a line to the log."""
 

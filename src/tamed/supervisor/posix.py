@@ -14,7 +14,7 @@ from tamed._os.descriptors import has_lost_terminal
 from tamed._os.identity import Identity
 from tamed._os.limits import usable_cpus
 from tamed._os.oom import oom_kills
-from tamed._os.proc import children_of, memory_of
+from tamed._os.proc import catches, children_of, memory_of
 from tamed._os.text import shown
 from tamed.ipc.handoff import Data
 from tamed.log.layout import layout_of
@@ -28,7 +28,7 @@ from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier, watchdog_interval
 from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
 from tamed.unix.reaper import Reaper, signal_group
-from tamed.unix.spawn import spawn
+from tamed.unix.spawn import STACKS, spawn
 
 __all__ = ["PosixPlatform", "print_error"]
 
@@ -188,6 +188,19 @@ class PosixPlatform:
     def memory(self, pid: int) -> int | None:
         """Read from proc(5) how much a child has allocated."""
         return memory_of(pid)
+
+    def print_stacks(self, pid: int) -> bool:
+        """Send the signal at which a worker prints its stacks, unless it would end by it."""
+        if not catches(pid, STACKS):
+            return False
+        self._intake.tap(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, STACKS)
+        return True
+
+    def printed_stacks(self, pid: int) -> list[str]:
+        """Return what a worker has printed since `print_stacks`."""
+        return self._intake.untap(pid)
 
     def log(self, level: str, text: str) -> None:
         """Write a line to the log."""

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tamed.ipc.message import InvalidMessage, Message, read_number, read_seconds, read_text
+from tamed.ipc.message import (
+    InvalidMessage,
+    Message,
+    read_number,
+    read_objects,
+    read_seconds,
+    read_text,
+    read_texts,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a command reads reports too, and has no loop
@@ -16,7 +24,7 @@ if TYPE_CHECKING:  # a command reads reports too, and has no loop
 
     from tamed.supervisor.loop import Reactor, Timer
 
-__all__ = ["REPORT_PATIENCE", "ReportCollector", "Reports", "read_report", "read_timings"]
+__all__ = ["REPORT_PATIENCE", "ReportCollector", "Reports", "read_report", "read_stacks", "read_timings"]
 
 Reports = dict[int, Message]
 """The reports of workers, by their pid."""
@@ -94,14 +102,39 @@ def read_report(message: Message) -> Message:
     return report
 
 
+def read_stacks(message: Message) -> Message:
+    """Return the stacks of a worker's threads and tasks, and the hooks that run. Raises InvalidMessage."""
+    return {
+        "threads": [
+            {"name": read_text(each, "name"), "lines": read_texts(each, "lines")}
+            for each in read_objects(message, "threads")
+        ],
+        "tasks": [
+            {
+                "name": read_text(each, "name"),
+                "count": read_number(each, "count"),
+                "lines": read_texts(each, "lines"),
+            }
+            for each in read_objects(message, "tasks")
+        ],
+        "hooks": [
+            {
+                "name": read_text(each, "name"),
+                "hook": read_text(each, "hook"),
+                "since": read_seconds(each, "since"),
+            }
+            for each in read_objects(message, "hooks")
+        ],
+        "count": read_number(message, "count"),
+    }
+
+
 def read_timings(message: Message) -> Message:
     """Return how long the parts of a worker's start took, in seconds: in all, and for its slowest services.
 
     Raises InvalidMessage for one that no worker of ours has made.
     """
-    services = message.get("services")
-    if not isinstance(services, list) or not all(isinstance(each, dict) for each in services):
-        raise InvalidMessage("services: expected a list of objects")
+    services = read_objects(message, "services")
     return {
         "took": read_seconds(message, "took"),
         "load": read_seconds(message, "load"),

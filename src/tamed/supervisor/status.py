@@ -14,6 +14,7 @@ from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.reports import REPORT_PATIENCE, Reports
 from tamed.supervisor.sockets import SocketTable
+from tamed.supervisor.stacks import StackRequests
 from tamed.supervisor.supervisor import Phase, Supervisor
 
 __all__ = ["ControlApi", "StateNotifier", "StatusRequests"]
@@ -26,8 +27,9 @@ _EXTENSION = 15.0  # seconds: much more than between two looks
 class ControlApi:
     """Serves requests. Each gets one answer, with its outcome."""
 
-    def __init__(self, supervisor: Supervisor, status: "StatusRequests") -> None:
+    def __init__(self, supervisor: Supervisor, status: "StatusRequests", stacks: StackRequests) -> None:
         self._supervisor = supervisor
+        self._stacks = stacks
         self._status = status
 
     def serve(self, request: Message, answer: Answer) -> None:
@@ -40,6 +42,8 @@ class ControlApi:
         match read_text(request, "command"):
             case "status":
                 self._status.serve(answer)
+            case "stacks":
+                self._stacks.serve(answer)
             case "reopen":
                 answer(self._supervisor.reopen())
             case "reload":

@@ -17,7 +17,14 @@ from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, 
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
-from tamed.supervisor.reports import REPORT_PATIENCE, ReportCollector, Reports, read_report, read_timings
+from tamed.supervisor.reports import (
+    REPORT_PATIENCE,
+    ReportCollector,
+    Reports,
+    read_report,
+    read_stacks,
+    read_timings,
+)
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.templates import ForkRequest, Templates
 
@@ -29,6 +36,7 @@ __all__ = ["WorkerEvents", "WorkerPool"]
 _OWN_STATES = ("prepared", "starting", "ready")  # the states that a worker can report
 _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
+_STACKS = 1.0  # seconds for a worker to send its stacks
 _STATUSES = 255
 _MOST_SERVERS = 1000  # of one application on one endpoint
 _MORE = "let each process have more: --max-files"
@@ -78,6 +86,7 @@ class WorkerPool:
         self._requested: dict[Worker, ForkRequest] = {}
         self._events = events
         self._reports = ReportCollector(reactor)
+        self._stacks = ReportCollector(reactor)
         self._reactor = reactor
         self._sockets = sockets
         self._platform = platform
@@ -221,6 +230,11 @@ class WorkerPool:
         asked = [pid for pid, worker in self.workers.items() if self._request_report(worker)]
         self._reports.collect(asked, done, patience)
 
+    def request_stacks(self, done: Callable[[Reports], object]) -> None:
+        """Request the stacks of the workers; call ``done`` with those that arrive within a second."""
+        asked = [pid for pid, worker in self.workers.items() if self._send(worker, {"stacks": True})]
+        self._stacks.collect(asked, done, _STACKS)
+
     def _request_report(self, worker: Worker) -> bool:
         return worker.must_answer and self._send(worker, {"report": True})
 
@@ -283,8 +297,14 @@ class WorkerPool:
                 self._events.worker_should_recycle(worker, read_text(message, "recycle"))
             case {"metrics": _}:
                 self._send_table(worker, read_number(message, "number"))
-            case {"report": _}:
-                self._reports.received(worker.pid, read_report(read_object(message, "report")))
+            case {"report": _} | {"stacks": _}:
+                self._answered(worker, message)
+
+    def _answered(self, worker: Worker, message: Message) -> None:
+        if "report" in message:
+            self._reports.received(worker.pid, read_report(read_object(message, "report")))
+        else:
+            self._stacks.received(worker.pid, read_stacks(read_object(message, "stacks")))
 
     def _keep(self, worker: Worker, message: Message) -> None:
         """Keep what a worker reports of its start or its end."""
@@ -352,3 +372,4 @@ class WorkerPool:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()
             self._reports.will_not_answer(worker.pid)
+            self._stacks.will_not_answer(worker.pid)

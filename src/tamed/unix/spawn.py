@@ -17,10 +17,12 @@ from typing import NoReturn
 from tamed._os.descriptors import close_all, place_descriptors
 from tamed._os.fork import default_signals
 
-__all__ = ["CHANNEL", "RECORDS", "spawn"]
+__all__ = ["CHANNEL", "RECORDS", "STACKS", "spawn"]
 
 CHANNEL = 3
 RECORDS = 4
+STACKS = signal.SIGRTMIN + 7
+"""At this signal a worker prints the stacks of its threads."""
 _FAILED = 71  # os.EX_OSERR
 
 

@@ -17,6 +17,7 @@ from tamed.ipc.message import InvalidMessage, Message, read_number, read_object
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoint
 from tamed.net.listen import Gate, Listener
 from tamed.net.tls import server_context
+from tamed.worker.stacks import stacks_of_process
 
 __all__ = ["Link", "SupervisedSource"]
 
@@ -27,14 +28,21 @@ _Key = tuple[str, int, int]
 class Link:
     """Exchanges messages with the supervisor in the event loop.
 
-    The supervisor orders a worker to go on when all workers are prepared, to open its gate, to shut the gate
-    and stop, and to report; ``report`` returns the report. The end of the stream means that the supervisor
-    has ended: the worker then stops as if it had been ordered to. ``heartbeat_interval`` is in seconds.
+    The supervisor orders a worker to go on when all workers are prepared, to open its gate, to shut the
+    gate and stop, and to report; ``report`` returns the report, ``hooks`` the hooks that run just now.
+    The end of the stream means that the supervisor has ended: the worker then stops as if it had been
+    ordered to. ``heartbeat_interval`` is in seconds.
     """
 
     def __init__(
-        self, channel: Channel, report: Callable[[], Message], heartbeat_interval: float, gate: Gate
+        self,
+        channel: Channel,
+        report: Callable[[], Message],
+        heartbeat_interval: float,
+        gate: Gate,
+        hooks: Callable[[], list[Message]] = list,
     ) -> None:
+        self._hooks = hooks
         self._channel = channel
         self._gate = gate
         self._report = report
@@ -187,6 +195,8 @@ class Link:
                 self._stop()
             case {"report": True}:
                 self.send({"report": self._report()})
+            case {"stacks": True}:
+                self.send({"stacks": {**stacks_of_process(), "hooks": self._hooks()}})
         for descriptor in descriptors:  # of a question that was cancelled
             os.close(descriptor)
 

@@ -1,13 +1,14 @@
 """A worker's report of its application, on request; `tamed.supervisor.reports` reads it."""
 
 from collections.abc import Iterable
+from time import monotonic
 from typing import Protocol, runtime_checkable
 
 from tamed.ipc.message import Message
 from tamed.service.application import Application
 from tamed.service.service import Service
 
-__all__ = ["Serving", "report_of", "serving", "timings_of"]
+__all__ = ["Serving", "hooks_of", "report_of", "serving", "timings_of"]
 
 _DEEPEST = 32  # levels of services; services below them are not shown
 _DIGITS = 6  # of the seconds of a start
@@ -51,6 +52,17 @@ def timings_of(application: Application, load: float) -> Message:
             if took
         ],
     }
+
+
+def hooks_of(application: Application) -> list[Message]:
+    """Return the hooks that run just now, each with its service, and for how many seconds."""
+    now = monotonic()
+    running = [(each.full_name, each.lifecycle.calling) for each in application.walk()]
+    return [
+        {"name": name, "hook": calling[0], "since": round(now - calling[1], _DIGITS)}
+        for name, calling in running
+        if calling is not None
+    ][:_SLOWEST]
 
 
 def _count(numbers: Iterable[int]) -> int:

@@ -30,11 +30,11 @@ from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
 from tamed.service.application import Application
 from tamed.unix.reaper import end_own_group
-from tamed.unix.spawn import CHANNEL, RECORDS
+from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
 from tamed.worker.life import Ending, StopRequests, live, loop_factory
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
-from tamed.worker.report import report_of, serving, timings_of
+from tamed.worker.report import hooks_of, report_of, serving, timings_of
 
 if TYPE_CHECKING:
     from tamed.metrics.values import Values
@@ -51,6 +51,7 @@ def set_up_process() -> None:
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
     faulthandler.enable()  # a crash, or SIGABRT of the watchdog, writes the stacks of all threads to the log
+    faulthandler.register(STACKS, all_threads=True)  # `tamed stacks` of a worker whose loop is blocked
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
@@ -117,7 +118,13 @@ class WorkerRuntime:
     def link(self, channel: Channel) -> Link:
         """Link this process to the supervisor, which owns the sockets and opens the gate."""
         gate = Gate(is_open=False)
-        link = Link(channel, lambda: report_of(self.application), self._heartbeat_interval, gate)
+        link = Link(
+            channel,
+            lambda: report_of(self.application),
+            self._heartbeat_interval,
+            gate,
+            lambda: hooks_of(self.application),
+        )
         self.serve_from(SupervisedSource(link), gate)
         if self._metrics is not None:
             _, descriptors = link.ask_now({"metrics": True})

@@ -1,0 +1,87 @@
+"""The stacks of all threads and asyncio tasks of this process, as data; `tamed.supervisor.reports` reads it.
+
+The event loop answers the request, between two of its callbacks. A worker whose loop is blocked cannot: then
+the supervisor sends a signal, and `faulthandler` prints the stacks of the threads.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from tamed.ipc.message import Message
+
+__all__ = ["stacks_of_process"]
+
+_MOST_THREADS = 100
+_MOST_TASKS = 2000  # that are looked at; others are only counted
+_MOST_STACKS = 100  # different ones
+_DEEPEST = 40  # frames of a stack
+_LONGEST = 300  # characters of a line
+
+
+def stacks_of_process() -> Message:
+    """Return the stacks of the threads, and those of the tasks of the running loop.
+
+    Each stack is a list of lines, the outermost frame first. Tasks with the same stack are counted together.
+    """
+    tasks = list(asyncio.all_tasks())
+    stacks: dict[tuple[str, ...], tuple[str, int]] = {}
+    for task in tasks[:_MOST_TASKS]:
+        lines = tuple(_lines_of_task(task))
+        name, count = stacks.get(lines, (task.get_name(), 0))
+        if count or len(stacks) < _MOST_STACKS:
+            stacks[lines] = name, count + 1
+    return {
+        "threads": list(_threads())[:_MOST_THREADS],
+        "tasks": [
+            {"name": name[:_LONGEST], "count": count, "lines": list(lines)}
+            for lines, (name, count) in stacks.items()
+        ],
+        "count": len(tasks),
+    }
+
+
+def _threads() -> Iterator[Message]:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        lines = ["it runs the event loop"] if ident == threading.get_ident() else _lines_of_frame(frame)
+        yield {"name": names.get(ident, f"thread {ident}")[:_LONGEST], "lines": lines}
+
+
+def _lines_of_frame(frame: FrameType | None) -> list[str]:
+    lines: list[str] = []
+    while frame is not None and len(lines) < _DEEPEST:
+        lines.append(_line(frame))
+        frame = frame.f_back
+    return lines[::-1]
+
+
+def _lines_of_task(task: "asyncio.Task[Any]") -> Iterator[str]:
+    """Yield the frames of a task: of its coroutine, of what that awaits, and so on."""
+    if task is asyncio.current_task():
+        yield "it runs"
+        return
+    awaited: Any = task.get_coro()
+    for _ in range(_DEEPEST):
+        frame = _attribute(awaited, "cr_frame", "gi_frame", "ag_frame")
+        if frame is None:
+            break
+        yield _line(frame)
+        # The service's hooks are resumed by hand (`run_hook`), so they are not what is awaited.
+        hook = frame.f_locals.get("coroutine") if frame.f_code.co_name == "_resume" else None
+        awaited = hook or _attribute(awaited, "cr_await", "gi_yieldfrom", "ag_await")
+    if awaited is not None:
+        yield f"waits for {type(awaited).__module__}.{type(awaited).__qualname__}"[:_LONGEST]
+
+
+def _attribute(coroutine: Any, *names: str) -> Any:
+    """Return the attribute that this kind of coroutine has."""
+    return next((getattr(coroutine, name) for name in names if hasattr(coroutine, name)), None)
+
+
+def _line(frame: FrameType) -> str:
+    code = frame.f_code
+    return f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}'[:_LONGEST]
