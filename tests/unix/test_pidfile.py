@@ -22,7 +22,7 @@ from tamed.errors import (
     SystemRefused,
 )
 from tamed.unix.lock import holder, take_claim, take_life
-from tamed.unix.pidfile import PidFile
+from tamed.unix.pidfile import PidFile, check_replaceable
 from tests.unix import pidfile_child
 from tests.unix.process import Child, call, needs_root
 
@@ -398,3 +398,18 @@ def test_removing_works_from_a_chroot(path: Path, tmp_path: Path) -> None:
     root.mkdir()
     assert call(pidfile_child.remove_after_chroot, path, root) == [True, True]
     assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"123\n", b"-1", b"\0\0\0\0"])
+def test_a_stale_file_may_be_replaced(path: Path, content: bytes) -> None:
+    """With a pid in it, without one, and as a crash of the machine can leave it."""
+    check_replaceable(path)
+    path.write_bytes(content)
+    check_replaceable(path)
+
+
+def test_a_file_of_another_kind_is_not_replaced(path: Path) -> None:
+    """An operator who has named the wrong file would lose it."""
+    path.write_text("root:x:0:0:root:/root:/bin/bash\n")
+    with pytest.raises(CannotCreate, match="it contains something other than a pid, which would be lost"):
+        check_replaceable(path)

@@ -36,6 +36,7 @@ from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan, plan_path
 from tamed.unix.detach import Launch, Report, detach
+from tamed.unix.pidfile import check_replaceable
 from tamed.unix.privileges import ROOT_FLAGS, roots_environ
 from tamed.unix.rundir import Instance, check_name
 
@@ -214,6 +215,8 @@ def _as_instance(plan: Plan, instance: Instance) -> Plan:
 def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
     """Refuse files that the daemon's user could not use, before anything is created."""
     check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
+    if plan.second_pid_file:
+        check_replaceable(Path(plan.second_pid_file))
     check_interpreter(identity)
     check_application(identity, reading.job, reading.deployment)
 

@@ -37,7 +37,7 @@ from typing import Self
 
 from tamed._os.fork import own
 from tamed._os.identity import Identity, acting_for
-from tamed.errors import AlreadyRunning, SystemRefused, TamedError, from_os_error
+from tamed.errors import AlreadyRunning, CannotCreate, SystemRefused, TamedError, from_os_error
 from tamed.unix.lock import (
     TO_READ,
     Guard,
@@ -50,7 +50,7 @@ from tamed.unix.lock import (
     take_life,
 )
 
-__all__ = ["PidFile"]
+__all__ = ["PidFile", "check_replaceable"]
 
 _ATTEMPTS = 2000
 _PAUSE = 0.005  # seconds; another process has the claim of a stale file for microseconds
@@ -232,6 +232,21 @@ class PidFile:
         if self._directory >= 0:
             os.close(self._directory)
         self._descriptor = self._directory = -1
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise CannotCreate if the file of this path contains something other than a pid: it would be lost.
+
+    For a path that an operator has named. In an instance's own folder, any stale file is replaced.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(64)
+    except OSError:  # there is none, or `PidFile.acquire` reports why it is no pid file
+        return
+    if (word := content.strip(b"\0\n\r\t ")) and not word.lstrip(b"-").isdigit():
+        why = "it contains something other than a pid, which would be lost"
+        raise CannotCreate(f"pid file {path}", why, "name another file")
 
 
 def _acquire(path: Path, directory: int, sleep: Callable[[float], None]) -> int:

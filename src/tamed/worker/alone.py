@@ -29,7 +29,7 @@ from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
-from tamed.unix.pidfile import PidFile
+from tamed.unix.pidfile import PidFile, check_replaceable
 from tamed.unix.privileges import AS_ROOT, stays_root
 from tamed.worker.life import STOP_SIGNALS, Ending, StopRequests, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
@@ -66,6 +66,8 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         why = "its folder has to stay open, which is a way out of the other root directory"
         raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
     check_files(identity, log=plan.path, pid_files=[pid_file])
+    if pid_file:
+        check_replaceable(Path(pid_file))
 
     is_dropped = becomes_another(identity)
 
