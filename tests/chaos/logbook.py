@@ -10,7 +10,7 @@ from tests.chaos.referee import Referee
 
 __all__ = ["Logbook"]
 
-_LINE = re.compile(r"\S{29} INFO chaos: <(\S+) (\d+) (x*)>")
+_LINE = re.compile(r"\S{29} (?:\[\d+\] )?INFO chaos: <(\S+) (\d+) (x*)>")
 _LOST = re.compile(r"(\d+) (?:lines? (?:was|were)|records were) lost|(\d+) lines? lost")
 
 
