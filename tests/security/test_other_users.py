@@ -98,7 +98,7 @@ def test_no_other_user_can_do_anything_to_any_process(public_tamed: Tamed, user:
     )
     daemon = public_tamed.start("--preload", *user, "app.toml")
     pids = public_tamed.processes()
-    assert {live.role(pid) for pid in pids} == {"supervisor", "template", "shim", "sleep"}
+    assert {live.role(pid) for pid in pids} == {"supervisor", "template", "worker", "shim", "sleep"}
     found = {pid: done_to(public_tamed, live.STRANGER, pid, "signals") for pid in pids}
     assert found == {pid: [] for pid in pids}
     daemon.stop()
