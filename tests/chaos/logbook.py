@@ -62,6 +62,11 @@ class Logbook:
         if found:
             self._read_files()
 
+    def _is_log(self, name: str) -> bool:
+        """Return whether a file is the log, or was: not that of the events beside it."""
+        rest = name.removeprefix(self._log.name)
+        return rest != name and not rest.startswith(".events")
+
     def orphaned(self, pid: int) -> None:
         """Take note that a process has lost its supervisor: what it logs from then on has no reader."""
         self._orphans.add(pid)
@@ -100,7 +105,7 @@ class Logbook:
         return list(self._folders.values())
 
     def _new_files(self, folder: int) -> Iterator[int]:
-        names = [name for name in os.listdir(folder) if name.startswith(self._log.name)]
+        names = [name for name in os.listdir(folder) if self._is_log(name)]
         for name in sorted(names, key=_age, reverse=True):
             try:
                 descriptor = os.open(name, os.O_RDONLY, dir_fd=folder)

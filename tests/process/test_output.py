@@ -67,7 +67,7 @@ def test_a_log_of_json_has_an_object_on_each_line(leaving: Path) -> None:
     """Whatever is in a message or a traceback."""
     done = run_tamed("run", "--log-format", "json", leaving, cwd=leaving.parent)
     lines = {line["message"]: line for line in map(json.loads, done.stderr.splitlines())}
-    assert lines["two\nlines"].keys() == {"time", "level", "logger", "message", "pid"}
+    assert lines["two\nlines"].keys() == {"time", "level", "logger", "message", "pid", "service"}
     assert lines["two\nlines"]["logger"] == "c"
     assert lines["two\nlines"]["level"] == "INFO"
     assert "ZeroDivisionError" in lines["caught"]["traceback"]

@@ -71,7 +71,7 @@ def test_status_tells_everything_as_json(tamed: Tamed) -> None:
     for worker in status["workers"]:
         assert worker["state"] == "ready"
         assert worker["memory"] > 1_000_000
-        assert worker["cpu"] > 0
+        assert worker["cpu"] >= 0  # a fork takes less than the kernel counts in
         assert (worker["connections"], worker["accepted"]) == (0, 0)
         assert worker["tree"]["name"] == "fastpoetry"
         (service,) = worker["tree"]["children"]
@@ -155,7 +155,7 @@ def test_a_deployment_file_says_how_it_is_run(tamed: Tamed) -> None:
     assert len(daemon.workers()) == 2
     assert read_poem(daemon.port) == POEM
     assert "verse is ready" in (tamed.folder / "verse" / "verse.log").read_text()
-    assert tamed("logs").out == (tamed.folder / "verse" / "verse.log").read_text()
+    assert tamed("logs", "-n", "100").out == (tamed.folder / "verse" / "verse.log").read_text()
     assert tamed("stop").status == 0
     assert tamed.left() == {}
 
