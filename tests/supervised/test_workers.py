@@ -119,11 +119,12 @@ def test_a_worker_without_its_channel_is_replaced(daemon: Daemon) -> None:
 
 
 def test_an_application_that_wants_to_end_ends_the_daemon(daemon: Daemon) -> None:
-    """All workers stop, and nothing is left."""
+    """All workers stop, and nothing is left but how it ended, and the plan to restart it."""
     say(daemon.port, b"exit")
     daemon.wait_gone()
     assert "the application ends, with status 5: stopping\n" in daemon.log
-    wait_for("the end", lambda: daemon.tamed.left() == {str(daemon.folder / "app.failed"): "file"})
+    kept = {str(daemon.folder / name): "file" for name in ("app.failed", "app.plan")}  # for status and restart
+    wait_for("the end", lambda: daemon.tamed.left() == kept)
 
 
 def test_the_status_of_an_application_is_that_of_its_supervisor(tamed: Tamed) -> None:
