@@ -123,7 +123,7 @@ def test_an_application_that_wants_to_end_ends_the_daemon(daemon: Daemon) -> Non
     say(daemon.port, b"exit")
     daemon.wait_gone()
     assert "the application ends, with status 5: stopping\n" in daemon.log
-    kept = {str(daemon.folder / name): "file" for name in ("app.failed", "app.plan")}  # for status and restart
+    kept = {str(daemon.folder / name): "file" for name in ("app.failed", "app.plan")}
     wait_for("the end", lambda: daemon.tamed.left() == kept)
 
 
