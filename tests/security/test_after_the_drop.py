@@ -161,8 +161,8 @@ def test_no_process_has_anything_of_roots(public_tamed: Tamed, command: list[str
     """Users, groups, capabilities, descriptors, terminal, environment; also of what replaces one."""
     with running(public_tamed, command) as daemon:
         count = 2 if "--workers" in command else 1
-        parts = ["supervisor", *["template"] * ("--preload" in command)]
-        workers = ["template" if "--preload" in command else "worker"] * count
+        parts = ["supervisor", *["template"] * ("--preload" in command or count > 1)]
+        workers = ["worker"] * count
         # Each program has a shim, a fork of the fork server: one of those for each of the two services.
         programs = ["sleep", "shim", "shim", "shim"] * count
         expected = [*parts, *workers, *programs]
