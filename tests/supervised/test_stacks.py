@@ -8,7 +8,17 @@ import threading
 from typing import Any
 
 from tests.supervised.daemon import Tamed, read_poem, wait_for
-from tests.supervised.talk import APPLICATION
+
+HANGING = """
+import asyncio
+from tamed import Application, Service
+
+class Slow(Service):
+    async def start(self):
+        await asyncio.sleep(3600)
+
+application = Application("app", Slow("slow"))
+"""
 
 BUSY = """
 import asyncio, threading, time
@@ -98,7 +108,7 @@ def test_why_tells_the_start_and_the_last_death(tamed: Tamed) -> None:
 
 def test_why_tells_what_a_start_waits_for(tamed: Tamed) -> None:
     """The hook, its service, and where in the code it is."""
-    tamed.write("app.py", APPLICATION.format(statement="await asyncio.sleep(3600)"))
+    tamed.write("app.py", HANGING)
     with tamed.popen("start", "app.py") as command:
 
         def waiting() -> str:
