@@ -67,13 +67,15 @@ def _is_in(item: pytest.Item, parts: list[Path]) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of `make coverage`."""
+    """Add the option of `make coverage`, and that of what it leaves out."""
     parser.addoption("--for-coverage", action="store_true", help="run what coverage is measured by")
+    parser.addoption("--beside-coverage", action="store_true", help="run the other tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long and shows no further lines."""
-    if not config.getoption("--for-coverage"):
+    """Leave out what takes long and shows no further lines, or run that alone."""
+    is_rest = config.getoption("--beside-coverage")
+    if not (is_rest or config.getoption("--for-coverage")):
         return
     seen: set[str] = set()
     left: list[pytest.Item] = []
@@ -86,8 +88,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         is_left = is_repeated or is_of_others or item.get_closest_marker("unmeasured") is not None
         (left if is_left or _is_in(item, _NOT_MEASURED) else kept).append(item)
         seen.add(name)
-    items[:] = kept
-    config.hook.pytest_deselected(items=left)
+    items[:], deselected = (left, kept) if is_rest else (kept, left)
+    config.hook.pytest_deselected(items=deselected)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -56,8 +56,7 @@ def test_groff_has_no_warning(tmp_path: Path) -> None:
 
 def test_the_wheel_has_them(tmp_path: Path) -> None:
     """They are where man(1) looks in an environment: ``share/man`` beside ``bin``."""
-    for name in ("src", "scripts"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]

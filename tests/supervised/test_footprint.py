@@ -58,6 +58,7 @@ def _extensions(pid: int) -> set[str]:
     return names | {part for part in ("uvloop",) if f"/{part}/" in maps}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["stop"]], ids=" ".join)
 def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[str]) -> None:
     """Of Tamed only what finds the instance and talks to it, and none of the heavy modules."""
@@ -77,6 +78,7 @@ def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[s
         daemon.stop()
 
 
+@pytest.mark.unmeasured  # by which a process loads more
 def test_a_run_in_the_foreground_loads_nothing_of_the_supervisor(tamed: Tamed) -> None:
     """Nor the destinations of the log that it does not have, or the library of another loop or a server."""
     done = tamed("run", tamed.write("report.py", REPORT))

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fresh import loaded_by
 from tests.security import live
 from tests.supervised.conftest import tamed
@@ -93,6 +95,7 @@ def templates(tamed: Tamed) -> list[int]:
     return [pid for pid in tamed.processes() if live.role(pid) == "template"]
 
 
+@pytest.mark.unmeasured  # which is seen, by its trace function
 def test_a_forked_worker_and_a_fresh_interpreter_look_the_same(tamed: Tamed) -> None:
     """The application sees the same of its process, and each worker has what is its own."""
     tamed.write("app.py", APPLICATION.format(probe=PROBE))
