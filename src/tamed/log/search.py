@@ -22,6 +22,7 @@ _HEAD: Final = re.compile(
 )
 _INDENT: Final = "    "
 _MOST_LINES: Final = 10_000  # of one record; the rest is another one
+_LONGEST: Final = 1 << 20  # bytes of a line; the rest is another one
 
 
 class Entry(NamedTuple):
@@ -47,18 +48,18 @@ class EntryReader:
         self._lines: list[str] = []
         self._rest = b""  # of a line that is being written
 
-    def feed(self, lines: Iterable[bytes]) -> Iterator[Entry]:
-        """Yield the records that are complete with these lines; a line may come in pieces."""
-        for piece in lines:
-            data = self._rest + piece
-            if not data.endswith(b"\n") and len(data) < 1 << 20:
-                self._rest = data
-                continue
-            self._rest = b""
-            line = data.decode(errors="backslashreplace").removesuffix("\n")
-            if not line.startswith(" ") or len(self._lines) >= _MOST_LINES:
-                yield from self.flush()
-            self._lines.append(line)
+    def feed(self, pieces: Iterable[bytes]) -> Iterator[Entry]:
+        """Yield the records that are complete with these pieces of a file, wherever it was cut."""
+        for piece in pieces:
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            if len(self._rest) >= _LONGEST:
+                lines.append(self._rest)
+                self._rest = b""
+            for data in lines:
+                line = data.decode(errors="backslashreplace")
+                if not line.startswith(" ") or len(self._lines) >= _MOST_LINES:
+                    yield from self.flush()
+                self._lines.append(line)
 
     def flush(self) -> Iterator[Entry]:
         """Yield the record whose lines have been read, if there is one."""
