@@ -54,6 +54,7 @@ def test_groff_has_no_warning(tmp_path: Path) -> None:
         assert done.stdout.count("\n") > 20
 
 
+@pytest.mark.unmeasured  # else the copy would be measured too
 def test_the_wheel_has_them(tmp_path: Path) -> None:
     """They are where man(1) looks in an environment: ``share/man`` beside ``bin``."""
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,153 @@
+"""What the operations endpoint answers to a request, without the process around it."""
+
+import json
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from tamed.metrics.merge import Merged
+from tamed.ops.application import OpsApplication
+from tamed.ops.hosts import HostCheck
+from tamed.ops.source import NoAnswer, Source
+
+pytestmark = pytest.mark.anyio
+
+HEALTH = {"phase": "running", "is_draining": False, "ready": 1, "wanted": 1, "beats": True, "last_error": ""}
+TREE = {"name": "verse", "state": "running", "restarts": 2, "summary": "a poem", "children": []}
+STATUS = {
+    "name": "app",
+    "state": "running",
+    "pid": 7,
+    "uptime": 12.3,
+    "generation": 1,
+    "ready": 1,
+    "wanted": 1,
+    "restarts": 0,
+    "endpoints": ["127.0.0.1:10000"],
+    "last_error": "worker 8 failed",
+    "last_error_at": "2026-11-28T10:00:00Z",
+    "workers": [
+        {
+            "number": 1,
+            "pid": 8,
+            "generation": 1,
+            "state": "ready",
+            "uptime": 3.0,
+            "memory": 2**20,
+            "connections": 4,
+            "tree": TREE | {"children": [TREE]},
+        }
+    ],
+}
+FIGURES = {
+    "uptime": 12.5,
+    "generation": 1,
+    "wanted": 2,
+    "states": {"ready": 1},
+    "ends": {"SIGKILL": 3},
+    "restarts": 3,
+    "reloads": {"done": 2},
+    "reload_seconds": {"done": 0.5},
+    "supervisor": {"memory": 1000, "cpu": 0.25},
+    "usage": [
+        {"slot": 1, "leaves": False, "memory": 2000, "cpu": 1.5},
+        {"slot": 1, "leaves": True, "memory": None, "cpu": 0.5},
+    ],
+}
+
+
+class Known(Source):
+    """Stands for the supervisor's answers."""
+
+    def __init__(self, why_not: str = "") -> None:
+        self.why_not = why_not
+
+    async def health(self) -> dict[str, Any]:
+        """Return them, or say why there are none."""
+        if self.why_not:
+            raise NoAnswer(self.why_not)
+        return HEALTH
+
+    async def status(self) -> dict[str, Any]:
+        """Return the status."""
+        return STATUS
+
+    async def metrics(self) -> tuple[dict[str, Any], list[Merged], int]:
+        """Return the daemon's own figures."""
+        return FIGURES, [], 5
+
+
+async def ask(
+    path: str, method: str = "GET", source: Source | None = None, **headers: str
+) -> tuple[int, dict[str, str], str]:
+    """Return status, headers and body of an answer."""
+    path, _, query = path.partition("?")
+    sent: list[dict[str, Any]] = []
+    named = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(dict(message))
+
+    await OpsApplication(source or Known(), HostCheck([]))(scope, receive, send)
+    found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], found, b"".join(each.get("body", b"") for each in sent[1:]).decode()
+
+
+async def test_probes_are_answered_in_words() -> None:
+    """By their checks if that is asked, without those that are excluded, and to HEAD by the status alone."""
+    assert (await ask("/livez"))[::2] == (200, "ok")
+    assert "[+]workers ok" in (await ask("/readyz?verbose"))[2]
+    assert "workers" not in (await ask("/readyz?verbose&exclude=workers"))[2]
+    status, headers, body = await ask("/startupz", "HEAD")
+    assert (status, body, headers["content-length"]) == (200, "", "2")
+
+
+async def test_status_is_json_for_programs_and_text_for_people() -> None:
+    """The format may be named; else it is told by what the client accepts, and which client it is."""
+    status, headers, body = await ask("/status")
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert json.loads(body)["schema_version"] == 1
+    for answer in (await ask("/status", user_agent="curl/8"), await ask("/status", accept="text/plain")):
+        assert answer[2].startswith("app is running: pid 7, up 12 s, generation 1, 1 of")
+    text = (await ask("/status?format=text"))[2]
+    assert "last error, 2026-11-28T10:00:00Z: worker 8 failed\n" in text
+    assert "worker 1 (pid 8, generation 1) is ready, up 3 s, 1 MiB, 4 connections\n" in text
+    assert "    verse: running, 2 restarts, a poem\n" in text
+
+
+async def test_metrics_are_in_the_format_of_prometheus() -> None:
+    """With the daemon's own figures; what is not known is left out."""
+    status, headers, body = await ask("/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    for line in (
+        "tamed_up 1.0",
+        "tamed_metrics_refused_series_total 5.0",
+        'tamed_worker_ends_total{reason="SIGKILL"} 3.0',
+        'tamed_reload_seconds_sum{result="done"} 0.5',
+        'tamed_memory_bytes{worker="1"} 2000.0',
+        'tamed_cpu_seconds_total{worker="1-draining"} 0.5',
+    ):
+        assert line in body.splitlines()
+    assert 'tamed_memory_bytes{worker="1-draining"}' not in body
+    assert (await ask("/metrics", "HEAD"))[::2] == (200, "")
+
+
+async def test_what_cannot_be_answered_is_refused_with_a_reason() -> None:
+    """Another path, another method, another host, and a supervisor that does not answer."""
+    assert (await ask("/"))[::2] == (404, "expected one of /livez, /readyz, /startupz, /status, /metrics\n")
+    status, headers, _ = await ask("/livez", "POST")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert (await ask("/livez", host="evil.example"))[0] == 403
+    assert (await ask("/livez", source=Known("it is busy")))[::2] == (503, "it is busy\n")
