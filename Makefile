@@ -44,13 +44,13 @@ test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252 and 25
 	done
 	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 tests/system $(ARGS)
 
-coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 95 %
+coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 94 %
 	@# Else each process that a test starts would compile it, where the environment forbids to keep bytecode.
 	@$(BIN)/python -m compileall -q src
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --for-coverage $(ARGS)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report --fail-under=94
 
 test-others: .venv/.tamed .venv/.dev ## run the tests on the other Pythons that we claim
 	.ci/test-others $(ARGS)

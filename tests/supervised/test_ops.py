@@ -230,15 +230,23 @@ def test_endpoint_says_why_it_has_no_answer(tamed: Tamed, ops: Path) -> None:
 
 
 def test_operations_process_is_replaced(tamed: Tamed, ops: Path) -> None:
-    """The process of the endpoint can be killed: another one takes its place, with all that was counted."""
+    """The process of the endpoint can be ended: another one takes its place, with all that was counted."""
     daemon = start(tamed)
     be_served(tamed.folder, 3)
-    [pid] = [each for each in tamed.processes() if b"tamed.ops" in Path(f"/proc/{each}/cmdline").read_bytes()]
-    os.kill(pid, signal.SIGKILL)
-    wait_for("its end", lambda: not is_there(pid))
-    assert scrape(ops)['served_total{kind="a"}'] == 3
-    assert daemon.expect_log(rf"operations process {pid}: was ended by signal 9")
+    for number, end in ((signal.SIGTERM, "ended with status 0"), (signal.SIGKILL, "was ended by signal 9")):
+        assert scrape(ops)['served_total{kind="a"}'] == 3
+        [pid] = operations_processes(tamed)
+        os.kill(pid, number)
+        wait_for("its end", lambda pid=pid: not is_there(pid))
+        assert scrape(ops)['served_total{kind="a"}'] == 3
+        assert daemon.expect_log(rf"operations process {pid}: {end}")
     daemon.stop()
+
+
+def operations_processes(tamed: Tamed) -> list[int]:
+    """Return the pids of the processes of the endpoint."""
+    pids = tamed.processes()
+    return [each for each in pids if b"tamed.ops" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 def test_daemon_without_an_endpoint_has_none_of_it(tamed: Tamed, ops: Path) -> None:
