@@ -233,20 +233,21 @@ def test_operations_process_is_replaced(tamed: Tamed, ops: Path) -> None:
     """The process of the endpoint can be ended: another one takes its place, with all that was counted."""
     daemon = start(tamed)
     be_served(tamed.folder, 3)
-    for number, end in ((signal.SIGTERM, "ended with status 0"), (signal.SIGKILL, "was ended by signal 9")):
+    for number, how in ((signal.SIGTERM, "ended with status 0"), (signal.SIGKILL, "was ended by signal 9")):
         assert scrape(ops)['served_total{kind="a"}'] == 3
-        [pid] = operations_processes(tamed)
-        os.kill(pid, number)
-        wait_for("its end", lambda pid=pid: not is_there(pid))
+        pid = end_operations_process(tamed, number)
         assert scrape(ops)['served_total{kind="a"}'] == 3
-        assert daemon.expect_log(rf"operations process {pid}: {end}")
+        assert daemon.expect_log(rf"operations process {pid}: {how}")
     daemon.stop()
 
 
-def operations_processes(tamed: Tamed) -> list[int]:
-    """Return the pids of the processes of the endpoint."""
+def end_operations_process(tamed: Tamed, number: signal.Signals) -> int:
+    """End the process of the endpoint by a signal; return its pid."""
     pids = tamed.processes()
-    return [each for each in pids if b"tamed.ops" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    [pid] = [each for each in pids if b"tamed.ops" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    os.kill(pid, number)
+    wait_for("its end", lambda: not is_there(pid))
+    return pid
 
 
 def test_daemon_without_an_endpoint_has_none_of_it(tamed: Tamed, ops: Path) -> None:
