@@ -53,13 +53,12 @@ class Logbook:
     def read(self) -> None:
         """Take all that is new, the oldest first."""
         self._read_files()
-        found = False
-        for folder in self._every_folder():
-            for descriptor in self._new_files(folder):
-                status = os.fstat(descriptor)
-                self._files[status.st_dev, status.st_ino] = _File(descriptor)
-                found = True
-        if found:
+        # The latest folder is listed first: once there is a file in it, no other comes into those before.
+        found = [list(self._new_files(folder)) for folder in reversed(self._every_folder())]
+        for descriptor in (each for files in reversed(found) for each in files):
+            status = os.fstat(descriptor)
+            self._files[status.st_dev, status.st_ino] = _File(descriptor)
+        if any(found):
             self._read_files()
 
     def _is_log(self, name: str) -> bool:
@@ -93,15 +92,15 @@ class Logbook:
             os.close(descriptor)
 
     def _every_folder(self) -> list[int]:
-        """Return the log's folder, and those that it was before a disk was put there or taken away."""
+        """Return the log's folder, last, and those that it was before a disk was put there or taken away."""
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(self._log.parent, os.O_RDONLY | os.O_DIRECTORY)
             status = os.fstat(descriptor)
             key = status.st_dev, status.st_ino
             if key in self._folders:
                 os.close(descriptor)
-            else:
-                self._folders[key] = descriptor
+                descriptor = self._folders.pop(key)
+            self._folders[key] = descriptor
         return list(self._folders.values())
 
     def _new_files(self, folder: int) -> Iterator[int]:

@@ -114,6 +114,7 @@ start-timeout = "25s"
 file = "disk/chaos.log"
 rotate = "200 KB"
 keep = 3
+max-use = "1 MB"
 """
 
 _BAD_HOOK = """
