@@ -54,7 +54,7 @@ class Logbook:
         """Take all that is new, the oldest first."""
         self._read_files()
         # The latest folder is listed first: once there is a file in it, no other comes into those before.
-        found = [list(self._new_files(folder)) for folder in reversed(self._every_folder())]
+        found = [self._new_files(folder) for folder in reversed(self._every_folder())]
         for descriptor in (each for files in reversed(found) for each in files):
             status = os.fstat(descriptor)
             self._files[status.st_dev, status.st_ino] = _File(descriptor)
@@ -103,18 +103,41 @@ class Logbook:
             self._folders[key] = descriptor
         return list(self._folders.values())
 
-    def _new_files(self, folder: int) -> Iterator[int]:
-        names = [name for name in os.listdir(folder) if self._is_log(name)]
-        for name in sorted(names, key=_age, reverse=True):
+    def _new_files(self, folder: int) -> list[int]:
+        """Open the files that are new, the oldest first; all of them, also if the log is rotated meanwhile."""
+        while True:
+            found = self._opened(folder)
+            if self._keys(folder) <= self._files.keys() | found.keys():
+                return list(found.values())
+            for descriptor in found.values():
+                os.close(descriptor)
+
+    def _opened(self, folder: int) -> dict[tuple[int, int], int]:
+        found: dict[tuple[int, int], int] = {}
+        for name in self._names(folder):
             try:
                 descriptor = os.open(name, os.O_RDONLY, dir_fd=folder)
-            except FileNotFoundError:  # rotated meanwhile: it has its turn next time
+            except FileNotFoundError:  # rotated meanwhile
                 continue
             status = os.fstat(descriptor)
-            if (status.st_dev, status.st_ino) in self._files:
+            key = status.st_dev, status.st_ino
+            if key in self._files or key in found:
                 os.close(descriptor)
             else:
-                yield descriptor
+                found[key] = descriptor
+        return found
+
+    def _keys(self, folder: int) -> set[tuple[int, int]]:
+        keys = set()
+        for name in self._names(folder):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(name, dir_fd=folder)
+                keys.add((status.st_dev, status.st_ino))
+        return keys
+
+    def _names(self, folder: int) -> list[str]:
+        """Return the names of the log's files, the oldest first."""
+        return sorted(filter(self._is_log, os.listdir(folder)), key=_age, reverse=True)
 
     def _read_files(self) -> None:
         for key, file in list(self._files.items()):
