@@ -104,7 +104,7 @@ class Logbook:
         return list(self._folders.values())
 
     def _new_files(self, folder: int) -> list[int]:
-        """Open the files that are new, the oldest first; all of them, also if the log is rotated meanwhile."""
+        """Open all files that are new, the oldest first, also if the log is rotated meanwhile."""
         while True:
             found = self._opened(folder)
             if self._keys(folder) <= self._files.keys() | found.keys():
