@@ -47,6 +47,19 @@ _PLUGIN_DIR: Final = Option(
 )
 
 
+def _lines(what: str) -> Option:
+    """Declare the option for how many of the last events or records are shown."""
+    return Option(
+        "lines",
+        ("-n", "--lines"),
+        f"Number of {what} to show.",
+        "NUMBER",
+        default=20,
+        read=whole_number(0, 1_000_000_000),
+        facts=("default: 20",),
+    )
+
+
 def _of_target(name: str, summary: str, about: str, examples: tuple[tuple[str, str], ...] = ()) -> Command:
     """Declare a command with the options of the daemon, a TARGET, and the target's own options after it."""
     return Command(
@@ -130,15 +143,7 @@ COMMANDS: Final = (
         changed in the files, how long they took), scaling, upgrades, drains and stops. They are kept in a
         file beside the log, also over an upgrade and after the end.
         """,
-        Option(
-            "lines",
-            ("-n", "--lines"),
-            "Number of events to show.",
-            "NUMBER",
-            default=20,
-            read=whole_number(0, 1_000_000_000),
-            facts=("default: 20",),
-        ),
+        _lines("events"),
         Option("follow", ("-f", "--follow"), "Continue with new events."),
         Option("as_json", ("--json",), "Print each event as a JSON object on a line, with all its facts."),
         complete="instance",
@@ -188,15 +193,7 @@ COMMANDS: Final = (
         Prints the last records that match all conditions, also of rotated and compressed files. A record is
         shown whole, with its traceback. The log of an instance that has ended is found by its name.
         """,
-        Option(
-            "lines",
-            ("-n", "--lines"),
-            "Number of records to show.",
-            "NUMBER",
-            default=20,
-            read=whole_number(0, 1_000_000_000),
-            facts=("default: 20",),
-        ),
+        _lines("records"),
         Option("follow", ("-f", "--follow"), "Continue with new records, also after a rotation."),
         Option("every", ("--all",), "The logs of all instances, each record with the name of its instance."),
         Option(
