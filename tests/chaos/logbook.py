@@ -52,9 +52,10 @@ class Logbook:
 
     def read(self) -> None:
         """Take all that is new, the oldest first."""
+        folders = self._every_folder()
         self._read_files()
         # The latest folder is listed first: once there is a file in it, no other comes into those before.
-        found = [self._new_files(folder) for folder in reversed(self._every_folder())]
+        found = [self._new_files(folder) for folder in reversed(folders)]
         for descriptor in (each for files in reversed(found) for each in files):
             status = os.fstat(descriptor)
             self._files[status.st_dev, status.st_ino] = _File(descriptor)
@@ -140,9 +141,18 @@ class Logbook:
         return sorted(filter(self._is_log, os.listdir(folder)), key=_age, reverse=True)
 
     def _read_files(self) -> None:
-        for key, file in list(self._files.items()):
+        """Take what is new in the files, the oldest first, and those of the folder of now last.
+
+        They are read in the other direction: what was written before it is then there as well.
+        """
+        places = {device: place for place, (device, _) in enumerate(self._folders)}
+        files = sorted(self._files.items(), key=lambda item: places.get(item[0][0], -1))
+        new = []
+        for key, file in reversed(files):
             is_gone = os.fstat(file.descriptor).st_nlink == 0
-            for line in file.lines():
+            new.append((key, file, is_gone, list(file.lines())))
+        for key, file, is_gone, lines in reversed(new):
+            for line in lines:
                 self._take(line)
             if is_gone:  # and was before it was read to its end, so nothing can come any more
                 os.close(file.descriptor)
