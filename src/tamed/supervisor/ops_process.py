@@ -94,7 +94,9 @@ class OpsProcess:
         why = self._fault or (f"was ended by signal {-code}" if code < 0 else f"ended with status {code}")
         self._fault = ""
         wait = self._retry()
-        self._platform.log("ERROR", f"operations process {pid}: {why}; another one is started in {wait:g} s")
+        self._platform.log(
+            "ERROR", f"operations process {pid}: {why}; another one is started in {wait:.1f} s"
+        )
 
     def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program."""
