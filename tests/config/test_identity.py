@@ -8,21 +8,15 @@ from pathlib import Path
 import pytest
 
 from tamed._os.identity import Identity
-from tamed.config.deployment import Deployment
 from tamed.config.identity import (
     becomes_another,
-    check_application,
-    check_files,
-    check_interpreter,
     drop_to,
     identity_of,
     kept_capabilities,
     owner_of,
 )
-from tamed.config.job import Job
 from tamed.config.settings import Daemon
-from tamed.config.target import Target
-from tamed.errors import ConfigurationError, PermissionRefused
+from tamed.errors import ConfigurationError
 from tamed.supervisor.posix import print_error
 from tamed.unix.privileges import Capability, stays_root
 
@@ -46,57 +40,41 @@ def test_a_user_or_a_group_is_an_identity(settings: Daemon) -> None:
 STRANGER = Identity(54321, 54321, (54321,))
 """A user who owns nothing."""
 
-MYSELF = Identity(os.geteuid(), os.getegid(), (os.getegid(),), "me")
-
-
-def test_files_must_be_in_folders_that_the_user_can_write_in(tmp_path: Path) -> None:
-    """Else the log could not be rotated, and the pid file not be removed."""
-    log = str(tmp_path / "the.log")
-    check_files(None, log=log, pid_files=[log])
-    check_files(MYSELF, log=log, pid_files=["", log])
-    check_files(STRANGER, log=str(tmp_path / "nowhere" / "the.log"))  # opening it will report that
-    for files in ({"log": log}, {"pid_files": ["", log]}):
-        with pytest.raises(PermissionRefused, match=f"{log}: user 54321 cannot write in {tmp_path}; "):
-            check_files(STRANGER, **files)
-
-
-def test_the_application_must_be_readable_for_the_user(tmp_path: Path) -> None:
-    """Its file, and those that a deployment names."""
-    tmp_path.chmod(0o755)
-    file = tmp_path / "app.py"
-    file.touch(mode=0o600)
-    deployment = Deployment.parse('[services.a]\napplication = "app.py"\n', tmp_path / "verse.toml")
-    for job, found in ((Job(Target.parse(str(file))), None), (Job(Target.parse("verse.toml")), deployment)):
-        check_application(None, job, found)
-        check_application(MYSELF, job, found)
-        with pytest.raises(PermissionRefused, match=f"user 54321 cannot read {file}: which its"):
-            check_application(STRANGER, job, found)
-
-
-def test_the_user_must_be_able_to_run_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Workers are replaced as that user."""
-    check_interpreter(None)
-    check_interpreter(MYSELF)
-    program = tmp_path / "python"
-    program.touch(mode=0o700)
-    monkeypatch.setattr(sys, "executable", str(program))
-    with pytest.raises(PermissionRefused, match=f"cannot run this Python: {program} is out of reach"):
-        check_interpreter(STRANGER)
-
-
-def test_only_root_becomes_another() -> None:
-    """And root itself does not."""
-    assert not becomes_another(None)
-    assert not becomes_another(Identity(0, 0, (0,)))
-    assert becomes_another(STRANGER) is (os.geteuid() == 0)
-
-
-# In a process of its own: a hook of the interpreter stays.
-READING = """
-import os
+# What the checks of files and of the interpreter say, in a process of its own: it forks to look as another
+# user, and what records the files that are read stays in an interpreter.
+CHECKS = """
+import os, sys
+from pathlib import Path
 from tamed._os.identity import Identity
-from tamed.config.identity import ReadAsRoot
-reads = ReadAsRoot(Identity(54321, 54321, (54321,)))
+from tamed.config.deployment import Deployment
+from tamed.config.identity import *
+from tamed.config.job import Job
+from tamed.config.target import Target
+from tamed.errors import PermissionRefused
+
+stranger = Identity(54321, 54321, (54321,))
+myself = Identity(os.geteuid(), os.getegid(), (os.getegid(),), "me")
+folder = Path.cwd()
+
+def refused(check, *arguments, **named):
+    for identity in (None, myself):
+        check(identity, *arguments, **named)
+    try:
+        check(stranger, *arguments, **named)
+    except PermissionRefused as error:
+        print(str(error).replace(str(folder), "HERE"))
+
+refused(check_files, log="the.log")
+refused(check_files, log=f"{folder}/nowhere/the.log")  # no line: opening it will report that
+refused(check_files, log=f"{folder}/the.log", pid_files=[""])
+refused(check_files, pid_files=["", f"{folder}/the.pid"])
+deployment = Deployment.parse('[services.a]\\napplication = "app.py"\\n', folder / "verse.toml")
+refused(check_application, Job(Target.parse(f"{folder}/app.py")), None)
+refused(check_application, Job(Target.parse("verse.toml")), deployment)
+sys.executable = f"{folder}/python"
+refused(check_interpreter)
+
+reads = ReadAsRoot(stranger)
 for name in ("read", "gone"):
     open(name).read()
 open("written", "w").write("a poem")
@@ -107,14 +85,31 @@ reads.require_readable()  # nothing is recorded any more
 """
 
 
-def test_files_that_were_read_must_be_readable(tmp_path: Path) -> None:
-    """Those that are gone do not matter, nor those that were written."""
-    for name in ("read", "gone"):
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks as another user, as root")
+def test_what_the_user_could_not_use_is_refused(tmp_path: Path) -> None:
+    """Files where it cannot write, an application that it cannot read, a Python that it cannot run."""
+    for name in ("read", "gone", "app.py", "python"):
         (tmp_path / name).write_text("a poem")
+        (tmp_path / name).chmod(0o700)
     done = subprocess.run(
-        [sys.executable, "-c", READING], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", CHECKS], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+    cannot_write = "user 54321 cannot write in HERE; give it to 54321, or name another"
+    cannot_read = "user 54321 cannot read HERE/app.py: which its workers load as that user; "
+    found = done.stdout.splitlines()
+    assert found[0] == "log file the.log: user 54321 cannot write in .; give it to 54321, or name another"
+    assert found[1:3] == [f"log file HERE/the.log: {cannot_write}", f"pid file HERE/the.pid: {cannot_write}"]
+    assert [line.startswith(cannot_read) for line in found[3:5]] == [True, True]
+    assert found[5].startswith("user 54321 cannot run this Python: HERE/python is out of reach for 54321, ")
+    assert len(found) == 6
+
+
+def test_only_root_becomes_another() -> None:
+    """And root itself does not."""
+    assert not becomes_another(None)
+    assert not becomes_another(Identity(0, 0, (0,)))
+    assert becomes_another(STRANGER) is (os.geteuid() == 0)
 
 
 def test_an_unknown_user_is_refused() -> None:
