@@ -1,9 +1,17 @@
 """What the tests of descriptors do in processes of their own."""
 
+import fcntl
 import os
+import socket
 from pathlib import Path
 
-from tamed._os.descriptors import close_all, close_inherited, fill_standard_descriptors
+from tamed._os.descriptors import (
+    close_all,
+    close_inherited,
+    fill_standard_descriptors,
+    has_lost_terminal,
+    read_nothing,
+)
 from tamed._os.fork import require_single_thread, threads
 from tamed.errors import TamedError
 from tamed.unix.privileges import change_root
@@ -30,6 +38,45 @@ def close_some(path: str) -> list[bool]:
     os.set_inheritable(kept, True)
     close_inherited({kept})
     return [is_open(inherited), is_open(kept), is_open(own)]
+
+
+def close_but_sockets(path: str) -> list[bool]:
+    """Close what was inherited but sockets that may listen, and see what became of a file and two sockets."""
+    (file,) = opened(path, 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connected = socket.create_connection(server.getsockname()).detach()
+        inherited = (file, server.fileno(), connected)
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        close_inherited((), but_sockets=True)
+        return [is_open(descriptor) for descriptor in inherited]
+
+
+def on_a_terminal() -> list[object]:
+    """Read nothing any more of a terminal, then lose it; return what can be done with it."""
+    kept = [os.dup(number) for number in range(3)]
+    ours, terminal = os.openpty()
+    for number in range(3):
+        os.dup2(terminal, number)
+    os.close(terminal)
+    read_nothing()
+    is_null = os.path.samestat(os.fstat(0), Path(os.devnull).stat())
+    readable = [can_read(number) for number in (1, 2)]
+    os.write(1, b"a poem")
+    written = os.read(ours, 99).decode()
+    was_lost = has_lost_terminal()
+    os.close(ours)
+    is_lost = has_lost_terminal()
+    for number, copy in enumerate(kept):
+        os.dup2(copy, number)
+    return [is_null, readable, written, was_lost, is_lost]
+
+
+def can_read(descriptor: int) -> bool:
+    """Return whether a descriptor is open for reading."""
+    return (
+        os.get_blocking(descriptor) and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+    )
 
 
 def close_the_rest(path: str) -> list[bool]:

@@ -21,6 +21,16 @@ def test_inherited_descriptors_are_closed(tmp_path: Path) -> None:
     assert (inherited, kept, own) == (False, True, True)
 
 
+def test_sockets_that_may_listen_are_kept(tmp_path: Path) -> None:
+    """If that is asked, for endpoints ``fd://``; a file and a connection are closed."""
+    assert call(descriptors_child.close_but_sockets, tmp_path / "file") == [False, True, False]
+
+
+def test_a_terminal_is_not_read_any_more() -> None:
+    """It is written to as before, and it is noticed when it is gone."""
+    assert call(descriptors_child.on_a_terminal) == [True, [False, False], "a poem", False, True]
+
+
 def test_all_descriptors_are_closed(tmp_path: Path) -> None:
     """A child that keeps nothing of its parent has what it asked for, and 0 to 2."""
     assert call(descriptors_child.close_the_rest, tmp_path / "file") == [False, True, True, False, True]
