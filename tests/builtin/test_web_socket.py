@@ -324,3 +324,61 @@ def test_a_handshake_that_is_none_is_refused(echo: Echo, old: bytes, new: bytes,
         answer = raw(server, HANDSHAKE.replace(old, new) + b"abc")
         assert answer.startswith(b"HTTP/1.1 " + status)
     assert echo.scope == {}
+
+
+class Flood:
+    """Sends as much as it may, and counts."""
+
+    MOST = 100
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.ended: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            raise ValueError("nothing but WebSockets here")
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            for _ in range(self.MOST):
+                await send({"type": "websocket.send", "bytes": bytes(1_000_000)})
+                self.sent += 1
+        except OSError as error:
+            self.ended.append(str(error))
+            raise
+
+
+@pytest.fixture
+def flood(module: ModuleType) -> Flood:
+    """Make an application that the server can be told to serve."""
+    found = module.app = Flood()  # type: ignore[attr-defined]
+    return found
+
+
+def test_an_application_sends_no_faster_than_its_client_reads(flood: Flood) -> None:
+    """It waits while the client reads nothing, and goes on when it does: nothing is piled up, or lost."""
+    with served(app="web_test_app:app") as server:
+        options = {"compression": None, "max_size": None, "max_queue": 1}
+        with client_of(server, **options) as client:
+            until(lambda: flood.sent)
+            assert len(client.recv(PATIENCE)) == 1_000_000
+            assert flood.sent < flood.MOST / 2  # what the buffers of the kernel hold
+            for _ in range(flood.MOST - 1):
+                assert len(client.recv(PATIENCE)) == 1_000_000
+            assert closed_by(client) == 1000
+    assert (flood.sent, flood.ended) == (flood.MOST, [])
+
+
+@pytest.mark.parametrize("stall", ["1h", "50ms"], ids=["leaves", "stalls"])
+def test_an_application_that_waits_for_a_client_hears_that_it_has_left(flood: Flood, stall: str) -> None:
+    """Its sending fails; a client that reads nothing for too long is cut."""
+    with served(app="web_test_app:app", stall=Duration(stall)) as server:
+        client = client_of(server, compression=None, max_size=None, max_queue=1)
+        until(lambda: flood.sent)
+        if stall == "1h":
+            client.socket.shutdown(socket.SHUT_RDWR)
+        until(lambda: flood.ended)
+        client.close_socket()
+    assert flood.ended == ["the client has left"]
+    assert flood.sent < flood.MOST
