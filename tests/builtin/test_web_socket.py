@@ -18,7 +18,9 @@ from tamed.service.service import Service
 from tamed.testing.running import Served
 from tests.builtin.test_web import get, module, raw, served
 from tests.builtin.test_web_leaving import connections, faults, until
+from tests.net.poetry import reset
 from tests.patience import PATIENCE
+from tests.process.clients import dial
 
 __all__ = ["module"]  # a fixture
 
@@ -374,11 +376,12 @@ def test_an_application_sends_no_faster_than_its_client_reads(flood: Flood) -> N
 def test_an_application_that_waits_for_a_client_hears_that_it_has_left(flood: Flood, stall: str) -> None:
     """Its sending fails; a client that reads nothing for too long is cut."""
     with served(app="web_test_app:app", stall=Duration(stall)) as server:
-        client = client_of(server, compression=None, max_size=None, max_queue=1)
+        client = dial(server.address())
+        client.sendall(HANDSHAKE)
         until(lambda: flood.sent)
         if stall == "1h":
-            client.socket.shutdown(socket.SHUT_RDWR)
+            reset(client)
         until(lambda: flood.ended)
-        client.close_socket()
+        client.close()
     assert flood.ended == ["the client has left"]
     assert flood.sent < flood.MOST
