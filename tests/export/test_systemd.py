@@ -56,10 +56,10 @@ EXEC = '[services.job]\nplugin = "exec"\ncommand = "sleep 1h"\n'
 
 def test_times_follow_from_the_settings(tamed: Tamed, tmp_path: Path) -> None:
     """The manager waits longer than the daemon itself does, which ends what takes too long and says why."""
-    times = 'start-timeout = "5m"\ndrain-timeout = "90s"\nmax-files = 4096\n'
+    times = 'start-timeout = "5m"\ndrain-timeout = "90s"\nstop-delay = "7s"\nmax-files = 4096\n'
     unit = unit_of(tamed, tmp_path, f"[daemon]\n{times}{poetry()}")
     assert values(unit, "TimeoutStartSec") == ["320"]
-    assert values(unit, "TimeoutStopSec") == ["140"]
+    assert values(unit, "TimeoutStopSec") == ["147"]
     assert values(unit, "LimitNOFILE") == ["4096"]
     assert int(*values(unit, "RestartSec")) * 5 > 10  # systemd's limit is five starts in ten seconds
 

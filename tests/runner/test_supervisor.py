@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamed.errors import ExitStatus, PermissionRefused
+from tamed.errors import ExitStatus, PermissionRefused, Unavailable
 from tamed.supervisor.supervisor import Phase
 from tests.runner.world import STEP, Hand, Supervised, supervised
 
@@ -350,6 +350,55 @@ def test_term_lets_workers_finish(world: Supervised) -> None:
     assert world.reactor.stopped
     assert world.supervisor.status == ExitStatus.OK
     assert world.platform.read_out == [101, 102]
+
+
+@pytest.fixture
+def delayed() -> Iterator[Supervised]:
+    """A supervisor of two workers, started, whose stop is delayed."""
+    with supervised(stop_delay=5.0) as made:
+        made.start()
+        yield made
+
+
+def test_a_stop_is_announced_and_begins_after_its_delay(delayed: Supervised) -> None:
+    """The manager hears of it at once; until then workers are replaced, and no operation begins."""
+    delayed.platform.events.clear()
+    delayed.supervisor.signalled(signal.SIGTERM)
+    announced = "stopping: clients are served for 5 s, and then drained"
+    assert delayed.platform.events == [("stopping", announced)]
+    assert (delayed.supervisor.state, delayed.supervisor.phase) == ("stopping", Phase.RUNNING)
+    assert delayed.supervisor.is_draining
+    delayed.notifier.look()
+    assert "progress" in delayed.platform.events
+    delayed.supervisor.reload()
+    assert delayed.platform.logged[-1] == ("WARNING", "the daemon is stopping")
+    with pytest.raises(Unavailable, match="the daemon is stopping"):
+        delayed.supervisor.export(lambda descriptor: descriptor)
+    delayed.ends(delayed.hands[0], 1)
+    delayed.pass_time(STEP)
+    assert len(delayed.hands) == 3
+    assert not delayed.platform.sent
+    delayed.pass_time(5)
+    assert [number for _, number in delayed.platform.sent] == [signal.SIGTERM] * 2
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_request_ends_the_delay_of_a_stop(delayed: Supervised, again: signal.Signals) -> None:
+    """The workers drain at once; an interrupt after that ends the daemon."""
+    delayed.supervisor.signalled(signal.SIGINT)
+    delayed.supervisor.signalled(again)
+    assert delayed.platform.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
+    assert delayed.platform.logged[-1] == ("INFO", f"{again.name}: stopping without further delay")
+    delayed.supervisor.signalled(signal.SIGINT)
+    assert delayed.supervisor.status == -signal.SIGINT
+
+
+def test_a_stop_has_no_delay_while_nobody_is_served(delayed: Supervised) -> None:
+    """No client could be lost."""
+    for hand in delayed.hands:
+        delayed.ends(hand, 1)
+    delayed.supervisor.signalled(signal.SIGTERM)
+    assert delayed.supervisor.phase is Phase.STOPPING
 
 
 def test_only_the_first_stop_counts(world: Supervised) -> None:

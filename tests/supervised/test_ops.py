@@ -196,6 +196,21 @@ def test_endpoint_answers_while_the_daemon_starts_and_stops(tamed: Tamed, ops: P
     assert not ops.exists()
 
 
+def test_delayed_stop_is_announced_while_clients_are_served(tamed: Tamed, ops: Path) -> None:
+    """During the delay of a stop the daemon is not ready for load balancers, and serves as before."""
+    daemon = start(tamed, "--stop-delay", "1h")
+    assert get(ops, "/readyz")[0] == 200
+    with tamed.popen("stop", daemon.name) as stopping:
+        wait_for("the announcement", lambda: get(ops, "/readyz")[0] == 503)
+        be_served(tamed.folder, 5)
+        assert json.loads(get(ops, "/status")[1])["state"] == "stopping"
+        assert get(ops, "/livez") == (200, "ok")
+        assert "the daemon is stopping" in tamed("reload", daemon.name).err
+        daemon.signal(signal.SIGTERM)
+        assert stopping.wait(PATIENCE) == 0
+    assert tamed.left() == {}
+
+
 def test_endpoint_shows_what_it_is_asked(tamed: Tamed, ops: Path) -> None:
     """Probes list their checks, the status is JSON or text, and other methods and paths have their answer."""
     daemon = start(tamed)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.supervised.daemon import Tamed, wait_for
+from tests.supervised.daemon import POEM, Tamed, read_poem, wait_for
 from tests.supervised.service_manager import service_manager, stream_of_the_journal
 from tests.supervised.test_degraded import FRAGILE
 
@@ -102,6 +102,26 @@ def test_a_start_and_a_stop_that_take_long_are_given_the_time(tamed: Tamed, opti
         manager.expect("EXTEND_TIMEOUT_USEC")
         (tamed.folder / "go").unlink()
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "1"]], ids=["alone", "with workers"])
+def test_a_delayed_stop_serves_clients_until_it_begins(tamed: Tamed, options: list[str]) -> None:
+    """The manager hears of the stop at once, clients are served, and another signal ends the delay."""
+    target = ("fastpoetry", "--port", "0", "--poem", tamed.poem)
+    with (
+        service_manager(tamed.folder) as manager,
+        tamed.foreground("run", *options, "--stop-delay", "1h", *target, env=manager.env) as process,
+    ):
+        port = int(process.expect(r"listening on 127.0.0.1:(\d+)")[1])
+        manager.expect("READY")
+        process.signal(signal.SIGTERM)
+        told = manager.expect("STOPPING")["STATUS"]
+        assert told == "stopping: clients are served for 3600 s, and then drained"
+        manager.expect("EXTEND_TIMEOUT_USEC")
+        assert read_poem(port) == POEM
+        process.signal(signal.SIGINT)
+        assert process.wait() == 0
+    assert "INFO tamed: SIGTERM: stopping in 3600 s" in process.output
 
 
 def test_a_process_without_workers_refuses_to_reload_and_goes_on(tamed: Tamed) -> None:

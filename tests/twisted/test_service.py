@@ -282,6 +282,27 @@ async def test_connections_are_drained() -> None:
         await asyncio.wait_for(living, PATIENCE)
 
 
+class Draining(Patient):
+    """Says goodbye when it is notified that the server stops; a second one fails at that."""
+
+    def connection_draining(self) -> None:
+        self.transport.write(b"goodbye")
+        self.transport.loseConnection()
+        raise ValueError
+
+
+async def test_connections_are_notified_of_a_stop(caplog: pytest.LogCaptureFixture) -> None:
+    """Their protocols may have a method for that, as those of our servers; its failure is logged."""
+    server = internet.TCPServer(0, factory(Draining), interface=HERE)
+    with use_environment(ServerEnvironment(drain_timeout=20)):
+        async with TwistedService(application(server)):
+            reader, writer = await asyncio.open_connection(HERE, port_of(server))
+            assert await reader.readexactly(6) == b"hello "
+        assert await reader.read() == b"goodbye"
+    assert "connection_draining of 127.0.0.1:" in caplog.text
+    writer.close()
+
+
 async def test_connections_are_cut_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     """With a warning that names them."""
     server = internet.TCPServer(0, factory(Patient), interface=HERE)

@@ -9,7 +9,7 @@ from tamed.errors import ServiceFailed
 from tamed.service.application import Application
 from tamed.service.lifecycle import State
 from tamed.service.service import Service
-from tamed.worker.life import Ending, live
+from tamed.worker.life import Ending, StopDelay, live
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +51,7 @@ class Life:
         self.application = Application("verse", Noted("a", self.notes), Noted("b", self.notes, **hooks))
         self.on_prepared: Hook = lambda: None
         self.on_ready: Hook = lambda: None
+        self.delay = StopDelay()
 
     async def _prepared(self) -> None:
         self.notes.append("prepared")
@@ -67,6 +68,7 @@ class Life:
             prepared=self._prepared,
             ready=self._ready,
             stopping=lambda: self.notes.append("stopping"),
+            delay=self.delay,
         )
 
 
@@ -83,6 +85,25 @@ async def test_a_life_that_is_ended_by_a_signal(caplog: pytest.LogCaptureFixture
     assert life.notes == UP + DOWN
     told = [record.getMessage() for record in caplog.records if record.name == "tamed"]
     assert told == ["SIGTERM: stopping", "stopped"]
+
+
+async def test_a_stop_waits_for_its_delay() -> None:
+    """Everything goes on for so long after the request."""
+    life = Life()
+    life.delay = StopDelay(0.01, lambda seconds: life.notes.append(f"stopping in {seconds} s"))
+    life.on_ready = lambda: signal.raise_signal(signal.SIGTERM)
+    assert await life.live() == Ending(0, signal.SIGTERM)
+    assert life.notes == [*UP, "stopping in 0.01 s", *DOWN]
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+async def test_another_request_ends_the_delay_of_a_stop(again: signal.Signals) -> None:
+    """The stop begins then, and the process is not ended, whichever signal it is."""
+    life = Life()
+    life.delay = StopDelay(1000, lambda _: asyncio.get_running_loop().call_soon(signal.raise_signal, again))
+    life.on_ready = lambda: signal.raise_signal(signal.SIGINT)
+    assert await life.live() == Ending(0, signal.SIGINT)
+    assert life.notes == UP + DOWN
 
 
 async def test_a_life_that_ends_itself() -> None:

@@ -203,6 +203,11 @@ class Daemon:
     stop_timeout: Duration | None = option(
         None, "Longest time for workers to stop; by default the drain timeout and 30 seconds.", section=_TIMES
     )
+    stop_delay: Duration = option(
+        Duration("0s"),
+        "Time to serve clients as before when a stop was requested, for load balancers to notice.",
+        section=_TIMES,
+    )
 
     @property
     def longest_stop(self) -> float:

@@ -175,6 +175,7 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         keep_capabilities=[str(each) for each in kept_capabilities(daemon)],
         start_timeout=daemon.start_timeout,
         stop_timeout=daemon.longest_stop,
+        stop_delay=daemon.stop_delay,
         watchdog=daemon.watchdog,
         max_files=daemon.max_files,
         max_worker_memory=daemon.max_worker_memory,

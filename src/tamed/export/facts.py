@@ -149,7 +149,8 @@ class Facts(NamedTuple):
     @property
     def stop_seconds(self) -> int:
         """The longest that a stop takes, in seconds, with a margin."""
-        return math.ceil(self.settings.daemon.longest_stop) + _ABORTING
+        daemon = self.settings.daemon
+        return math.ceil(daemon.stop_delay + daemon.longest_stop) + _ABORTING
 
 
 def _credentials_in(value: object) -> Iterator[str]:

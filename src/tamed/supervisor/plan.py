@@ -34,7 +34,8 @@ class Plan(NamedTuple):
     daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
     process became a daemon. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
     ``ops`` is the operations endpoint, empty for none, and ``ops_hosts`` are the names by which clients may
-    address it. Times are in seconds.
+    address it. ``stop_delay`` is the time between the announcement of a stop and its begin. Times are in
+    seconds.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Plan(NamedTuple):
     interpreter_environ: Sequence[str] = ()
     start_timeout: float = 60.0
     stop_timeout: float = 60.0
+    stop_delay: float = 0.0
     umask: int = 0o027
     max_files: int | None = None
     max_worker_memory: int | None = None

@@ -7,8 +7,9 @@ the application can crash it.
 It has three phases. STARTING ends when every worker of the first generation is ready, or when one has failed,
 which fails the start. RUNNING ends with a signal, when an application ends by its own choice, or when no
 worker serves and every attempt to start one has failed, see ``recovery``. In this phase generations of
-workers replace each other, see ``rollout``. In STOPPING the workers drain; the supervisor ends when the last
-one has ended.
+workers replace each other, see ``rollout``. A signal may announce the stop only, while clients are served as
+before: the ``stop_delay`` of the plan. In STOPPING the workers drain; the supervisor ends when the last one
+has ended.
 """
 
 import enum
@@ -129,6 +130,7 @@ class Supervisor:
         self._sockets = sockets
         self._platform = platform
         self._deadline = 0.0  # of a stop
+        self._stop_timer: Timer | None = None  # of a stop that was announced
         self._begun = 0.0  # the last reload
         self._look: Timer | None = None
 
@@ -150,6 +152,8 @@ class Supervisor:
     @property
     def state(self) -> str:
         """The state: starting, running, degraded (too few are ready), failing (none is) or stopping."""
+        if self.is_draining:
+            return Phase.STOPPING.value
         if self.phase is not Phase.RUNNING or self.ready >= self.generation.count:
             return self.phase.value
         return "degraded" if self.ready else "failing"
@@ -166,6 +170,8 @@ class Supervisor:
             is_late = self._reactor.clock() > self._deadline + _LAST_GRACE
             left = len(self.pool.workers)
             return "" if is_late else f"draining: {left} worker{'s' * (left != 1)} left"
+        if self.is_draining:
+            return f"stopping: clients are served for {self.plan.stop_delay:g} s, and then drained"
         if not self._rollout.is_busy:
             return ""
         return f"{'reloading' if self.is_reloading else 'starting'} ({self._rollout.stage.value})"
@@ -173,7 +179,7 @@ class Supervisor:
     @property
     def is_draining(self) -> bool:
         """Whether the daemon is about to end: it should get no new clients."""
-        return self.phase is Phase.STOPPING
+        return self.phase is Phase.STOPPING or self._stop_timer is not None
 
     @property
     def is_reloading(self) -> bool:
@@ -196,6 +202,8 @@ class Supervisor:
         """
         if self.phase is Phase.STOPPING:
             return
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
         grace = _ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
         self.phase = Phase.STOPPING
         self._deadline = self._reactor.clock() + grace
@@ -231,9 +239,25 @@ class Supervisor:
             case signal.SIGTTOU:
                 self._submit(Operation(Kind.SCALE, change=-1, asked=number.name))
             case _ if self.phase is not Phase.STOPPING:
-                self._platform.log("INFO", f"{number.name}: stopping")
-                self._platform.record("stop", "asked to stop", asked=number.name)
-                self.stop()
+                self._asked_to_stop(number)
+
+    def _asked_to_stop(self, number: signal.Signals) -> None:
+        """Stop, or announce it and serve for the ``stop_delay``; a second request ends the delay.
+
+        There is none while nobody is served. What happens meanwhile happens as before, but for operations.
+        """
+        delay = self.plan.stop_delay if self.phase is Phase.RUNNING and self.ready else 0.0
+        if self._stop_timer is not None:
+            self._platform.log("INFO", f"{number.name}: stopping without further delay")
+            self.stop()
+            return
+        self._platform.log("INFO", f"{number.name}: stopping{f' in {delay:g} s' * (delay > 0)}")
+        self._platform.record("stop", "asked to stop", asked=number.name, delay=delay or None)
+        if not delay:
+            self.stop()
+            return
+        self._stop_timer = self._reactor.later(delay, self.stop)
+        self._platform.notify_stopping(self.progress)
 
     def reopen(self) -> Data:
         """Reopen the log file, as SIGUSR1 does; return the outcome."""
@@ -276,8 +300,8 @@ class Supervisor:
         return self._submit(operation)
 
     def _submit(self, operation: Operation) -> str | None:
-        if self.phase is Phase.STOPPING:
-            self._refuse(operation, f"the daemon is {self.phase.value}", ExitStatus.UNAVAILABLE)
+        if self.is_draining:
+            self._refuse(operation, f"the daemon is {self.state}", ExitStatus.UNAVAILABLE)
             return None
         return self.operations.submit(operation)
 
@@ -348,8 +372,8 @@ class Supervisor:
     def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program. Raises Unavailable if the daemon stops."""
         workers = self.pool.export(keep)  # first, because their last messages may change the rest
-        if self.phase is not Phase.RUNNING:
-            raise Unavailable("cannot upgrade", f"the daemon is {self.phase.value}")
+        if self.phase is not Phase.RUNNING or self.is_draining:
+            raise Unavailable("cannot upgrade", f"the daemon is {self.state}")
         return {
             "recovery": self.recovery.export(),
             "rollout": self._rollout.export(),
@@ -438,7 +462,8 @@ class Supervisor:
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
         """Begin to replace a worker; return whether that has begun: if not, the request is repeated."""
         is_due = self.recovery.is_due(worker.number)
-        if self.phase is not Phase.RUNNING or not is_due or self.operations.running is not None:
+        is_free = self.phase is Phase.RUNNING and not self.is_draining and self.operations.running is None
+        if not (is_free and is_due):
             return False
         return self._scaler.recycle(worker, why)
 

@@ -179,6 +179,7 @@ class ReactorLife:
     async def _stop_and_drain(
         self, stop_services: _Stop, drain: float, failures: list[BaseException]
     ) -> None:
+        self._connections.notify_draining()
         try:
             await _within(_HOOKS, stop_services())
         except (Exception, SystemExit) as raised:  # the second would end the loop if it left this task

@@ -50,6 +50,8 @@ class _Port(Protocol):
 
 
 class _Transport(Protocol):
+    protocol: Any
+
     def getPeer(self) -> Any: ...  # noqa: N802
 
     def abortConnection(self) -> None: ...  # noqa: N802
@@ -116,6 +118,22 @@ class Connections:
     def stop_accepting(self) -> None:
         """Leave ports that are opened from now on to the service that starts next."""
         self._is_accepting = False
+
+    def notify_draining(self) -> None:
+        """Notify open connections of a stop: call the method ``connection_draining()`` of their protocols.
+
+        That is the method which protocols of a `ProtocolServer` may have. Others have none.
+        """
+        for transport in tuple(self._open):
+            protocol = transport.protocol
+            while (inner := getattr(protocol, "wrappedProtocol", None)) is not None:  # in TLS, for example
+                protocol = inner
+            notify = getattr(protocol, "connection_draining", None)
+            if notify is not None:
+                try:
+                    notify()
+                except Exception:
+                    twisted_log.err(None, f"connection_draining of {_peer(transport)} failed")
 
     def add_port(self, port: _Port) -> None:
         """Add a port, which accepts connections at once if it belongs to no service that is not ready."""

@@ -31,7 +31,7 @@ from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile, check_replaceable
 from tamed.unix.privileges import AS_ROOT, stays_root
-from tamed.worker.life import STOP_SIGNALS, Ending, StopRequests, live, loop_factory
+from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
 from tamed.worker.manager import Manager
 
@@ -156,6 +156,10 @@ async def _live(
     def stopping() -> None:
         manager.stopping(daemon.longest_stop)
 
+    def delayed(seconds: float) -> None:
+        text = f"stopping: clients are served for {seconds:g} s, and then drained"
+        manager.stopping(seconds + daemon.longest_stop, text)
+
     interval = watchdog_interval(os.environ)
     half = None if interval is None else interval / 2
     try:
@@ -167,6 +171,7 @@ async def _live(
                     ready=ready,
                     stopping=stopping,
                     requests=StopRequests(signals=signals),
+                    delay=StopDelay(daemon.stop_delay, delayed),
                 )
     except TimeoutError:
         what = f"{application.name} was not ready after {daemon.start_timeout:g} s"

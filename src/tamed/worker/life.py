@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from signal import Signals
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
@@ -16,7 +17,7 @@ from tamed.errors import ConfigurationError, ServiceFailed, exit_code, reason
 from tamed.log.logger import own_logger
 from tamed.service.application import Application
 
-__all__ = ["STOP_SIGNALS", "Ending", "StopRequests", "live", "loop_factory"]
+__all__ = ["STOP_SIGNALS", "Ending", "StopDelay", "StopRequests", "live", "loop_factory"]
 
 log = own_logger("tamed")
 
@@ -30,6 +31,19 @@ class Ending(NamedTuple):
     signal: Signals | None = None
 
 
+class StopDelay(NamedTuple):
+    """The time in which everything goes on after a request to stop, until another request ends it.
+
+    ``begun`` is called with these seconds at its begin: other programs send no more clients from then on.
+    """
+
+    seconds: float = 0.0
+    begun: Callable[[float], object] = lambda _: None
+
+
+_NO_DELAY = StopDelay()
+
+
 async def live(
     application: Application,
     *,
@@ -38,6 +52,7 @@ async def live(
     stopping: Callable[[], None] = lambda: None,
     process: str = "",
     requests: "StopRequests | None" = None,
+    delay: StopDelay = _NO_DELAY,
 ) -> Ending:
     """Run an application until it is asked to stop, ends itself or fails; return how it ended.
 
@@ -45,6 +60,7 @@ async def live(
     privileges. ``ready`` is called once, when every service has started, and ``stopping`` when they are about
     to be stopped. ``process`` is the name of this process in the log if it is one of several, whose
     supervisor logs that the daemon stops. ``requests`` is given if the stop has other sources than signals.
+    ``delay`` is the time between a request and the stop.
     Raises ServiceFailed if a service fails beyond its restart policy, before it is ready or after, or while
     it stops; by then everything has been stopped and released. A service that raised SystemExit has not
     failed, but has chosen the exit status.
@@ -62,13 +78,22 @@ async def live(
 
     def stop(number: Signals) -> None:
         _end_line(number)
-        _announce(process, number.name)
+        _announce(process, number.name, delay.seconds)
         asked.append(number)
+        if not delay.seconds:
+            application.exit()
+            return
+        delay.begun(delay.seconds)
+        delays.callback(asyncio.get_running_loop().call_later(delay.seconds, stop_now).cancel)
+        requests.again = stop_now
+
+    def stop_now() -> None:
+        requests.again = None
         application.exit()
 
     status = 0
     requests.stop = stop_the_start
-    with requests:
+    with requests, ExitStack() as delays:
         try:
             await _prepare(application, prepared)
             async with application:
@@ -111,11 +136,11 @@ async def _serve(
         stopping()
 
 
-def _announce(process: str, why: str) -> None:
+def _announce(process: str, why: str, delay: float = 0.0) -> None:
     if process:
         log.info("%s is stopping (%s)", process, why)
     else:
-        log.info("%s: stopping", why)
+        log.info("%s: stopping%s", why, f" in {delay:g} s" if delay else "")
 
 
 def _end_line(number: Signals) -> None:
@@ -130,11 +155,13 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class StopRequests:
     """The first request to stop calls ``stop`` from the running loop, with the signal; others are ignored.
 
-    While this context is entered, ``signals`` are such requests. After a request, INT ends the process; QUIT
-    ends it at any time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests replace it.
+    While this context is entered, ``signals`` are such requests. ``again`` is called for the next request
+    after the first, if it is set then. After a request, INT ends the process otherwise; QUIT ends it at any
+    time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests replace it.
     """
 
     stop: Callable[[Signals], object]
+    again: Callable[[], object] | None = None
 
     def __init__(
         self, kill: Callable[[int, int], None] = os.kill, *, signals: Sequence[Signals] = STOP_SIGNALS
@@ -168,6 +195,10 @@ class StopRequests:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.again is not None:
+            self._loop.call_soon_threadsafe(self.again)
+            self.again = None
+            return
         # A second TERM does not force the end: systemd sends it to all processes of a service, also stopping
         # ones.
         if self._stopping and number == signal.SIGINT:

@@ -46,9 +46,9 @@ class Manager:
         self._notifier.reloading()
         self._notifier.ready(f"{self._status()}; not reloaded: it has no workers")
 
-    def stopping(self, seconds: float) -> None:
-        """Notify that it drains, and ask for the time which that may take."""
-        self._notifier.stopping("draining")
+    def stopping(self, seconds: float, status: str = "draining") -> None:
+        """Notify that it stops, and ask for the time which that may take."""
+        self._notifier.stopping(status)
         self._notifier.extend_timeout(seconds + _MARGIN)
 
     def alive(self) -> None:
