@@ -197,3 +197,14 @@ def test_systemd_accepts_it(tamed: Tamed, tmp_path: Path, services: str) -> None
     )
     assert rated.returncode == 0, rated.stdout + rated.stderr
     assert re.search(r"Overall exposure level .*: [01]\.\d|: 2\.0 ", rated.stdout)
+
+
+def test_systemd_keeps_as_many_sockets_as_there_may_be(tamed: Tamed, tmp_path: Path) -> None:
+    """Each endpoint may have one for IPv4 and one for IPv6, a reload has new ones beside the old."""
+    listen = '[services.ecstasy]\nplugin = "fastpoetry"\nlisten = [{}]\n'
+    unit = unit_of(tamed, tmp_path, listen.format('":10000", "unix:/run/tamed/verse/poem.sock"'))
+    assert values(unit, "FileDescriptorStoreMax") == ["6"]
+    assert values(unit, "Environment") == ["FDSTORE=6"]
+    assert values(unit, "RuntimeDirectoryPreserve") == ["restart"]
+    unit = unit_of(tamed, tmp_path, listen.format('"systemd://poems"'))
+    assert values(unit, "FileDescriptorStoreMax") == values(unit, "RuntimeDirectoryPreserve") == []

@@ -43,6 +43,10 @@ class Machine:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def popen(self, *words: str) -> "subprocess.Popen[str]":
+        """Run a command in it, and do not wait for it."""
+        return subprocess.Popen([SCRIPT, "in", self._folder, *words], stdout=subprocess.PIPE, text=True)
+
     def must(self, *words: str) -> str:
         """Run a command that must succeed; return its output."""
         done = self(*words)

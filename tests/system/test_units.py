@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.supervised.daemon import wait_for
 from tests.system.conftest import Machine
 
@@ -43,6 +45,22 @@ class Options:
 def vault(options: Options) -> Service:
     print("digest", len(options.password))
     return Service("vault")
+"""
+CLIENTS = """
+import collections, json, pathlib, socket, sys
+
+counts = collections.Counter()
+print("begun", flush=True)
+while not pathlib.Path(sys.argv[1]).exists():
+    try:
+        with socket.create_connection(("127.0.0.1", 10000), timeout=100) as sock:
+            text = sock.makefile("rb").read()
+        counts["served" if text.endswith(b"\\n") and len(text) > 500 else "cut"] += 1
+    except ConnectionRefusedError:
+        counts["refused"] += 1
+    except OSError:
+        counts["cut"] += 1
+print(json.dumps(counts))
 """
 SLOW_DEPLOYMENT = 'name = "verse"\n[services.slow]\napplication = "app.py"\n'
 
@@ -190,6 +208,65 @@ def test_a_run_directory_that_is_a_link_is_used(machine: Machine) -> None:
         assert machine.show("kept", "StatusText").startswith("kept was reloaded: generation 2")
     finally:
         machine.forget("kept")
+
+
+@contextmanager
+def clients(machine: Machine) -> Iterator[dict[str, int]]:
+    """Connect all the time inside the block; yield counts of what became of the clients."""
+    machine.write("/etc/verse/clients.py", CLIENTS)
+    (machine.path / "etc/verse/enough").unlink(missing_ok=True)
+    counts: dict[str, int] = {}
+    with machine.popen("python3", "/etc/verse/clients.py", "/etc/verse/enough") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        try:
+            yield counts
+        finally:
+            machine.write("/etc/verse/enough", "")
+            counts |= json.loads(process.communicate(timeout=PATIENCE)[0])
+
+
+def restart(machine: Machine) -> None:
+    """Restart the service three times: while one instance ends and the next begins, nobody accepts."""
+    for _ in range(3):
+        machine.must("systemctl", "restart", "verse")
+
+
+def test_a_restart_refuses_no_client(verse: Machine) -> None:
+    """The manager holds the sockets between two instances."""
+    with clients(verse) as counts:
+        restart(verse)
+    assert counts.keys() == {"served"}, counts
+    assert counts["served"] > 100
+    assert verse.show("verse", "NFileDescriptorStore") == "2"  # IPv4 and IPv6
+
+
+def test_a_restart_without_the_managers_store_refuses_clients(machine: Machine) -> None:
+    """So the test above would show it."""
+    machine.export(VERSE, settings="FileDescriptorStoreMax=0\nEnvironment=FDSTORE=0")
+    try:
+        machine.must("systemctl", "start", "verse")
+        with clients(machine) as counts:
+            restart(machine)
+        assert counts["refused"] > 0, counts
+    finally:
+        machine.forget("verse")
+
+
+def test_a_crash_of_the_supervisor_refuses_no_client(machine: Machine) -> None:
+    """Only what was being served is cut."""
+    machine.export(VERSE, settings="RestartSec=1")
+    try:
+        machine.must("systemctl", "start", "verse")
+        with clients(machine) as counts:
+            for crashes in ("1", "2"):
+                machine.must("kill", "-KILL", machine.show("verse", "MainPID"))
+                wait_for("the restart", lambda: machine.show("verse", "NRestarts") == crashes)  # noqa: B023
+                wait_for("the service", lambda: machine.show("verse", "ActiveState") == "active")
+        assert counts.get("refused", 0) == 0, counts
+        assert counts["served"] > 100
+    finally:
+        machine.forget("verse")
 
 
 def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:

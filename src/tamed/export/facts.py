@@ -17,13 +17,14 @@ from tamed.config.reading import Reading
 from tamed.config.settings import Settings, names_file
 from tamed.config.target import TargetKind
 from tamed.errors import ConfigurationError, UsageError
-from tamed.net.endpoint import Endpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
+from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 from tamed.net.listen import ListeningService
 from tamed.unix.rundir import check_name
 
 __all__ = ["Facts", "Listening", "command_of_this_installation"]
 
 _RUN_PROGRAMS = ("exec", "inetd")
+_INHERITED = (FdEndpoint, SystemdEndpoint)
 _LOWEST_FREE = 1024
 _ABORTING = 20  # seconds in which a supervisor aborts, kills and reaps what is left at its deadline
 
@@ -129,17 +130,29 @@ class Facts(NamedTuple):
         )
 
     @property
-    def writable_folders(self) -> list[str]:
-        """The folders in which it makes files: those of unix sockets, of the log file and of the pid file."""
-        daemon, log = self.settings
-        files = [
+    def most_kept_sockets(self) -> int:
+        """The most sockets that it has at a time: in a reload the old ones, and as many new ones."""
+        own = [each.endpoint for each in self.listening if not isinstance(each.endpoint, _INHERITED)]
+        families = [1 if isinstance(each, UnixEndpoint) else 2 for each in own]  # a name may be IPv4 and IPv6
+        return 2 * sum(families)
+
+    @property
+    def unix_folders(self) -> list[str]:
+        """The folders of its unix sockets."""
+        paths = [
             each.endpoint.path
             for each in self.listening
             if isinstance(each.endpoint, UnixEndpoint) and not each.endpoint.abstract
         ]
-        files += [log.file] if names_file(log.file) else []
+        return sorted({str(self.file.parent.joinpath(path).parent) for path in paths})
+
+    @property
+    def writable_folders(self) -> list[str]:
+        """The folders in which it makes files: those of unix sockets, of the log file and of the pid file."""
+        daemon, log = self.settings
+        files = [log.file] if names_file(log.file) else []
         files += [str(daemon.pid_file)] if daemon.pid_file is not None else []
-        return sorted({str(self.file.parent.joinpath(file).parent) for file in files})
+        return sorted({*self.unix_folders, *(str(self.file.parent.joinpath(file).parent) for file in files)})
 
     @property
     def start_seconds(self) -> int:

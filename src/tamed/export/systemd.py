@@ -104,6 +104,11 @@ def _process(facts: Facts, tamed: str) -> Iterator[_Line]:
     yield "OOMPolicy", "continue"
     if daemon.max_files is not None:
         yield "LimitNOFILE", str(daemon.max_files)
+    if (most := facts.most_kept_sockets) > 0:
+        yield "# systemd holds the listening sockets during a restart: no client is refused."
+        yield "FileDescriptorStoreMax", str(most)
+        yield "# systemd sets this itself since release 254."
+        yield "Environment", f"FDSTORE={most}"
 
 
 def _user(facts: Facts) -> Iterator[_Line]:
@@ -120,6 +125,9 @@ def _user(facts: Facts) -> Iterator[_Line]:
         yield "DynamicUser", "yes"
     yield "# Root's own run directory: `tamed status` and the other commands find it by its name."
     yield "RuntimeDirectory", f"tamed/{facts.name}"
+    if f"{_RUNDIR}/{facts.name}" in facts.unix_folders:
+        yield "# A unix socket is in it, which outlives a restart."
+        yield "RuntimeDirectoryPreserve", "restart"
     yield "StateDirectory", facts.name
     for name in facts.credentials:
         yield f"# The secret is in /etc/credstore/{name}, or /etc/credstore.encrypted/{name}."

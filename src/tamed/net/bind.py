@@ -105,12 +105,14 @@ def bind(
     addresses: Sequence[Address] | None = None,
     *,
     make_socket: Callable[[int, int], socket.socket] = socket.socket,
+    bound_before: Callable[[Address], socket.socket | None] = lambda _: None,
 ) -> Bound:
     """Bind every address of an endpoint, or none.
 
     ``addresses`` is the result of ``resolve``, which is called here if they are missing. All get the same
     port, also when the endpoint's is 0. Addresses that this machine does not have are skipped if there is
-    another. Raises ``Unavailable``, ``PermissionRefused`` and, for unix sockets, ``MissingInput`` and
+    another. ``bound_before`` returns a socket that is bound to an address already, and is used then. Raises
+    ``Unavailable``, ``PermissionRefused`` and, for unix sockets, ``MissingInput`` and
     ``CannotCreate``; ``ConfigurationError`` for an endpoint that cannot be bound for this kind of socket.
     """
     if isinstance(endpoint, TlsEndpoint) and kind != socket.SOCK_STREAM:
@@ -122,7 +124,7 @@ def bind(
         return Bound((sock,), file)
     if isinstance(endpoint, TcpEndpoint | TlsEndpoint):
         found = resolve(endpoint, kind) if addresses is None else addresses
-        return Bound(_InetBinder(endpoint, kind, tuple(found), make_socket).bind())
+        return Bound(_InetBinder(endpoint, kind, tuple(found), make_socket, bound_before).bind())
     raise ConfigurationError(f"cannot bind {endpoint}", "its sockets are inherited")
 
 
@@ -140,6 +142,7 @@ class _InetBinder(NamedTuple):
     kind: socket.SocketKind
     addresses: tuple[Address, ...]
     make_socket: Callable[[int, int], socket.socket]
+    bound_before: Callable[[Address], socket.socket | None]
 
     def bind(self) -> tuple[socket.socket, ...]:
         # A port that the kernel chose for the first address may be in use on the second.
@@ -175,6 +178,8 @@ class _InetBinder(NamedTuple):
         return tuple(sockets)
 
     def _bind_one(self, address: Address) -> socket.socket:
+        if (sock := self.bound_before(address)) is not None:
+            return sock
         with ExitStack() as undo:
             sock = undo.enter_context(self.make_socket(address.family, self.kind))
             sock.setblocking(False)

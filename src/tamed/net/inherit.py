@@ -15,7 +15,10 @@ from typing import Final, NamedTuple
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.endpoint import FdEndpoint, SystemdEndpoint
 
-__all__ = ["Inheritance", "passed_descriptors", "passed_to_this_process"]
+__all__ = ["STORED", "Inheritance", "passed_descriptors", "passed_to_this_process"]
+
+STORED: Final = "tamed,"
+"""What the names begin with of sockets that an earlier start of this daemon has left with systemd."""
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _KINDS: Final = {socket.SOCK_STREAM: "stream", socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "packet"}
@@ -60,13 +63,20 @@ class Inheritance(NamedTuple):
             undo.pop_all()
         return _of_kind(what, tuple(named), kind)
 
+    def stored(self) -> dict[int, str]:
+        """Return the descriptors that an earlier start has left with systemd, with their names."""
+        try:
+            return {fd: name for fd, name in self._passed("").items() if name.startswith(STORED)}
+        except ConfigurationError:  # systemd has passed none to this process
+            return {}
+
     def _duplicate(self, what: str, fd: int) -> socket.socket:
         if self.passed is not None and fd not in self.passed:
             raise ConfigurationError(what, f"descriptor {fd} is not open", _LEAVE_OPEN)
         return _duplicate(what, fd)
 
     def _named(self, what: str, name: str) -> list[int]:
-        passed = self._passed(what)
+        passed = {fd: name for fd, name in self._passed(what).items() if not name.startswith(STORED)}
         names = sorted(set(passed.values()))
         if not passed:
             raise ConfigurationError(what, "no sockets were passed (LISTEN_FDS is 0)", _PASSING_REMEDY)

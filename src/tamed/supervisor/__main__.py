@@ -28,6 +28,7 @@ from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlServer
 from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
+from tamed.supervisor.kept_sockets import KeptSockets
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.plan import Plan
@@ -114,7 +115,10 @@ class Holdings:
         held.callback(self.events.close)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout), instance=plan.name)
         held.callback(self.intake.close)
-        self.sockets = SocketTable(Inheritance(os.environ, plan.listen_pid, passed=self._passed), identity)
+        inheritance = Inheritance(os.environ, plan.listen_pid, passed=self._passed)
+        stored = inheritance.stored() if left is None else {}
+        self._passed -= stored.keys()  # they are closed one by one
+        self.sockets = SocketTable(inheritance, identity, KeptSockets.from_environ(os.environ, stored))
         held.callback(self.sockets.close)
         self.platform = PosixPlatform(
             plan,
@@ -143,7 +147,6 @@ class Holdings:
             housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
-        inheritance = Inheritance(os.environ, plan.listen_pid, passed=self._passed)
         self.ops = self._hold_ops(plan, inheritance, identity, left, held) if plan.ops else None
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance, owner)

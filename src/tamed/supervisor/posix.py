@@ -41,6 +41,7 @@ _NOT_FOR_WORKERS = (
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
+    "FDSTORE",
 )
 
 _PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor is busy

@@ -330,6 +330,7 @@ class Rollout:
     def _report_started(self) -> None:
         self._end()
         self._record_done("start", f"{self.serving.plan.name} is ready")
+        self._keep_sockets()
         self._platform.report_ready(self._sockets.addresses(self.serving.number))
         self._done({})
 
@@ -342,8 +343,13 @@ class Rollout:
         line = f"{generation.plan.name} was reloaded: generation {generation.number}, {workers}"
         self._platform.log("INFO", line)
         self._record_done("reload", line)
+        self._keep_sockets()
         self._platform.notify_reloaded(line)
         self._done({"reloaded": line})
+
+    def _keep_sockets(self) -> None:
+        if trouble := self._sockets.keep(self.serving.number):
+            self._platform.log("WARNING", trouble)
 
     def _record_done(self, what: str, text: str) -> None:
         """Record the event of a rollout, with the times of the services in the worker that took longest."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tamed._os.identity import Identity
 from tamed._os.unix_sockets import SocketFile
-from tamed.errors import PermissionRefused, Unavailable
+from tamed.errors import PermissionRefused, TamedError, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.net.bind import Bound, bind, drop_new_connections
 from tamed.net.endpoint import (
@@ -20,17 +20,18 @@ from tamed.net.endpoint import (
     address_text,
 )
 from tamed.net.inherit import Inheritance
+from tamed.supervisor.kept_sockets import KeptSockets, SocketKey
+from tamed.unix.notify import Notifier
 
 __all__ = ["SocketTable"]
 
-_Key = tuple[str, int, int]
 _INHERITED = ("fd://", "systemd://")
 
 
 class _Held(NamedTuple):
     """Sockets, and the text of their endpoint in each generation that uses them."""
 
-    key: _Key
+    key: SocketKey
     bound: Bound
     users: dict[int, str]
 
@@ -38,6 +39,11 @@ class _Held(NamedTuple):
     def is_lost(self) -> bool:
         """Whether clients cannot connect any more, because the socket's file is gone or was replaced."""
         return self.bound.file is not None and self.bound.file.is_lost
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the process that passed the sockets goes on listening."""
+        return self.key.place.startswith(_INHERITED)
 
 
 class SocketTable:
@@ -47,11 +53,18 @@ class SocketTable:
     while workers start and end. For a generation that requests a unix socket whose file is gone, it is bound
     again; earlier generations keep their socket, and the clients in its queue. ``is_closed`` is true after
     `close`. While this process is root, it binds a unix socket as the user ``identity``, wherever that user
-    may: root must not create files in a folder of a user.
+    may: root must not create files in a folder of a user. Those of ``kept`` that an earlier start has left
+    with the service manager are used again.
     """
 
-    def __init__(self, inheritance: Inheritance, identity: Identity | None = None) -> None:
+    def __init__(
+        self,
+        inheritance: Inheritance,
+        identity: Identity | None = None,
+        kept: KeptSockets | None = None,
+    ) -> None:
         self.is_closed = False
+        self._kept = KeptSockets(Notifier("")) if kept is None else kept
         self._identity = identity
         self._inheritance = inheritance
         self._held: list[_Held] = []
@@ -67,15 +80,15 @@ class SocketTable:
         if self.is_closed:
             raise Unavailable(f"cannot listen on {text}", "the daemon stops")
         endpoint = Endpoint.parse(text)
-        key = (_place(endpoint), kind, index)
+        key = SocketKey(_place(endpoint), kind, index)
         held = self._find(key, generation)
         if held is None or held.users.get(generation, text) != text:  # two of the same: it cannot be bound
-            held = _Held(key, self._bind(endpoint, socket.SocketKind(kind)), {})
+            held = _Held(key, self._bind(endpoint, key), {})
             self._held.append(held)
         held.users[generation] = text
         return held.bound.sockets
 
-    def _find(self, key: _Key, generation: int) -> _Held | None:
+    def _find(self, key: SocketKey, generation: int) -> _Held | None:
         """Return the sockets that a generation has for a key, or may share with earlier generations."""
         found = [held for held in self._held if held.key == key]
         own = [held for held in found if generation in held.users]
@@ -87,7 +100,18 @@ class SocketTable:
             held.users.pop(generation, None)
             if not held.users:
                 self._held.remove(held)
+                self._kept.release(held.key, held.bound)
                 held.bound.close()
+
+    def keep(self, generation: int) -> str:
+        """Leave copies of a generation's sockets with the service manager, and no others of earlier starts.
+
+        Return why some are not kept, or an empty text.
+        """
+        self._kept.discard_rest()
+        own = [held for held in self._held if generation in held.users and not held.is_inherited]
+        kept = [self._kept.keep(held.key, held.bound) for held in own]
+        return "" if all(kept) else self._kept.trouble
 
     @property
     def inherited(self) -> set[int]:
@@ -95,12 +119,12 @@ class SocketTable:
         return {
             endpoint.fd
             for held in self._held
-            if isinstance(endpoint := Endpoint.parse(held.key[0]), FdEndpoint)
+            if isinstance(endpoint := Endpoint.parse(held.key.place), FdEndpoint)
         }
 
     def lost(self, generation: int) -> list[str]:
         """Return the unix sockets of a generation to which clients cannot connect: their file is gone."""
-        return [held.key[0] for held in self._held if generation in held.users and held.is_lost]
+        return [held.key.place for held in self._held if generation in held.users and held.is_lost]
 
     def addresses(self, generation: int) -> list[str]:
         """Return the addresses of a generation's sockets, in the form that a user types."""
@@ -119,6 +143,7 @@ class SocketTable:
         return [
             {
                 "key": held.key,
+                "kept": self._kept.names(held.key, held.bound),
                 "users": list(held.users.items()),
                 "sockets": [keep(sock.fileno()) for sock in held.bound.sockets],
                 "file": None if held.bound.file is None else held.bound.file._asdict(),
@@ -129,28 +154,49 @@ class SocketTable:
     def resume(self, left: list[Data]) -> None:
         """Take over the sockets of the previous program."""
         for data in left:
-            place, kind, index = data["key"]
             sockets = tuple(socket.socket(fileno=descriptor) for descriptor in data["sockets"])
             file = None if data["file"] is None else SocketFile(**data["file"])
-            self._held.append(_Held((place, kind, index), Bound(sockets, file), dict(data["users"])))
+            self._held.append(_Held(SocketKey(*data["key"]), Bound(sockets, file), dict(data["users"])))
+            self._kept.resume(data.get("kept", ()))  # an earlier release has none
 
     def close(self) -> None:
         """Close all sockets and remove their files. May be repeated.
 
-        Workers that still listen on them accept the clients in the queue; no new clients can connect.
+        Workers that still listen on them accept the clients in the queue. New clients can connect only to
+        sockets that another process has too: the one that passed them, or the service manager for the next
+        start.
         """
         self.is_closed = True
         while self._held:
             held = self._held.pop()
-            if not held.key[0].startswith(_INHERITED):  # the process that passed those goes on listening
-                for sock in held.bound.sockets:
+            bound = held.bound
+            if self._kept.has(held.key, bound):
+                bound = bound._replace(file=None)
+            elif not held.is_inherited:
+                for sock in bound.sockets:
                     drop_new_connections(sock)
-            held.bound.close()
+            bound.close()
+        self._kept.close()
 
-    def _bind(self, endpoint: Endpoint, kind: socket.SocketKind) -> Bound:
+    def _bind(self, endpoint: Endpoint, key: SocketKey) -> Bound:
         if isinstance(endpoint, FdEndpoint | SystemdEndpoint):
-            return Bound(self._inheritance.sockets(endpoint, kind))
-        if isinstance(endpoint, UnixEndpoint) and self._identity is not None and os.geteuid() == 0:
+            return Bound(self._inheritance.sockets(endpoint, socket.SocketKind(key.kind)))
+        try:
+            bound = self._take_or_bind(endpoint, key)
+        except TamedError:
+            if not self._kept.make_way(endpoint, key.kind):
+                raise
+            bound = self._take_or_bind(endpoint, key)
+        self._kept.claim(bound)
+        return bound
+
+    def _take_or_bind(self, endpoint: Endpoint, key: SocketKey) -> Bound:
+        kind = socket.SocketKind(key.kind)
+        if not isinstance(endpoint, UnixEndpoint):
+            return bind(endpoint, kind, bound_before=lambda address: self._kept.take(key, address))
+        if (bound := self._kept.take_unix(key, endpoint)) is not None:
+            return bound
+        if self._identity is not None and os.geteuid() == 0:
             with contextlib.suppress(PermissionRefused), self._identity.acting():
                 return bind(endpoint, kind)
         return bind(endpoint, kind)

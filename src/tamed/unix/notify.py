@@ -6,6 +6,7 @@ service must not fail because the manager is missing, so no function here raises
 
 import array
 import os
+import select
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -68,6 +69,29 @@ class Notifier:
     def extend_timeout(self, seconds: float) -> bool:
         """Request this many more seconds, from now, for the start, reload or stop."""
         return self.send({"EXTEND_TIMEOUT_USEC": str(int(seconds * 1_000_000))})
+
+    def store(self, name: str, descriptor: int) -> bool:
+        """Leave a copy of a descriptor with the manager, which passes it to the next start by this name.
+
+        The name has at most 255 ASCII characters, no control characters and no colon.
+        """
+        return self.send({"FDSTORE": "1", "FDNAME": name, "FDPOLL": "0"}, [descriptor])
+
+    def remove_stored(self, name: str) -> bool:
+        """Have the manager close its copies of the descriptors of this name."""
+        return self.send({"FDSTOREREMOVE": "1", "FDNAME": name})
+
+    def barrier(self) -> bool:
+        """Wait until the manager has processed all earlier messages, for a second at most."""
+        reading, writing = os.pipe()
+        try:
+            sent = self.send({"BARRIER": "1"}, [writing])
+            os.close(writing)  # the manager closes its copy when it comes to this message
+            poll = select.poll()
+            poll.register(reading, 0)
+            return sent and bool(poll.poll(_PATIENCE * 1000))
+        finally:
+            os.close(reading)
 
     def send(self, variables: Mapping[str, str], descriptors: Collection[int] = ()) -> bool:
         """Send variables and descriptors in one message. A newline in a value becomes a space."""

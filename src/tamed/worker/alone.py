@@ -46,6 +46,7 @@ def run(reading: Reading) -> Ending:
     These are the steps of a daemon's life (see ARCHITECTURE.md) that a single process in the foreground has.
     """
     manager = Manager(reading.name)
+    manager.discard_sockets()
     manager.starting(reading.settings.daemon.start_timeout)
     try:
         return _run(reading, manager)

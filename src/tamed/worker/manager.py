@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tamed.errors import ServiceFailed, TamedError, status_of
 from tamed.log.logger import own_logger
+from tamed.net.inherit import Inheritance
 from tamed.unix.notify import Notifier
 
 __all__ = ["Manager"]
@@ -26,6 +27,18 @@ class Manager:
     def is_there(self) -> bool:
         """Whether somebody takes the messages."""
         return self._notifier.is_connected
+
+    def discard_sockets(self) -> None:
+        """Close the sockets that this daemon has left with the manager when it had a supervisor.
+
+        Otherwise they would keep it from binding.
+        """
+        stored = Inheritance(os.environ, os.getpid()).stored()
+        for descriptor, name in stored.items():
+            self._notifier.remove_stored(name)
+            os.close(descriptor)
+        if stored:
+            self._notifier.barrier()
 
     def starting(self, seconds: float) -> None:
         """Ask for the time that a start may take: we end it ourselves."""

@@ -19,7 +19,15 @@ from tamed.plugins.values import Duration, Size
 __all__ = ["Command", "ProgramOptions", "Signal", "Umask"]
 
 _OURS: Final = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
+    {
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "FDSTORE",
+    }
 )
 """Variables that are meant for Tamed: with them, a program could send messages in Tamed's name."""
 
