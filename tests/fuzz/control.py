@@ -211,6 +211,7 @@ def _answered(data: bytes) -> object:
 _STATUS: Final = (
     b'{"name":"app","state":"running","pid":7,"uptime":12.5,"generation":1,"reloading":false,'
     b'"endpoints":["localhost:80"],"ready":1,"wanted":1,"restarts":0,"last_error":"","last_error_at":null,'
+    b'"checks":[{"name":"db","gates":true,"asked":2,"failing":1,"why":"down"}],'
     b'"log":"/var/log/app.log","warnings":[],"workers":[{"pid":8,"number":1,"generation":1,"state":"ready",'
     b'"uptime":3.5,"memory":1000000,"cpu":0.5,"connections":3,"accepted":7,"tree":{"name":"app",'
     b'"state":"running","restarts":0,"summary":"","children":[{"name":"server","state":"running","restarts":1,'

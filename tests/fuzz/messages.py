@@ -52,6 +52,7 @@ _CORPUS: Final = (
     b'{"request":"status","progress":true}',
     b'{"type":"ready"}',
     b'{"heartbeat":12.5}',
+    b'{"checks":[{"name":"db","gates":true,"why":"down"}]}',
     b'{"fault":{"lines":["tamed: it failed"],"status":70}}',
     b'{"listen":"localhost:0","kind":"stream","count":0,"descriptors":0}',
     _TREE,

@@ -14,6 +14,7 @@ from tamed.ops.source import NoAnswer, Source
 pytestmark = pytest.mark.anyio
 
 HEALTH = {"phase": "running", "is_draining": False, "ready": 1, "wanted": 1, "beats": True, "last_error": ""}
+HEALTH |= {"checks": []}
 TREE = {"name": "verse", "state": "running", "restarts": 2, "summary": "a poem", "children": []}
 STATUS = {
     "name": "app",
@@ -26,6 +27,7 @@ STATUS = {
     "restarts": 0,
     "endpoints": ["127.0.0.1:10000"],
     "last_error": "worker 8 failed",
+    "checks": [{"name": "verse/db", "gates": False, "asked": 1, "failing": 1, "why": "no answer"}],
     "last_error_at": "2026-11-28T10:00:00Z",
     "workers": [
         {
@@ -45,6 +47,7 @@ FIGURES = {
     "generation": 1,
     "wanted": 2,
     "states": {"ready": 1},
+    "checks": {"verse/db": False},
     "ends": {"SIGKILL": 3},
     "restarts": 3,
     "reloads": {"done": 2},
@@ -134,6 +137,7 @@ async def test_metrics_are_in_the_format_of_prometheus() -> None:
     for line in (
         "tamed_up 1.0",
         "tamed_metrics_refused_series_total 5.0",
+        'tamed_check_passing{service="verse/db"} 0.0',
         'tamed_worker_ends_total{reason="SIGKILL"} 3.0',
         'tamed_reload_seconds_sum{result="done"} 0.5',
         'tamed_memory_bytes{worker="1"} 2000.0',

@@ -7,6 +7,7 @@ import pytest
 from tamed.ops.health import PROBES, report
 
 SOUND = {"phase": "running", "is_draining": False, "ready": 2, "wanted": 2, "beats": True, "last_error": ""}
+SOUND |= {"checks": []}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,26 @@ def test_probes_pass_in_the_states_in_which_they_must(facts: dict[str, Any], pas
     """A daemon lives while it starts and stops, and is ready while one worker is and it does not stop."""
     found = [name for name, probe in PROBES.items() if report(name, probe(SOUND | facts), verbose=False)[0]]
     assert found == passing
+
+
+@pytest.mark.parametrize(
+    ("gates", "asked", "why", "line"),
+    [
+        (True, 2, "", "[+]check/db ok"),
+        (True, 2, "no answer", "[-]check/db failed: no answer"),
+        (True, 0, "", "[-]check/db failed: the service was not asked yet"),
+        (False, 2, "no answer", "[!]check/db degraded: no answer"),
+    ],
+)
+def test_check_of_a_service_gates_readiness_only_if_it_says_so(
+    gates: bool, asked: int, why: str, line: str
+) -> None:
+    """One that does not is listed as degraded, and the daemon is ready; liveness never depends on it."""
+    facts = SOUND | {"checks": [{"name": "db", "gates": gates, "asked": asked, "failing": 1, "why": why}]}
+    passes, text = report("readyz", PROBES["readyz"](facts), verbose=True)
+    assert passes == (not line.startswith("[-]"))
+    assert line in text.splitlines()
+    assert report("livez", PROBES["livez"](facts), verbose=False)[0]
 
 
 def test_failed_probe_lists_its_checks() -> None:

@@ -56,6 +56,7 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
         "ready": 2,
         "wanted": 2,
         "restarts": 0,
+        "checks": [],
         "last_error": "",
         "last_error_at": None,
         "log": "",

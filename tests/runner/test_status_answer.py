@@ -29,6 +29,7 @@ STATUS: dict[str, Any] = {
     "ready": 1,
     "wanted": 1,
     "restarts": 0,
+    "checks": [{"name": "db", "gates": True, "asked": 2, "failing": 1, "why": "down"}],
     "last_error": "",
     "last_error_at": None,
     "log": "",

@@ -348,6 +348,9 @@ class FakeEvents:
     def worker_should_recycle(self, worker: Worker, why: str) -> None:
         return
 
+    def worker_checked(self, worker: Worker) -> None:
+        return
+
     def files_read(self, files: dict[str, int]) -> None:
         return
 

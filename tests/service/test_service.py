@@ -105,7 +105,7 @@ def test_settings_may_be_given_or_stand_in_the_class() -> None:
     assert Patient().restart.when == "always"
 
 
-@pytest.mark.parametrize("hook", ["prepare", "start", "run", "stop", "release"])
+@pytest.mark.parametrize("hook", ["prepare", "start", "run", "stop", "release", "check"])
 def test_a_hook_must_be_a_coroutine_function(hook: str) -> None:
     """A hook that is a plain function is refused with its class, also if it comes from a mixin."""
     mixin = type("Mixin", (), {hook: lambda _: None})
@@ -113,7 +113,7 @@ def test_a_hook_must_be_a_coroutine_function(hook: str) -> None:
         type("Wrong", (mixin, Service), {})
 
 
-@pytest.mark.parametrize("name", ["strat", "tsart", "rnu", "sotp", "relase", "prepar"])
+@pytest.mark.parametrize("name", ["strat", "tsart", "rnu", "sotp", "relase", "prepar", "chekc"])
 def test_a_misspelt_hook_is_refused(name: str) -> None:
     """A hook of another name would never be called, so its class is refused; a similar word is not."""
 

@@ -149,6 +149,10 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {uptime(found['uptime'])}{ready}"
     for endpoint in found["endpoints"]:
         yield f"listening on {endpoint}"
+    for check in found.get("checks", ()):
+        if check["failing"]:
+            where = f" in {check['failing']} of {check['asked']} workers" if check["asked"] > 1 else ""
+            yield f"the check of {check['name']} fails{where}: {check['why']}"
     if found["last_error"]:
         yield f"last error, at {found['last_error_at']}: {found['last_error']}"
     if (reload := _failed_reload(found)) is not None:

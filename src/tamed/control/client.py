@@ -19,6 +19,7 @@ from tamed.ipc.message import (
     encode_message,
     parse_message,
     read_number,
+    read_objects,
     read_seconds,
     read_text,
     read_texts,
@@ -120,6 +121,7 @@ def read_status(message: Message) -> Message:
         "ready": read_number(message, "ready"),
         "wanted": read_number(message, "wanted"),
         "restarts": read_number(message, "restarts"),
+        "checks": _read_summaries(message.get("checks", [])),
         "last_error": read_text(message, "last_error"),
         "last_error_at": _optional(message, "last_error_at", read_text),
         "log": read_text(message, "log"),
@@ -141,6 +143,20 @@ def _read_worker(message: Message) -> Message:
         "cpu": _optional(message, "cpu", read_seconds),
         **read_report(message),
     }
+
+
+def _read_summaries(checks: object) -> list[Message]:
+    """Return the checks of a status. Raises InvalidMessage for anything else."""
+    return [
+        {
+            "name": read_text(each, "name"),
+            "gates": read_truth(each, "gates"),
+            "asked": read_number(each, "asked"),
+            "failing": read_number(each, "failing"),
+            "why": read_text(each, "why"),
+        }
+        for each in read_objects({"checks": checks}, "checks")
+    ]
 
 
 def read_events(events: object) -> list[Message]:

@@ -58,6 +58,8 @@ def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     yield _gauge("tamed_generation", "The number of the generation that serves.", {(): figures["generation"]})
     yield _gauge("tamed_workers_wanted", "Wanted workers.", {(): figures["wanted"]})
     yield _gauge("tamed_workers", "Workers by state.", _by(figures["states"]), ["state"])
+    passing = _by({name: float(passes) for name, passes in figures["checks"].items()})
+    yield _gauge("tamed_check_passing", "1 while the check of a service passes.", passing, ["service"])
     ends, restarts = figures["ends"], figures["restarts"]
     yield _counter("tamed_worker_ends", "Ended workers by reason.", _by(ends), ["reason"])
     yield _counter("tamed_worker_restarts", "Lost workers that were replaced.", {(): restarts})

@@ -1,7 +1,8 @@
 """Whether the daemon lives, is ready and has started: each a list of named checks, as in kube-apiserver.
 
 ``livez`` fails if a restart would help: the supervisor does not turn, or no worker does. It is no matter of
-dependencies, and a daemon that starts or drains is alive. ``readyz`` fails if clients should go elsewhere.
+dependencies, and a daemon that starts or drains is alive. ``readyz`` fails if clients should go elsewhere;
+the checks of services are part of it.
 ``startupz`` fails until the first start is done.
 """
 
@@ -12,10 +13,11 @@ __all__ = ["PROBES", "Check", "report"]
 
 
 class Check(NamedTuple):
-    """A check; ``why`` is empty if it passes."""
+    """A check; ``why`` is empty if it passes. One that only ``degrades`` fails no probe."""
 
     name: str
     why: str = ""
+    degrades: bool = False
 
 
 Facts = Mapping[str, Any]
@@ -39,7 +41,14 @@ def _readyz(facts: Facts) -> list[Check]:
         Check("started", started),
         Check("not-stopping", draining),
         Check("workers", ready),
+        *(_of_service(each) for each in facts["checks"]),
     ]
+
+
+def _of_service(summary: Mapping[str, Any]) -> Check:
+    gates, asked = summary["gates"], summary["asked"]
+    why = summary["why"] if asked else "the service was not asked yet"
+    return Check(f"check/{summary['name']}", why, not gates)
 
 
 def _startupz(facts: Facts) -> list[Check]:
@@ -57,7 +66,7 @@ PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
 
 def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str]:
     """Return whether a probe passes, and its text: ``ok``, or a line for each check."""
-    passes = not any(check.why for check in checks)
+    passes = not any(check.why and not check.degrades for check in checks)
     if passes and not verbose:
         return True, "ok"
     lines = [_line(check) for check in checks]
@@ -65,4 +74,8 @@ def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str
 
 
 def _line(check: Check) -> str:
-    return f"[-]{check.name} failed: {check.why}" if check.why else f"[+]{check.name} ok"
+    if not check.why:
+        return f"[+]{check.name} ok"
+    return (
+        f"[!]{check.name} degraded: {check.why}" if check.degrades else f"[-]{check.name} failed: {check.why}"
+    )

@@ -22,6 +22,9 @@ def status_text(status: dict[str, Any]) -> str:
     """Return the status for a person: the daemon, its endpoints, its workers and their services."""
     lines = [_daemon_line(status)]
     lines += [f"listening on {each}" for each in status["endpoints"]]
+    lines += [
+        f"the check of {each['name']} fails: {each['why']}" for each in status["checks"] if each["failing"]
+    ]
     if status["last_error"]:
         lines.append(f"last error, {status['last_error_at']}: {status['last_error']}")
     for worker in status["workers"]:

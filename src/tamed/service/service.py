@@ -14,7 +14,7 @@ from tamed.service.restart import Restart
 
 __all__ = ["MultiService", "Service"]
 
-_HOOKS = ("prepare", "start", "run", "stop", "release")
+_HOOKS = ("prepare", "start", "run", "stop", "release", "check")
 
 
 def _misspelt(hook: str) -> set[str]:
@@ -34,7 +34,7 @@ _MISSPELT = {word: hook for hook in _HOOKS for word in _misspelt(hook) - {hook}}
 class Service:
     """An object with a name that starts and stops.
 
-    A subclass overrides any of five hooks, all coroutine functions. It does not call the hooks of this class,
+    A subclass overrides any of six hooks, all coroutine functions. It does not call the hooks of this class,
     and need not call ``super().__init__()``. The framework keeps the state and calls the hooks:
 
     - ``prepare`` acquires what needs privilege or must survive a restart (a listening socket);
@@ -42,10 +42,15 @@ class Service:
     - ``start`` makes the service ready, which it is when ``start`` returns; ``stop`` undoes it, once for each
       ``start`` that returned;
     - ``run`` is an optional body: it begins after ``start`` and is cancelled before ``stop``. If it raises or
-      returns, the ``restart`` policy is applied.
+      returns, the ``restart`` policy is applied;
+    - ``check`` says, while the service runs, whether it can do its work. It is called every
+      ``check_interval`` seconds, and fails after ``check_timeout`` seconds. A check that fails is shown, and
+      the daemon is degraded. With ``check_gates_readiness`` the daemon is not ready, and load balancers send
+      no clients. Set it only for what fails on this machine alone: a dependency of all instances would take
+      all of them out.
 
-    A hook that raises fails its phase: the services started before are stopped in reverse order, and the
-    failure is raised as `ServiceFailed` with the service's path. A service may be started again after it
+    Another hook that raises fails its phase: the services started before are stopped in reverse order, and
+    the failure is raised as `ServiceFailed` with the service's path. A service may be started again after it
     was stopped.
 
     ``start_timeout`` and ``stop_timeout`` are seconds for each hook (None: no deadline); a subclass may
@@ -59,6 +64,9 @@ class Service:
     restart: Restart = Restart()
     start_timeout: float | None = 60.0
     stop_timeout: float | None = 30.0
+    check_interval: float = 10.0
+    check_timeout: float = 5.0
+    check_gates_readiness: bool = False
     name: str = ""
 
     # Created on first use, so that a subclass need not call `super().__init__()`.
@@ -114,6 +122,10 @@ class Service:
 
     async def release(self) -> None:
         """Undo `prepare`."""
+
+    async def check(self) -> str | None:
+        """Say whether the service can do its work: raise, or return a text with the reason, if it cannot."""
+        return None
 
     @property
     def summary(self) -> str:

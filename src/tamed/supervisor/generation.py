@@ -7,6 +7,7 @@ from typing import Any, Self
 from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, Keep
+from tamed.supervisor.checks import Check
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Remains
 
@@ -60,7 +61,8 @@ class Worker:
     wanted and that no worker replaces it. ``leave_by`` is its deadline to end, and ``kill_at`` the time when
     it is killed; None if there is none. ``fault`` is its report of its failure: the lines to print, and the
     status. ``leaving`` is the exit status that its application chose. ``drained_from`` is the time when it
-    was asked to leave, None before. ``timings`` is what it has reported of its start, see `read_timings`.
+    was asked to leave, None before. ``timings`` is what it has reported of its start, see `read_timings`;
+    ``checks`` is what the checks of its services have said.
     ``remains`` is known when it has ended.
     """
 
@@ -89,6 +91,7 @@ class Worker:
         self.replaces = replaces
         self.is_surplus = False
         self.timings: dict[str, Any] = {}
+        self.checks: list[Check] = []
         self.drained_from: float | None = None
         self.remains = Remains()
         self.leave_by: float | None = None
@@ -141,6 +144,10 @@ class Worker:
         """Record how long the parts of its start took."""
         self.timings = timings
 
+    def set_checks(self, checks: list[Check]) -> None:
+        """Record what the checks of its services say."""
+        self.checks = checks
+
     def measure(self, needs: int | None) -> None:
         """Record the memory that it uses before it has served a connection."""
         self.needs = needs
@@ -165,6 +172,7 @@ class Worker:
             "leave_by": self.leave_by,
             "kill_at": self.kill_at,
             "fault": self.fault,
+            "checks": self.checks,
             "leaving": self.leaving,
             "channel": self.channel.export(keep),
         }
@@ -181,6 +189,7 @@ class Worker:
         worker.leave_by, worker.kill_at = data["leave_by"], data["kill_at"]
         worker.fault = None if data["fault"] is None else tuple(data["fault"])
         worker.leaving = data["leaving"]
+        worker.checks = [Check(*each) for each in data.get("checks", ())]
         return worker
 
     @property

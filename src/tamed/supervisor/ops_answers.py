@@ -63,6 +63,7 @@ class OpsAnswers:
                 now - each.heard <= patience and each.state is not WorkerState.STUCK for each in workers
             ),
             "last_error": supervisor.recovery.last_error,
+            "checks": [each._asdict() for each in supervisor.checks.summaries()],
         }
 
     def _answer_metrics(self, known: set[int], answer: OpsAnswer) -> None:
@@ -90,6 +91,7 @@ class OpsAnswers:
             "wanted": supervisor.generation.count,
             "restarts": supervisor.recovery.restarts,
             "states": states,
+            "checks": {each.name: not each.failing for each in supervisor.checks.summaries() if each.asked},
             "usage": [_usage(each) for each in workers],
             "supervisor": _usage_of(os.getpid()),
         }

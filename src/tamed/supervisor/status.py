@@ -93,6 +93,7 @@ class StatusRequests:
             "ready": supervisor.ready,
             "wanted": supervisor.generation.count,
             "restarts": recovery.restarts,
+            "checks": [each._asdict() for each in supervisor.checks.summaries()],
             "last_error": recovery.last_error,
             "last_error_at": None if recovery.failed_at is None else rfc3339(recovery.failed_at),
             "log": supervisor.plan.log.path,
@@ -160,6 +161,8 @@ class StateNotifier:
         text = f"{supervisor.state}: {supervisor.ready} of {supervisor.generation.count} workers ready"
         if error := supervisor.recovery.last_error:
             text += f"; last error: {error}"
+        for name, *_, why in supervisor.checks.failing:
+            text += f"; the check of {name} fails: {why}"
         if supervisor.is_stuck and not self._is_stuck:
             self._is_stuck = True
             self._platform.notify_stuck(text)

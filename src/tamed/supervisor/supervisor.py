@@ -18,6 +18,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 
 from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
+from tamed.supervisor.checks import Check, ServiceChecks
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.figures import Figures
 from tamed.supervisor.generation import Generation, Worker, WorkerState
@@ -75,7 +76,7 @@ class Supervisor:
     not requested. ``recovery`` replaces lost workers. ``operations`` is the queue of operations on the
     daemon. ``on_upgrade`` is called with the plan, and who has asked, to begin an upgrade to
     another program. ``on_child_ended`` is called with the pid and the exit code of a child that is no worker.
-    ``figures`` are counts of what has happened.
+    ``figures`` are counts of what has happened. ``checks`` are those of the services.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
@@ -88,6 +89,7 @@ class Supervisor:
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
         self.helpers = HelperProcesses(reactor, platform)
+        self.checks = ServiceChecks(self._checks_of_workers, platform)
         self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, reactor, platform)
         self._handovers = Handovers(self.pool, self._watchdog, reactor)
         self.recovery = Recovery(
@@ -151,10 +153,14 @@ class Supervisor:
 
     @property
     def state(self) -> str:
-        """The state: starting, running, degraded (too few are ready), failing (none is) or stopping."""
+        """The state: starting, running, degraded, failing (no worker is ready) or stopping.
+
+        It is degraded if too few workers are ready, or if a check of a service fails.
+        """
         if self.is_draining:
-            return Phase.STOPPING.value
-        if self.phase is not Phase.RUNNING or self.ready >= self.generation.count:
+            return "stopping"
+        is_whole = self.ready >= self.generation.count and not self.checks.failing
+        if self.phase is not Phase.RUNNING or is_whole:
             return self.phase.value
         return "degraded" if self.ready else "failing"
 
@@ -383,6 +389,7 @@ class Supervisor:
             "watching": self._watching.export(),
             "operations": self.operations.export(),
             "figures": self.figures.to_data(),
+            "checks": self.checks.export(),
         }
 
     def resume(self, left: Data, replies: MutableMapping[int, Reply]) -> None:
@@ -402,6 +409,7 @@ class Supervisor:
         self._watching.resume(left["watching"])
         if "figures" in left:  # an earlier release has none
             self.figures.resume(left["figures"])
+        self.checks.resume(left.get("checks", {}))
         self._watchdog.resume()
         self._memory_limit.watch()
         self._reap()
@@ -430,6 +438,14 @@ class Supervisor:
     def worker_shut(self, worker: Worker) -> None:
         """Continue the handover from a worker that has stopped accepting."""
         self._handovers.worker_shut(worker)
+
+    def worker_checked(self, _: Worker) -> None:
+        """Record what has changed."""
+        self.checks.look()
+
+    def _checks_of_workers(self) -> list[list[Check]]:
+        workers = self.pool.of(self.generation)
+        return [each.checks for each in workers if each.state is WorkerState.READY]
 
     def files_read(self, files: dict[str, int]) -> None:
         """Watch the files that a worker has loaded."""
@@ -472,6 +488,7 @@ class Supervisor:
         self.figures.worker_ended(worker, code, is_stopping=self.phase is Phase.STOPPING)
         self._handovers.worker_shut(worker)
         self._record_end(worker, code)
+        self.checks.look()
         match self.phase:
             case Phase.STOPPING:
                 self._stopped(worker, code)

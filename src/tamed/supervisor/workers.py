@@ -14,6 +14,7 @@ from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_object, read_text
+from tamed.supervisor.checks import read_checks
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
 from tamed.supervisor.platform import Platform
@@ -56,6 +57,9 @@ class WorkerEvents(Protocol):
 
     def worker_should_recycle(self, worker: Worker, why: str) -> object:
         """A worker requests its replacement; it repeats the request until it is replaced."""
+
+    def worker_checked(self, worker: Worker) -> None:
+        """The checks of a worker's services say something else."""
 
     def files_read(self, files: dict[str, int]) -> None:
         """A worker has loaded these files, with these modification times."""
@@ -285,7 +289,7 @@ class WorkerPool:
                 self._send_sockets(worker, message)
             case {"state": _}:
                 self._changed(worker, read_text(message, "state"))
-            case {"timings": _} | {"fault": _} | {"leaving": _}:
+            case {"timings": _} | {"fault": _} | {"leaving": _} | {"checks": _}:
                 self._keep(worker, message)
             case {"shut": _}:
                 self._events.worker_shut(worker)
@@ -307,12 +311,15 @@ class WorkerPool:
             self._stacks.received(worker.pid, read_stacks(read_object(message, "stacks")))
 
     def _keep(self, worker: Worker, message: Message) -> None:
-        """Keep what a worker reports of its start or its end."""
+        """Keep what a worker reports of its start, its end or its services."""
         match message:
             case {"timings": _}:
                 worker.set_timings(read_timings(read_object(message, "timings")))
             case {"fault": _}:
                 worker.fault = read_fault(message)
+            case {"checks": _}:
+                worker.set_checks(read_checks(message))
+                self._events.worker_checked(worker)
             case {"leaving": _}:
                 worker.leaving = read_number(message, "leaving", most=_STATUSES)
 

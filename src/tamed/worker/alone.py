@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tamed._os.descriptors import close_inherited
@@ -27,6 +27,7 @@ from tamed.log.sink import open_sink
 from tamed.net.inherit import passed_to_this_process
 from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
+from tamed.service.checks import CheckResult, Checks
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile, check_replaceable
@@ -153,6 +154,7 @@ async def _live(
             log.warning(AS_ROOT)
         log.info("%s is ready", application.name)
         manager.ready()
+        checks.start()
 
     def stopping() -> None:
         manager.stopping(daemon.longest_stop)
@@ -161,11 +163,18 @@ async def _live(
         text = f"stopping: clients are served for {seconds:g} s, and then drained"
         manager.stopping(seconds + daemon.longest_stop, text)
 
+    def checked(results: list[CheckResult]) -> None:
+        manager.degraded([f"the check of {each.name} fails: {each.why}" for each in results if each.why])
+
     interval = watchdog_interval(os.environ)
     half = None if interval is None else interval / 2
     try:
         async with asyncio.timeout(daemon.start_timeout) as deadline:
-            with _every(INTERVAL, housekeeping.look), _every(half, manager.alive):
+            with (
+                _every(INTERVAL, housekeeping.look),
+                _every(half, manager.alive),
+                closing(Checks(application, checked)) as checks,
+            ):
                 return await live(
                     application,
                     prepared=prepared,

@@ -21,6 +21,7 @@ class Manager:
     def __init__(self, name: str) -> None:
         self._state = f"{name} is ready: pid {os.getpid()}"
         self._troubles: Sequence[str] = ()
+        self._failing: Sequence[str] = ()
         self._notifier = Notifier.from_environ(os.environ)
 
     @property
@@ -53,6 +54,12 @@ class Manager:
         self._troubles = troubles
         self._notifier.status(self._status())
 
+    def degraded(self, failing: Sequence[str]) -> None:
+        """Notify of the checks that fail now."""
+        if failing != self._failing:
+            self._failing = failing
+            self._notifier.status(self._status())
+
     def refuse_reload(self) -> None:
         """Go on as before, and say why: a reload needs a process that outlives the application."""
         log.warning("SIGHUP: not reloaded: a process without workers cannot; add --workers 1, or restart it")
@@ -79,4 +86,4 @@ class Manager:
         self._notifier.send(variables)
 
     def _status(self) -> str:
-        return "; ".join([self._state, *self._troubles])
+        return "; ".join([self._state, *self._failing, *self._troubles])

@@ -10,7 +10,7 @@ import site
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,6 +29,7 @@ from tamed.log.layout import layout_of
 from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
 from tamed.service.application import Application
+from tamed.service.checks import CheckResult, Checks
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
 from tamed.worker.life import Ending, StopRequests, live, loop_factory
@@ -151,9 +152,13 @@ class WorkerRuntime:
         def ready() -> None:
             self._record_files()
             link.send({"timings": timings_of(application, self._load_took)})
+            checks.start()
             link.send({"state": "ready"})
             if self._reports_files:
                 link.send({"files": self._files})
+
+        def report_checks(results: list[CheckResult]) -> None:
+            link.send({"checks": [each._asdict() for each in results]})
 
         def accepted() -> int:
             return sum(each.accepted for each in serving(application))
@@ -168,6 +173,7 @@ class WorkerRuntime:
             self._handler.open(),
             _measuring(self._metrics, application),
             _recycling(self._settings.daemon, accepted, recycle),
+            closing(Checks(application, report_checks)) as checks,
         ):
             return await live(application, prepared=prepared, ready=ready, process=process, requests=requests)
 
