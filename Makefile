@@ -37,7 +37,7 @@ test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more
 	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)
 
 # The roots are kept in build/systemd; each takes a minute or two to make, as root.
-test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252 and 257), in roots of Debian's packages; as root
+test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252 and 257) and pods in namespaces; as root
 	mkdir -p build/systemd
 	for suite in bookworm trixie; do \
 		test -e build/systemd/$$suite.tar.gz || .ci/systemd-root make build/systemd/$$suite.tar.gz $$suite || exit 1; \

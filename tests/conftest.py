@@ -111,7 +111,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if _PROFILE != "long" and item.get_closest_marker("long") is not None:
         pytest.skip("takes a minute: make test-long")
     if "TAMED_TEST_SYSTEM" not in os.environ and item.get_closest_marker("system") is not None:
-        pytest.skip("boots systemd: make test-system")
+        pytest.skip("needs a system of its own: make test-system")
 
 
 def pytest_xdist_auto_num_workers() -> int:

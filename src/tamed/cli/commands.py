@@ -7,13 +7,14 @@ from tamed.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Final
 
 __all__ = ["COMMANDS", "TAMED", "run_command"]
 
 _SHELLS: Final = ("bash", "zsh", "fish")
-_EXPORTS: Final = ("systemd",)
+_EXPORTS: Final = ("kubernetes", "systemd")
+_IN_CLUSTER: Final = "Options for kubernetes"
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _MOST_WORKERS: Final = 999_999_999_999_999_999  # a smaller bound is checked, and explained, where it is known
 
@@ -115,6 +116,14 @@ def _of_instances(
     )
 
 
+_pods: Final = whole_number(1, 1_000_000)
+
+
+def _of_cluster(name: str, help_text: str, metavar: str = "", read: Callable[[str], object] = str) -> Option:
+    """Declare an option of an export for a cluster."""
+    return Option(name, (f"--{name.replace('_', '-')}",), help_text, metavar, read=read, section=_IN_CLUSTER)
+
+
 COMMANDS: Final = (
     _of_target(
         "check",
@@ -154,14 +163,15 @@ COMMANDS: Final = (
         "Print or write the files with which another program runs a deployment.",
         "tamed.cli.export:export",
         """
-        KIND systemd makes a unit with times, limits and a sandbox that fit the deployment. FILE is loaded and
-        validated as by check. Variables that set options do not count: the same FILE always makes the same
-        files.
+        KIND systemd makes a unit, and KIND kubernetes makes manifests, with times, limits and permissions
+        that fit the deployment. FILE is loaded and validated as by check. Variables that set options do not
+        count: the same FILE always makes the same files. What the other system does not have is a warning.
         """,
         (
             ("tamed export systemd verse.toml", "print the unit"),
             ("tamed export systemd verse.toml --to units", "write it"),
             ("tamed export systemd verse.toml --to units --check", "compare it"),
+            ("tamed export kubernetes --image registry/verse:1 verse.toml | kubectl apply -f -", ""),
         ),
         arguments=(
             Argument("kind", "KIND", read=one_of(*_EXPORTS), choices=_EXPORTS),
@@ -174,16 +184,28 @@ COMMANDS: Final = (
             Option(
                 "command",
                 ("--command",),
-                "Path of the command tamed where the files are used; by default the path here.",
+                "Path of the command tamed where the files are used; by default the path here, or tamed.",
                 "PATH",
             ),
             Option(
                 "path",
                 ("--path",),
-                "Path of FILE where the files are used; by default the path here.",
+                "Path of FILE where the files are used; by default the path here, or in /app.",
                 "PATH",
             ),
             _PLUGIN_DIR,
+            _of_cluster("image", "Image that the pods run; by default the name of the deployment.", "IMAGE"),
+            _of_cluster("cpu", "CPUs of each pod: 2, or 500m.", "QUANTITY"),
+            _of_cluster("memory", "Memory of each pod: 256Mi.", "QUANTITY"),
+            _of_cluster("replicas", "Number of pods; by default 2.", "NUMBER", _pods),
+            _of_cluster(
+                "connections", "Open connections for each pod that an autoscaler aims at.", "NUMBER", _pods
+            ),
+            _of_cluster(
+                "max_replicas", "Most pods that the autoscaler makes; by default 10.", "NUMBER", _pods
+            ),
+            _of_cluster("service_monitor", "Let the Prometheus operator find the metrics."),
+            _of_cluster("kustomize", "Make a base for the overlays of kustomize."),
         ),
     ),
     _of_instance(

@@ -1,15 +1,23 @@
 """``tamed export`` and ``tamed schema``: files for other programs that agree with a deployment."""
 
+from __future__ import annotations
+
 import os
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tamed.errors import UsageError
+from tamed.export.facts import Facts, command_of_this_installation
+from tamed.export.files import MadeFile, differences, write_files
+from tamed.plugins.discovery import plugin_folders
 
 __all__ = ["export", "schema"]
 
 _DIFFERENT = 1  # as diff(1)
+_Maker = Callable[[Facts, str, Mapping[str, Any]], Sequence[MadeFile]]
 
 
 def export(
@@ -19,39 +27,109 @@ def export(
     to: str | None,
     check: bool,
     force: bool,
-    command: str | None,
     path: str | None,
     plugin_dirs: Sequence[str],
+    **given: Any,
 ) -> int:
     """Make the files, and print them, write them or compare them."""
-    from tamed.export.facts import Facts, command_of_this_installation
-    from tamed.export.files import differences, write_files
-    from tamed.export.systemd import units_of
-    from tamed.plugins.discovery import plugin_folders
-
     if (check or force) and to is None:
         raise UsageError(f"{'--check' if check else '--force'} without a folder", remedy="add --to FOLDER")
-    folders = plugin_folders(plugin_dirs, os.environ)
-    facts = Facts.of(Path(file), None if path is None else Path(path), folders)
-    tamed = command or command_of_this_installation()
-    options = [] if command is None else ["--command", command]
-    made_by = shlex.join(["tamed", "export", kind, *options, str(facts.file)])
-    files = units_of(facts, tamed, made_by)
-    if to is None:
+    if given["kustomize"] and to is None:
+        raise UsageError("--kustomize without a folder", remedy="add --to FOLDER")
+    make, names = _KINDS[kind]
+    options = {name: value for name, value in given.items() if value}
+    if other := next((name for name in options if name not in names), None):
+        raise UsageError(f"{_flag(other)} is no option of `tamed export {kind}`")
+    facts = Facts.of(
+        Path(file),
+        _there(kind, file) if path is None else Path(path),
+        plugin_folders(plugin_dirs, os.environ),
+    )
+    shown = str(facts.file) if kind == "systemd" else Path(file).name
+    words = [word for name, value in options.items() for word in _words(name, value)]
+    files = make(facts, shlex.join(["tamed", "export", kind, *words, shown]), options)
+    return _deliver(files, None if to is None else Path(to), check=check, force=force)
+
+
+def _there(kind: str, file: str) -> Path | None:
+    from tamed.export.container import FOLDER
+
+    return None if kind == "systemd" else FOLDER / Path(file).name
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _words(name: str, value: object) -> Iterator[str]:
+    yield _flag(name)
+    if value is not True:
+        yield str(value)
+
+
+def _deliver(files: Sequence[MadeFile], folder: Path | None, *, check: bool, force: bool) -> int:
+    if folder is None:
         print("\n".join(each.text for each in files), end="")
     elif check:
-        found = differences(files, Path(to))
+        found = differences(files, folder)
         print(*found, sep="\n", end="\n" if found else "")
         return _DIFFERENT if found else 0
     else:
-        for written in write_files(files, Path(to), force=force):
+        for written in write_files(files, folder, force=force):
             print(f"wrote {written}")
     return 0
+
+
+def _systemd(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
+    from tamed.export.systemd import units_of
+
+    return units_of(facts, options.get("command") or command_of_this_installation(), made_by)
+
+
+def _kubernetes(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
+    from tamed.export.container import Container, Resources
+    from tamed.export.kubernetes import Cluster, manifests_of
+
+    if "max_replicas" in options and "connections" not in options:
+        raise UsageError("--max-replicas without an autoscaler", remedy="add --connections NUMBER")
+    container = Container.of(facts, options.get("command", "tamed"))
+    _warn(container.warnings)
+    numbers = ("replicas", "max_replicas", "connections", "service_monitor", "kustomize")
+    cluster = Cluster(
+        options.get("image", facts.name),
+        resources=Resources(options.get("cpu"), options.get("memory")),
+        **{name: options[name] for name in numbers if name in options},
+    )
+    return manifests_of(container, cluster, made_by)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+_KINDS: dict[str, tuple[_Maker, tuple[str, ...]]] = {
+    "systemd": (_systemd, ("command",)),
+    "kubernetes": (
+        _kubernetes,
+        (
+            "command",
+            "image",
+            "cpu",
+            "memory",
+            "replicas",
+            "connections",
+            "max_replicas",
+            "service_monitor",
+            "kustomize",
+        ),
+    ),
+}
+"""How each kind of files is made, and the options that it has."""
 
 
 def schema(file: str | None, plugin_dirs: Sequence[str]) -> None:
     """Print the schema of deployment files."""
     from tamed.export.schema import schema_text
-    from tamed.plugins.discovery import plugin_folders
 
     print(schema_text(None if file is None else Path(file), plugin_folders(plugin_dirs, os.environ)), end="")

@@ -2,10 +2,11 @@
 
 import math
 import os
+import re
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -19,6 +20,7 @@ from tamed.config.target import TargetKind
 from tamed.errors import ConfigurationError, UsageError
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 from tamed.net.listen import ListeningService
+from tamed.plugins.references import named_in
 from tamed.unix.rundir import check_name
 
 __all__ = ["Facts", "Listening", "command_of_this_installation"]
@@ -52,16 +54,20 @@ class Listening(NamedTuple):
 class Facts(NamedTuple):
     """A deployment, as far as the system that it runs on is concerned.
 
-    ``file`` is the path of the deployment file on that system, and ``folder`` its folder there. ``services``
-    are the names of its services with what makes each of them, and ``credentials`` those that it refers to.
+    ``file`` is the path of the deployment file on that system, ``source`` its path here, and ``text`` its
+    content. ``services`` are the names of its services with what makes each of them. ``credentials`` are
+    those that it refers to, and ``variables`` those of the environment that it takes a value from.
     """
 
     file: Path
+    source: Path
+    text: str
     name: str
     settings: Settings
     services: tuple[tuple[str, str], ...]
     listening: tuple[Listening, ...]
     credentials: tuple[str, ...]
+    variables: tuple[str, ...]
 
     @classmethod
     def of(cls, file: Path, path: Path | None = None, plugin_dirs: tuple[Path, ...] = ()) -> Self:
@@ -81,26 +87,35 @@ class Facts(NamedTuple):
         if daemon.chroot is not None:
             why = "what it starts with is outside of that folder"
             remedy = "leave it out: a unit has RootDirectory=, and a container is another root directory"
-            raise ConfigurationError(f"{file}: daemon.chroot", why, remedy)
-        credentials = sorted(set(_credentials_in([each.table for each in deployment.services])))
+            raise ConfigurationError(_place(file, deployment.text, "daemon", "chroot"), why, remedy)
+        tables = [deployment.daemon, deployment.log, *(each.table for each in deployment.services)]
+        named = set(named_in(tables))
+        credentials = sorted(name for kind, name in named if kind == "credential:")
+        for name in (name for kind, name in named if kind == "env:"):
+            environ.setdefault(name, "stand-in")
         with _stand_ins(credentials) as folder:  # the real ones are where the deployment runs
             environ["CREDENTIALS_DIRECTORY"] = folder
             application = load(reading)
         return cls(
             (path or file).absolute(),
+            file,
+            deployment.text,
             check_name(reading.name),
             reading.settings,
             tuple((each.name, each.plugin or str(each.application)) for each in deployment.services),
             tuple(
-                Listening(
-                    service.full_name.partition("/")[2], endpoint, service.socket_kind.name == "SOCK_DGRAM"
-                )
+                Listening(service.full_name, endpoint, service.socket_kind.name == "SOCK_DGRAM")
                 for service in application.walk()
                 if isinstance(service, ListeningService)
                 for endpoint in service.endpoints
             ),
             tuple(credentials),
+            tuple(sorted({name for kind, name in named if kind in ("${}", "env:")})),
         )
+
+    def place(self, table: str, *keys: str) -> str:
+        """Return where one of these keys is in the file, for a message: ``verse.toml:3: daemon.user``."""
+        return _place(self.source, self.text, table, *keys)
 
     @property
     def description(self) -> str:
@@ -166,16 +181,15 @@ class Facts(NamedTuple):
         return math.ceil(daemon.stop_delay + daemon.longest_stop) + _ABORTING
 
 
-def _credentials_in(value: object) -> Iterator[str]:
-    """Yield the names of the credentials that the values of options refer to."""
-    match value:
-        case str() if value.startswith("credential:"):
-            yield value.partition(":")[2]
-        case Mapping():
-            yield from _credentials_in(list(value.values()))
-        case list():
-            for each in value:
-                yield from _credentials_in(each)
+def _place(file: Path, text: str, table: str, *keys: str) -> str:
+    """Return the file, the line if a key is on a line of its own below its table's head, and the key."""
+    head = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if found := re.match(r"\s*\[([^\[\]]+)\]", line):
+            head = found[1].replace('"', "").strip()
+        elif head == table and (key := re.match(r"\s*\"?([\w-]+)\"?\s*=", line)) and key[1] in keys:
+            return f"{file}:{number}: {'.'.join(filter(None, (table, key[1])))}"
+    return f"{file}: {table or keys[0]}"
 
 
 @contextmanager

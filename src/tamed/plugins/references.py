@@ -6,13 +6,13 @@ by all who may read that file. So the value of a secret option may name the plac
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tamed.errors import reason
 
-__all__ = ["PLACES", "expanded", "referenced_secret"]
+__all__ = ["PLACES", "expanded", "named_in", "referenced_secret"]
 
 PLACES: Final = ("file:", "credential:", "env:")
 """The beginnings of the text that refers to a secret."""
@@ -38,6 +38,25 @@ def expanded(value: Any, environ: Mapping[str, str]) -> Any:
             return {key: expanded(each, environ) for key, each in value.items()}
         case _:
             return value
+
+
+def named_in(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield what the texts in a value of a deployment file refer to, as a kind and a name.
+
+    The kinds are ``${}``, a variable that is part of a text, and those of `PLACES`, of a secret.
+    """
+    match value:
+        case str():
+            yield from (("${}", found[1]) for found in _VARIABLE.finditer(value) if found[1] is not None)
+            kind = next((place for place in PLACES if value.startswith(place)), None)
+            if kind is not None:
+                yield kind, value.removeprefix(kind)
+        case list():
+            for each in value:
+                yield from named_in(each)
+        case Mapping():
+            for each in value.values():
+                yield from named_in(each)
 
 
 def referenced_secret(text: str, environ: Mapping[str, str], folder: Path | None = None) -> str | None:

@@ -1,0 +1,245 @@
+"""A deployment in a container: its command, ports and writable folders, and what it cannot have there.
+
+A container has a read-only root directory, one user without capabilities, and its log on standard error. What
+a deployment says against that is overridden on the command line, and `Container.warnings` tells of it; what
+cannot be overridden is an error. Both have the line of the deployment file.
+"""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from tamed._os.trust import TRUST_WRITABLE
+from tamed.config.settings import names_file
+from tamed.errors import ConfigurationError, UsageError
+from tamed.export.facts import Facts, Listening
+from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, UnixEndpoint
+
+__all__ = [
+    "CREDENTIALS",
+    "FOLDER",
+    "RUN",
+    "RUNDIR",
+    "USER",
+    "Container",
+    "Port",
+    "Resources",
+]
+
+FOLDER = Path("/app")
+"""Where the deployment file and what it names are in a container."""
+
+RUN = "/run"
+RUNDIR = f"{RUN}/tamed"
+"""The run directory. Tamed makes it: it uses none that others can write to, as they can to a volume."""
+
+CREDENTIALS = "/run/secrets"
+USER = 65532  # "nonroot" of the usual base images, and of no Debian package
+_OPS_PORT = 9321
+_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which Kubernetes wants of a Service
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)")
+_SHARES = {"": Decimal(1), "m": Decimal("0.001")}
+_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
+class Port(NamedTuple):
+    """A port that clients from outside reach: its number, the name of its service, and whether it is UDP."""
+
+    number: int
+    name: str
+    is_datagram: bool
+
+    @property
+    def protocol(self) -> str:
+        """Its protocol, as in manifests."""
+        return "UDP" if self.is_datagram else "TCP"
+
+
+class Resources(NamedTuple):
+    """What a container gets: CPUs as ``2`` or ``500m``, memory as ``256Mi``, None for no limit."""
+
+    cpu: str | None = None
+    memory: str | None = None
+
+    @property
+    def cpus(self) -> Decimal | None:
+        """The number of CPUs. Raises UsageError for another text than a number of them."""
+        return None if self.cpu is None else _quantity("--cpu", self.cpu, _SHARES)
+
+    @property
+    def bytes(self) -> int | None:
+        """The memory in bytes. Raises UsageError for another text than a size."""
+        units = {unit: Decimal(number) for unit, number in _BYTES.items()}
+        return None if self.memory is None else int(_quantity("--memory", self.memory, units))
+
+
+class Container(NamedTuple):
+    """A deployment in a container. ``command`` is its whole command line; ``ports`` are in order of number.
+
+    ``ops`` is the port of its operations endpoint. ``folders`` are those that it writes to, beside its own
+    run directory. ``lowest_port`` is the first port that has to be free for users without privilege, None if
+    the kernel's default will do. ``warnings`` are sentences for people.
+    """
+
+    facts: Facts
+    command: tuple[str, ...]
+    ports: tuple[Port, ...]
+    ops: int
+    folders: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, facts: Facts, tamed: str = "tamed") -> Self:
+        """Put a deployment into a container in which ``tamed`` is the command.
+
+        Raises ConfigurationError for a deployment that cannot be in one.
+        """
+        _require_possible(facts)
+        ports = tuple(_ports(facts))
+        taken = {port.number for port in ports if not port.is_datagram}
+        ops = _port_of(facts.settings.daemon.ops) or _OPS_PORT
+        while ops in taken:
+            ops += 1
+        return cls(
+            facts,
+            tuple(_command(facts, tamed, ops)),
+            ports,
+            ops,
+            tuple(_folders(facts)),
+            tuple(_warnings(facts)),
+        )
+
+    @property
+    def lowest_port(self) -> int | None:
+        """The lowest of the ports that need a privilege elsewhere."""
+        return min(self.facts.low_ports, default=None)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that are the same everywhere."""
+        credentials = {"CREDENTIALS_DIRECTORY": CREDENTIALS} if self.facts.credentials else {}
+        return {
+            "HOME": "/tmp",  # noqa: S108 - a volume of its own
+            "PYTHONDONTWRITEBYTECODE": "1",
+            TRUST_WRITABLE: "1",  # all may write to a volume, and there is only one user
+            **credentials,
+        }
+
+
+def _require_possible(facts: Facts) -> None:
+    if not _LABEL.fullmatch(facts.name):
+        why = f"{facts.name!r} cannot name anything in a cluster"
+        remedy = "use up to 63 lower-case letters, digits and dashes, a letter first"
+        raise ConfigurationError(facts.place("", "name"), why, remedy)
+    if facts.settings.daemon.keep_capability:
+        remedy = "remove it: a port below 1024 needs none there"
+        raise ConfigurationError(
+            facts.place("daemon", "keep-capability"), "a container has no capabilities", remedy
+        )
+    for each in facts.listening:
+        where = _place_of(facts, each)
+        if isinstance(each.endpoint, SystemdEndpoint | FdEndpoint):
+            remedy = "name an address, such as :8000"
+            raise ConfigurationError(where, f"{each.endpoint}: nobody passes a socket to a container", remedy)
+        if each.port == 0:
+            why = "port 0 is another one in each container"
+            raise ConfigurationError(where, why, "name a port")
+
+
+def _place_of(facts: Facts, listening: Listening) -> str:
+    return facts.place(f"services.{listening.service.partition('/')[0]}", "listen", "port")
+
+
+def _port_of(endpoint: str) -> int | None:
+    """Return the port of an endpoint's text; None for one without, and for one that is chosen later."""
+    return (getattr(Endpoint.parse(endpoint), "port", None) if endpoint else None) or None
+
+
+def _ports(facts: Facts) -> Iterator[Port]:
+    found: dict[tuple[int, bool], str] = {}
+    for each in facts.listening:
+        if each.port is not None and not each.is_local:
+            found.setdefault((each.port, each.is_datagram), each.service.partition("/")[0])
+    names: set[str] = set()
+    for (number, is_datagram), service in sorted(found.items()):
+        name = _port_name(service)
+        name = name if name not in names else f"port-{number}"
+        name = name if name not in names else f"{name}-udp"
+        names.add(name)
+        yield Port(number, name, is_datagram)
+
+
+def _port_name(service: str) -> str:
+    """Return a name of at most 15 letters, digits and single dashes (RFC 6335)."""
+    name = re.sub(r"[^a-z0-9]+", "-", service.lower())[:15].strip("-")
+    return name if re.search("[a-z]", name) and name != "ops" else f"port-{name}"[:15].strip("-")
+
+
+def _command(facts: Facts, tamed: str, ops: int) -> Iterator[str]:
+    daemon, log = facts.settings
+    yield from (tamed, "run", "--name", facts.name, "--rundir", RUNDIR)
+    if daemon.workers is None:
+        yield from ("--workers", "1")
+    yield from ("--ops", f":{ops}")
+    if log.file not in ("", "stderr"):
+        yield from ("--log-file", "stderr")
+    for name in ("user", "group"):
+        if getattr(daemon, name):
+            yield f"--{name}="
+    if daemon.prepare_as_root:
+        yield "--no-prepare-as-root"
+    yield str(facts.file)
+
+
+def _folders(facts: Facts) -> Iterator[str]:
+    log = facts.settings.log.file
+    written = set(facts.writable_folders)
+    if names_file(log):
+        written.discard(str(facts.file.parent.joinpath(log).parent))
+    for folder in sorted(written):
+        here = facts.source.parent.resolve()
+        there = Path(folder)
+        if there.is_relative_to(here):
+            there = facts.file.parent / there.relative_to(here)
+        if facts.file.is_relative_to(there):
+            why = f"it would write to {there}, which a container cannot"
+            sockets = [each for each in facts.listening if isinstance(each.endpoint, UnixEndpoint)]
+            where = _place_of(facts, sockets[0]) if sockets else facts.place("daemon", "pid-file")
+            raise ConfigurationError(where, why, f"name another folder, such as {RUN}")
+        if not there.is_relative_to(RUN):
+            yield str(there)
+
+
+def _warnings(facts: Facts) -> Iterator[str]:
+    daemon, log = facts.settings
+    for name in ("user", "group"):
+        if getattr(daemon, name):
+            yield f"{facts.place('daemon', name)} is ignored: a container has one user, {USER}"
+    if daemon.prepare_as_root:
+        yield f"{facts.place('daemon', 'prepare-as-root')} is ignored: nothing in a container is root"
+    if daemon.reload:
+        yield f"{facts.place('daemon', 'reload')} has no use: the files of a container do not change"
+    if log.file not in ("", "stderr"):
+        yield f"{facts.place('log', 'file')} is ignored: a container logs to stderr"
+    if daemon.ops and not daemon.ops.startswith(":"):
+        yield (
+            f"{facts.place('daemon', 'ops')} is replaced: probes come from outside of the container,"
+            " so it listens on all addresses"
+        )
+    for each in facts.listening:
+        where = _place_of(facts, each)
+        if isinstance(each.endpoint, UnixEndpoint):
+            yield f"{where}: nobody outside of the container reaches {each.endpoint}"
+        elif each.is_local:
+            why = "is an address of the container itself, and nobody outside reaches it"
+            yield f"{where}: {each.endpoint} {why}; name an address such as :{each.port}"
+
+
+def _quantity(option: str, text: str, units: dict[str, Decimal]) -> Decimal:
+    found = _QUANTITY.fullmatch(text)
+    if found is None or found[2] not in units or not (number := Decimal(found[1]) * units[found[2]]):
+        example = "2 or 500m" if option == "--cpu" else "256Mi or 1Gi"
+        raise UsageError(f"invalid value {text!r} for {option}", f"expected a quantity such as {example}")
+    return number

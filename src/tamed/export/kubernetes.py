@@ -1,0 +1,336 @@
+"""The manifests that run a deployment in Kubernetes, with probes, times and permissions that fit it.
+
+Pods are replaced without a loss: a new one gets clients when the daemon is ready, an old one serves on while
+the cluster still sends it some, and then has the time to drain that the deployment gives it. Pods have the
+security level "restricted" of the Pod Security Standards.
+"""
+
+import math
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import NamedTuple
+
+from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Resources
+from tamed.export.files import MadeFile
+from tamed.export.yaml import Noted, Value, to_yaml
+
+__all__ = ["Cluster", "manifests_of"]
+
+_PROBE_SECONDS = 2
+_DELAY = 10  # seconds until all nodes and load balancers know that a pod is going
+_MONITORING = "monitoring"
+_HOSTNAME = "kubernetes.io/hostname"
+_READ_ONLY = 0o440
+
+
+class Cluster(NamedTuple):
+    """What the cluster gives a deployment.
+
+    ``connections`` is the number of open connections for each pod that an autoscaler aims at, between
+    ``replicas`` and ``max_replicas`` pods; None for a fixed number of pods. ``service_monitor`` is for
+    clusters with the Prometheus operator; others find the metrics by annotations. ``kustomize`` is for
+    overlays.
+    """
+
+    image: str
+    replicas: int = 2
+    max_replicas: int = 10
+    connections: int | None = None
+    resources: Resources = Resources()
+    service_monitor: bool = False
+    kustomize: bool = False
+
+
+def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[MadeFile]:
+    """Return the manifests, each in a file of its own, for ``kubectl apply -f FOLDER`` or ``-k FOLDER``.
+
+    Raises UsageError for resources that are no quantities.
+    """
+    documents: dict[str, dict[str, Value]] = {}
+    if not cluster.kustomize:
+        documents["configmap"] = _config_map(container)
+    documents["deployment"] = _deployment(container, cluster)
+    if container.ports or cluster.service_monitor:
+        documents["service"] = _service(container, cluster)
+    documents["poddisruptionbudget"] = _budget(container)
+    documents["networkpolicy"] = _network_policy(container)
+    if cluster.connections is not None:
+        documents["horizontalpodautoscaler"] = _autoscaler(container, cluster, cluster.connections)
+    if cluster.service_monitor:
+        documents["servicemonitor"] = _service_monitor(container)
+    files = [MadeFile(f"{name}.yaml", f"---\n{to_yaml(each)}", made_by) for name, each in documents.items()]
+    if cluster.kustomize:
+        resources = [file.name for file in files]
+        content = to_yaml(_kustomization(container, resources))
+        files.append(MadeFile("kustomization.yaml", f"---\n{content}", made_by))
+        files.append(MadeFile(container.facts.file.name, container.facts.text, made_by))
+    return files
+
+
+def _object(container: Container, version: str, kind: str, **rest: Value) -> dict[str, Value]:
+    name = container.facts.name
+    metadata: dict[str, Value] = {"name": name, "labels": {**_labels(container), **_MANAGED}}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
+
+
+_MANAGED = {"app.kubernetes.io/managed-by": "tamed"}
+
+
+def _labels(container: Container) -> dict[str, Value]:
+    return {"app.kubernetes.io/name": container.facts.name}
+
+
+def _selector(container: Container) -> dict[str, Value]:
+    return {"matchLabels": _labels(container)}
+
+
+def _config_map(container: Container) -> dict[str, Value]:
+    facts = container.facts
+    return _object(container, "v1", "ConfigMap", data={facts.file.name: facts.text})
+
+
+def _deployment(container: Container, cluster: Cluster) -> dict[str, Value]:
+    start = container.facts.start_seconds
+    spec: dict[str, Value] = {}
+    if cluster.connections is None:
+        spec["replicas"] = cluster.replicas
+    spec |= {
+        "selector": _selector(container),
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+        },
+        "progressDeadlineSeconds": max(600, 2 * start),
+        "template": {
+            "metadata": {"labels": _labels(container), **_annotations(container, cluster)},
+            "spec": _pod(container, cluster),
+        },
+    }
+    return _object(container, "apps/v1", "Deployment", spec=spec)
+
+
+def _annotations(container: Container, cluster: Cluster) -> dict[str, Value]:
+    annotations: dict[str, Value] = {}
+    if not cluster.kustomize:
+        digest = sha256(container.facts.text.encode()).hexdigest()
+        annotations["tamed/deployment"] = Noted(
+            digest, "The digest of the deployment file: with another one, the pods are replaced."
+        )
+    if not cluster.service_monitor:
+        annotations |= {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(container.ops),
+            "prometheus.io/path": "/metrics",
+        }
+    return {"annotations": annotations} if annotations else {}
+
+
+def _pod(container: Container, cluster: Cluster) -> dict[str, Value]:
+    grace = _DELAY + container.facts.stop_seconds
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": Noted(
+            False, "Else a Service named tamed-NAME would set variables that Tamed reads as its options."
+        ),
+        "securityContext": _security_of_pod(container),
+        "terminationGracePeriodSeconds": Noted(
+            grace, f"{_DELAY} for preStop, and the longest that the daemon takes to drain and stop."
+        ),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": _HOSTNAME,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": _selector(container),
+            }
+        ],
+        "containers": [_container(container, cluster)],
+        "volumes": list(_volumes(container)),
+    }
+
+
+def _security_of_pod(container: Container) -> dict[str, Value]:
+    context: dict[str, Value] = {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if container.lowest_port is not None:
+        name = "net.ipv4.ip_unprivileged_port_start"
+        context["sysctls"] = Noted(
+            [{"name": name, "value": str(container.lowest_port)}],
+            "In place of a capability, to bind the port.",
+        )
+    return context
+
+
+def _container(container: Container, cluster: Cluster) -> dict[str, Value]:
+    facts = container.facts
+    made: dict[str, Value] = {
+        "name": facts.name,
+        "image": cluster.image,
+        "command": list(container.command),
+        "workingDir": str(facts.file.parent),
+        "env": list(_environment(container)),
+        "ports": [
+            *(
+                {"name": port.name, "containerPort": port.number, "protocol": port.protocol}
+                for port in container.ports
+            ),
+            {"name": "ops", "containerPort": container.ops, "protocol": "TCP"},
+        ],
+        "startupProbe": _probe("/startupz", _PROBE_SECONDS, math.ceil(facts.start_seconds / _PROBE_SECONDS)),
+        "livenessProbe": _probe("/livez", 10, 3),
+        "readinessProbe": _probe("/readyz", 5, 2),
+        "lifecycle": Noted(
+            {"preStop": {"sleep": {"seconds": _DELAY}}},
+            "Clients are served meanwhile; at its end no node or load balancer sends new ones.",
+        ),
+    }
+    if limits := _limits(cluster.resources):
+        made["resources"] = {"requests": limits, "limits": limits}
+    made["securityContext"] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    made["volumeMounts"] = list(_mounts(container))
+    return made
+
+
+def _environment(container: Container) -> Iterator[Value]:
+    for name, value in container.environment.items():
+        yield {"name": name, "value": value}
+    for name in container.facts.variables:
+        yield {"name": name, "valueFrom": {"secretKeyRef": {"name": container.facts.name, "key": name}}}
+
+
+def _probe(path: str, period: int, failures: int) -> dict[str, Value]:
+    return {
+        "httpGet": {"path": path, "port": "ops"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _limits(resources: Resources) -> dict[str, Value]:
+    limits: dict[str, Value] = {}
+    if resources.cpus is not None and resources.cpu is not None:
+        limits["cpu"] = resources.cpu
+    if resources.bytes is not None and resources.memory is not None:
+        limits["memory"] = resources.memory
+    return limits
+
+
+def _mounts(container: Container) -> Iterator[Value]:
+    facts = container.facts
+    yield {"name": "deployment", "mountPath": str(facts.file), "subPath": facts.file.name, "readOnly": True}
+    if facts.credentials:
+        yield {"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True}
+    for name, folder in _writable(container):
+        yield {"name": name, "mountPath": folder}
+
+
+def _volumes(container: Container) -> Iterator[Value]:
+    facts = container.facts
+    yield {"name": "deployment", "configMap": {"name": facts.name}}
+    if facts.credentials:
+        items: list[Value] = [{"key": name, "path": name} for name in facts.credentials]
+        secret: dict[str, Value] = {"secretName": facts.name, "defaultMode": _READ_ONLY, "items": items}
+        keys = ", ".join(facts.credentials)
+        yield Noted(
+            {"name": "credentials", "secret": secret}, f"The secret {facts.name} has the keys: {keys}."
+        )
+    for name, _ in _writable(container):
+        yield {"name": name, "emptyDir": {"medium": "Memory"} if name == "run" else {}}
+
+
+def _writable(container: Container) -> Iterator[tuple[str, str]]:
+    """Yield a volume's name and the folder for each folder that can be written."""
+    yield "run", RUN
+    yield "tmp", "/tmp"  # noqa: S108 - a volume of its own
+    for number, folder in enumerate(container.folders, start=1):
+        if folder != "/tmp":  # noqa: S108
+            yield f"folder-{number}", folder
+
+
+def _service(container: Container, cluster: Cluster) -> dict[str, Value]:
+    ports = list(container.ports)
+    if cluster.service_monitor:
+        ports.append(Port(container.ops, "ops", is_datagram=False))
+    entries: list[Value] = [
+        {"name": port.name, "port": port.number, "targetPort": port.name, "protocol": port.protocol}
+        for port in ports
+    ]
+    return _object(container, "v1", "Service", spec={"selector": _labels(container), "ports": entries})
+
+
+def _budget(container: Container) -> dict[str, Value]:
+    spec: dict[str, Value] = {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": _selector(container),
+    }
+    return _object(container, "policy/v1", "PodDisruptionBudget", spec=spec)
+
+
+def _network_policy(container: Container) -> dict[str, Value]:
+    open_ports: list[Value] = [{"port": port.name, "protocol": port.protocol} for port in container.ports]
+    ingress: list[Value] = [{"ports": open_ports}] if open_ports else []
+    ingress.append(
+        Noted(
+            {
+                "from": [
+                    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": _MONITORING}}}
+                ],
+                "ports": [{"port": "ops", "protocol": "TCP"}],
+            },
+            "Metrics, for Prometheus. Probes come from the node, which no policy keeps out.",
+        )
+    )
+    spec: dict[str, Value] = {
+        "podSelector": _selector(container),
+        "policyTypes": Noted(["Ingress"], "What the services connect to is not known here."),
+        "ingress": ingress,
+    }
+    return _object(container, "networking.k8s.io/v1", "NetworkPolicy", spec=spec)
+
+
+def _autoscaler(container: Container, cluster: Cluster, connections: int) -> dict[str, Value]:
+    spec: dict[str, Value] = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": container.facts.name},
+        "minReplicas": cluster.replicas,
+        "maxReplicas": max(cluster.replicas, cluster.max_replicas),
+        "metrics": Noted(
+            [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "tamed_connections_open"},
+                        "target": {"type": "AverageValue", "averageValue": str(connections)},
+                    },
+                }
+            ],
+            "An adapter, such as prometheus-adapter, serves this metric as custom.metrics.k8s.io.",
+        ),
+    }
+    return _object(container, "autoscaling/v2", "HorizontalPodAutoscaler", spec=spec)
+
+
+def _service_monitor(container: Container) -> dict[str, Value]:
+    endpoints: list[Value] = [{"port": "ops", "path": "/metrics"}]
+    spec: dict[str, Value] = {"selector": _selector(container), "endpoints": endpoints}
+    return _object(container, "monitoring.coreos.com/v1", "ServiceMonitor", spec=spec)
+
+
+def _kustomization(container: Container, resources: list[str]) -> dict[str, Value]:
+    generator: dict[str, Value] = {"name": container.facts.name, "files": [container.facts.file.name]}
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": resources,
+        "configMapGenerator": Noted([generator], "With another deployment file, the pods are replaced."),
+    }
