@@ -90,7 +90,15 @@ def test_the_command_fits_a_container(tamed: Tamed, tmp_path: Path) -> None:
     assert container["image"] == "registry/verse:1"
     assert container["command"] == [
         *("tamed", "run", "--name", "verse", "--rundir", "/run/tamed", "--ops", ":9000"),
-        *("--log-file", "stderr", "--user=", "--no-prepare-as-root", "/app/verse.toml"),
+        *(
+            "--stop-delay",
+            "10s",
+            "--log-file",
+            "stderr",
+            "--user=",
+            "--no-prepare-as-root",
+            "/app/verse.toml",
+        ),
     ]
     assert {each["name"]: each["containerPort"] for each in container["ports"]} == {
         "ecstasy": 80,
@@ -110,10 +118,13 @@ def test_the_command_fits_a_container(tamed: Tamed, tmp_path: Path) -> None:
 def test_times_follow_from_the_settings(tamed: Tamed, tmp_path: Path) -> None:
     """A pod has as long to start and to stop as the daemon takes, and the time that others need to notice."""
     pod, container = pod_of(manifests(tamed, verse(tmp_path)))
-    delay = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] == delay + 90 + 30 + 20
+    assert pod["terminationGracePeriodSeconds"] == 10 + 90 + 30 + 20
     startup = container["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 320
+    own = VERSE.replace("reload = true", 'stop-delay = "1m"')
+    pod, container = pod_of(manifests(tamed, verse(tmp_path, own)))
+    assert pod["terminationGracePeriodSeconds"] == 60 + 90 + 30 + 20
+    assert "--stop-delay" not in container["command"]
 
 
 def test_what_a_container_does_not_have_is_told(tamed: Tamed, tmp_path: Path) -> None:

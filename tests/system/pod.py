@@ -91,9 +91,12 @@ class Container:
         finally:
             connection.close()
 
-    def end(self, grace: float) -> int:
-        """Send TERM; return the exit status. It has so many seconds, and more if the machine is busy."""
+    def terminate(self) -> None:
+        """Send TERM to the first process."""
         os.kill(self.pid, signal.SIGTERM)
+
+    def wait_end(self, grace: float) -> int:
+        """Return the exit status. It has so many seconds, and more if the machine is busy."""
         return self._process.wait(max(grace, PATIENCE))
 
     def kill(self) -> None:

@@ -65,13 +65,17 @@ class Cluster:
             client.start()
 
     def remove(self, pod: Pod) -> None:
-        """End a pod. While it is in preStop, some nodes still send it clients."""
-        assert pod.container["lifecycle"]["preStop"]["sleep"]["seconds"] > 0
+        """Begin to end a pod: it gets TERM, and for a while some nodes still send it clients."""
+        pod.terminate()
         before = len(self.served)
-        wait_for("clients in preStop", lambda: self.failures or len(self.served) > before + _CLIENTS_BETWEEN)
+        wait_for("clients of it", lambda: self.failures or len(self.served) > before + _CLIENTS_BETWEEN)
         self.endpoints.remove(pod)
-        assert pod.end(pod.spec["terminationGracePeriodSeconds"]) == 0, pod.log
-        self.pods.remove(pod)
+
+    def wait_ends(self, pods: list[Pod]) -> None:
+        """Wait until pods have ended, each by itself in the time that it has."""
+        for pod in pods:
+            assert pod.wait_end(pod.spec["terminationGracePeriodSeconds"]) == 0, pod.log
+            self.pods.remove(pod)
 
     def end_clients(self) -> None:
         """End the clients."""
@@ -138,7 +142,8 @@ def test_pods_are_replaced_without_a_failed_request(
     for _ in range(old["Deployment"]["spec"]["replicas"]):
         cluster.add(old, app)
     cluster.start_clients()
-    for pod in list(cluster.pods):
+    going = list(cluster.pods)
+    for pod in going:
         cluster.add(new, app)
         cluster.remove(pod)
     before = len(cluster.served)
@@ -149,8 +154,7 @@ def test_pods_are_replaced_without_a_failed_request(
     assert cluster.failures == []
     assert cluster.served[0].startswith(b"The first poem")
     assert cluster.served[-1].startswith(b"The second poem")
-    for pod in list(cluster.pods):
-        assert pod.end(pod.spec["terminationGracePeriodSeconds"]) == 0, pod.log
+    cluster.wait_ends(going)
 
 
 def test_a_pod_is_one_user_without_capabilities(
@@ -168,6 +172,7 @@ def test_a_pod_is_one_user_without_capabilities(
     assert int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
     assert status["Uid"].split() == [str(pod.spec["securityContext"]["runAsUser"])] * 4
     assert os.stat(f"/proc/{pod.pid}/root").st_dev != os.stat("/").st_dev  # noqa: PTH116
-    assert pod.end(pod.spec["terminationGracePeriodSeconds"]) == 0, pod.log
-    cluster.pods.remove(pod)
+    pod.terminate()
+    wait_for("the end of readiness", lambda: not pod.probe("readiness"))
+    cluster.wait_ends([pod])
     assert "verse is ready" in pod.log

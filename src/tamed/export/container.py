@@ -38,6 +38,7 @@ RUNDIR = f"{RUN}/tamed"
 CREDENTIALS = "/run/secrets"
 USER = 65532  # "nonroot" of the usual base images, and of no Debian package
 _OPS_PORT = 9321
+_STOP_DELAY = 10  # seconds until all nodes and load balancers know that a container is going
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which Kubernetes wants of a Service
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)")
 _SHARES = {"": Decimal(1), "m": Decimal("0.001")}
@@ -112,6 +113,12 @@ class Container(NamedTuple):
         )
 
     @property
+    def stop_seconds(self) -> int:
+        """The longest that a stop takes, in seconds, with a margin."""
+        facts = self.facts
+        return facts.stop_seconds + (0 if facts.settings.daemon.stop_delay else _STOP_DELAY)
+
+    @property
     def lowest_port(self) -> int | None:
         """The lowest of the ports that need a privilege elsewhere."""
         return min(self.facts.low_ports, default=None)
@@ -183,6 +190,8 @@ def _command(facts: Facts, tamed: str, ops: int) -> Iterator[str]:
     if daemon.workers is None:
         yield from ("--workers", "1")
     yield from ("--ops", f":{ops}")
+    if not daemon.stop_delay:
+        yield from ("--stop-delay", f"{_STOP_DELAY}s")
     if log.file not in ("", "stderr"):
         yield from ("--log-file", "stderr")
     for name in ("user", "group"):

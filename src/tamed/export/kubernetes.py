@@ -1,8 +1,8 @@
 """The manifests that run a deployment in Kubernetes, with probes, times and permissions that fit it.
 
 Pods are replaced without a loss: a new one gets clients when the daemon is ready, an old one serves on while
-the cluster still sends it some, and then has the time to drain that the deployment gives it. Pods have the
-security level "restricted" of the Pod Security Standards.
+the cluster still sends it some (``stop-delay``, so no preStop hook), and then has the time to drain that the
+deployment gives it. Pods have the security level "restricted" of the Pod Security Standards.
 """
 
 import math
@@ -17,7 +17,6 @@ from tamed.export.yaml import Noted, Value, to_yaml
 __all__ = ["Cluster", "manifests_of"]
 
 _PROBE_SECONDS = 2
-_DELAY = 10  # seconds until all nodes and load balancers know that a pod is going
 _MONITORING = "monitoring"
 _HOSTNAME = "kubernetes.io/hostname"
 _READ_ONLY = 0o440
@@ -126,7 +125,6 @@ def _annotations(container: Container, cluster: Cluster) -> dict[str, Value]:
 
 
 def _pod(container: Container, cluster: Cluster) -> dict[str, Value]:
-    grace = _DELAY + container.facts.stop_seconds
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": Noted(
@@ -134,7 +132,7 @@ def _pod(container: Container, cluster: Cluster) -> dict[str, Value]:
         ),
         "securityContext": _security_of_pod(container),
         "terminationGracePeriodSeconds": Noted(
-            grace, f"{_DELAY} for preStop, and the longest that the daemon takes to drain and stop."
+            container.stop_seconds, "The longest that the daemon takes to serve on, to drain and to stop."
         ),
         "topologySpreadConstraints": [
             {
@@ -184,10 +182,6 @@ def _container(container: Container, cluster: Cluster) -> dict[str, Value]:
         "startupProbe": _probe("/startupz", _PROBE_SECONDS, math.ceil(facts.start_seconds / _PROBE_SECONDS)),
         "livenessProbe": _probe("/livez", 10, 3),
         "readinessProbe": _probe("/readyz", 5, 2),
-        "lifecycle": Noted(
-            {"preStop": {"sleep": {"seconds": _DELAY}}},
-            "Clients are served meanwhile; at its end no node or load balancer sends new ones.",
-        ),
     }
     if limits := _limits(cluster.resources):
         made["resources"] = {"requests": limits, "limits": limits}
