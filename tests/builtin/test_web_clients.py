@@ -3,15 +3,18 @@
 import http.client
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tamed.testing.process import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
+from tests.builtin.http2_client import Http2Client
 from tests.builtin.real_clients import needs, run
 from tests.patience import PATIENCE
 
@@ -75,6 +78,33 @@ def test_curl_reads_what_it_may(root: Path) -> None:
     assert re.search(r'web.access: 127.0.0.1:\d+ - "GET /sub/deep.txt HTTP/1.1" 200', process.output)
 
 
+@needs("curl")
+@needs("h2load")
+def test_http2_is_spoken_with_clients_that_can(root: Path, tmp_path: Path) -> None:
+    """Over TLS by agreement, in clear text by prior knowledge; under load; others are served as before."""
+    (root / "large.bin").write_bytes(b"verse" * 200_000)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "cert.pem"))
+    show = "-sSf", "-o", tmp_path / "got", "-w", "%{http_version}", "--cacert", tmp_path / "ca.pem"
+    with serving("--root", root, "--http2") as (_, address):
+        clear = f"http://{address}/large.bin"
+        assert run("curl", *show, "--http2-prior-knowledge", clear).stdout == "2"
+        assert (tmp_path / "got").read_bytes() == b"verse" * 200_000
+        assert run("curl", *show, clear).stdout == "1.1"
+        done = run("h2load", "-n", "300", "-c", "5", "-m", "20", f"http://{address}/open.txt", clear)
+        assert "300 succeeded, 0 failed, 0 errored" in done.stdout
+    tls = f"tls://localhost:0?cert={tmp_path}/cert.pem"
+    with serving("--root", root, "--http2", "--listen", tls) as (_, address):
+        url = f"https://localhost:{address.rpartition(':')[2]}/large.bin"
+        assert run("curl", *show, url).stdout == "2"
+        assert (tmp_path / "got").read_bytes() == b"verse" * 200_000
+        assert run("curl", *show, "--http1.1", url).stdout == "1.1"
+    with serving("--root", root, "--listen", tls) as (_, address):
+        url = f"https://localhost:{address.rpartition(':')[2]}/large.bin"
+        assert run("curl", *show, url).stdout == "1.1"
+
+
 @needs("chromium")
 def test_a_browser_shows_a_page_and_runs_its_script(root: Path, tmp_path: Path) -> None:
     """Which it does only if the types are right."""
@@ -105,11 +135,14 @@ def test_no_request_of_a_load_generator_fails(root: Path, tmp_path: Path, what: 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["solo", "workers"])
 def test_no_request_is_lost_by_a_stop(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    """Every request that was sent is answered; the last answer on a connection says that it is the last."""
+    """Every request that was sent is answered; the last answer on a connection says that it is the last.
+
+    Over HTTP/2 GOAWAY says so, and what was requested behind the stream that it names may be repeated.
+    """
     (tmp_path / "load_app.py").write_text(APPLICATION)
     arguments: list[str | Path] = ["--app", "load_app:application", "--app-dir", tmp_path, "--no-access-log"]
-    with serving(*arguments, before=workers) as (process, address):
-        clients = [Client(address) for _ in range(20)]
+    with serving(*arguments, "--http2", before=workers) as (process, address):
+        clients = [*(Client(address) for _ in range(15)), *(Client2(address) for _ in range(5))]
         for client in clients:
             client.answered.wait(PATIENCE)
         process.signal(signal.SIGTERM)
@@ -169,3 +202,27 @@ class Client(threading.Thread):
             self.fault = repr(error)
         finally:
             connection.close()
+
+
+class Client2(Client):
+    """Asks for ten things at a time over HTTP/2, until the server goes away."""
+
+    def run(self) -> None:
+        """Ask."""
+        host, _, port = self._address.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), PATIENCE) as sock, Http2Client(sock) as client:
+                while not client.goaways and not self.fault:
+                    self._ask(client)
+                client.to_the_end()
+        except OSError as error:
+            self.fault = repr(error)
+
+    def _ask(self, client: Http2Client) -> None:
+        numbers = [client.request() for _ in range(10)]
+        answers = [client.answer(number) for number in numbers]
+        last = client.goaways[-1][0] if client.goaways else 2**31 - 1
+        owed = [answer for number, answer in zip(numbers, answers, strict=True) if number <= last]
+        if any(answer.body != b"done\n" for answer in owed):
+            self.fault = f"no answer on a stream up to {last}"
+        self.answered.set()

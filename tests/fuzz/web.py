@@ -4,15 +4,33 @@ import asyncio
 import ipaddress
 import itertools
 import re
+from contextlib import suppress
 from typing import Any, Final
 
+from hpack import Encoder, NeverIndexedHeaderTuple
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 from starlette.responses import FileResponse, RangeNotSatisfiable
+from websockets.frames import Frame, Opcode
 
 from tamed.builtin._web.files import has_valid_range
 from tamed.web._context import ServerContext
 from tamed.web._http1 import HttpConnection
+from tamed.web._http2 import Http2Connection
+from tamed.web._http2_frames import PREFACE
 from tamed.web._proxies import TrustedProxies
-from tamed.web.limits import HttpLimits
+from tamed.web._websocket import WebSocketConnection
+from tamed.web.asgi import ClientLeft
+from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 from tests.fuzz.engine import Target
 from tests.fuzz.sessions import Wire, loop, require_no_failure
 
@@ -20,6 +38,7 @@ __all__ = ["TARGETS"]
 
 _MOST_ANSWERS: Final = 50
 _MOST_TURNS: Final = 400
+_SOME_TURNS: Final = 20
 _ANSWER: Final = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9] ")
 _UNSAFE: Final = re.compile(rb"[\r\n\0]")
 
@@ -49,8 +68,7 @@ class _Http:
     """One connection for each input, which comes in pieces; all of it is answered, or the end."""
 
     def __init__(self) -> None:
-        limits = HttpLimits(request_line=1024, head=4096)
-        self._context = ServerContext(_echo, {}, limits, trusted=TrustedProxies(()))
+        self._context = ServerContext(_echo, {}, _LIMITS, trusted=TrustedProxies(()))
 
     def __call__(self, data: bytes) -> object:
         return loop().run_until_complete(self._connection(data))
@@ -78,6 +96,106 @@ class _Http:
                 task.cancel()
             await asyncio.sleep(0)
             require_no_failure()
+
+
+_LIMITS: Final = HttpLimits(request_line=1024, head=4096)
+
+
+class _Http2:
+    """One connection for each input; applications see requests in order, and what is sent is frames."""
+
+    def __init__(self) -> None:
+        self._context = ServerContext(_echo, {}, _LIMITS, trusted=TrustedProxies(()))
+
+    def __call__(self, data: bytes) -> object:
+        return loop().run_until_complete(self._connection(PREFACE + data))
+
+    async def _connection(self, data: bytes) -> object:
+        wire = Wire()
+        protocol = Http2Connection(self._context, Http2Limits(streams=10))
+        protocol.connection_made(wire)
+        try:
+            third = len(data) // 3
+            for piece in (data[:third], data[third:]):
+                if not wire.closed:
+                    protocol.data_received(piece)
+                for _ in range(_MOST_TURNS):
+                    await asyncio.sleep(0)
+                    if not self._context.tasks:
+                        break
+            return _frames(bytes(wire.written)), wire.closed
+        finally:
+            protocol.connection_lost(None)
+            for task in tuple(self._context.tasks):
+                task.cancel()
+            await asyncio.sleep(0)
+            require_no_failure()
+
+
+def _frames(data: bytes) -> tuple[int, ...]:
+    """Return the kinds of the frames, of which the last one is complete."""
+    kinds = set()
+    while data:
+        size = 9 + int.from_bytes(data[:3], "big")
+        assert len(data) >= size
+        kinds.add(data[3])
+        data = data[size:]
+    return tuple(sorted(kinds))
+
+
+class _WebSocket:
+    """One WebSocket for each input, behind its handshake, whose application sends back what comes."""
+
+    def __init__(self) -> None:
+        def begin(
+            context: ServerContext, transport: asyncio.Transport, scope: Any, write_paused: bool
+        ) -> WebSocketConnection:
+            limits = WebSocketLimits(message=4096, frame=4096)
+            return WebSocketConnection(context, limits, transport, scope, write_paused=write_paused)
+
+        self._context = ServerContext(_send_back, {}, _LIMITS, trusted=TrustedProxies(()), websocket=begin)
+
+    def __call__(self, data: bytes) -> object:
+        return loop().run_until_complete(self._connection(data))
+
+    async def _connection(self, data: bytes) -> object:
+        wire = Wire()
+        first = HttpConnection(self._context)
+        first.connection_made(wire)
+        first.data_received(_HANDSHAKE)
+        protocol: Any = wire.get_protocol()
+        await asyncio.sleep(0)
+        assert wire.written.startswith(b"HTTP/1.1 101 ")
+        head = len(wire.written)
+        try:
+            half = len(data) // 2
+            for piece in (data[:half], data[half:]):
+                if piece and not wire.closed:
+                    protocol.data_received(piece)
+                for _ in range(_SOME_TURNS):
+                    await asyncio.sleep(0)
+            assert len(wire.written) - head <= 4 * len(data) + 4096
+            return wire.closed, bytes(wire.written[head : head + 1])
+        finally:
+            protocol.connection_lost(None)
+            for _ in range(_SOME_TURNS):
+                await asyncio.sleep(0)
+            for task in tuple(self._context.tasks):
+                task.cancel()
+            await asyncio.sleep(0)
+            require_no_failure()
+
+
+async def _send_back(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "websocket"
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        data = message.get("bytes")
+        assert len(message["text"].encode() if data is None else data) <= 4096
+        with suppress(ClientLeft):
+            await send(message | {"type": "websocket.send"})
+    assert message["type"] == "websocket.disconnect"
 
 
 def _forwarded(data: bytes) -> object:
@@ -118,6 +236,32 @@ def _ranges(data: bytes) -> object:
 
 _GET: Final = b"GET /index.html?a=b HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n"
 _POST: Final = b"POST /form HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world"
+_HANDSHAKE: Final = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+)
+
+
+def _masked(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+def _request(number: int, *flags: str, method: str = "GET") -> bytes:
+    """Return a request whose headers are in no table, so that frames can be put together in any order."""
+    fields = [(":method", method), (":scheme", "http"), (":authority", "x"), (":path", "/a?b=c")]
+    block = Encoder().encode([NeverIndexedHeaderTuple(*each) for each in fields])
+    return HeadersFrame(number, block, flags=flags).serialize()
+
+
+_SETTINGS: Final = SettingsFrame(0, {1: 0, 3: 10, 4: 100}).serialize()
+_PING: Final = PingFrame(0, b"12345678").serialize()
+_POST2: Final = (
+    _request(1, "END_HEADERS", method="POST")
+    + DataFrame(1, b"hello").serialize()
+    + DataFrame(1, b" world", flags=["END_STREAM"]).serialize()
+)
+
 _CHUNKED: Final = (
     b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nA: b\r\n\r\n"
@@ -160,6 +304,57 @@ TARGETS: Final = (
         ),
         weight=5.0,
         grows=False,  # what is longer than its limits is not read on
+    ),
+    Target(
+        "HTTP/2",
+        _Http2(),
+        (
+            _SETTINGS + _request(1, "END_HEADERS", "END_STREAM"),
+            _SETTINGS + _POST2 + _request(3, "END_HEADERS", "END_STREAM"),
+            _SETTINGS + _request(1) + ContinuationFrame(1, b"", flags=["END_HEADERS"]).serialize(),
+            _SETTINGS + _request(1, "END_HEADERS") + RstStreamFrame(1, 8).serialize() + _PING,
+            _SETTINGS + _request(5, "END_HEADERS") + GoAwayFrame(0, 0).serialize() + _PING,
+        ),
+        (
+            _SETTINGS,
+            _PING,
+            _request(3, "END_HEADERS", "END_STREAM"),
+            _request(5, "END_HEADERS", method="POST"),
+            DataFrame(3, b"x" * 20, flags=["END_STREAM"]).serialize(),
+            RstStreamFrame(3, 8).serialize(),
+            WindowUpdateFrame(0, 1000).serialize(),
+            WindowUpdateFrame(1, 2**31 - 1).serialize(),
+            PriorityFrame(7, 1, 5).serialize(),
+            GoAwayFrame(0, 1).serialize(),
+            b"\x00\x00\x05",
+            b"\x82",
+            b"\xbe",
+            b"\x3f\xe1\x1f",
+        ),
+        weight=2.0,
+        grows=False,
+    ),
+    Target(
+        "WebSocket",
+        _WebSocket(),
+        (
+            _masked(Opcode.TEXT, b"verse"),
+            _masked(Opcode.BINARY, b"x" * 200, fin=False) + _masked(Opcode.CONT, b"y"),
+            _masked(Opcode.PING, b"1") + _masked(Opcode.CLOSE, b"\x03\xe8"),
+            b"\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\x00",  # compressed (RFC 7692, 7.2.3.1)
+        ),
+        (
+            _masked(Opcode.TEXT, b"\xff"),
+            _masked(Opcode.CONT, b"z"),
+            _masked(Opcode.PONG, b""),
+            b"\x81\xfe\x10\x01",
+            b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff",
+            b"\xc1",
+            b"\x01\x80",
+            b"\x88\x81",
+        ),
+        weight=2.0,
+        grows=False,
     ),
     Target(
         "X-Forwarded-For",

@@ -1,4 +1,4 @@
-"""Files or a Python application over HTTP/1.1 and WebSocket, as a plugin."""
+"""Files or a Python application over HTTP and WebSocket, as a plugin."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tamed.plugins.values import Duration, Size
 from tamed.service.service import MultiService, Service
 from tamed.web.application import Interface, as_asgi, interface_of, load
 from tamed.web.asgi import ASGIApplication
-from tamed.web.limits import HttpLimits, WebSocketLimits
+from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 from tamed.web.server import AccessFormat, WebServer
 
 __all__ = ["Options", "web"]
@@ -37,6 +37,8 @@ class Options:
     port: int = option(8000, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
+    http2: bool = option(False, "Speak HTTP/2, too, with clients that can.")
+    max_streams: int = option(100, "Requests that are open at a time on a connection of HTTP/2.", ge=1)
     trust: list[str] = option(
         [],
         "A proxy or a network whose X-Forwarded headers are believed; unix: all of unix sockets.",
@@ -113,6 +115,7 @@ def _server(
             keep_alive=options.keep_alive,
             stall=options.stall,
         ),
+        http2=Http2Limits(streams=options.max_streams) if options.http2 else None,
         trusted=options.trust,
         access_log=options.access_log_format if options.access_log else None,
         root_path=options.root_path,

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final, TypedDict, Unpack
 
@@ -42,6 +42,7 @@ class ServerOptions(TypedDict, total=False):
     drain_timeout: float | None
     tls_handshake_timeout: float
     max_tls_handshakes: int
+    alpn: Sequence[str]
 
 
 class Server(ListeningService):
@@ -69,7 +70,8 @@ class Server(ListeningService):
       descriptors and ``max_connections`` allow, and addresses take turns. About as many clients may be
       connected without a hello. While a client waits for a place, or cannot be accepted because of a limit or
       a lack of descriptors, the oldest handshake is aborted that has no hello after half a second, or is not
-      finished two seconds after its hello.
+      finished two seconds after its hello;
+    - ``alpn``: the protocols that ``tls://`` endpoints offer in the handshake, the best first (RFC 7301).
 
     ``accepted`` is the number of all connections so far, and ``refused`` of those beyond the limit of their
     address, which ``accepted`` does not include. ``draining`` is set when ``stop`` begins: handlers of long
@@ -84,6 +86,7 @@ class Server(ListeningService):
         self.drain_timeout = options.get("drain_timeout")
         self.tls_handshake_timeout = options.get("tls_handshake_timeout", DEFAULT_TIMEOUT)
         self.max_tls_handshakes = options.get("max_tls_handshakes", DEFAULT_MOST)
+        self.alpn = tuple(options.get("alpn", ()))
         self.accepted = 0
         self.draining = asyncio.Event()
         self._drain_seconds = 0.0
@@ -125,6 +128,8 @@ class Server(ListeningService):
         backlog = usable_backlog(self.backlog)
         for listener in self.listeners:
             listener.listen(backlog)
+            if listener.ssl is not None and self.alpn:
+                listener.ssl.set_alpn_protocols(list(self.alpn))
         self._openers.clear()
         if any(listener.ssl is not None for listener in self.listeners):
             self._handshakes = Handshakes(

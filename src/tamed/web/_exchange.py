@@ -1,12 +1,16 @@
-"""A request and its answer, as the application has them: `receive`, `send`, and how it ends."""
+"""A request and its answer, as the application has them: `receive`, `send`, and how it ends.
+
+It is the same for each version of HTTP; how an answer is written is that of a subclass.
+"""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
-from tamed.web._response import ResponseHead, chunk, header_lines, plain_response, status_line
+from tamed.web._response import ResponseHead
 from tamed.web.asgi import Message, Scope
 
 __all__ = ["BODY_LIMIT", "Exchange", "ExchangeConnection"]
@@ -16,17 +20,12 @@ log = own_logger("web")
 BODY_LIMIT: Final = 64 * 1024
 """Bytes of a body that are kept until the application takes them; no more is read meanwhile."""
 
-_JOINED: Final = 16 * 1024
-"""The longest body that is copied behind its head, to be written with it."""
-
 _HEAD, _BODY, _TRAILERS, _COMPLETE = range(4)
-_CHUNKED, _COUNTED, _TO_THE_END, _NO_BODY = range(4)
 
 
 class ExchangeConnection(Protocol):
     """What an exchange needs of its connection."""
 
-    transport: asyncio.Transport
     write_paused: bool
     """Whether the client is behind with taking what was sent."""
 
@@ -60,24 +59,22 @@ class Exchange:
         "_changed",
         "_connection",
         "_context",
-        "_framing",
         "_has_all",
+        "_has_body",
         "_has_trailers",
-        "_head",
         "_is_draining",
         "_is_notified",
         "_left",
         "_stage",
         "_started_at",
+        "_unsent",
         "awaits_continue",
         "is_begun",
-        "keep_alive",
         "more_body",
         "scope",
         "sent",
         "status",
         "task",
-        "unsent",
     )
 
     def __init__(
@@ -86,15 +83,12 @@ class Exchange:
         context: ServerContext,
         scope: Scope,
         *,
-        keep_alive: bool,
         awaits_continue: bool,
         now: float,
     ) -> None:
         self._connection = connection
         self._context = context
         self.scope = scope
-        self.keep_alive = keep_alive
-        """Whether another request may follow on the connection."""
         self.awaits_continue = awaits_continue
         """Whether the client sends its body only when it is asked to (RFC 9110, 10.1.1)."""
         self.more_body = True
@@ -103,7 +97,6 @@ class Exchange:
         """Whether any of the answer was sent."""
         self.status = 0
         self.sent = 0  # bytes of the body
-        self.unsent = 0  # bytes of the body that Content-Length promises
         self.task: asyncio.Task[None] | None = None
         self._started_at = now
         self._body = b""
@@ -113,9 +106,9 @@ class Exchange:
         self._is_draining = False  # and the application is not notified yet
         self._is_notified = False
         self._stage = _HEAD
-        self._framing = _COUNTED
+        self._has_body = True  # the answer
+        self._unsent: int | None = None  # bytes of the body that Content-Length promises
         self._has_trailers = False
-        self._head = b""  # that waits for the body
         scope["extensions"] = {
             "http.response.early_hint": {},
             "http.response.trailers": {},
@@ -189,7 +182,7 @@ class Exchange:
         """Return a part of the request, or that the client has left or the answer is complete."""
         if self.awaits_continue and self._stage == _HEAD and not self._left:
             self.awaits_continue = False
-            self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._ask_for_body()
         while True:
             if self._left or self._stage == _COMPLETE:
                 self._is_notified = self._left
@@ -222,83 +215,43 @@ class Exchange:
         elif kind == "http.response.trailers" and self._stage == _TRAILERS:
             self._send_trailers(message)
         elif kind == "http.response.early_hint" and self._stage == _HEAD:
-            self._hint(message)
+            self._write_links(message["links"])
         else:
             expected = ("http.response.start", "http.response.body", "http.response.trailers", "nothing more")
             raise RuntimeError(f"the application sends {kind}, and {expected[self._stage]} is expected")
 
     def _start(self, message: Message) -> None:
         status = message["status"]
-        line = status_line(status)
         head = ResponseHead(message.get("headers", ()))
-        lines = head.lines
-        if head.closes or self.awaits_continue:  # a body that nobody asked for may come or not
-            self.keep_alive = False
-        if self.scope["method"] == "HEAD" or status in (204, 304):
-            self._framing = _NO_BODY
-        elif head.length is not None:
-            self.unsent = head.length
-        elif self.scope["http_version"] == "1.1":
-            self._framing = _CHUNKED
-            lines.append(b"transfer-encoding: chunked\r\n")
-        else:
-            self._framing = _TO_THE_END
-            self.keep_alive = False
         self._has_trailers = bool(message.get("trailers", False))
+        if self.scope["method"] == "HEAD" or status in (204, 304):
+            self._has_body = False
+        else:
+            self._unsent = head.length
+        self._write_head(status, head)
         self.status = status
-        date = b"" if head.has_date else self._context.date()
-        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self._head = b"".join((line, date, *lines, end))
         self._stage = _BODY
-        if (
-            head.length is None
-        ):  # an answer whose length is known comes at once; others may have a long way to go
-            self._write(b"")
 
     def _send_body(self, body: bytes, more: bool) -> None:
-        size = len(body)
-        if self._framing == _COUNTED:
-            if size > self.unsent or not (more or size == self.unsent):
-                raise RuntimeError(f"the body has {size} bytes where Content-Length leaves {self.unsent}")
-            self.unsent -= size
-        elif self._framing == _NO_BODY:
+        if not self._has_body:
             body = b""
-            size = 0
-        elif self._framing == _CHUNKED:
-            body = chunk(body)
-            if not more:
-                body += b"0\r\n" if self._has_trailers else b"0\r\n\r\n"
-        self.sent += size
-        self._write(body)
+        elif self._unsent is not None:
+            size = len(body)
+            if size > self._unsent or not (more or size == self._unsent):
+                raise RuntimeError(f"the body has {size} bytes where Content-Length leaves {self._unsent}")
+            self._unsent -= size
+        self.sent += len(body)
+        self._write_body(body, more)
         if not more:
             self._stage = _TRAILERS
             if not self._has_trailers:
                 self._complete()
 
-    def _write(self, data: bytes) -> None:
-        head = self._head
-        if head:
-            self._head = b""
-            self.is_begun = True
-            if len(data) > _JOINED:
-                self._connection.transport.write(head)
-            else:
-                data = head + data
-        if data:
-            self._connection.transport.write(data)
-
     def _send_trailers(self, message: Message) -> None:
-        last = not message.get("more_trailers", False)
-        lines = header_lines(message.get("headers", ()))
-        if self._framing == _CHUNKED:
-            self._write(lines + b"\r\n" * last)
-        if last:
+        more = message.get("more_trailers", False)
+        self._write_trailers(message.get("headers", ()), more)
+        if not more:
             self._complete()
-
-    def _hint(self, message: Message) -> None:
-        if self.scope["http_version"] == "1.1":
-            links = header_lines((b"link", bytes(link)) for link in message["links"])
-            self._connection.transport.write(b"HTTP/1.1 103 Early Hints\r\n" + links + b"\r\n")
 
     def _complete(self) -> None:
         self._stage = _COMPLETE
@@ -337,17 +290,42 @@ class Exchange:
         if self.is_begun:
             self._cut()
             return
-        self.keep_alive = False
         self.status = 500
-        self._head = b""
-        self._write(plain_response(500, self._context.date()))
+        self._write_failure()
         self._complete()
 
     def _cut(self) -> None:
         self._left = True
         if self.is_begun:
             self._log_access()
-        if self._framing == _TO_THE_END:
-            self._connection.transport.abort()
-        else:
-            self._connection.transport.close()
+        self._break_off()
+
+    # What each version of HTTP does in its own way.
+
+    def _ask_for_body(self) -> None:
+        """Send 100 (Continue)."""
+        raise NotImplementedError
+
+    def _write_head(self, status: int, head: ResponseHead) -> None:
+        """Send the head, or keep it for the body; raise RuntimeError for a status that is none."""
+        raise NotImplementedError
+
+    def _write_body(self, body: bytes, more: bool) -> None:
+        """Send a part of the body, and what ends it."""
+        raise NotImplementedError
+
+    def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]], more: bool) -> None:
+        """Send trailers, and what ends them."""
+        raise NotImplementedError
+
+    def _write_links(self, links: Iterable[bytes]) -> None:
+        """Send 103 (Early Hints)."""
+        raise NotImplementedError
+
+    def _write_failure(self) -> None:
+        """Send a whole answer, with status 500, instead of what was begun and not sent."""
+        raise NotImplementedError
+
+    def _break_off(self) -> None:
+        """End an incomplete answer so that it does not look complete."""
+        raise NotImplementedError

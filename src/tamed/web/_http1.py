@@ -10,7 +10,7 @@ import httptools
 from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.web._context import ServerContext
-from tamed.web._exchange import Exchange
+from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._request import Peer, Refused, make_scope, peer_of, read_headers, websocket_scope
 from tamed.web._response import plain_response
 from tamed.web.asgi import Scope
@@ -83,7 +83,7 @@ class HttpConnection(asyncio.Protocol):
     def __init__(self, context: ServerContext) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._exchange: Exchange | None = None  # the last one, while there is a connection
+        self._exchange: Http1Exchange | None = None  # the last one, while there is a connection
         self._upgrade: Scope | None = None  # of the WebSocket that the request asks for
         # What is read.
         self._unread = b""  # what has come and is not parsed yet, from a position on
@@ -189,7 +189,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_complete(self) -> None:
         """Wait for the next request, or for the connection's end."""
-        exchange = cast(Exchange, self._exchange)
+        exchange = cast(Http1Exchange, self._exchange)
         self._body_paused = False
         if exchange.keep_alive:
             self._answered_at = self._loop.time()
@@ -346,7 +346,7 @@ class HttpConnection(asyncio.Protocol):
                 raise Refused(400)
             self._upgrade = websocket_scope(scope)
             return
-        exchange = self._exchange = Exchange(
+        exchange = self._exchange = Http1Exchange(
             self,
             context,
             scope,
@@ -365,7 +365,7 @@ class HttpConnection(asyncio.Protocol):
         self._unparsed = 0
         if self._body_left > 0:
             self._body_left -= len(body)
-        if cast(Exchange, self._exchange).add_body(body):
+        if cast(Http1Exchange, self._exchange).add_body(body):
             self._body_paused = True
 
     def on_message_complete(self) -> None:
@@ -374,7 +374,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._in_head = True
         self._unparsed = self._body_left = 0
-        cast(Exchange, self._exchange).end_body()
+        cast(Http1Exchange, self._exchange).end_body()
 
     # How long it may take.
 

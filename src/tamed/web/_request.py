@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -10,7 +11,16 @@ import httptools
 from tamed.web._context import ServerContext
 from tamed.web.asgi import Scope
 
-__all__ = ["Peer", "Refused", "RequestHead", "make_scope", "peer_of", "read_headers", "websocket_scope"]
+__all__ = [
+    "Peer",
+    "Refused",
+    "RequestHead",
+    "make_scope",
+    "peer_of",
+    "read_fields",
+    "read_headers",
+    "websocket_scope",
+]
 
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\])(?::[0-9]*)?")
 """RFC 9110, 7.2, and RFC 3986, 3.2.2."""
@@ -78,7 +88,7 @@ def read_headers(headers: Headers, version: str) -> RequestHead:
     Raises Refused if they do not name one host (RFC 9112, 3.2).
     """
     hosts = 0
-    length = 0
+    length = -1 if version == "2" else 0  # its frames tell
     expects, upgrade = False, b""
     for name, value in headers:
         if name not in _READ:
@@ -92,14 +102,45 @@ def read_headers(headers: Headers, version: str) -> RequestHead:
         elif name == b"transfer-encoding":
             length = -1
         elif name == b"expect":
-            expects = value.lower() == b"100-continue" and version == "1.1"
+            expects = value.lower() == b"100-continue" and version != "1.0"
         else:
             upgrade = value.lower()
-    if hosts != 1 and (hosts or version == "1.1"):
+    if hosts != 1 and (hosts or version != "1.0"):
         raise Refused(400)
     if length or expects or upgrade:
         return RequestHead(length, expects and length != 0, upgrade)
     return _NO_BODY
+
+
+def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes, Headers]:
+    """Return the method, the target and the headers of a request of HTTP/2 (RFC 9113, 8.3.1).
+
+    As ASGI has them: the authority is the header ``host``, and cookies are one header. Raises Refused for a
+    target that is no path, and a host that is not the authority.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    headers: Headers = []
+    cookies: list[bytes] = []
+    for name, value in fields:
+        if name[:1] == b":":
+            pseudo[bytes(name)] = bytes(value)
+        elif name == b"cookie":
+            cookies.append(bytes(value))
+        else:
+            headers.append((bytes(name), bytes(value)))
+    authority = pseudo.get(b":authority")
+    if authority is not None:
+        if any(name == b"host" and value != authority for name, value in headers):
+            raise Refused(400)
+        headers = [(b"host", authority), *(field for field in headers if field[0] != b"host")]
+    if cookies:
+        headers.append((b"cookie", b"; ".join(cookies)))
+    method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    if not method.isascii() or not (target[:1] == b"/" or (method, target) == (b"OPTIONS", b"*")):
+        raise Refused(400)
+    if any(name == b"content-length" and not value.isdigit() for name, value in headers):
+        raise Refused(400)
+    return method.decode("ascii"), target, headers
 
 
 def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost

@@ -5,7 +5,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-__all__ = ["ResponseHead", "chunk", "header_lines", "plain_response", "status_line"]
+__all__ = [
+    "ResponseHead",
+    "chunk",
+    "fields_of",
+    "header_lines",
+    "plain_response",
+    "plain_text",
+    "require_status",
+    "status_line",
+]
 
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _PHRASES: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus}
@@ -37,9 +46,14 @@ def _field(name: bytes) -> _Field:
 @lru_cache(maxsize=128)
 def status_line(status: int) -> bytes:
     """Return the first line of a response. Raises RuntimeError for a status that cannot end a request."""
+    require_status(status)
+    return b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))
+
+
+def require_status(status: int) -> None:
+    """Raise RuntimeError for a status that cannot end a request."""
     if not 200 <= status <= 999:
         raise RuntimeError(f"the application answers with status {status}, and not with 200 to 999")
-    return b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))
 
 
 class ResponseHead:
@@ -89,6 +103,19 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(lines)
 
 
+_OF_HTTP1: Final = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+
+
+def fields_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return lines of headers as the fields of HTTP/2, without those that it has not (RFC 9113, 8.2.2)."""
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name not in _OF_HTTP1:
+            fields.append((name, value.strip()))
+    return fields
+
+
 def require_lines(lines: list[bytes]) -> None:
     """Raise RuntimeError if any of these lines has more than its end in it (RFC 9110, 5.5)."""
     text = b"".join(lines)
@@ -104,8 +131,13 @@ def chunk(data: bytes) -> bytes:
 
 def plain_response(status: int, date: bytes, reason: str = "") -> bytes:
     """Return a whole response of the server itself, after which it closes the connection."""
-    text = f"{reason or _PHRASES[status].decode()}\n".encode()
+    text = plain_text(status, reason)
     return (
         b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
         % (status_line(status), date, len(text), text)
     )
+
+
+def plain_text(status: int, reason: str = "") -> bytes:
+    """Return the body of a response of the server itself."""
+    return f"{reason or _PHRASES[status].decode()}\n".encode()

@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
-from tamed.web._exchange import Exchange
+from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._response import header_lines, plain_response
 from tamed.web.asgi import ClientLeft, Message, Scope
 from tamed.web.limits import WebSocketLimits
@@ -78,7 +78,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._is_draining = False
         self._is_accepted = False
-        self._denial: Exchange | None = None
+        self._denial: Http1Exchange | None = None
         # What is read.
         self._unread = b""
         self._heard = False  # since the last ping
@@ -339,7 +339,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif kind.startswith("websocket.http.response."):
             if self._denial is None:
                 scope = {**self._scope, "method": "GET"}
-                self._denial = Exchange(
+                self._denial = Http1Exchange(
                     self, self._context, scope, keep_alive=False, awaits_continue=False, now=self._started_at
                 )
             await self._denial.send({**message, "type": kind.removeprefix("websocket.")})

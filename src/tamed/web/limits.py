@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-__all__ = ["HttpLimits", "WebSocketLimits"]
+__all__ = ["Http2Limits", "HttpLimits", "WebSocketLimits"]
 
 
 @dataclass(frozen=True)
 class HttpLimits:
-    """Limits of an HTTP connection, in bytes and seconds."""
+    """Limits of an HTTP connection and its requests, in bytes and seconds."""
 
     request_line: int = 8 * 1024
     """The longest target of a request; a longer one is answered with 414."""
@@ -19,6 +19,18 @@ class HttpLimits:
     """From an answer to the next request on its connection."""
     stall: float = 60.0
     """For the client to go on sending the body, or taking the answer."""
+
+
+@dataclass(frozen=True)
+class Http2Limits:
+    """Limits of an HTTP/2 connection, beside those of `HttpLimits`, which hold for each of its streams."""
+
+    streams: int = 100
+    """Requests that may be open at a time; more are refused, and the client may repeat them."""
+    window: int = 256 * 1024
+    """Bytes of a request's body that the client may send before the application takes any."""
+    connection_window: int = 1024 * 1024
+    """The same for all requests of a connection together."""
 
 
 @dataclass(frozen=True)

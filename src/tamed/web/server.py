@@ -1,10 +1,11 @@
 """The web server as a service: an ASGI application, its start and stop, and its connections."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Unpack
 
+from tamed.errors import MissingInput
 from tamed.net.listen import Endpoints
 from tamed.net.server import ServerOptions
 from tamed.net.stream import ProtocolServer
@@ -15,7 +16,7 @@ from tamed.web._http1 import HttpConnection
 from tamed.web._lifespan import Lifespan
 from tamed.web._proxies import TrustedProxies
 from tamed.web.asgi import ASGIApplication, Scope
-from tamed.web.limits import HttpLimits, WebSocketLimits
+from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 
 __all__ = ["AccessFormat", "WebServer"]
 
@@ -24,7 +25,7 @@ _GRACE: Final = 5.0
 
 
 class WebServer(MultiService):
-    """Serves an ASGI application over HTTP/1.1 and WebSocket, beside whatever else an application file has.
+    """Serves an ASGI application over HTTP and WebSocket, beside whatever else an application file has.
 
     It has three services: ``lifespan`` starts and stops the application, ``requests`` waits at a stop for
     work that the application still does after its answers, for five seconds, and ``server`` has the
@@ -33,6 +34,9 @@ class WebServer(MultiService):
     - ``state``: what requests find in ``scope["state"]``, beside what the application adds in its lifespan;
     - ``lifespan``: whether the application is told of its start and its stop (ASGI's lifespan protocol);
     - ``limits``: what a client may send, and how long it may take;
+    - ``http2``: the same for connections of HTTP/2. Without it only HTTP/1.1 is spoken; with it the client
+      chooses, in clear text by prior knowledge (RFC 9113, 3.3). Raises MissingInput without the package
+      ``h2``;
     - ``websocket``: the same for WebSockets; or why none is served, for the log: a request for one is then
       answered with 404, as it is if the package ``websockets`` is not installed;
     - ``trusted``: addresses and networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
@@ -50,6 +54,7 @@ class WebServer(MultiService):
         state: Mapping[str, Any] | None = None,
         lifespan: bool = True,
         limits: HttpLimits | None = None,
+        http2: Http2Limits | None = None,
         websocket: WebSocketLimits | str | None = None,
         trusted: Iterable[str] = (),
         access_log: AccessFormat | None = "short",
@@ -75,7 +80,10 @@ class WebServer(MultiService):
         options.setdefault("max_connections_per_address", 200)
         name = options.pop("name", "web")
         options["name"] = "server"
-        self._server = ProtocolServer(endpoints, partial(HttpConnection, context), **options)
+        connect: Callable[[], asyncio.BaseProtocol] = partial(HttpConnection, context)
+        if http2 is not None:
+            connect, options["alpn"] = _negotiation(context, http2)
+        self._server = ProtocolServer(endpoints, connect, **options)
         before = [] if starting is None else [starting]
         super().__init__(name, *before, _PendingRequests(context.tasks), self._server)
 
@@ -83,6 +91,20 @@ class WebServer(MultiService):
     def addresses(self) -> tuple[str, ...]:
         """The addresses that it listens on, once it is prepared."""
         return self._server.addresses
+
+
+def _negotiation(
+    context: ServerContext, limits: Http2Limits
+) -> tuple[Callable[[], asyncio.BaseProtocol], Sequence[str]]:
+    """Return what makes the protocol of a connection that may be one of HTTP/2, and what TLS offers."""
+    try:
+        from tamed.web._http2 import Http2Connection
+        from tamed.web._negotiation import ALPN, Negotiation
+    except ModuleNotFoundError as error:
+        remedy = "install it: pip install 'tamed[web]'"
+        raise MissingInput("HTTP/2", f"there is no module {error.name!r}", remedy) from None
+    http1, http2 = partial(HttpConnection, context), partial(Http2Connection, context, limits)
+    return partial(Negotiation, http1, http2), ALPN
 
 
 def _serve_websockets(context: ServerContext, limits: WebSocketLimits) -> None:

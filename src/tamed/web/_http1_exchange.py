@@ -1,0 +1,107 @@
+"""How an answer is written over HTTP/1.1 and 1.0 (RFC 9112): its head, its framing, and its end."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from tamed.web._context import ServerContext
+from tamed.web._exchange import Exchange, ExchangeConnection
+from tamed.web._response import ResponseHead, chunk, header_lines, plain_response, status_line
+from tamed.web.asgi import Scope
+
+__all__ = ["Http1Exchange", "Http1ExchangeConnection"]
+
+_JOINED: Final = 16 * 1024
+"""The longest body that is copied behind its head, to be written with it."""
+
+_AS_IT_IS, _CHUNKED, _TO_THE_END = range(3)
+
+
+class Http1ExchangeConnection(ExchangeConnection, Protocol):
+    """A connection that has one exchange at a time."""
+
+    transport: asyncio.Transport
+
+
+class Http1Exchange(Exchange):
+    """A request of HTTP/1.1 or 1.0."""
+
+    __slots__ = ("_framing", "_head", "_transport", "keep_alive")
+
+    def __init__(
+        self,
+        connection: Http1ExchangeConnection,
+        context: ServerContext,
+        scope: Scope,
+        *,
+        keep_alive: bool,
+        awaits_continue: bool,
+        now: float,
+    ) -> None:
+        super().__init__(connection, context, scope, awaits_continue=awaits_continue, now=now)
+        self.keep_alive = keep_alive
+        """Whether another request may follow on the connection."""
+        self._transport = connection.transport
+        self._framing = _AS_IT_IS
+        self._head = b""  # that waits for the body
+
+    def _ask_for_body(self) -> None:
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _write_head(self, status: int, head: ResponseHead) -> None:
+        line = status_line(status)
+        lines = head.lines
+        if head.closes or self.awaits_continue:  # a body that nobody asked for may come or not
+            self.keep_alive = False
+        if self._has_body and head.length is None:
+            if self.scope["http_version"] == "1.1":
+                self._framing = _CHUNKED
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self._framing = _TO_THE_END
+                self.keep_alive = False
+        date = b"" if head.has_date else self._context.date()
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self._head = b"".join((line, date, *lines, end))
+        if head.length is None:
+            self._write(b"")  # if its length is known a body comes at once; others may take long
+
+    def _write_body(self, body: bytes, more: bool) -> None:
+        if self._framing == _CHUNKED:
+            body = chunk(body)
+            if not more:
+                body += b"0\r\n" if self._has_trailers else b"0\r\n\r\n"
+        self._write(body)
+
+    def _write(self, data: bytes) -> None:
+        head = self._head
+        if head:
+            self._head = b""
+            self.is_begun = True
+            if len(data) > _JOINED:
+                self._transport.write(head)
+            else:
+                data = head + data
+        if data:
+            self._transport.write(data)
+
+    def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]], more: bool) -> None:
+        lines = header_lines(headers)
+        if self._framing == _CHUNKED:
+            self._write(lines if more else lines + b"\r\n")
+
+    def _write_links(self, links: Iterable[bytes]) -> None:
+        if self.scope["http_version"] == "1.1":
+            lines = header_lines((b"link", bytes(link)) for link in links)
+            self._transport.write(b"HTTP/1.1 103 Early Hints\r\n" + lines + b"\r\n")
+
+    def _write_failure(self) -> None:
+        self.keep_alive = False
+        self._head = b""
+        self._write(plain_response(500, self._context.date()))
+
+    def _break_off(self) -> None:
+        if self._framing == _TO_THE_END:
+            self._transport.abort()
+        else:
+            self._transport.close()

@@ -1,0 +1,411 @@
+"""One HTTP/2 connection (RFC 9113): its streams, how they share it, and how it ends.
+
+The library `h2` has the state of the connection, and reads and makes its frames.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    Event,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+
+from tamed.errors import reason
+from tamed.log.logger import own_logger
+from tamed.net.listen import current_environment
+from tamed.web._context import ServerContext
+from tamed.web._deadline import MovingDeadline
+from tamed.web._http2_frames import FrameGuard, TooMuch
+from tamed.web._http2_stream import Http2Stream, plain_fields
+from tamed.web._request import Peer, Refused, make_scope, peer_of, read_fields, read_headers
+from tamed.web.limits import Http2Limits
+
+__all__ = ["Http2Connection"]
+
+log = own_logger("web")
+
+_LINGER: Final = 1.0
+"""Seconds that a client has to answer a ping in a drain, and to close a connection that has ended."""
+
+_AT_ONCE: Final = 64 * 1024
+"""Bytes that are written without waiting for the end of the turn of the event loop."""
+
+_HEADER_TABLE: Final = 4096
+"""Bytes of memory for the compression of our headers; a client may ask for any number (RFC 7541, 4.2)."""
+
+_BEFORE_SETTINGS: Final = 1000
+"""Streams that are refused one by one, beyond those that the client was told."""
+
+_ANY_STREAM: Final = 2**31 - 1
+
+
+class Http2Connection(asyncio.Protocol):
+    """Serves one connection of HTTP/2.
+
+    A connection that breaks the protocol, or a limit that is not of one request, ends with GOAWAY. When the
+    server drains, the client hears GOAWAY twice (RFC 9113, 6.8): at once, without a last stream, and with the
+    last one when it has answered a ping, so that no request is lost that was on its way. The connection is
+    closed when all of them are answered. A client that leaves no room for what it is sent, or that does not
+    send what it owes, is cut.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_context",
+        "_deadline",
+        "_flush_handle",
+        "_flush_size",
+        "_goes_away",
+        "_guard",
+        "_halfway",
+        "_is_ending",
+        "_last_stream",
+        "_limits",
+        "_loop",
+        "_owes",
+        "_peer",
+        "_round_trip",
+        "_streams",
+        "_waiting",
+        "protocol",
+        "transport",
+        "write_paused",
+    )
+
+    transport: asyncio.Transport
+    _peer: Peer
+
+    def __init__(self, context: ServerContext, limits: Http2Limits) -> None:
+        self._context = context
+        self._limits = limits
+        self._loop = loop = asyncio.get_running_loop()
+        http = context.limits
+        self._guard = FrameGuard(http.head + http.request_line, loop.time())
+        self.protocol = H2Connection(
+            H2Configuration(
+                client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False
+            )
+        )
+        self.write_paused = False
+        self._streams: dict[int, Http2Stream] = {}
+        self._waiting: dict[int, Http2Stream] = {}  # for room to send on, in turns
+        self._last_stream = 0
+        self._abandoned: set[asyncio.Task[None]] = set()  # of streams that the client has reset
+        self._flush_handle: asyncio.Handle | None = None
+        self._flush_size = 0
+        self._goes_away = False  # the client knows the last stream
+        self._is_ending = False  # nothing more is read
+        self._owes = True  # the client, a frame or the first request
+        self._deadline = MovingDeadline(loop, self._expired)
+        self._round_trip = MovingDeadline(loop, self._name_last_stream)
+        self._halfway: asyncio.TimerHandle | None = None  # through a drain
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Tell the client the limits."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._peer = peer_of(transport, self._context)
+        limits, http = self._limits, self._context.limits
+        header_list = http.head + http.request_line
+        settings = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
+            SettingCodes.MAX_HEADER_LIST_SIZE: header_list,
+        }
+        protocol = self.protocol
+        protocol.local_settings = Settings(client=False, initial_values=settings)
+        protocol.decoder.max_header_list_size = 2 * header_list  # for what is between, a request is refused
+        protocol.initiate_connection()
+        # The library ends a connection with too many streams; a client may not have read its limit yet.
+        settings[SettingCodes.MAX_CONCURRENT_STREAMS] += _BEFORE_SETTINGS
+        protocol.local_settings = Settings(client=False, initial_values=settings)
+        protocol.increment_flow_control_window(
+            limits.connection_window - protocol.inbound_flow_control_window
+        )
+        self.flush(_AT_ONCE)
+        self._deadline.set(http.head_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Notify the applications, and forget the connection."""
+        self._is_ending = True
+        self._deadline.close()
+        self._round_trip.close()
+        for handle in (self._halfway, self._flush_handle):
+            if handle is not None:
+                handle.cancel()
+        self._abandon_all()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client has sent."""
+        if self._is_ending:
+            return
+        try:
+            for event in self.protocol.receive_data(self._guard.take(data, self._loop.time())):
+                handle = _HANDLERS.get(type(event))
+                if handle is not None:
+                    handle(self, event)
+        except TooMuch as error:
+            self._end(str(error), error.code)
+            return
+        except ProtocolError as error:
+            self._end(reason(error))
+            return
+        self._goes_away = self._goes_away or self._guard.goes_away
+        if self._guard.stream in self._streams:
+            self._streams[self._guard.stream].on_progress()
+        self.flush()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to take what was sent, and read nothing that has to be answered."""
+        self.write_paused = True
+        self.transport.pause_reading()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken most of it."""
+        self.write_paused = False
+        self.transport.resume_reading()
+        self._send_on()
+        self._watch()
+
+    # What the server calls.
+
+    def connection_draining(self) -> None:
+        """Notify the client, and close when all requests are answered."""
+        if self._is_ending:
+            return
+        given = self._context.drain_timeout
+        drain_timeout = current_environment().drain_timeout if given is None else given
+        self._halfway = self._loop.call_later(drain_timeout / 2, self._notify_draining)
+        self._write_goaway(_ANY_STREAM)
+        self.protocol.ping(b"draining")
+        self.flush(_AT_ONCE)
+        self._round_trip.set(_LINGER)
+
+    # What a stream calls.
+
+    def flush(self, sent: int = 0) -> None:
+        """Write what the library has to send at the end of this turn, or now if it is much."""
+        if sent:
+            self._guard.earn(1)
+        self._flush_size += sent
+        if self._flush_size >= _AT_ONCE:
+            self._write()
+        elif self._flush_handle is None:
+            self._flush_handle = self._loop.call_soon(self._write)
+
+    def wait_for_window(self, stream: Http2Stream) -> None:
+        """Have the stream send on when the client has room."""
+        self._waiting[stream.number] = stream
+
+    def on_closed(self, stream: Http2Stream) -> None:
+        """Forget a stream, and the connection after the last one of a drain."""
+        self._streams.pop(stream.number, None)
+        self._waiting.pop(stream.number, None)
+        self._watch()
+
+    def _write(self) -> None:
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        self._flush_size = 0
+        data = self.protocol.data_to_send()
+        if data and not self._is_ending and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def _write_goaway(self, last_stream: int) -> None:
+        """Write the frame, of which the library makes the end of the connection."""
+        self._write()
+        frame = GoAwayFrame(0, last_stream_id=last_stream, error_code=ErrorCodes.NO_ERROR)
+        if not self.transport.is_closing():
+            self.transport.write(frame.serialize())
+
+    def _send_on(self) -> None:
+        """Send a frame of each stream in turn, while there is room for any."""
+        while self._waiting:
+            has_sent = False
+            for number, stream in tuple(self._waiting.items()):
+                if self.write_paused:
+                    return
+                room = self.protocol.local_flow_control_window(number)
+                if stream.send_frame():
+                    has_sent = has_sent or room > 0
+                    if number in self._waiting:
+                        self._waiting[number] = self._waiting.pop(number)  # to the end
+                elif not stream.write_paused:
+                    self._waiting.pop(number, None)
+            if not has_sent:
+                return
+
+    # What the client sends.
+
+    def _on_request(self, event: RequestReceived) -> None:
+        number = event.stream_id
+        if self._goes_away:
+            self.protocol.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        self._last_stream = number
+        most = self._limits.streams
+        if len(self._streams) >= most or len(self._abandoned) >= most:
+            self._guard.charge_reset()
+            self.protocol.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        try:
+            self._begin(number, event.headers, has_body=event.stream_ended is None)
+        except Refused as refused:
+            self._refuse(number, refused.status, has_body=event.stream_ended is None)
+
+    def _begin(self, number: int, fields: Iterable[Any], *, has_body: bool) -> None:
+        context = self._context
+        method, target, headers = read_fields(fields)
+        if len(target) > context.limits.request_line:
+            raise Refused(414)
+        if sum(len(name) + len(value) + 4 for name, value in headers) > context.limits.head:
+            raise Refused(431)
+        head = read_headers(headers, "2")
+        scope = make_scope(context, self._peer, method, target, "2", headers)
+        stream = Http2Stream(
+            self, number, context, self._peer, scope, awaits_continue=has_body and head.awaits_continue
+        )
+        self._streams[number] = stream
+        stream.on_progress()
+        exchange = stream.exchange
+        task = exchange.task = self._loop.create_task(exchange.run())
+        context.tasks.add(task)
+
+    def _refuse(self, number: int, status: int, *, has_body: bool) -> None:
+        fields, body = plain_fields(status, self._context)
+        self.protocol.send_headers(number, fields)
+        room = self.protocol.local_flow_control_window(number)
+        self.protocol.send_data(number, body[:room], end_stream=True)
+        if has_body:
+            self.protocol.reset_stream(number)
+        log.info("refused a request of %s: status %d", self._peer, status)
+
+    def _on_data(self, event: DataReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        else:
+            stream.add_body(event.data, event.flow_controlled_length)
+
+    def _on_end(self, event: StreamEnded) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.end_body()
+
+    def _on_reset(self, event: StreamReset) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            self._abandon(stream)
+            self.on_closed(stream)
+
+    def _on_window(self, _: WindowUpdated) -> None:
+        self._send_on()
+
+    def _on_settings(self, _: RemoteSettingsChanged) -> None:
+        encoder = self.protocol.encoder
+        encoder.header_table_size = min(encoder.header_table_size, _HEADER_TABLE)
+        self._send_on()  # windows may have grown
+
+    def _on_ping_answer(self, _: PingAckReceived) -> None:
+        if self._round_trip.is_set:
+            self._name_last_stream()
+
+    # How it ends.
+
+    def _abandon(self, stream: Http2Stream) -> None:
+        task = stream.exchange.task
+        stream.on_reset()
+        if task is not None and not task.done():
+            self._abandoned.add(task)
+            task.add_done_callback(self._abandoned.discard)
+
+    def _abandon_all(self) -> None:
+        streams = tuple(self._streams.values())
+        self._streams.clear()
+        self._waiting.clear()
+        for stream in streams:
+            stream.on_reset()
+
+    def _name_last_stream(self) -> None:
+        """Tell the client the last request that is answered."""
+        self._round_trip.clear()
+        if not self._goes_away:
+            self._goes_away = True
+            self._write_goaway(self._last_stream)
+        self._watch()
+
+    def _notify_draining(self) -> None:
+        for stream in tuple(self._streams.values()):
+            stream.exchange.notify_draining()
+
+    def _end(self, why: str, code: ErrorCodes | None = None) -> None:
+        """End the connection for a fault of the client; without a code the library has said GOAWAY."""
+        log.info("closed HTTP/2 of %s: %s", self._peer, why)
+        if code is not None:
+            self.protocol.close_connection(code, last_stream_id=self._last_stream)
+        self._abandon_all()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read nothing more, and leave the client some time to read what it was told."""
+        self._write()
+        self._is_ending = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deadline.set(_LINGER)
+
+    def _watch(self) -> None:
+        """Limit the wait for the client, if it is the client's turn; close what has nothing more to do."""
+        if self._is_ending:
+            return
+        http, owed = self._context.limits, self._owes
+        self._owes = self._guard.owes
+        if self._goes_away and not self._streams:
+            self._linger()
+        elif self.write_paused:
+            self._deadline.set(http.stall)
+        elif self._owes:
+            if not owed:
+                self._deadline.set(http.head_timeout)
+        elif self._streams:
+            self._deadline.clear()
+        elif not self._deadline.is_set:
+            self._deadline.set(http.keep_alive)
+
+    def _expired(self) -> None:
+        if self._is_ending:
+            self.transport.abort()
+        elif self._owes or self.write_paused:
+            log.info("cut %s: it took too long", self._peer)
+            self.transport.abort()
+        else:
+            self._name_last_stream()
+
+
+_HANDLERS: Final[dict[type[Event], Callable[[Http2Connection, Any], None]]] = {
+    RequestReceived: Http2Connection._on_request,
+    DataReceived: Http2Connection._on_data,
+    StreamEnded: Http2Connection._on_end,
+    StreamReset: Http2Connection._on_reset,
+    WindowUpdated: Http2Connection._on_window,
+    RemoteSettingsChanged: Http2Connection._on_settings,
+    PingAckReceived: Http2Connection._on_ping_answer,
+}

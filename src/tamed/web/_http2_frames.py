@@ -1,0 +1,157 @@
+"""The frames of an HTTP/2 client as they come: what their heads say, and how many that carry nothing.
+
+The library parses frames whole, and takes any number of them. Each of the floods that HTTP/2 is known for is
+made of frames that cost the client little and the server more: streams that are reset at once
+(CVE-2023-44487), pings, settings, empty data, priorities, header blocks without an end. They are counted
+here before they are parsed.
+
+The library also takes a client's GOAWAY for the end of the connection, and sends nothing after it. But the
+client still waits for what it has requested (RFC 9113, 6.8), so that frame does not reach the library.
+"""
+
+from typing import Final
+
+from h2.errors import ErrorCodes
+
+__all__ = ["PREFACE", "FrameGuard", "TooMuch"]
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client sends first (RFC 9113, 3.4)."""
+
+_HEAD: Final = 9
+_DATA, _HEADERS, _RESET, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
+_OTHER = -1
+_SHORTEST_GOAWAY: Final = 8
+
+_LONGEST: Final = 16 * 1024
+"""Bytes of a frame (RFC 9113, 4.2). The library reads a longer one to its end before it refuses it."""
+_END_STREAM, _END_HEADERS = 1, 4
+
+_MOST: Final = 2000
+_A_SECOND: Final = 200
+"""What a connection has for frames that carry nothing, and what it gets back each second."""
+
+_FOR_DATA: Final = 4
+"""What a frame with data earns, in either direction: a client may answer each with updates of windows."""
+
+_FOR_RESET: Final = 5
+"""What a stream that is reset costs: it has begun a request."""
+
+
+class TooMuch(Exception):
+    """A client sends more than it may."""
+
+    def __init__(self, why: str, code: ErrorCodes = ErrorCodes.ENHANCE_YOUR_CALM) -> None:
+        super().__init__(why)
+        self.code = code
+        """What the client is told (RFC 9113, 7)."""
+
+
+class FrameGuard:
+    """Follows the frames of one connection, from its preface on, and limits those that carry nothing.
+
+    ``header_block`` is the size of the largest block of headers, compressed, in bytes.
+    """
+
+    __slots__ = (
+        "_block",
+        "_budget",
+        "_head",
+        "_kind",
+        "_left",
+        "_most_headers",
+        "_since",
+        "goes_away",
+        "stream",
+    )
+
+    def __init__(self, header_block: int, now: float) -> None:
+        self.stream = 0
+        """The stream whose data are incomplete; 0 for none."""
+        self.goes_away = False
+        """Whether the client has said that it will request no more."""
+        self._most_headers = header_block
+        self._budget = float(_MOST)
+        self._since = now
+        self._head = b""  # of a frame, as far as it has come
+        self._left = len(PREFACE)  # bytes of the frame that are to come
+        self._kind = _OTHER
+        self._block = -1  # bytes of the headers so far; -1 between blocks
+
+    @property
+    def owes(self) -> bool:
+        """Whether a frame other than data, or a block of headers, is incomplete."""
+        return self._block >= 0 or bool(self._head) or (self._left > 0 and self._kind != _DATA)
+
+    def take(self, data: bytes, now: float) -> bytes:
+        """Follow what has come, and return what is to be parsed of it. Raises TooMuch."""
+        self._budget = min(float(_MOST), self._budget + (now - self._since) * _A_SECOND)
+        self._since = now
+        if self._head:
+            data, self._head = self._head + data, b""
+        kept: list[bytes] = []
+        at = begin = 0
+        size = len(data)
+        while at < size:
+            end = at
+            if not self._left:
+                if size - at < _HEAD:
+                    self._head = data[at:]
+                    break
+                end += _HEAD
+                self._begin(data[at:end])
+            taken = min(self._left, size - end)
+            self._left -= taken
+            end += taken
+            if self._kind == _GOAWAY:
+                kept.append(data[begin:at])
+                begin = end
+            at = end
+        self.stream = self.stream if self._left and self._kind == _DATA else 0
+        return b"".join((*kept, data[begin:at])) if kept else data[:at]
+
+    def earn(self, frames: int) -> None:
+        """Take note of frames with data that were sent to the client."""
+        self._budget += _FOR_DATA * frames
+
+    def charge_reset(self) -> None:
+        """Count a request that was refused. Raises TooMuch."""
+        self._charge(_FOR_RESET)
+
+    def _begin(self, head: bytes) -> None:
+        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+        stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
+        self._left, self._kind = length, kind
+        if length > _LONGEST:
+            raise TooMuch("a frame is too long", ErrorCodes.FRAME_SIZE_ERROR)
+        if kind == _DATA:
+            self.stream = stream
+            if length:
+                self._budget += _FOR_DATA
+            elif not flags & _END_STREAM:
+                self._charge(1)
+        elif kind in (_HEADERS, _CONTINUATION):
+            self._add_headers(kind, length, ends=bool(flags & _END_HEADERS))
+        elif kind == _GOAWAY and self._is_goaway(stream, length):
+            self.goes_away = True
+        else:
+            self._kind = _OTHER
+            self._charge(_FOR_RESET if kind == _RESET else 1)
+
+    def _is_goaway(self, stream: int, length: int) -> bool:
+        """Tell whether the frame is in order; the library ends the connection for one that is not."""
+        return stream == 0 and self._block < 0 and length >= _SHORTEST_GOAWAY
+
+    def _add_headers(self, kind: int, length: int, *, ends: bool) -> None:
+        if kind == _CONTINUATION:
+            self._charge(1)
+        self._block = max(0, self._block) + length
+        if self._block > self._most_headers:
+            raise TooMuch("its headers are too large")
+        if ends:
+            self._block = -1
+
+    def _charge(self, cost: int) -> None:
+        self._budget -= cost
+        if self._budget < 0:
+            raise TooMuch("it sends too many frames that carry nothing")

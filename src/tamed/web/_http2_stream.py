@@ -1,0 +1,332 @@
+"""One stream of HTTP/2: how a request's body and its answer flow, and how long they may take."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+
+from tamed.log.logger import own_logger
+from tamed.web._context import ServerContext
+from tamed.web._deadline import MovingDeadline
+from tamed.web._exchange import Exchange
+from tamed.web._request import Peer
+from tamed.web._response import ResponseHead, fields_of, header_lines, plain_text, require_status
+from tamed.web.asgi import Scope
+
+__all__ = ["Http2Stream", "StreamConnection", "plain_fields"]
+
+log = own_logger("web")
+
+_LONGEST_FRAME: Final = 64 * 1024
+"""Bytes of a frame that we send, also to a client that takes longer ones."""
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class StreamConnection(Protocol):
+    """What a stream needs of its connection."""
+
+    protocol: H2Connection
+    write_paused: bool
+
+    def flush(self, sent: int = 0) -> None:
+        """Write soon what the library has to send, of which ``sent`` bytes of data are new."""
+        ...
+
+    def wait_for_window(self, stream: "Http2Stream") -> None:
+        """Have the stream send on when the client has room."""
+        ...
+
+    def on_closed(self, stream: "Http2Stream") -> None:
+        """Forget a stream that has come to its end."""
+        ...
+
+
+class Http2Stream:
+    """Carries one exchange.
+
+    What an application sends is kept here while the client has no room for it, and the application waits. Of
+    a body the client may send 256 KiB ahead: it is given more room when the application has taken what came.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_connection",
+        "_context",
+        "_deadline",
+        "_ending",
+        "_exchange",
+        "_held",
+        "_is_closed",
+        "_peer",
+        "_pending",
+        "number",
+        "write_paused",
+    )
+
+    def __init__(
+        self,
+        connection: StreamConnection,
+        number: int,
+        context: ServerContext,
+        peer: Peer,
+        scope: Scope,
+        *,
+        awaits_continue: bool,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.number = number
+        self.write_paused = False
+        self._connection = connection
+        self._context = context
+        self._peer = peer
+        self._pending = memoryview(b"")  # that the client has no room for yet
+        self._ending: Fields | None = None  # what follows: trailers, or the mere end
+        self._held = 0  # bytes of the body for which the client gets no room yet
+        self._changed: asyncio.Event | None = None
+        self._is_closed = False
+        self._deadline = MovingDeadline(loop, self._expired)
+        self._exchange: Http2Exchange | None = Http2Exchange(
+            self, context, scope, awaits_continue=awaits_continue, now=loop.time()
+        )
+
+    @property
+    def exchange(self) -> "Http2Exchange":
+        """What it carries, until it is closed: the two would be garbage in a cycle."""
+        assert self._exchange is not None
+        return self._exchange
+
+    # What the exchange needs of its connection.
+
+    def has_left(self) -> bool:
+        """Return whether the client has left before the end of its answer."""
+        return self._exchange is None or self._exchange.has_left()
+
+    async def writable(self) -> None:
+        """Wait until the client has taken what was sent, or has left."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        while self.write_paused:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def wants_body(self) -> None:
+        """Give the client room for more."""
+        self._make_room()
+        self._watch()
+
+    def on_complete(self) -> None:
+        """Close the stream when all of the answer is sent."""
+        if self._ending is None and not self._pending:
+            self.close()
+
+    # What the connection calls.
+
+    def add_body(self, data: bytes, size: int) -> None:
+        """Take a part of the body, for which the client has used ``size`` bytes of its room."""
+        self._held += size
+        if not self.exchange.add_body(data):
+            self._make_room()
+        self._watch()
+
+    def end_body(self) -> None:
+        """Take the end of the request."""
+        self.exchange.end_body()
+        self._watch()
+
+    def on_progress(self) -> None:
+        """Take note that more of a frame has come."""
+        self._watch()
+
+    def on_reset(self) -> None:
+        """Take note that the client has no interest any more, or that the connection is lost."""
+        exchange = self.exchange
+        self._release()
+        exchange.notify_left()
+
+    def close(self, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """End the stream; one that is incomplete is reset (RFC 9113, 8.1)."""
+        if self._is_closed:
+            return
+        exchange = self.exchange
+        if exchange.more_body or not exchange.is_complete or self._has_more():
+            self._connection.protocol.reset_stream(self.number, code)
+        self._make_room()
+        self._release()
+        self._connection.flush()
+        self._connection.on_closed(self)
+
+    # What is sent.
+
+    def send_fields(self, fields: Fields, *, ends: bool = False) -> None:
+        """Send a head, or trailers."""
+        if not self._is_closed:
+            self._connection.protocol.send_headers(self.number, fields, end_stream=ends)
+            self._connection.flush()
+
+    def send_data(self, data: bytes, *, ends: bool) -> None:
+        """Send a part of the body, as the client has room for it."""
+        self._pending = memoryview(data)
+        self.end([] if ends else None)
+
+    def end(self, trailers: Fields | None) -> None:
+        """Send what is left, then trailers; without any, the mere end. None is for no end yet."""
+        self._ending = trailers
+        while self.send_frame():
+            pass
+        if self._has_more():
+            self.write_paused = True
+            self._connection.wait_for_window(self)
+        self._watch()
+
+    def send_frame(self) -> bool:
+        """Send one frame; return whether there is more, and room for it."""
+        if self._is_closed or self._connection.write_paused:
+            return False
+        protocol, pending, number = self._connection.protocol, self._pending, self.number
+        if pending:
+            room = protocol.local_flow_control_window(number)
+            size = min(len(pending), room, protocol.max_outbound_frame_size, _LONGEST_FRAME)
+            if size <= 0:
+                return False
+            is_last = size == len(pending) and self._ending == []
+            protocol.send_data(number, pending[:size], end_stream=is_last)
+            self._pending = pending[size:]
+            if is_last:
+                self._ending = None
+            self._connection.flush(size)
+        elif self._ending is not None:
+            trailers, self._ending = self._ending, None
+            if trailers:
+                self.send_fields(trailers, ends=True)
+            else:
+                protocol.end_stream(number)
+                self._connection.flush()
+        return self._sent()
+
+    def _sent(self) -> bool:
+        """Take note of what is left; return whether anything is."""
+        if self._has_more():
+            return True
+        if self.write_paused:
+            self._resume()
+            self._watch()
+            if self.exchange.is_complete:
+                self.close()
+        return False
+
+    def _has_more(self) -> bool:
+        return not self._is_closed and (len(self._pending) > 0 or self._ending is not None)
+
+    def _resume(self) -> None:
+        self.write_paused = False
+        if self._changed is not None:
+            self._changed.set()
+
+    def _release(self) -> None:
+        self._is_closed = True
+        self._exchange = None
+        self._deadline.close()
+        self._pending = memoryview(b"")
+        self._ending = None
+        self._resume()
+
+    def _make_room(self) -> None:
+        if self._held:
+            held, self._held = self._held, 0
+            self._connection.protocol.acknowledge_received_data(held, self.number)
+            self._connection.flush()
+
+    # How long it may take.
+
+    def _watch(self) -> None:
+        """Limit the wait for the client, if it is the client's turn."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        owes_body = exchange.more_body and not self._held and not exchange.awaits_continue
+        if self.write_paused or (owes_body and not exchange.is_complete):
+            self._deadline.set(self._context.limits.stall)
+        else:
+            self._deadline.clear()
+
+    def _expired(self) -> None:
+        log.info("cut a request of %s: it took too long", self._peer)
+        self.exchange.notify_left()
+        self.close(ErrorCodes.CANCEL)
+
+
+class Http2Exchange(Exchange):
+    """A request of HTTP/2."""
+
+    __slots__ = ("_head", "_stream", "_trailers")
+
+    def __init__(
+        self,
+        stream: Http2Stream,
+        context: ServerContext,
+        scope: Scope,
+        *,
+        awaits_continue: bool,
+        now: float,
+    ) -> None:
+        super().__init__(stream, context, scope, awaits_continue=awaits_continue, now=now)
+        self._stream = stream
+        self._head: Fields | None = None  # that waits for the body
+        self._trailers: Fields = []
+
+    def _ask_for_body(self) -> None:
+        self._stream.send_fields([(b":status", b"100")])
+
+    def _write_head(self, status: int, head: ResponseHead) -> None:
+        require_status(status)
+        if not head.has_date:
+            head.lines.insert(0, self._context.date())
+        self._head = [(b":status", b"%d" % status), *fields_of(head.lines)]
+        if head.length is None and self._has_body:
+            self._send_head(ends=False)
+
+    def _write_body(self, body: bytes, more: bool) -> None:
+        ends = not (more or self._has_trailers)
+        if self._head is not None:
+            self._send_head(ends=ends and not body)
+            ends = ends and bool(body)
+        if body or ends:
+            self._stream.send_data(body, ends=ends)
+
+    def _send_head(self, *, ends: bool) -> None:
+        assert self._head is not None
+        self._stream.send_fields(self._head, ends=ends)
+        self._head = None
+        self.is_begun = True
+
+    def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]], more: bool) -> None:
+        self._trailers += fields_of(header_lines(headers).splitlines(keepends=True))
+        if not more:
+            self._stream.end(self._trailers)
+
+    def _write_links(self, links: Iterable[bytes]) -> None:
+        lines = header_lines((b"link", bytes(link)) for link in links)
+        self._stream.send_fields([(b":status", b"103"), *fields_of(lines.splitlines(keepends=True))])
+
+    def _write_failure(self) -> None:
+        fields, body = plain_fields(500, self._context)
+        self._stream.send_fields(fields)
+        self._stream.send_data(body, ends=True)
+
+    def _break_off(self) -> None:
+        self._stream.close(ErrorCodes.INTERNAL_ERROR)
+
+
+def plain_fields(status: int, context: ServerContext) -> tuple[Fields, bytes]:
+    """Return the fields and the body of a response of the server itself."""
+    body = plain_text(status)
+    fields = [
+        (b":status", b"%d" % status),
+        *fields_of([context.date()]),
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    return fields, body
