@@ -103,3 +103,12 @@ def test_what_a_process_uses_is_what_it_has_allocated(tmp_path: Path) -> None:
     assert more is not None
     assert 40_000_000 < more - own < 90_000_000
     del block
+
+
+def test_a_limit_for_all_is_divided() -> None:
+    """When the daemon is scaled, the part of each changes."""
+    with supervised(max_workers_memory=2 * LIMIT) as world:
+        generation = world.supervisor.generation
+        assert generation.max_worker_memory == LIMIT
+        generation.resize(4)
+        assert generation.max_worker_memory == LIMIT // 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tamed.testing.process import TamedProcess
 from tests.patience import PATIENCE
 from tests.supervised.daemon import (
     POEM,
@@ -125,6 +126,55 @@ def test_it_is_a_good_pid_1(tamed: Tamed, number: signal.Signals, status: int) -
         os.kill(supervisor, number)
         assert process.wait(PATIENCE) == status
     wait_for("the end of all", lambda: tamed.processes() == [])
+
+
+ORPHANS = """
+import os, signal, subprocess
+from pathlib import Path
+from tamed import Application, Service
+
+class Orphans(Service):
+    async def start(self):
+        print("pid", os.getpid())
+        pid = int(subprocess.check_output(["sh", "-c", "exit 3 & echo $!"]))
+        while Path(f"/proc/{pid}").exists():
+            pass
+        print("reaped; our own child's status:", subprocess.call(["sh", "-c", "exit 7"]))
+        if Path("crash").exists():
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+application = Application("app", Orphans("orphans"))
+"""
+
+
+def _without_workers(tamed: Tamed) -> TamedProcess:
+    tamed.write("app.py", ORPHANS)
+    tamed.before = ["unshare", "--pid", "--fork", "--mount-proc"]
+    return tamed.foreground("run", "app.py")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, 0), (signal.SIGQUIT, 128 + 3)],
+)
+def test_a_process_without_workers_is_a_good_pid_1(tamed: Tamed, number: signal.Signals, status: int) -> None:
+    """Strangers are reaped and their statuses mean nothing; every signal has the effect of any other day."""
+    with _without_workers(tamed) as process:
+        process.expect("our own child's status: 7")
+        process.expect("app is ready")
+        (first,) = [pid for pid in tamed.processes() if _pid_inside(pid) == 1]
+        os.kill(first, number)
+        assert process.wait() == status
+    wait_for("the end of all", lambda: tamed.processes() == [])
+
+
+@needs_root
+def test_a_crash_is_the_status_of_pid_1(tamed: Tamed) -> None:
+    """The signal that has ended the application is told as a shell does."""
+    tamed.write("crash", "")
+    with _without_workers(tamed) as process:
+        assert process.wait() == 128 + signal.SIGSEGV
 
 
 def _pid_inside(pid: int) -> int:

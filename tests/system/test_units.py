@@ -269,6 +269,23 @@ def test_a_crash_of_the_supervisor_refuses_no_client(machine: Machine) -> None:
         machine.forget("verse")
 
 
+def test_workers_are_as_many_as_the_quota_allows(machine: Machine) -> None:
+    """A part of a CPU counts as one; the memory of the unit is that of all workers."""
+    if not {"cpu", "memory"} <= set(machine.must("cat", "/sys/fs/cgroup/cgroup.controllers").split()):
+        pytest.skip("this kernel has the controllers for CPU and memory in control groups of version 1")
+    options = "--name few --rundir /run/tamed --workers auto --max-worker-memory auto"
+    limits = "RuntimeDirectory=tamed/few\nCPUQuota=30%\nMemoryMax=1G"
+    machine.unit("few", f"Type=notify\n{limits}\nExecStart=/usr/local/bin/tamed run {options} fastpoetry")
+    try:
+        machine.must("systemctl", "start", "few")
+        status = json.loads(machine.must("tamed", "status", "--json", "few"))
+        assert len(status["workers"]) == 1
+        plan = json.loads((machine.path / "run/tamed/few/few.plan").read_text())
+        assert plan["max_workers_memory"] == 2**30 * 9 // 10
+    finally:
+        machine.forget("few")
+
+
 def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:
     """An enabled unit starts at boot."""
     verse.must("systemctl", "enable", "verse")

@@ -10,6 +10,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from tamed._os.cgroup import allowed_cpus
 from tamed.errors import PermissionRefused, UsageError
 
 __all__ = ["check_workers", "limit_open_files", "most_workers", "sysctl", "usable_cpus"]
@@ -19,8 +20,12 @@ _MOST: Final = 4096
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use: sched_getaffinity(2)."""
-    return len(os.sched_getaffinity(0))
+    """Return the number of CPUs that this process may use.
+
+    That are those of sched_getaffinity(2), or fewer if a control group limits the time on them.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    return min(cpus, allowed_cpus() or cpus)
 
 
 def most_workers(cpus: int, *, yes: bool = False) -> int:

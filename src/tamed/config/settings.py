@@ -145,9 +145,9 @@ class Daemon:
     max_worker_age: Duration | None = option(
         None, "Replace each worker after about this time. No connection is dropped.", section=_PROCESSES
     )
-    max_worker_memory: Size | None = option(
+    max_worker_memory: Literal["auto"] | Size | None = option(
         None,
-        "Replace a worker that uses more memory than this. No connection is dropped.",
+        "Replace a worker that uses more memory than this; auto is its part of what there is.",
         ge=1,
         section=_PROCESSES,
     )

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from tamed._os.cgroup import allowed_memory
 from tamed._os.descriptors import close_inherited
 from tamed._os.identity import Identity
 from tamed._os.syscalls import be_subreaper
@@ -178,12 +179,18 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         stop_delay=daemon.stop_delay,
         watchdog=daemon.watchdog,
         max_files=daemon.max_files,
-        max_worker_memory=daemon.max_worker_memory,
+        max_worker_memory=None if daemon.max_worker_memory == "auto" else daemon.max_worker_memory,
+        max_workers_memory=_all_memory() if daemon.max_worker_memory == "auto" else None,
         umask=_UMASK if daemon.umask is None else daemon.umask,
         listen_pid=os.getpid(),
         ops=_ops(daemon),
         ops_hosts=daemon.ops_host,
     )
+
+
+def _all_memory() -> int:
+    """Return the bytes for all workers together: a tenth is left to the other processes and the kernel."""
+    return allowed_memory() * 9 // 10
 
 
 def _ops(daemon: Daemon) -> str:

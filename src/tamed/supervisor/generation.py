@@ -27,6 +27,12 @@ class Generation:
         self.plan = plan
         self.count = count
 
+    @property
+    def max_worker_memory(self) -> int | None:
+        """The most bytes that one of its workers may use, None if there is no limit."""
+        of_all = self.plan.max_workers_memory
+        return self.plan.max_worker_memory if of_all is None else of_all // self.count
+
     def resize(self, count: int) -> None:
         """Set another number of workers."""
         self.count = count

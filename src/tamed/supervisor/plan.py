@@ -34,7 +34,8 @@ class Plan(NamedTuple):
     daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
     process became a daemon. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
     ``ops`` is the operations endpoint, empty for none, and ``ops_hosts`` are the names by which clients may
-    address it. ``stop_delay`` is the time between the announcement of a stop and its begin. Times are in
+    address it. ``max_workers_memory`` is the limit of all workers together, in place of that of each.
+    ``stop_delay`` is the time between the announcement of a stop and its begin. Times are in
     seconds.
     """
 
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     umask: int = 0o027
     max_files: int | None = None
     max_worker_memory: int | None = None
+    max_workers_memory: int | None = None
     watchdog: float = 30.0
     report: int = -1
     listen_pid: int = 0

@@ -131,7 +131,7 @@ class _Measurements:
 
 
 class MemoryLimit:
-    """Recycles workers that exceed the ``max_worker_memory`` of their plan several times in a row.
+    """Recycles workers that exceed the ``max_worker_memory`` of their generation several times in a row.
 
     ``workers`` is a mapping that the worker pool owns; only workers of the generation that ``serving``
     returns count. ``recycle`` is called with a worker and the reason, and returns whether it replaces it. One
@@ -166,8 +166,8 @@ class MemoryLimit:
         self._measurements = {
             pid: measured for pid, measured in self._measurements.items() if pid in self._workers
         }
-        if generation.plan.max_worker_memory is not None:
-            self._look(generation, generation.plan.max_worker_memory)
+        if (limit := generation.max_worker_memory) is not None:
+            self._look(generation, limit)
 
     def began(self, worker: Worker) -> None:
         """Measure the memory that a worker needs: that which it uses when it is ready, before it serves."""

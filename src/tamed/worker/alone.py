@@ -28,6 +28,7 @@ from tamed.net.inherit import passed_to_this_process
 from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
+from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile, check_replaceable
@@ -46,6 +47,7 @@ def run(reading: Reading) -> Ending:
 
     These are the steps of a daemon's life (see ARCHITECTURE.md) that a single process in the foreground has.
     """
+    leave_first_process()
     manager = Manager(reading.name)
     manager.discard_sockets()
     manager.starting(reading.settings.daemon.start_timeout)
