@@ -193,8 +193,9 @@ class Handshakes:
         """Give free places to waiting clients."""
         while self._queue and len(self._slow) < self._most:
             connection, network, turn = self._queue.next()
-            self._begin(connection, network)
-            turn.set_result(None)
+            if not turn.done():  # it is, if its deadline has passed in this iteration of the loop
+                self._begin(connection, network)
+                turn.set_result(None)
         if self._queue:
             self.make_room()
 
