@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,14 +17,15 @@ import pytest
 
 from tamed.builtin.web import Options, web
 from tamed.net.server import Server
+from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tamed.testing.clock import SteppedClockLoop
 from tamed.testing.running import Running, Served, running
-from tests.builtin.test_web import get, module, raw, served
+from tests.builtin.test_web import get, module, raw, root, served
 from tests.net.poetry import reset
 from tests.patience import PATIENCE
 
-__all__ = ["module"]  # a fixture
+__all__ = ["module", "root"]  # fixtures
 
 
 def until(true: Callable[[], object]) -> None:
@@ -36,6 +39,11 @@ def until(true: Callable[[], object]) -> None:
 def connections(server: Served[Service]) -> int:
     """Return how many connections the service counts, as the status does."""
     return sum(part.connections for part in server.service.walk() if isinstance(part, Server))
+
+
+def accepted(server: Served[Service]) -> int:
+    """Return how many connections the service has accepted, as the status does."""
+    return sum(part.accepted for part in server.service.walk() if isinstance(part, Server))
 
 
 def faults(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -329,3 +337,13 @@ def test_a_client_that_leaves_behind_a_pipelined_request_is_noticed(module: Modu
             client.sendall(b"xGET /second HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: heard)
     assert (asked, heard) == (["/first"], ["/first"])
+
+
+def test_an_answer_that_is_not_taken_is_not_kept(root: Path) -> None:
+    """The connection is cut, and its file closed."""
+    (root / "long").write_bytes(bytes(32 << 20))
+    with served(root, stall=Duration("200ms")) as server, server.connect() as client:
+        client.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: accepted(server) and not connections(server))
+        with suppress(ConnectionResetError):
+            assert len(client.makefile("rb").read()) < 32 << 20

@@ -166,7 +166,7 @@ def compress_with_trouble(directory: str) -> list[object]:
 
 def big() -> bytes:
     """Return a line that takes a while to compress."""
-    return os.urandom(5_000_000).hex().encode() + b"\n"
+    return os.urandom(1_000_000).hex().encode() + b"\n"
 
 
 def came(pipe: int) -> bytes:
