@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tamed.plugins.plugin import Plugin
 from tamed.service.application import Application
 from tests.structure.source import ROOT
 
@@ -34,23 +33,11 @@ def run(*programs: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/application.md"])
-def test_application_files_load(page: str) -> None:
+def test_the_application_file_of_the_readme_loads() -> None:
     """The first program of the page is an application file with a poem and a server."""
-    application = run(blocks(page, "python")[0])["application"]
+    application = run(blocks("README.md", "python")[0])["application"]
     assert isinstance(application, Application)
     assert [child.name for child in application] == ["poetry", "stream-server"]
-
-
-def test_plugin_of_the_tutorial_makes_its_service() -> None:
-    """The plugin, beside the class of the page before it, has the options that the page shows."""
-    application_file, plugin = (
-        blocks(f"docs/tutorial/{page}.md", "python")[0] for page in ("application", "plugin")
-    )
-    found = run(application_file, plugin)["versebox"]
-    assert isinstance(found, Plugin)
-    assert (found.name, found.description) == ("versebox", "A small poetry service.")
-    assert [option.flag for option in found.describe()] == ["--poem", "--port", "--iface"]
 
 
 def test_plugin_of_the_readme_has_the_options_that_it_shows() -> None:
@@ -59,9 +46,7 @@ def test_plugin_of_the_readme_has_the_options_that_it_shows() -> None:
     assert [(option.flag, option.short) for option in found.describe()] == [("--poem", ""), ("--port", "-p")]
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/tutorial/deployment.md", "docs/reference/deployment-file.md"]
-)
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/deployment-file.md"])
 def test_deployment_files_name_two_services(page: str) -> None:
     """The deployment file on the page is TOML with the two poems."""
     assert set(tomllib.loads(blocks(page, "toml")[0])["services"]) == {"ecstasy", "science"}

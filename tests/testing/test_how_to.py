@@ -3,6 +3,8 @@ import sys
 from pathlib import Path
 
 from tamed.cli.new import Package
+from tests.docs.reader import blocks_of
+from tests.structure.source import ROOT
 from tests.structure.test_docs_programs import blocks
 
 
@@ -28,12 +30,9 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
 
 def test_the_package_of_the_tutorial_passes_its_tests(tmp_path: Path) -> None:
     """What ``tamed new`` wrote, changed as the page says."""
-    Package("versebox", "tamed").write(tmp_path)
-    folder = tmp_path / "versebox"
-    application_file = blocks("docs/tutorial/application.md", "python")[0]
-    plugin, tests = blocks("docs/tutorial/plugin.md", "python")[:2]
-    poetry = application_file.partition("poetry = Poetry(")[0]
-    (folder / "src/versebox/verses.py").write_text(poetry)
-    (folder / "src/versebox/plugin.py").write_text(f"from versebox.verses import Poetry\n{plugin}")
-    (folder / "tests/test_versebox.py").write_text(tests)
+    Package("poemhour", "tamed").write(tmp_path)
+    folder = tmp_path / "poemhour"
+    for block in blocks_of(ROOT / "docs/tutorial/package.md"):
+        if block.name:
+            (folder / block.name).write_text(block.text)
     assert "2 passed" in run_pytest(folder, "-o", "pythonpath=src")

@@ -1,0 +1,148 @@
+"""A reader of the documentation, who saves its files and types its commands, and compares what comes.
+
+A code block with a caption is a file of that name. A ``console`` block is what a terminal shows: commands
+after ``$``, and their output. A block that begins without a command goes on with the last command of the
+block before it, or, with a block of another terminal in between, of the one before that. ``^C`` is the key.
+In an output, ``...`` stands for anything.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from tests.builtin.terminal import Terminal
+
+_FENCE = re.compile(
+    r"^```(?:\{code-block\} )?(\w*)\n(?::caption: (\S+)\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+# What differs from run to run, and what it is like: a time, a date, a pid, an amount, the width of a column.
+_VARIABLES = {
+    r"\d\d:\d\d:\d\d(?:\.\d+)?": r"\d\d:\d\d:\d\d(?:\.\d+)?",
+    r"\d{4}-\d\d-\d\d": r"\d{4}-\d\d-\d\d",
+    r"(?<=pid )\d+|(?<=  )\d{4}(?= )": r"\d+",
+    r"\b\d+(?:\.\d+)? ?(?:kB|MB|ms|s)\b": r"[\d.]+ ?(?:kB|MB|ms|s)",
+    r"==+": "=+",
+    r" +": " +",
+    r"\.\.\.": ".*",
+}
+_VARIABLE = re.compile("|".join(f"({variable})" for variable in _VARIABLES))
+
+
+class Block(NamedTuple):
+    """One code block of a page: a file if it has a name, else what a terminal shows."""
+
+    language: str
+    name: str
+    text: str
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """Return the code blocks of a page, in order."""
+    for found in _FENCE.finditer(page.read_text("utf-8")):
+        yield Block(found[1], found[2] or "", found[3])
+
+
+class Reader:
+    """Somebody with one folder and two terminals. As a context, it ends what still runs.
+
+    ``before`` is the command that runs a shell.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], before: Sequence[str] = ()) -> None:
+        self._environment = environment
+        self._before = before
+        self._notes = folder.parent / "notes"  # the current folder and the last exit status of the terminal
+        self._notes.mkdir()
+        (self._notes / "folder").write_text(str(folder))
+        (self._notes / "status").write_text("0")
+        self._life = ExitStack()
+        self._running: Terminal | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._life.close()
+
+    def save(self, name: str, text: str) -> None:
+        """Save a file."""
+        file = Path((self._notes / "folder").read_text(), name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def follow(self, blocks: list[Block]) -> None:
+        """Do what the blocks of a page show, in order. Raises AssertionError where something else comes."""
+        for number, block in enumerate(blocks):
+            if block.name:
+                self.save(block.name, block.text)
+                continue
+            before, *commands = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
+            if before:
+                self._go_on(before)
+            shown = [each.text for each in blocks[number + 1 :] if not each.name]
+            goes_on = any(not text.startswith("$ ") for text in shown[:2])
+            for index, command in enumerate(commands):
+                self._type(command, is_left_running=goes_on and index == len(commands) - 1)
+
+    def _type(self, shown: str, *, is_left_running: bool) -> None:
+        command, _, output = shown.partition("\n")
+        terminal = Terminal(*self._before, "bash", "-c", self._script(command), env=self._environment)
+        self._life.enter_context(terminal)
+        if is_left_running and self._running is None:
+            _expect(terminal, output)
+            self._running = terminal
+        else:
+            self._end(terminal, output)
+
+    def _go_on(self, shown: str) -> None:
+        assert self._running is not None, f"nothing is running, of which this could come: {shown}"
+        if "^C\n" in shown:
+            self._end(self._running, shown)
+            self._running = None
+        else:
+            _expect(self._running, shown)
+
+    def _end(self, terminal: Terminal, shown: str) -> None:
+        before, is_interrupted, after = shown.rpartition("^C\n")
+        if is_interrupted:
+            _expect(terminal, before)
+            terminal.type("\x03")
+        terminal.expect_end()
+        pattern = (r"\^C\n?" if is_interrupted else "") + _pattern(after)
+        assert re.fullmatch(pattern, terminal.seen), _difference(after, terminal.seen)
+
+    def _script(self, command: str) -> str:
+        folder, status = ((self._notes / name).read_text() for name in ("folder", "status"))
+        keep = f'echo -n $? > "{self._notes}/status"; echo -n "$PWD" > "{self._notes}/folder"'
+        return f"cd '{folder}'; trap '{keep}' EXIT; (exit {status}); {command}\n"
+
+
+def _expect(terminal: Terminal, shown: str) -> None:
+    try:
+        terminal.expect(rf"\A{_pattern(shown)}")
+    except AssertionError:
+        raise AssertionError(_difference(shown, terminal.seen)) from None
+
+
+def _difference(shown: str, seen: str) -> str:
+    return f"the page shows:\n{shown}\nwhat came:\n{seen}"
+
+
+def _pattern(shown: str) -> str:
+    lines = [_pattern_of_line(line) for line in shown.splitlines()]
+    return "".join(lines)
+
+
+def _pattern_of_line(line: str) -> str:
+    if line.strip() == "...":
+        return r"(?:.*\n)*?"
+    patterns = [*_VARIABLES.values()]
+    pattern, end = "", 0
+    for found in _VARIABLE.finditer(line):
+        assert found.lastindex is not None
+        pattern += re.escape(line[end : found.start()]) + patterns[found.lastindex - 1]
+        end = found.end()
+    return f"{pattern}{re.escape(line[end:])} *\n"

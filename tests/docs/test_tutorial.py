@@ -1,0 +1,79 @@
+"""The pages that a newcomer follows, as they follow them: from an empty folder, block by block."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.network import network
+from tests.docs.reader import Reader, blocks_of
+from tests.structure.source import ROOT
+from tests.supervised.conftest import tamed
+from tests.supervised.daemon import Tamed, needs_root
+
+__all__ = ["tamed"]  # a fixture
+
+PAGES = [
+    f"docs/tutorial/{name}.md"
+    for name in ("server", "application", "composing", "daemon", "plugin", "deployment", "workers", "inside")
+]
+
+
+PACKAGE = "docs/tutorial/package.md"
+
+
+@pytest.fixture
+def environment(tamed: Tamed, tmp_path: Path) -> dict[str, str]:
+    """Return the environment of somebody who has installed ``tamed``."""
+    inherited = ("PYTEST", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
+    environment = {k: v for k, v in tamed.environment().items() if not k.startswith(inherited)}
+    return environment | {
+        "COLUMNS": "120",
+        "HOME": str(tmp_path),
+        "NO_COLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TAMED_USER": "root",  # else each log begins with a warning
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return an empty folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.unmeasured
+@needs_root
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_can_be_followed(folder: Path, environment: dict[str, str], page: str) -> None:
+    """Beside the files of the pages before it, where nothing else uses a port."""
+    with network() as before, Reader(folder, environment, before) as reader:
+        for earlier in PAGES[: PAGES.index(page)]:
+            for block in blocks_of(ROOT / earlier):
+                if block.name:
+                    reader.save(block.name, block.text)
+        reader.follow([*blocks_of(ROOT / page)])
+
+
+@pytest.mark.long
+def test_the_page_of_a_package_can_be_followed(folder: Path, environment: dict[str, str]) -> None:
+    """The package installs what it needs, and tests itself."""
+    with Reader(folder, environment) as reader:
+        reader.follow([*blocks_of(ROOT / PACKAGE)])
+
+
+def test_every_page_of_the_tutorial_is_followed() -> None:
+    """In the order of the table of contents; the last page has nothing to copy."""
+    contents = re.findall(r"^(tutorial/\w+)$", (ROOT / "docs/index.md").read_text("utf-8"), re.MULTILINE)
+    assert [f"docs/{name}.md" for name in contents] == [*PAGES, PACKAGE, "docs/tutorial/exercises.md"]
+    assert [*blocks_of(ROOT / "docs/tutorial/exercises.md")] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, PACKAGE])
+def test_every_block_of_a_page_is_a_file_or_a_terminal(page: str) -> None:
+    """So none is left out."""
+    assert [block for block in blocks_of(ROOT / page) if not block.name and block.language != "console"] == []
