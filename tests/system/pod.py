@@ -51,7 +51,8 @@ class Container:
     def __init__(self, folder: Path, specification: Mapping[str, Any]) -> None:
         folder.mkdir()
         (folder / "root").mkdir()
-        made = {"root": str(folder / "root"), "address": _ADDRESS, "sysctls": {}, **specification}
+        common = {"root": str(folder / "root"), "address": _ADDRESS, "sysctls": {}, "is_build": False}
+        made = {**common, **specification}
         (folder / "container.json").write_text(json.dumps(made))
         self._log = folder / "log"
         namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]

@@ -1,7 +1,8 @@
 """Become the first process of a container: ``unshare ... python pod_child.py SPECIFICATION``, as root.
 
 What a container runtime does between the namespaces and the program: a root directory that is read-only but
-for its volumes, an address, one user without any capability, and no way to get more.
+for its volumes, an address, one user without any capability, and no way to get more. A step of a build is
+root, in a root directory that it may change.
 """
 
 import ctypes
@@ -28,21 +29,26 @@ def main() -> None:
         Path("/proc/sys", name.replace(".", "/")).write_text(value)
     root = Path(specification["root"])
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    _mount("tmpfs", str(root), "tmpfs", 0, "mode=755")
+    if specification["is_build"]:
+        _mount(str(root), str(root), None, _MS_BIND)
+    else:
+        _mount("tmpfs", str(root), "tmpfs", 0, "mode=755")
     for place in ("usr", "bin", "sbin", "lib", "lib64", "etc", "dev"):
         _add(root, Path("/", place))
-    (root / "proc").mkdir()
+    (root / "proc").mkdir(exist_ok=True)
     _mount("proc", str(root / "proc"), "proc", _MS_NOSUID)
     for folder in specification["writable"]:
         place = root / folder.lstrip("/")
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         _mount("tmpfs", str(place), "tmpfs", 0, "mode=777")
     for source, target in specification["files"]:
         _bind(Path(source), root / target.lstrip("/"))
-    _mount("tmpfs", str(root), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+    if not specification["is_build"]:
+        _mount("tmpfs", str(root), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
     os.chroot(root)
     os.chdir(specification["directory"])
-    _drop(specification["user"])
+    if not specification["is_build"]:
+        _drop(specification["user"])
     command: list[str] = specification["command"]
     os.execvpe(command[0], command, specification["environment"])
 
@@ -56,7 +62,8 @@ def _set_up_network(address: str) -> None:
 
 def _add(root: Path, place: Path) -> None:
     if place.is_symlink():
-        (root / place.name).symlink_to(place.readlink())
+        if not (root / place.name).is_symlink():
+            (root / place.name).symlink_to(place.readlink())
     elif place.exists():
         _bind(place, root / place.name)
 

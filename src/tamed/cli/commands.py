@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "TAMED", "run_command"]
 
 _SHELLS: Final = ("bash", "zsh", "fish")
-_EXPORTS: Final = ("kubernetes", "systemd")
-_IN_CLUSTER: Final = "Options for kubernetes"
+_EXPORTS: Final = ("compose", "container", "kubernetes", "systemd")
+_IN_CLUSTER: Final = "Options for kubernetes, and the first three for compose"
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _MOST_WORKERS: Final = 999_999_999_999_999_999  # a smaller bound is checked, and explained, where it is known
 
@@ -163,9 +163,10 @@ COMMANDS: Final = (
         "Print or write the files with which another program runs a deployment.",
         "tamed.cli.export:export",
         """
-        KIND systemd makes a unit, and KIND kubernetes makes manifests, with times, limits and permissions
-        that fit the deployment. FILE is loaded and validated as by check. Variables that set options do not
-        count: the same FILE always makes the same files. What the other system does not have is a warning.
+        KIND systemd makes a unit, kubernetes manifests, compose a project of Docker Compose or Podman, and
+        container a Containerfile, with times, limits and permissions that fit the deployment. FILE is loaded
+        and validated as by check. Variables that set options do not count: the same FILE always makes the
+        same files. What the other system does not have is a warning.
         """,
         (
             ("tamed export systemd verse.toml", "print the unit"),
@@ -194,9 +195,9 @@ COMMANDS: Final = (
                 "PATH",
             ),
             _PLUGIN_DIR,
-            _of_cluster("image", "Image that the pods run; by default the name of the deployment.", "IMAGE"),
-            _of_cluster("cpu", "CPUs of each pod: 2, or 500m.", "QUANTITY"),
-            _of_cluster("memory", "Memory of each pod: 256Mi.", "QUANTITY"),
+            _of_cluster("image", "Image to run; by default the name of the deployment.", "IMAGE"),
+            _of_cluster("cpu", "CPUs of each container: 2, or 500m.", "QUANTITY"),
+            _of_cluster("memory", "Memory of each container: 256Mi.", "QUANTITY"),
             _of_cluster("replicas", "Number of pods; by default 2.", "NUMBER", _pods),
             _of_cluster(
                 "connections", "Open connections for each pod that an autoscaler aims at.", "NUMBER", _pods

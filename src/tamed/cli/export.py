@@ -88,11 +88,11 @@ def _systemd(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence
 
 def _kubernetes(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
     from tamed.export.container import Container, Resources
-    from tamed.export.kubernetes import Cluster, manifests_of
+    from tamed.export.kubernetes import STOP_DELAY, Cluster, manifests_of
 
     if "max_replicas" in options and "connections" not in options:
         raise UsageError("--max-replicas without an autoscaler", remedy="add --connections NUMBER")
-    container = Container.of(facts, options.get("command", "tamed"))
+    container = Container.of(facts, options.get("command", "tamed"), STOP_DELAY)
     _warn(container.warnings)
     numbers = ("replicas", "max_replicas", "connections", "service_monitor", "kustomize")
     cluster = Cluster(
@@ -103,12 +103,33 @@ def _kubernetes(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Seque
     return manifests_of(container, cluster, made_by)
 
 
+def _compose(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
+    from tamed.export.compose import project_of
+    from tamed.export.container import Container, Resources
+
+    container = Container.of(facts, options.get("command", "tamed"))
+    _warn(container.warnings)
+    resources = Resources(options.get("cpu"), options.get("memory"))
+    return project_of(container, options.get("image", facts.name), resources, made_by)
+
+
+def _container(facts: Facts, made_by: str, _options: Mapping[str, Any]) -> Sequence[MadeFile]:
+    from tamed.export.container import Container
+    from tamed.export.image import image_of
+
+    container = Container.of(facts)
+    _warn(container.warnings)
+    return image_of(container, made_by)
+
+
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 
 _KINDS: dict[str, tuple[_Maker, tuple[str, ...]]] = {
+    "compose": (_compose, ("command", "image", "cpu", "memory")),
+    "container": (_container, ()),
     "systemd": (_systemd, ("command",)),
     "kubernetes": (
         _kubernetes,

@@ -38,7 +38,6 @@ RUNDIR = f"{RUN}/tamed"
 CREDENTIALS = "/run/secrets"
 USER = 65532  # "nonroot" of the usual base images, and of no Debian package
 _OPS_PORT = 9321
-_STOP_DELAY = 10  # seconds until all nodes and load balancers know that a container is going
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which Kubernetes wants of a Service
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)")
 _SHARES = {"": Decimal(1), "m": Decimal("0.001")}
@@ -81,7 +80,8 @@ class Container(NamedTuple):
 
     ``ops`` is the port of its operations endpoint. ``folders`` are those that it writes to, beside its own
     run directory. ``lowest_port`` is the first port that has to be free for users without privilege, None if
-    the kernel's default will do. ``warnings`` are sentences for people.
+    the kernel's default will do. ``stop_seconds`` is the longest that a stop takes, with a margin.
+    ``warnings`` are sentences for people.
     """
 
     facts: Facts
@@ -89,13 +89,15 @@ class Container(NamedTuple):
     ports: tuple[Port, ...]
     ops: int
     folders: tuple[str, ...]
+    stop_seconds: int
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, facts: Facts, tamed: str = "tamed") -> Self:
+    def of(cls, facts: Facts, tamed: str = "tamed", stop_delay: int = 0) -> Self:
         """Put a deployment into a container in which ``tamed`` is the command.
 
-        Raises ConfigurationError for a deployment that cannot be in one.
+        ``stop_delay`` is that of a deployment which names none, in seconds. Raises ConfigurationError for a
+        deployment that cannot be in one.
         """
         _require_possible(facts)
         ports = tuple(_ports(facts))
@@ -103,20 +105,16 @@ class Container(NamedTuple):
         ops = _port_of(facts.settings.daemon.ops) or _OPS_PORT
         while ops in taken:
             ops += 1
+        delay = 0 if facts.settings.daemon.stop_delay else stop_delay
         return cls(
             facts,
-            tuple(_command(facts, tamed, ops)),
+            tuple(_command(facts, tamed, ops, delay)),
             ports,
             ops,
             tuple(_folders(facts)),
+            facts.stop_seconds + delay,
             tuple(_warnings(facts)),
         )
-
-    @property
-    def stop_seconds(self) -> int:
-        """The longest that a stop takes, in seconds, with a margin."""
-        facts = self.facts
-        return facts.stop_seconds + (0 if facts.settings.daemon.stop_delay else _STOP_DELAY)
 
     @property
     def lowest_port(self) -> int | None:
@@ -184,14 +182,14 @@ def _port_name(service: str) -> str:
     return name if re.search("[a-z]", name) and name != "ops" else f"port-{name}"[:15].strip("-")
 
 
-def _command(facts: Facts, tamed: str, ops: int) -> Iterator[str]:
+def _command(facts: Facts, tamed: str, ops: int, delay: int) -> Iterator[str]:
     daemon, log = facts.settings
     yield from (tamed, "run", "--name", facts.name, "--rundir", RUNDIR)
     if daemon.workers is None:
         yield from ("--workers", "1")
     yield from ("--ops", f":{ops}")
-    if not daemon.stop_delay:
-        yield from ("--stop-delay", f"{_STOP_DELAY}s")
+    if delay:
+        yield from ("--stop-delay", f"{delay}s")
     if log.file not in ("", "stderr"):
         yield from ("--log-file", "stderr")
     for name in ("user", "group"):

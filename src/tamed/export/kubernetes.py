@@ -14,7 +14,10 @@ from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Reso
 from tamed.export.files import MadeFile
 from tamed.export.yaml import Noted, Value, to_yaml
 
-__all__ = ["Cluster", "manifests_of"]
+__all__ = ["STOP_DELAY", "Cluster", "manifests_of"]
+
+STOP_DELAY = 10
+"""Seconds until all nodes and load balancers know that a pod is going."""
 
 _PROBE_SECONDS = 2
 _MONITORING = "monitoring"
