@@ -2,15 +2,18 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tamed._os.proc import start_time_of
 from tests.fresh import loaded_by
 from tests.security import live
 from tests.supervised.conftest import tamed
@@ -144,6 +147,30 @@ def test_a_template_has_no_loop_no_thread_and_no_application(tamed: Tamed) -> No
     assert kinds == {"/dev/null": 1, "socket": 1, "pipe": 3}
     assert live.session(template) == template
     daemon.stop()
+
+
+def test_the_first_template_is_there_before_its_supervisor(tamed: Tamed) -> None:
+    """It starts beside the interpreter of the supervisor, which first of all takes the pid file."""
+    daemon = tamed.start_poetry("--workers", "2", "--max-files", "512")
+    (template,) = templates(tamed)
+    ticks = start_time_of(template)
+    assert ticks is not None
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    assert time.time() - age < daemon.instance().pid_file.stat().st_mtime
+    assert all(resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 512 for pid in tamed.processes())
+    daemon.stop()
+
+
+def test_a_first_template_that_ends_before_its_supervisor_is_there_fails_the_start(tamed: Tamed) -> None:
+    """The supervisor notices it although it was not there; its output is in the log."""
+    early = tamed.folder / "early"
+    early.mkdir()
+    ending = "import os, sys\nif 'tamed.worker' in sys.orig_argv:\n    os.write(2, b'early')\n    os._exit(7)"
+    (early / "sitecustomize.py").write_text(ending)
+    done = tamed("start", "fastpoetry", "--port", "0", env={"PYTHONPATH": str(early)})
+    assert done.status == 70
+    assert "the process that loads Tamed for the workers" in done.err
+    assert "early" in (tamed.logs / "fastpoetry.log").read_text()
 
 
 def test_the_framework_starts_nothing_when_it_is_loaded() -> None:

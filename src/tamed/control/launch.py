@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from tamed._os.cgroup import allowed_memory
 from tamed._os.descriptors import close_inherited
+from tamed._os.fork import threads
 from tamed._os.identity import Identity
 from tamed._os.syscalls import be_subreaper
 from tamed.config.identity import (
@@ -34,6 +35,7 @@ from tamed.control.instances import run_directory
 from tamed.errors import ConfigurationError, from_os_error
 from tamed.net.endpoint import Endpoint
 from tamed.net.inherit import passed_to_this_process
+from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import forget_plan, plan_path
 from tamed.unix.detach import Launch, Report, detach
@@ -108,7 +110,7 @@ def supervise_here(reading: Reading) -> NoReturn:
     if daemon.umask is not None:
         os.umask(daemon.umask)
     os.chdir(plan.directory)
-    if _becomes_another(plan):
+    if becomes_another(identity):
         close_inherited(
             keep=passed_to_this_process(os.environ), but_sockets=True
         )  # of those, ``fd://`` may name some
@@ -233,17 +235,20 @@ def _become_supervisor(plan: Plan) -> NoReturn:
     be_subreaper(True)  # here, because an exec keeps it, and the supervisor need not load the code for it
     environ: Mapping[str, str] = os.environ
     flags: tuple[str, ...] = ()
-    if _becomes_another(plan):  # nothing that this user controls may be loaded in a process that is root
+    identity = _identity_in(plan)
+    if becomes_another(identity):  # nothing that this user controls may be loaded in a process that is root
         environ, flags = roots_environ(os.environ), ROOT_FLAGS
         python = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
         plan = plan._replace(interpreter_environ=python)
+    if threads() == 1:
+        plan = FirstTemplate.spawn(plan, identity, environ)
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
     os.execve(command[0], command, environ)
 
 
-def _becomes_another(plan: Plan) -> bool:
-    return becomes_another(Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None)
+def _identity_in(plan: Plan) -> Identity | None:
+    return Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
 
 
 def start_folder() -> str:

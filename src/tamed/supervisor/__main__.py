@@ -10,6 +10,7 @@ state that the previous program of this process exported.
 import faulthandler
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,12 +22,14 @@ from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
 from tamed._os.unix_sockets import SocketFile
 from tamed.errors import ExitStatus, TamedError, reason, status_of
+from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, HandoffState, Keep
 from tamed.log.layout import layout_of
 from tamed.log.sink import open_sink
 from tamed.net.inherit import Inheritance, passed_descriptors
 from tamed.supervisor.control import ControlServer
 from tamed.supervisor.events import EventLog, events_path
+from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.kept_sockets import KeptSockets
 from tamed.supervisor.last_state import LastState
@@ -57,11 +60,12 @@ def main() -> NoReturn:
     faulthandler.enable()  # a crash, or SIGABRT of the service manager's watchdog, writes the stack
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
+    first, plan = FirstTemplate.of(plan), plan._replace(template=None)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
     why = f"tamed: {plan.name} was asked to stop before it was ready"
     try:
         with ExitStack() as held:
-            status = _supervise(Holdings(plan, reporter, left, held), left)
+            status = _supervise(Holdings(plan, reporter, left, first, held), left)
     except TamedError as error:
         status = status_of(error)
         why = f"tamed: {error}"
@@ -84,10 +88,20 @@ def _take_over(descriptor: int) -> Data:
 class Holdings:
     """All resources that outlive a worker, acquired in order; ``held`` releases them in reverse order.
 
-    ``left`` is the state that the previous program exported, None at a first start.
+    ``left`` is the state that the previous program exported, None at a first start. ``first`` is the template
+    that the command has spawned.
     """
 
-    def __init__(self, plan: Plan, reporter: Reporter | None, left: Data | None, held: ExitStack) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        reporter: Reporter | None,
+        left: Data | None,
+        first: FirstTemplate | None,
+        held: ExitStack,
+    ) -> None:
+        self._first = first
+        held.callback(self._end_first)
         identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
         owner = identity if left is None else None
         self.reactor = Reactor()
@@ -97,7 +111,7 @@ class Holdings:
         # The descriptors that came through the exec of the command. An upgrade lists those that it keeps.
         inherited = close_on_exec()
         passed = inherited if left is None else left.get("passed", passed_descriptors(os.environ))
-        self._passed = {0, 1, 2, *passed} - {plan.report}
+        self._passed = {0, 1, 2, *passed} - {plan.report, *(() if first is None else first.descriptors)}
         if plan.max_files is not None:
             limit_open_files(plan.max_files)
         instance = Instance(plan.name, Path(plan.control).parent)
@@ -115,6 +129,8 @@ class Holdings:
         held.callback(self.events.close)
         self.intake = Intake(self.reactor, sink, layout_of(plan.log.layout), instance=plan.name)
         held.callback(self.intake.close)
+        if first is not None:
+            self.intake.attach(first.pid, first.records, first.output)
         inheritance = Inheritance(os.environ, plan.listen_pid, passed=self._passed)
         stored = inheritance.stored() if left is None else {}
         self._passed -= stored.keys()  # they are closed one by one
@@ -150,6 +166,21 @@ class Holdings:
         self.ops = self._hold_ops(plan, inheritance, identity, left, held) if plan.ops else None
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance, owner)
+
+    def _end_first(self) -> None:
+        if self._first is not None:
+            self._first.end()
+
+    def start(self) -> None:
+        """Start the workers."""
+        if self._first is not None:
+            channel = Channel(socket.socket(fileno=self._first.channel))
+            self.supervisor.pool.templates.adopt(self.supervisor.generation, self._first.pid, channel)
+            self._first = None
+            self.reactor.return_signals(bytes([signal.SIGCHLD]))  # it may have ended before they were held
+        self.supervisor.start()
+        if self.ops is not None:
+            self.ops.start()
 
     def _hold_ops(
         self,
@@ -265,9 +296,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
         if left is None:
             if stays_root(supervisor.plan.user):
                 platform.log("WARNING", AS_ROOT)
-            supervisor.start()
-            if holdings.ops is not None:
-                holdings.ops.start()
+            holdings.start()
         else:
             _resume(holdings, left)
         _keep_house(holdings)

@@ -32,7 +32,8 @@ class Plan(NamedTuple):
 
     ``report`` is the descriptor of the pipe on which the command waits that started the daemon, -1 for a
     daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
-    process became a daemon. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
+    process became a daemon. ``template`` is the template that was spawned before the supervisor, see
+    `FirstTemplate`. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
     ``ops`` is the operations endpoint, empty for none, and ``ops_hosts`` are the names by which clients may
     address it. ``max_workers_memory`` is the limit of all workers together, in place of that of each.
     ``stop_delay`` is the time between the announcement of a stop and its begin. Times are in
@@ -70,6 +71,7 @@ class Plan(NamedTuple):
     watchdog: float = 30.0
     report: int = -1
     listen_pid: int = 0
+    template: dict[str, Any] | None = None
     holder: str = ""
     ops: str = ""
     ops_hosts: Sequence[str] = ()
@@ -80,8 +82,13 @@ class Plan(NamedTuple):
         return self.watchdog / 4
 
     @property
+    def template_order(self) -> dict[str, Any]:
+        """The first message to a template: its whole input."""
+        return {**self.first_order, "preload": self.preload}
+
+    @property
     def first_order(self) -> dict[str, Any]:
-        """The first message to a worker or a template: its whole input."""
+        """The first message to a worker: its whole input, beside its origin."""
         return {
             "job": self.job,
             "reading": self.reading,

@@ -2,12 +2,9 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from tamed._os.cgroup import oom_kills
@@ -24,27 +21,13 @@ from tamed.supervisor.events import EventLog, events_path
 from tamed.supervisor.intake import Intake
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import PreparedFork, Remains
+from tamed.supervisor.spawner import ChildPipes, Spawner
 from tamed.unix.detach import Reporter
 from tamed.unix.notify import Notifier, watchdog_interval
-from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
 from tamed.unix.reaper import Reaper, signal_group
-from tamed.unix.spawn import STACKS, spawn
+from tamed.unix.spawn import STACKS
 
 __all__ = ["PosixPlatform", "print_error"]
-
-
-# The service manager sets these for the supervisor, not for the workers.
-_NOT_FOR_WORKERS = (
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "FDSTORE",
-)
-
-_PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor is busy
 
 
 class PosixPlatform:
@@ -67,27 +50,19 @@ class PosixPlatform:
     ) -> None:
         self._events = events
         self._oom_kills = oom_kills()
-        self._is_privileged = identity is not None and not identity.is_current
         self._close_unused = close_unused
         self._plan = plan
         self._intake = intake
         self._log_plan = plan.log
-        self._identity = identity
+        self._spawner = Spawner(plan, identity, environ)
         self._reporter = reporter
         self._notifier = Notifier.from_environ(environ)
         self._state_line = ""
         self._troubles: list[str] = []
         interval = watchdog_interval(environ)
         self.alive_interval = None if interval is None else interval / 2
-        self._reaper = Reaper(
-            intake.has, self.log, plan.stop_timeout, spared=[each.pid for each in children_of(os.getpid())]
-        )
-        python = plan.interpreter_environ
-        self._environ = {
-            name: value
-            for name, value in {**environ, **dict(each.split("=", 1) for each in python)}.items()
-            if name not in _NOT_FOR_WORKERS
-        }
+        spared = [each.pid for each in children_of(os.getpid()) if not intake.has(each.pid)]
+        self._reaper = Reaper(intake.has, self.log, plan.stop_timeout, spared)
 
     @property
     def cpus(self) -> int:
@@ -96,33 +71,16 @@ class PosixPlatform:
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
         """Start a process and connect its pipes."""
-        interpreter = self._plan.interpreter if plan is None else plan.worker_interpreter
-        stays_root = self._is_privileged and self._plan.prepare_as_root
-        flags = ROOT_FLAGS if stays_root else ()
-        command = [*interpreter, *flags, "-m", module, self._plan.name, *words]
-        environ = self._environ if self._identity is None else self._identity.environ_of(self._environ)
         prepared = _PreparedFork(self._intake, "." if plan is None else plan.directory)
         try:
-            records, output, directory = prepared.theirs
-            pid = spawn(
-                command,
-                roots_environ(self._environ) if stays_root else environ,
-                channel=channel,
-                records=records,
-                output=output,
-                directory=directory,
-                become=partial(self._become, stays_root),
-            )
+            interpreter = None if plan is None else plan.worker_interpreter
+            pid = self._spawner.spawn(channel, prepared.theirs, module, *words, interpreter=interpreter)
         except BaseException:
             prepared.close()
             raise
         prepared.close_theirs()
         prepared.attach(pid)
         return pid
-
-    def _become(self, stays_root: bool) -> None:
-        if self._identity is not None and self._is_privileged and not stays_root:
-            drop_privileges(self._identity, keep=_capabilities(self._plan))
 
     def prepare_fork(self, plan: Plan) -> PreparedFork:
         """Make the pipes, and open the directory, for a child that a template is to fork."""
@@ -217,10 +175,9 @@ class PosixPlatform:
 
     def drop_privileges(self) -> None:
         """Become the daemon's user permanently; close before what that user must not have."""
-        if self._identity is not None:
+        if self._spawner.has_identity:
             self._close_unused()
-            drop_privileges(self._identity, keep=_capabilities(self._plan))
-        self._is_privileged = False
+            self._spawner.drop_privileges()
 
     def report_ready(self, addresses: Iterable[str]) -> None:
         """Report that the daemon is ready."""
@@ -239,8 +196,8 @@ class PosixPlatform:
             self.log("CRITICAL", text)
         if self._reporter is not None:
             self._reporter.failed(text, status)
-        elif not (self._plan.log.kind == "journal" and is_journal(self._environ)):  # it would be there twice
-            print_error(text)
+        elif self._plan.log.kind != "journal" or not is_journal(self._spawner.environ):
+            print_error(text)  # the journal would have it twice
 
     def change_log(self, plan: LogPlan) -> None:
         """Open the new log, and then close the old one."""
@@ -300,33 +257,12 @@ class PosixPlatform:
         self._notifier.send({"EXIT_STATUS": str(status)})
 
 
-class _PreparedFork:
+class _PreparedFork(ChildPipes):
     """The pipes and the directory of a child to come; `PreparedFork` documents its methods."""
 
     def __init__(self, intake: Intake, directory: str) -> None:
+        super().__init__(directory)
         self._intake = intake
-        self._theirs = ExitStack()
-        self._ours = ExitStack()
-        try:
-            (self._records, records), (self._output, output) = self._pipe(), self._pipe()
-            opened = _opened(directory)
-        except BaseException:
-            self.close()
-            raise
-        self._theirs.callback(os.close, opened)
-        self.theirs = records, output, opened
-
-    def _pipe(self) -> tuple[int, int]:
-        reading, writing = os.pipe()
-        self._ours.callback(os.close, reading)
-        self._theirs.callback(os.close, writing)
-        with contextlib.suppress(OSError, AttributeError):  # Linux only, and within this user's limit
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        return reading, writing
-
-    def close_theirs(self) -> None:
-        """Close the descriptors of the child."""
-        self._theirs.close()
 
     def adopt(self, pid: int) -> None:
         """Read the pipes of a child that a template says it has forked."""
@@ -337,29 +273,7 @@ class _PreparedFork:
 
     def attach(self, pid: int) -> None:
         """Read the pipes of a child."""
-        self._ours.pop_all()
-        self._intake.attach(pid, self._records, self._output)
-
-    def close(self) -> None:
-        """Close all."""
-        self._theirs.close()
-        self._ours.close()
-
-
-def _opened(directory: str) -> int:
-    """Open a working directory for a child. Raises OSError if it is gone.
-
-    If root has started the daemon in a folder that its user cannot enter, the supervisor is still in it.
-    """
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return os.open(directory, flags)
-    except PermissionError:
-        return os.open(".", flags)
-
-
-def _capabilities(plan: Plan) -> set[Capability]:
-    return {Capability.parse(name) for name in plan.keep_capabilities}
+        self._intake.attach(pid, *self.take_ours())
 
 
 def print_error(text: str, descriptor: int = 2) -> None:

@@ -24,11 +24,10 @@ from tamed.ipc.message import Message, read_fault, read_number
 from tamed.supervisor.generation import Generation, how_it_ended
 from tamed.supervisor.loop import Peer, Reactor, Timer
 from tamed.supervisor.platform import Platform, PreparedFork
+from tamed.supervisor.spawner import TEMPLATE
 
 __all__ = ["ForkRequest", "Templates"]
 
-_MODULE = "tamed.worker"
-_WORD = "template"  # in process listings, where a worker has its number
 _PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the machine is overloaded
 _CRASHES = 3
 _STEADY = 10.0  # seconds between two templates that are started before one is needed
@@ -171,6 +170,8 @@ class Templates:
         request = ForkRequest(forked, refused, failed, prepared)
         try:
             template.peer.send({"fork": number, **role}, [channel, *prepared.theirs])
+        except BrokenPipeError:
+            pass  # it has just ended: `ended` answers the request, with the reason
         except OSError:
             request.cancel()
             raise
@@ -178,6 +179,10 @@ class Templates:
         template.requests[number] = request
         self._set_deadline(template, generation.plan.start_timeout)
         return request
+
+    def adopt(self, generation: Generation, pid: int, channel: Channel) -> None:
+        """Fork from this child, which was spawned for the generation and has got its order."""
+        self._take(generation, pid, channel)
 
     def can_read(self, generation: Generation) -> bool:
         """Return whether the template of a generation can fork a process that reads the current files.
@@ -284,18 +289,23 @@ class Templates:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                pid = self._platform.spawn(theirs.fileno(), _MODULE, _WORD, plan=plan)
+                pid = self._platform.spawn(theirs.fileno(), *TEMPLATE, plan=plan)
             except BaseException:
                 ours.close()
                 raise
-        template = _Template(_key_of(generation), pid, stays_root=plan.prepare_as_root)
-        self._connect(template, Channel(ours))
-        self._set_deadline(template, plan.start_timeout)
+        template = self._take(generation, pid, Channel(ours))
         try:
-            template.peer.send({**plan.first_order, "preload": plan.preload})
+            template.peer.send(plan.template_order)
         except OSError:
             self._end(template)
             raise
+        return template
+
+    def _take(self, generation: Generation, pid: int, channel: Channel) -> _Template:
+        plan = generation.plan
+        template = _Template(_key_of(generation), pid, stays_root=plan.prepare_as_root)
+        self._connect(template, channel)
+        self._set_deadline(template, plan.start_timeout)
         return template
 
     def _connect(self, template: _Template, channel: Channel) -> None:

@@ -1,0 +1,161 @@
+"""How a child of a supervisor is spawned: with which interpreter, environment and rights, and with its pipes.
+
+A supervisor spawns its children in this way. So does the command that is about to become one: see
+`tamed.supervisor.first_template`.
+"""
+
+import fcntl
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+
+from tamed._os.identity import Identity
+from tamed._os.limits import limit_open_files
+from tamed.supervisor.plan import Plan
+from tamed.unix.privileges import ROOT_FLAGS, Capability, drop_privileges, roots_environ
+from tamed.unix.spawn import spawn
+
+__all__ = ["TEMPLATE", "ChildPipes", "Spawner"]
+
+TEMPLATE = ("tamed.worker", "template")
+"""The module of a template, and the word for it in process listings, where a worker has its number."""
+
+# The service manager sets these for the supervisor, not for the workers.
+_NOT_FOR_WORKERS = (
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "FDSTORE",
+)
+
+_PIPE_SIZE = 1 << 20  # bytes that a worker can print or log while the supervisor is busy
+
+
+class Spawner:
+    """Spawns the children of a plan. ``environ`` is the environment of the supervisor.
+
+    With ``limits_files``, a child gets the plan's limit of open files, which a supervisor has, and its
+    children inherit.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity | None,
+        environ: Mapping[str, str],
+        *,
+        limits_files: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._identity = identity
+        self._is_privileged = identity is not None and not identity.is_current
+        self._max_files = plan.max_files if limits_files else None
+        python = dict(each.split("=", 1) for each in plan.interpreter_environ)
+        self.environ = {
+            name: value for name, value in {**environ, **python}.items() if name not in _NOT_FOR_WORKERS
+        }
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether the plan names the user that the daemon runs as."""
+        return self._identity is not None
+
+    def spawn(
+        self,
+        channel: int,
+        pipes: tuple[int, int, int],
+        module: str,
+        *words: str,
+        interpreter: Sequence[str] | None = None,
+    ) -> int:
+        """Run a module of ours in a child with copies of these descriptors; return its pid.
+
+        ``pipes`` are those of `ChildPipes`. ``words`` are shown in process listings. ``interpreter`` is by
+        default that of the plan. Raises OSError if the system cannot start a process.
+        """
+        stays_root = self._is_privileged and self._plan.prepare_as_root
+        flags = ROOT_FLAGS if stays_root else ()
+        environ = self.environ if self._identity is None else self._identity.environ_of(self.environ)
+        records, output, directory = pipes
+        return spawn(
+            [*(interpreter or self._plan.interpreter), *flags, "-m", module, self._plan.name, *words],
+            roots_environ(self.environ) if stays_root else environ,
+            channel=channel,
+            records=records,
+            output=output,
+            directory=directory,
+            become=self._become,
+        )
+
+    def _become(self) -> None:
+        if self._max_files is not None:
+            limit_open_files(self._max_files)
+        if self._is_privileged and not self._plan.prepare_as_root:
+            self.drop_privileges()
+
+    def drop_privileges(self) -> None:
+        """Make this process one of the plan's user, if there is one, permanently.
+
+        Raises TamedError if that is impossible.
+        """
+        if self._identity is not None:
+            kept = {Capability.parse(name) for name in self._plan.keep_capabilities}
+            drop_privileges(self._identity, keep=kept)
+        self._is_privileged = False
+
+
+class ChildPipes:
+    """The pipes for the records and the output of a child to come, and its working directory.
+
+    ``theirs`` are the descriptors for the child: the writing ends, and the directory. Raises OSError if the
+    directory is gone, or the system refuses a pipe.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._theirs = ExitStack()
+        self._ours = ExitStack()
+        try:
+            (self._records, records), (self._output, output) = self._pipe(), self._pipe()
+            opened = _opened(directory)
+        except BaseException:
+            self.close()
+            raise
+        self._theirs.callback(os.close, opened)
+        self.theirs = records, output, opened
+
+    def _pipe(self) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        self._ours.callback(os.close, reading)
+        self._theirs.callback(os.close, writing)
+        with suppress(OSError, AttributeError):  # Linux only, and within this user's limit
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        return reading, writing
+
+    def close_theirs(self) -> None:
+        """Close the descriptors for the child: it has copies."""
+        self._theirs.close()
+
+    def take_ours(self) -> tuple[int, int]:
+        """Return the reading ends, for records and output, which the caller has to close from now on."""
+        self._ours.pop_all()
+        return self._records, self._output
+
+    def close(self) -> None:
+        """Close all that was not taken."""
+        self._theirs.close()
+        self._ours.close()
+
+
+def _opened(directory: str) -> int:
+    """Open a working directory for a child. Raises OSError if it is gone.
+
+    If root has started the daemon in a folder that its user cannot enter, the supervisor is still in it.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(directory, flags)
+    except PermissionError:
+        return os.open(".", flags)
