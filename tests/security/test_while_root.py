@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -154,9 +155,11 @@ def test_roots_descriptors_are_not_passed_on(public_tamed: Tamed, workers: list[
             lines.append(line)
             if "app is ready" in line:
                 break
+        passed = {str(secret), f"socket:[{os.fstat(theirs.fileno()).st_ino}]"}
         for pid in public_tamed.processes():
-            opened = live.descriptors(pid)
-            passed = {str(secret), f"socket:[{os.fstat(theirs.fileno()).st_ino}]"}
+            opened = []
+            with suppress(FileNotFoundError):  # it has ended
+                opened = live.descriptors(pid)
             assert [each for each in opened if each.is_directory or each.target in passed] == []
         process.terminate()
         assert process.wait(timeout=PATIENCE) == 0

@@ -18,6 +18,8 @@ from tamed.control.instances import find_instance, status_of_instance, stop_inst
 from tamed.testing.process import TamedProcess
 from tamed.unix.rundir import Instance, RunDirectory
 from tests.patience import PATIENCE
+from tests.supervised.forked import can_fork, forking
+from tests.supervised.opened import OPENED
 
 T = TypeVar("T")
 
@@ -124,7 +126,11 @@ class Tamed:
         return Command(command, **settings)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Done:
-        """Run the command to its end; return the outcome."""
+        """Run the command to its end, in a fork if that shows the same; return the outcome."""
+        words = list(map(str, arguments))
+        if list(self.before) in ([], OPENED) and can_fork(words, options):
+            env = self.environment(options.get("env"))
+            return Done(*forking(tuple(self.before)).run(words, options.get("cwd", self.folder), env))
         with self.popen(*arguments, **options) as process:
             out, err = process.communicate(timeout=PATIENCE)
         return Done(process.returncode, out, err)

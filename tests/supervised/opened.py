@@ -20,6 +20,10 @@ def closed_directory() -> Path | None:
     return next((one for one in (*reversed(inner.parents), inner) if not one.stat().st_mode & 0o001), None)
 
 
+OPENED = [sys.executable, __file__] if os.geteuid() == 0 and closed_directory() else []
+"""What comes before a command that every user is to be able to execute; nothing, if all of them are."""
+
+
 def main() -> None:
     """Make the interpreter reachable, and become the command."""
     closed = closed_directory()

@@ -107,9 +107,8 @@ def test_a_record_of_many_lines_stays_together(tamed: Tamed) -> None:
 
 
 @needs_root
-def test_a_full_disk_stops_nothing(public_tamed: Tamed) -> None:
+def test_a_full_disk_stops_nothing(tamed: Tamed) -> None:
     """The poem is served throughout; lost lines are counted, and the count is logged when there is room."""
-    tamed = public_tamed
     disk = tamed.folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)

@@ -1,0 +1,82 @@
+"""A process that has loaded the command, and forks itself for each that is asked for: see forked.py."""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import socket
+import sys
+
+if not sys.flags.safe_path:
+    del sys.path[0]  # as the command does, which imports nothing from where it is
+
+# What most commands load, some of it late.
+LOADED = (
+    "ctypes",
+    "tamed.cli.commands",
+    "tamed.cli.instances",
+    "tamed.cli.operations",
+    "tamed.cli.status",
+    "tamed.cli.targets",
+    "tamed.config.kinds",
+    "tamed.control.launch",
+    "tamed.control.operations",
+)
+
+
+def serve(channel: socket.socket) -> list[str]:
+    """Fork for each request, and tell the status of each fork at its end. A fork returns its words."""
+    selector = selectors.DefaultSelector()
+    selector.register(channel, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is channel:
+                message, descriptors, *_ = socket.recv_fds(channel, 100, 4, socket.MSG_CMSG_CLOEXEC)
+                if not message:
+                    sys.exit()
+                request, told, *streams = descriptors
+                if (pid := os.fork()) == 0:
+                    # When they are collected, they would close their numbers, which are others' then.
+                    selector.close()
+                    channel.close()
+                    with os.fdopen(request) as file:
+                        asked = json.load(file)
+                    return become(**asked, streams=streams)
+                for descriptor in (request, *streams):
+                    os.close(descriptor)
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, told))
+            else:
+                pid, told = key.data
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                with contextlib.suppress(BrokenPipeError):  # who asked has given up
+                    os.write(told, str(status).encode())
+                selector.unregister(key.fd)
+                os.close(key.fd)
+                os.close(told)
+
+
+def become(words: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> list[str]:
+    """Have all that a command has which was executed; return its words."""
+    for number, descriptor in enumerate(streams, 1):
+        os.dup2(descriptor, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv[1:] = words
+    return words
+
+
+def main() -> None:
+    """Load the command, and serve the descriptor that was given."""
+    command = importlib.import_module("tamed.cli.main")
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.freeze()  # or the first collection of each fork would copy all of it
+    arguments = serve(socket.socket(fileno=int(sys.argv[1])))
+    command.main(arguments)
+
+
+main()
