@@ -43,7 +43,7 @@ def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE
     while not (found := look()):
         if (waited := time.monotonic() - began) > patience:
             raise AssertionError(f"waited in vain for {what}")
-        time.sleep(min(0.05, max(0.005, waited / 20)))
+        time.sleep(min(0.1, max(0.02, waited / 10)))  # a look takes other processes some of their time
     return found
 
 

@@ -46,6 +46,10 @@ application = Application("app", StreamServer("127.0.0.1:0", recite))
 """
 
 
+PAUSE = 0.005
+"""Seconds between two clients of a thread, who leave processors to what they are to disturb."""
+
+
 class Heard(NamedTuple):
     """What a client has got: the pid of the worker that served it, 0 if it did not say, and the rest."""
 
@@ -112,5 +116,5 @@ class Load:
         wait_for("clients", lambda: len(self.heard) >= count)
 
     def _come(self) -> None:
-        while not self._is_over.is_set():
+        while not self._is_over.wait(PAUSE):
             self.heard.append(say(self._port, b"recite"))

@@ -46,7 +46,7 @@ class Load:
         self._threads = [threading.Thread(target=self._come) for _ in range(clients)]
 
     def _come(self) -> None:
-        while not self._is_over.is_set():
+        while not self._is_over.wait(talk.PAUSE):
             try:
                 poem = read_poem(self._port)
             except OSError as error:
