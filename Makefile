@@ -30,8 +30,9 @@ run: .venv/.tamed ## serve a poem on localhost:10000, in the foreground; Ctrl-C 
 	@echo "    exec 3<>/dev/tcp/localhost/10000; cat <&3"
 	@case "$$(ps -o stat= -p $$$$ 2>/dev/null)" in *+*) set -m ;; esac; $(BIN)/tamed run fastpoetry; exit $$?
 
+# Where the environment forbids to keep bytecode, each process of a run would compile what belongs to pytest anew.
 test: .venv/.tamed .venv/.dev ## run every test, in parallel
-	$(BIN)/pytest $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest $(ARGS)
 
 test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more rounds under load and many more examples
 	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)

@@ -1,6 +1,7 @@
 """What the tests of every layer share."""
 
 import compileall
+import gc
 import importlib.util
 import os
 import shutil
@@ -102,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep no bytecode of what tests write: it is known by a second, in which they write a file twice."""
+    gc.freeze()  # or each collection of garbage would look through all tests again
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
