@@ -16,7 +16,7 @@ from tamed.testing.process import TamedProcess
 from tests.builtin.attempts import SECRET, make_tree
 from tests.builtin.http2_client import Http2Client
 from tests.builtin.real_clients import needs, run
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, ROUNDS
 
 PAGE = """<html><body><p id="told">nothing</p><script src="script.js"></script></body></html>"""
 SCRIPT = """document.getElementById("told").textContent = "six is " + 2 * 3"""
@@ -126,7 +126,8 @@ def test_no_request_of_a_load_generator_fails(root: Path, tmp_path: Path, what: 
     application: list[str | Path] = ["--app", f"load_app:{what}", "--app-dir", tmp_path]
     files: list[str | Path] = ["--root", root]
     with serving(*(files if what == "files" else application), "--no-access-log") as (_, address):
-        done = run("wrk", "--connections", "50", "--threads", "1", "--duration", "2", f"http://{address}/")
+        load = ("--connections", "50", "--threads", "1", "--duration", str(ROUNDS))
+        done = run("wrk", *load, f"http://{address}/")
     assert done.returncode == 0
     assert int(re.findall(r"(\d+) requests in", done.stdout)[0]) > 50
     assert "Socket errors" not in done.stdout

@@ -12,7 +12,7 @@ import pytest
 
 from tamed.metrics.table import Family, Series, TableReader, create
 from tamed.metrics.values import Value, Values
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, ROUNDS
 
 THREADS = 8
 TIMES = 4_000
@@ -200,7 +200,7 @@ while True:
     with subprocess.Popen([sys.executable, "-c", script, str(memory)], pass_fds=[memory]) as process:
         try:
             reader, seen, changes, last = TableReader(memory), set(), 0, 0.0
-            while changes < 10_000:
+            while changes < 2_000 * ROUNDS:
                 value = sum(reader.read())
                 changes += value != last
                 last = value

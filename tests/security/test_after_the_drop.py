@@ -19,7 +19,7 @@ from tests.supervised.daemon import NOBODY, Daemon, Tamed, is_there, needs_root,
 
 pytestmark = needs_root
 
-WORDS = [["start", "--preload"], ["run"], ["run", "--workers", "2"]]
+WORDS = [["start", "--preload"], ["run", "--workers", "2"]]
 OWN = re.compile(r"/dev/null|pipe:\[\d+\]|anon_inode:(\[(eventpoll|eventfd|io_uring|pidfd)\]|inotify)")
 LOGIN = {"SSH_AUTH_SOCK": "/root/agent", "XDG_RUNTIME_DIR": "/run/user/0", "NOTIFY_SOCKET": "@none"}
 

@@ -93,7 +93,7 @@ def test_what_an_application_writes_for_ever_is_not_kept(
         (tamed.folder / "what").write_bytes(what)
         app.unlink()
         written = tamed.folder / f"{name} is written"
-        much = MUCH if number == 3 else MUCH // 6
+        much = MUCH if number == 3 else MUCH // 12
         app.write_text(FLOODING.format(number=number, much=much, written=str(written)))
         refused = daemon.log.count(NOT_UNDERSTOOD)
         (worker,) = daemon.workers()

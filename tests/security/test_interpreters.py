@@ -70,7 +70,6 @@ def is_trusted(path: str) -> bool:
     ("options", "roles"),
     [
         (["--reload"], {"supervisor", "template", "worker", "planner", "trial", "watcher"}),
-        (["--preload"], {"supervisor", "template", "worker", "planner", "trial"}),
         (["--user", "nobody", "--reload"], {"supervisor"}),
         (["--user", "nobody", "--prepare-as-root", "--preload"], {"supervisor", "template", "worker"}),
     ],
