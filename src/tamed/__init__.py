@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tamed.service.application import Application
     from tamed.service.lifecycle import State
     from tamed.service.restart import Backoff, Restart
-    from tamed.service.service import MultiService, Service
+    from tamed.service.service import MultiService, Only, Service
     from tamed.service.timer import TimerService
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Duration",
     "Endpoint",
     "MultiService",
+    "Only",
     "ProtocolServer",
     "ReplyServer",
     "Restart",
@@ -51,6 +52,7 @@ if not TYPE_CHECKING:
         "Duration": ".plugins.values",
         "Endpoint": ".net.endpoint",
         "MultiService": ".service.service",
+        "Only": ".service.service",
         "ProtocolServer": ".net.stream",
         "ReplyServer": ".net.reply",
         "Restart": ".service.restart",

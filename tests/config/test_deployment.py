@@ -99,6 +99,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             '[services.a]\nplugin = "p"\napplication = "f.py"',
             "verse.toml: services.a: it has both plugin and application; write plugin = ",
         ),
+        (
+            '[services.a]\nplugin = "p"\nonly = ["host"]',
+            "verse.toml: services.a.only: expected 'host', got ['host']; or leave it out",
+        ),
         ("[services.a]\nplugin = 1", "verse.toml: services.a.plugin: expected a text, got 1"),
         (
             '[services.a]\napplication = "f.py"\nport = 1',

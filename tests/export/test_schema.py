@@ -79,6 +79,10 @@ def test_with_a_file_it_has_the_options_of_its_plugins(tamed: Tamed, tmp_path: P
     (known,) = json.loads(done.out)["$defs"]["service"]["oneOf"][1:-1]
     assert known["properties"] == {
         "plugin": {"const": "ode"},
+        "only": {
+            "enum": ["host"],
+            "description": "Run it in one worker of the daemon at a time, not in each.",
+        },
         "rhymes": {
             "type": "object",
             "additionalProperties": {"type": "integer"},

@@ -13,6 +13,16 @@ from tamed.ops.source import NoAnswer, Source
 
 pytestmark = pytest.mark.anyio
 
+HELD = {
+    "role": "cron",
+    "state": "held",
+    "worker": 1,
+    "pid": 8,
+    "age": 3.0,
+    "transitions": 2,
+    "vacant": 0.25,
+}
+VACANT = HELD | {"role": "mail", "state": "vacant", "worker": None, "pid": None, "vacant": 4.0}
 HEALTH = {"phase": "running", "is_draining": False, "ready": 1, "wanted": 1, "beats": True, "last_error": ""}
 HEALTH |= {"checks": []}
 TREE = {"name": "verse", "state": "running", "restarts": 2, "summary": "a poem", "children": []}
@@ -29,6 +39,7 @@ STATUS = {
     "last_error": "worker 8 failed",
     "checks": [{"name": "verse/db", "gates": False, "asked": 1, "failing": 1, "why": "no answer"}],
     "last_error_at": "2026-11-28T10:00:00Z",
+    "roles": [HELD, VACANT],
     "workers": [
         {
             "number": 1,
@@ -48,6 +59,7 @@ FIGURES = {
     "wanted": 2,
     "states": {"ready": 1},
     "checks": {"verse/db": False},
+    "roles": [HELD, VACANT],
     "ends": {"SIGKILL": 3},
     "restarts": 3,
     "reloads": {"done": 2},
@@ -155,3 +167,19 @@ async def test_what_cannot_be_answered_is_refused_with_a_reason() -> None:
     assert (status, headers["allow"]) == (405, "GET, HEAD")
     assert (await ask("/livez", host="evil.example"))[0] == 403
     assert (await ask("/livez", source=Known("it is busy")))[::2] == (503, "it is busy\n")
+
+
+async def test_roles_are_in_the_status_and_in_the_metrics() -> None:
+    """The holder of each role is shown, and that one has none."""
+    text = (await ask("/status?format=text"))[2]
+    assert "role cron is held by worker 1 (pid 8)\nrole mail is vacant for 3 s\n" in text
+    metrics = (await ask("/metrics"))[2]
+    for line in (
+        'tamed_role_held{role="cron"} 1.0',
+        'tamed_role_held{role="mail"} 0.0',
+        'tamed_role_holder{role="cron"} 1.0',
+        'tamed_role_transitions_total{role="cron"} 2.0',
+        'tamed_role_vacant_seconds_total{role="mail"} 4.0',
+    ):
+        assert f"{line}\n" in metrics
+    assert 'tamed_role_holder{role="mail"}' not in metrics

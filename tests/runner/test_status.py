@@ -57,6 +57,7 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
         "wanted": 2,
         "restarts": 0,
         "checks": [],
+        "roles": [],
         "last_error": "",
         "last_error_at": None,
         "log": "",

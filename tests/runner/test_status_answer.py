@@ -30,6 +30,21 @@ STATUS: dict[str, Any] = {
     "wanted": 1,
     "restarts": 0,
     "checks": [{"name": "db", "gates": True, "asked": 2, "failing": 1, "why": "down"}],
+    "roles": [
+        {
+            "role": "cron",
+            "scope": "host",
+            "state": "held",
+            "worker": 1,
+            "pid": 4712,
+            "generation": 2,
+            "age": 1.5,
+            "token": 2**50,
+            "transitions": 3,
+            "vacant": 0.5,
+            "standby": 1,
+        }
+    ],
     "last_error": "",
     "last_error_at": None,
     "log": "",

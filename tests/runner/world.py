@@ -351,6 +351,12 @@ class FakeEvents:
     def worker_checked(self, worker: Worker) -> None:
         return
 
+    def role_reported(self, worker: Worker, message: Message) -> None:
+        return
+
+    def worker_leaves(self, worker: Worker) -> None:
+        return
+
     def files_read(self, files: dict[str, int]) -> None:
         return
 

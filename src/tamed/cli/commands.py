@@ -301,6 +301,21 @@ COMMANDS: Final = (
         """,
         module="operations",
     ),
+    Command(
+        "resign",
+        "Move a role to another worker of an instance.",
+        "tamed.cli.operations:resign",
+        """
+        ROLE is the path of a service that runs in one worker only (`tamed roles` lists them). The worker that
+        holds it stops the service, and then another one starts it. Returns when that worker holds the role.
+        If no other worker is ready, the same one starts the service again.
+        """,
+        arguments=(
+            Argument("name", "NAME", complete="running"),
+            Argument("role", "ROLE"),
+        ),
+        options=(_RUNDIR,),
+    ),
     _of_instances(
         "restart",
         "Stop an instance, and start it again with the same command line.",
@@ -310,6 +325,17 @@ COMMANDS: Final = (
         """,
         complete="instance",
         module="operations",
+    ),
+    _of_instance(
+        "roles",
+        "Show which worker runs the services that run in one worker only.",
+        """
+        A service with only = "host" is prepared in every worker, and one of them holds its role and runs it.
+        For each role: the holder, since when, how often the role has passed on, the time without a holder in
+        all, and how many workers stand by. The exit status is 0 only if each role has a holder.
+        """,
+        Option("as_json", ("--json",), "Print the roles as JSON, with the token of each."),
+        module="roles",
     ),
     _of_target(
         "run",

@@ -1,4 +1,4 @@
-"""The commands that change a running instance: reload, upgrade, restart, reopen, scale."""
+"""The commands that change a running instance: reload, upgrade, restart, reopen, resign, scale."""
 
 import sys
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from tamed.control.operations import (
     find_restartable,
     reload_instance,
     reopen_instance,
+    resign_role,
     restart_instance,
     scale_instance,
     upgrade_instance,
 )
 from tamed.unix.detach import Report
 
-__all__ = ["reload", "reopen", "restart", "scale", "upgrade"]
+__all__ = ["reload", "reopen", "resign", "restart", "scale", "upgrade"]
 
 
 def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
@@ -43,6 +44,11 @@ def upgrade(name: str | None, rundir: str | None) -> int:
 def reopen(name: str | None, rundir: str | None) -> int:
     """Reopen the log of an instance."""
     return _print_report(reopen_instance(instance_of(name, rundir)))
+
+
+def resign(name: str, role: str, rundir: str | None) -> int:
+    """Move a role to another worker of an instance."""
+    return _print_report(resign_role(instance_of(name, rundir), role, _show_wait))
 
 
 def scale(count: int, name: str | None, rundir: str | None, yes: bool) -> int:

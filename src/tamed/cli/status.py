@@ -159,6 +159,10 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"last reload, at {reload['time']}: {reload['text']}"
     if found["restarts"]:
         yield f"restarts: {found['restarts']}"
+    if found["roles"]:
+        from tamed.cli.roles import role_lines  # not above: most daemons have none
+
+        yield from role_lines(found)
     for warning in found.get("warnings", ()):
         yield f"warning: {warning}"
     yield ""

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
 from tamed.errors import ConfigurationError, from_os_error
+from tamed.service.role import Scope
 
 __all__ = ["Deployment", "Entry", "read_env_file"]
 
@@ -16,12 +17,16 @@ _TABLES = ("daemon", "log", "services")
 
 
 class Entry(NamedTuple):
-    """One service of a deployment: a plugin with its options, or an application."""
+    """One service of a deployment: a plugin with its options, or an application.
+
+    ``only`` is where one of it runs at a time, see `Service`.
+    """
 
     name: str
     plugin: str | None
     application: str | None
     table: Mapping[str, object]
+    only: Scope = ""
 
 
 class Deployment(NamedTuple):
@@ -110,6 +115,7 @@ def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigurationError(where, f"{name!r} is no name", "a name is made of letters, digits, - and _")
     rest = dict(table)
+    only = _scope(rest.pop("only", ""), f"{where}.only")
     made_from = {key: rest.pop(key) for key in ("plugin", "application") if key in table}
     for key, value in made_from.items():
         if not isinstance(value, str) or not value:
@@ -121,7 +127,13 @@ def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
     if application is not None and rest:
         known = "an application takes no options"
         raise ConfigurationError(where, f"unknown key {next(iter(rest))!r}", known)
-    return Entry(name, _text(made_from.get("plugin")), _text(application), rest)
+    return Entry(name, _text(made_from.get("plugin")), _text(application), rest, only)
+
+
+def _scope(value: object, where: str) -> Scope:
+    if value not in get_args(Scope):
+        raise ConfigurationError(where, f"expected 'host', got {value!r}", "or leave it out")
+    return cast("Scope", value)
 
 
 def _text(value: object) -> str | None:

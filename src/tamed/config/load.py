@@ -234,6 +234,8 @@ def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:
         given = job.given(entry.name, flags, deployment, section, entry.table, flag_prefix=f"{entry.name}.")
         service = _make(plugin, given)
     service.name = entry.name
+    if entry.only:
+        service.only = entry.only
     return service
 
 

@@ -124,6 +124,7 @@ def read_status(message: Message) -> Message:
         "checks": _read_summaries(message.get("checks", [])),
         "last_error": read_text(message, "last_error"),
         "last_error_at": _optional(message, "last_error_at", read_text),
+        "roles": [_read_role(each) for each in read_objects({"roles": [], **message}, "roles")],
         "log": read_text(message, "log"),
         "events_file": read_text({"events_file": "", **message}, "events_file"),  # older ones have none
         "events": read_events(message.get("events", [])),
@@ -157,6 +158,22 @@ def _read_summaries(checks: object) -> list[Message]:
         }
         for each in read_objects({"checks": checks}, "checks")
     ]
+
+
+def _read_role(message: Message) -> Message:
+    return {
+        "role": read_text(message, "role"),
+        "scope": read_text(message, "scope"),
+        "state": read_text(message, "state"),
+        "worker": _optional(message, "worker", read_number),
+        "pid": _optional(message, "pid", read_number),
+        "generation": _optional(message, "generation", read_number),
+        "age": read_seconds(message, "age"),
+        "token": read_number(message, "token", most=2**63 - 1),
+        "transitions": read_number(message, "transitions"),
+        "vacant": read_seconds(message, "vacant"),
+        "standby": read_number(message, "standby"),
+    }
 
 
 def read_events(events: object) -> list[Message]:

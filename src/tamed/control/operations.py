@@ -31,6 +31,7 @@ __all__ = [
     "find_restartable",
     "reload_instance",
     "reopen_instance",
+    "resign_role",
     "restart_instance",
     "scale_instance",
     "upgrade_instance",
@@ -48,6 +49,11 @@ def reload_instance(instance: Instance, waiting: Waiting) -> Report:
 def reopen_instance(instance: Instance) -> Report:
     """Let an instance reopen its log file; return the outcome."""
     return _request(instance, {"command": "reopen"}, None, "reopened", timeout=ANSWERED)
+
+
+def resign_role(instance: Instance, role: str, waiting: Waiting) -> Report:
+    """Move a role of an instance to another worker; wait until one holds it, without a limit."""
+    return _request(instance, {"command": "resign", "role": role}, waiting, "resigned")
 
 
 def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:

@@ -14,6 +14,9 @@ from tamed.plugins.schema import properties_of
 __all__ = ["schema_text"]
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_ONLY = {
+    "only": {"enum": ["host"], "description": "Run it in one worker of the daemon at a time, not in each."}
+}
 _APPLICATION = "An application file, or PACKAGE.MODULE:VARIABLE."
 
 
@@ -61,18 +64,18 @@ def _table(options: Iterable[Option], description: str) -> dict[str, Any]:
 def _service(plugins: dict[str, tuple[Option, ...]]) -> dict[str, Any]:
     """Return the schema of a service: an application, one of the known plugins, or another plugin."""
     application = {
-        "properties": {"application": {"type": "string", "description": _APPLICATION}},
+        "properties": {"application": {"type": "string", "description": _APPLICATION}, **_ONLY},
         "required": ["application"],
         "additionalProperties": False,
     }
     other = {
-        "properties": {"plugin": {"type": "string", "not": {"enum": list(plugins)}}},
+        "properties": {"plugin": {"type": "string", "not": {"enum": list(plugins)}}, **_ONLY},
         "required": ["plugin"],
         "not": {"required": ["application"]},
     }
     known = [
         {
-            "properties": {"plugin": {"const": name}, **properties_of(options)},
+            "properties": {"plugin": {"const": name}, **_ONLY, **properties_of(options)},
             "required": ["plugin"],
             "additionalProperties": False,
         }

@@ -64,6 +64,8 @@ def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     yield _counter("tamed_worker_ends", "Ended workers by reason.", _by(ends), ["reason"])
     yield _counter("tamed_worker_restarts", "Lost workers that were replaced.", {(): restarts})
     yield _reloads(figures)
+    if figures["roles"]:
+        yield from _roles(figures["roles"])
     yield from _usage(figures)
 
 
@@ -80,6 +82,20 @@ def _reloads(figures: dict[str, Any]) -> Metric:
     for result, count in figures["reloads"].items():
         metric.add_metric([result], count_value=count, sum_value=figures["reload_seconds"][result])
     return metric
+
+
+def _roles(roles: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+    def by_role(key: str) -> dict[tuple[str, ...], float]:
+        return {(role["role"],): role[key] for role in roles}
+
+    held: dict[tuple[str, ...], float] = {(role["role"],): float(role["pid"] is not None) for role in roles}
+    yield _gauge("tamed_role_held", "1 while a worker holds the role.", held, ["role"])
+    holder = by_role("worker")
+    yield _gauge("tamed_role_holder", "The number of the worker that holds the role.", holder, ["role"])
+    passed = by_role("transitions")
+    yield _counter("tamed_role_transitions", "How often the role was granted.", passed, ["role"])
+    vacant = by_role("vacant")
+    yield _counter("tamed_role_vacant_seconds", "Time between two holders.", vacant, ["role"])
 
 
 def _usage(figures: dict[str, Any]) -> Iterator[Metric]:

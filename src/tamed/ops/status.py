@@ -27,6 +27,7 @@ def status_text(status: dict[str, Any]) -> str:
     ]
     if status["last_error"]:
         lines.append(f"last error, {status['last_error_at']}: {status['last_error']}")
+    lines += [_role_line(role) for role in status["roles"]]
     for worker in status["workers"]:
         lines.append(_worker_line(worker))
         if "tree" in worker:
@@ -40,6 +41,13 @@ def _daemon_line(status: dict[str, Any]) -> str:
         f"generation {status['generation']}, {status['ready']} of {status['wanted']} workers ready, "
         f"{status['restarts']} restarts"
     )
+
+
+def _role_line(role: dict[str, Any]) -> str:
+    if role["pid"] is None:
+        return f"role {role['role']} is vacant for {role['age']:.0f} s"
+    stops = ", which gives it back" if role["state"] == "resigning" else ""
+    return f"role {role['role']} is held by worker {role['worker']} (pid {role['pid']}){stops}"
 
 
 def _worker_line(worker: dict[str, Any]) -> str:

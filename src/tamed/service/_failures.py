@@ -38,6 +38,11 @@ class Shutdown:
         self.failures: list[ServiceFailed] = []
         self._cancelled: asyncio.CancelledError | None = None
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a step was interrupted by a cancellation."""
+        return self._cancelled is not None
+
     async def through(self, step: Awaitable[None]) -> None:
         """Await a step. Log and collect its failure; keep a cancellation, which interrupts this step only."""
         try:

@@ -13,6 +13,7 @@ from tamed.errors import DeadlinePassed, ServiceFailed
 from tamed.service._failures import failure_of, report
 from tamed.service._tasks import until_done
 from tamed.service.restart import Restart
+from tamed.service.role import Scope
 
 __all__ = ["Body", "Hooks", "current_service", "run_hook"]
 
@@ -27,6 +28,7 @@ class Hooks(Protocol):
 
     name: str
     restart: Restart
+    only: Scope
     start_timeout: float | None
     stop_timeout: float | None
 

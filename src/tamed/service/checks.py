@@ -66,7 +66,7 @@ class Checks:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        services = [each for each in self._root.walk() if type(each).check is not Service.check][:_MOST]
+        services = [each for each in self._root.walk() if _is_asked(each)][:_MOST]
         self._results = {
             name: self._results.get(name, CheckResult(name, each.check_gates_readiness))
             for each in services
@@ -101,6 +101,11 @@ class Checks:
         if results != self._last:
             self._last = results
             self._changed(results)
+
+
+def _is_asked(service: Service) -> bool:
+    """Return whether a service has a check; one that stands by does its work in another process."""
+    return type(service).check is not Service.check and not service.lifecycle.stands_by
 
 
 async def _answer_of(service: Service) -> str:

@@ -11,6 +11,10 @@ parent's strategy selects. If its policy allows no restart, the failure is escal
 policy, and so on to the root, which ends (Erlang's supervision principles). A service that is stopping, or
 below one that is, is not restarted: its failure is logged. A failure that is escalated to a service that is
 starting fails its start.
+
+A service with ``only`` (see ``role``) is started up to STANDBY, and further when its role is granted. It
+keeps the role while its restart policy restarts it, and gives it back when it is stopped to its end. If its
+stop fails, it may still run: then it does not give the role back, and the process keeps it to its own end.
 """
 
 import asyncio
@@ -28,6 +32,7 @@ from tamed.service._hooks import Body, Hooks, current_service, run_hook
 from tamed.service._recovery import Recovery
 from tamed.service._tasks import Operation, is_cancelled, until_done
 from tamed.service.restart import RestartBudget
+from tamed.service.role import Campaign, Lease, check_scope, current_roles
 
 __all__ = ["Lifecycle", "State", "current_path"]
 
@@ -43,11 +48,13 @@ class State(enum.Enum):
     """The state of a service.
 
     IDLE → PREPARED → STARTING → RUNNING → STOPPING → STOPPED, and FAILED from any of them.
-    A service that is STOPPED or FAILED can be started again.
+    A service that is STOPPED or FAILED can be started again. One that runs in one process only is in
+    STANDBY between PREPARED and STARTING, while another process runs it.
     """
 
     IDLE = "idle"
     PREPARED = "prepared"
+    STANDBY = "standby"
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
@@ -56,7 +63,7 @@ class State(enum.Enum):
 
 
 # As names of the module: Python 3.11 takes 100 ns to look up a member of an enum.
-IDLE, PREPARED, STARTING, RUNNING, STOPPING, STOPPED, FAILED = State
+IDLE, PREPARED, STANDBY, STARTING, RUNNING, STOPPING, STOPPED, FAILED = State
 
 _LOGGED: Final = {RUNNING: "started", STOPPED: "stopped"}
 
@@ -99,6 +106,8 @@ class Lifecycle:
         self._up_since = 0.0
         self._budget: RestartBudget | None = None
         self._recovery: Recovery[Lifecycle] | None = None  # of this service alone
+        self._campaign: Campaign | None = None  # for its role
+        self._leaving_role: asyncio.Task[None] | None = None
         self._start_scope: FailureScope | None = None  # for failures while children are started
         self._user_scope: FailureScope | None = None  # for failures in the body of `async with`
 
@@ -132,7 +141,11 @@ class Lifecycle:
         """
         async with self.exclusively():
             self._must_be_down()
-            await self._start()
+            try:
+                await self._start()
+            except (Exception, asyncio.CancelledError):
+                await self.undo(stop=True)
+                raise
 
     async def stop(self) -> list[ServiceFailed]:
         """Stop the tree in reverse order, one service after the other; return the failures.
@@ -143,7 +156,7 @@ class Lifecycle:
 
     async def release(self) -> list[ServiceFailed]:
         """Release the tree in reverse order; return the failures. Raises ServiceMisuse if it is started."""
-        if self.is_started:
+        if self.is_up:
             what = f"cannot release service {self.service.full_name}"
             raise ServiceMisuse(what, f"it is {self.state.value}", "stop it first")
         return await self._take_down(release=True)
@@ -165,6 +178,23 @@ class Lifecycle:
             raise failure
         if error is None and failures:
             raise failures[0]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has to be stopped: it is started, or stands by, or holds a role."""
+        return self.is_started or self._campaign is not None
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease of its role, or of the nearest service above it that has one; None without a role."""
+        own = None if self._campaign is None else self._campaign.lease
+        return own if own is not None or self.parent is None else self.parent.lease
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether it, or a service above it, waits for a role."""
+        waits = self._campaign is not None and self._campaign.lease is None
+        return waits or (self.parent is not None and self.parent.stands_by)
 
     @property
     def is_busy(self) -> bool:
@@ -203,7 +233,7 @@ class Lifecycle:
             operation.end()
 
     def _must_be_down(self) -> None:
-        if self.is_started:
+        if self.is_up:
             what = f"cannot start service {self.service.full_name}"
             raise ServiceMisuse(what, f"it is {self.state.value} already")
 
@@ -226,7 +256,7 @@ class Lifecycle:
         try:
             await self._start()
         except (Exception, asyncio.CancelledError):
-            await self.undo(release=True)
+            await self.undo(stop=True, release=True)
             raise
 
     async def _prepare(self) -> None:
@@ -253,6 +283,9 @@ class Lifecycle:
             await until_done(removals)
         if not self.is_prepared:
             await self._prepare()
+        if self.service.only and not self._has_role():
+            self.state = STANDBY
+            return
         self.state = STARTING
         if "start" in self._overridden:
             await self._call("start", self.service.start())
@@ -299,7 +332,7 @@ class Lifecycle:
     ) -> list[ServiceFailed]:
         """Stop the tree if it is started, release it if it is prepared, as requested; return the failures."""
         shutdown = shutdown or Shutdown()
-        if stop and self.is_started:
+        if stop and self.is_up:
             await self._stop(shutdown)
         if release and self.is_prepared:
             await self._release(shutdown)
@@ -318,6 +351,15 @@ class Lifecycle:
 
     async def _stop(self, shutdown: Shutdown) -> None:
         failed_before = len(shutdown.failures)
+        if self.is_started:
+            await self._stop_started(shutdown, failed_before)
+        elif self.state is STANDBY:
+            self.state = STOPPED
+        if not self.is_restarting:
+            is_certain = len(shutdown.failures) == failed_before and not shutdown.is_cancelled
+            self._leave_role(is_stopped=is_certain)
+
+    async def _stop_started(self, shutdown: Shutdown, failed_before: int) -> None:
         self.state = STOPPING
         if work := self._give_up_work():
             await shutdown.through(until_done(work))
@@ -327,7 +369,7 @@ class Lifecycle:
         for child in reversed(self.children):
             if child._recovery is not None or child._operation is not None:
                 await child.settle(shutdown)
-            if child.is_started:
+            if child.is_up:
                 await child._stop(shutdown)
         self.is_started = False
         if "stop" in self._overridden:
@@ -354,6 +396,47 @@ class Lifecycle:
     def _pending_removals(self) -> "Sequence[asyncio.Future[None]]":
         """Return the futures to wait for until pending removals of children are done."""
         return ()
+
+    # The role of a service that runs in one process only.
+
+    def _has_role(self) -> bool:
+        """Campaign for the role, if it does not do so yet; return whether it is granted."""
+        if self._campaign is None:
+            check_scope(self.service.only, f"service {self.service.full_name}")
+            self._campaign = current_roles().campaign(
+                self.service.full_name, granted=self._role_granted, revoked=self._role_revoked
+            )
+        return self._campaign.lease is not None
+
+    def _role_granted(self) -> None:
+        if self.state is STANDBY:  # otherwise it is stopped together with others, to be started with them
+            self.recover(0.0)
+
+    def _role_revoked(self) -> None:
+        self._leaving_role = asyncio.get_running_loop().create_task(self._stand_by())
+
+    def _leave_role(self, *, is_stopped: bool) -> None:
+        campaign, self._campaign = self._campaign, None
+        if campaign is not None and is_stopped:
+            campaign.withdraw()
+
+    async def _stand_by(self) -> None:
+        """Stop the service and give its role back; then campaign again, if it is still wanted.
+
+        If it cannot be stopped, the root ends, because only the end of the process frees the role then.
+        """
+        shutdown = Shutdown()
+        await self.settle(shutdown)
+        async with self.exclusively():
+            if self._campaign is None:  # it was stopped meanwhile
+                return
+            if failures := await self.undo(shutdown, stop=True):
+                self.root._end_by(failures[0])
+                return
+        await self.start_again(self._is_wanted)
+
+    def _is_wanted(self) -> bool:
+        return not self._is_below_stopping() and (self.parent is None or self.parent.is_started)
 
     # Hooks.
 

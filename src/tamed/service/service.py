@@ -11,8 +11,9 @@ from tamed.errors import ServiceMisuse
 from tamed.service.group import GroupLifecycle, Strategy
 from tamed.service.lifecycle import Lifecycle, State
 from tamed.service.restart import Restart
+from tamed.service.role import Lease, Scope, check_scope
 
-__all__ = ["MultiService", "Service"]
+__all__ = ["MultiService", "Only", "Service"]
 
 _HOOKS = ("prepare", "start", "run", "stop", "release", "check")
 
@@ -56,12 +57,17 @@ class Service:
     ``start_timeout`` and ``stop_timeout`` are seconds for each hook (None: no deadline); a subclass may
     set them, and ``restart``, as class attributes. Do not change ``name`` once the service has a parent.
 
+    ``only = "host"`` lets the service run in one worker of the daemon at a time, although each prepares it:
+    in the others it is in standby, and one of these takes over when it has ended there. A process without a
+    supervisor just runs it.
+
     ``async with service:`` runs any service that has no parent, in a program or in a test. Inside, it is
     ready. If it fails and its policy allows no restart, the block is cancelled and the failure raised, as in
     `asyncio.TaskGroup`.
     """
 
     restart: Restart = Restart()
+    only: Scope = ""
     start_timeout: float | None = 60.0
     stop_timeout: float | None = 30.0
     check_interval: float = 10.0
@@ -93,6 +99,7 @@ class Service:
         name: str | None = None,
         *,
         restart: Restart | None = None,
+        only: Scope | None = None,
         start_timeout: float | EllipsisType | None = ...,  # not given; None is "no deadline"
         stop_timeout: float | EllipsisType | None = ...,
     ) -> None:
@@ -103,6 +110,9 @@ class Service:
             self.name = name
         if restart is not None:
             self.restart = restart
+        if only is not None:
+            check_scope(only, type(self).__name__)
+            self.only = only
         if start_timeout is not ...:
             self.start_timeout = start_timeout
         if stop_timeout is not ...:
@@ -151,6 +161,11 @@ class Service:
     def restarting(self) -> bool:
         """Whether it is stopped to be started again."""
         return self._lifecycle is not None and self._lifecycle.is_restarting
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease of the role that this service holds, or one above it; None if there is none."""
+        return None if self._lifecycle is None else self._lifecycle.lease
 
     @property
     def restarts(self) -> int:
@@ -282,3 +297,15 @@ class MultiService(Service):
 
     def __len__(self) -> int:
         return len(self.lifecycle.children)
+
+
+class Only(MultiService):
+    """Runs a service in one worker at a time, see `Service.only`; also one that has no such parameter.
+
+    ``scope`` is where there is one: ``host``, in this daemon.
+    """
+
+    def __init__(self, service: Service, *, scope: Scope = "host") -> None:
+        check_scope(scope, type(self).__name__)
+        super().__init__(service.name or service.default_name(), service)
+        self.only = scope

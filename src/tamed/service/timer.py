@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from tamed.log.logger import own_logger
 from tamed.service._tasks import is_cancelled
+from tamed.service.role import Scope
 from tamed.service.service import Service
 
 __all__ = ["TimerService"]
@@ -19,8 +20,9 @@ class TimerService(Service):
 
     The function may be a coroutine function. Calls never overlap, and the times do not drift: they are
     multiples of the interval after the start on the event loop's clock, and those that pass during a call
-    are skipped. An exception of a call is logged with its traceback, and the timer goes on. Raises
-    ValueError for an interval that is not positive and finite.
+    are skipped. An exception of a call is logged with its traceback, and the timer goes on. With
+    ``only="host"`` the timer runs in one worker at a time. Raises ValueError for an interval that is not
+    positive and finite.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class TimerService(Service):
         *,
         now: bool = True,
         name: str | None = None,
+        only: Scope | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, only=only)
         if not 0 < interval < math.inf:
             raise ValueError(f"a timer needs an interval above 0 seconds, not {interval!r}")
         self.interval = interval

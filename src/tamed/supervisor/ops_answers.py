@@ -92,6 +92,7 @@ class OpsAnswers:
             "restarts": supervisor.recovery.restarts,
             "states": states,
             "checks": {each.name: not each.failing for each in supervisor.checks.summaries() if each.asked},
+            "roles": supervisor.roles.status(),
             "usage": [_usage(each) for each in workers],
             "supervisor": _usage_of(os.getpid()),
         }

@@ -50,6 +50,8 @@ class ControlApi:
                 waits_for = self._supervisor.reload([answer], asked=asked)
             case "upgrade":
                 waits_for = self._supervisor.upgrade([answer], asked=asked)
+            case "resign":
+                self._supervisor.roles.resign(read_text(request, "role"), answer)
             case "scale":
                 count = read_number(request, "workers", -(2**31))
                 yes = request.get("yes") is True
@@ -96,6 +98,7 @@ class StatusRequests:
             "checks": [each._asdict() for each in supervisor.checks.summaries()],
             "last_error": recovery.last_error,
             "last_error_at": None if recovery.failed_at is None else rfc3339(recovery.failed_at),
+            "roles": supervisor.roles.status(),
             "log": supervisor.plan.log.path,
             "events_file": self._events.path,
             "events": list(self._events.recent)[-_RECENT:],

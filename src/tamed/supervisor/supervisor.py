@@ -18,6 +18,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 
 from tamed.errors import ExitStatus, Unavailable
 from tamed.ipc.handoff import Data, Keep
+from tamed.ipc.message import Message
 from tamed.supervisor.checks import Check, ServiceChecks
 from tamed.supervisor.control import Answer, Reply
 from tamed.supervisor.figures import Figures
@@ -29,6 +30,7 @@ from tamed.supervisor.operations import Kind, Operation, Operations, fault
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.recovery import Recovery
+from tamed.supervisor.role_grants import RoleGrants
 from tamed.supervisor.rollout import Rollout
 from tamed.supervisor.scaling import Scaler
 from tamed.supervisor.sockets import SocketTable
@@ -73,10 +75,10 @@ class Supervisor:
 
     ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped; a
     negative status is the signal by which the process must end. ``failure`` is the reason for an end that was
-    not requested. ``recovery`` replaces lost workers. ``operations`` is the queue of operations on the
-    daemon. ``on_upgrade`` is called with the plan, and who has asked, to begin an upgrade to
-    another program. ``on_child_ended`` is called with the pid and the exit code of a child that is no worker.
-    ``figures`` are counts of what has happened. ``checks`` are those of the services.
+    not requested. ``recovery`` replaces lost workers, and ``roles`` grants roles to workers. ``operations``
+    is the queue of operations on the daemon. ``on_upgrade`` is called with the plan, and who has asked, to
+    begin an upgrade to another program. ``on_child_ended`` is called with the pid and the exit code of a
+    child that is no worker. ``figures`` are counts of what has happened, and ``checks`` those of services.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
@@ -99,6 +101,13 @@ class Supervisor:
             serving=lambda: self.generation,
             is_active=lambda: self.phase is Phase.RUNNING,
             failed=self._attempt_failed,
+        )
+        self.roles = RoleGrants(
+            self.pool,
+            reactor,
+            platform,
+            serving=lambda: self.generation,
+            is_active=lambda: self.phase is Phase.RUNNING,
         )
         self._rollout = Rollout(
             plan,
@@ -339,6 +348,7 @@ class Supervisor:
                 self.stop(status, why=lines[-1].removeprefix("tamed: "))
                 return
             self.phase = Phase.RUNNING
+        self.roles.look()
         self._tend_templates()
         self.operations.finish(outcome)
         self.recovery.look()
@@ -368,6 +378,7 @@ class Supervisor:
     def _cancel_operations(self) -> None:
         """Cancel all operations, and answer their callers."""
         self.operations.cancel(fault("the daemon stops"))
+        self.roles.end()
         self._scaler.end()
         self._rollout.cancel("the daemon stops")
         self._watching.end()
@@ -388,6 +399,7 @@ class Supervisor:
             "helpers": self.helpers.export(),
             "watching": self._watching.export(),
             "operations": self.operations.export(),
+            "roles": self.roles.export(),
             "figures": self.figures.to_data(),
             "checks": self.checks.export(),
         }
@@ -401,6 +413,8 @@ class Supervisor:
         self.phase = Phase.RUNNING
         self.recovery.resume(left["recovery"])
         generations = self._rollout.resume(left["rollout"])
+        if "roles" in left:  # an earlier release has none
+            self.roles.resume(left["roles"])
         self.pool.resume(left["workers"], generations)
         self.pool.templates.resume(left["templates"])
         self.helpers.resume(left["helpers"])
@@ -413,6 +427,7 @@ class Supervisor:
         self._watchdog.resume()
         self._memory_limit.watch()
         self._reap()
+        self.roles.look()
         self.recovery.look()
         self._reload("the upgrade")
 
@@ -433,7 +448,16 @@ class Supervisor:
             self._platform.log("INFO", f"worker {worker.pid} is ready")
             self._scaler.worker_ready(worker)
             self._tend_templates()
+        self.roles.look()
         self.recovery.look()
+
+    def role_reported(self, worker: Worker, message: Message) -> None:
+        """Handle that a service of a worker wants its role, or gives it back."""
+        self.roles.reported(worker, message)
+
+    def worker_leaves(self, worker: Worker) -> None:
+        """Revoke the roles of a worker that is about to be drained."""
+        self.roles.worker_leaves(worker)
 
     def worker_shut(self, worker: Worker) -> None:
         """Continue the handover from a worker that has stopped accepting."""
@@ -504,6 +528,7 @@ class Supervisor:
             case _:
                 self._scaler.worker_ended(worker)
                 self._lost(worker, code)
+        self.roles.worker_ended(worker)
         self._rollout.release(worker.generation)
 
     def _record_end(self, worker: Worker, code: int) -> None:

@@ -64,6 +64,12 @@ class WorkerEvents(Protocol):
     def files_read(self, files: dict[str, int]) -> None:
         """A worker has loaded these files, with these modification times."""
 
+    def role_reported(self, worker: Worker, message: Message) -> None:
+        """A service of a worker stands by for its role, or is stopped. May raise InvalidMessage."""
+
+    def worker_leaves(self, worker: Worker) -> None:
+        """A worker is about to be drained."""
+
     def worker_forked(self, worker: Worker) -> None:
         """A requested worker was forked."""
 
@@ -216,6 +222,10 @@ class WorkerPool:
         """Order a ready worker to accept clients."""
         self._send(worker, {"open": True})
 
+    def tell_role(self, worker: Worker, message: Message) -> None:
+        """Grant a role to a worker, or revoke it. One that does not get this has ended, or is about to."""
+        self._send(worker, message)
+
     def drain(self, worker: Worker) -> None:
         """Order a worker to stop accepting, and then to stop as with `terminate`.
 
@@ -225,6 +235,7 @@ class WorkerPool:
             self.cancel_requests([worker])
             return
         is_ready = worker.state is WorkerState.READY
+        self._events.worker_leaves(worker)
         worker.drain(self._reactor.clock())
         if not (is_ready and self._send(worker, {"drain": True})):
             self._platform.signal(worker.pid, signal.SIGTERM)
@@ -281,10 +292,8 @@ class WorkerPool:
             self._close(worker)
 
     def _handle(self, worker: Worker, message: Message) -> None:
-        """Handle a message. Unknown messages, which a later version may send, are ignored."""
+        """Handle a message. A heartbeat needs no more, and unknown messages are those of a later version."""
         match message:
-            case {"heartbeat": _}:
-                pass
             case {"listen": _}:
                 self._send_sockets(worker, message)
             case {"state": _}:
@@ -293,6 +302,8 @@ class WorkerPool:
                 self._keep(worker, message)
             case {"shut": _}:
                 self._events.worker_shut(worker)
+            case {"role": _}:
+                self._events.role_reported(worker, message)
             case {"files": _} if worker.generation.plan.reload:  # otherwise they were not requested
                 files = read_object(message, "files")
                 written = {file: read_number(files, file, -(2**63), 2**63 - 1) for file in files}

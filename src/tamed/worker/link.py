@@ -17,6 +17,7 @@ from tamed.ipc.message import InvalidMessage, Message, read_number, read_object
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoint
 from tamed.net.listen import Gate, Listener
 from tamed.net.tls import server_context
+from tamed.worker.roles import SupervisedRoles
 from tamed.worker.stacks import stacks_of_process
 
 __all__ = ["Link", "SupervisedSource"]
@@ -31,7 +32,7 @@ class Link:
     The supervisor orders a worker to go on when all workers are prepared, to open its gate, to shut the
     gate and stop, and to report; ``report`` returns the report, ``hooks`` the hooks that run just now.
     The end of the stream means that the supervisor has ended: the worker then stops as if it had been
-    ordered to. ``heartbeat_interval`` is in seconds.
+    ordered to. ``heartbeat_interval`` is in seconds. ``roles`` are granted and revoked by the supervisor.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Link:
         gate: Gate,
         hooks: Callable[[], list[Message]] = list,
     ) -> None:
+        self.roles = SupervisedRoles(self.send)
         self._hooks = hooks
         self._channel = channel
         self._gate = gate
@@ -193,6 +195,8 @@ class Link:
                 self._gate.shut()
                 self.send({"shut": True})
                 self._stop()
+            case {"role": _}:
+                self.roles.obey(message)
             case {"report": True}:
                 self.send({"report": self._report()})
             case {"stacks": True}:

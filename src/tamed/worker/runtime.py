@@ -30,6 +30,7 @@ from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
 from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
+from tamed.service.role import set_roles
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
 from tamed.worker.life import Ending, StopRequests, live, loop_factory
@@ -127,6 +128,7 @@ class WorkerRuntime:
             lambda: hooks_of(self.application),
         )
         self.serve_from(SupervisedSource(link), gate)
+        set_roles(link.roles)
         if self._metrics is not None:
             _, descriptors = link.ask_now({"metrics": True})
             if descriptors:  # otherwise there is no memory: this worker counts for itself

@@ -1,0 +1,153 @@
+"""Granting roles to the workers of a daemon, and what commands and the operations endpoint see of that."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tamed._os.text import did_you_mean
+from tamed.errors import ExitStatus
+from tamed.ipc.handoff import Data
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_text, read_truth
+from tamed.supervisor.control import Answer
+from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.loop import Reactor
+from tamed.supervisor.operations import fault
+from tamed.supervisor.platform import Platform
+from tamed.supervisor.roles import Candidate, Role, Roles
+from tamed.supervisor.workers import WorkerPool
+
+__all__ = ["RoleGrants"]
+
+_MOST = 1000
+_LONGEST = 1000  # characters of a service's path
+
+
+class RoleGrants:
+    """Grants each role to one ready worker of the generation that ``serving`` returns.
+
+    ``is_active`` returns whether roles are granted at all: not during the first start, nor during a stop.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        reactor: Reactor,
+        platform: Platform,
+        *,
+        serving: Callable[[], Generation],
+        is_active: Callable[[], bool],
+    ) -> None:
+        self._roles = Roles(self, reactor.clock, _milliseconds)
+        self._pool = pool
+        self._reactor = reactor
+        self._platform = platform
+        self._serving = serving
+        self._is_active = is_active
+        self._waiting: dict[str, list[Answer]] = {}  # for another holder, by role
+
+    # Events.
+
+    def reported(self, worker: Worker, message: Message) -> None:
+        """Handle that a service of a worker stands by, or is stopped. Raises InvalidMessage."""
+        name, candidate = read_text(message, "role"), Candidate(worker.pid, read_number(message, "number"))
+        if not read_truth(message, "wants"):
+            self._roles.stopped(name, candidate)
+            return
+        if name not in self._roles.roles and (len(name) > _LONGEST or len(self._roles.roles) == _MOST):
+            raise InvalidMessage("role: too many, or with too long a name")
+        self._roles.wanted(name, candidate)
+
+    def worker_leaves(self, worker: Worker) -> None:
+        """Revoke the roles of a worker that is about to be drained, so that they need not wait for that."""
+        self._roles.leaving(worker.pid)
+
+    def worker_ended(self, worker: Worker) -> None:
+        """Handle that a worker has ended and was reaped."""
+        self._roles.ended(worker.pid)
+
+    def look(self) -> None:
+        """Grant vacant roles. Must be called when a worker is ready, or another generation serves."""
+        self._roles.look()
+
+    def end(self) -> None:
+        """Answer those who wait for another holder: the daemon stops."""
+        for answers in self._waiting.values():
+            for answer in answers:
+                answer(fault("the daemon stops"))
+        self._waiting.clear()
+
+    # What the state machine decides: see `Grants`.
+
+    def eligible(self) -> Sequence[int]:
+        """Return the ready workers that stay; those with low numbers stay longest when it is scaled down."""
+        if not self._is_active():
+            return ()
+        workers = self._pool.of(self._serving())
+        ready = [each for each in workers if each.state is WorkerState.READY and not each.is_surplus]
+        return [each.pid for each in sorted(ready, key=lambda each: each.number)]
+
+    def grant(self, role: Role, holder: Candidate) -> None:
+        """Grant a role to a worker, and answer those who wait for that."""
+        worker = self._pool.workers[holder.pid]
+        text = f"{role.name} is now in worker {worker.number} (pid {worker.pid})"
+        self._platform.log("INFO", text)
+        gap = None if role.gap is None else round(role.gap, 3)
+        self._platform.record("role", text, role=role.name, **worker.facts(), token=role.token, vacant=gap)
+        self._pool.tell_role(worker, {"role": role.name, "number": holder.campaign, "token": role.token})
+        for answer in self._waiting.pop(role.name, ()):
+            answer({"resigned": text})
+
+    def revoke(self, role: Role, holder: Candidate) -> None:
+        """Order a worker to give a role back."""
+        worker = self._pool.workers[holder.pid]
+        self._pool.tell_role(worker, {"role": role.name, "number": holder.campaign, "revoke": True})
+
+    # Requests.
+
+    def resign(self, name: str, answer: Answer) -> None:
+        """Move a role to another worker on purpose; answer when one holds it."""
+        role = self._roles.roles.get(name)
+        if role is None:
+            known = ", ".join(self._roles.roles) or "no service of this daemon runs in one worker only"
+            remedy = did_you_mean(name, self._roles.roles, f"known: {known}" if self._roles.roles else known)
+            answer(fault(f"there is no role {name!r}; {remedy}", status=ExitStatus.USAGE))
+            return
+        self._waiting.setdefault(name, []).append(answer)
+        self._roles.revoke(role)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return each role with its holder, for the status."""
+        return [self._described(role) for role in self._roles.roles.values()]
+
+    def _described(self, role: Role) -> dict[str, Any]:
+        now = self._reactor.clock()
+        worker = None if role.holder is None else self._pool.workers.get(role.holder.pid)
+        age = 0.0 if role.since is None else max(0.0, now - role.since)
+        return {
+            "role": role.name,
+            "scope": "host",
+            "state": "vacant" if worker is None else "resigning" if role.is_revoked else "held",
+            "worker": None if worker is None else worker.number,
+            "pid": None if worker is None else worker.pid,
+            "generation": None if worker is None else worker.generation.number,
+            "age": age,
+            "token": role.token,
+            "transitions": role.transitions,
+            "vacant": role.vacant + (age if worker is None else 0.0),
+            "standby": sum(each != role.holder for each in role.candidates),
+        }
+
+    # Upgrades: the handoff to the next program.
+
+    def export(self) -> Data:
+        """Return the roles as data, for the next program."""
+        return self._roles.export()
+
+    def resume(self, left: Data) -> None:
+        """Resume from the roles of the previous program."""
+        self._roles.resume(left)
+
+
+def _milliseconds() -> int:
+    """Return the time of day: so a token also grows over a restart of the daemon, unless the clock is set."""
+    return int(time.time() * 1000)

@@ -1,0 +1,186 @@
+"""Which worker holds which role: a state machine without a clock, a process or a socket.
+
+A role is held by one worker at a time. It passes on by facts only: the holder has reported that its service
+is stopped, or its process has ended and was reaped. No timer frees a role: a worker that is silent may still
+act, and the watchdog ends it.
+
+A worker wants a role from when its service stands by until that is stopped. Each time it has another number,
+its **campaign**. A report about another campaign than the one that holds the role frees nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from tamed.ipc.handoff import Data
+
+__all__ = ["Candidate", "Grants", "Role", "Roles"]
+
+
+class Candidate(NamedTuple):
+    """A campaign of a worker, by the worker's pid."""
+
+    pid: int
+    campaign: int
+
+
+class Grants(Protocol):
+    """What the state machine decides, and another object does."""
+
+    def eligible(self) -> Sequence[int]:
+        """Return the pids of the workers that may hold roles, those first that will probably stay longest."""
+
+    def grant(self, role: "Role", holder: Candidate) -> None:
+        """Let a worker run the service of a role."""
+
+    def revoke(self, role: "Role", holder: Candidate) -> None:
+        """Order the holder to stop the service of a role, and to report that."""
+
+
+class Role:
+    """A role: who holds it, and who wants it.
+
+    ``token`` is that of the last grant. ``since`` is when the holder got the role, or, without a holder, when
+    the last one lost it; None if it never had one. ``is_revoked`` is whether the holder was ordered to give
+    it back. ``transitions`` counts grants. ``vacant`` are the seconds without a holder between two, of all,
+    and ``gap`` of the last two, None before.
+    """
+
+    __slots__ = (
+        "candidates",
+        "former",
+        "gap",
+        "holder",
+        "is_revoked",
+        "name",
+        "since",
+        "token",
+        "transitions",
+        "vacant",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.holder: Candidate | None = None
+        self.former = 0  # the pid of the last holder
+        self.candidates: list[Candidate] = []
+        self.token = 0
+        self.since: float | None = None
+        self.is_revoked = False
+        self.transitions = 0
+        self.vacant = 0.0
+        self.gap: float | None = None
+
+    def to_data(self) -> Data:
+        """Return this as data, for the next program."""
+        data = {name: getattr(self, name) for name in self.__slots__}
+        return {**data, "candidates": [list(each) for each in self.candidates]}
+
+    @classmethod
+    def from_data(cls, data: Data) -> "Role":
+        """Return the role of the previous program."""
+        role = cls(data["name"])
+        for name in cls.__slots__:
+            setattr(role, name, data[name])
+        role.holder = None if data["holder"] is None else Candidate(*data["holder"])
+        role.candidates = [Candidate(*each) for each in data["candidates"]]
+        return role
+
+
+class Roles:
+    """All roles of a daemon, in ``roles`` by name.
+
+    ``clock`` returns seconds, and ``token`` a number that is not smaller than before.
+    """
+
+    def __init__(self, grants: Grants, clock: Callable[[], float], token: Callable[[], int]) -> None:
+        self.roles: dict[str, Role] = {}
+        self._last_token = 0
+        self._grants = grants
+        self._clock = clock
+        self._token = token
+
+    def wanted(self, name: str, candidate: Candidate) -> None:
+        """Handle that a service stands by."""
+        role = self.roles.setdefault(name, Role(name))
+        if candidate not in role.candidates:
+            role.candidates.append(candidate)
+        self.look()
+
+    def stopped(self, name: str, candidate: Candidate) -> None:
+        """Handle that a service is stopped, or was not started, and does not want its role."""
+        role = self.roles.get(name)
+        if role is not None and candidate in role.candidates:
+            role.candidates.remove(candidate)
+            if candidate == role.holder:
+                self._free(role)
+            self.look()
+
+    def ended(self, pid: int) -> None:
+        """Handle that a worker has ended, with its process group, and was reaped."""
+        for role in self.roles.values():
+            role.candidates = [each for each in role.candidates if each.pid != pid]
+            if role.holder is not None and role.holder.pid == pid:
+                self._free(role)
+        self.look()
+
+    def leaving(self, pid: int) -> None:
+        """Handle that a worker is about to drain: its roles need not wait for its connections."""
+        for role in self.roles.values():
+            if role.holder is not None and role.holder.pid == pid:
+                self.revoke(role)
+
+    def revoke(self, role: Role) -> None:
+        """Order the holder of a role, if there is one, to give it back; another one gets it."""
+        if role.holder is not None and not role.is_revoked:
+            role.is_revoked = True
+            self._grants.revoke(role, role.holder)
+
+    def held_by(self, pid: int) -> int:
+        """Return how many roles a worker holds."""
+        return sum(role.holder is not None and role.holder.pid == pid for role in self.roles.values())
+
+    def look(self) -> None:
+        """Grant the roles without a holder. Must be called when the eligible workers may have changed."""
+        eligible = self._grants.eligible() if any(r.holder is None for r in self.roles.values()) else ()
+        if not eligible:
+            return
+        for role in list(self.roles.values()):
+            if role.holder is None and not role.candidates:
+                del self.roles[role.name]  # no service of this generation has it
+            elif role.holder is None:
+                self._choose(role, eligible)
+
+    def _choose(self, role: Role, eligible: Sequence[int]) -> None:
+        """Grant a role: to another worker than before if there is one, and to one with few roles."""
+        rank = {pid: place for place, pid in enumerate(eligible)}
+        able = [each for each in role.candidates if each.pid in rank]
+        if not able:
+            return
+
+        def order(candidate: Candidate) -> tuple[bool, int, int, int]:
+            pid = candidate.pid
+            return pid == role.former, self.held_by(pid), rank[pid], -candidate.campaign
+
+        now = self._clock()
+        role.holder = holder = min(able, key=order)
+        role.token = self._last_token = max(self._last_token + 1, self._token())
+        if role.since is not None:
+            role.gap = now - role.since
+            role.vacant += role.gap
+        role.since = now
+        role.transitions += 1
+        self._grants.grant(role, holder)
+
+    def _free(self, role: Role) -> None:
+        assert role.holder is not None
+        role.former, role.holder, role.is_revoked = role.holder.pid, None, False
+        role.since = self._clock()
+
+    def export(self) -> Data:
+        """Return the roles as data, for the next program."""
+        return {"roles": [role.to_data() for role in self.roles.values()], "last_token": self._last_token}
+
+    def resume(self, left: Data) -> None:
+        """Resume from the roles of the previous program."""
+        self.roles = {data["name"]: Role.from_data(data) for data in left["roles"]}
+        self._last_token = left["last_token"]

@@ -1,0 +1,155 @@
+"""Services that run in one worker at a time, with real processes, and a referee that sees every overlap."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.patience import ROUNDS
+from tests.supervised.daemon import Daemon, Tamed, wait_for
+
+# A lock of flock(2) is free when its process has ended, or the service has stopped, and never before.
+REFEREE = """
+import fcntl, os, time
+from tamed import Application, Service
+
+class Referee(Service):
+    only = "host"
+
+    async def start(self):
+        self.lock = open("lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.note("overlap")
+        self.note("start")
+
+    async def stop(self):
+        self.note("stop")
+        self.lock.close()
+
+    def note(self, what):
+        with open("referee", "a") as file:
+            file.write(f"{what} {os.getpid()} {self.lease.token} {time.monotonic()}\\n")
+
+application = Application("app", Referee("cron"))
+"""
+
+PROGRAM = """#!/bin/sh
+exec 9> lock
+flock --nonblock 9 || echo overlap >> referee
+echo start $$ >> referee
+sleep 1000
+"""
+
+
+class Note(NamedTuple):
+    """A line of the referee."""
+
+    what: str
+    pid: int
+    token: int
+    time: float
+
+
+def notes(tamed: Tamed) -> list[Note]:
+    """Return what the holders have written, in order."""
+    try:
+        lines = (tamed.folder / "referee").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [Note(w[0], int(w[1]), int(w[2]), float(w[3])) for w in map(str.split, lines)]
+
+
+def holder(daemon: Daemon, without: int = 0) -> int:
+    """Wait until a worker other than ``without`` holds the role and runs the service; return its pid."""
+
+    def look() -> int | None:
+        found = [role["pid"] for role in daemon.status()["roles"] if role["state"] == "held"]
+        pid = found[0] if found else None
+        started = [note.pid for note in notes(daemon.tamed) if note.what == "start"]
+        return pid if pid not in (None, without) and started and started[-1] == pid else None
+
+    return wait_for("a holder of the role", look)
+
+
+def check(tamed: Tamed) -> None:
+    """Nobody has run the service while another one did, and each holder had a larger token."""
+    found = notes(tamed)
+    assert [note for note in found if note.what == "overlap"] == []
+    tokens = [note.token for note in found if note.what == "start"]
+    assert tokens == sorted(set(tokens))
+
+
+def test_one_worker_runs_it_over_kills_reloads_upgrades_and_scaling(tamed: Tamed) -> None:
+    """Whatever happens to the workers, one holds the role, and never two; commands show which."""
+    daemon = tamed.start("--workers", "3", tamed.write("app.py", REFEREE))
+    for _ in range(ROUNDS):
+        pid = holder(daemon)
+        os.kill(pid, signal.SIGKILL)
+        pid = holder(daemon, without=pid)
+        os.kill(pid, signal.SIGTERM)
+        pid = holder(daemon, without=pid)
+        assert tamed("reload").status == 0
+        pid = holder(daemon, without=pid)
+        done = tamed("resign", "app", "cron")
+        assert (done.status, done.err) == (0, "")
+        pid = holder(daemon, without=pid)
+        assert f"(pid {pid})" in done.out
+        assert tamed("upgrade").status == 0
+        pid = holder(daemon, without=pid)
+        assert tamed("scale", "1").status == 0
+        holder(daemon)
+        assert tamed("scale", "3").status == 0
+    shown = tamed("roles")
+    assert shown.status == 0
+    assert shown.out.splitlines()[1].split()[:2] == ["cron", "held"]
+    role = json.loads(tamed("roles", "--json").out)[0]
+    assert (role["role"], role["pid"], role["standby"]) == ("cron", holder(daemon), 2)
+    assert f"role cron: held by worker {role['worker']} (pid {role['pid']})" in tamed("status", "app").out
+    wrong = tamed("resign", "app", "corn")
+    assert (wrong.status, wrong.err) == (64, "tamed: there is no role 'corn'; did you mean 'cron'?\n")
+    assert "cron is now in worker" in tamed("events", "app").out
+    daemon.stop()
+    check(tamed)
+    assert notes(tamed)[-1].what == "stop"
+
+
+def test_a_holder_that_hangs_is_ended_before_another_one_runs_it(tamed: Tamed) -> None:
+    """A stopped process keeps the role until the watchdog has ended it and it was reaped."""
+    daemon = tamed.start("--workers", "2", "--watchdog", "1s", tamed.write("app.py", REFEREE))
+    pid = holder(daemon)
+    os.kill(pid, signal.SIGSTOP)
+    holder(daemon, without=pid)
+    daemon.stop()
+    check(tamed)
+
+
+def test_a_program_of_a_deployment_runs_once(tamed: Tamed) -> None:
+    """With only = "host" one worker of two runs the program, and another one when that worker was killed."""
+    program = tamed.write("program", PROGRAM)
+    program.chmod(0o755)
+    deployment = tamed.write(
+        "verse.toml", f'[services.backup]\nplugin = "exec"\nonly = "host"\ncommand = "{program}"\n'
+    )
+    daemon = tamed.start("--workers", "2", deployment)
+
+    def runs() -> list[str]:
+        path = Path(tamed.folder / "referee")
+        return path.read_text().splitlines() if path.exists() else []
+
+    wait_for("the program", lambda: len(runs()) == 1)
+    assert [role["role"] for role in daemon.status()["roles"]] == ["backup"]
+    os.kill(daemon.status()["roles"][0]["pid"], signal.SIGKILL)
+    wait_for("the program again", lambda: len(runs()) >= 2)
+    assert [line.split()[0] for line in runs()] == ["start", "start"]
+    daemon.stop()
+
+
+def test_a_daemon_without_roles_says_so(tamed: Tamed) -> None:
+    """`tamed roles` of a daemon whose services all run in every worker is one line."""
+    daemon = tamed.start_poetry()
+    done = tamed("roles")
+    assert (done.status, done.out) == (0, "no service of fastpoetry runs in one worker only\n")
+    daemon.stop()
