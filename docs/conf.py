@@ -8,7 +8,7 @@ copyright = f"2026, {author}"
 version = release = installed_version("tamed")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_bench", "_build"]  # what is in _bench is included by a page
+exclude_patterns = ["_bench", "_build", "_pictures"]  # what is in _bench is included by a page
 default_role = "literal"  # a name in single backticks, as our docstrings have them
 
 myst_enable_extensions = ["deflist"]

@@ -22,7 +22,7 @@ _FENCE = re.compile(
 _VARIABLES = {
     r"\d\d:\d\d:\d\d(?:\.\d+)?": r"\d\d:\d\d:\d\d(?:\.\d+)?",
     r"\d{4}-\d\d-\d\d": r"\d{4}-\d\d-\d\d",
-    r"(?<=pid )\d+|(?<=  )\d{4}(?= )": r"\d+",
+    r"(?<=pid )\d+|(?<=  )\d{4,7}(?= )": r"\d+",
     r"\b\d+(?:\.\d+)? ?(?:kB|MB|ms|s)\b": r"[\d.]+ ?(?:kB|MB|ms|s)",
     r"==+": "=+",
     r" +": " +",

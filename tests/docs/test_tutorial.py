@@ -2,13 +2,14 @@
 
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.docs.network import network
-from tests.docs.reader import Reader, blocks_of
+from tests.docs.reader import Block, Reader, blocks_of
 from tests.structure.source import ROOT
 from tests.supervised.conftest import tamed
 from tests.supervised.daemon import Tamed, needs_root
@@ -21,6 +22,7 @@ PAGES = [
 ]
 
 
+PICTURES = ROOT / "docs/_pictures"
 PACKAGE = "docs/tutorial/package.md"
 
 
@@ -64,6 +66,22 @@ def test_the_page_of_a_package_can_be_followed(folder: Path, environment: dict[s
     """The package installs what it needs, and tests itself."""
     with Reader(folder, environment) as reader:
         reader.follow([*blocks_of(ROOT / PACKAGE)])
+
+
+@pytest.mark.unmeasured
+@needs_root
+def test_the_session_of_the_picture_can_be_followed(folder: Path, environment: dict[str, str]) -> None:
+    """The commands give what it shows; the numbers of processes differ."""
+    session = (PICTURES / "session.txt").read_text("utf-8")
+    with network() as before, Reader(folder, environment, before) as reader:
+        reader.follow([Block("console", "", session)])
+
+
+def test_the_picture_shows_the_session() -> None:
+    """It was drawn when the session was changed."""
+    program = runpy.run_path(str(PICTURES / "terminal.py"))
+    drawn = program["drawn"]((PICTURES / "session.txt").read_text("utf-8"))
+    assert (PICTURES / "session.svg").read_text("utf-8") == drawn, "python docs/_pictures/terminal.py"
 
 
 def test_every_page_of_the_tutorial_is_followed() -> None:
