@@ -1,8 +1,7 @@
 """Makes the picture of a terminal from a session: ``python docs/_pictures/terminal.py``.
 
-``session.txt`` has commands after ``$``, and what came of them when they were last recorded. To run them, on
-the port that they name, and to record their output again: ``--record``. A test follows the session, and compares
-the picture with it.
+``session.txt`` has commands after ``$``, and what came of them when they were last recorded; ``--record``
+runs them again, on the port that they name. A test follows the session, and compares the picture with it.
 """
 
 import subprocess

@@ -20,6 +20,7 @@ from tamed.testing.process import StartProcess
 from tamed.testing.running import Running, running
 from tests.builtin.upstream import Upstream, reset
 from tests.net.poetry import until
+from tests.patience import PATIENCE
 from tests.process.clients import SHIPPED, dial, fetch
 from tests.process.conftest import LISTENING, READY
 
@@ -44,7 +45,8 @@ def files_for_a_crowd() -> None:
 async def proxy(upstream: str | Upstream, **options: Any) -> AsyncIterator[Running[Service]]:
     """Run a proxy, which never refreshes unless it is asked to."""
     address = upstream.address if isinstance(upstream, Upstream) else upstream
-    settings = {"refresh": Duration("1h"), "retry": Duration(0), **options}
+    patient = {"refresh": Duration("1h"), "retry": Duration(0), "fetch_timeout": Duration(PATIENCE)}
+    settings = patient | options
     async with running(poetryproxy(Options(upstream=Endpoint.parse(address), **settings))) as started:
         yield started
 

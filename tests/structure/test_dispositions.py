@@ -20,8 +20,9 @@ def test_what_a_test_starts_ignores_nothing() -> None:
 
 def test_nor_where_the_run_ignores_signals() -> None:
     """It has them too where the run was started as by ``nohup`` and ``&`` in a script."""
-    this = f"{__file__}::{test_what_a_test_starts_ignores_nothing.__name__}"
-    run = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", this]
+    this = test_what_a_test_starts_ignores_nothing
+    script = f"import tests.conftest; from {this.__module__} import {this.__name__} as test; test()"
+    run = [sys.executable, "-c", script]
     done = subprocess.run(
         ["sh", "-c", 'trap "" HUP INT QUIT TERM CHLD; exec "$@"', "sh", *run],
         capture_output=True,
@@ -29,4 +30,4 @@ def test_nor_where_the_run_ignores_signals() -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stderr
