@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamed.builtin._web.files import accepted_encodings
 from tamed.builtin.web import Options, web
 from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput
 from tamed.plugins.values import Duration, Size
@@ -132,6 +133,61 @@ def test_a_range_that_is_not_understood_is_ignored(root: Path, size: int, words:
         assert (status, len(body), "content-range" in headers) == (200, size, False)
         assert get(server, "/abc", "HEAD", Range="bytes=2-4")[0] == 200
         assert get(server, "/abc", Range="Bytes=2-4")[2] == "cde"
+
+
+def test_a_compressed_file_is_served_in_place_of_the_plain_one(root: Path) -> None:
+    """If it is beside it, and the client takes it; ranges and validators are those of what is served."""
+    (root / "page.html").write_text("<p>plain")
+    (root / "page.html.br").write_text("brotli")
+    (root / "page.html.gz").write_text("gzip")
+    with served(root, precompressed=True) as server:
+        for accepted, encoding, body in (
+            ("gzip, br", "br", "brotli"),
+            ("gzip;q=1, br;q=0.5", "gzip", "gzip"),
+            ("zstd", None, "<p>plain"),
+            ("identity", None, "<p>plain"),
+        ):
+            status, headers, content = get(server, "/page.html", Accept_Encoding=accepted)
+            assert (status, headers["content-encoding"], content) == (200, encoding, body)
+            assert (headers["vary"], headers["content-type"]) == (
+                "accept-encoding",
+                "text/html; charset=utf-8",
+            )
+        tag = get(server, "/page.html", Accept_Encoding="br")[1]["etag"]
+        assert get(server, "/page.html", Accept_Encoding="br", If_None_Match=tag)[0] == 304
+        assert get(server, "/page.html", Accept_Encoding="gzip", If_None_Match=tag)[0] == 200
+        assert get(server, "/page.html", Accept_Encoding="br", Range="bytes=0-1")[2] == "br"
+        assert get(server, "/open.txt", Accept_Encoding="br")[1]["content-encoding"] is None
+    with served(root) as server:
+        assert get(server, "/page.html", Accept_Encoding="br")[2] == "<p>plain"
+
+
+@pytest.mark.parametrize(
+    ("header", "encodings"),
+    [
+        ("gzip, deflate, br, zstd", ["br", "zstd", "gzip"]),
+        ("GZIP;q=0.9, br;q=0.1", ["gzip", "br"]),
+        ("*", ["br", "zstd", "gzip"]),
+        ("*;q=0.5, gzip, br;q=0", ["gzip", "zstd"]),
+        ("br;q=2, gzip;q=x, zstd;", []),
+        ("", []),
+    ],
+)
+def test_encodings_are_taken_by_their_weight(header: str, encodings: list[str]) -> None:
+    """And by ours among equals; what is malformed, or has the weight 0, is not accepted."""
+    assert accepted_encodings(header) == encodings
+
+
+def test_browsers_get_a_page_for_those_that_do_not_exist(root: Path) -> None:
+    """An application whose pages are made by scripts has only one; what is no page is still not found."""
+    (root / "app.html").write_text("the application")
+    with served(root, fallback="app.html") as server:
+        for path in ("/poems/7", "/poems/", "/%2e%2e/outside/secret.txt"):
+            status, headers, body = get(server, path, Accept="text/html,*/*")
+            assert (status, body) == (200, "the application")
+            assert headers["content-type"] == "text/html; charset=utf-8"
+            assert get(server, path, Accept="*/*")[0] == 404
+        assert get(server, "/open.txt", Accept="text/html")[2] == "open\n"
 
 
 def test_a_directory_stands_for_its_index(root: Path) -> None:

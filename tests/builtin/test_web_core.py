@@ -1,6 +1,8 @@
 """What HTTP/1.1 asks of the web, byte by byte, and what applications may do with it."""
 
 import json
+import logging
+import os
 import re
 import socket
 from pathlib import Path
@@ -11,9 +13,11 @@ import pytest
 
 from tamed.errors import ApplicationFailed
 from tamed.net.endpoint import UnixEndpoint
+from tamed.plugins.values import Duration
 from tamed.web.application import load
-from tests.builtin.test_web import classic, echo, get, module, raw, served
-from tests.builtin.test_web_leaving import faults
+from tests.builtin.http2_client import Http2Client
+from tests.builtin.test_web import classic, client_of, echo, get, module, raw, served
+from tests.builtin.test_web_leaving import connections, faults, until
 
 __all__ = ["module"]  # a fixture
 
@@ -232,3 +236,78 @@ def test_the_access_log_may_be_json(module: ModuleType, caplog: pytest.LogCaptur
     assert first["seconds"] >= 0
     assert second["target"].startswith("/xxx")
     assert max(map(len, lines)) <= 1000
+
+
+def sends_file(path: Path, size: int, *, chunked: bool = False) -> Any:
+    """Make an application that has the server send a file, and says that it has so many bytes."""
+
+    async def answer(scope: Any, _: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        assert scope["extensions"]["http.response.pathsend"] == {}
+        headers = [] if chunked else [(b"content-length", b"%d" % size)]
+        await send(START | {"headers": headers})
+        await send({"type": "http.response.pathsend", "path": str(path)})
+
+    return answer
+
+
+@pytest.mark.parametrize("way", ["kernel", "chunks", "HTTP/2", "HEAD"])
+def test_the_server_sends_a_file_for_an_application(
+    module: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    """By the kernel where it can; the connection goes on behind it, and the log has its size."""
+    caplog.set_level(logging.INFO)
+    content = b"verse" * 400_000
+    path = tmp_path / "large.bin"
+    path.write_bytes(content)
+    module.app = sends_file(path, len(content), chunked=way == "chunks")  # type: ignore[attr-defined]
+    with served(app="web_test_app:app", access_log_format="common", http2=True) as server:
+        if way == "HTTP/2":
+            with server.connect() as sock, Http2Client(sock) as http2:
+                assert http2.get().body == content
+                assert http2.get().body == content
+        else:
+            with client_of(server) as client:
+                for _ in range(2):
+                    client.request("HEAD" if way == "HEAD" else "GET", "/")
+                    response = client.getresponse()
+                    assert response.read() == (b"" if way == "HEAD" else content)
+    assert len(re.findall(r'HTTP/[12.]+" 200 ' + ("-" if way == "HEAD" else "2000000"), caplog.text)) == 2
+
+
+def test_a_file_of_another_size_than_promised_is_not_sent(
+    module: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor one that does not exist: the client sees 500, and the log says why."""
+    path = tmp_path / "small.txt"
+    path.write_bytes(b"verse")
+    for wanted, size, fault in ((path, 6, "has 5 bytes"), (tmp_path / "none", 6, "FileNotFoundError")):
+        module.app = sends_file(wanted, size)  # type: ignore[attr-defined]
+        with served(app="web_test_app:app") as server:
+            assert raw(server, GET).startswith(b"HTTP/1.1 500 ")
+        assert fault in caplog.text
+
+
+@pytest.mark.parametrize("how", ["leaves", "stalls", "truncated"])
+def test_a_file_that_is_not_sent_to_its_end_does_not_look_complete(
+    module: ModuleType, tmp_path: Path, how: str
+) -> None:
+    """Because the client leaves, or takes nothing for too long, or the file becomes shorter."""
+    size = 50_000_000
+    path = tmp_path / "large.bin"
+    path.touch()
+    os.truncate(path, size)
+    module.app = sends_file(path, size)  # type: ignore[attr-defined]
+    with served(app="web_test_app:app", stall=Duration("500ms")) as server:
+        client = server.connect()
+        client.sendall(GET)
+        assert client.recv(1000)
+        if how == "leaves":
+            client.close()
+        elif how == "truncated":
+            os.truncate(path, 100)
+        if how != "leaves":
+            until(lambda: connections(server) == 0)
+            assert len(client.makefile("rb").read() if how == "truncated" else b"") < size
+        until(lambda: connections(server) == 0)
+        client.close()

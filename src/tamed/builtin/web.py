@@ -34,6 +34,8 @@ class Options:
     threads: int = option(10, "Requests that a WSGI application serves at a time.", ge=1)
     index: str = option("index.html", "The file that is served for a directory.")
     dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
+    precompressed: bool = option(False, "Serve NAME.br, NAME.zst or NAME.gz to clients that take it.")
+    fallback: str = option("", "The file that browsers get for a page that does not exist.")
     port: int = option(8000, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
@@ -93,7 +95,10 @@ def web(options: Options) -> Service:
     from tamed.builtin._web.files import Files  # with Starlette, which an application may not need
 
     root = RootedDirectory(options.root, dot_files=options.dot_files)
-    files = cast(ASGIApplication, Files(root, options.index))
+    files = cast(
+        ASGIApplication,
+        Files(root, options.index, precompressed=options.precompressed, fallback=options.fallback),
+    )
     return MultiService(
         "web", DirectoryService(root), _server(options, files, "files are served", name="http")
     )

@@ -4,6 +4,7 @@ It is the same for each version of HTTP; how an answer is written is that of a s
 """
 
 import asyncio
+import os
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -19,6 +20,9 @@ log = own_logger("web")
 
 BODY_LIMIT: Final = 64 * 1024
 """Bytes of a body that are kept until the application takes them; no more is read meanwhile."""
+
+_PIECE: Final = 64 * 1024
+"""Bytes of a file that are read at a time, where the kernel cannot send it."""
 
 _HEAD, _BODY, _TRAILERS, _COMPLETE = range(4)
 
@@ -111,6 +115,7 @@ class Exchange:
         self._has_trailers = False
         scope["extensions"] = {
             "http.response.early_hint": {},
+            "http.response.pathsend": {},
             "http.response.trailers": {},
             "tamed.client": {
                 "left": connection.has_left
@@ -214,6 +219,8 @@ class Exchange:
             self._start(message)
         elif kind == "http.response.trailers" and self._stage == _TRAILERS:
             self._send_trailers(message)
+        elif kind == "http.response.pathsend" and self._stage == _BODY:
+            await self._send_file(message["path"])
         elif kind == "http.response.early_hint" and self._stage == _HEAD:
             self._write_links(message["links"])
         else:
@@ -246,6 +253,28 @@ class Exchange:
             self._stage = _TRAILERS
             if not self._has_trailers:
                 self._complete()
+
+    async def _send_file(self, path: str) -> None:
+        """Send a file as the rest of the body."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            sent = 0
+            if self._has_body and self._unsent is not None and size:
+                if size != self._unsent:
+                    raise RuntimeError(f"{path} has {size} bytes where Content-Length leaves {self._unsent}")
+                sent = await self._write_file(descriptor, size)
+                self._unsent -= sent
+                self.sent += sent
+            while sent < size and self._has_body and not self._left:
+                data = await asyncio.to_thread(os.pread, descriptor, min(size - sent, _PIECE), sent)
+                if not data:
+                    raise RuntimeError(f"{path} has become shorter while it was sent")
+                sent += len(data)
+                await self.send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            os.close(descriptor)
+        await self.send({"type": "http.response.body"})
 
     def _send_trailers(self, message: Message) -> None:
         more = message.get("more_trailers", False)
@@ -313,6 +342,10 @@ class Exchange:
     def _write_body(self, body: bytes, more: bool) -> None:
         """Send a part of the body, and what ends it."""
         raise NotImplementedError
+
+    async def _write_file(self, descriptor: int, size: int) -> int:
+        """Have the kernel send a file as the body; return how much of it was sent, which may be nothing."""
+        return 0
 
     def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]], more: bool) -> None:
         """Send trailers, and what ends them."""

@@ -4,12 +4,17 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+from tamed.errors import reason
+from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._exchange import Exchange, ExchangeConnection
 from tamed.web._response import ResponseHead, chunk, header_lines, plain_response, status_line
+from tamed.web._sendfile import send_file
 from tamed.web.asgi import Scope
 
 __all__ = ["Http1Exchange", "Http1ExchangeConnection"]
+
+log = own_logger("web")
 
 _JOINED: Final = 16 * 1024
 """The longest body that is copied behind its head, to be written with it."""
@@ -72,6 +77,23 @@ class Http1Exchange(Exchange):
             if not more:
                 body += b"0\r\n" if self._has_trailers else b"0\r\n\r\n"
         self._write(body)
+
+    async def _write_file(self, descriptor: int, size: int) -> int:
+        transport = self._transport
+        if transport.get_extra_info("sslcontext") is not None:
+            return 0
+        self._write(b"")
+        transport.set_write_buffer_limits(0)  # so that we wait until it has nothing left to write
+        try:
+            await self._connection.writable()
+            return await send_file(transport, descriptor, size, self._context.limits.stall)
+        except OSError as error:
+            log.info("cut an answer: %s", reason(error))
+            transport.abort()
+            self.notify_left()
+            return 0
+        finally:
+            transport.set_write_buffer_limits()
 
     def _write(self, data: bytes) -> None:
         head = self._head
