@@ -9,6 +9,7 @@ import pytest
 from tamed.metrics.merge import Merged
 from tamed.ops.application import OpsApplication
 from tamed.ops.hosts import HostCheck
+from tamed.ops.observer import Observer
 from tamed.ops.source import NoAnswer, Source
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +115,8 @@ async def ask(
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(dict(message))
 
-    await OpsApplication(source or Known(), HostCheck([]))(scope, receive, send)
+    known = source or Known()
+    await OpsApplication(known, HostCheck([]), Observer(known, "plain"))(scope, receive, send)
     found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], found, b"".join(each.get("body", b"") for each in sent[1:]).decode()
 
@@ -162,7 +164,8 @@ async def test_metrics_are_in_the_format_of_prometheus() -> None:
 
 async def test_what_cannot_be_answered_is_refused_with_a_reason() -> None:
     """Another path, another method, another host, and a supervisor that does not answer."""
-    assert (await ask("/"))[::2] == (404, "expected one of /livez, /readyz, /startupz, /status, /metrics\n")
+    expected = "expected one of /, /livez, /readyz, /startupz, /status, /metrics\n"
+    assert (await ask("/nothing"))[::2] == (404, expected)
     status, headers, _ = await ask("/livez", "POST")
     assert (status, headers["allow"]) == (405, "GET, HEAD")
     assert (await ask("/livez", host="evil.example"))[0] == 403

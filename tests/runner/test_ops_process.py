@@ -193,3 +193,24 @@ def test_the_next_program_goes_on_with_it(stage: Stage, world: World) -> None:
     with closing(World(a_plan())) as next_world, closing(Stage(next_world)) as following:
         following.process.resume({"channel": None, "sockets": []})
         assert len(following.hands) == 1
+
+
+def test_it_finishes_its_answers_when_the_daemon_ends(stage: Stage) -> None:
+    """It is asked to end, once; then it is not started again, and what its end was like is no fault."""
+    (hand,) = stage.hands
+    assert not stage.process.end(10.0)
+    assert not stage.process.end(9.0)
+    assert hand.heard() == [{"drain": True}]
+    stage.process.ended(hand.pid, 1)
+    assert stage.process.end(8.0)
+    stage.world.reactor.advance(60.0)
+    assert (stage.hands, stage.errors) == ([hand], [])
+
+
+def test_it_is_killed_if_it_does_not_end(stage: Stage) -> None:
+    """After a few seconds; it is not waited for when nothing else is."""
+    (hand,) = stage.hands
+    assert not stage.process.end(10.0)
+    stage.world.reactor.advance(5.0)
+    assert stage.world.platform.sent == [(hand.pid, "kill")]
+    assert stage.process.end(0.0)

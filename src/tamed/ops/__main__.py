@@ -17,6 +17,7 @@ from tamed.net.endpoint import Endpoint, UnixEndpoint
 from tamed.net.listen import Gate, ServerEnvironment, set_environment
 from tamed.ops.application import OpsApplication
 from tamed.ops.hosts import HostCheck
+from tamed.ops.observer import Observer
 from tamed.ops.source import Source
 from tamed.service.application import Application
 from tamed.unix.spawn import CHANNEL, RECORDS
@@ -54,9 +55,11 @@ def _work(channel: Channel) -> int:
 def _application(link: Link, order: Message) -> Application:
     endpoint = Endpoint.parse(read_text(order, "endpoint"))
     hosts = HostCheck(read_texts(order, "hosts"), checks=not isinstance(endpoint, UnixEndpoint))
-    app = OpsApplication(Source(link), hosts)
+    source = Source(link)
+    observer = Observer(source, read_text(order, "layout"))
+    app = OpsApplication(source, hosts, observer)
     server = WebServer(app, endpoint, lifespan=False, access_log=None, max_connections=_CLIENTS)
-    return Application("operations", server)
+    return Application("operations", observer, server)
 
 
 async def _live(link: Link, handler: PipeHandler, application: Application) -> int:

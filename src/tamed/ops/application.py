@@ -11,23 +11,31 @@ from tamed.log.layout import rfc3339
 from tamed.ops.exposition import registry_of
 from tamed.ops.health import PROBES, report
 from tamed.ops.hosts import HostCheck
+from tamed.ops.observer import Observer
+from tamed.ops.page import Page, Selection
 from tamed.ops.source import NoAnswer, Source
 from tamed.ops.status import status_text, to_public
+from tamed.ops.stream import Streams
 from tamed.web.asgi import Receive, Scope, Send
 
 __all__ = ["OpsApplication"]
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
-_PATHS: Final = "/livez, /readyz, /startupz, /status, /metrics"
+_HTML: Final = "text/html; charset=utf-8"
+_EVENTS: Final = "text/event-stream"
+_PATHS: Final = "/, /livez, /readyz, /startupz, /status, /metrics"
 
 
 class OpsApplication:
     """Answers GET and HEAD. It reads only: no request changes anything."""
 
-    def __init__(self, source: Source, hosts: HostCheck) -> None:
+    def __init__(self, source: Source, hosts: HostCheck, observer: Observer) -> None:
         self._source = source
         self._hosts = hosts
+        self._observer = observer
+        self._page = Page()
+        self._streams = Streams(observer, self._page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -64,8 +72,24 @@ class OpsApplication:
         elif path == "metrics":
             registry = registry_of(*await self._source.metrics())
             await make_asgi_app(registry)(scope, receive, answer.pass_on)
+        elif not path:
+            view = await self._observer.fresh()
+            text = self._page.whole(view, Selection(query))
+            await answer(503 if view.trouble else 200, text, _HTML, **self._page.headers)
+        elif path == "stream":
+            await self._serve_stream(scope, receive, answer)
         else:
             await answer(404, f"expected one of {_PATHS}\n")
+
+    async def _serve_stream(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if self._streams.are_full:
+            await answer(503, "too many pages are open\n")
+            return
+        await answer.begin(200, _EVENTS)
+        if scope["method"] != "HEAD":
+            await self._streams.serve(receive, answer.pass_on)
+        else:
+            await answer.pass_on({"type": "http.response.body", "body": b""})
 
 
 def _wants_text(headers: dict[str, str], query: dict[str, list[str]]) -> bool:
@@ -91,16 +115,19 @@ class _Answer:
 
     async def __call__(self, status: int, text: str, kind: str = _TEXT, **more: str) -> None:
         body = text.encode(errors="replace")
+        await self.begin(status, kind, **{"content-length": str(len(body))}, **more)
+        await self._send({"type": "http.response.body", "body": b"" if self._is_head else body})
+
+    async def begin(self, status: int, kind: str, **more: str) -> None:
+        """Send the head of an answer."""
         headers = {
             "content-type": kind,
-            "content-length": str(len(body)),
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
             **more,
         }
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
-        await self._send({"type": "http.response.body", "body": b"" if self._is_head else body})
 
     async def pass_on(self, message: Any) -> None:
         """Send a message of another application."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tamed.errors import SystemRefused
@@ -35,6 +36,10 @@ class Source:
     async def status(self) -> Message:
         """Return the daemon's status."""
         return await self._ask("status")
+
+    async def view(self, seen: Mapping[str, int]) -> Message:
+        """Return the status, and the events and records of the log after those that were ``seen``."""
+        return await self._ask("view", **seen)
 
     async def metrics(self) -> tuple[dict[str, Any], list[Merged], int]:
         """Return the supervisor's figures, the merged metrics of the workers, and how many were refused."""

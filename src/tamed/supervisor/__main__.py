@@ -192,6 +192,7 @@ class Holdings:
     ) -> "OpsProcess":
         """Bind the operations endpoint, and make the memory for what it shows."""
         from tamed.metrics.ledger import Ledger  # not above: most daemons have no such endpoint
+        from tamed.supervisor.log_tail import LogTail
         from tamed.supervisor.ops_answers import OpsAnswers
         from tamed.supervisor.ops_process import OpsProcess
 
@@ -200,7 +201,10 @@ class Holdings:
         sockets = SocketTable(inheritance, identity)
         held.callback(sockets.close)
         status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
-        answers = OpsAnswers(self.supervisor, self.reactor, metrics, status)
+        tail = self.intake.tail = LogTail()
+        answers = OpsAnswers(
+            self.supervisor, self.reactor, metrics=metrics, status=status, events=self.events, log=tail
+        )
         process = OpsProcess(
             plan,
             self.reactor,
@@ -210,6 +214,7 @@ class Holdings:
             is_starting=lambda: self.supervisor.phase is Phase.STARTING,
         )
         self.supervisor.on_child_ended = process.ended
+        self.supervisor.end_others = process.end
         if left is None or left.get("ops") is None:
             process.bind()
         return process

@@ -46,12 +46,13 @@ def events_path(plan: Plan, log: LogPlan) -> str:
 class EventLog:
     """Records events. Nothing raises, from `open` on.
 
-    ``recent`` are the last events, the oldest first. ``path`` is the file, empty if there is none. ``clock``
-    returns the seconds since the epoch.
+    ``recent`` are the last events, the oldest first, and ``count`` is how many there have been. ``path`` is
+    the file, empty if there is none. ``clock`` returns the seconds since the epoch.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.recent: deque[Event] = deque(maxlen=_RECENT)
+        self.count = 0
         self.path = ""
         self._clock = clock
         self._file: LogFile | None = None
@@ -79,8 +80,14 @@ class EventLog:
         """Record an event. A fact that is None is left out."""
         event = self._made(kind, text, facts)
         self.recent.append(event)
+        self.count += 1
         if self._file is not None:
             self._file.write([_encode(event)])
+
+    def since(self, count: int) -> list[Event]:
+        """Return those of the last events that are after the first ``count``, the oldest first."""
+        first = self.count - len(self.recent)
+        return [event for number, event in enumerate(self.recent, first) if number >= count]
 
     def housekeep(self) -> None:
         """Create the file again if it is gone. Must be called about once a second."""
@@ -94,6 +101,7 @@ class EventLog:
     def resume(self, left: Iterable[Event]) -> None:
         """Resume from the events of the previous program."""
         self.recent.extend(left)
+        self.count = len(self.recent)
 
     def close(self) -> None:
         """Close the file, and remove a temporary one. May be repeated."""

@@ -12,12 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from tamed.ipc.handoff import Data, Keep, decode, encode
 from tamed.log.layout import Layout, Line
 from tamed.log.record import Damage, LineReader, Record, RecordReader, encode_origin
 from tamed.log.sink import Sink
 from tamed.supervisor.loop import Reactor
+
+if TYPE_CHECKING:  # most daemons have no operations process that wants one
+    from tamed.supervisor.log_tail import LogTail
 
 __all__ = ["Intake"]
 
@@ -80,7 +84,7 @@ class _Source:
 class Intake:
     """Reads the pipes of the workers and writes to ``sink``, in the layout of the log.
 
-    ``instance`` is shown in the layouts that have fields.
+    ``instance`` is shown in the layouts that have fields. ``tail`` gets all that is written, if there is one.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Intake:
         self._fields = {"instance": instance} if instance else {}
         self._reactor = reactor
         self.sink = sink
+        self.tail: LogTail | None = None
         self._layout = layout
         self._clock = clock
         self._sources: dict[int, _Source] = {}
@@ -104,7 +109,7 @@ class Intake:
         for source in list(self._sources.values()):
             self._take_records(source)
             self._take_output(source)
-        self.sink.write([self._record(level, "tamed", text, os.getpid())])
+        self._write([self._record(level, "tamed", text, os.getpid())])
 
     def change_sink(self, sink: Sink, layout: Layout) -> None:
         """Close the current sink, and write to this one from now on."""
@@ -230,7 +235,7 @@ class Intake:
                 self._record_of_damage(each, source) if isinstance(each, Damage) else each for each in records
             ]
             source.last += [_shortened(each.text.decode(errors="replace")) for each in whole[-_LAST_LINES:]]
-            self.sink.write(whole)
+            self._write(whole, source.worker)
 
     def _record_of_damage(self, damage: Damage, source: _Source) -> Record:
         text = f"a record of worker {source.pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
@@ -243,7 +248,12 @@ class Intake:
             if source.tapped is not None:
                 source.tapped += texts[: _MOST_TAPPED - len(source.tapped)]
             logger, worker = f"output[{source.pid}]", source.worker
-            self.sink.write([self._record("WARNING", logger, text, source.pid, worker) for text in texts])
+            self._write([self._record("WARNING", logger, text, source.pid, worker) for text in texts], worker)
+
+    def _write(self, records: list[Record], worker: int | None = None) -> None:
+        self.sink.write(records)
+        if self.tail is not None:
+            self.tail.add(records, worker)
 
     def _record(self, level: str, logger: str, text: str, pid: int, worker: int | None = None) -> Record:
         now = self._clock()

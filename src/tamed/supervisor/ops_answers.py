@@ -4,9 +4,11 @@ import os
 from typing import Any, Final
 
 from tamed._os.proc import usage_of
-from tamed.ipc.message import InvalidMessage, Message, read_text
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_text
 from tamed.metrics.ledger import Ledger
+from tamed.supervisor.events import EventLog
 from tamed.supervisor.generation import Worker, WorkerState
+from tamed.supervisor.log_tail import LogTail
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.ops_process import OpsAnswer
 from tamed.supervisor.status import StatusRequests
@@ -16,21 +18,29 @@ __all__ = ["OpsAnswers"]
 
 _MOST: Final = 200  # descriptors in a message; the kernel's limit is 253
 _REPORTS: Final = 0.5  # seconds for workers to report, of the one that the process waits for an answer
+_LONGEST: Final = 500  # characters of a text in an event, and
+_LINES: Final = 12  # items of a list there, so that fifty events are never too long for a message
+_MOST_COUNTED: Final = 2**53
 
 
 class OpsAnswers:
-    """Answers questions about health, the status and the metrics.
+    """Answers questions about health, the status and the metrics, and what is new for the page.
 
-    ``metrics`` are the tables of the workers.
+    ``metrics`` are the tables of the workers. ``log`` must get all that is logged.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
         reactor: Reactor,
+        *,
         metrics: Ledger,
         status: StatusRequests,
+        events: EventLog,
+        log: LogTail,
     ) -> None:
+        self._events = events
+        self._log = log
         self._supervisor = supervisor
         self._reactor = reactor
         self._metrics = metrics
@@ -44,6 +54,8 @@ class OpsAnswers:
                 answer(self._health())
             case "status":
                 self._status.serve(answer, _REPORTS)
+            case "view":
+                self._answer_view(question, answer)
             case "metrics":
                 self._answer_metrics(_serials(question), answer)
             case other:
@@ -65,6 +77,32 @@ class OpsAnswers:
             "last_error": supervisor.recovery.last_error,
             "checks": [each._asdict() for each in supervisor.checks.summaries()],
         }
+
+    def _answer_view(self, question: Message, answer: OpsAnswer) -> None:
+        """Answer with the status, and the events and records of the log that have come since the last answer.
+
+        Both are counted from the start of this program, which the number ``program`` stands for: for another
+        one, all that is kept is new.
+        """
+        program = round(self._begun * 1e6)
+        is_known = read_number(question, "program", most=_MOST_COUNTED) == program
+        events, log = (
+            read_number(question, key, most=_MOST_COUNTED) if is_known else 0 for key in ("events", "log")
+        )
+
+        def add(status: Message) -> None:
+            answer(
+                {
+                    "status": {**status, "events": []},
+                    "program": program,
+                    "events": self._events.count,
+                    "new_events": [_shortened(event) for event in self._events.since(events)],
+                    "log": self._log.count,
+                    "new_records": self._log.since(log),
+                }
+            )
+
+        self._status.serve(add, _REPORTS)
 
     def _answer_metrics(self, known: set[int], answer: OpsAnswer) -> None:
         pages = list(self._metrics.pages())
@@ -96,6 +134,18 @@ class OpsAnswers:
             "usage": [_usage(each) for each in workers],
             "supervisor": _usage_of(os.getpid()),
         }
+
+
+def _shortened(fact: Any) -> Any:
+    match fact:
+        case str():
+            return fact[:_LONGEST]
+        case list():
+            return [_shortened(each) for each in fact[-_LINES:]]
+        case dict():
+            return {key: _shortened(each) for key, each in fact.items()}
+        case _:
+            return fact
 
 
 def _usage(worker: Worker) -> dict[str, Any]:

@@ -30,6 +30,7 @@ _BACKOFF: Final = Backoff(first=0.1, factor=2.0, maximum=30.0)
 _BACKLOG: Final = 256
 _PAUSE: Final = 0.2  # seconds
 _STEADY: Final = 10.0  # seconds of service that reset the count of failures
+_LAST_GRACE: Final = 3.0  # seconds for its last answers
 _GENERATION: Final = 0  # of its sockets, which are of no generation of workers
 
 
@@ -64,6 +65,7 @@ class OpsProcess:
         self._failures = 0
         self._fault = ""
         self._look_again: Timer | None = None
+        self._is_ending = False
 
     def bind(self) -> None:
         """Bind the endpoint, where clients wait from now on. Raises a TamedError if that is impossible."""
@@ -72,6 +74,8 @@ class OpsProcess:
 
     def start(self) -> None:
         """Start the process, and watch it. Without privilege: not while this process keeps it for workers."""
+        if self._is_ending:
+            return
         if self._plan.prepare_as_root and self._is_starting():
             self._reactor.later(_PAUSE, self.start)
             return
@@ -89,7 +93,7 @@ class OpsProcess:
         self._receive()
         self._close()
         self._pid = 0
-        if self._sockets.is_closed:
+        if self._is_ending or self._sockets.is_closed:
             return
         why = self._fault or (f"was ended by signal {-code}" if code < 0 else f"ended with status {code}")
         self._fault = ""
@@ -97,6 +101,20 @@ class OpsProcess:
         self._platform.log(
             "ERROR", f"operations process {pid}: {why}; another one is started in {wait:.1f} s"
         )
+
+    def end(self, grace: float) -> bool:
+        """Let the process finish its answers and end; return whether it has, or need not be waited for.
+
+        ``grace`` is the seconds that are left for it. It is not started again.
+        """
+        is_first, self._is_ending = not self._is_ending, True
+        if not self._pid or grace <= 0:
+            return True
+        if is_first:
+            pid = self._pid
+            self._send({"drain": True})
+            self._reactor.later(min(grace, _LAST_GRACE), lambda: self._platform.kill(pid))
+        return False
 
     def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program."""

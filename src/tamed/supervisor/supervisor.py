@@ -78,7 +78,9 @@ class Supervisor:
     not requested. ``recovery`` replaces lost workers, and ``roles`` grants roles to workers. ``operations``
     is the queue of operations on the daemon. ``on_upgrade`` is called with the plan, and who has asked, to
     begin an upgrade to another program. ``on_child_ended`` is called with the pid and the exit code of a
-    child that is no worker. ``figures`` are counts of what has happened, and ``checks`` those of services.
+    child that is no worker. ``end_others`` is called when the last worker has ended, with the seconds that
+    are left, until it returns that nothing else must end by itself; what is left is then killed. ``figures``
+    are counts of what has happened, and ``checks`` those of services.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
@@ -87,6 +89,7 @@ class Supervisor:
         self.failure = ""
         self.on_upgrade: Callable[[Plan, str], object] = lambda _, __: None
         self.on_child_ended: Callable[[int, int], object] = lambda *_: None
+        self.end_others: Callable[[float], bool] = lambda _: True
         self.figures = Figures()
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
@@ -581,7 +584,8 @@ class Supervisor:
 
     def _end_if_alone(self) -> None:
         grace = max(0.0, self._deadline - self._reactor.clock())
-        if self.phase is Phase.STOPPING and not self.pool.workers and self._platform.end_all(grace):
+        is_alone = self.phase is Phase.STOPPING and not self.pool.workers and self.end_others(grace)
+        if is_alone and self._platform.end_all(grace):
             self._reactor.stop()
         self._look_again()
 

@@ -1,0 +1,162 @@
+"""What the page shows: the daemon's status, its history, its events and the last lines of its log.
+
+The operations process asks the supervisor for them: every five seconds for the history, and every second
+while somebody looks. All that is kept is bounded.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from tamed.log.layout import rfc3339
+from tamed.log.search import EntryReader
+from tamed.ops.history import STEP, History
+from tamed.ops.source import NoAnswer, Source
+from tamed.service.service import Service
+
+__all__ = ["LEVELS", "LogRecord", "Observer", "View"]
+
+_WATCHED: Final = 1.0  # seconds between two looks while somebody watches
+_FRESH: Final = 0.9  # seconds for which a look is good enough for another page
+_EVENTS: Final = 100
+_RECORDS: Final = 300
+
+LEVELS: Final = {2: "CRITICAL", 3: "ERROR", 4: "WARNING", 5: "INFO", 6: "INFO", 7: "DEBUG"}
+"""The names of syslog's severities."""
+
+
+class LogRecord(NamedTuple):
+    """A record of the log. ``number`` counts them; ``worker`` is None for a record of the supervisor."""
+
+    number: int
+    time: str
+    severity: int
+    logger: str
+    worker: int | None
+    message: str
+
+
+class View(NamedTuple):
+    """What is known. ``number`` grows with each look.
+
+    ``status`` is None before the first answer. ``trouble`` is why there was no answer to the last question;
+    empty if there was one.
+    """
+
+    number: int
+    at: float  # seconds on the monotonic clock
+    status: Mapping[str, Any] | None
+    trouble: str
+    history: History
+    events: tuple[Mapping[str, Any], ...]
+    records: tuple[LogRecord, ...]
+
+
+class Observer(Service):
+    """Asks for what is new, as a service: from its start to its stop. ``layout`` is that of the log."""
+
+    name = "observer"
+
+    def __init__(self, source: Source, layout: str) -> None:
+        self._source = source
+        self._layout = layout
+        self._history = History()
+        self._events: deque[Mapping[str, Any]] = deque(maxlen=_EVENTS)
+        self._records: deque[LogRecord] = deque(maxlen=_RECORDS)
+        self._count = 0  # of records, ever
+        self._seen = {"program": 0, "events": 0, "log": 0}
+        self._looking = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._wanted = asyncio.Event()
+        self._watchers = 0
+        self.view = View(0, 0.0, None, "nothing is known yet", self._history, (), ())
+
+    async def run(self) -> None:
+        """Look again and again."""
+        while True:
+            await self.look()
+            looked = time.monotonic()
+            while (left := looked + (_WATCHED if self._watchers else STEP) - time.monotonic()) > 0:
+                self._wanted.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._wanted.wait()
+
+    async def fresh(self) -> View:
+        """Return a view that is no older than a second."""
+        if time.monotonic() - self.view.at > _FRESH or self.view.status is None:
+            await self.look()
+        return self.view
+
+    async def newer(self, number: int) -> View:
+        """Wait for a view after the one of this number; return it. Somebody watches as long as this waits."""
+        self._watchers += 1
+        self._wanted.set()
+        try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self.view.number > number)
+        finally:
+            self._watchers -= 1
+        return self.view
+
+    async def look(self) -> None:
+        """Ask what is new, now."""
+        before = self.view.number
+        async with self._looking:
+            if self.view.number > before:  # somebody else has asked meanwhile
+                return
+            status, trouble = self.view.status, ""
+            try:
+                answer = await self._source.view(self._seen)
+            except NoAnswer as error:
+                trouble = str(error)
+            else:
+                status = answer["status"]
+                self._take(answer)
+            view = View(
+                before + 1,
+                time.monotonic(),
+                status,
+                trouble,
+                self._history,
+                tuple(self._events),
+                tuple(self._records),
+            )
+        async with self._changed:
+            self.view = view
+            self._changed.notify_all()
+
+    def _take(self, answer: Mapping[str, Any]) -> None:
+        self._history.add(time.monotonic(), answer["status"]["workers"])
+        if answer["program"] != self._seen["program"]:
+            self._events.clear()  # another program has been passed them all
+        self._events += answer["new_events"]
+        for record in answer["new_records"]:
+            self._count += 1
+            self._records.append(self._record(record))
+        self._seen = {key: answer[key] for key in self._seen}
+
+    def _record(self, record: Mapping[str, Any]) -> LogRecord:
+        text = record["text"]
+        return LogRecord(
+            self._count,
+            rfc3339(record["time"]),
+            record["severity"],
+            record["logger"],
+            record["worker"],
+            text if self._layout == "bare" else _message(text),
+        )
+
+
+def _message(text: str) -> str:
+    """Return the message in a line of the log, with its traceback; the rest is known."""
+    reader = EntryReader()
+    entries = [*reader.feed([text.encode(), b"\n"]), *reader.flush()]
+    fields = entries[0].fields
+    if len(entries) != 1 or not isinstance(message := fields.get("message"), str):
+        return text
+    traceback = fields.get("traceback")
+    return f"{message}\n{traceback}" if isinstance(traceback, str) else message

@@ -1,0 +1,114 @@
+"""The page: what an operator sees in a browser, as HTML that is whole without a script.
+
+One file (``page.html``) has the style and the script; here its sections are filled in. The script gets the
+same sections again, as they change. So HTML is made in one place, which escapes everything.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Final
+
+from tamed.ops._sections import SECTIONS, text_of, time_of, workers_of
+from tamed.ops.observer import LEVELS, LogRecord, View
+
+__all__ = ["Page", "Selection"]
+
+_FILTERS: Final = {"": "all", "6": "INFO", "4": "WARNING", "3": "ERROR", "2": "CRITICAL"}
+_NO_WORKER: Final = "daemon"  # the place of what another process has logged
+
+
+class Selection:
+    """Which records of the log to show, from the query of a request.
+
+    What is no level or no worker selects all.
+    """
+
+    def __init__(self, query: Mapping[str, Sequence[str]]) -> None:
+        level, worker = (query.get(key, [""])[-1] for key in ("level", "worker"))
+        self.level = level if level in _FILTERS else ""
+        self.worker = worker if worker == _NO_WORKER or worker.isdecimal() else ""
+
+    def takes(self, record: LogRecord) -> bool:
+        """Return whether to show a record."""
+        if self.level and record.severity > int(self.level):
+            return False
+        return not self.worker or self.worker == _place(record)
+
+
+class Page:
+    """Makes the page, and its sections.
+
+    ``headers`` allow the page its own style and script, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._template = (files("tamed.ops") / "page.html").read_text("utf-8")
+        style, script = (_hash(self._template, tag) for tag in ("style", "script"))
+        policy = (
+            f"default-src 'none'; style-src {style}; script-src {script}; connect-src 'self'; img-src data:; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+        self.headers: Final = {
+            "content-security-policy": policy,
+            "referrer-policy": "no-referrer",
+            "cross-origin-opener-policy": "same-origin",
+        }
+        self._made: tuple[int, dict[str, str]] = -1, {}
+
+    def whole(self, view: View, selection: Selection) -> str:
+        """Return the page."""
+        name = "Tamed" if view.status is None else f"{view.status['name']} is {view.status['state']}"
+        numbers = {_place(each): _place(each) for each in view.records}
+        numbers |= {str(each["number"]): str(each["number"]) for each in workers_of(view)}
+        workers = {"": "all"} | dict(sorted(numbers.items(), key=lambda item: (len(item[0]), item[0])))
+        parts = {
+            **self.sections(view),
+            "title": text_of(name),
+            "now": text_of(view.records[-1].time[:19].replace("T", " ")) if view.records else "now",
+            "levels": _options(_FILTERS, selection.level),
+            "numbers": _options(workers, selection.worker),
+            "log": self.rows(filter(selection.takes, view.records)),
+        }
+        return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], self._template)
+
+    def sections(self, view: View) -> dict[str, str]:
+        """Return the sections, by their ids; without the log."""
+        number, sections = self._made
+        if number != view.number:
+            sections = {name: "".join(make(view)) for name, make in SECTIONS.items()}
+            self._made = view.number, sections
+        return sections
+
+    def rows(self, records: Iterable[LogRecord]) -> str:
+        """Return rows of the table of the log; the latest first."""
+        return "".join(_row(record) for record in reversed(list(records)))
+
+
+def _hash(template: str, tag: str) -> str:
+    text = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _options(choices: Mapping[str, str], chosen: str) -> str:
+    return "".join(
+        f'<option value="{text_of(value)}"{" selected" * (value == chosen)}>{text_of(name)}</option>'
+        for value, name in choices.items()
+    )
+
+
+def _place(record: LogRecord) -> str:
+    return _NO_WORKER if record.worker is None else str(record.worker)
+
+
+def _row(record: LogRecord) -> str:
+    level = LEVELS.get(record.severity, "")
+    kind = "bad" if record.severity <= 3 else "warn" if record.severity == 4 else ""
+    return (
+        f'<tr data-severity="{record.severity}" data-worker="{_place(record)}">'
+        f'<td class="when">{time_of(record.time)}</td><td><span class="state {kind}">{level}</span></td>'
+        f'<td class="number">{_place(record)}</td>'
+        f'<td class="text">{text_of(record.logger)}: {text_of(record.message)}</td></tr>'
+    )
