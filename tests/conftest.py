@@ -111,7 +111,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what takes long, unless it was asked for."""
     if _PROFILE != "long" and item.get_closest_marker("long") is not None:
-        pytest.skip("takes a minute: make test-long")
+        pytest.skip("takes long: make test-long")
     if "TAMED_TEST_SYSTEM" not in os.environ and item.get_closest_marker("system") is not None:
         pytest.skip("needs a system of its own: make test-system")
 

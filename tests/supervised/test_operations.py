@@ -217,6 +217,7 @@ def _are_gone(pids: list[int]) -> bool:
     return all(map(_is_gone, pids))
 
 
+@pytest.mark.long  # the excerpt of the chaos has such operations, too
 @pytest.mark.parametrize("seed", range(max(1, ROUNDS // 3)))
 def test_operations_at_random_are_all_answered(tamed: Tamed, seed: int) -> None:
     """Six commands and six signals at once: each caller gets a true answer, and no client fails."""
