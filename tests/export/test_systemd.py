@@ -133,6 +133,25 @@ def test_sockets_of_systemd_are_required(tamed: Tamed, tmp_path: Path) -> None:
     assert values(unit, "Requires") == ["poems.socket"]
 
 
+def test_sockets_with_an_address_have_a_unit(tamed: Tamed, tmp_path: Path) -> None:
+    """It passes them by name, IPv4 and IPv6 apart, to the service, which need not know the address."""
+    listen = '[services.ecstasy]\nplugin = "fastpoetry"\nlisten = ["systemd://poems", "systemd://local"]\n'
+    sockets = ("--socket", "poems=:80", "--socket", "local=unix:/run/100%25/p.sock?mode=600")
+    unit = unit_of(tamed, tmp_path, listen, *sockets)
+    assert "has the address of" not in unit
+    assert values(unit, "Requires") == ["local.socket", "poems.socket"]
+    assert values(unit, "ListenStream") == ["/run/100%%/p.sock", "0.0.0.0:80", "[::]:80"]
+    assert values(unit, "SocketMode") == ["0600"]
+    assert values(unit, "BindIPv6Only") == ["ipv6-only"]
+    assert values(unit, "FileDescriptorName") == ["local", "poems"]
+    assert values(unit, "Service") == ["verse.service"] * 2
+    unit = unit_of(tamed, tmp_path, listen, "--socket", "poems=localhost:80")
+    assert values(unit, "ListenStream") == ["127.0.0.1:80", "[::1]:80"]
+    for address, why in (("verse.example:80", "does not look up names"), ("unix:p.sock", "is not absolute")):
+        done = tamed("export", "systemd", "--socket", f"poems={address}", tmp_path / "verse.toml")
+        assert (done.status, why in done.err) == (78, True), done
+
+
 def test_credentials_are_loaded(tamed: Tamed, tmp_path: Path) -> None:
     """The manager finds each by its name; to make the unit, none need be here."""
     (tmp_path / "vault.py").write_text(VAULT)

@@ -286,6 +286,45 @@ def test_workers_are_as_many_as_the_quota_allows(machine: Machine) -> None:
         machine.forget("few")
 
 
+ACTIVATED = """
+name = "verse"
+[services.ecstasy]
+plugin = "fastpoetry"
+listen = "systemd://poems"
+"""
+INSTALL = ("tamed", "export", "systemd", "--socket", "poems=:10000", "/etc/verse/verse.toml")
+
+
+def test_an_installed_deployment_starts_and_goes_again(machine: Machine) -> None:
+    """With its sockets, which refuse no client in a restart; what was edited by hand stays."""
+    machine.write("/etc/verse/verse.toml", ACTIVATED)
+    unit = "/etc/systemd/system/verse.service"
+    try:
+        assert machine.must(*INSTALL, "--install").splitlines()[-1] == "started verse.service"
+        for name in ("poems.socket", "verse.service"):
+            assert machine.must("systemctl", "is-enabled", name).strip() == "enabled"
+        files = (unit, "/etc/systemd/system/poems.socket")
+        assert machine("systemd-analyze", "verify", "--man=no", *files) == (0, "", "")
+        with clients(machine) as counts:
+            restart(machine)
+        assert counts.keys() == {"served"}, counts
+        machine.must("systemctl", "stop", "verse.service")
+        answer = machine.must("curl", "-s", "--http0.9", "http://127.0.0.1:10000")
+        assert answer.startswith("The Ecstasy")  # the first client starts it
+        machine.must("sed", "-i", "s/^WatchdogSec=.*/WatchdogSec=99/", unit)
+        done = machine(*INSTALL, "--install")
+        assert (done.status, "edited by hand" in done.err) == (73, True), done
+        assert machine.must(*INSTALL, "--install", "--force").splitlines()[-1] == "restarted verse.service"
+        machine.must(*INSTALL[:3], "/etc/verse/verse.toml", "--uninstall")
+        assert (
+            machine("systemctl", "is-active", "verse.service", "poems.socket").out == "inactive\ninactive\n"
+        )
+        assert not any((machine.path / file.lstrip("/")).exists() for file in files)
+    finally:
+        machine("systemctl", "disable", "--now", "poems.socket")
+        machine.forget("verse")
+
+
 def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:
     """An enabled unit starts at boot."""
     verse.must("systemctl", "enable", "verse")

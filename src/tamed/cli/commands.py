@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "TAMED", "run_command"]
 _SHELLS: Final = ("bash", "zsh", "fish")
 _EXPORTS: Final = ("compose", "container", "kubernetes", "systemd")
 _IN_CLUSTER: Final = "Options for kubernetes, and the first three for compose"
+_ON_SYSTEMD: Final = "Options for systemd"
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _MOST_WORKERS: Final = 999_999_999_999_999_999  # a smaller bound is checked, and explained, where it is known
 
@@ -172,7 +173,8 @@ COMMANDS: Final = (
             ("tamed export systemd verse.toml", "print the unit"),
             ("tamed export systemd verse.toml --to units", "write it"),
             ("tamed export systemd verse.toml --to units --check", "compare it"),
-            ("tamed export kubernetes --image registry/verse:1 verse.toml | kubectl apply -f -", ""),
+            ("tamed export systemd verse.toml --install", "install it, as root"),
+            ("tamed export kubernetes --image verse:1 verse.toml | kubectl apply -f -", ""),
         ),
         arguments=(
             Argument("kind", "KIND", read=one_of(*_EXPORTS), choices=_EXPORTS),
@@ -195,6 +197,27 @@ COMMANDS: Final = (
                 "PATH",
             ),
             _PLUGIN_DIR,
+            Option(
+                "socket",
+                ("--socket",),
+                "Let systemd listen on this address, for the services on systemd://NAME.",
+                "NAME=ADDRESS",
+                repeatable=True,
+                facts=("repeatable",),
+                section=_ON_SYSTEMD,
+            ),
+            Option(
+                "install",
+                ("--install",),
+                "Write the units into /etc/systemd/system; start them now and at each boot.",
+                section=_ON_SYSTEMD,
+            ),
+            Option(
+                "uninstall",
+                ("--uninstall",),
+                "Stop the units, and remove them from there.",
+                section=_ON_SYSTEMD,
+            ),
             _of_cluster("image", "Image to run; by default the name of the deployment.", "IMAGE"),
             _of_cluster("cpu", "CPUs of each container: 2, or 500m.", "QUANTITY"),
             _of_cluster("memory", "Memory of each container: 256Mi.", "QUANTITY"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tamed.errors import UsageError
-from tamed.export.facts import Facts, command_of_this_installation
+from tamed.export.facts import Facts, command_of_this_installation, name_of
 from tamed.export.files import MadeFile, differences, write_files
 from tamed.plugins.discovery import plugin_folders
 
@@ -31,11 +31,16 @@ def export(
     plugin_dirs: Sequence[str],
     **given: Any,
 ) -> int:
-    """Make the files, and print them, write them or compare them."""
-    if (check or force) and to is None:
+    """Make the files, and print them, write them, compare them or install them."""
+    install, uninstall = given.pop("install"), given.pop("uninstall")
+    if install or uninstall:
+        _check_installation(kind, "--install" if install else "--uninstall", to=to, check=check, path=path)
+    elif (check or force) and to is None:
         raise UsageError(f"{'--check' if check else '--force'} without a folder", remedy="add --to FOLDER")
     if given["kustomize"] and to is None:
         raise UsageError("--kustomize without a folder", remedy="add --to FOLDER")
+    if uninstall:
+        return _uninstall(Path(file), plugin_folders(plugin_dirs, os.environ), force=force)
     make, names = _KINDS[kind]
     options = {name: value for name, value in given.items() if value}
     if other := next((name for name in options if name not in names), None):
@@ -48,7 +53,32 @@ def export(
     shown = str(facts.file) if kind == "systemd" else Path(file).name
     words = [word for name, value in options.items() for word in _words(name, value)]
     files = make(facts, shlex.join(["tamed", "export", kind, *words, shown]), options)
+    if install:
+        return _install(files, force=force)
     return _deliver(files, None if to is None else Path(to), check=check, force=force)
+
+
+def _check_installation(kind: str, flag: str, *, to: str | None, check: bool, path: str | None) -> None:
+    if kind != "systemd":
+        raise UsageError(f"{flag} is no option of `tamed export {kind}`")
+    others = {"--to": to is not None, "--check": check, "--path": path is not None}
+    if other := next((each for each, is_given in others.items() if is_given), None):
+        raise UsageError(f"{flag} with {other}", "it is for this machine", f"leave out {other}")
+
+
+def _install(files: Sequence[MadeFile], *, force: bool) -> int:
+    from tamed.export.install import install
+
+    for line in install(files, force=force):
+        print(line)
+    return 0
+
+
+def _uninstall(file: Path, plugin_dirs: tuple[Path, ...], *, force: bool) -> int:
+    from tamed.export.install import uninstall
+
+    print(*uninstall(name_of(file, plugin_dirs), force=force), sep="\n")
+    return 0
 
 
 def _there(kind: str, file: str) -> Path | None:
@@ -62,9 +92,10 @@ def _flag(name: str) -> str:
 
 
 def _words(name: str, value: object) -> Iterator[str]:
-    yield _flag(name)
-    if value is not True:
-        yield str(value)
+    for each in value if isinstance(value, list) else [value]:
+        yield _flag(name)
+        if each is not True:
+            yield str(each)
 
 
 def _deliver(files: Sequence[MadeFile], folder: Path | None, *, check: bool, force: bool) -> int:
@@ -81,9 +112,14 @@ def _deliver(files: Sequence[MadeFile], folder: Path | None, *, check: bool, for
 
 
 def _systemd(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
+    from tamed.export.socket_units import read_socket
     from tamed.export.systemd import units_of
 
-    return units_of(facts, options.get("command") or command_of_this_installation(), made_by)
+    try:
+        sockets = dict(read_socket(text) for text in options.get("socket", ()))
+    except ValueError as error:
+        raise UsageError("--socket", str(error)) from None
+    return units_of(facts, options.get("command") or command_of_this_installation(), made_by, sockets)
 
 
 def _kubernetes(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
@@ -130,7 +166,7 @@ def _warn(warnings: Sequence[str]) -> None:
 _KINDS: dict[str, tuple[_Maker, tuple[str, ...]]] = {
     "compose": (_compose, ("command", "image", "cpu", "memory")),
     "container": (_container, ()),
-    "systemd": (_systemd, ("command",)),
+    "systemd": (_systemd, ("command", "socket")),
     "kubernetes": (
         _kubernetes,
         (

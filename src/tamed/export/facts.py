@@ -23,7 +23,7 @@ from tamed.net.listen import ListeningService
 from tamed.plugins.references import named_in
 from tamed.unix.rundir import check_name
 
-__all__ = ["Facts", "Listening", "command_of_this_installation"]
+__all__ = ["Facts", "Listening", "command_of_this_installation", "name_of"]
 
 _RUN_PROGRAMS = ("exec", "inetd")
 _INHERITED = (FdEndpoint, SystemdEndpoint)
@@ -77,11 +77,8 @@ class Facts(NamedTuple):
         names as ``${NAME}`` do. Raises UsageError for another target than a deployment file, and otherwise as
         `tamed.config.load.load` does.
         """
-        target = resolve(str(file), plugin_dirs)
-        if target.kind is not TargetKind.DEPLOYMENT:
-            raise UsageError(f"cannot export {file}", "it is no deployment file", "name a FILE.toml")
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TAMED_")}
-        reading = Reading.of(Job(target, plugin_dirs=plugin_dirs, environ=environ))
+        reading = _reading_of(file, plugin_dirs, environ)
         deployment, daemon = reading.deployment, reading.settings.daemon
         assert deployment is not None
         if daemon.chroot is not None:
@@ -200,6 +197,18 @@ def _stand_ins(credentials: Iterable[str]) -> Iterator[str]:
             if name and "/" not in name:
                 Path(folder, name).write_text("stand-in", "utf-8")
         yield folder
+
+
+def name_of(file: Path, plugin_dirs: tuple[Path, ...] = ()) -> str:
+    """Return the name of a deployment, of which no code is loaded. Raises as `Facts.of` does."""
+    return check_name(_reading_of(file, plugin_dirs, {}).name)
+
+
+def _reading_of(file: Path, plugin_dirs: tuple[Path, ...], environ: dict[str, str]) -> Reading:
+    target = resolve(str(file), plugin_dirs)
+    if target.kind is not TargetKind.DEPLOYMENT:
+        raise UsageError(f"cannot export {file}", "it is no deployment file", "name a FILE.toml")
+    return Reading.of(Job(target, plugin_dirs=plugin_dirs, environ=environ))
 
 
 def command_of_this_installation() -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tamed.errors import CannotCreate, from_creation_error, from_os_error
 
-__all__ = ["MadeFile", "differences", "write_files"]
+__all__ = ["MadeFile", "differences", "is_untouched", "write_files"]
 
 _HEAD = re.compile(r"\A# Made by: .*\n# Digest: (?P<digest>[0-9a-f]{64}), for `--check`\n")
 
@@ -39,7 +39,7 @@ def differences(files: Iterable[MadeFile], folder: Path) -> list[str]:
         if there is None:
             found.append(f"{path} is missing")
         elif there != file.text:
-            how = "is out of date" if _is_untouched(there) else "was edited by hand, or not made by Tamed"
+            how = "is out of date" if is_untouched(there) else "was edited by hand, or not made by Tamed"
             found.append(f"{path} {how}")
     return found
 
@@ -53,7 +53,7 @@ def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list
     stale = [(folder / file.name, file) for file in files if _read(folder / file.name) != file.text]
     for path, _ in stale:
         there = _read(path)
-        if there is not None and not force and not _is_untouched(there):
+        if there is not None and not force and not is_untouched(there):
             why = "it was edited by hand, or not made by Tamed"
             raise CannotCreate(f"cannot write {path}", why, "move it away, or pass --force")
     for path, file in stale:
@@ -67,6 +67,12 @@ def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list
     return [path for path, _ in stale]
 
 
+def is_untouched(text: str) -> bool:
+    """Return whether a file was made by this module and not changed since."""
+    head = _HEAD.match(text)
+    return head is not None and head["digest"] == _digest(text[head.end() :])
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text("utf-8", errors="replace")
@@ -74,11 +80,6 @@ def _read(path: Path) -> str | None:
         return None
     except OSError as error:
         raise from_os_error(f"cannot read {path}", error) from error
-
-
-def _is_untouched(text: str) -> bool:
-    head = _HEAD.match(text)
-    return head is not None and head["digest"] == _digest(text[head.end() :])
 
 
 def _digest(content: str) -> str:

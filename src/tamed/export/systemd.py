@@ -1,17 +1,19 @@
-"""The unit of systemd that runs a deployment, with times, limits and a sandbox that fit it.
+"""The units of systemd that run a deployment, with times, limits and a sandbox that fit it.
 
-What the sandbox leaves open has its reason beside it. The unit is for systemd 252 and later. It has
+What the sandbox leaves open has its reason beside it. They are for systemd 252 and later. The service has
 ``Type=notify`` and ``ExecReload=tamed reload``, and not ``Type=notify-reload``: that one reports a success
 whatever the outcome of a reload is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from tamed.config.settings import names_file
 from tamed.errors import ExitStatus
 from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
+from tamed.export.socket_units import socket_units_of
+from tamed.net.endpoint import Endpoint
 
 __all__ = ["units_of"]
 
@@ -53,26 +55,34 @@ _ALWAYS = (
 )
 
 
-def units_of(facts: Facts, tamed: str, made_by: str) -> list[MadeFile]:
-    """Return the unit of a deployment. ``tamed`` is the path of the command on the system that it is for."""
-    sections = (("Unit", _unit(facts)), ("Service", _service(facts, tamed)), ("Install", _install()))
+def units_of(
+    facts: Facts, tamed: str, made_by: str, sockets: Mapping[str, Endpoint] | None = None
+) -> list[MadeFile]:
+    """Return the units of a deployment: a service, and a socket unit for each of ``sockets``.
+
+    ``tamed`` is the path of the command on the system that they are for. Raises as `socket_units_of` does.
+    """
+    given = sockets or {}
+    sections = (("Unit", _unit(facts, given)), ("Service", _service(facts, tamed)), ("Install", _install()))
     content = "\n".join(
         "\n".join([f"[{title}]", *(_written(line) for line in lines), ""]) for title, lines in sections
     )
     advice = f"# Your own settings: systemctl edit {facts.name}\n\n"
-    return [MadeFile(f"{facts.name}.service", advice + content, made_by)]
+    service = MadeFile(f"{facts.name}.service", advice + content, made_by)
+    return [service, *socket_units_of(facts, given, made_by)]
 
 
 def _written(line: _Line) -> str:
     return line if isinstance(line, str) else f"{line[0]}={line[1]}"
 
 
-def _unit(facts: Facts) -> Iterator[_Line]:
+def _unit(facts: Facts, sockets: Collection[str]) -> Iterator[_Line]:
     yield "Description", _escaped(facts.description)
     yield "Wants", "network-online.target"
     yield "After", "network-online.target"
     for name in facts.sockets_of_systemd:
-        yield f"# A socket unit with FileDescriptorName={name} has the address of systemd://{name}."
+        if name not in sockets:
+            yield f"# A socket unit with FileDescriptorName={name} has the address of systemd://{name}."
         yield "Requires", f"{name}.socket"
         yield "After", f"{name}.socket"
 

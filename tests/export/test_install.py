@@ -1,0 +1,144 @@
+"""Installing units and removing them: what systemctl is asked to do, and what is never overwritten."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tamed.errors import CannotCreate, MissingInput, SystemRefused, Unavailable
+from tamed.export.files import MadeFile
+from tamed.export.install import install, systemctl, uninstall
+from tests.cli.conftest import Tamed
+
+SERVICE = MadeFile("verse.service", "[Service]\nExecStart=/bin/true\n", "a test")
+SOCKET = MadeFile("poems.socket", "[Socket]\nListenStream=80\nService=verse.service\n", "a test")
+CHANGED = SERVICE._replace(content="[Service]\nExecStart=/bin/false\n")
+
+
+class Manager:
+    """Does what systemctl is asked for, as far as it shows. ``broken`` does not start."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.active: set[str] = set()
+        self.broken = ""
+
+    def __call__(self, *words: str) -> str:
+        match words:
+            case ("show", "--property", "ActiveState", "--value", name):
+                return "active" if name in self.active else "inactive"
+            case ("show", "--property", "StatusText", "--value", _):
+                return "no poems"
+            case ("start" | "restart", name):
+                if name == self.broken:
+                    raise SystemRefused("cannot start", "Job failed")
+                self.active.add(name)
+            case _:
+                pass
+        self.asked.append(" ".join(words))
+        return ""
+
+
+@pytest.fixture
+def manager() -> Manager:
+    """A manager without units."""
+    return Manager()
+
+
+def test_units_are_enabled_and_started_sockets_first(tmp_path: Path, manager: Manager) -> None:
+    """Again, nothing is written, and what runs goes on; a changed unit is restarted."""
+    lines = install([SERVICE, SOCKET], tmp_path, manager)
+    assert lines == [
+        f"wrote {tmp_path}/verse.service",
+        f"wrote {tmp_path}/poems.socket",
+        "started poems.socket",
+        "started verse.service",
+    ]
+    assert manager.asked == [
+        "daemon-reload",
+        "daemon-reload",
+        "enable --quiet poems.socket",
+        "start poems.socket",
+        "enable --quiet verse.service",
+        "start verse.service",
+    ]
+    assert install([SERVICE, SOCKET], tmp_path, manager) == ["started poems.socket", "started verse.service"]
+    assert install([CHANGED], tmp_path, manager)[-1] == "restarted verse.service"
+
+
+def test_a_unit_that_does_not_start_says_why(tmp_path: Path, manager: Manager) -> None:
+    """The reason is the service's own, which it has told the manager."""
+    manager.broken = "verse.service"
+    with pytest.raises(Unavailable, match=r"verse.service: no poems; see journalctl --unit verse.service"):
+        install([SERVICE], tmp_path, manager)
+    manager.broken = "poems.socket"
+    with pytest.raises(Unavailable, match=r"poems.socket: Job failed"):
+        install([SOCKET], tmp_path, manager)
+
+
+def test_nothing_is_written_without_systemd(tmp_path: Path) -> None:
+    """The manager is asked first."""
+
+    def refuse(*words: str) -> str:
+        raise SystemRefused("cannot run systemctl", "System has not been booted with systemd")
+
+    with pytest.raises(SystemRefused, match="not been booted"):
+        install([SERVICE], tmp_path, refuse)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_unit_that_was_edited_by_hand_stays(tmp_path: Path, manager: Manager) -> None:
+    """Neither is it overwritten, nor removed, unless that is meant."""
+    unit = tmp_path / "verse.service"
+    unit.write_text(SERVICE.text + "Nice=5\n")
+    with pytest.raises(CannotCreate, match="edited by hand"):
+        install([SERVICE], tmp_path, manager)
+    with pytest.raises(CannotCreate, match="edited by hand"):
+        uninstall("verse", tmp_path, manager)
+    assert unit.read_text().endswith("Nice=5\n")
+    assert uninstall("verse", tmp_path, manager, force=True) == [f"removed {unit}"]
+
+
+def test_all_units_of_a_deployment_are_removed(tmp_path: Path, manager: Manager) -> None:
+    """Its sockets are known by the service that they start; those of others stay."""
+    other = SOCKET._replace(name="other.socket", content="[Socket]\nService=other.service\n")
+    install([SERVICE, SOCKET, other], tmp_path, manager)
+    manager.asked.clear()
+    assert uninstall("verse", tmp_path, manager) == [
+        f"removed {tmp_path}/verse.service",
+        f"removed {tmp_path}/poems.socket",
+    ]
+    assert manager.asked == ["disable --quiet --now verse.service poems.socket", "daemon-reload"]
+    assert [path.name for path in tmp_path.iterdir()] == ["other.socket"]
+    with pytest.raises(MissingInput, match=r"there is no .*/verse.service"):
+        uninstall("verse", tmp_path, manager)
+
+
+def test_systemctl_tells_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error has its words; another user than root is told who may do it."""
+    monkeypatch.setenv("SYSTEMD_COLORS", "0")
+    if os.geteuid() == 0:
+        with pytest.raises((SystemRefused, MissingInput), match="cannot run systemctl no-such-verb: "):
+            systemctl("no-such-verb")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("systemd", "--install", "--to", "out"), "--install with --to: it is for this machine"),
+        (("systemd", "--uninstall", "--check"), "--uninstall with --check"),
+        (("kubernetes", "--install"), "--install is no option of `tamed export kubernetes`"),
+        (("systemd", "--socket", "poems"), "expected NAME=ADDRESS, such as poems=:80, got 'poems'"),
+        (("systemd", "--socket", "poems=fd://3"), "expected HOST:PORT or unix:PATH after poems="),
+        (("systemd", "--socket", "verses=:80"), "no service listens on systemd://verses (known: poems)"),
+    ],
+)
+def test_wrong_options_say_what_is_wrong(
+    tamed: Tamed, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    """Nothing is installed, and nothing is written."""
+    file = tmp_path / "verse.toml"
+    file.write_text('[services.ecstasy]\nplugin = "fastpoetry"\nlisten = "systemd://poems"\n')
+    done = tamed("export", *options, file)
+    assert (done.status, done.out) == (64, ""), done
+    assert why in done.err
