@@ -45,7 +45,9 @@ _HERE = Path(__file__).parent
 _IN_PROCESS_ONLY = [_HERE / part for part in ("builtin", "cli/test_new.py", "testing")]
 
 # Here it runs the first case of each test, which goes through the same lines as the others,
-_FIRST_CASES = [_HERE / part for part in ("process", "supervised", "twisted")]
+_FIRST_CASES = [
+    _HERE / part for part in ("process", "supervised", "twisted/test_tutorial.py", "twisted/test_twistd.py")
+]
 
 # and of these none.
 _NOT_MEASURED = [
