@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from tamed.testing.process import TamedProcess
 from tamed.unix.privileges import AS_ROOT
 from tests.patience import PATIENCE
+from tests.supervised.forked import forking, is_measured
 
 LISTENING = r"listening on (\S+)"
 READY = "is ready$"
@@ -69,19 +70,30 @@ def without_capabilities() -> list[str]:
 
 
 def run_tamed(
-    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None, before: list[str] | None = None
+    *arguments: str | Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    before: Sequence[str] = (),
+    may_fork: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, its outputs apart; the warning for root is left out."""
-    command = [*(before or []), sys.executable, "-m", "tamed", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    """Run a command to its end, its outputs apart; the warning for root is left out.
+
+    With ``may_fork`` it is one that ends before it runs an application.
+    """
+    words, environ = list(map(str, arguments)), {**os.environ, **(env or {})}
+    command = [*before, sys.executable, "-m", "tamed", *words]
+    if may_fork and not is_measured():
+        done = subprocess.CompletedProcess(command, *forking(tuple(before)).run(words, cwd, environ))
+    else:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
     done.stderr = "".join(f"{line}\n" for line in told(done.stderr.splitlines()))
     return done

@@ -28,8 +28,7 @@ _CHILD = Path(__file__).with_name("forked_child.py")
 # What controls daemons. An application is run by an interpreter that has loaded nothing else.
 _COMMANDS = {"logs", "reload", "reopen", "restart", "scale", "start", "status", "stop", "upgrade", "why"}
 
-# What an interpreter reads when it starts, and what its figures of coverage come from.
-_OF_INTERPRETERS = ("COVERAGE_", "LANG", "LC_", "PYTHON")
+_OF_INTERPRETERS = ("LANG", "LC_", "PYTHON")  # what one reads from the environment when it starts
 
 
 class Forking:
@@ -76,6 +75,11 @@ def forking(before: tuple[str, ...]) -> Forking:
     return made
 
 
+def is_measured() -> bool:
+    """Tell whether coverage is to measure what tests execute."""
+    return any(name.startswith("COVERAGE_") for name in os.environ)
+
+
 def can_fork(words: Sequence[str], options: Mapping[str, Any]) -> bool:
     """Tell whether a fork shows the same of a command as an interpreter of its own."""
     given = {**os.environ, **options.get("env", {})}
@@ -83,7 +87,7 @@ def can_fork(words: Sequence[str], options: Mapping[str, Any]) -> bool:
     return (
         words[0] in _COMMANDS
         and options.keys() <= {"cwd", "env"}
-        and not any(name.startswith("COVERAGE_") for name in os.environ)
+        and not is_measured()
         and not any(name.startswith(_OF_INTERPRETERS) for name in differs)
     )
 
