@@ -248,3 +248,23 @@ def test_an_upstream_that_is_killed_and_comes_back(tamed_process: StartProcess, 
         client.shutdown(socket.SHUT_WR)
     proxy.signal(signal.SIGTERM)
     assert proxy.wait() == 0
+
+
+async def test_a_shared_poem_comes_over_a_socket_of_its_own(tmp_path: Path) -> None:
+    """Also in a process on its own; the upstream is asked once."""
+    socket_file = Endpoint.parse(f"unix:{tmp_path}/poem.sock")
+    async with Upstream(POEM) as upstream, proxy(upstream, shared=socket_file) as poems:
+        server = poems.service.children[-1]
+        assert isinstance(server, StreamServer)
+        host, _, port = server.addresses[0].rpartition(":")
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            assert await reader.read() == POEM
+            await leave(writer)
+        assert upstream.asked == 1
+
+
+def test_a_shared_poem_needs_a_unix_socket() -> None:
+    """Another kind of endpoint could be reached from elsewhere."""
+    with pytest.raises(ValueError, match="shared localhost:1: expected unix:PATH"):
+        Options(upstream=Endpoint.parse("localhost:1"), shared=Endpoint.parse("localhost:1"))

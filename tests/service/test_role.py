@@ -8,6 +8,7 @@ import pytest
 
 import tamed
 from tamed.errors import ServiceFailed, ServiceMisuse
+from tamed.net.stream import StreamServer
 from tamed.service.checks import CheckResult, Checks
 from tamed.service.lifecycle import State
 from tamed.service.restart import Backoff, Restart
@@ -121,6 +122,54 @@ async def test_a_revoked_service_is_stopped_and_stands_by_again(diary: Diary, ro
         roles.bids[1].grant(8)
         await until(lambda: cron.state is State.RUNNING)
         assert cron.lease == Lease(8)
+
+
+async def test_a_server_serves_again_when_its_role_comes_back(diary: Diary, roles: Roles) -> None:
+    """A revocation leaves it its sockets, and clients that come meanwhile wait in the queue."""
+
+    async def recite(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"poem")
+
+    set_roles(roles)
+    server = StreamServer("127.0.0.1:0", recite)
+    async with MultiService("app", only(server)):
+        port = int(server.addresses[0].rpartition(":")[2])
+        for number in range(2):
+            roles.bids[number].grant(number)
+            await until(lambda: server.state is State.RUNNING)
+            assert await read_from(port) == b"poem"
+            roles.bids[number].revoke()
+            await until(lambda: server.state is State.STANDBY)
+        waiting = asyncio.create_task(read_from(port))
+        roles.bids[2].grant(2)
+        assert await waiting == b"poem"
+
+
+async def read_from(port: int) -> bytes:
+    """Connect and read to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_role_below_a_revoked_one_is_given_back_too(diary: Diary, roles: Roles) -> None:
+    """A service with a role in a group with a role passes on together with it."""
+    set_roles(roles)
+    inner = only(Probe("inner", diary))
+    group = only(MultiService("group", inner))
+    async with MultiService("app", group):
+        roles.bids[0].grant()
+        await until(lambda: len(roles.bids) == 2)
+        roles.bids[1].grant()
+        await until(lambda: inner.state is State.RUNNING)
+        diary.take()
+        roles.bids[0].revoke()
+        await until(lambda: group.state is State.STANDBY)
+        expected = ["stop inner", "withdraw group", "withdraw group/inner", "campaign group"]
+        assert diary.take() == expected
 
 
 async def test_a_role_is_kept_while_the_policy_restarts_the_service(diary: Diary, roles: Roles) -> None:

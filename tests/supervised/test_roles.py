@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.patience import ROUNDS
-from tests.supervised.daemon import Daemon, Tamed, wait_for
+from tests.supervised.daemon import POEM, Daemon, Tamed, read_poem, wait_for
 
 # A lock of flock(2) is free when its process has ended, or the service has stopped, and never before.
 REFEREE = """
@@ -153,3 +153,31 @@ def test_a_daemon_without_roles_says_so(tamed: Tamed) -> None:
     done = tamed("roles")
     assert (done.status, done.out) == (0, "no service of fastpoetry runs in one worker only\n")
     daemon.stop()
+
+
+def test_one_worker_of_a_proxy_asks_the_upstream(tamed: Tamed) -> None:
+    """With --shared the others get the poem from the worker with the role, and from another if that dies."""
+    upstream = tamed.start_poetry("--name", "upstream")
+    proxy = tamed.start(
+        *("--workers", "3", "poetryproxy", "--port", "0", "--refresh", "1h", "--keep", "1h"),
+        *("--upstream", f"127.0.0.1:{upstream.port}", "--shared", "unix:poem.sock"),
+    )
+
+    def role() -> int | None:
+        found = [each["pid"] for each in proxy.status()["roles"]]
+        return found[0] if found else None
+
+    port = next(int(each.rpartition(":")[2]) for each in proxy.addresses if each.startswith("127.0.0.1:"))
+    first = wait_for("a holder", role)
+    for fetches, gone in enumerate((0, first), start=1):
+        if gone:
+            os.kill(gone, signal.SIGKILL)
+            wait_for("another holder", lambda: role() not in (None, first))
+        wait_for("a poem", lambda: read_poem(port) == POEM)
+        for _ in range(20):
+            assert read_poem(port) == POEM
+        assert upstream.status()["workers"][0]["accepted"] <= fetches
+    assert upstream.status()["workers"][0]["accepted"] >= 1
+    for daemon in (proxy, upstream):
+        assert tamed("stop", daemon.name).status == 0
+    assert tamed.left() == {}

@@ -21,6 +21,8 @@ __all__ = ["Options", "poetryproxy"]
 log = own_logger("poetryproxy")
 
 _CHUNK: Final = 1 << 16
+_RECENT: Final = 1.0  # seconds in which a worker does not ask the one that has the poem for all again
+_BRIDGE: Final = 5.0  # seconds to serve its last poem while another worker becomes that one
 
 
 @dataclass
@@ -47,8 +49,15 @@ class Options:
         2000, "The same for one address; its further clients are refused.", ge=1
     )
 
+    shared: Endpoint | None = option(
+        None, "A unix socket at which one worker has the poem for all; only that one asks the upstream."
+    )
+
     def __post_init__(self) -> None:
         TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        is_unix = isinstance(self.shared, UnixEndpoint | None)
+        if not is_unix:
+            raise ValueError(f"shared {self.shared}: expected unix:PATH")
         if self.keep is not None and self.keep < self.refresh:
             raise ValueError(f"keep {self.keep} is less than refresh {self.refresh}")
 
@@ -56,23 +65,31 @@ class Options:
 @plugin
 def poetryproxy(options: Options) -> Service:
     """A poetry proxy that caches, and shares one fetch among all waiting clients."""
-    upstream = PoemUpstream(options.upstream, limit=options.max_size, timeout=options.fetch_timeout)
-    cache = PoemCache(
-        upstream.fetch,
-        refresh=options.refresh,
-        keep=options.keep,
-        retry=options.retry,
-        source=str(options.upstream),
-    )
+    cache = _cache_of(options, options.upstream, refresh=options.refresh, keep=options.keep)
+    listen = options.listen or [TcpEndpoint(options.iface, options.port)]
+    if options.shared is None:
+        return MultiService("poetryproxy", cache, _server_of(options, cache, listen))
+    keep = None if options.keep is None else _BRIDGE
+    own = _cache_of(options, options.shared, refresh=_RECENT, keep=keep)
+    shared = MultiService("shared", cache, _server_of(options, cache, [options.shared]))
+    shared.only = "host"
+    return MultiService("poetryproxy", shared, own, _server_of(options, own, listen))
+
+
+def _cache_of(options: Options, source: Endpoint, *, refresh: float, keep: float | None) -> PoemCache:
+    upstream = PoemUpstream(source, limit=options.max_size, timeout=options.fetch_timeout)
+    return PoemCache(upstream.fetch, refresh=refresh, keep=keep, retry=options.retry, source=str(source))
+
+
+def _server_of(options: Options, cache: PoemCache, listen: list[Endpoint]) -> StreamServer:
     reciter = Reciter(cache, half_closed=options.half_closed, send_timeout=options.send_timeout)
-    server = StreamServer(
-        options.listen or [TcpEndpoint(options.iface, options.port)],
+    return StreamServer(
+        listen,
         reciter.recite,
         name="server",
         max_connections=options.max_connections,
         max_connections_per_address=options.max_connections_per_address,
     )
-    return MultiService("poetryproxy", cache, server)
 
 
 class Reciter:

@@ -423,14 +423,23 @@ class Lifecycle:
     async def _stand_by(self) -> None:
         """Stop the service and give its role back; then campaign again, if it is still wanted.
 
-        If it cannot be stopped, the root ends, because only the end of the process frees the role then.
+        It is stopped as for a restart, so a server keeps its sockets for the next grant, and leaves clients
+        in their queue to the next holder. If it cannot be stopped, the root ends, because only the end of the
+        process frees the role then.
         """
         shutdown = Shutdown()
         await self.settle(shutdown)
         async with self.exclusively():
             if self._campaign is None:  # it was stopped meanwhile
                 return
-            if failures := await self.undo(shutdown, stop=True):
+            self.mark_restarting(restarting=True)
+            try:
+                failures = await self.undo(shutdown, stop=True)
+            finally:
+                self.mark_restarting(restarting=False)
+            for each in self.walk():
+                each._leave_role(is_stopped=not failures)
+            if failures:
                 self.root._end_by(failures[0])
                 return
         await self.start_again(self._is_wanted)
