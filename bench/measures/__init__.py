@@ -28,7 +28,7 @@ def all_comparisons() -> Sequence[Comparison]:
         *handlers(),
         idle(),
         start(),
-        start_daemon(),
+        *start_daemon(),
         burst(),
         lines(),
         memory(),

@@ -78,32 +78,32 @@ def start() -> Comparison:
     )
 
 
-def _pinned(words: Sequence[str], environment: dict[str, str]) -> None:
-    pinned = command("taskset", "-c", SERVER_CORE, *words)
+def _pinned(cores: str, words: Sequence[str], environment: dict[str, str]) -> None:
+    pinned = command("taskset", "-c", cores, *words)
     subprocess.run(pinned, check=True, capture_output=True, env={**os.environ, **environment})
 
 
-def _tamed_daemon() -> float:
+def _tamed_daemon(cores: str) -> float:
     with tempfile.TemporaryDirectory() as folder, on_core(LOAD_CORE):
         port, environment = free_port(), {"TAMED_RUNDIR": folder, "LOGS_DIRECTORY": folder}
         begin = time.perf_counter()
-        _pinned(tamed("start", "fastpoetry", "--port", port), environment)
+        _pinned(cores, tamed("start", "fastpoetry", "--port", port), environment)
         seconds = time.perf_counter() - begin
         poem = read_poem(port)
-        _pinned(tamed("stop", "fastpoetry"), environment)
+        _pinned(cores, tamed("stop", "fastpoetry"), environment)
         if poem != POEM.read_bytes():
             raise RuntimeError("`tamed start` returned before there was a poem")
         return seconds
 
 
-def _twistd_daemon() -> float:
+def _twistd_daemon(cores: str) -> float:
     with tempfile.TemporaryDirectory() as folder, on_core(LOAD_CORE):
         port, pid_file = free_port(), Path(folder) / "pid"
         environment = {"BENCH_KIND": "poem-log", "BENCH_PORT": str(port), "BENCH_POEM": str(POEM)}
         files = [f"--pidfile={pid_file}", f"--logfile={folder}/log"]
         words = command(BIN / "twistd", *files, "-y", programs / "fastpoetry.tac")
         begin = time.perf_counter()
-        _pinned(words, environment)
+        _pinned(cores, words, environment)
         wait_for_poem(port)
         seconds = time.perf_counter() - begin
         pid = int(pid_file.read_text())
@@ -113,16 +113,23 @@ def _twistd_daemon() -> float:
         return seconds
 
 
-def start_daemon() -> Comparison:
-    """Return the comparison as daemons."""
+def start_daemon() -> Sequence[Comparison]:
+    """Return the comparisons as daemons: on two cores, and all of it on one."""
+    return [
+        _daemons("start-daemon", "on two cores", f"{SERVER_CORE},{LOAD_CORE}", 0.75),
+        _daemons("start-daemon-one-core", "on one core", str(SERVER_CORE), 1.0),
+    ]
+
+
+def _daemons(key: str, where: str, cores: str, limit: float) -> Comparison:
     return Comparison(
-        "start-daemon",
-        "A daemon: from exec until its port is ready",
+        key,
+        f"A daemon {where}: from exec until its port is ready",
         {"time": Figure("until ready", "ms", 1e3, 0)},
         [
-            Contestant("tamed", partial(_median, _tamed_daemon)),
-            Contestant("twistd", partial(_median, _twistd_daemon)),
+            Contestant("tamed", partial(_median, partial(_tamed_daemon, cores))),
+            Contestant("twistd", partial(_median, partial(_twistd_daemon, cores))),
         ],
-        [Goal("`tamed start` until it returns, port ready", "time", "tamed", "twistd", 0.75)],
+        [Goal(f"`tamed start` until it returns, port ready, {where}", "time", "tamed", "twistd", limit)],
         note="tamed has a supervisor and a worker, and has returned; of twistd it is the port that counts.",
     )

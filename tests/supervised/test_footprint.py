@@ -59,7 +59,9 @@ def _extensions(pid: int) -> set[str]:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["stop"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "--json"], ["status", "fastpoetry"], ["stop"]], ids=" ".join
+)
 def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[str]) -> None:
     """Of Tamed only what finds the instance and talks to it, and none of the heavy modules."""
     daemon = tamed.start_poetry()
@@ -73,7 +75,9 @@ def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[s
         "tamed.supervisor.plan_file",
         "tamed.supervisor.reports",
     }
-    assert not {name for name in loaded if name.startswith(("tamed.config", "tamed.plugins", "tamed.log"))}
+    assert not {name for name in loaded if name.startswith(("tamed.config", "tamed.plugins"))}
+    log = {"tamed.log", "tamed.log.reader"} if words == ["status", "fastpoetry"] else set()
+    assert {name for name in loaded if name.startswith("tamed.log")} == log
     if words != ["stop"]:
         daemon.stop()
 

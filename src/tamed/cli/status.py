@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from tamed._os.text import shown_in_json
 from tamed.cli._text import cell, shown_lines, size, table, uptime
 from tamed.cli.instances import directory_of, ending
-from tamed.control.instances import find_instance, status_of_instance
+from tamed.control.instances import find_instance, other_owner, status_of_instance
 from tamed.errors import ExitStatus, TamedError, Unavailable, status_of
 from tamed.supervisor.plan_file import stopped_names
 from tamed.unix.rundir import Instance, RunDirectory, is_name
@@ -125,13 +126,16 @@ def _connections(workers: Sequence[dict[str, Any]]) -> int:
 
 def _one(directory: RunDirectory, name: str, lines: int) -> _Seen:
     try:
-        found = status_of_instance(find_instance(directory, name))
+        instance = find_instance(directory, name)
+        found = status_of_instance(instance)
     except Unavailable:
         if (left := _last_state(directory, name)) is None:
             raise
-        text = [*ending(left), *_log_tail(directory, name, lines)]
+        text = [*ending(left), *_log_left(directory, name, lines)]
         return _ended(left), text, ExitStatus.UNAVAILABLE if left.state == "stopped" else _ENDED
-    text = [*status_lines(found), *_log_tail(directory, name, lines)]
+    text = [*status_lines(found)]
+    if found["log"]:
+        text += _log_tail(Path(found["log"]), other_owner(instance.directory), lines)
     return found, text, _STATUS_OF.get(found["state"], _STATUS_OF["starting"])
 
 
@@ -208,15 +212,21 @@ def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]
         yield from _services(child, depth + 1)
 
 
-def _log_tail(directory: RunDirectory, name: str, count: int) -> Iterator[str]:
-    """Yield the last lines of the log; nothing if it is not in a file, or cannot be read."""
-    if not count:
-        return
-    from tamed.control.records import log_of_instance  # not above: not for scripts, which ask for JSON
-    from tamed.log.reader import LogReader
+def _log_left(directory: RunDirectory, name: str, count: int) -> Iterator[str]:
+    """Yield the last lines of the log of an instance that has ended; nothing if it has left none."""
+    from tamed.control.records import log_of_instance  # not above: mostly it runs
 
     with suppress(TamedError, OSError):
-        file, owner = log_of_instance(directory, name)
+        yield from _log_tail(*log_of_instance(directory, name), count)
+
+
+def _log_tail(file: Path, owner: int | None, count: int) -> Iterator[str]:
+    """Yield the last lines of a log, which must belong to ``owner``; nothing if it cannot be read."""
+    if not count:
+        return
+    from tamed.log.reader import LogReader  # not above: not for scripts, which ask for JSON
+
+    with suppress(TamedError, OSError):
         with closing(LogReader(file, owner)) as reader:
             lines = reader.last(count)
         yield ""

@@ -28,6 +28,7 @@ __all__ = [
     "ask_instance",
     "exists",
     "find_instance",
+    "other_owner",
     "run_directory",
     "status_of_instance",
     "stop_instance",
@@ -90,6 +91,17 @@ def trusted_instance(directory: RunDirectory, name: str) -> Instance:
     instance = directory.instance(name)
     instance.require_trusted()
     return instance
+
+
+def other_owner(directory: Path) -> int | None:
+    """Return the owner of a daemon's directory if this process is root and the owner is not, else None.
+
+    Root must read no other user's file there: that user could put a link in its place.
+    """
+    try:
+        return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
+    except FileNotFoundError:
+        return None
 
 
 def _holder_among(running: Sequence[Instance], pid_file: Path) -> Instance | None:

@@ -3,8 +3,13 @@
 import os
 from pathlib import Path
 
-from tamed.config.log_plan import default_logs
-from tamed.control.instances import exists, find_instance, status_of_instance, trusted_instance
+from tamed.control.instances import (
+    exists,
+    find_instance,
+    other_owner,
+    status_of_instance,
+    trusted_instance,
+)
 from tamed.errors import MissingInput, Unavailable
 from tamed.supervisor.events import EVENTS_SUFFIX
 from tamed.supervisor.last_state import LastState
@@ -48,16 +53,16 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, in
     except Unavailable:
         ended = last_state_of(directory, name)
         if ended is not None and ended.log:
-            return Path(ended.log), _other_owner(directory.instance(ended.name).directory)
+            return Path(ended.log), other_owner(directory.instance(ended.name).directory)
         left = [] if name is None or "/" in name else _logs_left(name)
         if not left:
             raise
-        return left[-1], _other_owner(left[-1].parent)
+        return left[-1], other_owner(left[-1].parent)
     file = status_of_instance(instance)["log"]
     if not file:
         remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
         raise MissingInput(f"{instance.name} has no log file", remedy=remedy)
-    return Path(file), _other_owner(instance.directory)
+    return Path(file), other_owner(instance.directory)
 
 
 def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, int | None]:
@@ -71,23 +76,17 @@ def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path,
         ended = last_state_of(directory, name)
         if ended is not None and not ended.log:
             instance = directory.instance(ended.name)
-            return instance.directory / f"{instance.name}{EVENTS_SUFFIX}", _other_owner(instance.directory)
+            return instance.directory / f"{instance.name}{EVENTS_SUFFIX}", other_owner(instance.directory)
         log, owner = log_of_instance(directory, name)
         return Path(f"{log}{EVENTS_SUFFIX}"), owner
     if not (file := status_of_instance(instance)["events_file"]):
         raise MissingInput(f"{instance.name} has no file of events", remedy="the log says why")
-    return Path(file), _other_owner(instance.directory)
-
-
-def _other_owner(directory: Path) -> int | None:
-    """Return the owner of a daemon's directory if this process is root and the owner is not, else None."""
-    try:
-        return (directory.lstat().st_uid or None) if os.geteuid() == 0 else None
-    except FileNotFoundError:
-        return None
+    return Path(file), other_owner(instance.directory)
 
 
 def _logs_left(name: str) -> list[Path]:
     """Return the logs in the default places for a name, the latest last."""
+    from tamed.config.log_plan import default_logs  # not above: it loads all settings
+
     logs = [log for log in default_logs(name, os.environ) if exists(log)]
     return sorted(logs, key=lambda log: log.stat().st_mtime)
