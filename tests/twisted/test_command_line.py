@@ -133,14 +133,17 @@ def test_what_is_done_otherwise_is_said(parse: Parse, words: list[str], notice: 
         ),
         (["--logfile", "-", "portforward"], "a daemon has no standard output; pass --nodaemon too"),
         (["portforward", "--rhyme"], "`tamed twistd --help` lists the options"),
+        (["--prfile", "x"], "--prfile not recognized"),
+        (["-n", "nothing"], "Unknown command: nothing"),
     ],
 )
 def test_what_is_not_supported_is_refused(parse: Parse, words: list[str], why: str) -> None:
-    """With what to do instead."""
+    """It is a mistake of whoever typed it, told in one line, with what to do instead."""
     with pytest.raises(UsageError) as caught:
         parse(*words)
     assert str(caught.value).startswith("twistd: ")
     assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @needs_root

@@ -206,32 +206,6 @@ def test_twistd_shows_the_options_of_a_plugin(tamed: Tamed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--nodaemon"], "nothing to run"),
-        (["-f", "x.tap"], "saved applications"),
-        (["-s", "x.tas"], "saved applications"),
-        (["-e", "-y", "x.tac"], "saved applications"),
-        (["-n", "-r", "gtk3", "ftp"], "its own event loop"),
-        (["-l", "-", "ftp"], "--nodaemon"),
-        (["--prfile", "x"], "--prfile not recognized"),
-        (["-n", "nothing"], "Unknown command: nothing"),
-        (["-n", "-p", "x", "--profiler", "profile", "ftp"], "use cprofile"),
-    ],
-)
-def test_twistd_says_what_it_does_not_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
-) -> None:
-    """It is a mistake of whoever typed it, told in one line."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv.copy())
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-    with pytest.raises(UsageError, match=message) as caught:
-        TwistedKind().command_line(words)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("words", "status", "out", "err"),
     [
         ([], 0, "Usage: tamed twistd", ""),
