@@ -242,8 +242,8 @@ class _Opening(Generic[T]):
 class DirectoryService(Service):
     """Fails the start, and not each request later, if the directory does not exist or may not be listed."""
 
-    def __init__(self, root: RootedDirectory) -> None:
-        super().__init__("files")
+    def __init__(self, root: RootedDirectory, name: str = "files") -> None:
+        super().__init__(name)
         self._root = root
 
     @property

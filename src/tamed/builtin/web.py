@@ -3,7 +3,7 @@
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, Self, cast
 
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
 from tamed.net.endpoint import Endpoint, TcpEndpoint
@@ -14,6 +14,7 @@ from tamed.service.service import MultiService, Service
 from tamed.web.application import Interface, as_asgi, interface_of, load
 from tamed.web.asgi import ASGIApplication
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
+from tamed.web.mounts import Mount, MountedApplications
 from tamed.web.server import AccessFormat, WebServer
 
 __all__ = ["Options", "web"]
@@ -22,12 +23,43 @@ __all__ = ["Options", "web"]
 _WSGI: Final = "the application speaks WSGI"
 
 
+class MountAt(NamedTuple):
+    """A place and what is served there: an application, or a folder if its name has no colon."""
+
+    host: str
+    path: str
+    what: str | Path
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``[HOST]/PATH=APP`` or ``[HOST]/PATH=FOLDER``. Raises ValueError, which names the form."""
+        place, _, what = text.partition("=")
+        host, slash, path = place.partition("/")
+        if not slash or not what or "\0" in text:
+            raise ValueError(f"expected [HOST]/PATH=APP, such as /api=poems:application, got {text!r}")
+        return cls(
+            host.lower(), f"/{path}".rstrip("/"), what if ":" in what and "/" not in what else Path(what)
+        )
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the same, with a folder before a relative path."""
+        return self._replace(what=folder / self.what if isinstance(self.what, Path) else self.what)
+
+    def __str__(self) -> str:
+        return f"{self.host}{self.path or '/'}={self.what}"
+
+
 @dataclass
 class Options:
     """The options of ``web``."""
 
     root: Path | None = option(None, "The directory to serve; nothing outside of it can be reached.")
     app: str | None = option(None, "The application to serve, as PACKAGE.MODULE:VARIABLE.", metavar="NAME")
+    mount: list[MountAt] = option(
+        [],
+        "An application or a folder beside these, for a path or a host of its own.",
+        metavar="[HOST]/PATH=WHAT",
+    )
     factory: bool = option(False, "The name is that of a function that makes the application.")
     app_dir: Path | None = option(None, "A folder to look for the application in, beside what is installed.")
     wsgi: bool | None = option(None, "The application speaks WSGI, or does not; detected by default.")
@@ -69,49 +101,72 @@ class Options:
                 ipaddress.ip_network(proxy)
         if self.root_path and not self.root_path.startswith("/"):
             raise ValueError("root_path begins with a slash")
-        if (self.root is None) == (self.app is None):
+        if self.root is not None and self.app is not None:
             raise ValueError("name either a directory (root) or an application (app)")
+        if self.root is None and self.app is None and not self.mount:
+            raise ValueError("name either a directory (root) or an application (app)")
+
+    def websocket_limits(self) -> WebSocketLimits:
+        """Return the limits of WebSockets."""
+        return WebSocketLimits(
+            message=self.max_message,
+            frame=self.max_message,
+            ping_interval=self.ping_interval,
+            pong_timeout=self.ping_interval,
+        )
+
+    def places(self) -> list[MountAt]:
+        """Return all that is served, and where."""
+        rest: str | Path | None = self.app if self.root is None else self.root
+        return [*self.mount, *([] if rest is None else [MountAt("", "", rest)])]
 
 
 @plugin
 def web(options: Options) -> Service:
     """Files or a Python application (ASGI, WSGI) over HTTP."""
-    if options.root is None:
-        assert options.app is not None
-        interface: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
-        found = load(options.app, options.app_dir, factory=options.factory)
-        kind = interface or interface_of(found)
-        sockets = (
-            _WSGI
-            if kind == "wsgi"
-            else WebSocketLimits(
-                message=options.max_message,
-                frame=options.max_message,
-                ping_interval=options.ping_interval,
-                pong_timeout=options.ping_interval,
-            )
-        )
-        return _server(options, as_asgi(found, kind, options.threads), sockets)
-    from tamed.builtin._web.files import Files  # with Starlette, which an application may not need
+    folders: list[Service] = []
+    mounts = [_mount(options, place, folders) for place in options.places()]
+    (first, *others) = mounts
+    if others or first.path or first.host:
+        limits = options.websocket_limits()
+        server = _server(options, MountedApplications(mounts), limits, lifespan=True, apart=bool(folders))
+    else:
+        sockets = first.no_websocket or options.websocket_limits()
+        server = _server(options, first.app, sockets, lifespan=first.lifespan, apart=bool(folders))
+    return MultiService("web", *folders, server) if folders else server
 
-    root = RootedDirectory(options.root, dot_files=options.dot_files)
-    files = cast(
-        ASGIApplication,
-        Files(root, options.index, precompressed=options.precompressed, fallback=options.fallback),
-    )
-    return MultiService(
-        "web", DirectoryService(root), _server(options, files, "files are served", name="http")
-    )
+
+def _mount(options: Options, place: MountAt, folders: list[Service]) -> Mount:
+    """Load an application, or add a service for a folder."""
+    host, path, what = place
+    if isinstance(what, Path):
+        from tamed.builtin._web.files import Files  # with Starlette, which an application may not need
+
+        root = RootedDirectory(what, dot_files=options.dot_files)
+        folders.append(DirectoryService(root, "files" if not folders else f"files-{len(folders) + 1}"))
+        files = Files(root, options.index, precompressed=options.precompressed, fallback=options.fallback)
+        app = cast(ASGIApplication, files)
+        return Mount(app, path, host, lifespan=False, no_websocket="files are served")
+    given: Interface | None = None if options.wsgi is None else "wsgi" if options.wsgi else "asgi"
+    found = load(what, options.app_dir, factory=options.factory)
+    kind = given or interface_of(found)
+    app = as_asgi(found, kind, options.threads)
+    return Mount(app, path, host, no_websocket=_WSGI if kind == "wsgi" else "")
 
 
 def _server(
-    options: Options, application: ASGIApplication, websocket: WebSocketLimits | str, *, name: str = "web"
+    options: Options,
+    application: ASGIApplication,
+    websocket: WebSocketLimits | str,
+    *,
+    lifespan: bool,
+    apart: bool,
 ) -> WebServer:
     return WebServer(
         application,
         options.listen or [TcpEndpoint(options.iface, options.port)],
-        name=name,
-        lifespan=options.root is None,
+        name="http" if apart else "web",
+        lifespan=lifespan,
         websocket=websocket,
         limits=HttpLimits(
             request_line=options.max_request_line,

@@ -68,8 +68,9 @@ class Files:
             await refusal(scope, receive, send)
             return
         asked = Headers(scope=scope)
+        path = scope["path"].removeprefix(scope["root_path"])
         try:
-            opened = await open_in_thread(lambda: self._opened(scope["path"], asked), _Opened.close)
+            opened = await open_in_thread(lambda: self._opened(path, asked), _Opened.close)
         except OSError as error:
             await _refusal(scope, error)(scope, receive, send)
             return
