@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -59,27 +58,24 @@ def _extensions(pid: int) -> set[str]:
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize(
-    "words", [["status"], ["status", "--json"], ["status", "fastpoetry"], ["stop"]], ids=" ".join
-)
-def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed, words: Sequence[str]) -> None:
+def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed) -> None:
     """Of Tamed only what finds the instance and talks to it, and none of the heavy modules."""
-    daemon = tamed.start_poetry()
-    done = tamed(*words, env={"PYTHONPROFILEIMPORTTIME": "1"})
-    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
-    assert done.status == 0
-    assert not loaded & {*HEAVY, "dataclasses", "inspect", "subprocess", "traceback"}
-    assert {name for name in loaded if name.startswith(("tamed.supervisor.", "tamed.control."))} == {
-        "tamed.control.client",
-        "tamed.control.instances",
-        "tamed.supervisor.plan_file",
-        "tamed.supervisor.reports",
-    }
-    assert not {name for name in loaded if name.startswith(("tamed.config", "tamed.plugins"))}
-    log = {"tamed.log", "tamed.log.reader"} if words == ["status", "fastpoetry"] else set()
-    assert {name for name in loaded if name.startswith("tamed.log")} == log
-    if words != ["stop"]:
-        daemon.stop()
+    tamed.start_poetry()
+    for words in (["status"], ["status", "--json"], ["status", "fastpoetry"], ["stop"]):
+        done = tamed(*words, env={"PYTHONPROFILEIMPORTTIME": "1"})
+        loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+        assert done.status == 0
+        assert not loaded & {*HEAVY, "dataclasses", "inspect", "subprocess", "traceback"}, words
+        assert {name for name in loaded if name.startswith(("tamed.supervisor.", "tamed.control."))} == {
+            "tamed.control.client",
+            "tamed.control.instances",
+            "tamed.supervisor.plan_file",
+            "tamed.supervisor.reports",
+        }, words
+        assert not {name for name in loaded if name.startswith(("tamed.config", "tamed.plugins"))}, words
+        log = {"tamed.log", "tamed.log.reader"} if words == ["status", "fastpoetry"] else set()
+        assert {name for name in loaded if name.startswith("tamed.log")} == log, words
+    assert tamed.left() == {}
 
 
 @pytest.mark.unmeasured  # by which a process loads more
