@@ -3,16 +3,17 @@
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.patience import ROUNDS
-from tests.supervised.daemon import POEM, Daemon, Tamed, read_poem, wait_for
+from tests.patience import PATIENCE, ROUNDS
+from tests.supervised.daemon import POEM, Daemon, Tamed, is_there, read_poem, wait_for
 
 # A lock of flock(2) is free when its process has ended, or the service has stopped, and never before.
 REFEREE = """
 import fcntl, os, time
-from tamed import Application, Service
+from tamed import Application, Service, StreamServer
 
 class Referee(Service):
     only = "host"
@@ -33,7 +34,11 @@ class Referee(Service):
         with open("referee", "a") as file:
             file.write(f"{what} {os.getpid()} {self.lease.token} {time.monotonic()}\\n")
 
-application = Application("app", Referee("cron"))
+async def wait(reader, writer):
+    writer.write(b"waiting\\n")
+    await reader.read()
+
+application = Application("app", Referee("cron"), StreamServer("127.0.0.1:0", wait))
 """
 
 PROGRAM = """#!/bin/sh
@@ -124,6 +129,18 @@ def test_a_holder_that_hangs_is_ended_before_another_one_runs_it(tamed: Tamed) -
     holder(daemon, without=pid)
     daemon.stop()
     check(tamed)
+
+
+def test_workers_without_a_supervisor_stop_it_before_they_drain(tamed: Tamed) -> None:
+    """When the supervisor was killed, the service ends at once, and a client still has its connection."""
+    daemon = tamed.start("--workers", "1", tamed.write("app.py", REFEREE))
+    pid = holder(daemon)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as client:
+        assert client.recv(8) == b"waiting\n"
+        daemon.signal(signal.SIGKILL)
+        wait_for("the end of the service", lambda: notes(tamed)[-1].what == "stop")
+        assert is_there(pid)
+    wait_for("the end of the worker", lambda: not is_there(pid))
 
 
 def test_a_program_of_a_deployment_runs_once(tamed: Tamed) -> None:

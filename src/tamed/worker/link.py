@@ -172,6 +172,7 @@ class Link:
         self._is_orphan = True
         self._loop.remove_reader(self._channel.fileno())
         self._give_up_asking(why)
+        self.roles.lose_all()
         self._stop()
 
     def _give_up_asking(self, why: str = "it is gone") -> None:

@@ -41,6 +41,12 @@ class SupervisedRoles:
         elif read_truth(message, "revoke"):
             campaign.revoke()
 
+    def lose_all(self) -> None:
+        """Stop the services with a role now, before connections drain: there is no supervisor any more."""
+        for campaign in list(self._campaigns.values()):
+            if campaign.lease is not None:
+                campaign.revoke()
+
     def _withdraw(self, role: str, campaign: "_Campaign") -> None:
         if self._campaigns.get(role) is campaign:
             del self._campaigns[role]
