@@ -75,8 +75,11 @@ def main() -> None:
     for name in LOADED:
         importlib.import_module(name)
     gc.freeze()  # or the first collection of each fork would copy all of it
-    arguments = serve(socket.socket(fileno=int(sys.argv[1])))
-    command.main(arguments)
+    try:
+        words = serve(socket.socket(fileno=int(sys.argv[1])))
+    except KeyboardInterrupt:  # the run of the tests is interrupted, which they say themselves
+        return
+    command.main(words)
 
 
 main()
