@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tamed.plugins.plugin import plugin
     from tamed.plugins.values import Duration, Size
     from tamed.service.application import Application
+    from tamed.service.events import events
     from tamed.service.lifecycle import State
     from tamed.service.restart import Backoff, Restart
     from tamed.service.service import MultiService, Only, Service
@@ -39,6 +40,7 @@ __all__ = [
     "StreamServer",
     "TimerService",
     "__version__",
+    "events",
     "option",
     "plugin",
 ]
@@ -61,6 +63,7 @@ if not TYPE_CHECKING:
         "State": ".service.lifecycle",
         "StreamServer": ".net.stream",
         "TimerService": ".service.timer",
+        "events": ".service.events",
         "option": ".plugins.option",
         "plugin": ".plugins.plugin",
     }

@@ -32,7 +32,7 @@ PROGRAMS = {
     "twoservices/twoservices.py",
     "verse/verse.toml",
 }
-ELSEWHERE = ("exec/", "twisted/")  # run by the tests of what they show
+ELSEWHERE = ("exec/", "hooks/", "twisted/")  # run by the tests of what they show
 MODULES = {"protocols/poetry_http.py", "protocols/poetry_xmlrpc.py"}  # of a program
 
 

@@ -62,6 +62,11 @@ class Channel:
         """The received part of an incomplete message."""
         return b"".join(self._pieces)
 
+    @property
+    def waiting(self) -> int:
+        """The number of bytes of messages that wait to be sent."""
+        return self._waiting
+
     def fileno(self) -> int:
         """Return the descriptor, for a selector or an event loop."""
         return self._sock.fileno()

@@ -148,6 +148,7 @@ class Holdings:
         if no_events:
             self.platform.log("WARNING", no_events)
         self.supervisor = Supervisor(plan, self.reactor, self.sockets, self.platform)
+        self.events.added = self.supervisor.pool.publish
         self.notifier = StateNotifier(self.supervisor, self.reactor, self.platform)
         self.reactor.on_signal = self.supervisor.signalled
         self.supervisor.on_upgrade = Upgrader(

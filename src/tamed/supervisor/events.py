@@ -47,13 +47,15 @@ class EventLog:
     """Records events. Nothing raises, from `open` on.
 
     ``recent`` are the last events, the oldest first, and ``count`` is how many there have been. ``path`` is
-    the file, empty if there is none. ``clock`` returns the seconds since the epoch.
+    the file, empty if there is none. ``added`` is called with each event. ``clock`` returns the seconds since
+    the epoch.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.recent: deque[Event] = deque(maxlen=_RECENT)
         self.count = 0
         self.path = ""
+        self.added: Callable[[Event], object] = lambda _: None
         self._clock = clock
         self._file: LogFile | None = None
         self._is_temporary = False
@@ -83,6 +85,7 @@ class EventLog:
         self.count += 1
         if self._file is not None:
             self._file.write([_encode(event)])
+        self.added(event)
 
     def since(self, count: int) -> list[Event]:
         """Return those of the last events that are after the first ``count``, the oldest first."""

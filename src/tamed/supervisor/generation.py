@@ -68,7 +68,8 @@ class Worker:
     it is killed; None if there is none. ``fault`` is its report of its failure: the lines to print, and the
     status. ``leaving`` is the exit status that its application chose. ``drained_from`` is the time when it
     was asked to leave, None before. ``timings`` is what it has reported of its start, see `read_timings`;
-    ``checks`` is what the checks of its services have said.
+    ``checks`` is what the checks of its services have said. It has ``subscribed`` to the events of all
+    workers, to those for one of them, or to none.
     ``remains`` is known when it has ended.
     """
 
@@ -98,6 +99,7 @@ class Worker:
         self.is_surplus = False
         self.timings: dict[str, Any] = {}
         self.checks: list[Check] = []
+        self.subscribed: set[str] = set()
         self.drained_from: float | None = None
         self.remains = Remains()
         self.leave_by: float | None = None
@@ -154,6 +156,10 @@ class Worker:
         """Record what the checks of its services say."""
         self.checks = checks
 
+    def subscribe(self, which: str) -> None:
+        """Record that it wants events: those of ``all`` workers, or of ``one``."""
+        self.subscribed.add(which)
+
     def measure(self, needs: int | None) -> None:
         """Record the memory that it uses before it has served a connection."""
         self.needs = needs
@@ -179,6 +185,7 @@ class Worker:
             "kill_at": self.kill_at,
             "fault": self.fault,
             "checks": self.checks,
+            "subscribed": sorted(self.subscribed),
             "leaving": self.leaving,
             "channel": self.channel.export(keep),
         }
@@ -196,6 +203,7 @@ class Worker:
         worker.fault = None if data["fault"] is None else tuple(data["fault"])
         worker.leaving = data["leaving"]
         worker.checks = [Check(*each) for each in data.get("checks", ())]
+        worker.subscribed = set(data.get("subscribed", ()))
         return worker
 
     @property

@@ -39,6 +39,8 @@ _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
 _STACKS = 1.0  # seconds for a worker to send its stacks
 _STATUSES = 255
+_EVENTS = 1024 * 1024  # bytes of messages that may wait for a worker that gets events
+_ONE, _ALL = "one", "all"  # the kinds of subscriptions
 _MOST_SERVERS = 1000  # of one application on one endpoint
 _MORE = "let each process have more: --max-files"
 
@@ -250,6 +252,19 @@ class WorkerPool:
         asked = [pid for pid, worker in self.workers.items() if self._send(worker, {"stacks": True})]
         self._stacks.collect(asked, done, _STACKS)
 
+    def publish(self, event: Message) -> None:
+        """Send an event to the workers that want it: to all of them, or to one, which serves if one does.
+
+        A worker that does not read loses events: they must not fill the memory of this process.
+        """
+        wanting = [each for each in self.workers.values() if each.subscribed]
+        able = [each for each in wanting if each.channel.waiting < _EVENTS and not each.channel.closed]
+        candidates = [each for each in able if _ONE in each.subscribed]
+        chosen = min(candidates, key=_distance, default=None)
+        for worker in able:
+            if worker is chosen or _ALL in worker.subscribed:
+                self._send(worker, {"event": event, "chosen": worker is chosen})
+
     def _request_report(self, worker: Worker) -> bool:
         return worker.must_answer and self._send(worker, {"report": True})
 
@@ -298,7 +313,7 @@ class WorkerPool:
                 self._send_sockets(worker, message)
             case {"state": _}:
                 self._changed(worker, read_text(message, "state"))
-            case {"timings": _} | {"fault": _} | {"leaving": _} | {"checks": _}:
+            case {"timings": _} | {"fault": _} | {"leaving": _} | {"checks": _} | {"subscribe": _}:
                 self._keep(worker, message)
             case {"shut": _}:
                 self._events.worker_shut(worker)
@@ -331,6 +346,8 @@ class WorkerPool:
             case {"checks": _}:
                 worker.set_checks(read_checks(message))
                 self._events.worker_checked(worker)
+            case {"subscribe": _}:
+                worker.subscribe(_subscription(message))
             case {"leaving": _}:
                 worker.leaving = read_number(message, "leaving", most=_STATUSES)
 
@@ -391,3 +408,14 @@ class WorkerPool:
             worker.channel.close()
             self._reports.will_not_answer(worker.pid)
             self._stacks.will_not_answer(worker.pid)
+
+
+def _distance(worker: Worker) -> tuple[bool, int, int]:
+    """Return how far a worker is from being the one that reports an event: workers that stay come first."""
+    return worker.state is not WorkerState.READY, -worker.generation.number, worker.number
+
+
+def _subscription(message: Message) -> str:
+    if (which := read_text(message, "subscribe")) not in (_ONE, _ALL):
+        raise InvalidMessage(f"subscribe: expected {_ONE} or {_ALL}")
+    return which

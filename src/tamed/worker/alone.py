@@ -28,6 +28,7 @@ from tamed.net.inherit import passed_to_this_process
 from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
+from tamed.service.events import hub
 from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
@@ -156,6 +157,7 @@ async def _live(
             log.warning(AS_ROOT)
         log.info("%s is ready", application.name)
         manager.ready()
+        loop.call_soon(hub.publish, "start", f"{application.name} is ready")  # bodies subscribe before that
         checks.start()
 
     def stopping() -> None:
@@ -166,7 +168,9 @@ async def _live(
         manager.stopping(seconds + daemon.longest_stop, text)
 
     def checked(results: list[CheckResult]) -> None:
-        manager.degraded([f"the check of {each.name} fails: {each.why}" for each in results if each.why])
+        failing = {each.name: each.why for each in results if each.why}
+        hub.publish_checks(manager.failing, failing)
+        manager.degraded(failing)
 
     interval = watchdog_interval(os.environ)
     half = None if interval is None else interval / 2

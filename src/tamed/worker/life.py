@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 from tamed.errors import ConfigurationError, ServiceFailed, exit_code, reason
 from tamed.log.logger import own_logger
 from tamed.service.application import Application
+from tamed.service.events import hub
 
 __all__ = ["STOP_SIGNALS", "Ending", "StopDelay", "StopRequests", "live", "loop_factory"]
 
@@ -79,6 +80,8 @@ async def live(
     def stop(number: Signals) -> None:
         _end_line(number)
         _announce(process, number.name, delay.seconds)
+        if not process:
+            hub.publish("stop", "asked to stop", asked=number.name)
         asked.append(number)
         if not delay.seconds:
             application.exit()

@@ -13,10 +13,11 @@ from tamed._os.descriptors import replace_with_null
 from tamed.errors import SystemRefused
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_of
-from tamed.ipc.message import InvalidMessage, Message, read_number, read_object
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_object, read_truth
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoint
 from tamed.net.listen import Gate, Listener
 from tamed.net.tls import server_context
+from tamed.service.events import hub
 from tamed.worker.roles import SupervisedRoles
 from tamed.worker.stacks import stacks_of_process
 
@@ -198,6 +199,8 @@ class Link:
                 self._stop()
             case {"role": _}:
                 self.roles.obey(message)
+            case {"event": _}:
+                hub.deliver(read_object(message, "event"), is_chosen=read_truth(message, "chosen"))
             case {"report": True}:
                 self.send({"report": self._report()})
             case {"stacks": True}:

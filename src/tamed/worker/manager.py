@@ -1,7 +1,7 @@
 """The service manager of a process on its own: what it is notified of, and its request to reload."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tamed.errors import ServiceFailed, TamedError, status_of
 from tamed.log.logger import own_logger
@@ -16,12 +16,15 @@ _MARGIN = 5.0  # seconds
 
 
 class Manager:
-    """The service manager, if there is one, and what it is notified of."""
+    """The service manager, if there is one, and what it is notified of.
+
+    ``failing`` are the checks that fail.
+    """
 
     def __init__(self, name: str) -> None:
         self._state = f"{name} is ready: pid {os.getpid()}"
         self._troubles: Sequence[str] = ()
-        self._failing: Sequence[str] = ()
+        self.failing: Mapping[str, str] = {}
         self._notifier = Notifier.from_environ(os.environ)
 
     @property
@@ -54,10 +57,10 @@ class Manager:
         self._troubles = troubles
         self._notifier.status(self._status())
 
-    def degraded(self, failing: Sequence[str]) -> None:
-        """Notify of the checks that fail now."""
-        if failing != self._failing:
-            self._failing = failing
+    def degraded(self, failing: Mapping[str, str]) -> None:
+        """Notify of the checks that fail now: the reasons, by the names of the services."""
+        if failing != self.failing:
+            self.failing = failing
             self._notifier.status(self._status())
 
     def refuse_reload(self) -> None:
@@ -86,4 +89,5 @@ class Manager:
         self._notifier.send(variables)
 
     def _status(self) -> str:
-        return "; ".join([self._state, *self._failing, *self._troubles])
+        failing = (f"the check of {name} fails: {why}" for name, why in self.failing.items())
+        return "; ".join([self._state, *failing, *self._troubles])

@@ -30,6 +30,7 @@ from tamed.log.logger import flush_log
 from tamed.net.listen import Gate, ServerEnvironment, SocketSource, set_environment
 from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
+from tamed.service.events import hub
 from tamed.service.role import set_roles
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
@@ -129,6 +130,7 @@ class WorkerRuntime:
         )
         self.serve_from(SupervisedSource(link), gate)
         set_roles(link.roles)
+        hub.connect(lambda every_worker: link.send({"subscribe": "all" if every_worker else "one"}))
         if self._metrics is not None:
             _, descriptors = link.ask_now({"metrics": True})
             if descriptors:  # otherwise there is no memory: this worker counts for itself
@@ -152,6 +154,10 @@ class WorkerRuntime:
             link.send({"state": "starting"})
 
         def ready() -> None:
+            # The bodies of services begin before that: they may subscribe to events, and this is the first.
+            asyncio.get_running_loop().call_soon(report_ready)
+
+        def report_ready() -> None:
             self._record_files()
             link.send({"timings": timings_of(application, self._load_took)})
             checks.start()
