@@ -26,6 +26,7 @@ PLAN = Plan(
     watchdog=20.0,
     report=9,
     ops="127.0.0.1:9321",
+    ops_agent="127.0.0.1:9322",
     ops_hosts=["ops.example"],
 )
 

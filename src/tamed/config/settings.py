@@ -161,6 +161,11 @@ class Daemon:
         "Name by which clients address the operations endpoint, besides IP addresses and localhost.",
         section=_PROCESSES,
     )
+    ops_agent: str = option(
+        "",
+        "Endpoint that answers the agent check of HAProxy; needs --ops.",
+        section=_PROCESSES,
+    )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto", "Event loop; auto is uvloop if it is installed.", section=_PROCESSES
     )
@@ -221,6 +226,7 @@ class Daemon:
             self.preload
             or self.reload
             or self.ops != ""
+            or self.ops_agent != ""
             or any(
                 wish is not None
                 for wish in (

@@ -186,6 +186,7 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         umask=_UMASK if daemon.umask is None else daemon.umask,
         listen_pid=os.getpid(),
         ops=_ops(daemon),
+        ops_agent=_ops_agent(daemon),
         ops_hosts=daemon.ops_host,
     )
 
@@ -206,6 +207,19 @@ def _ops(daemon: Daemon) -> str:
     for module in ("httptools", "prometheus_client"):
         if find_spec(module) is None:
             raise ConfigurationError("--ops", f"{module} is not installed", "pip install 'tamed[ops]'")
+    return str(endpoint.relative_to(Path.cwd()))
+
+
+def _ops_agent(daemon: Daemon) -> str:
+    """Return the text of the agent's endpoint, or nothing. Raises ConfigurationError if it cannot be used."""
+    if not daemon.ops_agent:
+        return ""
+    if not daemon.ops:
+        raise ConfigurationError("--ops-agent", "there is no operations endpoint", "add --ops ENDPOINT")
+    try:
+        endpoint = Endpoint.parse(daemon.ops_agent)
+    except ValueError as error:
+        raise ConfigurationError("--ops-agent", str(error)) from None
     return str(endpoint.relative_to(Path.cwd()))
 
 

@@ -15,11 +15,14 @@ from tamed.ipc.message import Message, read_seconds, read_text, read_texts
 from tamed.log.layout import layout_of
 from tamed.net.endpoint import Endpoint, UnixEndpoint
 from tamed.net.listen import Gate, ServerEnvironment, set_environment
+from tamed.net.stream import StreamServer
+from tamed.ops.agent import AgentCheck
 from tamed.ops.application import OpsApplication
 from tamed.ops.hosts import HostCheck
 from tamed.ops.observer import Observer
 from tamed.ops.source import Source
 from tamed.service.application import Application
+from tamed.service.service import Service
 from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.web.server import WebServer
 from tamed.worker.life import StopRequests, live
@@ -53,13 +56,16 @@ def _work(channel: Channel) -> int:
 
 
 def _application(link: Link, order: Message) -> Application:
+    source = Source(link)
     endpoint = Endpoint.parse(read_text(order, "endpoint"))
     hosts = HostCheck(read_texts(order, "hosts"), checks=not isinstance(endpoint, UnixEndpoint))
-    source = Source(link)
     observer = Observer(source, read_text(order, "layout"))
     app = OpsApplication(source, hosts, observer)
     server = WebServer(app, endpoint, lifespan=False, access_log=None, max_connections=_CLIENTS)
-    return Application("operations", observer, server)
+    services: list[Service] = [observer, server]
+    if agent := read_text(order, "agent"):
+        services.append(StreamServer(agent, AgentCheck(source), name="agent", max_connections=_CLIENTS))
+    return Application("operations", *services)
 
 
 async def _live(link: Link, handler: PipeHandler, application: Application) -> int:

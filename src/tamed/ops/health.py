@@ -9,7 +9,7 @@ the checks of services are part of it.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["PROBES", "Check", "report"]
+__all__ = ["PROBES", "Check", "is_failed", "readyz", "report"]
 
 
 class Check(NamedTuple):
@@ -30,7 +30,8 @@ def _livez(facts: Facts) -> list[Check]:
     return [Check("supervisor"), Check("workers", why)]
 
 
-def _readyz(facts: Facts) -> list[Check]:
+def readyz(facts: Facts) -> list[Check]:
+    """Return the checks of readiness."""
     started = "" if facts["phase"] != "starting" else "the daemon is starting"
     draining = "the daemon is stopping" if facts["is_draining"] else ""
     ready = "" if facts["ready"] else f"none of {facts['wanted']} is ready"
@@ -58,15 +59,20 @@ def _startupz(facts: Facts) -> list[Check]:
 
 PROBES: Final[Mapping[str, Callable[[Facts], list[Check]]]] = {
     "livez": _livez,
-    "readyz": _readyz,
+    "readyz": readyz,
     "startupz": _startupz,
 }
 """The probes by their names."""
 
 
+def is_failed(check: Check) -> bool:
+    """Return whether a check fails its probe."""
+    return bool(check.why) and not check.degrades
+
+
 def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str]:
     """Return whether a probe passes, and its text: ``ok``, or a line for each check."""
-    passes = not any(check.why and not check.degrades for check in checks)
+    passes = not any(is_failed(check) for check in checks)
     if passes and not verbose:
         return True, "ok"
     lines = [_line(check) for check in checks]

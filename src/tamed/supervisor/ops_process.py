@@ -37,7 +37,7 @@ _GENERATION: Final = 0  # of its sockets, which are of no generation of workers
 class OpsProcess:
     """Keeps the process running, from `start` on.
 
-    ``sockets`` are those of its endpoint only. ``serve`` is called with each of its questions and an
+    ``sockets`` are those of its endpoints only. ``serve`` is called with each of its questions and an
     `OpsAnswer`, to answer now or later; it raises InvalidMessage for a question that is none. ``is_starting``
     returns whether the daemon is not ready yet.
     """
@@ -68,9 +68,14 @@ class OpsProcess:
         self._is_ending = False
 
     def bind(self) -> None:
-        """Bind the endpoint, where clients wait from now on. Raises a TamedError if that is impossible."""
-        for sock in self._sockets.get(self._plan.ops, socket.SOCK_STREAM, 0, _GENERATION):
-            sock.listen(_BACKLOG)
+        """Bind the endpoints, where clients wait from now on. Raises a TamedError if that is impossible."""
+        for text in self._endpoints:
+            for sock in self._sockets.get(text, socket.SOCK_STREAM, 0, _GENERATION):
+                sock.listen(_BACKLOG)
+
+    @property
+    def _endpoints(self) -> list[str]:
+        return [text for text in (self._plan.ops, self._plan.ops_agent) if text]
 
     def start(self) -> None:
         """Start the process, and watch it. Without privilege: not while this process keeps it for workers."""
@@ -148,6 +153,7 @@ class OpsProcess:
         plan = self._plan
         order = {
             "endpoint": plan.ops,
+            "agent": plan.ops_agent,
             "hosts": [*plan.ops_hosts],
             "layout": plan.log.layout,
             "heartbeat": plan.heartbeat_interval,
@@ -207,7 +213,7 @@ class OpsProcess:
                 self._fault = lines[-1].removeprefix("tamed: ")
 
     def _bound(self, text: str) -> tuple[Message, list[int]]:
-        if text != self._plan.ops:
+        if text not in self._endpoints:
             raise InvalidMessage("listen: another endpoint")
         try:
             sockets = self._sockets.get(text, socket.SOCK_STREAM, 0, _GENERATION)

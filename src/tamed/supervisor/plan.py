@@ -34,10 +34,10 @@ class Plan(NamedTuple):
     daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
     process became a daemon. ``template`` is the template that was spawned before the supervisor, see
     `FirstTemplate`. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
-    ``ops`` is the operations endpoint, empty for none, and ``ops_hosts`` are the names by which clients may
-    address it. ``max_workers_memory`` is the limit of all workers together, in place of that of each.
-    ``stop_delay`` is the time between the announcement of a stop and its begin. Times are in
-    seconds.
+    ``ops`` is the operations endpoint, and ``ops_agent`` that of HAProxy's agent check, empty for none.
+    ``ops_hosts`` are the names by which clients may address the first one. ``max_workers_memory`` is the
+    limit of all workers together, in place of that of each. ``stop_delay`` is the time between the
+    announcement of a stop and its begin. Times are in seconds.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Plan(NamedTuple):
     template: dict[str, Any] | None = None
     holder: str = ""
     ops: str = ""
+    ops_agent: str = ""
     ops_hosts: Sequence[str] = ()
 
     @property

@@ -201,12 +201,16 @@ class Link:
                 self.roles.obey(message)
             case {"event": _}:
                 hub.deliver(read_object(message, "event"), is_chosen=read_truth(message, "chosen"))
-            case {"report": True}:
-                self.send({"report": self._report()})
-            case {"stacks": True}:
-                self.send({"stacks": {**stacks_of_process(), "hooks": self._hooks()}})
+            case {"report": True} | {"stacks": True}:
+                self._report_on(message)
         for descriptor in descriptors:  # of a question that was cancelled
             os.close(descriptor)
+
+    def _report_on(self, message: Message) -> None:
+        if "report" in message:
+            self.send({"report": self._report()})
+        else:
+            self.send({"stacks": {**stacks_of_process(), "hooks": self._hooks()}})
 
     def _send_heartbeat(self) -> None:
         self.send({"heartbeat": True})
