@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-system coverage test-others test-all canary check chaos fuzz format docs bench lock clean
+.PHONY: help run test test-long test-system coverage test-others test-all canary check chaos fuzz format docs bench dist lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,7 +38,7 @@ test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more
 	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)
 
 # The roots are kept in build/systemd; each takes a minute or two to make, as root.
-test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252 and 257) and pods in namespaces; as root
+test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252, 257), pods and images; as root
 	mkdir -p build/systemd
 	for suite in bookworm trixie; do \
 		test -e build/systemd/$$suite.tar.gz || .ci/systemd-root make build/systemd/$$suite.tar.gz $$suite || exit 1; \
@@ -91,6 +91,15 @@ bench: ## measure Tamed beside its peers and write docs/_bench; ARGS="--only cpu
 	bench/install $(PYTHON)
 	build/bench/venv/bin/python -m bench $(ARGS)
 
+# Twice, and the second time from the source distribution: the same source makes the same bytes.
+dist: .venv/.run ## build the wheel and the source distribution into dist/
+	rm -rf dist build/dist
+	$(BIN)/python -m hatchling build --directory dist
+	mkdir -p build/dist
+	tar -xzf dist/*.tar.gz -C build/dist --strip-components=1
+	cd build/dist && $(CURDIR)/$(BIN)/python -m hatchling build --directory again
+	diff -r dist build/dist/again
+
 # uv resolves once for all the Pythons we claim, which pip cannot, and does not read pip's settings, so
 # no local wheel or mirror gets into a lock. It lives in an environment of its own.
 LOCK = build/lock/bin/uv pip compile --no-config --universal --python-version 3.11 --fork-strategy fewest \
@@ -102,7 +111,7 @@ lock: ## write requirements/*.txt anew after a change of the dependencies
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) --group build --output-file requirements/run.txt
 	$(LOCK) --group dev --output-file requirements/dev.txt
-	for extra in console ftp ops reload telnet twisted web; do \
+	for extra in all console ftp ops reload telnet twisted web; do \
 		$(LOCK) --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt || exit 1; \
 	done
 

@@ -40,7 +40,8 @@ def requirements(project: dict) -> list[str]:
     groups = project["dependency-groups"]
     extras = project["project"]["optional-dependencies"]
     lists = [project["project"]["dependencies"], *extras.values(), groups["build"], groups["test"]]
-    return sorted({without_version(each) for one in lists for each in one if isinstance(each, str)})
+    named = {without_version(each) for one in lists for each in one if isinstance(each, str)}
+    return sorted(each for each in named if not each.startswith(f"{project['project']['name']}["))
 
 
 def without_version(requirement: str) -> str:

@@ -3,8 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from tamed.cli.commands import COMMANDS
 from tamed.cli.manual import pages, write_pages
 from tamed.config.settings import Daemon, Log
 from tamed.plugins.describe import describe
-from tests.structure.source import ROOT
 
 
 def plain(page: str) -> str:
@@ -52,16 +49,3 @@ def test_groff_has_no_warning(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), path
         assert done.stdout.count("\n") > 20
-
-
-@pytest.mark.unmeasured  # else the copy would be measured too
-def test_the_wheel_has_them(tmp_path: Path) -> None:
-    """They are where man(1) looks in an environment: ``share/man`` beside ``bin``."""
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
-    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    names = {name.partition(".data/data/")[2] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {f"share/man/man{name[-1]}/{name}" for name in pages()} <= names

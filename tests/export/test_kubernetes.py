@@ -141,6 +141,11 @@ def test_what_a_container_does_not_have_is_told(tamed: Tamed, tmp_path: Path) ->
         ["20:", "services.science.listen:"],
         ["23:", "services.to_a_friend_in_London.listen:"],
     ]
+    checked = tamed("check", "--for", "kubernetes", "--user", "", file)
+    assert (checked.status, checked.err) == (0, done.err)
+    assert checked.out.startswith("verse ")
+    assert tamed("check", "--for", "systemd", file).err == ""
+    assert tamed("check", "--for", "compose", "fastpoetry").status == 64
 
 
 def test_secrets_are_references(tamed: Tamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from packaging.requirements import Requirement
 from tests.structure.source import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
+OPTIONAL = PROJECT["project"]["optional-dependencies"]
+EXTRAS = sorted(OPTIONAL)
 LOCKS = pytest.mark.parametrize("lock", ["run", "dev", *EXTRAS])
 
 
@@ -42,14 +43,20 @@ def test_locks_are_in_step_with_the_project(lock: str) -> None:
     groups = PROJECT["dependency-groups"]
     wanted = [*PROJECT["project"]["dependencies"]]
     if lock in EXTRAS:
-        wanted += PROJECT["project"]["optional-dependencies"][lock]
+        wanted += OPTIONAL[lock] if lock != "all" else chain(*(OPTIONAL[extra] for extra in EXTRAS))
     else:
         wanted += groups["build"]
     if lock == "dev":
         wanted += [one for one in chain(*groups.values()) if isinstance(one, str)]
     versions = pinned(lock)
-    for requirement in map(Requirement, wanted):
+    for requirement in map(Requirement, filter(lambda one: not one.startswith("tamed["), wanted)):
         assert requirement.specifier.contains(versions[requirement.name]), requirement
+
+
+def test_all_extras_are_one() -> None:
+    """``tamed[all]`` has each of the others."""
+    (everything,) = map(Requirement, OPTIONAL["all"])
+    assert sorted(everything.extras) == [extra for extra in EXTRAS if extra != "all"]
 
 
 @LOCKS

@@ -62,7 +62,13 @@ def _lines(what: str) -> Option:
     )
 
 
-def _of_target(name: str, summary: str, about: str, examples: tuple[tuple[str, str], ...] = ()) -> Command:
+def _of_target(
+    name: str,
+    summary: str,
+    about: str,
+    examples: tuple[tuple[str, str], ...] = (),
+    options: tuple[Option, ...] = (),
+) -> Command:
     """Declare a command with the options of the daemon, a TARGET, and the target's own options after it."""
     return Command(
         name,
@@ -71,7 +77,7 @@ def _of_target(name: str, summary: str, about: str, examples: tuple[tuple[str, s
         about,
         examples,
         arguments=(Argument("target", "TARGET", complete="target"),),
-        options=(_PLUGIN_DIR,),
+        options=(*options, _PLUGIN_DIR),
         more_options="tamed.cli.options:daemon_options",
         rest="[SERVICE OPTIONS]",
         hint="options of the service go after TARGET",
@@ -132,6 +138,16 @@ COMMANDS: Final = (
         """
         Binds no address. Takes the same options as run, and so checks exactly what run would run.
         """,
+        options=(
+            Option(
+                "system",
+                ("--for",),
+                "Also check whether a deployment file can be exported for this, and warn of what it ignores.",
+                "KIND",
+                read=one_of(*_EXPORTS),
+                choices=_EXPORTS,
+            ),
+        ),
     ),
     Command(
         "completion",

@@ -14,7 +14,7 @@ from tamed.export.facts import Facts, command_of_this_installation, name_of
 from tamed.export.files import MadeFile, differences, write_files
 from tamed.plugins.discovery import plugin_folders
 
-__all__ = ["export", "schema"]
+__all__ = ["check_for", "export", "schema"]
 
 _DIFFERENT = 1  # as diff(1)
 _Maker = Callable[[Facts, str, Mapping[str, Any]], Sequence[MadeFile]]
@@ -156,6 +156,18 @@ def _container(facts: Facts, made_by: str, _options: Mapping[str, Any]) -> Seque
     container = Container.of(facts)
     _warn(container.warnings)
     return image_of(container, made_by)
+
+
+def check_for(kind: str, file: str, plugin_dirs: Sequence[str]) -> None:
+    """Print what a kind of system ignores of a deployment file.
+
+    Raises as `tamed export` would for one that cannot be there.
+    """
+    from tamed.export.container import Container
+
+    facts = Facts.of(Path(file), _there(kind, file), plugin_folders(plugin_dirs, os.environ))
+    if kind != "systemd":
+        _warn(Container.of(facts).warnings)
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def start(**given: Any) -> int:
     return report.status
 
 
-def check(**given: Any) -> None:
+def check(*, system: str | None, **given: Any) -> None:
     """Load and validate a target and show its services, without running or binding anything."""
     job = read_job("check", **given)
     if job is None:
@@ -52,6 +52,10 @@ def check(**given: Any) -> None:
     width = max(len(left) for left, _ in rows)
     for left, right in rows:
         print(shown(f"{left:{width}}  {right}".rstrip()))
+    if system is not None:
+        from tamed.cli.export import check_for  # not above: most checks are for this system
+
+        check_for(system, given["target"], given["plugin_dirs"])
 
 
 def job_of(
