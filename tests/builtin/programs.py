@@ -50,7 +50,7 @@ def as_text(command: Command) -> str:
 
 def run(command: Command, **options: Any) -> MultiService:
     """Return the service of `exec` for a command; it is ready as soon as the program runs."""
-    settings: dict[str, Any] = {"ready_after": Duration(0), "stop_timeout": Duration(5), **options}
+    settings: dict[str, Any] = {"ready_after": Duration(0), "stop_timeout": Duration(PATIENCE), **options}
     service = exec_(Options(command=command, **settings))
     assert isinstance(service, MultiService)
     return service

@@ -62,7 +62,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def serve(command: Command, listen: str = "127.0.0.1:0", **options: Any) -> MultiService:
     """Return the service of `inetd` for a command."""
-    settings: dict[str, Any] = {"stop_timeout": Duration(5), **options}
+    settings: dict[str, Any] = {"stop_timeout": Duration(PATIENCE), **options}
     service = inetd(Options(command=command, listen=[Endpoint.parse(listen)], **settings))
     assert isinstance(service, MultiService)
     return service
