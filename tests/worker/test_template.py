@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import asyncio, decimal, faulthandler, gc, json, locale, logging, multiprocessin
 import resource, signal, ssl, sys, threading, time, uuid, warnings
 
 NOT_THEIRS = ("LISTEN", "PYTHON", "PYTEST", "PWD", "OLDPWD", "_")
+FDS = "/proc/self/fd"
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
 HANDLERS = {number: signal.getsignal(number) for number in signal.valid_signals()}
 
@@ -74,6 +76,7 @@ own = {
     "bytes": ssl.RAND_bytes(16).hex(),
     "key": multiprocessing.current_process().authkey.hex(),
     "crashes": faulthandler.is_enabled(),
+    "descriptors": sorted(int(each) for each in os.listdir(FDS) if os.path.exists(f"{FDS}/{each}")),
     "seconds": time.process_time(),
 }
 """
@@ -125,6 +128,7 @@ def test_a_forked_worker_and_a_fresh_interpreter_look_the_same(tamed: Tamed) -> 
         assert (own["session"], own["group"], own["parent"]) == (pid, pid, daemon.pid)
         assert own["main"] == "tamed.worker.__main__"
         assert own["crashes"] is True
+        assert own["descriptors"] == [0, 1, 2, 3, 4]  # its channel and its log, beside the standard ones
         assert own["seconds"] < 60
     first, second = (each["own"] for each in found.values())
     for name in ("random", "uuid", "bytes"):
@@ -133,8 +137,6 @@ def test_a_forked_worker_and_a_fresh_interpreter_look_the_same(tamed: Tamed) -> 
         ["tamed.worker", "app", "1"],
         ["tamed.worker", "app", "2"],
     ]
-    for pid in found:
-        assert [each.number for each in live.descriptors(pid)] >= [0, 1, 2, 3, 4]
     daemon.stop()
 
 
@@ -224,6 +226,46 @@ def test_a_template_that_is_stopped_or_killed_is_replaced(tamed: Tamed) -> None:
     for pid in (template, workers[0]):
         os.kill(pid, signal.SIGKILL)
     daemon.wait_workers(2, without=workers[:1])
+    daemon.stop()
+
+
+def lose_the_last_worker(daemon: Daemon) -> int:
+    """Stop the template and kill the last worker, so that its request waits; return the template."""
+    (template,) = templates(daemon.tamed)
+    os.kill(template, signal.SIGSTOP)
+    workers = sorted(daemon.status()["workers"], key=lambda each: each["number"])
+    os.kill(workers[-1]["pid"], signal.SIGKILL)
+    wait_for("the end of the worker", lambda: daemon.status()["ready"] < len(workers))
+    return template
+
+
+def go_on(template: int) -> None:
+    """Let a stopped template go on, if it was not killed meanwhile because it did not answer."""
+    with suppress(ProcessLookupError):
+        os.kill(template, signal.SIGCONT)
+
+
+def test_an_upgrade_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Tamed) -> None:
+    """The template and what it forks later end; the new program has a template of its own."""
+    daemon = tamed.start_poetry("--workers", "2")
+    template = lose_the_last_worker(daemon)
+    assert tamed("upgrade").status == 0
+    go_on(template)
+    wait_for("the end of the template", lambda: not is_there(template))
+    daemon.wait_workers(2)
+    wait_for("supervisor, template and workers alone", lambda: len(tamed.processes()) == 4)
+    daemon.stop()
+
+
+def test_a_smaller_number_in_the_middle_of_a_fork_leaves_nothing_of_it(tamed: Tamed) -> None:
+    """The process that is forked later ends at once, and the others serve on."""
+    daemon = tamed.start_poetry("--workers", "3")
+    template = lose_the_last_worker(daemon)
+    workers = daemon.workers()
+    assert tamed("scale", "2").status == 0
+    go_on(template)
+    wait_for("supervisor, template and workers alone", lambda: len(tamed.processes()) == 4)
+    assert daemon.workers() == workers
     daemon.stop()
 
 
