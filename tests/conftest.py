@@ -15,6 +15,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tamed._os.secrets import SECRETS
+
 # `make test-long` sets it: more examples, and what waits for a minute. A busy machine is slow, not wrong, so
 # there is no deadline: a test that hangs has one of its own.
 _PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
@@ -155,3 +157,10 @@ def public_path() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets() -> Iterator[None]:
+    """Forget the secrets that a test has read: in the next one they would be hidden in all texts."""
+    yield
+    SECRETS.forget()

@@ -6,7 +6,9 @@ from pathlib import Path
 from tests.supervised.daemon import Tamed, wait_for
 
 PLUGIN = """
+import ctypes
 import hashlib
+import logging
 from dataclasses import dataclass
 from tamed import Service, option, plugin
 
@@ -20,7 +22,13 @@ class Vault(Service):
         self.options = options
 
     async def start(self):
+        log.warning("connecting to db://me:%s@host", self.options.password)
+        print("dumpable:", ctypes.CDLL(None).prctl(3))
+        if "broken" in self.options.password:
+            raise ConnectionError(f"refused for {self.options.password}")
         print("digest", hashlib.sha256(self.options.password.encode()).hexdigest(), self.options)
+
+log = logging.getLogger("vault")
 
 @plugin
 def vault(options: Options) -> Service:
@@ -37,6 +45,8 @@ def test_it_is_nowhere_but_in_the_worker(tamed: Tamed) -> None:
     env = {"PLACE": str(tamed.folder)}
     daemon = tamed.start("--plugin-dir", tamed.folder, "verse.toml", env=env)
     daemon.expect_log("digest [0-9a-f]{64} Options")
+    daemon.expect_log(r"connecting to db://me:\*\*\*@host")
+    daemon.expect_log("dumpable: 0")  # no core dump has it, see prctl(2)
     before = daemon.log
     places = {"status": json.dumps(daemon.status()), "log": before}
     for pid in tamed.processes():
@@ -51,6 +61,20 @@ def test_it_is_nowhere_but_in_the_worker(tamed: Tamed) -> None:
     assert tamed("reload", env=env).status == 0
     wait_for("another digest", lambda: len(set(_digests(daemon.log))) == 2)
     daemon.stop()
+
+
+def test_an_error_with_it_does_not_show_it(tamed: Tamed) -> None:
+    """Neither on the terminal nor in the log, with workers and without."""
+    tamed.write("vault.py", PLUGIN)
+    tamed.write("password", "broken-old-fool")
+    tamed.write("verse.toml", '[services.vault]\nplugin = "vault"\npassword = "file:password"\n')
+    for command in ("start", "run"):
+        done = tamed(command, "--plugin-dir", tamed.folder, "verse.toml")
+        assert done.status != 0
+        assert "refused for ***" in done.err
+        assert "broken-old" not in done.out + done.err
+    for path in tamed.logs.rglob("*"):
+        assert not path.is_file() or "broken-old" not in path.read_text()
 
 
 def _digests(log: str) -> list[str]:

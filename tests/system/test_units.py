@@ -33,6 +33,27 @@ class Slow(Service):
 
 application = Application("app", Slow("slow"))
 """
+HANGING = """
+import asyncio, time
+from pathlib import Path
+from tamed import Application, Service
+
+def hang():
+    while Path("/etc/verse/hang").exists():
+        time.sleep(0.01)
+
+class Hanging(Service):
+    async def run(self):
+        while True:
+            hang()
+            await asyncio.sleep(0.01)
+
+application = Application("app", Hanging("hanging"))
+"""
+POEM_APP = """
+from tamed import Application, ReplyServer
+application = Application("app", ReplyServer("localhost:10000", b"x" * 600 + b"\\n", name="poem"))
+"""
 VAULT = """
 from dataclasses import dataclass
 from tamed import Service, option, plugin
@@ -323,6 +344,80 @@ def test_an_installed_deployment_starts_and_goes_again(machine: Machine) -> None
     finally:
         machine("systemctl", "disable", "--now", "poems.socket")
         machine.forget("verse")
+
+
+def test_a_worker_that_hangs_is_replaced(machine: Machine) -> None:
+    """Its stacks are in the journal; the unit goes on, and so does the other worker."""
+    machine.write("/etc/verse/app.py", HANGING)
+    machine.export(SLOW_DEPLOYMENT.replace("[services", '[daemon]\nworkers = 2\nwatchdog = "1s"\n[services'))
+    try:
+        machine.must("systemctl", "start", "verse")
+        pid = machine.show("verse", "MainPID")
+        machine.write("/etc/verse/hang", "")
+        machine.wait_message("verse", "in hang")
+        (machine.path / "etc/verse/hang").unlink()
+        wait_for("all", lambda: "running" in machine("tamed", "status", "verse").out)
+        assert (machine.show("verse", "MainPID"), machine.show("verse", "NRestarts")) == (pid, "0")
+    finally:
+        (machine.path / "etc/verse/hang").unlink(missing_ok=True)
+        machine.forget("verse")
+
+
+def test_a_broken_release_changes_nothing(machine: Machine) -> None:
+    """Neither a reload nor its failure refuses a client."""
+    machine.write("/etc/verse/app.py", POEM_APP)
+    machine.export(SLOW_DEPLOYMENT)
+    try:
+        machine.must("systemctl", "start", "verse")
+        with clients(machine) as counts:
+            machine.write("/etc/verse/app.py", "import no_such_module\n")
+            assert machine("systemctl", "reload", "verse").status != 0
+            assert "no_such_module" in machine.show("verse", "StatusText")
+            machine.write("/etc/verse/app.py", POEM_APP)
+            machine.must("systemctl", "reload", "verse")
+        assert counts.keys() == {"served"}, counts
+        machine.must("systemctl", "stop", "verse")
+        machine.wait_message("verse", "stopped")
+    finally:
+        machine.forget("verse")
+
+
+LOGROTATE = """
+/var/log/verse/verse.log {
+    su root root
+    rotate 3
+    missingok
+    create 0640 verse verse
+    postrotate
+        test ! -e /run/tamed/verse/verse.pid || tamed reopen verse
+    endscript
+}
+"""
+
+
+def test_logrotate_has_the_log_reopened(machine: Machine) -> None:
+    """As documented: what comes later is in the new file, and a stopped daemon is no error."""
+    machine.must("useradd", "--system", "verse")
+    machine.must("install", "-d", "-o", "verse", "-g", "verse", "/var/log/verse")
+    log = machine.path / "var/log/verse/verse.log"
+    machine.export(
+        VERSE.replace(
+            "[daemon]", '[log]\nfile = "/var/log/verse/verse.log"\nrotate = 0\n[daemon]\nuser = "verse"'
+        )
+    )
+    machine.write("/etc/logrotate.d/verse", LOGROTATE)
+    rotate = ("logrotate", "--force", "/etc/logrotate.d/verse")
+    try:
+        machine.must("systemctl", "start", "verse")
+        machine.must(*rotate)
+        machine.must("systemctl", "reload", "verse")
+        assert "is ready" in log.with_name("verse.log.1").read_text()
+        assert "reloaded" in log.read_text()
+        machine.must("systemctl", "stop", "verse")
+        machine.must(*rotate)
+    finally:
+        machine.forget("verse")
+        machine.must("userdel", "verse")
 
 
 def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:

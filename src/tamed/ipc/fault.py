@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
 from tamed.errors import ApplicationFailed, ServiceFailed, SystemRefused, TamedError, status_of
 from tamed.ipc.message import Message, read_text
@@ -19,8 +20,8 @@ def explain(error: TamedError) -> Iterator[str]:
     """Yield the texts to print for an error: the application's traceback if it raised, then one line."""
     cause = _raised_by_the_application(error)
     if cause is not None:
-        yield shown(_users_traceback(cause))
-    yield f"tamed: {shown(str(error))}"
+        yield shown(SECRETS.hidden(_users_traceback(cause)))
+    yield f"tamed: {shown(SECRETS.hidden(str(error)))}"
 
 
 def fault_message(error: TamedError) -> dict[str, object]:

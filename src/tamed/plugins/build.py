@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from tamed._os.secrets import SECRETS
 from tamed._os.text import did_you_mean, listed
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.plugins._readers import InvalidValue, Source
@@ -124,6 +125,9 @@ def _refuse_visible(value: object, where: str) -> None:
 def _read(option: Option, value: object, source: Source, kind: type[TamedError], where: str) -> Any:
     if option.secret:
         value = _resolved(lambda: _secret(value, source), kind, where)
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str):
+                SECRETS.remember(each)
     try:
         return option.reader.read(value, source)
     except InvalidValue as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tamed._os.descriptors import close_inherited
 from tamed._os.fork import guard_forks
 from tamed._os.limits import limit_open_files
+from tamed._os.secrets import SECRETS
 from tamed.config.identity import becomes_another, check_files, drop_to, identity_of
 from tamed.config.job import Job
 from tamed.config.load import load
@@ -33,7 +34,7 @@ from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile, check_replaceable
-from tamed.unix.privileges import AS_ROOT, stays_root
+from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
 from tamed.worker.manager import Manager
@@ -99,6 +100,8 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         log_to(handler, layout_of(plan.layout), settings.log.level, is_console=plan.kind == "stderr")
         set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
+        if SECRETS:  # a core dump would have them
+            forbid_tracing()
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, duties, drop, manager=manager))
 

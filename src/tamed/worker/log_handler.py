@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
+from tamed._os.secrets import SECRETS
 from tamed.config.settings import Level
 from tamed.log.layout import Layout, Line, bare, json, lay_out
 from tamed.log.logger import keep_log
@@ -118,7 +119,7 @@ class LayoutHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Format a record and handle it; report an error in a logging call."""
         try:
-            text = self.format(record).encode(errors="backslashreplace")
+            text = SECRETS.hidden(self.format(record)).encode(errors="backslashreplace")
             head = self._head(record.levelno, record.created, record.process or os.getpid(), record.name)
         except Exception:
             self.handleError(record)
@@ -139,7 +140,7 @@ class LayoutHandler(logging.Handler):
         head = self._head(level, created, process, name)
         with self._alone():
             for text in texts:
-                self.take(Record(head, text.encode(errors="backslashreplace")))
+                self.take(Record(head, SECRETS.hidden(text).encode(errors="backslashreplace")))
 
     def _head(self, level: int, created: float, process: int, name: str) -> bytes:
         return encode_origin(severity(level), created, process, name) if self.takes_origin else b""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Protocol, runtime_checkable
 
+from tamed._os.secrets import SECRETS
 from tamed.ipc.message import Message
 from tamed.service.application import Application
 from tamed.service.service import Service
@@ -74,6 +75,6 @@ def _tree(service: Service, deepest: int) -> Message:
         "name": str(service.name),
         "state": service.state.value,
         "restarts": service.restarts,
-        "summary": str(service.summary),
+        "summary": SECRETS.hidden(str(service.summary)),
         "children": [_tree(child, deepest - 1) for child in service.children] if deepest > 1 else [],
     }

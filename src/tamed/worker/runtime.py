@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tamed._os.fork import guard_forks
+from tamed._os.secrets import SECRETS
 from tamed.config.deployment import Deployment
 from tamed.config.identity import ReadAsRoot, becomes_another, drop_to, identity_of
 from tamed.config.job import Job
@@ -32,6 +33,7 @@ from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
 from tamed.service.events import hub
 from tamed.service.role import set_roles
+from tamed.unix.privileges import forbid_tracing
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
 from tamed.worker.life import Ending, StopRequests, live, loop_factory
@@ -106,6 +108,8 @@ class WorkerRuntime:
         """Import the application."""
         began = time.monotonic()
         self.application = load(self._reading)
+        if SECRETS:  # a core dump would have them
+            forbid_tracing()
         self._load_took = time.monotonic() - began
         self._record_files()
 
@@ -166,7 +170,7 @@ class WorkerRuntime:
                 link.send({"files": self._files})
 
         def report_checks(results: list[CheckResult]) -> None:
-            link.send({"checks": [each._asdict() for each in results]})
+            link.send({"checks": [_plain(each) for each in results]})
 
         def accepted() -> int:
             return sum(each.accepted for each in serving(application))
@@ -230,6 +234,13 @@ def _metrics() -> "Values":
     values = Values()
     values.adopt()
     return values
+
+
+def _plain(result: CheckResult) -> Message:
+    values = result._asdict()
+    return {
+        name: SECRETS.hidden(value) if isinstance(value, str) else value for name, value in values.items()
+    }
 
 
 @contextmanager
