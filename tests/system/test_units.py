@@ -52,7 +52,8 @@ application = Application("app", Hanging("hanging"))
 """
 POEM_APP = """
 from tamed import Application, ReplyServer
-application = Application("app", ReplyServer("localhost:10000", b"x" * 600 + b"\\n", name="poem"))
+POEM = b"x" * 600 + b"\\n"
+application = Application("app", ReplyServer("localhost:10000", lambda peer: POEM, name="poem"))
 """
 VAULT = """
 from dataclasses import dataclass
