@@ -1,0 +1,170 @@
+"""The web under load over reloads and upgrades: HTTP/1.1, HTTP/2 and WebSocket with real processes."""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.builtin.http2_client import Http2Client
+from tests.patience import PATIENCE, ROUNDS
+from tests.supervised.daemon import Tamed
+
+APPLICATION = """
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise ValueError("no lifespan here")
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"done\\n"})
+"""
+
+_IDLE = 0.5
+"""Seconds after an answer from which a connection may be closed while the next request is on its way."""
+
+
+class Clients:
+    """Some of each kind, until they are told to end; they count what was answered, and what was not."""
+
+    def __init__(self, port: int) -> None:
+        self.answered = {"kept": 0, "new": 0, "HTTP/2": 0, "WebSocket": 0}
+        self.told = 0  # WebSockets that were, that the service restarts
+        self.faults: list[str] = []
+        self._port = port
+        self._is_over = threading.Event()
+        self._lock = threading.Lock()
+        ask: dict[str, Callable[[], int]] = {
+            "kept": self._kept,
+            "new": self._new,
+            "HTTP/2": self._http2,
+            "WebSocket": self._websocket,
+        }
+        self._threads = [
+            threading.Thread(target=partial(self._ask, kind, once))
+            for kind, once in ask.items()
+            for _ in range(2)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _ask(self, kind: str, once: Callable[[], int]) -> None:
+        while not self._is_over.is_set():
+            try:
+                count = once()
+            except (OSError, http.client.HTTPException, AssertionError, ConnectionClosed) as error:
+                self.faults.append(f"{kind}: {error!r}")
+                return
+            with self._lock:
+                self.answered[kind] += count
+
+    def _kept(self) -> int:
+        """Ask on a connection until an answer says that it is the last."""
+        count, answered_at, will_close = 0, time.monotonic(), False
+        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        try:
+            while not will_close and not self._is_over.is_set():
+                client.request("GET", "/")
+                response = client.getresponse()
+                assert response.read() == b"done\n"
+                will_close = response.will_close
+                answered_at = time.monotonic()
+                count += 1
+        except OSError:
+            if not count or time.monotonic() < answered_at + _IDLE:
+                raise
+        finally:
+            client.close()
+        return count
+
+    def _new(self) -> int:
+        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        try:
+            client.request("GET", "/", headers={"Connection": "close"})
+            assert client.getresponse().read() == b"done\n"
+        finally:
+            client.close()
+        return 1
+
+    def _http2(self) -> int:
+        """Ask for ten things at a time until the server goes away; what it has taken on must be answered."""
+        count = 0
+        with (
+            socket.create_connection(("127.0.0.1", self._port), PATIENCE) as sock,
+            Http2Client(sock) as client,
+        ):
+            while not client.goaways and not self._is_over.is_set():
+                numbers = [client.request() for _ in range(10)]
+                answers = [client.answer(number) for number in numbers]
+                if client.has_ended or client.goaways:
+                    client.to_the_end()
+                last = client.goaways[-1][0] if client.goaways else 2**31 - 1
+                for number, answer in zip(numbers, answers, strict=True):
+                    if number <= last:
+                        assert answer.body == b"done\n", f"stream {number} of {last}"
+                        count += 1
+        return count
+
+    def _websocket(self) -> int:
+        """Send messages until the server says that it restarts."""
+        count = 0
+        try:
+            with connect(f"ws://127.0.0.1:{self._port}/", open_timeout=PATIENCE, proxy=None) as client:
+                while not self._is_over.is_set():
+                    client.send("verse")
+                    assert client.recv(PATIENCE) == "verse"
+                    count += 1
+        except ConnectionClosed as closed:
+            if closed.rcvd is None or closed.rcvd.code != 1012:
+                raise
+            self.told += 1
+        return count
+
+
+@pytest.mark.unmeasured
+def test_no_client_of_the_web_notices_reloads_and_upgrades(tamed: Tamed) -> None:
+    """Every request is answered, on each kind of connection, and each WebSocket is told before it ends."""
+    (tamed.folder / "load_app.py").write_text(APPLICATION)
+    daemon = tamed.start(
+        "--workers",
+        "2",
+        "--log-level",
+        "warning",
+        "web",
+        "--app",
+        "load_app:application",
+        "--app-dir",
+        tamed.folder,
+        "--http2",
+        "--no-access-log",
+        "--listen",
+        "127.0.0.1:0",
+    )
+    with Clients(daemon.port) as clients:
+        for number in range(ROUNDS):
+            assert tamed("reload", daemon.name).status == 0
+            if number % 5 == 0:
+                assert tamed("upgrade", daemon.name).status == 0
+    assert clients.faults == []
+    assert min(clients.answered.values()) > 0, clients.answered
+    assert clients.told > 0
+    assert "aborts what is not done" not in daemon.log
+    daemon.stop()
