@@ -479,6 +479,18 @@ COMMANDS: Final = (
         Option("force", ("--force",), "Kill it if it has not ended in time (10s without --timeout)."),
     ),
     Command(
+        "top",
+        "Show instances and their workers on a full screen, live.",
+        "tamed.cli.top:top",
+        """
+        Without NAME, it shows all that run. Keys sort the workers by CPU, memory or connections, filter them,
+        show the stacks or the log of one, and reload its instance. It needs a terminal and the extra top.
+        """,
+        (("pip install 'tamed[top]'", ""), ("tamed top", "")),
+        arguments=(Argument("name", "NAME", required=False, complete="running"),),
+        options=(_RUNDIR,),
+    ),
+    Command(
         "twistd",
         "Run a command line of twistd.",
         "tamed.cli.twistd:twistd",

@@ -1,0 +1,233 @@
+"""The full screen of ``tamed top``: prompt_toolkit draws it and reads the keys.
+
+All that blocks (asking an instance, reading a log, a reload) is done in threads, so the keys always answer.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.data_structures import Point
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.output.color_depth import ColorDepth
+
+from tamed._os.text import shown
+from tamed.cli._board import SORTS, Board, Row
+from tamed.cli._text import colours, shown_lines
+from tamed.errors import TamedError
+
+__all__ = ["Operator", "Screen"]
+
+T = TypeVar("T")
+
+_PAUSE: Final = 1.0  # seconds between two looks
+_PAGE: Final = 10  # lines
+_STYLES: Final = {
+    "running": "fg:ansigreen",
+    "degraded": "fg:ansiyellow",
+    "starting": "fg:ansiyellow",
+    "stopping": "fg:ansiyellow",
+}
+_KEYS: Final = "c CPU  m memory  n connections  / filter  s stacks  l log  r reload  q quit"
+_KEYS_OF_TEXT: Final = "up, down, page up, page down  q back"
+
+
+class Operator(Protocol):
+    """What the screen can ask for and do. Each may block, and raise a TamedError or an OSError."""
+
+    def look(self) -> list[dict[str, Any]]:
+        """Return the statuses of the instances."""
+
+    def stacks(self, row: Row) -> list[str]:
+        """Return lines with the stacks of a worker."""
+
+    def log(self, row: Row) -> list[str]:
+        """Return lines of the log that are of a worker."""
+
+    def reload(self, row: Row) -> str:
+        """Reload the instance of a worker; return the outcome."""
+
+
+class Screen:
+    """What is shown, and what the keys do: in the table, in a text, in the filter, and in a question."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self._board = Board()
+        self._mode = "table"
+        self._message = ""
+        self._text: list[str] = []
+        self._at = 0  # the line of the text
+        self._question: Row | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        body = FormattedTextControl(self._body, get_cursor_position=self._cursor, show_cursor=False)
+        head = FormattedTextControl(self._head)
+        foot = FormattedTextControl(self._foot)
+        self._app: Application[None] = Application(
+            Layout(
+                HSplit(
+                    [
+                        Window(head, dont_extend_height=True, wrap_lines=True),
+                        Window(body),
+                        Window(foot, height=1, style="reverse"),
+                    ]
+                )
+            ),
+            key_bindings=self._bindings(),
+            full_screen=True,
+            color_depth=None if colours() else ColorDepth.DEPTH_1_BIT,
+        )
+
+    def run(self) -> None:
+        """Show it, until the user quits."""
+        self._app.run(pre_run=lambda: self._begin(self._look_again))
+
+    # What is seen.
+
+    async def _look_again(self) -> None:
+        while True:
+            found = await asyncio.to_thread(self._operator.look)
+            self._board.update(found, time.monotonic())
+            self._app.invalidate()
+            await asyncio.sleep(_PAUSE)
+
+    def _head(self) -> StyleAndTextTuples:
+        lines = list(self._board.head()) or [("", "nothing is running")]
+        pattern = f", with {shown(self._board.pattern)!r}" if self._board.pattern else ""
+        lines.append(("", f"workers by {self._board.sort}{pattern}"))
+        return [(_STYLES.get(state, "fg:ansired" * bool(state)), f"{line}\n") for state, line in lines]
+
+    def _body(self) -> StyleAndTextTuples:
+        if self._mode == "text":
+            return [("", shown_lines(self._text))]
+        head, *lines = self._board.table()
+        chosen = self._board.selection()
+        marked = zip(self._board.rows(), lines, strict=True)
+        return [
+            ("bold", f"{head}\n"),
+            *(("reverse" if row == chosen else "", f"{line}\n") for row, line in marked),
+        ]
+
+    def _cursor(self) -> Point:
+        if self._mode == "text":
+            return Point(0, self._at)
+        chosen = self._board.selection()
+        return Point(0, 0 if chosen is None else 1 + self._board.rows().index(chosen))
+
+    def _foot(self) -> str:
+        if self._mode == "filter":
+            return f"filter: {shown(self._board.pattern)}_  (Enter: keep, Escape: clear)"
+        if self._question is not None:
+            return f"reload {shown(self._question.instance)}? y or n"
+        keys = _KEYS_OF_TEXT if self._mode == "text" else _KEYS
+        return f"{shown(self._message)}  {keys}" if self._message else keys
+
+    # The keys.
+
+    def _bindings(self) -> KeyBindings:
+        keys = KeyBindings()
+        asks = Condition(lambda: self._question is not None)
+        in_table = Condition(lambda: self._mode == "table") & ~asks
+        in_text = Condition(lambda: self._mode == "text")
+        in_filter = Condition(lambda: self._mode == "filter")
+
+        def bind(key: str, when: Any, act: Callable[[], object]) -> None:
+            keys.add(key, filter=when, eager=key == "escape")(lambda _: act())
+
+        for key, sort in zip("cmn", SORTS, strict=True):
+            bind(key, in_table, lambda sort=sort: self._sort_by(sort))  # type: ignore[misc]
+        for key, steps in (("up", -1), ("down", 1), ("pageup", -_PAGE), ("pagedown", _PAGE)):
+            bind(key, in_table, lambda steps=steps: self._board.move(steps))  # type: ignore[misc]
+            bind(key, in_text, lambda steps=steps: self._scroll(steps))  # type: ignore[misc]
+        bind("s", in_table, lambda: self._show("its stacks", self._operator.stacks))
+        bind("l", in_table, lambda: self._show("its log", self._operator.log, at_end=True))
+        bind("r", in_table, self._ask)
+        bind("/", in_table, lambda: self._enter("filter"))
+        bind("q", in_table, self._app_exit)
+        for key in ("q", "escape"):
+            bind(key, in_text, lambda: self._enter("table"))
+        bind("y", asks, self._reload)
+        for key in ("n", "escape"):
+            bind(key, asks, self._forget)
+        bind("c-c", Condition(lambda: True), self._app_exit)
+        bind("enter", in_filter, lambda: self._enter("table"))
+        bind("escape", in_filter, lambda: self._filter_by(""))
+        bind("backspace", in_filter, lambda: self._filter_by(self._board.pattern[:-1], "filter"))
+
+        @keys.add(Keys.Any, filter=in_filter)
+        def _(event: KeyPressEvent) -> None:
+            self._filter_by(self._board.pattern + event.data, "filter")
+
+        return keys
+
+    def _app_exit(self) -> None:
+        self._app.exit()
+
+    def _sort_by(self, sort: str) -> None:
+        self._board.sort = sort
+
+    def _filter_by(self, pattern: str, mode: str = "table") -> None:
+        self._board.pattern = pattern
+        self._mode = mode
+
+    def _enter(self, mode: str) -> None:
+        self._mode, self._message = mode, ""
+
+    def _scroll(self, steps: int) -> None:
+        self._at = max(0, min(self._at + steps, len(self._text) - 1))
+
+    def _ask(self) -> None:
+        self._question = self._board.selection()
+
+    def _forget(self) -> None:
+        self._question = None
+
+    # What takes its time.
+
+    def _begin(self, work: Callable[[], Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _show(self, what: str, get: Callable[[Row], list[str]], *, at_end: bool = False) -> None:
+        row = self._board.selection()
+        if row is None:
+            return
+        self._message = f"reading {what}"
+
+        async def work() -> None:
+            lines = await self._result(lambda: get(row))
+            if lines is not None:
+                self._text, self._at = lines, len(lines) - 1 if at_end else 0
+                self._enter("text")
+            self._app.invalidate()
+
+        self._begin(work)
+
+    def _reload(self) -> None:
+        row, self._question = self._question, None
+        if row is None:
+            return
+        self._message = f"reloading {row.instance}"
+
+        async def work() -> None:
+            said = await self._result(lambda: self._operator.reload(row))
+            if said is not None:
+                self._message = said
+            self._app.invalidate()
+
+        self._begin(work)
+
+    async def _result(self, work: Callable[[], T]) -> T | None:
+        """Return what ``work`` returns in a thread; show why it fails."""
+        try:
+            return await asyncio.to_thread(work)
+        except (TamedError, OSError) as error:
+            self._message = str(error)
+            return None

@@ -1,0 +1,152 @@
+"""`tamed top` in a real terminal, tmux's, which a test can read."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.daemon import Tamed, wait_for
+
+APPLICATION = """
+import logging
+from pathlib import Path
+from tamed import Application, Service
+
+
+class Store(Service):
+    check_interval = 0.1
+
+    async def start(self):
+        logging.getLogger("store").info("opened")
+
+    async def check(self):
+        return "the disk is full" if Path("full").exists() else None
+
+
+application = Application("verse", Store("store"))
+"""
+
+
+class Terminal:
+    """A terminal in which the command runs."""
+
+    def __init__(self, tamed: Tamed) -> None:
+        self._tamed = tamed
+        self._socket = tamed.folder / f"tmux-{uuid.uuid4().hex[:8]}"
+
+    def run(self, *arguments: str, **environment: str) -> None:
+        """Run the command, and show its exit status when it has ended."""
+        command = shlex.join([sys.executable, "-m", "tamed", *arguments])
+        shell = f"{command}; echo it ended with $?; exec cat"
+        self._tmux("new-session", "-d", "-x", "120", "-y", "30", shell, **environment)
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after another."""
+        self._tmux("send-keys", *keys)
+
+    def wait_for(self, text: str) -> str:
+        """Wait until it shows a text; return all that it shows."""
+        return wait_for(f"{text!r} on the screen", lambda: shown if text in (shown := self._text()) else "")
+
+    def close(self) -> None:
+        """End it, with the command."""
+        subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False, capture_output=True)
+
+    def _text(self) -> str:
+        return self._tmux("capture-pane", "-p", "-J")
+
+    def _tmux(self, *arguments: str, **environment: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-f", "/dev/null", "-S", self._socket, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=self._tamed.folder,
+            env=self._tamed.environment({"LANG": "C.UTF-8", "TERM": "xterm", **environment}),
+        )
+        return done.stdout
+
+
+@pytest.fixture
+def terminal(tamed: Tamed) -> Iterator[Terminal]:
+    """A terminal."""
+    if shutil.which("tmux") is None:
+        pytest.skip("there is no tmux")
+    made = Terminal(tamed)
+    yield made
+    made.close()
+
+
+def test_top_shows_a_daemon_as_it_changes(tamed: Tamed, terminal: Terminal) -> None:
+    """Well, degraded, reloaded; a worker's stacks and log; and the end of the daemon."""
+    tamed.write("verse.py", APPLICATION)
+    daemon = tamed.start("--workers", "2", "verse.py")
+    terminal.run("top")
+    shown = terminal.wait_for("2 of 2 workers ready")
+    assert "verse is running" in shown
+    assert all(str(pid) in shown for pid in daemon.workers())
+    full = tamed.write("full", "")
+    terminal.wait_for("verse is degraded")
+    terminal.wait_for("the check of store fails: the disk is full")
+    full.unlink()
+    terminal.wait_for("verse is running")
+    killed = daemon.workers()[0]
+    os.kill(killed, signal.SIGKILL)
+    terminal.wait_for("1 restarts")
+    terminal.press("s")
+    terminal.wait_for("thread MainThread")
+    terminal.press("q", "l")
+    terminal.wait_for("INFO store: opened")
+    terminal.press("q", "r")
+    terminal.wait_for("reload verse? y or n")
+    terminal.press("y")
+    terminal.wait_for("verse was reloaded: generation 2, 2 workers")
+    terminal.press("/", "x", "y", "z")
+    assert "verse  " not in terminal.wait_for("filter: xyz")
+    terminal.press("Enter", "q")
+    terminal.wait_for("it ended with 0")
+    terminal.close()
+    daemon.stop()
+
+
+def test_top_of_a_name_says_that_the_daemon_is_gone(tamed: Tamed, terminal: Terminal) -> None:
+    """And goes on: it may come back."""
+    tamed.write("verse.py", APPLICATION)
+    daemon = tamed.start("--workers", "1", "verse.py")
+    terminal.run("top", "verse")
+    terminal.wait_for("1 of 1 workers ready")
+    daemon.signal(signal.SIGKILL)
+    terminal.wait_for("verse is not running")
+    terminal.press("q")
+    terminal.wait_for("it ended with 0")
+
+
+def test_top_needs_the_extra_and_a_daemon(tamed: Tamed, terminal: Terminal) -> None:
+    """Without, it is one line with the remedy."""
+    terminal.run("top", "verse")
+    assert "tamed: verse is not running" in terminal.wait_for("it ended with 69")
+    terminal.close()
+    daemon = tamed.start_poetry("--workers", "1")
+    folder = tamed.folder / "without"
+    folder.mkdir()
+    (folder / "prompt_toolkit.py").write_text('raise ModuleNotFoundError("no", name="prompt_toolkit")\n')
+    terminal.run("top", PYTHONPATH=str(folder))
+    shown = terminal.wait_for("it ended with 78")
+    assert "tamed top: prompt_toolkit is not installed; pip install 'tamed[top]'" in shown
+    terminal.close()
+    daemon.stop()
+
+
+def test_top_needs_a_terminal(tamed: Tamed) -> None:
+    """Without, it names the command that does without."""
+    done = tamed("top")
+    assert (done.status, done.out) == (64, "")
+    assert done.err == "tamed: tamed top: it needs a terminal; use tamed status --watch\n"
+    assert not Path(tamed.rundir).exists()
