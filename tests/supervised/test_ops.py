@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,6 +196,36 @@ def test_endpoint_answers_while_the_daemon_starts_and_stops(tamed: Tamed, ops: P
             assert client.recv(10) == b"served"
         assert process.wait() == 0
     assert not ops.exists()
+
+
+def test_clients_that_wait_to_be_accepted_are_counted(tamed: Tamed, ops: Path) -> None:
+    """Whether or not a worker answers: the supervisor asks the kernel."""
+    tamed.write("counting.py", APPLICATION.replace("unix:counting.sock", "127.0.0.1:0"))
+    daemon = tamed.start("--workers", "1", "--ops", "unix:ops.sock", "counting.py")
+    queue = f'tamed_listen_queue{{endpoint="127.0.0.1:{daemon.port}"}}'
+    assert scrape(ops)[queue] == 0
+    [worker] = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    clients = [socket.create_connection(("127.0.0.1", daemon.port), PATIENCE) for _ in range(3)]
+    assert scrape(ops)[queue] == 3
+    assert scrape(ops)[queue.replace("queue", "queue_limit")] >= 100
+    os.kill(worker, signal.SIGCONT)
+    wait_for("the clients", lambda: scrape(ops)[queue] == 0)
+    for client in clients:
+        client.close()
+    daemon.stop()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: prometheus")
+def test_promtool_finds_no_fault_in_the_metrics(tamed: Tamed, ops: Path) -> None:
+    """The names, types and texts are those that Prometheus recommends."""
+    daemon = start(tamed)
+    be_served(tamed.folder, 2)
+    text = get(ops, "/metrics")[1]
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    daemon.stop()
 
 
 def test_delayed_stop_is_announced_while_clients_are_served(tamed: Tamed, ops: Path) -> None:

@@ -64,6 +64,9 @@ def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     yield _counter("tamed_worker_ends", "Ended workers by reason.", _by(ends), ["reason"])
     yield _counter("tamed_worker_restarts", "Lost workers that were replaced.", {(): restarts})
     yield _reloads(figures)
+    lengths, limits = ({at: queue[each] for at, queue in figures["queues"].items()} for each in (0, 1))
+    yield _gauge("tamed_listen_queue", "Clients that wait to be accepted.", _by(lengths), ["endpoint"])
+    yield _gauge("tamed_listen_queue_limit", "How many clients may wait.", _by(limits), ["endpoint"])
     if figures["roles"]:
         yield from _roles(figures["roles"])
     yield from _usage(figures)

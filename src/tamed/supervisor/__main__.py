@@ -204,7 +204,13 @@ class Holdings:
         status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
         tail = self.intake.tail = LogTail()
         answers = OpsAnswers(
-            self.supervisor, self.reactor, metrics=metrics, status=status, events=self.events, log=tail
+            self.supervisor,
+            self.reactor,
+            metrics=metrics,
+            status=status,
+            events=self.events,
+            log=tail,
+            sockets=self.sockets,
         )
         process = OpsProcess(
             plan,

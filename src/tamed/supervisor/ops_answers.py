@@ -11,6 +11,7 @@ from tamed.supervisor.generation import Worker, WorkerState
 from tamed.supervisor.log_tail import LogTail
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.ops_process import OpsAnswer
+from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 
@@ -26,7 +27,8 @@ _MOST_COUNTED: Final = 2**53
 class OpsAnswers:
     """Answers questions about health, the status and the metrics, and what is new for the page.
 
-    ``metrics`` are the tables of the workers. ``log`` must get all that is logged.
+    ``metrics`` are the tables of the workers, and ``sockets`` those on which they listen. ``log`` must get
+    all that is logged.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class OpsAnswers:
         status: StatusRequests,
         events: EventLog,
         log: LogTail,
+        sockets: SocketTable,
     ) -> None:
+        self._sockets = sockets
         self._events = events
         self._log = log
         self._supervisor = supervisor
@@ -129,6 +133,7 @@ class OpsAnswers:
             "wanted": supervisor.generation.count,
             "restarts": supervisor.recovery.restarts,
             "states": states,
+            "queues": self._sockets.queues(supervisor.generation.number),
             "checks": {each.name: not each.failing for each in supervisor.checks.summaries() if each.asked},
             "roles": supervisor.roles.status(),
             "usage": [_usage(each) for each in workers],

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import sys
 from typing import NamedTuple
 
 from tamed._os.identity import Identity
@@ -26,6 +27,7 @@ from tamed.unix.notify import Notifier
 __all__ = ["SocketTable"]
 
 _INHERITED = ("fd://", "systemd://")
+_UNACKED = slice(24, 28)  # bytes of `tcp_info`, before those of `tcpi_sacked`
 
 
 class _Held(NamedTuple):
@@ -128,10 +130,21 @@ class SocketTable:
 
     def addresses(self, generation: int) -> list[str]:
         """Return the addresses of a generation's sockets, in the form that a user types."""
+        return [address for address, _ in self._addressed(generation)]
+
+    def queues(self, generation: int) -> dict[str, tuple[int, int]]:
+        """Return how many clients wait to be accepted at a generation's TCP addresses, and how many may."""
+        found = ((address, _queue_of(sock)) for address, sock in self._addressed(generation))
+        return {address: queue for address, queue in found if queue is not None}
+
+    def _addressed(self, generation: int) -> list[tuple[str, socket.socket]]:
         return [
-            f"unix:{endpoint.path}"
-            if isinstance(endpoint, UnixEndpoint)
-            else address_text(sock.getsockname())
+            (
+                f"unix:{endpoint.path}"
+                if isinstance(endpoint, UnixEndpoint)
+                else address_text(sock.getsockname()),
+                sock,
+            )
             for held in self._held
             if generation in held.users
             for endpoint in [Endpoint.parse(held.users[generation])]
@@ -211,3 +224,16 @@ def _place(endpoint: Endpoint) -> str:
             return f"unix:{endpoint.path}"
         case _:
             return str(endpoint)
+
+
+def _queue_of(sock: socket.socket) -> tuple[int, int] | None:
+    """Return the length and the limit of a listening socket's queue; None where the kernel has no figures.
+
+    In ``struct tcp_info`` (linux/tcp.h) of a listening socket, ``tcpi_unacked`` and ``tcpi_sacked`` are these
+    two, as ss(8) shows them.
+    """
+    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    if not is_tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return None
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED.stop + 4)
+    return int.from_bytes(info[_UNACKED], sys.byteorder), int.from_bytes(info[_UNACKED.stop :], sys.byteorder)
