@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_a_browser_shows_a_page_and_runs_its_script(root: Path, tmp_path: Path) 
     assert '<p id="told">six is 6</p>' in done.stdout
 
 
-@needs("wrk")
+@needs("h2load")
 @pytest.mark.parametrize("what", ["files", "application", "classic"])
 def test_no_request_of_a_load_generator_fails(root: Path, tmp_path: Path, what: str) -> None:
     """Of many at the same time, on connections that are kept."""
@@ -126,12 +127,9 @@ def test_no_request_of_a_load_generator_fails(root: Path, tmp_path: Path, what: 
     application: list[str | Path] = ["--app", f"load_app:{what}", "--app-dir", tmp_path]
     files: list[str | Path] = ["--root", root]
     with serving(*(files if what == "files" else application), "--no-access-log") as (_, address):
-        load = ("--connections", "50", "--threads", "1", "--duration", str(ROUNDS))
-        done = run("wrk", *load, f"http://{address}/")
-    assert done.returncode == 0
-    assert int(re.findall(r"(\d+) requests in", done.stdout)[0]) > 50
-    assert "Socket errors" not in done.stdout
-    assert "Non-2xx" not in done.stdout
+        done = run("h2load", "--h1", "-c", "50", "-n", str(1000 * ROUNDS), f"http://{address}/")
+    assert f"{1000 * ROUNDS} succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
+    assert f"status codes: {1000 * ROUNDS} 2xx" in done.stdout
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["solo", "workers"])
@@ -191,16 +189,20 @@ class Client(threading.Thread):
     def run(self) -> None:
         """Ask."""
         connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
+        answered_at = idle = 0.0
         try:
             while True:
                 connection.request("GET", "/")
+                idle = time.monotonic() - answered_at if answered_at else 0.0
                 response = connection.getresponse()
                 self.fault = "" if response.read() == b"done\n" else "half an answer"
                 self.answered.set()
+                answered_at = time.monotonic()
                 if self.fault or response.will_close:
                     break
         except (OSError, http.client.HTTPException) as error:
-            self.fault = repr(error)
+            # After a second of silence, which a busy machine can cause, the connection may have been closed.
+            self.fault = repr(error) if idle < 1 else ""
         finally:
             connection.close()
 
