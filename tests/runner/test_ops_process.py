@@ -78,7 +78,13 @@ def stage(idle: Stage) -> Stage:
     stage.process.bind()
     stage.process.start()
     assert stage.hands[0].heard() == [
-        {"endpoint": "127.0.0.1:0", "hosts": [], "layout": "plain", "heartbeat": pytest.approx(5.0, abs=5)}
+        {
+            "endpoint": "127.0.0.1:0",
+            "agent": "",
+            "hosts": [],
+            "layout": "plain",
+            "heartbeat": pytest.approx(5.0, abs=5),
+        }
     ]
     return stage
 
