@@ -531,6 +531,26 @@ def test_a_fault_of_the_application_is_no_answer_of_its(
     assert faults(caplog) != []
 
 
+def test_an_answer_before_the_end_of_the_body_is_not_reset_at_once(module: ModuleType) -> None:
+    """Some clients would not read it then. Those that send on are stopped a second later, without a fault."""
+
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send(START | {"status": 413})
+        await send({"type": "http.response.body", "body": b"too large"})
+
+    module.app = early  # type: ignore[attr-defined]
+    with serving() as server, client_of(server) as client:
+        ended, left = (client.request("/", "POST", ends=False) for _ in range(2))
+        client.until(lambda: client.answers[ended].is_complete)
+        client.send_body(ended, b"verse" * 1000)
+        client.until(lambda: client.answers[left].reset is not None)
+        answer = client.answers[left]
+        assert (answer.status, answer.body, answer.reset) == (413, b"too large", ErrorCodes.NO_ERROR)
+        assert client.answers[ended].reset is None
+        assert client.get().status == 413
+
+
 def test_headers_of_http1_are_not_sent(app: Application) -> None:
     """Which HTTP/2 forbids (RFC 9113, 8.2.2), and spaces round a value."""
 

@@ -22,6 +22,9 @@ log = own_logger("web")
 _LONGEST_FRAME: Final = 64 * 1024
 """Bytes of a frame that we send, also to a client that takes longer ones."""
 
+_LINGER: Final = 1.0
+"""Seconds that a client has to end a request that was answered before its body had come."""
+
 Fields = list[tuple[bytes, bytes]]
 
 
@@ -60,6 +63,7 @@ class Http2Stream:
         "_exchange",
         "_held",
         "_is_closed",
+        "_lingers",
         "_peer",
         "_pending",
         "number",
@@ -87,6 +91,7 @@ class Http2Stream:
         self._held = 0  # bytes of the body for which the client gets no room yet
         self._changed: asyncio.Event | None = None
         self._is_closed = False
+        self._lingers = False  # the answer is complete, and the request is not
         self._deadline = MovingDeadline(loop, self._expired)
         self._exchange: Http2Exchange | None = Http2Exchange(
             self, context, scope, awaits_continue=awaits_continue, now=loop.time()
@@ -127,6 +132,8 @@ class Http2Stream:
     def add_body(self, data: bytes, size: int) -> None:
         """Take a part of the body, for which the client has used ``size`` bytes of its room."""
         self._held += size
+        if self._lingers:
+            return
         if not self.exchange.add_body(data):
             self._make_room()
         self._watch()
@@ -134,6 +141,8 @@ class Http2Stream:
     def end_body(self) -> None:
         """Take the end of the request."""
         self.exchange.end_body()
+        if self._lingers:
+            self.close()
         self._watch()
 
     def on_progress(self) -> None:
@@ -151,6 +160,10 @@ class Http2Stream:
         if self._is_closed:
             return
         exchange = self.exchange
+        if exchange.more_body and exchange.is_complete and not (self._lingers or self._has_more()):
+            self._lingers = True  # reset at once, some clients would not read the answer
+            self._deadline.set(_LINGER)
+            return
         if exchange.more_body or not exchange.is_complete or self._has_more():
             self._connection.protocol.reset_stream(self.number, code)
         self._make_room()
@@ -244,7 +257,7 @@ class Http2Stream:
     def _watch(self) -> None:
         """Limit the wait for the client, if it is the client's turn."""
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or self._lingers:
             return
         owes_body = exchange.more_body and not self._held and not exchange.awaits_continue
         if self.write_paused or (owes_body and not exchange.is_complete):
@@ -253,6 +266,9 @@ class Http2Stream:
             self._deadline.clear()
 
     def _expired(self) -> None:
+        if self._lingers:
+            self.close()
+            return
         log.info("cut a request of %s: it took too long", self._peer)
         self.exchange.notify_left()
         self.close(ErrorCodes.CANCEL)
