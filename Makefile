@@ -38,11 +38,12 @@ test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more
 	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)
 
 # The roots are kept in build/systemd; each takes a minute or two to make, as root.
-test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252, 257), pods and images; as root
+test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252, 257), pods, images and Debian packages; as root
 	mkdir -p build/systemd
 	for suite in bookworm trixie; do \
 		test -e build/systemd/$$suite.tar.gz || .ci/systemd-root make build/systemd/$$suite.tar.gz $$suite || exit 1; \
 	done
+	test -e build/systemd/debian.tar.gz || .ci/debian-package make build/systemd/debian.tar.gz
 	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 tests/system $(ARGS)
 
 coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 94 %

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tamed._version import __version__
 from tamed.cli.manual import pages
 from tests.patience import PATIENCE
 from tests.structure.source import ROOT
@@ -68,3 +69,9 @@ def test_the_wheel_has_the_manual_pages(built: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = {name.partition(".data/data/")[2] for name in opened.namelist()}
     assert {f"share/man/man{name[-1]}/{name}" for name in pages()} <= names
+
+
+def test_debian_has_the_same_version() -> None:
+    """The first line of its changelog names it."""
+    first = (ROOT / "debian" / "changelog").read_text("utf-8").partition("\n")[0]
+    assert first.startswith(f"tamed ({__version__}) ")
