@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ PROGRAMS = {
     "chat/chat.py",
     "fastpoetry/fastpoetry.py",
     "getpoetry/getpoetry.py",
+    "opentelemetry/traced.py",
     "poetryproxy/poetryproxy.py",
     "protocols/protocols.py",
     "twopoems/twopoems.py",
@@ -99,6 +101,19 @@ def test_the_proxy_keeps_the_poem(examples: Path) -> None:
             assert fetch(proxy) == ECSTASY
     with run(file, 1) as (proxy,):
         assert [fetch(proxy) for _ in range(2)] == [b"", b""]
+
+
+def test_each_worker_is_an_instance_whose_spans_are_sent(examples: Path) -> None:
+    """The provider is made after the fork, so nothing is lost at the stop of a preloaded application either."""
+    file = examples / "opentelemetry" / "traced.py"
+    with TamedProcess("run", "--workers", "2", "--preload", file, cwd=file.parent) as process:
+        address = process.expect(LISTENING)[1]
+        process.expect("traced is ready")
+        assert fetch(address) == ECSTASY
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert len(set(re.findall(r'"service.instance.id": "(\S+)"', process.output))) == 2
+    assert sorted(re.findall(r'"name": "(\w+)"', process.output)) == ["recite", "start", "start"]
 
 
 def test_a_chat_shares_its_room_with_a_background_job(examples: Path) -> None:
