@@ -104,7 +104,7 @@ def test_the_proxy_keeps_the_poem(examples: Path) -> None:
 
 
 def test_each_worker_is_an_instance_whose_spans_are_sent(examples: Path) -> None:
-    """The provider is made after the fork, so nothing is lost at the stop of a preloaded application either."""
+    """The provider is made after the fork, so no span is lost, of a preloaded application either."""
     file = examples / "opentelemetry" / "traced.py"
     with TamedProcess("run", "--workers", "2", "--preload", file, cwd=file.parent) as process:
         address = process.expect(LISTENING)[1]
