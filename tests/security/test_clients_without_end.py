@@ -279,7 +279,7 @@ def served(case: Case, loop: str, folder: Path, echo: int) -> Iterator[tuple[Tam
     with TamedProcess("run", *options, *arguments, cwd=folder, patience=PATIENCE) as process:
         yield process, serving(process)
         process.signal(signal.SIGTERM)
-        assert process.wait() == 0
+        assert process.wait() == 0, process.output
     assert [line for line in process.lines if names(line)] == [], process.output
 
 

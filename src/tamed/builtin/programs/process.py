@@ -29,7 +29,6 @@ class ForkServerService(Service):
     """
 
     restart = Restart("always")
-    stop_timeout = 5.0  # it ends when the last program is gone, and those have been stopped before
 
     def __init__(self, name: str = "fork-server") -> None:
         super().__init__(name)
