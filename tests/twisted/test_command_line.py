@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("twisted")
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from tamed.config.kinds import CommandLine
 from tamed.config.target import TargetKind
 from tamed.errors import UsageError
@@ -23,6 +26,9 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [*sys.argv])
     monkeypatch.setattr(sys, "path", [*sys.path])
+    # What `--debug` changes for the whole process.
+    monkeypatch.setattr(Failure, "__init__", Failure.__init__)
+    monkeypatch.setattr(Deferred, "debug", Deferred.debug)
     return lambda *words: parse_twistd(words)
 
 
