@@ -10,6 +10,7 @@ import httptools
 from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
 from tamed.web._context import ServerContext
+from tamed.web._deadline import MovingDeadline
 from tamed.web._http1_exchange import Http1Exchange
 from tamed.web._request import Peer, Refused, make_scope, peer_of, read_headers, websocket_scope
 from tamed.web._response import plain_response
@@ -40,8 +41,7 @@ class HttpConnection(asyncio.Protocol):
     bytes of one are there, none was answered yet, or the last one was just answered. It has a moment then,
     and is closed after that answer.
 
-    The parser is given no more than one request: what comes behind it is parsed when it was answered. There
-    is one timer, and a deadline that moves: the timer looks at it when it fires, and is rarely made anew.
+    The parser is given no more than one request: what comes behind it is parsed when it was answered.
     """
 
     __slots__ = (
@@ -64,8 +64,6 @@ class HttpConnection(asyncio.Protocol):
         "_reading_paused",
         "_reads_no_more",
         "_tail",
-        "_timer",
-        "_timer_at",
         "_unparsed",
         "_unread",
         "_upgrade",
@@ -102,9 +100,7 @@ class HttpConnection(asyncio.Protocol):
         self.write_paused = False
         self._writable: asyncio.Event | None = None
         # How long it may take.
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._deadline: float | None = None
+        self._deadline = MovingDeadline(self._loop, self._expired)
         self._head_begun = True  # and its deadline is set: that of the first one from the connection on
         self._answered_at = 0.0
         self._is_draining = False
@@ -117,14 +113,11 @@ class HttpConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._peer = peer_of(transport, self._context)
         self._parser = httptools.HttpRequestParser(self)
-        self._wait(self._context.limits.head_timeout)
+        self._deadline.set(self._context.limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the application, and forget the connection."""
-        for timer in (self._timer, self._halfway):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._halfway = None
+        self._forget_timers()
         self._unread = b""
         del self._parser  # it refers back to this
         if self._writable is not None:
@@ -163,9 +156,9 @@ class HttpConnection(asyncio.Protocol):
         if exchange is not None and not exchange.is_complete:
             exchange.keep_alive = False
         elif exchange is None or self._unparsed or self._has_input():
-            self._wait(min(_LINGER, self._context.limits.head_timeout))
+            self._deadline.set(min(_LINGER, self._context.limits.head_timeout))
         else:
-            self._wait(max(0.0, self._answered_at + _RECENT - self._loop.time()))
+            self._deadline.set(max(0.0, self._answered_at + _RECENT - self._loop.time()))
 
     def has_left(self) -> bool:
         """Return whether the client has left before the end of its answer."""
@@ -278,9 +271,7 @@ class HttpConnection(asyncio.Protocol):
         rest, self._unread = self._unread[self._position :], b""
         self._set_reading(paused=False)
         self._reads_no_more = True
-        for timer in (self._timer, self._halfway):
-            if timer is not None:
-                timer.cancel()
+        self._forget_timers()
         session = context.websocket(context, self.transport, scope, self.write_paused)
         self.transport.set_protocol(cast(asyncio.Protocol, session))
         if self._is_draining:
@@ -315,7 +306,7 @@ class HttpConnection(asyncio.Protocol):
         self._reads_no_more = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._wait(_LINGER)
+        self._deadline.set(_LINGER)
 
     # What the parser calls (https://github.com/MagicStack/httptools).
 
@@ -384,44 +375,30 @@ class HttpConnection(asyncio.Protocol):
             return
         limits, exchange = self._context.limits, self._exchange
         if self.write_paused or self._owes_body() or self.transport.is_closing():
-            self._wait(limits.stall)
+            self._deadline.set(limits.stall)
         elif exchange is not None and not exchange.is_complete:
-            self._deadline = None
+            self._deadline.clear()
         elif self._unparsed:
             if not self._head_begun:
                 self._head_begun = True
-                self._wait(limits.head_timeout)
+                self._deadline.set(limits.head_timeout)
         elif exchange is not None and not self._is_draining:
-            self._wait(limits.keep_alive)
+            self._deadline.set(limits.keep_alive)
 
     def _owes_body(self) -> bool:
         return not (self._in_head or self._exchange is None or self._exchange.awaits_continue)
 
-    def _wait(self, seconds: float) -> None:
-        self._deadline = at = self._loop.time() + seconds
-        if self._timer is None or at < self._timer_at:
-            self._set_timer(at)
-
-    def _set_timer(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._deadline is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._set_timer(self._deadline)
-        else:
-            self._expired()
+    def _forget_timers(self) -> None:
+        self._deadline.close()
+        if self._halfway is not None:
+            self._halfway.cancel()
+            self._halfway = None
 
     def _expired(self) -> None:
         """End what has taken too long."""
         is_closing = self.transport.is_closing()
         if self._body_paused and not self.write_paused and not is_closing:
-            self._wait(self._context.limits.stall)  # for the application, which does not take the body
+            self._deadline.set(self._context.limits.stall)  # the application does not take the body
             return
         exchange = self._exchange
         owes = self._owes_body() or (exchange is not None and not exchange.is_complete)
