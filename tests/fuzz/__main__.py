@@ -25,8 +25,8 @@ ROOT: Final = Path(__file__).parents[2]
 _GUIDED: Final = 0.3
 """Which part of the time is atheris'; what it instruments runs several times slower."""
 
-_START: Final = 1.0
-"""Seconds that a process of a target takes before its first input."""
+_STARTS: Final = {"mutator": 1.0, "atheris": 5.0}
+"""Seconds that a process of a target takes before its first input; atheris instruments what it imports."""
 
 _PATIENCE: Final = 300.0
 """Seconds beyond its time after which a process hangs."""
@@ -78,8 +78,8 @@ def _jobs(chosen: Sequence[Target], engine: str, seconds: float) -> list[_Job]:
         parts = {"mutator": 1.0 - part, "atheris": part}
     elif engine != "mutator":
         print("atheris is not installed: nothing is guided by coverage", flush=True)
-    count = len(chosen) * sum(part > 0 for part in parts.values())
-    left = max(seconds - count * _START, 0.2 * seconds)
+    starts = len(chosen) * sum(_STARTS[each] for each, part in parts.items() if part)
+    left = max(seconds - starts, 0.2 * seconds)
     weights = sum(target.weight for target in chosen)
     jobs = [
         _Job(target, each, left * part * target.weight / weights)
