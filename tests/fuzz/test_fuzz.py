@@ -1,5 +1,6 @@
 """An excerpt of the fuzzing, and what the engine sees of a target that does not keep its promise."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tamed.web._http1 import HttpConnection
+from tamed.web._http2 import Http2Connection
+from tamed.web._websocket import WebSocketConnection
 from tests.fuzz.engine import Target, check, fuzz
 from tests.fuzz.mutator import Mutator
 from tests.fuzz.targets import target_named, targets
@@ -25,6 +29,19 @@ def test_nothing_is_found_in_a_moment_of_fuzzing(target: Target) -> None:
     finding = fuzz(target, 1, 0.1)
     assert finding.found == []
     assert finding.inputs > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("HTTP", HttpConnection), ("HTTP/2", Http2Connection), ("WebSocket", WebSocketConnection)],
+)
+def test_a_connection_that_is_lost_is_forgotten_at_once(name: str, kind: type) -> None:
+    """No timer holds it, also if its application ends after it."""
+    target = target_named(name)
+    for data in target.corpus:
+        target.take(data)
+    gc.collect()
+    assert [each for each in gc.get_objects() if type(each) is kind] == []
 
 
 @pytest.mark.unmeasured

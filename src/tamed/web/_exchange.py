@@ -211,6 +211,7 @@ class Exchange:
         if self._connection.write_paused and not self._left:
             await self._connection.writable()
         if self._left:
+            await asyncio.sleep(0)  # one that does nothing but send would hold the loop
             return
         kind = message["type"]
         if kind == "http.response.body" and self._stage == _BODY:
@@ -249,7 +250,7 @@ class Exchange:
             self._unsent -= size
         self.sent += len(body)
         self._write_body(body, more)
-        if not more:
+        if not more and not self._left:
             self._stage = _TRAILERS
             if not self._has_trailers:
                 self._complete()

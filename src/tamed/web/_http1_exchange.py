@@ -96,6 +96,9 @@ class Http1Exchange(Exchange):
             transport.set_write_buffer_limits()
 
     def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():  # `connection_lost` comes in the next iteration of the loop
+            self.notify_left()
+            return
         head = self._head
         if head:
             self._head = b""

@@ -76,6 +76,7 @@ class WebSocketConnection(asyncio.Protocol):
         )
         self._timer: asyncio.TimerHandle | None = None  # for a ping, its pong, or the end
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._is_lost = False  # the connection: no timer is started any more, which would keep it for a while
         self._is_draining = False
         self._is_accepted = False
         self._denial: Http1Exchange | None = None
@@ -117,6 +118,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the application, and forget the connection."""
+        self._is_lost = True
         for timer in (self._timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
@@ -272,6 +274,8 @@ class WebSocketConnection(asyncio.Protocol):
     # Whether the client is there.
 
     def _set_timer(self, seconds: float, call: Any) -> None:
+        if self._is_lost:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, call)
@@ -361,7 +365,7 @@ class WebSocketConnection(asyncio.Protocol):
             raise RuntimeError(f"the application sends {kind}, and the WebSocket is open")
         if self.write_paused:
             await self.writable()
-        if self._is_over or self._protocol.state is not State.OPEN:
+        if self._is_over or self._protocol.state is not State.OPEN or self.transport.is_closing():
             raise ClientLeft("the client has left")
         data, text = message.get("bytes"), message.get("text")
         if data is not None:
