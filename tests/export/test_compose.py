@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import Tamed
+from tests.export.vault import VAULT
 
 SCHEMA = Path(__file__).parent / "compose_spec" / "compose-spec.json"
 VERSE = """
@@ -21,20 +22,6 @@ listen = ":80"
 [services.science]
 plugin = "fastpoetry"
 listen = "unix:/srv/verse/poem.sock"
-"""
-VAULT = """
-from dataclasses import dataclass
-from tamed import Service, option, plugin
-
-@dataclass
-class Options:
-    password: str = option(secret=True)
-    token: str = option("", secret=True)
-    host: str = ""
-
-@plugin
-def vault(options: Options) -> Service:
-    return Service("vault")
 """
 
 

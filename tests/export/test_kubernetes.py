@@ -12,6 +12,7 @@ from kubernetes_validate.utils import all_versions, validate
 from packaging.version import Version
 
 from tests.cli.conftest import Tamed
+from tests.export.vault import VAULT
 
 VERSE = """
 name = "verse"
@@ -36,20 +37,6 @@ listen = "localhost:10001"
 [services."to_a_friend_in_London"]
 plugin = "fastpoetry"
 listen = "unix:/srv/verse/poem.sock"
-"""
-VAULT = """
-from dataclasses import dataclass
-from tamed import Service, option, plugin
-
-@dataclass
-class Options:
-    password: str = option(secret=True)
-    token: str = option("", secret=True)
-    host: str = ""
-
-@plugin
-def vault(options: Options) -> Service:
-    return Service("vault")
 """
 NEWEST = sorted(set(all_versions()), key=Version)[-3:]
 
