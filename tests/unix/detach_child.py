@@ -18,7 +18,7 @@ from tests.unix.child import say
 
 def start(what: str, options: dict[str, Any]) -> list[object]:
     """Detach; the daemon does what it is told to do, and this process returns the report."""
-    timeout, grace = options.pop("timeout", 30.0), options.pop("grace", 10.0)
+    timeout, grace, noted = options.pop("timeout", 30.0), options.pop("grace", 10.0), options.pop("noted", "")
     if "directory" in options:
         options["directory"] = Path(options["directory"])
     try:
@@ -29,6 +29,8 @@ def start(what: str, options: dict[str, Any]) -> list[object]:
         globals()[what](side)
         os._exit(0)
     assert isinstance(side, Launch)
+    while noted and not Path(noted).exists():  # the time runs from where the test wants it
+        time.sleep(0.01)
     return list(side.wait(timeout, grace=grace))
 
 

@@ -224,7 +224,8 @@ def test_daemon_that_falls_silent_is_taken_down(tmp_path: Path) -> None:
 
 def test_start_that_takes_too_long(tmp_path: Path) -> None:
     """After the timeout the daemon is ended, having undone what it did; the report says how long it had."""
-    report = call(detach_child.start, "hang", {"directory": str(tmp_path), "timeout": 0.5})
+    options = {"directory": str(tmp_path), "timeout": 0.5, "noted": str(tmp_path / "pid")}
+    report = call(detach_child.start, "hang", options)
     assert report[:3] == [False, "it was not ready after 0.5 seconds", ExitStatus.SOFTWARE]
     assert is_gone(report[3])
     assert not (tmp_path / "made").exists()
@@ -232,7 +233,7 @@ def test_start_that_takes_too_long(tmp_path: Path) -> None:
 
 def test_daemon_that_does_not_want_to_end(tmp_path: Path) -> None:
     """When the grace is over the daemon is killed, with the children in its group."""
-    options = {"directory": str(tmp_path), "timeout": 0.5, "grace": 0.2}
+    options = {"directory": str(tmp_path), "timeout": 0.5, "grace": 0.2, "noted": str(tmp_path / "pid")}
     report = call(detach_child.start, "hang_hard", options)
     assert report[1] == "it was not ready after 0.5 seconds"
     assert all(is_gone(int(pid)) for pid in (tmp_path / "pid").read_text().split())
