@@ -1,0 +1,203 @@
+"""Engines: what grants a role to one machine of several, for a time, with a number that grows.
+
+An engine is named by a URL, whose scheme chooses its class. Other distributions add a scheme with an entry
+point of the group ``tamed.engines``: its name is the scheme, and its value a callable that takes an
+`EngineUrl` and returns an `Engine`.
+
+An engine only says who holds a role. When to ask it, and when a holder must stop, is the campaign's part.
+"""
+
+import asyncio
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import parse_qsl, unquote
+
+from tamed._os.secrets import SECRETS
+from tamed._os.text import did_you_mean, listed
+from tamed._os.variables import import_variable
+from tamed.errors import ConfigurationError, TamedError, Unavailable, reason
+
+__all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "open_engine"]
+
+_GROUP: Final = "tamed.engines"
+_OWN: Final[Mapping[str, str]] = {}
+"""The engines that come with Tamed, by scheme. Each has an extra of its name, if it needs a library."""
+
+
+class EngineError(Unavailable):
+    """An engine does not answer, or refuses: who holds the role is unknown."""
+
+
+class Attempt(NamedTuple):
+    """The answer to an attempt to get a role.
+
+    ``token`` is the fencing token of the new holder, None if another one holds the role. It is larger than
+    every earlier token of that role, whoever had it, and fits into 63 bits. ``holder`` is what the present
+    holder has said of itself, empty if the engine cannot tell.
+    """
+
+    token: int | None
+    holder: str
+
+
+class Engine(ABC):
+    """Grants roles to processes of several machines. Each process has an engine object of its own.
+
+    Its methods run in the event loop, and may not block it. Each may be cancelled at any moment; then it is
+    unknown whether it has had an effect. Each raises EngineError, whose text is one line with the reason, if
+    the engine does not answer, or refuses. Constructing one connects to nothing.
+    """
+
+    @abstractmethod
+    async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
+        """Try to get a role for ``ttl`` seconds; return at once, also if another process holds it.
+
+        The engine must not give the role to another process within ``ttl`` seconds of this call. ``holder``
+        is a short text for the others, unique to this campaign. If an earlier attempt of this object had got
+        the role without its caller knowing, this one may have it again, for the full ``ttl``.
+        """
+
+    @abstractmethod
+    async def renew(self, role: str) -> bool:
+        """Hold a role for another ``ttl`` seconds from this call; False if it is lost for good."""
+
+    @abstractmethod
+    async def release(self, role: str) -> None:
+        """Give a role back, so that another process gets it at once. Must be safe if it is not held."""
+
+    async def wait(self, role: str, seconds: float) -> None:
+        """Return when a role may have become vacant, or after so many seconds.
+
+        This is only to be quick: by default the seconds pass. Raises EngineError, as all do.
+        """
+        await asyncio.sleep(seconds)
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections. A role that is still held is not given back."""
+
+
+class EngineUrl(NamedTuple):
+    """``SCHEME://[USER@]HOST[:PORT],…/PATH?OPTION=VALUE``, or ``SCHEME:PATH`` without hosts.
+
+    ``hosts`` are hosts with a port, None where the URL names none. ``path`` has no slash at its ends.
+    """
+
+    text: str
+    scheme: str
+    user: str = ""
+    hosts: tuple[tuple[str, int | None], ...] = ()
+    path: str = ""
+    options: Mapping[str, str] = {}
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a URL. Raises ValueError, with the expected form; a password is refused."""
+        scheme, colon, rest = text.partition(":")
+        if not colon or not re.fullmatch("[a-z][a-z0-9+.-]*", scheme):
+            raise ValueError("expected SCHEME://HOST[:PORT],…")
+        rest, _, query = rest.partition("?")
+        user = place = ""
+        if rest.startswith("//"):
+            place, _, rest = rest[2:].partition("/")
+            user, _, place = place.rpartition("@")
+        if ":" in user:
+            raise ValueError("others can read a password in a URL: name its file, with ?password-file=FILE")
+        hosts = tuple(_host(each) for each in place.split(",")) if place else ()
+        return cls(text, scheme, unquote(user), hosts, unquote(rest.strip("/")), _options(query))
+
+    @property
+    def what(self) -> str:
+        """The subject of a message about this URL."""
+        return f"--cluster {self.text}"
+
+    def check(self, *options: str, hosts: bool = True) -> None:
+        """Raise ConfigurationError for an option that is not among these, or if hosts are missing."""
+        if hosts != bool(self.hosts):
+            expected = f"{self.scheme}://HOST[:PORT],…" if hosts else f"{self.scheme}:PATH"
+            raise ConfigurationError(self.what, f"expected {expected}")
+        for name in self.options:
+            if name not in options:
+                known = f"known: {', '.join(options)}" if options else "it has none"
+                raise ConfigurationError(
+                    self.what, f"unknown option {name!r}", did_you_mean(name, options, known)
+                )
+
+    def password(self) -> str:
+        """Read the file of the option ``password-file``; empty without one. Raises EngineError.
+
+        The file is read at each call, so that it can be changed. It is kept out of the log.
+        """
+        if not (name := self.options.get("password-file", "")):
+            return ""
+        try:
+            password = Path(name).read_text("utf-8").rstrip("\n")
+        except (OSError, ValueError) as error:
+            raise EngineError(f"password file {name}", reason(error)) from error
+        SECRETS.remember(password)
+        return password
+
+
+def open_engine(text: str) -> Engine:
+    """Return the engine of a URL. Nothing is connected yet.
+
+    Raises ConfigurationError for a URL that is wrong, an unknown scheme, and a library that is missing.
+    """
+    try:
+        url = EngineUrl.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--cluster {text}", str(error)) from error
+    make = _engine_class(url)
+    try:
+        engine = make(url)
+    except TamedError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(url.what, reason(error)) from error
+    if not isinstance(engine, Engine):
+        raise ConfigurationError(url.what, f"its engine is no Engine but {type(engine).__name__}")
+    return engine
+
+
+def _engine_class(url: EngineUrl) -> Callable[[EngineUrl], Any]:
+    target = _OWN.get(url.scheme) or _installed().get(url.scheme)
+    if target is None:
+        known = sorted({*_OWN, *_installed()})
+        remedy = did_you_mean(url.scheme, known, f"known: {listed(known)}" if known else "none is installed")
+        raise ConfigurationError(url.what, f"there is no engine {url.scheme!r}", remedy)
+    try:
+        found: Callable[[EngineUrl], Any] = import_variable(target)
+    except ModuleNotFoundError as error:
+        is_own = url.scheme in _OWN
+        remedy = f"pip install 'tamed[cluster-{target.rpartition('.')[2].partition(':')[0]}]'"
+        why = f"there is no module {error.name!r}"
+        raise ConfigurationError(url.what, why, remedy if is_own else "") from error
+    except Exception as error:
+        raise ConfigurationError(url.what, reason(error)) from error
+    return found
+
+
+def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points  # slow: only where no other way is left
+
+    return {each.name: each.value for each in entry_points(group=_GROUP)}
+
+
+def _host(text: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?", text)
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
+        raise ValueError(f"expected HOST or HOST:PORT, got {text!r}")
+    return match["v6"] or match["name"], int(match["port"]) if match["port"] else None
+
+
+def _options(query: str) -> Mapping[str, str]:
+    if not query:
+        return {}
+    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise ValueError("an option is given twice")
+    return options
