@@ -38,6 +38,7 @@ listen = "localhost:10001"
 plugin = "fastpoetry"
 listen = "unix:/srv/verse/poem.sock"
 """
+POEM = '[services.ecstasy]\nplugin = "fastpoetry"\nlisten = ":80"\n'
 NEWEST = sorted(set(all_versions()), key=Version)[-3:]
 
 
@@ -133,6 +134,42 @@ def test_what_a_container_does_not_have_is_told(tamed: Tamed, tmp_path: Path) ->
     assert checked.out.startswith("verse ")
     assert tamed("check", "--for", "systemd", file).err == ""
     assert tamed("check", "--for", "compose", "fastpoetry").status == 64
+
+
+def test_one_of_a_host_is_one_of_each_pod(tamed: Tamed, tmp_path: Path) -> None:
+    """The warning has the line, however the file is written, and the number of pods."""
+    lines = ["services.'ode'.plugin = \"fastpoetry\"", *POEM.splitlines(), 'only = "host"']
+    file = verse(tmp_path, "\n".join(lines))
+    done = tamed("export", "kubernetes", file)
+    assert (
+        f"warning: {file}:5: services.ecstasy.only: one runs in each pod, up to 2 at a time,"
+        " and one more while pods are replaced\n"
+    ) in done.err
+    assert f"warning: {file}:1: services.ode.plugin: localhost:10000 is an address" in done.err
+    assert (
+        "up to 7 at a time"
+        in tamed("export", "kubernetes", "--connections", "9", "--max-replicas", "7", file).err
+    )
+    assert "services.ecstasy.only" in tamed("check", "--for", "kubernetes", file).err
+    assert "services.ecstasy.only" not in tamed("check", "--for", "compose", file).err
+
+
+def test_folders_of_plugins_are_in_the_image(tamed: Tamed, tmp_path: Path) -> None:
+    """One beside the deployment file is beside it there; another one is a warning."""
+    own, other = tmp_path / "app" / "plugins", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+    (own / "vault.py").write_text(VAULT)
+    file = verse(
+        tmp_path / "app", '[services.vault]\nplugin = "vault"\npassword = "credential:db"\ntoken = "env:T"\n'
+    )
+    done = tamed("export", "kubernetes", "--plugin-dir", own, "--plugin-dir", other, file)
+    objects = {each["kind"]: each for each in yaml.safe_load_all(done.out)}
+    command = pod_of(objects)[1]["command"]
+    assert command[-5:] == ["--plugin-dir", "/app/plugins", "--plugin-dir", str(other), "/app/verse.toml"]
+    assert done.err == (
+        f"warning: the folder of plugins {other} is not beside the deployment file: the image must have it\n"
+    )
 
 
 def test_secrets_are_references(tamed: Tamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

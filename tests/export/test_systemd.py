@@ -159,6 +159,8 @@ def test_credentials_are_loaded(tamed: Tamed, tmp_path: Path) -> None:
     (tmp_path / "verse.toml").write_text(f'{services}password = "credential:db"\n')
     export = ("export", "systemd", "--plugin-dir", tmp_path, tmp_path / "verse.toml")
     unit = tamed(*export).out
+    assert f" --plugin-dir {tmp_path} {tmp_path}/verse.toml" in values(unit, "ExecStart")[0]
+    assert f"tamed export systemd --plugin-dir {tmp_path} {tmp_path}/verse.toml\n" in unit
     assert values(unit, "LoadCredential") == ["db"]
     assert "stand-in" not in unit
 

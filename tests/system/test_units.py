@@ -115,7 +115,7 @@ def test_a_credential_reaches_the_service(machine: Machine) -> None:
     machine.write("/etc/credstore/db", "busy-old-fool\n")
     (machine.path / "etc/credstore/db").chmod(0o600)
     deployment = 'name = "verse"\n[services.vault]\nplugin = "vault"\npassword = "credential:db"\n'
-    machine.export(deployment, settings="Environment=TAMED_PLUGIN_PATH=/etc/verse/plugins")
+    machine.export(deployment)
     try:
         machine.must("systemctl", "start", "verse")
         assert machine.wait_message("verse", "digest") == "digest 13"

@@ -52,6 +52,7 @@ def export(
     )
     shown = str(facts.file) if kind == "systemd" else Path(file).name
     words = [word for name, value in options.items() for word in _words(name, value)]
+    words += [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
     files = make(facts, shlex.join(["tamed", "export", kind, *words, shown]), options)
     if install:
         return _install(files, force=force)
@@ -136,6 +137,7 @@ def _kubernetes(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Seque
         resources=Resources(options.get("cpu"), options.get("memory")),
         **{name: options[name] for name in numbers if name in options},
     )
+    _warn(cluster.warnings(facts))
     return manifests_of(container, cluster, made_by)
 
 
@@ -164,10 +166,13 @@ def check_for(kind: str, file: str, plugin_dirs: Sequence[str]) -> None:
     Raises as `tamed export` would for one that cannot be there.
     """
     from tamed.export.container import Container
+    from tamed.export.kubernetes import Cluster
 
     facts = Facts.of(Path(file), _there(kind, file), plugin_folders(plugin_dirs, os.environ))
     if kind != "systemd":
         _warn(Container.of(facts).warnings)
+    if kind == "kubernetes":
+        _warn(Cluster(facts.name).warnings(facts))
 
 
 def _warn(warnings: Sequence[str]) -> None:

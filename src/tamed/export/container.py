@@ -197,6 +197,7 @@ def _command(facts: Facts, tamed: str, ops: int, delay: int) -> Iterator[str]:
             yield f"--{name}="
     if daemon.prepare_as_root:
         yield "--no-prepare-as-root"
+    yield from facts.plugin_options
     yield str(facts.file)
 
 
@@ -235,6 +236,13 @@ def _warnings(facts: Facts) -> Iterator[str]:
             f"{facts.place('daemon', 'ops')} is replaced: probes come from outside of the container,"
             " so it listens on all addresses"
         )
+    yield from _warnings_of_places(facts)
+
+
+def _warnings_of_places(facts: Facts) -> Iterator[str]:
+    for folder in facts.plugin_dirs:
+        if not folder.is_relative_to(facts.file.parent):
+            yield f"the folder of plugins {folder} is not beside the deployment file: the image must have it"
     for each in facts.listening:
         where = _place_of(facts, each)
         if isinstance(each.endpoint, UnixEndpoint):

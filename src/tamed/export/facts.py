@@ -55,16 +55,19 @@ class Facts(NamedTuple):
     """A deployment, as far as the system that it runs on is concerned.
 
     ``file`` is the path of the deployment file on that system, ``source`` its path here, and ``text`` its
-    content. ``services`` are the names of its services with what makes each of them. ``credentials`` are
-    those that it refers to, and ``variables`` those of the environment that it takes a value from.
+    content. ``plugin_dirs`` are the folders of plugins there. ``services`` are the names of its services with
+    what makes each of them, and ``of_host`` those of which one runs on a machine. ``credentials`` are those
+    that it refers to, and ``variables`` those of the environment that it takes a value from.
     """
 
     file: Path
     source: Path
     text: str
+    plugin_dirs: tuple[Path, ...]
     name: str
     settings: Settings
     services: tuple[tuple[str, str], ...]
+    of_host: tuple[str, ...]
     listening: tuple[Listening, ...]
     credentials: tuple[str, ...]
     variables: tuple[str, ...]
@@ -97,9 +100,11 @@ class Facts(NamedTuple):
             (path or file).absolute(),
             file,
             deployment.text,
+            tuple(_moved(folder, file, path or file) for folder in plugin_dirs),
             check_name(reading.name),
             reading.settings,
             tuple((each.name, each.plugin or str(each.application)) for each in deployment.services),
+            tuple(service.full_name for service in application.walk() if service.only == "host"),
             tuple(
                 Listening(service.full_name, endpoint, service.socket_kind.name == "SOCK_DGRAM")
                 for service in application.walk()
@@ -118,6 +123,11 @@ class Facts(NamedTuple):
     def description(self) -> str:
         """A line that describes it: ``verse: ecstasy (fastpoetry), science (fastpoetry)``."""
         return f"{self.name}: {', '.join(f'{name} ({maker})' for name, maker in self.services)}"
+
+    @property
+    def plugin_options(self) -> list[str]:
+        """The words of a command line that name its folders of plugins."""
+        return [word for folder in self.plugin_dirs for word in ("--plugin-dir", str(folder))]
 
     @property
     def runs_programs(self) -> bool:
@@ -178,15 +188,38 @@ class Facts(NamedTuple):
         return math.ceil(daemon.stop_delay + daemon.longest_stop) + _ABORTING
 
 
+def _moved(folder: Path, file: Path, other: Path) -> Path:
+    """Return where a folder is where ``file`` is ``other``: beside it, as here, or at the same path."""
+    here = file.absolute().parent
+    return other.absolute().parent / folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+_HEAD = re.compile(r"\s*\[([^\[\]]+)\]")
+_KEY = re.compile(r"\s*([\w\"'. -]+?)\s*=")
+
+
 def _place(file: Path, text: str, table: str, *keys: str) -> str:
-    """Return the file, the line if a key is on a line of its own below its table's head, and the key."""
+    """Return the file, the line and the name of the first of these keys, or of their table.
+
+    The line is missing if the name is nowhere at the beginning of a line, as in a table on one line.
+    """
+    lines: dict[str, int] = {}
     head = ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if found := re.match(r"\s*\[([^\[\]]+)\]", line):
-            head = found[1].replace('"', "").strip()
-        elif head == table and (key := re.match(r"\s*\"?([\w-]+)\"?\s*=", line)) and key[1] in keys:
-            return f"{file}:{number}: {'.'.join(filter(None, (table, key[1])))}"
-    return f"{file}: {table or keys[0]}"
+        if found := _HEAD.match(line):
+            head = _dotted(found[1])
+            lines.setdefault(head, number)
+        elif key := _KEY.match(line):
+            lines.setdefault(".".join(filter(None, (head, _dotted(key[1])))), number)
+    names = [".".join(filter(None, (table, key))) for key in keys]
+    parts = (each for each in lines if table and each.startswith(f"{table}."))
+    name = next((each for each in (*names, table, *parts) if each in lines), table or keys[0])
+    return f"{file}:{lines[name]}: {name}" if name in lines else f"{file}: {name}"
+
+
+def _dotted(key: str) -> str:
+    """Return a key of TOML without quotes and spaces; a dot inside of quotes is no matter for a name."""
+    return re.sub("[\"' ]", "", key)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Resources
+from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
 from tamed.export.yaml import Noted, Value, to_yaml
 
@@ -41,6 +42,17 @@ class Cluster(NamedTuple):
     resources: Resources = Resources()
     service_monitor: bool = False
     kustomize: bool = False
+
+    @property
+    def most_pods(self) -> int:
+        """The most pods at a time, but for the one more while they are replaced."""
+        return self.replicas if self.connections is None else max(self.replicas, self.max_replicas)
+
+    def warnings(self, facts: Facts) -> list[str]:
+        """Return sentences on what a deployment has for one machine, and several pods multiply."""
+        why = f"one runs in each pod, up to {self.most_pods} at a time, and one more while pods are replaced"
+        places = (facts.place(f"services.{name.partition('/')[0]}", "only") for name in facts.of_host)
+        return [f"{place}: {why}" for place in places]
 
 
 def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[MadeFile]:
@@ -300,7 +312,7 @@ def _autoscaler(container: Container, cluster: Cluster, connections: int) -> dic
     spec: dict[str, Value] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": container.facts.name},
         "minReplicas": cluster.replicas,
-        "maxReplicas": max(cluster.replicas, cluster.max_replicas),
+        "maxReplicas": cluster.most_pods,
         "metrics": Noted(
             [
                 {

@@ -100,7 +100,7 @@ def _process(facts: Facts, tamed: str) -> Iterator[_Line]:
     instance = ["--name", facts.name, "--rundir", _RUNDIR]
     workers = [] if daemon.is_supervised else ["--workers", "1"]
     yield "Type", "notify"
-    yield "ExecStart", _command(tamed, "run", *instance, *workers, str(facts.file))
+    yield "ExecStart", _command(tamed, "run", *instance, *workers, *facts.plugin_options, str(facts.file))
     yield "ExecReload", _command(tamed, "reload", "--rundir", _RUNDIR, facts.name)
     yield "WorkingDirectory", _escaped(str(daemon.directory or facts.file.parent))
     yield "Restart", "on-failure"
@@ -159,7 +159,7 @@ def _is_root(facts: Facts) -> bool:
 def _sandbox(facts: Facts) -> Iterator[_Line]:
     yield from _ALWAYS
     yield from _capabilities(facts)
-    yield from _files(facts, [str(facts.file), *facts.writable_folders])
+    yield from _files(facts, [str(facts.file), *map(str, facts.plugin_dirs), *facts.writable_folders])
     if facts.runs_programs:
         yield "# A service runs programs: they may generate code, and make other calls than a service does."
         yield "SystemCallFilter", "@system-service"
