@@ -290,7 +290,7 @@ def test_a_stop_ends_a_reload(world: Supervised) -> None:
     for hand in world.hands:
         world.ends(hand, 0)
     assert world.reactor.stopped
-    assert world.supervisor.status == 0
+    assert world.supervisor.ending.status == 0
 
 
 def test_a_reload_during_the_start_comes_after_it() -> None:

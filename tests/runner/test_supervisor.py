@@ -98,7 +98,7 @@ def test_a_start_fails_with_its_first_worker(world: Supervised) -> None:
     assert not world.reactor.stopped
     world.ends(second, -signal.SIGTERM)
     assert world.reactor.stopped
-    assert world.supervisor.status == 78
+    assert world.supervisor.ending.status == 78
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_when_nobody_serves_ten_attempts_in_a_row_end_it(seconds: int) -> None:
         told = "worker 111 failed: no poems"
         gave_up = f"{told}; no worker serves, and no attempt is left: stopping"
         assert world.platform.logged[-1] == ("CRITICAL", gave_up)
-        assert (world.supervisor.status, world.supervisor.failure) == (66, told)
+        assert (world.supervisor.ending.status, world.supervisor.ending.failure) == (66, told)
         assert world.reactor.stopped
 
 
@@ -348,7 +348,7 @@ def test_term_lets_workers_finish(world: Supervised) -> None:
     assert not world.reactor.stopped
     world.ends(world.hands[1], -signal.SIGTERM)
     assert world.reactor.stopped
-    assert world.supervisor.status == ExitStatus.OK
+    assert world.supervisor.ending.status == ExitStatus.OK
     assert world.platform.read_out == [101, 102]
 
 
@@ -390,7 +390,7 @@ def test_a_second_request_ends_the_delay_of_a_stop(delayed: Supervised, again: s
     assert delayed.platform.sent == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
     assert delayed.platform.logged[-1] == ("INFO", f"{again.name}: stopping without further delay")
     delayed.supervisor.signalled(signal.SIGINT)
-    assert delayed.supervisor.status == -signal.SIGINT
+    assert delayed.supervisor.ending.status == -signal.SIGINT
 
 
 def test_a_stop_has_no_delay_while_nobody_is_served(delayed: Supervised) -> None:
@@ -406,7 +406,7 @@ def test_only_the_first_stop_counts(world: Supervised) -> None:
     world.start()
     world.supervisor.stop(3)
     world.supervisor.stop(4)
-    assert world.supervisor.status == 3
+    assert world.supervisor.ending.status == 3
 
 
 def test_a_worker_that_is_waited_for_is_not_started_while_it_stops(world: Supervised) -> None:
@@ -426,7 +426,7 @@ def test_a_stop_while_it_starts_has_status_0(world: Supervised) -> None:
     for hand in list(world.hands):
         world.ends(hand, -signal.SIGTERM)
     assert world.reactor.stopped
-    assert world.supervisor.status == ExitStatus.OK
+    assert world.supervisor.ending.status == ExitStatus.OK
     assert world.platform.events == [("stopping", "draining: 2 workers left")]
 
 
@@ -437,7 +437,7 @@ def test_a_worker_that_fails_while_it_stops_gives_its_status(world: Supervised) 
     world.says(world.hands[0], {"fault": {"lines": ["tamed: it broke"], "status": 71}})
     world.ends(world.hands[0], 71)
     world.ends(world.hands[1], 3)
-    assert world.supervisor.status == 71
+    assert world.supervisor.ending.status == 71
     assert world.platform.logged == [("ERROR", "worker 101 failed: it broke")]
 
 
@@ -450,7 +450,7 @@ def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> N
     assert world.platform.sent == [(102, signal.SIGTERM)]
     world.ends(world.hands[1], 0)
     assert world.reactor.stopped
-    assert world.supervisor.status == 4
+    assert world.supervisor.ending.status == 4
 
 
 def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
@@ -467,7 +467,7 @@ def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     assert world.platform.sent[4:] == [(102, "kill")]
     world.ends(world.hands[1], -signal.SIGKILL)
     assert world.reactor.stopped
-    assert world.supervisor.status == ExitStatus.SOFTWARE
+    assert world.supervisor.ending.status == ExitStatus.SOFTWARE
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_it_can_be_ended_at_once(world: Supervised, numbers: list[signal.Signals
     for hand in list(world.hands):
         world.ends(hand, -signal.SIGKILL)
     assert world.reactor.stopped
-    assert world.supervisor.status == -numbers[-1]
+    assert world.supervisor.ending.status == -numbers[-1]
 
 
 def test_it_does_not_wait_for_what_cannot_be_killed(world: Supervised) -> None:

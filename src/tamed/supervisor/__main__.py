@@ -221,7 +221,7 @@ class Holdings:
             is_starting=lambda: self.supervisor.phase is Phase.STARTING,
         )
         self.supervisor.on_child_ended = process.ended
-        self.supervisor.end_others = process.end
+        self.supervisor.ending.end_others = process.end
         if left is None or left.get("ops") is None:
             process.bind()
         return process
@@ -313,7 +313,7 @@ def _supervise(holdings: Holdings, left: Data | None) -> int:
             _resume(holdings, left)
         _keep_house(holdings)
         holdings.reactor.run()
-        failure, status = supervisor.failure, supervisor.status
+        failure, status = supervisor.ending.failure, supervisor.ending.status
     except Exception as error:
         import traceback
 

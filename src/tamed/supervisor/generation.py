@@ -232,7 +232,18 @@ class Worker:
         """Return what identifies it in an event."""
         return {"worker": self.number, "pid": self.pid or None, "generation": self.generation.number}
 
-    def facts_of_death(self, code: int, now: float) -> dict[str, Any]:
+    def end_event(self, code: int, now: float) -> tuple[str, str, dict[str, Any]]:
+        """Return the event of its end, with an exit code: the kind, the text and the facts."""
+        if self.drained_from is not None and code in (0, -signal.SIGTERM):
+            took = now - self.drained_from
+            text = f"worker {self.pid} has drained in {took:.1f} s"
+            return "drain", text, {**self.facts(), "took": round(took, 3)}
+        if self.leaving is not None:
+            text = f"the application ended, with status {self.leaving}"
+            return "exit", text, {**self.facts(), "status": self.leaving}
+        return "death", self.how_it_ended(code), self._facts_of_death(code, now)
+
+    def _facts_of_death(self, code: int, now: float) -> dict[str, Any]:
         """Return what is known of its end, with an exit code, for an event."""
         remains = self.remains
         return {

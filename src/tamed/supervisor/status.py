@@ -149,7 +149,7 @@ class StateNotifier:
             self._platform.notify_progress(_EXTENSION)
         elif supervisor.phase is Phase.RUNNING:
             text = self._of_running()
-        if text != self._last and supervisor.status == ExitStatus.OK:  # the reason for a failure stays
+        if text != self._last and supervisor.ending.status == ExitStatus.OK:  # the reason for a failure stays
             was, self._last = self._last, text
             if text:
                 self._platform.notify_status(text)

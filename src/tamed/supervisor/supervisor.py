@@ -7,9 +7,7 @@ the application can crash it.
 It has three phases. STARTING ends when every worker of the first generation is ready, or when one has failed,
 which fails the start. RUNNING ends with a signal, when an application ends by its own choice, or when no
 worker serves and every attempt to start one has failed, see ``recovery``. In this phase generations of
-workers replace each other, see ``rollout``. A signal may announce the stop only, while clients are served as
-before: the ``stop_delay`` of the plan. In STOPPING the workers drain; the supervisor ends when the last one
-has ended.
+workers replace each other, see ``rollout``. In STOPPING the workers drain, see ``ending``.
 """
 
 import enum
@@ -21,11 +19,12 @@ from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import Message
 from tamed.supervisor.checks import Check, ServiceChecks
 from tamed.supervisor.control import Answer, Reply
+from tamed.supervisor.ending import Ending
 from tamed.supervisor.figures import Figures
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
 from tamed.supervisor.helpers import HelperProcesses
-from tamed.supervisor.loop import Reactor, Timer
+from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import Kind, Operation, Operations, fault
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
@@ -59,7 +58,6 @@ _CRASHES = (
     *(signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP),
 )
 """The signals by which faulty code ends a process."""
-_LAST_GRACE = 10.0  # seconds for processes that were killed to be gone
 
 
 class Phase(enum.Enum):
@@ -73,23 +71,17 @@ class Phase(enum.Enum):
 class Supervisor:
     """Supervises the workers of one daemon.
 
-    ``generation`` is the one that serves. ``status`` is the exit status, once the reactor has been stopped; a
-    negative status is the signal by which the process must end. ``failure`` is the reason for an end that was
-    not requested. ``recovery`` replaces lost workers, and ``roles`` grants roles to workers. ``operations``
-    is the queue of operations on the daemon. ``on_upgrade`` is called with the plan, and who has asked, to
-    begin an upgrade to another program. ``on_child_ended`` is called with the pid and the exit code of a
-    child that is no worker. ``end_others`` is called when the last worker has ended, with the seconds that
-    are left, until it returns that nothing else must end by itself; what is left is then killed. ``figures``
-    are counts of what has happened, and ``checks`` those of services.
+    ``generation`` is the one that serves. ``ending`` is how the daemon ends. ``recovery`` replaces lost
+    workers, and ``roles`` grants roles to workers. ``operations`` is the queue of operations on the daemon.
+    ``on_upgrade`` is called with the plan, and who has asked, to begin an upgrade to another program.
+    ``on_child_ended`` is called with the pid and the exit code of a child that is no worker. ``figures`` are
+    counts of what has happened, and ``checks`` those of services.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
-        self.phase = Phase.STARTING
-        self.status = int(ExitStatus.OK)
-        self.failure = ""
+        self._has_started = False
         self.on_upgrade: Callable[[Plan, str], object] = lambda _, __: None
         self.on_child_ended: Callable[[int, int], object] = lambda *_: None
-        self.end_others: Callable[[float], bool] = lambda _: True
         self.figures = Figures()
         self.operations = Operations(self._begin)
         self.pool = WorkerPool(self, reactor, sockets, platform)
@@ -97,6 +89,9 @@ class Supervisor:
         self.checks = ServiceChecks(self._checks_of_workers, platform)
         self._watchdog = Watchdog(lambda: self.plan.heartbeat_interval, self.pool.workers, reactor, platform)
         self._handovers = Handovers(self.pool, self._watchdog, reactor)
+        self.ending = Ending(
+            self.pool, self._watchdog, sockets, reactor, platform, cancel=self._cancel_operations
+        )
         self.recovery = Recovery(
             self.pool,
             reactor,
@@ -141,12 +136,15 @@ class Supervisor:
         )
         self._watching = Watching(self.helpers, platform, lambda: self.reload(asked="a changed file"))
         self._reactor = reactor
-        self._sockets = sockets
         self._platform = platform
-        self._deadline = 0.0  # of a stop
-        self._stop_timer: Timer | None = None  # of a stop that was announced
         self._begun = 0.0  # the last reload
-        self._look: Timer | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the daemon's life."""
+        if self.ending.has_begun:
+            return Phase.STOPPING
+        return Phase.RUNNING if self._has_started else Phase.STARTING
 
     @property
     def generation(self) -> Generation:
@@ -184,20 +182,14 @@ class Supervisor:
     @property
     def progress(self) -> str:
         """What a start, a reload or a stop waits for; empty if there is none, or it has taken too long."""
-        if self.phase is Phase.STOPPING:
-            is_late = self._reactor.clock() > self._deadline + _LAST_GRACE
-            left = len(self.pool.workers)
-            return "" if is_late else f"draining: {left} worker{'s' * (left != 1)} left"
-        if self.is_draining:
-            return f"stopping: clients are served for {self.plan.stop_delay:g} s, and then drained"
-        if not self._rollout.is_busy:
-            return ""
+        if self.is_draining or not self._rollout.is_busy:
+            return self.ending.progress
         return f"{'reloading' if self.is_reloading else 'starting'} ({self._rollout.stage.value})"
 
     @property
     def is_draining(self) -> bool:
         """Whether the daemon is about to end: it should get no new clients."""
-        return self.phase is Phase.STOPPING or self._stop_timer is not None
+        return self.ending.is_announced
 
     @property
     def is_reloading(self) -> bool:
@@ -220,22 +212,8 @@ class Supervisor:
         """
         if self.phase is Phase.STOPPING:
             return
-        if self._stop_timer is not None:
-            self._stop_timer.cancel()
         grace = _ROLLBACK_GRACE if self.phase is Phase.STARTING else self.plan.stop_timeout
-        self.phase = Phase.STOPPING
-        self._deadline = self._reactor.clock() + grace
-        self.status = int(status)
-        self._cancel_operations()
-        self._platform.notify_stopping(why or self.failure or self.progress)
-        # Clients must not wait in a queue that no worker will serve. The workers accept those in it now.
-        self._sockets.close()
-        self.pool.cancel_requests()
-        self.pool.templates.end()
-        for worker in self.pool.workers.values():
-            self.pool.terminate(worker)
-        self._watchdog.kill_after(self.pool.workers.values(), grace)
-        self._end_if_alone()
+        self.ending.begin(grace, status, why)
 
     def signalled(self, number: signal.Signals) -> None:
         """Handle a signal."""
@@ -245,9 +223,9 @@ class Supervisor:
             case signal.SIGUSR1:
                 self._reopen_log(number.name)
             case signal.SIGQUIT:
-                self._end_at_once(number)
+                self.ending.at_once(number)
             case signal.SIGINT if self.phase is Phase.STOPPING:
-                self._end_at_once(number)
+                self.ending.at_once(number)
             case signal.SIGHUP if not self._platform.has_lost_terminal():
                 self.reload(asked=number.name)
             case signal.SIGUSR2:
@@ -257,25 +235,9 @@ class Supervisor:
             case signal.SIGTTOU:
                 self._submit(Operation(Kind.SCALE, change=-1, asked=number.name))
             case _ if self.phase is not Phase.STOPPING:
-                self._asked_to_stop(number)
-
-    def _asked_to_stop(self, number: signal.Signals) -> None:
-        """Stop, or announce it and serve for the ``stop_delay``; a second request ends the delay.
-
-        There is none while nobody is served. What happens meanwhile happens as before, but for operations.
-        """
-        delay = self.plan.stop_delay if self.phase is Phase.RUNNING and self.ready else 0.0
-        if self._stop_timer is not None:
-            self._platform.log("INFO", f"{number.name}: stopping without further delay")
-            self.stop()
-            return
-        self._platform.log("INFO", f"{number.name}: stopping{f' in {delay:g} s' * (delay > 0)}")
-        self._platform.record("stop", "asked to stop", asked=number.name, delay=delay or None)
-        if not delay:
-            self.stop()
-            return
-        self._stop_timer = self._reactor.later(delay, self.stop)
-        self._platform.notify_stopping(self.progress)
+                # Nobody waits for a delay in which nobody would be served.
+                delay = self.plan.stop_delay if self.phase is Phase.RUNNING and self.ready else 0.0
+                self.ending.announce(number, delay, self.stop)
 
     def reopen(self) -> Data:
         """Reopen the log file, as SIGUSR1 does; return the outcome."""
@@ -350,7 +312,7 @@ class Supervisor:
                 lines, status = outcome["fault"]["lines"], outcome["fault"]["status"]
                 self.stop(status, why=lines[-1].removeprefix("tamed: "))
                 return
-            self.phase = Phase.RUNNING
+            self._has_started = True
         self.roles.look()
         self._tend_templates()
         self.operations.finish(outcome)
@@ -362,18 +324,8 @@ class Supervisor:
         self.operations.finish(outcome)
 
     def _tend_templates(self) -> None:
-        """Have a template as long as another worker may be needed at any moment.
-
-        For a single worker that serves, it would not be worth its memory.
-        """
-        if self.phase is not Phase.RUNNING or self._rollout.is_busy:
-            return
-        generation, templates = self.generation, self.pool.templates
-        templates.end_others(generation)
-        if generation.plan.preload or generation.count > 1:
-            templates.keep(generation)
-        elif self.ready == generation.count:
-            templates.end_unused(generation)
+        if self.phase is Phase.RUNNING and not self._rollout.is_busy:
+            self.pool.templates.tend(self.generation, is_whole=self.ready == self.generation.count)
 
     def _attempt_failed(self, why: str, status: int) -> None:
         self._scaler.failed(why, status)
@@ -413,7 +365,7 @@ class Supervisor:
         Changes during the exec are found by comparing the actual state with the wanted one. The operations
         take the replies to their callers out of ``replies``.
         """
-        self.phase = Phase.RUNNING
+        self._has_started = True
         self.recovery.resume(left["recovery"])
         generations = self._rollout.resume(left["rollout"])
         if "roles" in left:  # an earlier release has none
@@ -514,18 +466,19 @@ class Supervisor:
         """Handle the end of a worker, expected or not. One that was never forked may have failed, too."""
         self.figures.worker_ended(worker, code, is_stopping=self.phase is Phase.STOPPING)
         self._handovers.worker_shut(worker)
-        self._record_end(worker, code)
+        kind, text, facts = worker.end_event(code, self._reactor.clock())
+        self._platform.record(kind, text, **facts)
         self.checks.look()
         match self.phase:
             case Phase.STOPPING:
-                self._stopped(worker, code)
+                self.ending.worker_ended(worker, code)
             case _ if worker.generation is self._rollout.coming:
                 self._rollout.worker_ended(worker, code)
             case _ if worker.is_surplus:
                 if code not in (0, -signal.SIGTERM):
                     self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
             case _ if worker.leaving is not None:
-                self.failure = f"the application ended, with status {worker.leaving}"
+                self.ending.failure = f"the application ended, with status {worker.leaving}"
                 self._platform.log("INFO", f"the application ends, with status {worker.leaving}: stopping")
                 self.stop(worker.leaving)
             case _:
@@ -534,68 +487,17 @@ class Supervisor:
         self.roles.worker_ended(worker)
         self._rollout.release(worker.generation)
 
-    def _record_end(self, worker: Worker, code: int) -> None:
-        now = self._reactor.clock()
-        if worker.drained_from is not None and code in (0, -signal.SIGTERM):
-            took = now - worker.drained_from
-            text = f"worker {worker.pid} has drained in {took:.1f} s"
-            self._platform.record("drain", text, **worker.facts(), took=round(took, 3))
-        elif worker.leaving is not None:
-            text = f"the application ended, with status {worker.leaving}"
-            self._platform.record("exit", text, **worker.facts(), status=worker.leaving)
-        else:
-            self._platform.record("death", worker.how_it_ended(code), **worker.facts_of_death(code, now))
-
-    def _stopped(self, worker: Worker, code: int) -> None:
-        """Handle the end of a worker while all stop; the first that fails sets the exit status."""
-        if code not in (0, -signal.SIGTERM) and self.status == ExitStatus.OK:
-            self._platform.log("ERROR", worker.how_it_ended(code))
-            if worker.ready is not None:  # a start that was stopped has not failed
-                self.status = worker.status
-
     def _lost(self, worker: Worker, code: int) -> None:
         """Replace a lost worker; stop if no worker serves and no attempt is left."""
         is_loading = any(each.state is WorkerState.LOADING for each in self.pool.of(self.generation))
-        if -code in _CRASHES and self.pool.templates.crashed(self.generation) and not is_loading:
-            self._platform.log(
-                "WARNING", "workers have crashed repeatedly: others get a new layout of memory"
-            )
-            self.pool.templates.end_unused(self.generation)
+        if -code in _CRASHES:
+            self.pool.templates.crashed(self.generation, is_loading=is_loading)
         if self.recovery.lost(worker, code, is_served=self.ready > 0 or self._rollout.is_busy):
             self.recovery.look()
         else:
-            self.failure = worker.how_it_ended(code)
+            self.ending.failure = worker.how_it_ended(code)
             self.stop(worker.status)
-
-    # The end.
-
-    def _end_at_once(self, number: signal.Signals) -> None:
-        self._platform.log("WARNING", f"{number.name}: ending at once")
-        self.phase = Phase.STOPPING
-        self._deadline = 0.0
-        self.status = -number
-        self._cancel_operations()
-        self.pool.cancel_requests()
-        self.pool.templates.end()
-        for pid in self.pool.workers:
-            self._platform.kill(pid)
-        self._reactor.later(_LAST_GRACE, self._reactor.stop)
-        self._end_if_alone()
-
-    def _end_if_alone(self) -> None:
-        grace = max(0.0, self._deadline - self._reactor.clock())
-        is_alone = self.phase is Phase.STOPPING and not self.pool.workers and self.end_others(grace)
-        if is_alone and self._platform.end_all(grace):
-            self._reactor.stop()
-        self._look_again()
 
     def _reap(self) -> None:
         self.pool.reap()
-        self._end_if_alone()
-
-    def _look_again(self) -> None:
-        """Set a timer to reap again for events without a signal."""
-        due = self._platform.due
-        if self._look is not None:
-            self._look.cancel()
-        self._look = None if due is None else self._reactor.later(due, self._reap)
+        self.ending.look()

@@ -197,8 +197,21 @@ class Templates:
         now, then = Path(plan.interpreter[0]), Path((plan.worker_interpreter or plan.interpreter)[0])
         return now.parent.resolve() == then.parent.resolve()
 
+    def tend(self, generation: Generation, *, is_whole: bool) -> None:
+        """Have a template of this generation, which serves, as long as another worker may soon be needed.
+
+        ``is_whole`` is whether all its workers are ready. For a single one, a template would not be worth its
+        memory.
+        """
+        for key in self._of.keys() - {_key_of(generation)}:
+            self._end(self._of[key])
+        if generation.plan.preload or generation.count > 1:
+            self.keep(generation)
+        elif is_whole:
+            self._end_unused(generation)
+
     def keep(self, generation: Generation) -> None:
-        """Have a template for a generation soon, if it has none: another worker may be needed.
+        """Have a template for a generation soon, if it has none.
 
         If one template after the other ends, another is started only when it is needed.
         """
@@ -211,12 +224,7 @@ class Templates:
         except OSError as error:
             self._platform.log("WARNING", f"the workers have no template: {reason(error)}")
 
-    def end_others(self, generation: Generation) -> None:
-        """End the templates that a generation does not use."""
-        for key in self._of.keys() - {_key_of(generation)}:
-            self._end(self._of[key])
-
-    def end_unused(self, generation: Generation) -> None:
+    def _end_unused(self, generation: Generation) -> None:
         """End the template of a generation, unless a request waits."""
         template = self._of.get(_key_of(generation))
         if template is not None and template.is_loaded and not template.requests:
@@ -227,17 +235,21 @@ class Templates:
         for template in list(self._of.values()):
             self._end(template)
 
-    def crashed(self, generation: Generation) -> bool:
-        """Count the crash of a worker; return whether there were so many that another template is due.
+    def crashed(self, generation: Generation, *, is_loading: bool) -> None:
+        """Count the crash of a worker; after several, replace the template, unless a worker is loading.
 
         All workers of a template have the same layout of memory and the same secrets against overflows: a new
         one takes from an attacker what the crashes have told.
         """
         template = self._of.get(_key_of(generation))
         if template is None:
-            return False
+            return
         template.crashes += 1
-        return template.crashes >= _CRASHES
+        if template.crashes >= _CRASHES and not is_loading:
+            self._platform.log(
+                "WARNING", "workers have crashed repeatedly: others get a new layout of memory"
+            )
+            self._end_unused(generation)
 
     def drop_privileges(self) -> None:
         """Let no template be root any more: those with an application drop it, as the workers have done."""
