@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
 from tamed._os.trust import TRUST_WRITABLE
 from tamed.cli.grammar import UnknownOption, parse
@@ -97,7 +98,8 @@ def read_job(command: str, *, target: str, words: Sequence[str], **given: Any) -
 
 def _tree(service: Service, first: str = "", rest: str = "") -> Iterator[tuple[str, str]]:
     """Yield a line for each service: its name, drawn as a branch, and its description."""
-    yield f"{first}{service.name}", " ".join(filter(None, (type(service).__name__, service.summary)))
+    summary = SECRETS.hidden(str(service.summary))
+    yield f"{first}{service.name}", " ".join(filter(None, (type(service).__name__, summary)))
     children = list(service) if isinstance(service, MultiService) else []
     for child in children:
         last = child is children[-1]

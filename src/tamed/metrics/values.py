@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from tamed._os.fork import own
+from tamed._os.secrets import SECRETS
 from tamed.metrics._compat import adopt
 from tamed.metrics.table import Family, Series, TableWriter
 
@@ -140,4 +141,6 @@ class Values:
             self._infos[key] = value
 
     def _new(self, series: Series, help_text: str, *, is_gauge: bool) -> Value:
-        return Value(self._table, self._table.add(series, help_text), is_gauge=is_gauge)
+        labels = tuple((label, SECRETS.hidden(text)) for label, text in series.labels)
+        row = self._table.add(series._replace(labels=labels), help_text)
+        return Value(self._table, row, is_gauge=is_gauge)

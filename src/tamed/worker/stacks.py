@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from tamed._os.secrets import SECRETS
 from tamed.ipc.message import Message
 
 __all__ = ["stacks_of_process"]
@@ -37,7 +38,7 @@ def stacks_of_process() -> Message:
     return {
         "threads": list(_threads())[:_MOST_THREADS],
         "tasks": [
-            {"name": name[:_LONGEST], "count": count, "lines": list(lines)}
+            {"name": _shown(name), "count": count, "lines": list(lines)}
             for lines, (name, count) in stacks.items()
         ],
         "count": len(tasks),
@@ -48,7 +49,12 @@ def _threads() -> Iterator[Message]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():
         lines = ["it runs the event loop"] if ident == threading.get_ident() else _lines_of_frame(frame)
-        yield {"name": names.get(ident, f"thread {ident}")[:_LONGEST], "lines": lines}
+        yield {"name": _shown(names.get(ident, f"thread {ident}")), "lines": lines}
+
+
+def _shown(name: str) -> str:
+    """Return the name that the application gave to a thread or a task, for people."""
+    return SECRETS.hidden(name)[:_LONGEST]
 
 
 def _lines_of_frame(frame: FrameType | None) -> list[str]:
