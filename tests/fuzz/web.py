@@ -64,6 +64,17 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def _end(protocol: asyncio.BaseProtocol, context: ServerContext, turns: int = 0) -> None:
+    """Lose the connection, and end the tasks that have not ended after so many turns of the loop."""
+    protocol.connection_lost(None)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in tuple(context.tasks):
+        task.cancel()
+    await asyncio.sleep(0)
+    require_no_failure()
+
+
 class _Http:
     """One connection for each input, which comes in pieces; all of it is answered, or the end."""
 
@@ -91,11 +102,7 @@ class _Http:
             assert wire.written.count(b"500 Internal") == 0
             return bytes(wire.written[9:12]), wire.closed, len(_ANSWER.findall(wire.written))
         finally:
-            protocol.connection_lost(None)
-            for task in tuple(self._context.tasks):
-                task.cancel()
-            await asyncio.sleep(0)
-            require_no_failure()
+            await _end(protocol, self._context)
 
 
 _LIMITS: Final = HttpLimits(request_line=1024, head=4096)
@@ -125,11 +132,7 @@ class _Http2:
                         break
             return _frames(bytes(wire.written)), wire.closed
         finally:
-            protocol.connection_lost(None)
-            for task in tuple(self._context.tasks):
-                task.cancel()
-            await asyncio.sleep(0)
-            require_no_failure()
+            await _end(protocol, self._context)
 
 
 def _frames(data: bytes) -> tuple[int, ...]:
@@ -177,13 +180,7 @@ class _WebSocket:
             assert len(wire.written) - head <= 4 * len(data) + 4096
             return wire.closed, bytes(wire.written[head : head + 1])
         finally:
-            protocol.connection_lost(None)
-            for _ in range(_SOME_TURNS):
-                await asyncio.sleep(0)
-            for task in tuple(self._context.tasks):
-                task.cancel()
-            await asyncio.sleep(0)
-            require_no_failure()
+            await _end(protocol, self._context, turns=_SOME_TURNS)
 
 
 async def _send_back(scope: Any, receive: Any, send: Any) -> None:
