@@ -1,8 +1,10 @@
-"""On which event loop the tests of the services in the box run."""
+"""On which event loop the tests of the services in the box run, and whom they trust."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.conftest import LOOPS
 
@@ -17,3 +19,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run those that are marked on both loops."""
     if metafunc.definition.get_closest_marker("both_loops"):
         metafunc.parametrize("anyio_backend", LOOPS, scope="module")
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    """Make an authority for certificates."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca(authority: trustme.CA, tmp_path: Path) -> Path:
+    """Write the authority's own certificate."""
+    pem = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(pem))
+    return pem

@@ -84,24 +84,10 @@ async def test_unix_to_unix(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    """Make an authority for certificates."""
-    return trustme.CA()
-
-
-@pytest.fixture
 def certificate(authority: trustme.CA, tmp_path: Path) -> Path:
     """Write a certificate for ``upstream.example``, with its key."""
     pem = tmp_path / "upstream.pem"
     authority.issue_cert("upstream.example").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    return pem
-
-
-@pytest.fixture
-def ca(authority: trustme.CA, tmp_path: Path) -> Path:
-    """Write the authority's own certificate."""
-    pem = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(pem))
     return pem
 
 

@@ -36,24 +36,10 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    """Make an authority for certificates."""
-    return trustme.CA()
-
-
-@pytest.fixture
 def certificate(authority: trustme.CA, tmp_path: Path) -> Path:
     """Write a certificate for ``localhost``, with its key."""
     pem = tmp_path / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    return pem
-
-
-@pytest.fixture
-def ca(authority: trustme.CA, tmp_path: Path) -> Path:
-    """Write the authority's own certificate."""
-    pem = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(pem))
     return pem
 
 
