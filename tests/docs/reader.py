@@ -1,8 +1,9 @@
 """A reader of the documentation, who saves its files and types its commands, and compares what comes.
 
-A code block with a caption is a file of that name. A ``console`` block is what a terminal shows: commands
-after ``$``, and their output. A block that begins without a command goes on with the last command of the
-block before it, or, with a block of another terminal in between, of the one before that. ``^C`` is the key.
+A code block with a caption is a file of that name, and may be included from ``examples``. A ``console``
+block is what a terminal shows: commands after ``$``, and their output. A block that begins without a
+command goes on with the last command of the block before it, or, with a block of another terminal in
+between, of the one before that. ``^C`` is the key.
 In an output, ``...`` stands for anything.
 """
 
@@ -15,7 +16,9 @@ from typing import NamedTuple, Self
 from tests.builtin.terminal import Terminal
 
 _FENCE = re.compile(
-    r"^```(?:\{code-block\} )?(\w*)\n(?::caption: (\S+)\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^```(?:\{(?P<directive>[\w-]+)\} )?(?P<argument>\S*)\n"
+    r"(?P<options>(?::\w+: [^\n]*\n)*)\n?(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 # What differs from run to run, and what it is like: a time, a date, a pid, an amount, the width of a column.
@@ -42,7 +45,11 @@ class Block(NamedTuple):
 def blocks_of(page: Path) -> Iterator[Block]:
     """Return the code blocks of a page, in order."""
     for found in _FENCE.finditer(page.read_text("utf-8")):
-        yield Block(found[1], found[2] or "", found[3])
+        options = dict(re.findall(r"^:(\w+): (.*)$", found["options"], re.MULTILINE))
+        language, text = found["argument"], found["text"]
+        if found["directive"] == "literalinclude":
+            language, text = options["language"], (page.parent / language).read_text("utf-8")
+        yield Block(language, options.get("caption", ""), text)
 
 
 class Reader:

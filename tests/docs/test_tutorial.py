@@ -1,9 +1,7 @@
 """The pages that a newcomer follows, as they follow them: from an empty folder, block by block."""
 
-import os
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +9,7 @@ import pytest
 from tests.docs.network import network
 from tests.docs.reader import Block, Reader, blocks_of
 from tests.structure.source import ROOT
-from tests.supervised.conftest import tamed
-from tests.supervised.daemon import Tamed, needs_root
-
-__all__ = ["tamed"]  # a fixture
+from tests.supervised.daemon import needs_root
 
 PAGES = [
     f"docs/tutorial/{name}.md"
@@ -24,28 +19,6 @@ PAGES = [
 
 PICTURES = ROOT / "docs/_pictures"
 PACKAGE = "docs/tutorial/package.md"
-
-
-@pytest.fixture
-def environment(tamed: Tamed, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of somebody who has installed ``tamed``."""
-    inherited = ("PYTEST", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
-    environment = {k: v for k, v in tamed.environment().items() if not k.startswith(inherited)}
-    return environment | {
-        "COLUMNS": "120",
-        "HOME": str(tmp_path),
-        "NO_COLOR": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "TAMED_USER": "root",  # else each log begins with a warning
-    }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return an empty folder."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    return folder
 
 
 @pytest.mark.unmeasured

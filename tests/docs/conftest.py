@@ -1,0 +1,34 @@
+"""The folder and the environment of somebody who follows the pages."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.supervised.conftest import tamed
+from tests.supervised.daemon import Tamed
+
+__all__ = ["tamed"]  # a fixture
+
+
+@pytest.fixture
+def environment(tamed: Tamed, tmp_path: Path) -> dict[str, str]:
+    """Return the environment of somebody who has installed ``tamed``."""
+    inherited = ("PYTEST", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
+    environment = {k: v for k, v in tamed.environment().items() if not k.startswith(inherited)}
+    return environment | {
+        "COLUMNS": "120",
+        "HOME": str(tmp_path),
+        "NO_COLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TAMED_USER": "root",  # else each log begins with a warning
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return an empty folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,32 @@
+"""The guides, followed as those of the tutorial are: the files that they include, and what they type."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.network import network
+from tests.docs.reader import Reader, blocks_of
+from tests.examples.test_examples import GUIDES as EXAMPLES
+from tests.structure.source import ROOT
+from tests.supervised.daemon import needs_root
+
+GUIDES = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "guides").glob("*.md"))
+MOVES = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "moving").glob("*.md"))
+
+
+@pytest.mark.unmeasured
+@needs_root
+@pytest.mark.parametrize("page", [*GUIDES, *MOVES])
+def test_a_guide_can_be_followed(folder: Path, environment: dict[str, str], page: str) -> None:
+    """From an empty folder. What is neither a file nor a terminal is what readers have already."""
+    blocks = [block for block in blocks_of(ROOT / page) if block.name or block.language == "console"]
+    assert any(not block.name for block in blocks)
+    with network() as before, Reader(folder, environment, before) as reader:
+        reader.follow(blocks)
+
+
+def test_the_files_of_a_guide_are_all_on_its_page() -> None:
+    """So each example that is run by its page is followed, and none is left over."""
+    followed = {block.text for page in GUIDES for block in blocks_of(ROOT / page) if block.name}
+    missing = [name for name in EXAMPLES if (ROOT / "examples" / name).read_text("utf-8") not in followed]
+    assert missing == []
