@@ -9,7 +9,7 @@ import trustme
 
 from tamed.net.endpoint import TlsEndpoint
 from tamed.net.stream import StreamServer
-from tamed.net.tls import CertificateWatch, server_context
+from tamed.net.tls import CertificateWatch, ServerTls
 
 pytestmark = pytest.mark.anyio
 
@@ -46,9 +46,8 @@ async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCapt
     _issue(trustme.CA(), pem)
     async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
         (listener,) = server.listeners
-        assert listener.ssl is not None
-        assert isinstance(listener.endpoint, TlsEndpoint)
-        watch = CertificateWatch(listener.endpoint, listener.ssl, interval=3600)
+        assert listener.tls is not None
+        watch = CertificateWatch(listener.tls, interval=3600)
         try:
             before = await _issuer(server)
             watch.check()
@@ -67,9 +66,8 @@ async def test_a_bad_certificate_is_not_taken(tmp_path: Path, caplog: pytest.Log
     _issue(trustme.CA(), pem)
     async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
         (listener,) = server.listeners
-        assert listener.ssl is not None
-        assert isinstance(listener.endpoint, TlsEndpoint)
-        watch = CertificateWatch(listener.endpoint, listener.ssl, interval=3600)
+        assert listener.tls is not None
+        watch = CertificateWatch(listener.tls, interval=3600)
         try:
             before = await _issuer(server)
             pem.write_text("half a certificate")
@@ -96,7 +94,7 @@ async def test_it_looks_by_itself(tmp_path: Path) -> None:
             super().check()
             looks.release()
 
-    watch = Watch(endpoint, server_context(endpoint), interval=0.001)
+    watch = Watch(ServerTls(endpoint), interval=0.001)
     for _ in range(3):
         await looks.acquire()
     watch.close()

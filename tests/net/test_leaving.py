@@ -20,8 +20,8 @@ from tamed.net.listen import ServerEnvironment, use_environment
 from tamed.net.reply import ReplyServer
 from tamed.net.server import Server
 from tamed.net.stream import ProtocolServer, StreamServer
+from tests.net.certificates import Files, client_of, make_files
 from tests.net.poetry import SMALL, Stopping, reset, slowly, until
-from tests.net.test_tls import Files, client_of, make_files
 
 pytestmark = pytest.mark.anyio
 

@@ -40,7 +40,7 @@ async def test_a_listener_has_bound_sockets_that_do_not_listen() -> None:
         host, port = listener.sockets[0].getsockname()
         assert listener.addresses == (f"127.0.0.1:{port}",)
         assert not listener.shared
-        assert listener.ssl is None
+        assert listener.tls is None
         assert client.connect_ex((host, port)) == errno.ECONNREFUSED
         listener.listen(1)
         client.connect((host, port))
@@ -223,7 +223,7 @@ async def test_a_tls_endpoint_brings_its_context(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
     with closing(await SOURCE.listen(TlsEndpoint("127.0.0.1", 0, tmp_path / "both.pem"))) as listener:
-        assert listener.ssl is not None
+        assert listener.tls is not None
         assert listener.addresses[0].startswith("127.0.0.1:")
 
 

@@ -1,7 +1,5 @@
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,36 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from tamed.errors import ConfigurationError, MissingInput, PermissionRefused
 from tamed.net.endpoint import TlsEndpoint
-from tamed.net.tls import renew, server_context
+from tamed.net.tls import ServerTls
+from tests.net.certificates import Files, Handshake, client_of, make_files, serial_of
 from tests.net.unprivileged import run_unprivileged
-
-
-@dataclass
-class Files:
-    """An authority, and the files of a certificate of its own for localhost."""
-
-    folder: Path
-    authority: trustme.CA
-    cert: Path
-    key: Path
-    both: Path
-    ca: Path
-
-    @property
-    def endpoint(self) -> TlsEndpoint:
-        return TlsEndpoint("localhost", 0, self.cert, self.key)
-
-
-def make_files(folder: Path, authority: trustme.CA, key_type: trustme.KeyType) -> Files:
-    """Write a new certificate of an authority, over an older one if there is one."""
-    folder.mkdir(exist_ok=True)
-    files = Files(folder, authority, *(folder / f"{name}.pem" for name in ("cert", "key", "both", "ca")))
-    issued = authority.issue_cert("localhost", key_type=key_type)
-    files.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(files.key)
-    issued.private_key_and_cert_chain_pem.write_to_path(files.both)
-    authority.cert_pem.write_to_path(files.ca)
-    return files
 
 
 @pytest.fixture
@@ -59,58 +30,21 @@ def files(tmp_path: Path) -> Files:
     return make_files(tmp_path / "tls", trustme.CA(), trustme.KeyType.ECDSA)
 
 
-class Handshake:
-    """A client and a server that speak TLS through memory."""
-
-    def __init__(
-        self, server: ssl.SSLContext, client: ssl.SSLContext, name: str | None = "localhost"
-    ) -> None:
-        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.client = client.wrap_bio(back, there, server_hostname=name)
-        self.server = server.wrap_bio(there, back, server_side=True)
-        for _ in range(4):  # more flights than any handshake has
-            for side in (self.client, self.server):
-                with suppress(ssl.SSLWantReadError):
-                    side.do_handshake()
-        # With TLS 1.3 a client learns only when it reads that its certificate was refused.
-        self.server.write(b"verse")
-        assert self.client.read() == b"verse"
-
-    @property
-    def shown(self) -> int:
-        """The serial number of the certificate that the server showed."""
-        shown = self.client.getpeercert(binary_form=True)
-        assert shown is not None
-        return x509.load_der_x509_certificate(shown).serial_number
-
-
-def serial_of(files: Files) -> int:
-    """Return the serial number of the certificate in the file."""
-    return x509.load_pem_x509_certificate(files.cert.read_bytes()).serial_number
-
-
-def client_of(files: Files) -> ssl.SSLContext:
-    """Return a client's context that trusts the files' authority."""
-    context = ssl.create_default_context(cafile=files.ca)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # trustme's authority has no key usage extension
-    return context
-
-
 def test_a_certificate_and_its_key_in_two_files(files: Files) -> None:
     """A client that trusts the authority accepts the server."""
-    handshake = Handshake(server_context(files.endpoint), client_of(files))
+    handshake = Handshake(ServerTls(files.endpoint), client_of(files))
     assert handshake.shown == serial_of(files)
     assert handshake.client.version() == "TLSv1.3"
 
 
 def test_a_certificate_and_its_key_in_one_file(files: Files) -> None:
     """The key may stand in the certificate's file."""
-    Handshake(server_context(TlsEndpoint("localhost", 0, files.both)), client_of(files))
+    Handshake(ServerTls(TlsEndpoint("localhost", 0, files.both)), client_of(files))
 
 
 def test_old_versions_are_refused(files: Files) -> None:
     """TLS 1.2 is the oldest that is spoken, and nobody may renegotiate."""
-    context = server_context(files.endpoint)
+    context = ServerTls(files.endpoint).context
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
     assert context.options & ssl.OP_NO_COMPRESSION
@@ -135,38 +69,38 @@ def test_only_ciphers_with_forward_secrecy(tmp_path: Path, cipher: str, taken: b
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     client.set_ciphers(f"{cipher}:@SECLEVEL=0")
     if taken:
-        shown = Handshake(server_context(files.endpoint), client).client.cipher()
+        shown = Handshake(ServerTls(files.endpoint), client).client.cipher()
         assert shown is not None
         assert shown[0] == cipher
     else:
         with pytest.raises(ssl.SSLError):
-            Handshake(server_context(files.endpoint), client)
+            Handshake(ServerTls(files.endpoint), client)
 
 
 def test_a_client_certificate_is_required(files: Files, tmp_path: Path) -> None:
     """With ``client_ca``, only clients with a certificate of that authority get through."""
     strangers = make_files(tmp_path / "strangers", trustme.CA(), trustme.KeyType.ECDSA)
-    context = server_context(files.endpoint.replace(client_ca=files.ca))
+    tls = ServerTls(files.endpoint.replace(client_ca=files.ca))
     friend, stranger = client_of(files), client_of(files)
     files.authority.issue_cert("client@example.org").configure_cert(friend)
     strangers.authority.issue_cert("client@example.org").configure_cert(stranger)
-    Handshake(context, friend)
+    Handshake(tls, friend)
     for unwelcome in (stranger, client_of(files)):
         with pytest.raises(ssl.SSLError):
-            Handshake(context, unwelcome)
+            Handshake(tls, unwelcome)
 
 
 @pytest.mark.parametrize("name", ["localhost", None])
 @pytest.mark.parametrize("key_type", list(trustme.KeyType), ids=lambda kind: kind.name)
 def test_renewed_files_are_taken(files: Files, key_type: trustme.KeyType, name: str | None) -> None:
     """New handshakes get the new certificate, whatever its key is; old connections go on."""
-    context = server_context(files.endpoint)
+    tls = ServerTls(files.endpoint)
     client = client_of(files)
     client.check_hostname = False
-    before = Handshake(context, client, name)
+    before = Handshake(tls, client, name)
     make_files(files.folder, files.authority, key_type)
-    renew(context, files.endpoint)
-    after = Handshake(context, client, name)
+    tls.renew()
+    after = Handshake(tls, client, name)
     assert after.shown == serial_of(files) != before.shown
     before.server.write(b"the end")
     assert before.client.read() == b"the end"
@@ -178,25 +112,25 @@ def test_renewing_may_change_who_is_trusted(files: Files, tmp_path: Path) -> Non
     endpoint = files.endpoint.replace(client_ca=tmp_path / "clients.pem")
     assert endpoint.client_ca is not None
     endpoint.client_ca.write_bytes(files.ca.read_bytes())
-    context = server_context(endpoint)
+    tls = ServerTls(endpoint)
     ours, theirs = client_of(files), client_of(files)
     files.authority.issue_cert("client@example.org").configure_cert(ours)
     others.authority.issue_cert("client@example.org").configure_cert(theirs)
-    Handshake(context, ours)
+    Handshake(tls, ours)
     endpoint.client_ca.write_bytes(others.ca.read_bytes())
-    renew(context, endpoint)
-    Handshake(context, theirs)
+    tls.renew()
+    Handshake(tls, theirs)
     with pytest.raises(ssl.SSLError):
-        Handshake(context, ours)
+        Handshake(tls, ours)
 
 
 def test_a_bad_renewal_changes_nothing(files: Files) -> None:
     """If a renewed file is bad, that is raised and the old certificate is shown on."""
-    context, before = server_context(files.endpoint), serial_of(files)
+    tls, before = ServerTls(files.endpoint), serial_of(files)
     files.cert.write_text("half a certif")
     with pytest.raises(ConfigurationError):
-        renew(context, files.endpoint)
-    assert Handshake(context, client_of(files)).shown == before
+        tls.renew()
+    assert Handshake(tls, client_of(files)).shown == before
 
 
 def key_of(files: Files) -> bytes:
@@ -287,7 +221,7 @@ def test_a_bad_file_is_named(files: Files, name: str, content: Callable[[Files],
     file: Path = getattr(files, name)
     file.write_bytes(content(files))
     with pytest.raises(ConfigurationError) as caught:
-        server_context(files.endpoint.replace(client_ca=files.ca))
+        ServerTls(files.endpoint.replace(client_ca=files.ca))
     assert str(caught.value).startswith(said.format(file))
 
 
@@ -295,7 +229,7 @@ def test_a_key_of_another_certificate(files: Files, tmp_path: Path) -> None:
     """Both files of a pair that does not fit are named."""
     other = make_files(tmp_path / "other", trustme.CA(), trustme.KeyType.ECDSA)
     with pytest.raises(ConfigurationError) as caught:
-        server_context(files.endpoint.replace(key=other.key))
+        ServerTls(files.endpoint.replace(key=other.key))
     assert str(caught.value) == (
         f"TLS certificate {files.cert}: the key {other.key} belongs to another certificate; "
         "give the key that it was issued for"
@@ -306,13 +240,13 @@ def test_a_key_of_another_kind(files: Files, tmp_path: Path) -> None:
     """A key of another type than the certificate's does not fit either."""
     other = make_files(tmp_path / "other", trustme.CA(), trustme.KeyType.RSA)
     with pytest.raises(ConfigurationError, match="belongs to another certificate"):
-        server_context(files.endpoint.replace(key=other.key))
+        ServerTls(files.endpoint.replace(key=other.key))
 
 
 def test_a_certificate_without_a_key(files: Files) -> None:
     """A certificate's file without the key, and no other file named, is told with the remedy."""
     with pytest.raises(ConfigurationError) as caught:
-        server_context(TlsEndpoint("localhost", 0, files.cert))
+        ServerTls(TlsEndpoint("localhost", 0, files.cert))
     assert str(caught.value) == (
         f"TLS certificate {files.cert}: it holds no private key; name the key's file too: &key=FILE"
     )
@@ -327,7 +261,7 @@ def test_a_certificate_that_is_too_weak(files: Files) -> None:
     files.cert.write_bytes(weak.sign(key, SHA256()).public_bytes(Encoding.PEM))
     files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(ConfigurationError) as caught:
-        server_context(files.endpoint)
+        ServerTls(files.endpoint)
     assert str(caught.value) == (
         f"TLS certificate {files.cert}: OpenSSL refuses it: ee key too small; replace it"
     )
@@ -346,7 +280,7 @@ def test_a_missing_file(files: Files, tmp_path: Path, role: str, there: str) -> 
         "client CA file": files.endpoint.replace(client_ca=file),
     }[role]
     with pytest.raises(MissingInput, match=f"^TLS {role} {file}: .*; "):
-        server_context(endpoint)
+        ServerTls(endpoint)
 
 
 def test_a_file_that_may_not_be_read(files: Files) -> None:
@@ -354,8 +288,8 @@ def test_a_file_that_may_not_be_read(files: Files) -> None:
     files.folder.chmod(0)  # for the tests' own user; where root runs them nobody else may look anyway
     try:
         said = run_unprivileged(
-            "from tamed.net.endpoint import Endpoint; from tamed.net.tls import server_context",
-            f"server_context(Endpoint.parse('tls://:0?cert={files.both}'))",
+            "from tamed.net.endpoint import Endpoint; from tamed.net.tls import ServerTls",
+            f"ServerTls(Endpoint.parse('tls://:0?cert={files.both}'))",
         )
     finally:
         files.folder.chmod(0o700)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import select
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -196,7 +195,7 @@ async def test_a_listener_has_the_supervisors_sockets(linked: Linked) -> None:
     assert {**question, "number": 0} == {"listen": HERE, "kind": 1, "index": 0, "number": 0}
     assert len(listener.sockets) == 2
     assert not listener.shared  # else a worker that stops would leave clients in the queue
-    assert listener.ssl is None
+    assert listener.tls is None
     listener.close()
 
 
@@ -245,7 +244,7 @@ async def test_certificates_are_read_in_the_worker(linked: Linked, tmp_path: Pat
         listening = asyncio.create_task(linked.source.listen(endpoint))
         await linked.hands_out()
         with closing(await asyncio.wait_for(listening, PATIENCE)) as listener:
-            assert isinstance(listener.ssl, ssl.SSLContext)
+            assert listener.tls is not None
 
 
 # Asking without waiting in the loop.

@@ -59,19 +59,27 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def settings(query: str, kind: str, known: tuple[str, ...]) -> dict[str, str]:
-    """Parse the settings after the question mark: ``NAME=VALUE&NAME=VALUE``."""
-    found: dict[str, str] = {}
+def settings(query: str, kind: str, known: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Parse the settings after the question mark, in their order: ``NAME=VALUE&NAME=VALUE``."""
+    found: list[tuple[str, str]] = []
     for item in query.split("&") if query else ():
         name, _, value = item.partition("=")
         if name not in known:
             takes = f"{kind} takes {', '.join(known)}"
             raise ValueError(f"unknown setting {name!r}{nearest(name, known)}; {takes}")
-        if name in found:
-            raise ValueError(f"{name} is given twice")
         if not value:
             raise ValueError(f"{name} has no value")
-        found[name] = unescape(value)
+        found.append((name, unescape(value)))
+    return found
+
+
+def once(items: list[tuple[str, str]]) -> dict[str, str]:
+    """Return settings by name, each of which may be given once."""
+    found: dict[str, str] = {}
+    for name, value in items:
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        found[name] = value
     return found
 
 

@@ -65,8 +65,9 @@ class Dialer:
                 self._show_certificate(self._context, self._endpoint)
 
     def _show_certificate(self, context: tls.SSLContext, endpoint: TlsEndpoint) -> None:
-        if endpoint.client_ca is not None:
-            raise ConfigurationError(self._what, "client_ca is for servers", "leave it out")
+        if endpoint.client_ca is not None or endpoint.more:
+            why = f"{'client_ca' if endpoint.client_ca else 'a second certificate'} is for servers"
+            raise ConfigurationError(self._what, why, "leave it out")
         try:
             context.load_cert_chain(endpoint.cert, endpoint.key)
         except OSError as error:  # SSLError is one

@@ -9,7 +9,7 @@ text                                    address
 ``HOST:PORT``, ``tcp://HOST:PORT``      every address that HOST resolves to
 ``:PORT``                               every interface, IPv4 and IPv6
 ``[::1]:PORT``                          an IPv6 address, in brackets; ``[fe80::1%eth0]`` with its zone
-``tls://HOST:PORT?cert=FILE``           TLS; also ``key=FILE`` and ``client_ca=FILE``
+``tls://HOST:PORT?cert=FILE``           TLS; see `TlsEndpoint` for its other settings
 ``unix:/run/x.sock?mode=660``           a unix socket; the mode is octal and may be left out
 ``unix:@name``                          a name in Linux's abstract namespace, which has no file
 ``fd://3``                              a socket inherited from the parent, by its descriptor
@@ -27,7 +27,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Never, Self
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Never, Self
 
 from tamed.errors import ConfigurationError
 from tamed.net._endpoint_text import (
@@ -40,6 +40,7 @@ from tamed.net._endpoint_text import (
     host_and_port,
     nearest,
     octal,
+    once,
     refuse_settings,
     settings,
     unescape,
@@ -49,6 +50,7 @@ __all__ = [
     "BadEndpoint",
     "Endpoint",
     "FdEndpoint",
+    "KeyPair",
     "SystemdEndpoint",
     "TcpEndpoint",
     "TlsEndpoint",
@@ -152,43 +154,79 @@ class TcpEndpoint(Endpoint):
         return f"{scheme}{authority(self.host, self.port)}"
 
 
+class KeyPair(NamedTuple):
+    """A PEM file with a certificate and its chain, and one with its private key (None: it is in the same)."""
+
+    cert: Path
+    key: Path | None = None
+
+
 class TlsEndpoint(Endpoint):
     """A host and a port, with TLS.
 
     ``cert`` is a PEM file with the certificate and its chain, ``key`` one with the private key (None: it
-    is in ``cert``). With ``client_ca``, clients must send a certificate signed by one in that file.
+    is in ``cert``). ``more`` are others: a client gets that whose names have the name that it asks for
+    (SNI, RFC 6066), and the first one if none has; with ``unknown_name`` ``refuse`` the handshake fails then.
+
+    With ``client_ca``, clients must send a certificate signed by one in that file; with ``verify_client``
+    ``optional`` they may also send none.
     """
 
-    __slots__ = ("cert", "client_ca", "host", "key", "port")
-    __match_args__ = ("host", "port", "cert", "key", "client_ca")
+    __slots__ = ("cert", "client_ca", "host", "key", "more", "port", "unknown_name", "verify_client")
+    __match_args__ = ("host", "port", "cert", "key", "client_ca", "more", "verify_client", "unknown_name")
 
     host: str
     port: int
     cert: Path
     key: Path | None
     client_ca: Path | None
+    more: tuple[KeyPair, ...]
+    verify_client: Literal["required", "optional"]
+    unknown_name: Literal["default", "refuse"]
 
-    def __init__(
-        self, host: str, port: int, cert: Path, key: Path | None = None, client_ca: Path | None = None
+    def __init__(  # noqa: PLR0917 - all of them have names
+        self,
+        host: str,
+        port: int,
+        cert: Path,
+        key: Path | None = None,
+        client_ca: Path | None = None,
+        more: tuple[KeyPair, ...] = (),
+        verify_client: str = "required",
+        unknown_name: str = "default",
     ) -> None:
-        self._set(host=canonical_host(host), port=check_port(port), key=None, client_ca=None)
-        files = {"cert": cert, "key": key, "client_ca": client_ca}
-        for name, file in files.items():
-            if file is not None:
-                self._set(**{name: Path(canonical_text(str(file), name))})
+        self._set(host=canonical_host(host), port=check_port(port))
+        self._set(cert=_file(cert, "cert"), key=key and _file(key, "key"))
+        self._set(client_ca=client_ca and _file(client_ca, "client_ca"))
+        self._set(more=tuple(KeyPair(_file(c, "cert"), k and _file(k, "key")) for c, k in more))
+        given = {"verify_client": verify_client, "unknown_name": unknown_name}
+        for name, value in given.items():
+            if value not in _TLS_CHOICES[name]:
+                raise ValueError(f"{name} is {' or '.join(_TLS_CHOICES[name])}, not {value!r}")
+        if verify_client == "optional" and client_ca is None:
+            raise ValueError("verify_client without client_ca: name the file with the authorities too")
+        self._set(**given)
 
     @property
-    def _files(self) -> dict[str, Path]:
-        files = {name: getattr(self, name) for name in _TLS_SETTINGS}
-        return {name: file for name, file in files.items() if file is not None}
+    def pairs(self) -> tuple[KeyPair, ...]:
+        """All certificates with their keys; the first is the default."""
+        return KeyPair(self.cert, self.key), *self.more
 
     def relative_to(self, folder: Path) -> Self:
         """Return a copy of the endpoint with the paths of its files resolved from a folder."""
-        return self.replace(**{name: folder / file for name, file in self._files.items()})
+        first, *more = (KeyPair(folder / cert, key and folder / key) for cert, key in self.pairs)
+        client_ca = self.client_ca and folder / self.client_ca
+        return self.replace(cert=first.cert, key=first.key, more=tuple(more), client_ca=client_ca)
 
     def __str__(self) -> str:
-        query = "&".join(f"{name}={escape(str(file))}" for name, file in self._files.items())
-        return f"tls://{authority(self.host, self.port)}?{query}"
+        files = [item for pair in self.pairs for item in pair._asdict().items()]
+        query = [
+            f"{name}={escape(str(file))}" for name, file in (*files, ("client_ca", self.client_ca)) if file
+        ]
+        for name, (default, _) in _TLS_CHOICES.items():
+            if getattr(self, name) != default:
+                query.append(f"{name}={getattr(self, name)}")
+        return f"tls://{authority(self.host, self.port)}?{'&'.join(query)}"
 
 
 class UnixEndpoint(Endpoint):
@@ -298,6 +336,10 @@ def address_text(address: object) -> str:
             return str(address)
 
 
+def _file(path: Path, what: str) -> Path:
+    return Path(canonical_text(str(path), what))
+
+
 def _parse(text: str) -> Endpoint:
     if text.startswith("unix:"):
         return _parse_unix(text.removeprefix("unix:"))
@@ -323,17 +365,31 @@ def _parse_tcp(rest: str) -> Endpoint:
 def _parse_tls(rest: str) -> Endpoint:
     authority, _, query = rest.partition("?")
     host, port = host_and_port(authority)
-    found = settings(query, "tls://", _TLS_SETTINGS)
-    if "cert" not in found:
+    pairs: list[dict[str, Path]] = [{}]
+    others: list[tuple[str, str]] = []
+    for name, value in settings(query, "tls://", _TLS_SETTINGS):
+        if name not in KeyPair._fields:
+            others.append((name, value))
+            continue
+        if name in pairs[-1]:
+            if name == "key":
+                raise ValueError("key is given twice for one certificate")
+            pairs.append({})
+        pairs[-1][name] = Path(value)
+    if any("cert" not in pair for pair in pairs):
         raise ValueError("no certificate: expected tls://HOST:PORT?cert=FILE")
-    return TlsEndpoint(host, port, **{name: Path(file) for name, file in found.items()})
+    found: dict[str, Any] = once(others)
+    if "client_ca" in found:
+        found["client_ca"] = Path(found["client_ca"])
+    (first, *more) = (KeyPair(**pair) for pair in pairs)
+    return TlsEndpoint(host, port, first.cert, first.key, more=tuple(more), **found)
 
 
 def _parse_unix(rest: str) -> Endpoint:
     path, _, query = rest.partition("?")
     if path.startswith("//") and not path.startswith("///"):
         raise ValueError("expected unix:/PATH for an absolute path, or unix:PATH for a relative one")
-    found = settings(query, "unix:", ("mode",))
+    found = once(settings(query, "unix:", ("mode",)))
     return UnixEndpoint(unescape(path), octal(found["mode"]) if found else None)
 
 
@@ -355,4 +411,7 @@ _PARSERS: dict[str, Callable[[str], Endpoint]] = {
     "fd": _parse_fd,
     "systemd": _parse_systemd,
 }
-_TLS_SETTINGS = ("cert", "key", "client_ca")
+_TLS_CHOICES: Final = {"verify_client": ("required", "optional"), "unknown_name": ("default", "refuse")}
+"""The settings that are one of two words; the first is the default."""
+
+_TLS_SETTINGS: Final = ("cert", "key", "client_ca", *_TLS_CHOICES)

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import os
 import socket
-import ssl as tls
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,7 +30,7 @@ from tamed.net.endpoint import (
     as_endpoint,
 )
 from tamed.net.inherit import Inheritance
-from tamed.net.tls import server_context
+from tamed.net.tls import ServerTls
 from tamed.service.service import Service
 
 __all__ = [
@@ -100,12 +99,12 @@ class Listener:
     ``sockets`` are bound, non-blocking and not inheritable; there may be several. Stream sockets accept
     connections only after ``listen``, unless they were inherited in that state. ``shared`` is whether other
     processes accept from the same sockets, so that a stopping server must leave them the backlog, and
-    ``sole`` whether no other process has them. ``ssl`` is the context of a ``tls://`` endpoint. ``file`` is a
+    ``sole`` whether no other process has them. ``tls`` is that of a ``tls://`` endpoint. ``file`` is a
     unix socket's file, if ``close`` must remove it. ``addresses`` are the bound ones, as on the command line,
     with the ports that the kernel chose.
     """
 
-    __slots__ = ("__weakref__", "_file", "addresses", "endpoint", "shared", "sockets", "sole", "ssl")
+    __slots__ = ("__weakref__", "_file", "addresses", "endpoint", "shared", "sockets", "sole", "tls")
 
     def __init__(
         self,
@@ -114,14 +113,14 @@ class Listener:
         *,
         shared: bool = False,
         sole: bool = False,
-        ssl: tls.SSLContext | None = None,
+        tls: ServerTls | None = None,
         file: SocketFile | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.sockets = sockets
         self.shared = shared
         self.sole = sole
-        self.ssl = ssl
+        self.tls = tls
         self.addresses = _addresses(endpoint, sockets)
         self._file = file
         own(self)
@@ -261,9 +260,9 @@ def use_environment(environment: ServerEnvironment) -> Iterator[ServerEnvironmen
 
 
 def _bound(endpoint: Endpoint, kind: socket.SocketKind, addresses: tuple[Address, ...]) -> Listener:
-    context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+    tls = ServerTls(endpoint) if isinstance(endpoint, TlsEndpoint) else None
     bound = bind(endpoint, kind, addresses)
-    return Listener(endpoint, bound.sockets, sole=True, ssl=context, file=bound.file)
+    return Listener(endpoint, bound.sockets, sole=True, tls=tls, file=bound.file)
 
 
 def _addresses(endpoint: Endpoint, sockets: tuple[socket.socket, ...]) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class ReplyServer(Server):
         self._send_timeout = send_timeout
 
     def _on_accept_of(self, listener: Listener, sock: socket.socket) -> OnAccept:
-        if listener.ssl is not None:
+        if listener.tls is not None:
             return self._open_transports(listener, sock, self._factory_for)
         family, kind, proto = sock.family, sock.type, sock.proto
         internet = family == socket.AF_INET

@@ -14,7 +14,6 @@ from tamed.net._handshakes import DEFAULT_MOST, DEFAULT_TIMEOUT, Handshakes
 from tamed.net._leaving import filter_disconnects
 from tamed.net.accept import DEFAULT_BACKLOG, Acceptor, ListeningSocket, OnAccept, usable_backlog
 from tamed.net.address_limit import AddressLimit
-from tamed.net.endpoint import TlsEndpoint
 from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current_environment
 from tamed.net.tls import CertificateWatch
 
@@ -128,10 +127,10 @@ class Server(ListeningService):
         backlog = usable_backlog(self.backlog)
         for listener in self.listeners:
             listener.listen(backlog)
-            if listener.ssl is not None and self.alpn:
-                listener.ssl.set_alpn_protocols(list(self.alpn))
+            if listener.tls is not None and self.alpn:
+                listener.tls.offer(self.alpn)
         self._openers.clear()
-        if any(listener.ssl is not None for listener in self.listeners):
+        if any(listener.tls is not None for listener in self.listeners):
             self._handshakes = Handshakes(
                 self.full_name,
                 self.max_tls_handshakes,
@@ -145,9 +144,7 @@ class Server(ListeningService):
         self._gate.add(self._acceptor)
         self._acceptor.resume()
         self._watches = [
-            CertificateWatch(listener.endpoint, listener.ssl)
-            for listener in self.listeners
-            if listener.ssl is not None and isinstance(listener.endpoint, TlsEndpoint)
+            CertificateWatch(listener.tls) for listener in self.listeners if listener.tls is not None
         ]
         for address in self.addresses:
             log.info("listening on %s", address)
@@ -186,7 +183,7 @@ class Server(ListeningService):
         ``factory_for`` is called with the connection and its peer's address.
         """
         family, kind, proto = sock.family, sock.type, sock.proto
-        ssl, handshakes = listener.ssl, self._handshakes
+        tls, handshakes = listener.tls, self._handshakes
         loop = asyncio.get_running_loop()
         open_accepted = loop.connect_accepted_socket
         opener = TransportOpener(self._not_opened)
@@ -201,8 +198,10 @@ class Server(ListeningService):
             begin(connection, address if counted else None)
             opener.begin(connection, open_accepted(factory_for(connection, address), connection))
 
-        if ssl is None or handshakes is None:
+        if tls is None or handshakes is None:
             return on_accept
+
+        ssl = tls.context
 
         def on_accept_tls(fd: int, address: Any) -> None:
             self.accepted += 1

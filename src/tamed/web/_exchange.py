@@ -6,7 +6,7 @@ It is the same for each version of HTTP; how an answer is written is that of a s
 import asyncio
 import os
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
@@ -113,7 +113,7 @@ class Exchange:
         self._has_body = True  # the answer
         self._unsent: int | None = None  # bytes of the body that Content-Length promises
         self._has_trailers = False
-        scope["extensions"] = {
+        extensions: dict[str, Any] = {
             "http.response.early_hint": {},
             "http.response.pathsend": {},
             "http.response.trailers": {},
@@ -121,6 +121,9 @@ class Exchange:
                 "left": connection.has_left
             },  # not of this object: it would be garbage in a cycle
         }
+        if "extensions" in scope:
+            extensions |= scope["extensions"]
+        scope["extensions"] = extensions
 
     @property
     def is_complete(self) -> bool:

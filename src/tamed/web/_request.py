@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from tamed.net.tls_session import tls_session
 from tamed.web._context import ServerContext
 from tamed.web.asgi import Scope
 
@@ -51,6 +52,8 @@ class Peer(NamedTuple):
     scheme: str
     is_trusted: bool
     """Whether it is a proxy that is believed."""
+    tls: dict[str, Any] | None = None
+    """ASGI's extension ``tls``."""
 
     def __str__(self) -> str:
         return "{}:{}".format(*self.client) if self.client else "unix"
@@ -66,7 +69,22 @@ def peer_of(transport: asyncio.BaseTransport, context: ServerContext) -> Peer:
     else:
         server = (server, None) if isinstance(server, str) else None
     scheme = "http" if info("sslcontext") is None else "https"
-    return Peer(client, server, scheme, context.trusted.trusts_peer(client))
+    return Peer(client, server, scheme, context.trusted.trusts_peer(client), _tls_extension(transport))
+
+
+def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
+    """Return what applications hear of a connection's TLS (ASGI's TLS extension, 0.2)."""
+    session = tls_session(transport)
+    if session is None:
+        return None
+    return {
+        "server_cert": session.server_certificate or None,
+        "client_cert_chain": session.client_certificates,
+        "client_cert_name": session.client_name or None,
+        "client_cert_error": None,  # the handshake has failed then
+        "tls_version": session.version or None,
+        "cipher_suite": session.cipher_suite or None,
+    }
 
 
 class RequestHead(NamedTuple):
@@ -176,6 +194,8 @@ def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
         "headers": headers,
         "state": context.state.copy(),
     }
+    if peer.tls is not None:
+        scope["extensions"] = {"tls": peer.tls}
     if peer.is_trusted:
         context.trusted.believe(scope)
     return scope
@@ -191,7 +211,7 @@ def websocket_scope(scope: Scope) -> Scope:
         "type": "websocket",
         "scheme": _WEBSOCKET_SCHEMES[scope["scheme"]],
         "subprotocols": [each.strip() for each in ",".join(offered).split(",") if each.strip()],
-        "extensions": {"websocket.http.response": {}},
+        "extensions": {**scope.get("extensions", {}), "websocket.http.response": {}},
     }
     del made["method"]
     return made

@@ -209,6 +209,8 @@ def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
     }
     if scope.get("client"):
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = scope["client"][0], str(scope["client"][1])
+    if (tls := scope["extensions"].get("tls")) is not None:
+        environ |= _client_certificate(tls)
     for name_bytes, value_bytes in scope["headers"]:
         name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
         if "_" in name or name in _NEVER:
@@ -219,6 +221,17 @@ def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
         joint = "; " if name == "cookie" else ","
         environ[key] = f"{environ[key]}{joint}{value}" if key in environ else value
     return environ
+
+
+def _client_certificate(tls: dict[str, Any]) -> dict[str, str]:
+    """Return the variables for a client's certificate, with the names that Apache's mod_ssl has for them."""
+    if not tls["client_cert_chain"]:
+        return {"SSL_CLIENT_VERIFY": "NONE"}
+    return {
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_S_DN": tls["client_cert_name"] or "",
+        "SSL_CLIENT_CERT": tls["client_cert_chain"][0],
+    }
 
 
 def _is_of_the_client(error: BaseException | None) -> bool:

@@ -5,7 +5,6 @@ import itertools
 import os
 import select
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,7 @@ from tamed.ipc.fault import fault_of
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_object, read_truth
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TlsEndpoint
 from tamed.net.listen import Gate, Listener
-from tamed.net.tls import server_context
+from tamed.net.tls import ServerTls
 from tamed.service.events import hub
 from tamed.worker.roles import SupervisedRoles
 from tamed.worker.stacks import stacks_of_process
@@ -229,17 +228,17 @@ class SupervisedSource:
 
         See `SocketSource`. Certificates are read here, in the worker.
         """
-        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        tls = ServerTls(endpoint) if isinstance(endpoint, TlsEndpoint) else None
         with self._asking(endpoint, kind) as question:
             answer = await self._link.ask(question)
-            return self._opened(endpoint, question, answer, context)
+            return self._opened(endpoint, question, answer, tls)
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
         """Do the same; blocks until the supervisor has answered."""
-        context = server_context(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+        tls = ServerTls(endpoint) if isinstance(endpoint, TlsEndpoint) else None
         with self._asking(endpoint, kind) as question:
             answer = self._link.ask_now(question)
-            return self._opened(endpoint, question, answer, context)
+            return self._opened(endpoint, question, answer, tls)
 
     @contextmanager
     def _asking(self, endpoint: Endpoint, kind: socket.SocketKind) -> Iterator[Message]:
@@ -254,7 +253,7 @@ class SupervisedSource:
             raise
 
     def _opened(
-        self, endpoint: Endpoint, question: Message, answer: _Answer, context: ssl.SSLContext | None
+        self, endpoint: Endpoint, question: Message, answer: _Answer, tls: ServerTls | None
     ) -> Listener:
         message, descriptors = answer
         if "fault" in message:
@@ -263,7 +262,7 @@ class SupervisedSource:
         # When this worker's server stops, it accepts all clients in the queue: they would be lost if no other
         # worker went on. The process that has passed sockets to the daemon keeps them, and their queue.
         inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
-        listener = Listener(endpoint, sockets, shared=inherited, ssl=context)
+        listener = Listener(endpoint, sockets, shared=inherited, tls=tls)
         self._open[question["listen"], question["kind"], question["index"]] = listener
         return listener
 
