@@ -11,7 +11,7 @@ from tamed.config.job import Job
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.config.target import Target
-from tamed.errors import MissingInput
+from tamed.errors import MissingInput, UsageError
 from tamed.plugins.describe import describe
 
 TEXT = """
@@ -99,3 +99,22 @@ def test_a_deployment_is_the_same_as_data() -> None:
     """Its text says all of it."""
     deployment = Deployment.parse(TEXT, Path("/etc/verse.toml"))
     assert Deployment.from_data(deployment.to_data()) == deployment
+
+
+def test_services_are_chosen_by_name(tmp_path: Path) -> None:
+    """Another process, which has the text of the whole file, has the same ones, in the order of the file."""
+    names = ("a", "b", "c")
+    file = tmp_path / "verse.toml"
+    file.write_text("".join(f'[services.{name}]\nplugin = "ode"\n' for name in names))
+    target = Target.parse(str(file))
+    for given, chosen in ((["c", "a"], ["a", "c"]), ([], list(names))):
+        reading = Reading.of(Job(target, daemon={"service": given}, environ={}))
+        for each in (reading, through_json(reading)):
+            assert each.deployment is not None
+            assert [entry.name for entry in each.deployment.services] == chosen
+    with pytest.raises(
+        UsageError, match=r"--service d: .* has no service of this name; known services: a, b, c"
+    ):
+        Reading.of(Job(target, daemon={"service": ["d"]}, environ={}))
+    with pytest.raises(UsageError, match="--service a: only a deployment file has services"):
+        Reading.of(Job(Target.parse("fastpoetry"), daemon={"service": ["a"]}, environ={}))

@@ -1,13 +1,13 @@
 """Deployment files: the services of a run, and their options."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
-from tamed.errors import ConfigurationError, from_os_error
+from tamed.errors import ConfigurationError, UsageError, from_os_error
 from tamed.service.role import Scope
 
 __all__ = ["Deployment", "Entry", "read_env_file"]
@@ -43,6 +43,20 @@ class Deployment(NamedTuple):
     services: tuple[Entry, ...]
     folder: Path
     text: str
+
+    def only(self, names: Collection[str]) -> "Deployment":
+        """Return it with the services of these names alone, or itself if there are no names.
+
+        Raises UsageError if it has no service of a name.
+        """
+        known = [each.name for each in self.services]
+        for name in names:
+            if name not in known:
+                remedy = did_you_mean(name, known, f"known services: {', '.join(known)}")
+                raise UsageError(f"--service {name}", f"{self.file} has no service of this name", remedy)
+        if not names:
+            return self
+        return self._replace(services=tuple(each for each in self.services if each.name in names))
 
     def to_data(self) -> dict[str, str]:
         """Return it as plain data: its text, because TOML has types of value that JSON lacks."""

@@ -21,7 +21,7 @@ from tamed.config.deployment import Deployment, read_env_file
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.config.target import Target, TargetKind
-from tamed.errors import from_os_error
+from tamed.errors import UsageError, from_os_error
 from tamed.plugins.build import build
 
 __all__ = ["Reading", "read_settings"]
@@ -70,7 +70,7 @@ class Reading(NamedTuple):
         settings = read_settings(job, deployment)
         if settings.daemon.directory is not None:
             _require_directory(job.path(str(settings.daemon.directory)))
-        return cls(job, deployment, settings, program)
+        return cls(job, _with_services_of(settings, deployment), settings, program)
 
     def to_data(self) -> dict[str, Any]:
         """Return the reading, without the job, as plain data, for another process that has the job."""
@@ -84,9 +84,9 @@ class Reading(NamedTuple):
     @classmethod
     def from_data(cls, job: Job, data: Mapping[str, Any]) -> Self:
         """Return the reading that `to_data` was called on; nothing is read or validated again."""
-        text = data["deployment"]
+        text, settings = data["deployment"], Settings.from_data(data["settings"])
         deployment = None if text is None else Deployment.from_data(text)
-        return cls(job, deployment, Settings.from_data(data["settings"]), data["program"])
+        return cls(job, _with_services_of(settings, deployment), settings, data["program"])
 
     @property
     def name(self) -> str:
@@ -120,6 +120,16 @@ def _log_beside(deployment: Deployment) -> Mapping[str, object]:
     if not isinstance(file, str) or not names_file(file):
         return deployment.log
     return {**deployment.log, "file": str(deployment.folder / file)}
+
+
+def _with_services_of(settings: Settings, deployment: Deployment | None) -> Deployment | None:
+    """Return the deployment with the services that are to run."""
+    names = settings.daemon.service
+    if deployment is not None:
+        return deployment.only(names)
+    if names:
+        raise UsageError(f"--service {names[0]}", "only a deployment file has services to choose from")
+    return None
 
 
 def _require_directory(path: Path) -> None:

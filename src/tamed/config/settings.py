@@ -118,6 +118,11 @@ class Daemon:
     name: Name | None = option(
         None, "Name of the instance; by default that of the deployment or the target.", section=_PROCESSES
     )
+    service: list[str] = option(
+        [],
+        "Service of the deployment file to run, without the others; by default all run.",
+        section=_PROCESSES,
+    )
     workers: Workers | None = option(
         None, "Number of worker processes, under a supervisor; auto is one for each CPU.", section=_PROCESSES
     )
