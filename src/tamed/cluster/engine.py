@@ -23,7 +23,10 @@ from tamed.errors import ConfigurationError, TamedError, Unavailable, reason
 __all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "open_engine"]
 
 _GROUP: Final = "tamed.engines"
-_OWN: Final[Mapping[str, str]] = {}
+_OWN: Final[Mapping[str, str]] = {
+    "postgres": "tamed.cluster.postgres:PostgresEngine",
+    "postgresql": "tamed.cluster.postgres:PostgresEngine",
+}
 """The engines that come with Tamed, by scheme. Each has an extra of its name, if it needs a library."""
 
 

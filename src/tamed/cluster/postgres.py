@@ -1,0 +1,270 @@
+"""Roles in PostgreSQL: an advisory lock of a session, and a row with the term and its end.
+
+Two things keep others away, and each covers what the other cannot. As long as the holder's session lives,
+it has the **advisory lock**, whatever the server's clock does. When the session is lost, the **row** keeps
+others away until the time that the holder was promised, by the server's clock. A host that vanishes without a
+word cannot keep the lock: the server ends a session that is silent for longer than the lease
+(``idle_session_timeout``, which PostgreSQL 14 brought).
+
+Each role has a session of its own. A role whose session is lost is lost.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import asyncpg
+
+from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl
+from tamed.errors import reason
+
+__all__ = ["PostgresEngine"]
+
+_OLDEST: Final = 14
+_PORT: Final = 5432
+_SECONDS: Final = 10
+"""Until a server that does not answer is given up, if the caller does not give up first."""
+
+_CHANNEL: Final = "tamed_roles"
+_OF_LIBPQ: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_MADE_BY_ANOTHER: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError)
+
+
+@dataclass
+class _Session:
+    """A connection for one role. ``token`` is that of the role, None while it is not held here."""
+
+    connection: Any
+    token: int | None = None
+    ttl: float = 0
+    silence: int = 0  # milliseconds after which the server ends the session; 0: never
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class PostgresEngine(Engine):
+    """The engine ``postgres://[USER@]HOST[:PORT],…/DATABASE``.
+
+    Of several hosts, the one that can be written to is taken. Options: ``password-file``, ``schema`` (of the
+    table ``tamed_roles``, by default ``public``), and libpq's ``sslmode``, ``sslrootcert``, ``sslcert`` and
+    ``sslkey``.
+    """
+
+    def __init__(self, url: EngineUrl) -> None:
+        url.check("password-file", "schema", *_OF_LIBPQ)
+        self._url = url
+        self._table = f"{_quoted(url.options.get('schema', 'public'))}.tamed_roles"
+        self._sessions: dict[str, _Session] = {}
+        self._connecting: dict[str, asyncio.Task[_Session]] = {}
+        self._claims: dict[str, str] = {}  # of each role, who may have it by an attempt of this object
+
+    async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
+        """Try to get a role; see `Engine`."""
+        async with self._session(role) as session:
+            session.news.clear()
+            row = await session.connection.fetchrow(
+                f"SELECT holder, until > clock_timestamp() AS is_held FROM {self._table} WHERE role = $1",  # noqa: S608
+                role,
+            )
+            if row is not None and row["is_held"] and row["holder"] != holder:
+                await self._unlock(session, role)
+                return Attempt(None, row["holder"])
+            await self._end_if_silent(session, max(1, round(ttl * 1000)))
+            if session.token is None and not await self._lock(session, role):
+                await self._end_if_silent(session, 0)
+                return Attempt(None, row["holder"] if row is not None else "")
+            self._claims[role] = holder
+            session.ttl = ttl
+            session.token = await session.connection.fetchval(
+                f"INSERT INTO {self._table} AS r VALUES ($1, 1, $2, clock_timestamp() + $3 * interval '1 s') "  # noqa: S608
+                "ON CONFLICT (role) DO UPDATE "
+                "SET token = r.token + 1, holder = excluded.holder, until = excluded.until "
+                "WHERE r.until <= clock_timestamp() OR r.holder = excluded.holder RETURNING token",
+                role,
+                holder,
+                ttl,
+            )
+            if session.token is None:  # another one had it in the meantime, and lost its session
+                await self._unlock(session, role, is_locked=True)
+            return Attempt(session.token, holder if session.token is not None else "")
+
+    async def renew(self, role: str) -> bool:
+        """Hold a role for longer; False also if its session is lost. See `Engine`."""
+        session = self._sessions.get(role)
+        if session is None or session.token is None or session.connection.is_closed():
+            return False
+        async with self._session(role) as session:
+            done = await session.connection.fetchval(
+                f"UPDATE {self._table} SET until = clock_timestamp() + $3 * interval '1 s' "  # noqa: S608
+                "WHERE role = $1 AND token = $2 RETURNING true",
+                role,
+                session.token,
+                session.ttl,
+            )
+            if not done:
+                await self._unlock(session, role)
+            return bool(done)
+
+    async def release(self, role: str) -> None:
+        """Give a role back, also one whose session is lost; see `Engine`."""
+        if role not in self._claims:
+            return
+        async with self._session(role) as session:
+            await session.connection.execute(
+                f"UPDATE {self._table} SET holder = '', until = '-infinity' WHERE role = $1 AND holder = $2",  # noqa: S608
+                role,
+                self._claims[role],
+            )
+            await self._unlock(session, role)
+            await session.connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, role)
+            del self._claims[role]
+
+    async def wait(self, role: str, seconds: float) -> None:
+        """Return when a holder has released the role, when the session is lost, or after so many seconds."""
+        async with self._session(role) as session:
+            news = session.news
+        try:
+            async with asyncio.timeout(seconds):
+                await news.wait()
+        except TimeoutError:
+            pass
+
+    async def close(self) -> None:
+        """Close the connections; see `Engine`."""
+        tasks = list(self._connecting.values())
+        for task in tasks:
+            task.cancel()
+        late = [
+            each
+            for each in await asyncio.gather(*tasks, return_exceptions=True)
+            if isinstance(each, _Session)
+        ]
+        sessions = [*self._sessions.values(), *late]
+        self._sessions.clear()
+        for session in sessions:
+            try:
+                await session.connection.close(timeout=_SECONDS)
+            except _FAILURES:
+                session.connection.terminate()
+
+    @asynccontextmanager
+    async def _session(self, role: str) -> AsyncIterator[_Session]:
+        """Return the session of a role for a few statements. If one fails, the session ends, and its lock.
+
+        So does a statement that is cancelled: nobody could say whether the lock is held.
+        """
+        try:
+            session = self._sessions.get(role)
+            if session is None or session.connection.is_closed():
+                session = self._sessions[role] = await self._connected(role)
+            yield session
+        except BaseException as error:
+            if (lost := self._sessions.pop(role, None)) is not None:
+                lost.connection.terminate()
+            if isinstance(error, _FAILURES):
+                raise EngineError(self._url.what, reason(error)) from error
+            raise
+
+    async def _connected(self, role: str) -> _Session:
+        """Connect.
+
+        An attempt that is cancelled leaves this to the next one: the library cannot stop it cleanly.
+        """
+        task = self._connecting.get(role)
+        if task is None:
+            task = self._connecting[role] = asyncio.create_task(self._connect(role))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():
+                del self._connecting[role]
+
+    async def _connect(self, role: str) -> _Session:
+        hosts = ",".join(_host(*each) for each in self._url.hosts)
+        libpq = {name: value for name, value in self._url.options.items() if name in _OF_LIBPQ}
+        connection = await asyncpg.connect(
+            f"postgres://{hosts}/{quote(self._url.path)}?{urlencode(libpq)}",
+            user=self._url.user or None,
+            password=self._url.password() or None,
+            timeout=_SECONDS,
+            command_timeout=_SECONDS,
+            target_session_attrs="read-write",
+            server_settings={"application_name": "tamed"},
+        )
+        try:
+            session = _Session(connection)
+            await self._set_up(session, role)
+        except BaseException:
+            connection.terminate()
+            raise
+        return session
+
+    async def _set_up(self, session: _Session, role: str) -> None:
+        connection = session.connection
+        version = connection.get_server_version().major
+        if version < _OLDEST:
+            why = f"PostgreSQL {version} is too old: it cannot end a silent session"
+            raise EngineError(self._url.what, why, f"{_OLDEST} or later is needed")
+        if await connection.fetchval("SELECT to_regclass($1)", self._table) is None:
+            await self._create_table(connection)
+        session.news.set()  # of what was while there was no session
+        connection.add_termination_listener(lambda *_: session.news.set())
+        await connection.add_listener(_CHANNEL, _listener(role, session.news.set))
+
+    async def _create_table(self, connection: Any) -> None:
+        columns = (
+            "role text PRIMARY KEY, token bigint NOT NULL, holder text NOT NULL, until timestamptz NOT NULL"
+        )
+        try:
+            await connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table} ({columns})")
+        except _MADE_BY_ANOTHER:
+            pass  # IF NOT EXISTS does not lock
+        except asyncpg.InsufficientPrivilegeError as error:
+            remedy = f"let its owner do: CREATE TABLE {self._table} ({columns})"
+            raise EngineError(self._url.what, reason(error), remedy) from error
+
+    @staticmethod
+    async def _lock(session: _Session, role: str) -> bool:
+        return bool(await session.connection.fetchval("SELECT pg_try_advisory_lock($1)", _key(role)))
+
+    async def _unlock(self, session: _Session, role: str, *, is_locked: bool = False) -> None:
+        """Free the lock of a role, if the session has it."""
+        if is_locked or session.token is not None:
+            session.token = None
+            await session.connection.execute("SELECT pg_advisory_unlock($1)", _key(role))
+            await self._end_if_silent(session, 0)
+
+    @staticmethod
+    async def _end_if_silent(session: _Session, milliseconds: int) -> None:
+        """Have the server end the session when it is silent for so long; 0: never."""
+        if session.silence != milliseconds:
+            await session.connection.execute(
+                "SELECT set_config('idle_session_timeout', $1, false)", str(milliseconds)
+            )
+            session.silence = milliseconds
+
+
+def _key(role: str) -> int:
+    """Return the number of a role's advisory lock."""
+    return int.from_bytes(hashlib.sha256(f"tamed/{role}".encode()).digest()[:8], signed=True)
+
+
+def _quoted(name: str) -> str:
+    """Return a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _host(name: str, port: int | None) -> str:
+    return f"[{name}]:{port or _PORT}" if ":" in name else f"{name}:{port or _PORT}"
+
+
+def _listener(role: str, heard: Callable[[], object]) -> Callable[..., None]:
+    def listener(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+        if payload == role:
+            heard()
+
+    return listener

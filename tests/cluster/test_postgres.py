@@ -1,0 +1,153 @@
+"""What is particular to the engine on PostgreSQL."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tamed.cluster.engine import EngineError, open_engine
+from tamed.errors import ConfigurationError
+from tests.cluster.servers import PASSWORD, Serving, postgres
+from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.anyio
+
+LONG = 10 * PATIENCE
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run on asyncio's event loop: what all engines promise is tried on both."""
+    return "asyncio", {"use_uvloop": False}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Serving]:
+    """Run a server."""
+    with postgres() as serving:
+        yield serving
+
+
+@asynccontextmanager
+async def administrator(served: Serving) -> AsyncIterator[asyncpg.Connection]:
+    """Connect as somebody who may do everything."""
+    connection = await asyncpg.connect(
+        host="127.0.0.1", port=served.port, user="tamed", password=PASSWORD, database="postgres"
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def failure(url: str) -> str:
+    """Return why no role can be had from an engine."""
+    engine = open_engine(url)
+    try:
+        with pytest.raises(EngineError) as caught:
+            await engine.acquire("a role", "holder", LONG)
+    finally:
+        await engine.close()
+    return str(caught.value)
+
+
+async def test_session_that_is_lost_holds_nothing(served: Serving) -> None:
+    """A holder whose session has ended is none any more, and no other gets the role before its time."""
+    holder, other = open_engine(served.url), open_engine(served.url)
+    try:
+        first = (await holder.acquire("lost", "holder", LONG)).token
+        async with administrator(served) as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            )
+            assert await connection.fetchval("SELECT token FROM tamed_roles WHERE role = 'lost'") == first
+        async with asyncio.timeout(PATIENCE):
+            await holder.wait("lost", LONG)
+        assert not await holder.renew("lost")
+        assert await other.acquire("lost", "other", LONG) == (None, "holder")
+        await holder.release("lost")
+        assert (await other.acquire("lost", "other", LONG)).token == (first or 0) + 1
+    finally:
+        await holder.close()
+        await other.close()
+
+
+async def test_clock_of_the_server_ends_no_living_session(served: Serving) -> None:
+    """As long as the session lives, a step of the server's clock gives its role to nobody else."""
+    holder, other = open_engine(served.url), open_engine(served.url)
+    try:
+        assert (await holder.acquire("clock", "holder", LONG)).token
+        async with administrator(served) as connection:
+            await connection.execute("UPDATE tamed_roles SET until = '-infinity' WHERE role = 'clock'")
+        assert await other.acquire("clock", "other", LONG) == (None, "holder")
+        assert await holder.renew("clock")
+    finally:
+        await holder.close()
+        await other.close()
+
+
+async def test_wrong_password_is_one_line(served: Serving, tmp_path: Path) -> None:
+    """A server that refuses the password is quoted, without it."""
+    (tmp_path / "password").write_text("not this one\n")
+    url = f"postgres://tamed@127.0.0.1:{served.port}/postgres?password-file={tmp_path}/password"
+    assert (
+        await failure(url)
+        == f'--cluster {url}: InvalidPasswordError: password authentication failed for user "tamed"'
+    )
+
+
+async def test_table_that_may_not_be_made_is_shown(served: Serving, tmp_path: Path) -> None:
+    """A user who may not make the table is told what its owner must do, and then all is well."""
+    (tmp_path / "password").write_text("small\n")
+    async with administrator(served) as connection:
+        await connection.execute("CREATE ROLE small LOGIN PASSWORD 'small'; CREATE SCHEMA closed")
+        await connection.execute("GRANT USAGE ON SCHEMA closed TO small")
+        options = f"password-file={tmp_path}/password&schema=closed"
+        url = f"postgres://small@127.0.0.1:{served.port}/postgres?{options}"
+        told = await failure(url)
+        statement = told.partition("let its owner do: ")[2]
+        assert statement.startswith('CREATE TABLE "closed".tamed_roles (')
+        await connection.execute(statement)
+        await connection.execute("GRANT SELECT, INSERT, UPDATE ON closed.tamed_roles TO small")
+    engine = open_engine(url)
+    try:
+        assert (await engine.acquire("a role", "holder", LONG)).token == 1
+        await engine.release("a role")
+    finally:
+        await engine.close()
+
+
+async def test_old_server_is_refused() -> None:
+    """A server that cannot end a silent session could not pass a role on, and is refused."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def message(kind: bytes, content: bytes) -> bytes:
+            return kind + struct.pack("!i", 4 + len(content)) + content
+
+        await reader.readexactly(struct.unpack("!i", await reader.readexactly(4))[0] - 4)
+        writer.write(
+            message(b"R", struct.pack("!i", 0))
+            + message(b"S", b"server_version\x0013.4\x00")
+            + message(b"S", b"in_hot_standby\x00off\x00")
+            + message(b"S", b"default_transaction_read_only\x00off\x00")
+            + message(b"K", struct.pack("!ii", 1, 1))
+            + message(b"Z", b"I")
+        )
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        told = await failure(f"postgres://tamed@127.0.0.1:{port}/postgres?sslmode=disable")
+    assert told.endswith("PostgreSQL 13 is too old: it cannot end a silent session; 14 or later is needed")
+
+
+def test_unknown_option_is_refused() -> None:
+    """An option that is none is refused when the daemon starts."""
+    with pytest.raises(ConfigurationError, match="unknown option 'shema'; did you mean 'schema'"):
+        open_engine("postgres://host/database?shema=other")
