@@ -45,9 +45,15 @@ def make_files(
 class Handshake:
     """A client and a server that speak TLS through memory."""
 
-    def __init__(self, server: ServerTls, client: ssl.SSLContext, name: str | None = "localhost") -> None:
+    def __init__(
+        self,
+        server: ServerTls,
+        client: ssl.SSLContext,
+        name: str | None = "localhost",
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.client = client.wrap_bio(back, there, server_hostname=name)
+        self.client = client.wrap_bio(back, there, server_hostname=name, session=session)
         self.server = server.context.wrap_bio(there, back, server_side=True)
         for _ in range(4):  # more flights than any handshake has
             for side in (self.client, self.server):

@@ -116,12 +116,13 @@ def test_renewing_may_change_who_is_trusted(files: Files, tmp_path: Path) -> Non
     ours, theirs = client_of(files), client_of(files)
     files.authority.issue_cert("client@example.org").configure_cert(ours)
     others.authority.issue_cert("client@example.org").configure_cert(theirs)
-    Handshake(tls, ours)
+    session = Handshake(tls, ours).client.session
     endpoint.client_ca.write_bytes(others.ca.read_bytes())
     tls.renew()
     Handshake(tls, theirs)
-    with pytest.raises(ssl.SSLError):
-        Handshake(tls, ours)
+    for resumed in (None, session):
+        with pytest.raises(ssl.SSLError):
+            Handshake(tls, ours, session=resumed)
 
 
 def test_a_bad_renewal_changes_nothing(files: Files) -> None:

@@ -201,14 +201,14 @@ class Server(ListeningService):
         if tls is None or handshakes is None:
             return on_accept
 
-        ssl = tls.context
-
         def on_accept_tls(fd: int, address: Any) -> None:
             self.accepted += 1
             connection = TlsConnection(family, kind, proto, fd, end)
             connection.address = address
             begin(connection, address if counted else None)
-            opener.begin(connection, handshakes.open(connection, factory_for(connection, address), ssl))
+            opener.begin(
+                connection, handshakes.open(connection, factory_for(connection, address), tls.context)
+            )
 
         return on_accept_tls
 

@@ -29,8 +29,8 @@ class ServerTls:
     ``client_ca``, a client must (or may) send a certificate signed by one of those; the system's authorities
     do not count.
 
-    ``context`` is for all connections. The handshake of each then takes the certificate for the name that the
-    client asks for: that with the name, else that with ``*.`` in place of the first label, else the first.
+    ``context`` is for the next connection. Its handshake takes the certificate for the name that the client
+    asks for: that with the name, else that with ``*.`` in place of the first label, else the first.
 
     Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read and
     ``ConfigurationError`` for an invalid one, and for a name that two certificates have. Never prompts for a
@@ -41,8 +41,6 @@ class ServerTls:
         self.endpoint = endpoint
         self._protocols: tuple[str, ...] = ()
         self._use(load_certificates(endpoint))
-        self.context: ssl.SSLContext = self._default
-        self.context.sni_callback = self._choose
 
     def offer(self, protocols: Sequence[str]) -> None:
         """Offer protocols in later handshakes, the best first (ALPN, RFC 7301)."""
@@ -56,8 +54,9 @@ class ServerTls:
         Existing connections are not affected. If a file is invalid this raises as the constructor does, and
         all stays as it was.
         """
-        # Loading into the contexts themselves would load half if the second file is invalid, would keep the
-        # old certificate beside a new one with another type of key, and could not remove an authority.
+        # Loading into the contexts themselves would load half if the second file is invalid, and would keep
+        # the old certificate beside a new one with another type of key. And a new context resumes no session
+        # of the old one, so a client whose authority was removed does not get in by one.
         self._use(load_certificates(self.endpoint))
         self.offer(self._protocols)
 
@@ -70,7 +69,8 @@ class ServerTls:
 
     def _use(self, certificates: tuple[CertificateContext, ...]) -> None:
         self._certificates = certificates
-        self._default = certificates[0]
+        self.context: ssl.SSLContext = certificates[0]
+        self.context.sni_callback = self._choose
         self._by_name = {name: each for each in certificates for name in each.names}
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
@@ -81,7 +81,7 @@ class ServerTls:
         if chosen is None:
             if self.endpoint.unknown_name == "refuse":
                 return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-            chosen = self._default
+            chosen = self._certificates[0]
         if connection.context is not chosen:
             connection.context = chosen
         return None
