@@ -94,6 +94,7 @@ class _Sink:
     child = 0
     takes_origin = True
     trouble = ""
+    lost = 0
 
     def __init__(self) -> None:
         self.records: list[Record] = []

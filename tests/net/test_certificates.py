@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(b"hello")
 
 
-def _issue(ca: trustme.CA, path: Path) -> None:
+def _issue(ca: trustme.CA, path: Path, end: datetime | None = None) -> None:
     """Replace a certificate as those do who renew one: in one step."""
     new = path.with_suffix(".new")
-    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(new))
+    ca.issue_cert("localhost", not_after=end).private_key_and_cert_chain_pem.write_to_path(str(new))
     new.rename(path)
 
 
@@ -40,10 +41,14 @@ async def _issuer(server: StreamServer) -> bytes:
 
 
 async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """By the handshakes that come after; a look at files that are the same does nothing."""
+    """By the handshakes that come after; a look at files that are the same does nothing.
+
+    When it ends is known of the one that is shown, and not of the file.
+    """
     caplog.set_level("INFO", "tamed.net")
     pem = tmp_path / "server.pem"
-    _issue(trustme.CA(), pem)
+    first, second = (datetime(year, 1, 1, tzinfo=UTC) for year in (2040, 2041))
+    _issue(trustme.CA(), pem, first)
     async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
         (listener,) = server.listeners
         assert listener.tls is not None
@@ -52,9 +57,11 @@ async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCapt
             before = await _issuer(server)
             watch.check()
             assert await _issuer(server) == before
-            _issue(trustme.CA(), pem)
+            _issue(trustme.CA(), pem, second)
+            assert server.certificates == ((server.addresses[0], str(pem), first.timestamp()),)
             watch.check()
             assert await _issuer(server) != before
+            assert server.certificates[0].ends == second.timestamp()
             assert "has a new certificate" in caplog.text
         finally:
             watch.close()

@@ -29,6 +29,7 @@ STATUS: dict[str, Any] = {
     "wanted": 1,
     "restarts": 0,
     "endpoints": ["127.0.0.1:10000"],
+    "certificates": [],
     "last_error": "",
     "last_error_at": None,
     "events": [],

@@ -20,6 +20,7 @@ class ListSink:
 
     takes_origin = True
     trouble = ""
+    lost = 0
 
     def __init__(self) -> None:
         self.batches: list[list[Record]] = []

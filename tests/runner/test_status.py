@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tamed.log.layout import rfc3339
 from tamed.supervisor.events import EventLog
 from tamed.supervisor.stacks import StackRequests
 from tamed.supervisor.status import ControlApi, StatusRequests
@@ -42,7 +43,11 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
     for number, hand in enumerate(world.hands):
         assert hand.heard()[-1] == {"report": True}
         assert client.answers == []
-        world.says(hand, {"report": {"connections": number}})
+        certificates = [
+            {"endpoint": "127.0.0.1:443", "file": "a.pem", "ends": 2e9 - number},
+            {"endpoint": "127.0.0.1:444", "file": "b.pem", "ends": None},
+        ]
+        world.says(hand, {"report": {"connections": number, "certificates": certificates}})
     (answer,) = client.answers
     workers = answer.pop("workers")
     assert answer == {
@@ -53,6 +58,10 @@ def test_the_answer_has_what_the_workers_report(world: Supervised) -> None:
         "generation": 1,
         "reloading": False,
         "endpoints": [],
+        "certificates": [
+            {"endpoint": "127.0.0.1:443", "file": "a.pem", "ends": rfc3339(2e9 - 1)},
+            {"endpoint": "127.0.0.1:444", "file": "b.pem", "ends": None},
+        ],
         "ready": 2,
         "wanted": 2,
         "restarts": 0,

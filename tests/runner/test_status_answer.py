@@ -26,6 +26,9 @@ STATUS: dict[str, Any] = {
     "generation": 1,
     "reloading": False,
     "endpoints": ["127.0.0.1:10000"],
+    "certificates": [
+        {"endpoint": "127.0.0.1:10000", "file": "/srv/verse.pem", "ends": "2027-01-02T03:04:05.000+01:00"}
+    ],
     "ready": 1,
     "wanted": 1,
     "restarts": 0,

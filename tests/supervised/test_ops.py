@@ -10,9 +10,11 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import Daemon, Tamed, is_there, wait_for
@@ -196,6 +198,61 @@ def test_endpoint_answers_while_the_daemon_starts_and_stops(tamed: Tamed, ops: P
             assert client.recv(10) == b"served"
         assert process.wait() == 0
     assert not ops.exists()
+
+
+FRAGILE = """
+import asyncio
+import logging
+
+from tamed import Application, Backoff, Restart, Service, StreamServer
+
+
+class Fragile(Service):
+    name = "fragile"
+    restart = Restart("always", limit=None, backoff=Backoff(first=0))
+
+    async def run(self):
+        if not self.restarts:
+            logging.getLogger("fragile").error("about to fail")
+            raise OSError("failed")
+        await asyncio.Event().wait()
+
+
+async def serve(reader, writer):
+    writer.close()
+
+
+application = Application("fragile", StreamServer("tls://127.0.0.1:0?cert=server.pem", serve), Fragile())
+"""
+
+
+def test_metrics_show_restarts_certificates_and_the_log(tamed: Tamed, ops: Path) -> None:
+    """Each from what the workers and the supervisor have; what is counted survives an upgrade."""
+    end = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
+    pem = tamed.folder / "server.pem"
+    trustme.CA().issue_cert("localhost", not_after=end).private_key_and_cert_chain_pem.write_to_path(pem)
+    tamed.write("fragile.py", FRAGILE)
+    daemon = tamed.start("--workers", "2", "--ops", "unix:ops.sock", "fragile.py")
+    restarts = 'tamed_service_restarts_total{service="fragile"}'
+    wait_for("the restarts", lambda: scrape(ops).get(restarts) == 2)
+    samples = scrape(ops)
+    at = f"127.0.0.1:{daemon.port}"
+    certificate = f'{{certificate="server.pem",endpoint="{at}"}}'
+    assert samples[f"tamed_certificate_end_timestamp_seconds{certificate}"] == end.timestamp()
+    assert samples['tamed_log_records_total{level="ERROR"}'] == 4  # what it logs, and that it has failed
+    assert samples['tamed_log_records_total{level="CRITICAL"}'] == 0
+    assert samples["tamed_log_lost_lines_total"] == samples["tamed_log_unsent_lines_total"] == 0
+    assert tamed("upgrade", daemon.name).status == 0
+    wait_for("the restarts of the next generation", lambda: scrape(ops)[restarts] == 4)
+    assert scrape(ops)['tamed_log_records_total{level="ERROR"}'] == 8
+    [shown] = json.loads(get(ops, "/status")[1])["certificates"]
+    assert (shown["endpoint"], shown["file"]) == (at, "server.pem")
+    assert datetime.fromisoformat(shown["ends"]) == end
+    line = f"the certificate of {at} ends {shown['ends']}: server.pem"
+    assert line in tamed("status", daemon.name).out.splitlines()
+    assert line in get(ops, "/status?format=text")[1].splitlines()
+    assert at in get(ops, "/")[1]
+    daemon.stop()
 
 
 def test_clients_that_wait_to_be_accepted_are_counted(tamed: Tamed, ops: Path) -> None:

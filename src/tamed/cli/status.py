@@ -151,8 +151,7 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
     ready = "" if found["state"] == "running" else f", {found['ready']} of {found['wanted']} workers ready"
     ready += ", reloading" if found["reloading"] else ""
     yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {uptime(found['uptime'])}{ready}"
-    for endpoint in found["endpoints"]:
-        yield f"listening on {endpoint}"
+    yield from _endpoint_lines(found)
     for check in found.get("checks", ()):
         if check["failing"]:
             where = f" in {check['failing']} of {check['asked']} workers" if check["asked"] > 1 else ""
@@ -176,6 +175,14 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
     if trees:
         yield ""
         yield from table(("SERVICE", "STATE", "RESTARTS", ""), list(_services(trees[0])))
+
+
+def _endpoint_lines(found: dict[str, Any]) -> Iterator[str]:
+    for endpoint in found["endpoints"]:
+        yield f"listening on {endpoint}"
+    for certificate in found["certificates"]:
+        ends = certificate["ends"] or "at an unknown time"
+        yield f"the certificate of {certificate['endpoint']} ends {ends}: {certificate['file']}"
 
 
 def _failed_reload(found: dict[str, Any]) -> dict[str, Any] | None:

@@ -118,6 +118,14 @@ def read_status(message: Message) -> Message:
         "generation": read_number(message, "generation"),
         "reloading": read_truth(message, "reloading"),
         "endpoints": read_texts(message, "endpoints"),
+        "certificates": [
+            {
+                "endpoint": read_text(each, "endpoint"),
+                "file": read_text(each, "file"),
+                "ends": _optional(each, "ends", read_text),
+            }
+            for each in read_objects({"certificates": [], **message}, "certificates")  # older ones have none
+        ],
         "ready": read_number(message, "ready"),
         "wanted": read_number(message, "wanted"),
         "restarts": read_number(message, "restarts"),

@@ -33,6 +33,10 @@ class Sink(Protocol):
     takes_origin: bool
 
     @property
+    def lost(self) -> int:
+        """The number of lines that it could not take since it was opened."""
+
+    @property
     def trouble(self) -> str:
         """What does not work at the moment, in a sentence; empty if everything works."""
 
@@ -101,6 +105,10 @@ class _FileSink:
         return self._file.child
 
     @property
+    def lost(self) -> int:
+        return self._file.lost
+
+    @property
     def trouble(self) -> str:
         return self._file.trouble
 
@@ -135,6 +143,10 @@ class _StreamSink(_Sink):
         self._notice = _NoticeFormat(plan.layout)
         self._writer = StreamWriter(2, self._notice)
 
+    @property
+    def lost(self) -> int:
+        return self._writer.lost
+
     def housekeep(self) -> None:
         self._writer.housekeep()
 
@@ -158,7 +170,7 @@ class StreamWriter:
     The descriptor is not made non-blocking: that is a property of the terminal or pipe itself, which other
     processes use too. If the reader reads nothing for ``patience`` seconds, new lines are lost until it reads
     again; then a line that ``notice`` formats reports their number. A reader that has closed the pipe does
-    not stop the daemon.
+    not stop the daemon. ``lost`` is the number of lines that were lost.
     """
 
     def __init__(self, descriptor: int, notice: Callable[[str], bytes], patience: float = _PATIENCE) -> None:
@@ -167,7 +179,8 @@ class StreamWriter:
         self._patience = patience
         self._is_stalled = False
         self._rest = b""  # of a line that was only written in part
-        self._lost = 0  # lines
+        self.lost = 0
+        self._reported = 0  # of the lost lines
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
 
@@ -175,18 +188,22 @@ class StreamWriter:
         """Write whole lines, or count them as lost."""
         self.housekeep()
         data = b"".join(lines)
-        if not self._lost and not self._rest:
+        if not self._unreported and not self._rest:
             data = data[self._write(data) :]
             self._rest, data = _first_line(data)
-        self._lost += data.count(b"\n")
+        self.lost += data.count(b"\n")
+
+    @property
+    def _unreported(self) -> int:
+        return self.lost - self._reported
 
     def housekeep(self) -> None:
         """Finish the line that was begun, and report lost lines, if the reader reads again."""
         if self._rest:
             self._rest = self._rest[self._write(self._rest) :]
-        if self._lost and not self._rest:
-            self._rest = self._notice(f"{self._lost} lines were lost: no process read them")
-            self._lost = 0
+        if self._unreported and not self._rest:
+            self._rest = self._notice(f"{self._unreported} lines were lost: no process read them")
+            self._reported = self.lost
             self._rest = self._rest[self._write(self._rest) :]
 
     def _write(self, data: bytes) -> int:
@@ -220,6 +237,10 @@ class _SyslogSink(_Sink):
         self._name = name
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 
+    @property
+    def lost(self) -> int:
+        return self._sender.lost
+
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
             origin, text = record.origin, record.text.decode(errors="replace")
@@ -231,6 +252,10 @@ class _JournalSink(_Sink):
     def __init__(self, sender: "JournalSender") -> None:
         self._sender = sender
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
+
+    @property
+    def lost(self) -> int:
+        return self._sender.lost
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:

@@ -30,7 +30,7 @@ from tamed.net.endpoint import (
     as_endpoint,
 )
 from tamed.net.inherit import Inheritance
-from tamed.net.tls import ServerTls
+from tamed.net.tls import Certificate, ServerTls
 from tamed.service.service import Service
 
 __all__ = [
@@ -327,6 +327,17 @@ class ListeningService(Service):
     def summary(self) -> str:
         """The addresses, or the endpoints while it is not bound."""
         return ", ".join(self.addresses or map(str, self.endpoints))
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The certificates that the bound ``tls://`` endpoints show now."""
+        return tuple(
+            certificate
+            for listener in self.listeners
+            if listener.tls is not None
+            for address in listener.addresses
+            for certificate in listener.tls.certificates_at(address)
+        )
 
     async def prepare(self) -> None:
         """Bind all endpoints, or none."""

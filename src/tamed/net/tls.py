@@ -1,18 +1,19 @@
 """TLS for servers: which certificate a client gets, and renewal of certificates while a server runs."""
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tamed.errors import TamedError
 from tamed.log.logger import own_logger
 from tamed.net._certificates import CertificateContext, load_certificates
 from tamed.net.endpoint import TlsEndpoint
 
-__all__ = ["CertificateWatch", "ServerTls"]
+__all__ = ["Certificate", "CertificateWatch", "ServerTls"]
 
 
 log = own_logger("tamed.net")
@@ -20,6 +21,17 @@ log = own_logger("tamed.net")
 _INTERVAL: Final = 20.0  # seconds
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+class Certificate(NamedTuple):
+    """A certificate that a server shows: at which address, from which file, and when it ends.
+
+    ``ends`` is in seconds since 1970; None if that is unknown.
+    """
+
+    endpoint: str
+    file: str
+    ends: float | None
 
 
 class ServerTls:
@@ -59,6 +71,12 @@ class ServerTls:
         # of the old one, so a client whose authority was removed does not get in by one.
         self._use(load_certificates(self.endpoint))
         self.offer(self._protocols)
+
+    def certificates_at(self, address: str) -> Iterator[Certificate]:
+        """Yield the certificates as they are shown at an address of the endpoint, renewed or not."""
+        for each in self._certificates:
+            _, ends = each.valid
+            yield Certificate(address, str(each.file), ends if math.isfinite(ends) else None)
 
     def faults(self) -> Iterator[str]:
         """Yield a text for each certificate that clients refuse at present, since it has expired."""

@@ -82,6 +82,9 @@ def _health(view: View) -> Iterator[str]:
             "connections": sum(each.get("connections", 0) for each in workers),
             "memory": _size(sum(each["memory"] or 0 for each in workers)),
             "listening on": ", ".join(status["endpoints"]),
+            "certificates until": ", ".join(
+                f"{(each['ends'] or 'unknown')[:10]} ({each['endpoint']})" for each in status["certificates"]
+            ),
         }
     )
     for check in status["checks"]:

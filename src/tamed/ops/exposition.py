@@ -67,6 +67,9 @@ def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     lengths, limits = ({at: queue[each] for at, queue in figures["queues"].items()} for each in (0, 1))
     yield _gauge("tamed_listen_queue", "Clients that wait to be accepted.", _by(lengths), ["endpoint"])
     yield _gauge("tamed_listen_queue_limit", "How many clients may wait.", _by(limits), ["endpoint"])
+    yield _counter("tamed_log_records", "Records of the log.", _by(figures["log_records"]), ["level"])
+    lost = figures["log_lost"]
+    yield _counter("tamed_log_lost_lines", "Lines that the log did not take.", {(): lost})
     if figures["roles"]:
         yield from _roles(figures["roles"])
     yield from _usage(figures)

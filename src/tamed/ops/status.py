@@ -23,6 +23,10 @@ def status_text(status: dict[str, Any]) -> str:
     lines = [_daemon_line(status)]
     lines += [f"listening on {each}" for each in status["endpoints"]]
     lines += [
+        f"the certificate of {each['endpoint']} ends {each['ends'] or 'at an unknown time'}: {each['file']}"
+        for each in status["certificates"]
+    ]
+    lines += [
         f"the check of {each['name']} fails: {each['why']}" for each in status["checks"] if each["failing"]
     ]
     if status["last_error"]:

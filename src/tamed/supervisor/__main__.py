@@ -210,6 +210,7 @@ class Holdings:
             status=status,
             events=self.events,
             log=tail,
+            lost=lambda: self.intake.lost,
             sockets=self.sockets,
         )
         process = OpsProcess(
@@ -258,6 +259,8 @@ class Holdings:
             "sockets": self.sockets.export(keep),
             "pipes": self.intake.export(keep),
             "log": self.intake.sink.export(),
+            "log_lost": self.intake.lost,
+            "log_records": None if self.intake.tail is None else self.intake.tail.by_level,
             "events": self.events.export(),
             "children": self.platform.export(),
             "pid_file": None if self.pid_file is None else self.pid_file.export(keep),
@@ -336,6 +339,9 @@ def _resume(holdings: Holdings, left: Data) -> None:
     holdings.sockets.resume(left["sockets"])
     holdings.intake.resume(left["pipes"])
     holdings.intake.sink.resume(left["log"])
+    holdings.intake.resume_lost(left.get("log_lost", 0))
+    if holdings.intake.tail is not None:
+        holdings.intake.tail.resume(left.get("log_records") or {})
     holdings.events.resume(left.get("events", ()))
     holdings.platform.resume(left["children"])
     if holdings.ops is not None:

@@ -100,9 +100,19 @@ class Intake:
         self._reactor = reactor
         self.sink = sink
         self.tail: LogTail | None = None
+        self._lost_before = 0  # by the sinks of earlier
         self._layout = layout
         self._clock = clock
         self._sources: dict[int, _Source] = {}
+
+    @property
+    def lost(self) -> int:
+        """The number of lines that no sink has taken, those of earlier programs included."""
+        return self._lost_before + self.sink.lost
+
+    def resume_lost(self, lost: int) -> None:
+        """Count on from what the previous program had lost, once the sink has resumed."""
+        self._lost_before = lost - self.sink.lost
 
     def log(self, level: str, text: str) -> None:
         """Write a line of the supervisor, after all input that has arrived before."""
@@ -114,6 +124,7 @@ class Intake:
     def change_sink(self, sink: Sink, layout: Layout) -> None:
         """Close the current sink, and write to this one from now on."""
         self.sink.close()
+        self._lost_before = self.lost
         self.sink, self._layout = sink, layout
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""The last records of the log in memory, for the operations process: it has no right to read the log.
+"""The last records of the log in memory, for the operations process, and how many of each level there were.
+
+It has no right to read the log.
 
 All that is kept, and so each answer, is bounded: in records, and in bytes.
 """
@@ -11,6 +13,9 @@ from tamed.ipc.handoff import Data
 from tamed.log.record import Record
 
 __all__ = ["LogTail"]
+
+_LEVELS: Final = {b"2": "CRITICAL", b"3": "ERROR", b"4": "WARNING", b"6": "INFO", b"7": "DEBUG"}
+"""The levels by the first character of a head: the severity."""
 
 _MOST: Final = 300  # records
 _LONGEST: Final = 4096  # bytes of a record
@@ -36,6 +41,7 @@ class LogTail:
 
     def __init__(self) -> None:
         self.count = 0
+        self.by_level = dict.fromkeys(_LEVELS.values(), 0)
         self._kept: deque[_Kept] = deque()
         self._size = 0
 
@@ -46,8 +52,14 @@ class LogTail:
             self._kept.append(kept)
             self._size += kept.size
             self.count += 1
+            self.by_level[_LEVELS.get(record.head[:1], "DEBUG")] += 1
         while len(self._kept) > _MOST or self._size > _SIZE:
             self._size -= self._kept.popleft().size
+
+    def resume(self, by_level: dict[str, int]) -> None:
+        """Count on from what the previous program has counted."""
+        for level, count in by_level.items():
+            self.by_level[level] += count
 
     def since(self, count: int) -> list[Data]:
         """Return the records that are kept of those after the first ``count``, the oldest first."""

@@ -1,6 +1,7 @@
 """The answers to the operations process: what the supervisor knows, as data."""
 
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from tamed._os.proc import usage_of
@@ -28,7 +29,7 @@ class OpsAnswers:
     """Answers questions about health, the status and the metrics, and what is new for the page.
 
     ``metrics`` are the tables of the workers, and ``sockets`` those on which they listen. ``log`` must get
-    all that is logged.
+    all that is logged, and ``lost`` returns how many lines of it were lost.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class OpsAnswers:
         status: StatusRequests,
         events: EventLog,
         log: LogTail,
+        lost: Callable[[], int],
         sockets: SocketTable,
     ) -> None:
         self._sockets = sockets
         self._events = events
         self._log = log
+        self._lost = lost
         self._supervisor = supervisor
         self._reactor = reactor
         self._metrics = metrics
@@ -136,6 +139,8 @@ class OpsAnswers:
             "queues": self._sockets.queues(supervisor.generation.number),
             "checks": {each.name: not each.failing for each in supervisor.checks.summaries() if each.asked},
             "roles": supervisor.roles.status(),
+            "log_records": self._log.by_level,
+            "log_lost": self._lost(),
             "usage": [_usage(each) for each in workers],
             "supervisor": _usage_of(os.getpid()),
         }

@@ -24,7 +24,15 @@ if TYPE_CHECKING:  # a command reads reports too, and has no loop
 
     from tamed.supervisor.loop import Reactor, Timer
 
-__all__ = ["REPORT_PATIENCE", "ReportCollector", "Reports", "read_report", "read_stacks", "read_timings"]
+__all__ = [
+    "REPORT_PATIENCE",
+    "ReportCollector",
+    "Reports",
+    "read_certificates",
+    "read_report",
+    "read_stacks",
+    "read_timings",
+]
 
 Reports = dict[int, Message]
 """The reports of workers, by their pid."""
@@ -35,6 +43,7 @@ REPORT_PATIENCE = 5.0
 _DEEPEST = 32  # levels of services, as the worker sends them
 _MOST_SERVICES = 20  # in the timings of a start
 _LONGEST_NAME = 200  # characters of a service's path there
+_LATEST = 253_402_300_799  # seconds since the epoch: the last one that a certificate can have
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
@@ -97,9 +106,26 @@ def read_report(message: Message) -> Message:
     for key in ("connections", "accepted"):
         if key in message:
             report[key] = read_number(message, key, most=_MOST)
+    if "certificates" in message:
+        report["certificates"] = read_certificates(message)
     if "tree" in message:
         report["tree"] = _read_tree(message["tree"], _DEEPEST)
     return report
+
+
+def read_certificates(message: Message) -> list[Message]:
+    """Return the certificates of a report: each with the endpoint, the file, and the end, which may be None.
+
+    Raises InvalidMessage for what are none.
+    """
+    return [
+        {
+            "endpoint": read_text(each, "endpoint"),
+            "file": read_text(each, "file"),
+            "ends": None if each.get("ends") is None else min(read_seconds(each, "ends"), _LATEST),
+        }
+        for each in read_objects(message, "certificates")
+    ]
 
 
 def read_stacks(message: Message) -> Message:

@@ -1,6 +1,7 @@
 """The API of the control socket, the status of the daemon, and its notifications to the service manager."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from tamed._os.proc import usage_of
@@ -92,6 +93,11 @@ class StatusRequests:
             "generation": supervisor.generation.number,
             "reloading": supervisor.is_reloading,
             "endpoints": self._sockets.addresses(supervisor.generation.number),
+            "certificates": _certificates(
+                reports.get(pid, {})
+                for pid, worker in supervisor.pool.workers.items()
+                if worker.generation is supervisor.generation
+            ),
             "ready": supervisor.ready,
             "wanted": supervisor.generation.count,
             "restarts": recovery.restarts,
@@ -103,7 +109,7 @@ class StatusRequests:
             "events_file": self._events.path,
             "events": list(self._events.recent)[-_RECENT:],
             "workers": [
-                {**self._worker(worker), **reports.get(pid, {})}
+                {**self._worker(worker), **_without_certificates(reports.get(pid, {}))}
                 for pid, worker in supervisor.pool.workers.items()
             ],
         }
@@ -119,6 +125,23 @@ class StatusRequests:
             "memory": memory,
             "cpu": cpu,
         }
+
+
+def _certificates(reports: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return the certificates that workers show, the first to end of each, with RFC 3339 times."""
+    found: dict[tuple[str, str], float | None] = {}
+    for certificate in (each for report in reports for each in report.get("certificates", ())):
+        key, ends = (certificate["endpoint"], certificate["file"]), certificate["ends"]
+        before = found.get(key)
+        found[key] = ends if before is None or (ends is not None and ends < before) else before
+    return [
+        {"endpoint": endpoint, "file": file, "ends": None if ends is None else rfc3339(ends)}
+        for (endpoint, file), ends in found.items()
+    ]
+
+
+def _without_certificates(report: Message) -> Message:
+    return {key: value for key, value in report.items() if key != "certificates"}
 
 
 class StateNotifier:

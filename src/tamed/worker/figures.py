@@ -1,14 +1,18 @@
-"""What a worker measures of itself for the operations endpoint: connections, and the lag of its event loop.
+"""What a worker measures of itself for the operations endpoint.
 
-The figures are rows of the worker's table, as the application's metrics are (see `tamed.metrics.values`).
+Connections, the lag of its event loop, restarts of services, the end of certificates, and lost lines of the
+log. The figures are rows of the worker's table, as the application's metrics are (see
+`tamed.metrics.values`), so nothing of ``prometheus_client`` is loaded for them.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from tamed.metrics.values import Value, Values
+from tamed.net.listen import ListeningService
 from tamed.service.application import Application
-from tamed.worker.report import Serving
+from tamed.worker.report import Serving, certificates_of
 
 __all__ = ["measure"]
 
@@ -20,30 +24,63 @@ _OPEN: Final = ("gauge", "tamed_connections_open", "tamed_connections_open")
 _OPEN_HELP: Final = "Open connections."
 _ACCEPTED: Final = ("counter", "tamed_connections_accepted", "tamed_connections_accepted_total")
 _ACCEPTED_HELP: Final = "Accepted connections."
+_RESTARTS: Final = ("counter", "tamed_service_restarts", "tamed_service_restarts_total")
+_RESTARTS_HELP: Final = "Restarts of a service inside its worker, by its restart policy."
+_END: Final = "tamed_certificate_end_timestamp_seconds"
+_ENDS: Final = ("gauge", _END, _END)
+_ENDS_HELP: Final = "When the certificate ends that an endpoint shows: the first to end of all workers."
+_LOST: Final = ("counter", "tamed_log_unsent_lines", "tamed_log_unsent_lines_total")
+_LOST_HELP: Final = "Lines that workers logged faster than the supervisor read, and lost."
 
 
-async def measure(values: Values, application: Application) -> None:
-    """Measure until cancelled."""
+async def measure(values: Values, application: Application, lost: Callable[[], int]) -> None:
+    """Measure until cancelled. ``lost`` returns how many lines of the log this process has lost so far."""
     loop = asyncio.get_running_loop()
     lag = _Histogram(values)
+    services = _Services(values, application)
+    unsent = values.value(*_LOST, (), (), _LOST_HELP)
     while True:
-        _count_connections(values, application)
+        services.measure()
+        unsent.set(lost())
         due = loop.time() + _INTERVAL
         await asyncio.sleep(_INTERVAL)
         lag.observe(max(0.0, loop.time() - due))
 
 
-def _count_connections(values: Values, application: Application) -> None:
-    counts: dict[str, tuple[int, int]] = {}
-    for service in application.walk():
-        if isinstance(service, Serving):
+class _Services:
+    """The figures of an application's services."""
+
+    def __init__(self, values: Values, application: Application) -> None:
+        self._values = values
+        self._application = application
+        self._endpoints: dict[str, str] = {}  # of the services that have or had some, by name
+
+    def measure(self) -> None:
+        """Set the figures to what they are now."""
+        connections: dict[str, list[tuple[int, int]]] = {}
+        restarts: dict[str, int] = {}
+        for service in self._application.walk():
             name = service.full_name
-            connections, accepted = counts.get(name, (0, 0))
-            counts[name] = connections + int(service.connections), accepted + int(service.accepted)
-    for name, (connections, accepted) in counts.items():
-        labels = ("service",), (name,)
-        values.value(*_OPEN, *labels, _OPEN_HELP, "livesum").set(connections)
-        values.value(*_ACCEPTED, *labels, _ACCEPTED_HELP).set(accepted)
+            restarts[name] = restarts.get(name, 0) + service.restarts
+            if isinstance(service, Serving):
+                self._endpoints[name] = _endpoint_of(service) or self._endpoints.get(name, "")
+                connections.setdefault(name, []).append((int(service.connections), int(service.accepted)))
+        for name, counts in connections.items():
+            labels = ("service", "endpoint"), (name, self._endpoints[name])
+            opened, accepted = map(sum, zip(*counts, strict=True))
+            self._values.value(*_OPEN, *labels, _OPEN_HELP, "livesum").set(opened)
+            self._values.value(*_ACCEPTED, *labels, _ACCEPTED_HELP).set(accepted)
+        for name, count in restarts.items():
+            self._values.value(*_RESTARTS, ("service",), (name,), _RESTARTS_HELP).set(count)
+        for endpoint, file, ends in certificates_of(self._application):
+            if ends is not None:
+                names = ("endpoint", "certificate")
+                self._values.value(*_ENDS, names, (endpoint, file), _ENDS_HELP, "livemin").set(ends)
+
+
+def _endpoint_of(service: object) -> str:
+    """Return the addresses of a server; empty while it is not bound, or if they are unknown."""
+    return ", ".join(service.addresses) if isinstance(service, ListeningService) else ""
 
 
 class _Histogram:

@@ -226,6 +226,11 @@ class PipeHandler(LayoutHandler):
         self._is_childs = False
         own(self)
 
+    @property
+    def lost(self) -> int:
+        """The number of lines that were lost, because the supervisor read too slowly."""
+        return self._outbox.lost
+
     def disown(self) -> None:
         """In a forked child, print the records: two processes that write to the pipe would tear records.
 

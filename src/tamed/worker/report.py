@@ -6,13 +6,16 @@ from typing import Protocol, runtime_checkable
 
 from tamed._os.secrets import SECRETS
 from tamed.ipc.message import Message
+from tamed.net.listen import ListeningService
+from tamed.net.tls import Certificate
 from tamed.service.application import Application
 from tamed.service.service import Service
 
-__all__ = ["Serving", "hooks_of", "report_of", "serving", "timings_of"]
+__all__ = ["Serving", "certificates_of", "hooks_of", "report_of", "serving", "timings_of"]
 
 _DEEPEST = 32  # levels of services; services below them are not shown
 _DIGITS = 6  # of the seconds of a start
+_MOST_CERTIFICATES = 200
 _SLOWEST = 20  # services in the timings of a start
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
@@ -30,12 +33,19 @@ def serving(application: Application) -> list[Serving]:
     return [service for service in application.walk() if isinstance(service, Serving)]
 
 
+def certificates_of(application: Application) -> list[Certificate]:
+    """Return the certificates that the servers of an application show."""
+    servers = (service for service in application.walk() if isinstance(service, ListeningService))
+    return [certificate for server in servers for certificate in server.certificates]
+
+
 def report_of(application: Application) -> Message:
     """Return the report of an application."""
     counting = serving(application)
     return {
         "connections": _count(each.connections for each in counting),
         "accepted": _count(each.accepted for each in counting),
+        "certificates": [each._asdict() for each in certificates_of(application)[:_MOST_CERTIFICATES]],
         "tree": _tree(application, _DEEPEST),
     }
 

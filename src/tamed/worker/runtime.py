@@ -183,7 +183,7 @@ class WorkerRuntime:
         with (
             link.open(requests.request),
             self._handler.open(),
-            _measuring(self._metrics, application),
+            _measuring(self._metrics, application, lambda: self._handler.lost),
             _recycling(self._settings.daemon, accepted, recycle),
             closing(Checks(application, report_checks)) as checks,
         ):
@@ -244,14 +244,14 @@ def _plain(result: CheckResult) -> Message:
 
 
 @contextmanager
-def _measuring(values: "Values | None", application: Application) -> Iterator[None]:
+def _measuring(values: "Values | None", application: Application, lost: Callable[[], int]) -> Iterator[None]:
     """Inside the ``with``, measure the application for the operations endpoint, if there is one."""
     if values is None:
         yield
         return
     from tamed.worker.figures import measure  # not above, as before
 
-    task = asyncio.get_running_loop().create_task(measure(values, application))
+    task = asyncio.get_running_loop().create_task(measure(values, application, lost))
     try:
         yield
     finally:
