@@ -20,6 +20,7 @@ __all__ = [
     "CannotCreate",
     "ConfigurationError",
     "DeadlinePassed",
+    "Errors",
     "ExitStatus",
     "MissingInput",
     "PermissionRefused",
@@ -59,10 +60,12 @@ class TamedError(Exception):
     """The base class of all errors that Tamed raises on purpose.
 
     ``what`` is the failed action and its object, ``why`` the reason, and ``remedy`` the advice to the user;
-    the last two may be empty. ``str()`` is all three, on one line.
+    the last two may be empty. ``str()`` is all three, on one line. ``others`` are errors that were found with
+    it, each of which has to be mended too.
     """
 
     status: ClassVar[int] = ExitStatus.SOFTWARE
+    others: tuple[TamedError, ...] = ()
 
     def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
         super().__init__(what, why, remedy)
@@ -156,6 +159,39 @@ class ServiceFailed(TamedError):
         self.path = path
         self.phase = phase
         self.cause = cause
+
+
+class Errors:
+    """The errors of a validation that continues after the first, so that the user sees all of them at once.
+
+    As a context manager it keeps a `TamedError` of its block, and the code after the block runs. It can be
+    entered repeatedly; `raise_first` ends the validation.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[TamedError] = []
+
+    def __enter__(self) -> None:
+        """Begin a step of the validation."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        """Keep the error of the step."""
+        if not isinstance(error, TamedError):
+            return False
+        self.add(error)
+        return True
+
+    def add(self, error: TamedError) -> None:
+        """Keep an error, and those that were found with it."""
+        self._found += (error, *error.others)
+        error.others = ()
+
+    def raise_first(self) -> None:
+        """Raise the first error, if there is any, with all the others as its ``others``."""
+        if self._found:
+            first, *others = self._found
+            first.others = tuple(others)
+            raise first
 
 
 def reason(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Tamed
 
 APPLICATION = """
@@ -81,3 +83,127 @@ def test_what_run_would_refuse_is_refused(tamed: Tamed, tmp_path: Path) -> None:
         assert (done.status, done.out) == (status, "")
         assert done.err.startswith(f"tamed: {says}")
         assert done.err.count("\n") == 1
+
+
+def test_all_errors_are_shown_at_once(tamed: Tamed, tmp_path: Path) -> None:
+    """Those of the settings and of each service, one a line, with the status of the first."""
+    file = tmp_path / "verse.toml"
+    file.write_text(
+        """
+        [daemon]
+        workers = "x"
+        usr = "nobody"
+        [log]
+        level = "loud"
+        [services.one]
+        plugin = "fastpoetry"
+        prt = 10
+        [services.two]
+        plugin = "fastpoetr"
+        [services.three]
+        plugin = "fastpoetry"
+        port = "abc"
+        poem = 3
+        """
+    )
+    status, out, err = tamed("check", file)
+    assert (status, out) == (78, "")
+    assert [line.removeprefix(f"tamed: {file}: ").partition(": ")[0] for line in err.splitlines()] == [
+        "daemon",
+        "daemon.workers",
+        "log.level",
+        "services.one",
+        "services.two.plugin",
+        "services.three.port",
+        "services.three.poem",
+    ]
+
+
+def test_all_errors_of_the_tables_are_shown_at_once(tamed: Tamed, tmp_path: Path) -> None:
+    """They come before the options, which cannot be found without the tables."""
+    file = tmp_path / "verse.toml"
+    file.write_text('nam = 1\ndaemon = 3\n[services.a]\n[services.b]\nplugin = "fastpoetry"\nport = "x"\n')
+    status, _, err = tamed("check", file)
+    whats = [line.removeprefix(f"tamed: {file}: ").partition(": ")[0] for line in err.splitlines()]
+    assert (status, whats) == (78, ["unknown key 'nam'; did you mean 'name'?", "daemon", "services.a"])
+
+
+def test_settings_that_are_wrong_hide_no_values_of_an_environment_file(tamed: Tamed, tmp_path: Path) -> None:
+    """The file was not read, so an option that it may have is not reported as missing."""
+    (tmp_path / "env").write_text("POEM=x\n")
+    file = tmp_path / "verse.toml"
+    file.write_text(
+        f'[daemon]\nenv-file = "{tmp_path}/env"\nworkers = 0\n'
+        '[services.a]\nplugin = "fastpoetry"\npoem = "${POEM}"\n'
+    )
+    status, _, err = tamed("check", file)
+    assert (status, err.count("\n")) == (78, 1)
+    assert "daemon.workers" in err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "conflict"),
+    [
+        ("localhost:10001", "localhost:10001", True),
+        ("localhost:10001", ":10001", True),
+        ("127.0.0.1:10001", "localhost:10001", True),
+        ("0.0.0.0:10001", "127.0.0.1:10001", True),
+        ("[::]:10001", "[::1]:10001", True),
+        ("unix:a.sock", "unix:./a.sock", True),
+        ("unix:@a", "unix:@a", True),
+        ("0.0.0.0:10001", "[::1]:10001", False),
+        ("localhost:0", "localhost:0", False),
+        ("localhost:10001", "localhost:10002", False),
+        ("127.0.0.1:10001", "127.0.0.2:10001", False),
+        ("unix:a.sock", "localhost:10001", False),
+    ],
+)
+def test_two_servers_that_want_one_address_are_an_error(
+    tamed: Tamed, tmp_path: Path, one: str, other: str, conflict: bool
+) -> None:
+    """Also if one of them listens on every address of the machine, and whatever comes first."""
+    file = tmp_path / "verse.toml"
+    for first, second in ((one, other), (other, one)):
+        file.write_text(
+            f'[services.a]\nplugin = "fastpoetry"\nlisten = "{first}"\n'
+            f'[services.b]\nplugin = "fastpoetry"\nlisten = "{second}"\n'
+        )
+        status, _, err = tamed("check", file)
+        assert (status, err.startswith("tamed: b/server cannot listen on ")) == (
+            (78, True) if conflict else (0, False)
+        )
+
+
+def test_datagrams_and_streams_may_have_the_same_port(tamed: Tamed, tmp_path: Path) -> None:
+    """UDP and TCP number their ports separately."""
+    file = tmp_path / "two.py"
+    file.write_text(
+        "import asyncio\n"
+        "from tamed import Application, DatagramServer, ProtocolServer\n"
+        "application = Application("
+        "'two', DatagramServer('localhost:10001', asyncio.DatagramProtocol, name='u'),"
+        " ProtocolServer('localhost:10001', asyncio.Protocol, name='t'))\n"
+    )
+    assert tamed("check", file).status == 0
+
+
+def test_misspelt_variables_are_a_warning(
+    tamed: Tamed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those that are nearly an option of Tamed or of the service; others may belong to another program."""
+    for name in ("TAMED_WORKER", "TAMED_LOG_LEVLE", "TAMED_FASTPOETRY_PROT", "TAMED_RUNDIRS", "TAMED_MINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TAMED_FASTPOETRY_PORT", "0")
+    status, _, err = tamed("check", "fastpoetry")
+    assert status == 0
+    assert err.splitlines() == [
+        f"tamed: warning: the variable TAMED_{wrong} has no effect; did you mean TAMED_{right}?"
+        for wrong, right in (
+            ("FASTPOETRY_PROT", "FASTPOETRY_PORT"),
+            ("LOG_LEVLE", "LOG_LEVEL"),
+            ("RUNDIRS", "RUNDIR"),
+            ("WORKER", "WORKERS"),
+        )
+    ]
+    err = tamed("run", "--directory", tmp_path, tmp_path / "none.py").err
+    assert err.count("warning") == 3, "a run imports no plugin for this"

@@ -18,7 +18,9 @@ class Client:
     """Sends requests to the control API, and records the answers."""
 
     def __init__(self, world: Supervised) -> None:
-        status = StatusRequests(world.supervisor, world.reactor, world.sockets, EventLog())
+        status = StatusRequests(
+            world.supervisor, world.reactor, world.sockets, EventLog(), world.reactor.clock()
+        )
         stacks = StackRequests(world.supervisor.pool, world.reactor, world.platform)
         self.api = ControlApi(world.supervisor, status, stacks)
         self.answers: list[dict[str, Any]] = []

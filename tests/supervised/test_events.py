@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from typing import Any
 
 from tests.supervised.daemon import Daemon, Tamed, wait_for
@@ -28,7 +29,10 @@ def test_the_events_of_a_life(tamed: Tamed) -> None:
     tamed.write("app.toml", f"{services}[daemon]\npreload = true\n")
     assert tamed("reload").status == 0
     assert tamed("scale", "1").status == 0
+    before = time.monotonic()
     assert tamed("upgrade").status == 0
+    now = time.monotonic()
+    assert now - daemon.status()["uptime"] < before, "the upgrade has reset the uptime"
     assert tamed("stop").status == 0
     found = events_of(daemon)
     kinds = [each["event"] for each in found if each["event"] not in ("drain", "death")]

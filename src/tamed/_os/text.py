@@ -74,11 +74,11 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is similar to ``word``, or None."""
+def nearest(word: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
+    """Return the known word that is the most similar to ``word``, at least by so much of 1, or None."""
     import difflib  # not at the top: only needed for errors
 
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

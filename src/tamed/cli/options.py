@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tamed._os.text import nearest
+from tamed._os.trust import TRUST_WRITABLE
 from tamed.cli.grammar import Command, Option
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log
@@ -17,9 +19,11 @@ from tamed.plugins.describe import Option as Description
 from tamed.plugins.describe import describe
 from tamed.plugins.discovery import plugin_folders
 
-__all__ = ["daemon_options", "folders", "service_command", "services"]
+__all__ = ["daemon_options", "folders", "misspelt_variables", "service_command", "services"]
 
 _ALIASES: Final = {"--log-file": ("--log",)}
+_PREFIX: Final = "TAMED_"
+_OWN_VARIABLES: Final = {"TAMED_PLUGIN_PATH", "TAMED_RUNDIR", TRUST_WRITABLE}
 
 
 def folders(named: Iterable[str]) -> tuple[Path, ...]:
@@ -81,6 +85,23 @@ def service_command(job: Job) -> Command:
         case _:
             summary = "An application has no options of its own."
     return Command(job.target.name, summary, options=options)
+
+
+def misspelt_variables(job: Job, *, of_services: bool) -> Iterator[str]:
+    """Yield a warning for each variable of the environment that is nearly one of Tamed's, and so is ignored.
+
+    With ``of_services`` also for those of the services: this imports their plugins.
+    """
+    given = {name for name in job.environ if name.startswith(_PREFIX)} - _OWN_VARIABLES
+    if not given:
+        return
+    known = {*_OWN_VARIABLES, *(each.variable() for each in describe(Daemon))}
+    known |= {each.variable("log") for each in describe(Log)}
+    if of_services:
+        known |= {option.variable(each.name) for each in services(job) for option in each.options}
+    for name in sorted(given - known):
+        if near := nearest(name.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in known], 0.8):
+            yield f"the variable {name} has no effect; did you mean {_PREFIX}{near}?"
 
 
 def _option(

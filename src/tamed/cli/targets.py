@@ -9,7 +9,7 @@ from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
 from tamed._os.trust import TRUST_WRITABLE
 from tamed.cli.grammar import UnknownOption, parse
-from tamed.cli.options import daemon_options, folders, service_command
+from tamed.cli.options import daemon_options, folders, misspelt_variables, service_command
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, resolve
 from tamed.config.target import TargetKind
@@ -24,6 +24,7 @@ def run(**given: Any) -> int:
     job = read_job("run", **given)
     if job is None:
         return 0
+    _warn_of_variables(job)
     from tamed.control.foreground import run as run_here  # not above: only this loads the event loop
 
     return run_here(job._replace(argv=tuple(sys.argv))).status
@@ -34,6 +35,7 @@ def start(**given: Any) -> int:
     job = read_job("start", **given)
     if job is None:
         return 0
+    _warn_of_variables(job)
     from tamed.control.launch import start as start_daemon
 
     report = start_daemon(job._replace(argv=tuple(sys.argv), detached=True))
@@ -46,10 +48,10 @@ def check(*, system: str | None, **given: Any) -> None:
     job = read_job("check", **given)
     if job is None:
         return
-    from tamed.config.load import load
-    from tamed.config.reading import Reading
+    from tamed.control.check import check as check_job  # not above: it loads the service and all it needs
 
-    rows = list(_tree(load(Reading.entering(job))))
+    rows = list(_tree(check_job(job)))
+    _warn_of_variables(job, of_services=True)
     width = max(len(left) for left, _ in rows)
     for left, right in rows:
         print(shown(f"{left:{width}}  {right}".rstrip()))
@@ -57,6 +59,11 @@ def check(*, system: str | None, **given: Any) -> None:
         from tamed.cli.export import check_for  # not above: most checks are for this system
 
         check_for(system, given["target"], given["plugin_dirs"])
+
+
+def _warn_of_variables(job: Job, *, of_services: bool = False) -> None:
+    for warning in misspelt_variables(job, of_services=of_services):
+        print("tamed: warning:", shown(warning), file=sys.stderr)
 
 
 def job_of(

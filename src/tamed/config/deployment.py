@@ -7,7 +7,7 @@ from typing import NamedTuple, cast, get_args
 
 from tamed._os.text import did_you_mean
 from tamed._os.trust import require_trusted
-from tamed.errors import ConfigurationError, UsageError, from_os_error
+from tamed.errors import ConfigurationError, Errors, UsageError, from_os_error
 from tamed.service.role import Scope
 
 __all__ = ["Deployment", "Entry", "read_env_file"]
@@ -100,21 +100,28 @@ class Deployment(NamedTuple):
             RecursionError,
         ) as error:  # a number too long, tables too deep for the interpreter
             raise ConfigurationError(str(file), f"not TOML that can be read: {error}") from error
+        errors = Errors()
         for key in tables:
             if key not in ("name", *_TABLES):
                 remedy = did_you_mean(key, ("name", *_TABLES), "known keys: name, daemon, log, services")
-                raise ConfigurationError(str(file), f"unknown key {key!r}", remedy)
+                errors.add(ConfigurationError(str(file), f"unknown key {key!r}", remedy))
         name = tables.get("name", file.stem)
         if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{file}: name", f"expected a text, got {name!r}")
-        daemon, log, services = (_table(tables, key, file) for key in _TABLES)
-        if not services:
+            errors.add(ConfigurationError(f"{file}: name", f"expected a text, got {name!r}"))
+        found: dict[str, Mapping[str, object]] = {key: {} for key in _TABLES}
+        for key in _TABLES:
+            with errors:
+                found[key] = _table(tables, key, file)
+        entries = []
+        for service in found["services"]:
+            with errors:
+                entries.append(_entry(service, _table(found["services"], service, file, "services."), file))
+        errors.raise_first()
+        if not entries:
             remedy = 'add one: [services.NAME] with plugin = "fastpoetry", for example'
             raise ConfigurationError(str(file), "it names no services", remedy)
-        entries = tuple(
-            _entry(service, _table(services, service, file, "services."), file) for service in services
-        )
-        return cls(file, name, daemon, log, entries, file.resolve().parent, text)
+        folder = file.resolve().parent
+        return cls(file, name, found["daemon"], found["log"], tuple(entries), folder, text)
 
 
 def _table(tables: Mapping[str, object], key: str, file: Path, above: str = "") -> Mapping[str, object]:

@@ -19,6 +19,7 @@ from tamed.config.target import TargetKind
 from tamed.errors import (
     ApplicationFailed,
     ConfigurationError,
+    Errors,
     MissingInput,
     TamedError,
     UsageError,
@@ -206,9 +207,7 @@ def load(reading: Reading) -> Application:
     match job.target.kind:
         case TargetKind.DEPLOYMENT:
             assert deployment is not None
-            return Application(
-                deployment.name, *(_of_entry(job, each, deployment) for each in deployment.services)
-            )
+            return Application(deployment.name, *_of_entries(job, deployment))
         case TargetKind.FILE:
             return _without_options(job, load_file(job.path(name)))
         case TargetKind.MODULE:
@@ -218,6 +217,17 @@ def load(reading: Reading) -> Application:
             return service if isinstance(service, Application) else Application(name, service)
         case TargetKind.FOREIGN:
             return Application(name, kind_of(job.target.prefix).make(job, reading.settings))
+
+
+def _of_entries(job: Job, deployment: Deployment) -> list[Service]:
+    """Make the services of a deployment, or raise all their errors."""
+    services = []
+    errors = Errors()
+    for entry in deployment.services:
+        with errors:
+            services.append(_of_entry(job, entry, deployment))
+    errors.raise_first()
+    return services
 
 
 def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:

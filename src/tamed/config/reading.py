@@ -21,7 +21,7 @@ from tamed.config.deployment import Deployment, read_env_file
 from tamed.config.job import Job
 from tamed.config.settings import Daemon, Log, Settings, names_file
 from tamed.config.target import Target, TargetKind
-from tamed.errors import UsageError, from_os_error
+from tamed.errors import Errors, UsageError, from_os_error
 from tamed.plugins.build import build
 
 __all__ = ["Reading", "read_settings"]
@@ -104,13 +104,19 @@ class Reading(NamedTuple):
 def read_settings(job: Job, deployment: Deployment | None) -> Settings:
     """Make the settings of a run from flags, environment and deployment file, in that order.
 
-    Raises UsageError for a wrong flag, and ConfigurationError for the environment or the file.
+    Raises UsageError for a wrong flag, and ConfigurationError for the environment or the file; the first has
+    the others.
     """
-    table = deployment.daemon if deployment else {}
-    daemon = build(Daemon, job.given("", job.daemon, deployment, "daemon", table))
-    check_workers(daemon.workers or 1, yes=daemon.yes)
-    table = _log_beside(deployment) if deployment else {}
-    log = build(Log, job.given("log", job.log, deployment, "log", table, flag_prefix="log-"))
+    daemon, log = Daemon(), Log()
+    errors = Errors()
+    with errors:
+        table = deployment.daemon if deployment else {}
+        daemon = build(Daemon, job.given("", job.daemon, deployment, "daemon", table))
+        check_workers(daemon.workers or 1, yes=daemon.yes)
+    with errors:
+        table = _log_beside(deployment) if deployment else {}
+        log = build(Log, job.given("log", job.log, deployment, "log", table, flag_prefix="log-"))
+    errors.raise_first()
     return Settings(daemon, log)
 
 

@@ -17,7 +17,15 @@ _LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
 
 
 def explain(error: TamedError) -> Iterator[str]:
-    """Yield the texts to print for an error: the application's traceback if it raised, then one line."""
+    """Yield the texts to print for an error and those found with it.
+
+    For each it is the application's traceback if it raised, then one line.
+    """
+    for each in (error, *error.others):
+        yield from _explained(each)
+
+
+def _explained(error: TamedError) -> Iterator[str]:
     cause = _raised_by_the_application(error)
     if cause is not None:
         yield shown(SECRETS.hidden(_users_traceback(cause)))

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tamed._os.secrets import SECRETS
 from tamed._os.text import did_you_mean, listed
-from tamed.errors import ConfigurationError, TamedError, UsageError
+from tamed.errors import ConfigurationError, Errors, TamedError, UsageError
 from tamed.plugins._readers import InvalidValue, Source
 from tamed.plugins.describe import Option, describe
 from tamed.plugins.references import PLACES, expanded, referenced_secret
@@ -73,17 +73,21 @@ def build(options_type: type[O], given: Given) -> O:
     Raises UsageError when the command line is wrong, and ConfigurationError when the environment or the
     deployment file is wrong; each names the flag, the variable or the key, and never shows a secret. Unknown
     keys are refused. A ValueError from the class itself (``__post_init__``, where options are checked
-    against each other) becomes one of these two errors as well. Raises ApplicationFailed when the class is
-    not a valid options class (see ``describe``).
+    against each other) becomes one of these two errors as well. If several values are wrong, the first
+    error has the ``others``. Raises ApplicationFailed when the class is not a valid options class (see
+    ``describe``).
     """
     options = describe(options_type)
-    flags = _known_flags(options, given)
-    table = _known_keys(options, given)
-    values = {
-        option.name: value
-        for option in options
-        if (value := _value(option, given, flags, table)) is not _ABSENT
-    }
+    errors = Errors()
+    _refuse_unknown_flags(options, given, errors)
+    table = _known_keys(options, given, errors)
+    values = {}
+    for option in options:
+        with errors:
+            value = _value(option, given, table)
+            if value is not _ABSENT:
+                values[option.name] = value
+    errors.raise_first()
     try:
         return options_type(**values)
     except ValueError as error:
@@ -94,15 +98,15 @@ def build(options_type: type[O], given: Given) -> O:
 _ABSENT: Any = object()
 
 
-def _value(option: Option, given: Given, flags: Mapping[str, object], table: Mapping[str, object]) -> Any:
+def _value(option: Option, given: Given, table: Mapping[str, object]) -> Any:
     """Read the option from the first source that has it."""
     variable = option.variable(given.service)
     text = Source(text=True, folder=given.flags_folder, environ=given.environ)
-    if option.name in flags:
-        where = given.flag(option)
+    if option.name in given.flags:
+        where, flag = given.flag(option), given.flags[option.name]
         if option.secret:
-            _refuse_visible(flags[option.name], where)
-        return _read(option, flags[option.name], text, UsageError, where)
+            _refuse_visible(flag, where)
+        return _read(option, flag, text, UsageError, where)
     if option.env and variable in given.environ:
         return _read(option, given.environ[variable], text, ConfigurationError, variable)
     if option.name in table:
@@ -171,7 +175,7 @@ def _unquote(option: Option, value: object, source: Source) -> str:
     return "write it without quotes"
 
 
-def _known_flags(options: tuple[Option, ...], given: Given) -> Mapping[str, object]:
+def _refuse_unknown_flags(options: tuple[Option, ...], given: Given, errors: Errors) -> None:
     """Refuse unknown flags. A process of another version of the plugin may have accepted them."""
     known = {option.name: option for option in options}
     for name in given.flags:
@@ -179,11 +183,10 @@ def _known_flags(options: tuple[Option, ...], given: Given) -> Mapping[str, obje
             flag = f"--{given.flag_prefix}{name.strip('_').replace('_', '-')}"
             flags = [given.flag(option) for option in options]
             remedy = did_you_mean(flag, flags, _all("flags", flags))
-            raise UsageError(f"unknown option {flag}", remedy=remedy)
-    return given.flags
+            errors.add(UsageError(f"unknown option {flag}", remedy=remedy))
 
 
-def _known_keys(options: tuple[Option, ...], given: Given) -> Mapping[str, object]:
+def _known_keys(options: tuple[Option, ...], given: Given, errors: Errors) -> Mapping[str, object]:
     """Return the table by the options' names; refuse unknown keys, and a key given in both spellings."""
     names = {spelling: option for option in options for spelling in (option.key, option.name)}
     table: dict[str, object] = {}
@@ -191,10 +194,12 @@ def _known_keys(options: tuple[Option, ...], given: Given) -> Mapping[str, objec
         if key not in names:
             keys = [option.key for option in options]
             remedy = did_you_mean(key, keys, _all("keys", keys))
-            raise ConfigurationError(given.place, f"unknown key {key!r}", remedy)
+            errors.add(ConfigurationError(given.place, f"unknown key {key!r}", remedy))
+            continue
         option = names[key]
         if option.name in table:
-            raise ConfigurationError(given.key_place(option.key), f"given twice, also as {option.name!r}")
+            why = f"given twice, also as {option.name!r}"
+            errors.add(ConfigurationError(given.key_place(option.key), why))
         table[option.name] = value
     return table
 

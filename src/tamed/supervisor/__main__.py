@@ -106,6 +106,7 @@ class Holdings:
         owner = identity if left is None else None
         self.reactor = Reactor()
         held.callback(self.reactor.close)
+        self.begun = self.reactor.clock() if left is None else left.get("begun", self.reactor.clock())
         self.reactor.hold_signals(SIGNALS)  # from here on, none of them ends this process without a cleanup
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         # The descriptors that came through the exec of the command. An upgrade lists those that it keeps.
@@ -201,7 +202,7 @@ class Holdings:
         held.callback(metrics.close)
         sockets = SocketTable(inheritance, identity)
         held.callback(sockets.close)
-        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
+        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events, self.begun)
         tail = self.intake.tail = LogTail()
         answers = OpsAnswers(
             self.supervisor,
@@ -255,6 +256,7 @@ class Holdings:
         passed = [keep(each) for each in passed_descriptors(os.environ) if each in self._passed]
         return {
             "passed": passed,
+            "begun": self.begun,
             "supervisor": self.supervisor.export(keep),
             "sockets": self.sockets.export(keep),
             "pipes": self.intake.export(keep),
@@ -278,7 +280,7 @@ class Holdings:
     ) -> ControlServer | None:
         if not plan.control:
             return None
-        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events)
+        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events, self.begun)
         stacks = StackRequests(self.supervisor.pool, self.reactor, self.platform)
         api = ControlApi(self.supervisor, status, stacks)
         control = None if left is None else left["control"]

@@ -131,7 +131,7 @@ class OpsAnswers:
             **supervisor.figures.to_data(),
             "name": supervisor.plan.name,
             "state": supervisor.state,
-            "uptime": self._reactor.clock() - self._begun,
+            "uptime": self._reactor.clock() - self._status.begun,
             "generation": supervisor.generation.number,
             "wanted": supervisor.generation.count,
             "restarts": supervisor.recovery.restarts,

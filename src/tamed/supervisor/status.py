@@ -66,18 +66,23 @@ class ControlApi:
 class StatusRequests:
     """Collects the reports of the workers into a status.
 
-    ``begun`` is the start of the supervisor, by the reactor's clock. A worker that does not answer in time is
-    shown without its report.
+    ``begun`` is the start of the daemon, by the reactor's clock, also after an upgrade. A worker that does
+    not answer in time is shown without its report.
     """
 
     def __init__(
-        self, supervisor: Supervisor, reactor: Reactor, sockets: SocketTable, events: EventLog
+        self,
+        supervisor: Supervisor,
+        reactor: Reactor,
+        sockets: SocketTable,
+        events: EventLog,
+        begun: float,
     ) -> None:
         self._supervisor = supervisor
         self._reactor = reactor
         self._sockets = sockets
         self._events = events
-        self.begun = reactor.clock()
+        self.begun = begun
 
     def serve(self, answer: Answer, patience: float = REPORT_PATIENCE) -> None:
         """Answer when the workers have reported, or when ``patience``, in seconds, is over."""
