@@ -1,9 +1,14 @@
 """The guides, followed as those of the tutorial are: the files that they include, and what they type."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tamed.builtin.exec import Options as ExecOptions
+from tamed.builtin.web import Options as WebOptions
+from tamed.cli.commands import COMMANDS
+from tamed.plugins.describe import describe
 from tests.docs.network import network
 from tests.docs.reader import Reader, blocks_of
 from tests.examples.test_examples import GUIDES as EXAMPLES
@@ -30,3 +35,15 @@ def test_the_files_of_a_guide_are_all_on_its_page() -> None:
     followed = {block.text for page in GUIDES for block in blocks_of(ROOT / page) if block.name}
     missing = [name for name in EXAMPLES if (ROOT / "examples" / name).read_text("utf-8") not in followed]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", MOVES)
+def test_a_page_for_those_who_move_names_what_is_there(page: str) -> None:
+    """The options in the last column of its table are ours."""
+    rows = re.findall(r"^\|.*\|(.*)\|$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    named = {flag for row in rows for flag in re.findall(r"--[a-z][a-z-]+", row)}
+    options = [option for command in COMMANDS for option in command.all_options()]
+    there = {flag for option in options for flag in (*option.flags, *option.off_flags)}
+    for plugin in (WebOptions, ExecOptions):
+        there |= {flag for option in describe(plugin) for flag in (option.flag, option.off_flag)}
+    assert named - there == set()
