@@ -132,6 +132,44 @@ def _of_cluster(name: str, help_text: str, metavar: str = "", read: Callable[[st
 
 
 COMMANDS: Final = (
+    Command(
+        "cert",
+        "Make a certificate for development, and a local authority that signs it.",
+        "tamed.cli.cert:cert",
+        """
+        NAME is a host name, *.DOMAIN, an address, or an e-mail address for the certificate of a client; by
+        default localhost, 127.0.0.1 and ::1. The authority is made once in each folder, so its clients need
+        to trust it only once. Needs the extra cert.
+        """,
+        (
+            ("pip install 'tamed[cert]'", ""),
+            ("tamed cert", "localhost.pem and localhost-key.pem"),
+            ("tamed cert --to tls shop.test '*.shop.test'", ""),
+            ("tamed cert alice@example.com", "for a client"),
+        ),
+        arguments=(Argument("names", "NAME", required=False, repeatable=True),),
+        options=(
+            Option(
+                "to",
+                ("--to",),
+                "Write the files into this folder.",
+                "FOLDER",
+                default=".",
+                complete="folder",
+                facts=("default: .",),
+            ),
+            Option(
+                "days",
+                ("--days",),
+                "Days for which the certificate is valid.",
+                "NUMBER",
+                default=397,
+                read=whole_number(1, 36_500),
+                facts=("default: 397",),
+            ),
+            Option("force", ("--force",), "Replace a certificate and its key that are there."),
+        ),
+    ),
     _of_target(
         "check",
         "Load and validate a target and show its services, without running it.",
