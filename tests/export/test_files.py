@@ -42,6 +42,19 @@ def test_a_file_that_was_edited_is_not_overwritten(tmp_path: Path, edited: str) 
     assert differences([ODE, VERSE], tmp_path) == []
 
 
+def test_what_an_application_prints_is_not_in_the_files(tamed: Tamed, tmp_path: Path) -> None:
+    """They may be the input of another program."""
+    (tmp_path / "app.py").write_text(
+        'print("loading")\nfrom tamed import Application, Service\n'
+        'application = Application("app", Service("one"))\n'
+    )
+    file = tmp_path / "verse.toml"
+    file.write_text('[services.app]\napplication = "app.py"\n')
+    done = tamed("export", "systemd", file)
+    assert (done.status, done.err) == (0, "loading\n")
+    assert done.out.startswith("# Made by: ")
+
+
 def test_the_command_writes_and_compares(tamed: Tamed, tmp_path: Path) -> None:
     """Its status tells a script whether something differs."""
     file, folder = tmp_path / "verse.toml", tmp_path / "units"

@@ -1,13 +1,12 @@
 """Installing units and removing them: what systemctl is asked to do, and what is never overwritten."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from tamed.errors import CannotCreate, MissingInput, SystemRefused, Unavailable
+from tamed.errors import CannotCreate, MissingInput, PermissionRefused, SystemRefused, Unavailable
 from tamed.export.files import MadeFile
-from tamed.export.install import install, systemctl, uninstall
+from tamed.export.install import Place, install, place_of_system, place_of_user, systemctl, uninstall
 from tests.cli.conftest import Tamed
 
 SERVICE = MadeFile("verse.service", "[Service]\nExecStart=/bin/true\n", "a test")
@@ -47,7 +46,7 @@ def manager() -> Manager:
 
 def test_units_are_enabled_and_started_sockets_first(tmp_path: Path, manager: Manager) -> None:
     """Again, nothing is written, and what runs goes on; a changed unit is restarted."""
-    lines = install([SERVICE, SOCKET], tmp_path, manager)
+    lines = install([SERVICE, SOCKET], Place(tmp_path, manager), "verse")
     assert lines == [
         f"wrote {tmp_path}/verse.service",
         f"wrote {tmp_path}/poems.socket",
@@ -62,18 +61,21 @@ def test_units_are_enabled_and_started_sockets_first(tmp_path: Path, manager: Ma
         "enable --quiet verse.service",
         "start verse.service",
     ]
-    assert install([SERVICE, SOCKET], tmp_path, manager) == ["started poems.socket", "started verse.service"]
-    assert install([CHANGED], tmp_path, manager)[-1] == "restarted verse.service"
+    assert install([SERVICE, SOCKET], Place(tmp_path, manager), "verse") == [
+        "started poems.socket",
+        "started verse.service",
+    ]
+    assert install([CHANGED], Place(tmp_path, manager), "verse")[-1] == "restarted verse.service"
 
 
 def test_a_unit_that_does_not_start_says_why(tmp_path: Path, manager: Manager) -> None:
     """The reason is the service's own, which it has told the manager."""
     manager.broken = "verse.service"
     with pytest.raises(Unavailable, match=r"verse.service: no poems; see journalctl --unit verse.service"):
-        install([SERVICE], tmp_path, manager)
+        install([SERVICE], Place(tmp_path, manager), "verse")
     manager.broken = "poems.socket"
     with pytest.raises(Unavailable, match=r"poems.socket: Job failed"):
-        install([SOCKET], tmp_path, manager)
+        install([SERVICE, SOCKET], Place(tmp_path, manager), "verse")
 
 
 def test_nothing_is_written_without_systemd(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_nothing_is_written_without_systemd(tmp_path: Path) -> None:
         raise SystemRefused("cannot run systemctl", "System has not been booted with systemd")
 
     with pytest.raises(SystemRefused, match="not been booted"):
-        install([SERVICE], tmp_path, refuse)
+        install([SERVICE], Place(tmp_path, refuse), "verse")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,34 +94,61 @@ def test_a_unit_that_was_edited_by_hand_stays(tmp_path: Path, manager: Manager) 
     unit = tmp_path / "verse.service"
     unit.write_text(SERVICE.text + "Nice=5\n")
     with pytest.raises(CannotCreate, match="edited by hand"):
-        install([SERVICE], tmp_path, manager)
+        install([SERVICE], Place(tmp_path, manager), "verse")
     with pytest.raises(CannotCreate, match="edited by hand"):
-        uninstall("verse", tmp_path, manager)
+        uninstall("verse", Place(tmp_path, manager))
     assert unit.read_text().endswith("Nice=5\n")
-    assert uninstall("verse", tmp_path, manager, force=True) == [f"removed {unit}"]
+    assert uninstall("verse", Place(tmp_path, manager), force=True) == [f"removed {unit}"]
 
 
 def test_all_units_of_a_deployment_are_removed(tmp_path: Path, manager: Manager) -> None:
     """Its sockets are known by the service that they start; those of others stay."""
     other = SOCKET._replace(name="other.socket", content="[Socket]\nService=other.service\n")
-    install([SERVICE, SOCKET, other], tmp_path, manager)
+    install([SERVICE, SOCKET, other], Place(tmp_path, manager), "verse")
     manager.asked.clear()
-    assert uninstall("verse", tmp_path, manager) == [
+    assert uninstall("verse", Place(tmp_path, manager)) == [
         f"removed {tmp_path}/verse.service",
         f"removed {tmp_path}/poems.socket",
     ]
     assert manager.asked == ["disable --quiet --now verse.service poems.socket", "daemon-reload"]
     assert [path.name for path in tmp_path.iterdir()] == ["other.socket"]
     with pytest.raises(MissingInput, match=r"there is no .*/verse.service"):
-        uninstall("verse", tmp_path, manager)
+        uninstall("verse", Place(tmp_path, manager))
+
+
+def test_another_split_is_not_installed_beside_the_first(tmp_path: Path, manager: Manager) -> None:
+    """Two daemons would serve the same; a target and its services are removed together."""
+    place = Place(tmp_path, manager)
+    target = MadeFile("verse.target", "[Install]\nWantedBy=multi-user.target\n", "a test")
+    part = MadeFile("verse-a.service", "[Unit]\nPartOf=verse.target\n\n[Service]\n", "a test")
+    install([SERVICE, SOCKET], place, "verse")
+    with pytest.raises(CannotCreate, match=r"verse.service is of an earlier installation.* --uninstall"):
+        install([target, part], place, "verse")
+    uninstall("verse", place)
+    assert install([target, part], place, "verse")[-2:] == ["started verse.target", "started verse-a.service"]
+    with pytest.raises(CannotCreate, match=r"verse.target is of an earlier installation"):
+        install([SERVICE, SOCKET], place, "verse")
+    assert len(uninstall("verse", place)) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_manager_has_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the user is beside the user's other configuration."""
+    assert place_of_system().folder == Path("/etc/systemd/system")
+    assert place_of_user({"XDG_CONFIG_HOME": "/srv/etc"}).folder == Path("/srv/etc/systemd/user")
+    monkeypatch.setenv("HOME", "/srv/john")
+    place = place_of_user({})
+    assert (place.folder, place.log) == (Path("/srv/john/.config/systemd/user"), "journalctl --user")
+    for run in (place_of_user({}).run, place_of_system().run):
+        with pytest.raises((SystemRefused, MissingInput, PermissionRefused), match="cannot run systemctl "):
+            run("no-such-verb")
 
 
 def test_systemctl_tells_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error has its words; another user than root is told who may do it."""
+    """An error has its words."""
     monkeypatch.setenv("SYSTEMD_COLORS", "0")
-    if os.geteuid() == 0:
-        with pytest.raises((SystemRefused, MissingInput), match="cannot run systemctl no-such-verb: "):
-            systemctl("no-such-verb")
+    with pytest.raises((SystemRefused, MissingInput), match="cannot run systemctl no-such-verb: "):
+        systemctl("no-such-verb")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ from tamed import Application, Service, option, plugin
 @dataclass
 class Options:
     password: str = option(secret=True)
+    host: str = ""
 
 @plugin
 def vault(options: Options) -> Service:
@@ -163,6 +164,97 @@ def test_credentials_are_loaded(tamed: Tamed, tmp_path: Path) -> None:
     assert f"tamed export systemd --plugin-dir {tmp_path} {tmp_path}/verse.toml\n" in unit
     assert values(unit, "LoadCredential") == ["db"]
     assert "stand-in" not in unit
+
+
+TWO = """[services.ode]
+plugin = "fastpoetry"
+listen = "systemd://odes"
+[services.vault]
+plugin = "vault"
+password = "credential:db"
+host = "${VAULT_HOST}"
+"""
+
+
+def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has what it needs itself, and is part of the target; nothing is in two units."""
+    monkeypatch.setenv("VAULT_HOST", "vault.example")
+    (tmp_path / "vault.py").write_text(VAULT)
+    (tmp_path / "verse.toml").write_text(TWO)
+    export = ("export", "systemd", "--split", "--plugin-dir", tmp_path, "--socket", "odes=:80")
+    done = tamed(*export, tmp_path / "verse.toml", "--to", tmp_path / "units")
+    assert (done.status, done.err) == (0, "")
+    units = {path.name: path.read_text() for path in (tmp_path / "units").iterdir()}
+    assert sorted(units) == ["odes.socket", "verse-ode.service", "verse-vault.service", "verse.target"]
+    assert values(units["verse.target"], "WantedBy") == ["multi-user.target"]
+    ode, vault = units["verse-ode.service"], units["verse-vault.service"]
+    for name, unit in (("ode", ode), ("vault", vault)):
+        assert (
+            f" run --name verse-{name} --rundir /run/tamed --service {name} " in values(unit, "ExecStart")[0]
+        )
+        assert values(unit, "PartOf") == values(unit, "WantedBy") == ["verse.target"]
+        assert values(unit, "RuntimeDirectory") == [f"tamed/verse-{name}"]
+    assert (values(ode, "Requires"), values(vault, "Requires")) == (["odes.socket"], [])
+    assert (values(ode, "LoadCredential"), values(vault, "LoadCredential")) == ([], ["db"])
+    assert (values(ode, "EnvironmentFile"), values(vault, "EnvironmentFile")) == (
+        [],
+        ["-/etc/default/verse-vault"],
+    )
+    assert "# It has lines NAME=VALUE for: VAULT_HOST." in vault
+    assert values(units["odes.socket"], "Service") == ["verse-ode.service"]
+    assert "vault.example" not in "".join(units.values())
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "why"),
+    [
+        (
+            "--split",
+            '[log]\nfile = "x.log"\n',
+            "verse.toml:2: log.file: units that are split cannot share it",
+        ),
+        ("--split", '[daemon]\nops = ":1"\n', "verse.toml:2: daemon.ops: units that are split"),
+        (
+            "--split",
+            "",
+            "verse.toml:6: services.b.listen: systemd://s is of a, too, and units that are split",
+        ),
+        ("--user", '[daemon]\nuser = "poet"\n', "verse.toml:2: daemon.user: a user's manager has only that"),
+        (
+            "--user",
+            "daemon.prepare-as-root = true\n",
+            "verse.toml:1: daemon.prepare-as-root: a user's manager",
+        ),
+    ],
+    ids=["log file", "endpoint", "socket", "user", "root"],
+)
+def test_what_other_units_cannot_have_says_where(
+    tamed: Tamed, tmp_path: Path, option: str, text: str, why: str
+) -> None:
+    """Nothing is written."""
+    service = '[services.{}]\nplugin = "fastpoetry"\nlisten = "systemd://s"\n'
+    (tmp_path / "verse.toml").write_text(text + service.format("a") + service.format("b"))
+    done = tamed("export", "systemd", option, tmp_path / "verse.toml", "--to", tmp_path / "out")
+    assert (done.status, why in done.err) == (78, True), done
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_unit_of_a_user_asks_for_nothing_that_takes_root(tamed: Tamed, tmp_path: Path) -> None:
+    """Its run directory is the user's own; a privileged port is what the system must allow."""
+    unit = unit_of(tamed, tmp_path, poetry(80), "--user")
+    assert " run --name verse --workers 1 /" in values(unit, "ExecStart")[0]
+    assert values(unit, "WantedBy") == ["default.target"]
+    assert "ip_unprivileged_port_start" in unit
+    for name in (
+        "DynamicUser",
+        "User",
+        "AmbientCapabilities",
+        "ProtectSystem",
+        "PrivateUsers",
+        "RuntimeDirectory",
+    ):
+        assert values(unit, name) == []
+    assert values(unit, "SystemCallFilter") == ["@system-service", "~@privileged @resources"]
 
 
 def test_a_deployment_that_cannot_be_exported_says_why(tamed: Tamed, tmp_path: Path) -> None:

@@ -261,9 +261,21 @@ COMMANDS: Final = (
                 section=_ON_SYSTEMD,
             ),
             Option(
+                "split",
+                ("--split",),
+                "Make a service unit for each service, and a target for all.",
+                section=_ON_SYSTEMD,
+            ),
+            Option(
+                "user",
+                ("--user",),
+                "Make units for systemctl --user, which need no root.",
+                section=_ON_SYSTEMD,
+            ),
+            Option(
                 "install",
                 ("--install",),
-                "Write the units into /etc/systemd/system; start them now and at each boot.",
+                "Write the units into /etc/systemd/system, or the user's; start them now and at each boot.",
                 section=_ON_SYSTEMD,
             ),
             Option(

@@ -6,13 +6,17 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tamed.errors import UsageError
 from tamed.export.facts import Facts, command_of_this_installation, name_of
 from tamed.export.files import MadeFile, differences, write_files
 from tamed.plugins.discovery import plugin_folders
+
+if TYPE_CHECKING:
+    from tamed.export.install import Place
 
 __all__ = ["check_for", "export", "schema"]
 
@@ -40,22 +44,20 @@ def export(
     if given["kustomize"] and to is None:
         raise UsageError("--kustomize without a folder", remedy="add --to FOLDER")
     if uninstall:
-        return _uninstall(Path(file), plugin_folders(plugin_dirs, os.environ), force=force)
+        return _uninstall(
+            Path(file), plugin_folders(plugin_dirs, os.environ), is_user=given["user"], force=force
+        )
     make, names = _KINDS[kind]
     options = {name: value for name, value in given.items() if value}
     if other := next((name for name in options if name not in names), None):
         raise UsageError(f"{_flag(other)} is no option of `tamed export {kind}`")
-    facts = Facts.of(
-        Path(file),
-        _there(kind, file) if path is None else Path(path),
-        plugin_folders(plugin_dirs, os.environ),
-    )
+    facts = _facts_of(kind, file, path, plugin_dirs)
     shown = str(facts.file) if kind == "systemd" else Path(file).name
     words = [word for name, value in options.items() for word in _words(name, value)]
     words += [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
     files = make(facts, shlex.join(["tamed", "export", kind, *words, shown]), options)
     if install:
-        return _install(files, force=force)
+        return _install(files, facts.name, is_user=given["user"], force=force)
     return _deliver(files, None if to is None else Path(to), check=check, force=force)
 
 
@@ -67,19 +69,31 @@ def _check_installation(kind: str, flag: str, *, to: str | None, check: bool, pa
         raise UsageError(f"{flag} with {other}", "it is for this machine", f"leave out {other}")
 
 
-def _install(files: Sequence[MadeFile], *, force: bool) -> int:
+def _install(files: Sequence[MadeFile], name: str, *, is_user: bool, force: bool) -> int:
     from tamed.export.install import install
 
-    for line in install(files, force=force):
+    for line in install(files, _place_of(is_user=is_user), name, force=force):
         print(line)
     return 0
 
 
-def _uninstall(file: Path, plugin_dirs: tuple[Path, ...], *, force: bool) -> int:
+def _uninstall(file: Path, plugin_dirs: tuple[Path, ...], *, is_user: bool, force: bool) -> int:
     from tamed.export.install import uninstall
 
-    print(*uninstall(name_of(file, plugin_dirs), force=force), sep="\n")
+    print(*uninstall(name_of(file, plugin_dirs), _place_of(is_user=is_user), force=force), sep="\n")
     return 0
+
+
+def _place_of(*, is_user: bool) -> Place:
+    from tamed.export.install import place_of_system, place_of_user
+
+    return place_of_user(os.environ) if is_user else place_of_system()
+
+
+def _facts_of(kind: str, file: str, path: str | None, plugin_dirs: Sequence[str]) -> Facts:
+    there = _there(kind, file) if path is None else Path(path)
+    with redirect_stdout(sys.stderr):  # what the application prints is no part of the files
+        return Facts.of(Path(file), there, plugin_folders(plugin_dirs, os.environ))
 
 
 def _there(kind: str, file: str) -> Path | None:
@@ -114,13 +128,15 @@ def _deliver(files: Sequence[MadeFile], folder: Path | None, *, check: bool, for
 
 def _systemd(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
     from tamed.export.socket_units import read_socket
-    from tamed.export.systemd import units_of
+    from tamed.export.systemd import Manager, units_of
 
     try:
         sockets = dict(read_socket(text) for text in options.get("socket", ()))
     except ValueError as error:
         raise UsageError("--socket", str(error)) from None
-    return units_of(facts, options.get("command") or command_of_this_installation(), made_by, sockets)
+    tamed = options.get("command") or command_of_this_installation()
+    manager = Manager(tamed, is_user="user" in options, is_split="split" in options)
+    return units_of(facts, manager, made_by, sockets)
 
 
 def _kubernetes(facts: Facts, made_by: str, options: Mapping[str, Any]) -> Sequence[MadeFile]:
@@ -168,7 +184,7 @@ def check_for(kind: str, file: str, plugin_dirs: Sequence[str]) -> None:
     from tamed.export.container import Container
     from tamed.export.kubernetes import Cluster
 
-    facts = Facts.of(Path(file), _there(kind, file), plugin_folders(plugin_dirs, os.environ))
+    facts = _facts_of(kind, file, None, plugin_dirs)
     if kind != "systemd":
         _warn(Container.of(facts).warnings)
     if kind == "kubernetes":
@@ -183,7 +199,7 @@ def _warn(warnings: Sequence[str]) -> None:
 _KINDS: dict[str, tuple[_Maker, tuple[str, ...]]] = {
     "compose": (_compose, ("command", "image", "cpu", "memory")),
     "container": (_container, ()),
-    "systemd": (_systemd, ("command", "socket")),
+    "systemd": (_systemd, ("command", "socket", "split", "user")),
     "kubernetes": (
         _kubernetes,
         (

@@ -154,7 +154,7 @@ def _require_possible(facts: Facts) -> None:
 
 
 def _place_of(facts: Facts, listening: Listening) -> str:
-    return facts.place(f"services.{listening.service.partition('/')[0]}", "listen", "port")
+    return facts.place(f"services.{listening.top}", "listen", "port")
 
 
 def _port_of(endpoint: str) -> int | None:
@@ -166,7 +166,7 @@ def _ports(facts: Facts) -> Iterator[Port]:
     found: dict[tuple[int, bool], str] = {}
     for each in facts.listening:
         if each.port is not None and not each.is_local:
-            found.setdefault((each.port, each.is_datagram), each.service.partition("/")[0])
+            found.setdefault((each.port, each.is_datagram), each.top)
     names: set[str] = set()
     for (number, is_datagram), service in sorted(found.items()):
         name = _port_name(service)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from tamed.config.deployment import Deployment
 from tamed.config.job import Job
 from tamed.config.kinds import resolve
 from tamed.config.load import load
@@ -39,6 +40,16 @@ class Listening(NamedTuple):
     is_datagram: bool
 
     @property
+    def top(self) -> str:
+        """The name in the deployment file of the service that it is, or is part of."""
+        return self.service.partition("/")[0]
+
+    @property
+    def socket_of_systemd(self) -> str:
+        """The name of the socket that systemd is to pass, empty if it is no such."""
+        return self.endpoint.socket_name if isinstance(self.endpoint, SystemdEndpoint) else ""
+
+    @property
     def port(self) -> int | None:
         """Its port, None if it has none; 0 is chosen by the kernel."""
         return self.endpoint.port if isinstance(self.endpoint, TcpEndpoint | TlsEndpoint) else None
@@ -57,7 +68,8 @@ class Facts(NamedTuple):
     ``file`` is the path of the deployment file on that system, ``source`` its path here, and ``text`` its
     content. ``plugin_dirs`` are the folders of plugins there. ``services`` are the names of its services with
     what makes each of them, and ``of_host`` those of which one runs on a machine. ``credentials`` are those
-    that it refers to, and ``variables`` those of the environment that it takes a value from.
+    that it refers to, and ``variables`` those of the environment that it takes a value from. ``only`` is the
+    service that runs without the others, empty for all.
     """
 
     file: Path
@@ -71,6 +83,7 @@ class Facts(NamedTuple):
     listening: tuple[Listening, ...]
     credentials: tuple[str, ...]
     variables: tuple[str, ...]
+    only: str = ""
 
     @classmethod
     def of(cls, file: Path, path: Path | None = None, plugin_dirs: tuple[Path, ...] = ()) -> Self:
@@ -88,10 +101,8 @@ class Facts(NamedTuple):
             why = "what it starts with is outside of that folder"
             remedy = "leave it out: a unit has RootDirectory=, and a container is another root directory"
             raise ConfigurationError(_place(file, deployment.text, "daemon", "chroot"), why, remedy)
-        tables = [deployment.daemon, deployment.log, *(each.table for each in deployment.services)]
-        named = set(named_in(tables))
-        credentials = sorted(name for kind, name in named if kind == "credential:")
-        for name in (name for kind, name in named if kind == "env:"):
+        credentials, variables = _named_in(deployment, "credential:"), _named_in(deployment, "${}", "env:")
+        for name in _named_in(deployment, "env:"):
             environ.setdefault(name, "stand-in")
         with _stand_ins(credentials) as folder:  # the real ones are where the deployment runs
             environ["CREDENTIALS_DIRECTORY"] = folder
@@ -111,8 +122,21 @@ class Facts(NamedTuple):
                 if isinstance(service, ListeningService)
                 for endpoint in service.endpoints
             ),
-            tuple(credentials),
-            tuple(sorted({name for kind, name in named if kind in ("${}", "env:")})),
+            credentials,
+            variables,
+        )
+
+    def alone(self, service: str) -> Self:
+        """Return the facts of a service in a daemon of its own, which has the names of both."""
+        deployment = Deployment.parse(self.text, self.source).only([service])
+        return self._replace(
+            name=check_name(f"{self.name}-{service}"),
+            services=tuple(each for each in self.services if each[0] == service),
+            of_host=tuple(each for each in self.of_host if each.partition("/")[0] == service),
+            listening=tuple(each for each in self.listening if each.top == service),
+            credentials=_named_in(deployment, "credential:"),
+            variables=_named_in(deployment, "${}", "env:"),
+            only=service,
         )
 
     def place(self, table: str, *keys: str) -> str:
@@ -143,13 +167,7 @@ class Facts(NamedTuple):
     @property
     def sockets_of_systemd(self) -> list[str]:
         """The names of sockets that systemd is to pass."""
-        return sorted(
-            {
-                each.endpoint.socket_name
-                for each in self.listening
-                if isinstance(each.endpoint, SystemdEndpoint)
-            }
-        )
+        return sorted({each.socket_of_systemd for each in self.listening} - {""})
 
     @property
     def most_kept_sockets(self) -> int:
@@ -186,6 +204,12 @@ class Facts(NamedTuple):
         """The longest that a stop takes, in seconds, with a margin."""
         daemon = self.settings.daemon
         return math.ceil(daemon.stop_delay + daemon.longest_stop) + _ABORTING
+
+
+def _named_in(deployment: Deployment, *kinds: str) -> tuple[str, ...]:
+    """Return the names that a deployment refers to in one of these ways, sorted."""
+    tables = [deployment.daemon, deployment.log, *(each.table for each in deployment.services)]
+    return tuple(sorted({name for kind, name in named_in(tables) if kind in kinds}))
 
 
 def _moved(folder: Path, file: Path, other: Path) -> Path:

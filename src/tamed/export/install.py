@@ -1,11 +1,15 @@
-"""Installing the units of a deployment on this machine, and removing them, by systemctl(1)."""
+"""Installing the units of a deployment on this machine, and removing them, by systemctl(1).
+
+They belong to the manager of the system, or to that of a user. A deployment whose services are split has a
+target, ``NAME.target``, of which its services are part.
+"""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import NamedTuple
 
 from tamed.errors import (
     CannotCreate,
@@ -17,52 +21,79 @@ from tamed.errors import (
 )
 from tamed.export.files import MadeFile, is_untouched, write_files
 
-__all__ = ["SYSTEM_UNITS", "Systemctl", "install", "systemctl", "uninstall"]
-
-SYSTEM_UNITS: Final = Path("/etc/systemd/system")
-"""The folder of the units that an administrator has installed: systemd.unit(5)."""
+__all__ = ["Place", "Systemctl", "install", "place_of_system", "place_of_user", "systemctl", "uninstall"]
 
 Systemctl = Callable[..., str]
 """Runs systemctl with these words and returns its output, or raises SystemRefused with what it said."""
 
 
+class Place(NamedTuple):
+    """Where units are installed: the folder of a manager's units, what runs systemctl for it, and its log."""
+
+    folder: Path
+    run: Systemctl
+    log: str = "journalctl"
+
+
+def place_of_system() -> Place:
+    """Return the place of the units that an administrator has installed: systemd.unit(5)."""
+
+    def run(*words: str) -> str:
+        if os.geteuid() != 0:
+            what = f"cannot run systemctl {' '.join(words)}"
+            raise PermissionRefused(what, "this user may not install units", "do it as root, or with --user")
+        return systemctl(*words)
+
+    return Place(Path("/etc/systemd/system"), run)
+
+
+def place_of_user(environ: Mapping[str, str]) -> Place:
+    """Return the place of the units of this user."""
+    configuration = environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
+    return Place(
+        Path(configuration, "systemd/user"), lambda *words: systemctl("--user", *words), "journalctl --user"
+    )
+
+
 def systemctl(*words: str) -> str:
-    """Run systemctl as root."""
+    """Run systemctl."""
     what = f"cannot run systemctl {' '.join(words)}"
     program = shutil.which("systemctl", path="/usr/bin:/bin")
     if program is None:
         raise MissingInput(what, "it is not installed", "write the units with --to FOLDER")
-    if os.geteuid() != 0:
-        raise PermissionRefused(what, "this user may not install units", "do it as root")
     done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemRefused(what, (done.stderr or done.stdout).strip().partition("\n")[0])
     return done.stdout.strip()
 
 
-def install(
-    files: Sequence[MadeFile], folder: Path = SYSTEM_UNITS, run: Systemctl = systemctl, *, force: bool = False
-) -> list[str]:
-    """Write units, have them started now and at each boot; return a line for each thing that was done.
+def install(files: Sequence[MadeFile], place: Place, name: str, *, force: bool = False) -> list[str]:
+    """Write the units of a deployment of this name, have them started now and at each boot.
 
-    A unit that runs already is restarted if its file has changed. Raises as `write_files` does, SystemRefused
-    if systemd is not there, and Unavailable, with the reason, if a unit does not start.
+    Return a line for each thing that was done. A unit that runs already is restarted if its file has changed.
+    Raises as `write_files` does, SystemRefused if systemd is not there, CannotCreate if other services of the
+    deployment are installed, and Unavailable, with the reason, if a unit does not start.
     """
+    folder, run, log = place
     run("daemon-reload")  # first: without systemd nothing is written
+    names = {file.name for file in files}
+    if other := next((path for path in _services_of(name, folder) if path.name not in names), None):
+        why = f"{other} is of an earlier installation, which was split in another way"
+        raise CannotCreate(f"cannot install {name}", why, "remove that one first, with --uninstall")
     written = write_files(files, folder, force=force)
     lines = [f"wrote {path}" for path in written]
     if written:
         run("daemon-reload")
-    for name in (file.name for file in _sockets_first(files)):
-        is_old = folder / name in written and _property(run, name, "ActiveState") == "active"
-        run("enable", "--quiet", name)
+    for unit in (file.name for file in _sockets_first(files)):
+        is_old = folder / unit in written and _property(run, unit, "ActiveState") == "active"
+        run("enable", "--quiet", unit)
         try:
-            run("restart" if is_old else "start", name)
+            run("restart" if is_old else "start", unit)
         except SystemRefused as error:
-            why = _property(run, name, "StatusText") if name.endswith(".service") else ""
-            remedy = f"see journalctl --unit {name}"
-            raise Unavailable(f"cannot start {name}", why or error.why, remedy) from error
-        lines.append(f"{'restarted' if is_old else 'started'} {name}")
+            why = _property(run, unit, "StatusText") if unit.endswith(".service") else ""
+            remedy = f"see {log} --unit {unit}"
+            raise Unavailable(f"cannot start {unit}", why or error.why, remedy) from error
+        lines.append(f"{'restarted' if is_old else 'started'} {unit}")
     return lines
 
 
@@ -74,18 +105,17 @@ def _sockets_first(files: Sequence[MadeFile]) -> list[MadeFile]:
     return sorted(files, key=lambda file: not file.name.endswith(".socket"))
 
 
-def uninstall(
-    name: str, folder: Path = SYSTEM_UNITS, run: Systemctl = systemctl, *, force: bool = False
-) -> list[str]:
+def uninstall(name: str, place: Place, *, force: bool = False) -> list[str]:
     """Stop the units of a deployment of this name, and remove them; return a line for each.
 
     Settings beside them (``NAME.service.d``) stay. Raises MissingInput if there is none, and CannotCreate,
     before anything is done, if one was edited by hand and ``force`` is not given.
     """
-    service = folder / f"{name}.service"
-    paths = [path for path in (service, *_sockets_of(service)) if path.exists()]
+    folder, run, _ = place
+    services = _services_of(name, folder)
+    paths = [*services, *(socket for service in services for socket in _sockets_of(service))]
     if not paths:
-        raise MissingInput(f"cannot uninstall {name}", f"there is no {service}")
+        raise MissingInput(f"cannot uninstall {name}", f"there is no {folder / name}.service")
     for path in paths:
         if not force and not is_untouched(path.read_text("utf-8", errors="replace")):
             why = "it was edited by hand, or not made by Tamed"
@@ -100,8 +130,17 @@ def uninstall(
     return [f"removed {path}" for path in paths]
 
 
+def _services_of(name: str, folder: Path) -> list[Path]:
+    """Return the target and the services of a deployment, or its one service."""
+    own = [path for kind in ("target", "service") if (path := folder / f"{name}.{kind}").exists()]
+    return own + _with_line(f"PartOf={name}.target", folder, "*.service")
+
+
 def _sockets_of(service: Path) -> list[Path]:
     """Return the socket units that start a service."""
-    line = f"\nService={service.name}\n"
-    found = sorted(service.parent.glob("*.socket"))
-    return [path for path in found if line in path.read_text("utf-8", errors="replace")]
+    return _with_line(f"Service={service.name}", service.parent, "*.socket")
+
+
+def _with_line(line: str, folder: Path, pattern: str) -> list[Path]:
+    found = sorted(folder.glob(pattern))
+    return [path for path in found if f"\n{line}\n" in path.read_text("utf-8", errors="replace")]

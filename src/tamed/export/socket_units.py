@@ -11,7 +11,7 @@ from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
 from tamed.net.endpoint import Endpoint, TcpEndpoint, UnixEndpoint, address_text
 
-__all__ = ["read_socket", "socket_units_of"]
+__all__ = ["check_sockets", "read_socket", "socket_units_of"]
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _ANY: Final = ("0.0.0.0", "::")  # noqa: S104 - the operator has asked for it
@@ -28,15 +28,18 @@ def read_socket(text: str) -> tuple[str, Endpoint]:
     return name, endpoint
 
 
-def socket_units_of(facts: Facts, sockets: Mapping[str, Endpoint], made_by: str) -> list[MadeFile]:
-    """Return a socket unit for each of these names.
-
-    Raises UsageError for a name that no service asks for, and ConfigurationError for an address that systemd
-    cannot listen on.
-    """
+def check_sockets(facts: Facts, sockets: Mapping[str, Endpoint]) -> None:
+    """Raise UsageError for a name that no service asks for."""
     if unknown := next((name for name in sockets if name not in facts.sockets_of_systemd), None):
         known = ", ".join(facts.sockets_of_systemd) or "none"
         raise UsageError(f"--socket {unknown}", f"no service listens on systemd://{unknown} (known: {known})")
+
+
+def socket_units_of(facts: Facts, sockets: Mapping[str, Endpoint], made_by: str) -> list[MadeFile]:
+    """Return a socket unit for each of these names.
+
+    Raises ConfigurationError for an address that systemd cannot listen on.
+    """
     return [_unit_of(facts, name, endpoint, made_by) for name, endpoint in sorted(sockets.items())]
 
 

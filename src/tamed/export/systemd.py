@@ -3,19 +3,23 @@
 What the sandbox leaves open has its reason beside it. They are for systemd 252 and later. The service has
 ``Type=notify`` and ``ExecReload=tamed reload``, and not ``Type=notify-reload``: that one reports a success
 whatever the outcome of a reload is.
+
+The manager of a user has no other user, no capability, and no way to hide files that every system allows: its
+units have what is left of the sandbox.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tamed.config.settings import names_file
-from tamed.errors import ExitStatus
+from tamed.errors import ConfigurationError, ExitStatus
 from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
-from tamed.export.socket_units import socket_units_of
+from tamed.export.socket_units import check_sockets, socket_units_of
 from tamed.net.endpoint import Endpoint
 
-__all__ = ["units_of"]
+__all__ = ["Manager", "units_of"]
 
 _Line = str | tuple[str, str]  # a line as it is, or a name with its value
 
@@ -31,8 +35,17 @@ _WATCHDOG_SECONDS = 30
 _RUNDIR = "/run/tamed"
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - no file is made there
-_ALWAYS = (
+_ANYWHERE = (
     ("NoNewPrivileges", "yes"),
+    ("LockPersonality", "yes"),
+    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
+    ("RestrictNamespaces", "yes"),
+    ("RestrictRealtime", "yes"),
+    ("RestrictSUIDSGID", "yes"),
+    ("SystemCallArchitectures", "native"),
+    ("SystemCallErrorNumber", "EPERM"),
+)
+_BY_SYSTEM = (
     ("ProtectSystem", "strict"),
     ("ProtectProc", "invisible"),
     ("ProtectClock", "yes"),
@@ -44,42 +57,118 @@ _ALWAYS = (
     ("PrivateDevices", "yes"),
     ("DevicePolicy", "closed"),
     ("KeyringMode", "private"),
-    ("LockPersonality", "yes"),
     ("RemoveIPC", "yes"),
-    ("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
-    ("RestrictNamespaces", "yes"),
-    ("RestrictRealtime", "yes"),
-    ("RestrictSUIDSGID", "yes"),
-    ("SystemCallArchitectures", "native"),
-    ("SystemCallErrorNumber", "EPERM"),
 )
 
 
-def units_of(
-    facts: Facts, tamed: str, made_by: str, sockets: Mapping[str, Endpoint] | None = None
-) -> list[MadeFile]:
-    """Return the units of a deployment: a service, and a socket unit for each of ``sockets``.
+class Manager(NamedTuple):
+    """What the units are for: the path of the command ``tamed`` there, and whether a user's manager has them.
 
-    ``tamed`` is the path of the command on the system that they are for. Raises as `socket_units_of` does.
+    ``is_split`` is whether each service of the deployment has a unit, all of them part of one target.
+    """
+
+    tamed: str
+    is_user: bool = False
+    is_split: bool = False
+
+    @property
+    def target(self) -> str:
+        """The target that a boot, or the login of the user, starts."""
+        return "default.target" if self.is_user else "multi-user.target"
+
+    @property
+    def instances(self) -> list[str]:
+        """The words of a command for instances in the run directory of root, or in that of the user."""
+        return [] if self.is_user else ["--rundir", _RUNDIR]
+
+
+def units_of(
+    facts: Facts, manager: Manager, made_by: str, sockets: Mapping[str, Endpoint] | None = None
+) -> list[MadeFile]:
+    """Return the units of a deployment: a service, or one for each of its own, and those of ``sockets``.
+
+    Raises as `check_sockets` does, and ConfigurationError for a deployment that cannot be split, or that is
+    not for a user's manager.
     """
     given = sockets or {}
-    sections = (("Unit", _unit(facts, given)), ("Service", _service(facts, tamed)), ("Install", _install()))
-    content = "\n".join(
+    check_sockets(facts, given)
+    if manager.is_user:
+        _require_own_user(facts)
+    if not manager.is_split:
+        return [
+            _service_unit(facts, manager, made_by, given, manager.target),
+            *socket_units_of(facts, given, made_by),
+        ]
+    _require_separable(facts)
+    target = f"{facts.name}.target"
+    content = _content(
+        ("Unit", [("Description", _escaped(facts.description))]), ("Install", _install(manager.target))
+    )
+    files = [MadeFile(target, content, made_by)]
+    for part in (facts.alone(name) for name, _ in facts.services):
+        own = {name: endpoint for name, endpoint in given.items() if name in part.sockets_of_systemd}
+        files += [_service_unit(part, manager, made_by, own, target), *socket_units_of(part, own, made_by)]
+    return files
+
+
+def _require_own_user(facts: Facts) -> None:
+    daemon = facts.settings.daemon
+    for name in ("user", "group", "prepare_as_root", "keep_capability"):
+        if getattr(daemon, name):
+            why = "a user's manager has only that user, without privileges"
+            remedy = "leave it out, or make a unit of the system, without --user"
+            raise ConfigurationError(facts.place("daemon", name.replace("_", "-")), why, remedy)
+
+
+def _require_separable(facts: Facts) -> None:
+    """Raise ConfigurationError for what several daemons cannot share."""
+    daemon, log = facts.settings
+    files = {"pid-file": daemon.pid_file, "ops": daemon.ops, "ops-agent": daemon.ops_agent}
+    places = [facts.place("daemon", name) for name, value in files.items() if value]
+    places += [facts.place("log", "file")] if names_file(log.file) else []
+    if places and len(facts.services) > 1:
+        raise ConfigurationError(
+            places[0], "units that are split cannot share it", "leave it out, or --split"
+        )
+    owners: dict[str, str] = {}
+    for each in facts.listening:
+        name = each.socket_of_systemd
+        if name and owners.setdefault(name, each.top) != each.top:
+            where = facts.place(f"services.{each.top}", "listen")
+            why = f"{each.endpoint} is of {owners[name]}, too, and units that are split cannot share it"
+            raise ConfigurationError(where, why, "leave out --split, or name another socket")
+
+
+def _service_unit(
+    facts: Facts, manager: Manager, made_by: str, sockets: Collection[str], wanted_by: str
+) -> MadeFile:
+    content = _content(
+        ("Unit", _unit(facts, manager, sockets, wanted_by)),
+        ("Service", _service(facts, manager)),
+        ("Install", _install(wanted_by)),
+    )
+    edit = "systemctl --user edit" if manager.is_user else "systemctl edit"
+    advice = f"# Your own settings: {edit} {facts.name}\n\n"
+    return MadeFile(f"{facts.name}.service", advice + content, made_by)
+
+
+def _content(*sections: tuple[str, Iterable[_Line]]) -> str:
+    return "\n".join(
         "\n".join([f"[{title}]", *(_written(line) for line in lines), ""]) for title, lines in sections
     )
-    advice = f"# Your own settings: systemctl edit {facts.name}\n\n"
-    service = MadeFile(f"{facts.name}.service", advice + content, made_by)
-    return [service, *socket_units_of(facts, given, made_by)]
 
 
 def _written(line: _Line) -> str:
     return line if isinstance(line, str) else f"{line[0]}={line[1]}"
 
 
-def _unit(facts: Facts, sockets: Collection[str]) -> Iterator[_Line]:
+def _unit(facts: Facts, manager: Manager, sockets: Collection[str], wanted_by: str) -> Iterator[_Line]:
     yield "Description", _escaped(facts.description)
-    yield "Wants", "network-online.target"
-    yield "After", "network-online.target"
+    if facts.only:
+        yield "PartOf", wanted_by
+    if not manager.is_user:
+        yield "Wants", "network-online.target"
+        yield "After", "network-online.target"
     for name in facts.sockets_of_systemd:
         if name not in sockets:
             yield f"# A socket unit with FileDescriptorName={name} has the address of systemd://{name}."
@@ -87,21 +176,29 @@ def _unit(facts: Facts, sockets: Collection[str]) -> Iterator[_Line]:
         yield "After", f"{name}.socket"
 
 
-def _service(facts: Facts, tamed: str) -> Iterator[_Line]:
-    yield from _process(facts, tamed)
+def _service(facts: Facts, manager: Manager) -> Iterator[_Line]:
+    yield from _process(facts, manager)
     yield ""
-    yield from _user(facts)
-    yield ""
-    yield from _sandbox(facts)
+    if manager.is_user:
+        yield from _directories_of_user(facts)
+        yield ""
+        yield from _ANYWHERE
+    else:
+        yield from _user(facts)
+        yield ""
+        yield from _ANYWHERE
+        yield from _sandbox(facts)
+    yield from _calls(facts)
 
 
-def _process(facts: Facts, tamed: str) -> Iterator[_Line]:
+def _process(facts: Facts, manager: Manager) -> Iterator[_Line]:
     daemon = facts.settings.daemon
-    instance = ["--name", facts.name, "--rundir", _RUNDIR]
+    only = ["--service", facts.only] if facts.only else []
     workers = [] if daemon.is_supervised else ["--workers", "1"]
+    options = ["--name", facts.name, *manager.instances, *only, *workers, *facts.plugin_options]
     yield "Type", "notify"
-    yield "ExecStart", _command(tamed, "run", *instance, *workers, *facts.plugin_options, str(facts.file))
-    yield "ExecReload", _command(tamed, "reload", "--rundir", _RUNDIR, facts.name)
+    yield "ExecStart", _command(manager.tamed, "run", *options, str(facts.file))
+    yield "ExecReload", _command(manager.tamed, "reload", *manager.instances, facts.name)
     yield "WorkingDirectory", _escaped(str(daemon.directory or facts.file.parent))
     yield "Restart", "on-failure"
     yield "RestartSec", str(_RESTART_SECONDS)
@@ -142,8 +239,26 @@ def _user(facts: Facts) -> Iterator[_Line]:
     for name in facts.credentials:
         yield f"# The secret is in /etc/credstore/{name}, or /etc/credstore.encrypted/{name}."
         yield "LoadCredential", _escaped(name)
+    yield from _variables(facts, f"/etc/default/{facts.name}")
     if folders := _given_folders(facts):
         yield "ReadWritePaths", " ".join(_word(folder) for folder in folders)
+
+
+def _variables(facts: Facts, file: str) -> Iterator[_Line]:
+    if facts.variables:
+        yield f"# It has lines NAME=VALUE for: {', '.join(facts.variables)}."
+        yield "EnvironmentFile", f"-{file}"
+
+
+def _directories_of_user(facts: Facts) -> Iterator[_Line]:
+    if facts.low_ports:
+        ports = ", ".join(map(str, facts.low_ports))
+        yield f"# To bind port {ports}, the system must allow it: sysctl net.ipv4.ip_unprivileged_port_start."
+    yield "StateDirectory", facts.name
+    for name in facts.credentials:
+        yield f"# The secret is in ~/.config/credstore/{name}."
+        yield "LoadCredential", f"{_escaped(name)}:%E/credstore/{_escaped(name)}"
+    yield from _variables(facts, f"%E/{_escaped(facts.name)}.env")
 
 
 def _given_folders(facts: Facts) -> list[str]:
@@ -157,9 +272,13 @@ def _is_root(facts: Facts) -> bool:
 
 
 def _sandbox(facts: Facts) -> Iterator[_Line]:
-    yield from _ALWAYS
+    yield from _BY_SYSTEM
     yield from _capabilities(facts)
-    yield from _files(facts, [str(facts.file), *map(str, facts.plugin_dirs), *facts.writable_folders])
+    yield from _files([str(facts.file), *map(str, facts.plugin_dirs), *facts.writable_folders])
+
+
+def _calls(facts: Facts) -> Iterator[_Line]:
+    yield "UMask", "0027" if names_file(facts.settings.log.file) or facts.writable_folders else "0077"
     if facts.runs_programs:
         yield "# A service runs programs: they may generate code, and make other calls than a service does."
         yield "SystemCallFilter", "@system-service"
@@ -184,7 +303,7 @@ def _capabilities(facts: Facts) -> Iterator[_Line]:
     yield "AmbientCapabilities", " ".join(dict.fromkeys(kept))
 
 
-def _files(facts: Facts, used: list[str]) -> Iterator[_Line]:
+def _files(used: list[str]) -> Iterator[_Line]:
     paths = [Path(path) for path in used]
     homes = [path for path in paths if any(path.is_relative_to(home) for home in _HOMES)]
     shared = [path for path in paths if any(path.is_relative_to(folder) for folder in _TEMPORARY)]
@@ -195,11 +314,10 @@ def _files(facts: Facts, used: list[str]) -> Iterator[_Line]:
         yield f"# {shared[0]} is in a folder for temporary files; therefore without PrivateTmp=."
     else:
         yield "PrivateTmp", "yes"
-    yield "UMask", "0027" if names_file(facts.settings.log.file) or facts.writable_folders else "0077"
 
 
-def _install() -> Iterator[_Line]:
-    yield "WantedBy", "multi-user.target"
+def _install(wanted_by: str) -> Iterator[_Line]:
+    yield "WantedBy", wanted_by
 
 
 def _command(*words: str) -> str:
