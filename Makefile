@@ -112,7 +112,7 @@ lock: ## write requirements/*.txt anew after a change of the dependencies
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) --group build --output-file requirements/run.txt
 	$(LOCK) --group dev --output-file requirements/dev.txt
-	for extra in all cert cluster-postgres console ftp ops reload telnet top twisted web; do \
+	for extra in all cert cluster-nats cluster-postgres console ftp ops reload telnet top twisted web; do \
 		$(LOCK) --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt || exit 1; \
 	done
 

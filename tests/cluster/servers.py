@@ -7,8 +7,8 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,13 +131,13 @@ def postgres(*, role: str = "tamed") -> Iterator[Serving]:
 
 
 @contextmanager
-def nats(*arguments: str) -> Iterator[Serving]:
-    """Run nats-server with JetStream, or with other arguments."""
+def nats(*arguments: str | Path, stream: bool = True) -> Iterator[Serving]:
+    """Run nats-server, with or without JetStream."""
     program = shutil.which("nats-server") or "/usr/sbin/nats-server"
     if not Path(program).exists():
         pytest.skip("nats-server is not installed")
     with own_folder() as folder:
-        options = arguments or ("--jetstream", "--store_dir", str(folder))
+        options = [*arguments, *(("--jetstream", "--store_dir", folder) if stream else ())]
         port, server = _at_free_port(
             lambda port: Server(
                 [program, "--addr", "127.0.0.1", "--port", str(port), *options], folder, "Server is ready"
@@ -160,5 +160,8 @@ def _at_free_port(start: Callable[[int], Server]) -> tuple[int, Server]:
         assert "in use" in "".join(server.lines), server.lines
 
 
-SERVERS: Final = {"postgres": postgres}
+SERVERS: Final[Mapping[str, Callable[[], AbstractContextManager[Serving]]]] = {
+    "nats": nats,
+    "postgres": postgres,
+}
 """What runs the server of each kind of engine."""

@@ -10,14 +10,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tamed.cluster.engine import EngineError, open_engine
+from tamed.cluster.engine import open_engine
 from tamed.errors import ConfigurationError
+from tests.cluster.opened import LONG, engines, failure
 from tests.cluster.servers import PASSWORD, Serving, postgres
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
-
-LONG = 10 * PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +44,9 @@ async def administrator(served: Serving) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def failure(url: str) -> str:
-    """Return why no role can be had from an engine."""
-    engine = open_engine(url)
-    try:
-        with pytest.raises(EngineError) as caught:
-            await engine.acquire("a role", "holder", LONG)
-    finally:
-        await engine.close()
-    return str(caught.value)
-
-
 async def test_session_that_is_lost_holds_nothing(served: Serving) -> None:
     """A holder whose session has ended is none any more, and no other gets the role before its time."""
-    holder, other = open_engine(served.url), open_engine(served.url)
-    try:
+    async with engines(served.url, 2) as (holder, other):
         first = (await holder.acquire("lost", "holder", LONG)).token
         async with administrator(served) as connection:
             await connection.execute(
@@ -72,23 +59,16 @@ async def test_session_that_is_lost_holds_nothing(served: Serving) -> None:
         assert await other.acquire("lost", "other", LONG) == (None, "holder")
         await holder.release("lost")
         assert (await other.acquire("lost", "other", LONG)).token == (first or 0) + 1
-    finally:
-        await holder.close()
-        await other.close()
 
 
 async def test_clock_of_the_server_ends_no_living_session(served: Serving) -> None:
     """As long as the session lives, a step of the server's clock gives its role to nobody else."""
-    holder, other = open_engine(served.url), open_engine(served.url)
-    try:
+    async with engines(served.url, 2) as (holder, other):
         assert (await holder.acquire("clock", "holder", LONG)).token
         async with administrator(served) as connection:
             await connection.execute("UPDATE tamed_roles SET until = '-infinity' WHERE role = 'clock'")
         assert await other.acquire("clock", "other", LONG) == (None, "holder")
         assert await holder.renew("clock")
-    finally:
-        await holder.close()
-        await other.close()
 
 
 async def test_wrong_password_is_one_line(served: Serving, tmp_path: Path) -> None:
@@ -114,12 +94,9 @@ async def test_table_that_may_not_be_made_is_shown(served: Serving, tmp_path: Pa
         assert statement.startswith('CREATE TABLE "closed".tamed_roles (')
         await connection.execute(statement)
         await connection.execute("GRANT SELECT, INSERT, UPDATE ON closed.tamed_roles TO small")
-    engine = open_engine(url)
-    try:
+    async with engines(url, 1) as (engine,):
         assert (await engine.acquire("a role", "holder", LONG)).token == 1
         await engine.release("a role")
-    finally:
-        await engine.close()
 
 
 async def test_old_server_is_refused() -> None:

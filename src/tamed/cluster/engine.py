@@ -9,6 +9,7 @@ An engine only says who holds a role. When to ask it, and when a holder must sto
 
 import asyncio
 import re
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "open_engine"]
 
 _GROUP: Final = "tamed.engines"
 _OWN: Final[Mapping[str, str]] = {
+    "nats": "tamed.cluster.nats:NatsEngine",
     "postgres": "tamed.cluster.postgres:PostgresEngine",
     "postgresql": "tamed.cluster.postgres:PostgresEngine",
 }
@@ -128,6 +130,25 @@ class EngineUrl(NamedTuple):
                 raise ConfigurationError(
                     self.what, f"unknown option {name!r}", did_you_mean(name, options, known)
                 )
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the context of the options ``ca``, ``cert`` and ``key``; None without ``ca``: no TLS.
+
+        ``ca`` are the certificates that are trusted, ``system`` for those of the system; ``cert`` and ``key``
+        are what this client shows. The files are read at each call. Raises ConfigurationError.
+        """
+        ca, cert, key = (self.options.get(name, "") for name in ("ca", "cert", "key"))
+        if not ca:
+            if cert or key:
+                raise ConfigurationError(self.what, "cert and key are for TLS", "name ca, too")
+            return None
+        try:
+            context = ssl.create_default_context(cafile=None if ca == "system" else ca)
+            if cert:
+                context.load_cert_chain(cert, key or None)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(self.what, f"its certificates: {reason(error)}") from error
+        return context
 
     def password(self) -> str:
         """Read the file of the option ``password-file``; empty without one. Raises EngineError.

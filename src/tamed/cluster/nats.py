@@ -1,0 +1,330 @@
+"""Roles in NATS: a key of a JetStream key-value bucket for each, and the stream's revision as the token.
+
+A value is written on condition that the revision is the one that was read, so of several who want a role one
+gets it. A revision is a number of the whole stream, so it grows over all changes of holder. Each renewal
+writes the value anew. That a holder has stopped renewing is seen by the others' own clocks (`_sightings`):
+the server, from version 2.9 on, need not be able to let a single key expire, and no clock of it is relied on.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import quote
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.kv import KeyValue
+
+from tamed.cluster._sightings import Sightings
+from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl
+from tamed.errors import ConfigurationError, reason
+
+__all__ = ["NatsEngine"]
+
+_PORT: Final = 4222
+_BUCKET: Final = "tamed-roles"
+_OLDEST: Final = (2, 9)
+_SECONDS: Final = 5
+"""Until a server that does not answer is given up, if the caller does not give up first."""
+
+_CLOSING: Final = 1.0
+"""Seconds for the last bytes of a connection."""
+
+_FAILURES: Final = (nats.errors.Error, ConfigurationError, OSError, TimeoutError, ValueError)
+
+
+class _Record(NamedTuple):
+    """The value of a key: who holds the role, and for how many seconds after each change of revision."""
+
+    holder: str = ""
+    ttl: float = 0
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> Self:
+        """Parse a value. Raises ValueError."""
+        data = json.loads(value or b"{}")
+        if not isinstance(data, dict) or not isinstance(data.get("ttl", 0), int | float):
+            raise ValueError("the value is not one of ours")  # noqa: TRY004 - as json does
+        return cls(str(data.get("holder", "")), data.get("ttl", 0))
+
+    def encode(self) -> bytes:
+        return json.dumps(self._asdict()).encode()
+
+
+@dataclass
+class _Lease:
+    record: _Record
+    revision: int
+
+
+class NatsEngine(Engine):
+    """The engine ``nats://[USER@]HOST[:PORT],…[/BUCKET]``.
+
+    The bucket, ``tamed-roles`` if none is named, is made if it does not exist. Options: ``replicas``, of a
+    bucket that is made (by default 3 if three hosts are named, else 1), ``password-file``, ``ca``, ``cert``
+    and ``key``. With ``ca``, the connection is encrypted, or there is none.
+    """
+
+    def __init__(self, url: EngineUrl) -> None:
+        url.check("ca", "cert", "key", "password-file", "replicas")
+        url.tls()
+        replicas = url.options.get("replicas", "3" if len(url.hosts) >= 3 else "1")
+        if replicas not in {"1", "3", "5"}:
+            raise ConfigurationError(url.what, f"replicas={replicas}", "expected 1, 3 or 5")
+        self._replicas = int(replicas)
+        self._url = url
+        self._name = url.path or _BUCKET
+        self._client: Client | None = None
+        self._bucket: KeyValue | None = None
+        self._connecting = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._sightings = Sightings()
+        self._leases: dict[str, _Lease] = {}
+
+    async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
+        """Write the key of the role, if nobody has it; see `Engine`."""
+        async with self._asking():
+            revision, record = await self._read(role)
+            is_of_another = record.holder not in {"", holder}
+            if is_of_another and not self._sightings.has_run_out(role, revision, record.ttl):
+                return Attempt(None, record.holder)
+            lease = self._leases[role] = _Lease(_Record(holder, ttl), revision)
+            if await self._write(role, lease):
+                return Attempt(lease.revision, holder)
+            del self._leases[role]
+            return Attempt(None, (await self._read(role))[1].holder)
+
+    async def renew(self, role: str) -> bool:
+        """Write the key of the role again; see `Engine`."""
+        lease = self._leases.get(role)
+        if lease is None:
+            return False
+        async with self._asking():
+            if await self._write(role, lease):
+                return True
+            if await self._is_ours(role, lease) and await self._write(role, lease):
+                return True  # the answer to an earlier renewal was lost
+        del self._leases[role]
+        return False
+
+    async def release(self, role: str) -> None:
+        """Write that nobody has the role; see `Engine`."""
+        lease = self._leases.get(role)
+        if lease is None:
+            return
+        async with self._asking():
+            if await self._is_ours(role, lease):
+                await self._write(role, _Lease(_Record(), lease.revision))
+        del self._leases[role]
+
+    async def wait(self, role: str, seconds: float) -> None:
+        """Return when somebody has given the role back, or after so many seconds.
+
+        The server sends each change of the key to all who wait. That needs no state in it.
+        """
+        vacant = asyncio.Event()
+
+        async def changed(message: Any) -> None:
+            if not _Record.parse(message.data).holder:
+                vacant.set()
+
+        async with self._asking():
+            await self._connected()
+            assert self._client is not None
+            subscription = await self._client.subscribe(f"$KV.{self._name}.{_key(role)}", cb=changed)
+        try:
+            async with asyncio.timeout(seconds):
+                await vacant.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await _unsubscribe(subscription)
+
+    async def close(self) -> None:
+        """Close the connection; see `Engine`."""
+        self._drop()
+        await asyncio.gather(*self._closing)
+
+    # The key of a role.
+
+    async def _read(self, role: str) -> tuple[int, _Record]:
+        """Return the revision and the record of a role; 0 and an empty one if nobody has had it yet."""
+        bucket = await self._connected()
+        try:
+            entry = await bucket.get(_key(role))
+        except nats.js.errors.KeyNotFoundError as error:
+            # Who deletes a key, an administrator, leaves an entry.
+            return 0 if error.entry is None else error.entry.revision, _Record()
+        return entry.revision or 0, _Record.parse(entry.value)
+
+    async def _write(self, role: str, lease: _Lease) -> bool:
+        """Write a record over the lease's revision, which is then the new one; False if there is another."""
+        bucket = await self._connected()
+        try:
+            lease.revision = await bucket.update(_key(role), lease.record.encode(), last=lease.revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return False
+        return True
+
+    async def _is_ours(self, role: str, lease: _Lease) -> bool:
+        """Return whether the record is this lease's, whose revision is then the present one."""
+        revision, record = await self._read(role)
+        if record == lease.record:
+            lease.revision = revision
+        return record == lease.record
+
+    # The connection.
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """Report what fails as EngineError, and take another connection the next time.
+
+        So does a request that was cancelled: the server was too slow for the caller, and may be cut off.
+        """
+        try:
+            yield
+        except _FAILURES as error:
+            self._drop()
+            if isinstance(error, nats.js.errors.ServiceUnavailableError | nats.errors.NoRespondersError):
+                remedy = "start it with --jetstream, or wait for a majority of its servers"
+                raise EngineError(self._url.what, "JetStream does not answer", remedy) from error
+            raise EngineError(self._url.what, reason(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        client, self._client, self._bucket = self._client, None, None
+        if client is not None:
+            self._dispose(client)
+
+    def _dispose(self, client: Client) -> None:
+        task = asyncio.create_task(_close(client))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _connected(self) -> KeyValue:
+        """Return the bucket, and connect first if that is necessary."""
+        async with self._connecting:
+            if self._client is None or self._client.is_closed:
+                self._bucket = None
+                self._client = await self._connect()
+            if self._bucket is None:
+                self._bucket = await self._open(self._client)
+            return self._bucket
+
+    async def _connect(self) -> Client:
+        client = Client()
+        failures: list[Exception] = []
+
+        async def failed(error: Exception) -> None:
+            failures.append(error)
+
+        credentials = _Credentials(self._url)
+        try:
+            await client.connect(
+                [f"nats://{_host(*each)}" for each in self._url.hosts],
+                name="tamed",
+                user=credentials.user if self._url.user else None,
+                password=credentials.password if self._url.user else None,
+                tls=credentials.context,
+                error_cb=failed,
+                allow_reconnect=False,  # what waits here must not be sent when the caller has given it up
+                connect_timeout=_SECONDS,
+                reconnect_time_wait=0,
+                max_reconnect_attempts=1,
+            )
+            credentials.check()
+            self._check_version(client)
+        except BaseException as error:
+            self._dispose(client)
+            if isinstance(error, nats.errors.NoServersError) and failures:
+                raise failures[-1] from None
+            raise
+        return client
+
+    def _check_version(self, client: Client) -> None:
+        version = client.connected_server_version
+        if (version.major, version.minor) < _OLDEST:
+            why = f"nats-server {version.major}.{version.minor} is too old"
+            raise EngineError(self._url.what, why, "2.9 or later is needed")
+
+    async def _open(self, client: Client) -> KeyValue:
+        """Return the bucket, which is made if it does not exist."""
+        stream = client.jetstream(timeout=_SECONDS)
+        try:
+            return await stream.key_value(self._name)
+        except nats.js.errors.BucketNotFoundError:
+            pass
+        config = KeyValueConfig(
+            bucket=self._name,
+            description="who holds a role of Tamed",
+            storage=StorageType.FILE,
+            replicas=self._replicas,
+        )
+        return await stream.create_key_value(config)
+
+
+class _Credentials:
+    """What a client says of itself, once the connection is encrypted if it is to be.
+
+    The library encrypts only if the server asks for it, so one in between could ask for none.
+    """
+
+    def __init__(self, url: EngineUrl) -> None:
+        self.context = url.tls()
+        self._url = url
+        self._is_plain = self.context is not None
+        if self.context is not None:
+            self.context.sslobject_class = self._encrypting()
+
+    def user(self) -> str:
+        self.check()
+        return self._url.user
+
+    def password(self) -> str:
+        self.check()
+        return self._url.password()
+
+    def check(self) -> None:
+        """Raise an error if the connection should be encrypted and is not."""
+        if self._is_plain:
+            raise nats.errors.Error("the server does not encrypt, and ca asks for it")
+
+    def _encrypting(self) -> type[ssl.SSLObject]:
+        credentials = self
+
+        class Encrypting(ssl.SSLObject):
+            def do_handshake(self) -> None:
+                super().do_handshake()
+                credentials._is_plain = False
+
+        return Encrypting
+
+
+async def _close(client: Client) -> None:
+    """Close a client. After a failed TLS handshake, the library would wait for ever."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSING):
+            await client.close()
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    with suppress(nats.errors.Error):  # with the connection, it is gone
+        await subscription.unsubscribe()
+
+
+def _key(role: str) -> str:
+    """Return a role's key: what a key may not have is encoded."""
+    return quote(role, safe="/").replace(".", "=2E").replace("~", "=7E").replace("%", "=")
+
+
+def _host(name: str, port: int | None) -> str:
+    return f"[{name}]:{port or _PORT}" if ":" in name else f"{name}:{port or _PORT}"

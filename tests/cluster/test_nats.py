@@ -1,0 +1,152 @@
+"""What is particular to the engine on NATS."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats as nats_library
+import pytest
+import trustme
+
+from tamed.cluster.engine import open_engine
+from tamed.errors import ConfigurationError
+from tests.cluster.opened import LONG, engines, failure
+from tests.cluster.servers import Serving, nats
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run on asyncio's event loop: what all engines promise is tried on both."""
+    return "asyncio", {"use_uvloop": False}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Serving]:
+    """Run a server."""
+    with nats() as serving:
+        yield serving
+
+
+async def test_deleted_key_is_a_vacant_role(served: Serving) -> None:
+    """A key that an administrator has deleted ends the lease; the next token is larger nevertheless."""
+    async with engines(served.url, 2) as (holder, other):
+        first = (await holder.acquire("deleted", "holder", LONG)).token
+        client = await nats_library.connect(served.url)
+        await (await client.jetstream().key_value("tamed-roles")).delete("deleted")
+        await client.close()
+        second = (await other.acquire("deleted", "other", LONG)).token
+        assert first is not None
+        assert second is not None
+        assert second > first
+        assert not await holder.renew("deleted")
+
+
+async def test_other_value_is_refused(served: Serving) -> None:
+    """A bucket that is used for something else is not written into."""
+    client = await nats_library.connect(served.url)
+    bucket = await client.jetstream().create_key_value(bucket="others")
+    await bucket.put("a=20role", b"[1]")
+    assert await failure(f"{served.url}/others") == (
+        f"--cluster {served.url}/others: ValueError: the value is not one of ours"
+    )
+    assert (await bucket.get("a=20role")).value == b"[1]"
+    await client.close()
+
+
+async def test_server_without_jetstream_is_one_line() -> None:
+    """A server without JetStream cannot grant a role, and the message says how it would."""
+    with nats(stream=False) as serving:
+        told = await failure(serving.url)
+    assert "JetStream does not answer; start it with --jetstream" in told
+
+
+async def test_wrong_password_is_one_line(tmp_path: Path) -> None:
+    """A user and a password are shown to the server, which takes them or not."""
+    (tmp_path / "right").write_text("right\n")
+    (tmp_path / "wrong").write_text("wrong\n")
+    with nats("--user", "ops", "--pass", "right") as serving:
+        place = serving.url.replace("nats://", "nats://ops@")
+        told = await failure(f"{place}?password-file={tmp_path}/wrong")
+        assert "Authorization Violation" in told
+        assert "\n" not in told
+        assert "is a directory" in (await failure(f"{place}?password-file={tmp_path}")).lower()
+        async with engines(f"{place}?password-file={tmp_path}/right", 1) as (engine,):
+            assert (await engine.acquire("a role", "holder", LONG)).token
+
+
+async def test_connection_is_encrypted(public_path: Path) -> None:
+    """With ``ca``, the server must show a certificate of it, and gets no password in clear."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key, ca = (public_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    trustme.CA().cert_pem.write_to_path(public_path / "other.pem")
+    (public_path / "password").write_text("right\n")
+    for path in (cert, key, ca):
+        path.chmod(0o644)
+    options = f"password-file={public_path}/password&ca="
+    with nats("--tls", "--tlscert", cert, "--tlskey", key, "--user", "ops", "--pass", "right") as serving:
+        place = serving.url.replace("nats://", "nats://ops@")
+        assert (
+            "certificate verify failed"
+            in (await failure(f"{place}?{options}{public_path}/other.pem")).lower()
+        )
+        async with engines(f"{place}?{options}{ca}", 1) as (engine,):
+            assert (await engine.acquire("a role", "holder", LONG)).token
+
+    heard: list[bytes] = []
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Be a server that asks for a password and does not encrypt."""
+        writer.write(_information(auth_required=True))
+        heard.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        told = await failure(f"nats://ops@127.0.0.1:{port}?{options}{ca}")
+    assert "the server does not encrypt, and ca asks for it" in told
+    assert heard
+    assert not any(heard)
+
+
+async def test_old_server_is_refused() -> None:
+    """A server that was not tried with this is refused."""
+
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_information(version="2.8.4"))
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(old, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        told = await failure(f"nats://127.0.0.1:{port}")
+    assert told.endswith("nats-server 2.8 is too old; 2.9 or later is needed")
+
+
+def _information(**more: object) -> bytes:
+    first = {"server_id": "A", "version": "2.9.10", "headers": True, "max_payload": 1048576, **more}
+    return b"INFO " + json.dumps(first).encode() + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("replicas=2", "replicas=2; expected 1, 3 or 5"),
+        ("cert=/nowhere", "cert and key are for TLS; name ca, too"),
+        ("ca=/nowhere", "its certificates: No such file or directory"),
+        ("bucket=a", "unknown option 'bucket'"),
+    ],
+)
+def test_wrong_options_are_refused(options: str, why: str) -> None:
+    """An option that is wrong is refused when the daemon starts."""
+    with pytest.raises(ConfigurationError, match=why):
+        open_engine(f"nats://host?{options}")
