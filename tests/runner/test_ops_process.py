@@ -194,7 +194,7 @@ def test_the_next_program_goes_on_with_it(stage: Stage, world: World) -> None:
     with closing(World(a_plan())) as next_world, closing(Stage(next_world)) as following:
         following.process.resume(left)
         next_world.says(hand, {"ask": "health", "number": 7})
-        assert hand.heard() == [{"health": "good", "answer": 7}]
+        assert hand.heard() == [{"upgrading": False}, {"health": "good", "answer": 7}]
         following.process.ended(hand.pid, 0)
     with closing(World(a_plan())) as next_world, closing(Stage(next_world)) as following:
         following.process.resume({"channel": None, "sockets": []})

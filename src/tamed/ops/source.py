@@ -15,6 +15,7 @@ from tamed.worker.link import Link
 __all__ = ["NoAnswer", "Source"]
 
 _PATIENCE: Final = 1.0  # seconds
+_ATTEMPTS: Final = 10  # during an upgrade: Prometheus waits for ten seconds
 
 
 class NoAnswer(Exception):
@@ -22,7 +23,11 @@ class NoAnswer(Exception):
 
 
 class Source:
-    """Asks the supervisor. Each question raises NoAnswer if it is not answered within a second."""
+    """Asks the supervisor. Each question raises NoAnswer if it is not answered within a second.
+
+    During an upgrade it may take longer, until the next program has started. What the former was asked may
+    be lost with it, so it is asked again.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -58,11 +63,28 @@ class Source:
         return answer["figures"], merge(base, [each for each in found if each.slot]), refused
 
     async def _ask(self, what: str, **more: object) -> Message:
+        is_upgrading = False
+        for _ in range(_ATTEMPTS):
+            is_upgrading |= self._link.is_upgrading
+            if (answer := await self._attempt({"ask": what, **more})) is not None:
+                return answer
+            is_upgrading |= self._link.is_upgrading
+            if not is_upgrading:
+                raise NoAnswer(f"the supervisor has not answered within {_PATIENCE:g} s")
+        raise NoAnswer(f"an upgrade has not ended within {_ATTEMPTS * _PATIENCE:g} s")
+
+    async def _attempt(self, question: Message) -> Message | None:
+        """Ask once; return the answer, None if it does not come in time."""
+        asking = asyncio.ensure_future(self._link.ask(question))
         try:
-            async with asyncio.timeout(_PATIENCE):
-                answer, descriptors = await self._link.ask({"ask": what, **more})
-        except TimeoutError:
-            raise NoAnswer(f"the supervisor has not answered within {_PATIENCE:g} s") from None
+            # Not a timeout, which would discard an answer that has come while this process was held up.
+            await asyncio.wait([asking], timeout=_PATIENCE)
+        finally:
+            asking.cancel()
+        if not asking.done():
+            return None
+        try:
+            answer, descriptors = asking.result()
         except (SystemRefused, InvalidMessage) as error:
             raise NoAnswer(str(error)) from error
         self._take(answer, descriptors)

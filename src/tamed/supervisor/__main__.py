@@ -158,6 +158,7 @@ class Holdings:
             self.platform,
             self.export,
             failed=self.supervisor.operations.finish,
+            upgrading=self._announce_upgrade,
         ).begin
         self.housekeeping = Housekeeping(
             log=self.platform.log,
@@ -227,6 +228,10 @@ class Holdings:
         if left is None or left.get("ops") is None:
             process.bind()
         return process
+
+    def _announce_upgrade(self, is_upgrading: bool) -> None:
+        if self.ops is not None:
+            self.ops.announce_upgrade(is_upgrading)
 
     def _close_unused(self) -> None:
         """Close inherited descriptors on which no server listens; leave the terminal."""

@@ -121,6 +121,14 @@ class OpsProcess:
             self._reactor.later(min(grace, _LAST_GRACE), lambda: self._platform.kill(pid))
         return False
 
+    def announce_upgrade(self, is_upgrading: bool) -> None:
+        """Let the process be patient: another program takes over, and answers when it has started.
+
+        `resume` ends that, and so does false, when the upgrade has failed.
+        """
+        if self._pid:
+            self._send({"upgrading": is_upgrading})
+
     def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program."""
         return {
@@ -138,6 +146,7 @@ class OpsProcess:
             return
         self._pid, self._started = left["pid"], left["started"]
         self._begin(Channel.imported(left["channel"]))
+        self.announce_upgrade(False)
         self._watch()
 
     def _spawn(self) -> None:

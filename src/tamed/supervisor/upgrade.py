@@ -30,7 +30,8 @@ class Upgrader:
 
     ``export`` returns the state for the next program; its argument keeps a descriptor open. It raises
     Unavailable if the daemon stops. ``failed`` is called with the outcome of a failed upgrade; after a
-    successful one, the next program answers.
+    successful one, the next program answers. ``upgrading`` is called with true at the begin, and with false
+    after a failure.
     """
 
     def __init__(
@@ -39,13 +40,16 @@ class Upgrader:
         reactor: Reactor,
         platform: Platform,
         export: Callable[[Keep], Data],
+        *,
         failed: Callable[[dict[str, Any]], object],
+        upgrading: Callable[[bool], object],
     ) -> None:
         self._helpers = helpers
         self._reactor = reactor
         self._platform = platform
         self._export = export
         self._failed = failed
+        self._upgrading = upgrading
         self._asked = ""
         self._began = 0.0
 
@@ -58,6 +62,7 @@ class Upgrader:
         self._began = self._reactor.clock()
         self._platform.log("INFO", "upgrading")
         self._platform.notify_reloading()
+        self._upgrading(True)
         try:
             order = {"state": HandoffState().data | self._export(int)}
             self._helpers.send(
@@ -122,6 +127,7 @@ class Upgrader:
         self._platform.record("upgrade", text, asked=self._asked or None, outcome=outcome, took=took)
 
     def _fail(self, lines: list[str], status: int) -> None:
+        self._upgrading(False)
         text = "\n".join(lines).removeprefix("tamed: ")
         self._platform.log("ERROR", f"upgrade failed, nothing has changed: {text}")
         self._record(f"the upgrade failed: {text}", "failed")

@@ -33,6 +33,8 @@ class Link:
     gate and stop, and to report; ``report`` returns the report, ``hooks`` the hooks that run just now.
     The end of the stream means that the supervisor has ended: the worker then stops as if it had been
     ordered to. ``heartbeat_interval`` is in seconds. ``roles`` are granted and revoked by the supervisor.
+    ``is_upgrading`` is whether another program is about to take the supervisor's place, which only the
+    operations process is told.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Link:
         hooks: Callable[[], list[Message]] = list,
     ) -> None:
         self.roles = SupervisedRoles(self.send)
+        self.is_upgrading = False
         self._hooks = hooks
         self._channel = channel
         self._gate = gate
@@ -182,12 +185,18 @@ class Link:
         self._answers.clear()
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if "answer" in message:
+            answer = self._answers.pop(read_number(message, "answer"), None)
+            if answer is not None and not answer.done():
+                answer.set_result((message, descriptors))
+                return
+        else:
+            self._execute(message)
+        for descriptor in descriptors:  # of a question that was cancelled
+            os.close(descriptor)
+
+    def _execute(self, message: Message) -> None:
         match message:
-            case {"answer": _}:
-                answer = self._answers.pop(read_number(message, "answer"), None)
-                if answer is not None and not answer.done():
-                    answer.set_result((message, descriptors))
-                    return
             case {"go": True}:
                 self._go.set()
             case {"open": True}:
@@ -198,12 +207,12 @@ class Link:
                 self._stop()
             case {"role": _}:
                 self.roles.obey(message)
+            case {"upgrading": _}:
+                self.is_upgrading = read_truth(message, "upgrading")
             case {"event": _}:
                 hub.deliver(read_object(message, "event"), is_chosen=read_truth(message, "chosen"))
             case {"report": True} | {"stacks": True}:
                 self._report_on(message)
-        for descriptor in descriptors:  # of a question that was cancelled
-            os.close(descriptor)
 
     def _report_on(self, message: Message) -> None:
         if "report" in message:
