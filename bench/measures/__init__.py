@@ -10,6 +10,7 @@ from bench.measures.idle import idle
 from bench.measures.latency import latency
 from bench.measures.lines import lines
 from bench.measures.memory import memory
+from bench.measures.ops import increment, operations, scrape
 from bench.measures.pool import further_workers, pool_reload, replacement
 from bench.measures.programs import programs_kept
 from bench.measures.start import start, start_daemon
@@ -39,5 +40,8 @@ def all_comparisons() -> Sequence[Comparison]:
         reloads(),
         http(),
         programs_kept(),
+        increment(),
+        scrape(),
+        operations(),
         *growth(),
     ]

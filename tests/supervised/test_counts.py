@@ -152,15 +152,21 @@ class Watch:
         self._last = samples['served_total{kind="a"}']
 
 
-def kill(daemon: Daemon, random: Random) -> None:
+def kill(daemon: Daemon, random: Random, killed: set[int]) -> None:
     """Kill a worker that is not counting just now. There are others that are ready, so it is no outage."""
-    ready = wait_for("several workers", lambda: found if len(found := daemon.workers()) > 1 else None)
-    for pid in itertools.chain.from_iterable(itertools.repeat(random.sample(ready, len(ready)))):
+
+    def several() -> list[int]:
+        found = [pid for pid in daemon.workers() if pid not in killed]  # the supervisor may not know yet
+        return found if len(found) > 1 else []
+
+    ready = wait_for("several workers", several)
+    for pid in itertools.cycle(random.sample(ready, len(ready))):
         with suppress(ProcessLookupError, FileNotFoundError):  # it may be leaving, after a reload
             os.kill(pid, signal.SIGSTOP)
             is_counting = _stopped_while_counting(daemon.tamed.folder, pid)
             os.kill(pid, signal.SIGCONT if is_counting else signal.SIGKILL)
             if not is_counting:
+                killed.add(pid)
                 return
 
 
@@ -190,10 +196,11 @@ def test_clients_and_counters_agree_whatever_happens(tamed: Tamed) -> None:
     random.shuffle(deck)
     clients = Clients(tamed.folder / "counting.sock")
     watch = Watch(ops, clients)
+    killed: set[int] = set()
     with watch.looking_on(), clients.coming():
         for action in deck:
             if action == "kill":
-                kill(daemon, random)
+                kill(daemon, random, killed)
             else:
                 assert tamed(action, daemon.name).status == 0
     samples = samples_of(get(ops, "/metrics")[1])

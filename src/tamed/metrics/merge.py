@@ -64,19 +64,31 @@ def merge(base: Figures, living: Sequence[Figures]) -> list[Merged]:
     If workers disagree on what a family is, as they may during a reload, the youngest is right, and what
     others have under its name is left out.
     """
-    cells: dict[Series, list[Cell]] = {}
+    cells: dict[Series, list[float]] = {}  # both numbers of each cell
     families: dict[str, Family] = {}
-    slots = _slots(living)
-    for figures, slot in zip((base, *living), ("", *slots), strict=True):
-        for series, cell in _rows(figures):
+    places: dict[
+        int, list[Cell]
+    ] = {}  # by the identity of a series: to hash it takes longer than all the rest
+    for figures, slot in zip((base, *living), ("", *_slots(living)), strict=True):
+        pairs = zip(figures.cells[::2], figures.cells[1::2], strict=True)
+        for series, cell in zip(figures.series, pairs, strict=True):
             families[series.family.name] = series.family
-            key = series if series.slot or not _is_by_worker(series.family) else series._replace(slot=slot)
-            cells.setdefault(key, []).append(cell)
-    explanations = {name: text for figures in (base, *living) for name, text in figures.explanations.items()}
+            if (found := places.get(id(series))) is not None:
+                found += cell
+            elif _is_known(series.family):
+                is_shared = bool(series.slot) or not _is_by_worker(series.family)
+                key = series if is_shared else series._replace(slot=slot)
+                found = cells.setdefault(key, [])
+                found += cell
+                if is_shared:
+                    places[id(series)] = found
+    explanations: dict[str, str] = {}
+    for figures in (base, *living):
+        explanations.update(figures.explanations)
     merged = {name: Merged(family, explanations.get(name, ""), []) for name, family in families.items()}
     for series, found in cells.items():
         family, _, samples = merged[series.family.name]
-        value, _ = _reduced(series, found)
+        value = _value(series, found)
         if series.family == family and not _is_void(family, value):
             samples.append(Sample(series.sample, _labels(series), value))
     return [_as_exposed(each) for each in merged.values() if each.samples]
@@ -101,9 +113,13 @@ def _rows(figures: Figures) -> Iterable[tuple[Series, Cell]]:
     """Yield the rows of known kinds."""
     cells = zip(figures.cells[::2], figures.cells[1::2], strict=True)
     for series, cell in zip(figures.series, cells, strict=True):
-        kind, mode = series.family.kind, series.family.mode.removeprefix("live")
-        if kind in _SUMS or kind == "info" or (kind == "gauge" and mode in _MODES):
+        if _is_known(series.family):
             yield series, cell
+
+
+def _is_known(family: Family) -> bool:
+    kind, mode = family.kind, family.mode.removeprefix("live")
+    return kind in _SUMS or kind == "info" or (kind == "gauge" and mode in _MODES)
 
 
 def _is_by_worker(family: Family) -> bool:
@@ -113,6 +129,13 @@ def _is_by_worker(family: Family) -> bool:
 def _is_void(family: Family, value: float) -> bool:
     """Return whether a series has no value: an info that was replaced, or a gauge that calls a function."""
     return (family.kind == "info" and value != 1) or (family.kind == "gauge" and math.isnan(value))
+
+
+def _value(series: Series, numbers: Sequence[float]) -> float:
+    """Return the value that several cells of a series make; ``numbers`` are both of each."""
+    if series.family.kind in _SUMS:
+        return _sum(numbers)
+    return _reduced(series, list(zip(numbers[::2], numbers[1::2], strict=True)))[0]
 
 
 def _reduced(series: Series, found: Sequence[Cell]) -> Cell:

@@ -190,12 +190,14 @@ class TableReader:
     """Reads a table that another process writes. Whatever that process has written, reading it is harmless.
 
     ``series`` are those of the rows, from row 1 on. ``explanations`` are those of the families, by name.
+    Readers that are given the same ``known`` series have the same objects for equal ones.
     """
 
-    def __init__(self, descriptor: int, size: Size = SIZE) -> None:
+    def __init__(self, descriptor: int, size: Size = SIZE, known: dict[Series, Series] | None = None) -> None:
         memory = mmap.mmap(descriptor, size.length, access=mmap.ACCESS_READ)
         self._views = _Views(memory, size)
         self._size = size
+        self._known = {} if known is None else known
         self._families: list[Family] = []
         self._read = 0  # bytes of text
         self.series: list[Series] = []
@@ -252,4 +254,5 @@ class TableReader:
             raise ValueError("a series")
         if len(self.series) + 1 < self._size.rows:
             pairs = tuple(zip(names, labels[1::2], strict=True))
-            self.series.append(Series(self._families[head], sample, pairs, slot))
+            series = Series(self._families[head], sample, pairs, slot)
+            self.series.append(self._known.setdefault(series, series))

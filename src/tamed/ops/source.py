@@ -9,12 +9,13 @@ from tamed.errors import SystemRefused
 from tamed.ipc.message import InvalidMessage, Message
 from tamed.metrics.ledger import BASE_SIZE
 from tamed.metrics.merge import Figures, Merged, merge
-from tamed.metrics.table import SIZE, TableReader
+from tamed.metrics.table import SIZE, Series, TableReader
 from tamed.worker.link import Link
 
 __all__ = ["NoAnswer", "Source"]
 
 _PATIENCE: Final = 1.0  # seconds
+_MOST_SERIES: Final = 2 * BASE_SIZE.rows  # after which those of tables that are gone are forgotten
 _ATTEMPTS: Final = 10  # during an upgrade: Prometheus waits for ten seconds
 
 
@@ -32,6 +33,7 @@ class Source:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._readers: dict[int, TableReader] = {}
+        self._series: dict[Series, Series] = {}  # of all tables, those of earlier ones included
         self._reading = asyncio.Lock()  # of the tables, by one request at a time
 
     async def health(self) -> Message:
@@ -97,6 +99,9 @@ class Source:
             try:
                 if serial in self._readers:
                     continue
-                self._readers[serial] = TableReader(descriptor, SIZE if slots[serial] else BASE_SIZE)
+                if len(self._series) > _MOST_SERIES:
+                    self._series = {}
+                size = SIZE if slots[serial] else BASE_SIZE
+                self._readers[serial] = TableReader(descriptor, size, self._series)
             finally:
                 os.close(descriptor)
