@@ -64,34 +64,40 @@ def merge(base: Figures, living: Sequence[Figures]) -> list[Merged]:
     If workers disagree on what a family is, as they may during a reload, the youngest is right, and what
     others have under its name is left out.
     """
-    cells: dict[Series, list[float]] = {}  # both numbers of each cell
-    families: dict[str, Family] = {}
-    places: dict[
-        int, list[Cell]
-    ] = {}  # by the identity of a series: to hash it takes longer than all the rest
-    for figures, slot in zip((base, *living), ("", *_slots(living)), strict=True):
-        pairs = zip(figures.cells[::2], figures.cells[1::2], strict=True)
-        for series, cell in zip(figures.series, pairs, strict=True):
-            families[series.family.name] = series.family
-            if (found := places.get(id(series))) is not None:
-                found += cell
-            elif _is_known(series.family):
-                is_shared = bool(series.slot) or not _is_by_worker(series.family)
-                key = series if is_shared else series._replace(slot=slot)
-                found = cells.setdefault(key, [])
-                found += cell
-                if is_shared:
-                    places[id(series)] = found
+    cells, families = _collected(base, living)
     explanations: dict[str, str] = {}
     for figures in (base, *living):
         explanations.update(figures.explanations)
     merged = {name: Merged(family, explanations.get(name, ""), []) for name, family in families.items()}
-    for series, found in cells.items():
+    for series, numbers in cells.items():
         family, _, samples = merged[series.family.name]
-        value = _value(series, found)
+        value = _value(series, numbers)
         if series.family == family and not _is_void(family, value):
             samples.append(Sample(series.sample, _labels(series), value))
     return [_as_exposed(each) for each in merged.values() if each.samples]
+
+
+def _collected(
+    base: Figures, living: Sequence[Figures]
+) -> tuple[dict[Series, list[float]], dict[str, Family]]:
+    """Return the numbers of each series, both of each of its cells, and the families by name."""
+    cells: dict[Series, list[float]] = {}
+    families: dict[str, Family] = {}
+    # By the identity of a series, which the readers share: to hash it takes longer than all the rest.
+    places: dict[int, list[float]] = {}
+    for figures, slot in zip((base, *living), ("", *_slots(living)), strict=True):
+        pairs = zip(figures.cells[::2], figures.cells[1::2], strict=True)
+        for series, cell in zip(figures.series, pairs, strict=True):
+            families[series.family.name] = series.family
+            if (numbers := places.get(id(series))) is not None:
+                numbers += cell
+            elif _is_known(series.family):
+                is_shared = bool(series.slot) or not _is_by_worker(series.family)
+                key = series if is_shared else series._replace(slot=slot)
+                cells.setdefault(key, []).extend(cell)
+                if is_shared:
+                    places[id(series)] = cells[key]
+    return cells, families
 
 
 def add_to_base(base: Callable[[Series], Cell | None], dead: Figures) -> dict[Series, Cell]:
