@@ -8,6 +8,8 @@ from tamed.supervisor.generation import Worker, WorkerState
 __all__ = ["Figures", "reason_of"]
 
 _OK, _FAILED = "ok", "failed"
+_USUAL = ("wanted", "application", "fault", "status", "stuck", "SIGABRT", "SIGKILL", "SIGSEGV")
+"""Reasons that are counted from zero: Prometheus sees no increase in a series that begins with one."""
 
 
 class Figures:
@@ -18,7 +20,7 @@ class Figures:
     """
 
     def __init__(self) -> None:
-        self.ends: dict[str, int] = {}
+        self.ends = dict.fromkeys(_USUAL, 0)
         self.reloads = {_OK: 0, _FAILED: 0}
         self.reload_seconds = {_OK: 0.0, _FAILED: 0.0}
         self.last_reload: float | None = None
@@ -46,7 +48,7 @@ class Figures:
 
     def resume(self, left: Data) -> None:
         """Resume from the data of the previous program."""
-        self.ends = left["ends"]
+        self.ends |= left["ends"]
         self.reloads = left["reloads"]
         self.reload_seconds = left["reload_seconds"]
         self.last_reload = left["last_reload"]
