@@ -80,7 +80,8 @@ def test_wrong_url_is_one_line(text: str, why: str) -> None:
     """A URL that is wrong, and an engine that cannot be loaded, are reported with the reason."""
     with pytest.raises(ConfigurationError) as raised:
         open_engine(text)
-    assert str(raised.value) == f"--cluster {text}: {why}"
+    shown = text.replace("u:secret@", "***@")
+    assert str(raised.value) == f"--cluster {shown}: {why}"
 
 
 def test_engine_that_cannot_be_made_is_one_line() -> None:

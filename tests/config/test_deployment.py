@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ),
         (
             '[services.a]\nplugin = "p"\nonly = ["host"]',
-            "verse.toml: services.a.only: expected 'host', got ['host']; or leave it out",
+            "verse.toml: services.a.only: expected 'host' or 'cluster', got ['host']; or leave it out",
         ),
         ("[services.a]\nplugin = 1", "verse.toml: services.a.plugin: expected a text, got 1"),
         (

@@ -80,8 +80,8 @@ def test_with_a_file_it_has_the_options_of_its_plugins(tamed: Tamed, tmp_path: P
     assert known["properties"] == {
         "plugin": {"const": "ode"},
         "only": {
-            "enum": ["host"],
-            "description": "Run it in one worker of the daemon at a time, not in each.",
+            "enum": ["host", "cluster"],
+            "description": "Run it in one worker at a time: of this daemon, or of a fleet of machines.",
         },
         "rhymes": {
             "type": "object",

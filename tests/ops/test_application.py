@@ -16,6 +16,9 @@ pytestmark = pytest.mark.anyio
 
 HELD = {
     "role": "cron",
+    "scope": "host",
+    "holder": "",
+    "trouble": "",
     "state": "held",
     "worker": 1,
     "pid": 8,
@@ -24,6 +27,7 @@ HELD = {
     "vacant": 0.25,
 }
 VACANT = HELD | {"role": "mail", "state": "vacant", "worker": None, "pid": None, "vacant": 4.0}
+AWAY = VACANT | {"role": "bill", "scope": "cluster", "state": "standby", "holder": "web2", "trouble": "gone"}
 HEALTH = {"phase": "running", "is_draining": False, "ready": 1, "wanted": 1, "beats": True, "last_error": ""}
 HEALTH |= {"checks": []}
 TREE = {"name": "verse", "state": "running", "restarts": 2, "summary": "a poem", "children": []}
@@ -41,7 +45,7 @@ STATUS = {
     "last_error": "worker 8 failed",
     "checks": [{"name": "verse/db", "gates": False, "asked": 1, "failing": 1, "why": "no answer"}],
     "last_error_at": "2026-11-28T10:00:00Z",
-    "roles": [HELD, VACANT],
+    "roles": [HELD, VACANT, AWAY],
     "workers": [
         {
             "number": 1,
@@ -64,7 +68,7 @@ FIGURES = {
     "queues": {"127.0.0.1:10000": [2, 100]},
     "log_records": {"ERROR": 5},
     "log_lost": 6,
-    "roles": [HELD, VACANT],
+    "roles": [HELD, VACANT, AWAY],
     "ends": {"SIGKILL": 3},
     "restarts": 3,
     "reloads": {"done": 2},
@@ -184,11 +188,13 @@ async def test_roles_are_in_the_status_and_in_the_metrics() -> None:
     """The holder of each role is shown, and that one has none."""
     text = (await ask("/status?format=text"))[2]
     assert "role cron is held by worker 1 (pid 8)\nrole mail is vacant for 3 s\n" in text
+    assert "role bill is on another machine, web2, for 3 s\n" in text
     metrics = (await ask("/metrics"))[2]
     for line in (
         'tamed_role_held{role="cron"} 1.0',
         'tamed_role_held{role="mail"} 0.0',
         'tamed_role_holder{role="cron"} 1.0',
+        'tamed_role_engine_up{role="bill"} 0.0',
         'tamed_role_transitions_total{role="cron"} 2.0',
         'tamed_role_vacant_seconds_total{role="mail"} 4.0',
     ):

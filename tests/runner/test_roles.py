@@ -26,7 +26,7 @@ class Actor:
     def __init__(self, roles: SupervisedRoles, name: str) -> None:
         self.is_acting = False
         self.must_stop = False
-        self.campaign: Campaign = roles.campaign(name, self._granted, self._revoked)
+        self.campaign: Campaign = roles.campaign(name, "host", self._granted, self._revoked)
 
     def _granted(self) -> None:
         self.is_acting = True

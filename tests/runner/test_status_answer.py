@@ -46,6 +46,8 @@ STATUS: dict[str, Any] = {
             "transitions": 3,
             "vacant": 0.5,
             "standby": 1,
+            "holder": "",
+            "trouble": "",
         }
     ],
     "last_error": "",

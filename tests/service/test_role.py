@@ -12,7 +12,7 @@ from tamed.net.stream import StreamServer
 from tamed.service.checks import CheckResult, Checks
 from tamed.service.lifecycle import State
 from tamed.service.restart import Backoff, Restart
-from tamed.service.role import Campaign, Lease, set_roles
+from tamed.service.role import Campaign, Lease, Scope, set_roles
 from tamed.service.service import MultiService, Only, Service
 from tamed.service.timer import TimerService
 from tamed.testing.clock import VirtualClockLoop
@@ -56,7 +56,9 @@ class Roles:
         self.diary = diary
         self.bids: list[Bid] = []
 
-    def campaign(self, role: str, granted: Callable[[], object], revoked: Callable[[], object]) -> Campaign:
+    def campaign(
+        self, role: str, scope: Scope, granted: Callable[[], object], revoked: Callable[[], object]
+    ) -> Campaign:
         """Write down who campaigns."""
         self.diary.append(f"campaign {role}")
         self.bids.append(Bid(self.diary, role, granted, revoked))
@@ -345,7 +347,7 @@ def test_an_unknown_scope_is_refused(diary: Diary) -> None:
     """A scope that is misspelt raises at once, with the one that was probably meant."""
     with pytest.raises(ServiceMisuse, match=r"only='hots'; did you mean 'host'\?"):
         Service("cron", only="hots")  # type: ignore[arg-type]
-    with pytest.raises(ServiceMisuse, match=r"only='galaxy'; expected 'host'"):
+    with pytest.raises(ServiceMisuse, match=r"only='galaxy'; expected 'host' or 'cluster'"):
         Only(Probe("cron", diary), scope="galaxy")  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The command ``tamed roles``: which worker holds which role. The status shows the same in a line."""
+"""The command ``tamed roles``: which worker or machine holds which role. The status shows it in a line."""
 
 import json
 from collections.abc import Iterator
@@ -25,14 +25,20 @@ def roles(name: str | None, rundir: str | None, as_json: bool) -> int:
         print(shown_lines(list(table(_ROLE, [_row(role) for role in each]))))
     else:
         print(f"no service of {cell(found['name'])} runs in one worker only")
-    return _VACANT if any(role["pid"] is None for role in each) else 0
+    return _VACANT if any(_lacks_holder(role) for role in each) else 0
+
+
+def _lacks_holder(role: dict[str, Any]) -> bool:
+    return bool(role["state"] == "vacant" or role["trouble"])
 
 
 def role_lines(found: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each role of a status."""
     for role in found["roles"]:
         for_how_long = f"for {uptime(role['age'])}"
-        if role["pid"] is None:
+        if role["state"] == "standby":
+            yield f"role {cell(role['role'])}: on another machine, {cell(role['holder'])}, {for_how_long}"
+        elif role["pid"] is None:
             yield f"role {cell(role['role'])}: no worker holds it {for_how_long}"
         else:
             stops = ", which gives it back" if role["state"] == "resigning" else ""
@@ -44,7 +50,7 @@ def _row(role: dict[str, Any]) -> tuple[str, ...]:
     holder = ("worker", "pid", "generation")
     return (
         cell(role["role"]),
-        cell(role["state"]),
+        cell(f"{role['state']}: {role['holder']}" if role["holder"] else role["state"]),
         *("" if role[key] is None else str(role[key]) for key in holder),
         uptime(role["age"]),
         str(role["transitions"]),

@@ -25,6 +25,7 @@ __all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "open_engine"]
 
 _GROUP: Final = "tamed.engines"
 _OWN: Final[Mapping[str, str]] = {
+    "etcd": "tamed.cluster.etcd:EtcdEngine",
     "nats": "tamed.cluster.nats:NatsEngine",
     "postgres": "tamed.cluster.postgres:PostgresEngine",
     "postgresql": "tamed.cluster.postgres:PostgresEngine",
@@ -173,7 +174,8 @@ def open_engine(text: str) -> Engine:
     try:
         url = EngineUrl.parse(text)
     except ValueError as error:
-        raise ConfigurationError(f"--cluster {text}", str(error)) from error
+        shown = re.sub("//[^/@]*@", "//***@", text)  # it may have a password
+        raise ConfigurationError(f"--cluster {shown}", str(error)) from error
     make = _engine_class(url)
     try:
         engine = make(url)

@@ -153,7 +153,7 @@ def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
 
 def _scope(value: object, where: str) -> Scope:
     if value not in get_args(Scope):
-        raise ConfigurationError(where, f"expected 'host', got {value!r}", "or leave it out")
+        raise ConfigurationError(where, f"expected 'host' or 'cluster', got {value!r}", "or leave it out")
     return cast("Scope", value)
 
 

@@ -113,6 +113,10 @@ def read_settings(job: Job, deployment: Deployment | None) -> Settings:
         table = deployment.daemon if deployment else {}
         daemon = build(Daemon, job.given("", job.daemon, deployment, "daemon", table))
         check_workers(daemon.workers or 1, yes=daemon.yes)
+        if daemon.cluster:
+            from tamed.cluster.engine import open_engine  # not above: most daemons are alone
+
+            open_engine(daemon.cluster)  # only to see whether it can be made
     with errors:
         table = _log_beside(deployment) if deployment else {}
         log = build(Log, job.given("log", job.log, deployment, "log", table, flag_prefix="log-"))

@@ -171,6 +171,18 @@ class Daemon:
         "Endpoint that answers the agent check of HAProxy; needs --ops.",
         section=_PROCESSES,
     )
+    cluster: str = option(
+        "",
+        "Engine that grants roles across machines, such as etcd://HOST,HOST.",
+        section=_PROCESSES,
+    )
+    cluster_lease: Duration = option(
+        Duration("15s"),
+        "How long a machine holds a role of the cluster without a renewal; the same on all.",
+        ge=2,
+        le=3600,
+        section=_PROCESSES,
+    )
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto", "Event loop; auto is uvloop if it is installed.", section=_PROCESSES
     )
@@ -232,6 +244,7 @@ class Daemon:
             or self.reload
             or self.ops != ""
             or self.ops_agent != ""
+            or self.cluster != ""
             or any(
                 wish is not None
                 for wish in (

@@ -181,6 +181,8 @@ def _read_role(message: Message) -> Message:
         "transitions": read_number(message, "transitions"),
         "vacant": read_seconds(message, "vacant"),
         "standby": read_number(message, "standby"),
+        "holder": read_text({"holder": "", **message}, "holder"),  # older ones have none
+        "trouble": read_text({"trouble": "", **message}, "trouble"),
     }
 
 

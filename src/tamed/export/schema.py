@@ -15,7 +15,10 @@ __all__ = ["schema_text"]
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ONLY = {
-    "only": {"enum": ["host"], "description": "Run it in one worker of the daemon at a time, not in each."}
+    "only": {
+        "enum": ["host", "cluster"],
+        "description": "Run it in one worker at a time: of this daemon, or of a fleet of machines.",
+    }
 }
 _APPLICATION = "An application file, or PACKAGE.MODULE:VARIABLE."
 

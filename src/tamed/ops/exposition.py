@@ -101,7 +101,14 @@ def _roles(roles: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     passed = by_role("transitions")
     yield _counter("tamed_role_transitions", "How often the role was granted.", passed, ["role"])
     vacant = by_role("vacant")
-    yield _counter("tamed_role_vacant_seconds", "Time between two holders.", vacant, ["role"])
+    yield _counter("tamed_role_vacant_seconds", "Time without a known holder.", vacant, ["role"])
+    of_fleet = [role for role in roles if role["scope"] == "cluster"]
+    if of_fleet:
+        text = "1 while the engine that grants the role across machines answers."
+        answers: dict[tuple[str, ...], float] = {
+            (each["role"],): float(not each["trouble"]) for each in of_fleet
+        }
+        yield _gauge("tamed_role_engine_up", text, answers, ["role"])
 
 
 def _usage(figures: dict[str, Any]) -> Iterator[Metric]:

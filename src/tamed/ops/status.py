@@ -48,6 +48,8 @@ def _daemon_line(status: dict[str, Any]) -> str:
 
 
 def _role_line(role: dict[str, Any]) -> str:
+    if role["state"] == "standby":
+        return f"role {role['role']} is on another machine, {role['holder']}, for {role['age']:.0f} s"
     if role["pid"] is None:
         return f"role {role['role']} is vacant for {role['age']:.0f} s"
     stops = ", which gives it back" if role["state"] == "resigning" else ""

@@ -404,7 +404,10 @@ class Lifecycle:
         if self._campaign is None:
             check_scope(self.service.only, f"service {self.service.full_name}")
             self._campaign = current_roles().campaign(
-                self.service.full_name, granted=self._role_granted, revoked=self._role_revoked
+                self.service.full_name,
+                self.service.only,
+                granted=self._role_granted,
+                revoked=self._role_revoked,
             )
         return self._campaign.lease is not None
 

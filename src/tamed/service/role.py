@@ -7,12 +7,14 @@ once. The protocols here are all that a service's lifecycle knows of that.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 from tamed._os.text import did_you_mean
-from tamed.errors import ServiceMisuse
+from tamed.errors import ConfigurationError, ServiceMisuse
 
 __all__ = [
+    "NAME_ONE",
+    "NO_ENGINE",
     "Campaign",
     "Lease",
     "OwnRoles",
@@ -23,14 +25,18 @@ __all__ = [
     "set_roles",
 ]
 
-Scope = Literal["", "host"]
-"""Where one service runs at a time: ``host``, in this machine's daemon; empty: no limit."""
+Scope = Literal["", "host", "cluster"]
+"""Where one service runs at a time: ``host``, in this machine's daemon; ``cluster``, in one of a fleet of
+machines; empty: no limit."""
+
+NO_ENGINE: Final = "no engine grants it across machines"
+NAME_ONE: Final = "name one with --cluster"
 
 
 class Lease(NamedTuple):
     """A role that is held.
 
-    ``token`` is larger than that of every earlier holder of the role in this daemon.
+    ``token`` is larger than that of every earlier holder of the role: in this daemon, or in the fleet.
     """
 
     token: int
@@ -50,19 +56,31 @@ class Campaign(Protocol):
 class RoleSource(Protocol):
     """Grants roles to the services of a process."""
 
-    def campaign(self, role: str, granted: Callable[[], object], revoked: Callable[[], object]) -> Campaign:
+    def campaign(
+        self, role: str, scope: Scope, granted: Callable[[], object], revoked: Callable[[], object]
+    ) -> Campaign:
         """Campaign for a role from now on.
 
         If the role is not granted at once, ``granted`` is called from the event loop when it is. ``revoked``
-        is called when the service must stop and withdraw.
+        is called when the service must stop and withdraw. Raises TamedError if nobody can grant it.
         """
 
 
 class OwnRoles:
-    """The roles of a process on its own, which holds all of them."""
+    """The roles of a process on its own, which holds all of them.
 
-    def campaign(self, role: str, granted: Callable[[], object], revoked: Callable[[], object]) -> Campaign:
+    Unless ``is_alone``, it may be one of several machines that run the same: those of a fleet are refused.
+    """
+
+    def __init__(self, *, is_alone: bool = True) -> None:
+        self._is_alone = is_alone
+
+    def campaign(
+        self, role: str, scope: Scope, granted: Callable[[], object], revoked: Callable[[], object]
+    ) -> Campaign:
         """Grant a role at once."""
+        if scope == "cluster" and not self._is_alone:
+            raise ConfigurationError(f"service {role}: only='cluster'", NO_ENGINE, NAME_ONE)
         return _Held()
 
 

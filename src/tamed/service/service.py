@@ -59,7 +59,8 @@ class Service:
 
     ``only = "host"`` lets the service run in one worker of the daemon at a time, although each prepares it:
     in the others it is in standby, and one of these takes over when it has ended there. A process without a
-    supervisor just runs it.
+    supervisor just runs it. ``only = "cluster"`` does the same for a fleet of machines, which an engine
+    grants the role (``--cluster``); `lease` has the token by which others can refuse a former holder.
 
     ``async with service:`` runs any service that has no parent, in a program or in a test. Inside, it is
     ready. If it fails and its policy allows no restart, the block is cancelled and the failure raised, as in
@@ -302,7 +303,7 @@ class MultiService(Service):
 class Only(MultiService):
     """Runs a service in one worker at a time, see `Service.only`; also one that has no such parameter.
 
-    ``scope`` is where there is one: ``host``, in this daemon.
+    ``scope`` is where there is one: ``host``, in this daemon; ``cluster``, in a fleet of machines.
     """
 
     def __init__(self, service: Service, *, scope: Scope = "host") -> None:

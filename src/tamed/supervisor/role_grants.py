@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tamed._os.boot_clock import BootAlarm, boot_time
 from tamed._os.text import did_you_mean
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_text, read_truth
+from tamed.supervisor.checks import Check
 from tamed.supervisor.control import Answer
 from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.leases import Leases, Standing
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import fault
 from tamed.supervisor.platform import Platform
@@ -38,6 +41,14 @@ class RoleGrants:
         is_active: Callable[[], bool],
     ) -> None:
         self._roles = Roles(self, reactor.clock, _milliseconds)
+        self._leases = Leases(
+            boot_time,
+            set_alarm=self._set_alarm,
+            kill=self._overrun,
+            changed=self._lease_changed,
+            confirm=lambda pid, message: pool.tell_role(pool.workers[pid], message),
+        )
+        self._alarm: BootAlarm | None = None
         self._pool = pool
         self._reactor = reactor
         self._platform = platform
@@ -48,14 +59,22 @@ class RoleGrants:
     # Events.
 
     def reported(self, worker: Worker, message: Message) -> None:
-        """Handle that a service of a worker stands by, or is stopped. Raises InvalidMessage."""
+        """Handle that a service of a worker stands by, or is stopped, or what the engine of a fleet says.
+
+        Raises InvalidMessage.
+        """
+        if "lease" in message:
+            self._leases.reported(worker.pid, message)
+            return
         name, candidate = read_text(message, "role"), Candidate(worker.pid, read_number(message, "number"))
         if not read_truth(message, "wants"):
+            if self._leases.is_of(name, worker.pid, candidate.campaign):
+                self._leases.lost(name, worker.pid)
             self._roles.stopped(name, candidate)
             return
         if name not in self._roles.roles and (len(name) > _LONGEST or len(self._roles.roles) == _MOST):
             raise InvalidMessage("role: too many, or with too long a name")
-        self._roles.wanted(name, candidate)
+        self._roles.wanted(name, candidate, "cluster" if message.get("scope") == "cluster" else "host")
 
     def worker_leaves(self, worker: Worker) -> None:
         """Revoke the roles of a worker that is about to be drained, so that they need not wait for that."""
@@ -63,11 +82,13 @@ class RoleGrants:
 
     def worker_ended(self, worker: Worker) -> None:
         """Handle that a worker has ended and was reaped."""
+        self._leases.ended(worker.pid)
         self._roles.ended(worker.pid)
 
     def look(self) -> None:
         """Grant vacant roles. Must be called when a worker is ready, or another generation serves."""
         self._roles.look()
+        self._leases.keep(self._roles.roles)
 
     def end(self) -> None:
         """Answer those who wait for another holder: the daemon stops."""
@@ -88,6 +109,9 @@ class RoleGrants:
 
     def grant(self, role: Role, holder: Candidate) -> None:
         """Grant a role to a worker, and answer those who wait for that."""
+        if role.scope == "cluster":
+            self._let_campaign(role, holder)
+            return
         worker = self._pool.workers[holder.pid]
         text = f"{role.name} is now in worker {worker.number} (pid {worker.pid})"
         self._platform.log("INFO", text)
@@ -97,12 +121,62 @@ class RoleGrants:
         for answer in self._waiting.pop(role.name, ()):
             answer({"resigned": text})
 
+    def _let_campaign(self, role: Role, holder: Candidate) -> None:
+        """Let a worker campaign in the fleet; if this machine has given the role back, others come first."""
+        answers = self._waiting.pop(role.name, ())
+        worker = self._pool.workers[holder.pid]
+        self._leases.granted(role.name, holder.pid, holder.campaign)
+        wait = {"wait": True} if answers else {}
+        message = {"role": role.name, "number": holder.campaign, "token": role.token, **wait}
+        self._pool.tell_role(worker, message)
+        for answer in answers:
+            answer({"resigned": f"{role.name} was given back: another machine gets it, if there is one"})
+
     def revoke(self, role: Role, holder: Candidate) -> None:
         """Order a worker to give a role back."""
         worker = self._pool.workers[holder.pid]
         self._pool.tell_role(worker, {"role": role.name, "number": holder.campaign, "revoke": True})
 
+    # What leases decide: see `Leases`.
+
+    def _set_alarm(self, when: float | None) -> None:
+        if self._alarm is None:
+            self._alarm = BootAlarm()
+            self._reactor.watch(self._alarm, self._look_at_leases)
+        self._alarm.set(when)
+
+    def _look_at_leases(self) -> None:
+        if self._alarm is not None:
+            self._alarm.set(None)
+        self._leases.look()
+
+    def _overrun(self, pid: int, role: str) -> None:
+        worker = self._pool.workers[pid]
+        text = f"worker {worker.number} (pid {pid}) is killed: {role} must have stopped before its lease ends"
+        self._platform.log("ERROR", text)
+        self._platform.record("role", text, role=role, **worker.facts(), outcome="killed")
+        self._platform.kill(pid)
+
+    def _lease_changed(self, role: str, standing: Standing) -> None:
+        worker = self._pool.workers.get(standing.pid)
+        facts = {} if worker is None else worker.facts()
+        if standing.is_held and worker is not None:
+            stops = ", which gives it back" if standing.state == "resigning" else ""
+            text = f"{role} is now here, in worker {worker.number} (pid {worker.pid}){stops}"
+            facts["token"] = standing.token
+        elif standing.state == "standby":
+            text = f"{role} is on another machine: {standing.holder}"
+        else:
+            text = f"{role} is not here any more" if not standing.trouble else f"{role}: {standing.trouble}"
+        self._platform.log("WARNING" if standing.trouble else "INFO", text)
+        self._platform.record("role", text, role=role, **facts, outcome=standing.state)
+
     # Requests.
+
+    def checks(self) -> list[Check]:
+        """Return whether the engine of a fleet answers, and fits, for each role of one."""
+        standings = self._leases.standings
+        return [Check(f"role {role}", False, each.trouble) for role, each in standings.items()]
 
     def resign(self, name: str, answer: Answer) -> None:
         """Move a role to another worker on purpose; answer when one holds it."""
@@ -123,9 +197,9 @@ class RoleGrants:
         now = self._reactor.clock()
         worker = None if role.holder is None else self._pool.workers.get(role.holder.pid)
         age = 0.0 if role.since is None else max(0.0, now - role.since)
-        return {
+        described = {
             "role": role.name,
-            "scope": "host",
+            "scope": role.scope,
             "state": "vacant" if worker is None else "resigning" if role.is_revoked else "held",
             "worker": None if worker is None else worker.number,
             "pid": None if worker is None else worker.pid,
@@ -135,17 +209,38 @@ class RoleGrants:
             "transitions": role.transitions,
             "vacant": role.vacant + (age if worker is None else 0.0),
             "standby": sum(each != role.holder for each in role.candidates),
+            "holder": "",
+            "trouble": "",
         }
+        standing = self._leases.standings.get(role.name)
+        return described if standing is None else {**described, **_of_fleet(standing)}
 
     # Upgrades: the handoff to the next program.
 
     def export(self) -> Data:
         """Return the roles as data, for the next program."""
-        return self._roles.export()
+        return {**self._roles.export(), "leases": self._leases.export()}
 
     def resume(self, left: Data) -> None:
         """Resume from the roles of the previous program."""
         self._roles.resume(left)
+        self._leases.resume(left.get("leases", {}))  # an earlier release has none
+
+
+def _of_fleet(standing: Standing) -> dict[str, Any]:
+    """Return what of a role's description is another for one of a fleet."""
+    age = max(0.0, boot_time() - standing.since)
+    nobody: dict[str, Any] = {} if standing.is_held else {"worker": None, "pid": None, "generation": None}
+    return {
+        **nobody,
+        "state": standing.state,
+        "age": age,
+        "token": standing.token,
+        "transitions": standing.transitions,
+        "vacant": standing.vacant + (age if standing.state == "vacant" else 0.0),
+        "holder": standing.holder,
+        "trouble": standing.trouble,
+    }
 
 
 def _milliseconds() -> int:

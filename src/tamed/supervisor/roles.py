@@ -39,10 +39,11 @@ class Grants(Protocol):
 class Role:
     """A role: who holds it, and who wants it.
 
-    ``token`` is that of the last grant. ``since`` is when the holder got the role, or, without a holder, when
-    the last one lost it; None if it never had one. ``is_revoked`` is whether the holder was ordered to give
-    it back. ``transitions`` counts grants. ``vacant`` are the seconds without a holder between two, of all,
-    and ``gap`` of the last two, None before.
+    ``scope`` is ``host``, or ``cluster`` for one whose holder campaigns for it in a fleet too. ``token`` is
+    that of the last grant. ``since`` is when the holder got the role, or, without a holder, when the last one
+    lost it; None if it never had one. ``is_revoked`` is whether the holder was ordered to give it back.
+    ``transitions`` counts grants. ``vacant`` are the seconds without a holder between two, of all, and
+    ``gap`` of the last two, None before.
     """
 
     __slots__ = (
@@ -52,14 +53,16 @@ class Role:
         "holder",
         "is_revoked",
         "name",
+        "scope",
         "since",
         "token",
         "transitions",
         "vacant",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, scope: str = "host") -> None:
         self.name = name
+        self.scope = scope
         self.holder: Candidate | None = None
         self.former = 0  # the pid of the last holder
         self.candidates: list[Candidate] = []
@@ -80,7 +83,7 @@ class Role:
         """Return the role of the previous program."""
         role = cls(data["name"])
         for name in cls.__slots__:
-            setattr(role, name, data[name])
+            setattr(role, name, data.get(name, getattr(role, name)))  # an earlier release has no scope
         role.holder = None if data["holder"] is None else Candidate(*data["holder"])
         role.candidates = [Candidate(*each) for each in data["candidates"]]
         return role
@@ -99,9 +102,10 @@ class Roles:
         self._clock = clock
         self._token = token
 
-    def wanted(self, name: str, candidate: Candidate) -> None:
+    def wanted(self, name: str, candidate: Candidate, scope: str = "host") -> None:
         """Handle that a service stands by."""
         role = self.roles.setdefault(name, Role(name))
+        role.scope = scope
         if candidate not in role.candidates:
             role.candidates.append(candidate)
         self.look()

@@ -409,6 +409,7 @@ class Supervisor:
     def role_reported(self, worker: Worker, message: Message) -> None:
         """Handle that a service of a worker wants its role, or gives it back."""
         self.roles.reported(worker, message)
+        self.checks.look()
 
     def worker_leaves(self, worker: Worker) -> None:
         """Revoke the roles of a worker that is about to be drained."""
@@ -424,7 +425,8 @@ class Supervisor:
 
     def _checks_of_workers(self) -> list[list[Check]]:
         workers = self.pool.of(self.generation)
-        return [each.checks for each in workers if each.state is WorkerState.READY]
+        ready = [each.checks for each in workers if each.state is WorkerState.READY]
+        return [*ready, self.roles.checks()]
 
     def files_read(self, files: dict[str, int]) -> None:
         """Watch the files that a worker has loaded."""

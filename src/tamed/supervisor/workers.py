@@ -317,7 +317,7 @@ class WorkerPool:
                 self._keep(worker, message)
             case {"shut": _}:
                 self._events.worker_shut(worker)
-            case {"role": _}:
+            case {"role": _} | {"lease": _}:
                 self._events.role_reported(worker, message)
             case {"files": _} if worker.generation.plan.reload:  # otherwise they were not requested
                 files = read_object(message, "files")

@@ -30,6 +30,7 @@ from tamed.net.listen import ServerEnvironment, set_environment
 from tamed.service.application import Application
 from tamed.service.checks import CheckResult, Checks
 from tamed.service.events import hub
+from tamed.service.role import OwnRoles, set_roles
 from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
@@ -99,6 +100,7 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         handler = SinkHandler(sink)
         log_to(handler, layout_of(plan.layout), settings.log.level, is_console=plan.kind == "stderr")
         set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
+        set_roles(OwnRoles(is_alone=False))
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
         if SECRETS:  # a core dump would have them
             forbid_tracing()

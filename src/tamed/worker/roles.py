@@ -3,13 +3,20 @@
 A service has a new campaign each time it stands by, with a number of its own. A grant that was under way when
 the service was stopped has the number of the former campaign, and is ignored: the supervisor gets the
 withdrawal, and grants the role again.
+
+A role of a fleet is granted twice: by the supervisor, and then by the engine of `Fleet`.
 """
 
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from tamed.errors import ConfigurationError
 from tamed.ipc.message import Message, read_number, read_text, read_truth
-from tamed.service.role import Campaign, Lease
+from tamed.service.role import NAME_ONE, NO_ENGINE, Campaign, Lease, Scope
+
+if TYPE_CHECKING:
+    from tamed.worker.cluster_roles import Candidacy, Fleet
 
 __all__ = ["SupervisedRoles"]
 
@@ -17,18 +24,37 @@ _LARGEST_TOKEN = 2**63 - 1
 
 
 class SupervisedRoles:
-    """Campaigns for roles at the supervisor; ``send`` sends a message to it."""
+    """Campaigns for roles at the supervisor; ``send`` sends a message to it.
+
+    ``fleet`` is set if there is an engine.
+    """
+
+    fleet: "Fleet | None" = None
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
         self._numbers = itertools.count(1)
         self._campaigns: dict[str, _Campaign] = {}
 
-    def campaign(self, role: str, granted: Callable[[], object], revoked: Callable[[], object]) -> Campaign:
+    def campaign(
+        self, role: str, scope: Scope, granted: Callable[[], object], revoked: Callable[[], object]
+    ) -> Campaign:
         """Campaign for a role; see `RoleSource`."""
-        campaign = _Campaign(next(self._numbers), granted, revoked, lambda: self._withdraw(role, campaign))
+        if scope == "cluster" and self.fleet is None:
+            raise ConfigurationError(f"service {role}: only='cluster'", NO_ENGINE, NAME_ONE)
+        send, number = self._send, next(self._numbers)
+        fleet = self.fleet if scope == "cluster" else None
+        campaign = _Campaign(
+            role,
+            number,
+            send,
+            granted=granted,
+            revoked=revoked,
+            withdrawn=lambda: self._forget(campaign),
+            fleet=fleet,
+        )
         self._campaigns[role] = campaign
-        self._report(role, campaign, wants=True)
+        send({"role": role, "number": number, "wants": True, "scope": scope})
         return campaign
 
     def obey(self, message: Message) -> None:
@@ -36,8 +62,11 @@ class SupervisedRoles:
         campaign = self._campaigns.get(read_text(message, "role"))
         if campaign is None or campaign.number != read_number(message, "number"):
             return
-        if "token" in message:
-            campaign.grant(Lease(read_number(message, "token", most=_LARGEST_TOKEN)))
+        if "confirmed" in message:
+            campaign.confirm(read_number(message, "confirmed", most=_LARGEST_TOKEN))
+        elif "token" in message:
+            lease = Lease(read_number(message, "token", most=_LARGEST_TOKEN))
+            campaign.grant(lease, wait=message.get("wait") is True)
         elif read_truth(message, "revoke"):
             campaign.revoke()
 
@@ -47,13 +76,14 @@ class SupervisedRoles:
             if campaign.lease is not None:
                 campaign.revoke()
 
-    def _withdraw(self, role: str, campaign: "_Campaign") -> None:
-        if self._campaigns.get(role) is campaign:
-            del self._campaigns[role]
-        self._report(role, campaign, wants=False)
+    async def close(self) -> None:
+        """Wait until the roles of stopped services are given back to the fleet."""
+        if self.fleet is not None:
+            await self.fleet.close()
 
-    def _report(self, role: str, campaign: "_Campaign", *, wants: bool) -> None:
-        self._send({"role": role, "number": campaign.number, "wants": wants})
+    def _forget(self, campaign: "_Campaign") -> None:
+        if self._campaigns.get(campaign.role) is campaign:
+            del self._campaigns[campaign.role]
 
 
 class _Campaign:
@@ -61,22 +91,73 @@ class _Campaign:
 
     def __init__(
         self,
+        role: str,
         number: int,
+        send: Callable[[Message], None],
+        *,
         granted: Callable[[], object],
         revoked: Callable[[], object],
-        withdraw: Callable[[], object],
+        withdrawn: Callable[[], object],
+        fleet: "Fleet | None",
     ) -> None:
+        self.role = role
         self.number = number
         self.lease: Lease | None = None
-        self.revoke = revoked
+        self._send = send
         self._granted = granted
-        self._withdraw = withdraw
+        self._revoked = revoked
+        self._is_revoked = False
+        self._fleet = fleet
+        self._candidacy: Candidacy | None = None
+        self._withdrawn = withdrawn
 
-    def grant(self, lease: Lease) -> None:
-        """Let the service hold the role."""
+    def grant(self, lease: Lease, *, wait: bool = False) -> None:
+        """Let the service hold the role; one of a fleet must be granted by the engine too.
+
+        With ``wait`` other machines come first.
+        """
+        if self._fleet is None:
+            self._hold(lease)
+            return
+        self._candidacy = self._fleet.campaign(self.role, self, wait=wait)
+
+    def elected(self, token: int) -> None:
+        """Let the service run with the token of the fleet."""
+        self._hold(Lease(token))
+
+    def _hold(self, lease: Lease) -> None:
         self.lease = lease
         self._granted()
 
+    def confirm(self, token: int) -> None:
+        """Handle that the supervisor knows when to kill this process."""
+        if self._candidacy is not None:
+            self._candidacy.confirm(token)
+
+    def revoke(self) -> None:
+        """Let the service stop, and withdraw."""
+        if self._candidacy is not None:
+            self._candidacy.resign()
+        self.deposed()
+
+    def deposed(self) -> None:
+        """Let the service stop, once."""
+        if not self._is_revoked:
+            self._is_revoked = True
+            self._revoked()
+
     def withdraw(self) -> None:
         """Report that the service is stopped and wants the role no longer."""
-        self._withdraw()
+        self._withdrawn()
+        if self._candidacy is None:
+            self.ended()
+        else:
+            self._candidacy.withdraw()
+
+    def ended(self) -> None:
+        """Report that another worker may have the role."""
+        self._send({"role": self.role, "number": self.number, "wants": False})
+
+    def report(self, message: Message) -> None:
+        """Report how the campaign in the fleet stands."""
+        self._send({"lease": self.role, "number": self.number, **message})

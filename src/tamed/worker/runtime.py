@@ -43,6 +43,7 @@ from tamed.worker.report import hooks_of, report_of, serving, timings_of
 
 if TYPE_CHECKING:
     from tamed.metrics.values import Values
+    from tamed.worker.cluster_roles import Fleet
 
 __all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
 
@@ -133,6 +134,7 @@ class WorkerRuntime:
             lambda: hooks_of(self.application),
         )
         self.serve_from(SupervisedSource(link), gate)
+        link.roles.fleet = self._fleet()
         set_roles(link.roles)
         hub.connect(lambda every_worker: link.send({"subscribe": "all" if every_worker else "one"}))
         if self._metrics is not None:
@@ -187,7 +189,23 @@ class WorkerRuntime:
             _recycling(self._settings.daemon, accepted, recycle),
             closing(Checks(application, report_checks)) as checks,
         ):
-            return await live(application, prepared=prepared, ready=ready, process=process, requests=requests)
+            try:
+                return await live(
+                    application, prepared=prepared, ready=ready, process=process, requests=requests
+                )
+            finally:
+                await link.roles.close()
+
+    def _fleet(self) -> "Fleet | None":
+        """Return what campaigns for roles across machines; None without an engine."""
+        daemon, reading = self._settings.daemon, self._reading
+        if not daemon.cluster:
+            return None
+        from tamed.cluster.engine import open_engine  # not above: most daemons are alone
+        from tamed.worker.cluster_roles import Fleet
+
+        name = reading.job.name(reading.deployment)
+        return Fleet(lambda: open_engine(daemon.cluster), daemon.cluster_lease, name)
 
     def _record_files(self) -> None:
         """Record the modification times of the application's files; the first time of a file is kept."""

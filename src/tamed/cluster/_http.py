@@ -1,0 +1,148 @@
+"""JSON over HTTP to one of several servers, for engines: ``http.client`` in a thread.
+
+The standard library has no HTTP client for an event loop; a request every few seconds needs none. A server
+that fails is left for the next one, which then is asked first.
+"""
+
+import asyncio
+import http.client
+import json
+import ssl
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any, Final, NamedTuple
+
+from tamed.cluster.engine import EngineError
+from tamed.errors import reason
+
+__all__ = ["Answer", "HttpClient"]
+
+_LONGEST: Final = 1024 * 1024  # bytes of an answer
+_THREADS: Final = 32  # most wait for servers that hang
+_SHOWN: Final = 200  # characters of an answer that is none
+
+
+class Answer(NamedTuple):
+    """An answer: its status, and its JSON, which is an object."""
+
+    status: int
+    data: dict[str, Any]
+
+
+class HttpClient:
+    """Sends requests to the first server that answers, over a connection that is kept.
+
+    ``timeout`` is how many seconds a server may be silent. ``context`` is for TLS, None without it. Only one
+    request uses a connection at a time; another one meanwhile opens another.
+    """
+
+    def __init__(
+        self,
+        hosts: Iterable[tuple[str, int]],
+        context: ssl.SSLContext | None,
+        timeout: float,
+    ) -> None:
+        self._hosts = list(hosts)
+        self._context = context
+        self._timeout = timeout
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = Lock()
+        self._is_closed = False
+        self._executor = ThreadPoolExecutor(_THREADS, "tamed-cluster")
+
+    async def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] = {}
+    ) -> Answer:
+        """Send a request and return the answer, whatever its status. Raises EngineError if no server answers.
+
+        After a cancellation the thread goes on until its timeout, and its answer is lost.
+        """
+        loop = asyncio.get_running_loop()
+        content = None if body is None else json.dumps(body).encode()
+        failures: dict[str, str] = {}
+        for host, port in list(self._hosts):
+            try:
+                return await loop.run_in_executor(
+                    self._executor, self._send, (host, port), method, path, content, dict(headers)
+                )
+            except (OSError, http.client.HTTPException) as error:
+                failures[f"{host}:{port}"] = reason(error)
+                self.prefer_others((host, port))
+            except asyncio.CancelledError:  # it was too slow for the caller
+                self.prefer_others((host, port))
+                raise
+        raise EngineError("; ".join(f"{place}: {why}" for place, why in failures.items()))
+
+    def prefer_others(self, place: tuple[str, int] | None = None) -> None:
+        """Ask this server last from now on; None is the one that has answered last."""
+        place = place or self._hosts[0]
+        self._hosts.remove(place)
+        self._hosts.append(place)
+
+    def close(self) -> None:
+        """Close the connections. A thread that still waits for an answer ends at its timeout."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._is_closed = True
+            while self._idle:
+                self._idle.pop().close()
+
+    # In a thread.
+
+    def _send(
+        self, place: tuple[str, int], method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Answer:
+        while True:
+            connection = self._take(place)
+            is_kept = connection.sock is not None
+            try:
+                answer = self._exchange(connection, method, path, body, headers)
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                connection.close()
+                if not is_kept:  # otherwise the server had closed the connection meanwhile
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._keep(connection)
+                return answer
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+    ) -> Answer:
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        connection.request(method, path, body, {**kind, **headers})
+        response = connection.getresponse()
+        content = response.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise http.client.HTTPException("the answer is too long")
+        try:
+            data = json.loads(content or b"{}")
+        except ValueError:
+            text = content[:_SHOWN].decode(errors="replace")
+            return Answer(response.status, {"message": " ".join(text.split())})
+        return Answer(response.status, data if isinstance(data, dict) else {"message": repr(data)[:_SHOWN]})
+
+    def _take(self, place: tuple[str, int]) -> http.client.HTTPConnection:
+        with self._lock:
+            for connection in self._idle:
+                if (connection.host, connection.port) == place:
+                    self._idle.remove(connection)
+                    return connection
+        if self._context is None:
+            return http.client.HTTPConnection(*place, timeout=self._timeout)
+        return http.client.HTTPSConnection(*place, timeout=self._timeout, context=self._context)
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if self._is_closed:
+                connection.close()
+            else:
+                self._idle.append(connection)

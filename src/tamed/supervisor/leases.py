@@ -1,0 +1,188 @@
+"""The roles that this machine holds in a fleet, as its workers report them: and the end of one that overruns.
+
+A worker says when it must have ended, and says it anew with each renewal of its lease. If that time comes, it
+is killed, whatever it does: it may be blocked, or stopped, or believe in a clock that stood still. This file
+has neither a clock nor a process; both are arguments.
+"""
+
+from collections.abc import Callable, Container
+from typing import Any
+
+from tamed.ipc.handoff import Data
+from tamed.ipc.message import InvalidMessage, Message, read_number, read_text
+
+__all__ = ["Leases", "Standing"]
+
+_LARGEST_TOKEN = 2**63 - 1
+_LONGEST = 1000  # characters of a text
+
+
+class Standing:
+    """How a role of the fleet stands, seen from this machine.
+
+    ``pid`` and ``number`` are the worker that campaigns here, and its campaign. ``state`` is ``held`` or
+    ``resigning`` here, ``standby`` while another machine holds it, or ``vacant``, if that is unknown.
+    ``holder`` is that machine. ``trouble`` is why nobody knows, or what is wrong. ``since`` is when the state
+    began. ``transitions`` counts the leases that were won here, and ``vacant`` the seconds in that state
+    before ``since``.
+    """
+
+    __slots__ = (
+        "holder",
+        "kill_at",
+        "number",
+        "pid",
+        "since",
+        "state",
+        "token",
+        "transitions",
+        "trouble",
+        "vacant",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.pid = 0
+        self.number = 0
+        self.state = "vacant"
+        self.token = 0
+        self.kill_at: float | None = None
+        self.trouble = ""
+        self.holder = ""
+        self.since = now
+        self.transitions = 0
+        self.vacant = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the worker of this machine has the role."""
+        return self.state in ("held", "resigning")
+
+    def enter(self, state: str, now: float) -> bool:
+        """Enter a state; return whether it is another one."""
+        if state == self.state:
+            return False
+        if self.state == "vacant":
+            self.vacant += now - self.since
+        self.state, self.since = state, now
+        return True
+
+
+class Leases:
+    """The roles of a fleet, in ``standings`` by name.
+
+    ``clock`` is CLOCK_BOOTTIME, in seconds. ``kill`` is called with a pid and a role to end an overrun, and
+    ``set_alarm`` with the time at which `look` must be called, None for never. ``changed`` is called with a
+    role whose state is another one, ``confirm`` with a worker that may use a lease from now on.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        set_alarm: Callable[[float | None], object],
+        kill: Callable[[int, str], object],
+        changed: Callable[[str, Standing], object],
+        confirm: Callable[[int, Message], object],
+    ) -> None:
+        self.standings: dict[str, Standing] = {}
+        self._clock = clock
+        self._set_alarm = set_alarm
+        self._kill = kill
+        self._changed = changed
+        self._confirm = confirm
+        self._alarm: float | None = None
+
+    def granted(self, role: str, pid: int, number: int) -> None:
+        """Handle that a worker campaigns for a role from now on."""
+        standing = self.standings.setdefault(role, Standing(self._clock()))
+        standing.pid, standing.number = pid, number
+
+    def reported(self, pid: int, message: Message) -> None:
+        """Handle the report of a worker; one about a former campaign is ignored. Raises InvalidMessage."""
+        role, number = read_text(message, "lease"), read_number(message, "number")
+        if not self.is_of(role, pid, number):
+            return
+        standing = self.standings[role]
+        phase, token = read_text(message, "phase"), read_number(message, "token", most=_LARGEST_TOKEN)
+        kill_at = _time(message.get("kill_at"))
+        is_new = kill_at is not None and standing.kill_at is None
+        standing.token = token or standing.token
+        standing.kill_at = kill_at
+        standing.trouble = read_text(message, "trouble")[:_LONGEST]
+        standing.holder = read_text(message, "holder")[:_LONGEST]
+        self._schedule()
+        if is_new:
+            standing.transitions += 1
+            self._confirm(pid, {"role": role, "number": number, "confirmed": token})
+        self._enter(role, standing, _state(phase, standing))
+
+    def lost(self, role: str, pid: int) -> None:
+        """Handle that a worker campaigns for a role no longer: it has said so, or it has ended."""
+        standing = self.standings.get(role)
+        if standing is not None and standing.pid == pid:
+            standing.pid, standing.kill_at, standing.holder = 0, None, ""
+            self._schedule()
+            self._enter(role, standing, "vacant")
+
+    def ended(self, pid: int) -> None:
+        """Handle that a worker has ended."""
+        for role, standing in self.standings.items():
+            if standing.pid == pid:
+                self.lost(role, pid)
+
+    def is_of(self, role: str, pid: int, number: int) -> bool:
+        """Return whether this is the campaign for a role."""
+        standing = self.standings.get(role)
+        return standing is not None and (standing.pid, standing.number) == (pid, number)
+
+    def keep(self, roles: Container[str]) -> None:
+        """Forget the other roles: no service has them any more."""
+        self.standings = {role: each for role, each in self.standings.items() if role in roles}
+
+    def look(self) -> None:
+        """Kill who has not ended in time."""
+        now = self._clock()
+        for role, standing in self.standings.items():
+            if standing.kill_at is not None and standing.kill_at <= now:
+                standing.kill_at = None
+                self._kill(standing.pid, role)
+        self._alarm = None
+        self._schedule()
+
+    def _enter(self, role: str, standing: Standing, state: str) -> None:
+        if standing.enter(state, self._clock()):
+            self._changed(role, standing)
+
+    def _schedule(self) -> None:
+        times = [each.kill_at for each in self.standings.values() if each.kill_at is not None]
+        alarm = min(times, default=None)
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self._set_alarm(alarm)
+
+    def export(self) -> Data:
+        """Return this as data, for the next program."""
+        names = Standing.__slots__
+        return {role: {name: getattr(each, name) for name in names} for role, each in self.standings.items()}
+
+    def resume(self, left: Data) -> None:
+        """Resume from what the previous program has exported."""
+        for role, data in left.items():
+            standing = self.standings[role] = Standing(self._clock())
+            for name in Standing.__slots__:
+                setattr(standing, name, data[name])
+        self._schedule()
+
+
+def _state(phase: str, standing: Standing) -> str:
+    if standing.kill_at is not None:
+        return "resigning" if phase == "resigning" else "held"
+    return "standby" if standing.holder else "vacant"
+
+
+def _time(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2**53:
+        raise InvalidMessage("kill_at: expected a time")
+    return float(value)
