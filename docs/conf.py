@@ -2,11 +2,14 @@
 
 import os
 import re
+import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.util import logging
+
+sys.path.insert(0, str(Path(__file__).parent / "_pictures"))
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +18,7 @@ author = "Tamed contributors"
 copyright = f"2026, {author}"
 version = release = installed_version("tamed")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "diagram"]
 exclude_patterns = ["_bench", "_build", "_pictures"]  # what is in _bench is included by a page
 default_role = "literal"  # a name in single backticks, as our docstrings have them
 

@@ -34,7 +34,7 @@ PROGRAMS = {
     "twoservices/twoservices.py",
     "verse/verse.toml",
 }
-ELSEWHERE = ("exec/", "hooks/", "twisted/")  # run by the tests of what they show
+ELSEWHERE = ("exec/", "hooks/", "postgresql/", "sentry/", "twisted/")  # run by the tests of what they show
 GUIDES = {  # run by the tests that follow their pages
     *("certificates/members.py", "logs/recital.py"),
     *("store/client.py", "store/store.py", "udp/count.py", "udp/counter.py"),

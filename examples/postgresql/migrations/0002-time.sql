@@ -1,0 +1,1 @@
+ALTER TABLE guests ADD COLUMN signed timestamptz NOT NULL DEFAULT now();
