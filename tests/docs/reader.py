@@ -43,9 +43,11 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    """Return the code blocks of a page, in order."""
+    """Return the code blocks of a page, in order; pictures are none."""
     for found in _FENCE.finditer(page.read_text("utf-8")):
         options = dict(re.findall(r"^:(\w+): (.*)$", found["options"], re.MULTILINE))
+        if found["directive"] == "picture":
+            continue
         language, text = found["argument"], found["text"]
         if found["directive"] == "literalinclude":
             language, text = options["language"], (page.parent / language).read_text("utf-8")

@@ -13,7 +13,7 @@ from tests.structure.source import ROOT
 
 PICTURES = {file.stem: file for file in (ROOT / "docs" / "_pictures").glob("*.toml")}
 SVG = "{http://www.w3.org/2000/svg}"
-CHARACTER = 6.6  # pixels of a line of the font, at most, on average
+CHARACTER = 6.3  # pixels of a line of the font, at most, on average
 
 
 def picture(name: str) -> dict[str, Any]:
