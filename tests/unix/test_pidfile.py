@@ -413,3 +413,12 @@ def test_a_file_of_another_kind_is_not_replaced(path: Path) -> None:
     path.write_text("root:x:0:0:root:/root:/bin/bash\n")
     with pytest.raises(CannotCreate, match="it contains something other than a pid, which would be lost"):
         check_replaceable(path)
+
+
+def test_a_named_pipe_is_left_to_who_takes_the_file(tmp_path: Path) -> None:
+    """It is not opened, which would wait for a writer; the pid file itself refuses it."""
+    path = tmp_path / "x.pid"
+    os.mkfifo(path)
+    check_replaceable(path)
+    with pytest.raises(CannotCreate, match="it is not a regular file"):
+        PidFile.acquire(path)

@@ -17,9 +17,17 @@ __all__ = ["did_you_mean", "listed", "nearest", "noun", "shown", "shown_in_json"
 
 
 # Control characters for terminals (C0 with the escape itself, DEL, C1), those that change the direction of
-# text, and those that end a line for some readers. The caller handles tab and newline.
+# text, those that end a line for some readers, and undecodable bytes, which a stream may refuse (surrogates,
+# PEP 383). The caller handles tab and newline.
 # In a table for `str.translate`, each escape is one string, regardless of how often a text contains it.
-_BEYOND_ASCII = (*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_BEYOND_ASCII = (
+    *range(0x80, 0xA0),
+    *(0x200E, 0x200F),
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+    *range(0xDC80, 0xDD00),
+    0xFEFF,
+)
 _IN_JSON = {number: f"\\u{number:04x}" for number in (0x7F, *_BEYOND_ASCII)}
 _UNSAFE = _IN_JSON | {
     number: f"\\x{number:02x}" for number in (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0))

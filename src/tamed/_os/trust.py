@@ -58,7 +58,8 @@ def first_untrusted(
 def _places(path: Path) -> Iterator[Path]:
     """Yield a path and the folders above it, and the same for its target if there are symbolic links."""
     try:
-        literal, real = Path(os.path.abspath(path)), path.resolve()  # noqa: PTH100 - links are kept
+        # Not `Path.resolve`, which before Python 3.13 raises RuntimeError for links that go in a circle.
+        literal, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100
     except FileNotFoundError:  # the current folder was removed
         return
     yield path

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import quote
 
+from tamed._os.text import shown
 from tamed.errors import (
     CannotCreate,
     ConfigurationError,
@@ -68,7 +69,7 @@ def cert(names: Sequence[str], *, to: str, days: int, force: bool) -> None:
     leaf = _issue(authority, names, ends)
     if is_new:
         files.write(authority.cert_pem.bytes(), authority.private_key_pem.bytes())
-        print(f"wrote {files.cert} and {files.key}, a local authority")
+        _say(f"wrote {files.cert} and {files.key}, a local authority")
     pair.write(*leaf)
     _explain(files, pair, names, ends)
 
@@ -142,19 +143,24 @@ def _write(file: Path, content: bytes, mode: int) -> None:
 
 def _explain(authority: _Pair, pair: _Pair, names: Sequence[str], ends: datetime) -> None:
     """Print what to do with the files."""
-    print(f"wrote {pair.cert} and {pair.key}, for {', '.join(names)}, until {ends:%Y-%m-%d}")
+    _say(f"wrote {pair.cert} and {pair.key}, for {', '.join(names)}, until {ends:%Y-%m-%d}")
     ca, cert, key = (shlex.quote(str(file)) for file in (authority.cert, *pair))
     host = next((name for name in names if "@" not in name), None)
     if host is None:
-        print("show it to a server with client_ca:")
-        print(f"    curl --cacert {ca} --cert {cert} --key {key} https://localhost:8443/")
+        _say("show it to a server with client_ca:")
+        _say(f"    curl --cacert {ca} --cert {cert} --key {key} https://localhost:8443/")
     else:
         host = f"[{host}]" if ":" in host else host.replace("*", "www")
-        files = "&".join(f"{name}={quote(str(file))}" for name, file in pair._asdict().items())
+        files = "&".join(f"{name}={quote(bytes(file))}" for name, file in pair._asdict().items())
         listen = shlex.quote(f"tls://{host}:8443?{files}")
-        print("serve with it, and try it:")
-        print(f"    tamed run web --root . --listen {listen}")
-        print(f"    curl --cacert {ca} https://{host}:8443/")
-    print("trust the authority on this machine (Debian, as root); browsers import it in their settings:")
-    print(f"    cp {ca} {_INSTALLED} && update-ca-certificates")
-    print(f"keep {authority.key} secret: its owner can pretend to be any site to those who trust it")
+        _say("serve with it, and try it:")
+        _say(f"    tamed run web --root . --listen {listen}")
+        _say(f"    curl --cacert {ca} https://{host}:8443/")
+    _say("trust the authority on this machine (Debian, as root); browsers import it in their settings:")
+    _say(f"    cp {ca} {_INSTALLED} && update-ca-certificates")
+    _say(f"keep {authority.key} secret: its owner can pretend to be any site to those who trust it")
+
+
+def _say(line: str) -> None:
+    """Print a line, which may have names of files in it."""
+    print(shown(line))

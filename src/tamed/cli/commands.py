@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tamed.cli.grammar import Argument, Command, Option, one_of, parse, whole_number
+from tamed.cli.grammar import Argument, Command, Option, one_of, parse, path_word, whole_number
 from tamed.errors import UsageError
 
 TYPE_CHECKING = False
@@ -35,6 +35,7 @@ _RUNDIR: Final = Option(
     ("--rundir",),
     "Run directory: where the instances of this user are.",
     "FOLDER",
+    read=path_word,
     complete="folder",
     facts=("env: TAMED_RUNDIR",),
 )
@@ -44,6 +45,7 @@ _PLUGIN_DIR: Final = Option(
     "Folder with plugins, one file NAME.py each.",
     "FOLDER",
     repeatable=True,
+    read=path_word,
     complete="folder",
     facts=("repeatable", "env: TAMED_PLUGIN_PATH"),
 )
@@ -155,6 +157,7 @@ COMMANDS: Final = (
                 "Write the files into this folder.",
                 "FOLDER",
                 default=".",
+                read=path_word,
                 complete="folder",
                 facts=("default: .",),
             ),
@@ -232,10 +235,17 @@ COMMANDS: Final = (
         ),
         arguments=(
             Argument("kind", "KIND", read=one_of(*_EXPORTS), choices=_EXPORTS),
-            Argument("file", "FILE", complete="file"),
+            Argument("file", "FILE", read=path_word, complete="file"),
         ),
         options=(
-            Option("to", ("--to",), "Write the files into this folder.", "FOLDER", complete="folder"),
+            Option(
+                "to",
+                ("--to",),
+                "Write the files into this folder.",
+                "FOLDER",
+                read=path_word,
+                complete="folder",
+            ),
             Option("check", ("--check",), "Compare the files in the folder; write nothing."),
             Option("force", ("--force",), "Overwrite files that were edited by hand."),
             Option(
@@ -464,7 +474,7 @@ COMMANDS: Final = (
                 "for an editor",
             ),
         ),
-        arguments=(Argument("file", "FILE", required=False, complete="file"),),
+        arguments=(Argument("file", "FILE", required=False, read=path_word, complete="file"),),
         options=(_PLUGIN_DIR,),
     ),
     _of_instance(

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tamed._os.text import shown, value_text
 from tamed.errors import UsageError
 from tamed.export.facts import Facts, command_of_this_installation, name_of
 from tamed.export.files import MadeFile, differences, write_files
@@ -52,10 +53,13 @@ def export(
     if other := next((name for name in options if name not in names), None):
         raise UsageError(f"{_flag(other)} is no option of `tamed export {kind}`")
     facts = _facts_of(kind, file, path, plugin_dirs)
-    shown = str(facts.file) if kind == "systemd" else Path(file).name
+    source = str(facts.file) if kind == "systemd" else Path(file).name
     words = [word for name, value in options.items() for word in _words(name, value)]
     words += [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
-    files = make(facts, shlex.join(["tamed", "export", kind, *words, shown]), options)
+    if bad := next((word for word in (path or "", file, *words, source) if not word.isprintable()), None):
+        why = "it has a character that the files cannot have"
+        raise UsageError(f"cannot export {file} with {value_text(bad)}", why)
+    files = make(facts, shlex.join(["tamed", "export", kind, *words, source]), options)
     if install:
         return _install(files, facts.name, is_user=given["user"], force=force)
     return _deliver(files, None if to is None else Path(to), check=check, force=force)
@@ -122,7 +126,7 @@ def _deliver(files: Sequence[MadeFile], folder: Path | None, *, check: bool, for
         return _DIFFERENT if found else 0
     else:
         for written in write_files(files, folder, force=force):
-            print(f"wrote {written}")
+            print(shown(f"wrote {written}"))
     return 0
 
 
@@ -193,7 +197,7 @@ def check_for(kind: str, file: str, plugin_dirs: Sequence[str]) -> None:
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(shown(f"warning: {warning}"), file=sys.stderr)
 
 
 _KINDS: dict[str, tuple[_Maker, tuple[str, ...]]] = {

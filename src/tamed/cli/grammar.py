@@ -32,6 +32,7 @@ __all__ = [
     "UnknownOption",
     "one_of",
     "parse",
+    "path_word",
     "whole_number",
 ]
 
@@ -321,6 +322,13 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return int(word)
 
     return read
+
+
+def path_word(word: str) -> str:
+    """Read the path of a file or a folder; refuse an empty one, which a variable of a shell may have left."""
+    if not word.strip():
+        raise ValueError(f"expected a path, got {word!r}")
+    return word
 
 
 def one_of(*words: str) -> Callable[[str], str]:

@@ -98,10 +98,14 @@ def _reader_is_gone() -> bool:
 
 
 def _report_lost_output(error: OSError) -> int:
-    """Print why the output cannot be written; return the exit status."""
+    """Print why the output cannot be written, or a file not be used; return the exit status."""
+    from tamed._os.text import shown
     from tamed.errors import from_os_error, status_of
 
-    failure = from_os_error("cannot finish the command", error, "look at where its output goes")
+    if error.filename is None:
+        failure = from_os_error("cannot finish the command", error, "look at where its output goes")
+    else:
+        failure = from_os_error(f"cannot use {shown(str(error.filename))}", error)
     print("tamed:", failure, file=sys.stderr)
     return status_of(failure)
 

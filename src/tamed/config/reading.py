@@ -154,7 +154,7 @@ def _resolved(job: Job, name: str) -> str:
     """Return the path with the links in its folder resolved; unchanged if there are none."""
     path = job.path(name)
     try:
-        folder = path.parent.resolve()
+        folder = Path(os.path.realpath(path.parent))  # `Path.resolve` may raise RuntimeError
         return name if folder == path.parent.absolute() else str(folder / path.name)
     except OSError:  # the current folder is gone: opening the file will fail
         return name

@@ -196,8 +196,8 @@ class Paths(Reader):
     path = True
 
     def read(self, value: object, source: Source) -> Path:
-        """Accept any text except the empty one, which would be the current folder by accident."""
-        if not isinstance(value, str) or not value or "\0" in value:
+        """Accept any text except a blank one, which would be the current folder by accident."""
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
             raise self.invalid(value)
         return source.folder / value if source.folder is not None else Path(value)
 

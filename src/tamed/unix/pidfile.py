@@ -29,6 +29,7 @@ it, which lets two starts win.
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -240,6 +241,8 @@ def check_replaceable(path: Path) -> None:
     For a path that an operator has named. In an instance's own folder, any stale file is replaced.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return  # the opening of a named pipe would wait for a writer
         with path.open("rb") as file:
             content = file.read(64)
     except OSError:  # there is none, or `PidFile.acquire` reports why it is no pid file

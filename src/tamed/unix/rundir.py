@@ -11,6 +11,7 @@ directory of an instance belongs to another user, root gives it to the new user,
 that an instance leaves there.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Mapping
@@ -275,7 +276,8 @@ def _followed(path: Path) -> Path:
     except OSError:
         return path
     is_roots = status.st_uid == above.st_uid == 0 and not above.st_mode & 0o022
-    return path.resolve() if stat.S_ISLNK(status.st_mode) and is_roots else path
+    # Not `Path.resolve`, which before Python 3.13 raises RuntimeError for links that go in a circle.
+    return Path(os.path.realpath(path)) if stat.S_ISLNK(status.st_mode) and is_roots else path
 
 
 def _make(path: Path, parent: int | None) -> tuple[int, bool]:
@@ -299,8 +301,10 @@ def _make(path: Path, parent: int | None) -> tuple[int, bool]:
 def _require_trusted(path: Path, trusted: Collection[int]) -> None:
     try:
         status = path.lstat()
-    except OSError:  # it does not exist, or is not accessible: opening it reports that
-        return
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # nothing can ever be there
+            raise from_os_error(f"directory {path}", error, _ANOTHER) from error
+        return  # it does not exist, or is not accessible: opening it reports that
     if stat.S_ISLNK(status.st_mode):
         raise PermissionRefused(f"directory {path}", "it is a symbolic link", f"remove it, or {_ANOTHER}")
     _check(path, status, trusted)
