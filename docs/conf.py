@@ -5,9 +5,17 @@ import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.util import logging
+from sphinx.util.typing import stringify_annotation
+
+import tamed
+from tamed.net.listen import Endpoints
+from tamed.service.group import Strategy
+from tamed.service.role import Scope
+from tamed.web.asgi import ASGIApplication
 
 sys.path.insert(0, str(Path(__file__).parent / "_pictures"))
 
@@ -31,6 +39,17 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
 
 copybutton_prompt_text = "$ "  # only commands are copied, without it
+# Long types by their names; in the text of a signature a type is written in the smart mode.
+ALIASES = {
+    stringify_annotation(alias, "smart"): name
+    for alias, name in {
+        ASGIApplication: "ASGIApplication",
+        Endpoints: "Endpoints",
+        Scope: "Scope",
+        Strategy: "Strategy",
+    }.items()
+}
+
 html_theme = "furo"
 html_logo = html_favicon = "_static/logo.svg"
 html_extra_path = ["llms.txt"]
@@ -41,13 +60,41 @@ html_show_sphinx = False
 
 def _require_no_objects(app: Sphinx, _error: Exception | None) -> None:
     """Warn of a page that shows what an object holds on this machine, or the environment of who built it."""
-    forbidden = ("&lt;function", " at 0x", os.environ["PATH"])
+    forbidden = ("&lt;function", " at 0x", " object&gt;", "*_args", "**_options", os.environ["PATH"])
     for page in Path(app.outdir).rglob("*.html"):
         text = re.sub("<[^>]*>", "", page.read_text("utf-8"))
         for found in filter(text.__contains__, forbidden):
             logger.warning("%s shows %s", page, found)
 
 
+def _require_public_names(app: Sphinx, _error: Exception | None) -> None:
+    """Warn of a name that programs import, and that the reference does not describe under that name."""
+    described = app.env.domains.python_domain.objects
+    for name in sorted(
+        {f"tamed.{name}" for name in tamed.__all__} - {"tamed.__version__"} - described.keys()
+    ):
+        logger.warning("no page describes %s", name)
+
+
+def _as_written(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    described: Any,
+    _options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Show an alias by its name, and a protocol, which nobody calls, without a signature."""
+    if getattr(described, "_is_protocol", False):
+        return "", None
+    for alias, name in ALIASES.items():
+        signature = signature and signature.replace(alias, name)
+    return signature, returns
+
+
 def setup(app: Sphinx) -> None:
     """Check what is published."""
+    app.connect("autodoc-process-signature", _as_written)
     app.connect("build-finished", _require_no_objects)
+    app.connect("build-finished", _require_public_names)
