@@ -323,6 +323,23 @@ def test_daemon_without_an_endpoint_has_none_of_it(tamed: Tamed, ops: Path) -> N
     daemon.stop()
 
 
+def test_endpoint_may_be_a_socket_of_the_parents(tamed: Tamed, ops: Path) -> None:
+    """A daemon keeps the one that is named, over an upgrade too; one that is not open fails the start."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(ops))
+        number = listening.fileno()
+        words = ("start", "--workers", "1", "--ops", f"fd://{number}", "counting.py")
+        with tamed.popen(*words, pass_fds=[number]) as starting:
+            assert starting.wait(PATIENCE) == 0
+        with tamed.popen(*words, "--name", "other") as starting:
+            assert starting.wait(PATIENCE) != 0
+    daemon = Daemon(tamed, "counting", json.loads(get(ops, "/status")[1])["pid"], [])
+    be_served(tamed.folder, 2)
+    assert tamed("upgrade", daemon.name).status == 0
+    assert scrape(ops)['served_total{kind="a"}'] == 2
+    daemon.stop()
+
+
 def test_endpoint_that_cannot_be_bound_fails_the_start(tamed: Tamed, ops: Path) -> None:
     """An address in use, or a text that is no endpoint, is a line with the reason, and nothing is left."""
     done = tamed("start", "--workers", "1", "--ops", "nowhere", "counting.py")

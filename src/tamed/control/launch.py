@@ -33,7 +33,7 @@ from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
 from tamed.control.instances import run_directory
 from tamed.errors import ConfigurationError, from_os_error
-from tamed.net.endpoint import Endpoint
+from tamed.net.endpoint import Endpoint, FdEndpoint
 from tamed.net.inherit import passed_to_this_process
 from tamed.supervisor.first_template import FirstTemplate
 from tamed.supervisor.plan import Plan
@@ -86,9 +86,8 @@ def start(job: Job) -> Report:
 def launch(plan: Plan) -> Report:
     """Start the daemon of a plan, and wait until it is ready or has failed."""
     plan = plan._replace(listen_pid=os.getpid())
-    launched = detach(
-        keep=passed_to_this_process(os.environ), umask=plan.umask, directory=Path(plan.directory)
-    )
+    keep = [*passed_to_this_process(os.environ), *_named_by(plan)]
+    launched = detach(keep=keep, umask=plan.umask, directory=Path(plan.directory))
     if not isinstance(launched, Launch):
         os.set_inheritable(launched.fileno(), True)
         _become_supervisor(plan._replace(report=launched.fileno()))
@@ -189,6 +188,12 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         ops_agent=_ops_agent(daemon),
         ops_hosts=daemon.ops_host,
     )
+
+
+def _named_by(plan: Plan) -> list[int]:
+    """Return the inherited descriptors that options name; those that targets name are not known yet."""
+    endpoints = (Endpoint.parse(text) for text in (plan.ops, plan.ops_agent) if text)
+    return [endpoint.fd for endpoint in endpoints if isinstance(endpoint, FdEndpoint)]
 
 
 def _all_memory() -> int:
