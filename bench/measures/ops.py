@@ -113,9 +113,8 @@ def scrape() -> Comparison:
 
 def _memory(*options: str) -> Figures:
     with tempfile.TemporaryDirectory() as name, _Daemon(Path(name), 1, *options) as daemon:
-        before = daemon.cpu()
-        time.sleep(5.0)
-        return {"memory": daemon.memory(), "cpu": (daemon.cpu() - before) / 5.0}
+        time.sleep(5.0)  # a template of one worker ends when that serves
+        return {"memory": daemon.memory()}
 
 
 def operations() -> Comparison:
@@ -125,7 +124,6 @@ def operations() -> Comparison:
         "A daemon of one idle worker, with `--ops` and without",
         {
             "memory": Figure("proportional memory", "MB", 1e-6, 1, exact=True),
-            "cpu": Figure("share of a CPU", "%", 1e2, 2),
         },
         [
             Contestant("without", _memory),
