@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-system coverage test-others test-all canary check chaos fuzz format docs bench dist lock clean
+.PHONY: help run test test-long test-system coverage test-cluster test-others test-all canary check chaos fuzz format docs bench dist lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -80,6 +80,10 @@ docs: .venv/.tamed .venv/.dev ## build the documentation into site/; a warning i
 
 chaos: .venv/.tamed .venv/.dev ## do everything to a daemon at random for ten minutes and count; SECONDS=60 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# Five minutes unless the command line says otherwise.
+test-cluster: .venv/.tamed .venv/.dev ## faults at random in three hosts and three nodes of etcd, as root; SECONDS=60 SEED=7
+	$(BIN)/python -m tests.fleet $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 # Five minutes unless the command line says otherwise. Atheris, which is guided by coverage, is there for some
 # Pythons only, and no dependency of ours: it is put where nothing else sees it.

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tamed._os.boot_clock import boot_time
 from tamed.ipc.message import Message
 from tamed.service.role import Campaign
 from tamed.supervisor.generation import WorkerState
@@ -405,3 +406,83 @@ def test_the_next_program_knows_the_holder(world: Supervised) -> None:
     world.supervisor.pool.workers[first.pid].enter_state(WorkerState.READY, 0.0)
     world.ends(first, -signal.SIGKILL)
     assert state(world) == ("held", second.pid)
+
+
+# Roles of a fleet.
+
+
+@pytest.fixture
+def fleet(world: Supervised) -> Supervised:
+    """A world whose first worker campaigns for a role of a fleet."""
+    first, _ = world.hands
+    world.says(first, {**wants(7, role="mail"), "scope": "cluster"})
+    assert orders(first)[-1] == "grant"
+    return world
+
+
+def role(world: Supervised) -> dict[str, Any]:
+    """Return how the role of the fleet stands."""
+    return next(each for each in world.supervisor.roles.status() if each["role"] == "mail")
+
+
+def lease(phase: str, kill_at: float | None, **facts: Any) -> Message:
+    """Return a worker's report of its lease."""
+    known = {"token": 0, "trouble": "", "holder": "", **facts}
+    return {"lease": "mail", "number": 7, "phase": phase, "kill_at": kill_at, **known}
+
+
+def test_holder_in_a_fleet_is_confirmed_and_shown(fleet: Supervised) -> None:
+    """The worker may run its service when the supervisor has answered; the status has its token."""
+    first, _ = fleet.hands
+    assert (role(fleet)["scope"], role(fleet)["state"], role(fleet)["pid"]) == ("cluster", "vacant", None)
+    fleet.says(first, lease("leading", boot_time() + 1000, token=42))
+    assert first.heard() == [{"role": "mail", "number": 7, "confirmed": 42}]
+    shown = role(fleet)
+    assert (shown["state"], shown["pid"], shown["token"]) == ("held", first.pid, 42)
+    fleet.says(first, lease("resigning", boot_time() + 1000, token=42))
+    assert role(fleet)["state"] == "resigning"
+    fleet.says(first, wants(7, wanted=False, role="mail"))
+    states = [each["outcome"] for each in fleet.platform.recorded if each.get("role") == "mail"]
+    assert states == ["held", "resigning", "vacant"]
+
+
+def test_holder_that_overruns_its_lease_is_killed(fleet: Supervised) -> None:
+    """When the time of a worker has come, it is killed with its group; the other one campaigns then."""
+    first, second = fleet.hands
+    fleet.says(second, {**wants(7, role="mail"), "scope": "cluster"})
+    fleet.says(first, lease("leading", boot_time() - 1, token=42))
+    fleet.reactor.turn(0)
+    assert (first.pid, "kill") in fleet.platform.sent
+    assert fleet.platform.recorded[-1]["outcome"] == "killed"
+    fleet.ends(first, -signal.SIGKILL)
+    assert "grant" in orders(second)
+    assert role(fleet)["state"] == "vacant"
+
+
+def test_trouble_with_the_engine_degrades_the_daemon(fleet: Supervised) -> None:
+    """A daemon that does not hear of the engine is degraded, and ready; one that stands by is neither."""
+    first, _ = fleet.hands
+    fleet.says(first, lease("standby", None, trouble="no answer"))
+    assert fleet.supervisor.state == "degraded"
+    assert [(each.name, each.gates, each.why) for each in fleet.supervisor.checks.failing] == [
+        ("role mail", False, "no answer")
+    ]
+    fleet.says(first, lease("standby", None, holder="web2"))
+    assert (fleet.supervisor.state, role(fleet)["state"], role(fleet)["holder"]) == (
+        "running",
+        "standby",
+        "web2",
+    )
+
+
+def test_resigned_role_of_a_fleet_goes_to_others_first(fleet: Supervised) -> None:
+    """The command is answered when the role was given back, and the next campaign here waits."""
+    first, second = fleet.hands
+    answers: list[dict[str, Any]] = []
+    fleet.says(second, {**wants(7, role="mail"), "scope": "cluster"})
+    second.heard()
+    fleet.supervisor.roles.resign("mail", answers.append)
+    assert orders(first) == ["revoke"]
+    fleet.says(first, wants(7, wanted=False, role="mail"))
+    assert answers == [{"resigned": "mail was given back: another machine gets it, if there is one"}]
+    assert second.heard()[-1]["wait"] is True

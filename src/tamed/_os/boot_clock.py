@@ -5,8 +5,8 @@ A timer that has expired meanwhile fires before any process runs again.
 
 import os
 import signal
+import struct
 import time
-from ctypes import POINTER, Structure, byref, c_int, c_long, c_void_p
 from typing import Final
 
 from tamed._os.syscalls import call
@@ -15,6 +15,7 @@ __all__ = ["BootAlarm", "KillTimer", "boot_time"]
 
 _CLOCK: Final = time.CLOCK_BOOTTIME
 _SIGEV_SIGNAL, _TIMER_ABSTIME, _TFD_TIMER_ABSTIME = 0, 1, 1
+_NEVER: Final = bytes(4 * struct.calcsize("l"))  # struct itimerspec
 
 
 def boot_time() -> float:
@@ -22,26 +23,10 @@ def boot_time() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class _Event(Structure):
-    """``struct sigevent``: 64 bytes, of which only the beginning is for a signal."""
-
-    _fields_ = (("value", c_void_p), ("signo", c_int), ("notify", c_int), ("rest", c_int * 12))
-
-
-class _Setting(Structure):
-    """``struct itimerspec``."""
-
-    _fields_ = (
-        ("interval", c_long),
-        ("interval_nanoseconds", c_long),
-        ("seconds", c_long),
-        ("nanoseconds", c_long),
-    )
-
-
-def _setting(when: float) -> _Setting:
+def _setting(when: float) -> bytes:
+    """Return a ``struct itimerspec`` for one time."""
     seconds, rest = divmod(max(when, 1e-9), 1)  # zero would mean never
-    return _Setting(0, 0, int(seconds), int(rest * 1e9))
+    return struct.pack("4l", 0, 0, int(seconds), int(rest * 1e9))
 
 
 class KillTimer:
@@ -52,14 +37,15 @@ class KillTimer:
     """
 
     def __init__(self) -> None:
+        from ctypes import byref, c_void_p  # not above: the supervisor needs no timer of this kind
+
         self._timer = c_void_p()
-        event = _Event(signo=signal.SIGKILL, notify=_SIGEV_SIGNAL)
-        call("timer_create", c_int(_CLOCK), byref(event), byref(self._timer))
+        event = struct.pack("Pii48x", 0, signal.SIGKILL, _SIGEV_SIGNAL)  # struct sigevent
+        call("timer_create", _CLOCK, event, byref(self._timer))
 
     def set(self, when: float) -> None:
         """Set the time, in seconds of `boot_time`; one that has passed kills at once."""
-        setting = byref(_setting(when))
-        call("timer_settime", self._timer, c_int(_TIMER_ABSTIME), setting, POINTER(_Setting)())
+        call("timer_settime", self._timer, _TIMER_ABSTIME, _setting(when), None)
 
     def close(self) -> None:
         """Kill nobody."""
@@ -70,17 +56,16 @@ class BootAlarm:
     """A descriptor that is readable from a time on: timerfd_create(2). Raises OSError without one."""
 
     def __init__(self) -> None:
-        self._descriptor = call("timerfd_create", c_int(_CLOCK), c_int(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._descriptor = call("timerfd_create", _CLOCK, os.O_NONBLOCK | os.O_CLOEXEC)
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._descriptor
 
     def set(self, when: float | None) -> None:
-        """Set the time, in seconds of `boot_time`; None for never. It is no longer readable until then."""
-        setting = _Setting() if when is None else _setting(when)
-        descriptor, flags = c_int(self._descriptor), c_int(_TFD_TIMER_ABSTIME)
-        call("timerfd_settime", descriptor, flags, byref(setting), POINTER(_Setting)())
+        """Set the time, in seconds of `boot_time`; None for never. It is not readable until then."""
+        setting = _NEVER if when is None else _setting(when)
+        call("timerfd_settime", self._descriptor, _TFD_TIMER_ABSTIME, setting, None)
 
     def close(self) -> None:
         """Close the descriptor."""
