@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> int:
     print(f"a fleet for {options.seconds:g} seconds with seed {options.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="tamed-fleet-"))
     referee = run(folder, options.seconds, options.seed)
-    print(f"\n{'without a holder, lease of ' + format(LEASE, 'g') + ' s':45} times   median     worst")
+    print(f"\n{'without a holder, lease of ' + format(LEASE, 'g') + ' s':56} times   median     worst")
     print("\n".join(referee.table()))
     print(f"{referee.count} actions by {len(referee.tokens)} holders, {len(referee.stale)} with an old token")
     for action in referee.stale[:10]:

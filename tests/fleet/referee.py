@@ -65,7 +65,7 @@ class Referee:
         """Return the times without a holder as lines: how often, median and worst for each fault."""
         lines = []
         for fault, gaps in sorted(self.gaps.items()):
-            lines.append(f"{fault:45} {len(gaps):4} {median(gaps):8.2f} s {max(gaps):8.2f} s")
+            lines.append(f"{fault:56} {len(gaps):4} {median(gaps):8.2f} s {max(gaps):8.2f} s")
         return lines
 
     def close(self) -> None:
