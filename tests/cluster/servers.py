@@ -7,8 +7,8 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.patience import PATIENCE
 
-__all__ = ["SERVERS", "Serving", "free_port", "nats", "postgres"]
+__all__ = ["Serving", "free_port", "nats", "own_folder", "postgres"]
 
 PASSWORD: Final = "correct horse"
 
@@ -158,10 +158,3 @@ def _at_free_port(start: Callable[[int], Server]) -> tuple[int, Server]:
             return port, server
         server.stop()
         assert "in use" in "".join(server.lines), server.lines
-
-
-SERVERS: Final[Mapping[str, Callable[[], AbstractContextManager[Serving]]]] = {
-    "nats": nats,
-    "postgres": postgres,
-}
-"""What runs the server of each kind of engine."""

@@ -9,15 +9,12 @@ dead.
 The record is then taken with a condition on the version that was seen, which fails if the holder has renewed.
 """
 
-import time
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
+from tamed._os.boot_clock import boot_time
+
 __all__ = ["Sightings"]
-
-
-def _boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)  # it goes on while the machine is suspended
 
 
 class _Sighting(NamedTuple):
@@ -28,7 +25,7 @@ class _Sighting(NamedTuple):
 class Sightings:
     """The last versions of records that others hold; ``clock`` returns seconds."""
 
-    def __init__(self, clock: Callable[[], float] = _boottime) -> None:
+    def __init__(self, clock: Callable[[], float] = boot_time) -> None:
         self._clock = clock
         self._seen: dict[str, _Sighting] = {}
 

@@ -26,6 +26,7 @@ __all__ = ["Attempt", "Engine", "EngineError", "EngineUrl", "open_engine"]
 _GROUP: Final = "tamed.engines"
 _OWN: Final[Mapping[str, str]] = {
     "etcd": "tamed.cluster.etcd:EtcdEngine",
+    "kubernetes": "tamed.cluster.kubernetes:KubernetesEngine",
     "nats": "tamed.cluster.nats:NatsEngine",
     "postgres": "tamed.cluster.postgres:PostgresEngine",
     "postgresql": "tamed.cluster.postgres:PostgresEngine",

@@ -10,13 +10,12 @@ etcd answers these requests only while a majority of its nodes agrees; a node th
 
 import base64
 import math
-import ssl
 from typing import Any, Final
 from urllib.parse import quote
 
 from tamed.cluster._http import Answer, HttpClient
 from tamed.cluster.engine import Attempt, Engine, EngineError, EngineUrl
-from tamed.errors import ConfigurationError, reason
+from tamed.errors import ConfigurationError
 
 __all__ = ["EtcdEngine"]
 
@@ -43,7 +42,7 @@ class EtcdEngine(Engine):
                 url.what, "a user has a password file, and no password file is without one"
             )
         hosts = [(host, port or _PORT) for host, port in url.hosts]
-        self._client = HttpClient(hosts, _tls(url), _SILENCE)
+        self._client = HttpClient(hosts, url.tls(), _SILENCE)
         self._url = url
         self._prefix = url.path or _PREFIX
         self._token = ""
@@ -149,19 +148,3 @@ def _is_logged_out(answer: Answer) -> bool:
 
 def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
-
-
-def _tls(url: EngineUrl) -> ssl.SSLContext | None:
-    """Return the context for TLS, None without it. Raises ConfigurationError."""
-    ca, cert, key = (url.options.get(name, "") for name in ("ca", "cert", "key"))
-    if not ca:
-        if cert or key:
-            raise ConfigurationError(url.what, "cert and key are for TLS", "name ca, too")
-        return None
-    try:
-        context = ssl.create_default_context(cafile=None if ca == "system" else ca)
-        if cert:
-            context.load_cert_chain(cert, key or None)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(url.what, f"its certificates: {reason(error)}") from error
-    return context

@@ -31,7 +31,13 @@ _SECONDS: Final = 10
 
 _CHANNEL: Final = "tamed_roles"
 _OF_LIBPQ: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
-_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_FAILURES: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ends the session just when a statement is sent
+    OSError,
+    TimeoutError,
+)
 _MADE_BY_ANOTHER: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError)
 
 
