@@ -100,6 +100,23 @@ def test_threads_come_back_when_clients_of_endless_answers_leave(
     assert faults(caplog) == []
 
 
+@pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["reset", "end"])
+def test_a_client_may_leave_in_the_middle_of_a_file(
+    root: Path, caplog: pytest.LogCaptureFixture, leave: Callable[[Any], None]
+) -> None:
+    """That is no fault, and the file is not held open."""
+    with (root / "large").open("wb") as file:
+        file.truncate(256 * 1024 * 1024)
+    with served(root) as server:
+        client = server.connect()
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        leave(client)
+        until(lambda: connections(server) == 0)
+    assert faults(caplog) == []
+    assert not [each for each in Path("/proc/self/fd").iterdir() if str(each.resolve()).endswith("/large")]
+
+
 def test_clients_that_do_not_wait_for_a_thread_cost_none(module: ModuleType) -> None:
     """What a thread never began for a client that has left is not begun."""
     app = module.app = Endless()  # type: ignore[attr-defined]

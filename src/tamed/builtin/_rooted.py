@@ -34,6 +34,8 @@ _MOST_LINKS: Final = 40
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
+_DOT_FILE: Final = "/."
+
 _UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and the surrogates of bytes that are not UTF-8 (PEP 383)."""
 
@@ -70,6 +72,9 @@ class RootedDirectory:
 
     def stat(self, path: str) -> os.stat_result:
         """Return the status of a file or directory, through links; PermissionError for anything else."""
+        found = self._plain_stat(path)
+        if found is not None:
+            return found
         with self.resolve(path) as entry:
             found = entry.stat()
         if not stat.S_ISDIR(found.st_mode):
@@ -131,6 +136,24 @@ class RootedDirectory:
         finally:
             for descriptor in passed:
                 os.close(descriptor)
+
+    def _plain_stat(self, path: str) -> os.stat_result | None:
+        """Return the status of a file with no link on its way, in half the time; None for all else."""
+        *way, name = path.strip("/").split("/")
+        if path.find(_DOT_FILE) >= 0 or path.startswith(".") or not name:
+            return None
+        try:
+            directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for each in way:
+                    directory, passed = os.open(each, _DIRECTORY, dir_fd=directory), directory
+                    os.close(passed)
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            finally:
+                os.close(directory)
+        except (OSError, ValueError):
+            return None
+        return found if stat.S_ISREG(found.st_mode) else None
 
     def _walk(self, passed: list[int], way: deque[str], path: str, through_link: bool) -> DirEntry:
         links = 0

@@ -6,7 +6,7 @@ It is the same for each version of HTTP; how an answer is written is that of a s
 import asyncio
 import os
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
@@ -74,6 +74,7 @@ class Exchange:
         "_unsent",
         "awaits_continue",
         "is_begun",
+        "is_complete",
         "more_body",
         "scope",
         "sent",
@@ -86,7 +87,6 @@ class Exchange:
         connection: ExchangeConnection,
         context: ServerContext,
         scope: Scope,
-        *,
         awaits_continue: bool,
         now: float,
     ) -> None:
@@ -99,6 +99,8 @@ class Exchange:
         """Whether more of the request is still to come."""
         self.is_begun = False
         """Whether any of the answer was sent."""
+        self.is_complete = False
+        """Whether the answer is complete."""
         self.status = 0
         self.sent = 0  # bytes of the body
         self.task: asyncio.Task[None] | None = None
@@ -113,22 +115,9 @@ class Exchange:
         self._has_body = True  # the answer
         self._unsent: int | None = None  # bytes of the body that Content-Length promises
         self._has_trailers = False
-        extensions: dict[str, Any] = {
-            "http.response.early_hint": {},
-            "http.response.pathsend": {},
-            "http.response.trailers": {},
-            "tamed.client": {
-                "left": connection.has_left
-            },  # not of this object: it would be garbage in a cycle
-        }
-        if "extensions" in scope:
-            extensions |= scope["extensions"]
-        scope["extensions"] = extensions
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the answer is complete."""
-        return self._stage == _COMPLETE
+        scope["extensions"] = extensions = scope["extensions"].copy()
+        # Not of this object: it would be garbage in a cycle.
+        extensions["tamed.client"] = {"left": connection.has_left}
 
     def has_left(self) -> bool:
         """Return whether the client has left before the end of its answer."""
@@ -165,7 +154,8 @@ class Exchange:
     def end_body(self) -> None:
         """Take the end of the request."""
         self.more_body = False
-        self._notify()
+        if self._changed is not None:
+            self._changed.set()
 
     def notify_left(self) -> None:
         """Notify the application that its client has left; it is given no more, and sends to nobody."""
@@ -288,8 +278,11 @@ class Exchange:
 
     def _complete(self) -> None:
         self._stage = _COMPLETE
-        self._log_access()
-        self._notify()
+        self.is_complete = True
+        if self._context.log_access is not None:
+            self._log_access()
+        if self._changed is not None:
+            self._changed.set()
         self._connection.on_complete()
 
     def _log_access(self) -> None:

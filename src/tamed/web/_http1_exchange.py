@@ -33,17 +33,16 @@ class Http1Exchange(Exchange):
 
     __slots__ = ("_framing", "_head", "_transport", "keep_alive")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - called once a request, where keywords cost
         self,
         connection: Http1ExchangeConnection,
         context: ServerContext,
         scope: Scope,
-        *,
-        keep_alive: bool,
         awaits_continue: bool,
         now: float,
+        keep_alive: bool,
     ) -> None:
-        super().__init__(connection, context, scope, awaits_continue=awaits_continue, now=now)
+        super().__init__(connection, context, scope, awaits_continue, now)
         self.keep_alive = keep_alive
         """Whether another request may follow on the connection."""
         self._transport = connection.transport
@@ -55,19 +54,19 @@ class Http1Exchange(Exchange):
 
     def _write_head(self, status: int, head: ResponseHead) -> None:
         line = status_line(status)
-        lines = head.lines
+        framing = b""
         if head.closes or self.awaits_continue:  # a body that nobody asked for may come or not
             self.keep_alive = False
         if self._has_body and head.length is None:
             if self.scope["http_version"] == "1.1":
                 self._framing = _CHUNKED
-                lines.append(b"transfer-encoding: chunked\r\n")
+                framing = b"transfer-encoding: chunked\r\n"
             else:
                 self._framing = _TO_THE_END
                 self.keep_alive = False
         date = b"" if head.has_date else self._context.date()
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self._head = b"".join((line, date, *lines, end))
+        self._head = b"".join((line, date, head.text, framing, end))
         if head.length is None:
             self._write(b"")  # if its length is known a body comes at once; others may take long
 
@@ -93,7 +92,8 @@ class Http1Exchange(Exchange):
             self.notify_left()
             return 0
         finally:
-            transport.set_write_buffer_limits()
+            if not transport.is_closing():  # uvloop's would raise
+                transport.set_write_buffer_limits()
 
     def _write(self, data: bytes) -> None:
         if self._transport.is_closing():  # `connection_lost` comes in the next iteration of the loop

@@ -94,7 +94,7 @@ class Http2Stream:
         self._lingers = False  # the answer is complete, and the request is not
         self._deadline = MovingDeadline(loop, self._expired)
         self._exchange: Http2Exchange | None = Http2Exchange(
-            self, context, scope, awaits_continue=awaits_continue, now=loop.time()
+            self, context, scope, awaits_continue, loop.time()
         )
 
     @property
@@ -284,11 +284,10 @@ class Http2Exchange(Exchange):
         stream: Http2Stream,
         context: ServerContext,
         scope: Scope,
-        *,
         awaits_continue: bool,
         now: float,
     ) -> None:
-        super().__init__(stream, context, scope, awaits_continue=awaits_continue, now=now)
+        super().__init__(stream, context, scope, awaits_continue, now)
         self._stream = stream
         self._head: Fields | None = None  # that waits for the body
         self._trailers: Fields = []

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -26,8 +27,20 @@ __all__ = [
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\])(?::[0-9]*)?")
 """RFC 9110, 7.2, and RFC 3986, 3.2.2."""
 
+
 _VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
 """ASGI's. From 2.4 on an application hears only by an error of `send` that its client has left."""
+
+_OF_EACH_REQUEST: Final = dict.fromkeys(
+    ("http_version", "method", "path", "raw_path", "query_string", "headers", "state")
+)
+"""What is set for each request. A copy of a dictionary that has all keys need not grow."""
+
+_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
+    "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.trailers": {},
+}
 
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 _READ: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
@@ -48,12 +61,10 @@ class Peer(NamedTuple):
 
     client: tuple[str, int] | None
     """None on a unix socket."""
-    server: tuple[str, int | None] | None
-    scheme: str
     is_trusted: bool
     """Whether it is a proxy that is believed."""
-    tls: dict[str, Any] | None = None
-    """ASGI's extension ``tls``."""
+    scope: dict[str, Any]
+    """What the scopes of its requests have in common. A copy takes half the time of a new one."""
 
     def __str__(self) -> str:
         return "{}:{}".format(*self.client) if self.client else "unix"
@@ -68,8 +79,21 @@ def peer_of(transport: asyncio.BaseTransport, context: ServerContext) -> Peer:
         server = (str(server[0]), int(server[1]))
     else:
         server = (server, None) if isinstance(server, str) else None
-    scheme = "http" if info("sslcontext") is None else "https"
-    return Peer(client, server, scheme, context.trusted.trusts_peer(client), _tls_extension(transport))
+    extensions = _EXTENSIONS.copy()
+    tls = _tls_extension(transport)
+    if tls is not None:
+        extensions["tls"] = tls
+    scope = {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "server": server,
+        "client": client,
+        "scheme": "http" if info("sslcontext") is None else "https",
+        "root_path": context.root_path,
+        "extensions": extensions,
+        **_OF_EACH_REQUEST,
+    }
+    return Peer(client, context.trusted.trusts_peer(client), scope)
 
 
 def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
@@ -113,7 +137,7 @@ def read_headers(headers: Headers, version: str) -> RequestHead:
             continue
         if name == b"host":
             hosts += 1
-            if not _HOST.fullmatch(value):
+            if not _is_host(value):
                 raise Refused(400)
         elif name == b"content-length":
             length = int(value)
@@ -128,6 +152,11 @@ def read_headers(headers: Headers, version: str) -> RequestHead:
     if length or expects or upgrade:
         return RequestHead(length, expects and length != 0, upgrade)
     return _NO_BODY
+
+
+@lru_cache(maxsize=64)  # a server has few, and the expression would be 2 % of the cost of a request
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes, Headers]:
@@ -170,7 +199,7 @@ def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
     """
     if not target.isascii():
         raise Refused(400)
-    if target[:1] == b"/" and b"#" not in target:
+    if target[:1] == b"/" and target.find(b"#") < 0:  # `in` takes six times as long
         raw_path, _, query = target.partition(b"?")
     else:
         raw_path, query = _parts(method, target)
@@ -179,23 +208,14 @@ def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
     if context.root_path:
         path = context.root_path + path
         raw_path = context.raw_root_path + raw_path
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": _VERSIONS,
-        "http_version": version,
-        "server": peer.server,
-        "client": peer.client,
-        "scheme": peer.scheme,
-        "method": method,
-        "root_path": context.root_path,
-        "path": path,
-        "raw_path": raw_path,
-        "query_string": query,
-        "headers": headers,
-        "state": context.state.copy(),
-    }
-    if peer.tls is not None:
-        scope["extensions"] = {"tls": peer.tls}
+    scope: dict[str, Any] = peer.scope.copy()
+    scope["http_version"] = version
+    scope["method"] = method
+    scope["path"] = path
+    scope["raw_path"] = raw_path
+    scope["query_string"] = query
+    scope["headers"] = headers
+    scope["state"] = context.state.copy()
     if peer.is_trusted:
         context.trusted.believe(scope)
     return scope
@@ -206,12 +226,13 @@ def websocket_scope(scope: Scope) -> Scope:
     offered = (
         value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-protocol"
     )
+    of_tls = {name: value for name, value in scope["extensions"].items() if name not in _EXTENSIONS}
     made = {
         **scope,
         "type": "websocket",
         "scheme": _WEBSOCKET_SCHEMES[scope["scheme"]],
         "subprotocols": [each.strip() for each in ",".join(offered).split(",") if each.strip()],
-        "extensions": {**scope.get("extensions", {}), "websocket.http.response": {}},
+        "extensions": {**of_tls, "websocket.http.response": {}},
     }
     del made["method"]
     return made

@@ -344,7 +344,7 @@ class WebSocketConnection(asyncio.Protocol):
             if self._denial is None:
                 scope = {**self._scope, "method": "GET"}
                 self._denial = Http1Exchange(
-                    self, self._context, scope, keep_alive=False, awaits_continue=False, now=self._started_at
+                    self, self._context, scope, awaits_continue=False, now=self._started_at, keep_alive=False
                 )
             await self._denial.send({**message, "type": kind.removeprefix("websocket.")})
         elif self._is_over:

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from tamed.builtin._rooted import RootedDirectory, open_in_thread
+from tamed.builtin._web.kept import KeptFile, KeptFiles, identity_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -27,6 +28,15 @@ _SMALL: Final = 64 * 1024
 _RANGE: Final = r"[ \t]*(?:[0-9]{1,19}-[0-9]{0,19}|-[0-9]{1,19})[ \t]*"
 _RANGES: Final = re.compile(f"bytes={_RANGE}(?:,{_RANGE})*", re.IGNORECASE)
 _MOST_RANGES: Final = 16
+
+_CONDITIONS: Final = {
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"range",
+}
 
 _SUFFIXES: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 """Those of compressed files, the best encoding first (RFC 9110, 8.4.1; RFC 8878)."""
@@ -53,12 +63,19 @@ class Files:
     """
 
     def __init__(
-        self, root: RootedDirectory, index: str, *, precompressed: bool = False, fallback: str = ""
+        self,
+        root: RootedDirectory,
+        index: str,
+        *,
+        precompressed: bool = False,
+        fallback: str = "",
+        kept: KeptFiles | None = None,
     ) -> None:
         self._root = root
         self._index = index
         self._precompressed = precompressed
         self._fallback = fallback
+        self._kept = kept or KeptFiles()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer one request (ASGI)."""
@@ -67,10 +84,12 @@ class Files:
             refusal.headers["allow"] = "GET, HEAD"
             await refusal(scope, receive, send)
             return
-        asked = Headers(scope=scope)
         path = scope["path"].removeprefix(scope["root_path"])
+        is_plain = _CONDITIONS.isdisjoint([name for name, _ in scope["headers"]])
+        if is_plain and await self._has_sent_kept(path, scope, send):
+            return
         try:
-            opened = await open_in_thread(lambda: self._opened(path, asked), _Opened.close)
+            opened = await open_in_thread(lambda: self._opened(path, scope), _Opened.close)
         except OSError as error:
             await _refusal(scope, error)(scope, receive, send)
             return
@@ -80,51 +99,101 @@ class Files:
             response = _response(opened, Headers(scope=scope))
             if self._precompressed:
                 response.headers["vary"] = "accept-encoding"
+            if is_plain:
+                self._kept.keep(opened.path, opened.found, opened.content, response.raw_headers)
             await response(scope, receive, send)
         finally:
             opened.close()
 
-    def _opened(self, path: str, asked: Headers) -> "_Opened":
+    async def _has_sent_kept(self, path: str, scope: "Scope", send: "Send") -> bool:
+        """Answer with a file that was served before, if it has not changed; return whether it was so."""
+        path, file = self._unchanged(path, scope)
+        if file is None:
+            return False
+        start = {"type": "http.response.start", "status": 200, "headers": file.headers}
+        if file.has_content:
+            await send(start)
+            await send({"type": "http.response.body", "body": file.content})
+            return True
+        if "http.response.pathsend" not in scope.get("extensions", ()):
+            return False
         try:
-            descriptor, encoding = self._open(path, asked)
+            descriptor = self._root.open(path)
+        except OSError:
+            return False
+        try:
+            is_same = file.identity == identity_of(os.fstat(descriptor))
+            if is_same:
+                await send(start)
+                await send({"type": "http.response.pathsend", "path": f"/dev/fd/{descriptor}"})
+            return is_same
+        finally:
+            os.close(descriptor)
+
+    def _unchanged(self, path: str, scope: "Scope") -> tuple[str, KeptFile | None]:
+        """Return the path of the file that a request is for, and what is kept of it if it has not changed."""
+        if path.endswith("/"):
+            path += self._index
+        for form, _ in self._forms(path, scope):
+            file = self._kept.get(form)
+            if file is None and form == path:
+                break
+            with suppress(OSError):
+                found = self._root.stat(form)
+                return form, file if file is not None and file.identity == identity_of(found) else None
+        return path, None
+
+    def _opened(self, path: str, scope: "Scope") -> "_Opened":
+        try:
+            descriptor, form, encoding = self._open(path, scope)
         except OSError as error:
-            if not self._fallback or error.errno not in _NOT_THERE or not _wants_page(asked):
+            if not self._fallback or error.errno not in _NOT_THERE or not _wants_page(Headers(scope=scope)):
                 raise
             path = self._fallback
-            descriptor, encoding = self._open(path, asked)
+            descriptor, form, encoding = self._open(path, scope)
         found = os.fstat(descriptor)
         content = os.read(descriptor, _SMALL) if found.st_size <= _SMALL else b""
-        return _Opened(descriptor, path.rpartition("/")[2] or self._index, found, content, encoding)
+        name = path.rpartition("/")[2] or self._index
+        return _Opened(descriptor, form, name, found, content, encoding)
 
-    def _open(self, path: str, asked: Headers) -> tuple[int, str]:
-        """Open what a path stands for; return its descriptor and its encoding."""
+    def _open(self, path: str, scope: "Scope") -> tuple[int, str, str]:
+        """Open what a path stands for; return its descriptor, its own path and its encoding."""
         if not path.endswith("/"):
-            return self._open_best(path, asked)
+            return self._open_best(path, scope)
         if not stat.S_ISDIR(self._root.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         try:
-            return self._open_best(path + self._index, asked)
+            return self._open_best(path + self._index, scope)
         except IsADirectoryError:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
 
-    def _open_best(self, path: str, asked: Headers) -> tuple[int, str]:
+    def _open_best(self, path: str, scope: "Scope") -> tuple[int, str, str]:
         """Open a file, or what is beside it in the form that the client likes best."""
-        if self._precompressed:
-            for encoding in accepted_encodings(asked.get("accept-encoding", "")):
-                with suppress(OSError):
-                    return self._root.open(path + _SUFFIXES[encoding]), encoding
-        return self._root.open(path), ""
+        *better, plain = self._forms(path, scope)
+        for form, encoding in better:
+            with suppress(OSError):
+                return self._root.open(form), form, encoding
+        return self._root.open(path), *plain
+
+    def _forms(self, path: str, scope: "Scope") -> list[tuple[str, str]]:
+        """Return the forms of a file that the client takes, each with its encoding, the best first."""
+        plain = (path, "")
+        if not self._precompressed:
+            return [plain]
+        encodings = accepted_encodings(Headers(scope=scope).get("accept-encoding", ""))
+        return [*((path + _SUFFIXES[encoding], encoding) for encoding in encodings), plain]
 
 
 class _Opened(NamedTuple):
     """A file that is open, and its content if it is a small one."""
 
     descriptor: int
+    path: str
     name: str
     found: os.stat_result
     content: bytes
     encoding: str
-    """That of the file, if it is beside the one that was requested."""
+    """That of the file, if it is beside the one that was requested, whose ``name`` this is."""
 
     def close(self) -> None:
         """Close the file."""
