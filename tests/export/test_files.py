@@ -1,5 +1,7 @@
 """Made files: written, compared, and never overwritten once somebody has edited one."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,69 @@ def test_a_file_that_was_edited_is_not_overwritten(tmp_path: Path, edited: str) 
     assert differences([VERSE], tmp_path) == [f"{path} was edited by hand, or not made by Tamed"]
     write_files([ODE, VERSE], tmp_path, force=True)
     assert differences([ODE, VERSE], tmp_path) == []
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """A link, which may lead nowhere, a pipe, which would be waited for, a folder, or other ends of lines."""
+    path, other = tmp_path / "verse.service", tmp_path / "other"
+    makers: tuple[Callable[[], object], ...] = (
+        lambda: path.symlink_to("nowhere"),
+        lambda: path.symlink_to(other),
+        lambda: os.mkfifo(path),
+        path.mkdir,
+        lambda: path.write_text(VERSE.text, newline="\r\n"),
+        lambda: path.write_bytes(VERSE.text.encode() + b"# \xff\n"),
+    )
+    other.write_text(VERSE._replace(content="[Unit]\nAfter=x\n").text)
+    before = other.read_text()
+    for make in makers:
+        make()
+        with pytest.raises(CannotCreate, match="edited by hand, or not made by Tamed"):
+            write_files([VERSE], tmp_path, force=False)
+        if path.is_dir():
+            with pytest.raises(CannotCreate, match="Is a directory"):
+                write_files([VERSE], tmp_path, force=True)
+            path.rmdir()
+        else:
+            write_files([VERSE], tmp_path, force=True)
+            assert path.read_text() == VERSE.text
+            path.unlink()
+    assert other.read_text() == before
+
+
+def test_no_link_is_followed_to_write(tmp_path: Path) -> None:
+    """One that another user has put there, in a folder for all, leads to a file that stays as it is."""
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / ".verse.service.new").symlink_to(other)
+    write_files([VERSE], tmp_path, force=False)
+    assert other.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "verse.service"]
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ('[services.a]\nplugin = "fastpoetry"\nport = "x"\n', ["3: services.a.port: expected"]),
+        ('services.a = {plugin = "fastpoetry", port = "x"}\n', ["1: services.a.port: expected"]),
+        ('[services.a]\nplugin = "fastpoetry"\nprot = 1\n', ["3: services.a: unknown key 'prot'"]),
+        ('name = "a"\nnam = "b"\n', ["2: unknown key 'nam'"]),
+        (
+            '[services.a]\nplugin = "no"\n[services."b"]\nplugin = "fastpoetry"\nport=true\n',
+            ["2: services.a.plugin: unknown plugin 'no'", "5: services.b.port: expected"],
+        ),
+    ],
+    ids=["value", "inline", "unknown", "top", "several"],
+)
+def test_an_error_has_its_line(tamed: Tamed, tmp_path: Path, text: str, places: list[str]) -> None:
+    """However the file is written; all errors are shown."""
+    file = tmp_path / "verse.toml"
+    file.write_text(text)
+    done = tamed("export", "systemd", file)
+    lines = done.err.splitlines()
+    assert (done.status, len(lines)) == (78, len(places)), done
+    for line, place in zip(lines, places, strict=True):
+        assert line.startswith(f"tamed: {file}:{place}")
 
 
 def test_what_an_application_prints_is_not_in_the_files(tamed: Tamed, tmp_path: Path) -> None:

@@ -132,6 +132,18 @@ def test_another_split_is_not_installed_beside_the_first(tmp_path: Path, manager
     assert list(tmp_path.iterdir()) == []
 
 
+def test_links_of_others_are_no_units_of_ours(tmp_path: Path, manager: Manager) -> None:
+    """As those of aliases, which may lead nowhere; a masked unit is not unmasked."""
+    (tmp_path / "other.service").symlink_to("nowhere.service")
+    (tmp_path / "other.socket").symlink_to("nowhere.socket")
+    place = Place(tmp_path, manager)
+    install([SERVICE, SOCKET], place, "verse")
+    assert len(uninstall("verse", place)) == 2
+    (tmp_path / "verse.service").symlink_to("/dev/null")
+    with pytest.raises(CannotCreate, match="edited by hand"):
+        install([SERVICE], place, "verse")
+
+
 def test_each_manager_has_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the user is beside the user's other configuration."""
     assert place_of_system().folder == Path("/etc/systemd/system")

@@ -239,6 +239,16 @@ def test_what_other_units_cannot_have_says_where(
     assert not (tmp_path / "out").exists()
 
 
+def test_no_value_is_another_setting(tamed: Tamed, tmp_path: Path) -> None:
+    """A name or a path with the end of a line is refused."""
+    (tmp_path / "verse.toml").write_text(f'[daemon]\nuser = "poet\\nExecStartPre=/bin/true"\n{poetry()}')
+    done = tamed("export", "systemd", tmp_path / "verse.toml")
+    assert (done.status, done.out) == (78, "")
+    assert "a line of it would be 'User=poet\\nExecStartPre=/bin/true'" in done.err
+    done = tamed("export", "systemd", "--path", "/etc/a\nb.toml", tmp_path / "verse.toml")
+    assert (done.status, done.out) == (64, "")
+
+
 def test_a_unit_of_a_user_asks_for_nothing_that_takes_root(tamed: Tamed, tmp_path: Path) -> None:
     """Its run directory is the user's own; a privileged port is what the system must allow."""
     unit = unit_of(tamed, tmp_path, poetry(80), "--user")

@@ -14,6 +14,7 @@ from tamed._os.text import shown, value_text
 from tamed.errors import UsageError
 from tamed.export.facts import Facts, command_of_this_installation, name_of
 from tamed.export.files import MadeFile, differences, write_files
+from tamed.export.places import with_lines
 from tamed.plugins.discovery import plugin_folders
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def export(
     source = str(facts.file) if kind == "systemd" else Path(file).name
     words = [word for name, value in options.items() for word in _words(name, value)]
     words += [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
+    if path is not None and kind != "systemd":
+        words += ["--path", path]
     if bad := next((word for word in (path or "", file, *words, source) if not word.isprintable()), None):
         why = "it has a character that the files cannot have"
         raise UsageError(f"cannot export {file} with {value_text(bad)}", why)
@@ -96,7 +99,7 @@ def _place_of(*, is_user: bool) -> Place:
 
 def _facts_of(kind: str, file: str, path: str | None, plugin_dirs: Sequence[str]) -> Facts:
     there = _there(kind, file) if path is None else Path(path)
-    with redirect_stdout(sys.stderr):  # what the application prints is no part of the files
+    with with_lines(Path(file)), redirect_stdout(sys.stderr):  # what is printed now is no part of the files
         return Facts.of(Path(file), there, plugin_folders(plugin_dirs, os.environ))
 
 

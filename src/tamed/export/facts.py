@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import sys
 import sysconfig
 import tempfile
@@ -19,6 +18,7 @@ from tamed.config.reading import Reading
 from tamed.config.settings import Settings, names_file
 from tamed.config.target import TargetKind
 from tamed.errors import ConfigurationError, UsageError
+from tamed.export.places import place_of
 from tamed.net.endpoint import Endpoint, FdEndpoint, SystemdEndpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint
 from tamed.net.listen import ListeningService
 from tamed.plugins.references import named_in
@@ -100,7 +100,7 @@ class Facts(NamedTuple):
         if daemon.chroot is not None:
             why = "what it starts with is outside of that folder"
             remedy = "leave it out: a unit has RootDirectory=, and a container is another root directory"
-            raise ConfigurationError(_place(file, deployment.text, "daemon", "chroot"), why, remedy)
+            raise ConfigurationError(place_of(file, deployment.text, "daemon", "chroot"), why, remedy)
         credentials, variables = _named_in(deployment, "credential:"), _named_in(deployment, "${}", "env:")
         for name in _named_in(deployment, "env:"):
             environ.setdefault(name, "stand-in")
@@ -141,7 +141,7 @@ class Facts(NamedTuple):
 
     def place(self, table: str, *keys: str) -> str:
         """Return where one of these keys is in the file, for a message: ``verse.toml:3: daemon.user``."""
-        return _place(self.source, self.text, table, *keys)
+        return place_of(self.source, self.text, table, *keys)
 
     @property
     def description(self) -> str:
@@ -216,34 +216,6 @@ def _moved(folder: Path, file: Path, other: Path) -> Path:
     """Return where a folder is where ``file`` is ``other``: beside it, as here, or at the same path."""
     here = file.absolute().parent
     return other.absolute().parent / folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-_HEAD = re.compile(r"\s*\[([^\[\]]+)\]")
-_KEY = re.compile(r"\s*([\w\"'. -]+?)\s*=")
-
-
-def _place(file: Path, text: str, table: str, *keys: str) -> str:
-    """Return the file, the line and the name of the first of these keys, or of their table.
-
-    The line is missing if the name is nowhere at the beginning of a line, as in a table on one line.
-    """
-    lines: dict[str, int] = {}
-    head = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if found := _HEAD.match(line):
-            head = _dotted(found[1])
-            lines.setdefault(head, number)
-        elif key := _KEY.match(line):
-            lines.setdefault(".".join(filter(None, (head, _dotted(key[1])))), number)
-    names = [".".join(filter(None, (table, key))) for key in keys]
-    parts = (each for each in lines if table and each.startswith(f"{table}."))
-    name = next((each for each in (*names, table, *parts) if each in lines), table or keys[0])
-    return f"{file}:{lines[name]}: {name}" if name in lines else f"{file}: {name}"
-
-
-def _dotted(key: str) -> str:
-    """Return a key of TOML without quotes and spaces; a dot inside of quotes is no matter for a name."""
-    return re.sub("[\"' ]", "", key)
 
 
 @contextmanager

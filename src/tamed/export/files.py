@@ -6,13 +6,15 @@ not overwritten, and one that Tamed has made before can be.
 
 import hashlib
 import re
+import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from tamed.errors import CannotCreate, from_creation_error, from_os_error
 
-__all__ = ["MadeFile", "differences", "is_untouched", "write_files"]
+__all__ = ["MadeFile", "differences", "is_untouched", "text_of", "write_files"]
 
 _HEAD = re.compile(r"\A# Made by: .*\n# Digest: (?P<digest>[0-9a-f]{64}), for `--check`\n")
 
@@ -35,7 +37,7 @@ def differences(files: Iterable[MadeFile], folder: Path) -> list[str]:
     found = []
     for file in files:
         path = folder / file.name
-        there = _read(path)
+        there = text_of(path)
         if there is None:
             found.append(f"{path} is missing")
         elif there != file.text:
@@ -50,19 +52,23 @@ def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list
     A file that was not made by this module, or was changed since, is overwritten with ``force`` only: raises
     CannotCreate, before anything is written. Raises as `from_creation_error` does if one cannot be written.
     """
-    stale = [(folder / file.name, file) for file in files if _read(folder / file.name) != file.text]
+    stale = [(folder / file.name, file) for file in files if text_of(folder / file.name) != file.text]
     for path, _ in stale:
-        there = _read(path)
+        there = text_of(path)
         if there is not None and not force and not is_untouched(there):
             why = "it was edited by hand, or not made by Tamed"
             raise CannotCreate(f"cannot write {path}", why, "move it away, or pass --force")
     for path, file in stale:
+        new = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".{path.name}.new")
-            new.write_text(file.text, "utf-8")
+            new.unlink(missing_ok=True)
+            with new.open("x", encoding="utf-8", newline="") as stream:  # never through another user's link
+                stream.write(file.text)
             new.replace(path)  # whoever reads it meanwhile has the old one or the new one
         except OSError as error:
+            with suppress(OSError):
+                new.unlink()
             raise from_creation_error(str(path), error, "name another folder with --to") from error
     return [path for path, _ in stale]
 
@@ -73,9 +79,15 @@ def is_untouched(text: str) -> bool:
     return head is not None and head["digest"] == _digest(text[head.end() :])
 
 
-def _read(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """Return the text of a file, None if there is nothing, and an empty text for what is no file, as a link.
+
+    So a link is never replaced without ``force``. Raises as `from_os_error` does.
+    """
     try:
-        return path.read_text("utf-8", errors="replace")
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return ""
+        return path.read_bytes().decode("utf-8", errors="replace")  # as it is: line ends count, too
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -19,7 +19,7 @@ from tamed.errors import (
     Unavailable,
     from_os_error,
 )
-from tamed.export.files import MadeFile, is_untouched, write_files
+from tamed.export.files import MadeFile, is_untouched, text_of, write_files
 
 __all__ = ["Place", "Systemctl", "install", "place_of_system", "place_of_user", "systemctl", "uninstall"]
 
@@ -117,7 +117,7 @@ def uninstall(name: str, place: Place, *, force: bool = False) -> list[str]:
     if not paths:
         raise MissingInput(f"cannot uninstall {name}", f"there is no {folder / name}.service")
     for path in paths:
-        if not force and not is_untouched(path.read_text("utf-8", errors="replace")):
+        if not force and not is_untouched(text_of(path) or ""):
             why = "it was edited by hand, or not made by Tamed"
             raise CannotCreate(f"cannot remove {path}", why, "move it away, or pass --force")
     run("disable", "--quiet", "--now", *(path.name for path in paths))
@@ -132,7 +132,7 @@ def uninstall(name: str, place: Place, *, force: bool = False) -> list[str]:
 
 def _services_of(name: str, folder: Path) -> list[Path]:
     """Return the target and the services of a deployment, or its one service."""
-    own = [path for kind in ("target", "service") if (path := folder / f"{name}.{kind}").exists()]
+    own = [path for kind in ("target", "service") if text_of(path := folder / f"{name}.{kind}") is not None]
     return own + _with_line(f"PartOf={name}.target", folder, "*.service")
 
 
@@ -143,4 +143,4 @@ def _sockets_of(service: Path) -> list[Path]:
 
 def _with_line(line: str, folder: Path, pattern: str) -> list[Path]:
     found = sorted(folder.glob(pattern))
-    return [path for path in found if f"\n{line}\n" in path.read_text("utf-8", errors="replace")]
+    return [path for path in found if f"\n{line}\n" in (text_of(path) or "")]

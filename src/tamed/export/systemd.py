@@ -159,7 +159,10 @@ def _content(*sections: tuple[str, Iterable[_Line]]) -> str:
 
 
 def _written(line: _Line) -> str:
-    return line if isinstance(line, str) else f"{line[0]}={line[1]}"
+    text = line if isinstance(line, str) else f"{line[0]}={line[1]}"
+    if not text.isprintable():  # a new line would be another setting
+        raise ConfigurationError("cannot make a unit", f"a line of it would be {text!r}")
+    return text
 
 
 def _unit(facts: Facts, manager: Manager, sockets: Collection[str], wanted_by: str) -> Iterator[_Line]:
