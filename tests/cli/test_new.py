@@ -1,6 +1,9 @@
 import json
 import os
 import re
+import shlex
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -13,12 +16,16 @@ import pytest
 from tamed.cli.new import Package, requirement_of
 from tamed.errors import CannotCreate, PermissionRefused, UsageError
 from tests.cli.conftest import Tamed
+from tests.patience import PATIENCE
 from tests.process.conftest import without_capabilities
 
 FILES = {
+    ".dockerignore",
     ".gitignore",
+    "Containerfile",
     "Makefile",
     "README.md",
+    "poem-hour.toml",
     "pyproject.toml",
     "src/poem_hour/__init__.py",
     "src/poem_hour/plugin.py",
@@ -55,25 +62,80 @@ def run(command: str, folder: Path, **more: str) -> str:
     return done.stdout
 
 
-def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
-    """As written, where its entry point is installed."""
+def install(tmp_path: Path) -> dict[str, str]:
+    """Make a package and what `make` would install of it; return the variables by which it is found."""
     told = run(f"{sys.executable} -m tamed new poem-hour", tmp_path)
-    assert told == "wrote 9 files; next: cd poem-hour && make test\n"
+    assert told == "wrote 12 files; next: cd poem-hour && make test\n"
     project = tomllib.loads((tmp_path / "poem-hour/pyproject.toml").read_text())["project"]
     (target,) = project["entry-points"]["tamed.plugins"].values()
     installed = tmp_path / "site/poem_hour-0.1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: poem-hour\nVersion: 0.1.0\n")
     (installed / "entry_points.txt").write_text(f"[tamed.plugins]\npoem-hour = {target}\n")
-    path = f"{tmp_path}/site:{tmp_path}/poem-hour/src"
-    assert " 3 passed in " in run(f"{sys.executable} -m pytest", tmp_path / "poem-hour", PYTHONPATH=path)
+    commands = tmp_path / "poem-hour/.venv/bin"
+    commands.mkdir(parents=True)
+    for name in ("tamed", "pytest"):
+        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {name} "$@"\n')
+        (commands / name).chmod(0o755)
+    (commands.parent / "installed").touch()
+    return {"PYTHONPATH": f"{tmp_path}/site:{tmp_path}/poem-hour/src", "TAMED_RUNDIR": f"{tmp_path}/run"}
+
+
+def test_a_new_package_tests_itself(tmp_path: Path) -> None:
+    """`make test` runs its tests, as they are written."""
+    variables = install(tmp_path)
+    assert " 4 passed in " in run("make test", tmp_path / "poem-hour", **variables)
+
+
+def test_a_new_package_runs(tmp_path: Path) -> None:
+    """`make run` serves what its deployment has, and Ctrl-C stops it."""
+    variables = install(tmp_path)
+    with subprocess.Popen(
+        ["make", "run", "ARGS=--poem-hour.listen localhost:0"],
+        cwd=tmp_path / "poem-hour",
+        env={**outside(), **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        ready = next(line for line in process.stdout if "is ready" in line)
+        port = int(ready.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+            assert client.makefile("rb").read() == b"The rest is silence.\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert "stopped" in process.stdout.read()
+
+
+def test_a_new_package_makes_its_unit(tmp_path: Path) -> None:
+    """`make unit` has it from `tamed export`, with the paths of an installation."""
+    variables = install(tmp_path)
+    run("make unit", tmp_path / "poem-hour", **variables)
+    unit = (tmp_path / "poem-hour/deploy/poem-hour.service").read_text()
+    assert re.search(
+        "^ExecStart=/opt/poem-hour/bin/tamed run .* /opt/poem-hour/poem-hour.toml$", unit, re.MULTILINE
+    )
+
+
+def test_the_image_has_what_it_names(tmp_path: Path) -> None:
+    """Each file that the Containerfile copies exists, and its command is one that the deployment accepts."""
+    variables = install(tmp_path)
+    folder = tmp_path / "poem-hour"
+    text = (folder / "Containerfile").read_text()
+    copied = [source for source, _ in re.findall(r"(?m)^COPY (?!--from)(\S+) (\S+)$", text)]
+    assert copied == [".", "poem-hour.toml"]
+    words = json.loads(re.findall("(?m)^CMD (.*)$", text)[0])
+    assert words[:2] == ["tamed", "run"]
+    run(shlex.join([".venv/bin/tamed", "check", *words[2:]]), folder, **variables)
 
 
 @pytest.mark.long
 def test_a_new_package_installs_itself_and_tests_itself(tmp_path: Path) -> None:
     """In an environment that its Makefile makes: the line that the help shows."""
     command = f"{sys.executable} -m tamed new poem-hour && cd poem-hour && make PYTHON={sys.executable} test"
-    assert " 3 passed in " in run(command, tmp_path)
+    assert " 4 passed in " in run(command, tmp_path)
 
 
 def test_everything_is_filled_in(tmp_path: Path) -> None:

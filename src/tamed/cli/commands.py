@@ -349,7 +349,7 @@ COMMANDS: Final = (
     ),
     Command(
         "new",
-        "Write a small package with a service, a plugin and tests.",
+        "Write a small package with a service, a plugin, tests and a deployment.",
         "tamed.cli.new:new",
         """
         Creates it in the folder NAME. NAME is also the name of the package and of its plugin: letters,

@@ -1,4 +1,4 @@
-"""``tamed new``: a package with a service, a plugin and tests, written from templates."""
+"""``tamed new``: a package with a service, a plugin, tests and a deployment, written from templates."""
 
 import json
 import keyword
@@ -72,7 +72,7 @@ class Package:
         target.mkdir()
         count = 0
         for entry in source.iterdir():
-            name = entry.name.replace("MODULE", self._words["MODULE"])
+            name = entry.name.replace("MODULE", self._words["MODULE"]).replace("NAME", self.name)
             if entry.is_dir():
                 count += self._copy(entry, target / name)
             else:

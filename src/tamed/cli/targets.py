@@ -8,8 +8,9 @@ from typing import Any
 from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
 from tamed._os.trust import TRUST_WRITABLE
+from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import UnknownOption, parse
-from tamed.cli.options import daemon_options, folders, misspelt_variables, service_command
+from tamed.cli.options import folders, misspelt_variables, service_command
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, resolve
 from tamed.config.target import TargetKind
@@ -91,7 +92,8 @@ def read_job(command: str, *, target: str, words: Sequence[str], **given: Any) -
     try:
         services = parse(inner, words, path)
     except UnknownOption as error:
-        if any(error.flag in (*option.flags, *option.off_flags) for option in daemon_options()):
+        before = next(each for each in COMMANDS if each.name == command).all_options()
+        if any(error.flag in (*option.flags, *option.off_flags) for option in before):
             remedy = f"options of Tamed go before {target!r}"
             raise UsageError(f"the service has no option {error.flag!r}", remedy=remedy) from None
         raise
