@@ -143,7 +143,7 @@ def test_one_of_a_host_is_one_of_each_pod(tamed: Tamed, tmp_path: Path) -> None:
     done = tamed("export", "kubernetes", file)
     assert (
         f"warning: {file}:5: services.ecstasy.only: one runs in each pod, up to 2 at a time,"
-        " and one more while pods are replaced\n"
+        ' and one more while pods are replaced; only = "cluster" runs one in all of them\n'
     ) in done.err
     assert f"warning: {file}:1: services.ode.plugin: localhost:10000 is an address" in done.err
     assert (

@@ -51,8 +51,9 @@ class Cluster(NamedTuple):
     def warnings(self, facts: Facts) -> list[str]:
         """Return sentences on what a deployment has for one machine, and several pods multiply."""
         why = f"one runs in each pod, up to {self.most_pods} at a time, and one more while pods are replaced"
+        remedy = 'only = "cluster" runs one in all of them'
         places = (facts.place(f"services.{name.partition('/')[0]}", "only") for name in facts.of_host)
-        return [f"{place}: {why}" for place in places]
+        return [f"{place}: {why}; {remedy}" for place in places]
 
 
 def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[MadeFile]:
