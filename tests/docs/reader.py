@@ -33,6 +33,9 @@ _VARIABLES = {
 }
 _VARIABLE = re.compile("|".join(f"({variable})" for variable in _VARIABLES))
 
+# What a command that takes long shows in between, and then writes over.
+_PROGRESS = re.compile(r"\S+ is \w+: \d+ connections? open *(?:\x1b\[K)?")
+
 
 class Block(NamedTuple):
     """One code block of a page: a file if it has a name, else what a terminal shows."""
@@ -121,7 +124,8 @@ class Reader:
             terminal.type("\x03")
         terminal.expect_end()
         pattern = (r"\^C\n?" if is_interrupted else "") + _pattern(after)
-        assert re.fullmatch(pattern, terminal.seen), _difference(after, terminal.seen)
+        seen = _PROGRESS.sub("", terminal.seen)
+        assert re.fullmatch(pattern, seen), _difference(after, seen)
 
     def _script(self, command: str) -> str:
         folder, status = ((self._notes / name).read_text() for name in ("folder", "status"))

@@ -35,6 +35,20 @@ def test_a_guide_can_be_followed(folder: Path, environment: dict[str, str], page
         reader.follow(blocks)
 
 
+@pytest.mark.unmeasured
+@needs_root
+def test_the_readme_can_be_followed(folder: Path, environment: dict[str, str]) -> None:
+    """What it saves and types in an empty folder; the part before that is for a checkout."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    page = folder.parent / "README.md"
+    named = re.sub(
+        r"^```(\w+)\n# (\S+\.\w+)\n", r"```{code-block} \1\n:caption: \2\n\n", text, flags=re.MULTILINE
+    )
+    page.write_text(named[named.index("## An application file") :])
+    with network() as before, Reader(folder, environment, before) as reader:
+        reader.follow([block for block in blocks_of(page) if block.name or block.language == "console"])
+
+
 def test_the_files_of_a_guide_are_all_on_its_page() -> None:
     """So each example that is run by its page is followed, and none is left over."""
     followed = {block.text for page in GUIDES for block in blocks_of(ROOT / page) if block.name}

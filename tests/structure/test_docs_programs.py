@@ -41,8 +41,8 @@ def test_the_application_file_of_the_readme_loads() -> None:
 
 
 def test_plugin_of_the_readme_has_the_options_that_it_shows() -> None:
-    """The plugin is loaded and described; its body is left to the reader."""
-    found = run(blocks("README.md", "python")[1])["versebox"]
+    """The plugin is loaded and described."""
+    found = run(blocks("README.md", "python")[2])["versebox"]
     assert [(option.flag, option.short) for option in found.describe()] == [("--poem", ""), ("--port", "-p")]
 
 
