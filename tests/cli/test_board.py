@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said() -> None:
     board.update([ill, {"name": "prose", "error": "prose is not running"}], 1.0)
     lines = list(board.head())
     assert [state for state, _ in lines] == ["degraded", "warning", "warning", "unknown"]
-    assert lines[0][1].startswith("verse is degraded, reloading: pid 7, up 00:01:00, generation 1, 3 of 3")
+    assert lines[0][1].startswith("verse is degraded, reloading: pid 7, up 00:01:00, 3 of 3")
     assert [text for _, text in lines[1:]] == [
         "  the check of db fails: no\\nanswer",
         "  last error, at now: worker 8 failed",

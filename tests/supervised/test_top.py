@@ -99,7 +99,7 @@ def test_top_shows_a_daemon_as_it_changes(tamed: Tamed, terminal: Terminal) -> N
     terminal.wait_for("verse is running")
     killed = daemon.workers()[0]
     os.kill(killed, signal.SIGKILL)
-    terminal.wait_for("1 restarts")
+    terminal.wait_for("1 restart")
     terminal.press("s")
     terminal.wait_for("thread MainThread")
     terminal.press("q", "l")

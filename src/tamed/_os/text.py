@@ -13,7 +13,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "listed", "nearest", "noun", "shown", "shown_in_json", "value_text", "why_no_name"]
+__all__ = [
+    "counted",
+    "did_you_mean",
+    "listed",
+    "nearest",
+    "noun",
+    "shown",
+    "shown_in_json",
+    "value_text",
+    "why_no_name",
+]
 
 
 # Control characters for terminals (C0 with the escape itself, DEL, C1), those that change the direction of
@@ -74,6 +84,11 @@ def noun(name: str) -> str:
         for before, each in zip(ends, name, strict=True)
     ).lower()
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun: ``1 restart``, ``2 restarts``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tamed._os.text import shown
+from tamed._os.text import counted, shown
 from tamed.cli._text import cell, size, table, uptime
+from tamed.cli.status import failed_reload
 
 __all__ = ["SORTS", "Board", "Row"]
 
@@ -100,21 +101,8 @@ class Board:
             if "workers" not in status:
                 yield "unknown", shown(f"{name}: {cell(status['error'])}")
                 continue
-            workers = status["workers"]
-            connections = sum(worker.get("connections", 0) for worker in workers)
-            memory = size(sum(worker["memory"] or 0 for worker in workers))
-            reloading = ", reloading" if status["reloading"] else ""
-            yield (
-                status["state"],
-                shown(
-                    f"{name} is {cell(status['state'])}{reloading}: pid {status['pid']}, "
-                    f"up {uptime(status['uptime'])}, generation {status['generation']}, "
-                    f"{status['ready']} of {status['wanted']} workers ready, {status['restarts']} restarts, "
-                    f"{connections} connections, {memory}"
-                ),
-            )
-            if status["state"] != "running":
-                yield from (("warning", f"  {shown(cell(why))}") for why in _wrong(status))
+            yield status["state"], shown(_summary(status))
+            yield from (("warning", f"  {shown(cell(why))}") for why in _wrong(status))
 
     def table(self) -> list[str]:
         """Return the lines of the table, the head first."""
@@ -136,7 +124,25 @@ class Board:
                 )
 
 
+def _summary(status: Mapping[str, Any]) -> str:
+    reloading = ", reloading" if status["reloading"] else ""
+    facts = [
+        f"pid {status['pid']}",
+        f"up {uptime(status['uptime'])}",
+        f"{status['ready']} of {status['wanted']} workers ready",
+        counted(sum(worker.get("connections", 0) for worker in status["workers"]), "connection"),
+        size(sum(worker["memory"] or 0 for worker in status["workers"])),
+    ]
+    if status["restarts"]:
+        facts.append(counted(status["restarts"], "restart"))
+    return f"{cell(status['name'])} is {cell(status['state'])}{reloading}: {', '.join(facts)}"
+
+
 def _wrong(status: Mapping[str, Any]) -> Iterator[str]:
+    if (reload := failed_reload(status)) is not None:
+        yield f"last reload, at {reload['time']}: {reload['text']}"
+    if status["state"] == "running":
+        return
     for check in status["checks"]:
         if check["failing"]:
             yield f"the check of {check['name']} fails: {check['why']}"

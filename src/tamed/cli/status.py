@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tamed.supervisor.last_state import LastState
 
-__all__ = ["status", "status_lines"]
+__all__ = ["failed_reload", "last_state", "status", "status_lines"]
 
 _STATUS_OF: Final = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6, "stopped": 0}
 _ENDED: Final = 7  # the exit status for an instance that has ended by itself
@@ -129,7 +129,7 @@ def _one(directory: RunDirectory, name: str, lines: int) -> _Seen:
         instance = find_instance(directory, name)
         found = status_of_instance(instance)
     except Unavailable:
-        if (left := _last_state(directory, name)) is None:
+        if (left := last_state(directory, name)) is None:
             raise
         text = [*ending(left), *_log_left(directory, name, lines)]
         return _ended(left), text, ExitStatus.UNAVAILABLE if left.state == "stopped" else _ENDED
@@ -139,11 +139,17 @@ def _one(directory: RunDirectory, name: str, lines: int) -> _Seen:
     return found, text, _STATUS_OF.get(found["state"], _STATUS_OF["starting"])
 
 
-def _last_state(directory: RunDirectory, name: str) -> "LastState | None":
+def last_state(directory: RunDirectory, name: str | None) -> "LastState | None":
+    """Return how an instance has ended, or that it was stopped; None if nothing is known of it.
+
+    Without a name, that of the only one that has ended by itself.
+    """
     from tamed.control.records import last_state_of, last_states  # not above: mostly it runs
 
     left = last_state_of(directory, name)
-    return left or next((each for each in last_states(directory) if each.name == name), None)
+    if left is not None or name is None:
+        return left
+    return next((each for each in last_states(directory) if each.name == name), None)
 
 
 def status_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -158,7 +164,7 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
             yield f"the check of {check['name']} fails{where}: {check['why']}"
     if found["last_error"]:
         yield f"last error, at {found['last_error_at']}: {found['last_error']}"
-    if (reload := _failed_reload(found)) is not None:
+    if (reload := failed_reload(found)) is not None:
         yield f"last reload, at {reload['time']}: {reload['text']}"
     if found["restarts"]:
         yield f"restarts: {found['restarts']}"
@@ -185,7 +191,7 @@ def _endpoint_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"the certificate of {certificate['endpoint']} ends {ends}: {certificate['file']}"
 
 
-def _failed_reload(found: dict[str, Any]) -> dict[str, Any] | None:
+def failed_reload(found: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the event of the last reload or upgrade, if that has failed."""
     for event in reversed(found.get("events", ())):
         if event["event"] in ("reload", "upgrade"):

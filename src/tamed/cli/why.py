@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from tamed.cli._text import duration, one_line, shown_lines, size, uptime
 from tamed.cli.instances import directory_of, ending
+from tamed.cli.status import last_state
 from tamed.control.events import Event, EventReader
 from tamed.control.instances import find_instance, status_of_instance
-from tamed.control.records import events_of_instance, last_state_of
+from tamed.control.records import events_of_instance
 from tamed.control.stacks import stacks_of_instance
 from tamed.errors import MissingInput, TamedError, Unavailable
 from tamed.unix.rundir import RunDirectory
@@ -22,14 +23,14 @@ __all__ = ["why"]
 _EVENTS: Final = 1000  # that are looked at
 _LINES: Final = 20  # of the last words of a worker
 _SERVICES: Final = 5
-_OURS: Final = ("/tamed/service/", "/tamed/worker/", "/asyncio/")  # frames that tell nothing of a hook
+_OURS: Final = ("/tamed/service/", "/tamed/worker/")  # frames that tell nothing of a hook
 
 
 def why(name: str | None, rundir: str | None) -> None:
     """Show what happened last to an instance."""
     directory = directory_of(rundir)
-    lines = [*_state(directory, name)]
     events = _events(directory, name)
+    lines = [*_state(directory, name, events)]
     lines += ["", *_last_start(events)]
     death = next((each for each in reversed(events) if each["event"] == "death"), None)
     lines += ["", *(["no worker has died, as far as is known"] if death is None else _death(death))]
@@ -48,20 +49,20 @@ def _events(directory: RunDirectory, name: str | None) -> list[Event]:
 # How it is now.
 
 
-def _state(directory: RunDirectory, name: str | None) -> Iterator[str]:
+def _state(directory: RunDirectory, name: str | None, events: Sequence[Event]) -> Iterator[str]:
     try:
         instance = find_instance(directory, name)
     except Unavailable:
-        if (left := last_state_of(directory, name)) is None:
-            if name is None:
-                raise
-            yield f"{name} does not run"
-        else:
-            yield from ending(left)
+        left = last_state(directory, name)
+        if left is None and name is None:
+            raise
+        yield from [f"{name} does not run"] if left is None else ending(left)
         return
     found = status_of_instance(instance)
     ready = f"{found['ready']} of {found['wanted']} workers ready"
     yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {uptime(found['uptime'])}, {ready}"
+    if found["state"] == "stopping":
+        yield from _stop(events)
     coming = {
         each["pid"] for each in found["workers"] if each["state"] in ("loading", "prepared", "starting")
     }
@@ -75,6 +76,14 @@ def _state(directory: RunDirectory, name: str | None) -> Iterator[str]:
                     yield from _waits_for(worker)
         except TamedError as error:
             yield f"what it waits for is unknown: {error}"
+
+
+def _stop(events: Sequence[Event]) -> Iterator[str]:
+    """Yield since when, and why, an instance stops."""
+    event = next((each for each in reversed(events) if each["event"] == "stop"), None)
+    if event is not None:
+        asked = f", by {event['asked']}" if isinstance(event.get("asked"), str) else ""
+        yield f"the stop is under way since {event['time']}: {event['text']}{asked}"
 
 
 def _waits_for(worker: dict[str, Any]) -> Iterator[str]:
@@ -101,7 +110,7 @@ def _waits_for(worker: dict[str, Any]) -> Iterator[str]:
 def _last_start(events: Sequence[Event]) -> Iterator[str]:
     event = next((each for each in reversed(events) if each["event"] in ("start", "reload")), None)
     if event is None:
-        yield "no start is known"
+        yield "it has not been ready yet, as far as is known"
         return
     failed = event.get("outcome") == "failed"
     asked = f", asked for by {event['asked']}" if isinstance(event.get("asked"), str) else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any, Final, NamedTuple
 
-from tamed._os.text import shown
+from tamed._os.text import counted, shown
 from tamed.ops.history import SPAN, STEP, Sample
 from tamed.ops.observer import View
 
@@ -190,7 +190,7 @@ def _services(view: View) -> Iterator[str]:
 
 
 def _service(tree: Mapping[str, Any]) -> str:
-    restarts = f", {tree['restarts']} restarts" if tree["restarts"] else ""
+    restarts = f", {counted(tree['restarts'], 'restart')}" if tree["restarts"] else ""
     summary = f" {text_of(tree['summary'])}" if tree["summary"] else ""
     below = "".join(_service(child) for child in tree["children"])
     head = f"{text_of(tree['name'])} {_state(tree['state'])}"

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from tamed._os.text import shown
+from tamed._os.text import counted, shown
 
 __all__ = ["SCHEMA_VERSION", "status_text", "to_public"]
 
@@ -43,7 +43,7 @@ def _daemon_line(status: dict[str, Any]) -> str:
     return (
         f"{status['name']} is {status['state']}: pid {status['pid']}, up {status['uptime']:.0f} s, "
         f"generation {status['generation']}, {status['ready']} of {status['wanted']} workers ready, "
-        f"{status['restarts']} restarts"
+        f"{counted(status['restarts'], 'restart')}"
     )
 
 
@@ -59,7 +59,7 @@ def _role_line(role: dict[str, Any]) -> str:
 def _worker_line(worker: dict[str, Any]) -> str:
     memory = worker["memory"]
     size = "" if memory is None else f", {memory / 2**20:.0f} MiB"
-    connections = f", {worker['connections']} connections" if "connections" in worker else ""
+    connections = f", {counted(worker['connections'], 'connection')}" if "connections" in worker else ""
     return (
         f"worker {worker['number']} (pid {worker['pid']}, generation {worker['generation']}) is "
         f"{worker['state']}, up {worker['uptime']:.0f} s{size}{connections}"
@@ -69,7 +69,7 @@ def _worker_line(worker: dict[str, Any]) -> str:
 def _tree_lines(tree: dict[str, Any], depth: int) -> list[str]:
     text = f"{'  ' * depth}{tree['name']}: {tree['state']}"
     if tree["restarts"]:
-        text += f", {tree['restarts']} restarts"
+        text += f", {counted(tree['restarts'], 'restart')}"
     if tree["summary"]:
         text += f", {tree['summary']}"
     return [text, *(line for child in tree["children"] for line in _tree_lines(child, depth + 1))]

@@ -80,7 +80,14 @@ def _lines_of_task(task: "asyncio.Task[Any]") -> Iterator[str]:
         hook = frame.f_locals.get("coroutine") if frame.f_code.co_name == "_resume" else None
         awaited = hook or _attribute(awaited, "cr_await", "gi_yieldfrom", "ag_await")
     if awaited is not None:
-        yield f"waits for {type(awaited).__module__}.{type(awaited).__qualname__}"[:_LONGEST]
+        yield _waits_for(awaited)
+
+
+def _waits_for(awaited: Any) -> str:
+    kind = type(awaited)
+    if kind.__name__ == "FutureIter":  # what `await` makes of a future; it does not tell whose it is
+        return "waits for a future"
+    return f"waits for {kind.__module__}.{kind.__qualname__}"[:_LONGEST]
 
 
 def _attribute(coroutine: Any, *names: str) -> Any:
