@@ -1,5 +1,6 @@
 """What systemd hears of a daemon, and what it does to one: a stand-in has its socket."""
 
+import errno
 import os
 import signal
 import time
@@ -82,6 +83,8 @@ def test_it_hears_why_a_start_has_failed(tamed: Tamed, options: list[str]) -> No
             "cannot read the poem /none.txt: No such file or directory; name a readable file"
         )
         assert manager.heard[-1]["EXIT_STATUS"] == "66"
+        if not options:  # an error that comes from a worker has no number any more
+            assert manager.heard[-1]["ERRNO"] == str(errno.ENOENT)
         assert not any("READY" in heard for heard in manager.heard)
 
 

@@ -128,7 +128,7 @@ def _require_separable(facts: Facts) -> None:
     places += [facts.place("log", "file")] if names_file(log.file) else []
     if places and len(facts.services) > 1:
         raise ConfigurationError(
-            places[0], "units that are split cannot share it", "leave it out, or --split"
+            places[0], "units that are split cannot share it", "leave it out, or export without --split"
         )
     owners: dict[str, str] = {}
     for each in facts.listening:
