@@ -15,10 +15,13 @@ __all__ = [
     "granian",
     "gunicorn",
     "has_plugin",
+    "hypercorn",
     "loops",
     "minimal",
     "nginx",
+    "nginx_files",
     "tamed_application",
+    "tamed_files",
     "tamed_poetry",
     "tamed_web",
     "twistd",
@@ -29,6 +32,8 @@ NGINX = "" if which("nginx") else "apt install nginx-light libnginx-mod-stream"
 """What is missing for nginx."""
 
 _MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+_POEM = "web_poetry:asgi"
 
 _NGINX_COMMON = """
 daemon off;
@@ -44,6 +49,21 @@ stream {{
     log_format poetry '$time_iso8601 sending $bytes_sent bytes of poetry to $remote_addr:$remote_port';
     access_log {access_log};
     server {{ listen 127.0.0.1:{port} backlog=4096; return "{poem}"; }}
+}}
+"""
+
+
+_NGINX_FILES = """
+http {{
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000;
+    client_body_temp_path {folder};
+    proxy_temp_path {folder};
+    fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder};
+    scgi_temp_path {folder};
+    server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}/site; }}
 }}
 """
 
@@ -83,6 +103,17 @@ def nginx(folder: Path, *, access_log: bool = False, workers: int = 1) -> Proces
     text += _NGINX_COMMON.format(workers=workers, user=_user(), folder=folder)
     log = f"{folder}/access.log poetry" if access_log else "off"
     text += _NGINX_STREAM.format(access_log=log, port=port, poem=poem)
+    return _nginx(folder, port, text)
+
+
+def nginx_files(folder: Path) -> Process:
+    """Return nginx that serves the files in ``site`` in a folder, from page to client in the kernel."""
+    port = free_port()
+    text = _NGINX_COMMON.format(workers=1, user=_user(), folder=folder)
+    return _nginx(folder, port, text + _NGINX_FILES.format(folder=folder, port=port))
+
+
+def _nginx(folder: Path, port: int, text: str) -> Process:
     configuration = folder / f"nginx-{port}.conf"
     configuration.write_text(text)
     return Process(command("nginx", "-p", folder, "-c", configuration), port)
@@ -125,30 +156,46 @@ def tamed_application(kind: str, *options: str) -> Process:
     return Process(words, port, environment=environment)
 
 
-def tamed_web(*options: str) -> Process:
-    """Return our web server with our ASGI application, in the foreground, without a log."""
+def tamed_web(application: str = _POEM, *options: str, access_log: bool = False) -> Process:
+    """Return our web server with an ASGI application, in the foreground."""
     port = free_port()
-    settings = ["--listen", f"{HOST}:{port}", "--app", "web_poetry:asgi", "--app-dir", programs, *options]
-    settings += ["--max-connections-per-address", "1000", "--no-access-log"]
+    settings = ["--listen", f"{HOST}:{port}", "--app", application, "--app-dir", programs, *options]
+    settings += ["--max-connections-per-address", "1000", *([] if access_log else ["--no-access-log"])]
+    level = [] if access_log else ["--log-level", "warning"]
+    return Process(tamed("run", *level, "web", *settings), port)
+
+
+def tamed_files(folder: Path) -> Process:
+    """Return our web server with the files in ``site`` in a folder, without a log."""
+    port = free_port()
+    settings = ["--listen", f"{HOST}:{port}", "--root", folder / "site", "--no-access-log"]
     return Process(tamed("run", "--log-level", "warning", "web", *settings), port)
 
 
-def granian(*options: str) -> Process:
-    """Return granian with one worker and our ASGI application."""
+def granian(application: str = _POEM, *options: str) -> Process:
+    """Return granian with one worker and an ASGI application."""
     port = free_port()
     settings = ["--interface", "asgi", "--workers", "1", "--host", HOST, "--port", port, *options]
-    return Process(command(BIN / "granian", *settings, "web_poetry:asgi"), port, folder=programs)
+    return Process(command(BIN / "granian", *settings, application), port, folder=programs)
 
 
-def gunicorn(*options: str) -> Process:
-    """Return gunicorn with one worker and our WSGI application."""
+def gunicorn(application: str = "web_poetry:wsgi", kind: str = "sync") -> Process:
+    """Return gunicorn with one worker of a kind, and an application for it."""
     port = free_port()
-    settings = ["--workers", "1", "--bind", f"{HOST}:{port}", "--backlog", "4096", *options]
-    return Process(command(BIN / "gunicorn", *settings, "web_poetry:wsgi"), port, folder=programs)
+    settings = ["--workers", "1", "--worker-class", kind, "--bind", f"{HOST}:{port}", "--backlog", "4096"]
+    return Process(command(BIN / "gunicorn", *settings, application), port, folder=programs)
 
 
-def uvicorn(*options: str) -> Process:
-    """Return uvicorn with one process, or what the options say, and our ASGI application."""
+def hypercorn(application: str = _POEM) -> Process:
+    """Return hypercorn with one process on uvloop, and an ASGI application."""
     port = free_port()
-    settings = ["--host", HOST, "--port", port, "--no-access-log", "--backlog", "4096", *options]
-    return Process(command(BIN / "uvicorn", *settings, "web_poetry:asgi"), port, folder=programs)
+    settings = ["--workers", "0", "--worker-class", "uvloop", "--bind", f"{HOST}:{port}", "--backlog", "4096"]
+    return Process(command(BIN / "hypercorn", *settings, application), port, folder=programs)
+
+
+def uvicorn(application: str = _POEM, *options: str, access_log: bool = False) -> Process:
+    """Return uvicorn with one process, or what the options say, and an ASGI application."""
+    port = free_port()
+    settings = ["--host", HOST, "--port", port, "--backlog", "4096", *options]
+    settings += [] if access_log else ["--no-access-log"]
+    return Process(command(BIN / "uvicorn", *settings, application), port, folder=programs)

@@ -15,6 +15,7 @@ from bench.measures.pool import further_workers, pool_reload, replacement
 from bench.measures.programs import programs_kept
 from bench.measures.start import start, start_daemon
 from bench.measures.trees import trees
+from bench.measures.web import web
 from bench.reload import reloads
 
 __all__ = ["all_comparisons"]
@@ -39,6 +40,7 @@ def all_comparisons() -> Sequence[Comparison]:
         *trees(),
         reloads(),
         http(),
+        *web(),
         programs_kept(),
         increment(),
         scrape(),

@@ -13,6 +13,7 @@ from bench.peers import (
     granian,
     gunicorn,
     has_plugin,
+    hypercorn,
     loops,
     minimal,
     nginx,
@@ -137,6 +138,7 @@ def http() -> Comparison:
             Contestant("gunicorn", partial(measure, lambda _: gunicorn())),
             Contestant("uvicorn", partial(measure, lambda _: uvicorn())),
             Contestant("granian", partial(measure, lambda _: granian())),
+            Contestant("hypercorn", partial(measure, lambda _: hypercorn())),
         ],
         [Goal("web, a connection each", "cpu", "tamed", "uvicorn", 0.65)],
     )

@@ -21,6 +21,7 @@ from tamed.plugins.values import Duration
 from tamed.service.service import Service
 from tamed.testing.clock import SteppedClockLoop
 from tamed.testing.running import Running, Served, running
+from tamed.web.asgi import ClientLeft
 from tests.builtin.test_web import get, module, raw, root, served
 from tests.net.poetry import reset
 from tests.patience import PATIENCE
@@ -367,21 +368,31 @@ def test_an_answer_that_is_not_taken_is_not_kept(root: Path) -> None:
             assert len(client.makefile("rb").read()) < 32 << 20
 
 
-def test_an_application_that_only_sends_does_not_hold_the_loop(module: ModuleType) -> None:
-    """It goes on when its client has left; others are answered."""
+def test_an_application_that_only_sends_does_not_hold_the_loop_and_ends(
+    module: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others are answered meanwhile; `send` raises in the end, which is no fault of the application."""
+    raised: list[OSError] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             raise ValueError("no lifespan here")
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        while scope["path"] == "/endless":
-            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        try:
+            while scope["path"] == "/endless":
+                await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        except OSError as error:
+            raised.append(error)
+            raise
         await send({"type": "http.response.body", "body": b"the end"})
 
     module.app = application  # type: ignore[attr-defined]
-    with served(app="web_test_app:app", drain_timeout=0.1) as server:
+    with served(app="web_test_app:app") as server:
         client = dial(server.address())
         client.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(100)
         reset(client)
         assert get(server, "/end")[2] == "the end"
+        until(lambda: raised)
+    assert isinstance(raised[0], ClientLeft)
+    assert faults(caplog) == []

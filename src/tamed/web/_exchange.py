@@ -12,7 +12,7 @@ from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._response import ResponseHead
-from tamed.web.asgi import Message, Scope
+from tamed.web.asgi import ClientLeft, Message, Scope
 
 __all__ = ["BODY_LIMIT", "Exchange", "ExchangeConnection"]
 
@@ -23,6 +23,9 @@ BODY_LIMIT: Final = 64 * 1024
 
 _PIECE: Final = 64 * 1024
 """Bytes of a file that are read at a time, where the kernel cannot send it."""
+
+_MOST_IGNORED: Final = 100
+"""Messages that an application may send to a client that has left, until it is told so by an exception."""
 
 _HEAD, _BODY, _TRAILERS, _COMPLETE = range(4)
 
@@ -66,6 +69,7 @@ class Exchange:
         "_has_all",
         "_has_body",
         "_has_trailers",
+        "_ignored",
         "_is_draining",
         "_is_notified",
         "_left",
@@ -115,6 +119,7 @@ class Exchange:
         self._has_body = True  # the answer
         self._unsent: int | None = None  # bytes of the body that Content-Length promises
         self._has_trailers = False
+        self._ignored = 0  # messages for a client that has left
         scope["extensions"] = extensions = scope["extensions"].copy()
         # Not of this object: it would be garbage in a cycle.
         extensions["tamed.client"] = {"left": connection.has_left}
@@ -200,11 +205,14 @@ class Exchange:
             await self._changed.wait()
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer; wait first, while the client is behind with taking it."""
+        """Send a part of the answer; wait first, while the client is behind with taking it.
+
+        Raises ClientLeft in an application that has sent a hundred messages since its client left.
+        """
         if self._connection.write_paused and not self._left:
             await self._connection.writable()
         if self._left:
-            await asyncio.sleep(0)  # one that does nothing but send would hold the loop
+            await self._send_to_nobody()
             return
         kind = message["type"]
         if kind == "http.response.body" and self._stage == _BODY:
@@ -220,6 +228,14 @@ class Exchange:
         else:
             expected = ("http.response.start", "http.response.body", "http.response.trailers", "nothing more")
             raise RuntimeError(f"the application sends {kind}, and {expected[self._stage]} is expected")
+
+    async def _send_to_nobody(self) -> None:
+        """Do nothing, as ASGI has it before 2.4, but end an application that would go on for ever."""
+        self._ignored += 1
+        if self._ignored > _MOST_IGNORED:
+            self._is_notified = True
+            raise ClientLeft("the client has left")
+        await asyncio.sleep(0)  # one that does nothing but send would hold the loop
 
     def _start(self, message: Message) -> None:
         status = message["status"]

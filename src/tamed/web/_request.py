@@ -29,7 +29,8 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\
 
 
 _VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
-"""ASGI's. From 2.4 on an application hears only by an error of `send` that its client has left."""
+"""ASGI's. From 2.4 on Starlette, and what is built on it, does not listen for `http.disconnect` while it
+streams: a stream that waits would hear of a drain, or that its client has left, only by its next `send`."""
 
 _OF_EACH_REQUEST: Final = dict.fromkeys(
     ("http_version", "method", "path", "raw_path", "query_string", "headers", "state")
