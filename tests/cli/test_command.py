@@ -1,7 +1,10 @@
+import io
+
 import pytest
 
 from tamed import __version__
 from tamed.cli.commands import COMMANDS
+from tamed.cli.instances import progress_line
 from tests.cli.conftest import Tamed
 
 
@@ -84,3 +87,28 @@ def test_a_wrong_command_line_is_one_line_with_the_remedy(
     assert (status, out) == (64, "")
     assert err.startswith(f"tamed: {says}")
     assert err.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    """A terminal, as far as a command can tell."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_leaves_no_line_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is cleared, also after an error; without a terminal there is none."""
+    status = {"name": "verse", "state": "stopping", "workers": [{"connections": 1}, {}]}
+    terminal, file = Terminal(), io.StringIO()
+
+    def interrupted() -> None:
+        with progress_line() as show:
+            show(status)
+            raise KeyboardInterrupt
+
+    for stream in (terminal, file):
+        monkeypatch.setattr("sys.stderr", stream)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    assert terminal.getvalue() == "\r\x1b[Kverse is stopping: 1 connection open\r\x1b[K"
+    assert file.getvalue() == ""

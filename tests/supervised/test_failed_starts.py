@@ -119,7 +119,8 @@ def test_a_start_that_fails_says_why(tamed: Tamed, taken_port: int, what: str, w
         assert re.fullmatch(fault.says, lines), lines
     if "daemon" in way:
         (log,) = tamed.logs.rglob("*.log")
-        told = lines.replace("\n", "\n    ")  # in the log only the first line of a record is not indented
+        # In the log only the first line of a record is not indented, and each record names Tamed anyway.
+        told = re.sub("(?m)^tamed: ", "", lines).replace("\n", "\n    ")
         assert f"CRITICAL tamed: {told}\n" in log.read_text()
     assert tamed.left() == {}
 

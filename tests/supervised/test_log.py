@@ -193,7 +193,7 @@ def test_the_log_of_one_that_failed_can_be_read(tamed: Tamed) -> None:
     tamed("start", "fastpoetry", "--port", "0", "--poem", "none")
     done = tamed("logs", "fastpoetry", "-n", "1")
     assert done.status == 0
-    assert "CRITICAL tamed: tamed: service fastpoetry/poetry failed in start" in done.out
+    assert "CRITICAL tamed: service fastpoetry/poetry failed in start" in done.out
 
 
 def test_clients_cannot_have_a_log_forget(tamed: Tamed) -> None:

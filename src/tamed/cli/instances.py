@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,25 @@ __all__ = [
     "ending",
     "instance_of",
     "instances_of",
-    "show_progress",
+    "progress_line",
     "stop",
 ]
 
 _FORCED_AFTER = 10.0  # seconds
+_CLEAR_LINE = "\r\x1b[K"
 
 
 def stop(names: Sequence[str], rundir: str | None, every: bool, timeout: float | None, force: bool) -> int:
     """Stop instances and wait until they are gone."""
     instances = instances_of(names, rundir, every=every)
-    progress = show_progress if len(instances) == 1 else lambda _: None
+    is_only = len(instances) == 1
 
     def stop_one(instance: Instance) -> int:
         seconds = _FORCED_AFTER if timeout is None and force else timeout
-        if not stop_instance(instance, timeout=seconds, force=force, progress=progress, keep_plan=True):
+        with progress_line() as show:
+            progress = show if is_only else lambda _: None
+            ended = stop_instance(instance, timeout=seconds, force=force, progress=progress, keep_plan=True)
+        if not ended:
             remedy = "wait for it, or end it at once with --force"
             raise SystemRefused(f"{instance.name} is still there", f"{seconds:g} seconds have passed", remedy)
         sys.stdout.write(f"{instance.name} has stopped\n")  # in one call: there may be several threads
@@ -100,12 +105,27 @@ def each_instance(
     return next(filter(None, map(statuses.__getitem__, (each.name for each in instances))), 0)
 
 
-def show_progress(status: dict[str, Any]) -> None:
-    """Show the number of open connections, on a terminal."""
-    if sys.stderr.isatty():
-        left = sum(worker.get("connections", 0) for worker in status["workers"])
-        line = f"{status['name']} is {status['state']}: {left} connections open  "
-        print(f"\r{shown(line)}", end="", file=sys.stderr, flush=True)
+@contextmanager
+def progress_line() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that shows a status on one line of a terminal, which is cleared at the end.
+
+    It shows the number of open connections. Without a terminal it does nothing.
+    """
+    is_shown = False
+
+    def show(status: dict[str, Any]) -> None:
+        nonlocal is_shown
+        if sys.stderr.isatty():
+            left = sum(worker.get("connections", 0) for worker in status["workers"])
+            line = f"{status['name']} is {status['state']}: {left} connection{'s' * (left != 1)} open"
+            print(f"{_CLEAR_LINE}{shown(line)}", end="", file=sys.stderr, flush=True)
+            is_shown = True
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
 
 def ending(left: "LastState") -> Iterator[str]:

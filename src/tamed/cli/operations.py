@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tamed._os.limits import check_workers
 from tamed._os.text import shown
-from tamed.cli.instances import directory_of, each_instance, instance_of, instances_of, show_progress
+from tamed.cli.instances import directory_of, each_instance, instance_of, instances_of, progress_line
 from tamed.control.operations import (
     find_restartable,
     reload_instance,
@@ -16,6 +16,7 @@ from tamed.control.operations import (
     upgrade_instance,
 )
 from tamed.unix.detach import Report
+from tamed.unix.rundir import Instance
 
 __all__ = ["reload", "reopen", "resign", "restart", "scale", "upgrade"]
 
@@ -27,7 +28,13 @@ def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
         instances = [find_restartable(directory, name) for name in names]
     else:
         instances = instances_of(names, rundir, every=every)
-    return each_instance(instances, lambda each: _print_report(restart_instance(each, show_progress)))
+
+    def restart_one(instance: Instance) -> int:
+        with progress_line() as show:
+            report = restart_instance(instance, show)
+        return _print_report(report)
+
+    return each_instance(instances, restart_one)
 
 
 def reload(names: Sequence[str], rundir: str | None, every: bool) -> int:

@@ -191,9 +191,10 @@ class PosixPlatform:
 
     def report_failed(self, lines: Iterable[str], status: int) -> None:
         """Report why the start has failed: as plain text to a person, and in the log."""
+        lines = list(lines)
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":
-            self.log("CRITICAL", text)
+            self.log("CRITICAL", "\n".join(line.removeprefix("tamed: ") for line in lines))
         if self._reporter is not None:
             self._reporter.failed(text, status)
         elif self._plan.log.kind != "journal" or not is_journal(self._spawner.environ):
