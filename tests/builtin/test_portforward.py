@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trustme
 
-from tamed.builtin._portforward.proxy_header import IpEnd, IpEnds, Network, ProxyHeader, encode_v1, encode_v2
 from tamed.builtin._portforward.upstreams import Balancer, Health, Upstream
 from tamed.builtin.portforward import Options, portforward
 from tamed.errors import ConfigurationError, MissingInput, ServiceFailed
 from tamed.net.endpoint import Endpoint
+from tamed.net.proxy_header import IpEnd, IpEnds, Network, ProxyHeader, encode_v1, encode_v2
 from tamed.net.server import Server
 from tamed.net.stream import StreamServer
 from tamed.plugins.values import Duration

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._framing import Incomplete, Malformed
 from tamed.builtin._socks.messages import (
     Code,
     Datagram,
@@ -23,6 +22,7 @@ from tamed.builtin._socks.messages import (
     parse_request4,
     parse_request5,
 )
+from tamed.net.framing import Incomplete, Malformed
 
 PARSERS: list[Callable[[bytes], object]] = [parse_greeting, parse_login, parse_request4, parse_request5]
 

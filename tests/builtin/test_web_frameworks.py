@@ -18,7 +18,16 @@ from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.long, needs("curl")]
 
-FRAMEWORKS = ("fastapi", "python-multipart", "litestar", "django", "quart", "flask")
+FRAMEWORKS = (
+    "fastapi",
+    "python-multipart",
+    "litestar",
+    "django",
+    "channels",
+    "quart",
+    "flask",
+    "httpx[http2]",
+)
 
 APPLICATIONS = """
 import asyncio
@@ -89,14 +98,18 @@ lite = Litestar([count])
 import django
 from django.conf import settings
 
-settings.configure(SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
+settings.configure(
+    SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], DATA_UPLOAD_MAX_MEMORY_SIZE=None
+)
 django.setup()
 
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
 
+@csrf_exempt
 def body(request):
     return HttpResponse(str(len(request.body)))
 
@@ -107,13 +120,39 @@ async def parts(request):
     return StreamingHttpResponse(sequence())
 
 urlpatterns = [path("", body), path("parts", parts)]
-django_asgi, django_wsgi = get_asgi_application(), get_wsgi_application()
+django_wsgi = get_wsgi_application()
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+
+class Echo(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(text_data=text_data)
+
+django_asgi = ProtocolTypeRouter({
+    "http": get_asgi_application(),
+    "websocket": URLRouter([path("socket", Echo.as_asgi())]),
+})
+
+from starlette.applications import Starlette
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def measure(request: StarletteRequest):
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+    return PlainTextResponse(str(size))
+
+star = Starlette(routes=[Route("/", measure, methods=["POST"])])
 """
 
 PLACES = {
     "/fast": "fast",
     "/flask": "flask",
     "/quart": "quart",
+    "/star": "star",
     "/lite": "lite",
     "/django": "django_asgi",
     "/old-django": "django_wsgi",
@@ -123,14 +162,20 @@ SIZE = 8_000_000
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Install the frameworks, serve the applications, and return where."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the frameworks, and return where."""
     folder = tmp_path_factory.mktemp("frameworks")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--prefer-binary", "--target", str(folder)]
     done = subprocess.run([*command, *FRAMEWORKS], capture_output=True, text=True, timeout=500, check=False)
     if done.returncode and "CI" not in os.environ:
         pytest.skip(f"they cannot be installed: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """Serve the applications, and return where."""
     (folder / "web_frameworks.py").write_text(APPLICATIONS)
     mounts = [word for path, name in PLACES.items() for word in ("--mount", f"{path}=web_frameworks:{name}")]
     environ = {"PYTHONPATH": str(folder)}
@@ -162,7 +207,9 @@ def test_work_behind_an_answer_is_done(url: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
-@pytest.mark.parametrize("path", ["/fast/upload", "/flask/", "/lite/"])
+@pytest.mark.parametrize(
+    "path", ["/fast/upload", "/flask/", "/lite/", "/quart/", "/star/", "/django/", "/old-django/"]
+)
 def test_what_clients_send_arrives(url: str, tmp_path: Path, version: str, path: str) -> None:
     """Bodies of many megabytes, as a form or as they are."""
     (tmp_path / "body").write_bytes(b"x" * SIZE)
@@ -174,9 +221,30 @@ def test_what_clients_send_arrives(url: str, tmp_path: Path, version: str, path:
     assert done.stdout == str(SIZE), done.stderr
 
 
-@pytest.mark.parametrize("path", ["/fast/socket", "/quart/socket"])
+@pytest.mark.parametrize("path", ["/fast/socket", "/quart/socket", "/django/socket"])
 def test_websockets_of_frameworks_are_served(url: str, path: str) -> None:
-    """Those of two that read and write them in different ways."""
+    """Those of three that read and write them in different ways."""
     with connect(f"ws{url.removeprefix('http')}{path}", open_timeout=PATIENCE, proxy=None) as client:
         client.send("verse")
         assert client.recv(PATIENCE) == "verse"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_httpx_is_answered(url: str, folder: Path, version: int) -> None:
+    """By either version, on one connection."""
+    script = (
+        "import httpx\n"
+        f"with httpx.Client(http1={version == 1}, http2={version == 2}, trust_env=False) as client:\n"
+        "    for _ in range(3):\n"
+        f"        got = client.post('{url}/star/', content=b'x' * 1_000_000, timeout={PATIENCE})\n"
+        "        print(got.http_version, got.text)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == f"HTTP/{'1.1' if version == 1 else 2} 1000000\n" * 3, done.stderr

@@ -109,7 +109,7 @@ def in_front(folder: Path, proxy: str) -> Iterator[str]:
             file.write_text(NGINX.format(folder=folder, temporary=temporary, address=address, user=user))
             command = [_program("nginx"), "-e", "stderr", "-c", str(file)]
         else:
-            version = " proto h2" if proxy == "haproxy h2" else ""
+            version = proxy.removeprefix("haproxy").replace(" h2", " proto h2")
             file.write_text(HAPROXY.format(folder=folder, seconds=int(PATIENCE), version=version, fd=fd))
             command = [_program("haproxy"), "-db", "-f", str(file)]
         process = subprocess.Popen(
@@ -152,6 +152,20 @@ def test_a_proxy_on_a_unix_socket_tells_who_the_client_is(tmp_path: Path, proxy:
         with connect(f"ws://{front}/", open_timeout=PATIENCE, proxy=None) as client:
             client.send("verse")
             assert client.recv(PATIENCE) == "wss 192.0.2.7 verse"
+
+
+@needs("curl")
+@pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2 h2"])
+def test_a_proxy_tells_who_the_client_is_before_it_asks(tmp_path: Path, header: str) -> None:
+    """By the PROXY protocol, in front of either version of HTTP; what the client itself says is no news."""
+    with (
+        serving(tmp_path, "--listen", f"unix:{tmp_path}/web.sock", "--proxy-from", "unix"),
+        in_front(tmp_path, f"haproxy {header}") as front,
+    ):
+        for _ in range(2):
+            done = run("curl", "-sSf", "-d", "verse", f"http://{front}/")
+            version = "2" if "h2" in header else "1.1"
+            assert json.loads(done.stdout) == ["http", "127.0.0.1", version, 5], done.stderr
 
 
 @needs("chromium")

@@ -5,8 +5,6 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from tamed.builtin._framing import Incomplete, Malformed
-from tamed.builtin._portforward.proxy_header import Ends, IpEnds, encode_v1, encode_v2, parse_header
 from tamed.builtin._relay import Stream
 from tamed.builtin._socks.messages import (
     encode_datagram,
@@ -17,6 +15,8 @@ from tamed.builtin._socks.messages import (
     parse_request5,
 )
 from tamed.builtin._socks.proxy import AccessDenied, negotiate
+from tamed.net.framing import Incomplete, Malformed
+from tamed.net.proxy_header import Ends, IpEnds, encode_v1, encode_v2, parse_header
 from tests.fuzz.engine import Target
 
 __all__ = ["TARGETS"]

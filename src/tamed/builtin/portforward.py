@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tamed.builtin._framing import Malformed, read_message
-from tamed.builtin._portforward.proxy_header import Ends, Network, ProxyHeader, ends_of, parse_header
 from tamed.builtin._portforward.upstreams import Balancer, ClientTls, Upstream
 from tamed.builtin._relay import Relay, RelayTimeouts, Stream, log_end
 from tamed.errors import Unavailable, reason
 from tamed.log.logger import own_logger
 from tamed.net.endpoint import Endpoint, TlsEndpoint, address_text
+from tamed.net.framing import Malformed, read_message
+from tamed.net.proxy_header import Ends, Network, ProxyHeader, ends_of, parse_header
 from tamed.net.stream import StreamServer
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin

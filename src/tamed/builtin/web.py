@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self, cast
 
 from tamed.builtin._rooted import DirectoryService, RootedDirectory
-from tamed.net.endpoint import Endpoint, TcpEndpoint
+from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint
+from tamed.net.proxy_header import Network
 from tamed.plugins.option import option
 from tamed.plugins.plugin import plugin
 from tamed.plugins.values import Duration, Size
@@ -77,6 +78,9 @@ class Options:
         [],
         "A proxy or a network whose X-Forwarded headers are believed; unix: all of unix sockets.",
     )
+    proxy_from: list[Network] = option(
+        [], "Network, or unix, whose clients must send a PROXY header, which is trusted."
+    )
     root_path: str = option("", "The path below which a proxy has the application, and which it takes off.")
     access_log: bool = option(True, "Log every request.")
     access_log_format: AccessFormat = option("short", "The format of these lines.")
@@ -99,6 +103,8 @@ class Options:
         for proxy in self.trust:
             if proxy != "unix":
                 ipaddress.ip_network(proxy)
+        if self.proxy_from and any(isinstance(endpoint, TlsEndpoint) for endpoint in self.listen):
+            raise ValueError("a PROXY header comes before TLS, and cannot be read on a tls:// endpoint")
         if self.root_path and not self.root_path.startswith("/"):
             raise ValueError("root_path begins with a slash")
         if self.root is not None and self.app is not None:
@@ -177,6 +183,7 @@ def _server(
         ),
         http2=Http2Limits(streams=options.max_streams) if options.http2 else None,
         trusted=options.trust,
+        proxy_from=[str(each) for each in options.proxy_from],
         access_log=options.access_log_format if options.access_log else None,
         root_path=options.root_path,
         max_connections=options.max_connections,

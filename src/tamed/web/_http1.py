@@ -9,6 +9,7 @@ import httptools
 
 from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
+from tamed.net.proxy_header import IpEnds
 from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http1_exchange import Http1Exchange
@@ -50,6 +51,7 @@ class HttpConnection(asyncio.Protocol):
         "_body_paused",
         "_context",
         "_deadline",
+        "_ends",
         "_exchange",
         "_halfway",
         "_head_begun",
@@ -78,8 +80,9 @@ class HttpConnection(asyncio.Protocol):
     _parser: httptools.HttpRequestParser
     _peer: Peer
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ServerContext, *, ends: IpEnds | None = None) -> None:
         self._context = context
+        self._ends = ends  # as a proxy has named them
         self._loop = asyncio.get_running_loop()
         self._exchange: Http1Exchange | None = None  # the last one, while there is a connection
         self._upgrade: Scope | None = None  # of the WebSocket that the request asks for
@@ -111,7 +114,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request."""
         self.transport = cast(asyncio.Transport, transport)
-        self._peer = peer_of(transport, self._context)
+        self._peer = peer_of(transport, self._context, self._ends)
         self._parser = httptools.HttpRequestParser(self)
         self._deadline.set(self._context.limits.head_timeout)
 

@@ -27,6 +27,7 @@ from hyperframe.frame import GoAwayFrame
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net.listen import current_environment
+from tamed.net.proxy_header import IpEnds
 from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http2_frames import FrameGuard, TooMuch
@@ -67,6 +68,7 @@ class Http2Connection(asyncio.Protocol):
         "_abandoned",
         "_context",
         "_deadline",
+        "_ends",
         "_flush_handle",
         "_flush_size",
         "_goes_away",
@@ -89,8 +91,9 @@ class Http2Connection(asyncio.Protocol):
     transport: asyncio.Transport
     _peer: Peer
 
-    def __init__(self, context: ServerContext, limits: Http2Limits) -> None:
+    def __init__(self, context: ServerContext, limits: Http2Limits, *, ends: IpEnds | None = None) -> None:
         self._context = context
+        self._ends = ends  # as a proxy has named them
         self._limits = limits
         self._loop = loop = asyncio.get_running_loop()
         http = context.limits
@@ -119,7 +122,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Tell the client the limits."""
         self.transport = cast(asyncio.Transport, transport)
-        self._peer = peer_of(transport, self._context)
+        self._peer = peer_of(transport, self._context, self._ends)
         limits, http = self._limits, self._context.limits
         header_list = http.head + http.request_line
         settings = {

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
+from tamed.net.proxy_header import IpEnds
 from tamed.web._http1 import HttpConnection
 from tamed.web._http2 import Http2Connection
 from tamed.web._http2_frames import PREFACE
@@ -22,9 +24,15 @@ class Negotiation(asyncio.Protocol):
     deadlines and its end at a drain.
     """
 
-    def __init__(self, http1: Callable[[], HttpConnection], http2: Callable[[], Http2Connection]) -> None:
-        self._make_http2 = http2
-        self._http1 = http1()
+    def __init__(
+        self,
+        http1: Callable[..., HttpConnection],
+        http2: Callable[..., Http2Connection],
+        *,
+        ends: IpEnds | None = None,
+    ) -> None:
+        self._make_http2 = partial(http2, ends=ends)
+        self._http1 = http1(ends=ends)
         self._begun = b""
         self._is_draining = False
 

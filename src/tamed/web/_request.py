@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from tamed.net.proxy_header import IpEnds
 from tamed.net.tls_session import tls_session
 from tamed.web._context import ServerContext
 from tamed.web.asgi import Scope
@@ -71,10 +72,10 @@ class Peer(NamedTuple):
         return "{}:{}".format(*self.client) if self.client else "unix"
 
 
-def peer_of(transport: asyncio.BaseTransport, context: ServerContext) -> Peer:
-    """Return the ends of a connection."""
+def peer_of(transport: asyncio.BaseTransport, context: ServerContext, ends: IpEnds | None = None) -> Peer:
+    """Return the ends of a connection: those of the transport, or those that a PROXY header named."""
     info = transport.get_extra_info
-    client, server = info("peername"), info("sockname")
+    client, server = ends or (info("peername"), info("sockname"))
     client = (str(client[0]), int(client[1])) if isinstance(client, tuple) else None
     if isinstance(server, tuple):
         server = (str(server[0]), int(server[1]))

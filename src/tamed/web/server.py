@@ -7,6 +7,7 @@ from typing import Any, Final, Unpack
 
 from tamed.errors import MissingInput
 from tamed.net.listen import Endpoints
+from tamed.net.proxy_header import Network
 from tamed.net.server import ServerOptions
 from tamed.net.stream import ProtocolServer
 from tamed.service.service import MultiService, Service
@@ -14,6 +15,7 @@ from tamed.web._access import AccessFormat
 from tamed.web._context import ServerContext
 from tamed.web._http1 import HttpConnection
 from tamed.web._lifespan import Lifespan
+from tamed.web._proxied import ProxiedConnection
 from tamed.web._proxies import TrustedProxies
 from tamed.web.asgi import ASGIApplication, Scope
 from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
@@ -41,6 +43,8 @@ class WebServer(MultiService):
       answered with 404, as it is if the package ``websockets`` is not installed;
     - ``trusted``: addresses and networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
       believed; ``unix`` is every peer on a unix socket. Raises ValueError for what is neither;
+    - ``proxy_from``: addresses and networks whose connections begin with a PROXY header, which names the
+      client; ``unix`` is every peer on a unix socket. Not for ``tls://``, before which the header comes;
     - ``access_log``: the format of the lines of ``web.access``, None for no lines;
     - ``root_path``: the path below which a proxy has the application, and which it takes off requests;
     - the options of `tamed.net.server.Server`; by default 1000 connections, and 200 of an address.
@@ -57,6 +61,7 @@ class WebServer(MultiService):
         http2: Http2Limits | None = None,
         websocket: WebSocketLimits | str | None = None,
         trusted: Iterable[str] = (),
+        proxy_from: Iterable[str] = (),
         access_log: AccessFormat | None = "short",
         root_path: str = "",
         **options: Unpack[ServerOptions],
@@ -80,9 +85,11 @@ class WebServer(MultiService):
         options.setdefault("max_connections_per_address", 200)
         name = options.pop("name", "web")
         options["name"] = "server"
-        connect: Callable[[], asyncio.BaseProtocol] = partial(HttpConnection, context)
+        connect: Callable[..., Any] = partial(HttpConnection, context)
         if http2 is not None:
             connect, options["alpn"] = _negotiation(context, http2)
+        if proxies := [Network.parse(each) for each in proxy_from]:
+            connect = partial(ProxiedConnection, proxies, connect, context.limits.head_timeout)
         self._server = ProtocolServer(endpoints, connect, **options)
         before = [] if starting is None else [starting]
         super().__init__(name, *before, _PendingRequests(context.tasks), self._server)
@@ -95,7 +102,7 @@ class WebServer(MultiService):
 
 def _negotiation(
     context: ServerContext, limits: Http2Limits
-) -> tuple[Callable[[], asyncio.BaseProtocol], Sequence[str]]:
+) -> tuple[Callable[..., asyncio.BaseProtocol], Sequence[str]]:
     """Return what makes the protocol of a connection that may be one of HTTP/2, and what TLS offers."""
     try:
         from tamed.web._http2 import Http2Connection

@@ -11,8 +11,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from tamed.builtin._framing import Incomplete, Malformed, take
 from tamed.net.endpoint import TcpEndpoint, address_text
+from tamed.net.framing import Incomplete, Malformed, take
 
 __all__ = [
     "Code",

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from tamed.builtin._framing import Malformed, read_message
 from tamed.builtin._login import LoginGate, TooManyFailures
 from tamed.builtin._relay import (
     Address,
@@ -46,6 +45,7 @@ from tamed.builtin._socks.udp import UdpAssociation
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.net.endpoint import address_text
+from tamed.net.framing import Malformed, read_message
 from tamed.service.service import Service
 
 __all__ = ["AccessDenied", "NegotiatedRequest", "Proxy", "Timeouts", "negotiate"]

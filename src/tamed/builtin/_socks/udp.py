@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from tamed.builtin._framing import Malformed
 from tamed.builtin._relay import Address
 from tamed.builtin._socks.messages import Datagram, RequestRefused, Target, encode_datagram, parse_datagram
 from tamed.log.logger import own_logger
+from tamed.net.framing import Malformed
 
 __all__ = ["UdpAssociation"]
 

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
-from tamed.builtin._framing import Incomplete, Malformed, take
 from tamed.net.endpoint import address_text
+from tamed.net.framing import Incomplete, Malformed, take
 
 __all__ = [
     "Ends",

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tamed.builtin._framing import Incomplete, Malformed, read_message, take
+from tamed.net.framing import Incomplete, Malformed, read_message, take
 
 pytestmark = pytest.mark.anyio
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.builtin._framing import Incomplete, Malformed
-from tamed.builtin._portforward.proxy_header import (
+from tamed.net.framing import Incomplete, Malformed
+from tamed.net.proxy_header import (
     Ends,
     IpEnd,
     IpEnds,
