@@ -28,42 +28,39 @@ class Etcd:
         self.place = ""
 
     def start(self) -> Self:
-        """Start it, and wait until it answers."""
-        clients, peers = _free_ports(2)
+        """Start it, and wait until it serves; with other ports, if somebody has taken these meanwhile."""
+        while not self._serves(*_free_ports(2)):
+            pass
+        return self
+
+    def _serves(self, clients: int, peers: int) -> bool:
+        """Start it on two ports; return whether it serves, False if one of them is taken."""
         self.place = f"127.0.0.1:{clients}"
         peer = f"http://127.0.0.1:{peers}"
         scheme = "https" if "--cert-file" in self.options else "http"
-        with (self.folder / "etcd.log").open("ab") as log:
+        log = self.folder / "etcd.log"
+        with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [
-                    *(
-                        "etcd",
-                        "--data-dir",
-                        str(self.folder / "data"),
-                        "--initial-cluster",
-                        f"default={peer}",
-                    ),
+                    *("etcd", "--data-dir", str(self.folder / "data"), "--unsafe-no-fsync"),
+                    *("--initial-cluster", f"default={peer}"),
                     *("--listen-client-urls", f"{scheme}://{self.place}"),
                     *("--advertise-client-urls", f"{scheme}://{self.place}"),
                     *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-                    *("--unsafe-no-fsync",),
                     *self.options,
                 ],
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
             )
         began = time.monotonic()
-        while not self._answers():
-            assert self.process.poll() is None, (self.folder / "etcd.log").read_text()[-2000:]
+        while "ready to serve client requests" not in (text := log.read_text("utf-8", "replace")):
+            if self.process.poll() is not None:
+                assert "address already in use" in text, text[-2000:]
+                return False
             assert time.monotonic() - began < PATIENCE
             time.sleep(0.05)
-        return self
-
-    def _answers(self) -> bool:
-        host, _, port = self.place.rpartition(":")
-        with socket.socket() as sock:
-            return sock.connect_ex((host, int(port))) == 0
+        return True
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
