@@ -1,6 +1,7 @@
 """The HTTP client of engines, and what the engine of etcd makes of servers that are none."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,6 +59,9 @@ class Server(ThreadingHTTPServer):
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
         self.thread.start()
 
+    def handle_error(self, *arguments: Any) -> None:
+        """Be quiet: a client may have gone."""
+
     def close(self) -> None:
         """End it."""
         self.end.set()
@@ -88,6 +92,32 @@ async def test_connection_that_the_server_has_closed_is_opened_again(servers: li
         assert await post(client) == (200, {"a": 1})
         assert servers[0].asked == count
     client.close()
+
+
+async def test_cancelled_request_is_aborted(servers: list[Server]) -> None:
+    """A thread does not wait for a server of which nobody wants the answer, and sends nothing any more."""
+    client = HttpClient([servers[0].place], None, 100 * PATIENCE)
+    servers[0].is_silent = True
+    task = asyncio.create_task(post(client))
+    async with asyncio.timeout(PATIENCE):
+        while not servers[0].asked:  # noqa: ASYNC110 - of a thread
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while any("tamed-cluster" in each.name and _waits(each) for each in threading.enumerate()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    client.close()
+
+
+def _waits(thread: threading.Thread) -> bool:
+    """Return whether a thread is in the middle of a request."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_name == "_send":
+            return True
+        frame = frame.f_back
+    return False
 
 
 async def test_silent_server_is_left_for_the_next(servers: list[Server]) -> None:

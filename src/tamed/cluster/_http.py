@@ -7,9 +7,12 @@ that fails is left for the next one, which then is asked first.
 import asyncio
 import http.client
 import json
+import socket
 import ssl
+import struct
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -56,20 +59,21 @@ class HttpClient:
     ) -> Answer:
         """Send a request and return the answer, whatever its status. Raises EngineError if no server answers.
 
-        After a cancellation the thread goes on until its timeout, and its answer is lost.
+        A cancellation resets the connection, so that a request that is still under way does not arrive later:
+        it might renew a lease that has been given up.
         """
         loop = asyncio.get_running_loop()
         content = None if body is None else json.dumps(body).encode()
         failures: dict[str, str] = {}
         for host, port in list(self._hosts):
+            exchange = _Exchange(method, path, content, headers)
             try:
-                return await loop.run_in_executor(
-                    self._executor, self._send, (host, port), method, path, content, dict(headers)
-                )
+                return await loop.run_in_executor(self._executor, self._send, (host, port), exchange)
             except (OSError, http.client.HTTPException) as error:
                 failures[f"{host}:{port}"] = reason(error)
                 self.prefer_others((host, port))
             except asyncio.CancelledError:  # it was too slow for the caller
+                exchange.abort()
                 self.prefer_others((host, port))
                 raise
         raise EngineError("; ".join(f"{place}: {why}" for place, why in failures.items()))
@@ -90,14 +94,12 @@ class HttpClient:
 
     # In a thread.
 
-    def _send(
-        self, place: tuple[str, int], method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> Answer:
+    def _send(self, place: tuple[str, int], exchange: "_Exchange") -> Answer:
         while True:
             connection = self._take(place)
             is_kept = connection.sock is not None
             try:
-                answer = self._exchange(connection, method, path, body, headers)
+                answer = exchange.run(connection)
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 connection.close()
                 if not is_kept:  # otherwise the server had closed the connection meanwhile
@@ -108,27 +110,6 @@ class HttpClient:
             else:
                 self._keep(connection)
                 return answer
-
-    def _exchange(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-    ) -> Answer:
-        kind = {} if body is None else {"Content-Type": "application/json"}
-        connection.request(method, path, body, {**kind, **headers})
-        response = connection.getresponse()
-        content = response.read(_LONGEST + 1)
-        if len(content) > _LONGEST:
-            raise http.client.HTTPException("the answer is too long")
-        try:
-            data = json.loads(content or b"{}")
-        except ValueError:
-            text = content[:_SHOWN].decode(errors="replace")
-            return Answer(response.status, {"message": " ".join(text.split())})
-        return Answer(response.status, data if isinstance(data, dict) else {"message": repr(data)[:_SHOWN]})
 
     def _take(self, place: tuple[str, int]) -> http.client.HTTPConnection:
         with self._lock:
@@ -146,3 +127,48 @@ class HttpClient:
                 connection.close()
             else:
                 self._idle.append(connection)
+
+
+class _Exchange:
+    """A request that a thread sends, and which the event loop can abort."""
+
+    def __init__(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
+        self._method = method
+        self._path = path
+        self._body = body
+        self._headers = {**({} if body is None else {"Content-Type": "application/json"}), **headers}
+        self._lock = Lock()
+        self._connection: http.client.HTTPConnection | None = None
+        self._is_aborted = False
+
+    def run(self, connection: http.client.HTTPConnection) -> Answer:
+        """Send the request and return the answer; in a thread."""
+        if connection.sock is None:
+            connection.connect()
+        with self._lock:
+            if self._is_aborted:
+                raise http.client.HTTPException("it was aborted")
+            self._connection = connection
+        connection.request(self._method, self._path, self._body, self._headers)
+        response = connection.getresponse()
+        content = response.read(_LONGEST + 1)
+        with self._lock:
+            self._connection = None
+        if len(content) > _LONGEST:
+            raise http.client.HTTPException("the answer is too long")
+        try:
+            data = json.loads(content or b"{}")
+        except ValueError:
+            text = content[:_SHOWN].decode(errors="replace")
+            return Answer(response.status, {"message": " ".join(text.split())})
+        return Answer(response.status, data if isinstance(data, dict) else {"message": repr(data)[:_SHOWN]})
+
+    def abort(self) -> None:
+        """Wake the thread, whose connection is reset when it closes it: what is queued is not sent."""
+        with self._lock:
+            self._is_aborted = True
+            sock = None if self._connection is None else self._connection.sock
+            if sock is not None:
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of TLS takes it from the thread
