@@ -219,6 +219,17 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
             "",
             "verse.toml:6: services.b.listen: systemd://s is of a, too, and units that are split",
         ),
+        ("--user", 'name = "vérse"\n', "verse.toml:1: name: 'vérse' cannot name a unit; use up to"),
+        (
+            "--split",
+            "services.'é'.plugin = 'fastpoetry'\n",
+            "verse.toml:1: services.é.plugin: 'verse-é' cannot name",
+        ),
+        (
+            "--user",
+            "services.c = {plugin = 'fastpoetry', listen = 'systemd://a+b'}\n",
+            ":1: services.c: 'a+b' cannot",
+        ),
         ("--user", '[daemon]\nuser = "poet"\n', "verse.toml:2: daemon.user: a user's manager has only that"),
         (
             "--user",
@@ -226,14 +237,16 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
             "verse.toml:1: daemon.prepare-as-root: a user's manager",
         ),
     ],
-    ids=["log file", "endpoint", "socket", "user", "root"],
+    ids=["log file", "endpoint", "socket", "name", "service", "name of a socket", "user", "root"],
 )
 def test_what_other_units_cannot_have_says_where(
     tamed: Tamed, tmp_path: Path, option: str, text: str, why: str
 ) -> None:
     """Nothing is written."""
-    service = '[services.{}]\nplugin = "fastpoetry"\nlisten = "systemd://s"\n'
-    (tmp_path / "verse.toml").write_text(text + service.format("a") + service.format("b"))
+    service = '[services.{}]\nplugin = "fastpoetry"\nlisten = "systemd://{}"\n'
+    sockets = ("s", "s") if "listen: systemd" in why else ("s", "t")
+    services = [service.format(name, socket) for name, socket in zip("ab", sockets, strict=True)]
+    (tmp_path / "verse.toml").write_text(text + "".join(services))
     done = tamed("export", "systemd", option, tmp_path / "verse.toml", "--to", tmp_path / "out")
     assert (done.status, why in done.err) == (78, True), done
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ The manager of a user has no other user, no capability, and no way to hide files
 units have what is left of the sandbox.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from tamed.net.endpoint import Endpoint
 __all__ = ["Manager", "units_of"]
 
 _Line = str | tuple[str, str]  # a line as it is, or a name with its value
+
+_UNIT = re.compile(r"[A-Za-z0-9:_.-]{1,200}")
 
 _FOREVER = (  # a restart mends none of these
     ExitStatus.USAGE,
@@ -139,9 +142,25 @@ def _require_separable(facts: Facts) -> None:
             raise ConfigurationError(where, why, "leave out --split, or name another socket")
 
 
+def _require_unit_names(facts: Facts) -> None:
+    """Raise ConfigurationError for a name that systemd would not take: systemd.unit(5)."""
+    table = f"services.{facts.only}" if facts.only else ""
+    names = [(facts.name, facts.place(table, "name"))]
+    names += [
+        (each.socket_of_systemd, facts.place(f"services.{each.top}", "listen"))
+        for each in facts.listening
+        if each.socket_of_systemd
+    ]
+    for name, place in names:
+        if not _UNIT.fullmatch(name):
+            remedy = "use up to 200 ASCII letters, digits and :_.-"
+            raise ConfigurationError(place, f"{name!r} cannot name a unit", remedy)
+
+
 def _service_unit(
     facts: Facts, manager: Manager, made_by: str, sockets: Collection[str], wanted_by: str
 ) -> MadeFile:
+    _require_unit_names(facts)
     content = _content(
         ("Unit", _unit(facts, manager, sockets, wanted_by)),
         ("Service", _service(facts, manager)),
