@@ -94,8 +94,17 @@ def _as_written(
     return signature, returns
 
 
+def _public_bases(_app: Sphinx, _name: str, _class: object, _options: object, bases: list[Any]) -> None:
+    """Leave out base classes that nobody imports, and that of everything."""
+    public = [
+        base for base in bases if base is not object and not getattr(base, "__name__", "").startswith("_")
+    ]
+    bases[:] = public or bases
+
+
 def setup(app: Sphinx) -> None:
     """Check what is published."""
+    app.connect("autodoc-process-bases", _public_bases)
     app.connect("autodoc-process-signature", _as_written)
     app.connect("build-finished", _require_no_objects)
     app.connect("build-finished", _require_public_names)
