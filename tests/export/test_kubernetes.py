@@ -192,6 +192,45 @@ def test_secrets_are_references(tamed: Tamed, tmp_path: Path, monkeypatch: pytes
     validate(found["Deployment"], NEWEST[-1], strict=True)
 
 
+@pytest.mark.parametrize("secret", [False, True])
+def test_roles_of_the_cluster_have_an_account(tamed: Tamed, tmp_path: Path, secret: bool) -> None:
+    """Pods whose roles are Leases have an account that may take them, and its token."""
+    text = f'name = "verse"\n[daemon]\ncluster = "kubernetes:fleet"\n{POEM}only = "cluster"\n'
+    if secret:
+        (tmp_path / "vault.py").write_text(VAULT)
+        text += (
+            '[services.vault]\nplugin = "vault"\npassword = "credential:db"\ntoken = "env:T"\nhost = "h"\n'
+        )
+    found = manifests(tamed, verse(tmp_path, text), "--plugin-dir", tmp_path)
+    for each in found.values():
+        validate(each, NEWEST[-1], strict=True)
+    (rule,) = found["Role"]["rules"]
+    assert rule["verbs"] == ["get", "create", "update"]
+    name = found["ServiceAccount"]["metadata"]["name"]
+    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
+    assert found["RoleBinding"]["subjects"] == [
+        {"kind": "ServiceAccount", "name": name, "namespace": "fleet"}
+    ]
+    pod, container = pod_of(found)
+    assert pod["serviceAccountName"] == name
+    assert pod["automountServiceAccountToken"] is False
+    (volume,) = (each for each in pod["volumes"] if each["name"] == "credentials")
+    sources = volume["projected"]["sources"]
+    assert sources[0]["serviceAccountToken"]["path"] == "kubernetes.io/serviceaccount/token"
+    assert sources[1]["configMap"]["items"][0]["path"] == "kubernetes.io/serviceaccount/ca.crt"
+    assert [each["secret"]["items"] for each in sources[2:]] == [[{"key": "db", "path": "db"}]] * secret
+    assert {"name": "credentials", "mountPath": "/run/secrets", "readOnly": True} in container["volumeMounts"]
+
+
+@pytest.mark.parametrize("engine", ["etcd://db", "kubernetes://api/fleet?ca=system"])
+def test_other_engines_need_no_account(tamed: Tamed, tmp_path: Path, engine: str) -> None:
+    """Pods whose roles another engine grants, or another API server, have no token."""
+    text = f'name = "verse"\n[daemon]\ncluster = "{engine}"\n{POEM}only = "cluster"\n'
+    found = manifests(tamed, verse(tmp_path, text))
+    assert "Role" not in found
+    assert "serviceAccountName" not in pod_of(found)[0]
+
+
 def test_pods_follow_the_number_of_connections(tamed: Tamed, tmp_path: Path) -> None:
     """The autoscaler owns the number of pods then; the Prometheus operator gets an object of its own."""
     options = ("--connections", "500", "--replicas", "3", "--max-replicas", "7", "--service-monitor")
@@ -262,8 +301,9 @@ def test_names_of_ports_are_distinct(tamed: Tamed, tmp_path: Path) -> None:
         ("{}port = 0\n", "verse.toml:3: services.ecstasy.port", "port 0 is another one"),
         ('{}listen = "unix:poem.sock"\n', "verse.toml:3: services.ecstasy.listen", "it would write to /app"),
         ('[daemon]\npid-file = "x.pid"\n{}', "verse.toml:2: daemon.pid-file", "it would write to /app"),
+        ('[daemon]\ncluster = "kubernetes:"\n{}', "verse.toml:2: daemon.cluster", "it names no namespace"),
     ],
-    ids=["name", "capability", "inherited socket", "port", "socket", "pid file"],
+    ids=["name", "capability", "inherited socket", "port", "socket", "pid file", "namespace"],
 )
 def test_a_deployment_that_cannot_be_exported_says_where(
     tamed: Tamed, tmp_path: Path, text: str, where: str, why: str

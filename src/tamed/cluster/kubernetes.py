@@ -46,16 +46,15 @@ class KubernetesEngine(Engine):
     def __init__(self, url: EngineUrl) -> None:
         url.check("ca", "cert", "key", "token-file", hosts=bool(url.hosts))
         self._url = url
-        if url.hosts:
-            self._hosts = [(host, port or _PORT) for host, port in url.hosts]
-            self._options = dict(url.options)
-        else:
-            self._hosts = [_server_of_pod(url)]
+        self._options = dict(url.options)
+        if not url.hosts:
             self._options = {"ca": f"{_ACCOUNT}/ca.crt", "token-file": f"{_ACCOUNT}/token", **url.options}
-        if "ca" not in self._options:
+        elif "ca" not in url.options:
             raise ConfigurationError(url.what, "an API server is reached by TLS alone", "name its ca")
-        self._url._replace(options=self._options).tls()
-        self._namespace = url.path or _namespace_of_pod(url)
+        elif not url.path:
+            raise ConfigurationError(url.what, "it names no namespace", "name one after the host")
+        else:
+            url.tls()
         self._client: HttpClient | None = None
         self._files: list[tuple[str, int]] = []
         self._sightings = Sightings()
@@ -119,7 +118,7 @@ class KubernetesEngine(Engine):
     async def _read(self, role: str) -> _Lease:
         """Return the Lease of a role; a new one if there is none."""
         name = lease_name(role)
-        answer = await self._ask("GET", f"{self._path}/{name}")
+        answer = await self._ask("GET", name)
         if answer.status == _NOT_FOUND:
             metadata = {"name": name, "annotations": {"tamed/role": role}}
             return {"apiVersion": _VERSION, "kind": "Lease", "metadata": metadata, "spec": {}}
@@ -128,11 +127,11 @@ class KubernetesEngine(Engine):
     async def _write(self, role: str, lease: _Lease) -> bool:
         """Write a Lease that was read; False if another one has written it since."""
         if "resourceVersion" in lease["metadata"]:
-            answer = await self._ask("PUT", f"{self._path}/{lease_name(role)}", lease)
+            answer = await self._ask("PUT", lease_name(role), lease)
             if answer.status == _NOT_FOUND:  # somebody has deleted it
                 return False
         else:
-            answer = await self._ask("POST", self._path, lease)
+            answer = await self._ask("POST", "", lease)
         if answer.status == _CONFLICT:
             return False
         self._held[role] = self._lease_in(answer)
@@ -145,14 +144,12 @@ class KubernetesEngine(Engine):
         remedy = "allow its service account to get, create and update leases"
         raise EngineError(self._url.what, why, remedy if answer.status == _FORBIDDEN else "")
 
-    @property
-    def _path(self) -> str:
-        return f"/apis/{_VERSION}/namespaces/{quote(self._namespace)}/leases"
-
     # Requests.
 
-    async def _ask(self, method: str, path: str, body: _Lease | None = None) -> Answer:
+    async def _ask(self, method: str, name: str, body: _Lease | None = None) -> Answer:
         try:
+            namespace = self._url.path or (_ACCOUNT / "namespace").read_text("ascii").strip()
+            path = f"/apis/{_VERSION}/namespaces/{quote(namespace)}/leases/{name}".rstrip("/")
             client = self._connected()
             headers = {"Accept": "application/json", **self._authorization()}
         except (OSError, ValueError, ConfigurationError) as error:
@@ -167,7 +164,8 @@ class KubernetesEngine(Engine):
             if self._client is not None:
                 self._client.close()
             context = self._url._replace(options=self._options).tls()
-            self._client, self._files = HttpClient(self._hosts, context, _SILENCE), files
+            hosts = [(host, port or _PORT) for host, port in self._url.hosts or [_server_of_pod()]]
+            self._client, self._files = HttpClient(hosts, context, _SILENCE), files
         return self._client
 
     def _authorization(self) -> dict[str, str]:
@@ -210,17 +208,8 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _server_of_pod(url: EngineUrl) -> tuple[str, int]:
+def _server_of_pod() -> tuple[str, int]:
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
     if not host or not port.isdecimal():
-        raise ConfigurationError(
-            url.what, "this is no pod of Kubernetes", "name the API server: kubernetes://HOST/NAMESPACE"
-        )
+        raise ConfigurationError("this is no pod of Kubernetes", remedy="name the API server in the URL")
     return host, int(port)
-
-
-def _namespace_of_pod(url: EngineUrl) -> str:
-    try:
-        return (_ACCOUNT / "namespace").read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(url.what, reason(error), "name the namespace") from error

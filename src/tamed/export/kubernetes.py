@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
+from tamed.export._leases import ROLE_KINDS, account_sources, leases_namespace, role_documents
 from tamed.export.container import CREDENTIALS, RUN, USER, Container, Port, Resources
 from tamed.export.facts import Facts
 from tamed.export.files import MadeFile
@@ -65,6 +66,9 @@ def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[M
     if not cluster.kustomize:
         documents["configmap"] = _config_map(container)
     documents["deployment"] = _deployment(container, cluster)
+    if namespace := leases_namespace(container.facts):
+        for name, rest in zip(ROLE_KINDS, role_documents(container.facts.name, namespace), strict=True):
+            documents[name] = _of_namespace(container, namespace, rest)
     if container.ports or cluster.service_monitor:
         documents["service"] = _service(container, cluster)
     documents["poddisruptionbudget"] = _budget(container)
@@ -86,6 +90,15 @@ def _object(container: Container, version: str, kind: str, **rest: Value) -> dic
     name = container.facts.name
     metadata: dict[str, Value] = {"name": name, "labels": {**_labels(container), **_MANAGED}}
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
+
+
+def _of_namespace(container: Container, namespace: str, rest: dict[str, Value]) -> dict[str, Value]:
+    version, kind = str(rest.pop("apiVersion")), str(rest.pop("kind"))
+    made = _object(container, version, kind, **rest)
+    metadata = made["metadata"]
+    assert isinstance(metadata, dict)
+    metadata["namespace"] = namespace
+    return made
 
 
 _MANAGED = {"app.kubernetes.io/managed-by": "tamed"}
@@ -141,7 +154,13 @@ def _annotations(container: Container, cluster: Cluster) -> dict[str, Value]:
 
 
 def _pod(container: Container, cluster: Cluster) -> dict[str, Value]:
+    account: dict[str, Value] = {}
+    if leases_namespace(container.facts):
+        account["serviceAccountName"] = Noted(
+            container.facts.name, "It may take Leases, for services that run once."
+        )
     return {
+        **account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": Noted(
             False, "Else a Service named tamed-NAME would set variables that Tamed reads as its options."
@@ -238,7 +257,7 @@ def _limits(resources: Resources) -> dict[str, Value]:
 def _mounts(container: Container) -> Iterator[Value]:
     facts = container.facts
     yield {"name": "deployment", "mountPath": str(facts.file), "subPath": facts.file.name, "readOnly": True}
-    if facts.credentials:
+    if facts.credentials or leases_namespace(facts):
         yield {"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True}
     for name, folder in _writable(container):
         yield {"name": name, "mountPath": folder}
@@ -247,13 +266,16 @@ def _mounts(container: Container) -> Iterator[Value]:
 def _volumes(container: Container) -> Iterator[Value]:
     facts = container.facts
     yield {"name": "deployment", "configMap": {"name": facts.name}}
-    if facts.credentials:
-        items: list[Value] = [{"key": name, "path": name} for name in facts.credentials]
+    items: list[Value] = [{"key": name, "path": name} for name in facts.credentials]
+    note = f"The secret {facts.name} has the keys: {', '.join(facts.credentials)}."
+    if leases_namespace(facts):
+        sources = account_sources()
+        if items:
+            sources.append(Noted({"secret": {"name": facts.name, "items": items}}, note))
+        yield {"name": "credentials", "projected": {"defaultMode": _READ_ONLY, "sources": sources}}
+    elif items:
         secret: dict[str, Value] = {"secretName": facts.name, "defaultMode": _READ_ONLY, "items": items}
-        keys = ", ".join(facts.credentials)
-        yield Noted(
-            {"name": "credentials", "secret": secret}, f"The secret {facts.name} has the keys: {keys}."
-        )
+        yield Noted({"name": "credentials", "secret": secret}, note)
     for name, _ in _writable(container):
         yield {"name": name, "emptyDir": {"medium": "Memory"} if name == "run" else {}}
 

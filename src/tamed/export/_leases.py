@@ -1,0 +1,59 @@
+"""What a deployment needs in Kubernetes whose roles are Lease objects: an account, its rights, and its token.
+
+The token is no automatic one. That would be mounted into the folder of the deployment's own secrets, which is
+read-only; so both are in one volume. Its parts are those that Kubernetes itself mounts, see
+https://kubernetes.io/docs/concepts/storage/projected-volumes/
+"""
+
+from tamed.cluster.engine import EngineUrl
+from tamed.errors import ConfigurationError
+from tamed.export.facts import Facts
+from tamed.export.yaml import Value
+
+__all__ = ["ROLE_KINDS", "account_sources", "leases_namespace", "role_documents"]
+
+_FOLDER = "kubernetes.io/serviceaccount"
+_API = "rbac.authorization.k8s.io"
+_TOKEN_SECONDS = 3607  # what Kubernetes takes itself; it is replaced before
+ROLE_KINDS = ("serviceaccount", "role", "rolebinding")
+"""The names of the files of `role_documents`."""
+
+
+def leases_namespace(facts: Facts) -> str:
+    """Return the namespace of a deployment's Lease objects; empty if no Lease objects grant its roles.
+
+    Raises ConfigurationError if it is not named: rights are those of an account in a namespace.
+    """
+    text = facts.settings.daemon.cluster
+    if not text.startswith("kubernetes:") or (url := EngineUrl.parse(text)).hosts:
+        return ""
+    if not url.path:
+        remedy = "name the namespace, in which the account of the pods gets its rights: kubernetes:NAMESPACE"
+        raise ConfigurationError(facts.place("daemon", "cluster"), "it names no namespace", remedy)
+    return url.path
+
+
+def role_documents(name: str, namespace: str) -> list[dict[str, Value]]:
+    """Return the rest of an account, of a role with the rights to Lease objects, and of what binds them."""
+    rule: dict[str, Value] = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "create", "update"],
+    }
+    subject: dict[str, Value] = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    reference: dict[str, Value] = {"apiGroup": _API, "kind": "Role", "name": name}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": False},
+        {"apiVersion": f"{_API}/v1", "kind": "Role", "rules": [rule]},
+        {"apiVersion": f"{_API}/v1", "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]},
+    ]
+
+
+def account_sources() -> list[Value]:
+    """Return the sources of a projected volume that has what the engine reads."""
+    token: dict[str, Value] = {"path": f"{_FOLDER}/token", "expirationSeconds": _TOKEN_SECONDS}
+    authority: list[Value] = [{"key": "ca.crt", "path": f"{_FOLDER}/ca.crt"}]
+    return [
+        {"serviceAccountToken": token},
+        {"configMap": {"name": "kube-root-ca.crt", "items": authority}},
+    ]
