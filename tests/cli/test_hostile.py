@@ -16,7 +16,6 @@ from tamed._os.text import shown
 from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import Command
 from tamed.errors import ExitStatus
-from tamed.unix.lock import take_life
 from tests.cli.conftest import Done, Tamed
 from tests.supervised.forked import forking
 
@@ -122,6 +121,7 @@ def faults_of(done: Done, what: str, value: str) -> Iterator[str]:
             what,
             " ".join(shown(value).split())[:40],
             repr(value)[:40],
+            str(Path(value).absolute())[:100],
             "verse is not running",
             "needs a terminal",
         )
@@ -197,12 +197,6 @@ def _stale_socket(folder: Path) -> None:
     _stale(folder)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(folder / "verse.sock"))
-
-
-def _held(folder: Path) -> None:
-    """Hold the pid file, as a daemon does that has no control socket and does not answer."""
-    (folder / "verse.pid").write_text(f"{os.getpid()}\n")
-    take_life(os.open(folder / "verse.pid", os.O_RDWR))
 
 
 def _of_another_user(folder: Path) -> None:

@@ -170,7 +170,7 @@ def _user(text: str) -> pwd.struct_passwd | None:
     if _is_number(text):
         return _user_by_number(int(text))
     raise ConfigurationError(
-        f"user {text}",
+        f"user {text if text.strip() else repr(text)}",
         "the system has no such user",
         did_you_mean(text, (entry.pw_name for entry in pwd.getpwall())),
     )
@@ -191,7 +191,7 @@ def _group(text: str) -> int:
     if _is_number(text):
         return int(text)
     raise ConfigurationError(
-        f"group {text}",
+        f"group {text if text.strip() else repr(text)}",
         "the system has no such group",
         did_you_mean(text, (entry.gr_name for entry in grp.getgrall())),
     )
