@@ -95,11 +95,10 @@ def _as_written(
 
 
 def _public_bases(_app: Sphinx, _name: str, _class: object, _options: object, bases: list[Any]) -> None:
-    """Leave out base classes that nobody imports, and that of everything."""
-    public = [
-        base for base in bases if base is not object and not getattr(base, "__name__", "").startswith("_")
-    ]
-    bases[:] = public or bases
+    """Show what a base class that nobody imports is made of in its place."""
+    for base in [base for base in bases if getattr(base, "__name__", "").startswith("_")]:
+        place = bases.index(base)
+        bases[place : place + 1] = base.__bases__
 
 
 def setup(app: Sphinx) -> None:
