@@ -9,12 +9,14 @@ import signal
 import socket
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+from tamed.errors import TamedError
 from tests.browser import Browser
+from tests.patience import PATIENCE
 from tests.structure.source import ROOT
-from tests.supervised.daemon import Daemon, Tamed
+from tests.supervised.daemon import Daemon, Tamed, wait_for
 
 _FOLDER = ROOT / "docs" / "_pictures"
 _STEPS = 120  # seconds
@@ -36,6 +38,26 @@ async def serve(reader, writer):
 
 
 application = Application("verse", Store("store"), StreamServer("127.0.0.1:0", serve, name="poems"))
+"""
+
+_SLOW = """
+import asyncio
+from pathlib import Path
+from tamed import Application, Service, StreamServer
+
+
+class Store(Service):
+    async def start(self):
+        while Path("wait").exists():
+            await asyncio.sleep(0.1)
+
+
+async def serve(reader, writer):
+    await reader.read()
+    writer.close()
+
+
+application = Application("slow", Store("store"), StreamServer("127.0.0.1:0", serve, name="poems"))
 """
 
 
@@ -64,6 +86,36 @@ def main() -> None:
         _take(browser, "telephone", "verse is failing")
         for client in clients:
             client.close()
+        _take_ends(tamed, browser)
+
+
+def _take_ends(tamed: Tamed, browser: Browser) -> None:
+    """Take a daemon that starts, one that drains, and one whose supervisor was killed."""
+    tamed.write("slow.py", _SLOW)
+    wait = tamed.write("wait", "")
+    endpoint = ("--ops", "127.0.0.1:0")
+    words = ("start", "--user", "root", "--workers", "2", "--stop-delay", "1h", *endpoint, "slow.py")
+    browser.show_as(width=1000, height=640)
+    with tamed.popen(*words) as starting:
+        daemon = wait_for("the daemon", lambda: _found(tamed, "slow"))
+        page = daemon.expect_log(r"\d INFO tamed.net: listening on (127.0.0.1:\d+)")[1]
+        browser.open(f"http://{page}/")
+        _take(browser, "starting", "slow is starting")
+        wait.unlink()
+        starting.wait(PATIENCE)
+    daemon.signal(signal.SIGTERM)
+    _take(browser, "draining", "slow is stopping")
+    os.kill(daemon.pid, signal.SIGKILL)
+    _take(browser, "lost", "No connection since")
+
+
+def _found(tamed: Tamed, name: str) -> Daemon | None:
+    """Return a daemon that has begun to start."""
+    daemon = Daemon(tamed, name, 0, [])
+    with suppress(TamedError, OSError):
+        daemon.pid = daemon.status()["pid"]
+        return daemon
+    return None
 
 
 def _come_and_go(daemon: Daemon) -> list[socket.socket]:
