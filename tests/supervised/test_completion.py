@@ -44,6 +44,7 @@ TYPED = {
     "run --plugin-dir=sub": "<run><--plugin-dir=subfolder>",
     "stop ver": "<stop><verse>",
     "status --json ver": "<status><--json><verse>",
+    "restart verse pro": "<restart><verse><prose>",
 }
 
 
@@ -59,7 +60,7 @@ EVERYWHERE = (
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_completes_what_is_typed(tamed: Tamed, shell: str) -> None:
-    """Commands, options, values, plugins, files, folders, a deployment's options and instances that run."""
+    """Commands, options, values, plugins, files, folders, a deployment's options, and instances."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     home = tamed.folder / "home"
@@ -75,6 +76,8 @@ def test_a_shell_completes_what_is_typed(tamed: Tamed, shell: str) -> None:
     command.parent.mkdir()
     command.write_text(COMMAND.format(python=quote(sys.executable)))
     command.chmod(0o755)
+    tamed.start("--name", "prose", "fastpoetry", "--port", "0")
+    assert tamed("stop", "prose").status == 0
     daemon = tamed.start("--name", "verse", "fastpoetry", "--port", "0")
     env = {
         **tamed.environment(),

@@ -124,7 +124,11 @@ def _instances(line: CommandLine, *, running: bool) -> list[str]:
 
     place = line.given.get("rundir") or os.environ.get("TAMED_RUNDIR")
     directory = RunDirectory(Path(place) if place else default_run_directory(os.environ))
-    return [each.name for each in (directory.running() if running else directory.instances())]
+    if running:
+        return [each.name for each in directory.running()]
+    from tamed.supervisor.plan_file import stopped_names
+
+    return sorted({*stopped_names(directory), *(each.name for each in directory.instances())})
 
 
 def _targets(line: CommandLine) -> list[str]:
