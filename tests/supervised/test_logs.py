@@ -47,6 +47,7 @@ def test_a_record_is_shown_whole(tamed: Tamed) -> None:
     assert one.count("no rhyme") == 1
     assert "[2] ERROR" in one
     assert tamed("logs", "--since", "1h", "--service", "verse", "-n", "1").out.count("the last line") == 1
+    assert "the last line" in tamed("logs", "--since", "1h ago").out
     assert tamed("logs", "--since", "23:59:59.999").out == ""
     for options in (["--since", "soon"], ["--grep", "("], ["--level", "loud"]):
         assert tamed("logs", *options).status == 64

@@ -178,12 +178,12 @@ def _since(text: str, now: float) -> float:
     from tamed.plugins.values import Duration  # not above: few ask for it
 
     try:
-        return now - Duration.parse(text)
+        return now - Duration.parse(text.removesuffix(" ago"))
     except ValueError:
         today = datetime.fromtimestamp(now).astimezone().date().isoformat()
     moment = moment_of(text)
     moment = moment_of(f"{today}T{text}") if moment is None else moment
     if moment is None:
-        expected = "expected 10m, 14:30, 2026-11-23 or 2026-11-23T14:30:00"
+        expected = "expected 10m ago, 14:30, 2026-11-23 or 2026-11-23T14:30:00"
         raise UsageError(f"--since {text!r}", expected)
     return moment
