@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tamed._os.fork import require_single_thread
 from tamed._os.text import did_you_mean
 from tamed.errors import ConfigurationError, SystemRefused
 
@@ -112,6 +111,8 @@ class Identity(NamedTuple):
         return self._may(os.X_OK, program)
 
     def _may(self, access: int, path: Path) -> bool:
+        from tamed._os.fork import require_single_thread  # not above: commands for an instance do without
+
         require_single_thread("cannot fork")
         child = os.fork()
         if child == 0:
