@@ -131,13 +131,18 @@ class Files:
             os.close(descriptor)
 
     def _unchanged(self, path: str, scope: "Scope") -> tuple[str, KeptFile | None]:
-        """Return the path of the file that a request is for, and what is kept of it if it has not changed."""
+        """Return the path of the file that a request is for, and what is kept of it.
+
+        That has not changed if it is all of the file.
+        """
         if path.endswith("/"):
             path += self._index
         for form, _ in self._forms(path, scope):
             file = self._kept.get(form)
             if file is None and form == path:
                 break
+            if file is not None and not file.has_content:
+                return form, file  # it is looked at when it is open
             with suppress(OSError):
                 found = self._root.stat(form)
                 return form, file if file is not None and file.identity == identity_of(found) else None
