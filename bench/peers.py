@@ -3,7 +3,6 @@
 import os
 import subprocess
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from shutil import which
 
@@ -14,7 +13,6 @@ __all__ = [
     "aiomisc",
     "granian",
     "gunicorn",
-    "has_plugin",
     "hypercorn",
     "loops",
     "minimal",
@@ -66,11 +64,6 @@ http {{
     server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}/site; }}
 }}
 """
-
-
-def has_plugin(name: str) -> bool:
-    """Tell whether a plugin of ours is installed."""
-    return any(one.name == name for one in entry_points(group="tamed.plugins"))
 
 
 @cache

@@ -12,7 +12,6 @@ from bench.peers import (
     NGINX,
     granian,
     gunicorn,
-    has_plugin,
     hypercorn,
     loops,
     minimal,
@@ -128,13 +127,12 @@ def http() -> Comparison:
     """Return the comparison of web servers, a connection for each request."""
     request = "GET /poem.txt HTTP/1.0\r\n\r\n"
     measure = partial(cpu_per_poem, count=5_000, send=request)
-    missing = "" if has_plugin("web") else "the plugin `web`"
     return Comparison(
         "http",
         "CPU per HTTP response, a connection each",
         _FIGURES,
         [
-            Contestant("tamed", partial(measure, lambda _: tamed_web()), missing),
+            Contestant("tamed", partial(measure, lambda _: tamed_web())),
             Contestant("gunicorn", partial(measure, lambda _: gunicorn())),
             Contestant("uvicorn", partial(measure, lambda _: uvicorn())),
             Contestant("granian", partial(measure, lambda _: granian())),

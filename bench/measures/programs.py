@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.compare import Comparison, Contestant, Figure, Figures
 from bench.measures.start import wait_for_poem
-from bench.peers import has_plugin, minimal
+from bench.peers import minimal
 from bench.process import BIN, Process, command, tamed
 
 __all__ = ["programs_kept"]
@@ -55,7 +55,7 @@ def programs_kept() -> Comparison:
             "exit": Figure("SIGTERM to exit", "ms", 1e3, 0),
         },
         [
-            Contestant("tamed", partial(_measure, _tamed), "" if has_plugin("exec") else "the plugin `exec`"),
+            Contestant("tamed", partial(_measure, _tamed)),
             Contestant("supervisord", partial(_measure, _supervisord)),
         ],
     )
