@@ -453,6 +453,20 @@ def test_an_application_that_ends_itself_ends_the_daemon(world: Supervised) -> N
     assert world.supervisor.ending.status == 4
 
 
+def test_a_replacement_that_ends_itself_before_it_is_ready_is_a_failed_attempt(world: Supervised) -> None:
+    """Its application never served, so it has not chosen the end of those that do: another one is started."""
+    world.start()
+    world.ends(world.hands[0], -signal.SIGKILL)
+    coming = world.hands[-1]
+    world.says(coming, {"leaving": 3})
+    world.ends(coming, 3)
+    assert world.supervisor.phase is Phase.RUNNING
+    assert world.supervisor.state == "degraded"
+    told = "the application ended before it was ready, with status 3"
+    assert told in world.supervisor.recovery.last_error
+    assert not world.platform.sent
+
+
 def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     """After the stop timeout they write their stacks, and then they are ended by force."""
     world.start()

@@ -21,6 +21,8 @@ async def recite(reader, writer):
         application.exit(5)
     writer.write(b"poem")
 
+if Path("leaves").exists():
+    sys.exit(int(Path("leaves").read_text()))
 if Path("broken").exists():
     time.sleep(float(Path("broken").read_text()))
     raise KeyError("rhyme")
@@ -65,6 +67,23 @@ def test_a_daemon_none_of_whose_workers_starts_is_failing(tamed: Tamed) -> None:
     told = tamed("status", "app")
     assert (told.status, told.out.startswith("app is failing: ")) == (5, True), told
     broken.unlink()
+    daemon.wait_workers(1)
+    assert tamed("status").status == 0
+    daemon.stop()
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_replacement_that_exits_while_it_is_loaded_has_failed(tamed: Tamed, status: int) -> None:
+    """A release that exits lies there when the only worker dies: the daemon waits for a better one."""
+    tamed.write("app.py", FRAGILE)
+    daemon = tamed.start("--workers", "1", "app.py")
+    leaves = tamed.write("leaves", str(status))
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    why = f"the application ended before it was ready, with status {status}"
+    wait_for("several failures", lambda: daemon.log.count(why) >= 3)
+    told = daemon.status()
+    assert (told["state"], why in told["last_error"]) == ("failing", True)
+    leaves.unlink()
     daemon.wait_workers(1)
     assert tamed("status").status == 0
     daemon.stop()

@@ -222,6 +222,14 @@ class Worker:
         return self.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.STUCK)
 
     @property
+    def has_chosen_to_end(self) -> bool:
+        """Whether its application, which served, ends by its own choice: then all workers end.
+
+        One that ends before it is ready has failed to start, whatever status it chose.
+        """
+        return self.leaving is not None and self.ready is not None
+
+    @property
     def status(self) -> int:
         """The exit status of a daemon that ends because this worker has ended."""
         if self.fault is not None:
@@ -238,7 +246,7 @@ class Worker:
             took = now - self.drained_from
             text = f"worker {self.pid} has drained in {took:.1f} s"
             return "drain", text, {**self.facts(), "took": round(took, 3)}
-        if self.leaving is not None:
+        if self.has_chosen_to_end:
             text = f"the application ended, with status {self.leaving}"
             return "exit", text, {**self.facts(), "status": self.leaving}
         return "death", self.how_it_ended(code), self._facts_of_death(code, now)
@@ -263,14 +271,20 @@ class Worker:
         if self.fault is not None:
             return self.fault[0]
         if self.leaving is not None:
-            return [f"tamed: the application ended before it was ready, with status {self.leaving}"]
+            return [f"tamed: {self._never_ready}"]
         return [f"tamed: {self.how_it_ended(code)} before it was ready"]
 
     def how_it_ended(self, code: int) -> str:
         """Return how this worker ended, and why if it has reported the reason."""
         if self.fault is not None:
             return f"{self.who} failed: {self.fault[0][-1].removeprefix('tamed: ')}"
+        if self.leaving is not None and self.ready is None:
+            return f"{self.who} failed: {self._never_ready}"
         return f"{self.who} {how_it_ended(code)}"
+
+    @property
+    def _never_ready(self) -> str:
+        return f"the application ended before it was ready, with status {self.leaving}"
 
     def fail(self, lines: list[str], status: int) -> None:
         """Record the reason why it has failed or will never begin: the lines to print, and the status."""

@@ -479,7 +479,7 @@ class Supervisor:
             case _ if worker.is_surplus:
                 if code not in (0, -signal.SIGTERM):
                     self._platform.log("WARNING", f"{worker.how_it_ended(code)}; it was about to leave")
-            case _ if worker.leaving is not None:
+            case _ if worker.leaving is not None and worker.has_chosen_to_end:
                 self.ending.failure = f"the application ended, with status {worker.leaving}"
                 self._platform.log("INFO", f"the application ends, with status {worker.leaving}: stopping")
                 self.stop(worker.leaving)
@@ -498,7 +498,7 @@ class Supervisor:
             self.recovery.look()
         else:
             self.ending.failure = worker.how_it_ended(code)
-            self.stop(worker.status)
+            self.stop(worker.status or ExitStatus.SOFTWARE)
 
     def _reap(self) -> None:
         self.pool.reap()
