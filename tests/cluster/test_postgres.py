@@ -1,6 +1,7 @@
 """What is particular to the engine on PostgreSQL."""
 
 import asyncio
+import re
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from tamed.errors import ConfigurationError
 from tests.cluster.opened import LONG, engines, failure
 from tests.cluster.servers import PASSWORD, Serving, postgres
 from tests.patience import PATIENCE
+from tests.structure.source import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +99,18 @@ async def test_table_that_may_not_be_made_is_shown(served: Serving, tmp_path: Pa
     async with engines(url, 1) as (engine,):
         assert (await engine.acquire("a role", "holder", LONG)).token == 1
         await engine.release("a role")
+
+
+async def test_documented_fence_refuses_an_older_token(served: Serving) -> None:
+    """The statement of the documentation lets a holder write until a later one has."""
+    page = (ROOT / "docs" / "scale-out.md").read_text("utf-8")
+    (statement,) = re.findall("```sql\n(.*?)```", page, re.DOTALL)
+    statement = statement.replace(":role", "$1").replace(":token", "$2")
+    (table,) = re.findall("`(CREATE TABLE fences.*?)`", page)
+    async with administrator(served) as connection:
+        await connection.execute(table)
+        answers = [await connection.fetchval(statement, "cron", token) for token in (7, 7, 9, 7, 8, 9, 10)]
+    assert answers == [7, 7, 9, None, None, 9, 10]
 
 
 async def test_old_server_is_refused() -> None:
