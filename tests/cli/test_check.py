@@ -207,3 +207,14 @@ def test_misspelt_variables_are_a_warning(
     ]
     err = tamed("run", "--directory", tmp_path, tmp_path / "none.py").err
     assert err.count("warning") == 3, "a run imports no plugin for this"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_an_application_that_exits_while_it_is_loaded_is_an_error(
+    tamed: Tamed, tmp_path: Path, status: int
+) -> None:
+    """A run would end with its status; a check does not succeed in silence."""
+    file = tmp_path / "leaver.py"
+    file.write_text(f"raise SystemExit({status})")
+    told = tamed("check", file)
+    assert told == (70, "", f"tamed: {file} ended while it was loaded, with status {status}\n")

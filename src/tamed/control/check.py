@@ -6,7 +6,7 @@ from tamed.config.job import Job
 from tamed.config.load import load
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon, Log, Settings
-from tamed.errors import Errors
+from tamed.errors import ApplicationFailed, Errors, exit_code
 from tamed.net.conflicts import conflicts
 from tamed.service.application import Application
 
@@ -27,11 +27,20 @@ def check(job: Job) -> Application:
     application = Application(job.target.name)
     for reading in _readings(job, errors):
         with errors:
-            application = load(reading)
+            application = _load(reading)
     for conflict in conflicts(application):
         errors.add(conflict)
     errors.raise_first()
     return application
+
+
+def _load(reading: Reading) -> Application:
+    """Load an application. One that calls ``sys.exit`` meanwhile ends a run, but is no result of a check."""
+    try:
+        return load(reading)
+    except SystemExit as ended:
+        target, code = reading.job.target.name, exit_code(ended)
+        raise ApplicationFailed(f"{target} ended while it was loaded, with status {code}") from None
 
 
 def _readings(job: Job, errors: Errors) -> list[Reading]:
