@@ -195,6 +195,7 @@ def test_no_two_act_at_once(rate: float, delays: list[tuple[float, float, int]])
             continue
         request = one.request(now)
         assert request is not None
+        won, is_held = None, False
         if fate != 0:  # otherwise it is lost on its way
             won = store.acquire(who, now + there) if request is Request.ACQUIRE else None
             is_held = won is None and store.renew(who, now + there)

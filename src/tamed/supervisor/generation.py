@@ -2,7 +2,7 @@
 
 import enum
 import signal
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from tamed.errors import ExitStatus
 from tamed.ipc.channel import Channel
@@ -11,7 +11,7 @@ from tamed.supervisor.checks import Check
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Remains
 
-__all__ = ["Generation", "Worker", "WorkerState", "how_it_ended"]
+__all__ = ["Generation", "Serving", "Worker", "WorkerState", "how_it_ended"]
 
 
 class Generation:
@@ -36,6 +36,18 @@ class Generation:
     def resize(self, count: int) -> None:
         """Set another number of workers."""
         self.count = count
+
+
+class Serving(Protocol):
+    """The part of a supervisor that says which workers there should be."""
+
+    @property
+    def generation(self) -> Generation:
+        """The generation that serves, or the first one on its way there."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its workers are kept at their number: not during the first start, nor during a stop."""
 
 
 class WorkerState(enum.Enum):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tamed.errors import ExitStatus, reason
 from tamed.ipc.handoff import Data
 from tamed.service.restart import Backoff
-from tamed.supervisor.generation import Generation, Worker
+from tamed.supervisor.generation import Serving, Worker
 from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.workers import WorkerPool
@@ -28,21 +28,20 @@ _BACKOFF = Backoff(first=0.1, factor=2.0, maximum=30.0)
 
 
 class Recovery:
-    """Brings the serving generation to its number of workers, while ``is_active`` returns True.
+    """Brings the serving generation to its number of workers, while the daemon is running.
 
-    ``serving`` returns that generation. ``failed`` is called with the reason and the status of each failed
+    ``failed`` is called with the reason and the status of each failed
     attempt. ``restarts`` is the number of lost workers that were replaced. ``last_error`` is the last
     failure, and ``failed_at`` its time, in seconds since the epoch.
     """
 
     def __init__(
         self,
+        serving: Serving,
         pool: WorkerPool,
         reactor: Reactor,
         platform: Platform,
         *,
-        serving: Callable[[], Generation],
-        is_active: Callable[[], bool],
         failed: Callable[[str, int], object],
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -53,7 +52,6 @@ class Recovery:
         self._reactor = reactor
         self._platform = platform
         self._serving = serving
-        self._is_active = is_active
         self._failed = failed
         self._wall = wall
         self._failures: dict[int, int] = {}
@@ -69,7 +67,7 @@ class Recovery:
         worker has failed.
         """
         try:
-            self._pool.spawn(self._serving(), number, replaces)
+            self._pool.spawn(self._serving.generation, number, replaces)
         except OSError as error:
             self._refuse(number, error)
             return False
@@ -138,7 +136,7 @@ class Recovery:
 
     def _is_exhausted(self) -> bool:
         """Whether every worker's number has used up its attempts."""
-        count = self._serving().count
+        count = self._serving.generation.count
         return all(self._failures.get(number, 0) >= _ATTEMPTS for number in range(1, count + 1))
 
     def is_due(self, number: int) -> bool:
@@ -148,7 +146,7 @@ class Recovery:
     def look(self) -> None:
         """Start the missing workers that are due, and set a timer for the next one."""
         for number in filter(self.is_due, self._missing()):
-            if not self._pool.has_room(self._serving()):
+            if not self._pool.has_room(self._serving.generation):
                 break
             was_lost = self._due.pop(number, None) is not None
             if self.spawn(number) and was_lost:
@@ -161,7 +159,7 @@ class Recovery:
             self._timer = self._reactor.later(min(waits), self.look)
 
     def _missing(self) -> list[int]:
-        return self._pool.missing(self._serving()) if self._is_active() else []
+        return self._pool.missing(self._serving.generation) if self._serving.is_running else []
 
     def export(self) -> Data:
         """Return this as data, for the next program."""

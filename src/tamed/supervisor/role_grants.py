@@ -1,7 +1,7 @@
 """Granting roles to the workers of a daemon, and what commands and the operations endpoint see of that."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tamed._os.boot_clock import BootAlarm, boot_time
@@ -11,7 +11,7 @@ from tamed.ipc.handoff import Data
 from tamed.ipc.message import InvalidMessage, Message, read_number, read_text, read_truth
 from tamed.supervisor.checks import Check
 from tamed.supervisor.control import Answer
-from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.generation import Serving, Worker, WorkerState
 from tamed.supervisor.leases import Leases, Standing
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.operations import fault
@@ -26,20 +26,9 @@ _LONGEST = 1000  # characters of a service's path
 
 
 class RoleGrants:
-    """Grants each role to one ready worker of the generation that ``serving`` returns.
+    """Grants each role to one ready worker of the serving generation, while the daemon is running."""
 
-    ``is_active`` returns whether roles are granted at all: not during the first start, nor during a stop.
-    """
-
-    def __init__(
-        self,
-        pool: WorkerPool,
-        reactor: Reactor,
-        platform: Platform,
-        *,
-        serving: Callable[[], Generation],
-        is_active: Callable[[], bool],
-    ) -> None:
+    def __init__(self, serving: Serving, pool: WorkerPool, reactor: Reactor, platform: Platform) -> None:
         self._roles = Roles(self, reactor.clock, _milliseconds)
         self._leases = Leases(
             boot_time,
@@ -53,7 +42,6 @@ class RoleGrants:
         self._reactor = reactor
         self._platform = platform
         self._serving = serving
-        self._is_active = is_active
         self._waiting: dict[str, list[Answer]] = {}  # for another holder, by role
 
     # Events.
@@ -101,9 +89,9 @@ class RoleGrants:
 
     def eligible(self) -> Sequence[int]:
         """Return the ready workers that stay; those with low numbers stay longest when it is scaled down."""
-        if not self._is_active():
+        if not self._serving.is_running:
             return ()
-        workers = self._pool.of(self._serving())
+        workers = self._pool.of(self._serving.generation)
         ready = [each for each in workers if each.state is WorkerState.READY and not each.is_surplus]
         return [each.pid for each in sorted(ready, key=lambda each: each.number)]
 

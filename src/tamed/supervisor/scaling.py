@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tamed._os.limits import most_workers
 from tamed.errors import ExitStatus
 from tamed.ipc.handoff import Data
-from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.generation import Serving, Worker, WorkerState
 from tamed.supervisor.handover import Handovers
 from tamed.supervisor.loop import Reactor, Timer
 from tamed.supervisor.operations import Operation, fault
@@ -19,20 +19,17 @@ _SLACK = 60.0  # seconds, beside the start timeout, in which one more worker mus
 
 
 class Scaler:
-    """Scales and recycles.
-
-    ``serving`` returns the serving generation. ``scaled`` is called with the outcome of scaling.
-    """
+    """Scales the serving generation, and recycles; ``scaled`` is called with the outcome of scaling."""
 
     def __init__(
         self,
+        serving: Serving,
         pool: WorkerPool,
         handovers: Handovers,
         recovery: Recovery,
         reactor: Reactor,
-        platform: Platform,
         *,
-        serving: Callable[[], Generation],
+        platform: Platform,
         scaled: Callable[[Data], object],
     ) -> None:
         self._pool = pool
@@ -68,7 +65,7 @@ class Scaler:
 
     def begin(self, operation: Operation) -> None:
         """Scale to the number of an operation, within the limits."""
-        count = self._serving().count if operation.workers is None else operation.workers
+        count = self._serving.generation.count if operation.workers is None else operation.workers
         wanted = count + operation.change
         if operation.change:
             most = max(count, most_workers(self._platform.cpus))
@@ -79,12 +76,12 @@ class Scaler:
         operation.set_workers(wanted)
         if self._scaling is None:
             self._began = self._reactor.clock()
-            self._facts = {"from": self._serving().count}
+            self._facts = {"from": self._serving.generation.count}
         self._facts |= {"to": wanted, "asked": operation.asked or None}
         self._scale(wanted)
 
     def _scale(self, count: int) -> None:
-        generation = self._serving()
+        generation = self._serving.generation
         if count != generation.count:
             self._platform.log("INFO", f"{count} worker{'s' * (count > 1)} from now on")
         generation.resize(count)
@@ -106,7 +103,7 @@ class Scaler:
     def failed(self, why: str, status: int) -> None:
         """Answer the callers of scaling: a worker could not be started, or did not become ready."""
         if self._scaling is not None:
-            count, ready = self._serving().count, len(self._ready())
+            count, ready = self._serving.generation.count, len(self._ready())
             line = f"{ready} of {count} workers are ready, others are tried again: {why}"
             self._end_scaling(fault(line, status=status), line, outcome="failed")
 
@@ -130,19 +127,19 @@ class Scaler:
                 each.replace(None)
 
     def _staying(self) -> list[Worker]:
-        return self._pool.staying(self._serving())
+        return self._pool.staying(self._serving.generation)
 
     def _ready(self) -> list[Worker]:
         return [worker for worker in self._staying() if worker.state is WorkerState.READY]
 
     def _finish_if_scaled(self) -> None:
         ready = len(self._ready())
-        if self._scaling is not None and ready == self._serving().count:
+        if self._scaling is not None and ready == self._serving.generation.count:
             self._end_scaling({"scaled": ready}, f"{ready} worker{'s' * (ready > 1)} from now on")
 
     def _wait_for_scaling(self) -> None:
         self._cancel_scaling()
-        seconds = self._serving().plan.start_timeout + _SLACK
+        seconds = self._serving.generation.plan.start_timeout + _SLACK
         why = f"no worker has become ready for {seconds:g} s"
         self._scaling = self._reactor.later(seconds, lambda: self.failed(why, ExitStatus.SOFTWARE))
 

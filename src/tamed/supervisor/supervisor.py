@@ -92,21 +92,8 @@ class Supervisor:
         self.ending = Ending(
             self.pool, self._watchdog, sockets, reactor, platform, cancel=self._cancel_operations
         )
-        self.recovery = Recovery(
-            self.pool,
-            reactor,
-            platform,
-            serving=lambda: self.generation,
-            is_active=lambda: self.phase is Phase.RUNNING,
-            failed=self._attempt_failed,
-        )
-        self.roles = RoleGrants(
-            self.pool,
-            reactor,
-            platform,
-            serving=lambda: self.generation,
-            is_active=lambda: self.phase is Phase.RUNNING,
-        )
+        self.recovery = Recovery(self, self.pool, reactor, platform, failed=self._attempt_failed)
+        self.roles = RoleGrants(self, self.pool, reactor, platform)
         self._rollout = Rollout(
             plan,
             self.pool,
@@ -119,20 +106,16 @@ class Supervisor:
             done=self._rolled_out,
         )
         self._scaler = Scaler(
+            self,
             self.pool,
             self._handovers,
             self.recovery,
             reactor,
-            platform,
-            serving=lambda: self.generation,
+            platform=platform,
             scaled=self._scaled,
         )
         self._memory_limit = MemoryLimit(
-            self.pool.workers,
-            reactor,
-            platform,
-            serving=lambda: self.generation,
-            recycle=self.worker_should_recycle,
+            self, self.pool.workers, reactor, platform, recycle=self.worker_should_recycle
         )
         self._watching = Watching(self.helpers, platform, lambda: self.reload(asked="a changed file"))
         self._reactor = reactor
@@ -145,6 +128,11 @@ class Supervisor:
         if self.ending.has_begun:
             return Phase.STOPPING
         return Phase.RUNNING if self._has_started else Phase.STARTING
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the workers are kept at their number: not during the first start, nor during a stop."""
+        return self.phase is Phase.RUNNING
 
     @property
     def generation(self) -> Generation:

@@ -11,7 +11,7 @@ program after an upgrade gets all deadlines with the workers.
 import signal
 from collections.abc import Callable, Iterable, Mapping
 
-from tamed.supervisor.generation import Generation, Worker, WorkerState
+from tamed.supervisor.generation import Generation, Serving, Worker, WorkerState
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.platform import Platform
 
@@ -133,9 +133,9 @@ class _Measurements:
 class MemoryLimit:
     """Recycles workers that exceed the ``max_worker_memory`` of their generation several times in a row.
 
-    ``workers`` is a mapping that the worker pool owns; only workers of the generation that ``serving``
-    returns count. ``recycle`` is called with a worker and the reason, and returns whether it replaces it. One
-    worker is replaced at a time.
+    ``workers`` is a mapping that the worker pool owns; only workers of the serving generation count.
+    ``recycle`` is called with a worker and the reason, and returns whether it replaces it. One worker is
+    replaced at a time.
 
     A limit below the needs of a worker must not restart workers without end. So if a worker was soon above
     the limit, the next one serves for a minimum time, which doubles each time. A worker that was above the
@@ -144,11 +144,11 @@ class MemoryLimit:
 
     def __init__(
         self,
+        serving: Serving,
         workers: Mapping[int, Worker],
         reactor: Reactor,
         platform: Platform,
         *,
-        serving: Callable[[], Generation],
         recycle: Callable[[Worker, str], bool],
     ) -> None:
         self._workers = workers
@@ -162,7 +162,7 @@ class MemoryLimit:
     def watch(self) -> None:
         """Measure the workers from now on."""
         self._reactor.later(_LOOK, self.watch)
-        generation = self._serving()
+        generation = self._serving.generation
         self._measurements = {
             pid: measured for pid, measured in self._measurements.items() if pid in self._workers
         }
