@@ -6,10 +6,12 @@ import re
 import shutil
 import signal
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -35,10 +37,16 @@ class Prometheus:
         self._address = address
 
     def value(self, query: str) -> float | None:
-        """Return the value of a query at this moment; None if it has none yet."""
+        """Return the value of a query at this moment; None if it has none yet, or Prometheus is not ready."""
         url = f"http://{self._address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-            found = json.load(answer)["data"]["result"]
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                found = json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return None
         return float(found[0]["value"][1]) if found else None
 
     def expect(self, query: str, value: float) -> None:
@@ -86,7 +94,7 @@ def test_prometheus_shows_a_reload_and_a_death(tamed: Tamed, tmp_path: Path) -> 
         query = 'tamed_worker_ends_total{reason="SIGKILL"} - min_over_time(tamed_worker_ends_total[1h])'
         server.expect(query, 1)
         server.expect("tamed_worker_restarts_total", 1)
-        assert server.value("increase(tamed_worker_restarts_total[1h]) > 0")
+        wait_for("the increase", lambda: server.value("increase(tamed_worker_restarts_total[1h]) > 0"))
         be_served(tamed.folder, 5)
         server.expect('served_total{kind="a"}', 10)
         assert server.value("resets(served_total[1h])") == 0
