@@ -10,6 +10,7 @@ import atexit
 import functools
 import json
 import os
+import resource
 import selectors
 import socket
 import subprocess
@@ -54,7 +55,8 @@ class Forking:
                 for _, writer in pipes:
                     given.callback(os.close, writer)
                 request = given.enter_context(tempfile.TemporaryFile("w+"))  # longer than a message may be
-                json.dump({"words": words, "cwd": str(cwd), "env": dict(env)}, request)
+                limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # which a test may have changed meanwhile
+                json.dump({"words": words, "cwd": str(cwd), "env": dict(env), "limit": limit}, request)
                 request.seek(0)
                 descriptors = [request.fileno(), *(writer for _, writer in pipes)]
                 socket.send_fds(self._channel, [b"request"], descriptors)

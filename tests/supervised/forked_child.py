@@ -5,6 +5,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import selectors
 import socket
 import sys
@@ -57,11 +58,14 @@ def serve(channel: socket.socket) -> list[str]:
                 os.close(told)
 
 
-def become(words: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> list[str]:
+def become(
+    words: list[str], cwd: str, env: dict[str, str], limit: tuple[int, int], streams: list[int]
+) -> list[str]:
     """Have all that a command has which was executed; return its words."""
     for number, descriptor in enumerate(streams, 1):
         os.dup2(descriptor, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
