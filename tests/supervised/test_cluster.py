@@ -5,63 +5,34 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.cluster.etcd_server import Etcd, etcd, needs_etcd
 from tests.supervised.daemon import Daemon, Tamed, wait_for
+from tests.supervised.referee import SERVICE, check, notes
 
 pytestmark = needs_etcd
 
 LEASE = "4s"
 
-# ``lock`` is on a file that both daemons share. It is free when the holder has stopped, or has ended.
-REFEREE = """
-import asyncio, fcntl, os, time
+FLEET = (
+    SERVICE
+    + """
+import asyncio
 from pathlib import Path
-from tamed import Application, Service, Only
+from tamed import Application, Only
 
-class Referee(Service):
-    async def start(self):
-        self.lock = open("lock", "w")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.note("overlap")
-        self.note("start")
-
+class FleetReferee(Referee):
     async def run(self):
         while True:
             if Path(f"block {os.getpid()}").exists():
                 time.sleep(1000)
             await asyncio.sleep(0.05)
 
-    async def stop(self):
-        self.note("stop")
-        self.lock.close()
-
-    def note(self, what):
-        with open("referee", "a") as file:
-            file.write(f"{what} {os.getpid()} {self.lease.token}\\n")
-
-application = Application("app", Only(Referee("cron"), scope="cluster"))
+application = Application("app", Only(FleetReferee("cron"), scope="cluster"))
 """
-
-
-class Note(NamedTuple):
-    """A line of the referee."""
-
-    what: str
-    pid: int
-    token: int
-
-
-def notes(tamed: Tamed) -> list[Note]:
-    """Return what the holders have written, in order."""
-    path = tamed.folder / "referee"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [Note(w[0], int(w[1]), int(w[2])) for w in map(str.split, lines)]
+)
 
 
 def holder(tamed: Tamed, daemons: list[Daemon], without: int = 0) -> tuple[int, int]:
@@ -79,14 +50,6 @@ def holder(tamed: Tamed, daemons: list[Daemon], without: int = 0) -> tuple[int, 
     return wait_for("a holder of the role", look)
 
 
-def check(tamed: Tamed) -> None:
-    """Nobody has run the service while another one did, and each holder had a larger token."""
-    found = notes(tamed)
-    assert [note for note in found if note.what == "overlap"] == []
-    tokens = [note.token for note in found if note.what == "start"]
-    assert tokens == sorted(set(tokens))
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     """A server for the tests of this file, each of which has a prefix of its own."""
@@ -98,7 +61,7 @@ def start(tamed: Tamed, engine: str, name: str, *options: str) -> Daemon:
     """Start a daemon of the fleet."""
     program = tamed.folder / "app.py"
     if not program.exists():
-        tamed.write("app.py", REFEREE)
+        tamed.write("app.py", FLEET)
     words = ("--cluster", engine, "--cluster-lease", LEASE, "--name", name, *options)
     return tamed.start(*words, program)
 

@@ -5,41 +5,26 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import POEM, Daemon, Tamed, is_there, read_poem, wait_for
+from tests.supervised.referee import SERVICE, check, notes
 
-# A lock of flock(2) is free when its process has ended, or the service has stopped, and never before.
-REFEREE = """
-import fcntl, os, time
-from tamed import Application, Service, StreamServer
+HOST = (
+    SERVICE
+    + """
+from tamed import Application, StreamServer
 
-class Referee(Service):
+class HostReferee(Referee):
     only = "host"
-
-    async def start(self):
-        self.lock = open("lock", "w")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.note("overlap")
-        self.note("start")
-
-    async def stop(self):
-        self.note("stop")
-        self.lock.close()
-
-    def note(self, what):
-        with open("referee", "a") as file:
-            file.write(f"{what} {os.getpid()} {self.lease.token} {time.monotonic()}\\n")
 
 async def wait(reader, writer):
     writer.write(b"waiting\\n")
     await reader.read()
 
-application = Application("app", Referee("cron"), StreamServer("127.0.0.1:0", wait))
+application = Application("app", HostReferee("cron"), StreamServer("127.0.0.1:0", wait))
 """
+)
 
 PROGRAM = """#!/bin/sh
 exec 9> lock
@@ -47,24 +32,6 @@ flock --nonblock 9 || echo overlap >> referee
 echo start $$ >> referee
 sleep 1000
 """
-
-
-class Note(NamedTuple):
-    """A line of the referee."""
-
-    what: str
-    pid: int
-    token: int
-    time: float
-
-
-def notes(tamed: Tamed) -> list[Note]:
-    """Return what the holders have written, in order."""
-    try:
-        lines = (tamed.folder / "referee").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [Note(w[0], int(w[1]), int(w[2]), float(w[3])) for w in map(str.split, lines)]
 
 
 def holder(daemon: Daemon, without: int = 0) -> int:
@@ -79,17 +46,9 @@ def holder(daemon: Daemon, without: int = 0) -> int:
     return wait_for("a holder of the role", look)
 
 
-def check(tamed: Tamed) -> None:
-    """Nobody has run the service while another one did, and each holder had a larger token."""
-    found = notes(tamed)
-    assert [note for note in found if note.what == "overlap"] == []
-    tokens = [note.token for note in found if note.what == "start"]
-    assert tokens == sorted(set(tokens))
-
-
 def test_one_worker_runs_it_over_kills_reloads_upgrades_and_scaling(tamed: Tamed) -> None:
     """Whatever happens to the workers, one holds the role, and never two; commands show which."""
-    daemon = tamed.start("--workers", "3", tamed.write("app.py", REFEREE))
+    daemon = tamed.start("--workers", "3", tamed.write("app.py", HOST))
     for _ in range(ROUNDS):
         pid = holder(daemon)
         os.kill(pid, signal.SIGKILL)
@@ -123,7 +82,7 @@ def test_one_worker_runs_it_over_kills_reloads_upgrades_and_scaling(tamed: Tamed
 
 def test_a_holder_that_hangs_is_ended_before_another_one_runs_it(tamed: Tamed) -> None:
     """A stopped process keeps the role until the watchdog has ended it and it was reaped."""
-    daemon = tamed.start("--workers", "2", "--watchdog", "1s", tamed.write("app.py", REFEREE))
+    daemon = tamed.start("--workers", "2", "--watchdog", "1s", tamed.write("app.py", HOST))
     pid = holder(daemon)
     os.kill(pid, signal.SIGSTOP)
     holder(daemon, without=pid)
@@ -133,7 +92,7 @@ def test_a_holder_that_hangs_is_ended_before_another_one_runs_it(tamed: Tamed) -
 
 def test_workers_without_a_supervisor_stop_it_before_they_drain(tamed: Tamed) -> None:
     """When the supervisor was killed, the service ends at once, and a client still has its connection."""
-    daemon = tamed.start("--workers", "1", tamed.write("app.py", REFEREE))
+    daemon = tamed.start("--workers", "1", tamed.write("app.py", HOST))
     pid = holder(daemon)
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) as client:
         assert client.recv(8) == b"waiting\n"
