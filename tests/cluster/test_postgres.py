@@ -101,6 +101,18 @@ async def test_table_that_may_not_be_made_is_shown(served: Serving, tmp_path: Pa
         await engine.release("a role")
 
 
+async def test_hosts_that_begin_at_once_make_one_table(served: Serving) -> None:
+    """Of hosts that all find no table, each gets its role."""
+    for number in range(10):
+        async with administrator(served) as connection:
+            await connection.execute(f"CREATE SCHEMA fresh{number}")
+        async with engines(f"{served.url}&schema=fresh{number}", 20) as hosts:
+            attempts = await asyncio.gather(
+                *(host.acquire(f"role {n}", "holder", LONG) for n, host in enumerate(hosts))
+            )
+        assert [each.token for each in attempts] == [1] * len(hosts)
+
+
 async def test_documented_fence_refuses_an_older_token(served: Serving) -> None:
     """The statement of the documentation lets a holder write until a later one has."""
     page = (ROOT / "docs" / "scale-out.md").read_text("utf-8")

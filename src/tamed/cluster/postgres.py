@@ -38,7 +38,6 @@ _FAILURES: Final = (
     OSError,
     TimeoutError,
 )
-_MADE_BY_ANOTHER: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError)
 
 
 @dataclass
@@ -215,11 +214,14 @@ class PostgresEngine(Engine):
         if version < _OLDEST:
             why = f"PostgreSQL {version} is too old: it cannot end a silent session"
             raise EngineError(self._url.what, why, f"{_OLDEST} or later is needed")
-        if await connection.fetchval("SELECT to_regclass($1)", self._table) is None:
+        if not await self._has_table(connection):
             await self._create_table(connection)
         session.news.set()  # of what was while there was no session
         connection.add_termination_listener(lambda *_: session.news.set())
         await connection.add_listener(_CHANNEL, _listener(role, session.news.set))
+
+    async def _has_table(self, connection: Any) -> bool:
+        return await connection.fetchval("SELECT to_regclass($1)", self._table) is not None
 
     async def _create_table(self, connection: Any) -> None:
         columns = (
@@ -227,11 +229,13 @@ class PostgresEngine(Engine):
         )
         try:
             await connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table} ({columns})")
-        except _MADE_BY_ANOTHER:
-            pass  # IF NOT EXISTS does not lock
         except asyncpg.InsufficientPrivilegeError as error:
             remedy = f"let its owner do: CREATE TABLE {self._table} ({columns})"
             raise EngineError(self._url.what, reason(error), remedy) from error
+        except asyncpg.PostgresError:
+            # IF NOT EXISTS does not lock: when two make it at once, one fails, with one of several errors.
+            if not await self._has_table(connection):
+                raise
 
     @staticmethod
     async def _lock(session: _Session, role: str) -> bool:
