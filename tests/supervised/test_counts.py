@@ -21,7 +21,7 @@ import pytest
 
 from tests.patience import PATIENCE, ROUNDS
 from tests.supervised.daemon import Daemon, Tamed, wait_for
-from tests.supervised.test_ops import get, samples_of
+from tests.supervised.test_ops import get_once, is_late, samples_of, scrape
 
 log = logging.getLogger(__name__)
 
@@ -133,18 +133,18 @@ class Watch:
     def _look_on(self) -> None:
         while not self._over.is_set():
             for target in ("/livez", "/readyz"):
-                status, text = get(self._ops, target)
+                status, text = get_once(self._ops, target)
                 self._judge(target, status, text)
             before = self._clients.served
-            status, text = get(self._ops, "/metrics")
+            status, text = get_once(self._ops, "/metrics")
             if self._judge("/metrics", status, text if status != 200 else ""):
                 self._compare(samples_of(text), before, self._clients.served + CLIENTS)
 
     def _judge(self, target: str, status: int, text: str) -> bool:
         """Return whether a request has got its answer. On a machine that is overloaded, some come late."""
-        is_late = status == 503 and "has not answered within" in text
-        self.figures[f"{target} {'late' if is_late else status}"] += 1
-        if status != 200 and not is_late:
+        late = is_late(status, text)
+        self.figures[f"{target} {'late' if late else status}"] += 1
+        if status != 200 and not late:
             self.wrong.append(f"{target}: {status} {text}")
         return status == 200
 
@@ -154,16 +154,6 @@ class Watch:
             if not max(least, self._last if name == SERVED else 0) <= value <= most:
                 self.wrong.append(f"{name} {value}: not from {max(least, self._last)} to {most}")
         self._last = samples.get(SERVED, 0.0)
-
-
-def scrape(ops: Path) -> dict[str, float]:
-    """Scrape until there is an answer: on a machine that is overloaded, some come late."""
-
-    def answer() -> str:
-        status, text = get(ops, "/metrics")
-        return text if status == 200 else ""
-
-    return samples_of(wait_for("a scrape", answer))
 
 
 def kill(daemon: Daemon, random: Random, killed: set[int]) -> None:
@@ -228,7 +218,7 @@ def test_clients_and_counters_agree_whatever_happens(tamed: Tamed) -> None:
                 kill(daemon, random, killed)
             else:
                 assert tamed(action, daemon.name).status == 0
-    wait_for("all deaths", lambda: scrape(ops)[KILLED] >= counts["kill"] * ROUNDS)
+    wait_for("all deaths", lambda: scrape(ops).get(KILLED, 0) >= counts["kill"] * ROUNDS)
     samples = scrape(ops)
     log.info("%d served, %d broken; %s", clients.served, clients.broken, dict(watch.figures))
     assert watch.wrong == []

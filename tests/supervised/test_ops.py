@@ -57,6 +57,21 @@ class _Connection(http.client.HTTPConnection):
 
 
 def get(path: Path, target: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    """Request a path of the endpoint, again while the supervisor is late; return the status and the body."""
+
+    def answer() -> tuple[int, str] | None:
+        status, text = get_once(path, target, method, **headers)
+        return None if is_late(status, text) else (status, text)
+
+    return wait_for(target, answer)
+
+
+def is_late(status: int, text: str) -> bool:
+    """Return whether an answer says that the supervisor had no time, as on a machine that is overloaded."""
+    return status == 503 and "has not answered within" in text
+
+
+def get_once(path: Path, target: str, method: str = "GET", **headers: str) -> tuple[int, str]:
     """Request a path of the endpoint; return the status and the body."""
     connection = _Connection(path)
     try:
@@ -286,7 +301,7 @@ def test_endpoint_says_why_it_has_no_answer(tamed: Tamed, ops: Path) -> None:
     get(ops, "/livez")
     daemon.signal(signal.SIGSTOP)
     for target in ("/livez", "/readyz", "/status", "/metrics"):
-        assert get(ops, target) == (503, "the supervisor has not answered within 1 s\n")
+        assert get_once(ops, target) == (503, "the supervisor has not answered within 1 s\n")
     daemon.signal(signal.SIGCONT)
     wait_for("an answer", lambda: get(ops, "/livez")[0] == 200)
     daemon.stop()
