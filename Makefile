@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-system coverage test-cluster test-others test-all canary check chaos fuzz format docs bench dist lock clean
+.PHONY: help run test test-long test-system test-system-first coverage test-cluster test-others test-all canary check chaos fuzz format docs bench dist lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,14 +37,12 @@ test: .venv/.tamed .venv/.dev ## run every test, in parallel
 test-long: .venv/.tamed .venv/.dev ## the same with what waits for minutes, more rounds under load and many more examples
 	HYPOTHESIS_PROFILE=long TAMED_TEST_ROUNDS=9 $(BIN)/pytest $(ARGS)
 
-# The roots are kept in build/systemd; each takes a minute or two to make, as root.
+# Its root directories are kept in ~/.cache/tamed; each takes minutes to make (.ci/debian-root).
 test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252, 257), pods, images and Debian packages; as root
-	mkdir -p build/systemd
-	for suite in bookworm trixie; do \
-		test -e build/systemd/$$suite.tar.gz || .ci/systemd-root make build/systemd/$$suite.tar.gz $$suite || exit 1; \
-	done
-	test -e build/systemd/debian.tar.gz || .ci/debian-package make build/systemd/debian.tar.gz
-	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 tests/system $(ARGS)
+	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 -rs tests/system $(ARGS)
+
+test-system-first: .venv/.tamed .venv/.dev ## run the first of them, on one systemd: a minute, and as long to make its root
+	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 -rs tests/system -m first -k trixie $(ARGS)
 
 coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 95 %
 	@# Else each process that a test starts would compile it, where the environment forbids to keep bytecode.

@@ -11,20 +11,20 @@ from tests.supervised.daemon import needs_root
 pytestmark = [pytest.mark.system, needs_root]
 
 SCRIPT = ROOT / ".ci" / "debian-package"
-ARCHIVE = ROOT / "build" / "systemd" / "debian.tar.gz"
+UNAVAILABLE = 69  # sysexits.h: there is no root directory to build in
 
 
 def test_debian_builds_and_accepts_them(tmp_path: Path) -> None:
     """Lintian has neither an error nor a warning, and the packages pass autopkgtest."""
-    if not ARCHIVE.exists():
-        pytest.skip(f"{ARCHIVE} is missing: make test-system")
     done = subprocess.run(
-        [SCRIPT, "build", ARCHIVE, tmp_path],
+        [SCRIPT, tmp_path],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
+    if done.returncode == UNAVAILABLE:
+        pytest.skip(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout
     assert sorted(path.name.partition("_")[0] for path in tmp_path.glob("*.deb")) == [
         "python3-tamed",

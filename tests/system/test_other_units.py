@@ -32,11 +32,6 @@ password = "credential:db"
 INSTALL = ("tamed", "export", "systemd")
 
 
-def poem(machine: Machine, port: int) -> str:
-    """Return what is served on a port."""
-    return machine("curl", "-s", "--http0.9", f"http://127.0.0.1:{port}").out
-
-
 def test_each_service_has_a_unit(machine: Machine) -> None:
     """One stops, fails and restarts without the others; the target has them all."""
     machine.write("/etc/verse/verse.toml", TWO)
@@ -54,12 +49,12 @@ def test_each_service_has_a_unit(machine: Machine) -> None:
             assert [each["name"] for each in services] == [name.partition("-")[2]]
         machine.must("systemctl", "reload", "verse-science")
         machine.must("systemctl", "stop", "verse-ecstasy")
-        assert (poem(machine, 10000), poem(machine, 10001)[:11]) == ("", "The Ecstasy")
+        assert (machine.poem(10000), machine.poem(10001)[:11]) == ("", "The Ecstasy")
         machine.must("systemctl", "start", "verse.target")
         before = machine.show("verse-science", "MainPID")
         machine.must("systemctl", "restart", "verse.target")
         assert machine.show("verse-science", "MainPID") != before
-        assert poem(machine, 10000).startswith("The Ecstasy")
+        assert machine.poem(10000).startswith("The Ecstasy")
         done = machine(*INSTALL, "/etc/verse/verse.toml", "--install")
         assert (done.status, "verse.target is of an earlier installation" in done.err) == (73, True), done
         machine.must(*INSTALL, "--uninstall", "/etc/verse/verse.toml")
@@ -116,7 +111,7 @@ def test_a_user_needs_no_root(machine: Machine, poet: User) -> None:
     assert poet.must(*export, "--install").splitlines() == [f"wrote {unit}", "started verse.service"]
     assert poet.must("systemctl", "--user", "is-enabled", "verse").strip() == "enabled"
     assert poet("systemd-analyze", "--user", "verify", "--man=no", unit) == (0, "", "")
-    assert poem(machine, 10002).startswith("The Ecstasy")
+    assert machine.poem(10002).startswith("The Ecstasy")
     poet.must("systemctl", "--user", "reload", "verse")
     shown = poet.must("systemctl", "--user", "show", "--property", "StatusText", "--value", "verse")
     assert shown.startswith("verse was reloaded: generation 2")
@@ -125,4 +120,4 @@ def test_a_user_needs_no_root(machine: Machine, poet: User) -> None:
     wait_for("the secret", lambda: "digest 13" in machine.must(*journal))
     poet.must(*export, "--uninstall")
     assert poet("systemctl", "--user", "is-active", "verse").out.strip() == "inactive"
-    assert poem(machine, 10002) == ""
+    assert machine.poem(10002) == ""

@@ -96,9 +96,10 @@ def verse(machine: Machine) -> Iterator[Machine]:
     machine.forget("verse")
 
 
+@pytest.mark.first
 def test_the_exported_unit_is_active_when_it_is_ready(verse: Machine) -> None:
     """Its tools have nothing to say against it, root's commands find it, and the status has the addresses."""
-    assert verse.must("curl", "-s", "--http0.9", "http://127.0.0.1:10000").startswith("The Ecstasy")
+    assert verse.poem().startswith("The Ecstasy")
     assert re.fullmatch(r"verse is ready: pid \d+, listening on .*10000.*", verse.show("verse", "StatusText"))
     status = verse.must("tamed", "status", "verse")
     assert "verse is running" in status
@@ -109,6 +110,7 @@ def test_the_exported_unit_is_active_when_it_is_ready(verse: Machine) -> None:
     assert (entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["LOGGER"]) == ("verse", "6", "tamed")
 
 
+@pytest.mark.first
 def test_a_credential_reaches_the_service(machine: Machine) -> None:
     """The manager reads it as root, and the service as its own user; nobody else has it."""
     machine.write("/etc/verse/plugins/vault.py", VAULT)
@@ -124,6 +126,7 @@ def test_a_credential_reaches_the_service(machine: Machine) -> None:
         machine.forget("verse")
 
 
+@pytest.mark.first
 def test_a_reload_tells_its_outcome(verse: Machine) -> None:
     """One that fails changes nothing, and says why in the status and the journal."""
     verse.must("systemctl", "reload", "verse")
@@ -254,6 +257,7 @@ def restart(machine: Machine) -> None:
         machine.must("systemctl", "restart", "verse")
 
 
+@pytest.mark.first
 def test_a_restart_refuses_no_client(verse: Machine) -> None:
     """The manager holds the sockets between two instances."""
     with clients(verse) as counts:
@@ -331,8 +335,7 @@ def test_an_installed_deployment_starts_and_goes_again(machine: Machine) -> None
             restart(machine)
         assert counts.keys() == {"served"}, counts
         machine.must("systemctl", "stop", "verse.service")
-        answer = machine.must("curl", "-s", "--http0.9", "http://127.0.0.1:10000")
-        assert answer.startswith("The Ecstasy")  # the first client starts it
+        assert machine.poem().startswith("The Ecstasy")  # the first client starts it
         machine.must("sed", "-i", "s/^WatchdogSec=.*/WatchdogSec=99/", unit)
         done = machine(*INSTALL, "--install")
         assert (done.status, "edited by hand" in done.err) == (73, True), done
@@ -433,4 +436,4 @@ def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:
             and verse.show("verse", "ActiveEnterTimestamp") not in ("", before)
         ),
     )
-    assert verse.must("curl", "-s", "--http0.9", "http://127.0.0.1:10000").startswith("The Ecstasy")
+    assert verse.poem().startswith("The Ecstasy")
