@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tamed.metrics.ledger import BASE_SIZE, Ledger
-from tamed.metrics.merge import Figures, Sample, merge
+from tamed.metrics.merge import Figures, Merger, Sample
 from tamed.metrics.table import TableReader
 from tamed.metrics.values import Values
 
@@ -34,7 +34,7 @@ def samples(ledger: Ledger) -> list[Sample]:
         each = Figures(reader.series, reader.read(), reader.explanations, page.slot)
         figures = [*figures, each] if page.slot else [each]
         reader.close()
-    return [sample for merged in merge(figures[0], figures[1:]) for sample in merged.samples]
+    return [sample for merged in Merger().merge(figures[0], figures[1:]) for sample in merged.samples]
 
 
 def test_ended_worker_is_added_once(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamed.metrics.merge import Cell, Figures, Merged, Sample, add_to_base, merge
+from tamed.metrics.merge import Cell, Figures, Merged, Merger, Sample, add_to_base
 from tamed.metrics.table import Family, Series
 
 JOBS = Series(Family("jobs", "counter"), "jobs_total", ())
@@ -31,7 +31,7 @@ def base_of(*dead: Figures) -> Figures:
 
 def samples(base: Figures, *living: Figures) -> list[Sample]:
     """Return all merged samples."""
-    return [sample for merged in merge(base, living) for sample in merged.samples]
+    return [sample for merged in Merger().merge(base, living) for sample in merged.samples]
 
 
 def gauge(mode: str, name: str = "level") -> Series:
@@ -132,7 +132,7 @@ def test_histogram_is_cumulative() -> None:
     total = Series(family, "took_sum", ())
     first = figures("1", {total: 1.5, bucket("1.0"): 2.0, bucket("+Inf"): 1.0})
     second = figures("2", {total: 9.0, bucket("0.5"): 1.0, bucket("+Inf"): 1.0})
-    assert merge(base_of(first), [second]) == [
+    assert Merger().merge(base_of(first), [second]) == [
         Merged(
             family,
             "what it is",
@@ -179,3 +179,15 @@ def test_sums_of_any_size_are_merged(worst: float) -> None:
     dead = [figures("1", {JOBS: worst}), figures("2", {JOBS: worst})]
     [sample] = samples(base_of(*dead), figures("3", {JOBS: 1.0}))
     assert sample.value == math.inf
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1e6)), max_size=4), max_size=5))
+def test_places_that_are_kept_are_those_of_now(scrapes: list[list[tuple[str, float]]]) -> None:
+    """A merger that has merged other workers and other series before merges as a new one does."""
+    kept = Merger()
+    for scrape in scrapes:
+        living = [
+            figures(name, {JOBS: value, gauge("all"): value} if name == "a" else {gauge("max", name): value})
+            for name, value in scrape
+        ]
+        assert kept.merge(EMPTY, living) == Merger().merge(EMPTY, living)

@@ -1,5 +1,6 @@
 """What the operations endpoint answers to a request, without the process around it."""
 
+import gzip
 import json
 from collections.abc import MutableMapping
 from typing import Any
@@ -126,7 +127,7 @@ async def ask(
     known = source or Known()
     await OpsApplication(known, HostCheck([]), Observer(known, "plain"))(scope, receive, send)
     found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], found, b"".join(each.get("body", b"") for each in sent[1:]).decode()
+    return sent[0]["status"], found, b"".join(each.get("body", b"") for each in sent[1:]).decode("latin-1")
 
 
 async def test_probes_are_answered_in_words() -> None:
@@ -172,6 +173,18 @@ async def test_metrics_are_in_the_format_of_prometheus() -> None:
         assert line in body.splitlines()
     assert 'tamed_memory_bytes{worker="1-draining"}' not in body
     assert (await ask("/metrics", "HEAD"))[::2] == (200, "")
+
+
+async def test_metrics_are_what_the_client_asks_for() -> None:
+    """By name, in OpenMetrics, and compressed, unless it refuses that."""
+    assert (await ask("/metrics?name[]=tamed_up&name[]=nothing"))[2].splitlines()[2:] == ["tamed_up 1.0"]
+    _, headers, body = await ask("/metrics", accept="application/openmetrics-text; version=1.0.0")
+    assert headers["content-type"].startswith("application/openmetrics-text")
+    assert body.endswith("# EOF\n")
+    _, headers, packed = await ask("/metrics", accept_encoding="br, gzip;q=0.8")
+    assert headers["content-encoding"] == "gzip"
+    assert "\ntamed_up 1.0\n" in gzip.decompress(packed.encode("latin-1")).decode()
+    assert "content-encoding" not in (await ask("/metrics", accept_encoding="gzip;q=0, br"))[1]
 
 
 async def test_what_cannot_be_answered_is_refused_with_a_reason() -> None:

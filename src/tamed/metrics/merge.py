@@ -16,11 +16,12 @@ rounded up.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from tamed.metrics.table import Cells, Family, Series
 
-__all__ = ["Cell", "Figures", "Merged", "Sample", "add_to_base", "merge"]
+__all__ = ["Cell", "Figures", "Merged", "Merger", "Sample", "add_to_base"]
 
 _SUMS: Final = ("counter", "histogram", "summary")
 _MODES: Final = ("all", "max", "min", "mostrecent", "sum")
@@ -58,46 +59,108 @@ Cell = tuple[float, float]
 """The two numbers of a row."""
 
 
-def merge(base: Figures, living: Sequence[Figures]) -> list[Merged]:
-    """Merge the base and workers, the oldest first.
+class Merger:
+    """Merges the base and workers again and again.
 
-    If workers disagree on what a family is, as they may during a reload, the youngest is right, and what
-    others have under its name is left out.
+    To find out where the numbers of each series are takes longer than to add them up, so that is kept for as
+    long as the tables have the same series.
     """
-    cells, families = _collected(base, living)
+
+    def __init__(self) -> None:
+        self._tables: list[tuple[str, list[Series]]] = []
+        self._families: list[_Family] = []
+
+    def merge(self, base: Figures, living: Sequence[Figures]) -> list[Merged]:
+        """Merge the base and workers, the oldest first.
+
+        If workers disagree on what a family is, as they may during a reload, the youngest is right, and what
+        others have under its name is left out.
+        """
+        tables = [(each.slot, list(each.series)) for each in (base, *living)]
+        if tables != self._tables:
+            self._tables, self._families = tables, _families(base, living)
+        numbers: list[float] = []
+        for each in (base, *living):
+            numbers += each.cells
+        merged = (family.merged(numbers) for family in self._families)
+        return [each for each in merged if each.samples]
+
+
+class _Row(NamedTuple):
+    """A sample, and how to take the numbers of its series, both of each of its cells, from those of all."""
+
+    series: Series
+    name: str
+    labels: Labels
+    take: Callable[[Sequence[float]], Sequence[float]]
+
+    def value(self, numbers: Sequence[float]) -> float:
+        """Return the value that the cells of the series make."""
+        own = self.take(numbers)
+        if self.series.family.kind in _SUMS:
+            return _sum(own)
+        return _reduced(self.series, list(zip(own[::2], own[1::2], strict=True)))[0]
+
+
+class _Family(NamedTuple):
+    """A family as it is shown. ``buckets`` are those of a histogram with the same labels, by their bounds."""
+
+    family: Family
+    explanation: str
+    rows: list[_Row]
+    buckets: list[tuple[Labels, list[_Row]]]
+
+    def merged(self, numbers: Sequence[float]) -> Merged:
+        """Return this with its samples; Prometheus wants cumulative buckets, and a count."""
+        samples = [Sample(row.name, row.labels, row.value(numbers)) for row in self.rows]
+        if self.family.kind in ("gauge", "info"):
+            samples = [sample for sample in samples if not _is_void(self.family, sample.value)]
+        for labels, rows in self.buckets:
+            count = 0.0
+            for row in rows:
+                count += row.value(numbers)
+                samples.append(Sample(row.name, row.labels, count))
+            samples.append(Sample(f"{self.family.name}_count", labels, count))
+        return Merged(self.family, self.explanation, samples)
+
+
+def _families(base: Figures, living: Sequence[Figures]) -> list[_Family]:
+    """Return the families, those of the base first, each with the series that are of its kind."""
+    places, families = _places(base, living)
     explanations: dict[str, str] = {}
     for figures in (base, *living):
         explanations.update(figures.explanations)
-    merged = {name: Merged(family, explanations.get(name, ""), []) for name, family in families.items()}
-    for series, numbers in cells.items():
-        family, _, samples = merged[series.family.name]
-        value = _value(series, numbers)
-        if series.family == family and not _is_void(family, value):
-            samples.append(Sample(series.sample, _labels(series), value))
-    return [_as_exposed(each) for each in merged.values() if each.samples]
+    rows: dict[str, list[_Row]] = {name: [] for name in families}
+    for series, indexes in places.items():
+        if series.family == families[series.family.name]:
+            row = _Row(series, series.sample, _labels(series), itemgetter(*indexes))
+            rows[series.family.name].append(row)
+    return [
+        _Family(family, explanations.get(name, ""), *_apart(family, rows[name]))
+        for name, family in families.items()
+    ]
 
 
-def _collected(
-    base: Figures, living: Sequence[Figures]
-) -> tuple[dict[Series, list[float]], dict[str, Family]]:
-    """Return the numbers of each series, both of each of its cells, and the families by name."""
-    cells: dict[Series, list[float]] = {}
+def _places(base: Figures, living: Sequence[Figures]) -> tuple[dict[Series, list[int]], dict[str, Family]]:
+    """Return where the numbers of each series are, in those of all tables, and the families by name."""
+    places: dict[Series, list[int]] = {}
     families: dict[str, Family] = {}
-    # By the identity of a series, which the readers share: to hash it takes longer than all the rest.
-    places: dict[int, list[float]] = {}
+    shared: dict[int, list[int]] = {}  # by identity, which readers share: to hash a series takes longer
+    at = 0
     for figures, slot in zip((base, *living), ("", *_slots(living)), strict=True):
-        pairs = zip(figures.cells[::2], figures.cells[1::2], strict=True)
-        for series, cell in zip(figures.series, pairs, strict=True):
+        for series in figures.series:
             families[series.family.name] = series.family
-            if (numbers := places.get(id(series))) is not None:
-                numbers += cell
+            if (found := shared.get(id(series))) is not None:
+                found += (at, at + 1)
             elif _is_known(series.family):
                 is_shared = bool(series.slot) or not _is_by_worker(series.family)
                 key = series if is_shared else series._replace(slot=slot)
-                cells.setdefault(key, []).extend(cell)
+                found = places.setdefault(key, [])
+                found += (at, at + 1)
                 if is_shared:
-                    places[id(series)] = cells[key]
-    return cells, families
+                    shared[id(series)] = found
+            at += 2
+    return places, families
 
 
 def add_to_base(base: Callable[[Series], Cell | None], dead: Figures) -> dict[Series, Cell]:
@@ -135,13 +198,6 @@ def _is_by_worker(family: Family) -> bool:
 def _is_void(family: Family, value: float) -> bool:
     """Return whether a series has no value: an info that was replaced, or a gauge that calls a function."""
     return (family.kind == "info" and value != 1) or (family.kind == "gauge" and math.isnan(value))
-
-
-def _value(series: Series, numbers: Sequence[float]) -> float:
-    """Return the value that several cells of a series make; ``numbers`` are both of each."""
-    if series.family.kind in _SUMS:
-        return _sum(numbers)
-    return _reduced(series, list(zip(numbers[::2], numbers[1::2], strict=True)))[0]
 
 
 def _reduced(series: Series, found: Sequence[Cell]) -> Cell:
@@ -195,32 +251,26 @@ def _labels(series: Series) -> Labels:
     return (*series.labels, (name, series.slot))
 
 
-def _as_exposed(merged: Merged) -> Merged:
-    """Return a family as Prometheus wants it: a histogram's buckets are cumulative, and it has a count."""
-    if merged.family.kind != "histogram":
-        return merged
-    buckets: dict[Labels, dict[float, float]] = {}
-    samples = []
-    for sample in merged.samples:
-        bound = _bound(sample)
+def _apart(family: Family, rows: list[_Row]) -> tuple[list[_Row], list[tuple[Labels, list[_Row]]]]:
+    """Return the rows that are shown as they are, and those of a histogram's buckets."""
+    if family.kind != "histogram":
+        return rows, []
+    others: list[_Row] = []
+    buckets: dict[Labels, dict[float, _Row]] = {}
+    for row in rows:
+        bound = _bound(row)
         if bound is None:
-            samples.append(sample)
+            others.append(row)
         else:
-            rest = tuple(label for label in sample.labels if label[0] != "le")
-            buckets.setdefault(rest, {})[bound] = sample.value
-    name = merged.family.name
-    for labels, counts in buckets.items():
-        count = 0.0
-        for bound in sorted(counts):
-            count += counts[bound]
-            samples.append(Sample(f"{name}_bucket", (*labels, ("le", _bound_text(bound))), count))
-        samples.append(Sample(f"{name}_count", labels, count))
-    return merged._replace(samples=samples)
+            rest = tuple(label for label in row.labels if label[0] != "le")
+            labels = (*rest, ("le", _bound_text(bound)))
+            buckets.setdefault(rest, {})[bound] = row._replace(labels=labels)
+    return others, [(rest, [found[bound] for bound in sorted(found)]) for rest, found in buckets.items()]
 
 
-def _bound(sample: Sample) -> float | None:
-    for label, text in sample.labels:
-        if label == "le" and sample.name.endswith("_bucket"):
+def _bound(row: _Row) -> float | None:
+    for label, text in row.labels:
+        if label == "le" and row.name.endswith("_bucket"):
             try:
                 return float(text)
             except ValueError:

@@ -1,14 +1,13 @@
 """The operations endpoint as an ASGI application: what a path answers, and to whom."""
 
+import gzip
 import json
 import time
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from prometheus_client.asgi import make_asgi_app
-
 from tamed.log.layout import rfc3339
-from tamed.ops.exposition import registry_of
+from tamed.ops.exposition import metrics_of, text_of
 from tamed.ops.health import PROBES, report
 from tamed.ops.hosts import HostCheck
 from tamed.ops.observer import Observer
@@ -24,6 +23,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
 _HTML: Final = "text/html; charset=utf-8"
 _EVENTS: Final = "text/event-stream"
+_LEVEL: Final = 1  # of compression: a tenth of the time of the usual one, and a hundredth more bytes
 _PATHS: Final = "/, /livez, /readyz, /startupz, /status, /metrics"
 
 
@@ -70,8 +70,12 @@ class OpsApplication:
             else:
                 await answer(200, json.dumps(status, indent=1) + "\n", _JSON)
         elif path == "metrics":
-            registry = registry_of(*await self._source.metrics())
-            await make_asgi_app(registry)(scope, receive, answer.pass_on)
+            metrics = metrics_of(*await self._source.metrics())
+            body, kind = text_of(metrics, headers.get("accept", ""), query.get("name[]", ()))
+            if _takes_gzip(headers):
+                await answer(200, gzip.compress(body, _LEVEL), kind, **{"content-encoding": "gzip"})
+            else:
+                await answer(200, body, kind)
         elif not path:
             view = await self._observer.fresh()
             text = self._page.whole(view, Selection(query))
@@ -102,6 +106,14 @@ def _wants_text(headers: dict[str, str], query: dict[str, list[str]]) -> bool:
     )
 
 
+def _takes_gzip(headers: dict[str, str]) -> bool:
+    for coding in headers.get("accept-encoding", "").split(","):
+        name, _, quality = coding.partition(";")
+        if name.strip().lower() == "gzip":
+            return not quality or quality.strip(" q=0.") != ""  # a quality of zero refuses it
+    return False
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
@@ -113,8 +125,8 @@ class _Answer:
         self._is_head = scope["method"] == "HEAD"
         self._send = send
 
-    async def __call__(self, status: int, text: str, kind: str = _TEXT, **more: str) -> None:
-        body = text.encode(errors="replace")
+    async def __call__(self, status: int, text: str | bytes, kind: str = _TEXT, **more: str) -> None:
+        body = text if isinstance(text, bytes) else text.encode(errors="replace")
         await self.begin(status, kind, **{"content-length": str(len(body))}, **more)
         await self._send({"type": "http.response.body", "body": b"" if self._is_head else body})
 

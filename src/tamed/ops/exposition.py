@@ -1,6 +1,6 @@
 """The metrics in the formats of Prometheus: the daemon's own, and those of the application."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import (
@@ -9,45 +9,55 @@ from prometheus_client.core import (
     Metric,
     SummaryMetricFamily,
 )
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from tamed.metrics.merge import Merged
 
-__all__ = ["registry_of"]
+__all__ = ["metrics_of", "text_of"]
 
 _LIMIT: Final = "Series that had no room in the table of a worker and are left out."
 
 
-def registry_of(figures: dict[str, Any], merged: Sequence[Merged], refused: int) -> CollectorRegistry:
-    """Return a registry with the supervisor's figures and the merged metrics of the workers.
+def metrics_of(figures: dict[str, Any], merged: Sequence[Merged], refused: int) -> list[Metric]:
+    """Return the metrics of the supervisor's figures, and the merged metrics of the workers.
 
     An application's metric with the name of one of the daemon's is left out.
     """
     own = [*_own(figures, refused)]
     names = {metric.name for metric in own}
-    others = [_metric(each) for each in merged if each.family.name not in names]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector([*own, *others]))
-    return registry
+    return own + [_metric(each) for each in merged if each.family.name not in names]
 
 
-class _Collector:
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = list(metrics)
+def text_of(metrics: Sequence[Metric], accept: str = "", names: Collection[str] = ()) -> tuple[bytes, str]:
+    """Return the text of the metrics, and its media type.
 
-    def describe(self) -> list[Metric]:
-        """Describe nothing: the names of one answer conflict with no other."""
-        return []
+    ``accept`` is what the client accepts: Prometheus' own format, or OpenMetrics. With ``names``, only the
+    samples of these names are in it.
+    """
+    if names:
+        for metric in metrics:
+            metric.samples = [sample for sample in metric.samples if sample.name in names]
+        metrics = [metric for metric in metrics if metric.samples]
+    encode, kind = choose_encoder(accept)
+    return encode(_Collected(metrics)), kind
 
-    def collect(self) -> list[Metric]:
+
+class _Collected(Collector):
+    """What the encoders of the library take."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Sequence[Metric]:
         """Return the metrics."""
         return self._metrics
 
 
 def _metric(merged: Merged) -> Metric:
     metric = Metric(merged.family.name, merged.explanation, merged.family.kind)
-    for sample in merged.samples:
-        metric.add_sample(sample.name, dict(sample.labels), sample.value)
+    metric.samples = [Sample(name, dict(labels), value) for name, labels, value in merged.samples]
     return metric
 
 

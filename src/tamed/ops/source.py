@@ -8,7 +8,7 @@ from typing import Any, Final
 from tamed.errors import SystemRefused
 from tamed.ipc.message import InvalidMessage, Message
 from tamed.metrics.ledger import BASE_SIZE
-from tamed.metrics.merge import Figures, Merged, merge
+from tamed.metrics.merge import Figures, Merged, Merger
 from tamed.metrics.table import SIZE, Series, TableReader
 from tamed.worker.link import Link
 
@@ -34,6 +34,7 @@ class Source:
         self._link = link
         self._readers: dict[int, TableReader] = {}
         self._series: dict[Series, Series] = {}  # of all tables, those of earlier ones included
+        self._merger = Merger()
         self._reading = asyncio.Lock()  # of the tables, by one request at a time
 
     async def health(self) -> Message:
@@ -61,8 +62,9 @@ class Source:
             read = [(slot, self._readers[serial]) for serial, slot in pages.items()]
             found = [Figures(each.series, each.read(), each.explanations, slot) for slot, each in read]
             refused = sum(each.refused for _, each in read)
-        base = next((each for each in found if not each.slot), Figures([], [], {}))
-        return answer["figures"], merge(base, [each for each in found if each.slot]), refused
+            base = next((each for each in found if not each.slot), Figures([], [], {}))
+            merged = self._merger.merge(base, [each for each in found if each.slot])
+        return answer["figures"], merged, refused
 
     async def _ask(self, what: str, **more: object) -> Message:
         is_upgrading = False
