@@ -2,21 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tamed.cli.main import main
+from tests.cli.outcomes import Done
 from tests.imports import forgetting_imports
-
-
-class Done(NamedTuple):
-    """What became of a command."""
-
-    status: int
-    out: str
-    err: str
-
 
 Tamed = Callable[..., Done]
 

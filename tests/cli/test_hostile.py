@@ -6,7 +6,7 @@ value names a place outside the folder of the test: root may run this.
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,20 +15,9 @@ import pytest
 from tamed._os.text import shown
 from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import Command
-from tamed.errors import ExitStatus
-from tests.cli.conftest import Done, Tamed
+from tests.cli.conftest import Tamed
+from tests.cli.outcomes import BLAMELESS, Done, faults_of, reported
 from tests.supervised.forked import forking
-
-EXPECTED: Final = {
-    0,
-    *range(3, 8),  # of `tamed status`
-    *(
-        value
-        for name, value in vars(ExitStatus).items()
-        if isinstance(value, int) and name not in ("SOFTWARE", "OK")
-    ),
-}
-"""The statuses that blame anything but Tamed and the application."""
 
 VALUES: Final = {
     "empty": "",
@@ -106,32 +95,17 @@ def lines_of(command: Command, only: Sequence[str] = tuple(VALUES)) -> Iterator[
                 yield argument.metavar, VALUES[kind], [command.name, "--", *words]
 
 
-def faults_of(done: Done, what: str, value: str) -> Iterator[str]:
-    """Yield what is wrong with the outcome of a command line."""
-    last = done.err.rstrip("\n").rpartition("\n")[2]
-    if "Traceback" in done.err:
-        is_the_programs = what in ("TARGET", "FILE") and last.startswith(f"tamed: {value} raised")
-        yield from () if is_the_programs else ["a traceback"]
-    elif done.status not in EXPECTED:
-        yield f"the status {done.status}"
-    if not done.err.replace("\n", "").isprintable():
-        yield "a control character"
-    if done.status not in (0, *range(3, 8)):
-        subjects = (
-            what,
-            " ".join(shown(value).split())[:40],
-            repr(value)[:40],
-            str(Path(value).absolute())[:100],
-            "verse is not running",
-            "needs a terminal",
-        )
-        if not last.startswith("tamed: ") or not any(each and each in last for each in subjects):
-            yield "no subject"
-
-
-def reported(faults: Iterable[str], words: Sequence[str], done: Done) -> list[str]:
-    """Return the faults with what led to them, in ASCII: a report of pytest cannot have all characters."""
-    return [ascii((fault, [word[:80] for word in words], done.status, done.err[-300:])) for fault in faults]
+def faults(done: Done, what: str, value: str) -> Iterator[str]:
+    """Yield what is wrong with the outcome of a command line with a value for an option or an argument."""
+    subjects = (
+        what,
+        " ".join(shown(value).split())[:40],
+        repr(value)[:40],
+        str(Path(value).absolute())[:100],
+        "verse is not running",
+        "needs a terminal",
+    )
+    return faults_of(done, BLAMELESS, subjects, program=value if what in ("TARGET", "FILE") else "")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +118,7 @@ def test_no_value_is_too_hostile_for_a_message(stage: Path, tamed: Tamed, comman
     found = []
     for what, value, words in lines_of(command):
         done = tamed(*words)
-        found += reported(faults_of(done, what, value), words, done)
+        found += reported(faults(done, what, value), words, done)
     assert found == []
 
 
@@ -161,7 +135,7 @@ def run_all(stage: Path, before: Sequence[str], kinds: Sequence[Sequence[str]]) 
             if value in only:
                 words[1:1] = before
                 done = Done(*forking(()).run(words, stage, os.environ))
-                found += reported(faults_of(done, what, value), words, done)
+                found += reported(faults(done, what, value), words, done)
     assert found == []
 
 
@@ -241,5 +215,5 @@ def test_no_state_of_the_files_confuses_a_command(stage: Path, tamed: Tamed, sta
             lines.append(lines[0][:-1])
         for line in lines:
             done = tamed(*line)
-            found += reported(faults_of(done, "verse", "nothing is running"), line, done)
+            found += reported(faults(done, "verse", "nothing is running"), line, done)
     assert found == []

@@ -197,6 +197,6 @@ def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str
 def test_without_a_plan_nothing_is_stopped(daemon: Daemon) -> None:
     """An instance that cannot be started again is not stopped."""
     instance, process = daemon()
-    with pytest.raises(MissingInput, match="cannot start it again"):
+    with pytest.raises(MissingInput, match="cannot start poetry again"):
         restart_instance(instance, _note_nothing)
     assert process.poll() is None

@@ -283,9 +283,9 @@ def test_a_stop_ends_a_reload(world: Supervised) -> None:
     answers = reload(world)
     world.supervisor.reload([answers.append])
     world.supervisor.stop()
-    told = {"fault": {"lines": ["tamed: the daemon stops"], "status": ExitStatus.UNAVAILABLE}}
+    told = {"fault": {"lines": ["tamed: poetry stops"], "status": ExitStatus.UNAVAILABLE}}
     assert answers == [told, told]
-    assert ("INFO", "the reload was cancelled: the daemon stops") in world.platform.logged
+    assert ("INFO", "the reload was cancelled: poetry stops") in world.platform.logged
     assert "ERROR" not in {level for level, _ in world.platform.logged}
     for hand in world.hands:
         world.ends(hand, 0)
@@ -302,7 +302,7 @@ def test_a_reload_during_the_start_comes_after_it() -> None:
         come_up(world, *world.hands)
         assert (answers, len(world.platform.helpers)) == ([], 1)
         world.supervisor.stop()
-    assert answers[0]["fault"]["lines"] == ["tamed: the daemon stops"]
+    assert answers[0]["fault"]["lines"] == ["tamed: poetry stops"]
 
 
 def test_one_that_stops_cannot_reload(world: Supervised) -> None:
@@ -310,7 +310,7 @@ def test_one_that_stops_cannot_reload(world: Supervised) -> None:
     answers: list[dict[str, Any]] = []
     world.supervisor.stop()
     world.supervisor.reload([answers.append])
-    assert answers[0]["fault"]["lines"] == ["tamed: the daemon is stopping"]
+    assert answers[0]["fault"]["lines"] == ["tamed: poetry is stopping"]
 
 
 # Sockets of generations.
@@ -514,7 +514,7 @@ def test_a_stop_answers_who_waits_for_workers(world: Supervised) -> None:
     answers: list[dict[str, Any]] = []
     world.supervisor.scale(3, [answers.append])
     world.supervisor.stop()
-    assert answers == [{"fault": {"lines": ["tamed: the daemon stops"], "status": ExitStatus.UNAVAILABLE}}]
+    assert answers == [{"fault": {"lines": ["tamed: poetry stops"], "status": ExitStatus.UNAVAILABLE}}]
 
 
 # Recycling.

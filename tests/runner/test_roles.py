@@ -352,7 +352,7 @@ def test_a_daemon_that_stops_grants_nothing(world: Supervised) -> None:
     world.supervisor.stop()
     world.says(first, wants(1, wanted=False))
     assert (orders(second), state(world)[0]) == ([], "vacant")
-    assert "the daemon stops" in answers[0]["fault"]["lines"][0]
+    assert "poetry stops" in answers[0]["fault"]["lines"][0]
 
 
 def test_resigning_moves_the_role_and_answers_then(world: Supervised) -> None:

@@ -371,8 +371,8 @@ def test_a_stop_is_announced_and_begins_after_its_delay(delayed: Supervised) -> 
     delayed.notifier.look()
     assert "progress" in delayed.platform.events
     delayed.supervisor.reload()
-    assert delayed.platform.logged[-1] == ("WARNING", "the daemon is stopping")
-    with pytest.raises(Unavailable, match="the daemon is stopping"):
+    assert delayed.platform.logged[-1] == ("WARNING", "poetry is stopping")
+    with pytest.raises(Unavailable, match="poetry is stopping"):
         delayed.supervisor.export(lambda descriptor: descriptor)
     delayed.ends(delayed.hands[0], 1)
     delayed.pass_time(STEP)

@@ -133,8 +133,8 @@ def test_a_stop_ends_a_helper_that_hangs(tamed: Tamed, holding: Holding) -> None
         holding.held("trial")
         with waiting(tamed, "reload") as reload:
             assert tamed("stop").status == 0
-            assert end_of(reload) == (69, "", "tamed: the daemon stops\n")
-        assert end_of(upgrade) == (69, "", "tamed: the daemon stops\n")
+            assert end_of(reload) == (69, "", "tamed: fastpoetry stops\n")
+        assert end_of(upgrade) == (69, "", "tamed: fastpoetry stops\n")
     assert tamed.left() == {}
 
 
@@ -386,7 +386,7 @@ def test_a_stop_is_obeyed_while_many_workers_come_up(tamed: Tamed) -> None:
     with tamed.popen("scale", str(most_workers(usable_cpus()))) as scale:
         daemon.expect_log("workers from now on")
         assert tamed("stop").status == 0
-        assert end_of(scale) == (69, "", "tamed: the daemon stops\n")
+        assert end_of(scale) == (69, "", "tamed: fastpoetry stops\n")
     assert tamed.left() == {}
 
 

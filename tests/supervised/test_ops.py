@@ -268,7 +268,7 @@ def test_delayed_stop_is_announced_while_clients_are_served(tamed: Tamed, ops: P
         be_served(tamed.folder, 5)
         assert json.loads(get(ops, "/status")[1])["state"] == "stopping"
         assert get(ops, "/livez") == (200, "ok")
-        assert "the daemon is stopping" in tamed("reload", daemon.name).err
+        assert f"{daemon.name} is stopping" in tamed("reload", daemon.name).err
         daemon.signal(signal.SIGTERM)
         assert stopping.wait(PATIENCE) == 0
     assert tamed.left() == {}

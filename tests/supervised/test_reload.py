@@ -405,7 +405,7 @@ def test_a_stop_during_a_reload_stops(tamed: Tamed) -> None:
         wait_for("a new worker", lambda: len(daemon.status()["workers"]) == 2)
         assert tamed("stop").status == 0
         _, err = command.communicate(timeout=PATIENCE)
-    assert (command.returncode, err) == (69, "tamed: the daemon stops\n")
+    assert (command.returncode, err) == (69, "tamed: app stops\n")
     assert tamed.left() == {}
 
 

@@ -163,8 +163,8 @@ def test_a_stop_during_a_reload_is_no_error(tamed: Tamed) -> None:
         wait_for("the reload", lambda: daemon.status()["reloading"] and len(daemon.status()["workers"]) == 2)
         daemon.signal(signal.SIGTERM)
         daemon.wait_gone()
-        assert reload.communicate()[1].endswith("the daemon stops\n")
-    assert "the reload was cancelled: the daemon stops" in daemon.log
+        assert reload.communicate()[1].endswith("app stops\n")
+    assert "the reload was cancelled: app stops" in daemon.log
     assert "ERROR" not in daemon.log
 
 

@@ -179,7 +179,7 @@ def test_a_stop_during_a_reload_logs_no_error(machine: Machine) -> None:
         wait_for("the reload", lambda: machine.show("verse", "StatusText").startswith("reloading"))
         machine.must("systemctl", "stop", "verse")
         entries = machine.journal("verse")
-        assert any(each["MESSAGE"] == "the reload was cancelled: the daemon stops" for each in entries)
+        assert any(each["MESSAGE"] == "the reload was cancelled: verse stops" for each in entries)
         assert [
             each for each in entries if each.get("SYSLOG_IDENTIFIER") == "verse" and each["PRIORITY"] <= "3"
         ] == []

@@ -217,7 +217,7 @@ class Daemon:
         None, "Second pid file, besides the one in the run directory.", section=_FILES
     )
     start_timeout: Duration = option(
-        Duration("90s"), "Longest time until everything is ready.", section=_TIMES
+        Duration("90s"), "Longest time until everything is ready.", gt=0, section=_TIMES
     )
     drain_timeout: Duration = option(
         Duration("30s"), "Longest time for open connections to finish when a server stops.", section=_TIMES

@@ -14,7 +14,7 @@ from typing import Any
 
 from tamed._os.proc import ProcessEntry, descendants_of
 from tamed.control.client import ask, read_status
-from tamed.errors import SystemRefused, TamedError, Unavailable, UsageError
+from tamed.errors import PermissionRefused, SystemRefused, TamedError, Unavailable, UsageError
 from tamed.ipc.message import InvalidMessage, Message
 from tamed.supervisor.plan_file import forget_plan, save_plan, stored_plan
 from tamed.unix.lock import holder
@@ -136,7 +136,11 @@ def stop_instance(
         raise Unavailable(f"{instance.name} is not running")
     plan = stored_plan(instance) if keep_plan else None
     with handle:
-        handle.signal(signal.SIGTERM)
+        try:
+            handle.signal(signal.SIGTERM)
+        except PermissionRefused as error:
+            what = f"cannot stop {instance.name}"
+            raise PermissionRefused(what, f"{error.what}: {error.why}", error.remedy) from error
         deadline = None if timeout is None else time.monotonic() + timeout
         while not handle.wait_gone(_LOOK):
             if deadline is not None and time.monotonic() > deadline:

@@ -45,7 +45,6 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOTS = ".plans"  # not a valid name of an instance
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WHAT = "cannot start it again"
 _REMEDY = "stop it, and start it as you did before"
 
 
@@ -208,7 +207,7 @@ def kept_plan(path: Path, pid: int) -> Plan:
     """
     plan = _read(path)
     if plan.holder != _holder(pid):
-        raise PermissionRefused(_WHAT, f"{path} is not the plan of process {pid}, which runs", _REMEDY)
+        raise PermissionRefused(_what(path), f"{path} is not the plan of process {pid}, which runs", _REMEDY)
     return plan
 
 
@@ -217,15 +216,19 @@ def _read(path: Path) -> Plan:
         text = _own_text(path)
     except FileNotFoundError as error:
         why = "it was not started by `tamed start`, or not by this user"
-        raise MissingInput(_WHAT, why, "run the command as the user who started it") from error
+        raise MissingInput(_what(path), why, "run the command as the user who started it") from error
     except OSError as error:
-        raise from_os_error(f"{_WHAT}: {path}", error, "do it as the user who started it") from error
+        raise from_os_error(f"{_what(path)}: {path}", error, "do it as the user who started it") from error
     from tamed.supervisor.plan import Plan  # not above: `tamed stop` does not look into a plan
 
     try:
         return Plan.from_text(text)
     except ValueError as error:  # it is damaged, for example because the disk was full
-        raise ConfigurationError(f"{_WHAT}: {path} cannot be read", str(error), _REMEDY) from error
+        raise ConfigurationError(f"{_what(path)}: {path} cannot be read", str(error), _REMEDY) from error
+
+
+def _what(path: Path) -> str:
+    return f"cannot start {path.stem} again"
 
 
 def _holder(pid: int) -> str:
@@ -242,13 +245,13 @@ def _own_text(path: Path) -> str:
         status = os.fstat(folder)
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             why = f"user {status.st_uid}, or others, can write in {path.parent}"
-            raise PermissionRefused(_WHAT, why, remedy)
+            raise PermissionRefused(_what(path), why, remedy)
         descriptor = os.open(path.name, _READ, dir_fd=folder)
         opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
         is_regular = stat.S_ISREG(status.st_mode)
         if not is_regular or status.st_uid != os.geteuid() or status.st_nlink != 1:
             why = f"user {status.st_uid} started it" if is_regular else f"{path} is not a regular file"
-            raise PermissionRefused(_WHAT, why, remedy)
+            raise PermissionRefused(_what(path), why, remedy)
         with os.fdopen(descriptor, closefd=False) as file:
             return file.read()

@@ -78,11 +78,11 @@ class RoleGrants:
         self._roles.look()
         self._leases.keep(self._roles.roles)
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """Answer those who wait for another holder: the daemon stops."""
         for answers in self._waiting.values():
             for answer in answers:
-                answer(fault("the daemon stops"))
+                answer(fault(why))
         self._waiting.clear()
 
     # What the state machine decides: see `Grants`.
@@ -170,7 +170,7 @@ class RoleGrants:
         """Move a role to another worker on purpose; answer when one holds it."""
         role = self._roles.roles.get(name)
         if role is None:
-            known = ", ".join(self._roles.roles) or "no service of this daemon runs in one worker only"
+            known = ", ".join(self._roles.roles) or "no service runs in one worker only"
             remedy = did_you_mean(name, self._roles.roles, f"known: {known}" if self._roles.roles else known)
             answer(fault(f"there is no role {name!r}; {remedy}", status=ExitStatus.USAGE))
             return

@@ -269,7 +269,7 @@ class Supervisor:
 
     def _submit(self, operation: Operation) -> str | None:
         if self.is_draining:
-            self._refuse(operation, f"the daemon is {self.state}", ExitStatus.UNAVAILABLE)
+            self._refuse(operation, f"{self.plan.name} is {self.state}", ExitStatus.UNAVAILABLE)
             return None
         return self.operations.submit(operation)
 
@@ -320,10 +320,11 @@ class Supervisor:
 
     def _cancel_operations(self) -> None:
         """Cancel all operations, and answer their callers."""
-        self.operations.cancel(fault("the daemon stops"))
-        self.roles.end()
+        why = f"{self.plan.name} stops"
+        self.operations.cancel(fault(why))
+        self.roles.end(why)
         self._scaler.end()
-        self._rollout.cancel("the daemon stops")
+        self._rollout.cancel(why)
         self._watching.end()
         self.helpers.end()
 
@@ -333,7 +334,7 @@ class Supervisor:
         """Return this as data, for the next program. Raises Unavailable if the daemon stops."""
         workers = self.pool.export(keep)  # first, because their last messages may change the rest
         if self.phase is not Phase.RUNNING or self.is_draining:
-            raise Unavailable("cannot upgrade", f"the daemon is {self.state}")
+            raise Unavailable("cannot upgrade", f"{self.plan.name} is {self.state}")
         return {
             "recovery": self.recovery.export(),
             "rollout": self._rollout.export(),
