@@ -252,8 +252,10 @@ DENIAL = (
         (application(*DENIAL), 401, b"log in", ""),
         (application(error="no rhyme"), 500, b"Internal Server Error\n", "no rhyme"),
         (application(), 500, b"Internal Server Error\n", "neither accepted nor denied"),
+        (application(DENIAL[0]), 500, b"Internal Server Error\n", "an incomplete denial"),
+        (application(DENIAL[0], error="no rhyme"), 500, b"Internal Server Error\n", "no rhyme"),
     ],
-    ids=["close", "response", "raises", "returns"],
+    ids=["close", "response", "raises", "returns", "returns early", "raises early"],
 )
 def test_an_application_may_deny_a_websocket(  # noqa: PLR0917 - one story, six facts
     module: ModuleType, caplog: pytest.LogCaptureFixture, answer: Any, status: int, body: bytes, fault: str

@@ -312,14 +312,15 @@ class WebSocketConnection(asyncio.Protocol):
         else:
             if self._is_accepted:
                 self._close(_NORMAL)
-            elif self._denial is None and not self._is_over:
-                log.error("the web application neither accepted nor denied a WebSocket at %s", self._path)
+            elif not self._is_over and (self._denial is None or not self._denial.is_complete):
+                has = "sent an incomplete denial of" if self._denial else "neither accepted nor denied"
+                log.error("the web application %s a WebSocket at %s", has, self._path)
                 self._fail()
 
     def _fail(self) -> None:
         if self._is_accepted:
             self._close(_FAILURE)
-        elif self._denial is None:
+        elif self._denial is None or not self._denial.is_begun:
             self._deny(500)
         else:
             self._end()
