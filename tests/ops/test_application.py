@@ -66,6 +66,7 @@ FIGURES = {
     "wanted": 2,
     "states": {"ready": 1},
     "checks": {"verse/db": False},
+    "certificates": [{"endpoint": "127.0.0.1:9321", "file": "ops.pem", "ends": 3e9}],
     "queues": {"127.0.0.1:10000": [2, 100]},
     "log_records": {"ERROR": 5},
     "log_lost": 6,
@@ -169,6 +170,7 @@ async def test_metrics_are_in_the_format_of_prometheus() -> None:
         'tamed_reload_seconds_sum{result="done"} 0.5',
         'tamed_memory_bytes{worker="1"} 2000.0',
         'tamed_cpu_seconds_total{worker="1-draining"} 0.5',
+        'tamed_certificate_end_timestamp_seconds{certificate="ops.pem",endpoint="127.0.0.1:9321"} 3e+09',
     ):
         assert line in body.splitlines()
     assert 'tamed_memory_bytes{worker="1-draining"}' not in body

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -227,6 +229,44 @@ def test_metrics_show_restarts_certificates_and_the_log(tamed: Tamed, ops: Path)
     assert line in get(ops, "/status?format=text")[1].splitlines()
     assert at in get(ops, "/")[1]
     daemon.stop()
+
+
+def test_endpoint_may_require_certificates_of_clients(tamed: Tamed, ops: Path) -> None:
+    """Who has none gets no answer. The endpoint's own certificate is in the metrics and the status."""
+    end = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
+    authority = trustme.CA()
+    pem, trusted = tamed.folder / "ops.pem", tamed.folder / "clients.pem"
+    authority.issue_cert("localhost", not_after=end).private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(trusted)
+    endpoint = "tls://127.0.0.1:0?cert=ops.pem&client_ca=clients.pem"
+    daemon = tamed.start("--workers", "1", "--ops", endpoint, "counting.py")
+    at = daemon.expect_log(r"\d INFO tamed.net: listening on (?:tls://)?(127.0.0.1:\d+)")[1]
+    stranger = ssl.create_default_context(cafile=trusted)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        get_over_tls(at, "/metrics", stranger)
+    known = ssl.create_default_context(cafile=trusted)
+    authority.issue_cert("prometheus@example.org").configure_cert(known)
+    samples = samples_of(get_over_tls(at, "/metrics", known))
+    labels = f'{{certificate="{pem}",endpoint="{at}"}}'
+    assert samples[f"tamed_certificate_end_timestamp_seconds{labels}"] == end.timestamp()
+    [shown] = daemon.status()["certificates"]
+    assert (shown["endpoint"], shown["file"]) == (at, str(pem))
+    assert datetime.fromisoformat(shown["ends"]) == end
+    daemon.stop()
+
+
+def get_over_tls(address: str, target: str, context: ssl.SSLContext) -> str:
+    """Return the body of an answer that is good."""
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPSConnection("localhost", int(port), context=context, timeout=PATIENCE)
+    connection.sock = context.wrap_socket(
+        socket.create_connection((host, int(port)), PATIENCE), server_hostname="localhost"
+    )
+    with closing(connection):
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.read().decode()
 
 
 def test_clients_that_wait_to_be_accepted_are_counted(tamed: Tamed, ops: Path) -> None:

@@ -28,6 +28,7 @@ from tamed.web.server import WebServer
 from tamed.worker.life import StopRequests, live
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, log_to
+from tamed.worker.report import certificates_of
 from tamed.worker.runtime import exit_after, set_up_process
 
 __all__ = ["main"]
@@ -56,7 +57,7 @@ def _work(channel: Channel) -> int:
 
 
 def _application(link: Link, order: Message) -> Application:
-    source = Source(link)
+    source = Source(link, lambda: certificates_of(application))
     endpoint = Endpoint.parse(read_text(order, "endpoint"))
     hosts = HostCheck(read_texts(order, "hosts"), checks=not isinstance(endpoint, UnixEndpoint))
     observer = Observer(source, read_text(order, "layout"))
@@ -65,7 +66,8 @@ def _application(link: Link, order: Message) -> Application:
     services: list[Service] = [observer, server]
     if agent := read_text(order, "agent"):
         services.append(StreamServer(agent, AgentCheck(source), name="agent", max_connections=_CLIENTS))
-    return Application("operations", *services)
+    application = Application("operations", *services)
+    return application
 
 
 async def _live(link: Link, handler: PipeHandler, application: Application) -> int:

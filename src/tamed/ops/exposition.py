@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from tamed.metrics.merge import Merged
+from tamed.worker.figures import CERTIFICATE_END, CERTIFICATE_END_HELP
 
 __all__ = ["metrics_of", "text_of"]
 
@@ -27,7 +28,13 @@ def metrics_of(figures: dict[str, Any], merged: Sequence[Merged], refused: int) 
     """
     own = [*_own(figures, refused)]
     names = {metric.name for metric in own}
-    return own + [_metric(each) for each in merged if each.family.name not in names]
+    others = [_metric(each) for each in merged if each.family.name not in names]
+    ends = _certificate_ends(figures["certificates"])
+    if (of_workers := next((each for each in others if each.name == ends.name), None)) is not None:
+        of_workers.samples += ends.samples
+    elif ends.samples:
+        own.append(ends)
+    return own + others
 
 
 def text_of(metrics: Sequence[Metric], accept: str = "", names: Collection[str] = ()) -> tuple[bytes, str]:
@@ -119,6 +126,14 @@ def _roles(roles: Sequence[dict[str, Any]]) -> Iterator[Metric]:
             (each["role"],): float(not each["trouble"]) for each in of_fleet
         }
         yield _gauge("tamed_role_engine_up", text, answers, ["role"])
+
+
+def _certificate_ends(certificates: Sequence[dict[str, Any]]) -> Metric:
+    """Return the metric of the certificates of this endpoint; those of workers are a metric of each."""
+    values: dict[tuple[str, ...], float] = {
+        (each["endpoint"], each["file"]): each["ends"] for each in certificates
+    }
+    return _gauge(CERTIFICATE_END, CERTIFICATE_END_HELP, values, ["endpoint", "certificate"])
 
 
 def _usage(figures: dict[str, Any]) -> Iterator[Metric]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from tamed.errors import SystemRefused
@@ -10,6 +10,7 @@ from tamed.ipc.message import InvalidMessage, Message
 from tamed.metrics.ledger import BASE_SIZE
 from tamed.metrics.merge import Figures, Merged, Merger
 from tamed.metrics.table import SIZE, Series, TableReader
+from tamed.net.tls import Certificate
 from tamed.worker.link import Link
 
 __all__ = ["NoAnswer", "Source"]
@@ -28,10 +29,13 @@ class Source:
 
     During an upgrade it may take longer, until the next program has started. What the former was asked may
     be lost with it, so it is asked again.
+
+    Each question names the ``certificates`` that the endpoint shows: they are part of the daemon's status.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, certificates: Callable[[], Sequence[Certificate]] = tuple) -> None:
         self._link = link
+        self._certificates = certificates
         self._readers: dict[int, TableReader] = {}
         self._series: dict[Series, Series] = {}  # of all tables, those of earlier ones included
         self._merger = Merger()
@@ -67,10 +71,11 @@ class Source:
         return answer["figures"], merged, refused
 
     async def _ask(self, what: str, **more: object) -> Message:
+        question = {"ask": what, "certificates": [each._asdict() for each in self._certificates()], **more}
         is_upgrading = False
         for _ in range(_ATTEMPTS):
             is_upgrading |= self._link.is_upgrading
-            if (answer := await self._attempt({"ask": what, **more})) is not None:
+            if (answer := await self._attempt(question)) is not None:
                 return answer
             is_upgrading |= self._link.is_upgrading
             if not is_upgrading:

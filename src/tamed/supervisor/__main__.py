@@ -166,6 +166,7 @@ class Holdings:
             housekeep_log=self._housekeep_log,
             lost_sockets=lambda: self.sockets.lost(self.supervisor.generation.number),
         )
+        self.status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events, self.begun)
         self.ops = self._hold_ops(plan, inheritance, identity, left, held) if plan.ops else None
         self.control = self._hold_control(plan, owner, left, held)
         self.housekeeping.duties += self._duties(plan, instance, owner)
@@ -203,13 +204,12 @@ class Holdings:
         held.callback(metrics.close)
         sockets = SocketTable(inheritance, identity)
         held.callback(sockets.close)
-        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events, self.begun)
         tail = self.intake.tail = LogTail()
         answers = OpsAnswers(
             self.supervisor,
             self.reactor,
             metrics=metrics,
-            status=status,
+            status=self.status,
             events=self.events,
             log=tail,
             lost=lambda: self.intake.lost,
@@ -285,9 +285,8 @@ class Holdings:
     ) -> ControlServer | None:
         if not plan.control:
             return None
-        status = StatusRequests(self.supervisor, self.reactor, self.sockets, self.events, self.begun)
         stacks = StackRequests(self.supervisor.pool, self.reactor, self.platform)
-        api = ControlApi(self.supervisor, status, stacks)
+        api = ControlApi(self.supervisor, self.status, stacks)
         control = None if left is None else left["control"]
         server = ControlServer(
             Path(plan.control),

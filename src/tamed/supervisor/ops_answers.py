@@ -12,6 +12,7 @@ from tamed.supervisor.generation import Worker, WorkerState
 from tamed.supervisor.log_tail import LogTail
 from tamed.supervisor.loop import Reactor
 from tamed.supervisor.ops_process import OpsAnswer
+from tamed.supervisor.reports import read_certificates
 from tamed.supervisor.sockets import SocketTable
 from tamed.supervisor.status import StatusRequests
 from tamed.supervisor.supervisor import Supervisor
@@ -56,6 +57,8 @@ class OpsAnswers:
 
     def serve(self, question: Message, answer: OpsAnswer) -> None:
         """Answer a question, now or later. Raises InvalidMessage if it is none."""
+        if "certificates" in question:  # an earlier release does not report any
+            self._status.of_operations = read_certificates(question)
         match read_text(question, "ask"):
             case "health":
                 answer(self._health())
@@ -139,6 +142,7 @@ class OpsAnswers:
             "queues": self._sockets.queues(supervisor.generation.number),
             "checks": {each.name: not each.failing for each in supervisor.checks.summaries() if each.asked},
             "roles": supervisor.roles.status(),
+            "certificates": self._status.of_operations,
             "log_records": self._log.by_level,
             "log_lost": self._lost(),
             "usage": [_usage(each) for each in workers],

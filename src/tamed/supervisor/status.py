@@ -1,7 +1,7 @@
 """The API of the control socket, the status of the daemon, and its notifications to the service manager."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tamed._os.proc import usage_of
@@ -67,7 +67,8 @@ class StatusRequests:
     """Collects the reports of the workers into a status.
 
     ``begun`` is the start of the daemon, by the reactor's clock, also after an upgrade. A worker that does
-    not answer in time is shown without its report.
+    not answer in time is shown without its report. ``of_operations`` are the certificates that the operations
+    process has reported.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class StatusRequests:
         self._sockets = sockets
         self._events = events
         self.begun = begun
+        self.of_operations: list[Message] = []
 
     def serve(self, answer: Answer, patience: float = REPORT_PATIENCE) -> None:
         """Answer when the workers have reported, or when ``patience``, in seconds, is over."""
@@ -98,11 +100,7 @@ class StatusRequests:
             "generation": supervisor.generation.number,
             "reloading": supervisor.is_reloading,
             "endpoints": self._sockets.addresses(supervisor.generation.number),
-            "certificates": _certificates(
-                reports.get(pid, {})
-                for pid, worker in supervisor.pool.workers.items()
-                if worker.generation is supervisor.generation
-            ),
+            "certificates": _certificates(self._reported(reports)),
             "ready": supervisor.ready,
             "wanted": supervisor.generation.count,
             "restarts": recovery.restarts,
@@ -119,6 +117,13 @@ class StatusRequests:
             ],
         }
 
+    def _reported(self, reports: Reports) -> Iterator[Message]:
+        """Yield the certificates that the serving generation and the operations process show."""
+        for pid, worker in self._supervisor.pool.workers.items():
+            if worker.generation is self._supervisor.generation:
+                yield from reports.get(pid, {}).get("certificates", ())
+        yield from self.of_operations
+
     def _worker(self, worker: Worker) -> dict[str, Any]:
         memory, cpu = usage_of(worker.pid)
         return {
@@ -132,10 +137,10 @@ class StatusRequests:
         }
 
 
-def _certificates(reports: Iterable[Message]) -> list[dict[str, Any]]:
-    """Return the certificates that workers show, the first to end of each, with RFC 3339 times."""
+def _certificates(reported: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return the certificates that are shown, the first to end of each, with RFC 3339 times."""
     found: dict[tuple[str, str], float | None] = {}
-    for certificate in (each for report in reports for each in report.get("certificates", ())):
+    for certificate in reported:
         key, ends = (certificate["endpoint"], certificate["file"]), certificate["ends"]
         before = found.get(key)
         found[key] = ends if before is None or (ends is not None and ends < before) else before

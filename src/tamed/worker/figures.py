@@ -14,7 +14,15 @@ from tamed.net.listen import ListeningService
 from tamed.service.application import Application
 from tamed.worker.report import Serving, certificates_of
 
-__all__ = ["measure"]
+__all__ = ["CERTIFICATE_END", "CERTIFICATE_END_HELP", "measure"]
+
+CERTIFICATE_END: Final = "tamed_certificate_end_timestamp_seconds"
+"""The name of the metric of certificates; the operations process adds those of its endpoint."""
+
+CERTIFICATE_END_HELP: Final = (
+    "When the certificate ends that an endpoint shows: the first to end of all workers."
+)
+"""What that metric is."""
 
 _INTERVAL: Final = 0.5  # seconds
 _BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, float("inf"))
@@ -26,9 +34,7 @@ _ACCEPTED: Final = ("counter", "tamed_connections_accepted", "tamed_connections_
 _ACCEPTED_HELP: Final = "Accepted connections."
 _RESTARTS: Final = ("counter", "tamed_service_restarts", "tamed_service_restarts_total")
 _RESTARTS_HELP: Final = "Restarts of a service inside its worker, by its restart policy."
-_END: Final = "tamed_certificate_end_timestamp_seconds"
-_ENDS: Final = ("gauge", _END, _END)
-_ENDS_HELP: Final = "When the certificate ends that an endpoint shows: the first to end of all workers."
+_ENDS: Final = ("gauge", CERTIFICATE_END, CERTIFICATE_END)
 _LOST: Final = ("counter", "tamed_log_unsent_lines", "tamed_log_unsent_lines_total")
 _LOST_HELP: Final = "Lines that workers logged faster than the supervisor read, and lost."
 
@@ -75,7 +81,7 @@ class _Services:
         for endpoint, file, ends in certificates_of(self._application):
             if ends is not None:
                 names = ("endpoint", "certificate")
-                self._values.value(*_ENDS, names, (endpoint, file), _ENDS_HELP, "livemin").set(ends)
+                self._values.value(*_ENDS, names, (endpoint, file), CERTIFICATE_END_HELP, "livemin").set(ends)
 
 
 def _endpoint_of(service: object) -> str:
