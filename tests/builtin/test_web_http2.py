@@ -1,6 +1,7 @@
 """HTTP/2 of the web: requests and answers, limits, floods, and how connections end."""
 
 import asyncio
+import copy
 import itertools
 import logging
 import threading
@@ -134,6 +135,19 @@ def test_both_versions_are_served_at_one_endpoint(app: Application) -> None:
         assert raw(server, b"PRI / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400")
     with served(app="web_test_app:app") as server:
         assert raw(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_an_application_may_copy_a_scope(app: Application) -> None:
+    """With all that is in it, as middleware does that changes its copy."""
+
+    async def answer(scope: Any, send: Any, body: bytes) -> None:
+        copied = copy.deepcopy(scope)
+        await Application.answer(app, copied, send, copied["http_version"].encode())
+
+    app.answer = answer  # type: ignore[method-assign]
+    with serving() as server, client_of(server) as client:
+        assert get(server, "/")[2] == "1.1"
+        assert client.get("/").body == b"2"
 
 
 def test_bodies_of_any_size_are_received_and_sent(app: Application, module: ModuleType) -> None:

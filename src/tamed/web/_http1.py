@@ -3,7 +3,7 @@
 import asyncio
 import http
 import select
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import httptools
 
@@ -182,6 +182,10 @@ class HttpConnection(asyncio.Protocol):
     def has_left(self) -> bool:
         """Return whether the client has left before the end of its answer."""
         return self._exchange is None or self._exchange.has_left()
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Return itself: a scope refers to `has_left`, and an application may copy its scope."""
+        return self
 
     async def writable(self) -> None:
         """Wait until the client has taken most of what was sent, or has left."""

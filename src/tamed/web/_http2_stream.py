@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -108,6 +108,10 @@ class Http2Stream:
     def has_left(self) -> bool:
         """Return whether the client has left before the end of its answer."""
         return self._exchange is None or self._exchange.has_left()
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Return itself: a scope refers to `has_left`, and an application may copy its scope."""
+        return self
 
     async def writable(self) -> None:
         """Wait until the client has taken what was sent, or has left."""
