@@ -42,7 +42,7 @@ test-system: .venv/.tamed .venv/.dev ## run units under real systemd (252, 257),
 	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 -rs tests/system $(ARGS)
 
 test-system-first: .venv/.tamed .venv/.dev ## run the first of them, on one systemd: a minute, and as long to make its root
-	TAMED_TEST_SYSTEM=1 $(BIN)/pytest -n 0 -rs tests/system -m first -k trixie $(ARGS)
+	TAMED_TEST_SYSTEM=1 ROOT_SECONDS=200 $(BIN)/pytest -n 0 -rs tests/system -m first -k trixie $(ARGS)
 
 coverage: .venv/.tamed .venv/.dev ## measure what the tests reach, branches and subprocesses counted; demand 95 %
 	@# Else each process that a test starts would compile it, where the environment forbids to keep bytecode.

@@ -24,7 +24,7 @@ def test_its_variables_are_there_before_anything_else(file: Path, monkeypatch: p
     monkeypatch.setenv("TAMED_MAX_FILES", "76")
     file.write_text("POEM=ode\nTAMED_MAX_FILES=77\n")
     job = Job(Target.parse("ode"), daemon={"env_file": str(file)})
-    reading = Reading.entering(job)
+    reading = Reading.entering(job, str)
     assert os.environ["POEM"] == reading.job.environ["POEM"] == "ode"
     assert reading.settings.daemon.max_files == 77
 
@@ -33,7 +33,7 @@ def test_without_a_file_the_job_stays_as_it_is() -> None:
     """And so does the environment."""
     before = dict(os.environ)
     job = Job(Target.parse("ode"), environ={})
-    assert Reading.entering(job).job is job
+    assert Reading.entering(job, str).job is job
     assert dict(os.environ) == before
 
 

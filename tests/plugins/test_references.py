@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given as examples
 from hypothesis import strategies as st
 
+from tamed.config.deployment import Deployment
+from tamed.config.job import Job
+from tamed.config.target import Target, TargetKind
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.plugins.build import Given, build
 from tamed.plugins.option import option
@@ -103,7 +106,9 @@ def test_a_secret_is_read_from_its_place(tmp_path: Path) -> None:
 def test_a_secret_is_no_word_of_a_command_line() -> None:
     """Every user could read it there; the error does not repeat it."""
     for flags in ({"password": "hunter2"}, {"keys": ["env:PATH", "hunter2"]}):
-        with pytest.raises(UsageError, match="give file:PATH, credential:NAME or env:NAME") as caught:
+        with pytest.raises(
+            UsageError, match="give prompt:, file:PATH, credential:NAME or env:NAME"
+        ) as caught:
             login(flags=flags)
         assert "hunter2" not in str(caught.value)
 
@@ -135,3 +140,33 @@ def test_without_systemd_there_are_no_credentials() -> None:
     """The error names the variable that a unit with credentials has."""
     with pytest.raises(ValueError, match="CREDENTIALS_DIRECTORY is not set"):
         referenced_secret("credential:db", {})
+
+
+def test_an_answer_is_the_value_of_the_option_that_was_asked_for() -> None:
+    """From each source, and never for another option; an answer is no reference."""
+    answers = {"TAMED_S_PASSWORD": "env:USER"}
+    for given in (
+        {"flags": {"password": "prompt:"}},
+        {"environ": {"TAMED_S_PASSWORD": "prompt:"}},
+        {"table": {"password": "prompt:"}},
+    ):
+        assert login(**given, answers=answers).password == "env:USER"
+        with pytest.raises(TamedError, match="nobody was asked for it"):
+            login(**given)
+    with pytest.raises(ConfigurationError, match="nobody was asked for it"):
+        login(table={"keys": ["prompt:"]}, answers=answers)
+    with pytest.raises(UsageError, match="can be seen by every user"):
+        login(flags={"password": "prompt:hunter2"}, answers=answers)
+
+
+def test_the_source_that_counts_is_asked_for() -> None:
+    """A flag overrides a variable, which overrides the file."""
+    text = '[services.a]\nplugin = "p"\npin-code = "prompt:"\nkey = "prompt:"\n[services.b]\nplugin = "p"\n'
+    deployment = Deployment.parse(text, Path("verse.toml"))
+    job = Job(
+        Target(TargetKind.DEPLOYMENT, "verse.toml"),
+        environ={"TAMED_A_KEY": "env:KEY", "TAMED_B_X": "prompt:"},
+    )
+    assert job.prompts(deployment) == {"TAMED_A_PIN_CODE": "a.pin-code", "TAMED_B_X": "TAMED_B_X"}
+    job = job._replace(services={"a": {"pin_code": "file:pin", "key": "prompt:"}})
+    assert job.prompts(deployment) == {"TAMED_A_KEY": "a.key", "TAMED_B_X": "TAMED_B_X"}

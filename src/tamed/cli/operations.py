@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from tamed._os.limits import check_workers
 from tamed._os.text import shown
 from tamed.cli.instances import directory_of, each_instance, instance_of, instances_of, progress_line
+from tamed.cli.password import ask_secret
 from tamed.control.operations import (
     find_restartable,
     reload_instance,
@@ -31,7 +32,7 @@ def restart(names: Sequence[str], rundir: str | None, every: bool) -> int:
 
     def restart_one(instance: Instance) -> int:
         with progress_line() as show:
-            report = restart_instance(instance, show)
+            report = restart_instance(instance, show, ask_secret)
         return _print_report(report)
 
     return each_instance(instances, restart_one)

@@ -1,16 +1,46 @@
-"""``tamed password``: a line of a password file."""
+"""What is asked for without an echo: secrets of services, and the password of ``tamed password``."""
 
-import getpass
+import os
 import sys
 
+from tamed._os.text import shown
 from tamed.errors import UsageError
-from tamed.passwords import hash_password
 
-__all__ = ["password"]
+__all__ = ["ask_secret", "password"]
+
+
+def ask_secret(name: str) -> str:
+    """Ask the person at the terminal for a secret, and allow no core dump of this process from then on.
+
+    Raises UsageError if this process has no terminal, or if nothing is given.
+    """
+    from getpass import getpass  # not above: most runs ask for nothing
+
+    from tamed.unix.privileges import forbid_tracing
+
+    try:
+        os.close(
+            os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+        )  # otherwise `getpass` would read standard input
+    except OSError:
+        remedy = "run it on one, or give file:PATH, credential:NAME or env:NAME"
+        raise UsageError(f"cannot ask for {name}", "there is no terminal", remedy) from None
+    try:
+        secret = getpass(shown(f"{name}: "))
+    except EOFError:
+        secret = ""
+    except UnicodeDecodeError:
+        raise UsageError(f"no secret for {name}", "it is not UTF-8") from None
+    if not secret:
+        raise UsageError(f"no secret for {name}", "it is empty")
+    forbid_tracing()
+    return secret
 
 
 def password(name: str) -> None:
     """Print a line of a password file."""
+    from tamed.passwords import hash_password
+
     name = name.strip()
     if not name or name.startswith("#") or not name.isprintable() or ":" in name:
         raise UsageError(f"user {name!r}", "expected printable letters without a colon")
@@ -21,7 +51,9 @@ def password(name: str) -> None:
 
 
 def _asked() -> str:
-    given = getpass.getpass()
-    if getpass.getpass("Again: ") != given:
+    from getpass import getpass
+
+    given = getpass()
+    if getpass("Again: ") != given:
         raise UsageError("no password", "the two are not the same")
     return given

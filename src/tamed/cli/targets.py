@@ -11,6 +11,7 @@ from tamed._os.trust import TRUST_WRITABLE
 from tamed.cli.commands import COMMANDS
 from tamed.cli.grammar import UnknownOption, parse
 from tamed.cli.options import folders, misspelt_variables, service_command
+from tamed.cli.password import ask_secret
 from tamed.config.job import Job
 from tamed.config.kinds import kind_of, resolve
 from tamed.config.target import TargetKind
@@ -28,7 +29,7 @@ def run(**given: Any) -> int:
     _warn_of_variables(job)
     from tamed.control.foreground import run as run_here  # not above: only this loads the event loop
 
-    return run_here(job._replace(argv=tuple(sys.argv))).status
+    return run_here(job._replace(argv=tuple(sys.argv)), ask_secret).status
 
 
 def start(**given: Any) -> int:
@@ -39,7 +40,7 @@ def start(**given: Any) -> int:
     _warn_of_variables(job)
     from tamed.control.launch import start as start_daemon
 
-    report = start_daemon(job._replace(argv=tuple(sys.argv), detached=True))
+    report = start_daemon(job._replace(argv=tuple(sys.argv), detached=True), ask_secret)
     print(report.text, file=sys.stdout if report.ready else sys.stderr)
     return report.status
 
@@ -51,7 +52,7 @@ def check(*, system: str | None, **given: Any) -> None:
         return
     from tamed.control.check import check as check_job  # not above: it loads the service and all it needs
 
-    rows = list(_tree(check_job(job)))
+    rows = list(_tree(check_job(job, ask_secret)))
     _warn_of_variables(job, of_services=True)
     width = max(len(left) for left, _ in rows)
     for left, right in rows:

@@ -4,6 +4,7 @@ import atexit
 import sys
 from collections.abc import Sequence
 
+from tamed.cli.password import ask_secret
 from tamed.config.kinds import kind_of
 from tamed.unix.process import end_by_signal
 
@@ -21,11 +22,11 @@ def twistd(words: Sequence[str]) -> int:
     if line.foreground:
         signals: list[int] = []
         atexit.register(_end_as_twistd, signals)  # before the program registers anything, so called last
-        ending = run(line.job)
+        ending = run(line.job, ask_secret)
         if ending.signal is not None:
             signals.append(ending.signal)
         return ending.status
-    report = start(line.job)
+    report = start(line.job, ask_secret)
     if not report.ready:
         print(report.text, file=sys.stderr)
     return report.status

@@ -12,8 +12,10 @@ from typing import Any, Final, NamedTuple
 from tamed.config.deployment import Deployment
 from tamed.config.target import Target, TargetKind
 from tamed.plugins.build import Given
+from tamed.plugins.describe import variable_of
 from tamed.plugins.discovery import find
 from tamed.plugins.plugin import Plugin
+from tamed.plugins.references import PROMPT
 
 __all__ = ["Job"]
 
@@ -31,7 +33,8 @@ class Job(NamedTuple):
     Relative paths in target and flags start in ``folder``; None is the current working directory.
     ``argv`` is the command line that the application sees in ``sys.argv``, in every process that loads it;
     if it is empty, ``sys.argv`` does not change. ``known`` is the deployment, if this process has read it
-    already.
+    already. ``answers`` are the secrets that a person was asked for, by the variables of their options: they
+    are no part of the job's data.
     """
 
     target: Target
@@ -46,6 +49,7 @@ class Job(NamedTuple):
     detached: bool = False
     environ: Mapping[str, str] = os.environ
     known: Deployment | None = None
+    answers: Mapping[str, str] = _NOTHING
 
     def __repr__(self) -> str:
         return f"<Job {self.target.name}>"  # flags and environment may hold secrets
@@ -97,6 +101,23 @@ class Job(NamedTuple):
             return None
         return self.known or Deployment.read(self.path(self.target.name))
 
+    def prompts(self, deployment: Deployment | None) -> dict[str, str]:
+        """Return the variables of the options whose values are to be asked for, and a name of each.
+
+        The source that counts is that of `tamed.plugins.build`: flags before the environment before the file.
+        """
+        found: dict[str, tuple[object, str]] = {}
+        for entry in deployment.services if deployment else ():
+            for key, value in entry.table.items():
+                found[variable_of(entry.name, key)] = value, f"{entry.name}.{key}"
+        for name, value in self.environ.items():
+            if name.startswith("TAMED_"):
+                found[name] = value, found[name][1] if name in found else name
+        for service, flags in self.services.items():
+            for name, value in flags.items():
+                found[variable_of(service, name)] = value, f"{service}.{name.strip('_').replace('_', '-')}"
+        return {variable: label for variable, (value, label) in found.items() if value == PROMPT}
+
     def find(self, name: str) -> Plugin[...]:
         """Find a plugin by its name, and import only that one."""
         return find(name, self.plugin_dirs)
@@ -126,4 +147,5 @@ class Job(NamedTuple):
             section=section,
             flags_folder=self.folder,
             file_folder=deployment.folder if deployment else None,
+            answers=self.answers,
         )

@@ -11,9 +11,9 @@ as given, and the worker reads them.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from tamed._os.limits import check_workers
 from tamed._os.trust import TRUST_WRITABLE
@@ -24,7 +24,10 @@ from tamed.config.target import Target, TargetKind
 from tamed.errors import Errors, UsageError, from_os_error
 from tamed.plugins.build import build
 
-__all__ = ["Reading", "read_settings"]
+__all__ = ["Ask", "Reading", "read_settings"]
+
+Ask: TypeAlias = Callable[[str], str]
+"""Asks a person for the secret of this name; raises a TamedError if there is no one."""
 
 
 class Reading(NamedTuple):
@@ -48,8 +51,10 @@ class Reading(NamedTuple):
         return cls._with(job, job.deployment())
 
     @classmethod
-    def entering(cls, job: Job) -> Self:
+    def entering(cls, job: Job, ask: Ask) -> Self:
         """Do the same for a daemon that this process starts, and set its environment: ``--env-file``.
+
+        ``ask`` is called with the name of each secret that is to be asked for, and returns the secret.
 
         The variables of that file override those of the environment, because they were written for this
         program. Workers inherit them, and neither they nor a reload read the file: it may be readable by root
@@ -59,10 +64,13 @@ class Reading(NamedTuple):
         daemon = reading.settings.daemon
         if daemon.trust_writable:
             os.environ[TRUST_WRITABLE] = "1"
-        if daemon.env_file is None:
-            return reading
-        os.environ.update(read_env_file(daemon.env_file))
-        return cls._with(job._replace(environ=os.environ), reading.deployment)  # the file may have settings
+        if daemon.env_file is not None:
+            os.environ.update(read_env_file(daemon.env_file))
+            job = job._replace(environ=os.environ)
+            reading = cls._with(job, reading.deployment)  # the file may have settings
+        prompts = job.prompts(reading.deployment)
+        answers = {variable: ask(name) for variable, name in prompts.items()}
+        return reading._replace(job=job._replace(answers=answers)) if answers else reading
 
     @classmethod
     def _with(cls, job: Job, deployment: Deployment | None) -> Self:

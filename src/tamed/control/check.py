@@ -4,7 +4,7 @@ from typing import Final
 
 from tamed.config.job import Job
 from tamed.config.load import load
-from tamed.config.reading import Reading
+from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon, Log, Settings
 from tamed.errors import ApplicationFailed, Errors, exit_code
 from tamed.net.conflicts import conflicts
@@ -16,7 +16,7 @@ __all__ = ["check"]
 _ENV_FILE: Final = {"env_file", "env-file", "TAMED_ENV_FILE"}
 
 
-def check(job: Job) -> Application:
+def check(job: Job, ask: Ask) -> Application:
     """Return the application of a job.
 
     Raises the first error that a run would raise before it listens, or `ConfigurationError` if two servers
@@ -25,7 +25,7 @@ def check(job: Job) -> Application:
     """
     errors = Errors()
     application = Application(job.target.name)
-    for reading in _readings(job, errors):
+    for reading in _readings(job, ask, errors):
         with errors:
             application = _load(reading)
     for conflict in conflicts(application):
@@ -43,11 +43,12 @@ def _load(reading: Reading) -> Application:
         raise ApplicationFailed(f"{target} ended while it was loaded, with status {code}") from None
 
 
-def _readings(job: Job, errors: Errors) -> list[Reading]:
+def _readings(job: Job, ask: Ask, errors: Errors) -> list[Reading]:
     """Return the reading of a job; if its settings are wrong, one with the defaults of a deployment."""
     job = job._replace(known=job.deployment())
     with errors:
-        return [Reading.entering(job)]
+        return [Reading.entering(job, ask)]
     if job.known is None or not _ENV_FILE.isdisjoint({*job.daemon, *job.known.daemon, *job.environ}):
         return []
-    return [Reading(job, job.known, Settings(Daemon(), Log()))]
+    answers = dict.fromkeys(job.prompts(job.known), "")  # what was asked for before the error is lost
+    return [Reading(job._replace(answers=answers), job.known, Settings(Daemon(), Log()))]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tamed.config.identity import becomes_another, identity_of
 from tamed.config.job import Job
-from tamed.config.reading import Reading
+from tamed.config.reading import Ask, Reading
 
 if TYPE_CHECKING:
     from tamed.worker.life import Ending
@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(job: Job) -> "Ending":
+def run(job: Job, ask: Ask) -> "Ending":
     """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
+
+    ``ask`` is called for the secrets that a person is to be asked for.
 
     If the settings need a supervisor, this process becomes the supervisor. It also does if root runs a job as
     another user: root must not load the code of that user, so a worker loads it. With another root directory,
     there is only this process.
     """
-    reading = Reading.entering(job)
+    reading = Reading.entering(job, ask)
     daemon = reading.settings.daemon
     if daemon.is_supervised or (daemon.chroot is None and becomes_another(identity_of(daemon))):
         from tamed.control.launch import supervise_here  # each loads modules that the other must not load

@@ -29,7 +29,7 @@ from tamed.config.log_plan import (
     log_of_daemon,
     make_log_folder,
 )
-from tamed.config.reading import Reading
+from tamed.config.reading import Ask, Reading
 from tamed.config.settings import Daemon
 from tamed.control.instances import run_directory
 from tamed.errors import ConfigurationError, from_os_error
@@ -49,13 +49,14 @@ _PATIENCE = 15.0  # seconds after the supervisor's deadline in which it reports 
 _UMASK = 0o027
 
 
-def start(job: Job) -> Report:
+def start(job: Job, ask: Ask) -> Report:
     """Start a daemon and wait until it is ready or has failed; return the outcome.
 
-    Raises a TamedError for an error before there is a daemon.
+    ``ask`` is called for the secrets that a person is to be asked for. Raises a TamedError for an error
+    before there is a daemon.
     """
     folder = start_folder()
-    reading = Reading.entering(job)
+    reading = Reading.entering(job, ask)
     settings = reading.settings
     daemon = settings.daemon
     name = check_name(reading.name)
@@ -121,7 +122,7 @@ def job_again(plan: Plan) -> Job:
 
     Raises MissingInput or Unavailable, with the folder's name, if that folder is gone or cannot be entered.
     """
-    job = Job.from_data(plan.job)
+    job = Job.from_data(plan.job)._replace(answers=plan.answers)
     try:
         os.chdir(plan.folder)
     except PermissionError:  # root has started it where its user may not go: the stored folder serves as well
@@ -163,6 +164,7 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
         name=name,
         job=job.to_data(),
         reading=reading.to_data(),
+        answers=dict(job.answers),
         interpreter=interpreter,
         worker_interpreter=_resolved(interpreter, folder),
         workers=daemon.workers or 1,

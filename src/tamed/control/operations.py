@@ -8,7 +8,7 @@ from typing import Any
 from tamed._os.identity import Identity
 from tamed.config.identity import owner_of
 from tamed.config.log_plan import make_log_folder
-from tamed.config.reading import Reading
+from tamed.config.reading import Ask, Reading
 from tamed.control.instances import (
     ANSWERED,
     SWEPT,
@@ -85,17 +85,18 @@ def find_restartable(directory: RunDirectory, name: str) -> Instance:
     return instance
 
 
-def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None]) -> Report:
+def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask) -> Report:
     """Stop an instance, without a limit for its draining, and start it again; return the outcome.
 
     One that does not run is started. The start uses the stored plan, this user, the environment of this
     process and the current files. The instance is not stopped if another user has started it (see `kept_plan`
-    for the errors), or if the files have an error.
+    for the errors), or if the files have an error. ``ask`` is called for the secrets that a person is to be
+    asked for: the plan does not have them.
     """
     wait_until_found(instance, time.monotonic() + SWEPT)
     pid = instance.holder()
     plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
-    plan = plan_again(plan, Reading.entering(job_again(plan)))
+    plan = plan_again(plan, Reading.entering(job_again(plan), ask))
     identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
     if pid is not None:
         stop_instance(instance, timeout=None, force=False, progress=progress)
@@ -104,7 +105,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
         make_log_folder(Path(plan.default_log), owner_of(identity))
     report = launch(plan._replace(plan_file=str(plan_path(instance))))
     if not report.ready:
-        save_plan(instance, plan.to_text())
+        save_plan(instance, plan.without_secrets.to_text())
     return report
 
 

@@ -34,11 +34,15 @@ class InvalidValue(ValueError):
 
 
 class Source(NamedTuple):
-    """The source of a value: whether it is text, where relative paths start, and the variables."""
+    """The source of a value: whether it is text, where relative paths start, and the variables.
+
+    ``answer`` is what a person answered who was asked for a secret; None if nobody was.
+    """
 
     text: bool
     folder: Path | None = None
     environ: Mapping[str, str] = {}
+    answer: str | None = None
 
 
 class Reader(ABC):

@@ -14,7 +14,7 @@ from tamed._os.text import did_you_mean, listed
 from tamed.errors import ConfigurationError, Errors, TamedError, UsageError
 from tamed.plugins._readers import InvalidValue, Source
 from tamed.plugins.describe import Option, describe
-from tamed.plugins.references import PLACES, expanded, referenced_secret
+from tamed.plugins.references import PLACES, PROMPT, expanded, referenced_secret
 
 __all__ = ["Given", "build"]
 
@@ -49,6 +49,8 @@ class Given(NamedTuple):
     """The folder that relative paths in flags and environment start in; None leaves them relative."""
     file_folder: Path | None = None
     """The folder that relative paths in the file start in; None leaves them relative."""
+    answers: Mapping[str, str] = _NOTHING
+    """The secrets that a person was asked for, by the variables of their options."""
 
     def __repr__(self) -> str:
         return f"<Given for {self.service or self.place}>"  # the rest may hold secrets
@@ -101,7 +103,7 @@ _ABSENT: Any = object()
 def _value(option: Option, given: Given, table: Mapping[str, object]) -> Any:
     """Read the option from the first source that has it."""
     variable = option.variable(given.service)
-    text = Source(text=True, folder=given.flags_folder, environ=given.environ)
+    text = Source(True, given.flags_folder, given.environ, given.answers.get(variable))
     if option.name in given.flags:
         where, flag = given.flag(option), given.flags[option.name]
         if option.secret:
@@ -110,7 +112,7 @@ def _value(option: Option, given: Given, table: Mapping[str, object]) -> Any:
     if option.env and variable in given.environ:
         return _read(option, given.environ[variable], text, ConfigurationError, variable)
     if option.name in table:
-        source, where = Source(False, given.file_folder, given.environ), given.key_place(option.key)
+        source, where = text._replace(text=False, folder=given.file_folder), given.key_place(option.key)
         value = _resolved(lambda: expanded(table[option.name], given.environ), ConfigurationError, where)
         return _read(option, value, source, ConfigurationError, where)
     if option.required:
@@ -121,9 +123,9 @@ def _value(option: Option, given: Given, table: Mapping[str, object]) -> Any:
 def _refuse_visible(value: object, where: str) -> None:
     """Refuse a secret that every user of the machine can see; one that is referred to is not visible."""
     for each in value if isinstance(value, list) else [value]:
-        if not str(each).startswith(PLACES):
+        if each != PROMPT and not str(each).startswith(PLACES):
             why = "a secret on the command line can be seen by every user of this machine"
-            raise UsageError(where, why, "give file:PATH, credential:NAME or env:NAME")
+            raise UsageError(where, why, "give prompt:, file:PATH, credential:NAME or env:NAME")
 
 
 def _read(option: Option, value: object, source: Source, kind: type[TamedError], where: str) -> Any:
@@ -146,6 +148,10 @@ def _read(option: Option, value: object, source: Source, kind: type[TamedError],
 def _secret(value: Any, source: Source) -> Any:
     """Return the value of a secret option with what it refers to in place of each reference."""
     match value:
+        case str() if value == PROMPT:
+            if source.answer is None:
+                raise ValueError("nobody was asked for it; only `tamed run` and `tamed start` ask")
+            return source.answer
         case str():
             found = referenced_secret(value, source.environ, source.folder)
             return value if found is None else found

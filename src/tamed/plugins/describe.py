@@ -19,7 +19,7 @@ from tamed.plugins._compound import Many, OneOf, Pairs
 from tamed.plugins._readers import Choice, Number, Parsed, Paths, Reader, Text, Truth
 from tamed.plugins.option import METADATA, REQUIRED, Declaration
 
-__all__ = ["Option", "describe", "reader_of"]
+__all__ = ["Option", "describe", "reader_of", "variable_of"]
 
 
 RESERVED = {
@@ -74,12 +74,17 @@ class Option(NamedTuple):
         return f"<Option {self.flag}>"  # the default may be a secret
 
     def variable(self, service: str = "") -> str:
-        """Return the environment variable for a service's option: ``TAMED_FASTPOETRY_POEM_TWO``.
+        """Return the environment variable for a service's option, see `variable_of`."""
+        return variable_of(service, self.key)
 
-        Every character except ASCII letters and digits becomes an underscore.
-        """
-        name = "_".join(filter(None, ("tamed", service, self.key)))
-        return re.sub("[^A-Z0-9]", "_", name.upper())
+
+def variable_of(service: str, key: str) -> str:
+    """Return the environment variable for an option of a service: ``TAMED_FASTPOETRY_POEM_TWO``.
+
+    Every character except ASCII letters and digits becomes an underscore.
+    """
+    name = "_".join(filter(None, ("tamed", service, key.strip("_"))))
+    return re.sub("[^A-Z0-9]", "_", name.upper())
 
 
 def describe(options_type: type) -> tuple[Option, ...]:

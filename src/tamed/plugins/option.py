@@ -84,10 +84,10 @@ def option(
     set is copied for each instance. Without a default the option must be given. ``help`` is a sentence.
     ``short`` is the letter of a short flag. ``metavar`` is the placeholder for the value in the help text.
     With ``env=False`` no environment variable sets it. The value of a ``secret`` option is in no message,
-    no help text and no ``repr`` of the options; it may be ``file:PATH``, ``credential:NAME`` or ``env:NAME``,
-    and on the command line it must be. ``gt``, ``ge``, ``lt`` and ``le`` limit the numbers in its
-    type: greater than, greater or equal, less than, less or equal. ``section`` is its heading
-    in the help text.
+    no help text and no ``repr`` of the options; it may be ``file:PATH``, ``credential:NAME``, ``env:NAME`` or
+    ``prompt:``, and on the command line it must be. ``gt``, ``ge``, ``lt`` and ``le`` limit the numbers in
+    its type: greater than, greater or equal, less than, less or equal. ``section`` is its heading in the
+    help text.
 
     Options are keyword arguments of their class, so those with and without defaults may come in any order.
     Returns a ``dataclasses.field``; it is typed as Any, so type checkers accept it for a field of any type.

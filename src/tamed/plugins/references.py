@@ -2,7 +2,8 @@
 
 A secret that stands on a command line can be seen by every user of the machine, and one in a deployment file
 by all who may read that file. So the value of a secret option may name the place where the secret is:
-``file:PATH``, ``credential:NAME`` (systemd.exec(5), ``LoadCredential=``) or ``env:NAME``.
+``file:PATH``, ``credential:NAME`` (systemd.exec(5), ``LoadCredential=``) or ``env:NAME``. Or it is
+``prompt:``, and the person who starts the program is asked for the secret.
 """
 
 import re
@@ -12,10 +13,13 @@ from typing import Any, Final
 
 from tamed.errors import reason
 
-__all__ = ["PLACES", "expanded", "named_in", "referenced_secret"]
+__all__ = ["PLACES", "PROMPT", "expanded", "named_in", "referenced_secret"]
 
 PLACES: Final = ("file:", "credential:", "env:")
 """The beginnings of the text that refers to a secret."""
+
+PROMPT: Final = "prompt:"
+"""The text in place of a secret that is asked for."""
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([^{}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -60,6 +60,8 @@ def main() -> NoReturn:
     faulthandler.enable()  # a crash, or SIGABRT of the service manager's watchdog, writes the stack
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
+    if plan.answers:  # a core dump would have them
+        forbid_tracing()
     first, plan = FirstTemplate.of(plan), plan._replace(template=None)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
     why = f"tamed: {plan.name} was asked to stop before it was ready"

@@ -37,7 +37,8 @@ class Plan(NamedTuple):
     ``ops`` is the operations endpoint, and ``ops_agent`` that of HAProxy's agent check, empty for none.
     ``ops_hosts`` are the names by which clients may address the first one. ``max_workers_memory`` is the
     limit of all workers together, in place of that of each. ``stop_delay`` is the time between the
-    announcement of a stop and its begin. Times are in seconds.
+    announcement of a stop and its begin. ``answers`` are the secrets that a person was asked for, by the
+    variables of their options. Times are in seconds.
     """
 
     name: str
@@ -76,6 +77,12 @@ class Plan(NamedTuple):
     ops: str = ""
     ops_agent: str = ""
     ops_hosts: Sequence[str] = ()
+    answers: dict[str, Any] = {}  # noqa: RUF012 - the class is a tuple, and nobody changes it
+
+    @property
+    def without_secrets(self) -> "Plan":
+        """The plan that may be stored: a restart reads the files again, and asks again."""
+        return self._replace(reading=None, answers={})
 
     @property
     def heartbeat_interval(self) -> float:
@@ -93,6 +100,7 @@ class Plan(NamedTuple):
         return {
             "job": self.job,
             "reading": self.reading,
+            "answers": self.answers,
             "layout": self.log.layout,
             "heartbeat": self.heartbeat_interval,
             "files": self.reload,

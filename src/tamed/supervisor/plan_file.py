@@ -120,8 +120,7 @@ class PlanFile:
 
     def __init__(self, plan: Plan) -> None:
         self._path = Path(plan.plan_file)
-        # A restart reads the files again: secrets in them need not be in one more file.
-        self._text = plan._replace(report=-1, reading=None, holder=_holder(os.getpid())).to_text()
+        self._text = plan.without_secrets._replace(report=-1, holder=_holder(os.getpid())).to_text()
         self._file = _status_of(self._path)
         self._is_kept = False
         if self._file is not None:

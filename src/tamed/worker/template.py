@@ -35,6 +35,7 @@ from tamed.ipc.message import Message, read_number, read_text, read_truth
 from tamed.log.logger import flush_log
 from tamed.net.endpoint import Endpoint
 from tamed.net.listen import Gate, Listener
+from tamed.unix.privileges import forbid_tracing
 from tamed.unix.spawn import CHANNEL, RECORDS
 from tamed.worker.life import STOP_SIGNALS
 from tamed.worker.origin import Origin
@@ -80,6 +81,8 @@ def main() -> NoReturn:
 
 def _work(channel: Channel, origin: Origin) -> int:
     order = first_order(channel)
+    if order.get("answers"):  # a core dump would have them; a forked process is as its template
+        forbid_tracing()
     preloaded = _preload(order) if read_truth(order, "preload") else None
     if preloaded is None:
         _load_framework(order)
