@@ -62,13 +62,13 @@ class ServerContext:
         """Why there is no ``websocket``."""
         self.tasks: set[asyncio.Task[None]] = set()
         """The applications that answer a request, or still work after their answer."""
-        self._second = 0
+        self._second = 0.0
         self._date = b""
 
     def date(self) -> bytes:
         """Return the line of the header ``Date``, made once a second."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._date = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+        now = time.time()
+        if not 0.0 <= now - self._second < 1.0:
+            self._second = now // 1
+            self._date = b"date: " + formatdate(self._second, usegmt=True).encode() + b"\r\n"
         return self._date

@@ -29,7 +29,11 @@ class MovingDeadline:
 
     def set(self, seconds: float) -> None:
         """Move the deadline to some seconds from now."""
-        self._at = at = self._loop.time() + seconds
+        self.move_to(self._loop.time() + seconds)
+
+    def move_to(self, at: float) -> None:
+        """Move the deadline to a time of the loop."""
+        self._at = at
         if self._timer is None or at < self._timer_at:
             self._start(at)
 

@@ -11,7 +11,6 @@ from typing import Final, Protocol
 from tamed.errors import reason
 from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
-from tamed.web._response import ResponseHead
 from tamed.web.asgi import ClientLeft, Message, Scope
 
 __all__ = ["BODY_LIMIT", "Exchange", "ExchangeConnection"]
@@ -120,9 +119,6 @@ class Exchange:
         self._unsent: int | None = None  # bytes of the body that Content-Length promises
         self._has_trailers = False
         self._ignored = 0  # messages for a client that has left
-        scope["extensions"] = extensions = scope["extensions"].copy()
-        # Not of this object: it would be garbage in a cycle.
-        extensions["tamed.client"] = {"left": connection.has_left}
 
     def has_left(self) -> bool:
         """Return whether the client has left before the end of its answer."""
@@ -239,25 +235,25 @@ class Exchange:
 
     def _start(self, message: Message) -> None:
         status = message["status"]
-        head = ResponseHead(message.get("headers", ()))
-        self._has_trailers = bool(message.get("trailers", False))
+        if message.get("trailers", False):
+            self._has_trailers = True
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self._has_body = False
-        else:
-            self._unsent = head.length
-        self._write_head(status, head)
+        length = self._write_head(status, message.get("headers", ()))
+        if self._has_body:
+            self._unsent = length
         self.status = status
         self._stage = _BODY
 
     def _send_body(self, body: bytes, more: bool) -> None:
         if not self._has_body:
             body = b""
-        elif self._unsent is not None:
-            size = len(body)
-            if size > self._unsent or not (more or size == self._unsent):
-                raise RuntimeError(f"the body has {size} bytes where Content-Length leaves {self._unsent}")
-            self._unsent -= size
-        self.sent += len(body)
+        size, unsent = len(body), self._unsent
+        if unsent is not None:
+            if size > unsent or not (more or size == unsent):
+                raise RuntimeError(f"the body has {size} bytes where Content-Length leaves {unsent}")
+            self._unsent = unsent - size
+        self.sent += size
         self._write_body(body, more)
         if not more and not self._left:
             self._stage = _TRAILERS
@@ -348,8 +344,11 @@ class Exchange:
         """Send 100 (Continue)."""
         raise NotImplementedError
 
-    def _write_head(self, status: int, head: ResponseHead) -> None:
-        """Send the head, or keep it for the body; raise RuntimeError for a status that is none."""
+    def _write_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+        """Send the head, or keep it for the body; return the Content-Length that it has.
+
+        Raises RuntimeError for a status or a header that is none.
+        """
         raise NotImplementedError
 
     def _write_body(self, body: bytes, more: bool) -> None:

@@ -32,7 +32,8 @@ from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http2_frames import FrameGuard, TooMuch
 from tamed.web._http2_stream import Http2Stream, plain_fields
-from tamed.web._request import Peer, Refused, make_scope, peer_of, read_fields, read_headers
+from tamed.web._request import Refused, read_fields, read_headers
+from tamed.web._scope import Peer, make_scope, peer_of
 from tamed.web.limits import Http2Limits
 
 __all__ = ["Http2Connection"]
@@ -286,6 +287,7 @@ class Http2Connection(asyncio.Protocol):
         stream = Http2Stream(
             self, number, context, self._peer, scope, awaits_continue=has_body and head.awaits_continue
         )
+        scope["extensions"]["tamed.client"] = {"left": stream.has_left}
         self._streams[number] = stream
         stream.on_progress()
         exchange = stream.exchange

@@ -11,8 +11,15 @@ from tamed.log.logger import own_logger
 from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._exchange import Exchange
-from tamed.web._request import Peer
-from tamed.web._response import ResponseHead, fields_of, header_lines, plain_text, require_status
+from tamed.web._response import (
+    fields_of,
+    header_lines,
+    joined_lines,
+    plain_text,
+    read_response,
+    require_status,
+)
+from tamed.web._scope import Peer
 from tamed.web.asgi import Scope
 
 __all__ = ["Http2Stream", "StreamConnection", "plain_fields"]
@@ -299,13 +306,16 @@ class Http2Exchange(Exchange):
     def _ask_for_body(self) -> None:
         self._stream.send_fields([(b":status", b"100")])
 
-    def _write_head(self, status: int, head: ResponseHead) -> None:
+    def _write_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         require_status(status)
-        if not head.has_date:
-            head.lines.insert(0, self._context.date())
-        self._head = [(b":status", b"%d" % status), *fields_of(head.lines)]
-        if head.length is None and self._has_body:
+        lines, length, _, has_date = read_response(headers)
+        joined_lines(lines)
+        if not has_date:
+            lines.insert(0, self._context.date())
+        self._head = [(b":status", b"%d" % status), *fields_of(lines)]
+        if length is None and self._has_body:
             self._send_head(ends=False)
+        return length
 
     def _write_body(self, body: bytes, more: bool) -> None:
         ends = not (more or self._has_trailers)

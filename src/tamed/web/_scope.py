@@ -1,0 +1,156 @@
+"""ASGI's scope of a request: what those of a connection have in common, and what is each one's own."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote
+
+import httptools
+
+from tamed.net.proxy_header import IpEnds
+from tamed.net.tls_session import tls_session
+from tamed.web._context import ServerContext
+from tamed.web._request import Headers, Refused
+from tamed.web.asgi import Scope
+
+__all__ = ["Peer", "make_scope", "peer_of", "websocket_scope"]
+
+_VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
+"""ASGI's. From 2.4 on Starlette, and what is built on it, does not listen for `http.disconnect` while it
+streams: a stream that waits would hear of a drain, or that its client has left, only by its next `send`."""
+
+_OF_EACH_REQUEST: Final = dict.fromkeys(
+    ("http_version", "method", "path", "raw_path", "query_string", "headers", "state", "extensions")
+)
+"""What is set for each request. A copy of a dictionary that has all keys need not grow."""
+
+_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
+    "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.trailers": {},
+}
+
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The two ends of a connection, as scopes have them."""
+
+    client: tuple[str, int] | None
+    """None on a unix socket."""
+    is_trusted: bool
+    """Whether it is a proxy that is believed."""
+    scope: dict[str, Any]
+    """What the scopes of its requests have in common. A copy takes half the time of a new one."""
+    extensions: dict[str, Any]
+    """The same of their extensions."""
+
+    def __str__(self) -> str:
+        return "{}:{}".format(*self.client) if self.client else "unix"
+
+
+def peer_of(transport: asyncio.BaseTransport, context: ServerContext, ends: IpEnds | None = None) -> Peer:
+    """Return the ends of a connection: those of the transport, or those that a PROXY header named."""
+    info = transport.get_extra_info
+    client, server = ends or (info("peername"), info("sockname"))
+    client = (str(client[0]), int(client[1])) if isinstance(client, tuple) else None
+    if isinstance(server, tuple):
+        server = (str(server[0]), int(server[1]))
+    else:
+        server = (server, None) if isinstance(server, str) else None
+    extensions: dict[str, Any] = _EXTENSIONS.copy()
+    if (tls := _tls_extension(transport)) is not None:
+        extensions["tls"] = tls
+    scope = {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "server": server,
+        "client": client,
+        "scheme": "http" if info("sslcontext") is None else "https",
+        "root_path": context.root_path,
+        **_OF_EACH_REQUEST,
+    }
+    return Peer(client, context.trusted.trusts_peer(client), scope, extensions)
+
+
+def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
+    """Return what applications hear of a connection's TLS (ASGI's TLS extension, 0.2)."""
+    session = tls_session(transport)
+    if session is None:
+        return None
+    return {
+        "server_cert": session.server_certificate or None,
+        "client_cert_chain": session.client_certificates,
+        "client_cert_name": session.client_name or None,
+        "client_cert_error": None,  # the handshake has failed then
+        "tls_version": session.version or None,
+        "cipher_suite": session.cipher_suite or None,
+    }
+
+
+def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
+    context: ServerContext, peer: Peer, method: str, target: bytes, version: str, headers: Headers
+) -> Scope:
+    """Return the scope of an HTTP request (ASGI).
+
+    Raises Refused for a target that is none (RFC 9112, 3.2).
+    """
+    try:
+        path = target.decode("ascii")
+    except UnicodeDecodeError:
+        raise Refused(400) from None
+    raw_path, query = target, b""
+    if path[:1] != "/" or "?" in path or "#" in path:  # in bytes to look for them takes six times as long
+        raw_path, query = _parts(method, target)
+        path = raw_path.decode("ascii")
+    if "%" in path:
+        path = unquote(path)
+    if context.root_path:
+        path = context.root_path + path
+        raw_path = context.raw_root_path + raw_path
+    scope = peer.scope.copy()
+    scope["extensions"] = peer.extensions.copy()
+    scope["http_version"] = version
+    scope["method"] = method
+    scope["path"] = path
+    scope["raw_path"] = raw_path
+    scope["query_string"] = query
+    scope["headers"] = headers
+    scope["state"] = context.state.copy()
+    if peer.is_trusted:
+        context.trusted.believe(scope)
+    return scope
+
+
+def websocket_scope(scope: Scope) -> Scope:
+    """Return the scope of a WebSocket, from that of its request (ASGI)."""
+    offered = (
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"sec-websocket-protocol"
+    )
+    of_tls = {name: value for name, value in scope["extensions"].items() if name == "tls"}
+    made = {
+        **scope,
+        "type": "websocket",
+        "scheme": _WEBSOCKET_SCHEMES[scope["scheme"]],
+        "subprotocols": [each.strip() for each in ",".join(offered).split(",") if each.strip()],
+        "extensions": {**of_tls, "websocket.http.response": {}},
+    }
+    del made["method"]
+    return made
+
+
+def _parts(method: str, target: bytes) -> tuple[bytes, bytes]:
+    """Return the path and the query of a target (RFC 9112, 3.2)."""
+    if target[:1] == b"/" and target.find(b"#") < 0:
+        path, _, query = target.partition(b"?")
+        return path, query
+    if method == "OPTIONS" and target == b"*":  # of the server as a whole (RFC 9110, 9.3.7)
+        return target, b""
+    if method == "CONNECT":  # no proxy
+        raise Refused(400)
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise Refused(400) from None
+    return url.path or b"/", url.query or b""
