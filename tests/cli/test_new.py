@@ -87,13 +87,12 @@ def test_a_new_package_tests_itself(tmp_path: Path) -> None:
     assert " 4 passed in " in run("make test", tmp_path / "poem-hour", **variables)
 
 
-def test_a_new_package_runs(tmp_path: Path) -> None:
-    """`make run` serves what its deployment has, and Ctrl-C stops it."""
-    variables = install(tmp_path)
+def serve(folder: Path, **more: str) -> None:
+    """Let `make run` serve, be a client, and stop it as Ctrl-C does."""
     with subprocess.Popen(
         ["make", "run", "ARGS=--poem-hour.listen localhost:0"],
-        cwd=tmp_path / "poem-hour",
-        env={**outside(), **variables},
+        cwd=folder,
+        env={**outside(), **more},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -107,6 +106,12 @@ def test_a_new_package_runs(tmp_path: Path) -> None:
             assert client.makefile("rb").read() == b"The rest is silence.\n"
         os.killpg(process.pid, signal.SIGINT)
         assert "stopped" in process.stdout.read()
+
+
+def test_a_new_package_runs(tmp_path: Path) -> None:
+    """`make run` serves what its deployment has, and Ctrl-C stops it."""
+    variables = install(tmp_path)
+    serve(tmp_path / "poem-hour", **variables)
 
 
 def test_a_new_package_makes_its_unit(tmp_path: Path) -> None:
@@ -132,10 +137,11 @@ def test_the_image_has_what_it_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_new_package_installs_itself_and_tests_itself(tmp_path: Path) -> None:
-    """In an environment that its Makefile makes: the line that the help shows."""
+def test_a_new_package_installs_itself_tests_itself_and_runs(tmp_path: Path) -> None:
+    """In an environment that its Makefile makes, with what it names there: the line that the help shows."""
     command = f"{sys.executable} -m tamed new poem-hour && cd poem-hour && make PYTHON={sys.executable} test"
     assert " 4 passed in " in run(command, tmp_path)
+    serve(tmp_path / "poem-hour", TAMED_RUNDIR=f"{tmp_path}/run")
 
 
 def test_everything_is_filled_in(tmp_path: Path) -> None:

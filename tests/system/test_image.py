@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tamed.cli.new import Package
 from tests.cli.conftest import Tamed, tamed
 from tests.patience import PATIENCE
 from tests.structure.source import ROOT
@@ -47,7 +48,8 @@ class Image:
         self.user = ""
         self.environment: dict[str, str] = {}
         self.command: list[str] = []
-        lines = (line for line in (context / "Containerfile").read_text().splitlines() if line)
+        text = (context / "Containerfile").read_text().replace("\\\n", "")
+        lines = (line for line in text.splitlines() if line)
         for line in lines:
             if not line.startswith("#"):
                 name, _, rest = line.partition(" ")
@@ -68,8 +70,7 @@ class Image:
             case "RUN":
                 self._run(rest)
             case "ENV":
-                variable, _, value = rest.partition("=")
-                self.environment[variable] = json.loads(value)
+                self.environment |= dict(word.split("=", 1) for word in shlex.split(rest))
             case "USER":
                 self.user = rest
             case "CMD":
@@ -95,6 +96,8 @@ class Image:
             else [origin]
         )
         assert found, sources
+        if target.endswith("/"):
+            self._at(target).mkdir(parents=True, exist_ok=True)
         ignored = [] if not (file := origin / ".dockerignore").exists() else file.read_text().splitlines()
         for path in found:
             if path.is_dir():
@@ -141,17 +144,22 @@ class Image:
             container.kill()
 
 
+def _pip(*words: str | Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *words], check=True, timeout=PATIENCE)
+
+
+def _make_wheel(folder: Path) -> Path:
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
+    (wheel,) = folder.glob("tamed-*.whl")
+    return wheel
+
+
 def _fill(context: Path) -> None:
     """Put packages with their hashes into the folder of a build, as the project locks them."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     lock = ROOT / "requirements" / "ops.txt"
-    steps: tuple[list[str | Path], ...] = (
-        ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", context, ROOT],
-        ["download", "--require-hashes", "--only-binary", ":all:", "--dest", context, "--requirement", lock],
-    )
-    for words in steps:
-        subprocess.run([*pip, *words], check=True, timeout=PATIENCE)
-    (wheel,) = context.glob("tamed-*.whl")
+    _pip("download", "--require-hashes", "--only-binary", ":all:", "--dest", context, "--requirement", lock)
+    wheel = _make_wheel(context)
     version = wheel.name.split("-")[1]
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     own = f"tamed[ops]=={version} --hash=sha256:{digest}\n"
@@ -179,5 +187,22 @@ def test_the_image_runs_the_deployment(tamed: Tamed, tmp_path: Path) -> None:
             assert client.makefile("rb").read() == POEM
         status = Path(f"/proc/{container.pid}/status").read_text()
         assert re.search(r"^NSpid:\t\d+\t1$", status, re.MULTILINE)
+        container.terminate()
+        assert container.wait_end(PATIENCE) == 0, container.log
+
+
+def test_the_image_of_a_new_package_runs_it(tmp_path: Path) -> None:
+    """Its Containerfile installs what is in no index from wheels beside it."""
+    Package("poem-hour", "tamed").write(tmp_path)
+    context = tmp_path / "poem-hour"
+    wheel = _make_wheel(context / "wheels")
+    _pip("download", "--only-binary", ":all:", "--dest", wheel.parent, "hatchling", wheel)
+    (tmp_path / "image").mkdir()
+    image = Image(tmp_path / "image", context)
+    assert not (image.root / "build").exists()
+    with image.running() as container:
+        wait_for("readiness", lambda: "poem-hour is ready" in container.log)
+        with container.connect(10000) as client:
+            assert client.makefile("rb").read() == b"The rest is silence.\n"
         container.terminate()
         assert container.wait_end(PATIENCE) == 0, container.log
