@@ -80,8 +80,8 @@ chaos: .venv/.tamed .venv/.dev ## do everything to a daemon at random for ten mi
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Five minutes unless the command line says otherwise.
-test-cluster: .venv/.tamed .venv/.dev ## faults at random in three hosts and three nodes of etcd, as root; SECONDS=60 SEED=7
-	$(BIN)/python -m tests.fleet $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+test-cluster: .venv/.tamed .venv/.dev ## faults at random in three hosts and the servers of an engine, as root; ENGINE=nats DRIFT=5 SECONDS=60 SEED=7
+	$(BIN)/python -m tests.fleet $(if $(ENGINE),--engine $(ENGINE)) $(if $(DRIFT),--drift $(DRIFT)) $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 # Five minutes unless the command line says otherwise. Atheris, which is guided by coverage, is there for some
 # Pythons only, and no dependency of ours: it is put where nothing else sees it.

@@ -1,14 +1,17 @@
-"""Real servers for the engines: each on a free port, in a folder of its own, without privileges."""
+"""Real servers for the engines: each at a free place, in a folder of its own, without privileges."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
+import socketserver
+import struct
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +19,16 @@ import pytest
 
 from tests.patience import PATIENCE
 
-__all__ = ["Serving", "free_port", "nats", "own_folder", "postgres"]
+__all__ = [
+    "Serving",
+    "free_port",
+    "nats",
+    "old_nats",
+    "old_postgres",
+    "own_folder",
+    "postgres",
+    "three_of_nats",
+]
 
 PASSWORD: Final = "correct horse"
 
@@ -131,7 +143,7 @@ def postgres(*, role: str = "tamed") -> Iterator[Serving]:
 
 
 @contextmanager
-def nats(*arguments: str | Path, stream: bool = True) -> Iterator[Serving]:
+def nats(*arguments: str | Path, stream: bool = True, address: str = "127.0.0.1") -> Iterator[Serving]:
     """Run nats-server, with or without JetStream."""
     program = shutil.which("nats-server") or "/usr/sbin/nats-server"
     if not Path(program).exists():
@@ -140,13 +152,79 @@ def nats(*arguments: str | Path, stream: bool = True) -> Iterator[Serving]:
         options = [*arguments, *(("--jetstream", "--store_dir", folder) if stream else ())]
         port, server = _at_free_port(
             lambda port: Server(
-                [program, "--addr", "127.0.0.1", "--port", str(port), *options], folder, "Server is ready"
+                [program, "--addr", address, "--port", str(port), *options], folder, "Server is ready"
             )
         )
         try:
-            yield Serving(port, lambda at: f"nats://127.0.0.1:{at}")
+            yield Serving(port, lambda at: f"nats://{address}:{at}")
         finally:
             server.stop()
+
+
+@contextmanager
+def _pretended(greeting: bytes, answer: bytes) -> Iterator[int]:
+    """Say something to whoever connects, and the answer to the first that is heard; return the port."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(greeting)
+            with suppress(ConnectionError):
+                if self.request.recv(1000):
+                    self.request.sendall(answer)
+                while self.request.recv(1000):
+                    pass
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def old_nats() -> Iterator[Serving]:
+    """Pretend to be a server of NATS that is too old."""
+    about = b'{"server_id": "A", "version": "2.8.4", "headers": true, "max_payload": 1048576}'
+    with _pretended(b"INFO " + about + b"\r\n", b"PONG\r\n") as port:
+        yield Serving(port, lambda at: f"nats://127.0.0.1:{at}")
+
+
+@contextmanager
+def old_postgres() -> Iterator[Serving]:
+    """Pretend to be a PostgreSQL that is too old."""
+
+    def message(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("!i", 4 + len(content)) + content
+
+    answer = (
+        message(b"R", struct.pack("!i", 0))
+        + message(b"S", b"server_version\x0013.4\x00")
+        + message(b"S", b"in_hot_standby\x00off\x00")
+        + message(b"S", b"default_transaction_read_only\x00off\x00")
+        + message(b"K", struct.pack("!ii", 1, 1))
+        + message(b"Z", b"I")
+    )
+    with _pretended(b"", answer) as port:
+        yield Serving(port, lambda at: f"postgres://tamed@127.0.0.1:{at}/postgres?sslmode=disable")
+
+
+@contextmanager
+def three_of_nats() -> Iterator[str]:
+    """Run a cluster of nats-server, on addresses that nobody else has; return its URL."""
+    number = secrets.randbelow(2**16)
+    addresses = [f"127.{number // 256}.{number % 256}.{last}" for last in (71, 72, 73)]
+    routes = ",".join(f"nats://{each}:6222" for each in addresses)
+    with ExitStack() as stack:
+        places = []
+        for each in addresses:
+            options = ("--name", each, "--cluster_name", "test", "--cluster", f"nats://{each}:6222")
+            served = stack.enter_context(nats(*options, "--routes", routes, address=each))
+            places.append(f"{each}:{served.port}")
+        yield f"nats://{','.join(places)}?replicas=3"
 
 
 def _at_free_port(start: Callable[[int], Server]) -> tuple[int, Server]:

@@ -1,40 +1,18 @@
 """What all engines promise, each with its real server."""
 
 import asyncio
-import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from tamed.cluster.engine import Attempt, Engine, EngineError
-from tests.cluster.api_server import kubernetes
-from tests.cluster.etcd_server import etcd
-from tests.cluster.opened import LONG, engines, failure
+from tests.cluster.opened import LONG, SERVERS, engines, failure
 from tests.cluster.relay import Relay
-from tests.cluster.servers import Serving, free_port, nats, own_folder, postgres
+from tests.cluster.servers import Serving, free_port
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
-
-@contextmanager
-def one_etcd() -> Iterator[Serving]:
-    """Run etcd."""
-    if shutil.which("etcd") is None:
-        pytest.skip("etcd is not installed: etcd-server")
-    with own_folder() as folder, etcd(folder) as server:
-        yield Serving(int(server.place.rpartition(":")[2]), lambda at: f"etcd://127.0.0.1:{at}")
-
-
-SERVERS: Final[Mapping[str, Callable[[], AbstractContextManager[Serving]]]] = {
-    "etcd": one_etcd,
-    "kubernetes": kubernetes,
-    "nats": nats,
-    "postgres": postgres,
-}
-"""What runs the server of each kind of engine."""
 
 SHORT = 1.0
 """The shortest lease that all engines can grant."""
@@ -129,6 +107,20 @@ async def test_same_campaign_may_have_the_role_again(served: Serving, role: str)
         assert second.token >= first.token
         assert await holder.renew(role)
         assert await other.acquire(role, "other", LONG) == (None, "holder")
+
+
+async def test_role_of_an_ended_process_is_free_at_once(served: Serving, role: str) -> None:
+    """Who knows that the holder has ended gives its role back; that of another holder stays."""
+    async with engines(served.url, 2) as (successor, other):
+        async with engines(served.url, 1) as (ended,):
+            first = (await ended.acquire(role, "ended", LONG)).token
+            await successor.release_ended(role, "somebody else")
+            assert await other.acquire(role, "other", LONG) == (None, "ended")
+        await successor.release_ended(role, "ended")
+        second = await until(lambda: successor.acquire(role, "successor", LONG))
+        assert second > (first or 0)
+        await other.release_ended(role, "ended")
+        assert await successor.renew(role)
 
 
 async def test_roles_are_apart(served: Serving, role: str) -> None:

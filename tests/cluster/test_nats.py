@@ -10,10 +10,11 @@ import nats as nats_library
 import pytest
 import trustme
 
-from tamed.cluster.engine import open_engine
+from tamed.cluster.engine import Attempt, Engine, EngineError, open_engine
 from tamed.errors import ConfigurationError
 from tests.cluster.opened import LONG, engines, failure
-from tests.cluster.servers import Serving, nats
+from tests.cluster.servers import Serving, nats, old_nats, three_of_nats
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,41 @@ def served() -> Iterator[Serving]:
     """Run a server."""
     with nats() as serving:
         yield serving
+
+
+async def test_hosts_that_begin_at_once_make_one_bucket(served: Serving) -> None:
+    """Of hosts that all find no bucket, each gets its role."""
+    for number in range(10):
+        async with engines(f"{served.url}/fresh{number}", 20) as hosts:
+            attempts = await asyncio.gather(
+                *(host.acquire(f"role {n}", "holder", LONG) for n, host in enumerate(hosts))
+            )
+        assert all(each.token for each in attempts)
+
+
+async def test_one_of_many_gets_the_role_from_a_cluster() -> None:
+    """Of hosts that ask three servers at the same moment, no two get the role."""
+    with three_of_nats() as url:
+        async with engines(url, 12) as hosts:
+            async with asyncio.timeout(PATIENCE):
+                while not await can_ask(hosts[0]):  # noqa: ASYNC110 - of other processes
+                    await asyncio.sleep(0.1)
+            for number in range(15):
+                attempts = await asyncio.gather(
+                    *(host.acquire("role", f"{place} {number}", LONG) for place, host in enumerate(hosts)),
+                    return_exceptions=True,  # servers that are slow may lose their leader
+                )
+                assert sum(isinstance(each, Attempt) and each.token is not None for each in attempts) <= 1
+                await asyncio.gather(*(host.release("role") for host in hosts), return_exceptions=True)
+
+
+async def can_ask(host: Engine) -> bool:
+    """Return whether an engine answers: servers that have just met agree upon nothing yet."""
+    try:
+        await host.acquire("a role", "first", LONG)
+    except EngineError:
+        return False
+    return True
 
 
 async def test_deleted_key_is_a_vacant_role(served: Serving) -> None:
@@ -104,7 +140,8 @@ async def test_connection_is_encrypted(public_path: Path) -> None:
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Be a server that asks for a password and does not encrypt."""
-        writer.write(_information(auth_required=True))
+        about = {"server_id": "A", "version": "2.9.10", "headers": True, "auth_required": True}
+        writer.write(b"INFO " + json.dumps(about).encode() + b"\r\n")
         heard.append(await reader.read())
         writer.close()
 
@@ -118,23 +155,9 @@ async def test_connection_is_encrypted(public_path: Path) -> None:
 
 async def test_old_server_is_refused() -> None:
     """A server that was not tried with this is refused."""
-
-    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(_information(version="2.8.4"))
-        await reader.readuntil(b"PING\r\n")
-        writer.write(b"PONG\r\n")
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(old, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        told = await failure(f"nats://127.0.0.1:{port}")
+    with old_nats() as serving:
+        told = await failure(serving.url)
     assert told.endswith("nats-server 2.8 is too old; 2.9 or later is needed")
-
-
-def _information(**more: object) -> bytes:
-    first = {"server_id": "A", "version": "2.9.10", "headers": True, "max_payload": 1048576, **more}
-    return b"INFO " + json.dumps(first).encode() + b"\r\n"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from tamed.cluster.engine import open_engine
 from tamed.errors import ConfigurationError
 from tests.cluster.opened import LONG, engines, failure
-from tests.cluster.servers import PASSWORD, Serving, postgres
+from tests.cluster.servers import PASSWORD, Serving, old_postgres, postgres
 from tests.patience import PATIENCE
 from tests.structure.source import ROOT
 
@@ -61,6 +60,17 @@ async def test_session_that_is_lost_holds_nothing(served: Serving) -> None:
         assert await other.acquire("lost", "other", LONG) == (None, "holder")
         await holder.release("lost")
         assert (await other.acquire("lost", "other", LONG)).token == (first or 0) + 1
+
+
+async def test_session_of_an_ended_process_ends(served: Serving) -> None:
+    """A lock that the server still has for a process that has ended keeps nobody away."""
+    async with engines(served.url, 2) as (ended, successor):
+        first = (await ended.acquire("ended", "ended", LONG)).token
+        await successor.release_ended("ended", "another")
+        assert await ended.renew("ended")
+        await successor.release_ended("ended", "ended")
+        assert (await successor.acquire("ended", "successor", LONG)).token == (first or 0) + 1
+        assert not await ended.renew("ended")
 
 
 async def test_clock_of_the_server_ends_no_living_session(served: Serving) -> None:
@@ -127,26 +137,8 @@ async def test_documented_fence_refuses_an_older_token(served: Serving) -> None:
 
 async def test_old_server_is_refused() -> None:
     """A server that cannot end a silent session could not pass a role on, and is refused."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        def message(kind: bytes, content: bytes) -> bytes:
-            return kind + struct.pack("!i", 4 + len(content)) + content
-
-        await reader.readexactly(struct.unpack("!i", await reader.readexactly(4))[0] - 4)
-        writer.write(
-            message(b"R", struct.pack("!i", 0))
-            + message(b"S", b"server_version\x0013.4\x00")
-            + message(b"S", b"in_hot_standby\x00off\x00")
-            + message(b"S", b"default_transaction_read_only\x00off\x00")
-            + message(b"K", struct.pack("!ii", 1, 1))
-            + message(b"Z", b"I")
-        )
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        told = await failure(f"postgres://tamed@127.0.0.1:{port}/postgres?sslmode=disable")
+    with old_postgres() as serving:
+        told = await failure(serving.url)
     assert told.endswith("PostgreSQL 13 is too old: it cannot end a silent session; 14 or later is needed")
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.fleet``: faults at random in a fleet of three hosts and three nodes of etcd.
+"""``python -m tests.fleet``: faults at random in a fleet of three hosts and the servers of an engine.
 
 The exit status is 1 if anybody acted with an old token, or nobody acts any more. ``--seed`` repeats the
 choices of a run, though not the moments in which they come.
@@ -6,6 +6,7 @@ choices of a run, though not the moments in which they come.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -13,20 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random, SystemRandom
 
+from tests.fleet.engines import ENGINES
 from tests.fleet.faults import FAULTS, Fault
-from tests.fleet.machines import LEASE, Fleet, can_run
+from tests.fleet.hosts import LEASE, Fleet, can_run
 from tests.fleet.referee import Referee
 from tests.supervised.daemon import wait_for
 
 _CALM = 2 * LEASE  # seconds after a fault in which the next holder comes
 
 
-def run(folder: Path, seconds: float, seed: int) -> Referee:
+def run(folder: Path, engine: str, seconds: float, seed: int, drift: float = 0) -> Referee:
     """Do it all for so many seconds; return the referee."""
-    random, end = Random(seed), time.monotonic() + seconds
-    fleet = Fleet(folder)
+    random = Random(seed)
+    fleet = Fleet(folder, engine, drift)
     try:
         fleet.start()
+        end = time.monotonic() + seconds
         referee = Referee(fleet.actions)
         left: list[Fault] = []
         while time.monotonic() < end:
@@ -53,22 +56,27 @@ def run(folder: Path, seconds: float, seed: int) -> Referee:
 def main(words: Sequence[str]) -> int:
     """Run it; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fleet", description=__doc__.partition("\n")[0])
+    parser.add_argument("--engine", choices=ENGINES, default="etcd", help="whose servers (default: etcd)")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long, about (default: 300)")
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10**6), help="of the choices")
+    parser.add_argument("--drift", type=float, default=0, help="percent by which two hosts' clocks are wrong")
     options = parser.parse_args(words)
-    if why := can_run():
+    if why := can_run(options.engine):
         print(f"cannot run: {why}")
         return 1
-    print(f"a fleet for {options.seconds:g} seconds with seed {options.seed}", flush=True)
+    print(
+        f"a fleet with {options.engine} for {options.seconds:g} seconds with seed {options.seed}", flush=True
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends what it has started
     folder = Path(tempfile.mkdtemp(prefix="tamed-fleet-"))
-    referee = run(folder, options.seconds, options.seed)
+    referee = run(folder, options.engine, options.seconds, options.seed, options.drift)
     print(f"\n{'without a holder, lease of ' + format(LEASE, 'g') + ' s':56} times   median     worst")
     print("\n".join(referee.table()))
     print(f"{referee.count} actions by {len(referee.tokens)} holders, {len(referee.stale)} with an old token")
     for action in referee.stale[:10]:
         print(f"with an old token: {action}")
     if referee.stale:
-        print(f"what it left is in {folder}; again: --seed {options.seed}")
+        print(f"what it left is in {folder}; again: --engine {options.engine} --seed {options.seed}")
     else:
         shutil.rmtree(folder)
     return 1 if referee.stale else 0

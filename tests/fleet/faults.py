@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
-from tests.fleet.machines import LEASE, Fleet
+from tests.fleet.hosts import LEASE, Fleet
 from tests.fleet.referee import Action
 
 __all__ = ["FAULTS", "Fault"]
@@ -65,6 +65,14 @@ def stop_both(fleet: Fleet, last: Action, random: Random) -> None:
         _signal(pid, signal.SIGCONT)
 
 
+def suspend_host(fleet: Fleet, last: Action, random: Random) -> None:
+    """SIGSTOP of the holder's whole machine, for longer than the lease."""
+    machine = fleet.host_of(last.host).machine
+    machine.signal(signal.SIGSTOP)
+    time.sleep(random.uniform(LEASE, _LONG))
+    machine.signal(signal.SIGCONT)
+
+
 def cut_off_holder(fleet: Fleet, last: Action, random: Random) -> None:
     """Partition of the holder."""
     machine = fleet.host_of(last.host).machine
@@ -92,7 +100,7 @@ def mute_nodes(fleet: Fleet, last: Action, random: Random) -> None:
 
 
 def kill_node(fleet: Fleet, last: Action, random: Random) -> None:
-    """SIGKILL of a node of etcd."""
+    """SIGKILL of a server."""
     node = random.choice(fleet.nodes)
     node.signal(signal.SIGKILL)
     time.sleep(random.uniform(0.1, _LONG))
@@ -100,7 +108,7 @@ def kill_node(fleet: Fleet, last: Action, random: Random) -> None:
 
 
 def stop_node(fleet: Fleet, last: Action, random: Random) -> None:
-    """SIGSTOP of a node of etcd."""
+    """SIGSTOP of a server."""
     node = random.choice(fleet.nodes)
     node.signal(signal.SIGSTOP)
     time.sleep(random.uniform(0.5, _LONG))
@@ -108,7 +116,7 @@ def stop_node(fleet: Fleet, last: Action, random: Random) -> None:
 
 
 def cut_off_node(fleet: Fleet, last: Action, random: Random) -> None:
-    """Partition of a node of etcd."""
+    """Partition of a server."""
     machine = random.choice(fleet.nodes).machine
     machine.connect(is_on=False)
     time.sleep(random.uniform(0.5, _LONG))
@@ -116,8 +124,8 @@ def cut_off_node(fleet: Fleet, last: Action, random: Random) -> None:
 
 
 def stop_majority(fleet: Fleet, last: Action, random: Random) -> None:
-    """SIGSTOP of two of three nodes."""
-    nodes = random.sample(fleet.nodes, 2)
+    """SIGSTOP of a majority of the servers."""
+    nodes = random.sample(fleet.nodes, len(fleet.nodes) // 2 + 1)
     for node in nodes:
         node.signal(signal.SIGSTOP)
     time.sleep(random.uniform(0.5, _LONG))
@@ -153,6 +161,7 @@ FAULTS: list[Fault] = [
     kill_supervisor_of_blocked,
     stop_supervisor,
     stop_both,
+    suspend_host,
     cut_off_holder,
     mute_holder,
     mute_nodes,

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.__main__ import run
-from tests.fleet.machines import can_run
+from tests.fleet.hosts import can_run
 
 
 @pytest.mark.long
 @pytest.mark.unmeasured
-@pytest.mark.skipif(bool(can_run()), reason=can_run() or "it can run")
+@pytest.mark.skipif(bool(can_run("etcd")), reason=can_run("etcd") or "it can run")
 def test_nobody_acts_with_an_old_token(tmp_path: Path) -> None:
     """Whatever fails in a fleet, no action carries an older token than one before, and it goes on."""
-    referee = run(tmp_path, 60.0, seed=7)
+    referee = run(tmp_path, "etcd", 60.0, seed=7)
     assert referee.stale == []
     assert len(referee.tokens) > 1

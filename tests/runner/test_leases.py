@@ -106,6 +106,22 @@ def test_end_of_the_worker_ends_its_lease(machine: Machine) -> None:
     assert machine.leases.standings == {}
 
 
+def test_holder_that_has_ended_is_named_to_the_next(machine: Machine) -> None:
+    """The next worker hears who held the role when its process ended, until one holds the role again."""
+    machine.report(claim="first")
+    machine.report(phase="resigning", kill_at=None, claim="")
+    machine.leases.ended(7)
+    assert machine.leases.granted("cron", 8, 1) == "first"
+    machine.report(8, phase="standby", kill_at=None, token=0)
+    machine.leases.ended(8)
+    following = Machine()
+    following.leases.resume(machine.leases.export())
+    assert following.leases.granted("cron", 9, 1) == "first"
+    following.report(9, claim="third")
+    following.leases.lost("cron", 9)
+    assert following.leases.granted("cron", 9, 2) == ""
+
+
 def test_next_program_kills_too(machine: Machine) -> None:
     """An upgrade hands the leases on: the alarm is set again."""
     machine.report()

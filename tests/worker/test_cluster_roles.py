@@ -55,6 +55,9 @@ class Desk(Engine):
     async def release(self, role: str) -> None:
         await self._answered("release")
 
+    async def release_ended(self, role: str, holder: str) -> None:
+        await self._answered(f"release of {holder}")
+
     async def wait(self, role: str, seconds: float) -> None:
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -253,6 +256,21 @@ async def test_one_that_has_resigned_lets_others_go_first() -> None:
     assert world.engine.asked == []
     await asyncio.sleep(1.5)
     assert world.diary == ["granted at 4"]
+    world.campaign.withdraw()
+    await world.roles.close()
+
+
+async def test_former_holder_is_not_waited_for() -> None:
+    """The role of a process that has ended is given back once, before the first attempt that is answered."""
+    world = World()
+    world.engine.answer = EngineError("the line is cut")
+    world.order(token=1, former="the last one")
+    await asyncio.sleep(1)
+    assert world.engine.asked == ["release of the last one"]
+    world.engine.answer = Attempt(6, "")
+    await asyncio.sleep(2.5)
+    assert world.engine.asked == ["release of the last one"] * 2 + ["acquire"]
+    assert world.sent[-1]["claim"] == world.engine.said
     world.campaign.withdraw()
     await world.roles.close()
 

@@ -75,6 +75,13 @@ class Engine(ABC):
     async def release(self, role: str) -> None:
         """Give a role back, so that another process gets it at once. Must be safe if it is not held."""
 
+    async def release_ended(self, role: str, holder: str) -> None:  # noqa: B027 - as a default
+        """Give back the role of another holder, whose process has ended for certain.
+
+        Must do nothing if anybody else holds it by now. This is only to be quick: by default nothing is done,
+        and the lease runs out.
+        """
+
     async def wait(self, role: str, seconds: float) -> None:
         """Return when a role may have become vacant, or after so many seconds.
 

@@ -67,7 +67,7 @@ class EtcdEngine(Engine):
         lease = self._leases.get(role)
         for entry in (await self._ask("kv/range", {"key": self._key(role)})).get("kvs", ()):
             if entry.get("lease") != lease:
-                return Attempt(None, base64.b64decode(entry.get("value", "")).decode(errors="replace"))
+                return Attempt(None, _holder_of(entry))
             if await self._keep_alive(entry["lease"]):
                 return Attempt(int(entry["create_revision"]), "")
         await self.release(role)
@@ -86,6 +86,12 @@ class EtcdEngine(Engine):
         lease = self._leases.pop(role, None)
         if lease is not None:
             await self._ask("lease/revoke", {"ID": lease}, missing_ok=True)
+
+    async def release_ended(self, role: str, holder: str) -> None:
+        """Revoke the lease of the holder; see `Engine`."""
+        for entry in (await self._ask("kv/range", {"key": self._key(role)})).get("kvs", ()):
+            if _holder_of(entry) == holder and "lease" in entry:
+                await self._ask("lease/revoke", {"ID": entry["lease"]}, missing_ok=True)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -144,6 +150,10 @@ class EtcdEngine(Engine):
 def _is_logged_out(answer: Answer) -> bool:
     code = answer.data.get("code")
     return code == _NOT_AUTHENTICATED or _INVALID_TOKEN in str(answer.data.get("error", ""))
+
+
+def _holder_of(entry: dict[str, Any]) -> str:
+    return base64.b64decode(entry.get("value", "")).decode(errors="replace")
 
 
 def _encoded(text: str) -> str:

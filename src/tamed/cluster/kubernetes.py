@@ -102,10 +102,14 @@ class KubernetesEngine(Engine):
             return
         lease = await self._read(role)
         if _is_same(lease, held):
-            del lease["spec"]["holderIdentity"]
-            lease["spec"]["leaseDurationSeconds"] = 1
-            await self._write(role, lease)
+            await self._write(role, _vacated(lease))
         del self._held[role]
+
+    async def release_ended(self, role: str, holder: str) -> None:
+        """Write that nobody has the Lease, if this holder has it; see `Engine`."""
+        lease = await self._read(role)
+        if _holder_of(lease) == holder and await self._write(role, _vacated(lease)):
+            del self._held[role]
 
     async def close(self) -> None:
         """Close the connections; see `Engine`."""
@@ -187,6 +191,11 @@ def lease_name(role: str) -> str:
 
 def _renewed(lease: _Lease) -> _Lease:
     return {**lease, "spec": {**lease["spec"], "renewTime": _now()}}
+
+
+def _vacated(lease: _Lease) -> _Lease:
+    spec = {key: value for key, value in lease["spec"].items() if key != "holderIdentity"}
+    return {**lease, "spec": {**spec, "leaseDurationSeconds": 1}}
 
 
 def _is_same(lease: _Lease, held: _Lease) -> bool:

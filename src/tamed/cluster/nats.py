@@ -30,6 +30,9 @@ __all__ = ["NatsEngine"]
 
 _PORT: Final = 4222
 _BUCKET: Final = "tamed-roles"
+_ANOTHER_WAS_FIRST: Final = (10071, 10164, 10158)
+"""Codes of the server: another revision, the same without its number, and an id that is under way."""
+
 _OLDEST: Final = (2, 9)
 _SECONDS: Final = 5
 """Until a server that does not answer is given up, if the caller does not give up first."""
@@ -96,7 +99,7 @@ class NatsEngine(Engine):
             if is_of_another and not self._sightings.has_run_out(role, revision, record.ttl):
                 return Attempt(None, record.holder)
             lease = self._leases[role] = _Lease(_Record(holder, ttl), revision)
-            if await self._write(role, lease):
+            if await self._write(role, lease, is_claim=True):
                 return Attempt(lease.revision, holder)
             del self._leases[role]
             return Attempt(None, (await self._read(role))[1].holder)
@@ -123,6 +126,13 @@ class NatsEngine(Engine):
             if await self._is_ours(role, lease):
                 await self._write(role, _Lease(_Record(), lease.revision))
         del self._leases[role]
+
+    async def release_ended(self, role: str, holder: str) -> None:
+        """Write that nobody has the role, if this holder has it; see `Engine`."""
+        async with self._asking():
+            revision, record = await self._read(role)
+            if record.holder == holder:
+                await self._write(role, _Lease(_Record(), revision))
 
     async def wait(self, role: str, seconds: float) -> None:
         """Return when somebody has given the role back, or after so many seconds.
@@ -164,13 +174,29 @@ class NatsEngine(Engine):
             return 0 if error.entry is None else error.entry.revision, _Record()
         return entry.revision or 0, _Record.parse(entry.value)
 
-    async def _write(self, role: str, lease: _Lease) -> bool:
-        """Write a record over the lease's revision, which is then the new one; False if there is another."""
-        bucket = await self._connected()
+    async def _write(self, role: str, lease: _Lease, *, is_claim: bool = False) -> bool:
+        """Write a record over the lease's revision, which is then the new one; False if there is another.
+
+        Older servers, that of Debian 12 among them, compare the revision before a write is replicated, so of
+        several at once each succeeds: https://github.com/nats-io/nats-server/issues/4320. But they store one
+        message of an id, in two minutes, so all claims of a role over the same revision have the same.
+        """
+        await self._connected()
+        assert self._client is not None
+        subject = f"$KV.{self._name}.{_key(role)}"
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(lease.revision)}
+        if is_claim:
+            headers["Nats-Msg-Id"] = f"{subject} {lease.revision}"
+        stream = self._client.jetstream(timeout=_SECONDS)
         try:
-            lease.revision = await bucket.update(_key(role), lease.record.encode(), last=lease.revision)
-        except nats.js.errors.KeyWrongLastSequenceError:
+            done = await stream.publish(subject, lease.record.encode(), headers=headers)
+        except nats.js.errors.APIError as error:
+            if error.err_code not in _ANOTHER_WAS_FIRST:
+                raise
             return False
+        if done.duplicate:  # another claim has this id
+            return False
+        lease.revision = done.seq
         return True
 
     async def _is_ours(self, role: str, lease: _Lease) -> bool:

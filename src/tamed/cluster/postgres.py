@@ -105,10 +105,11 @@ class PostgresEngine(Engine):
         async with self._session(role) as session:
             done = await session.connection.fetchval(
                 f"UPDATE {self._table} SET until = clock_timestamp() + $3 * interval '1 s' "  # noqa: S608
-                "WHERE role = $1 AND token = $2 RETURNING true",
+                "WHERE role = $1 AND token = $2 AND holder = $4 RETURNING true",
                 role,
                 session.token,
                 session.ttl,
+                self._claims[role],
             )
             if not done:
                 await self._unlock(session, role)
@@ -119,14 +120,24 @@ class PostgresEngine(Engine):
         if role not in self._claims:
             return
         async with self._session(role) as session:
-            await session.connection.execute(
-                f"UPDATE {self._table} SET holder = '', until = '-infinity' WHERE role = $1 AND holder = $2",  # noqa: S608
-                role,
-                self._claims[role],
-            )
+            await self._vacate(session, role, self._claims[role])
             await self._unlock(session, role)
             await session.connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, role)
             del self._claims[role]
+
+    async def release_ended(self, role: str, holder: str) -> None:
+        """End the time of the holder, and its session, which the server may not have missed yet."""
+        async with self._session(role) as session:
+            await session.connection.fetch(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_locks JOIN pg_stat_activity USING (pid) "  # noqa: S608
+                "WHERE locktype = 'advisory' AND objsubid = 1 AND datname = current_database() "
+                "AND (classid::bigint << 32) | objid::bigint = $1 AND usename = current_user "
+                f"AND EXISTS (SELECT FROM {self._table} WHERE role = $2 AND holder = $3)",
+                _key(role),
+                role,
+                holder,
+            )
+            await self._vacate(session, role, holder)
 
     async def wait(self, role: str, seconds: float) -> None:
         """Return when a holder has released the role, when the session is lost, or after so many seconds."""
@@ -236,6 +247,13 @@ class PostgresEngine(Engine):
             # IF NOT EXISTS does not lock: when two make it at once, one fails, with one of several errors.
             if not await self._has_table(connection):
                 raise
+
+    async def _vacate(self, session: _Session, role: str, holder: str) -> None:
+        await session.connection.execute(
+            f"UPDATE {self._table} SET holder = '', until = '-infinity' WHERE role = $1 AND holder = $2",  # noqa: S608
+            role,
+            holder,
+        )
 
     @staticmethod
     async def _lock(session: _Session, role: str) -> bool:

@@ -20,7 +20,9 @@ _LONGEST = 1000  # characters of a text
 class Standing:
     """How a role of the fleet stands, seen from this machine.
 
-    ``pid`` and ``number`` are the worker that campaigns here, and its campaign. ``state`` is ``held`` or
+    ``pid`` and ``number`` are the worker that campaigns here, and its campaign. ``claim`` is what it has
+    said of itself to the engine, and ``former`` that of one whose process has ended before it gave the role
+    back. ``state`` is ``held`` or
     ``resigning`` here, ``standby`` while another machine holds it, or ``vacant``, if that is unknown.
     ``holder`` is that machine. ``trouble`` is why nobody knows, or what is wrong. ``since`` is when the state
     began. ``transitions`` counts the leases that were won here, and ``vacant`` the seconds in that state
@@ -28,6 +30,8 @@ class Standing:
     """
 
     __slots__ = (
+        "claim",
+        "former",
         "holder",
         "kill_at",
         "number",
@@ -48,6 +52,8 @@ class Standing:
         self.kill_at: float | None = None
         self.trouble = ""
         self.holder = ""
+        self.claim = ""
+        self.former = ""
         self.since = now
         self.transitions = 0
         self.vacant = 0.0
@@ -72,7 +78,8 @@ class Leases:
 
     ``clock`` is CLOCK_BOOTTIME, in seconds. ``kill`` is called with a pid and a role to end an overrun, and
     ``set_alarm`` with the time at which `look` must be called, None for never. ``changed`` is called with a
-    role whose state is another one, ``confirm`` with a worker that may use a lease from now on.
+    role whose state is another one, or which nobody holds here and whose engine is in trouble from now on,
+    ``confirm`` with a worker that may use a lease from now on.
     """
 
     def __init__(
@@ -92,10 +99,11 @@ class Leases:
         self._confirm = confirm
         self._alarm: float | None = None
 
-    def granted(self, role: str, pid: int, number: int) -> None:
-        """Handle that a worker campaigns for a role from now on."""
+    def granted(self, role: str, pid: int, number: int) -> str:
+        """Handle that a worker campaigns for a role from now on; return the holder that has ended here."""
         standing = self.standings.setdefault(role, Standing(self._clock()))
         standing.pid, standing.number = pid, number
+        return standing.former
 
     def reported(self, pid: int, message: Message) -> None:
         """Handle the report of a worker; one about a former campaign is ignored. Raises InvalidMessage."""
@@ -106,28 +114,35 @@ class Leases:
         phase, token = read_text(message, "phase"), read_number(message, "token", most=_LARGEST_TOKEN)
         kill_at = _time(message.get("kill_at"))
         is_new = kill_at is not None and standing.kill_at is None
+        had_trouble = bool(standing.trouble)
         standing.token = token or standing.token
         standing.kill_at = kill_at
+        standing.claim = read_text(message, "claim") if message.get("claim") else standing.claim
         standing.trouble = read_text(message, "trouble")[:_LONGEST]
         standing.holder = read_text(message, "holder")[:_LONGEST]
         self._schedule()
         if is_new:
             standing.transitions += 1
+            standing.former = ""
             self._confirm(pid, {"role": role, "number": number, "confirmed": token})
-        self._enter(role, standing, _state(phase, standing))
+        is_changed = standing.enter(_state(phase, standing), self._clock())
+        if is_changed or (standing.trouble and not had_trouble and not standing.is_held):
+            self._changed(role, standing)
 
     def lost(self, role: str, pid: int) -> None:
         """Handle that a worker campaigns for a role no longer: it has said so, or it has ended."""
         standing = self.standings.get(role)
         if standing is not None and standing.pid == pid:
-            standing.pid, standing.kill_at, standing.holder = 0, None, ""
+            standing.pid, standing.kill_at, standing.holder, standing.claim = 0, None, "", ""
             self._schedule()
-            self._enter(role, standing, "vacant")
+            if standing.enter("vacant", self._clock()):
+                self._changed(role, standing)
 
     def ended(self, pid: int) -> None:
-        """Handle that a worker has ended."""
+        """Handle that a worker has ended, with its process group, and was reaped."""
         for role, standing in self.standings.items():
             if standing.pid == pid:
+                standing.former = standing.claim or standing.former
                 self.lost(role, pid)
 
     def is_of(self, role: str, pid: int, number: int) -> bool:
@@ -149,10 +164,6 @@ class Leases:
         self._alarm = None
         self._schedule()
 
-    def _enter(self, role: str, standing: Standing, state: str) -> None:
-        if standing.enter(state, self._clock()):
-            self._changed(role, standing)
-
     def _schedule(self) -> None:
         times = [each.kill_at for each in self.standings.values() if each.kill_at is not None]
         alarm = min(times, default=None)
@@ -170,7 +181,8 @@ class Leases:
         for role, data in left.items():
             standing = self.standings[role] = Standing(self._clock())
             for name in Standing.__slots__:
-                setattr(standing, name, data[name])
+                if name in data:  # an earlier release has no claim
+                    setattr(standing, name, data[name])
         self._schedule()
 
 

@@ -113,9 +113,11 @@ class RoleGrants:
         """Let a worker campaign in the fleet; if this machine has given the role back, others come first."""
         answers = self._waiting.pop(role.name, ())
         worker = self._pool.workers[holder.pid]
-        self._leases.granted(role.name, holder.pid, holder.campaign)
-        wait = {"wait": True} if answers else {}
-        message = {"role": role.name, "number": holder.campaign, "token": role.token, **wait}
+        message = {"role": role.name, "number": holder.campaign, "token": role.token}
+        if former := self._leases.granted(role.name, holder.pid, holder.campaign):
+            message["former"] = former
+        if answers:
+            message["wait"] = True
         self._pool.tell_role(worker, message)
         for answer in answers:
             answer({"resigned": f"{role.name} was given back: another machine gets it, if there is one"})
@@ -153,7 +155,8 @@ class RoleGrants:
             text = f"{role} is now here, in worker {worker.number} (pid {worker.pid}){stops}"
             facts["token"] = standing.token
         elif standing.state == "standby":
-            text = f"{role} is on another machine: {standing.holder}"
+            misfit = f"; {standing.trouble}" if standing.trouble else ""
+            text = f"{role} is on another machine: {standing.holder}{misfit}"
         else:
             text = f"{role} is not here any more" if not standing.trouble else f"{role}: {standing.trouble}"
         self._platform.log("WARNING" if standing.trouble else "INFO", text)

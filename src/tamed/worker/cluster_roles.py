@@ -63,10 +63,15 @@ class Fleet:
             self._engine = self._make_engine()
         return self._engine
 
-    def campaign(self, role: str, candidate: "Candidate", *, wait: bool = False) -> "Candidacy":
-        """Campaign for a role from now on; or, with ``wait``, when others had the time to get it."""
+    def campaign(
+        self, role: str, candidate: "Candidate", *, wait: bool = False, former: str = ""
+    ) -> "Candidacy":
+        """Campaign for a role from now on; or, with ``wait``, when others had the time to get it.
+
+        ``former`` is a holder whose process has ended: it is not waited for until its lease has.
+        """
         begin = self.clock() + (self.lease * _COURTESY if wait else 0.0)
-        candidacy = Candidacy(self, role, begin, candidate)
+        candidacy = Candidacy(self, role, begin, candidate, former)
         self._candidacies.add(candidacy)
         candidacy.over.add_done_callback(lambda _: self._candidacies.discard(candidacy))
         return candidacy
@@ -128,7 +133,7 @@ class Candidate(Protocol):
 class Candidacy:
     """One candidacy for a role from a time on, whose task, ``over``, asks the engine."""
 
-    def __init__(self, fleet: Fleet, role: str, begin: float, candidate: Candidate) -> None:
+    def __init__(self, fleet: Fleet, role: str, begin: float, candidate: Candidate, former: str) -> None:
         self.is_withdrawn = False
         self._fleet = fleet
         self._engine = fleet.engine
@@ -136,6 +141,7 @@ class Candidacy:
         self._role = role
         self._candidate = candidate
         self._holder = fleet.holder()
+        self._former = former
         self._campaign = self._begin(begin)
         self._last_report: Message = {}
         self._is_elected = False
@@ -240,6 +246,7 @@ class Candidacy:
             async with asyncio.timeout(campaign.patience):
                 match request:
                     case Request.ACQUIRE:
+                        await self._release_former()
                         attempt = await self._engine.acquire(self._role, self._holder, self._fleet.lease)
                         campaign.acquired(attempt, sent, self._clock())
                     case Request.RENEW:
@@ -252,6 +259,11 @@ class Candidacy:
         except Exception as error:  # of anybody's engine
             campaign.failed(reason(error)[:_LONGEST], sent, self._clock())
 
+    async def _release_former(self) -> None:
+        if self._former:
+            await self._engine.release_ended(self._role, self._former)
+            self._former = ""
+
     # What the supervisor knows.
 
     def _tell(self) -> None:
@@ -262,6 +274,7 @@ class Candidacy:
             "phase": campaign.phase.value,
             "token": campaign.token or 0,
             "kill_at": kill_at,
+            "claim": self._holder if kill_at is not None else "",
             "trouble": campaign.trouble or (self._fleet.misfit(campaign.holder) if campaign.holder else ""),
             "holder": str(_said_by(campaign.holder).get("host", campaign.holder))[:_LONGEST],
         }

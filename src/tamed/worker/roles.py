@@ -66,7 +66,8 @@ class SupervisedRoles:
             campaign.confirm(read_number(message, "confirmed", most=_LARGEST_TOKEN))
         elif "token" in message:
             lease = Lease(read_number(message, "token", most=_LARGEST_TOKEN))
-            campaign.grant(lease, wait=message.get("wait") is True)
+            former = read_text(message, "former") if "former" in message else ""
+            campaign.grant(lease, wait=message.get("wait") is True, former=former)
         elif read_truth(message, "revoke"):
             campaign.revoke()
 
@@ -111,15 +112,15 @@ class _Campaign:
         self._candidacy: Candidacy | None = None
         self._withdrawn = withdrawn
 
-    def grant(self, lease: Lease, *, wait: bool = False) -> None:
+    def grant(self, lease: Lease, *, wait: bool = False, former: str = "") -> None:
         """Let the service hold the role; one of a fleet must be granted by the engine too.
 
-        With ``wait`` other machines come first.
+        With ``wait`` other machines come first. ``former`` is the fleet's holder whose process has ended.
         """
         if self._fleet is None:
             self._hold(lease)
             return
-        self._candidacy = self._fleet.campaign(self.role, self, wait=wait)
+        self._candidacy = self._fleet.campaign(self.role, self, wait=wait, former=former)
 
     def elected(self, token: int) -> None:
         """Let the service run with the token of the fleet."""
