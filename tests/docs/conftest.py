@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.docs import network as networks
 from tests.supervised.conftest import tamed
 from tests.supervised.daemon import Tamed
 
@@ -32,3 +34,13 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "folder"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[list[str]]:
+    """Return the command that runs another one where no other test uses a port: pages name fixed ones.
+
+    The pages share it: at the end of each, all that it has started ends.
+    """
+    with networks.network() as command:
+        yield command

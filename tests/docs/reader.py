@@ -34,7 +34,10 @@ _VARIABLES = {
 _VARIABLE = re.compile("|".join(f"({variable})" for variable in _VARIABLES))
 
 # What a command that takes long shows in between, and then writes over.
-_PROGRESS = re.compile(r"\S+ is \w+: \d+ connections? open *(?:\x1b\[K)?")
+_PROGRESS = r"\S+ is \w+: \d+ connections? open *(?:\x1b\[K)?"
+_BOLD = r"\x1b\[\d*m"
+_UNSEEN = re.compile(f"{_PROGRESS}|{_BOLD}")
+_ANY_LINES = r"(?:.*\n)*?"
 
 
 class Block(NamedTuple):
@@ -123,8 +126,10 @@ class Reader:
             _expect(terminal, before)
             terminal.type("\x03")
         terminal.expect_end()
-        pattern = (r"\^C\n?" if is_interrupted else "") + _pattern(after)
-        seen = _PROGRESS.sub("", terminal.seen)
+        pattern = _pattern(after)
+        if is_interrupted:
+            pattern = (_ANY_LINES if before.endswith("...\n") else "") + r"\^C\n?" + pattern
+        seen = _UNSEEN.sub("", terminal.seen)
         assert re.fullmatch(pattern, seen), _difference(after, seen)
 
     def _script(self, command: str) -> str:
@@ -151,7 +156,7 @@ def _pattern(shown: str) -> str:
 
 def _pattern_of_line(line: str) -> str:
     if line.strip() == "...":
-        return r"(?:.*\n)*?"
+        return _ANY_LINES
     patterns = [*_VARIABLES.values()]
     pattern, end = "", 0
     for found in _VARIABLE.finditer(line):

@@ -9,7 +9,6 @@ from tamed.builtin.exec import Options as ExecOptions
 from tamed.builtin.web import Options as WebOptions
 from tamed.cli.commands import COMMANDS
 from tamed.plugins.describe import describe
-from tests.docs.network import network
 from tests.docs.reader import Reader, blocks_of
 from tests.examples.test_examples import GUIDES as EXAMPLES
 from tests.structure.source import ROOT
@@ -27,17 +26,19 @@ MOVES = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "m
 @pytest.mark.unmeasured
 @needs_root
 @pytest.mark.parametrize("page", [*GUIDES, *MOVES])
-def test_a_guide_can_be_followed(folder: Path, environment: dict[str, str], page: str) -> None:
+def test_a_guide_can_be_followed(
+    folder: Path, environment: dict[str, str], network: list[str], page: str
+) -> None:
     """From an empty folder. What is neither a file nor a terminal is what readers have already."""
     blocks = [block for block in blocks_of(ROOT / page) if block.name or block.language == "console"]
     assert any(not block.name for block in blocks)
-    with network() as before, Reader(folder, environment, before) as reader:
+    with Reader(folder, environment, network) as reader:
         reader.follow(blocks)
 
 
 @pytest.mark.unmeasured
 @needs_root
-def test_the_readme_can_be_followed(folder: Path, environment: dict[str, str]) -> None:
+def test_the_readme_can_be_followed(folder: Path, environment: dict[str, str], network: list[str]) -> None:
     """What it saves and types in an empty folder; the part before that is for a checkout."""
     text = (ROOT / "README.md").read_text("utf-8")
     page = folder.parent / "README.md"
@@ -45,7 +46,7 @@ def test_the_readme_can_be_followed(folder: Path, environment: dict[str, str]) -
         r"^```(\w+)\n# (\S+\.\w+)\n", r"```{code-block} \1\n:caption: \2\n\n", text, flags=re.MULTILINE
     )
     page.write_text(named[named.index("## An application file") :])
-    with network() as before, Reader(folder, environment, before) as reader:
+    with Reader(folder, environment, network) as reader:
         reader.follow([block for block in blocks_of(page) if block.name or block.language == "console"])
 
 

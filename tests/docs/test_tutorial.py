@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.network import network
 from tests.docs.reader import Block, Reader, blocks_of
 from tests.structure.source import ROOT
 from tests.supervised.daemon import needs_root
@@ -24,9 +23,11 @@ PACKAGE = "docs/tutorial/package.md"
 @pytest.mark.unmeasured
 @needs_root
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_can_be_followed(folder: Path, environment: dict[str, str], page: str) -> None:
+def test_a_page_can_be_followed(
+    folder: Path, environment: dict[str, str], network: list[str], page: str
+) -> None:
     """Beside the files of the pages before it, where nothing else uses a port."""
-    with network() as before, Reader(folder, environment, before) as reader:
+    with Reader(folder, environment, network) as reader:
         for earlier in PAGES[: PAGES.index(page)]:
             for block in blocks_of(ROOT / earlier):
                 if block.name:
@@ -43,10 +44,12 @@ def test_the_page_of_a_package_can_be_followed(folder: Path, environment: dict[s
 
 @pytest.mark.unmeasured
 @needs_root
-def test_the_session_of_the_picture_can_be_followed(folder: Path, environment: dict[str, str]) -> None:
+def test_the_session_of_the_picture_can_be_followed(
+    folder: Path, environment: dict[str, str], network: list[str]
+) -> None:
     """The commands give what it shows; the numbers of processes differ."""
     session = (PICTURES / "session.txt").read_text("utf-8")
-    with network() as before, Reader(folder, environment, before) as reader:
+    with Reader(folder, environment, network) as reader:
         reader.follow([Block("console", "", session)])
 
 
