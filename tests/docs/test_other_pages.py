@@ -25,9 +25,9 @@ FOLLOWED = [
 NOT_TYPED: dict[str, str | dict[str, str]] = {
     "docs/benchmarks.md": "takes hours",
     "docs/deploying.md": {
-        "# tamed export systemd /etc/verse/verse.toml --install": "needs systemd: tests/system",
-        "# tamed export systemd /etc/verse/verse.toml --socket poems=:80 --install": "the same",
-        "# tamed export systemd /etc/verse/verse.toml --split --install": "the same",
+        "$ sudo tamed export systemd /etc/verse/verse.toml --install": "needs systemd: tests/system",
+        "$ sudo tamed export systemd /etc/verse/verse.toml --socket poems=:80 --install": "the same",
+        "$ sudo tamed export systemd /etc/verse/verse.toml --split --install": "the same",
         "$ kubectl create secret generic verse --from-file=db=password.txt --from-literal=NAME=value": (
             "needs a cluster"
         ),
@@ -38,7 +38,7 @@ NOT_TYPED: dict[str, str | dict[str, str]] = {
     },
     "docs/monitoring.md": "asked by tests/supervised/test_ops.py",
     "docs/operating.md": {
-        "# tamed start --user www-data verse.toml": "tests/supervised/test_privileges.py",
+        "$ sudo tamed start --user www-data verse.toml": "tests/supervised/test_privileges.py",
     },
     "docs/proofs.md": "takes minutes to hours",
     "docs/reference/command.md": "shows daemons in many states: each command has its own tests",
