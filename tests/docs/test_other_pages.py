@@ -33,7 +33,7 @@ NOT_TYPED: dict[str, str | dict[str, str]] = {
         ),
     },
     "docs/install.md": {
-        "$ pip install .": "installs from a checkout, as .ci/run does",
+        "$ python3 -m venv ~/poems": "installs from a checkout, as .ci/run does",
         "$ pip install --require-hashes -r requirements/web.txt": "the same",
     },
     "docs/monitoring.md": "asked by tests/supervised/test_ops.py",
