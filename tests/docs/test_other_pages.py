@@ -14,7 +14,7 @@ from tests.structure.source import ROOT
 from tests.supervised.daemon import needs_root
 
 FOLLOWED = [
-    *(f"docs/{name}.md" for name in ("deploying", "install", "operating", "reloading")),
+    *(f"docs/{name}.md" for name in ("deploying", "install", "monitoring", "operating", "reloading")),
     *(
         f"docs/builtin/{name}.md"
         for name in ("exec", "ftp", "inetd", "poetry", "portforward", "socks", "web")
@@ -36,7 +36,6 @@ NOT_TYPED: dict[str, str | dict[str, str]] = {
         "$ python3 -m venv ~/poems": "installs from a checkout, as .ci/run does",
         "$ pip install --require-hashes -r requirements/web.txt": "the same",
     },
-    "docs/monitoring.md": "asked by tests/supervised/test_ops.py",
     "docs/operating.md": {
         "$ sudo tamed start --user www-data verse.toml": "tests/supervised/test_privileges.py",
     },

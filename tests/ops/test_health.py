@@ -55,3 +55,14 @@ def test_failed_probe_lists_its_checks() -> None:
         "[+]supervisor ok\n[+]started ok\n[+]not-stopping ok\n"
         "[-]workers failed: none of 2 is ready; last error: no poem\nreadyz check failed\n"
     )
+
+
+def test_check_that_is_excluded_does_not_count() -> None:
+    """It is listed so; and a name that no check has is reported, since it may be misspelled."""
+    checks = PROBES["readyz"](SOUND | {"ready": 0})
+    passes, text = report("readyz", checks, verbose=True, excluded=["workers"])
+    assert passes
+    assert text.endswith("[+]workers excluded: ok\nreadyz check passed\n")
+    passes, text = report("readyz", checks, verbose=False, excluded=["worker"])
+    assert not passes
+    assert "warn: no check has this name, so it is not excluded: worker\n" in text

@@ -47,6 +47,7 @@ def test_check_that_fails_degrades_the_daemon_and_one_that_gates_makes_it_unread
     done = tamed("status", daemon.name)
     assert done.status == 4
     assert "the check of database fails" in done.out
+    assert "the check of database fails" in tamed("why", daemon.name).out
     assert scrape(ops)['tamed_check_passing{service="database"}'] == 0
 
     tamed.write("disk", "")

@@ -130,3 +130,27 @@ def test_a_log_that_cannot_be_opened_anew_is_told_to_whoever_asks(tamed: Tamed) 
     wait_for("the log", lambda: daemon.log_file.exists() and not daemon.status()["warnings"])
     daemon.expect_log(r"\d+ lines were lost between")
     daemon.stop()
+
+
+def test_log_of_ones_own_is_found_after_the_end(tamed: Tamed) -> None:
+    """With its events, after a stop or a kill; and not the log of an earlier daemon of its name."""
+    former = tamed.start_poetry()
+    former.stop()
+    former.log_file.with_name("fastpoetry.log.events").unlink()
+    own = tamed.folder / "own.log"
+    daemon = tamed.start_poetry("--log-file", "own.log")
+    assert tamed("stop", daemon.name).status == 0
+    shown = tamed("logs", daemon.name).out
+    assert shown
+    assert own.read_text().endswith(shown)
+    assert "fastpoetry is ready" in tamed("events", daemon.name).out
+    assert "the last start, at" in tamed("why", daemon.name).out
+    assert tamed("restart", daemon.name).status == 0
+    os.kill(daemon.status()["pid"], signal.SIGKILL)
+    wait_for("the end", lambda: not tamed.processes())
+    assert f"its log is {own}\n" in tamed("status", daemon.name).out
+    own.unlink()
+    assert f"{own}: No such file or directory" in tamed("logs", daemon.name).err
+    assert "the last start, at" in tamed("why", daemon.name).out
+    own.with_name("own.log.events").unlink()
+    assert "it has not been ready yet, as far as is known" in tamed("why", daemon.name).out

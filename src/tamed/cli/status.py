@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tamed.supervisor.last_state import LastState
 
-__all__ = ["failed_reload", "last_state", "status", "status_lines"]
+__all__ = ["failed_reload", "failing_checks", "last_state", "status", "status_lines"]
 
 _STATUS_OF: Final = {"running": 0, "starting": 3, "degraded": 4, "failing": 5, "stopping": 6, "stopped": 0}
 _ENDED: Final = 7  # the exit status for an instance that has ended by itself
@@ -152,16 +152,21 @@ def last_state(directory: RunDirectory, name: str | None) -> "LastState | None":
     return next((each for each in last_states(directory) if each.name == name), None)
 
 
+def failing_checks(found: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each check that fails, with the reason."""
+    for check in found.get("checks", ()):
+        if check["failing"]:
+            where = f" in {check['failing']} of {check['asked']} workers" if check["asked"] > 1 else ""
+            yield f"the check of {check['name']} fails{where}: {check['why']}"
+
+
 def status_lines(found: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a status for people to read."""
     ready = "" if found["state"] == "running" else f", {found['ready']} of {found['wanted']} workers ready"
     ready += ", reloading" if found["reloading"] else ""
     yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {uptime(found['uptime'])}{ready}"
     yield from _endpoint_lines(found)
-    for check in found.get("checks", ()):
-        if check["failing"]:
-            where = f" in {check['failing']} of {check['asked']} workers" if check["asked"] > 1 else ""
-            yield f"the check of {check['name']} fails{where}: {check['why']}"
+    yield from failing_checks(found)
     if found["last_error"]:
         yield f"last error, at {found['last_error_at']}: {found['last_error']}"
     if (reload := failed_reload(found)) is not None:

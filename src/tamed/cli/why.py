@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tamed.cli._text import duration, one_line, shown_lines, size, uptime
 from tamed.cli.instances import directory_of, ending
-from tamed.cli.status import last_state
+from tamed.cli.status import failing_checks, last_state
 from tamed.control.events import Event, EventReader
 from tamed.control.instances import find_instance, status_of_instance
 from tamed.control.records import events_of_instance
@@ -42,7 +42,7 @@ def _events(directory: RunDirectory, name: str | None) -> list[Event]:
         path, owner = events_of_instance(directory, name)
         with closing(EventReader(path, owner)) as reader:
             return reader.last(_EVENTS)
-    except MissingInput:
+    except (MissingInput, Unavailable):
         return []
 
 
@@ -54,7 +54,7 @@ def _state(directory: RunDirectory, name: str | None, events: Sequence[Event]) -
         instance = find_instance(directory, name)
     except Unavailable:
         left = last_state(directory, name)
-        if left is None and name is None:
+        if left is None and (name is None or not events):
             raise
         yield from [f"{name} does not run"] if left is None else ending(left)
         return
@@ -63,6 +63,7 @@ def _state(directory: RunDirectory, name: str | None, events: Sequence[Event]) -
     yield f"{found['name']} is {found['state']}: pid {found['pid']}, up {uptime(found['uptime'])}, {ready}"
     if found["state"] == "stopping":
         yield from _stop(events)
+    yield from failing_checks(found)
     coming = {
         each["pid"] for each in found["workers"] if each["state"] in ("loading", "prepared", "starting")
     }

@@ -10,10 +10,10 @@ from tamed.control.instances import (
     status_of_instance,
     trusted_instance,
 )
-from tamed.errors import MissingInput, Unavailable
+from tamed.errors import MissingInput, TamedError, Unavailable
 from tamed.supervisor.events import EVENTS_SUFFIX
 from tamed.supervisor.last_state import LastState
-from tamed.supervisor.plan_file import stopped_names
+from tamed.supervisor.plan_file import left_plan, stopped_names
 from tamed.unix.rundir import RunDirectory
 
 __all__ = ["events_of_instance", "last_state_of", "last_states", "log_of_instance"]
@@ -29,8 +29,8 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
     if "/" in name or (instance := trusted_instance(directory, name)).is_running:
         return None
     left = LastState.of(instance)
-    if left is not None and left.status is None and (logs := _logs_left(name)):
-        return left._replace(log=str(logs[-1]))
+    if left is not None and left.status is None and (log := _log_left(directory, name)) is not None:
+        return left._replace(log=str(log))
     return left
 
 
@@ -54,10 +54,10 @@ def log_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path, in
         ended = last_state_of(directory, name)
         if ended is not None and ended.log:
             return Path(ended.log), other_owner(directory.instance(ended.name).directory)
-        left = [] if name is None or "/" in name else _logs_left(name)
-        if not left:
+        left = None if name is None or "/" in name else _log_left(directory, name)
+        if left is None:
             raise
-        return left[-1], other_owner(left[-1].parent)
+        return left, other_owner(left.parent)
     file = status_of_instance(instance)["log"]
     if not file:
         remedy = f"it goes to stderr, syslog or the journal: journalctl -t {instance.name}"
@@ -84,9 +84,16 @@ def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path,
     return Path(file), other_owner(instance.directory)
 
 
-def _logs_left(name: str) -> list[Path]:
-    """Return the logs in the default places for a name, the latest last."""
-    from tamed.config.log_plan import default_logs  # not above: it loads all settings
+def _log_left(directory: RunDirectory, name: str) -> Path | None:
+    """Return the log of an instance that was killed or stopped: that of its plan, if this user can read it.
 
-    logs = [log for log in default_logs(name, os.environ) if exists(log)]
-    return sorted(logs, key=lambda log: log.stat().st_mtime)
+    Otherwise the latest in the default places. None if there is none.
+    """
+    try:
+        path = left_plan(directory.instance(name)).log.path
+    except TamedError:
+        from tamed.config.log_plan import default_logs  # not above: it loads all settings
+
+        logs = [log for log in default_logs(name, os.environ) if exists(log)]
+        return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+    return Path(path) if path else None

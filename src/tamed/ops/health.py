@@ -6,8 +6,10 @@ the checks of services are part of it.
 ``startupz`` fails until the first start is done.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+from tamed._os.text import shown
 
 __all__ = ["PROBES", "Check", "is_failed", "readyz", "report"]
 
@@ -70,12 +72,19 @@ def is_failed(check: Check) -> bool:
     return bool(check.why) and not check.degrades
 
 
-def report(probe: str, checks: list[Check], *, verbose: bool) -> tuple[bool, str]:
-    """Return whether a probe passes, and its text: ``ok``, or a line for each check."""
-    passes = not any(is_failed(check) for check in checks)
+def report(
+    probe: str, checks: Sequence[Check], *, verbose: bool, excluded: Collection[str] = ()
+) -> tuple[bool, str]:
+    """Return whether a probe passes, and its text: ``ok``, or a line for each check.
+
+    The checks that are ``excluded`` do not count. One that is not there is reported: it may be misspelled.
+    """
+    passes = not any(is_failed(check) for check in checks if check.name not in excluded)
     if passes and not verbose:
         return True, "ok"
-    lines = [_line(check) for check in checks]
+    lines = [f"[+]{check.name} excluded: ok" if check.name in excluded else _line(check) for check in checks]
+    if unknown := sorted({*excluded} - {check.name for check in checks}):
+        lines.append(f"warn: no check has this name, so it is not excluded: {shown(', '.join(unknown))}")
     return passes, "\n".join([*lines, f"{probe} check {'passed' if passes else 'failed'}"]) + "\n"
 
 
