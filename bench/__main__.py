@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.compare import Comparison, Results
+from bench.compare import Comparison, Results, complete_pages
 from bench.machine import check, machine, versions
 from bench.measures import all_comparisons
 from bench.plot import plot
@@ -32,15 +32,14 @@ def main() -> None:
     chosen = [one for one in comparisons if not arguments.only or _is_chosen(one, arguments.only)]
     begin = time.monotonic()
     everything = [run(one, arguments.runs) for one in chosen]
-    text = _report(everything, arguments.runs, time.monotonic() - begin)
-    print(text)
+    seconds = time.monotonic() - begin
+    print(_report(everything, arguments.runs, seconds))
     _RAW.write_text(json.dumps({one.comparison.key: one.samples for one in everything}, indent=1))
-    if not arguments.only:
-        _DOCS.mkdir(exist_ok=True)
-        (_DOCS / "results.md").write_text(text)
-        (_DOCS / "results.svg").write_text(
-            plot(one for one in everything if one.comparison.key in _PLOTTED and one.samples)
-        )
+    for page, results in complete_pages(comparisons, everything).items():
+        (_DOCS / f"{page}.md").write_text(_report(results, arguments.runs, seconds))
+        plotted = [one for one in results if one.comparison.key in _PLOTTED and one.samples]
+        if plotted:
+            (_DOCS / f"{page}.svg").write_text(plot(plotted))
 
 
 def _arguments(keys: Sequence[str]) -> argparse.Namespace:
@@ -50,7 +49,8 @@ def _arguments(keys: Sequence[str]) -> argparse.Namespace:
         "--only",
         action="append",
         metavar="KEY",
-        help=f"only these, and those whose key begins so; the docs stay as they are. Keys: {', '.join(keys)}",
+        help="only these, and those whose key begins so; a page of the docs is written if all of it is "
+        f"measured. Keys: {', '.join(keys)}",
     )
     parser.add_argument("--list", action="store_true", help="list what there is")
     arguments = parser.parse_args()

@@ -2,10 +2,11 @@
 
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Comparison", "Contestant", "Figure", "Figures", "Goal", "Results", "Verdict"]
+__all__ = ["Comparison", "Contestant", "Figure", "Figures", "Goal", "Results", "Verdict", "complete_pages"]
 
 Figures = Mapping[str, float]
 """What one run of one contestant gave: a number for each figure."""
@@ -68,7 +69,7 @@ class Contestant:
 class Comparison:
     """Contestants that are measured in turn.
 
-    What takes long is measured ``at_most`` so many times.
+    What takes long is measured ``at_most`` so many times. ``page`` is the page of the docs that has it.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Comparison:
     goals: Sequence[Goal] = ()
     note: str = ""
     at_most: int = sys.maxsize
+    page: str = "results"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,17 @@ class Verdict:
         if self.is_noisy:
             return "too noisy to tell"
         return "met" if self.goal.is_met(self.value) else "missed"
+
+
+def complete_pages(
+    wanted: Iterable[Comparison], everything: Iterable["Results"]
+) -> Mapping[str, Sequence["Results"]]:
+    """Return the results by page, of those pages whose comparisons have all been made."""
+    made: dict[str, list[Results]] = {}
+    for results in everything:
+        made.setdefault(results.comparison.page, []).append(results)
+    counts = Counter(one.page for one in wanted)
+    return {page: results for page, results in made.items() if len(results) == counts[page]}
 
 
 @dataclass

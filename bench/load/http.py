@@ -18,7 +18,7 @@ _TEXT = b"twelve bytes"
 _SECONDS = 60.0  # until a client that waits is given up
 
 
-def requests(port: int, path: str, count: int, *, clients: int, streams: int = 0) -> int:
+def requests(port: int, count: int, *, path: str, clients: int, streams: int = 0) -> int:
     """Make so many requests, and return how many were answered as they should be.
 
     ``streams`` are those of each connection at a time, over HTTP/2; with none it is HTTP/1.1.

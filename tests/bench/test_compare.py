@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.compare import Comparison, Contestant, Figure, Goal, Results
+from bench.compare import Comparison, Contestant, Figure, Goal, Results, complete_pages
 from bench.plot import plot
 from bench.table import goals, section
 
@@ -100,3 +100,16 @@ def test_tables_and_plot_show_everyone() -> None:
     picture = plot([found])
     assert picture.count("<rect") == 2
     assert ">2.5</text>" in picture
+
+
+def test_a_page_is_written_only_if_all_of_it_was_measured() -> None:
+    """A page of which one comparison is missing is left as it is."""
+    web, more = (Comparison(key, key, {}, [], page="web") for key in ("web-a", "web-b"))
+    other = Comparison("cpu", "CPU", {}, [])
+    wanted = [web, other, more]
+    assert complete_pages(wanted, [Results(web), Results(other)]).keys() == {"results"}
+    everything = complete_pages(wanted, [Results(one) for one in wanted])
+    assert {page: [one.comparison for one in found] for page, found in everything.items()} == {
+        "web": [web, more],
+        "results": [other],
+    }

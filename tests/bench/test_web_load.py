@@ -42,9 +42,9 @@ async def failing(scope: Any, receive: Any, send: Any) -> None:
 def test_requests_that_were_answered_are_counted(streams: int) -> None:
     """Those with a status of success."""
     with serving(server(asgi)) as served:
-        assert requests(port_of(served), "/", 100, clients=4, streams=streams) == 100
+        assert requests(port_of(served), 100, path="/", clients=4, streams=streams) == 100
     with serving(server(failing)) as served:
-        assert requests(port_of(served), "/", 100, clients=4, streams=streams) == 0
+        assert requests(port_of(served), 100, path="/", clients=4, streams=streams) == 0
 
 
 def test_messages_that_came_back_are_counted() -> None:
