@@ -12,7 +12,7 @@ from tamed._os.variables import VariableName, import_variable, missing_module
 def test_a_name_is_read_and_its_value_found() -> None:
     """The variable may be an attribute of another one."""
     name = VariableName.parse("os.path:join.__name__")
-    assert name == ("os.path", "join.__name__")
+    assert (name.module, name.variable) == ("os.path", "join.__name__")
     assert name.value_in(importlib.import_module(name.module)) == "join"
     with pytest.raises(AttributeError):
         VariableName.parse("os:no_such_thing").value_in(os)

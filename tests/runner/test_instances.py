@@ -178,8 +178,6 @@ def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str
                 client.sendall(json.dumps(STATUS).encode() + b"\n")
 
         class Swept(Instance):
-            __slots__ = ()
-
             def holder(self) -> int | None:
                 nonlocal glances
                 glances += 1
@@ -188,7 +186,7 @@ def test_a_socket_at_which_nobody_listens_yet_is_asked_again(held: Callable[[str
                     threads.submit(answer)
                 return super().holder()
 
-        instance = Swept(*held("poetry"))
+        instance = Swept("poetry", held("poetry").directory)
         bound.bind(str(instance.socket))
         assert status_of_instance(instance, PATIENCE) == STATUS
     assert glances == 2

@@ -3,8 +3,8 @@
 import gzip
 import itertools
 from contextlib import closing
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_no_file_is_skipped_by_a_look_in_the_middle_of_a_rotation(
         for number in (3, 2, 1):
             move(log, number)
 
-        def open_late(path: Path, owner: int | None) -> IO[bytes]:
+        def open_late(path: Path, owner: int | None) -> BufferedIOBase:
             monkeypatch.undo()
             move(log, 0)
             log.write_text("fifth\n")
@@ -114,7 +114,7 @@ def test_files_that_are_renamed_for_ever_are_an_error(log: Path, monkeypatch: py
     numbers = itertools.count(3)
     opened = _log_reader._open
 
-    def open_and_rename(path: Path, owner: int | None) -> IO[bytes]:
+    def open_and_rename(path: Path, owner: int | None) -> BufferedIOBase:
         stream = opened(path, owner)
         last = next(numbers)
         log.with_name(f"app.log.{last - 1}").rename(log.with_name(f"app.log.{last}"))

@@ -65,7 +65,7 @@ def test_a_status_and_a_stop_load_what_they_need(tamed: Tamed) -> None:
         done = tamed(*words, env={"PYTHONPROFILEIMPORTTIME": "1"})
         loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
         assert done.status == 0
-        assert not loaded & {*HEAVY, "dataclasses", "inspect", "subprocess", "traceback"}, words
+        assert not loaded & {*HEAVY, "dataclasses", "inspect", "subprocess", "traceback", "typing"}, words
         assert {name for name in loaded if name.startswith(("tamed.supervisor.", "tamed.control."))} == {
             "tamed.control.client",
             "tamed.control.instances",

@@ -103,10 +103,9 @@ def templates(tamed: Tamed) -> list[int]:
 
 @pytest.mark.unmeasured  # which is seen, by its trace function
 def test_a_forked_worker_and_a_fresh_interpreter_look_the_same(tamed: Tamed) -> None:
-    """The application sees the same of its process, and each worker has what is its own."""
+    """Also from a template of the supervisor: the same of the process, and what is to be a worker's own."""
     tamed.write("app.py", APPLICATION.format(probe=PROBE))
     daemon = tamed.start("--workers", "2", "app.py")
-    found = seen(daemon)
     program = f"{PROBE}\nimport json\nprint(json.dumps(same, default=str))"
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
@@ -120,24 +119,33 @@ def test_a_forked_worker_and_a_fresh_interpreter_look_the_same(tamed: Tamed) -> 
         check=True,
     )
     fresh = json.loads(done.stdout)
+    found = seen(daemon)
+    (first,) = templates(tamed)
+    os.kill(first, signal.SIGKILL)  # the next one is started by the supervisor, this one was by the command
+    assert tamed("reload").status == 0
+    assert templates(tamed) != [first]
+    found |= seen(daemon)
+    assert len(found) == 4
     for pid, each in found.items():
-        for key in fresh.keys() - {"path"}:
-            assert each["same"][key] == fresh[key], key
-        assert set(fresh["path"]) <= set(each["same"]["path"])
+        _assert_like(fresh, each["same"])
         own = each["own"]
         assert (own["session"], own["group"], own["parent"]) == (pid, pid, daemon.pid)
         assert own["main"] == "tamed.worker.__main__"
         assert own["crashes"] is True
         assert own["descriptors"] == [0, 1, 2, 3, 4]  # its channel and its log, beside the standard ones
         assert own["seconds"] < 60
-    first, second = (each["own"] for each in found.values())
-    for name in ("random", "uuid", "bytes"):
-        assert first[name] != second[name]
-    assert sorted(each["own"]["command"][-3:] for each in found.values()) == [
-        ["tamed.worker", "app", "1"],
-        ["tamed.worker", "app", "2"],
-    ]
+        assert own["argv"][1:] == ["start", "--workers", "2", "app.py"]  # as in a run without workers
+    for name in ("random", "uuid", "bytes", "key"):
+        assert len({each["own"][name] for each in found.values()}) == 4, name
+    commands = sorted(each["own"]["command"][-3:] for each in found.values())
+    assert commands == [["tamed.worker", "app", number] for number in ("1", "1", "2", "2")]
     daemon.stop()
+
+
+def _assert_like(fresh: dict[str, Any], same: dict[str, Any]) -> None:
+    for key in fresh.keys() - {"path"}:
+        assert same[key] == fresh[key], key
+    assert set(fresh["path"]) <= set(same["path"])
 
 
 def test_a_template_has_no_loop_no_thread_and_no_application(tamed: Tamed) -> None:

@@ -1,10 +1,14 @@
 """Information about processes from ``/proc``: proc(5). Without it, as in a chroot, no process is found."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "ProcessEntry",
@@ -23,17 +27,18 @@ _PROC = Path("/proc")
 _ARG_START = 45  # in `_stat_of`: where the words of the command begin in memory
 
 
-class ProcessEntry(NamedTuple):
+class ProcessEntry:
     """A process: its parent and process group, and its start time, which with the pid identifies it.
 
     ``is_over`` is whether it has ended and waits for its parent to reap it.
     """
 
-    pid: int
-    parent: int
-    group: int
-    is_over: bool
-    started: int
+    def __init__(self, pid: int, parent: int, group: int, is_over: bool, started: int) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.group = group
+        self.is_over = is_over
+        self.started = started
 
     @property
     def is_there(self) -> bool:

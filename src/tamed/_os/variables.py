@@ -1,18 +1,24 @@
 """``PACKAGE.MODULE:VARIABLE``: importing an object by a name that an operator, or a package, specifies."""
 
+from __future__ import annotations
+
 from functools import reduce
 from importlib import import_module
-from types import ModuleType
-from typing import Any, NamedTuple, Self
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any, Self
 
 __all__ = ["VariableName", "import_variable", "missing_module"]
 
 
-class VariableName(NamedTuple):
+class VariableName:
     """A module and a variable in it; the variable may be an attribute of another one: ``app.handler``."""
 
-    module: str
-    variable: str
+    def __init__(self, module: str, variable: str) -> None:
+        self.module = module
+        self.variable = variable
 
     @classmethod
     def parse(cls, text: str) -> Self:

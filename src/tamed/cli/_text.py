@@ -1,11 +1,16 @@
 """Texts of the commands for people: tables, durations, sizes and colours. Text of others is escaped."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from tamed._os.text import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Final
 
 __all__ = ["cell", "colours", "duration", "one_line", "shown_lines", "size", "table", "uptime"]
 

@@ -1,20 +1,23 @@
 """The commands for an instance: a running or ended daemon, found by its name in the run directory."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tamed._os.text import shown
 from tamed.control.instances import find_instance, run_directory, stop_instance
 from tamed.errors import SystemRefused, TamedError, UsageError, status_of
-from tamed.unix.rundir import Instance, RunDirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
     from tamed.supervisor.last_state import LastState
+    from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = [
     "directory_of",
@@ -128,7 +131,7 @@ def progress_line() -> Iterator[Callable[[dict[str, Any]], None]]:
             print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
 
-def ending(left: "LastState") -> Iterator[str]:
+def ending(left: LastState) -> Iterator[str]:
     """Yield lines that report how an instance has ended by itself."""
     if left.state == "stopped":
         yield f"{left.name} has stopped; tamed restart {left.name} starts it again"

@@ -1,12 +1,12 @@
 """The command ``tamed status``: all instances, one a line, or everything about one on a screen."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final
 
 from tamed._os.text import shown_in_json
 from tamed.cli._text import cell, shown_lines, size, table, uptime
@@ -14,11 +14,15 @@ from tamed.cli.instances import directory_of, ending
 from tamed.control.instances import find_instance, other_owner, status_of_instance
 from tamed.errors import ExitStatus, TamedError, Unavailable, status_of
 from tamed.supervisor.plan_file import stopped_names
-from tamed.unix.rundir import Instance, RunDirectory, is_name
+from tamed.unix.rundir import is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Final
+
     from tamed.supervisor.last_state import LastState
+    from tamed.unix.rundir import Instance, RunDirectory
 
 __all__ = ["failed_reload", "failing_checks", "last_state", "status", "status_lines"]
 
@@ -76,7 +80,7 @@ def _all(directory: RunDirectory) -> _Seen:
     return found, list(table(_INSTANCES, map(_row, found))), max(code for _, code in seen)
 
 
-def _last_states(directory: RunDirectory, running: set[str]) -> "list[LastState]":
+def _last_states(directory: RunDirectory, running: set[str]) -> list[LastState]:
     with suppress(OSError):
         names = {entry.name for entry in directory.path.iterdir() if is_name(entry.name)}
         if not (names | set(stopped_names(directory))) - running:
@@ -113,7 +117,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _ended(left: "LastState") -> dict[str, Any]:
+def _ended(left: LastState) -> dict[str, Any]:
     return {**left._asdict(), "state": left.state}
 
 
@@ -139,7 +143,7 @@ def _one(directory: RunDirectory, name: str, lines: int) -> _Seen:
     return found, text, _STATUS_OF.get(found["state"], _STATUS_OF["starting"])
 
 
-def last_state(directory: RunDirectory, name: str | None) -> "LastState | None":
+def last_state(directory: RunDirectory, name: str | None) -> LastState | None:
     """Return how an instance has ended, or that it was stopped; None if nothing is known of it.
 
     Without a name, that of the only one that has ended by itself.

@@ -3,11 +3,10 @@
 See `tamed.supervisor.control` for the server.
 """
 
+from __future__ import annotations
+
 import socket
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 from tamed._os.unix_sockets import connect_unix, peer_credentials
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
@@ -26,6 +25,12 @@ from tamed.ipc.message import (
     read_truth,
 )
 from tamed.supervisor.reports import read_report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Any
 
 __all__ = ["answer_from", "ask", "read_events", "read_status"]
 

@@ -4,22 +4,32 @@ People and scripts wait for `tamed status` and `tamed stop`, so this module load
 reloads and logs are in the modules beside it.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from tamed._os.proc import ProcessEntry, descendants_of
+from tamed._os.proc import descendants_of
 from tamed.control.client import ask, read_status
 from tamed.errors import PermissionRefused, SystemRefused, TamedError, Unavailable, UsageError
-from tamed.ipc.message import InvalidMessage, Message
+from tamed.ipc.message import InvalidMessage
 from tamed.supervisor.plan_file import forget_plan, save_plan, stored_plan
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
-from tamed.unix.rundir import Instance, RunDirectory, default_run_directory
+from tamed.unix.rundir import RunDirectory, default_run_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from tamed._os.proc import ProcessEntry
+    from tamed.ipc.message import Message
+    from tamed.unix.rundir import Instance
 
 __all__ = [
     "ANSWERED",

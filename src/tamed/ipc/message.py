@@ -6,12 +6,17 @@ and each field is read by a function for its type. These functions raise `Invali
 The code that reads from another process must handle it.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
-from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any, Final, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Final, NoReturn
 
 __all__ = [
     "LONGEST",
@@ -31,7 +36,7 @@ __all__ = [
     "read_truth",
 ]
 
-Message = dict[str, Any]
+Message = dict[str, "Any"]
 
 LONGEST: Final = 4 * 1024 * 1024
 """The default limit of a message, in bytes."""

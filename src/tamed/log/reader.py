@@ -8,6 +8,8 @@ of that user (not a link or a path to a file of root). A damaged gzip file, and 
 time, are an OSError. Neither a long line nor a small file that unpacks to a large one takes much memory.
 """
 
+from __future__ import annotations
+
 import errno
 import gzip
 import io
@@ -15,10 +17,12 @@ import os
 import stat
 import zlib
 from collections import deque
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import IO, NamedTuple, cast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["LogReader"]
 
@@ -38,7 +42,7 @@ class LogReader:
     def __init__(self, path: Path, owner: int | None = None) -> None:
         self._path = path
         self._owner = owner
-        self._stream: IO[bytes] = _open(path, owner)
+        self._stream: io.BufferedIOBase = _open(path, owner)
 
     def close(self) -> None:
         """Close the file."""
@@ -53,7 +57,7 @@ class LogReader:
                 older = self._lines_before(files, count - len(lines))
             except FileNotFoundError:
                 continue
-            if self._files() == files:  # otherwise there was a rotation meanwhile
+            if self._are_still(files):  # otherwise there was a rotation meanwhile
                 return older + lines
         raise _never_at_rest()
 
@@ -68,7 +72,7 @@ class LogReader:
         self._stream.seek(0)
         yield from _lines(self._stream)
 
-    def _all_before(self, since: float | None, opened: ExitStack) -> list[IO[bytes]]:
+    def _all_before(self, since: float | None, opened: ExitStack) -> list[io.BufferedIOBase]:
         """Open the files that are older than the open one, the oldest first."""
         for _ in range(_LOOKS):
             files = self._files()
@@ -83,7 +87,7 @@ class LogReader:
                 ]
             except FileNotFoundError:
                 continue
-            if self._files() == files:
+            if self._are_still(files):
                 return streams
         raise _never_at_rest()
 
@@ -100,7 +104,7 @@ class LogReader:
             self._stream.close()
             self._stream = following
 
-    def _lines_before(self, files: "dict[int, _File]", count: int) -> list[bytes]:
+    def _lines_before(self, files: dict[int, _File], count: int) -> list[bytes]:
         """Return the last lines of the files that are older than the open one."""
         lines: list[bytes] = []
         number = self._number(files)
@@ -111,7 +115,7 @@ class LogReader:
                 lines = _last_lines(stream, count - len(lines)) + lines
         return lines
 
-    def _following(self) -> IO[bytes] | None:
+    def _following(self) -> io.BufferedIOBase | None:
         """Open the file that is next after the open one; None if that is the youngest.
 
         A rotation renames one file after the other, so a listing during a rotation can be inconsistent. If
@@ -126,23 +130,23 @@ class LogReader:
                 following = _open(files[number].path, self._owner)
             except FileNotFoundError:
                 continue
-            if self._files() == files:
+            if self._are_still(files):
                 return following
             following.close()
         raise _never_at_rest()
 
-    def _next_number(self, files: "dict[int, _File]") -> int | None:
+    def _next_number(self, files: dict[int, _File]) -> int | None:
         number = self._number(files)
         if number is None:  # it was removed, or compressed: then those after it are not compressed yet
             return max((other for other, file in files.items() if not file.is_compressed), default=None)
         return max((other for other in files if other < number), default=None)
 
-    def _number(self, files: "dict[int, _File]") -> int | None:
+    def _number(self, files: dict[int, _File]) -> int | None:
         """Return the number of the open file; None if it does not exist any more."""
         inode = _inode(os.fstat(self._stream.fileno()))
         return next((number for number, file in files.items() if file.inode == inode), None)
 
-    def _files(self) -> "dict[int, _File]":
+    def _files(self) -> dict[int, _File]:
         """Return the log, with the number 0, and its old files by number, of which 1 is the youngest."""
         paths = {0: self._path}
         for path in self._path.parent.iterdir():
@@ -154,18 +158,21 @@ class LogReader:
             with suppress(FileNotFoundError):
                 status = path.lstat()
                 if not _why_not(status, self._owner):
-                    files[place] = _File(path, _inode(status), status.st_mtime)
+                    files[place] = _File(path, status)
         return files
 
+    def _are_still(self, files: dict[int, _File]) -> bool:
+        """Return whether each of these has the same name as before: there was no rotation meanwhile."""
+        now = self._files()
+        return now.keys() == files.keys() and all(now[each].inode == files[each].inode for each in now)
 
-class _File(NamedTuple):
-    path: Path
-    inode: tuple[int, int]
-    written: float
 
-    @property
-    def is_compressed(self) -> bool:
-        return self.path.suffix == ".gz"
+class _File:
+    def __init__(self, path: Path, status: os.stat_result) -> None:
+        self.path = path
+        self.inode = _inode(status)
+        self.written = status.st_mtime
+        self.is_compressed = path.suffix == ".gz"
 
 
 def _never_at_rest() -> OSError:
@@ -176,13 +183,13 @@ def _inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open(path: Path, owner: int | None) -> IO[bytes]:
+def _open(path: Path, owner: int | None) -> io.BufferedIOBase:
     descriptor = os.open(path, _READ)
     try:
         if why := _why_not(os.fstat(descriptor), owner):
             raise PermissionError(errno.EPERM, why)
         if path.suffix == ".gz":  # by path: gzip closes only files that it has opened itself
-            return cast("IO[bytes]", gzip.open(f"/proc/self/fd/{descriptor}"))
+            return gzip.GzipFile(f"/proc/self/fd/{descriptor}")
         return os.fdopen(os.dup(descriptor), "rb")
     finally:
         os.close(descriptor)
@@ -197,7 +204,7 @@ def _why_not(status: os.stat_result, owner: int | None) -> str:
     return ""
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+def _lines(stream: io.BufferedIOBase) -> Iterator[bytes]:
     try:
         while line := stream.readline(_LONGEST):
             yield line
@@ -205,7 +212,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         raise OSError(errno.EBADMSG, f"a compressed old file is damaged: {error}") from error
 
 
-def _last_lines(stream: IO[bytes], count: int) -> list[bytes]:
+def _last_lines(stream: io.BufferedIOBase, count: int) -> list[bytes]:
     """Return the last lines of a file, read backwards; leave the position at its end."""
     if isinstance(stream, gzip.GzipFile):
         return list(deque(_lines(stream), maxlen=count))

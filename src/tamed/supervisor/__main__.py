@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tamed._os.descriptors import close_on_exec
 from tamed._os.identity import Identity
 from tamed._os.limits import limit_open_files
-from tamed._os.unix_sockets import SocketFile
+from tamed._os.socket_file import SocketFile
 from tamed.errors import ExitStatus, TamedError, reason, status_of
 from tamed.ipc.channel import Channel
 from tamed.ipc.handoff import Data, HandoffState, Keep
@@ -43,11 +43,11 @@ from tamed.supervisor.status import ControlApi, StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal
-from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
+from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping, InstanceFolder
 from tamed.unix.pidfile import PidFile
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.unix.process import end_by_signal
-from tamed.unix.rundir import Instance, InstanceFolder
+from tamed.unix.rundir import Instance
 
 if TYPE_CHECKING:
     from tamed.supervisor.ops_process import OpsProcess

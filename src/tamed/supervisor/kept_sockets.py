@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tamed._os.unix_sockets import SocketFile, abstract_address
+from tamed._os.socket_file import SocketFile
+from tamed._os.unix_sockets import abstract_address
 from tamed.net.bind import Address, Bound
 from tamed.net.endpoint import Endpoint, TcpEndpoint, TlsEndpoint, UnixEndpoint, address_text
 from tamed.net.inherit import STORED

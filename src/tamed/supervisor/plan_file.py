@@ -10,7 +10,6 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Self
 
 from tamed._os.proc import start_time_of
 from tamed.errors import (
@@ -26,6 +25,8 @@ from tamed.unix.rundir import RunDirectory, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from tamed.supervisor.plan import Plan
     from tamed.unix.rundir import Instance
 

@@ -5,8 +5,6 @@ A report is passed on to the administrator's command, so only the fields that ar
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from tamed.ipc.message import (
     InvalidMessage,
     Message,
@@ -47,13 +45,14 @@ _LATEST = 253_402_300_799  # seconds since the epoch: the last one that a certif
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
 
-class _Request(NamedTuple):
+class _Request:
     """A request to workers: the workers that have not answered yet, and the answers."""
 
-    done: Callable[[Reports], object]
-    waiting: set[int]
-    timer: Timer
-    reports: Reports
+    def __init__(self, done: Callable[[Reports], object], waiting: set[int], timer: Timer) -> None:
+        self.done = done
+        self.waiting = waiting
+        self.timer = timer
+        self.reports: Reports = {}
 
 
 class ReportCollector:
@@ -78,7 +77,7 @@ class ReportCollector:
             done({})
             return
         timer = self._reactor.later(patience, lambda: self._close(request))
-        request = _Request(done, waiting, timer, {})
+        request = _Request(done, waiting, timer)
         self._requests.append(request)
 
     def received(self, pid: int, report: Message) -> None:

@@ -7,7 +7,7 @@ import sys
 from typing import NamedTuple
 
 from tamed._os.identity import Identity
-from tamed._os.unix_sockets import SocketFile
+from tamed._os.socket_file import SocketFile
 from tamed.errors import PermissionRefused, TamedError, Unavailable
 from tamed.ipc.handoff import Data, Keep
 from tamed.net.bind import Bound, bind, drop_new_connections

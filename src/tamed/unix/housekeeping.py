@@ -5,12 +5,17 @@ daemon still runs, and commands must find it. If a file cannot be created again,
 that is logged once and stays in the status of the daemon as long as it lasts.
 """
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from tamed._os.identity import Identity, acting_for
 from tamed.errors import TamedError, reason
+from tamed.unix.rundir import Instance, RunDirectory
 
-__all__ = ["INTERVAL", "Duty", "Housekeeping"]
+__all__ = ["INTERVAL", "Duty", "Housekeeping", "InstanceFolder"]
 
 INTERVAL = 1.0
 """Seconds between two checks."""
@@ -78,3 +83,33 @@ class Housekeeping:
     def _lost(self) -> Iterator[str]:
         for address in self._lost_sockets():
             yield f"clients cannot connect to {address}: its file is missing; reload to bind it again"
+
+
+class InstanceFolder:
+    """The directory of an instance, which belongs to ``owner``, the user that the daemon runs as."""
+
+    def __init__(self, instance: Instance, owner: Identity | None = None) -> None:
+        self._instance = instance
+        self._owner = owner
+        self._mode = _mode_of(instance.directory)
+
+    def housekeep(self) -> bool:
+        """Create it and the run directory again if they are missing. Raises as `RunDirectory.create` does."""
+        mode = _mode_of(self._instance.directory)
+        if mode is not None:
+            self._mode = mode
+            return False
+        owner = None if self._owner is None else (self._owner.uid, self._owner.gid)
+        RunDirectory(self._instance.directory.parent).create(self._instance.name, owner)
+        if self._mode is not None:
+            with acting_for(self._owner):
+                self._instance.directory.chmod(self._mode)
+        return True
+
+
+def _mode_of(directory: Path) -> int | None:
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return None
+    return stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None

@@ -10,6 +10,8 @@ Three properties identify it, and any process may check them (``pidfile.py`` cre
   the kernel lets us see that.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
@@ -19,10 +21,13 @@ import stat
 import struct
 from binascii import crc32
 from pathlib import Path
-from typing import Self
 
 from tamed._os.unix_sockets import peer_credentials
 from tamed.errors import CannotCreate, PermissionRefused, SystemRefused, TamedError, from_creation_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = [
     "TO_READ",

@@ -5,13 +5,18 @@ refers to the same process. A race remains between reading a pid and opening it;
 :meth:`ProcessHandle.found_by` prevents it.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import signal
-from collections.abc import Callable
-from typing import Self
 
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
 
 __all__ = ["ProcessHandle", "end_by_signal"]
 

@@ -11,15 +11,14 @@ directory of an instance belongs to another user, root gives it to the new user,
 that an instance leaves there.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
-from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from tamed._os.identity import Identity, acting_for
 from tamed._os.proc import user_of
 from tamed._os.text import why_no_name
 from tamed._os.trust import first_untrusted
@@ -35,7 +34,11 @@ from tamed.errors import (
 )
 from tamed.unix.lock import TO_READ, guardian_of_root, holder
 
-__all__ = ["Instance", "InstanceFolder", "RunDirectory", "check_name", "default_run_directory", "is_name"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["Instance", "RunDirectory", "check_name", "default_run_directory", "is_name"]
 
 _OF_ROOT = Path("/run/tamed")
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,11 +75,18 @@ def default_run_directory(environ: Mapping[str, str], uid: int | None = None) ->
     return Path(environ.get("TMPDIR") or "/tmp", f"tamed-{uid}")  # noqa: S108 (create() checks its owner)
 
 
-class Instance(NamedTuple):
+class Instance:
     """The name of an instance and its directory, which need not exist."""
 
-    name: str
-    directory: Path
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Instance) and (self.name, self.directory) == (other.name, other.directory)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.directory))
 
     @property
     def pid_file(self) -> Path:
@@ -189,7 +199,7 @@ class RunDirectory:
             return []
         except OSError as error:
             raise from_os_error(f"run directory {self.path}", error, _ANOTHER) from error
-        return sorted(instance for instance in found if _exists(instance.pid_file))
+        return sorted((each for each in found if _exists(each.pid_file)), key=lambda each: each.name)
 
     def running(self) -> list[Instance]:
         """List the instances whose pid file exists and is held, and whose directory can be trusted.
@@ -234,36 +244,6 @@ class RunDirectory:
             _check(self.path, os.fstat(directory), {os.geteuid(), 0})
         finally:
             os.close(directory)
-
-
-class InstanceFolder:
-    """The directory of an instance, which belongs to ``owner``, the user that the daemon runs as."""
-
-    def __init__(self, instance: Instance, owner: Identity | None = None) -> None:
-        self._instance = instance
-        self._owner = owner
-        self._mode = _mode_of(instance.directory)
-
-    def housekeep(self) -> bool:
-        """Create it and the run directory again if they are missing. Raises as `RunDirectory.create` does."""
-        mode = _mode_of(self._instance.directory)
-        if mode is not None:
-            self._mode = mode
-            return False
-        owner = None if self._owner is None else (self._owner.uid, self._owner.gid)
-        RunDirectory(self._instance.directory.parent).create(self._instance.name, owner)
-        if self._mode is not None:
-            with acting_for(self._owner):
-                self._instance.directory.chmod(self._mode)
-        return True
-
-
-def _mode_of(directory: Path) -> int | None:
-    try:
-        status = os.lstat(directory)
-    except OSError:
-        return None
-    return stat.S_IMODE(status.st_mode) if stat.S_ISDIR(status.st_mode) else None
 
 
 _ANOTHER = "name another one with --rundir"
