@@ -72,6 +72,34 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     assert other.read_text() == before
 
 
+def test_what_is_left_of_an_earlier_export_is_a_difference(tmp_path: Path) -> None:
+    """Of the same deployment and kind, with any options; nothing else that is there counts."""
+    split = VERSE._replace(name="verse-a.service", command="tamed export systemd --split verse.toml")
+    others = (
+        ODE,
+        VERSE._replace(name="other.service", command="tamed export compose verse.toml"),
+        VERSE._replace(name="odd.service", command="tamed export 'systemd verse.toml"),
+    )
+    write_files([VERSE, split, *others], tmp_path, force=False)
+    (tmp_path / "mine").write_text("# Made by: me\n")
+    (tmp_path / "empty").write_text(VERSE._replace(command="").text)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(split.name)
+    assert differences([VERSE], tmp_path) == [
+        f"{tmp_path}/verse-a.service is left of an earlier export: remove it"
+    ]
+    assert differences([VERSE, split], tmp_path) == []
+
+
+def test_a_file_is_no_folder_to_write_into(tmp_path: Path) -> None:
+    """The error says so, and what to name."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(CannotCreate, match="File exists; name another folder with --to"):
+        write_files([VERSE], file, force=True)
+    assert differences([VERSE], file) == [f"{file}/verse.service is missing"]
+
+
 def test_no_link_is_followed_to_write(tmp_path: Path) -> None:
     """One that another user has put there, in a folder for all, leads to a file that stays as it is."""
     other = tmp_path / "other"

@@ -6,8 +6,9 @@ not overwritten, and one that Tamed has made before can be.
 
 import hashlib
 import re
+import shlex
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from tamed.errors import CannotCreate, from_creation_error, from_os_error
 
 __all__ = ["MadeFile", "differences", "is_untouched", "text_of", "write_files"]
 
-_HEAD = re.compile(r"\A# Made by: .*\n# Digest: (?P<digest>[0-9a-f]{64}), for `--check`\n")
+_HEAD = re.compile(r"\A# Made by: (?P<command>.*)\n# Digest: (?P<digest>[0-9a-f]{64}), for `--check`\n")
+_LONGEST_HEAD = 65536  # bytes
 
 
 class MadeFile(NamedTuple):
@@ -32,8 +34,12 @@ class MadeFile(NamedTuple):
         return f"# Made by: {self.command}\n# Digest: {_digest(self.content)}, for `--check`\n{self.content}"
 
 
-def differences(files: Iterable[MadeFile], folder: Path) -> list[str]:
-    """Return a sentence for each file that is missing in a folder or is not as it would be made now."""
+def differences(files: Sequence[MadeFile], folder: Path) -> list[str]:
+    """Return a sentence for each file that is missing in a folder or is not as it would be made now.
+
+    A file that was made before of the same deployment, for the same kind of system, and would not be made now
+    is a difference, too.
+    """
     found = []
     for file in files:
         path = folder / file.name
@@ -43,7 +49,35 @@ def differences(files: Iterable[MadeFile], folder: Path) -> list[str]:
         elif there != file.text:
             how = "is out of date" if is_untouched(there) else "was edited by hand, or not made by Tamed"
             found.append(f"{path} {how}")
-    return found
+    return found + [f"{path} is left of an earlier export: remove it" for path in _left_over(files, folder)]
+
+
+def _left_over(files: Sequence[MadeFile], folder: Path) -> list[Path]:
+    """Return the files beside these that were made of the same deployment, with other options or before."""
+    made = {folder / file.name for file in files}
+    origins = {_origin(file.command) for file in files}
+    beside = {
+        path for parent in {path.parent for path in made} if parent.is_dir() for path in parent.iterdir()
+    }
+    return [path for path in sorted(beside - made) if _origin_of(path) in origins]
+
+
+def _origin(command: str) -> tuple[str, ...]:
+    """Return the part of a command that says for which system and of which deployment it makes files."""
+    words = shlex.split(command)
+    return (*words[:3], *words[-1:])
+
+
+def _origin_of(path: Path) -> tuple[str, ...] | None:
+    """Return the same for the command that has made a file; None if it was not made by this module."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        with path.open("rb") as file:
+            head = _HEAD.match(file.read(_LONGEST_HEAD).decode(errors="replace"))
+        return None if head is None else _origin(head["command"])
+    except (OSError, ValueError):  # it cannot be read, or its first line is no command
+        return None
 
 
 def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list[Path]:
@@ -88,7 +122,7 @@ def text_of(path: Path) -> str | None:
         if not stat.S_ISREG(path.lstat().st_mode):
             return ""
         return path.read_bytes().decode("utf-8", errors="replace")  # as it is: line ends count, too
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the folder may be a file: that shows when it is made
         return None
     except OSError as error:
         raise from_os_error(f"cannot read {path}", error) from error
