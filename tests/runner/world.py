@@ -232,7 +232,7 @@ class FakePlatform:
     def report_ready(self, addresses: Iterable[str]) -> None:
         self.events.append(("ready", list(addresses)))
 
-    def report_failed(self, lines: Iterable[str], status: int) -> None:
+    def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
         self.events.append(("failed", list(lines), status))
 
     def change_log(self, plan: LogPlan) -> None:

@@ -10,7 +10,7 @@ from tamed._os.text import shown
 from tamed.errors import ApplicationFailed, ServiceFailed, SystemRefused, TamedError, status_of
 from tamed.ipc.message import Message, read_text
 
-__all__ = ["explain", "fault_data", "fault_message", "fault_of"]
+__all__ = ["errno_of", "explain", "fault_data", "fault_message", "fault_of"]
 
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _LIBRARY = f"{Path(traceback.__file__).parent}{os.sep}"
@@ -33,8 +33,17 @@ def _explained(error: TamedError) -> Iterator[str]:
 
 
 def fault_message(error: TamedError) -> dict[str, object]:
-    """Return an error as a message with its text and its exit status, for `read_fault`."""
-    return {"fault": {"lines": list(explain(error)), "status": status_of(error) & 0xFF}}
+    """Return an error as a message with its text, its exit status and its errno, for `read_fault`."""
+    status, number = status_of(error) & 0xFF, errno_of(error)
+    return {"fault": {"lines": list(explain(error)), "status": status, "errno": number}}
+
+
+def errno_of(error: TamedError) -> int:
+    """Return the number of the error of the operating system that is behind an error, see errno(3); or 0."""
+    cause: BaseException = error.cause if isinstance(error, ServiceFailed) else error
+    while isinstance(cause, TamedError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause.errno or 0 if isinstance(cause, OSError) else 0
 
 
 def fault_data(error: TamedError) -> dict[str, str]:

@@ -26,6 +26,7 @@ __all__ = [
     "Message",
     "encode_message",
     "parse_message",
+    "read_errno",
     "read_fault",
     "read_number",
     "read_object",
@@ -50,6 +51,7 @@ LONGEST_ANSWER: Final = 16 * 1024 * 1024
 _DEEPEST: Final = 128  # levels; each level of a tree of services takes two
 _DIGITS: Final = 20  # of the longest integer of 64 bits, with its sign
 _STATUSES: Final = 255
+_ERRNOS: Final = 4095  # MAX_ERRNO of Linux
 
 # Strings, terminated or not. Possessive, so any text takes linear time and no memory.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
@@ -157,6 +159,12 @@ def read_fault(message: Message) -> tuple[list[str], int]:
     if not lines:
         raise InvalidMessage("lines: expected one at least")
     return lines, read_number(fault, "status", most=_STATUSES)
+
+
+def read_errno(message: Message) -> int:
+    """Return the errno of a reported failure, 0 if there is none."""
+    fault = read_object(message, "fault")
+    return read_number(fault, "errno", most=_ERRNOS) if "errno" in fault else 0
 
 
 def _check_depth(data: bytes) -> None:

@@ -106,6 +106,7 @@ class Worker:
         self.needs: int | None = None
         self.state = WorkerState.LOADING
         self.fault: tuple[list[str], int] | None = None
+        self.errno = 0
         self.leaving: int | None = None
         self.replaces = replaces
         self.is_surplus = False

@@ -112,8 +112,11 @@ class Platform(Protocol):
     def report_ready(self, addresses: Iterable[str]) -> None:
         """Report to the command that waits, and notify the service manager, that the daemon serves."""
 
-    def report_failed(self, lines: Iterable[str], status: int) -> None:
-        """Report to the command that waits, and notify the service manager, why the start has failed."""
+    def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
+        """Report to the command that waits, and notify the service manager, why the start has failed.
+
+        ``errno`` is the number of the error of the operating system, 0 for none.
+        """
 
     def change_log(self, plan: LogPlan) -> None:
         """Write the log to another place, or in another layout.

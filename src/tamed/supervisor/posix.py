@@ -189,8 +189,10 @@ class PosixPlatform:
         if self._reporter is not None:
             self._reporter.ready(line)
 
-    def report_failed(self, lines: Iterable[str], status: int) -> None:
+    def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
         """Report why the start has failed: as plain text to a person, and in the log."""
+        if errno:
+            self._notifier.send({"ERRNO": str(errno)})
         lines = list(lines)
         text = "\n".join(lines)
         if self._plan.log.kind != "stderr":

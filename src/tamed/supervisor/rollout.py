@@ -279,7 +279,7 @@ class Rollout:
 
     def worker_ended(self, worker: Worker, code: int) -> None:
         """Fail the rollout, because a worker of the coming generation has ended."""
-        self._fail(worker.why_not_ready(code), worker.status)
+        self._fail(worker.why_not_ready(code), worker.status, worker.errno)
 
     def worker_forked(self) -> None:
         """Go on to the next stage with the first worker of the coming generation."""
@@ -307,7 +307,7 @@ class Rollout:
             "the application is loaded" if self.stage is Stage.LOADING and is_preloaded else self.stage.value
         )
 
-    def _fail(self, lines: Sequence[str], status: int) -> None:
+    def _fail(self, lines: Sequence[str], status: int, errno: int = 0) -> None:
         """Cancel the coming generation and report why. Only the first failure counts."""
         if not self.is_busy:
             return
@@ -324,7 +324,7 @@ class Rollout:
                 self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
             self._platform.notify_reloaded(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
         else:
-            self._platform.report_failed(lines, status)
+            self._platform.report_failed(lines, status, errno)
         self._done({"fault": {"lines": list(lines), "status": status}})
 
     def _report_started(self) -> None:

@@ -13,7 +13,15 @@ from tamed.errors import SystemRefused, TamedError
 from tamed.ipc.channel import Channel
 from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
-from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_object, read_text
+from tamed.ipc.message import (
+    InvalidMessage,
+    Message,
+    read_errno,
+    read_fault,
+    read_number,
+    read_object,
+    read_text,
+)
 from tamed.supervisor.checks import read_checks
 from tamed.supervisor.generation import Generation, Worker, WorkerState
 from tamed.supervisor.loop import Reactor, deliver
@@ -342,7 +350,7 @@ class WorkerPool:
             case {"timings": _}:
                 worker.set_timings(read_timings(read_object(message, "timings")))
             case {"fault": _}:
-                worker.fault = read_fault(message)
+                worker.fault, worker.errno = read_fault(message), read_errno(message)
             case {"checks": _}:
                 worker.set_checks(read_checks(message))
                 self._events.worker_checked(worker)

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from tamed.errors import ServiceFailed, TamedError, status_of
+from tamed.errors import TamedError, status_of
+from tamed.ipc.fault import errno_of
 from tamed.log.logger import own_logger
 from tamed.net.inherit import Inheritance
 from tamed.unix.notify import Notifier
@@ -81,11 +82,8 @@ class Manager:
     def failed(self, error: TamedError) -> None:
         """Notify of the reason for the end."""
         variables = {"STATUS": str(error), "EXIT_STATUS": str(status_of(error))}
-        cause = error.cause if isinstance(error, ServiceFailed) else error
-        while isinstance(cause, TamedError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, OSError) and cause.errno:
-            variables["ERRNO"] = str(cause.errno)
+        if number := errno_of(error):
+            variables["ERRNO"] = str(number)
         self._notifier.send(variables)
 
     def _status(self) -> str:
