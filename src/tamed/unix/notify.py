@@ -58,10 +58,6 @@ class Notifier:
         """Send a status line for the operator."""
         return self.send({"STATUS": text})
 
-    def main_pid(self, pid: int) -> bool:
-        """Send the pid of the service's main process."""
-        return self.send({"MAINPID": str(pid)})
-
     def watchdog(self) -> bool:
         """Send a keep-alive: due more often than once in :func:`watchdog_interval`."""
         return self.send({"WATCHDOG": "1"})
