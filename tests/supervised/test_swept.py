@@ -123,6 +123,24 @@ def test_what_cannot_be_made_anew_is_said_while_that_lasts(tamed: Tamed) -> None
     daemon.stop()
 
 
+# Every interpreter of ours imports it first. The supervisor finds what the end of another one leaves.
+REMOVES = """
+import os, sys
+if "tamed.supervisor" in open("/proc/self/cmdline").read().split("\\0"):
+    os.rmdir("{folder}")
+"""
+
+
+def test_a_folder_that_the_end_of_another_removes_is_made_anew(tamed: Tamed) -> None:
+    """A start that meets the end of a daemon of its name does not fail for that."""
+    early = tamed.folder / "early"
+    early.mkdir()
+    (early / "sitecustomize.py").write_text(REMOVES.format(folder=tamed.rundir / "fastpoetry"))
+    daemon = tamed.start_poetry(env={"PYTHONPATH": f"{early}:{os.environ.get('PYTHONPATH', '')}"})
+    assert stat.S_IMODE(daemon.folder.stat().st_mode) in (0o700, 0o755)
+    daemon.stop()
+
+
 @needs_root
 def test_a_start_that_fails_leaves_the_swept_folder_of_one_that_runs(public_tamed: Tamed) -> None:
     """The daemon could not create it again in a directory of root."""

@@ -119,7 +119,7 @@ class Holdings:
             limit_open_files(plan.max_files)
         instance = Instance(plan.name, Path(plan.control).parent)
         if plan.control:
-            held.callback(instance.remove_if_empty)
+            _hold_folder(instance, owner, left, held)
         self.pid_file = _hold_pid_file(plan.pid_file, owner, left, "pid_file", held)
         if left is None:
             LastState.forget(instance)
@@ -384,6 +384,13 @@ def _keep_house(holdings: Holdings) -> None:
     holdings.housekeeping.look()
     holdings.notifier.look()
     holdings.reactor.later(INTERVAL, lambda: _keep_house(holdings))
+
+
+def _hold_folder(instance: Instance, owner: Identity | None, left: Data | None, held: ExitStack) -> None:
+    """Hold the folder of an instance, which another one of its name may have removed at its end."""
+    held.callback(instance.remove_if_empty)
+    if left is None:
+        InstanceFolder(instance, owner).housekeep()
 
 
 def _hold_pid_file(
