@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-system test-system-first coverage test-cluster test-others test-all canary check chaos fuzz format docs bench dist lock clean
+.PHONY: help run test test-long test-system test-system-first coverage test-cluster test-others test-all canary check chaos fuzz format docs bench conformance dist lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -93,6 +93,11 @@ fuzz: .venv/.tamed .venv/.dev ## give all parsers that outsiders reach millions 
 bench: ## measure Tamed beside its peers and write docs/_bench; ARGS="--only cpu --runs 3" for a part
 	bench/install $(PYTHON)
 	build/bench/venv/bin/python -m bench $(ARGS)
+
+conformance: ## run uvicorn's and hypercorn's own tests with Tamed, and print which pass and why others do not
+	bench/install $(PYTHON)
+	build/bench/venv/bin/python -m pip --disable-pip-version-check install --quiet -r bench/conformance/requirements.txt
+	build/bench/venv/bin/python -m bench.conformance
 
 # Twice, and the second time from the source distribution: the same source makes the same bytes.
 dist: .venv/.run ## build the wheel and the source distribution into dist/

@@ -1,0 +1,1 @@
+"""What other servers' own tests say of Tamed: `make conformance` runs them."""
