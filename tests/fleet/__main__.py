@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -25,32 +26,32 @@ _CALM = 2 * LEASE  # seconds after a fault in which the next holder comes
 
 def run(folder: Path, engine: str, seconds: float, seed: int, drift: float = 0) -> Referee:
     """Do it all for so many seconds; return the referee."""
-    random = Random(seed)
-    fleet = Fleet(folder, engine, drift)
-    try:
+    with closing(Fleet(folder, engine, drift)) as fleet:
         fleet.start()
-        end = time.monotonic() + seconds
-        referee = Referee(fleet.actions)
-        left: list[Fault] = []
-        while time.monotonic() < end:
-            left = left or random.sample(FAULTS, len(FAULTS))
-            fault = left.pop()
-            referee.began()
-            last = referee.last
-            assert last is not None
-            print(f"{end - time.monotonic():6.0f}  {fault.__doc__}", flush=True)
-            fault(fleet, last, random)
-            time.sleep(_CALM)
+        with closing(Referee(fleet.actions)) as referee:
+            _break(fleet, referee, seconds, Random(seed))
             for host in fleet.hosts:
-                host.start()
-            wait_for("an action", referee.has_seen_more)
-            referee.ended((fault.__doc__ or "").rstrip("."))
-        for host in fleet.hosts:
-            host.command("stop", "app")
-        referee.read()
-    finally:
-        fleet.close()
+                host.command("stop", "app")
+            referee.read()
     return referee
+
+
+def _break(fleet: Fleet, referee: Referee, seconds: float, random: Random) -> None:
+    end = time.monotonic() + seconds
+    left: list[Fault] = []
+    while time.monotonic() < end:
+        left = left or random.sample(FAULTS, len(FAULTS))
+        fault = left.pop()
+        referee.began()
+        last = referee.last
+        assert last is not None
+        print(f"{end - time.monotonic():6.0f}  {fault.__doc__}", flush=True)
+        fault(fleet, last, random)
+        time.sleep(_CALM)
+        for host in fleet.hosts:
+            host.start()
+        wait_for("an action", referee.has_seen_more)
+        referee.ended((fault.__doc__ or "").rstrip("."))
 
 
 def main(words: Sequence[str]) -> int:

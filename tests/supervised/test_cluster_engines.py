@@ -20,6 +20,9 @@ from tamed import Application, Only, Service
 application = Application("app", Only(Service("cron"), scope="cluster"))
 """
 
+LEASE = "4m"
+"""Longer than a test waits; a sixth of it, after which an engine that was too slow is asked again, is not."""
+
 
 def start(tamed: Tamed, engine: str, lease: str, *options: str) -> Daemon:
     """Start a daemon of the fleet."""
@@ -39,7 +42,7 @@ def holder(daemon: Daemon) -> tuple[int, int] | None:
 def test_worker_follows_one_that_has_died(tamed: Tamed, kind: str) -> None:
     """Another worker of the same daemon takes the role over long before the lease ends; a misfit does not."""
     with SERVERS[kind]() as served:
-        daemon = start(tamed, served.url, "1h", "--workers", "2", "--name", "one")
+        daemon = start(tamed, served.url, LEASE, "--workers", "2", "--name", "one")
         pid, token = wait_for("a holder", lambda: holder(daemon))
         os.kill(pid, signal.SIGKILL)
 
@@ -48,8 +51,8 @@ def test_worker_follows_one_that_has_died(tamed: Tamed, kind: str) -> None:
             return found if found is not None and found[0] != pid else None
 
         assert wait_for("the next holder", follower)[1] > token
-        other = start(tamed, served.url, "30m", "--name", "two")
-        trouble = f"it is held on {os.uname().nodename} with another lease: '3600.0', and here '1800.0'"
+        other = start(tamed, served.url, "5m", "--name", "two")
+        trouble = f"it is held on {os.uname().nodename} with another lease: '240.0', and here '300.0'"
         wait_for("the misfit", lambda: trouble in tamed("status", "two").out)
         assert other.status()["state"] == "degraded"
         for name in ("one", "two"):
@@ -107,9 +110,9 @@ def test_engine_that_grants_nothing_degrades_the_daemon(tamed: Tamed, tmp_path: 
     (tmp_path / "wrong").write_text("wrong\n")
     make, why = BAD[case]
     with make(str(tmp_path / "wrong")) as url:
-        daemon = start(tamed, url, "1h")
+        daemon = start(tamed, url, "1m")
         wait_for("the trouble", lambda: why in tamed("status", "app").out)
         status = daemon.status()
         assert (status["state"], status["roles"][0]["state"]) == ("degraded", "vacant")
-        assert len([line for line in daemon.log.splitlines() if why in line]) == 1
+        assert daemon.log.count("WARNING tamed: cron: ") == 1
         daemon.stop()
