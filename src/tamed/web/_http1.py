@@ -13,6 +13,7 @@ from tamed.net.proxy_header import IpEnds
 from tamed.web._context import ServerContext
 from tamed.web._deadline import MovingDeadline
 from tamed.web._http1_exchange import Http1Exchange
+from tamed.web._http1_input import Input
 from tamed.web._request import Refused, read_headers
 from tamed.web._response import plain_response
 from tamed.web._scope import Peer, make_scope, peer_of, websocket_scope
@@ -64,18 +65,16 @@ class HttpConnection(asyncio.Protocol):
         "_head_begun",
         "_headers",
         "_in_head",
+        "_input",
         "_is_draining",
         "_is_idle",
         "_is_parsing",
         "_loop",
         "_parser",
         "_peer",
-        "_position",
         "_reading_paused",
         "_reads_no_more",
-        "_tail",
         "_unparsed",
-        "_unread",
         "_upgrade",
         "_url",
         "_writable",
@@ -95,9 +94,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchange: Http1Exchange | None = None  # the last one, while there is a connection
         self._upgrade: Scope | None = None  # of the WebSocket that the request asks for
         # What is read.
-        self._unread = b""  # what has come and is not parsed yet, from a position on
-        self._position = 0
-        self._tail = b""  # the last bytes that were parsed, in which the end of a head or body may have begun
+        self._input = Input()  # that is not parsed yet
         self._unparsed = 0  # bytes since the parser last made progress
         self._is_idle = True  # nothing is unread, unparsed or owed, and the next request is welcome
         self._head = b""  # if it has come as a whole
@@ -132,7 +129,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the application, and forget the connection."""
         self._forget_timers()
-        self._unread = b""
+        self._input.forget()
         del self._parser  # it refers back to this
         self._peer.extensions.clear()
         if self._writable is not None:
@@ -154,12 +151,11 @@ class HttpConnection(asyncio.Protocol):
                 if not self._goes_on(error):
                     return
             if self._unparsed or not self._in_head:
-                self._tail = data[-3:]
+                self._input.passed(data)
                 self._watch()
             return
         self._is_idle = False
-        self._unread = self._unread[self._position :] + data if self._unread else data
-        self._position = 0
+        self._input.add(data)
         self._parse()
 
     def pause_writing(self) -> None:
@@ -221,7 +217,7 @@ class HttpConnection(asyncio.Protocol):
         self._body_paused = False
         if exchange.keep_alive:
             self._answered_at = now = self._loop.time()
-            if self._in_head and not (self._unread or self._reading_paused or self.write_paused):
+            if self._in_head and not (self._input.left or self._reading_paused or self.write_paused):
                 self._is_idle = True
                 if not self._is_draining:
                     self._deadline.move_to(now + self._context.limits.keep_alive)
@@ -230,7 +226,7 @@ class HttpConnection(asyncio.Protocol):
             self._linger()  # closed at once, it would be reset while the client sends, and the answer be lost
         else:
             self.transport.close()
-        if self._unread or self._reading_paused:
+        if self._input.left or self._reading_paused:
             self._parse()
         self._watch()
 
@@ -246,14 +242,13 @@ class HttpConnection(asyncio.Protocol):
             return
         self._is_parsing = True
         was_fed = False
-        while self._position < len(self._unread) and not self._must_wait():
+        while self._input.left and not self._must_wait():
             was_fed = True
-            self._feed(self._next_piece())
+            self._feed(self._input.next_piece(self._body_left))
         self._is_parsing = False
-        if self._position >= len(self._unread) or self._reads_no_more or self.transport.is_closing():
-            self._unread = b""
-            self._position = 0
-        left = len(self._unread) - self._position
+        if not self._input.left or self._reads_no_more or self.transport.is_closing():
+            self._input.forget()
+        left = self._input.left
         self._set_reading(paused=left > _AHEAD or (left > 0 and self._body_paused))
         if was_fed:
             self._watch()
@@ -266,20 +261,6 @@ class HttpConnection(asyncio.Protocol):
         owes = self._in_head and not exchange.is_complete
         return owes or self._body_paused or self._reads_no_more or self.transport.is_closing()
 
-    def _next_piece(self) -> bytes | memoryview:
-        """Return what to parse next: no more than to the end of the next head or body."""
-        unread, start = self._unread, self._position
-        most = min(len(unread), start + _AHEAD)
-        if self._body_left > 0:
-            end = min(start + self._body_left, most)
-        elif self._tail and (found := (self._tail + unread[start : start + 3]).find(_END)) >= 0:
-            end = start + found + len(_END) - len(self._tail)  # it has come in two parts
-        else:
-            found = unread.find(_END, start, most)
-            end = most if found < 0 else found + len(_END)
-        self._position = end
-        return unread if start == 0 and end == len(unread) else memoryview(unread)[start:end]
-
     def _feed(self, data: bytes | memoryview) -> bool:
         """Parse a piece; return whether more of the same request is to come."""
         limits = self._context.limits
@@ -291,11 +272,11 @@ class HttpConnection(asyncio.Protocol):
             if not self._goes_on(error):
                 return False
         if excess <= 0 and self._in_head and not self._unparsed:
-            self._tail = b""
+            self._input.begin()
             return False
         if excess > 0 or (self._unparsed > limits.head and not self._in_head):
             self._refuse(431)
-        self._tail = (self._tail + bytes(data[-3:]))[-3:]
+        self._input.passed(data)
         return True
 
     def _goes_on(self, error: Exception) -> bool:
@@ -318,7 +299,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(plain_response(404, context.date()))
             self._linger()
             return
-        rest, self._unread = self._unread[self._position :], b""
+        rest = self._input.take()
         self._set_reading(paused=False)
         self._reads_no_more = True
         self._forget_timers()
