@@ -100,7 +100,7 @@ def _run(suite: str) -> Iterable[Case]:
 def _source_of(suite: str) -> Path:
     name = f"{suite}-{version(suite)}"
     if not (_BUILD / name).exists():
-        what = ["--no-deps", "--no-binary", ":all:", "--dest", str(_BUILD), f"{suite}=={version(suite)}"]
+        what = ["--no-deps", "--no-binary", suite, "--dest", str(_BUILD), f"{suite}=={version(suite)}"]
         subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", *what], check=True)
         with tarfile.open(_BUILD / f"{name}.tar.gz") as archive:
             archive.extractall(_BUILD, filter="data")
