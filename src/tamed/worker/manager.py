@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 
 from tamed.errors import TamedError, status_of
-from tamed.ipc.fault import errno_of
 from tamed.log.logger import own_logger
 from tamed.net.inherit import Inheritance
 from tamed.unix.notify import Notifier
@@ -81,6 +80,8 @@ class Manager:
 
     def failed(self, error: TamedError) -> None:
         """Notify of the reason for the end."""
+        from tamed.ipc.fault import errno_of  # not above: mostly nothing has failed
+
         variables = {"STATUS": str(error), "EXIT_STATUS": str(status_of(error))}
         if number := errno_of(error):
             variables["ERRNO"] = str(number)
