@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -324,24 +325,24 @@ def test_a_client_that_stalls_loses_its_request_alone(app: Application, reads: b
         assert not client.has_ended
 
 
-def _headers(client: Http2Client, number: int, *flags: str, more: bytes = b"") -> bytes:
+def _headers(encoder: Encoder, number: int, *flags: str, more: bytes = b"") -> bytes:
     fields = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/")]
-    return HeadersFrame(number, client.h2.encoder.encode(fields) + more, flags=flags).serialize()
+    return HeadersFrame(number, encoder.encode(fields) + more, flags=flags).serialize()
 
 
-def _rapid_reset(client: Http2Client) -> Iterator[bytes]:
+def _rapid_reset(encoder: Encoder) -> Iterator[bytes]:
     for number in range(1, 20001, 2):
-        yield _headers(client, number, "END_HEADERS", "END_STREAM") + RstStreamFrame(number, 8).serialize()
+        yield _headers(encoder, number, "END_HEADERS", "END_STREAM") + RstStreamFrame(number, 8).serialize()
 
 
-def _endless_headers(client: Http2Client, more: bytes) -> Iterator[bytes]:
-    yield _headers(client, 1)
+def _endless_headers(encoder: Encoder, more: bytes) -> Iterator[bytes]:
+    yield _headers(encoder, 1)
     for _ in range(10000):
         yield ContinuationFrame(1, more).serialize()
 
 
-def _empty_data(client: Http2Client) -> Iterator[bytes]:
-    yield _headers(client, 1, "END_HEADERS")
+def _empty_data(encoder: Encoder) -> Iterator[bytes]:
+    yield _headers(encoder, 1, "END_HEADERS")
     for _ in range(10000):
         yield DataFrame(1).serialize()
 
@@ -350,10 +351,10 @@ def _many(frame: Frame) -> Iterator[bytes]:
     return itertools.repeat(frame.serialize(), 10000)
 
 
-FLOODS: dict[str, Callable[[Http2Client], Iterator[bytes]]] = {
+FLOODS: dict[str, Callable[[Encoder], Iterator[bytes]]] = {
     "reset": _rapid_reset,
-    "continuation": lambda client: _endless_headers(client, b"\x00\x01a\x01b" * 1000),
-    "empty continuation": lambda client: _endless_headers(client, b""),
+    "continuation": lambda encoder: _endless_headers(encoder, b"\x00\x01a\x01b" * 1000),
+    "empty continuation": lambda encoder: _endless_headers(encoder, b""),
     "ping": lambda _: _many(PingFrame(0, b"12345678")),
     "settings": lambda _: _many(SettingsFrame(0, {4: 65535})),
     "priority": lambda _: _many(PriorityFrame(5, 0, 1)),
@@ -366,9 +367,9 @@ def test_a_flood_ends_its_connection(app: Application, caplog: pytest.LogCapture
     """Of frames that cost us more than the client; the log names it, and others are served."""
     caplog.set_level(logging.INFO)
     app.reads.clear()
+    data = b"".join(FLOODS[flood](Encoder()))  # before there is a server, which waits only so long for it
     with serving() as server:
         with client_of(server) as client:
-            data = b"".join(FLOODS[flood](client))
             with suppress(BrokenPipeError, ConnectionResetError):
                 client.sock.sendall(data)
             client.to_the_end()
@@ -489,7 +490,7 @@ def test_a_client_that_does_not_come_to_its_request_is_cut(app: Application, beg
             return
         with Http2Client(sock) as client:
             if begins == "half a head":
-                client.sock.sendall(_headers(client, 1))
+                client.sock.sendall(_headers(client.h2.encoder, 1))
             client.to_the_end()
     assert app.scopes == []
 
