@@ -325,6 +325,14 @@ def test_a_client_that_stalls_loses_its_request_alone(app: Application, reads: b
         assert not client.has_ended
 
 
+def test_headers_of_clients_are_in_no_log(app: Application, caplog: pytest.LogCaptureFixture) -> None:
+    """However much is logged: they have cookies and passwords."""
+    caplog.set_level(logging.DEBUG)
+    with serving() as server, client_of(server) as client:
+        assert client.answer(client.request("/", "GET", ("cookie", "a=unruly"))).status == 200
+    assert "unruly" not in caplog.text
+
+
 def _headers(encoder: Encoder, number: int, *flags: str, more: bytes = b"") -> bytes:
     fields = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/")]
     return HeadersFrame(number, encoder.encode(fields) + more, flags=flags).serialize()

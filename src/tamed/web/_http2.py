@@ -4,6 +4,7 @@ The library `h2` has the state of the connection, and reads and makes its frames
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
@@ -39,6 +40,9 @@ from tamed.web.limits import Http2Limits
 __all__ = ["Http2Connection"]
 
 log = own_logger("web")
+
+# At DEBUG it logs each header that it decodes, cookies and tokens too.
+logging.getLogger("hpack").setLevel(logging.INFO)
 
 _LINGER: Final = 1.0
 """Seconds that a client has to answer a ping in a drain, and to close a connection that has ended."""
