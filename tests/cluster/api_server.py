@@ -2,10 +2,14 @@
 
 It does what the documentation of the API says: a write with an old ``resourceVersion`` gets 409, a request
 without a token 401, a wrong object 422. A test can make it slow, or have it fail.
+
+``python -m tests.cluster.api_server ADDRESS PORT FOLDER`` is one that keeps its objects in a file of the
+folder, which `write_credentials` has made.
 """
 
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +22,7 @@ import trustme
 
 from tests.cluster.servers import Serving, own_folder
 
-__all__ = ["ApiServer", "kubernetes"]
+__all__ = ["ApiServer", "kubernetes", "write_credentials"]
 
 PREFIX: Final = "/apis/coordination.k8s.io/v1/namespaces/fleet/leases"
 
@@ -28,12 +32,15 @@ class ApiServer(ThreadingHTTPServer):
 
     ``token`` is what clients must show. ``latency`` are the seconds that a request takes. While ``is_out`` is
     set, requests get 503. ``lost_answers`` is how many of the next writes are done without an answer.
+    Objects are kept in ``file``, if there is one.
     """
 
     daemon_threads = True
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self, context: ssl.SSLContext, place: tuple[str, int] = ("127.0.0.1", 0), file: Path | None = None
+    ) -> None:
+        super().__init__(place, _Handler)
         self.context = context
         self.token = "first"
         self.latency = 0.0
@@ -42,6 +49,9 @@ class ApiServer(ThreadingHTTPServer):
         self.leases: dict[str, dict[str, Any]] = {}
         self.version = 100
         self.lock = threading.Lock()
+        self._file = file
+        if file is not None and file.exists():
+            self.version, self.leases = json.loads(file.read_text())
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve a client, in a thread of its own."""
@@ -71,7 +81,14 @@ class ApiServer(ThreadingHTTPServer):
             self.version += 1
             body["metadata"]["resourceVersion"] = str(self.version)
             self.leases[name] = body
+            self._keep()
             return (201 if method == "POST" else 200), body
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            new = self._file.with_suffix(".new")
+            new.write_text(json.dumps((self.version, self.leases)))
+            new.replace(self._file)
 
 
 def refusal(code: int, message: str) -> tuple[int, dict[str, Any]]:
@@ -140,13 +157,9 @@ class ServingLeases(Serving):
 @contextmanager
 def kubernetes() -> Iterator[ServingLeases]:
     """Run an API server."""
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
     with own_folder() as folder:
-        authority.cert_pem.write_to_path(folder / "ca.pem")
-        server = ApiServer(context)
-        (folder / "token").write_text(server.token + "\n")
+        write_credentials("127.0.0.1", folder)
+        server = ApiServer(_context(folder))
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -155,3 +168,22 @@ def kubernetes() -> Iterator[ServingLeases]:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def write_credentials(address: str, folder: Path) -> None:
+    """Write what a server at an address and its clients need: certificate, authority and token."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert(address).private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    (folder / "token").write_text("first\n")
+
+
+def _context(folder: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "server.pem")
+    return context
+
+
+if __name__ == "__main__":
+    _address, _port, _folder = sys.argv[1:]
+    ApiServer(_context(Path(_folder)), (_address, int(_port)), Path(_folder, "leases")).serve_forever()

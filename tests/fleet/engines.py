@@ -1,11 +1,16 @@
-"""The servers of an engine, each on a machine of its own: three nodes of etcd or NATS, or one PostgreSQL."""
+"""The servers of an engine, each on a machine of its own.
+
+Three nodes of etcd or NATS, one PostgreSQL, or one API server of Kubernetes, that of the tests.
+"""
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.cluster.api_server import write_credentials
 from tests.cluster.servers import PASSWORD, as_other
 from tests.fleet.machines import Machine
 from tests.patience import PATIENCE
@@ -18,11 +23,11 @@ _AS_NOBODY: Final = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-gr
 
 
 class Node:
-    """A server on a machine, which keeps its data; ``command`` runs it without privileges."""
+    """A server on a machine, which keeps its data."""
 
     def __init__(self, machine: Machine, command: Sequence[str | Path], log: Path) -> None:
         self.machine = machine
-        self._command = [*machine.before, *_AS_NOBODY, *map(str, command)]
+        self._command = [*machine.before, *map(str, command)]
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -69,14 +74,8 @@ def _etcd(machines: list[Machine], folder: Path) -> Servers:
     for machine in machines:
         clients, peers = (f"http://{machine.address}:{port}" for port in (2379, 2380))
         command: list[str | Path] = [
-            *(
-                Path("/", _ETCD),
-                "--name",
-                machine.name,
-                "--data-dir",
-                folder / machine.name,
-                "--unsafe-no-fsync",
-            ),
+            *(*_AS_NOBODY, Path("/", _ETCD), "--name", machine.name),
+            *("--data-dir", folder / machine.name, "--unsafe-no-fsync"),
             *("--listen-client-urls", clients, "--advertise-client-urls", clients),
             *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
             *("--initial-cluster", cluster),
@@ -90,7 +89,16 @@ def _nats(machines: list[Machine], folder: Path) -> Servers:
     nodes = []
     for machine in machines:
         command: list[str | Path] = [
-            *(Path("/", _NATS), "--name", machine.name, "--addr", machine.address, "--port", "4222"),
+            *(
+                *_AS_NOBODY,
+                Path("/", _NATS),
+                "--name",
+                machine.name,
+                "--addr",
+                machine.address,
+                "--port",
+                "4222",
+            ),
             *("--jetstream", "--store_dir", folder / machine.name, "--cluster_name", "fleet"),
             *("--cluster", f"nats://{machine.address}:6222", "--routes", routes),
         ]
@@ -111,10 +119,21 @@ def _postgres(machines: list[Machine], folder: Path) -> Servers:
     with (data / "pg_hba.conf").open("a") as rules:
         rules.write("host all all 10.77.0.0/24 scram-sha-256\n")
     settings = {"listen_addresses": machine.address, "unix_socket_directories": "", "fsync": "off"}
-    command: list[str | Path] = [initdb.with_name("postgres"), "-D", data]
+    command: list[str | Path] = [*_AS_NOBODY, initdb.with_name("postgres"), "-D", data]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     url = f"postgres://tamed@{machine.address}/postgres?password-file={password}"
+    return Servers([Node(machine, command, folder / f"{machine.name}.log")], url)
+
+
+def _kubernetes(machines: list[Machine], folder: Path) -> Servers:
+    (machine,) = machines
+    write_credentials(machine.address, folder)
+    command: list[str | Path] = [
+        *(sys.executable, "-m", "tests.cluster.api_server"),
+        *(machine.address, "6443", folder),
+    ]
+    url = f"kubernetes://{machine.address}:6443/fleet?ca={folder}/ca.pem&token-file={folder}/token"
     return Servers([Node(machine, command, folder / f"{machine.name}.log")], url)
 
 
@@ -124,6 +143,7 @@ def _addresses(machines: Sequence[Machine]) -> str:
 
 ENGINES: Final[Mapping[str, Kind]] = {
     "etcd": Kind(3, _etcd, _ETCD),
+    "kubernetes": Kind(1, _kubernetes, sys.executable.lstrip("/")),
     "nats": Kind(3, _nats, _NATS),
     "postgres": Kind(1, _postgres, _INITDB),
 }
