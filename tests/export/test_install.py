@@ -1,5 +1,6 @@
 """Installing units and removing them: what systemctl is asked to do, and what is never overwritten."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,15 @@ def test_systemctl_tells_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYSTEMD_COLORS", "0")
     with pytest.raises((SystemRefused, MissingInput), match="cannot run systemctl no-such-verb: "):
         systemctl("no-such-verb")
+
+
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed")
+def test_user_without_a_session_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no manager of a user who has not logged in, as after su(1)."""
+    for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemRefused, match=r"Failed to connect to bus.*; log in as this user, or let root"):
+        systemctl("--user", "daemon-reload")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tamed.errors import (
     CannotCreate,
@@ -25,6 +25,9 @@ __all__ = ["Place", "Systemctl", "install", "place_of_system", "place_of_user", 
 
 Systemctl = Callable[..., str]
 """Runs systemctl with these words and returns its output, or raises SystemRefused with what it said."""
+
+_WITHOUT_SESSION: Final = "log in as this user, or let root do: loginctl enable-linger USER"
+"""What brings a manager of the user's, which `su` and `sudo` do not: loginctl(1)."""
 
 
 class Place(NamedTuple):
@@ -63,7 +66,8 @@ def systemctl(*words: str) -> str:
         raise MissingInput(what, "it is not installed", "write the units with --to FOLDER")
     done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemRefused(what, (done.stderr or done.stdout).strip().partition("\n")[0])
+        why = (done.stderr or done.stdout).strip().partition("\n")[0]
+        raise SystemRefused(what, why, _WITHOUT_SESSION if "--user" in words and "to bus" in why else "")
     return done.stdout.strip()
 
 
