@@ -127,7 +127,7 @@ async def test_page_is_there_without_an_answer() -> None:
     told.happens("reload", "reloaded", changed=[])
     text = page_of(await seen(told)).text
     assert "There is no worker." in text
-    assert "nothing in the files" in text
+    assert "no setting" in text
 
 
 async def test_log_is_filtered_by_level_and_worker() -> None:

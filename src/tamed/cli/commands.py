@@ -206,8 +206,8 @@ COMMANDS: Final = (
         "events",
         "Show what has happened to an instance: deaths, restarts, reloads and more.",
         """
-        Prints the last events: starts, deaths and restarts of workers, reloads (who requested them, what has
-        changed in the files, how long they took), scaling, upgrades, drains and stops. They are kept in a
+        Prints the last events: starts, deaths and restarts of workers, reloads (who requested them, which
+        settings have changed, how long they took), scaling, upgrades, drains and stops. They are kept in a
         file beside the log, also over an upgrade and after the end.
         """,
         _lines("events"),

@@ -46,7 +46,7 @@ def _facts(event: Event) -> Iterator[str]:
     if (asked := _fact(event, "asked", str)) is not None:
         yield f"asked by {asked}"
     if (changed := _fact(event, "changed", list)) is not None:
-        yield f"changed: {', '.join(map(str, changed)) or 'nothing in the files'}"
+        yield f"changed: {', '.join(map(str, changed)) or 'no setting'}"
     if event["event"] == "scale" and (before := _fact(event, "from", int)) is not None:
         yield f"{before} before"
     if event["event"] != "drain" and (took := _number(event, "took")) is not None:

@@ -122,7 +122,7 @@ def _last_start(events: Sequence[Event]) -> Iterator[str]:
         yield f"  it waited until {event.get('waited_for')}"
         yield from (f"  {line}" for line in str(event.get("reason", event["text"])).split("\n"))
     if isinstance(event.get("changed"), list):
-        yield f"  changed in the files: {', '.join(map(str, event['changed'])) or 'nothing'}"
+        yield f"  changed: {', '.join(map(str, event['changed'])) or 'no setting'}"
     stages = event.get("stages")
     if isinstance(stages, dict):
         yield f"  {', '.join(f'{stage} {_seconds(seconds)}' for stage, seconds in stages.items())}"

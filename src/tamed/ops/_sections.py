@@ -217,7 +217,7 @@ def _reload(view: View) -> Iterator[str]:
     yield _facts(
         {
             "asked by": event.get("asked"),
-            "changed": None if changed is None else _words(changed) or "nothing in the files",
+            "changed": None if changed is None else _words(changed) or "no setting",
             "took": _took(event.get("took")),
             "of that": ", ".join(f"{name} {_took(took)}" for name, took in stages.items())
             if isinstance(stages, dict)
