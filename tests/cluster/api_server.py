@@ -31,8 +31,8 @@ class ApiServer(ThreadingHTTPServer):
     """Serves Lease objects of the namespace ``fleet``.
 
     ``token`` is what clients must show. ``latency`` are the seconds that a request takes. While ``is_out`` is
-    set, requests get 503. ``lost_answers`` is how many of the next writes are done without an answer.
-    Objects are kept in ``file``, if there is one.
+    set, requests get 503, and while ``is_old`` is, there are no Lease objects. ``lost_answers`` is how many
+    of the next writes are done without an answer. Objects are kept in ``file``, if there is one.
     """
 
     daemon_threads = True
@@ -44,7 +44,7 @@ class ApiServer(ThreadingHTTPServer):
         self.context = context
         self.token = "first"
         self.latency = 0.0
-        self.is_out = False
+        self.is_out = self.is_old = False
         self.lost_answers = 0
         self.leases: dict[str, dict[str, Any]] = {}
         self.version = 100
@@ -134,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Return the answer to a request, by who sends it and for what."""
         if self.server.is_out:
             return refusal(503, "the server is currently unable to handle the request")
+        if self.server.is_old:
+            return refusal(404, "the server could not find the requested resource")
         if self.headers["Authorization"] != f"Bearer {self.server.token}":
             return refusal(401, "Unauthorized")
         if not self.path.startswith(PREFIX):
@@ -155,11 +157,12 @@ class ServingLeases(Serving):
 
 
 @contextmanager
-def kubernetes() -> Iterator[ServingLeases]:
+def kubernetes(*, is_old: bool = False) -> Iterator[ServingLeases]:
     """Run an API server."""
     with own_folder() as folder:
         write_credentials("127.0.0.1", folder)
         server = ApiServer(_context(folder))
+        server.is_old = is_old
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -103,6 +103,13 @@ async def test_token_and_authority_are_read_again(served: ServingLeases) -> None
             await engine.renew("cron")
 
 
+async def test_old_server_is_refused() -> None:
+    """A server that does not know Lease objects is quoted, and it is said which one does."""
+    with kubernetes(is_old=True) as served:
+        told = await failure(served.url)
+    assert "could not find the requested resource; Kubernetes 1.14 or later, which has leases" in told
+
+
 async def test_missing_permission_says_what_is_needed(served: ServingLeases) -> None:
     """A service account without the role gets the API server's words, and which verbs are needed."""
     told = await failure(served.url.replace("/fleet", "/other"))

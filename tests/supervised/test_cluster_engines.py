@@ -98,6 +98,7 @@ BAD: Mapping[str, tuple[Callable[[str], AbstractContextManager[str]], str]] = {
         "Unauthorized",
     ),
     "old nats": (lambda _: one_of(old_nats()), "nats-server 2.8 is too old; 2.9 or later is needed"),
+    "old kubernetes": (lambda _: one_of(kubernetes(is_old=True)), "Kubernetes 1.14 or later"),
     "old postgres": (lambda _: one_of(old_postgres()), "PostgreSQL 13 is too old"),
 }
 """Engines that grant nothing, by what is wrong: how to run one, given a wrong password, and what is said."""
@@ -114,5 +115,6 @@ def test_engine_that_grants_nothing_degrades_the_daemon(tamed: Tamed, tmp_path: 
         wait_for("the trouble", lambda: why in tamed("status", "app").out)
         status = daemon.status()
         assert (status["state"], status["roles"][0]["state"]) == ("degraded", "vacant")
+        daemon.expect_log("WARNING tamed: cron: ")
         assert daemon.log.count("WARNING tamed: cron: ") == 1
         daemon.stop()

@@ -145,8 +145,12 @@ class KubernetesEngine(Engine):
         if answer.status in {_OK, _CREATED} and isinstance(answer.data.get("metadata"), dict):
             return {**answer.data, "spec": answer.data.get("spec") or {}}
         why = str(answer.data.get("message") or f"HTTP {answer.status}")
-        remedy = "allow its service account to get, create and update leases"
-        raise EngineError(self._url.what, why, remedy if answer.status == _FORBIDDEN else "")
+        remedy = ""
+        if answer.status == _FORBIDDEN:
+            remedy = "allow its service account to get, create and update leases"
+        elif answer.status == _NOT_FOUND and "the requested resource" in why:
+            remedy = "Kubernetes 1.14 or later, which has leases in coordination.k8s.io/v1, is needed"
+        raise EngineError(self._url.what, why, remedy)
 
     # Requests.
 
