@@ -147,4 +147,10 @@ def can_run(engine: str) -> str:
         return "only root can make network namespaces"
     if shutil.which("ip") is None:
         return "there is no ip: iproute2"
-    return "" if ENGINES[engine].is_installed else f"there is no server of {engine}"
+    if not ENGINES[engine].is_installed:
+        return f"there is no server of {engine}"
+    try:
+        Network().close()
+    except subprocess.CalledProcessError as error:
+        return f"root may not make networks here: {error.stderr.decode().strip()}"
+    return ""

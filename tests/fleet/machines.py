@@ -23,9 +23,13 @@ class Network:
         self._prefix = f"tamed{os.getpid()}"
         self._switch = f"{self._prefix}-switch"
         self._names: list[str] = []
-        self._add(self._switch)
-        ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
-        ip("-n", self._switch, "link", "set", "switch", "up")
+        try:
+            self._add(self._switch)
+            ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
+            ip("-n", self._switch, "link", "set", "switch", "up")
+        except subprocess.CalledProcessError:
+            self.close()
+            raise
 
     def _add(self, name: str) -> None:
         ip("netns", "add", name)
