@@ -20,19 +20,21 @@ class Manager:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.active: set[str] = set()
+        self.states: dict[str, str] = {}
         self.broken = ""
 
     def __call__(self, *words: str) -> str:
         match words:
             case ("show", "--property", "ActiveState", "--value", name):
-                return "active" if name in self.active else "inactive"
+                return self.states.get(name, "inactive")
             case ("show", "--property", "StatusText", "--value", _):
                 return "no poems"
             case ("start" | "restart", name):
                 if name == self.broken:
                     raise SystemRefused("cannot start", "Job failed")
-                self.active.add(name)
+                self.states[name] = "active"
+            case ("reset-failed", name) if name not in self.states:
+                raise SystemRefused("cannot reset", f"Unit {name} not loaded")
             case _:
                 pass
         self.asked.append(" ".join(words))
@@ -66,6 +68,17 @@ def test_units_are_enabled_and_started_sockets_first(tmp_path: Path, manager: Ma
         "started poems.socket",
         "started verse.service",
     ]
+    assert install([CHANGED], Place(tmp_path, manager), "verse")[-1] == "restarted verse.service"
+    assert manager.asked[-2:] == ["reset-failed verse.service", "restart verse.service"]
+
+
+@pytest.mark.parametrize("state", ["activating", "deactivating", "reloading"])
+def test_a_changed_unit_is_restarted_also_while_it_starts(
+    tmp_path: Path, manager: Manager, state: str
+) -> None:
+    """It would go on with what it was started with."""
+    install([SERVICE], Place(tmp_path, manager), "verse")
+    manager.states["verse.service"] = state
     assert install([CHANGED], Place(tmp_path, manager), "verse")[-1] == "restarted verse.service"
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -89,8 +90,11 @@ def install(files: Sequence[MadeFile], place: Place, name: str, *, force: bool =
     if written:
         run("daemon-reload")
     for unit in (file.name for file in _sockets_first(files)):
-        is_old = folder / unit in written and _property(run, unit, "ActiveState") == "active"
+        is_down = _property(run, unit, "ActiveState") in ("inactive", "failed")
+        is_old = folder / unit in written and not is_down
         run("enable", "--quiet", unit)
+        with suppress(SystemRefused):  # it is not loaded
+            run("reset-failed", unit)  # the limit of starts in a time is for what fails again and again
         try:
             run("restart" if is_old else "start", unit)
         except SystemRefused as error:
