@@ -47,6 +47,14 @@ class Machine:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    @property
+    def boot(self) -> str:
+        """What differs after a reboot; empty in between."""
+        try:
+            return (self._folder / "nspawn.pid").read_text()
+        except FileNotFoundError:
+            return ""
+
     def popen(self, *words: str) -> "subprocess.Popen[str]":
         """Run a command in it, and do not wait for it."""
         return subprocess.Popen([SCRIPT, "in", self._folder, *words], stdout=subprocess.PIPE, text=True)

@@ -427,8 +427,9 @@ def test_logrotate_has_the_log_reopened(machine: Machine) -> None:
 def test_it_is_there_again_after_a_reboot(verse: Machine) -> None:
     """An enabled unit starts at boot."""
     verse.must("systemctl", "enable", "verse")
-    before = verse.show("verse", "ActiveEnterTimestamp")
+    before, boot = verse.show("verse", "ActiveEnterTimestamp"), verse.boot
     verse("systemctl", "reboot")
+    wait_for("the end of the old system", lambda: verse.boot not in ("", boot))  # what enters it may hang
     wait_for(
         "the boot",
         lambda: (
