@@ -3,13 +3,13 @@
 import shutil
 import socketserver
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.patience import PATIENCE
+from tests.threaded import in_thread
 
 
 def needs(program: str) -> pytest.MarkDecorator:
@@ -38,12 +38,7 @@ class _Handler(socketserver.StreamRequestHandler):
 @contextmanager
 def target() -> Iterator[int]:
     """Run a server on the loopback interface that tells what it was sent; give its port."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    with in_thread(server) as port:
+        yield port

@@ -21,6 +21,7 @@ from typing import Any, Final
 import trustme
 
 from tests.cluster.servers import Serving, own_folder
+from tests.threaded import in_thread
 
 __all__ = ["ApiServer", "kubernetes", "write_credentials"]
 
@@ -163,14 +164,8 @@ def kubernetes(*, is_old: bool = False) -> Iterator[ServingLeases]:
         write_credentials("127.0.0.1", folder)
         server = ApiServer(_context(folder))
         server.is_old = is_old
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
+        with in_thread(server):
             yield ServingLeases(server, folder)
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 def write_credentials(address: str, folder: Path) -> None:

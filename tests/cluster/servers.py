@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from tests.patience import PATIENCE
+from tests.threaded import in_thread
 
 __all__ = [
     "Serving",
@@ -174,15 +175,10 @@ def _pretended(greeting: bytes, answer: bytes) -> Iterator[int]:
                 while self.request.recv(1000):
                     pass
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    with in_thread(server) as port:
+        yield port
 
 
 @contextmanager

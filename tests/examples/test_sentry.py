@@ -7,7 +7,6 @@ import queue
 import shutil
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +17,7 @@ from tests.examples.test_examples import EXAMPLES
 from tests.patience import PATIENCE
 from tests.supervised.conftest import tamed
 from tests.supervised.daemon import Tamed
+from tests.threaded import in_thread
 
 __all__ = ["tamed"]  # a fixture
 
@@ -57,13 +57,9 @@ def project() -> Iterator[Project]:
         def log_message(self, *_: object) -> None:
             """Print nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        received = Project(server.server_port)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        received = Project(port)
         yield received
-        server.shutdown()
-        thread.join()
 
 
 def test_sentry_gets_exceptions_and_deaths(tamed: Tamed, project: Project) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import socketserver
 import struct
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from tests.passwords import cheap_hash
 from tests.patience import PATIENCE
 from tests.process.clients import dial
 from tests.process.conftest import serving
+from tests.threaded import in_thread
 
 MUCH = 16 << 20
 """Bytes that a client tries to send."""
@@ -191,13 +191,10 @@ class _Echo(socketserver.BaseRequestHandler):
 @pytest.fixture(scope="module")
 def echo() -> Iterator[int]:
     """Run a server that sends everything back; give its port."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo) as server:
-        server.daemon_threads, server.block_on_close = True, False
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo)
+    server.daemon_threads, server.block_on_close = True, False
+    with in_thread(server) as port:
+        yield port
 
 
 @pytest.fixture
