@@ -150,7 +150,7 @@ def _secret(value: Any, source: Source) -> Any:
     match value:
         case str() if value == PROMPT:
             if source.answer is None:
-                raise ValueError("nobody was asked for it; only `tamed run` and `tamed start` ask")
+                raise ValueError("nobody was asked for it; give file:PATH, credential:NAME or env:NAME")
             return source.answer
         case str():
             found = referenced_secret(value, source.environ, source.folder)
