@@ -18,10 +18,8 @@ def ask_secret(name: str) -> str:
 
     from tamed.unix.privileges import forbid_tracing
 
-    try:
-        os.close(
-            os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-        )  # otherwise `getpass` would read standard input
+    try:  # without a terminal `getpass` would read standard input
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         remedy = "run it on one, or give file:PATH, credential:NAME or env:NAME"
         raise UsageError(f"cannot ask for {name}", "there is no terminal", remedy) from None

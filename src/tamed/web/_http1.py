@@ -261,8 +261,8 @@ class HttpConnection(asyncio.Protocol):
         owes = self._in_head and not exchange.is_complete
         return owes or self._body_paused or self._reads_no_more or self.transport.is_closing()
 
-    def _feed(self, data: bytes | memoryview) -> bool:
-        """Parse a piece; return whether more of the same request is to come."""
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Parse a piece of a request."""
         limits = self._context.limits
         self._unparsed = unparsed = self._unparsed + len(data)
         excess = unparsed - limits.head - limits.request_line if self._in_head else 0
@@ -270,14 +270,13 @@ class HttpConnection(asyncio.Protocol):
             self._parser.feed_data(data[:-excess] if excess > 0 else data)
         except _STOPPED as error:
             if not self._goes_on(error):
-                return False
+                return
         if excess <= 0 and self._in_head and not self._unparsed:
             self._input.begin()
-            return False
+            return
         if excess > 0 or (self._unparsed > limits.head and not self._in_head):
             self._refuse(431)
         self._input.passed(data)
-        return True
 
     def _goes_on(self, error: Exception) -> bool:
         """Answer why the parser has stopped; return whether the connection goes on with HTTP/1.1."""

@@ -42,9 +42,8 @@ class Http1Exchange(Exchange):
         now: float,
         keep_alive: bool,
     ) -> None:
-        Exchange.__init__(
-            self, connection, context, scope, awaits_continue, now
-        )  # `super` takes 1 % of a request
+        # `super` takes 1 % of a request.
+        Exchange.__init__(self, connection, context, scope, awaits_continue, now)
         self.keep_alive = keep_alive
         """Whether another request may follow on the connection."""
         self._transport = connection.transport
