@@ -41,8 +41,9 @@ __all__ = ["Http2Connection"]
 
 log = own_logger("web")
 
-# At DEBUG it logs each header that it decodes, cookies and tokens too.
-logging.getLogger("hpack").setLevel(logging.INFO)
+_header_log = logging.getLogger("hpack")
+if _header_log.level == logging.NOTSET:
+    _header_log.setLevel(logging.INFO)  # below, the library logs each header, cookies and tokens too
 
 _LINGER: Final = 1.0
 """Seconds that a client has to answer a ping in a drain, and to close a connection that has ended."""
