@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.patience import PATIENCE
 from tests.structure.source import ROOT
-from tests.supervised.daemon import wait_for
+from tests.supervised.daemon import is_there, wait_for
 
 _CHILD = Path(__file__).with_name("pod_child.py")
 _ADDRESS = "10.11.12.13"
@@ -55,7 +55,7 @@ class Container:
         made = {**common, **specification}
         (folder / "container.json").write_text(json.dumps(made))
         self._log = folder / "log"
-        namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+        namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 ["unshare", *namespaces, sys.executable, "-P", _CHILD, folder / "container.json"],
@@ -101,9 +101,15 @@ class Container:
         return self._process.wait(max(grace, PATIENCE))
 
     def kill(self) -> None:
-        """End it, whatever it does."""
-        self._process.kill()
+        """End it, whatever it does.
+
+        With its first process all others of its namespace end: pid_namespaces(7). With unshare(1) that one
+        does not, even if it asks for it: it has changed its user since, which takes that back, see prctl(2).
+        """
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         self._process.wait()
+        assert not is_there(self.pid)
 
 
 class Pod(Container):
