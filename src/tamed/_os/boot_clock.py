@@ -37,7 +37,7 @@ class KillTimer:
     """
 
     def __init__(self) -> None:
-        from ctypes import byref, c_void_p  # not above: the supervisor needs no timer of this kind
+        from ctypes import byref, c_void_p  # lazy import: the supervisor does not call this
 
         self._timer = c_void_p()
         event = struct.pack("Pii48x", 0, signal.SIGKILL, _SIGEV_SIGNAL)  # struct sigevent

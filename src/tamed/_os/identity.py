@@ -111,7 +111,7 @@ class Identity(NamedTuple):
         return self._may(os.X_OK, program)
 
     def _may(self, access: int, path: Path) -> bool:
-        from tamed._os.fork import require_single_thread  # not above: commands for an instance do without
+        from tamed._os.fork import require_single_thread  # lazy import: commands do not need it
 
         require_single_thread("cannot fork")
         child = os.fork()

@@ -50,7 +50,7 @@ SECRETS: Final = Secrets()
 
 def _forms(secret: str) -> Iterator[str]:
     """Yield how a secret appears in a text: as it is, inside of quotes, and line by line."""
-    import json  # not above: the bottom of all, and most processes have no secret
+    import json  # lazy import: every process loads this module, and few have a secret
 
     for text in (secret, *(line for line in secret.splitlines() if len(line) >= _SHORTEST_LINE)):
         yield text

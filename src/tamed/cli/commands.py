@@ -626,7 +626,7 @@ def run_command(arguments: Sequence[str]) -> int:
     given = parse(command, given["words"], path)
     if given is None:
         return _show_help(command, path)
-    from tamed._os.variables import import_variable  # not above: completion does without
+    from tamed._os.variables import import_variable  # lazy import: completion does not need it
 
     return import_variable(command.handler)(**given) or 0
 

@@ -49,7 +49,7 @@ def _split(line: str) -> list[str]:
     if not any(each in line for each in "'\"\\"):
         *words, last = f"{line}|".split()  # the bar is part of the last word
         return [*words, last[:-1]]
-    import shlex  # not above: few lines have quotes
+    import shlex  # lazy import: few lines have quotes
 
     for end in ("|", "'|", '"|', "\\|"):
         try:

@@ -154,7 +154,7 @@ class Command:
         """Return all options, with those of ``more_options`` and ``--help``."""
         more: tuple[Option, ...] = ()
         if self.more_options:
-            from tamed._os.variables import import_variable  # not above: most command lines do without
+            from tamed._os.variables import import_variable  # lazy import: most command lines do not need it
 
             more = import_variable(self.more_options)()
         return (*self.options, *more, *((HELP,) if self.has_help else ()))

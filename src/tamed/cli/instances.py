@@ -95,7 +95,7 @@ def each_instance(
             statuses[instance.name] = status_of(error)
 
     if at_once:
-        import threading  # not above: for several only
+        import threading  # lazy import: only needed for several instances
 
         threads = [threading.Thread(target=attempt, args=(each,), daemon=True) for each in instances]
         for thread in threads:

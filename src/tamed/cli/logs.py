@@ -175,7 +175,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 def _since(text: str, now: float) -> float:
     """Return the moment that a text names: a duration before now, a time of today, or a date with a time."""
-    from tamed.plugins.values import Duration  # not above: few ask for it
+    from tamed.plugins.values import Duration  # lazy import: few commands use --since
 
     try:
         return now - Duration.parse(text.removesuffix(" ago"))

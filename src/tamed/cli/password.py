@@ -14,7 +14,7 @@ def ask_secret(name: str) -> str:
 
     Raises UsageError if this process has no terminal, or if nothing is given.
     """
-    from getpass import getpass  # not above: most runs ask for nothing
+    from getpass import getpass  # lazy import: most runs ask for no secret
 
     from tamed.unix.privileges import forbid_tracing
 

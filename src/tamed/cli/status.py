@@ -85,7 +85,7 @@ def _last_states(directory: RunDirectory, running: set[str]) -> list[LastState]:
         names = {entry.name for entry in directory.path.iterdir() if is_name(entry.name)}
         if not (names | set(stopped_names(directory))) - running:
             return []
-    from tamed.control.records import last_states  # not above: mostly all run
+    from tamed.control.records import last_states  # lazy import: usually all instances run
 
     return last_states(directory)
 
@@ -148,7 +148,7 @@ def last_state(directory: RunDirectory, name: str | None) -> LastState | None:
 
     Without a name, that of the only one that has ended by itself.
     """
-    from tamed.control.records import last_state_of, last_states  # not above: mostly it runs
+    from tamed.control.records import last_state_of, last_states  # lazy import: usually the instance runs
 
     left = last_state_of(directory, name)
     if left is not None or name is None:
@@ -178,7 +178,7 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
     if found["restarts"]:
         yield f"restarts: {found['restarts']}"
     if found["roles"]:
-        from tamed.cli.roles import role_lines  # not above: most daemons have none
+        from tamed.cli.roles import role_lines  # lazy import: most daemons have no roles
 
         yield from role_lines(found)
     for warning in found.get("warnings", ()):
@@ -236,7 +236,7 @@ def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]
 
 def _log_left(directory: RunDirectory, name: str, count: int) -> Iterator[str]:
     """Yield the last lines of the log of an instance that has ended; nothing if it has left none."""
-    from tamed.control.records import log_of_instance  # not above: mostly it runs
+    from tamed.control.records import log_of_instance  # lazy import: usually the instance runs
 
     with suppress(TamedError, OSError):
         yield from _log_tail(*log_of_instance(directory, name), count)
@@ -246,7 +246,7 @@ def _log_tail(file: Path, owner: int | None, count: int) -> Iterator[str]:
     """Yield the last lines of a log, which must belong to ``owner``; nothing if it cannot be read."""
     if not count:
         return
-    from tamed.log.reader import LogReader  # not above: not for scripts, which ask for JSON
+    from tamed.log.reader import LogReader  # lazy import: not needed for --json
 
     with suppress(TamedError, OSError):
         with closing(LogReader(file, owner)) as reader:

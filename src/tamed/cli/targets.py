@@ -27,7 +27,7 @@ def run(**given: Any) -> int:
     if job is None:
         return 0
     _warn_of_variables(job)
-    from tamed.control.foreground import run as run_here  # not above: only this loads the event loop
+    from tamed.control.foreground import run as run_here  # lazy import: only this loads the event loop
 
     return run_here(job._replace(argv=tuple(sys.argv)), ask_secret).status
 
@@ -50,7 +50,7 @@ def check(*, system: str | None, **given: Any) -> None:
     job = read_job("check", **given)
     if job is None:
         return
-    from tamed.control.check import check as check_job  # not above: it loads the service and all it needs
+    from tamed.control.check import check as check_job  # lazy import: it loads the service model
 
     rows = list(_tree(check_job(job, ask_secret)))
     _warn_of_variables(job, of_services=True)
@@ -58,7 +58,7 @@ def check(*, system: str | None, **given: Any) -> None:
     for left, right in rows:
         print(shown(f"{left:{width}}  {right}".rstrip()))
     if system is not None:
-        from tamed.cli.export import check_for  # not above: most checks are for this system
+        from tamed.cli.export import check_for  # lazy import: most checks are for this system
 
         check_for(system, given["target"], given["plugin_dirs"])
 

@@ -89,7 +89,7 @@ class Deployment(NamedTuple):
     @classmethod
     def parse(cls, text: str, file: Path) -> "Deployment":
         """Parse the text of a deployment file; ``file`` is its name in messages."""
-        import tomllib  # not above: most targets are no deployment files
+        import tomllib  # lazy import: most targets are no deployment files
 
         try:
             tables = tomllib.loads(text)

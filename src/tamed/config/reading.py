@@ -122,7 +122,7 @@ def read_settings(job: Job, deployment: Deployment | None) -> Settings:
         daemon = build(Daemon, job.given("", job.daemon, deployment, "daemon", table))
         check_workers(daemon.workers or 1, yes=daemon.yes)
         if daemon.cluster:
-            from tamed.cluster.engine import open_engine  # not above: most daemons are alone
+            from tamed.cluster.engine import open_engine  # lazy import: most daemons have no cluster
 
             open_engine(daemon.cluster)  # only to see whether it can be made
     with errors:

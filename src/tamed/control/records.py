@@ -92,7 +92,7 @@ def _log_left(directory: RunDirectory, name: str) -> Path | None:
     try:
         path = left_plan(directory.instance(name)).log.path
     except TamedError:
-        from tamed.config.log_plan import default_logs  # not above: it loads all settings
+        from tamed.config.log_plan import default_logs  # lazy import: it loads all settings
 
         logs = [log for log in default_logs(name, os.environ) if exists(log)]
         return max(logs, key=lambda log: log.stat().st_mtime, default=None)

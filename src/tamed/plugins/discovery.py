@@ -327,7 +327,7 @@ def _candidates(distribution: "Distribution") -> list[_Installed]:
     try:
         return list(_read(distribution))
     except Exception as error:  # any file may be missing or broken, which is not the user's fault
-        import logging  # not above: nothing else here logs
+        import logging  # lazy import: nothing else here logs
 
         logging.getLogger(__name__).debug("ignoring the broken metadata of a distribution: %r", error)
         return []

@@ -51,7 +51,7 @@ class Plugin(Generic[P]):
         Raises ApplicationFailed when the function does not return a service.
         """
         from tamed.service.service import (
-            Service,  # not above: listing the names of plugins must not load it
+            Service,  # lazy import: listing the names of plugins must not load it
         )
 
         service = self.maker(*args, **kwargs)

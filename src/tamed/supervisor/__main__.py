@@ -197,7 +197,7 @@ class Holdings:
         held: ExitStack,
     ) -> "OpsProcess":
         """Bind the operations endpoint, and make the memory for what it shows."""
-        from tamed.metrics.ledger import Ledger  # not above: most daemons have no such endpoint
+        from tamed.metrics.ledger import Ledger  # lazy import: most daemons have no such endpoint
         from tamed.supervisor.log_tail import LogTail
         from tamed.supervisor.ops_answers import OpsAnswers
         from tamed.supervisor.ops_process import OpsProcess

@@ -219,7 +219,7 @@ def _read(path: Path) -> Plan:
         raise MissingInput(_what(path), why, "run the command as the user who started it") from error
     except OSError as error:
         raise from_os_error(f"{_what(path)}: {path}", error, "do it as the user who started it") from error
-    from tamed.supervisor.plan import Plan  # not above: `tamed stop` does not look into a plan
+    from tamed.supervisor.plan import Plan  # lazy import: `tamed stop` reads no plan
 
     try:
         return Plan.from_text(text)

@@ -80,7 +80,7 @@ def _run(reading: Reading, manager: Manager) -> Ending:
 
     def drop() -> None:
         if is_dropped:
-            from tamed.unix.detach import leave_terminal  # not above: most runs keep the terminal
+            from tamed.unix.detach import leave_terminal  # lazy import: most runs keep the terminal
 
             leave_terminal()
         drop_to(daemon, identity, root)

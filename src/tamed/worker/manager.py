@@ -80,7 +80,7 @@ class Manager:
 
     def failed(self, error: TamedError) -> None:
         """Notify of the reason for the end."""
-        from tamed.ipc.fault import errno_of  # not above: mostly nothing has failed
+        from tamed.ipc.fault import errno_of  # lazy import: failures are rare
 
         variables = {"STATUS": str(error), "EXIT_STATUS": str(status_of(error))}
         if number := errno_of(error):

@@ -202,7 +202,7 @@ class WorkerRuntime:
         daemon, reading = self._settings.daemon, self._reading
         if not daemon.cluster:
             return None
-        from tamed.cluster.engine import open_engine  # not above: most daemons are alone
+        from tamed.cluster.engine import open_engine  # lazy import: most daemons have no cluster
         from tamed.worker.cluster_roles import Fleet
 
         name = reading.job.name(reading.deployment)
@@ -248,7 +248,7 @@ def _send_last(channel: Channel, message: Message) -> None:
 
 def _metrics() -> "Values":
     """Have the metrics of the application keep their values where the supervisor can read them."""
-    from tamed.metrics.values import Values  # not above: most daemons have no operations endpoint
+    from tamed.metrics.values import Values  # lazy import: most daemons have no operations endpoint
 
     values = Values()
     values.adopt()
@@ -268,7 +268,7 @@ def _measuring(values: "Values | None", application: Application, lost: Callable
     if values is None:
         yield
         return
-    from tamed.worker.figures import measure  # not above, as before
+    from tamed.worker.figures import measure  # lazy import, for the same reason
 
     task = asyncio.get_running_loop().create_task(measure(values, application, lost))
     try:
@@ -297,7 +297,7 @@ def _recycling(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str],
 
 
 async def _ask_when_due(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
-    import random  # not above: it loads a hash library, and most workers have no limits
+    import random  # lazy import: it loads hashlib, and most workers have no limits
 
     spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - it is no secret
     most = math.inf if daemon.max_connections_per_worker is None else daemon.max_connections_per_worker
@@ -328,7 +328,7 @@ def _own_files(job: Job, deployment: Deployment | None) -> dict[str, int]:
 
 
 def _modules() -> Iterator[Path]:
-    import sysconfig  # not above: few workers are watched
+    import sysconfig  # lazy import: few workers are watched
 
     installed = {*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()}
     folders = [Path(folder) for folder in installed]
