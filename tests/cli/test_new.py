@@ -42,7 +42,7 @@ def written(folder: Path) -> set[str]:
 
 def outside() -> dict[str, str]:
     """Return this environment without what is about this run of tests."""
-    inherited = ("PYTEST", "COVERAGE", "COV_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
+    inherited = ("ARGS", "PYTEST", "COVERAGE", "COV_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
 
 

@@ -17,7 +17,7 @@ __all__ = ["tamed"]  # a fixture
 @pytest.fixture
 def environment(tamed: Tamed, tmp_path: Path) -> dict[str, str]:
     """Return the environment of somebody who has installed ``tamed``."""
-    inherited = ("PYTEST", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
+    inherited = ("ARGS", "PYTEST", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
     environment = {k: v for k, v in tamed.environment().items() if not k.startswith(inherited)}
     return environment | {
         "COLUMNS": "120",

@@ -65,9 +65,10 @@ def test_root_has_the_log_in_var_log(public_tamed: Tamed) -> None:
             assert "stopping" in tamed("logs", name, env={"LOGS_DIRECTORY": ""}).out
     finally:
         tamed("stop", name)
-        (folder / f"{name}.log").unlink(missing_ok=True)
+        for path in folder.glob(f"{name}.log*"):  # with that of its events
+            path.unlink()
         shutil.rmtree(folder / name, ignore_errors=True)
-        if not was_there:
+        if not (was_there or any(folder.iterdir())):
             folder.rmdir()
 
 
