@@ -105,7 +105,7 @@ async def test_page_shows_what_is_wrong() -> None:
         "check of cache passes",
         "check of queue not asked yet",
         "the reload failed: no poem",
-        "asked bySIGHUP",
+        "requested bySIGHUP",
         "changedworkers",
         "took500 ms",
         "reading 250 ms, loading 1 min",

@@ -235,7 +235,7 @@ def test_an_answer_may_be_an_error(tmp_path: Path) -> None:
 def test_there_may_be_no_answer(tmp_path: Path) -> None:
     """There is no answer if the supervisor ends meanwhile."""
     path = tmp_path / "control.sock"
-    with answering(path, b""), pytest.raises(SystemRefused, match="it ended without an answer"):
+    with answering(path, b""), pytest.raises(SystemRefused, match="closed the connection without an answer"):
         ask(path, {"command": "status"})
 
 

@@ -142,7 +142,7 @@ def test_who_waits_sees_how_it_stands(directory: RunDirectory) -> None:
 def test_an_answer_that_is_none_is_one_line(directory: RunDirectory, answer: str) -> None:
     """An invalid answer is an error of one line, whichever process listens."""
     instance = directory.create("poetry")
-    with stand_in(instance, f"{answer}\n"), pytest.raises(SystemRefused, match="cannot be understood"):
+    with stand_in(instance, f"{answer}\n"), pytest.raises(SystemRefused, match="invalid answer"):
         status_of_instance(instance)
 
 

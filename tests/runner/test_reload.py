@@ -186,7 +186,7 @@ def test_a_planner_that_was_given_up_is_not_heard(world: Supervised) -> None:
 def test_changes_that_take_a_restart_are_told(world: Supervised) -> None:
     """They are logged, and the other changes are applied."""
     world.supervisor.reload()
-    note = "user has changed, which takes a restart"
+    note = "user has changed and needs a restart"
     helper_ends(world, {"plan": world.plan.to_text(), "notes": [note]})
     assert ("WARNING", note) in world.platform.logged
 

@@ -145,7 +145,7 @@ def test_what_a_daemon_says_does_nothing_to_a_terminal(public_tamed: Tamed, rund
         for command in ("reload", "upgrade", "reopen", "scale 2"):
             done = public_tamed(*command.split(), "verse")
             assert (done.status, done.out, done.err.count("\n")) == (71, "", 1), done
-            assert "its answer cannot be understood" in done.err
+            assert "invalid answer" in done.err
     with faked(public_tamed, rundir / "verse", STRANGER, fault={"lines": [bad], "status": 9}):
         done = public_tamed("reload", "verse")
         assert (done.status, done.err) == (9, "\\x1b]0;owned\\x07\n"), done

@@ -78,7 +78,7 @@ def test_events_are_followed(tamed: Tamed) -> None:
         daemon.signal(signal.SIGHUP)
         line = command.stdout.readline()
     assert "reload" in line
-    assert "asked by SIGHUP" in line
+    assert "requested by SIGHUP" in line
     daemon.stop()
 
 

@@ -81,7 +81,7 @@ def waiting(tamed: Tamed, *words: str) -> Iterator[Command]:
     """Run a command that must wait for another operation, and wait until it reports that."""
     with tamed.popen(*words) as command:
         assert command.stderr is not None
-        assert "this waits for its turn" in command.stderr.readline()
+        assert "waiting for it to finish" in command.stderr.readline()
         yield command
 
 

@@ -62,7 +62,7 @@ def test_what_happens_appears_on_the_page(tamed: Tamed, daemon: Daemon, browser:
     browser.wait_for("live")
     assert tamed("reload", daemon.name).status == 0
     browser.wait_for("verse was reloaded: generation 2, 2 workers")
-    browser.wait_for("asked by")
+    browser.wait_for("requested by")
     killed = daemon.wait_workers(2)[0]
     os.kill(killed, signal.SIGKILL)
     browser.wait_for(f"worker {killed} was ended by SIGKILL")

@@ -113,7 +113,7 @@ def test_a_user_that_has_changed_takes_a_restart(public_tamed: Tamed) -> None:
     daemon = public_tamed.start("verse.toml")
     public_tamed.write("verse.toml", text.format(user="daemon"))
     assert public_tamed("reload").status == 0
-    daemon.expect_log("user has changed, which takes a restart")
+    daemon.expect_log("user has changed and needs a restart")
     (worker,) = daemon.workers()
     assert status_of(Path(f"/proc/{worker}"))["Uid"].split() == [str(NOBODY)] * 4
     assert read_poem(daemon.port).startswith(b"The Ecstasy")

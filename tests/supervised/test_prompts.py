@@ -97,7 +97,7 @@ def test_an_answer_is_kept_over_reloads_and_is_in_no_file(tamed: Tamed) -> None:
     assert [place for place, text in places(tamed).items() if SECRET in text] == []
     refused = tamed("restart", "verse", start_new_session=True)
     assert refused.status == 64
-    assert "cannot ask for vault.password: there is no terminal" in refused.err
+    assert "cannot prompt for vault.password: there is no terminal" in refused.err
     assert daemon.status()["pid"] == daemon.pid
     restarted = asked(tamed, "restart", "verse", answer="unruly-sun")
     assert restarted.status() == 0, restarted.shown
@@ -140,8 +140,8 @@ def test_it_is_refused_without_a_terminal(tamed: Tamed) -> None:
         done = tamed(command, "--plugin-dir", tamed.folder, "verse.toml", start_new_session=True)
         assert done.status == 64, done
         assert done.err == (
-            "tamed: cannot ask for vault.password: there is no terminal;"
-            " run it on one, or give file:PATH, credential:NAME or env:NAME\n"
+            "tamed: cannot prompt for vault.password: there is no terminal;"
+            " run it on a terminal, or use file:PATH, credential:NAME or env:NAME\n"
         )
     done = tamed("export", "systemd", "--plugin-dir", tamed.folder, "verse.toml")
     assert done.status == 78

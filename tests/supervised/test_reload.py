@@ -369,7 +369,7 @@ def test_settings_of_the_files_take_effect(tamed: Tamed) -> None:
     reload(daemon)
     assert len(daemon.workers()) == 2
     first, second = ((tamed.folder / f"{name}.log").read_text() for name in ("first", "second"))
-    assert "WARNING tamed: umask has changed, which takes a restart\n" in first
+    assert "WARNING tamed: umask has changed and needs a restart\n" in first
     assert '"verse was reloaded: generation 2, 2 workers"' in second
     daemon.stop()
 
@@ -381,7 +381,7 @@ def test_reloads_at_once_are_merged(tamed: Tamed) -> None:
     for command in commands:
         with command:
             out, err = command.communicate(timeout=PATIENCE)
-            told = "tamed: a reload is under way; this waits for its turn\n"
+            told = "tamed: a reload is under way; waiting for it to finish\n"
             assert (command.returncode, err.removeprefix(told)) == (0, ""), out
     assert daemon.status()["generation"] <= 6
     assert len(daemon.workers()) == 1

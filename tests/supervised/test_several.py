@@ -85,7 +85,7 @@ def test_several_are_reloaded_and_stopped(tamed: Tamed) -> None:
         f"{name} was reloaded: generation 2, 1 worker" for name in ("haiku", "ode")
     ]
     done = tamed("stop", "--all", "ode")
-    assert (done.status, done.err) == (64, "tamed: --all: ode is named, too; give either\n")
+    assert (done.status, done.err) == (64, "tamed: --all: ode is named, too; use one or the other\n")
     done = tamed("stop", "--all")
     assert (done.status, sorted(done.out.splitlines())) == (0, ["haiku has stopped", "ode has stopped"])
     assert tamed("restart", "ballad").status == 69

@@ -101,7 +101,7 @@ def test_why_tells_the_start_and_the_last_death(tamed: Tamed) -> None:
     assert re.search(r"    fastpoetry/server: prepare \S+ m?s, start \S+ m?s\n", done.out)
     assert re.search(rf"the last death, at \S+: worker {victim} was ended by SIGKILL\n", done.out)
     assert "signal SIGKILL, lived " in done.out
-    assert "somebody else has sent the signal" in done.out or "OOM killer has killed a process" in done.out
+    assert "another process sent the signal" in done.out or "OOM killer killed a process" in done.out
     assert "loaded a poem" in done.out
     daemon.stop()
 
@@ -128,7 +128,7 @@ def test_why_tells_how_a_start_has_failed(tamed: Tamed) -> None:
     tamed.write("app.py", "raise KeyError('rhyme')\n")
     assert tamed("start", "app.py").status == 70
     out = tamed("why", "app").out
-    assert out.startswith("app does not run\n")
+    assert out.startswith("app is not running\n")
     assert "the last start, at " in out
     assert "KeyError: 'rhyme'" in out
 

@@ -1,4 +1,4 @@
-"""What ``tamed top`` shows: instances and their workers, sorted and filtered. Pure: it reads no clock."""
+"""The table of ``tamed top``: instances and their workers, sorted and filtered. Pure: it reads no clock."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -13,7 +13,7 @@ _HEAD: Final = ("INSTANCE", "#", "PID", "GENERATION", "STATE", "UP", "CONNECTION
 
 
 class Row(NamedTuple):
-    """A worker. ``cpu`` is the share of a CPU since the last look, None if it is not known."""
+    """A worker: ``uptime`` in seconds, ``memory`` in bytes, ``cpu`` as a share of one CPU (None: unknown)."""
 
     instance: str
     number: int
@@ -46,14 +46,14 @@ SORTS: Final[Mapping[str, Callable[[Row], float]]] = {
     "memory": lambda row: row.memory,
     "connections": lambda row: row.connections,
 }
-"""What rows are sorted by, the largest first."""
+"""The sort keys by name; rows are sorted in descending order."""
 
 
 class Board:
-    """Keeps what was seen last, which of it is wanted, and which worker is selected.
+    """The last statuses, the filter and sort order, and the selected worker.
 
-    ``sort`` is one of `SORTS`. ``pattern`` is a text that a row must have. ``selected`` is the pid of a
-    worker; the selection stays on it wherever it moves.
+    ``sort`` is one of `SORTS`. ``pattern`` is a text that a row must contain. ``selected`` is the pid of a
+    worker; the selection follows it when rows move.
     """
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class Board:
         self.selected = 0
         self._found: Sequence[Mapping[str, Any]] = ()
         self._shares: dict[int, float | None] = {}
-        self._times: dict[int, tuple[float, float]] = {}  # of CPU, and when that was seen
+        self._times: dict[int, tuple[float, float]] = {}  # CPU seconds, and the time of the measurement
 
     def update(self, found: Sequence[Mapping[str, Any]], now: float) -> None:
-        """Take the statuses of the instances, and why one has none as ``error``. ``now`` is in seconds."""
+        """Store new statuses; an instance without one has the reason as ``error``. ``now`` is in seconds."""
         before, self._times, self._shares = self._times, {}, {}
         for worker in (worker for status in found for worker in status.get("workers", ())):
             pid, cpu = worker["pid"], worker["cpu"]
@@ -82,12 +82,12 @@ class Board:
         return sorted(rows, key=lambda row: (-SORTS[self.sort](row), row.instance, row.number, row.pid))
 
     def selection(self) -> Row | None:
-        """Return the selected worker, or the first one if that is gone; None if there is none."""
+        """Return the selected worker, or the first row if it is gone; None if no row matches."""
         rows = self.rows()
         return next((row for row in rows if row.pid == self.selected), rows[0] if rows else None)
 
     def move(self, steps: int) -> None:
-        """Select another worker, so many rows below."""
+        """Move the selection down by ``steps`` rows; up if negative."""
         pids = [row.pid for row in self.rows()]
         if pids:
             chosen = self.selection()
@@ -95,7 +95,7 @@ class Board:
             self.selected = pids[max(0, min(at + steps, len(pids) - 1))]
 
     def head(self) -> Iterator[tuple[str, str]]:
-        """Yield a line for each instance, with its state; and a line for what is wrong."""
+        """Yield the state and a line for each instance, then ``warning`` lines for its problems."""
         for status in self._found:
             name = cell(status["name"])
             if "workers" not in status:

@@ -1,6 +1,6 @@
 """The full screen of ``tamed top``: prompt_toolkit draws it and reads the keys.
 
-All that blocks (asking an instance, reading a log, a reload) is done in threads, so the keys always answer.
+Everything that blocks (requests to an instance, reading a log) runs in threads, so keys always work.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ __all__ = ["Operator", "Screen"]
 
 T = TypeVar("T")
 
-_PAUSE: Final = 1.0  # seconds between two looks
+_PAUSE: Final = 1.0  # seconds between two updates
 _PAGE: Final = 10  # lines
 _STYLES: Final = {
     "running": "fg:ansigreen",
@@ -39,7 +39,7 @@ _KEYS_OF_TEXT: Final = "up, down, page up, page down  q back"
 
 
 class Operator(Protocol):
-    """What the screen can ask for and do. Each may block, and raise a TamedError or an OSError."""
+    """The actions behind the screen. Each may block, and may raise a TamedError or an OSError."""
 
     def look(self) -> list[dict[str, Any]]:
         """Return the statuses of the instances."""
@@ -48,14 +48,14 @@ class Operator(Protocol):
         """Return lines with the stacks of a worker."""
 
     def log(self, row: Row) -> list[str]:
-        """Return lines of the log that are of a worker."""
+        """Return the lines of the log that a worker wrote."""
 
     def reload(self, row: Row) -> str:
         """Reload the instance of a worker; return the outcome."""
 
 
 class Screen:
-    """What is shown, and what the keys do: in the table, in a text, in the filter, and in a question."""
+    """The screen and its key bindings: the table, a text, the filter, and a yes-or-no question."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator

@@ -1,4 +1,4 @@
-"""``tamed cert``: a local authority, and certificates of it to develop with."""
+"""``tamed cert``: a local certificate authority, and certificates for development."""
 
 import os
 import re
@@ -43,7 +43,7 @@ class _Pair(NamedTuple):
         return cls(folder / f"{name}.pem", folder / f"{name}-key.pem")
 
     def write(self, cert: bytes, key: bytes) -> None:
-        """Write both, the key first. Raises CannotCreate, or the error of `from_creation_error`."""
+        """Write both files, the key first. Raises as `from_creation_error`."""
         _write(self.key, key, _SECRET)
         _write(self.cert, cert, _PUBLIC)
 

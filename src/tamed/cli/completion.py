@@ -1,6 +1,6 @@
 """Completion: the scripts for bash, zsh and fish, and the command that they call.
 
-At each press of the key the script runs ``tamed __complete SHELL …``. The output has a line for each possible
+At each completion the script runs ``tamed __complete SHELL …``. The output has a line for each possible
 word, with its meaning after a tab; a last line ``:file`` or ``:folder`` asks the shell to complete paths too.
 No plugin is imported before its name is complete. An error offers nothing: it is reported when the command
 runs.

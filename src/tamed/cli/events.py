@@ -1,4 +1,4 @@
-"""The command ``tamed events``: what has happened to an instance, one event a line."""
+"""The command ``tamed events``: the events of an instance, one a line."""
 
 import json
 import time
@@ -44,7 +44,7 @@ def event_line(event: Event) -> str:
 def _facts(event: Event) -> Iterator[str]:
     """Yield the facts of an event that its text does not state."""
     if (asked := _fact(event, "asked", str)) is not None:
-        yield f"asked by {asked}"
+        yield f"requested by {asked}"
     if (changed := _fact(event, "changed", list)) is not None:
         yield f"changed: {', '.join(map(str, changed)) or 'no setting'}"
     if event["event"] == "scale" and (before := _fact(event, "from", int)) is not None:

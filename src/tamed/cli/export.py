@@ -99,7 +99,7 @@ def _place_of(*, is_user: bool) -> Place:
 
 def _facts_of(kind: str, file: str, path: str | None, plugin_dirs: Sequence[str]) -> Facts:
     there = _there(kind, file) if path is None else Path(path)
-    with with_lines(Path(file)), redirect_stdout(sys.stderr):  # what is printed now is no part of the files
+    with with_lines(Path(file)), redirect_stdout(sys.stderr):  # stdout has the files only
         return Facts.of(Path(file), there, plugin_folders(plugin_dirs, os.environ))
 
 
@@ -186,7 +186,7 @@ def _container(facts: Facts, made_by: str, _options: Mapping[str, Any]) -> Seque
 def check_for(kind: str, file: str, plugin_dirs: Sequence[str]) -> None:
     """Print what a kind of system ignores of a deployment file.
 
-    Raises as `tamed export` would for one that cannot be there.
+    Raises as `tamed export` does for a file that cannot be exported.
     """
     from tamed.export.container import Container
     from tamed.export.kubernetes import Cluster

@@ -325,7 +325,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def path_word(word: str) -> str:
-    """Read the path of a file or a folder; refuse an empty one, which a variable of a shell may have left."""
+    """Read a path; refuse an empty one, which an unset shell variable may have left."""
     if not word.strip():
         raise ValueError(f"expected a path, got {word!r}")
     return word

@@ -72,16 +72,17 @@ def instances_of(names: Sequence[str], rundir: str | None, *, every: bool) -> li
     if not every:
         return [find_instance(directory, name) for name in names] or [find_instance(directory, None)]
     if names:
-        raise UsageError("--all", f"{names[0]} is named, too", "give either")
+        raise UsageError("--all", f"{names[0]} is named, too", "use one or the other")
     return directory.running() or [find_instance(directory, None)]
 
 
 def each_instance(
     instances: Sequence[Instance], work: Callable[[Instance], int], *, at_once: bool = False
 ) -> int:
-    """Do the work for each instance, also after a failure, in order or for all ``at_once``.
+    """Call ``work`` for each instance, even after a failure: one by one, or ``at_once`` in threads.
 
-    Return the first status that is not 0.
+    With one instance, an error of ``work`` is raised; with several it is printed. Return the first status
+    that is not 0.
     """
     if len(instances) == 1:
         return work(instances[0])
@@ -110,9 +111,9 @@ def each_instance(
 
 @contextmanager
 def progress_line() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that shows a status on one line of a terminal, which is cleared at the end.
+    """Yield a function that shows a status, with its open connections, on one line of the terminal.
 
-    It shows the number of open connections. Without a terminal it does nothing.
+    The line is erased at the end. If standard error is no terminal, nothing is shown.
     """
     is_shown = False
 
@@ -132,7 +133,7 @@ def progress_line() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def ending(left: LastState) -> Iterator[str]:
-    """Yield lines that report how an instance has ended by itself."""
+    """Yield lines that explain how an instance ended, and how to start it again."""
     if left.state == "stopped":
         yield f"{left.name} has stopped; tamed restart {left.name} starts it again"
         return

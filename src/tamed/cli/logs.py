@@ -75,7 +75,7 @@ def _files(directory: RunDirectory, name: str | None, every: bool) -> Iterator[t
         yield "", *log_of_instance(directory, name)
         return
     if name is not None:
-        raise UsageError("--all", f"{name} is named, too", "give either")
+        raise UsageError("--all", f"{name} is named, too", "use one or the other")
     names = {each.name for each in directory.running()} | {each.name for each in last_states(directory)}
     for title in sorted(names):
         try:
@@ -109,7 +109,7 @@ class _Source:
             yield self, entry._replace(time=latest)
 
     def _tail(self, count: int) -> list[Entry]:
-        """Return the last records; a record may have many lines, so more and more lines are read."""
+        """Return the last records. A record may have many lines, so ever more lines are read."""
         wanted = count
         while True:
             lines = self._reader.last(wanted)
@@ -123,7 +123,7 @@ class _Source:
         return deque(self._wanted.apply(self._joined(lines)), maxlen=count)
 
     def more(self) -> Iterator[Entry]:
-        """Yield the matching records that have come."""
+        """Yield the matching records written since the last call."""
         with self._reading():
             yield from self._wanted.apply(self._joined(self._reader.more()))
 

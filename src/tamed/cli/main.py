@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         _flush(sys.stdout)
         status = end_by_signal(signal.SIGINT)
-    finally:  # also after the `sys.exit` of a program of Twisted: the interpreter would report a closed pipe
+    finally:  # even after `sys.exit` in a Twisted program: the interpreter would report a closed pipe
         _flush(sys.stdout)
         _flush(sys.stderr)
     sys.exit(status)
@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> int:
         return run_command(arguments)
     except TamedError as error:
         if isinstance(error.__cause__, BrokenPipeError) and _reader_is_gone():
-            return 0  # it was printed by code of others, for example the help of a plugin of Twisted
+            return 0  # other code printed it, for example the help of a Twisted plugin
         from contextlib import suppress
 
         from tamed.ipc.fault import explain
@@ -88,7 +88,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _reader_is_gone() -> bool:
-    """Return whether standard output or standard error is a pipe or a socket that nobody reads any more."""
+    """Return whether standard output or standard error is a pipe or a socket without a reader."""
     import select
 
     poll = select.poll()
@@ -98,7 +98,7 @@ def _reader_is_gone() -> bool:
 
 
 def _report_lost_output(error: OSError) -> int:
-    """Print why the output cannot be written, or a file not be used; return the exit status."""
+    """Print why the output cannot be written, or a file cannot be used; return the exit status."""
     from tamed._os.text import shown
     from tamed.errors import from_os_error, status_of
 

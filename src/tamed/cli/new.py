@@ -83,7 +83,7 @@ class Package:
 
 
 def requirement_of(installed: Distribution) -> str:
-    """Return the requirement that makes pip install the same distribution: by version, or by URL (PEP 610).
+    """Return the pip requirement for the installed distribution: by version, or by URL (PEP 610).
 
     It has the URL if the distribution came from a folder, a file or a repository, not from an index.
     """
@@ -105,7 +105,7 @@ def _checked(name: str, taken: Collection[str]) -> str:
         raise UsageError(what, "expected lower-case letters, digits and single dashes", remedy)
     module = _module(name)
     if module in _RESERVED or module in sys.stdlib_module_names or keyword.iskeyword(module):
-        raise UsageError(what, f"{module!r} means something else in Python or in tamed", _OTHER_NAME)
+        raise UsageError(what, f"{module!r} is reserved by Python or Tamed", _OTHER_NAME)
     if name in taken:
         raise UsageError(what, "there is a plugin of this name already", _OTHER_NAME)
     return name

@@ -88,7 +88,7 @@ def service_command(job: Job) -> Command:
 
 
 def misspelt_variables(job: Job, *, of_services: bool) -> Iterator[str]:
-    """Yield a warning for each variable of the environment that is nearly one of Tamed's, and so is ignored.
+    """Yield a warning for each ignored environment variable whose name resembles one of Tamed's.
 
     With ``of_services`` also for those of the services: this imports their plugins.
     """

@@ -1,4 +1,4 @@
-"""What is asked for without an echo: secrets of services, and the password of ``tamed password``."""
+"""Prompts without an echo: secrets of services, and the password of ``tamed password``."""
 
 import os
 import sys
@@ -10,9 +10,9 @@ __all__ = ["ask_secret", "password"]
 
 
 def ask_secret(name: str) -> str:
-    """Ask the person at the terminal for a secret, and allow no core dump of this process from then on.
+    """Prompt for a secret on the terminal, and allow no core dump of this process from then on.
 
-    Raises UsageError if this process has no terminal, or if nothing is given.
+    Raises UsageError if this process has no terminal, or if the secret is empty or not UTF-8.
     """
     from getpass import getpass  # lazy import: most runs ask for no secret
 
@@ -21,8 +21,8 @@ def ask_secret(name: str) -> str:
     try:  # without a terminal `getpass` would read standard input
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
-        remedy = "run it on one, or give file:PATH, credential:NAME or env:NAME"
-        raise UsageError(f"cannot ask for {name}", "there is no terminal", remedy) from None
+        remedy = "run it on a terminal, or use file:PATH, credential:NAME or env:NAME"
+        raise UsageError(f"cannot prompt for {name}", "there is no terminal", remedy) from None
     try:
         secret = getpass(shown(f"{name}: "))
     except EOFError:
@@ -53,5 +53,5 @@ def _asked() -> str:
 
     given = getpass()
     if getpass("Again: ") != given:
-        raise UsageError("no password", "the two are not the same")
+        raise UsageError("no password", "the two entries differ")
     return given

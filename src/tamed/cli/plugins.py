@@ -17,7 +17,7 @@ def plugins(plugin_dirs: Sequence[str]) -> None:
     _show(_rows(found))
     for kind in own_kinds():
         if kind.is_installed():
-            print(f"\n{kind.title}s, which are run in the same way:")
+            print(f"\n{kind.title}s, which run in the same way:")
             _show(_rows(kind.found(folders)))
 
 

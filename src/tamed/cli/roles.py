@@ -1,4 +1,4 @@
-"""The command ``tamed roles``: which worker or machine holds which role. The status shows it in a line."""
+"""The command ``tamed roles``: the holder of each role. `tamed status` shows it in one line."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tamed.control.instances import status_of_instance
 __all__ = ["role_lines", "roles"]
 
 _ROLE: Final = ("ROLE", "STATE", "WORKER", "PID", "GENERATION", "SINCE", "TRANSITIONS", "VACANT", "STANDBY")
-_VACANT: Final = 4  # the exit status, as that of a degraded daemon
+_VACANT: Final = 4  # exit status, the same as for a degraded daemon
 
 
 def roles(name: str | None, rundir: str | None, as_json: bool) -> int:
@@ -41,7 +41,7 @@ def role_lines(found: dict[str, Any]) -> Iterator[str]:
         elif role["pid"] is None:
             yield f"role {cell(role['role'])}: no worker holds it {for_how_long}"
         else:
-            stops = ", which gives it back" if role["state"] == "resigning" else ""
+            stops = ", which is resigning it" if role["state"] == "resigning" else ""
             where = f"worker {role['worker']} (pid {role['pid']})"
             yield f"role {cell(role['role'])}: held by {where}{stops} {for_how_long}"
 

@@ -1,4 +1,4 @@
-"""The command ``tamed stacks``: what each thread and task of each worker does at this moment."""
+"""The command ``tamed stacks``: the current stack of each thread and task of each worker."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def stack_lines(worker: dict[str, Any]) -> Iterator[str]:
     who = f"worker {worker['worker']}, pid {worker['pid']}"
     yield f"{who}, generation {worker['generation']}, {worker['state']}"
     if not worker["answered"]:
-        yield "  it does not answer: its event loop is blocked, or not there yet"
+        yield "  it does not answer: its event loop is blocked, or not running yet"
         yield from (f"  {one_line(line)}" for line in worker["printed"])
         return
     for hook in worker["hooks"]:

@@ -1,4 +1,4 @@
-"""The command ``tamed status``: all instances, one a line, or everything about one on a screen."""
+"""The command ``tamed status``: one line for each instance, or the details of one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _CLEAR: Final = "\x1b[H\x1b[J"
 
 
 _Seen = tuple[object, list[str], int]
-"""What is printed as JSON, the lines for people, and the exit status."""
+"""The value for --json, the lines for people, and the exit status."""
 
 
 def status(name: str | None, rundir: str | None, lines: int, as_json: bool, watch: bool) -> int:
@@ -144,9 +144,9 @@ def _one(directory: RunDirectory, name: str, lines: int) -> _Seen:
 
 
 def last_state(directory: RunDirectory, name: str | None) -> LastState | None:
-    """Return how an instance has ended, or that it was stopped; None if nothing is known of it.
+    """Return how an instance ended; None if that is unknown.
 
-    Without a name, that of the only one that has ended by itself.
+    Without a name, return that of the only instance that ended by itself.
     """
     from tamed.control.records import last_state_of, last_states  # lazy import: usually the instance runs
 
@@ -235,7 +235,7 @@ def _services(tree: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, ...]]
 
 
 def _log_left(directory: RunDirectory, name: str, count: int) -> Iterator[str]:
-    """Yield the last lines of the log of an instance that has ended; nothing if it has left none."""
+    """Yield the last lines of the log of an ended instance; nothing if it has no log file."""
     from tamed.control.records import log_of_instance  # lazy import: usually the instance runs
 
     with suppress(TamedError, OSError):

@@ -73,7 +73,7 @@ def job_of(
 ) -> Job:
     """Return the job for a target and the options before it."""
     if daemon.get("trust_writable"):
-        os.environ[TRUST_WRITABLE] = "1"  # here and in all processes of the daemon: files are read next
+        os.environ[TRUST_WRITABLE] = "1"  # for all processes of the daemon, and before any file is read
     dirs = folders(plugin_dirs)
     return Job(resolve(target, dirs), daemon, log, plugin_dirs=dirs)
 

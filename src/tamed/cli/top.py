@@ -60,10 +60,10 @@ class LiveInstances:
         """Return lines with the stacks of a worker."""
         found = stacks_of_instance(find_instance(self._directory, row.instance))
         lines = [line for worker in found if worker["pid"] == row.pid for line in stack_lines(worker)]
-        return lines or [f"worker {row.pid} is gone"]
+        return lines or [f"worker {row.pid} has ended"]
 
     def log(self, row: Row) -> list[str]:
-        """Return the last lines of the log that are of a worker's number."""
+        """Return the last lines of the log that the worker of this number wrote."""
         path, owner = log_of_instance(self._directory, row.instance)
         entries = EntryReader()
         with closing(LogReader(path, owner)) as reader:

@@ -1,6 +1,6 @@
-"""The command ``tamed why``: what happened last to an instance, told for people.
+"""The command ``tamed why``: the last events of an instance, explained.
 
-It tells how the instance is, what a start or a reload that is under way waits for, how long the parts of the
+It shows the state of the instance, what a start or reload in progress waits for, how long the steps of the
 last one took, and how the last worker died.
 """
 
@@ -20,10 +20,10 @@ from tamed.unix.rundir import RunDirectory
 
 __all__ = ["why"]
 
-_EVENTS: Final = 1000  # that are looked at
-_LINES: Final = 20  # of the last words of a worker
+_EVENTS: Final = 1000  # events to search
+_LINES: Final = 20  # last lines of a worker's output to show
 _SERVICES: Final = 5
-_OURS: Final = ("/tamed/service/", "/tamed/worker/")  # frames that tell nothing of a hook
+_OURS: Final = ("/tamed/service/", "/tamed/worker/")  # frames of Tamed, which do not help to find the hook
 
 
 def why(name: str | None, rundir: str | None) -> None:
@@ -56,7 +56,7 @@ def _state(directory: RunDirectory, name: str | None, events: Sequence[Event]) -
         left = last_state(directory, name)
         if left is None and (name is None or not events):
             raise
-        yield from [f"{name} does not run"] if left is None else ending(left)
+        yield from [f"{name} is not running"] if left is None else ending(left)
         return
     found = status_of_instance(instance)
     ready = f"{found['ready']} of {found['wanted']} workers ready"
@@ -76,11 +76,11 @@ def _state(directory: RunDirectory, name: str | None, events: Sequence[Event]) -
                 if worker["pid"] in coming:
                     yield from _waits_for(worker)
         except TamedError as error:
-            yield f"what it waits for is unknown: {error}"
+            yield f"what the worker waits for is unknown: {error}"
 
 
 def _stop(events: Sequence[Event]) -> Iterator[str]:
-    """Yield since when, and why, an instance stops."""
+    """Yield a line with the time and the reason of a stop in progress."""
     event = next((each for each in reversed(events) if each["event"] == "stop"), None)
     if event is not None:
         asked = f", by {event['asked']}" if isinstance(event.get("asked"), str) else ""
@@ -88,7 +88,7 @@ def _stop(events: Sequence[Event]) -> Iterator[str]:
 
 
 def _waits_for(worker: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines that tell what a worker that is not ready waits for."""
+    """Yield lines that explain what a worker waits for before it is ready."""
     what = f"worker {worker['worker']}, pid {worker['pid']}, is {worker['state']}"
     if not worker["answered"]:
         yield f"{what}, and does not answer: it loads the application, or a hook blocks its event loop"
@@ -114,7 +114,7 @@ def _last_start(events: Sequence[Event]) -> Iterator[str]:
         yield "it has not been ready yet, as far as is known"
         return
     failed = event.get("outcome") == "failed"
-    asked = f", asked for by {event['asked']}" if isinstance(event.get("asked"), str) else ""
+    asked = f", requested by {event['asked']}" if isinstance(event.get("asked"), str) else ""
     took = _seconds(event.get("took"))
     outcome = f"{'failed' if failed else 'done'} after {took}"
     yield f"the last {event['event']}, at {event['time']}{asked}: {outcome}"
@@ -155,9 +155,9 @@ def _death(event: Event) -> Iterator[str]:
     who = f"worker {event.get('worker')} of generation {event.get('generation')}"
     yield f"  {who} was {event.get('state')}: {signal}, lived {lived}{used}"
     if event.get("oom") is True:
-        yield "  the kernel's OOM killer has killed a process at that moment: it was out of memory"
+        yield "  out of memory: the kernel's OOM killer killed a process at that moment"
     elif event.get("signal") == "SIGKILL":
-        yield "  it was not the kernel's OOM killer: somebody else has sent the signal"
+        yield "  it was not the kernel's OOM killer: another process sent the signal"
     if isinstance(event.get("reason"), str):
         yield from (f"  {line}" for line in event["reason"].split("\n"))
     lines = event.get("lines")

@@ -1,1 +1,1 @@
-"""Commands for daemons: launching them, finding them, and sending them requests."""
+"""The client side of daemons: starting them, finding them, and sending them requests."""

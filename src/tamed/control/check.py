@@ -35,7 +35,7 @@ def check(job: Job, ask: Ask) -> Application:
 
 
 def _load(reading: Reading) -> Application:
-    """Load an application. One that calls ``sys.exit`` meanwhile ends a run, but is no result of a check."""
+    """Load an application. ``sys.exit`` while loading would end a run silently; in a check it is an error."""
     try:
         return load(reading)
     except SystemExit as ended:
@@ -44,11 +44,11 @@ def _load(reading: Reading) -> Application:
 
 
 def _readings(job: Job, ask: Ask, errors: Errors) -> list[Reading]:
-    """Return the reading of a job; if its settings are wrong, one with the defaults of a deployment."""
+    """Return the reading of a job; if its settings are invalid, one with the default settings."""
     job = job._replace(known=job.deployment())
     with errors:
         return [Reading.entering(job, ask)]
     if job.known is None or not _ENV_FILE.isdisjoint({*job.daemon, *job.known.daemon, *job.environ}):
         return []
-    answers = dict.fromkeys(job.prompts(job.known), "")  # what was asked for before the error is lost
+    answers = dict.fromkeys(job.prompts(job.known), "")  # answers given before the error are lost
     return [Reading(job._replace(answers=answers), job.known, Settings(Daemon(), Log()))]

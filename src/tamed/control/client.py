@@ -68,9 +68,9 @@ def ask(
         except OSError as error:
             raise from_os_error(what, error) from error
         except InvalidMessage as invalid:
-            raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
+            raise SystemRefused(what, f"invalid answer: {invalid}") from invalid
     if answer is None:
-        raise SystemRefused(what, "it ended without an answer")
+        raise SystemRefused(what, "the supervisor closed the connection without an answer")
     if "error" in answer:
         raise SystemRefused(what, answer["error"])
     return answer
@@ -129,7 +129,9 @@ def read_status(message: Message) -> Message:
                 "file": read_text(each, "file"),
                 "ends": _optional(each, "ends", read_text),
             }
-            for each in read_objects({"certificates": [], **message}, "certificates")  # older ones have none
+            for each in read_objects(
+                {"certificates": [], **message}, "certificates"
+            )  # older supervisors send none
         ],
         "ready": read_number(message, "ready"),
         "wanted": read_number(message, "wanted"),
@@ -139,7 +141,9 @@ def read_status(message: Message) -> Message:
         "last_error_at": _optional(message, "last_error_at", read_text),
         "roles": [_read_role(each) for each in read_objects({"roles": [], **message}, "roles")],
         "log": read_text(message, "log"),
-        "events_file": read_text({"events_file": "", **message}, "events_file"),  # older ones have none
+        "events_file": read_text(
+            {"events_file": "", **message}, "events_file"
+        ),  # older supervisors send none
         "events": read_events(message.get("events", [])),
         "workers": [_read_worker(each) for each in workers],
         "warnings": read_texts(message, "warnings"),
@@ -186,7 +190,7 @@ def _read_role(message: Message) -> Message:
         "transitions": read_number(message, "transitions"),
         "vacant": read_seconds(message, "vacant"),
         "standby": read_number(message, "standby"),
-        "holder": read_text({"holder": "", **message}, "holder"),  # older ones have none
+        "holder": read_text({"holder": "", **message}, "holder"),  # older supervisors send none
         "trouble": read_text({"trouble": "", **message}, "trouble"),
     }
 

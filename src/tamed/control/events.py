@@ -1,6 +1,6 @@
-"""Reading the events of a daemon, which `tamed.supervisor.events` writes: the last ones, and those that come.
+"""Reader for the events file of a daemon, which `tamed.supervisor.events` writes.
 
-The daemon's user can write anything into the file, so each line is checked, and what is no event is left out.
+The daemon's user can write anything into the file, so each line is validated, and invalid lines are skipped.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ _LONGEST = 128 * 1024  # bytes of an event
 class EventReader:
     """Reads one file of events. Must be closed.
 
-    ``owner`` is the user who must own the file, None for any. A file that cannot be read raises a TamedError.
+    ``owner`` is the user who must own the file, None for any. Each method raises a TamedError if the file cannot be read.
     """
 
     def __init__(self, path: Path, owner: int | None) -> None:
@@ -37,11 +37,11 @@ class EventReader:
         self._reader.close()
 
     def last(self, count: int) -> list[Event]:
-        """Return the last events, also of the old file, and go on behind them."""
+        """Return the last ``count`` events, including the rotated file; `more` continues after them."""
         return self._events(self._reader.last(count))
 
     def more(self) -> list[Event]:
-        """Return the events that were written since the last one that was read."""
+        """Return the events written since the last call."""
         return self._events(self._reader.more())
 
     def _events(self, lines: Iterable[bytes]) -> list[Event]:

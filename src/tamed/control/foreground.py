@@ -15,10 +15,10 @@ __all__ = ["run"]
 def run(job: Job, ask: Ask) -> "Ending":
     """Run a job in the foreground; return how it ended, or raise the TamedError of its failure.
 
-    ``ask`` is called for the secrets that a person is to be asked for.
+    ``ask`` prompts for the secrets that the options refer to as ``prompt:``.
 
-    If the settings need a supervisor, this process becomes the supervisor. It also does if root runs a job as
-    another user: root must not load the code of that user, so a worker loads it. With another root directory,
+    If the settings need a supervisor, this process becomes the supervisor. So it does if root runs a job as
+    another user: root must not load code of that user, so a worker loads it. With another root directory,
     there is only this process.
     """
     reading = Reading.entering(job, ask)

@@ -1,4 +1,4 @@
-"""Instances: the daemons of a run directory. Finding one, asking for its status, and stopping it.
+"""Instances: the daemons of a run directory. Finding one, requesting its status, and stopping it.
 
 People and scripts wait for `tamed status` and `tamed stop`, so this module loads only what they need. Starts,
 reloads and logs are in the modules beside it.
@@ -48,13 +48,13 @@ __all__ = [
 ]
 
 Waiting = Callable[[str], object]
-"""Called with each operation for which a request waits."""
+"""Called with the name of each operation that a request waits for."""
 
 ANSWERED = 10.0
-"""The seconds for an answer that waits for no operation."""
+"""Timeout, in seconds, for an answer that waits for no operation."""
 
 SWEPT = 5.0
-"""The seconds for an instance to create its removed files again."""
+"""Timeout, in seconds, for an instance to create removed files again."""
 
 _LOOK = 0.5  # seconds between two status requests to a stopping instance
 _GLANCE = 0.05  # seconds between two checks of files or processes
@@ -136,10 +136,10 @@ def stop_instance(
 ) -> bool:
     """Stop an instance and wait at most so many seconds for its end; return whether it has ended.
 
-    ``progress`` is called with its status from time to time. With ``force``, an instance that does not end in
-    time is ended at once, with all its processes. ``keep_plan`` keeps the plan of one that this user has
-    started with `start`, for `restart_instance`. Raises Unavailable if it does not run, PermissionRefused if
-    it belongs to another user, and SystemRefused if a process of it cannot be ended.
+    ``progress`` is called with its status about twice a second. With ``force``, an instance that does not end
+    in time is killed, with all its processes. ``keep_plan`` keeps the plan of an instance that this user
+    started with `start`, for `restart_instance`. Raises Unavailable if it is not running, PermissionRefused if
+    it belongs to another user, and SystemRefused if one of its processes cannot be killed.
     """
     handle = ProcessHandle.found_by(instance.holder)
     if handle is None:
@@ -158,7 +158,7 @@ def stop_instance(
             try:
                 progress(status_of_instance(instance, timeout=_LOOK))
             except TamedError:
-                continue  # it is about to end, or too busy
+                continue  # it is about to end, or is too busy to answer
     instance.remove_if_empty()
     if plan is None:
         forget_plan(instance)
@@ -210,11 +210,11 @@ def understood(instance: Instance) -> Iterator[None]:
         yield
     except InvalidMessage as invalid:
         what = f"cannot ask {instance.socket}"
-        raise SystemRefused(what, f"its answer cannot be understood: {invalid}") from invalid
+        raise SystemRefused(what, f"invalid answer: {invalid}") from invalid
 
 
 def _end(name: str, handle: ProcessHandle) -> bool:
-    """End a supervisor and all its descendants; return whether it has ended, and then they have too."""
+    """Kill a supervisor and all its descendants; return whether it has ended, and then they have, too."""
     below = descendants_of(handle.pid)
     handle.signal(signal.SIGQUIT)  # it ends its workers, and their children
     if not handle.wait_gone(_PATIENCE):

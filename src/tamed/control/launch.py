@@ -1,4 +1,4 @@
-"""From a command to a supervisor: the job becomes a plan, and this process becomes the supervisor."""
+"""Launching: make a plan from a job, and execute the supervisor in this process."""
 
 import os
 import sys
@@ -52,8 +52,8 @@ _UMASK = 0o027
 def start(job: Job, ask: Ask) -> Report:
     """Start a daemon and wait until it is ready or has failed; return the outcome.
 
-    ``ask`` is called for the secrets that a person is to be asked for. Raises a TamedError for an error
-    before there is a daemon.
+    ``ask`` prompts for the secrets that the options refer to as ``prompt:``. Raises a TamedError for an error
+    before the daemon exists.
     """
     folder = start_folder()
     reading = Reading.entering(job, ask)
@@ -98,7 +98,7 @@ def launch(plan: Plan) -> Report:
 def supervise_here(reading: Reading) -> NoReturn:
     """Become the supervisor of a job, in the foreground.
 
-    With an explicit name, it is an instance of the run directory, which other commands find.
+    With an explicit name, it is an instance in the run directory, and other commands find it.
     """
     daemon = reading.settings.daemon
     name = check_name(reading.name)
@@ -113,7 +113,7 @@ def supervise_here(reading: Reading) -> NoReturn:
     if becomes_another(identity):
         close_inherited(
             keep=passed_to_this_process(os.environ), but_sockets=True
-        )  # of those, ``fd://`` may name some
+        )  # an ``fd://`` endpoint may refer to some of them
     _become_supervisor(plan)
 
 
@@ -125,7 +125,7 @@ def job_again(plan: Plan) -> Job:
     job = Job.from_data(plan.job)._replace(answers=plan.answers)
     try:
         os.chdir(plan.folder)
-    except PermissionError:  # root has started it where its user may not go: the stored folder serves as well
+    except PermissionError:  # root started it in a folder that its user cannot enter: use the stored path
         return job
     except OSError as error:
         what = f"cannot enter {plan.folder}, where {plan.name} was started"
@@ -155,7 +155,7 @@ def plan_again(plan: Plan, reading: Reading) -> Plan:
 def _plan(reading: Reading, name: str, folder: str) -> Plan:
     job, daemon = reading.job, reading.settings.daemon
     if daemon.chroot is not None:
-        why = "a replacement worker could not enter it: that needs root, which the daemon drops"
+        why = "a replacement worker cannot change its root directory: the daemon has dropped root"
         raise ConfigurationError("--chroot with workers", why, "use `tamed run` without --workers")
     if daemon.directory is not None and job.folder is None:
         job = job._replace(folder=Path.cwd())
@@ -193,18 +193,18 @@ def _plan(reading: Reading, name: str, folder: str) -> Plan:
 
 
 def _named_by(plan: Plan) -> list[int]:
-    """Return the inherited descriptors that options name; those that targets name are not known yet."""
+    """Return the inherited descriptors that options refer to; those of the target are not known yet."""
     endpoints = (Endpoint.parse(text) for text in (plan.ops, plan.ops_agent) if text)
     return [endpoint.fd for endpoint in endpoints if isinstance(endpoint, FdEndpoint)]
 
 
 def _all_memory() -> int:
-    """Return the bytes for all workers together: a tenth is left to the other processes and the kernel."""
+    """Return the bytes for all workers together. A tenth is left to other processes and the kernel."""
     return allowed_memory() * 9 // 10
 
 
 def _ops(daemon: Daemon) -> str:
-    """Return the text of the operations endpoint, or nothing. Raises ConfigurationError if it needs more."""
+    """Return the text of the operations endpoint, or nothing. Raises ConfigurationError if a library is missing."""
     if not daemon.ops:
         return ""
     try:
@@ -244,7 +244,7 @@ def _as_instance(plan: Plan, instance: Instance) -> Plan:
 
 
 def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
-    """Refuse files that the daemon's user could not use, before anything is created."""
+    """Refuse files that the daemon's user cannot use, before anything is created."""
     check_files(identity, log=plan.log.path, pid_files=(plan.pid_file, plan.second_pid_file))
     if plan.second_pid_file:
         check_replaceable(Path(plan.second_pid_file))
@@ -253,7 +253,7 @@ def _check(plan: Plan, identity: Identity | None, reading: Reading) -> None:
 
 
 def _become_supervisor(plan: Plan) -> NoReturn:
-    be_subreaper(True)  # here, because an exec keeps it, and the supervisor need not load the code for it
+    be_subreaper(True)  # kept across exec, so the supervisor need not load ctypes for it
     environ: Mapping[str, str] = os.environ
     flags: tuple[str, ...] = ()
     identity = _identity_in(plan)

@@ -41,13 +41,13 @@ __all__ = [
 def reload_instance(instance: Instance, waiting: Waiting) -> Report:
     """Replace the workers of an instance with new ones, from the current files and code; return the outcome.
 
-    Waits without a limit. If the reload fails, the instance goes on as before.
+    Waits without a time limit. If the reload fails, the old workers continue.
     """
     return _request(instance, {"command": "reload"}, waiting, "reloaded")
 
 
 def reopen_instance(instance: Instance) -> Report:
-    """Let an instance reopen its log file; return the outcome."""
+    """Make an instance reopen its log file; return the outcome."""
     return _request(instance, {"command": "reopen"}, None, "reopened", timeout=ANSWERED)
 
 
@@ -59,7 +59,7 @@ def resign_role(instance: Instance, role: str, waiting: Waiting) -> Report:
 def upgrade_instance(instance: Instance, waiting: Waiting) -> Report:
     """Replace the program of an instance's supervisor, and then reload; return the outcome.
 
-    Waits without a limit. If the upgrade fails, the instance goes on as before.
+    Waits without a time limit. If the upgrade fails, the old program continues.
     """
     report = _request(instance, {"command": "upgrade"}, waiting, "reloaded")
     return report._replace(text=report.text.replace("was reloaded", "was upgraded", 1))
@@ -74,7 +74,7 @@ def scale_instance(instance: Instance, workers: int, waiting: Waiting, *, yes: b
 
 
 def find_restartable(directory: RunDirectory, name: str) -> Instance:
-    """Return the instance of a name that runs, or that has ended and whose plan is kept.
+    """Return a running instance, or one that has ended and whose plan is kept.
 
     Raises as `find_instance` does.
     """
@@ -88,10 +88,10 @@ def find_restartable(directory: RunDirectory, name: str) -> Instance:
 def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], None], ask: Ask) -> Report:
     """Stop an instance, without a limit for its draining, and start it again; return the outcome.
 
-    One that does not run is started. The start uses the stored plan, this user, the environment of this
-    process and the current files. The instance is not stopped if another user has started it (see `kept_plan`
-    for the errors), or if the files have an error. ``ask`` is called for the secrets that a person is to be
-    asked for: the plan does not have them.
+    An instance that is not running is started. The start uses the stored plan, this user, the environment of
+    this process and the current files. Nothing is stopped if another user started the instance (see
+    `kept_plan` for the errors), or if the files have an error. ``ask`` prompts for the secrets that the
+    options refer to as ``prompt:``: the plan does not contain them.
     """
     wait_until_found(instance, time.monotonic() + SWEPT)
     pid = instance.holder()

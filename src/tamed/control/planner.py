@@ -1,7 +1,7 @@
-"""The planner: a process that reads the files again for a reload, and ends.
+"""The planner: a short-lived process that reads the files again for a reload.
 
-The supervisor runs it as ``python -m tamed.control.planner NAME``, or has a template fork it. It gets the
-current plan over its channel, and answers with the next plan.
+The supervisor runs it as ``python -m tamed.control.planner NAME``, or has a template fork it. It receives
+the current plan over its channel, and answers with the next one.
 """
 
 import tomllib
@@ -23,7 +23,7 @@ _FIXED = ("user", "group", "keep_capabilities", "umask", "max_files")
 
 
 def main(channel: Channel | None = None) -> None:
-    """Answer one order. ``channel`` is given in a process that has one already."""
+    """Answer one order. A forked process passes its ``channel``."""
     answer_order(_next_plan, channel)
 
 
@@ -34,12 +34,12 @@ def _next_plan(order: Message) -> Message:
     wanted = plan_again(plan, reading)
     changed = [name for name in _FIXED if getattr(plan, name) != getattr(wanted, name)]
     following = plan_again(plan, _with_fixed(reading, plan)) if changed else wanted
-    notes = [f"{name.replace('_', '-')} has changed, which takes a restart" for name in changed]
+    notes = [f"{name.replace('_', '-')} has changed and needs a restart" for name in changed]
     return {"plan": following.to_text(), "notes": notes, "changed": _changes(plan, reading)}
 
 
 def _changes(plan: Plan, after: Reading) -> list[str]:
-    """Return the names of what differs in the files, without the values, which may be secret."""
+    """Return the names of the settings that differ, without their values, which may be secret."""
     if plan.reading is None:
         return []
     before = Reading.from_data(after.job, plan.reading)

@@ -1,4 +1,4 @@
-"""What an instance leaves for later: its last state, its log and its events."""
+"""Records of instances that remain after their end: the last state, the log and the events."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def last_state_of(directory: RunDirectory, name: str | None) -> LastState | None
 
 
 def last_states(directory: RunDirectory) -> list[LastState]:
-    """Return the last states of all instances that have ended by themselves, were killed or were stopped."""
+    """Return the last states of all instances that ended by themselves, were killed or were stopped."""
     running = {each.name for each in directory.running()}
     left = {each.name: each for each in LastState.all_in(directory) if each.name not in running}
     stopped = {name: LastState.stopped(name) for name in stopped_names(directory) if name not in running}
@@ -80,14 +80,14 @@ def events_of_instance(directory: RunDirectory, name: str | None) -> tuple[Path,
         log, owner = log_of_instance(directory, name)
         return Path(f"{log}{EVENTS_SUFFIX}"), owner
     if not (file := status_of_instance(instance)["events_file"]):
-        raise MissingInput(f"{instance.name} has no file of events", remedy="the log says why")
+        raise MissingInput(f"{instance.name} has no file of events", remedy="see its log for the reason")
     return Path(file), other_owner(instance.directory)
 
 
 def _log_left(directory: RunDirectory, name: str) -> Path | None:
-    """Return the log of an instance that was killed or stopped: that of its plan, if this user can read it.
+    """Return the log of an instance that was killed or stopped, or None.
 
-    Otherwise the latest in the default places. None if there is none.
+    It is the log of its plan, if this user can read the plan, otherwise the latest in the default places.
     """
     try:
         path = left_plan(directory.instance(name)).log.path

@@ -1,4 +1,4 @@
-"""The stacks of an instance's workers, on request; the answer is validated."""
+"""Requests for the stacks of an instance's workers; the answer is validated."""
 
 from typing import Any
 

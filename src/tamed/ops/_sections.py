@@ -216,7 +216,7 @@ def _reload(view: View) -> Iterator[str]:
     stages = event.get("stages")
     yield _facts(
         {
-            "asked by": event.get("asked"),
+            "requested by": event.get("asked"),
             "changed": None if changed is None else _words(changed) or "no setting",
             "took": _took(event.get("took")),
             "of that": ", ".join(f"{name} {_took(took)}" for name, took in stages.items())
@@ -243,7 +243,7 @@ def _events(view: View) -> Iterator[str]:
         facts = {
             "worker": event.get("worker"),
             "generation": event.get("generation"),
-            "asked by": event.get("asked"),
+            "requested by": event.get("asked"),
             "took": _took(event.get("took")),
             "lived": _took(event.get("lived")),
         }

@@ -52,7 +52,7 @@ def _role_line(role: dict[str, Any]) -> str:
         return f"role {role['role']} is on another machine, {role['holder']}, for {role['age']:.0f} s"
     if role["pid"] is None:
         return f"role {role['role']} is vacant for {role['age']:.0f} s"
-    stops = ", which gives it back" if role["state"] == "resigning" else ""
+    stops = ", which is resigning it" if role["state"] == "resigning" else ""
     return f"role {role['role']} is held by worker {role['worker']} (pid {role['pid']}){stops}"
 
 
