@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamed.control.client import read_events
-from tamed.control.events import EventReader
+from tamed.control.records import EventReader
 from tamed.errors import MissingInput
 from tamed.ipc.message import InvalidMessage
 from tamed.supervisor.events import EventLog

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 from tamed.cli.grammar import Argument, Command, Option, one_of, parse, path_word, whole_number
 from tamed.errors import UsageError
 
@@ -30,38 +32,58 @@ def _duration(word: str) -> float:
     return Duration.parse(word)
 
 
-_RUNDIR: Final = Option(
-    "rundir",
-    ("--rundir",),
-    "Run directory: where the instances of this user are.",
-    "FOLDER",
-    read=path_word,
-    complete="folder",
-    facts=("env: TAMED_RUNDIR",),
+def _option(
+    flags: str,
+    help_text: str,
+    metavar: str = "",
+    *,
+    name: str = "",
+    default: object = None,
+    repeatable: bool = False,
+    read: Callable[[str], object] | None = None,
+    choices: tuple[str, ...] = (),
+    env: str = "",
+    section: str = "Options",
+) -> Option:
+    """Declare an option. Its name is that of its last flag; a FOLDER is read and completed as one."""
+    is_folder = metavar == "FOLDER"
+    facts = (f"default: {default}", "repeatable", f"env: {env}")
+    words = tuple(flags.split())
+    return Option(
+        name or words[-1][2:].replace("-", "_"),
+        words,
+        help_text,
+        metavar,
+        repeatable=repeatable,
+        default=default,
+        read=read or (path_word if is_folder else one_of(*choices) if choices else str),
+        choices=choices,
+        complete="folder" if is_folder else "",
+        facts=tuple(compress(facts, (default is not None, repeatable, env))),
+        section=section,
+    )
+
+
+_RUNDIR: Final = _option(
+    "--rundir", "Run directory: where the instances of this user are.", "FOLDER", env="TAMED_RUNDIR"
 )
-_PLUGIN_DIR: Final = Option(
-    "plugin_dirs",
-    ("--plugin-dir",),
+_PLUGIN_DIR: Final = _option(
+    "--plugin-dir",
     "Folder with plugins, one file NAME.py each.",
     "FOLDER",
+    name="plugin_dirs",
+    env="TAMED_PLUGIN_PATH",
     repeatable=True,
-    read=path_word,
-    complete="folder",
-    facts=("repeatable", "env: TAMED_PLUGIN_PATH"),
 )
+_ALL: Final = _option("--all", "All instances that run.", name="every")
 
 
-def _lines(what: str) -> Option:
-    """Declare the option for how many of the last events or records are shown."""
-    return Option(
-        "lines",
-        ("-n", "--lines"),
-        f"Number of {what} to show.",
-        "NUMBER",
-        default=20,
-        read=whole_number(0, 1_000_000_000),
-        facts=("default: 20",),
-    )
+def _lines(help_text: str, default: int) -> Option:
+    return _option("-n --lines", help_text, "NUMBER", default=default, read=whole_number(0, 1_000_000_000))
+
+
+def _json(help_text: str) -> Option:
+    return _option("--json", help_text, name="as_json")
 
 
 def _of_target(
@@ -92,45 +114,32 @@ def _of_instance(
     about: str,
     *options: Option,
     arguments: tuple[Argument, ...] = (),
+    several: bool = False,
     complete: str = "running",
     module: str = "instances",
 ) -> Command:
-    """Declare a command for an instance. NAME is optional if only one instance runs."""
-    return Command(
-        name,
-        summary,
-        f"tamed.cli.{module}:{name}",
-        f"{about}\n\nNAME is optional if only one instance runs.",
-        arguments=(*arguments, Argument("name", "NAME", required=False, complete=complete)),
-        options=(*options, _RUNDIR),
+    """Declare a command for an instance, or for ``several``. NAME is optional if only one instance runs."""
+    more = "; several may be given" if several else ""
+    names = Argument(
+        "names" if several else "name", "NAME", required=False, complete=complete, repeatable=several
     )
-
-
-def _of_instances(
-    name: str,
-    summary: str,
-    about: str,
-    *options: Option,
-    complete: str = "running",
-    module: str = "instances",
-) -> Command:
-    """Declare a command for one instance, several or all."""
     return Command(
         name,
         summary,
         f"tamed.cli.{module}:{name}",
-        f"{about}\n\nNAME is optional if only one instance runs; several may be given.",
-        arguments=(Argument("names", "NAME", required=False, complete=complete, repeatable=True),),
-        options=(Option("every", ("--all",), "All instances that run."), *options, _RUNDIR),
+        f"{about}\n\nNAME is optional if only one instance runs{more}.",
+        arguments=(*arguments, names),
+        options=(*([_ALL] if several else []), *options, _RUNDIR),
     )
 
 
 _pods: Final = whole_number(1, 1_000_000)
 
 
-def _of_cluster(name: str, help_text: str, metavar: str = "", read: Callable[[str], object] = str) -> Option:
-    """Declare an option of an export for a cluster."""
-    return Option(name, (f"--{name.replace('_', '-')}",), help_text, metavar, read=read, section=_IN_CLUSTER)
+def _of_cluster(
+    flag: str, help_text: str, metavar: str = "", read: Callable[[str], object] | None = None
+) -> Option:
+    return _option(flag, help_text, metavar, read=read, section=_IN_CLUSTER)
 
 
 COMMANDS: Final = (
@@ -151,26 +160,15 @@ COMMANDS: Final = (
         ),
         arguments=(Argument("names", "NAME", required=False, repeatable=True),),
         options=(
-            Option(
-                "to",
-                ("--to",),
-                "Write the files into this folder.",
-                "FOLDER",
-                default=".",
-                read=path_word,
-                complete="folder",
-                facts=("default: .",),
-            ),
-            Option(
-                "days",
-                ("--days",),
+            _option("--to", "Write the files into this folder.", "FOLDER", default="."),
+            _option(
+                "--days",
                 "Days for which the certificate is valid.",
                 "NUMBER",
                 default=397,
                 read=whole_number(1, 36_500),
-                facts=("default: 397",),
             ),
-            Option("force", ("--force",), "Replace a certificate and its key that are there."),
+            _option("--force", "Replace a certificate and its key that are there."),
         ),
     ),
     _of_target(
@@ -180,12 +178,11 @@ COMMANDS: Final = (
         Binds no address. Takes the same options as run, and so checks exactly what run would run.
         """,
         options=(
-            Option(
-                "system",
-                ("--for",),
+            _option(
+                "--for",
                 "Also check whether a deployment file can be exported for this, and warn of what it ignores.",
                 "KIND",
-                read=one_of(*_EXPORTS),
+                name="system",
                 choices=_EXPORTS,
             ),
         ),
@@ -210,11 +207,11 @@ COMMANDS: Final = (
         settings have changed, how long they took), scaling, upgrades, drains and stops. They are kept in a
         file beside the log, also over an upgrade and after the end.
         """,
-        _lines("events"),
-        Option("follow", ("-f", "--follow"), "Continue with new events."),
-        Option("as_json", ("--json",), "Print each event as a JSON object on a line, with all its facts."),
+        _lines("Number of events to show.", 20),
+        _option("-f --follow", "Continue with new events."),
+        _json("Print each event as a JSON object on a line, with all its facts."),
         complete="instance",
-        module="events",
+        module="logs",
     ),
     Command(
         "export",
@@ -238,74 +235,49 @@ COMMANDS: Final = (
             Argument("file", "FILE", read=path_word, complete="file"),
         ),
         options=(
-            Option(
-                "to",
-                ("--to",),
-                "Write the files into this folder.",
-                "FOLDER",
-                read=path_word,
-                complete="folder",
-            ),
-            Option("check", ("--check",), "Compare the files in the folder; write nothing."),
-            Option("force", ("--force",), "Overwrite files that were edited by hand."),
-            Option(
-                "command",
-                ("--command",),
+            _option("--to", "Write the files into this folder.", "FOLDER"),
+            _option("--check", "Compare the files in the folder; write nothing."),
+            _option("--force", "Overwrite files that were edited by hand."),
+            _option(
+                "--command",
                 "Path of the command tamed where the files are used; by default the path here, or tamed.",
                 "PATH",
             ),
-            Option(
-                "path",
-                ("--path",),
+            _option(
+                "--path",
                 "Path of FILE where the files are used; by default the path here, or in /app.",
                 "PATH",
             ),
             _PLUGIN_DIR,
-            Option(
-                "socket",
-                ("--socket",),
+            _option(
+                "--socket",
                 "Let systemd listen on this address, for the services on systemd://NAME.",
                 "NAME=ADDRESS",
                 repeatable=True,
-                facts=("repeatable",),
                 section=_ON_SYSTEMD,
             ),
-            Option(
-                "split",
-                ("--split",),
-                "Make a service unit for each service, and a target for all.",
-                section=_ON_SYSTEMD,
+            _option(
+                "--split", "Make a service unit for each service, and a target for all.", section=_ON_SYSTEMD
             ),
-            Option(
-                "user",
-                ("--user",),
-                "Make units for systemctl --user, which need no root.",
-                section=_ON_SYSTEMD,
-            ),
-            Option(
-                "install",
-                ("--install",),
+            _option("--user", "Make units for systemctl --user, which need no root.", section=_ON_SYSTEMD),
+            _option(
+                "--install",
                 "Write the units into /etc/systemd/system, or the user's; start them now and at each boot.",
                 section=_ON_SYSTEMD,
             ),
-            Option(
-                "uninstall",
-                ("--uninstall",),
-                "Stop the units, and remove them from there.",
-                section=_ON_SYSTEMD,
-            ),
-            _of_cluster("image", "Image to run; by default the name of the deployment.", "IMAGE"),
-            _of_cluster("cpu", "CPUs of each container: 2, or 500m.", "QUANTITY"),
-            _of_cluster("memory", "Memory of each container: 256Mi.", "QUANTITY"),
-            _of_cluster("replicas", "Number of pods; by default 2.", "NUMBER", _pods),
+            _option("--uninstall", "Stop the units, and remove them from there.", section=_ON_SYSTEMD),
+            _of_cluster("--image", "Image to run; by default the name of the deployment.", "IMAGE"),
+            _of_cluster("--cpu", "CPUs of each container: 2, or 500m.", "QUANTITY"),
+            _of_cluster("--memory", "Memory of each container: 256Mi.", "QUANTITY"),
+            _of_cluster("--replicas", "Number of pods; by default 2.", "NUMBER", _pods),
             _of_cluster(
-                "connections", "Open connections for each pod that an autoscaler aims at.", "NUMBER", _pods
+                "--connections", "Open connections for each pod that an autoscaler aims at.", "NUMBER", _pods
             ),
             _of_cluster(
-                "max_replicas", "Most pods that the autoscaler makes; by default 10.", "NUMBER", _pods
+                "--max-replicas", "Most pods that the autoscaler makes; by default 10.", "NUMBER", _pods
             ),
-            _of_cluster("service_monitor", "Let the Prometheus operator find the metrics."),
-            _of_cluster("kustomize", "Make a base for the overlays of kustomize."),
+            _of_cluster("--service-monitor", "Let the Prometheus operator find the metrics."),
+            _of_cluster("--kustomize", "Make a base for the overlays of kustomize."),
         ),
     ),
     _of_instance(
@@ -315,35 +287,22 @@ COMMANDS: Final = (
         Prints the last records that match all conditions, also of rotated and compressed files. A record is
         shown whole, with its traceback. The log of an instance that has ended is found by its name.
         """,
-        _lines("records"),
-        Option("follow", ("-f", "--follow"), "Continue with new records, also after a rotation."),
-        Option("every", ("--all",), "The logs of all instances, each record with the name of its instance."),
-        Option(
-            "level",
-            ("--level",),
-            "Only records of this level or above.",
-            "LEVEL",
-            read=_level,
-            choices=_LEVELS,
+        _lines("Number of records to show.", 20),
+        _option("-f --follow", "Continue with new records, also after a rotation."),
+        _option(
+            "--all", "The logs of all instances, each record with the name of its instance.", name="every"
         ),
-        Option(
-            "grep", ("--grep",), "Only records that this regular expression matches somewhere.", "PATTERN"
-        ),
-        Option(
-            "since",
-            ("--since",),
-            "Only records since then: 10m ago, 14:30 today, or 2026-11-23T14:30.",
-            "TIME",
-        ),
-        Option(
-            "worker",
-            ("--worker",),
+        _option("--level", "Only records of this level or above.", "LEVEL", read=_level, choices=_LEVELS),
+        _option("--grep", "Only records that this regular expression matches somewhere.", "PATTERN"),
+        _option("--since", "Only records since then: 10m ago, 14:30 today, or 2026-11-23T14:30.", "TIME"),
+        _option(
+            "--worker",
             "Only records of the worker of this number.",
             "NUMBER",
             read=whole_number(1, 1_000_000_000),
         ),
-        Option("service", ("--service",), "Only records of this service or logger, and below.", "NAME"),
-        Option("as_json", ("--json",), "Print each record as a JSON object on a line."),
+        _option("--service", "Only records of this service or logger, and below.", "NAME"),
+        _json("Print each record as a JSON object on a line."),
         complete="instance",
         module="logs",
     ),
@@ -372,7 +331,7 @@ COMMANDS: Final = (
     Command(
         "plugins",
         "List the plugins.",
-        "tamed.cli.plugins:plugins",
+        "tamed.cli.targets:plugins",
         """
         Lists the plugins of the installed packages and of the plugin folders. A plugin that cannot be
         imported is listed with the reason. If Twisted is installed, a second table lists its plugins that
@@ -380,7 +339,7 @@ COMMANDS: Final = (
         """,
         options=(_PLUGIN_DIR,),
     ),
-    _of_instances(
+    _of_instance(
         "reload",
         "Replace the workers with new ones that run the current code.",
         """
@@ -390,6 +349,7 @@ COMMANDS: Final = (
         command waits.
         """,
         module="operations",
+        several=True,
     ),
     _of_instance(
         "reopen",
@@ -409,13 +369,10 @@ COMMANDS: Final = (
         holds it stops the service, and then another one starts it. Returns when that worker holds the role.
         If no other worker is ready, the same one starts the service again.
         """,
-        arguments=(
-            Argument("name", "NAME", complete="running"),
-            Argument("role", "ROLE"),
-        ),
+        arguments=(Argument("name", "NAME", complete="running"), Argument("role", "ROLE")),
         options=(_RUNDIR,),
     ),
-    _of_instances(
+    _of_instance(
         "restart",
         "Stop an instance, and start it again with the same command line.",
         """
@@ -424,6 +381,7 @@ COMMANDS: Final = (
         """,
         complete="instance",
         module="operations",
+        several=True,
     ),
     _of_instance(
         "roles",
@@ -433,8 +391,8 @@ COMMANDS: Final = (
         For each role: the holder, since when, how often the role has passed on, the time without a holder in
         all, and how many workers stand by. The exit status is 0 only if each role has a holder.
         """,
-        Option("as_json", ("--json",), "Print the roles as JSON, with the token of each."),
-        module="roles",
+        _json("Print the roles as JSON, with the token of each."),
+        module="workers",
     ),
     _of_target(
         "run",
@@ -456,7 +414,7 @@ COMMANDS: Final = (
         workers do not become ready. While a reload or an upgrade is under way, the command waits; a later
         number replaces an earlier one.
         """,
-        Option("yes", ("--yes",), "Allow more than 32 workers for each CPU."),
+        _option("--yes", "Allow more than 32 workers for each CPU."),
         arguments=(Argument("count", "COUNT", read=whole_number(1, _MOST_WORKERS)),),
         module="operations",
     ),
@@ -468,12 +426,7 @@ COMMANDS: Final = (
         Editors complete and check a deployment file with it. With FILE, it has the options of the plugins
         that FILE names.
         """,
-        (
-            (
-                "tamed schema verse.toml > verse.schema.json",
-                "for an editor",
-            ),
-        ),
+        (("tamed schema verse.toml > verse.schema.json", "for an editor"),),
         arguments=(Argument("file", "FILE", required=False, read=path_word, complete="file"),),
         options=(_PLUGIN_DIR,),
     ),
@@ -485,8 +438,8 @@ COMMANDS: Final = (
         tasks with the same stack are counted together. A worker whose event loop is blocked prints the stacks
         of its threads, which are then in the log, too.
         """,
-        Option("as_json", ("--json",), "Print the stacks as JSON."),
-        module="stacks",
+        _json("Print the stacks as JSON."),
+        module="workers",
     ),
     _of_target(
         "start",
@@ -511,32 +464,24 @@ COMMANDS: Final = (
         """,
         arguments=(Argument("name", "NAME", required=False, complete="instance"),),
         options=(
-            Option(
-                "lines",
-                ("-n", "--lines"),
-                "Number of lines of the log to show with NAME.",
-                "NUMBER",
-                default=10,
-                read=whole_number(0, 1_000_000_000),
-                facts=("default: 10",),
-            ),
-            Option("watch", ("--watch",), "Show it again every two seconds."),
-            Option("as_json", ("--json",), "Print everything as JSON: a list without NAME."),
+            _lines("Number of lines of the log to show with NAME.", 10),
+            _option("--watch", "Show it again every two seconds."),
+            _json("Print everything as JSON: a list without NAME."),
             _RUNDIR,
         ),
     ),
-    _of_instances(
+    _of_instance(
         "stop",
         "Stop an instance and wait until it has drained.",
         "The instance finishes its open connections, within its drain timeout.",
-        Option(
-            "timeout",
-            ("--timeout",),
+        _option(
+            "--timeout",
             "Longest time to wait; by default until the process has ended.",
             "DURATION",
             read=_duration,
         ),
-        Option("force", ("--force",), "Kill it if it has not ended in time (10s without --timeout)."),
+        _option("--force", "Kill it if it has not ended in time (10s without --timeout)."),
+        several=True,
     ),
     Command(
         "top",
@@ -553,7 +498,7 @@ COMMANDS: Final = (
     Command(
         "twistd",
         "Run a command line of twistd.",
-        "tamed.cli.twistd:twistd",
+        "tamed.cli.targets:twistd",
         "Runs as a daemon unless the line has --nodaemon.",
         rest="[OPTIONS OF TWISTD]",
         has_help=False,  # the line has an option of its own for that
@@ -599,7 +544,7 @@ TAMED: Final = Command(
         ("tamed plugins", "the plugins that there are"),
     ),
     arguments=(Argument("command", "COMMAND", required=False, complete="command"),),
-    options=(Option("version", ("--version",), "Show the version and exit."),),
+    options=(_option("--version", "Show the version and exit."),),
     rest="…",
 )
 """The command itself."""

@@ -1,4 +1,4 @@
-"""The command ``tamed logs``: the records in the logs of instances, filtered and followed."""
+"""The commands ``logs`` and ``events``: what instances have written, and what has happened to them."""
 
 import json
 import re
@@ -10,21 +10,28 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from heapq import merge
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tamed._os.text import shown, shown_in_json
-from tamed.cli._text import colours, shown_lines
+from tamed.cli._text import colours, duration, one_line, shown_lines, size
 from tamed.cli.instances import directory_of, ending
-from tamed.control.records import last_state_of, last_states, log_of_instance
+from tamed.control.records import (
+    Event,
+    EventReader,
+    events_of_instance,
+    last_state_of,
+    last_states,
+    log_of_instance,
+)
 from tamed.errors import TamedError, UsageError, from_os_error
 from tamed.log.layout import COLOURS
 from tamed.log.reader import LogReader
 from tamed.log.search import LEVELS, Entry, EntryReader, Filter, moment_of
 from tamed.unix.rundir import RunDirectory
 
-__all__ = ["logs"]
+__all__ = ["events", "logs"]
 
-_LOOK: Final = 0.2  # seconds between two reads of a log that is followed
+_LOOK: Final = 0.2  # seconds between two reads of a file that is followed
 _INDENT: Final = "    "
 
 
@@ -187,3 +194,55 @@ def _since(text: str, now: float) -> float:
         expected = "expected 10m ago, 14:30, 2026-11-23 or 2026-11-23T14:30:00"
         raise UsageError(f"--since {text!r}", expected)
     return moment
+
+
+def events(name: str | None, rundir: str | None, lines: int, follow: bool, as_json: bool) -> None:
+    """Show the last events of an instance."""
+    path, owner = events_of_instance(directory_of(rundir), name)
+    with closing(EventReader(path, owner)) as reader:
+        _put(reader.last(lines), as_json)
+        while follow:
+            _put(reader.more(), as_json)
+            time.sleep(_LOOK)
+
+
+def _put(found: Iterable[Event], as_json: bool) -> None:
+    for event in found:
+        print(shown_in_json(json.dumps(event)) if as_json else shown(_event_line(event), indent="    "))
+
+
+def _event_line(event: Event) -> str:
+    """Return an event as one line, its time with seconds."""
+    moment = event["time"][:19].replace("T", " ")
+    facts = ", ".join(_facts(event))
+    return f"{moment}  {event['event']:8} {one_line(event['text'])}" + (
+        f" ({one_line(facts)})" if facts else ""
+    )
+
+
+def _facts(event: Event) -> Iterator[str]:
+    """Yield the facts of an event that its text does not state."""
+    if (asked := _fact(event, "asked", str)) is not None:
+        yield f"requested by {asked}"
+    if (changed := _fact(event, "changed", list)) is not None:
+        yield f"changed: {', '.join(map(str, changed)) or 'no setting'}"
+    if event["event"] == "scale" and (before := _fact(event, "from", int)) is not None:
+        yield f"{before} before"
+    if event["event"] != "drain" and (took := _number(event, "took")) is not None:
+        yield f"took {duration(took)}"
+    if (lived := _number(event, "lived")) is not None:
+        yield f"lived {duration(lived)}"
+    if (memory := _fact(event, "memory", int)) is not None:
+        yield f"at most {size(memory)} in memory"
+    if event.get("oom") is True:
+        yield "killed by the kernel's OOM killer"
+
+
+def _fact(event: Event, key: str, kind: type) -> Any:
+    value = event.get(key)
+    return value if isinstance(value, kind) else None
+
+
+def _number(event: Event, key: str) -> float | None:
+    value = event.get(key)
+    return float(value) if isinstance(value, int | float) else None

@@ -178,7 +178,7 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
     if found["restarts"]:
         yield f"restarts: {found['restarts']}"
     if found["roles"]:
-        from tamed.cli.roles import role_lines  # lazy import: most daemons have no roles
+        from tamed.cli.workers import role_lines  # lazy import: most daemons have no roles
 
         yield from role_lines(found)
     for warning in found.get("warnings", ()):

@@ -1,9 +1,10 @@
-"""The commands with a TARGET: ``run``, ``start`` and ``check``, from their words to a job."""
+"""The commands that run a target or list them: ``run``, ``start``, ``check``, ``twistd`` and ``plugins``."""
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamed._os.secrets import SECRETS
 from tamed._os.text import shown
@@ -13,12 +14,13 @@ from tamed.cli.grammar import UnknownOption, parse
 from tamed.cli.options import folders, misspelt_variables, service_command
 from tamed.cli.password import ask_secret
 from tamed.config.job import Job
-from tamed.config.kinds import kind_of, resolve
+from tamed.config.kinds import kind_of, own_kinds, resolve
 from tamed.config.target import TargetKind
 from tamed.errors import UsageError
+from tamed.plugins.discovery import Found, available
 from tamed.service.service import MultiService, Service
 
-__all__ = ["check", "job_of", "read_job", "run", "start"]
+__all__ = ["check", "job_of", "plugins", "read_job", "run", "start", "twistd"]
 
 
 def run(**given: Any) -> int:
@@ -114,3 +116,67 @@ def _tree(service: Service, first: str = "", rest: str = "") -> Iterator[tuple[s
     for child in children:
         last = child is children[-1]
         yield from _tree(child, f"{rest}{'└── ' if last else '├── '}", f"{rest}{'    ' if last else '│   '}")
+
+
+def twistd(words: Sequence[str]) -> int:
+    """Run a command line of twistd."""
+    from tamed.control.foreground import run as run_here
+    from tamed.control.launch import start as start_daemon
+
+    line = kind_of("twisted").command_line(words)
+    for notice in line.notices:
+        print(f"tamed: {notice}", file=sys.stderr)
+    if line.foreground:
+        signals: list[int] = []
+        atexit.register(_end_as_twistd, signals)  # before the program registers anything, so called last
+        ending = run_here(line.job, ask_secret)
+        if ending.signal is not None:
+            signals.append(ending.signal)
+        return ending.status
+    report = start_daemon(line.job, ask_secret)
+    if not report.ready:
+        print(report.text, file=sys.stderr)
+    return report.status
+
+
+def _end_as_twistd(signals: Sequence[int]) -> None:
+    """End by the signal that stopped the program, as twistd does at the end of its shutdown."""
+    from tamed.unix.process import end_by_signal  # lazy import: only twistd does so
+
+    for number in signals:
+        sys.stdout.flush()
+        end_by_signal(number)
+
+
+def plugins(plugin_dirs: Sequence[str]) -> None:
+    """List the plugins of Tamed, then those of other frameworks."""
+    dirs = folders(plugin_dirs)
+    found = available(dirs)
+    _show(_rows(found))
+    for kind in own_kinds():
+        if kind.is_installed():
+            print(f"\n{kind.title}s, which run in the same way:")
+            _show(_rows(kind.found(dirs)))
+
+
+class _Row(NamedTuple):
+    """A plugin in a table."""
+
+    name: str
+    description: str
+    home: str
+    error: str
+
+
+def _rows(found: Sequence[Found]) -> list[_Row]:
+    return [_Row(each.name, each.description, each.package, each.error or "") for each in found]
+
+
+def _show(rows: Sequence[_Row]) -> None:
+    table = [_Row("NAME", "DESCRIPTION", "PACKAGE", ""), *rows]
+    lines = [row._replace(description="(cannot be run)") if row.error else row for row in table]
+    widths = [max(len(row[column]) for row in lines) for column in range(2)]
+    for row in lines:
+        print(f"{row.name:{widths[0]}}  {row.description:{widths[1]}}  {row.home}".rstrip())
+        if row.error:
+            print(f"{'':{widths[0]}}  {row.error}")

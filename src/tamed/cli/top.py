@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from tamed.cli._board import Row
 from tamed.cli.instances import directory_of
-from tamed.cli.stacks import stack_lines
-from tamed.control.instances import find_instance, status_of_instance
+from tamed.cli.workers import stack_lines
+from tamed.control.instances import find_instance, stacks_of_instance, status_of_instance
 from tamed.control.operations import reload_instance
 from tamed.control.records import log_of_instance
-from tamed.control.stacks import stacks_of_instance
 from tamed.errors import ConfigurationError, TamedError, UsageError
 from tamed.log.reader import LogReader
 from tamed.log.search import EntryReader, Filter

@@ -11,10 +11,8 @@ from typing import Any, Final
 from tamed.cli._text import duration, one_line, shown_lines, size, uptime
 from tamed.cli.instances import directory_of, ending
 from tamed.cli.status import failing_checks, last_state
-from tamed.control.events import Event, EventReader
-from tamed.control.instances import find_instance, status_of_instance
-from tamed.control.records import events_of_instance
-from tamed.control.stacks import stacks_of_instance
+from tamed.control.instances import find_instance, stacks_of_instance, status_of_instance
+from tamed.control.records import Event, EventReader, events_of_instance
 from tamed.errors import MissingInput, TamedError, Unavailable
 from tamed.unix.rundir import RunDirectory
 

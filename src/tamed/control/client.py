@@ -24,7 +24,7 @@ from tamed.ipc.message import (
     read_texts,
     read_truth,
 )
-from tamed.supervisor.reports import read_report
+from tamed.supervisor.reports import read_report, read_stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-__all__ = ["answer_from", "ask", "read_events", "read_status"]
+__all__ = ["answer_from", "ask", "read_answered_stacks", "read_events", "read_status"]
 
 _MOST = 2**53  # the largest integer that every reader of JSON can represent
 
@@ -192,6 +192,19 @@ def _read_role(message: Message) -> Message:
         "standby": read_number(message, "standby"),
         "holder": read_text({"holder": "", **message}, "holder"),  # older supervisors send none
         "trouble": read_text({"trouble": "", **message}, "trouble"),
+    }
+
+
+def read_answered_stacks(message: Message) -> Message:
+    """Return the stacks of one worker in an answer. Raises InvalidMessage for anything else."""
+    return {
+        "pid": read_number(message, "pid"),
+        "worker": read_number(message, "worker"),
+        "generation": read_number(message, "generation"),
+        "state": read_text(message, "state"),
+        "answered": read_truth(message, "answered"),
+        **read_stacks(message),
+        "printed": read_texts(message, "printed"),
     }
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tamed._os.proc import descendants_of
-from tamed.control.client import ask, read_status
+from tamed.control.client import ask, read_answered_stacks, read_status
 from tamed.errors import PermissionRefused, SystemRefused, TamedError, Unavailable, UsageError
-from tamed.ipc.message import InvalidMessage
+from tamed.ipc.message import InvalidMessage, read_objects
 from tamed.supervisor.plan_file import forget_plan, save_plan, stored_plan
 from tamed.unix.lock import holder
 from tamed.unix.process import ProcessHandle
@@ -40,6 +40,7 @@ __all__ = [
     "find_instance",
     "other_owner",
     "run_directory",
+    "stacks_of_instance",
     "status_of_instance",
     "stop_instance",
     "trusted_instance",
@@ -124,6 +125,13 @@ def status_of_instance(instance: Instance, timeout: float = ANSWERED) -> dict[st
     answer = ask_instance(instance, {"command": "status"}, timeout)
     with understood(instance):
         return read_status(answer)
+
+
+def stacks_of_instance(instance: Instance) -> list[dict[str, Any]]:
+    """Request the stacks of the threads and tasks of each worker. Raises as `ask_instance` does."""
+    answer = ask_instance(instance, {"command": "stacks"}, ANSWERED)
+    with understood(instance):
+        return [read_answered_stacks(each) for each in read_objects(answer, "stacks")]
 
 
 def stop_instance(
