@@ -146,8 +146,8 @@ def stop_instance(
 
     ``progress`` is called with its status about twice a second. With ``force``, an instance that does not end
     in time is killed, with all its processes. ``keep_plan`` keeps the plan of an instance that this user
-    started with `start`, for `restart_instance`. Raises Unavailable if it is not running, PermissionRefused if
-    it belongs to another user, and SystemRefused if one of its processes cannot be killed.
+    started with `start`, for `restart_instance`. Raises Unavailable if it is not running, PermissionRefused
+    if it belongs to another user, and SystemRefused if one of its processes cannot be killed.
     """
     handle = ProcessHandle.found_by(instance.holder)
     if handle is None:

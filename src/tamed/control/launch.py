@@ -204,7 +204,10 @@ def _all_memory() -> int:
 
 
 def _ops(daemon: Daemon) -> str:
-    """Return the text of the operations endpoint, or nothing. Raises ConfigurationError if a library is missing."""
+    """Return the text of the operations endpoint, or nothing.
+
+    Raises ConfigurationError if a library is missing.
+    """
     if not daemon.ops:
         return ""
     try:
