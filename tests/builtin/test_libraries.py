@@ -42,7 +42,7 @@ NAMES: list[tuple[str, Any, str]] = [
     ("telnetlib3", telnetlib3.BaseServer, "begin_negotiation connection_lost connection_made data_received"),
     ("telnetlib3", telnetlib3.BaseServer, "eof_received"),
     ("telnetlib3", telnetlib3.TelnetWriter, "drain handle_do handle_subnegotiation iac set_iac_callback"),
-    ("telnetlib3", telnetlib3.TelnetWriter, "slc_simulated write"),
+    ("telnetlib3", telnetlib3.TelnetWriter, "send_iac slc_simulated write"),
     (
         "telnetlib3",
         telnetlib3.TelnetWriter(None, None, server=True),  # type: ignore[arg-type]

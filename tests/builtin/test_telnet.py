@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trustme
 
+from tamed.builtin._telnet_protocol import TelnetProtocol
 from tamed.builtin.telnet import Options, telnet
 from tamed.net.endpoint import Endpoint
 from tamed.net.reply import ReplyServer
@@ -259,6 +261,24 @@ async def test_who_sends_nothing_but_commands_is_hung_up_on(
             with suppress(ConnectionError):
                 await reader.read()
     assert any("sends nothing but commands: hung up" in message for message in caplog.messages)
+
+
+async def test_answers_to_many_commands_are_one_write() -> None:
+    """A write takes longer the more of them wait for a client that reads nothing (asyncio, Python 3.12)."""
+    session = asyncio.create_task(asyncio.sleep(0))
+    protocol = TelnetProtocol(lambda _: session, 100)
+    transport = Mock(spec=asyncio.Transport)
+    transport.is_closing.return_value = False
+    transport.get_extra_info.side_effect = {"socket": Mock()}.get
+    protocol.connection_made(transport)
+    protocol.data_received(b"\xff\xfd\x2a" * 1000)
+    protocol.show_input(False)
+    assert [call.args[0] for call in transport.write.mock_calls] == [
+        b"\xff\xfc\x2a" * 1000,
+        b"\xff\xfb\x01",
+    ]
+    protocol.connection_lost(None)
+    await asyncio.wait([session])
 
 
 async def test_a_statement_that_is_too_long() -> None:

@@ -15,8 +15,8 @@ import asyncio
 import re
 import socket
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
 import telnetlib3
@@ -83,7 +83,8 @@ class TelnetProtocol(telnetlib3.BaseServer):
 
         telnetlib3 keeps a subnegotiation until its end, up to a megabyte in eight times as much memory.
         """
-        super().data_received(data)
+        with self.writer.answers_together():
+            super().data_received(data)
         self._command_bytes = 0 if self.reader.has_taken() else self._command_bytes + len(data)
         if self._command_bytes > _MOST_COMMANDS:
             log.warning("%s sends nothing but commands: hung up", self.peer)
@@ -174,6 +175,29 @@ class _Commands(telnetlib3.TelnetWriter):
         self.compression = False
         self.always_wont = _ALL - {telnetlib3.ECHO, telnetlib3.TM}
         self.always_dont = _ALL
+        self._answers: bytearray | None = None
+
+    @contextmanager
+    def answers_together(self) -> Iterator[None]:
+        """Send the answers to the commands of one piece of input in one write.
+
+        From Python 3.12, a write of asyncio takes longer the more writes wait for the client: 64 KB of commands
+        would block the event loop for seconds.
+        """
+        self._answers = bytearray()
+        try:
+            yield
+        finally:
+            answers, self._answers = bytes(self._answers), None
+            if answers:
+                super().send_iac(answers)
+
+    def send_iac(self, buf: bytes) -> None:
+        """Send a command, or keep it until all of the input is read."""
+        if self._answers is None:
+            super().send_iac(buf)
+        else:
+            self._answers += buf
 
     def handle_do(self, opt: bytes) -> bool:
         """Accept ECHO only as the answer to ours."""
