@@ -181,8 +181,8 @@ class _Commands(telnetlib3.TelnetWriter):
     def answers_together(self) -> Iterator[None]:
         """Send the answers to the commands of one piece of input in one write.
 
-        From Python 3.12, a write of asyncio takes longer the more writes wait for the client: 64 KB of commands
-        would block the event loop for seconds.
+        From Python 3.12, a write of asyncio takes longer the more writes wait for the client: 64 KB of
+        commands would block the event loop for seconds.
         """
         self._answers = bytearray()
         try:
