@@ -31,6 +31,7 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "exit_code",
+    "exit_request",
     "from_creation_error",
     "from_os_error",
     "reason",
@@ -233,6 +234,12 @@ def exit_code(error: SystemExit) -> int:
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def exit_request(error: SystemExit) -> str:
+    """Return what a ``SystemExit`` asks for, as the end of a sentence, with the text that it may have."""
+    text = f": {error.code}" if isinstance(error.code, str) and error.code else ""
+    return f"asked to exit with status {exit_code(error)}{text}"
 
 
 def from_os_error(what: str, error: OSError, remedy: str = "") -> TamedError:

@@ -660,6 +660,17 @@ def test_an_application_is_found_in_the_folder_that_was_named(
     del sys.modules["web_test_found"]
 
 
+def test_a_module_that_exits_while_it_is_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its status is that of the process, which would end without a word otherwise."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "web_test_leaving.py").write_text("raise SystemExit(3)")
+    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="3"):
+        load("web_test_leaving:app", tmp_path)
+    assert caplog.messages == ["web_test_leaving, while it was imported, asked to exit with status 3"]
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"app": "x:y", "root": Path()}, {"root": Path(), "trust": ["localhost"]}],

@@ -80,7 +80,24 @@ frontend front
 backend web
   http-request set-header X-Forwarded-For 192.0.2.7
   http-request set-header X-Forwarded-Proto https
-  server web unix@{folder}/web.sock{version}
+  server web unix@{folder}/web.sock {version}
+"""
+
+CADDY = """
+{{
+  admin off
+  auto_https off
+}}
+http://{address} {{
+  bind 127.0.0.1
+  reverse_proxy unix/{folder}/web.sock {{
+    header_up X-Forwarded-For 192.0.2.7
+    header_up X-Forwarded-Proto https
+    transport http {{
+      versions {version}
+    }}
+  }}
+}}
 """
 
 
@@ -98,32 +115,60 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
 @contextmanager
 def in_front(folder: Path, proxy: str) -> Iterator[str]:
     """Run a proxy in front of the socket ``web.sock``; yield its address, where clients may wait."""
+    kind, _, version = proxy.partition(" ")
     file = folder / "proxy.conf"
+    if kind == "caddy":
+        with _caddy(folder, file, version) as address:
+            yield address
+        return
     with socket.create_server(("127.0.0.1", 0)) as front:
         front.setblocking(False)  # nginx expects it of what it inherits
         address, fd = "{}:{}".format(*front.getsockname()), front.fileno()
-        if proxy == "nginx":
+        if kind == "nginx":
             kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
             temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
             file.write_text(NGINX.format(folder=folder, temporary=temporary, address=address, user=user))
             command = [_program("nginx"), "-e", "stderr", "-c", str(file)]
         else:
-            version = proxy.removeprefix("haproxy").replace(" h2", " proto h2")
-            file.write_text(HAPROXY.format(folder=folder, seconds=int(PATIENCE), version=version, fd=fd))
+            words = version.replace("h2", "proto h2")
+            file.write_text(HAPROXY.format(folder=folder, seconds=int(PATIENCE), version=words, fd=fd))
             command = [_program("haproxy"), "-db", "-f", str(file)]
-        process = subprocess.Popen(
-            command,
-            pass_fds=[fd],
-            env={**os.environ, "NGINX": f"{fd};"},  # for nginx: what it inherits, as at its own upgrade
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
+        with _running(command, fd, NGINX=f"{fd};"):  # for nginx: what it inherits, as at its own upgrade
             yield address
-        finally:
-            process.terminate()  # with its workers
-            process.wait(PATIENCE)
+
+
+@contextmanager
+def _caddy(folder: Path, file: Path, version: str) -> Iterator[str]:
+    """Run Caddy, which inherits no socket: it shares a port that is bound here, and says when it listens."""
+    with socket.socket() as front, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        front.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*front.getsockname())
+        file.write_text(CADDY.format(folder=folder, address=address, version=version or "1.1"))
+        manager.bind(f"{folder}/notify.sock")
+        manager.settimeout(PATIENCE)
+        command = [_program("caddy"), "run", "--config", str(file), "--adapter", "caddyfile"]
+        with _running(command, HOME=str(folder), NOTIFY_SOCKET=f"{folder}/notify.sock"):
+            while b"READY=1" not in manager.recv(1024):
+                pass
+            yield address
+
+
+@contextmanager
+def _running(command: list[str], *inherited: int, **environment: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        command,
+        pass_fds=inherited,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()  # with its workers
+        process.wait(PATIENCE)
 
 
 def _program(name: str) -> str:
@@ -134,7 +179,7 @@ def _program(name: str) -> str:
 
 
 @needs("curl")
-@pytest.mark.parametrize("proxy", ["nginx", "haproxy", "haproxy h2"])
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy", "haproxy h2", "caddy", "caddy h2c"])
 def test_a_proxy_on_a_unix_socket_tells_who_the_client_is(tmp_path: Path, proxy: str) -> None:
     """To requests with long bodies, and to WebSockets, which it passes on; ``--trust unix`` believes it."""
     (tmp_path / "file").write_bytes(b"x" * 3_000_000)
@@ -143,7 +188,7 @@ def test_a_proxy_on_a_unix_socket_tells_who_the_client_is(tmp_path: Path, proxy:
         in_front(tmp_path, proxy) as front,
     ):
         ask = "curl", "-sSf", "-T", tmp_path / "file", f"http://{front}/a"
-        version = "2" if proxy == "haproxy h2" else "1.1"
+        version = "2" if "h2" in proxy else "1.1"
         for _ in range(3):  # on connections that are kept, too
             done = run(*ask)
             assert json.loads(done.stdout) == ["https", "192.0.2.7", version, 3_000_000], done.stderr

@@ -167,6 +167,17 @@ def test_what_ends_the_interpreter_is_let_through(tmp_path: Path) -> None:
         load_target(file)
 
 
+def test_a_module_that_exits_while_it_is_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the text for which it did so: a daemon has no terminal on which that would be seen."""
+    (tmp_path / "leaving_verse.py").write_text("raise SystemExit('no paper')")
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit, match="no paper"):
+        load_target("leaving_verse:application")
+    assert "leaving_verse, while it was imported, asked to exit with status 1: no paper" in caplog.messages
+
+
 def test_a_variable_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be an attribute of something; the working directory is looked at, and last."""
     package = tmp_path / "versepackage"

@@ -1,5 +1,6 @@
 """How a process ends: told to, by itself, or by force."""
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -193,10 +194,11 @@ application = Application("verse", First("first"), Last("last"))
 
 
 def test_a_program_may_exit_while_it_is_loaded(application: Write) -> None:
-    """As any Python program may."""
+    """As any Python program may; the log says which file it was."""
     with TamedProcess("run", application("sys.exit(7)")) as process:
         assert process.wait() == 7
-    assert told(process.lines) == []
+    (line,) = told(process.lines)
+    assert re.search(r"INFO tamed: .*\.py, while it was loaded, asked to exit with status 7$", line)
 
 
 def test_a_service_that_fails_past_its_policy_ends_the_application(application: Write) -> None:

@@ -23,9 +23,11 @@ from tamed.errors import (
     MissingInput,
     TamedError,
     UsageError,
+    exit_request,
     from_os_error,
     reason,
 )
+from tamed.log.logger import own_logger
 from tamed.plugins.build import Given
 from tamed.plugins.plugin import Plugin
 from tamed.service.application import Application
@@ -33,6 +35,7 @@ from tamed.service.service import Service
 
 __all__ = ["load", "load_file", "load_variable"]
 
+log = own_logger("tamed")
 
 _VARIABLE = "application"
 
@@ -66,6 +69,9 @@ def load_file(path: Path) -> Application:
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  # the operator named it to be run
+    except SystemExit as ended:
+        log.info("%s, while it was loaded, %s", path, exit_request(ended))
+        raise
     except Exception as error:
         raise _failure(f"{path} raised while it was loaded", error) from error
     return _application(module, _VARIABLE, str(path), path.stem, f"name it {_VARIABLE}")
@@ -95,6 +101,9 @@ def load_variable(target: str) -> Application:
             require_trusted(Path(spec.origin), "module")
         module = importlib.import_module(name)
     except TamedError:
+        raise
+    except SystemExit as ended:
+        log.info("%s, while it was imported, %s", name, exit_request(ended))
         raise
     except Exception as error:
         if missing := missing_module(error, name):

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tamed._os.variables import VariableName, missing_module
-from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, reason
+from tamed.errors import ApplicationFailed, ConfigurationError, MissingInput, exit_request, reason
+from tamed.log.logger import own_logger
 from tamed.web.asgi import ASGIApplication
 from tamed.web.wsgi import WsgiApplication
 
 __all__ = ["Interface", "as_asgi", "interface_of", "load"]
+
+log = own_logger("web")
 
 Interface = Literal["asgi", "wsgi"]
 
@@ -34,6 +37,9 @@ def load(name: str, folder: Path | None = None, *, factory: bool = False) -> Any
         sys.path.append(str(folder.resolve()))
     try:
         module = importlib.import_module(wanted.module)
+    except SystemExit as ended:
+        log.info("%s, while it was imported, %s", wanted.module, exit_request(ended))
+        raise
     except Exception as error:
         if missing := missing_module(error, wanted.module):
             remedy = "install it, or name the folder it is in with --app-dir"

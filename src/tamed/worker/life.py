@@ -13,7 +13,7 @@ from signal import Signals
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
-from tamed.errors import ConfigurationError, ServiceFailed, exit_code, reason
+from tamed.errors import ConfigurationError, ServiceFailed, exit_code, exit_request, reason
 from tamed.log.logger import own_logger
 from tamed.service.application import Application
 from tamed.service.events import hub
@@ -111,7 +111,7 @@ async def live(
                 log.debug("what failed, in full", exc_info=failure.cause)
                 raise
             status = exit_code(failure.cause)
-            log.info("service %s asked to exit with status %d", failure.path, status)
+            log.info("service %s %s", failure.path, exit_request(failure.cause))
     log.info("%s", f"{process} has stopped" if process else "stopped")
     return Ending(status, asked[0] if asked else None)
 
