@@ -12,18 +12,21 @@ __all__ = [
     "NGINX",
     "aiomisc",
     "granian",
+    "granian_files",
     "gunicorn",
     "hypercorn",
     "loops",
     "minimal",
     "nginx",
     "nginx_files",
+    "nginx_text",
     "tamed_application",
     "tamed_files",
     "tamed_poetry",
     "tamed_web",
     "twistd",
     "uvicorn",
+    "uvicorn_files",
 ]
 
 NGINX = "" if which("nginx") else "apt install nginx-light libnginx-mod-stream"
@@ -31,7 +34,7 @@ NGINX = "" if which("nginx") else "apt install nginx-light libnginx-mod-stream"
 
 _MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
-_POEM = "web_poetry:asgi"
+_HELLO = "web_hello:asgi"
 
 _NGINX_COMMON = """
 daemon off;
@@ -51,17 +54,18 @@ stream {{
 """
 
 
-_NGINX_FILES = """
+_NGINX_WEB = """
 http {{
-    access_log off;
+    access_log {access_log};
     sendfile on;
     keepalive_requests 1000000;
+    default_type text/plain;
     client_body_temp_path {folder};
     proxy_temp_path {folder};
     fastcgi_temp_path {folder};
     uwsgi_temp_path {folder};
     scgi_temp_path {folder};
-    server {{ listen 127.0.0.1:{port} backlog=4096; root {folder}/site; }}
+    server {{ listen 127.0.0.1:{port} backlog=4096{http2}; {served} }}
 }}
 """
 
@@ -101,9 +105,21 @@ def nginx(folder: Path, *, access_log: bool = False, workers: int = 1) -> Proces
 
 def nginx_files(folder: Path) -> Process:
     """Return nginx that serves the files in ``site`` in a folder, from page to client in the kernel."""
+    return _nginx_web(folder, f"root {folder}/site;")
+
+
+def nginx_text(folder: Path, *, access_log: bool = False, http2: bool = False) -> Process:
+    """Return nginx with the text of ``web_hello`` in its configuration: what a server in C takes."""
+    served = 'location / { return 200 "Hello world\\n"; }'
+    return _nginx_web(folder, served, access_log=access_log, http2=http2)
+
+
+def _nginx_web(folder: Path, served: str, *, access_log: bool = False, http2: bool = False) -> Process:
     port = free_port()
+    log, more = f"{folder}/access.log" if access_log else "off", " http2" if http2 else ""
     text = _NGINX_COMMON.format(workers=1, user=_user(), folder=folder)
-    return _nginx(folder, port, text + _NGINX_FILES.format(folder=folder, port=port))
+    text += _NGINX_WEB.format(folder=folder, port=port, access_log=log, http2=more, served=served)
+    return _nginx(folder, port, text)
 
 
 def _nginx(folder: Path, port: int, text: str) -> Process:
@@ -149,10 +165,10 @@ def tamed_application(kind: str, *options: str) -> Process:
     return Process(words, port, environment=environment)
 
 
-def tamed_web(application: str = _POEM, *options: str, access_log: bool = False) -> Process:
-    """Return our web server with an ASGI application, in the foreground."""
+def tamed_web(*options: str, access_log: bool = False) -> Process:
+    """Return our web server with ``web_hello``, in the foreground."""
     port = free_port()
-    settings = ["--listen", f"{HOST}:{port}", "--app", application, "--app-dir", programs, *options]
+    settings = ["--listen", f"{HOST}:{port}", "--app", _HELLO, "--app-dir", programs, *options]
     settings += ["--max-connections-per-address", "1000", *([] if access_log else ["--no-access-log"])]
     level = [] if access_log else ["--log-level", "warning"]
     return Process(tamed("run", *level, "web", *settings), port)
@@ -165,30 +181,41 @@ def tamed_files(folder: Path) -> Process:
     return Process(tamed("run", "--log-level", "warning", "web", *settings), port)
 
 
-def granian(application: str = _POEM, *options: str) -> Process:
-    """Return granian with one worker and an ASGI application."""
+def granian(*options: object) -> Process:
+    """Return granian with one worker and ``web_hello``."""
     port = free_port()
-    settings = ["--interface", "asgi", "--workers", "1", "--host", HOST, "--port", port, *options]
-    return Process(command(BIN / "granian", *settings, application), port, folder=programs)
+    settings = ["--interface", "asgi", "--workers", "1", "--host", HOST, "--port", port, "--backlog", "4096"]
+    return Process(command(BIN / "granian", *settings, *options, _HELLO), port, folder=programs)
 
 
-def gunicorn(application: str = "web_poetry:wsgi", kind: str = "sync") -> Process:
-    """Return gunicorn with one worker of a kind, and an application for it."""
+def granian_files(folder: Path) -> Process:
+    """Return granian that serves the files in ``site/static`` in a folder, by its own server in Rust."""
+    return granian("--static-path-route", "/static", "--static-path-mount", folder / "site/static")
+
+
+def gunicorn(*options: str) -> Process:
+    """Return gunicorn with one worker for ASGI, and ``web_hello``."""
     port = free_port()
-    settings = ["--workers", "1", "--worker-class", kind, "--bind", f"{HOST}:{port}", "--backlog", "4096"]
-    return Process(command(BIN / "gunicorn", *settings, application), port, folder=programs)
+    settings = ["--workers", "1", "--worker-class", "asgi", "--bind", f"{HOST}:{port}", "--backlog", "4096"]
+    return Process(command(BIN / "gunicorn", *settings, *options, _HELLO), port, folder=programs)
 
 
-def hypercorn(application: str = _POEM) -> Process:
-    """Return hypercorn with one process on uvloop, and an ASGI application."""
+def hypercorn(*options: str) -> Process:
+    """Return hypercorn with one process on uvloop, and ``web_hello``."""
     port = free_port()
     settings = ["--workers", "0", "--worker-class", "uvloop", "--bind", f"{HOST}:{port}", "--backlog", "4096"]
-    return Process(command(BIN / "hypercorn", *settings, application), port, folder=programs)
+    return Process(command(BIN / "hypercorn", *settings, *options, _HELLO), port, folder=programs)
 
 
-def uvicorn(application: str = _POEM, *options: str, access_log: bool = False) -> Process:
-    """Return uvicorn with one process, or what the options say, and an ASGI application."""
+def uvicorn(application: str = _HELLO, *, access_log: bool = False, site: object = "") -> Process:
+    """Return uvicorn with one process, and an ASGI application."""
     port = free_port()
-    settings = ["--host", HOST, "--port", port, "--backlog", "4096", *options]
+    settings = ["--host", HOST, "--port", port, "--backlog", "4096"]
     settings += [] if access_log else ["--no-access-log"]
-    return Process(command(BIN / "uvicorn", *settings, application), port, folder=programs)
+    words = command(BIN / "uvicorn", *settings, application)
+    return Process(words, port, folder=programs, environment={"BENCH_SITE": str(site)})
+
+
+def uvicorn_files(folder: Path) -> Process:
+    """Return uvicorn with Starlette's application for files, for those in ``site`` in a folder."""
+    return uvicorn("web_files:asgi", site=folder / "site")

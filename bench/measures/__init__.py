@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.compare import Comparison
 from bench.measures.burst import burst
-from bench.measures.cpu import handlers, http, poems, poems_logged
+from bench.measures.cpu import handlers, poems, poems_logged
 from bench.measures.growth import growth
 from bench.measures.idle import idle
 from bench.measures.latency import latency
@@ -39,7 +39,6 @@ def all_comparisons() -> Sequence[Comparison]:
         pool_reload(),
         *trees(),
         reloads(),
-        http(),
         *web(),
         programs_kept(),
         increment(),

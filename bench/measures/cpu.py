@@ -10,21 +10,16 @@ from bench.load import Load
 from bench.machine import LOAD_CORE
 from bench.peers import (
     NGINX,
-    granian,
-    gunicorn,
-    hypercorn,
     loops,
     minimal,
     nginx,
     tamed_application,
     tamed_poetry,
-    tamed_web,
     twistd,
-    uvicorn,
 )
 from bench.process import HOST, POEM, Process
 
-__all__ = ["handlers", "http", "poems", "poems_logged"]
+__all__ = ["handlers", "poems", "poems_logged"]
 
 _POEMS = 20_000
 _WARM_UP = 2_000
@@ -38,14 +33,14 @@ Start = Callable[[Path], Process]
 """Makes a server; gets a folder for its files."""
 
 
-def cpu_per_poem(start: Start, count: int = _POEMS, send: str = "") -> Figures:
+def cpu_per_poem(start: Start) -> Figures:
     """Serve poems, 32 clients at a time, as fast as they come; tell what each took."""
     with tempfile.TemporaryDirectory() as folder, start(Path(folder)) as server:
         assert server.port is not None
-        where, http = (HOST, server.port), bool(send)
-        Load(where, [POEM], _WARM_UP, send=send, http=http, cpu=LOAD_CORE).run()
+        where = (HOST, server.port)
+        Load(where, [POEM], _WARM_UP, cpu=LOAD_CORE).run()
         before = server.cpu()
-        result = Load(where, [POEM], count, send=send, http=http, cpu=LOAD_CORE).run()
+        result = Load(where, [POEM], _POEMS, cpu=LOAD_CORE).run()
         used = server.cpu() - before
     return {"cpu": used / max(result.ok, 1), "rate": result.rate, "failures": result.failures}
 
@@ -120,23 +115,4 @@ def _handler(kind: str, name: str, loop: str) -> Comparison:
             _contestant("bare loop", lambda _: loops(kind, loop)),
         ],
         [Goal(f"{name}, {loop}", "cpu", "tamed", "bare loop", 1.03)],
-    )
-
-
-def http() -> Comparison:
-    """Return the comparison of web servers, a connection for each request."""
-    request = "GET /poem.txt HTTP/1.0\r\n\r\n"
-    measure = partial(cpu_per_poem, count=5_000, send=request)
-    return Comparison(
-        "http",
-        "CPU per HTTP response, a connection each",
-        _FIGURES,
-        [
-            Contestant("tamed", partial(measure, lambda _: tamed_web())),
-            Contestant("gunicorn", partial(measure, lambda _: gunicorn())),
-            Contestant("uvicorn", partial(measure, lambda _: uvicorn())),
-            Contestant("granian", partial(measure, lambda _: granian())),
-            Contestant("hypercorn", partial(measure, lambda _: hypercorn())),
-        ],
-        [Goal("web, a connection each", "cpu", "tamed", "uvicorn", 0.65)],
     )

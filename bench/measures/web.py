@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.compare import Comparison, Contestant, Figure, Figures, Goal
-from bench.load.http import H2LOAD, echo, requests
-from bench.peers import NGINX, granian, gunicorn, hypercorn, nginx_files, tamed_files, tamed_web, uvicorn
+from bench.load.http import H2LOAD, WRK, Answers, connections, echo, kept, requests
+from bench.peers import (
+    NGINX,
+    granian,
+    granian_files,
+    gunicorn,
+    hypercorn,
+    nginx_files,
+    nginx_text,
+    tamed_files,
+    tamed_web,
+    uvicorn,
+    uvicorn_files,
+)
 from bench.process import Process
 
 __all__ = ["web"]
 
-_HELLO = "web_hello:asgi"
 _CPU: Final = {
     "cpu": Figure("CPU each", "us", 1e6, 1),
     "failures": Figure("failed", "", 1, 0, exact=True),
@@ -23,38 +34,35 @@ _MEMORY: Final = {"memory": Figure("proportional memory (PSS)", "MB", 1e-6, 1, e
 Start = Callable[[Path], Process]
 """Makes a server; gets a folder for its files."""
 
-Load = Callable[[int, int], int]
-"""Makes requests of the server at a port, so many; returns how many were answered as they should be."""
+Servers = Mapping[str, Start]
+
+Load = Callable[[int, int], Answers]
+"""Makes requests of the server at a port, so many or for so many seconds."""
 
 
 class _Row(NamedTuple):
     key: str
     title: str
     load: Load
-    times: int
-    """Requests or messages of a run; 0 for a row of memory."""
-    servers: Mapping[str, Start]
+    amount: int
+    """Requests, messages or seconds of a run; 0 for a row of memory."""
+    servers: Servers
     """Ours first."""
     goals: Mapping[str, float]
     """How much we may take of what others take."""
-    missing: str = H2LOAD
+    missing: str = ""
+    """What is missing for the load."""
 
 
-def _with_file(size: int, start: Start, folder: Path) -> Process:
-    (folder / "site").mkdir()
-    (folder / "site" / "file").write_bytes(bytes(size))
-    return start(folder)
-
-
-def _cpu(load: Load, count: int, start: Start) -> Figures:
+def _cpu(load: Load, amount: int, start: Start) -> Figures:
     """Serve as fast as the clients ask; tell what each answer took."""
     with tempfile.TemporaryDirectory() as folder, start(Path(folder)) as server:
         assert server.port is not None
-        load(server.port, count // 10)
+        load(server.port, max(amount // 10, 1))
         before = server.cpu()
-        right = load(server.port, count)
+        answers = load(server.port, amount)
         used = server.cpu() - before
-    return {"cpu": used / max(right, 1), "failures": max(count - right, 0)}
+    return {"cpu": used / max(answers.right, 1), "failures": answers.failed}
 
 
 def _memory(load: Load, start: Start) -> Figures:
@@ -64,54 +72,83 @@ def _memory(load: Load, start: Start) -> Figures:
         return {"memory": server.memory()}
 
 
-_kept: Load = partial(requests, path="/", clients=64)
-_streams: Load = partial(requests, path="/", clients=8, streams=10)
-_file: Load = partial(requests, path="/file", clients=32)
+def _with_file(size: int, start: Start, folder: Path) -> Process:
+    (folder / "site" / "static").mkdir(parents=True)
+    (folder / "site" / "static" / "file").write_bytes(bytes(size))
+    return start(folder)
+
+
+_kept: Load = partial(kept, clients=64)
+_connections: Load = partial(connections, clients=64)
+_streams: Load = partial(requests, path="/", size=12, clients=8, streams=10)
+_file: Callable[..., Answers] = partial(requests, path="/static/file", clients=32)
+_thousand: Load = partial(requests, path="/", size=12, clients=64)
 _echo: Load = partial(echo, clients=16)
 
-_PLAIN: Final[Mapping[str, Start]] = {
-    "tamed": lambda _: tamed_web(_HELLO),
-    "uvicorn": lambda _: uvicorn(_HELLO),
-    "granian": lambda _: granian(_HELLO),
+_PYTHON: Final[Servers] = {
+    "tamed": lambda _: tamed_web(),
+    "uvicorn": lambda _: uvicorn(),
+    "granian": lambda _: granian(),
+    "gunicorn": lambda _: gunicorn(),
+    "hypercorn": lambda _: hypercorn(),
 }
-# Not hypercorn: its status line has no phrase, and h2load takes that for a failure.
-_ALL_HTTP1: Final = {**_PLAIN, "gunicorn": lambda _: gunicorn(_HELLO, "asgi")}
-_LOGGING: Final[Mapping[str, Start]] = {
-    "tamed": lambda _: tamed_web(_HELLO, access_log=True),
-    "uvicorn": lambda _: uvicorn(_HELLO, access_log=True),
-    "granian": lambda _: granian(_HELLO, "--access-log"),
+_HTTP1: Final[Servers] = {**_PYTHON, "nginx": nginx_text}
+_LOGGING: Final[Servers] = {
+    "tamed": lambda _: tamed_web(access_log=True),
+    "uvicorn": lambda _: uvicorn(access_log=True),
+    "granian": lambda _: granian("--access-log"),
+    "gunicorn": lambda _: gunicorn("--access-logfile", "-"),
+    "hypercorn": lambda _: hypercorn("--access-logfile", "-"),
+    "nginx": partial(nginx_text, access_log=True),
 }
-_HTTP2: Final[Mapping[str, Start]] = {
-    "tamed": lambda _: tamed_web(_HELLO, "--http2"),
-    "hypercorn": lambda _: hypercorn(_HELLO),
-    "granian": lambda _: granian(_HELLO, "--http", "2"),
+_HTTP2: Final[Servers] = {
+    "tamed": lambda _: tamed_web("--http2"),
+    "hypercorn": lambda _: hypercorn(),
+    "granian": lambda _: granian("--http", "2"),
+    "gunicorn": lambda _: gunicorn("--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge"),
+    "nginx": partial(nginx_text, http2=True),
 }
-_SOCKETS: Final = {**_PLAIN, "hypercorn": lambda _: hypercorn(_HELLO)}
 
 
-def _files(size: int) -> Mapping[str, Start]:
-    return {"tamed": partial(_with_file, size, tamed_files), "nginx": partial(_with_file, size, nginx_files)}
+def _files(size: int) -> Servers:
+    starts = {
+        "tamed": tamed_files,
+        "nginx": nginx_files,
+        "granian": granian_files,
+        "uvicorn": uvicorn_files,
+    }
+    return {name: partial(_with_file, size, start) for name, start in starts.items()}
 
 
 _ROWS: Final = (
     _Row(
         "kept", "CPU per HTTP response on kept connections",
-        _kept, 5_000, _ALL_HTTP1, {"uvicorn": 0.6, "granian": 1.25},
+        _kept, 1, _HTTP1, {"uvicorn": 0.6, "granian": 1.25}, WRK,
+    ),
+    _Row(
+        "each", "CPU per HTTP response, a connection each",
+        _connections, 5_000, _HTTP1, {"uvicorn": 0.65},
     ),
     _Row(
         "log", "CPU per HTTP response on kept connections, with an access log",
-        _kept, 5_000, _LOGGING, {"uvicorn": 0.35, "granian": 0.6},
+        _kept, 1, _LOGGING, {"uvicorn": 0.35, "granian": 0.6}, WRK,
     ),
     _Row(
         "http2", "CPU per response over HTTP/2, ten streams on each of eight connections",
-        _streams, 3_000, _HTTP2, {"hypercorn": 0.5},
+        _streams, 3_000, _HTTP2, {"hypercorn": 0.5}, H2LOAD,
     ),
-    _Row("socket", "CPU per echoed message of a WebSocket", _echo, 5_000, _SOCKETS, {"uvicorn": 1.0}, ""),
-    _Row("1k", "CPU per static file of 1 KB", _file, 5_000, _files(1024), {"nginx": 1.5}, H2LOAD or NGINX),
-    _Row("1m", "CPU per static file of 1 MB", _file, 500, _files(1 << 20), {"nginx": 1.5}, H2LOAD or NGINX),
+    _Row("socket", "CPU per echoed message of a WebSocket", _echo, 5_000, _PYTHON, {"uvicorn": 1.0}),
+    _Row(
+        "1k", "CPU per static file of 1 KB",
+        partial(_file, size=1 << 10), 5_000, _files(1 << 10), {"nginx": 1.5}, H2LOAD,
+    ),
+    _Row(
+        "1m", "CPU per static file of 1 MB",
+        partial(_file, size=1 << 20), 500, _files(1 << 20), {"nginx": 1.5}, H2LOAD,
+    ),
     _Row(
         "memory", "Proportional memory of a web server after a thousand requests",
-        _kept, 0, _PLAIN, {"uvicorn": 1.0},
+        _thousand, 0, _PYTHON, {"uvicorn": 1.0}, H2LOAD,
     ),
 )  # fmt: skip
 
@@ -122,13 +159,16 @@ def web() -> Sequence[Comparison]:
 
 
 def _comparison(row: _Row) -> Comparison:
-    figures = _CPU if row.times else _MEMORY
-    measure = partial(_cpu, row.load, row.times) if row.times else partial(_memory, row.load)
+    figures = _CPU if row.amount else _MEMORY
+    measure = partial(_cpu, row.load, row.amount) if row.amount else partial(_memory, row.load)
     return Comparison(
         f"web-{row.key}",
         row.title,
         figures,
-        [Contestant(name, partial(measure, start), row.missing) for name, start in row.servers.items()],
+        [
+            Contestant(name, partial(measure, start), row.missing or (NGINX if name == "nginx" else ""))
+            for name, start in row.servers.items()
+        ],
         [Goal(row.title, next(iter(figures)), "tamed", peer, most) for peer, most in row.goals.items()],
         page="web",
     )

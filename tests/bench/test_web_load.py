@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.load.http import echo, requests
+from bench.load.http import connections, echo, kept, requests
 from bench.measures import all_comparisons
 from bench.programs.web_hello import asgi
 from tamed.testing.running import Served, serving
@@ -13,6 +13,8 @@ from tamed.web.limits import Http2Limits
 from tamed.web.server import WebServer
 
 needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="there is no h2load")
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="there is no wrk")
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler")
 
 
 def server(application: Any) -> WebServer:
@@ -40,19 +42,42 @@ async def failing(scope: Any, receive: Any, send: Any) -> None:
 @needs_h2load
 @pytest.mark.parametrize("streams", [0, 5], ids=["HTTP/1.1", "HTTP/2"])
 def test_requests_that_were_answered_are_counted(streams: int) -> None:
-    """Those with a status of success."""
+    """Those with a status of success, and with all of the body."""
     with serving(server(asgi)) as served:
-        assert requests(port_of(served), 100, path="/", clients=4, streams=streams) == 100
+        assert requests(port_of(served), 100, path="/", size=12, clients=4, streams=streams) == (100, 0)
+        assert requests(port_of(served), 100, path="/", size=24, clients=4, streams=streams) == (50, 50)
     with serving(server(failing)) as served:
-        assert requests(port_of(served), 100, path="/", clients=4, streams=streams) == 0
+        assert requests(port_of(served), 100, path="/", size=12, clients=4, streams=streams) == (0, 100)
+
+
+@needs_wrk
+def test_requests_of_some_seconds_are_counted() -> None:
+    """However many there were; those with a status of failure apart."""
+    with serving(server(asgi)) as served:
+        right, failed = kept(port_of(served), 1, clients=4)
+    assert right > 0
+    assert failed == 0
+    with serving(server(failing)) as served:
+        right, failed = kept(port_of(served), 1, clients=4)
+    assert right == 0
+    assert failed > 0
+
+
+@needs_compiler
+def test_requests_on_connections_of_their_own_are_counted() -> None:
+    """Those that were answered with the text."""
+    with serving(server(asgi)) as served:
+        assert connections(port_of(served), 100, clients=4) == (100, 0)
+    with serving(server(failing)) as served:
+        assert connections(port_of(served), 100, clients=4) == (0, 100)
 
 
 def test_messages_that_came_back_are_counted() -> None:
     """With the same text; as many as all clients together send in whole turns."""
     with serving(server(asgi)) as served:
-        assert echo(port_of(served), 90, clients=4) == 92
+        assert echo(port_of(served), 90, clients=4) == (92, 0)
     with serving(server(failing)) as served:
-        assert echo(port_of(served), 90, clients=4) == 0
+        assert echo(port_of(served), 90, clients=4) == (0, 92)
 
 
 def test_a_server_without_websockets_is_an_error() -> None:
