@@ -24,6 +24,7 @@ def environment(tamed: Tamed, tmp_path: Path) -> dict[str, str]:
         "HOME": str(tmp_path),
         "NO_COLOR": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XDG_RUNTIME_DIR": str(tmp_path),
         "TAMED_USER": "root",  # else each log begins with a warning
     }
 

@@ -1,9 +1,9 @@
 """A reader of the documentation, who saves its files and types its commands, and compares what comes.
 
-A code block with a caption is a file of that name, and may be included from ``examples``. A ``console``
-block is what a terminal shows: commands after ``$``, and their output. A block that begins without a
-command goes on with the last command of the block before it, or, with a block of another terminal in
-between, of the one before that. ``^C`` is the key.
+A code block with a caption is a file of that name, and may be included from ``examples``; in the README the
+name is a comment on the first line. A ``console`` block is what a terminal shows: commands after ``$``, and
+their output. A block that begins without a command goes on with the last command of the block before it, or,
+with a block of another terminal in between, of the one before that. ``^C`` is the key.
 In an output, ``...`` stands for anything.
 """
 
@@ -20,6 +20,7 @@ _FENCE = re.compile(
     r"(?P<options>(?::\w+: [^\n]*\n)*)\n?(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_NAME = re.compile(r"# (\S+\.\w+)\n")
 
 # What differs from run to run, and what it is like: a time, a date, a pid, an amount, the width of a column.
 _VARIABLES = {
@@ -49,7 +50,10 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    """Return the code blocks of a page, in order; pictures are none."""
+    """Return the code blocks of a page, in order; pictures are none. A plain text is a terminal."""
+    if page.suffix == ".txt":
+        yield Block("console", "", page.read_text("utf-8"))
+        return
     for found in _FENCE.finditer(page.read_text("utf-8")):
         options = dict(re.findall(r"^:(\w+): (.*)$", found["options"], re.MULTILINE))
         if found["directive"] == "picture":
@@ -57,7 +61,10 @@ def blocks_of(page: Path) -> Iterator[Block]:
         language, text = found["argument"], found["text"]
         if found["directive"] == "literalinclude":
             language, text = options["language"], (page.parent / language).read_text("utf-8")
-        yield Block(language, options.get("caption", ""), text)
+        name = options.get("caption", "")
+        if page.name == "README.md" and (first := _NAME.match(text)):
+            name, text = first[1], text[first.end() :]
+        yield Block(language, name, text)
 
 
 class Reader:
@@ -126,7 +133,7 @@ class Reader:
             _expect(terminal, before)
             terminal.type("\x03")
         terminal.expect_end()
-        pattern = _pattern(after)
+        pattern = pattern_of(after)
         if is_interrupted:
             pattern = (_ANY_LINES if before.endswith("...\n") else "") + r"\^C\n?" + pattern
         seen = _UNSEEN.sub("", terminal.seen)
@@ -140,7 +147,7 @@ class Reader:
 
 def _expect(terminal: Terminal, shown: str) -> None:
     try:
-        terminal.expect(rf"\A{_pattern(shown)}")
+        terminal.expect(rf"\A{pattern_of(shown)}")
     except AssertionError:
         raise AssertionError(_difference(shown, terminal.seen)) from None
 
@@ -149,7 +156,8 @@ def _difference(shown: str, seen: str) -> str:
     return f"the page shows:\n{shown}\nwhat came:\n{seen}"
 
 
-def _pattern(shown: str) -> str:
+def pattern_of(shown: str) -> str:
+    """Return the regular expression of an output that a page shows."""
     lines = [_pattern_of_line(line) for line in shown.splitlines()]
     return "".join(lines)
 

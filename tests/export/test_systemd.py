@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -114,9 +116,25 @@ def test_the_sandbox_has_a_reason_for_each_hole(tamed: Tamed, tmp_path: Path) ->
     unit = unit_of(tamed, tmp_path, EXEC)
     assert values(unit, "MemoryDenyWriteExecute") == []
     assert "# A service runs programs" in unit
-    unit = unit_of(tamed, tmp_path, poetry(), "--path", "/home/john/verse.toml")
-    assert values(unit, "ProtectHome") == ["read-only"]
-    assert "# /home/john/verse.toml is in a home directory." in unit
+    for option, path in (("--path", "/home/john/verse.toml"), ("--command", "/home/john/poems/bin/tamed")):
+        places = {"--path": "/etc/verse.toml", "--command": "/opt/verse/bin/tamed", option: path}
+        unit = unit_of(tamed, tmp_path, poetry(), *chain.from_iterable(places.items()))
+        assert values(unit, "ProtectHome") == ["read-only"]
+        assert f"# {path} is in a home directory." in unit
+        assert values(unit, "PrivateTmp") == ["yes"]
+
+
+def test_the_interpreter_of_the_unit_can_be_read(tamed: Tamed, tmp_path: Path) -> None:
+    """It may be in a home, and the environment elsewhere; one on another machine is not known."""
+    home = next(
+        (home for home in ("/home", "/root") if Path(sys.executable).resolve().is_relative_to(home)), ""
+    )
+    unit = unit_of(tamed, tmp_path, poetry(), "--path", "/etc/verse.toml")
+    assert values(unit, "ProtectHome") == ["read-only" if home else "yes"]
+    unit = unit_of(
+        tamed, tmp_path, poetry(), "--path", "/etc/verse.toml", "--command", "/opt/verse/bin/tamed"
+    )
+    assert values(unit, "ProtectHome") == ["yes"]
 
 
 def test_folders_of_sockets_and_logs_can_be_written(tamed: Tamed, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Units of other shapes under real systemd: one for each service of a deployment, and units of a user."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from tests.docs.reader import blocks_of, pattern_of
+from tests.structure.source import ROOT
 from tests.supervised.daemon import Done, wait_for
 from tests.system.conftest import Machine
 from tests.system.test_units import VAULT
@@ -67,6 +70,11 @@ def test_each_service_has_a_unit(machine: Machine) -> None:
         machine.must("systemctl", "daemon-reload")
 
 
+READ = """#!/bin/bash
+exec cat < "/dev/tcp/$1/$2"
+"""
+
+
 class User:
     """A user of the machine whose manager runs."""
 
@@ -121,3 +129,23 @@ def test_a_user_needs_no_root(machine: Machine, poet: User) -> None:
     poet.must(*export, "--uninstall")
     assert poet("systemctl", "--user", "is-active", "verse").out.strip() == "inactive"
     assert machine.poem(10002) == ""
+
+
+@pytest.mark.first
+def test_the_readme_leads_to_a_unit(machine: Machine, poet: User) -> None:
+    """Its files are saved, and what it types with systemd, or before a file, is typed: that is what comes."""
+    folder = "/home/poet/poems"
+    page = [*blocks_of(ROOT / "README.md")]
+    machine.write("/usr/local/bin/nc", READ)
+    (machine.path / "usr/local/bin/nc").chmod(0o755)
+    for block in page:
+        if block.name:
+            machine.write(f"{folder}/{block.name}", block.text)
+    machine.must("chown", "--recursive", "poet:poet", "/home/poet")
+    typed = [each.text for each in page if re.match(r"\$ mkdir|\$ tamed export .*--install", each.text)]
+    assert len(typed) == 2
+    for command in re.split(r"^\$ ", "".join(typed), flags=re.MULTILINE)[1:]:
+        words, _, shown = command.partition("\n")
+        done = poet("bash", "-c", f"cd {folder}; {words}")
+        assert re.fullmatch(pattern_of(shown), done.out + done.err), (words, done)
+        assert done.status == 0

@@ -24,7 +24,7 @@ from tamed.net.listen import ListeningService
 from tamed.plugins.references import named_in
 from tamed.unix.rundir import check_name
 
-__all__ = ["Facts", "Listening", "command_of_this_installation", "name_of"]
+__all__ = ["Facts", "Listening", "command_of_this_installation", "files_of_command", "name_of"]
 
 _RUN_PROGRAMS = ("exec", "inetd")
 _INHERITED = (FdEndpoint, SystemdEndpoint)
@@ -243,3 +243,12 @@ def _reading_of(file: Path, plugin_dirs: tuple[Path, ...], environ: dict[str, st
 def command_of_this_installation() -> str:
     """Return the path of the command ``tamed`` that belongs to this interpreter."""
     return str(Path(sysconfig.get_path("scripts") or Path(sys.executable).parent, "tamed"))
+
+
+def files_of_command(tamed: str) -> list[str]:
+    """Return a command ``tamed`` and, if it is that of this interpreter, the interpreter without links.
+
+    A virtual environment may be in another place than the interpreter that it was made with.
+    """
+    is_ours = tamed == command_of_this_installation()
+    return [tamed, str(Path(sys.executable).resolve())] if is_ours else [tamed]

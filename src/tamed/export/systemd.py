@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tamed.config.settings import names_file
 from tamed.errors import ConfigurationError, ExitStatus
-from tamed.export.facts import Facts
+from tamed.export.facts import Facts, files_of_command
 from tamed.export.files import MadeFile
 from tamed.export.socket_units import check_sockets, socket_units_of
 from tamed.net.endpoint import Endpoint
@@ -209,7 +209,7 @@ def _service(facts: Facts, manager: Manager) -> Iterator[_Line]:
         yield from _user(facts)
         yield ""
         yield from _ANYWHERE
-        yield from _sandbox(facts)
+        yield from _sandbox(facts, manager)
     yield from _calls(facts)
 
 
@@ -293,10 +293,11 @@ def _is_root(facts: Facts) -> bool:
     return daemon.prepare_as_root or daemon.user == "root"
 
 
-def _sandbox(facts: Facts) -> Iterator[_Line]:
+def _sandbox(facts: Facts, manager: Manager) -> Iterator[_Line]:
     yield from _BY_SYSTEM
     yield from _capabilities(facts)
-    yield from _files([str(facts.file), *map(str, facts.plugin_dirs), *facts.writable_folders])
+    program = files_of_command(manager.tamed)
+    yield from _files([str(facts.file), *map(str, facts.plugin_dirs), *facts.writable_folders, *program])
 
 
 def _calls(facts: Facts) -> Iterator[_Line]:
