@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import importlib
 import io
 import logging
 import math
@@ -19,6 +20,7 @@ from tamed._os.secrets import SECRETS
 from tamed.config.deployment import Deployment
 from tamed.config.identity import ReadAsRoot, becomes_another, drop_to, identity_of
 from tamed.config.job import Job
+from tamed.config.kinds import own_kinds
 from tamed.config.load import load
 from tamed.config.reading import Reading
 from tamed.config.settings import Daemon
@@ -49,6 +51,7 @@ __all__ = ["WorkerRuntime", "exit_after", "set_up_process"]
 
 _CHECK_INTERVAL = 0.5  # seconds
 _SPREAD = 0.1
+_METRICS = ("tamed.metrics.values", "tamed.worker.figures")
 
 
 def set_up_process() -> None:
@@ -99,8 +102,11 @@ class WorkerRuntime:
     def rehearse(order: Message) -> None:
         """Load what a worker with this order will load before its application, and nothing of that."""
         job = Job.from_data(read_object(order, "job"))
-        reading = Reading.from_data(job, read_object(order, "reading"))
-        loop_factory(reading.settings.daemon.loop)
+        daemon = Reading.from_data(job, read_object(order, "reading")).settings.daemon
+        loop_factory(daemon.loop)
+        for name in (*_needed_by(daemon), *(_METRICS if order.get("metrics") is True else ())):
+            importlib.import_module(name)
+        tuple(own_kinds())
 
     def serve_from(self, source: SocketSource, gate: Gate) -> None:
         """Let the servers of this process get their sockets from a source, and obey a gate."""
@@ -212,6 +218,14 @@ class WorkerRuntime:
         """Record the modification times of the application's files; the first time of a file is kept."""
         if self._reports_files:
             self._files = _own_files(self._reading.job, self._reading.deployment) | self._files
+
+
+def _needed_by(daemon: Daemon) -> Iterator[str]:
+    """Yield the modules that a worker with these settings imports lazily."""
+    if daemon.cluster:
+        yield from ("tamed.cluster.engine", "tamed.worker.cluster_roles")
+    if daemon.max_connections_per_worker is not None or daemon.max_worker_age is not None:
+        yield "random"
 
 
 def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:

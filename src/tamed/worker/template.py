@@ -83,9 +83,8 @@ def _work(channel: Channel, origin: Origin) -> int:
     order = first_order(channel)
     if order.get("answers"):  # a core dump would have them; a forked process is as its template
         forbid_tracing()
+    _load_framework(order)
     preloaded = _preload(order) if read_truth(order, "preload") else None
-    if preloaded is None:
-        _load_framework(order)
     importlib.invalidate_caches()  # as each worker does: in Python 3.13 this imports 4 MB of modules
     gc.collect()
     gc.freeze()  # so that a collection in a worker does not write to, and so copy, shared memory
