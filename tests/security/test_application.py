@@ -14,7 +14,7 @@ from tests.security import live
 from tests.supervised.daemon import Daemon, Tamed, needs_root, wait_for
 
 MUCH = 48 << 20
-"""Bytes that an application writes."""
+"""Bytes that an application writes, where they are taken fast."""
 
 LITTLE = 32 << 20
 """Bytes that a supervisor may grow by: what it takes in a turn, cut, looked through and written anew."""
@@ -56,31 +56,34 @@ def deep(depth: int) -> bytes:
 
 
 # What is no message at all is tried in tests/supervised/test_workers.py, one by one.
-def on_the_channel() -> Iterator[tuple[str, int, bytes]]:
-    """Yield messages that name ever more, and bytes that are none, for the descriptor of the channel."""
+def on_the_channel() -> Iterator[tuple[str, int, bytes, int]]:
+    """Yield messages that name ever more, and bytes that are none, for the descriptor of the channel.
+
+    With them how many bytes are written.
+    """
     files = (lines({"files": {f"/{number}-{'x' * 1000}": number}}) for number in range(20_000))
     reasons = (lines({"recycle": f"{number} {'x' * 1000}"}) for number in range(2000))
     addresses = (
         lines({"listen": f"127.0.0.{index % 250 + 1}:0", "kind": 1, "index": index // 250, "number": index})
         for index in range(5000)
     )
-    yield "files", 3, b"".join(files)
-    yield "reasons to be replaced", 3, b"".join(reasons)
-    yield "addresses", 3, b"".join(addresses)
-    yield "trees without an end", 3, deep(100_000)
-    yield "noise", 3, random.Random(7).randbytes(65536)
+    yield "files", 3, b"".join(files), MUCH
+    yield "reasons to be replaced", 3, b"".join(reasons), MUCH
+    yield "addresses", 3, b"".join(addresses), 4 << 20  # fifty thousand, each of which is answered
+    yield "trees without an end", 3, deep(100_000), MUCH
+    yield "noise", 3, random.Random(7).randbytes(65536), MUCH
 
 
-def in_log_and_output() -> Iterator[tuple[str, int, bytes]]:
+def in_log_and_output() -> Iterator[tuple[str, int, bytes, int]]:
     """Yield what is no record, and output without an end, for their descriptors."""
-    yield "beginnings of records", 4, b"\xff" * 65536
-    yield "output without a newline", 1, b"x" * 65536
-    yield "zeros as records", 4, bytes(65536)
+    yield "beginnings of records", 4, b"\xff" * 65536, 4 << 20
+    yield "output without a newline", 1, b"x" * 65536, 4 << 20
+    yield "zeros as records", 4, bytes(65536), 4 << 20
 
 
 @pytest.mark.parametrize("floods", [on_the_channel, in_log_and_output])
 def test_what_an_application_writes_for_ever_is_not_kept(
-    tamed: Tamed, floods: Callable[[], Iterator[tuple[str, int, bytes]]]
+    tamed: Tamed, floods: Callable[[], Iterator[tuple[str, int, bytes, int]]]
 ) -> None:
     """Its supervisor answers, obeys and needs no more memory, whatever comes by channel, log and output."""
     quiet = tamed.write("quiet.py", "from tamed import Application\napplication = Application('app')\n")
@@ -89,11 +92,10 @@ def test_what_an_application_writes_for_ever_is_not_kept(
     daemon = tamed.start("--log-rotate", "1 MB", "--log-keep", "2", app)
     assert tamed("reload").status == 0
     before = live.memory(daemon.pid)
-    for name, number, what in floods():
+    for name, number, what, much in floods():
         (tamed.folder / "what").write_bytes(what)
         app.unlink()
         written = tamed.folder / f"{name} is written"
-        much = MUCH if number == 3 else MUCH // 12
         app.write_text(FLOODING.format(number=number, much=much, written=str(written)))
         refused = daemon.log.count(NOT_UNDERSTOOD)
         (worker,) = daemon.workers()
