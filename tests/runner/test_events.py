@@ -108,4 +108,4 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
 def test_events_in_a_status_are_validated(value: object) -> None:
     """A wrong type is an error."""
     with pytest.raises(InvalidMessage):
-        read_events(value)
+        read_events({"events": value}, "events")

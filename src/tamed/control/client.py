@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import partial
 
 from tamed._os.unix_sockets import connect_unix, peer_credentials
 from tamed.errors import PermissionRefused, SystemRefused, from_os_error
@@ -15,8 +16,12 @@ from tamed.ipc.message import (
     LONGEST_REQUEST,
     InvalidMessage,
     Message,
+    absent_as,
     encode_message,
+    list_of,
+    optional,
     parse_message,
+    read_fields,
     read_number,
     read_objects,
     read_seconds,
@@ -30,7 +35,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Any
+    from typing import Final
+
+    from tamed.ipc.message import Reader
 
 __all__ = ["answer_from", "ask", "read_answered_stacks", "read_events", "read_status"]
 
@@ -112,111 +119,80 @@ def _lines_from(sock: socket.socket, deadline: float | None) -> Iterator[bytes]:
 
 def read_status(message: Message) -> Message:
     """Return the known fields of a status. Raises InvalidMessage for an invalid one."""
-    workers = message.get("workers")
-    if not isinstance(workers, list) or not all(isinstance(each, dict) for each in workers):
-        raise InvalidMessage("workers: expected a list of objects")
-    return {
-        "name": read_text(message, "name"),
-        "state": read_text(message, "state"),
-        "pid": read_number(message, "pid"),
-        "uptime": read_seconds(message, "uptime"),
-        "generation": read_number(message, "generation"),
-        "reloading": read_truth(message, "reloading"),
-        "endpoints": read_texts(message, "endpoints"),
-        "certificates": [
-            {
-                "endpoint": read_text(each, "endpoint"),
-                "file": read_text(each, "file"),
-                "ends": _optional(each, "ends", read_text),
-            }
-            for each in read_objects(
-                {"certificates": [], **message}, "certificates"
-            )  # older supervisors send none
-        ],
-        "ready": read_number(message, "ready"),
-        "wanted": read_number(message, "wanted"),
-        "restarts": read_number(message, "restarts"),
-        "checks": _read_summaries(message.get("checks", [])),
-        "last_error": read_text(message, "last_error"),
-        "last_error_at": _optional(message, "last_error_at", read_text),
-        "roles": [_read_role(each) for each in read_objects({"roles": [], **message}, "roles")],
-        "log": read_text(message, "log"),
-        "events_file": read_text(
-            {"events_file": "", **message}, "events_file"
-        ),  # older supervisors send none
-        "events": read_events(message.get("events", [])),
-        "workers": [_read_worker(each) for each in workers],
-        "warnings": read_texts(message, "warnings"),
-    }
+    return read_fields(
+        message,
+        name=read_text,
+        state=read_text,
+        pid=read_number,
+        uptime=read_seconds,
+        generation=read_number,
+        reloading=read_truth,
+        endpoints=read_texts,
+        certificates=absent_as([], list_of(endpoint=read_text, file=read_text, ends=optional(read_text))),
+        ready=read_number,
+        wanted=read_number,
+        restarts=read_number,
+        checks=absent_as([], _CHECKS),
+        last_error=read_text,
+        last_error_at=optional(read_text),
+        roles=absent_as([], _ROLES),
+        log=read_text,
+        events_file=absent_as("", read_text),
+        events=absent_as([], read_events),
+        workers=_read_workers,
+        warnings=read_texts,
+    )
 
 
-def _read_worker(message: Message) -> Message:
-    return {
-        "pid": read_number(message, "pid"),
-        "number": read_number(message, "number"),
-        "generation": read_number(message, "generation"),
-        "state": read_text(message, "state"),
-        "uptime": read_seconds(message, "uptime"),
-        "memory": _optional(message, "memory", lambda message, key: read_number(message, key, most=_MOST)),
-        "cpu": _optional(message, "cpu", read_seconds),
-        **read_report(message),
-    }
+_CHECKS: Final = list_of(
+    name=read_text, gates=read_truth, asked=read_number, failing=read_number, why=read_text
+)
+_ROLES: Final = list_of(
+    role=read_text,
+    scope=read_text,
+    state=read_text,
+    worker=optional(read_number),
+    pid=optional(read_number),
+    generation=optional(read_number),
+    age=read_seconds,
+    token=partial(read_number, most=2**63 - 1),
+    transitions=read_number,
+    vacant=read_seconds,
+    standby=read_number,
+    holder=absent_as("", read_text),
+    trouble=absent_as("", read_text),
+)
+_WORKER: Final[dict[str, Reader]] = {
+    "pid": read_number,
+    "number": read_number,
+    "generation": read_number,
+    "state": read_text,
+    "uptime": read_seconds,
+    "memory": optional(partial(read_number, most=_MOST)),
+    "cpu": optional(read_seconds),
+}
 
 
-def _read_summaries(checks: object) -> list[Message]:
-    """Return the checks of a status. Raises InvalidMessage for anything else."""
-    return [
-        {
-            "name": read_text(each, "name"),
-            "gates": read_truth(each, "gates"),
-            "asked": read_number(each, "asked"),
-            "failing": read_number(each, "failing"),
-            "why": read_text(each, "why"),
-        }
-        for each in read_objects({"checks": checks}, "checks")
-    ]
-
-
-def _read_role(message: Message) -> Message:
-    return {
-        "role": read_text(message, "role"),
-        "scope": read_text(message, "scope"),
-        "state": read_text(message, "state"),
-        "worker": _optional(message, "worker", read_number),
-        "pid": _optional(message, "pid", read_number),
-        "generation": _optional(message, "generation", read_number),
-        "age": read_seconds(message, "age"),
-        "token": read_number(message, "token", most=2**63 - 1),
-        "transitions": read_number(message, "transitions"),
-        "vacant": read_seconds(message, "vacant"),
-        "standby": read_number(message, "standby"),
-        "holder": read_text({"holder": "", **message}, "holder"),  # older supervisors send none
-        "trouble": read_text({"trouble": "", **message}, "trouble"),
-    }
+def _read_workers(message: Message, key: str) -> list[Message]:
+    return [{**read_fields(each, **_WORKER), **read_report(each)} for each in read_objects(message, key)]
 
 
 def read_answered_stacks(message: Message) -> Message:
     """Return the stacks of one worker in an answer. Raises InvalidMessage for anything else."""
-    return {
-        "pid": read_number(message, "pid"),
-        "worker": read_number(message, "worker"),
-        "generation": read_number(message, "generation"),
-        "state": read_text(message, "state"),
-        "answered": read_truth(message, "answered"),
-        **read_stacks(message),
-        "printed": read_texts(message, "printed"),
-    }
+    origin = read_fields(
+        message,
+        pid=read_number,
+        worker=read_number,
+        generation=read_number,
+        state=read_text,
+        answered=read_truth,
+    )
+    return {**origin, **read_stacks(message), "printed": read_texts(message, "printed")}
 
 
-def read_events(events: object) -> list[Message]:
-    """Return the events of a status. Raises InvalidMessage for anything else."""
-    if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
-        raise InvalidMessage("events: expected a list of objects")
+def read_events(message: Message, key: str) -> list[Message]:
+    """Return the events at a key, whole. Raises InvalidMessage for anything else."""
+    events = read_objects(message, key)
     for event in events:
-        for key in ("time", "event", "text"):
-            read_text(event, key)
+        read_fields(event, time=read_text, event=read_text, text=read_text)
     return events
-
-
-def _optional(message: Message, key: str, read: Callable[[Message, str], Any]) -> Any:
-    return None if message.get(key) is None else read(message, key)

@@ -15,7 +15,7 @@ from itertools import accumulate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Final, NoReturn
 
 __all__ = [
@@ -24,10 +24,14 @@ __all__ = [
     "LONGEST_REQUEST",
     "InvalidMessage",
     "Message",
+    "absent_as",
     "encode_message",
+    "list_of",
+    "optional",
     "parse_message",
     "read_errno",
     "read_fault",
+    "read_fields",
     "read_number",
     "read_object",
     "read_objects",
@@ -38,6 +42,9 @@ __all__ = [
 ]
 
 Message = dict[str, "Any"]
+
+if TYPE_CHECKING:
+    Reader = Callable[[Message, str], Any]
 
 LONGEST: Final = 4 * 1024 * 1024
 """The default limit of a message, in bytes."""
@@ -150,6 +157,26 @@ def read_texts(message: Message, key: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise InvalidMessage(f"{key}: expected a list of texts")
     return value
+
+
+def read_fields(message: Message, /, **readers: Reader) -> Message:
+    """Return the fields at these keys only, each read by its function: ``pid=read_number``."""
+    return {key: read(message, key) for key, read in readers.items()}
+
+
+def optional(read: Reader) -> Reader:
+    """Return a reader for a field that may be missing or null; it is None then."""
+    return lambda message, key: None if message.get(key) is None else read(message, key)
+
+
+def absent_as(value: object, read: Reader) -> Reader:
+    """Return a reader for a field that other releases do not send; it has this value then."""
+    return lambda message, key: read({key: value, **message}, key)
+
+
+def list_of(**readers: Reader) -> Reader:
+    """Return a reader for a list of objects with these fields."""
+    return lambda message, key: [read_fields(each, **readers) for each in read_objects(message, key)]
 
 
 def read_fault(message: Message) -> tuple[list[str], int]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from tamed.ipc.message import (
     InvalidMessage,
     Message,
+    list_of,
+    optional,
+    read_fields,
     read_number,
-    read_objects,
     read_seconds,
     read_text,
     read_texts,
@@ -117,41 +119,22 @@ def read_certificates(message: Message) -> list[Message]:
 
     Raises InvalidMessage for what are none.
     """
-    return [
-        {
-            "endpoint": read_text(each, "endpoint"),
-            "file": read_text(each, "file"),
-            "ends": None if each.get("ends") is None else min(read_seconds(each, "ends"), _LATEST),
-        }
-        for each in read_objects(message, "certificates")
-    ]
+    read = list_of(
+        endpoint=read_text, file=read_text, ends=optional(lambda m, key: min(read_seconds(m, key), _LATEST))
+    )
+    found: list[Message] = read(message, "certificates")
+    return found
 
 
 def read_stacks(message: Message) -> Message:
     """Return the stacks of a worker's threads and tasks, and the hooks that run. Raises InvalidMessage."""
-    return {
-        "threads": [
-            {"name": read_text(each, "name"), "lines": read_texts(each, "lines")}
-            for each in read_objects(message, "threads")
-        ],
-        "tasks": [
-            {
-                "name": read_text(each, "name"),
-                "count": read_number(each, "count"),
-                "lines": read_texts(each, "lines"),
-            }
-            for each in read_objects(message, "tasks")
-        ],
-        "hooks": [
-            {
-                "name": read_text(each, "name"),
-                "hook": read_text(each, "hook"),
-                "since": read_seconds(each, "since"),
-            }
-            for each in read_objects(message, "hooks")
-        ],
-        "count": read_number(message, "count"),
-    }
+    return read_fields(
+        message,
+        threads=list_of(name=read_text, lines=read_texts),
+        tasks=list_of(name=read_text, count=read_number, lines=read_texts),
+        hooks=list_of(name=read_text, hook=read_text, since=read_seconds),
+        count=read_number,
+    )
 
 
 def read_timings(message: Message) -> Message:
@@ -159,25 +142,19 @@ def read_timings(message: Message) -> Message:
 
     Raises InvalidMessage for one that no worker of ours has made.
     """
-    services = read_objects(message, "services")
-    return {
-        "took": read_seconds(message, "took"),
-        "load": read_seconds(message, "load"),
-        "services": [
-            {"name": read_text(each, "name")[:_LONGEST_NAME]}
-            | {phase: read_seconds(each, phase) for phase in ("prepare", "start")}
-            for each in services[:_MOST_SERVICES]
-        ],
-    }
+    timings = read_fields(
+        message,
+        took=read_seconds,
+        load=read_seconds,
+        services=list_of(
+            name=lambda m, key: read_text(m, key)[:_LONGEST_NAME], prepare=read_seconds, start=read_seconds
+        ),
+    )
+    return {**timings, "services": timings["services"][:_MOST_SERVICES]}
 
 
 def _read_tree(tree: Any, deepest: int) -> Message:
     if not isinstance(tree, dict) or not isinstance(tree.get("children"), list) or deepest < 1:
         raise InvalidMessage("tree: expected a service with its children")
-    return {
-        "name": read_text(tree, "name"),
-        "state": read_text(tree, "state"),
-        "restarts": read_number(tree, "restarts"),
-        "summary": read_text(tree, "summary"),
-        "children": [_read_tree(child, deepest - 1) for child in tree["children"]],
-    }
+    service = read_fields(tree, name=read_text, state=read_text, restarts=read_number, summary=read_text)
+    return {**service, "children": [_read_tree(child, deepest - 1) for child in tree["children"]]}
