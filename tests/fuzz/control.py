@@ -13,8 +13,7 @@ from tamed.control.client import answer_from, read_status
 from tamed.ipc.message import InvalidMessage, Message, parse_message, read_fault, read_text
 from tamed.supervisor.control import Answer, ControlServer
 from tamed.supervisor.loop import Reactor
-from tamed.supervisor.stacks import StackRequests
-from tamed.supervisor.status import ControlApi, StatusRequests
+from tamed.supervisor.status import ControlApi, StackRequests, StatusRequests
 from tamed.supervisor.supervisor import Supervisor
 from tests.fuzz.engine import Target
 from tests.fuzz.logs import TERMINAL

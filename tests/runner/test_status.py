@@ -9,8 +9,7 @@ import pytest
 
 from tamed.log.layout import rfc3339
 from tamed.supervisor.events import EventLog
-from tamed.supervisor.stacks import StackRequests
-from tamed.supervisor.status import ControlApi, StatusRequests
+from tamed.supervisor.status import ControlApi, StackRequests, StatusRequests
 from tests.runner.world import Supervised, supervised
 
 

@@ -23,10 +23,7 @@ from typing import Final
 
 from tamed.cluster.engine import Attempt
 
-__all__ = ["SHORTEST", "Campaign", "Phase", "Request"]
-
-SHORTEST: Final = 2.0
-"""The shortest lease, in seconds: a sixth of it is a patience that a busy engine still meets."""
+__all__ = ["Campaign", "Phase", "Request"]
 
 _RETRY: Final = 1 / 6
 _DEADLINE: Final = 4 / 6

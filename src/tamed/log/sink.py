@@ -19,7 +19,7 @@ from tamed.log.record import Record
 
 if TYPE_CHECKING:  # at run time, a destination is loaded when it is opened
     from tamed.log.journal import JournalSender
-    from tamed.log.syslog import SyslogMessage, SyslogSender
+    from tamed.log.syslog import SyslogSender
 
 __all__ = ["Sink", "StreamWriter", "open_sink"]
 
@@ -79,13 +79,9 @@ def open_sink(plan: LogPlan, name: str, owner: Identity | None) -> Sink:
         case "file":
             return _FileSink(plan, owner)
         case "syslog":
-            from tamed.log.syslog import SyslogMessage, SyslogSender
-
-            return _SyslogSink(SyslogSender(parse_address(plan.address)), SyslogMessage, name)
+            return _syslog_sink(plan.address, name)
         case "journal":
-            from tamed.log.journal import JournalSender
-
-            return _JournalSink(JournalSender(identifier=name))
+            return _journal_sink(name)
         case _:
             return _StreamSink(plan)
 
@@ -230,11 +226,10 @@ def _first_line(data: bytes) -> tuple[bytes, bytes]:
     return line + newline, others
 
 
-class _SyslogSink(_Sink):
-    def __init__(self, sender: "SyslogSender", message: "type[SyslogMessage]", name: str) -> None:
+class _SenderSink(_Sink):
+    def __init__(self, sender: "SyslogSender | JournalSender", send: Callable[[Record], object]) -> None:
         self._sender = sender
-        self._message = message
-        self._name = name
+        self._send = send
         self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
 
     @property
@@ -243,31 +238,32 @@ class _SyslogSink(_Sink):
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
-            origin, text = record.origin, record.text.decode(errors="replace")
-            message = self._message(origin.severity, origin.time, self._name, str(origin.pid), text)
-            self._sender.send(message)
+            self._send(record)
 
 
-class _JournalSink(_Sink):
-    def __init__(self, sender: "JournalSender") -> None:
-        self._sender = sender
-        self.housekeep, self.close, self.disown = sender.housekeep, sender.close, sender.disown
+def _syslog_sink(address: str, name: str) -> Sink:
+    from tamed.log.syslog import SyslogMessage, SyslogSender
 
-    @property
-    def lost(self) -> int:
-        return self._sender.lost
+    sender = SyslogSender(parse_address(address))
 
-    def write(self, records: Sequence[Record]) -> None:
-        for record in records:
-            origin = record.origin
-            self._sender.send(
-                {
-                    "MESSAGE": record.text,
-                    "PRIORITY": str(origin.severity),
-                    "LOGGER": origin.name,
-                    "SYSLOG_PID": str(origin.pid),
-                }
-            )
+    def send(record: Record) -> None:
+        origin, text = record.origin, record.text.decode(errors="replace")
+        sender.send(SyslogMessage(origin.severity, origin.time, name, str(origin.pid), text))
+
+    return _SenderSink(sender, send)
+
+
+def _journal_sink(name: str) -> Sink:
+    from tamed.log.journal import JournalSender
+
+    sender = JournalSender(identifier=name)
+
+    def send(record: Record) -> None:
+        origin = record.origin
+        fields = {"PRIORITY": str(origin.severity), "LOGGER": origin.name, "SYSLOG_PID": str(origin.pid)}
+        sender.send({"MESSAGE": record.text, **fields})
+
+    return _SenderSink(sender, send)
 
 
 class _NoticeFormat:

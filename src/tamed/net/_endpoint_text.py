@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
+from tamed._os.text import did_you_mean
+
 FORMS = "HOST:PORT, :PORT, [IPV6]:PORT, tcp://, tls://, unix:, fd:// or systemd://"
 
 # RFC 1123, and underscores, which internal names often have; 63 letters in a label, 253 in all (RFC 1035).
@@ -98,10 +100,8 @@ def octal(text: str) -> int:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a question with the nearest known word, or an empty text."""
-    import difflib  # not at the top: only needed for errors
-
-    found = difflib.get_close_matches(word.lower(), known, n=1)
-    return f", did you mean {found[0]!r}?" if found else ""
+    question = did_you_mean(word.lower(), known)
+    return question and f", {question}"
 
 
 def canonical_text(text: str, what: str) -> str:

@@ -38,8 +38,7 @@ from tamed.supervisor.plan import Plan
 from tamed.supervisor.plan_file import PlanFile
 from tamed.supervisor.posix import PosixPlatform, print_error
 from tamed.supervisor.sockets import SocketTable
-from tamed.supervisor.stacks import StackRequests
-from tamed.supervisor.status import ControlApi, StateNotifier, StatusRequests
+from tamed.supervisor.status import ControlApi, StackRequests, StateNotifier, StatusRequests
 from tamed.supervisor.supervisor import SIGNALS, Phase, Supervisor
 from tamed.supervisor.upgrade import Upgrader
 from tamed.unix.detach import Reporter, leave_terminal

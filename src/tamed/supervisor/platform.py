@@ -139,10 +139,10 @@ class Platform(Protocol):
     def notify_stopping(self, text: str) -> None:
         """Notify the service manager that the daemon stops, and what it waits for, or why it has failed."""
 
-    def notify_progress(self, seconds: float) -> None:
+    def notify_progress(self, seconds: float) -> object:
         """Notify the service manager that the start, the reload or the stop goes on, for so long at least."""
 
-    def notify_alive(self) -> None:
+    def notify_alive(self) -> object:
         """Notify the service manager that the supervisor works."""
 
     def notify_stuck(self, why: str) -> None:

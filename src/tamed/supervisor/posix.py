@@ -5,7 +5,6 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from tamed._os.cgroup import oom_kills
 from tamed._os.descriptors import has_lost_terminal
@@ -48,6 +47,8 @@ class PosixPlatform:
         events: EventLog,
         close_unused: Callable[[], None] = lambda: None,
     ) -> None:
+        self.log, self.identify, self.printed_stacks = intake.log, intake.identify, intake.untap
+        self.record, self.memory, self.has_lost_terminal = events.add, memory_of, has_lost_terminal
         self._events = events
         self._oom_kills = oom_kills()
         self._close_unused = close_unused
@@ -57,6 +58,7 @@ class PosixPlatform:
         self._spawner = Spawner(plan, identity, environ)
         self._reporter = reporter
         self._notifier = Notifier.from_environ(environ)
+        self.notify_progress, self.notify_alive = self._notifier.extend_timeout, self._notifier.watchdog
         self._state_line = ""
         self._troubles: list[str] = []
         interval = watchdog_interval(environ)
@@ -85,10 +87,6 @@ class PosixPlatform:
     def prepare_fork(self, plan: Plan) -> PreparedFork:
         """Make the pipes, and open the directory, for a child that a template is to fork."""
         return _PreparedFork(self._intake, plan.directory)
-
-    def identify(self, pid: int, worker: int) -> None:
-        """Name the worker of a pid by its number in the log."""
-        self._intake.identify(pid, worker)
 
     def ended(self) -> Iterator[tuple[int, int]]:
         """Reap children: workers, helpers, a compressor of the log, and adopted orphans."""
@@ -140,14 +138,6 @@ class PosixPlatform:
         """Kill a child and its process group."""
         signal_group(pid, signal.SIGKILL)
 
-    def has_lost_terminal(self) -> bool:
-        """Look at the standard streams."""
-        return has_lost_terminal()
-
-    def memory(self, pid: int) -> int | None:
-        """Read from proc(5) how much a child has allocated."""
-        return memory_of(pid)
-
     def print_stacks(self, pid: int) -> bool:
         """Send the signal at which a worker prints its stacks, unless it would end by it."""
         if not catches(pid, STACKS):
@@ -156,18 +146,6 @@ class PosixPlatform:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, STACKS)
         return True
-
-    def printed_stacks(self, pid: int) -> list[str]:
-        """Return what a worker has printed since `print_stacks`."""
-        return self._intake.untap(pid)
-
-    def log(self, level: str, text: str) -> None:
-        """Write a line to the log."""
-        self._intake.log(level, text)
-
-    def record(self, kind: str, text: str, /, **facts: Any) -> None:
-        """Record an event."""
-        self._events.add(kind, text, **facts)
 
     def reopen_log(self) -> str:
         """Reopen the log file; return the reason for a failure, or an empty text."""
@@ -242,14 +220,6 @@ class PosixPlatform:
         """Notify the service manager that the daemon stops, and what it waits for, or why it has failed."""
         self._state_line = text
         self._notifier.stopping(text)
-
-    def notify_progress(self, seconds: float) -> None:
-        """Notify the service manager that the start, the reload or the stop goes on, for so long at least."""
-        self._notifier.extend_timeout(seconds)
-
-    def notify_alive(self) -> None:
-        """Notify the service manager that the supervisor works."""
-        self._notifier.watchdog()
 
     def notify_stuck(self, why: str) -> None:
         """Ask the service manager to end the daemon by force."""
