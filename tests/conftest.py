@@ -185,6 +185,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return backend
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked on both loops, where others of its folder take one."""
+    if metafunc.definition.get_closest_marker("both_loops"):
+        metafunc.parametrize("anyio_backend", LOOPS, scope="module")
+
+
 @pytest.fixture
 def public_path() -> Iterator[Path]:
     """Return an empty directory that all users can reach, unlike ``tmp_path``."""

@@ -6,19 +6,11 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.conftest import LOOPS
-
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Run an async test on asyncio's event loop, if it is not marked: `net`, below it, is tried on both."""
     return "asyncio", {"use_uvloop": False}
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run those that are marked on both loops."""
-    if metafunc.definition.get_closest_marker("both_loops"):
-        metafunc.parametrize("anyio_backend", LOOPS, scope="module")
 
 
 @pytest.fixture

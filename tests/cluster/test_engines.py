@@ -11,7 +11,7 @@ from tests.cluster.relay import Relay
 from tests.cluster.servers import Serving, free_port
 from tests.patience import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
 
 
 SHORT = 1.0

@@ -22,12 +22,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
         yield one
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Run these tests on asyncio alone: they use no network of ours."""
-    return "asyncio"
-
-
 async def close(*engines: Engine) -> None:
     """Close engines."""
     for each in engines:

@@ -16,12 +16,6 @@ from tests.patience import PATIENCE
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Run these tests on asyncio alone: they use no network of ours."""
-    return "asyncio"
-
-
 class Handler(BaseHTTPRequestHandler):
     """Answers as its server says; ``hangs up`` is what a server does with connections that are kept."""
 

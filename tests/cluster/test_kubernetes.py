@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import trustme
@@ -16,12 +15,6 @@ from tests.cluster.api_server import ServingLeases, kubernetes
 from tests.cluster.opened import LONG, engines, failure
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Run on asyncio's event loop: what all engines promise is tried on both."""
-    return "asyncio", {"use_uvloop": False}
 
 
 @pytest.fixture

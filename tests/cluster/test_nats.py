@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nats as nats_library
 import pytest
@@ -17,12 +16,6 @@ from tests.cluster.servers import Serving, nats, old_nats, three_of_nats
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Run on asyncio's event loop: what all engines promise is tried on both."""
-    return "asyncio", {"use_uvloop": False}
 
 
 @pytest.fixture(scope="module")

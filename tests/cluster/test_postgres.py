@@ -5,7 +5,6 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -18,12 +17,6 @@ from tests.patience import PATIENCE
 from tests.structure.source import ROOT
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Run on asyncio's event loop: what all engines promise is tried on both."""
-    return "asyncio", {"use_uvloop": False}
 
 
 @pytest.fixture(scope="module")

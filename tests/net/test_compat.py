@@ -13,7 +13,7 @@ import pytest
 
 from tamed.net._compat import LOOPS, WARNINGS_OF_WRITES, accept_of, is_error_of_closed_connection
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
+pytestmark = pytest.mark.anyio
 
 _HERE = f"Python {sys.version.split()[0]}: adapt net/_compat.py"
 

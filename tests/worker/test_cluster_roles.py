@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -128,6 +128,15 @@ class World:
         return [(each["phase"], each["kill_at"]) for each in self.sent if "lease" in each]
 
 
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """Yield a world with a campaign, which is withdrawn at the end."""
+    world = World()
+    yield world
+    world.campaign.withdraw()
+    await world.roles.close()
+
+
 async def test_role_is_held_and_given_back() -> None:
     """The service runs when engine and supervisor have said so; the role is renewed, and given back once."""
     world = World()
@@ -178,9 +187,8 @@ async def test_lost_role_stops_the_service() -> None:
     assert "release" not in world.engine.asked
 
 
-async def test_service_waits_for_the_supervisor() -> None:
+async def test_service_waits_for_the_supervisor(world: World) -> None:
     """A lease that the supervisor does not confirm in time is given back unused, and tried for again."""
-    world = World()
     world.confirms = False
     world.order(token=1)
     await asyncio.sleep(1.5)
@@ -192,13 +200,10 @@ async def test_service_waits_for_the_supervisor() -> None:
     assert world.diary == ["granted at 2"]
     world.order(revoke=True)
     assert world.diary[-1] == "revoked at 2.5"
-    world.campaign.withdraw()
-    await world.roles.close()
 
 
-async def test_standby_asks_when_the_role_is_vacant() -> None:
+async def test_standby_asks_when_the_role_is_vacant(world: World) -> None:
     """A standby that hears of a vacancy asks soon; one that hears of trouble says so and goes on."""
-    world = World()
     world.engine.answer = Attempt(None, json.dumps({"host": "web2", "deployment": "shop", "lease": LEASE}))
     world.order(token=1)
     await asyncio.sleep(1)
@@ -211,13 +216,10 @@ async def test_standby_asks_when_the_role_is_vacant() -> None:
     world.engine.vacant.set()
     await asyncio.sleep(2)
     assert len(world.diary) == 1
-    world.campaign.withdraw()
-    await world.roles.close()
 
 
-async def test_vacancy_shortens_the_wait() -> None:
+async def test_vacancy_shortens_the_wait(world: World) -> None:
     """The next attempt comes within a sixtieth of the lease."""
-    world = World()
     world.engine.answer = Attempt(None, "someone")
     world.order(token=1)
     await asyncio.sleep(0.5)
@@ -226,8 +228,6 @@ async def test_vacancy_shortens_the_wait() -> None:
     world.engine.answer = Attempt(6, "")
     await asyncio.sleep(0.3)
     assert len(world.diary) == 1
-    world.campaign.withdraw()
-    await world.roles.close()
 
 
 @pytest.mark.parametrize(
@@ -237,32 +237,25 @@ async def test_vacancy_shortens_the_wait() -> None:
         ({"deployment": "mail"}, "it is held on web2 with another deployment: 'mail', and here 'shop'"),
     ],
 )
-async def test_another_deployment_is_noticed(said: dict[str, Any], trouble: str) -> None:
+async def test_another_deployment_is_noticed(world: World, said: dict[str, Any], trouble: str) -> None:
     """A holder with the same role and other settings is no machine of this fleet."""
-    world = World()
     world.engine.answer = Attempt(None, json.dumps({"host": "web2", **said}))
     world.order(token=1)
     await asyncio.sleep(1)
     assert world.sent[-1]["trouble"] == trouble
-    world.campaign.withdraw()
-    await world.roles.close()
 
 
-async def test_one_that_has_resigned_lets_others_go_first() -> None:
+async def test_one_that_has_resigned_lets_others_go_first(world: World) -> None:
     """After a resignation this machine waits for a third of the lease; a stop meanwhile asks nobody."""
-    world = World()
     world.order(token=1, wait=True)
     await asyncio.sleep(3)
     assert world.engine.asked == []
     await asyncio.sleep(1.5)
     assert world.diary == ["granted at 4"]
-    world.campaign.withdraw()
-    await world.roles.close()
 
 
-async def test_former_holder_is_not_waited_for() -> None:
+async def test_former_holder_is_not_waited_for(world: World) -> None:
     """The role of a process that has ended is given back once, before the first attempt that is answered."""
-    world = World()
     world.engine.answer = EngineError("the line is cut")
     world.order(token=1, former="the last one")
     await asyncio.sleep(1)
@@ -271,8 +264,6 @@ async def test_former_holder_is_not_waited_for() -> None:
     await asyncio.sleep(2.5)
     assert world.engine.asked == ["release of the last one"] * 2 + ["acquire"]
     assert world.sent[-1]["claim"] == world.engine.said
-    world.campaign.withdraw()
-    await world.roles.close()
 
 
 async def test_process_without_a_timer_of_the_kernel_goes_on() -> None:
