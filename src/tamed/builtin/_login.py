@@ -18,6 +18,9 @@ from tamed.passwords import PasswordFile
 
 __all__ = ["LoginGate", "PendingLogins", "TooManyFailures", "is_local"]
 
+_FIRST: Final = 0.5  # seconds for which the gate is closed after the first failure
+_LONGEST: Final = 30.0
+_MEMORY: Final = 600.0
 _NETWORKS: Final = 1000
 """Networks whose failures are remembered; the one that has not guessed for longest is dropped."""
 
@@ -47,10 +50,10 @@ class LoginGate:
     """Verifies passwords, and makes guessing slow.
 
     Each failure from a network (an IPv4 address, or the /64 of an IPv6 one) closes the gate to it: for
-    ``first`` seconds, then for twice as long each time, up to ``longest``. While it is closed, no guess from
+    half a second, then for twice as long each time, up to half a minute. While it is closed, no guess from
     there is verified. The guesses of a network are verified one after another, and a guess counts as failed
-    until it has succeeded, so neither hanging up nor many connections at once help. A success, or ``memory``
-    seconds without a failure, resets the network.
+    until it has succeeded, so neither hanging up nor many connections at once help. A success, or ten
+    minutes without a failure, resets the network.
 
     The answer to a failure waits until the gate opens again, for ``hold`` seconds at most. Each failure is
     logged at WARNING, in the form of the fail2ban filter in docs/builtin/logins.md; each success at INFO.
@@ -62,17 +65,11 @@ class LoginGate:
         users: PasswordFile,
         log: logging.Logger,
         *,
-        first: float = 0.5,
-        longest: float = 30.0,
-        memory: float = 600.0,
         hold: float = 30.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.users = users
         self._log = log
-        self._first = first
-        self._longest = longest
-        self._memory = memory
         self._hold = hold
         self._now = now
         self._sources: OrderedDict[str, _Source] = OrderedDict()
@@ -106,7 +103,7 @@ class LoginGate:
 
     def _source(self, network: str) -> _Source:
         source = self._sources.get(network)
-        if source is None or (self._now() - source.last > self._memory and not source.turn.locked()):
+        if source is None or (self._now() - source.last > _MEMORY and not source.turn.locked()):
             source = self._sources[network] = _Source()
             source.last = self._now()
         self._sources.move_to_end(network)
@@ -118,7 +115,7 @@ class LoginGate:
         """Count a failure; return the seconds for which the gate is to be closed."""
         source.failures += 1
         source.last = self._now()
-        wait = min(self._first * 2.0 ** min(source.failures - 1, 63), self._longest)
+        wait = min(_FIRST * 2.0 ** min(source.failures - 1, 63), _LONGEST)
         source.closed_until = self._now() + wait
         return wait
 

@@ -36,9 +36,8 @@ class PoemCache(Service):
         keep: float | None,
         retry: float,
         source: str = "",
-        name: str = "poem",
     ) -> None:
-        super().__init__(name)
+        super().__init__("poem")
         self._fetch = fetch
         self._refresh = refresh
         self._keep = keep

@@ -24,8 +24,8 @@ class Poetry(Service):
 
     text: bytes
 
-    def __init__(self, file: Path, name: str = "poetry") -> None:
-        super().__init__(name)
+    def __init__(self, file: Path) -> None:
+        super().__init__("poetry")
         self.file = file
         self._access = AccessLog(log)
 

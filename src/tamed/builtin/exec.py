@@ -112,7 +112,6 @@ class ProgramService(Service):
         program: Program,
         fork_server: ForkServerService,
         *,
-        name: str = "program",
         readiness: Readiness | None = None,
         passed: "PassedSockets | None" = None,
         success: frozenset[int] = frozenset({0}),
@@ -121,7 +120,10 @@ class ProgramService(Service):
         line_limit: int = 8192,
     ) -> None:
         super().__init__(
-            name, restart=restart, start_timeout=start_timeout, stop_timeout=program.stop_timeout + _GRACE
+            "program",
+            restart=restart,
+            start_timeout=start_timeout,
+            stop_timeout=program.stop_timeout + _GRACE,
         )
         self.program = program
         self.success = success

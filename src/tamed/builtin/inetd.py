@@ -83,11 +83,10 @@ class Sessions(Service):
         program: Program,
         fork_server: ForkServerService,
         *,
-        name: str = "programs",
         max_time: float | None = None,
         line_limit: int = 8192,
     ) -> None:
-        super().__init__(name, stop_timeout=program.stop_timeout + _GRACE)
+        super().__init__("programs", stop_timeout=program.stop_timeout + _GRACE)
         self.program = program
         self.max_time = max_time
         self.line_limit = line_limit

@@ -137,9 +137,8 @@ class Forwarder(Service):
         header_from: Sequence[Network] = (),
         header_timeout: float = 10.0,
         header_to: ProxyHeader = ProxyHeader.NONE,
-        name: str = "forwarder",
     ) -> None:
-        super().__init__(name)
+        super().__init__("forwarder")
         self._balancer = Balancer(upstreams)
         self._timeouts = timeouts
         self._header_from = tuple(header_from)

@@ -27,6 +27,7 @@ __all__ = ["LogFile", "notice"]
 
 _RETRY_AFTER = 60.0  # seconds until a rotation or compression that failed is tried again
 _DEFAULT_ROTATION = Rotation()
+_MODE = 0o640
 
 
 def notice(text: str) -> bytes:
@@ -49,7 +50,6 @@ class LogFile:
         path: Path,
         rotation: Rotation = _DEFAULT_ROTATION,
         *,
-        mode: int = 0o640,
         owner: Identity | None = None,
         notice: Callable[[str], bytes] = notice,
         clock: Callable[[], float] = time.time,
@@ -57,7 +57,6 @@ class LogFile:
         rotation.check()
         self.path = path
         self.rotation = rotation
-        self._mode = mode
         self._owner = owner
         self._notice = notice
         self._clock = clock
@@ -82,7 +81,7 @@ class LogFile:
             with acting_for(self._owner):
                 directory = open_directory(self.path)
                 try:
-                    return directory, open_log(self.path, directory, self._mode)
+                    return directory, open_log(self.path, directory, _MODE)
                 except BaseException:
                     os.close(directory)
                     raise
@@ -255,7 +254,7 @@ class LogFile:
     def _reopen(self) -> None:
         try:
             self._find_folder()
-            descriptor = open_log(self.path, self._directory, self._mode)
+            descriptor = open_log(self.path, self._directory, _MODE)
         except (OSError, TamedError):
             if self._has_no_name():
                 self._lose([self._take_tail()], "the file was removed")

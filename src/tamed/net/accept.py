@@ -46,6 +46,8 @@ DEFAULT_BACKLOG: Final = 4096
 OnAccept = Callable[[int, Any], None]
 """Receives the descriptor of a new connection, which is in blocking mode, and its peer's address."""
 
+_QUIET: Final = 60.0  # seconds between two lines about a shortage
+
 # accept(2) under "Error handling": Linux returns errors of the new connection, which is then closed. EPERM
 # comes from a firewall, also for this connection only.
 _PASSING: Final = frozenset(
@@ -94,17 +96,14 @@ class Shortage:
     """A lack of descriptors or memory that prevents a server, ``name`` in the log, from accepting.
 
     ``resume`` is called after ``retry_delay`` seconds, and again, until no error was reported for that time.
-    The begin and the end are logged, and in between one line in ``quiet`` seconds, with a count. This code
+    The begin and the end are logged, and in between one line in a minute, with a count. This code
     imports and opens nothing, because there may be no descriptor left.
     """
 
-    def __init__(
-        self, name: str, resume: Callable[[], object], *, retry_delay: float = 1.0, quiet: float = 60.0
-    ) -> None:
+    def __init__(self, name: str, resume: Callable[[], object], *, retry_delay: float = 1.0) -> None:
         self._name = name
         self._resume = resume
         self._retry_delay = retry_delay
-        self._quiet = quiet
         self._loop = asyncio.get_running_loop()
         self._is_new = False
         self._is_logged = False
@@ -117,7 +116,7 @@ class Shortage:
         self.end()
         self._is_new = True
         self._count += 1
-        if self._loop.time() >= self._logged_at + self._quiet:
+        if self._loop.time() >= self._logged_at + _QUIET:
             self._log(error)
         self._retry = self._loop.call_later(self._retry_delay, self._try_again)
 

@@ -115,10 +115,10 @@ class Inheritance(NamedTuple):
         return int(text)
 
 
-def passed_descriptors(environ: Mapping[str, str], first: int = 3) -> list[int]:
+def passed_descriptors(environ: Mapping[str, str]) -> list[int]:
     """Return the open descriptors that systemd has passed, to this process or to a parent process."""
     count = environ.get("LISTEN_FDS", "")
-    numbers = range(first, first + int(count)) if re.fullmatch(_COUNT, count) else ()
+    numbers = range(3, 3 + int(count)) if re.fullmatch(_COUNT, count) else ()
     return [number for number in numbers if _is_open(number)]
 
 

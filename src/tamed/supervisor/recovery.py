@@ -43,7 +43,6 @@ class Recovery:
         platform: Platform,
         *,
         failed: Callable[[str, int], object],
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self.restarts = 0
         self.last_error = ""
@@ -53,7 +52,6 @@ class Recovery:
         self._platform = platform
         self._serving = serving
         self._failed = failed
-        self._wall = wall
         self._failures: dict[int, int] = {}
         self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
@@ -122,7 +120,7 @@ class Recovery:
 
     def _remember(self, error: str) -> None:
         self.last_error = error
-        self.failed_at = self._wall()
+        self.failed_at = time.time()
 
     def _wait(self, number: int, *, is_first: bool = False) -> float:
         """Schedule the next attempt; return the seconds until then.

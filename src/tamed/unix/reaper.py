@@ -49,13 +49,11 @@ class Reaper:
         log: Callable[[str, str], object],
         grace: float,
         spared: Iterable[int] = (),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spared = set(spared)
         self.grace = grace
         self._is_ours = is_ours
         self._log = log
-        self._clock = clock
         self._settled: set[int] = set()  # orphans of workers that still run
         self._settles_later = False
         # Of leaders that have ended, and of strays: the time when they are killed, or abandoned.
@@ -82,13 +80,13 @@ class Reaper:
     def adopt(self, spared: Iterable[int], strays: Iterable[int]) -> None:
         """Continue with the children of the previous program; other orphans are left alone: see `settle`."""
         self.spared = set(spared)
-        self._deadlines = dict.fromkeys(strays, self._clock() + self.grace)
+        self._deadlines = dict.fromkeys(strays, time.monotonic() + self.grace)
         self.settle()
 
     @property
     def due(self) -> float | None:
         """The seconds until the next deadline; None if there is none."""
-        return max(0.0, min(self._deadlines.values()) - self._clock()) if self._deadlines else None
+        return max(0.0, min(self._deadlines.values()) - time.monotonic()) if self._deadlines else None
 
     def settle(self) -> None:
         """Record the orphans that exist now: they are not strays of the worker that ends next.
@@ -114,7 +112,7 @@ class Reaper:
             if self._is_ours(each.pid):
                 signal_group(each.pid, signal.SIGKILL)
         self._terminate(self._strays_in(family), grace)
-        latest = self._clock() + grace
+        latest = time.monotonic() + grace
         for pid in self._deadlines.keys() - self._killed:
             self._deadlines[pid] = min(self._deadlines[pid], latest)
         self._kill_late()
@@ -147,7 +145,7 @@ class Reaper:
             signal_group(leader, signal.SIGKILL)  # members that are not our children
             return False
         if leader not in self._deadlines:
-            self._deadlines[leader] = self._clock() + _GRACE
+            self._deadlines[leader] = time.monotonic() + _GRACE
             signal_group(leader, signal.SIGTERM)
             signal_group(leader, signal.SIGCONT)  # a stopped process does not get SIGTERM before that
         return True
@@ -155,13 +153,13 @@ class Reaper:
     def _terminate(self, strays: Iterable[ProcessEntry], grace: float) -> None:
         """Send SIGTERM to strays, and set their deadline."""
         for each in strays:
-            self._deadlines[each.pid] = self._clock() + grace
+            self._deadlines[each.pid] = time.monotonic() + grace
             _signal(each.pid, signal.SIGTERM)
             _signal(each.pid, signal.SIGCONT)
 
     def _kill_late(self) -> None:
         """Kill processes after their deadline, and abandon those that SIGKILL does not end."""
-        now = self._clock()
+        now = time.monotonic()
         for pid, deadline in list(self._deadlines.items()):
             if now < deadline:
                 continue

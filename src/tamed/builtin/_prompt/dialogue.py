@@ -50,19 +50,13 @@ class Limits:
 
 
 class Dialogue:
-    """A session in the application that ``service`` is in.
+    """A session in the application that ``service`` is in."""
 
-    ``grace`` is how many seconds a line may take to end when it is interrupted.
-    """
-
-    def __init__(
-        self, service: Service, screen: Screen, keyboard: Keyboard, limits: Limits, *, grace: float = _GRACE
-    ) -> None:
+    def __init__(self, service: Service, screen: Screen, keyboard: Keyboard, limits: Limits) -> None:
         self._service = service
         self._screen = screen
         self._keyboard = keyboard
         self._limits = limits
-        self._grace = grace
         self._output = Output(screen.write, limits.max_output)
         self._interpreter = Interpreter(service, self._output, _LINES_OF_A_STATEMENT * limits.max_line)
 
@@ -115,7 +109,7 @@ class Dialogue:
                 f"{_MOST_ABANDONED} lines do not end, so no other is run: restart the service\n"
             )
             return Outcome.FAILED
-        running = Running(line, self._limits.line_timeout, self._grace)
+        running = Running(line, self._limits.line_timeout, _GRACE)
         self._keyboard.on_interrupt = running.interrupt
         try:
             outcome = await running.finish()

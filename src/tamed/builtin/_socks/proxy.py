@@ -87,9 +87,8 @@ class Proxy(Service):
         *,
         gate: LoginGate | None = None,
         udp: bool = True,
-        name: str = "proxy",
     ) -> None:
-        super().__init__(name)
+        super().__init__("proxy")
         self._rules = rules
         self._timeouts = timeouts
         self._gate = gate

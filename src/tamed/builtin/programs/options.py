@@ -5,7 +5,6 @@ import os
 import resource
 import shlex
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -155,14 +154,14 @@ class ProgramOptions:
                     f"{did_you_mean(name, _LIMITS, 'there are ' + ', '.join(sorted(_LIMITS)))}"
                 )
 
-    def program(self, environ: Mapping[str, str] = os.environ) -> Program:
-        """Return the program, for a Tamed with this environment.
+    def program(self) -> Program:
+        """Return the program.
 
         Raises ConfigurationError for a user or a group that does not exist.
         """
         inherited = {
             name: value
-            for name, value in {"PATH": os.defpath, **environ}.items()
+            for name, value in {"PATH": os.defpath, **os.environ}.items()
             if name not in _OURS
             and any(fnmatch.fnmatchcase(name, each) for each in (*_PASSED, *self.pass_environment))
         }

@@ -30,8 +30,8 @@ class ForkServerService(Service):
 
     restart = Restart("always")
 
-    def __init__(self, name: str = "fork-server") -> None:
-        super().__init__(name)
+    def __init__(self) -> None:
+        super().__init__("fork-server")
         self._control: socket.socket | None = None
 
     @property
