@@ -110,10 +110,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ),
         (
             '[services."a/b"]\nplugin = "p"',
-            "verse.toml: services.a/b: 'a/b' is no name; a name is made of letters, digits, - and _",
+            "verse.toml: services.a/b: 'a/b' is not a valid name; use letters, digits, - and _",
         ),
-        pytest.param(f"a = {'9' * 5000}", "verse.toml: not TOML that can be read: ", id="long"),
-        pytest.param("a = " + "[" * 100_000, "verse.toml: not TOML that can be read: ", id="deep"),
+        pytest.param(f"a = {'9' * 5000}", "verse.toml: cannot parse it as TOML: ", id="long"),
+        pytest.param("a = " + "[" * 100_000, "verse.toml: cannot parse it as TOML: ", id="deep"),
     ],
 )
 def test_a_wrong_file_says_where_and_what(text: str, says: str) -> None:

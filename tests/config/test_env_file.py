@@ -68,7 +68,7 @@ def test_a_file_that_is_not_there_is_missing(file: Path) -> None:
 def test_a_zero_byte_is_refused(file: Path) -> None:
     """No variable can hold one; the error names the line."""
     file.write_bytes(b"A=1\nB=a\0b\n")
-    with pytest.raises(ConfigurationError, match=f"^{file}:2: no variable can hold a zero byte"):
+    with pytest.raises(ConfigurationError, match=f"^{file}:2: a variable cannot contain a zero byte"):
         read_env_file(file)
 
 

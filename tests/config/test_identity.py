@@ -96,12 +96,12 @@ def test_what_the_user_could_not_use_is_refused(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     cannot_write = "user 54321 cannot write in HERE; give it to 54321, or name another"
-    cannot_read = "user 54321 cannot read HERE/app.py: which its workers load as that user; "
+    cannot_read = "user 54321 cannot read HERE/app.py: its workers load it as that user; "
     found = done.stdout.splitlines()
     assert found[0] == "log file the.log: user 54321 cannot write in .; give it to 54321, or name another"
     assert found[1:3] == [f"log file HERE/the.log: {cannot_write}", f"pid file HERE/the.pid: {cannot_write}"]
     assert [line.startswith(cannot_read) for line in found[3:5]] == [True, True]
-    assert found[5].startswith("user 54321 cannot run this Python: HERE/python is out of reach for 54321, ")
+    assert found[5].startswith("user 54321 cannot run this Python: HERE/python is not accessible to 54321, ")
     assert len(found) == 6
 
 

@@ -127,11 +127,11 @@ def test_a_mistake_in_a_deployment_is_named_with_its_place(
 
 
 def test_a_plugin_that_raises_is_at_fault(folder: Path) -> None:
-    """What it raised while it made its service is the cause."""
+    """What it raised while making its service is the cause."""
     ode = Target.parse("ode")
     job = Job(ode, services={"ode": {"port": "13"}}, plugin_dirs=(folder / "plugins",), environ={})
     with pytest.raises(
-        ApplicationFailed, match=r"^plugin ode raised while it made its service: Key"
+        ApplicationFailed, match=r"^plugin ode raised while making its service: Key"
     ) as caught:
         load(job)
     assert isinstance(caught.value.__cause__, KeyError)
@@ -148,7 +148,7 @@ def test_a_flag_of_a_service_has_its_name_in_messages(folder: Path) -> None:
 def test_an_application_takes_no_options(folder: Path) -> None:
     """Options that nobody would read are refused."""
     job = Job(Target.parse(str(folder / "app.py")), services={"x": {"port": "1"}}, environ={})
-    with pytest.raises(UsageError, match=r"takes no options; put Tamed's own before it$"):
+    with pytest.raises(UsageError, match=r"takes no options; put Tamed's options before it$"):
         load(job)
 
 

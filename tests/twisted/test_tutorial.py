@@ -112,7 +112,7 @@ def test_saved_applications_are_refused(tamed: Tamed) -> None:
     """They are pickles, and a pickle is a program of whoever wrote it."""
     done = tamed("run", "poetry.tap")
     assert done.status == 64
-    assert done.err.startswith("tamed: poetry.tap is a saved application: Tamed runs no code out of pickles")
+    assert done.err.startswith("tamed: poetry.tap is a saved application: Tamed does not run pickled")
 
 
 def test_a_program_that_installs_a_reactor_is_told(tamed: Tamed) -> None:

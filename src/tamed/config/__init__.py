@@ -1,1 +1,1 @@
-"""What the operator wrote: targets, deployment files and settings, and the job they make."""
+"""The configuration: targets, deployment files and settings, and the job made from them."""

@@ -19,7 +19,7 @@ _TABLES = ("daemon", "log", "services")
 class Entry(NamedTuple):
     """One service of a deployment: a plugin with its options, or an application.
 
-    ``only`` is where one of it runs at a time, see `Service`.
+    ``only`` is the scope of a service of which one instance runs at a time, see `Service`.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Entry(NamedTuple):
 class Deployment(NamedTuple):
     """A parsed deployment file; the tables of options are not validated yet.
 
-    Relative paths in it start in ``folder``, the file's folder after all links were resolved, when it was
-    read. ``text`` is the text of the file.
+    Relative paths in it start in ``folder``: the file's folder, with all links resolved when it was read.
+    ``text`` is the text of the file.
     """
 
     file: Path
@@ -45,7 +45,7 @@ class Deployment(NamedTuple):
     text: str
 
     def only(self, names: Collection[str]) -> "Deployment":
-        """Return it with the services of these names alone, or itself if there are no names.
+        """Return a deployment with these services only, or itself if ``names`` is empty.
 
         Raises UsageError if it has no service of a name.
         """
@@ -98,8 +98,8 @@ class Deployment(NamedTuple):
         except (
             ValueError,
             RecursionError,
-        ) as error:  # a number too long, tables too deep for the interpreter
-            raise ConfigurationError(str(file), f"not TOML that can be read: {error}") from error
+        ) as error:  # too long a number, or tables nested too deeply for the interpreter
+            raise ConfigurationError(str(file), f"cannot parse it as TOML: {error}") from error
         errors = Errors()
         for key in tables:
             if key not in ("name", *_TABLES):
@@ -134,7 +134,7 @@ def _table(tables: Mapping[str, object], key: str, file: Path, above: str = "") 
 def _entry(name: str, table: Mapping[str, object], file: Path) -> Entry:
     where = f"{file}: services.{name}"
     if not re.fullmatch(r"\w[\w-]*", name):
-        raise ConfigurationError(where, f"{name!r} is no name", "a name is made of letters, digits, - and _")
+        raise ConfigurationError(where, f"{name!r} is not a valid name", "use letters, digits, - and _")
     rest = dict(table)
     only = _scope(rest.pop("only", ""), f"{where}.only")
     made_from = {key: rest.pop(key) for key in ("plugin", "application") if key in table}
@@ -181,10 +181,10 @@ _LINE = r"(?:export\s+)?([A-Za-z_]\w*)=(.*)"
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables of an environment file.
 
-    Empty lines and lines that begin with ``#`` are ignored, and ``export`` before a name is allowed, so that
-    a shell can read the same file. Quotes around a value are removed; nothing in it is expanded. Raises
-    MissingInput or PermissionRefused if the file cannot be read, and ConfigurationError, which names the
-    line, never its value, for any other line.
+    Empty lines and lines that begin with ``#`` are ignored. ``export`` before a name is allowed, so a shell
+    can read the same file. Quotes around a value are removed; nothing in it is expanded. Raises MissingInput
+    or PermissionRefused if the file cannot be read, and ConfigurationError, with the line number but without
+    the value, for an invalid line.
     """
     require_trusted(path, "environment file")
     try:
@@ -203,7 +203,7 @@ def read_env_file(path: Path) -> dict[str, str]:
         if found is None:
             raise ConfigurationError(f"{path}:{number}", "expected KEY=VALUE")
         if "\0" in line:
-            raise ConfigurationError(f"{path}:{number}", "no variable can hold a zero byte")
+            raise ConfigurationError(f"{path}:{number}", "a variable cannot contain a zero byte")
         variables[found[1]] = _unquoted(found[2].strip())
     return variables
 

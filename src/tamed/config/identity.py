@@ -1,4 +1,4 @@
-"""The user that an application runs as, and checks that this user has the permissions that it needs."""
+"""The user of a daemon: finding it, changing to it, and checking that it has the needed permissions."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _NEEDED_LATER = ("ctypes", "encodings.idna", "tamed.ipc.fault")
-"""Modules that this process loads late, when after a chroot it cannot reach their folders."""
+"""Modules that are otherwise imported late, when a chroot has made their folders unreachable."""
 _NO_FILES = ("/proc/", "/sys/", "/dev/")
 _WRITING = frozenset("wax+")
 
@@ -38,12 +38,12 @@ def identity_of(settings: Daemon) -> Identity | None:
 
 
 def becomes_another(identity: Identity | None) -> bool:
-    """Return whether this process is root and is to become another user."""
+    """Return whether this process is root and must become another user."""
     return identity is not None and identity.uid != 0 and os.geteuid() == 0
 
 
 def owner_of(identity: Identity | None) -> tuple[int, int] | None:
-    """Return the owner, user and group, of the files that a daemon must write later."""
+    """Return the uid and gid for files that a daemon must write after it has dropped privileges."""
     return None if identity is None else (identity.uid, identity.gid)
 
 
@@ -72,9 +72,9 @@ def drop_to(settings: Daemon, identity: Identity | None, root: Path | None = Non
 
 
 def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable[str] = ()) -> None:
-    """Refuse files that the user of the daemon cannot rotate or remove, before anything is done.
+    """Raise PermissionRefused for files that the daemon's user cannot rotate or remove.
 
-    ``log`` and ``pid_files`` are paths; an empty path is no file.
+    ``log`` and ``pid_files`` are paths; an empty path means no file.
     """
     for what, path in (("log file", log), *(("pid file", each) for each in pid_files)):
         folder = Path(path).parent
@@ -86,7 +86,7 @@ def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable
 
 
 def check_interpreter(identity: Identity | None) -> None:
-    """Refuse a user who cannot run this Python: workers are replaced without privileges, as that user."""
+    """Raise PermissionRefused if this user cannot run this Python: replacement workers run as it."""
     if identity is None:
         return
     for path, can in (
@@ -98,16 +98,16 @@ def check_interpreter(identity: Identity | None) -> None:
             who = identity.name or identity.uid
             raise PermissionRefused(
                 f"user {who} cannot run this Python",
-                f"{path} is out of reach for {who}, who could not replace a worker",
+                f"{path} is not accessible to {who}, so no worker could be replaced",
                 f"install Python and Tamed where {who} can read them",
             )
 
 
 def check_application(identity: Identity | None, job: Job, deployment: Deployment | None) -> None:
-    """Refuse an application file that the user cannot read."""
+    """Raise PermissionRefused for an application file that the user cannot read."""
     for path in _application_files(job, deployment):
         if identity is not None and path.is_file() and not identity.can_read(path):
-            raise _unreadable(identity, path, "which its workers load as that user")
+            raise _unreadable(identity, path, "its workers load it as that user")
 
 
 def _application_files(job: Job, deployment: Deployment | None) -> Iterator[Path]:
@@ -120,9 +120,9 @@ def _application_files(job: Job, deployment: Deployment | None) -> Iterator[Path
 
 
 class ReadAsRoot:
-    """The files that this process reads while it loads and prepares an application as root for a user.
+    """Records the files that this process reads while it loads and prepares an application as root.
 
-    The application's code or a library reads them, so only an audit hook of the interpreter sees all reads.
+    The application's code or a library reads them, so only an audit hook of the interpreter sees every read.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -146,20 +146,18 @@ class ReadAsRoot:
         for path in sorted(read):
             file = Path(source_from_cache(path) if path.endswith(".pyc") else path)
             if not path.startswith(_NO_FILES) and _is_unreadable(file):
-                why = (
-                    "which was read as root, and a worker that takes the place of this one reads as that user"
-                )
+                why = "it was read as root, but a replacement worker reads it as that user"
                 raise _unreadable(self._identity, file, why)
 
 
 def _is_unreadable(file: Path) -> bool:
     try:
         return not os.access(file, os.R_OK) and file.is_file()
-    except PermissionError:  # of a folder above
+    except PermissionError:  # a parent folder is not accessible
         return True
 
 
 def _unreadable(identity: Identity, path: Path, why: str) -> PermissionRefused:
     who = identity.name or identity.uid
-    remedy = f"let {who} read it, and enter the folders above: chown, chgrp or chmod"
+    remedy = f"give {who} permission to read it and to enter its folders: chown, chgrp or chmod"
     return PermissionRefused(f"user {who} cannot read {path}", why, remedy)

@@ -33,8 +33,8 @@ class Job(NamedTuple):
     Relative paths in target and flags start in ``folder``; None is the current working directory.
     ``argv`` is the command line that the application sees in ``sys.argv``, in every process that loads it;
     if it is empty, ``sys.argv`` does not change. ``known`` is the deployment, if this process has read it
-    already. ``answers`` are the secrets that a person was asked for, by the variables of their options: they
-    are no part of the job's data.
+    already. ``answers`` are the secrets that the user typed, by the variables of their options: they are not
+    part of the job's data.
     """
 
     target: Target
@@ -102,9 +102,9 @@ class Job(NamedTuple):
         return self.known or Deployment.read(self.path(self.target.name))
 
     def prompts(self, deployment: Deployment | None) -> dict[str, str]:
-        """Return the variables of the options whose values are to be asked for, and a name of each.
+        """Return the options with ``prompt:`` as their value: their variables, each with a display name.
 
-        The source that counts is that of `tamed.plugins.build`: flags before the environment before the file.
+        Sources have the precedence of `tamed.plugins.build`: flags, then the environment, then the file.
         """
         found: dict[str, tuple[object, str]] = {}
         for entry in deployment.services if deployment else ():
@@ -123,7 +123,7 @@ class Job(NamedTuple):
         return find(name, self.plugin_dirs)
 
     def path(self, path: str) -> Path:
-        """Return a path, with the job's folder before a relative one."""
+        """Return a path; a relative one is joined to the job's folder."""
         return Path(path) if self.folder is None else self.folder / path
 
     def given(

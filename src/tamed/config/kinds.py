@@ -2,8 +2,8 @@
 
 A distribution registers a kind as an entry point of the group ``tamed.targets``. The name of the entry point
 is the prefix of such targets, and its value a subclass of `Kind`: with
-``crochet = "crochet.tamed:CrochetKind"``, ``tamed run crochet:NAME`` runs one. A name without a prefix means
-only Tamed's plugins and the kinds that come with Tamed: a search through all distributions takes longer than
+``crochet = "crochet.tamed:CrochetKind"``, ``tamed run crochet:NAME`` runs one. A name without a prefix is
+looked up among Tamed's plugins and the built-in kinds only: searching all distributions takes longer than
 everything else before a service starts.
 """
 
@@ -39,7 +39,7 @@ class CommandLine(NamedTuple):
 
 
 class Kind:
-    """A kind of target. Every method is optional: the default means that the kind lacks this feature.
+    """A kind of target. Every method is optional: the default means that the kind lacks the feature.
 
     ``title`` is the name of such a target in messages.
     """
@@ -69,7 +69,7 @@ class Kind:
 
     def make(self, job: Job, settings: Settings) -> Service:
         """Make the service of a target, in the process that runs it; ``settings`` are those of the daemon."""
-        raise UsageError(f"target {job.target.name!r}", "such targets cannot be run by name")
+        raise UsageError(f"target {job.target.name!r}", "targets of this kind cannot be run by name")
 
     def adapt(self, value: object, name: str) -> Service | None:
         """Return the service for the value of a program's variable; None if it is not of this kind."""
@@ -81,7 +81,7 @@ class Kind:
 
     def command_line(self, words: Sequence[str]) -> CommandLine:
         """Parse a command line of the framework's own runner."""
-        raise UsageError("command line", "there is no runner of that kind")
+        raise UsageError("command line", "targets of this kind have no command line")
 
 
 def own_kinds() -> Iterator[Kind]:
@@ -97,7 +97,7 @@ def kind_of(prefix: str) -> Kind:
         return kind
     value = _of_others().get(prefix)
     if value is None:
-        raise UsageError(f"targets {prefix}:NAME", "no package that is installed has this kind")
+        raise UsageError(f"targets {prefix}:NAME", "no installed package provides this kind of target")
     try:
         return _made(value)
     except (ImportError, AttributeError) as error:
@@ -105,7 +105,7 @@ def kind_of(prefix: str) -> Kind:
 
 
 def parse(text: str) -> Target:
-    """Return the target that a text names, by its spelling and by the known prefixes."""
+    """Return the target that a text names, from its spelling and the known prefixes."""
     target = Target.parse(text)
     prefix, _, name = text.partition(":")
     if target.kind is TargetKind.MODULE and _is_prefix(prefix):
@@ -151,7 +151,7 @@ def _own(prefix: str) -> Kind | None:
 
 @lru_cache
 def _of_others() -> dict[str, str]:
-    from importlib.metadata import entry_points  # slow: only where no other way is left
+    from importlib.metadata import entry_points  # slow, so the last resort
 
     return {each.name: each.value for each in entry_points(group=_GROUP)}
 

@@ -45,15 +45,15 @@ def load_file(path: Path) -> Application:
 
     It runs as ``python FILE`` would: the modules in its folder can be imported, and its bytecode is not
     written. It is registered as a module, so that logging and pickling find it: ``FILE.py`` as ``FILE``,
-    unless another module has or may get that name, and any other file under its whole name, which no import
-    statement can mean.
+    unless another module has or may get that name; any other file under its full name, which no import
+    statement can refer to.
 
     Raises MissingInput or PermissionRefused if the file cannot be read, ApplicationFailed, with the exception
     as its cause, if it raises or has no application, and UsageError for a saved application of Twisted.
     """
     if path.suffix in (".tap", ".tas"):
-        why = "Tamed runs no code out of pickles and the like"
-        raise UsageError(f"{path} is a saved application", why, "run the .tac file that it was made from")
+        why = "Tamed does not run pickled applications"
+        raise UsageError(f"{path} is a saved application", why, "run the .tac file from which it was made")
     require_trusted(path, "application file")
     try:
         source = path.read_bytes()
@@ -64,7 +64,7 @@ def load_file(path: Path) -> Application:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     module = ModuleType(_module_name(path, source, folder))
-    module.__file__ = str(path.absolute())  # absolute, as for a script: code finds its folder by it
+    module.__file__ = str(path.absolute())  # absolute, as for a script: code derives its folder from it
     module.__package__ = ""
     sys.modules[module.__name__] = module
     try:
@@ -80,7 +80,7 @@ def load_file(path: Path) -> Application:
 def load_variable(target: str) -> Application:
     """Import ``package.module:variable`` and return the application it names.
 
-    The working directory is searched last, so that nothing in it hides an installed package. Raises
+    The working directory is searched last, so that it cannot hide an installed package. Raises
     UsageError for a target that is not of this form, MissingInput if there is no such module, and
     ApplicationFailed, with the exception as its cause, if it cannot be imported or is not an application.
     """
@@ -107,7 +107,7 @@ def load_variable(target: str) -> Application:
         raise
     except Exception as error:
         if missing := missing_module(error, name):
-            remedy = "install it, or run from the folder it is in"
+            remedy = "install it, or run Tamed from its folder"
             raise MissingInput(f"target {target!r}", f"there is no module {missing!r}", remedy) from None
         raise _failure(f"{name} raised while it was imported", error) from error
     return _application(module, wanted.variable, name, name.rpartition(".")[2], f"write {name}:VARIABLE")
@@ -155,7 +155,7 @@ def _module_name(path: Path, source: bytes, folder: str) -> str:
     """Return a name for a file's module that hides no other module, now or later.
 
     A file other than ``.py`` cannot be imported anyway, so it gets a name that no statement can import. A
-    module in the folder of a ``.py`` file may import the file by its stem, and should get the loaded module.
+    module in the folder of a ``.py`` file may import the file by its stem, and must get the loaded module.
     """
     name = path.name
     if path.suffix == ".py" and "." not in path.stem:
@@ -170,7 +170,7 @@ def _module_name(path: Path, source: bytes, folder: str) -> str:
 
 
 def _imports(source: bytes, name: str) -> bool:
-    """Return whether a file imports its own name: it then means another module, on a path that it adds."""
+    """Return whether a file imports its own name: that is another module, on a path that it adds."""
     own = re.escape(name)
     statement = rf"^\s*(?:from\s+{own}(?:\s|\.\w)|import\s+(?:[\w.]+(?:\s+as\s+\w+)?\s*,\s*)*{own}(?!\w))"
     return re.search(statement.encode(), source, re.MULTILINE) is not None
@@ -192,7 +192,7 @@ class _Others:
         return PathFinder.find_spec(name, elsewhere)
 
     def exist(self, file: Path) -> bool:
-        """Return whether there is one; it may be a package in the file's folder."""
+        """Return whether another such module exists; it may be a package in the file's folder."""
         if not self._name.isidentifier():
             return False
         if self._name in sys.modules or self.find_spec(self._name, None) is not None:
@@ -260,7 +260,9 @@ def _of_entry(job: Job, entry: Entry, deployment: Deployment) -> Service:
 
 def _without_options(job: Job, application: Application) -> Application:
     if any(job.services.values()):
-        raise UsageError(f"target {job.target.name!r} takes no options", remedy="put Tamed's own before it")
+        raise UsageError(
+            f"target {job.target.name!r} takes no options", remedy="put Tamed's options before it"
+        )
     return application
 
 
@@ -271,7 +273,7 @@ def _make(plugin: Plugin[...], given: Given) -> Service:
         raise
     except Exception as error:
         raise ApplicationFailed(
-            f"plugin {plugin.name} raised while it made its service", reason(error)
+            f"plugin {plugin.name} raised while making its service", reason(error)
         ) from error
 
 

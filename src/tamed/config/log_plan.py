@@ -42,8 +42,8 @@ def log_in_foreground_again(settings: Log, plan: LogPlan) -> LogPlan:
 def log_of_daemon(settings: Log, file: Path) -> LogPlan:
     """Plan the log of a daemon: ``file``, unless the settings name another destination."""
     if settings.file == "stderr":
-        remedy = "name a file, or use `tamed run`"
-        raise UsageError("--log stderr", "a daemon has no standard error that anyone reads", remedy)
+        remedy = "use --log FILE, or `tamed run`"
+        raise UsageError("--log stderr", "a daemon's standard error goes to /dev/null", remedy)
     return _plan(settings, settings.file or str(file))
 
 
@@ -104,9 +104,7 @@ def _plan(settings: Log, place: str) -> LogPlan:
     kind, _, address = place.partition(":")
     if kind == "stderr":
         return LogPlan(kind, _layout_on_stderr(settings.format))
-    layout = (
-        "bare" if settings.format == "auto" else settings.format
-    )  # they keep time and level by themselves
+    layout = "bare" if settings.format == "auto" else settings.format  # they store time and level themselves
     return LogPlan(kind, layout, address=_checked(address))
 
 
@@ -114,7 +112,7 @@ def _checked(address: str) -> str:
     try:
         parse_address(address)
     except ValueError as error:
-        remedy = "have the syslog daemon of this machine forward it" if "://" in address else ""
+        remedy = "let the local syslog daemon forward the log" if "://" in address else ""
         raise ConfigurationError("--log syslog", str(error), remedy) from error
     return address
 

@@ -1,13 +1,13 @@
 """A reading of the configuration: the fixed settings of one generation of workers.
 
 The files and the environment are read once for each generation: by the command that starts a daemon, and by
-the planner for a reload. They validate every setting, and pass the values on as data, in the plan and to each
-worker. So a replacement worker has the same reading as the others of its generation, even if the files have
+the planner for a reload. They validate every setting and pass the values on as data, in the plan and to each
+worker. So a replacement worker has the same reading as the rest of its generation, even if the files have
 changed or are gone.
 
-Two things are not part of it. Code: Python imports it when a worker loads. And the options of a service:
-their plugin validates them, and only a process without privileges imports the plugin, so they are passed on
-as given, and the worker reads them.
+Two things are not part of it. Code: Python imports it when a worker loads. The options of a service: only an
+unprivileged process may import their plugin, which validates them, so they are passed on as given, and the
+worker reads them.
 """
 
 import os
@@ -27,14 +27,14 @@ from tamed.plugins.build import build
 __all__ = ["Ask", "Reading", "read_settings"]
 
 Ask: TypeAlias = Callable[[str], str]
-"""Asks a person for the secret of this name; raises a TamedError if there is no one."""
+"""Prompts for the secret of this name; raises a TamedError if there is no terminal."""
 
 
 class Reading(NamedTuple):
-    """A job with its deployment, if the target is one, and its settings, as they were when they were read.
+    """A job with its deployment (None for other targets) and its settings, as read at one moment.
 
     ``program`` is the path of the application file, if the target is one, with the links in its folder
-    resolved at that moment: so it stays the same file when a symbolic link is changed.
+    resolved at that moment: so it stays the same file when a link changes.
     """
 
     job: Job
@@ -52,13 +52,12 @@ class Reading(NamedTuple):
 
     @classmethod
     def entering(cls, job: Job, ask: Ask) -> Self:
-        """Do the same for a daemon that this process starts, and set its environment: ``--env-file``.
+        """Read as `of`, for a daemon that this process starts, and apply ``--env-file`` to its environment.
 
-        ``ask`` is called with the name of each secret that is to be asked for, and returns the secret.
+        ``ask`` is called with the name of each secret to prompt for, and returns the secret.
 
-        The variables of that file override those of the environment, because they were written for this
-        program. Workers inherit them, and neither they nor a reload read the file: it may be readable by root
-        only.
+        The variables of that file override the environment, because they were written for this program.
+        Workers inherit them; neither they nor a reload read the file, which may be readable by root only.
         """
         reading = cls.of(job)
         daemon = reading.settings.daemon
@@ -67,7 +66,7 @@ class Reading(NamedTuple):
         if daemon.env_file is not None:
             os.environ.update(read_env_file(daemon.env_file))
             job = job._replace(environ=os.environ)
-            reading = cls._with(job, reading.deployment)  # the file may have settings
+            reading = cls._with(job, reading.deployment)  # the file may contain settings
         prompts = job.prompts(reading.deployment)
         answers = {variable: ask(name) for variable, name in prompts.items()}
         return reading._replace(job=job._replace(answers=answers)) if answers else reading
@@ -124,7 +123,7 @@ def read_settings(job: Job, deployment: Deployment | None) -> Settings:
         if daemon.cluster:
             from tamed.cluster.engine import open_engine  # lazy import: most daemons have no cluster
 
-            open_engine(daemon.cluster)  # only to see whether it can be made
+            open_engine(daemon.cluster)  # only to validate it
     with errors:
         table = _log_beside(deployment) if deployment else {}
         log = build(Log, job.given("log", job.log, deployment, "log", table, flag_prefix="log-"))
@@ -141,7 +140,7 @@ def _log_beside(deployment: Deployment) -> Mapping[str, object]:
 
 
 def _with_services_of(settings: Settings, deployment: Deployment | None) -> Deployment | None:
-    """Return the deployment with the services that are to run."""
+    """Return the deployment with the selected services only."""
     names = settings.daemon.service
     if deployment is not None:
         return deployment.only(names)
@@ -151,9 +150,9 @@ def _with_services_of(settings: Settings, deployment: Deployment | None) -> Depl
 
 
 def _require_directory(path: Path) -> None:
-    """Raise the TamedError of a working directory that this process could not change to."""
+    """Raise a TamedError for a working directory that this process cannot enter."""
     try:
-        os.close(os.open(f"{path}/.", os.O_PATH))  # the dot takes the permission to enter it
+        os.close(os.open(f"{path}/.", os.O_PATH))  # the dot requires the permission to enter it
     except OSError as error:
         raise from_os_error(f"directory {path}", error, "create it, or name another one") from error
 

@@ -29,7 +29,7 @@ _HOOKS: Final = 30.0  # seconds, beside the draining, for the hooks of services
 
 
 class Level(NamedTuple):
-    """A logging level, for one logger and those below it, or for all (``logger`` is empty)."""
+    """A logging level, for one logger and those below it, or for all loggers (``logger`` is empty)."""
 
     logger: str
     level: int
@@ -48,7 +48,7 @@ class Level(NamedTuple):
 
 
 class Name(str):
-    """The name of an instance: letters, digits and a few more characters."""
+    """The name of an instance: letters, digits, and a few other characters."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class Name(str):
 
 
 class Workers(int):
-    """A number of worker processes: ``4``, or ``auto`` for as many as there are CPUs for this process."""
+    """A number of worker processes: ``4``, or ``auto`` for one for each CPU of this process."""
 
     @classmethod
     def parse(cls, text: str) -> "Workers":
@@ -94,7 +94,7 @@ class Umask(int):
         return cls(int(text, 8))
 
     def __new__(cls, mask: float) -> Self:
-        """Refuse other bits than those of permissions."""
+        """Refuse bits that are not permission bits."""
         if not isinstance(mask, int) or not 0 <= mask <= 0o777:
             raise ValueError(f"expected an octal number up to 0777, got {value_text(mask)}")
         return super().__new__(cls, mask)
@@ -152,7 +152,7 @@ class Daemon:
     )
     max_worker_memory: Literal["auto"] | Size | None = option(
         None,
-        "Replace a worker that uses more memory than this; auto is its part of what there is.",
+        "Replace a worker that uses more memory than this; auto is its share of the available memory.",
         ge=1,
         section=_PROCESSES,
     )
@@ -194,7 +194,7 @@ class Daemon:
     )
     prepare_as_root: bool = option(
         False,
-        "Load and prepare the application as root, before privileges are dropped; trust its files.",
+        "Load and prepare the application as root, before privileges are dropped. You must trust its files.",
         section=_USER,
     )
     trust_writable: bool = option(
@@ -227,13 +227,13 @@ class Daemon:
     )
     stop_delay: Duration = option(
         Duration("0s"),
-        "Time to serve clients as before when a stop was requested, for load balancers to notice.",
+        "Time to go on serving after a stop request, so that load balancers notice it.",
         section=_TIMES,
     )
 
     @property
     def longest_stop(self) -> float:
-        """The longest time for a stop, in seconds: ``stop_timeout``, or by default the drain and more."""
+        """The longest time for a stop, in seconds: ``stop_timeout``, by default the drain timeout and 30."""
         return self.drain_timeout + _HOOKS if self.stop_timeout is None else self.stop_timeout
 
     @property
@@ -285,7 +285,7 @@ class Log:
 
 
 class Settings(NamedTuple):
-    """All of them, read and validated."""
+    """The options of `Daemon` and `Log`, read and validated."""
 
     daemon: Daemon
     log: Log
@@ -298,7 +298,7 @@ class Settings(NamedTuple):
     def from_data(cls, data: Mapping[str, Any]) -> "Settings":
         """Return the settings that the data was made from.
 
-        Ignores the options that only another version has; an option that is missing has its default.
+        Unknown options, of another version of Tamed, are ignored; missing ones have their defaults.
         """
         return cls(_from_plain(Daemon, data["daemon"]), _from_plain(Log, data["log"]))
 
@@ -310,7 +310,7 @@ _MADE: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(_PATHS, Path),
     "level": lambda levels: [Level(*each) for each in levels],
 }
-"""Make a value from its plain form, where JSON does not keep the type; a number needs no conversion."""
+"""Converters from plain data, for types that JSON does not keep; numbers need none."""
 
 
 def _plain(options: Daemon | Log) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Targets: the program that a command is to run, and its kind, decided from its spelling."""
+"""Targets: the program to run, and its kind, decided from its spelling."""
 
 import enum
 from typing import NamedTuple
