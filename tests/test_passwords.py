@@ -51,10 +51,10 @@ async def test_a_password_of_any_bytes(tmp_path: Path) -> None:
         ("john", "line 1: expected NAME:HASH"),
         (f":{CHEAP}", "line 1: expected NAME:HASH"),
         ("\n\njohn:secret", "line 3: expected a hash such as $scrypt$ln=15,r=8,p=1$SALT$DIGEST"),
-        (f"john:{CHEAP}\njohn:{CHEAP}", "line 2: user 'john' is there twice"),
-        (f"john:{CHEAP}".replace("ln=1,", "ln=30,"), "line 1: its cost is out of range (ln=30, r=1, p=1)"),
-        (f"john:{CHEAP}".replace("ln=1,", "ln=0,"), "line 1: its cost is out of range (ln=0, r=1, p=1)"),
-        ("john:$scrypt$ln=1,r=1,p=1$AAAAAAAAA$" + "A" * 22, "line 1: its salt or digest is not base64"),
+        (f"john:{CHEAP}\njohn:{CHEAP}", "line 2: user 'john' is listed twice"),
+        (f"john:{CHEAP}".replace("ln=1,", "ln=30,"), "line 1: the cost is out of range (ln=30, r=1, p=1)"),
+        (f"john:{CHEAP}".replace("ln=1,", "ln=0,"), "line 1: the cost is out of range (ln=0, r=1, p=1)"),
+        ("john:$scrypt$ln=1,r=1,p=1$AAAAAAAAA$" + "A" * 22, "line 1: the salt or digest is not base64"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, why: str) -> None:
@@ -86,7 +86,7 @@ def test_a_file_that_everybody_may_read_is_warned_of(
 
 def test_an_empty_password_is_none() -> None:
     """It is refused before it is hashed."""
-    with pytest.raises(ValueError, match="an empty password"):
+    with pytest.raises(ValueError, match="the password is empty"):
         hash_password("")
 
 

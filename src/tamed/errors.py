@@ -62,7 +62,7 @@ class TamedError(Exception):
 
     ``what`` is the failed action and its object, ``why`` the reason, and ``remedy`` the advice to the user;
     the last two may be empty. ``str()`` is all three, on one line. ``others`` are errors that were found with
-    it, each of which has to be mended too.
+    it, each to be fixed as well.
     """
 
     status: ClassVar[int] = ExitStatus.SOFTWARE
@@ -99,7 +99,7 @@ class Unavailable(TamedError):
 
 
 class ApplicationFailed(TamedError):
-    """The application's own code is at fault: it raised an exception, or breaks a rule of Tamed."""
+    """The application's code is at fault: it raised an exception, or broke a rule of Tamed."""
 
     status = ExitStatus.SOFTWARE
 
@@ -144,7 +144,7 @@ class ConfigurationError(TamedError):
 
 
 class ServiceMisuse(TamedError):
-    """The program breaks a rule of the service model."""
+    """The program broke a rule of the service model."""
 
 
 class ServiceFailed(TamedError):
@@ -243,12 +243,12 @@ def exit_request(error: SystemExit) -> str:
 
 
 def from_os_error(what: str, error: OSError, remedy: str = "") -> TamedError:
-    """Turn an error of the operating system into the `TamedError` for its kind of fault."""
+    """Return the `TamedError` for an error of the operating system: its class is chosen by the errno."""
     return _kind_of(error)(what, error.strerror or reason(error), remedy)
 
 
 def from_creation_error(what: str, error: OSError, remedy: str = "") -> TamedError:
-    """Do the same for a file that could not be created.
+    """Return the same as `from_os_error`, for a file that could not be created.
 
     A missing folder, or another file in its place, is then `CannotCreate`, not `MissingInput`.
     """

@@ -53,7 +53,7 @@ class PasswordHash:
 
     def __post_init__(self) -> None:
         if min(self.ln, self.r, self.p) < 1 or self.p > _MOST_LANES or self.memory > _MOST_MEMORY:
-            raise ValueError(f"its cost is out of range (ln={self.ln}, r={self.r}, p={self.p})")
+            raise ValueError(f"the cost is out of range (ln={self.ln}, r={self.r}, p={self.p})")
 
     @classmethod
     def of(cls, password: str) -> Self:
@@ -63,7 +63,7 @@ class PasswordHash:
 
     @classmethod
     def nobodys(cls) -> Self:
-        """Return a hash that matches no password, and takes as long to compare as a new one."""
+        """Return a hash that matches no password. Comparing with it takes as long as with any new hash."""
         return cls(*_COST, os.urandom(16), os.urandom(32))
 
     @classmethod
@@ -81,7 +81,7 @@ class PasswordHash:
         return 128 * self.r * ((1 << self.ln) + self.p)
 
     def fits(self, password: str) -> bool:
-        """Return whether this is the password, in a time that does not depend on the answer. Blocks."""
+        """Return whether this is the password, in constant time. Blocks for a tenth of a second."""
         return hmac.compare_digest(self._digest_of(password), self.digest)
 
     def _digest_of(self, password: str) -> bytes:
@@ -159,7 +159,7 @@ class PasswordFile:
             if not user or not colon:
                 raise self._bad(number, "expected NAME:HASH")
             if user in seen:
-                raise self._bad(number, f"user {user!r} is there twice")
+                raise self._bad(number, f"user {user!r} is listed twice")
             seen.add(user)
             try:
                 yield user, PasswordHash.parse(hashed)
@@ -177,7 +177,7 @@ def hash_password(password: str) -> str:
     Raises ValueError for an empty one.
     """
     if not password:
-        raise ValueError("an empty password")
+        raise ValueError("the password is empty")
     return str(PasswordHash.of(password))
 
 
@@ -189,4 +189,4 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error:
-        raise ValueError("its salt or digest is not base64") from None
+        raise ValueError("the salt or digest is not base64") from None

@@ -78,5 +78,7 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
 
 def test_a_kind_that_nobody_has_is_named() -> None:
     """With its prefix."""
-    with pytest.raises(UsageError, match="targets ballad:NAME: no installed package provides this kind of target"):
+    with pytest.raises(
+        UsageError, match="targets ballad:NAME: no installed package provides this kind of target"
+    ):
         kind_of("ballad")

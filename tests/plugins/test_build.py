@@ -112,14 +112,14 @@ def test_flags_may_have_a_prefix() -> None:
 
 def test_a_class_without_options_says_so() -> None:
     """There is nothing to list for an unknown key."""
-    with pytest.raises(ConfigurationError, match="unknown key 'port'; there are no options"):
+    with pytest.raises(ConfigurationError, match="unknown key 'port'; it has no options"):
         build(make_dataclass("Empty", []), Given(table={"port": 1}, file="f"))
 
 
 def test_a_key_may_be_written_with_dashes_or_underscores_but_not_twice() -> None:
     """Both spellings are the same key."""
     assert build(Options, Given(table={"poem_two": "x"})) == build(Options, Given(table={"poem-two": "x"}))
-    with pytest.raises(ConfigurationError, match=r"f: s\.poem-two: given twice, also as 'poem_two'"):
+    with pytest.raises(ConfigurationError, match=r"f: s\.poem-two: it is set twice, also as 'poem_two'"):
         build(Options, Given(table={"poem-two": "x", "poem_two": "x"}, file="f", section="s"))
 
 
@@ -162,7 +162,7 @@ def test_a_secret_is_in_no_error(source: str) -> None:
 
     name = {"environ": "TAMED_S_PIN"}.get(source, "pin")
     given: dict[str, Any] = {"service": "s", source: {name: "31337"}}
-    why = "expected an even number$" if source != "flags" else "can be seen by every user of this machine"
+    why = "expected an even number$" if source != "flags" else "every user of this machine can read"
     with pytest.raises(TamedError, match=why) as caught:
         build(Login, Given(**given))
     assert "31337" not in "".join(traceback.format_exception(caught.value))

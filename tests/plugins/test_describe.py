@@ -169,10 +169,10 @@ def test_collections_are_repeatable() -> None:
         (Any, "Any is no option type"),
         (int | complex, "complex is no option type"),
         (list[list[int]], "a list of lists cannot be written"),
-        (tuple[int, str], "a tuple is of any length"),
-        (dict[int, str], "the keys of a table are texts"),
-        (Literal[True], "only texts and whole numbers"),
-        (list[int] | str, "a list or a table can only be alone or None"),
+        (tuple[int, str], "a tuple must have any length"),
+        (dict[int, str], "the keys of a table must be texts"),
+        (Literal[True], "may only contain texts and whole numbers"),
+        (list[int] | str, "a union with a list or a table may only add None"),
         (Nothing, "has no members"),
     ],
 )
@@ -240,7 +240,8 @@ def test_what_is_no_dataclass_is_refused() -> None:
 
     for each in (Plain, Child):
         with pytest.raises(
-            ApplicationFailed, match=f"{each.__name__}: the class is no dataclass; put @dataclass"
+            ApplicationFailed,
+            match=f"{each.__name__}: the class is not a dataclass; decorate it with @dataclass",
         ):
             describe(each)
 

@@ -67,7 +67,7 @@ def test_a_folder_comes_before_us_and_we_come_before_others(folder: Path, site: 
     assert find("fastpoetry").description == "A fast poetry service."
     (folder / "fastpoetry.py").write_text(source("fastpoetry", "a folder"))
     assert find("fastpoetry", [folder]).description == "A fastpoetry of a folder."
-    hidden = f"hidden by the one of {folder}"
+    hidden = f"hidden by that of {folder}"
     assert found("fastpoetry", [folder]) == [
         Found("fastpoetry", "A fastpoetry of a folder.", str(folder), None),
         Found("fastpoetry", "", f"tamed {__version__}", hidden),
@@ -87,8 +87,8 @@ def test_the_first_folder_comes_first(tmp_path: Path) -> None:
     assert find("poem", [tmp_path / "a"]).description == "A poem of a package."
     assert [each.error for each in found("poem", [tmp_path / "a", tmp_path / "b"])] == [
         None,
-        f"hidden by the one of {tmp_path / 'a'}",
-        f"hidden by the one of {tmp_path / 'a'}",
+        f"hidden by that of {tmp_path / 'a'}",
+        f"hidden by that of {tmp_path / 'a'}",
     ]
 
 
@@ -207,7 +207,7 @@ def test_an_entry_point_that_is_no_plugin_is_refused(site: Site) -> None:
     with pytest.raises(ApplicationFailed) as caught:
         find("poem")
     assert str(caught.value) == (
-        "plugin poem of verse 1.0: verse:poem is a function, not a plugin; put @plugin above a function"
+        "plugin poem of verse 1.0: verse:poem is a function, not a plugin; decorate a function with @plugin"
     )
     with pytest.raises(ApplicationFailed, match="module 'verse' has no attribute 'nothing'"):
         find("nowhere")
@@ -226,7 +226,7 @@ def test_a_file_without_the_plugin_of_its_name_is_refused(folder: Path) -> None:
     assert str(caught.value) == (
         f"plugin poem: there is no plugin of this name in {folder / 'poem.py'}; it has: verse"
     )
-    with pytest.raises(ApplicationFailed, match="put @plugin above a function"):
+    with pytest.raises(ApplicationFailed, match="decorate a function with @plugin"):
         find("empty", [folder])
 
 

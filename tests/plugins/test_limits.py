@@ -64,7 +64,9 @@ def test_limits_hold_in_a_file_too() -> None:
 @pytest.mark.parametrize("hint", [str, bool, Path, Literal[1, 2], list[str], str | None])
 def test_what_is_no_number_cannot_have_limits(hint: Any) -> None:
     """That is a mistake in the declaration."""
-    with pytest.raises(ApplicationFailed, match=r"^option Options.value: there is no number in it to be"):
+    with pytest.raises(
+        ApplicationFailed, match=r"^option Options.value: the type has no number that could be"
+    ):
         describe(options(hint, ge=1))
 
 

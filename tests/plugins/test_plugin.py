@@ -55,7 +55,7 @@ def test_a_plugin_may_have_a_name_of_its_own_and_no_options() -> None:
     assert without_options.describe() == ()
     assert without_options().name == "nothing"
     assert without_options.make(Given()).name == "nothing"
-    with pytest.raises(UsageError, match="unknown option --port; there are no options"):
+    with pytest.raises(UsageError, match="unknown option --port; it has no options"):
         without_options.make(Given(flags={"port": "1"}))
 
 
@@ -129,12 +129,12 @@ class Unfit:
         (Unfit.coroutine, "plugin coroutine: it is async or a generator"),
         (Unfit.async_generator, "plugin async-generator: it is async or a generator"),
         (Unfit.generator, "plugin generator: it is async or a generator"),
-        (Unfit.two, "plugin two: its function takes options: .*Options, more: int; take options, or nothing"),
+        (Unfit.two, "plugin two: its function takes options: .*Options, more: int; take one parameter"),
         (Unfit.keyword, "plugin keyword: its function takes options"),
         (Unfit.rest, r"plugin rest: its function takes \*options"),
         (Unfit.unannotated, "plugin unannotated: its parameter 'options' has no annotation"),
-        (Unfit._, "plugin '': its name is not made of letters, digits and single dashes"),
-        (Options, "it is no function"),
+        (Unfit._, "plugin '': its name must consist of letters, digits and single dashes"),
+        (Options, "it is not a function"),
     ],
 )
 def test_a_function_that_cannot_be_a_plugin_is_refused(function: Any, says: str) -> None:
@@ -146,7 +146,7 @@ def test_a_function_that_cannot_be_a_plugin_is_refused(function: Any, says: str)
 @pytest.mark.parametrize("name", ["a b", "a/b", "a.py", "a:b", "-a", "a--b", "é"])
 def test_a_name_that_is_something_else_on_the_command_line_is_refused(name: str) -> None:
     """What looks like a file, a module or an option cannot be a plugin's name."""
-    with pytest.raises(ApplicationFailed, match="its name is not made of letters, digits and single dashes"):
+    with pytest.raises(ApplicationFailed, match="its name must consist of letters, digits and single dashes"):
         plugin(name=name)(without_options.maker)
 
 
@@ -182,5 +182,5 @@ def test_annotations_may_be_texts(tmp_path: Path) -> None:
     assert error == (
         "plugin bad: the annotation of its parameter 'options' cannot be resolved:"
         " NameError: name 'Unknown' is not defined;"
-        " define or import the options class at the top of the module, and not only for type checking"
+        " define or import the options class at the top of the module, not only under TYPE_CHECKING"
     )

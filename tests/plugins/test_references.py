@@ -66,9 +66,9 @@ def test_any_text_can_be_written(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("${NONE}", "there is no variable NONE in the environment; write $$ for a dollar sign"),
-        ("${}", "${} names no variable: write $$ for a dollar sign"),
-        ("${a b}", "${a b} names no variable: write $$ for a dollar sign"),
+        ("${NONE}", "the environment variable NONE is not set; write $$ for a dollar sign"),
+        ("${}", "${} is not the name of a variable; write $$ for a dollar sign"),
+        ("${a b}", "${a b} is not the name of a variable; write $$ for a dollar sign"),
     ],
 )
 def test_a_variable_that_is_not_set_is_an_error(text: str, why: str) -> None:
@@ -106,9 +106,7 @@ def test_a_secret_is_read_from_its_place(tmp_path: Path) -> None:
 def test_a_secret_is_no_word_of_a_command_line() -> None:
     """Every user could read it there; the error does not repeat it."""
     for flags in ({"password": "hunter2"}, {"keys": ["env:PATH", "hunter2"]}):
-        with pytest.raises(
-            UsageError, match="give prompt:, file:PATH, credential:NAME or env:NAME"
-        ) as caught:
+        with pytest.raises(UsageError, match="use prompt:, file:PATH, credential:NAME or env:NAME") as caught:
             login(flags=flags)
         assert "hunter2" not in str(caught.value)
 
@@ -121,9 +119,9 @@ def test_a_secret_is_no_word_of_a_command_line() -> None:
         ("file:long", "the secret {0}/long has more than 65536 bytes"),
         ("file:bytes", "the secret {0}/bytes is not UTF-8"),
         ("credential:none", "cannot read the secret {0}/none: "),
-        ("credential:../db", "expected the name of a credential, which has no slash"),
-        ("credential:", "expected the name of a credential, which has no slash"),
-        ("env:NONE", "there is no variable NONE in the environment"),
+        ("credential:../db", "expected the name of a credential, without a slash"),
+        ("credential:", "expected the name of a credential, without a slash"),
+        ("env:NONE", "the environment variable NONE is not set"),
     ],
 )
 def test_a_secret_that_cannot_be_read_is_an_error(tmp_path: Path, place: str, why: str) -> None:
@@ -151,11 +149,11 @@ def test_an_answer_is_the_value_of_the_option_that_was_asked_for() -> None:
         {"table": {"password": "prompt:"}},
     ):
         assert login(**given, answers=answers).password == "env:USER"
-        with pytest.raises(TamedError, match="nobody was asked for it"):
+        with pytest.raises(TamedError, match="there was no prompt for it"):
             login(**given)
-    with pytest.raises(ConfigurationError, match="nobody was asked for it"):
+    with pytest.raises(ConfigurationError, match="there was no prompt for it"):
         login(table={"keys": ["prompt:"]}, answers=answers)
-    with pytest.raises(UsageError, match="can be seen by every user"):
+    with pytest.raises(UsageError, match="every user of this machine can read"):
         login(flags={"password": "prompt:hunter2"}, answers=answers)
 
 

@@ -145,4 +145,4 @@ def test_it_is_refused_without_a_terminal(tamed: Tamed) -> None:
         )
     done = tamed("export", "systemd", "--plugin-dir", tamed.folder, "verse.toml")
     assert done.status == 78
-    assert "services.vault.password: nobody was asked for it" in done.err
+    assert "services.vault.password: there was no prompt for it" in done.err

@@ -1,1 +1,1 @@
-"""Communication between our processes: messages, channels, and the state that passes an exec."""
+"""Communication between our processes: messages, channels, and the state handed over an exec."""

@@ -168,7 +168,7 @@ class Channel:
 
     @classmethod
     def closed_one(cls) -> "Channel":
-        """Return a channel that is closed."""
+        """Return a closed channel."""
         ours, theirs = socket.socketpair()
         theirs.close()
         channel = cls(ours)
@@ -186,7 +186,7 @@ class Channel:
         return channel
 
     def forget(self) -> None:
-        """Drop all buffered data, received and unsent: the descriptor is another socket from now on."""
+        """Drop all buffered data, received and unsent: the descriptor now refers to another socket."""
         self._pieces = []
         self._length = 0
         self._lines.clear()
@@ -212,7 +212,7 @@ class Channel:
         self.forget()
 
     def close(self) -> None:
-        """Close this end, and drop all buffered data. May be repeated."""
+        """Close this end, and drop all buffered data. Idempotent."""
         self._sock.close()
         self.closed = True
         self.forget()
@@ -221,7 +221,7 @@ class Channel:
         message = parse_message(line)
         count = read_number(message, "descriptors") if "descriptors" in message else 0
         if count > len(self._descriptors):
-            raise InvalidMessage("its descriptors did not come: there was no room for them")
+            raise InvalidMessage("its descriptors are missing: the descriptor table was full")
         message.pop("descriptors", None)
         return message, [self._descriptors.popleft() for _ in range(count)]
 
@@ -246,9 +246,9 @@ def _close_all(descriptors: Sequence[int]) -> None:
 def answer_order(answer: Callable[[Message], Message], channel: Channel | None = None) -> None:
     """Receive the order and send the answer to it; a TamedError is sent as a fault.
 
-    ``channel`` is given in a process that has one already.
+    A forked process passes its ``channel``.
     """
-    guard_forks()  # the answer may load the application's files, which may be programs
+    guard_forks()  # computing the answer may execute the application's files
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
     channel = channel or Channel(socket.socket(fileno=CHANNEL))
@@ -270,5 +270,5 @@ def first_order(channel: Channel) -> Message:
             for message, _ in channel.receive():
                 return message
     except InvalidMessage as error:
-        sys.exit(f"the supervisor cannot be understood: {error}")
-    sys.exit("the supervisor is gone")
+        sys.exit(f"the supervisor sent an invalid message: {error}")
+    sys.exit("the supervisor has ended")

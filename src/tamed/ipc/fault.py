@@ -39,7 +39,7 @@ def fault_message(error: TamedError) -> dict[str, object]:
 
 
 def errno_of(error: TamedError) -> int:
-    """Return the number of the error of the operating system that is behind an error, see errno(3); or 0."""
+    """Return the errno (errno(3)) of the operating system's error that caused this one; 0 if none did."""
     cause: BaseException = error.cause if isinstance(error, ServiceFailed) else error
     while isinstance(cause, TamedError) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -77,9 +77,8 @@ def _users_traceback(error: BaseException) -> str:
 def _shorten(summary: traceback.TracebackException) -> None:
     """Remove the frames that are not the user's, also of causes, contexts and exceptions in a group.
 
-    These are frames of ours, of the interpreter and of the standard library. If there are no others, the
-    error is not in the user's code, and all frames are kept, except for a syntax error: it states its own
-    place.
+    These are frames of Tamed, of the interpreter and of the standard library. If there are no others, all
+    frames are kept, except for a syntax error, whose text contains its place.
     """
     users = [frame for frame in summary.stack if _is_users(frame.filename)]
     if users or not _is_users(getattr(summary, "filename", None) or "<"):

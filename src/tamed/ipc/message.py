@@ -68,7 +68,7 @@ _STEPS: Final = dict(zip(_BRACKETS, (1, -1, 1, -1), strict=True))
 
 
 class InvalidMessage(ValueError):
-    """Another process has sent invalid data, or an unexpected message."""
+    """Another process sent invalid data, or an unexpected message."""
 
 
 def encode_message(message: Mapping[str, Any], longest: int = LONGEST) -> bytes:
@@ -95,9 +95,9 @@ def parse_message(data: bytes, longest: int = LONGEST) -> Message:
     except InvalidMessage:
         raise
     except ValueError as error:  # of json, and of UTF-8
-        raise InvalidMessage(f"no JSON: {error}") from error
+        raise InvalidMessage(f"invalid JSON: {error}") from error
     except (RecursionError, MemoryError) as error:
-        raise InvalidMessage("too much to be read") from error
+        raise InvalidMessage("too much data to parse") from error
     if not isinstance(message, dict):
         raise InvalidMessage("expected an object")
     return message
@@ -216,7 +216,7 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise InvalidMessage(f"{name} is no JSON")
+    raise InvalidMessage(f"{name} is not JSON")
 
 
 # Created once: `json.loads` would create one for each message, which takes longer than to parse a short one.

@@ -11,7 +11,7 @@ from tamed.plugins.option import Limits
 class Many(Reader):
     """A list, a tuple of any length or a set. Text is split at commas; a list of texts is not.
 
-    In a file, one value alone means a list of one: ``listen = "localhost:10000"``.
+    In a file, a single value means a list of one: ``listen = "localhost:10000"``.
     """
 
     many = True
@@ -96,7 +96,7 @@ class Pairs(Reader):
 
 
 class OneOf(Reader):
-    """A value of the first type that accepts it; with ``optional``, or None.
+    """A union: the first type that accepts the value reads it; with ``optional``, None is allowed.
 
     An empty text means None: the command line and the environment have no other way to unset a value of the
     file.
@@ -136,7 +136,7 @@ class OneOf(Reader):
         """Limit the types that have numbers."""
         limited = [_limited(reader, limits) for reader in self.readers]
         if limited == list(self.readers):
-            raise TypeError(f"there is no number in it to be {limits}")
+            raise TypeError(f"the type has no number that could be {limits}")
         return OneOf(limited, optional=self.optional)
 
 

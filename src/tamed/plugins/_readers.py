@@ -36,7 +36,7 @@ class InvalidValue(ValueError):
 class Source(NamedTuple):
     """The source of a value: whether it is text, where relative paths start, and the variables.
 
-    ``answer`` is what a person answered who was asked for a secret; None if nobody was.
+    ``answer`` is the secret that the user typed at the prompt; None without a prompt.
     """
 
     text: bool
@@ -75,7 +75,7 @@ class Reader(ABC):
 
     def within(self, limits: Limits) -> "Reader":
         """Return a reader with these limits; raise TypeError for a type without numbers."""
-        raise TypeError(f"there is no number in it to be {limits}")
+        raise TypeError(f"the type has no number that could be {limits}")
 
     def invalid(self, value: object) -> InvalidValue:
         """Return the error for an invalid value."""
@@ -155,7 +155,7 @@ class Number(Reader):
         raise self.invalid(value)
 
     def holds(self, value: object) -> bool:
-        """Accept a whole number as a float, as type checkers do, but no truth value as a number."""
+        """Accept an int as a float, as type checkers do, but never a bool as a number."""
         kinds = (int, float) if self.kind is float else int
         return isinstance(value, kinds) and not isinstance(value, bool)
 

@@ -50,7 +50,7 @@ class Given(NamedTuple):
     file_folder: Path | None = None
     """The folder that relative paths in the file start in; None leaves them relative."""
     answers: Mapping[str, str] = _NOTHING
-    """The secrets that a person was asked for, by the variables of their options."""
+    """The secrets typed at a prompt, by the variables of their options."""
 
     def __repr__(self) -> str:
         return f"<Given for {self.service or self.place}>"  # the rest may hold secrets
@@ -121,11 +121,11 @@ def _value(option: Option, given: Given, table: Mapping[str, object]) -> Any:
 
 
 def _refuse_visible(value: object, where: str) -> None:
-    """Refuse a secret that every user of the machine can see; one that is referred to is not visible."""
+    """Refuse a secret on the command line, where all users can see it; a reference to a secret is allowed."""
     for each in value if isinstance(value, list) else [value]:
         if each != PROMPT and not str(each).startswith(PLACES):
-            why = "a secret on the command line can be seen by every user of this machine"
-            raise UsageError(where, why, "give prompt:, file:PATH, credential:NAME or env:NAME")
+            why = "every user of this machine can read a secret on the command line"
+            raise UsageError(where, why, "use prompt:, file:PATH, credential:NAME or env:NAME")
 
 
 def _read(option: Option, value: object, source: Source, kind: type[TamedError], where: str) -> Any:
@@ -138,7 +138,7 @@ def _read(option: Option, value: object, source: Source, kind: type[TamedError],
         return option.reader.read(value, source)
     except InvalidValue as error:
         invalid = error
-    # Raised outside the handler, so that the error's context does not have a secret's value either.
+    # Raised outside the handler, so that the error's context does not contain the secret either.
     if option.secret:
         raise kind(where, f"expected {option.reader.expected}")
     at = "" if source.text else invalid.at
@@ -146,11 +146,11 @@ def _read(option: Option, value: object, source: Source, kind: type[TamedError],
 
 
 def _secret(value: Any, source: Source) -> Any:
-    """Return the value of a secret option with what it refers to in place of each reference."""
+    """Return the value of a secret option, with each reference replaced by the secret."""
     match value:
         case str() if value == PROMPT:
             if source.answer is None:
-                raise ValueError("nobody was asked for it; give file:PATH, credential:NAME or env:NAME")
+                raise ValueError("there was no prompt for it; use file:PATH, credential:NAME or env:NAME")
             return source.answer
         case str():
             found = referenced_secret(value, source.environ, source.folder)
@@ -182,7 +182,7 @@ def _unquote(option: Option, value: object, source: Source) -> str:
 
 
 def _refuse_unknown_flags(options: tuple[Option, ...], given: Given, errors: Errors) -> None:
-    """Refuse unknown flags. A process of another version of the plugin may have accepted them."""
+    """Refuse unknown flags, which a process with another version of the plugin may have accepted."""
     known = {option.name: option for option in options}
     for name in given.flags:
         if name not in known:
@@ -204,14 +204,14 @@ def _known_keys(options: tuple[Option, ...], given: Given, errors: Errors) -> Ma
             continue
         option = names[key]
         if option.name in table:
-            why = f"given twice, also as {option.name!r}"
+            why = f"it is set twice, also as {option.name!r}"
             errors.add(ConfigurationError(given.key_place(option.key), why))
         table[option.name] = value
     return table
 
 
 def _all(what: str, words: list[str]) -> str:
-    return f"known {what}: {', '.join(words)}" if words else "there are no options"
+    return f"known {what}: {', '.join(words)}" if words else "it has no options"
 
 
 def _missing(option: Option, given: Given, variable: str) -> TamedError:

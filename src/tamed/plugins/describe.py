@@ -23,8 +23,8 @@ __all__ = ["Option", "describe", "reader_of", "variable_of"]
 
 
 RESERVED = {
-    "help": "`--help` shows the options",
-    "plugin": "a deployment file names the plugin with it",
+    "help": "it is the flag of the help text",
+    "plugin": "it names the plugin in a deployment file",
 }
 
 
@@ -99,7 +99,7 @@ def describe(options_type: type) -> tuple[Option, ...]:
     return _describe_all(options_type)
 
 
-@lru_cache(maxsize=64)  # a start asks several times
+@lru_cache(maxsize=64)  # called several times during a start
 def _describe_all(options_type: type) -> tuple[Option, ...]:
     fields = _fields(options_type)
     hints = _hints(options_type, fields)
@@ -112,7 +112,9 @@ def _fields(options_type: type) -> list[dataclasses.Field[Any]]:
     # A subclass without a decorator of its own is a dataclass by inheritance, with none of its own fields.
     if "__dataclass_fields__" not in vars(options_type):
         raise ApplicationFailed(
-            f"options {options_type.__qualname__}", "the class is no dataclass", "put @dataclass above it"
+            f"options {options_type.__qualname__}",
+            "the class is not a dataclass",
+            "decorate it with @dataclass",
         )
     return [field for field in dataclasses.fields(options_type) if field.init]
 
@@ -126,7 +128,7 @@ def _hints(options_type: type, fields: list[dataclasses.Field[Any]]) -> dict[str
         raise ApplicationFailed(
             f"option {options_type.__qualname__}{at}",
             f"the annotation cannot be resolved: {reason(error)}",
-            "define or import the name at the top of the module, and not only for type checking",
+            "define or import the name at the top of the module, not only under TYPE_CHECKING",
         ) from error
 
 
@@ -205,15 +207,15 @@ def reader_of(hint: Any) -> Reader:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _enumeration(hint)
     raise TypeError(
-        f"{_name(hint)} is no option type; take str, int, float, bool, Path, Duration, Size, an enumeration,"
-        " Literal, a list, tuple, set or dict of those, or a class with a class method parse(text)"
+        f"{_name(hint)} is not an option type; use str, int, float, bool, Path, Duration, Size, an enum"
+        ", Literal, a list, tuple, set or dict of those, or a class with a class method parse(text)"
     )
 
 
 def _literal(hint: Any) -> Reader:
     values = get_args(hint)
     if not all(type(value) in {str, int} for value in values):
-        raise TypeError(f"{_name(hint)}: only texts and whole numbers are possible in a Literal")
+        raise TypeError(f"{_name(hint)}: a Literal may only contain texts and whole numbers")
     return Choice({str(value): value for value in values}, by_text=False)
 
 
@@ -236,7 +238,7 @@ def _collection(hint: Any) -> Reader:
     kind = get_origin(hint) or hint
     arguments = get_args(hint)
     if kind is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
-        raise TypeError(f"{_name(hint)}: a tuple is of any length, such as tuple[int, ...]")
+        raise TypeError(f"{_name(hint)}: a tuple must have any length: tuple[int, ...]")
     item = reader_of(arguments[0] if arguments else str)
     if item.many:
         raise TypeError(f"{_name(hint)}: a list of lists cannot be written on the command line")
@@ -246,7 +248,7 @@ def _collection(hint: Any) -> Reader:
 def _table(hint: Any) -> Reader:
     key, value = get_args(hint) or (str, str)
     if key is not str:
-        raise TypeError(f"{_name(hint)}: the keys of a table are texts, such as dict[str, int]")
+        raise TypeError(f"{_name(hint)}: the keys of a table must be texts: dict[str, int]")
     return Pairs(reader_of(value))
 
 
@@ -254,7 +256,7 @@ def _union(hint: Any) -> Reader:
     members = [member for member in get_args(hint) if member is not type(None)]
     readers = [reader_of(member) for member in members]
     if len(readers) > 1 and any(reader.many for reader in readers):
-        raise TypeError(f"{_name(hint)}: a list or a table can only be alone or None")
+        raise TypeError(f"{_name(hint)}: a union with a list or a table may only add None")
     return OneOf(readers, optional=type(None) in get_args(hint))
 
 

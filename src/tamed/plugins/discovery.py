@@ -41,7 +41,7 @@ __all__ = ["Found", "available", "find", "names", "plugin_folders"]
 
 
 def _plain_name(name: str) -> str:
-    """Return a plugin's name for comparisons: dashes, as on the command line, for Python's underscores."""
+    """Return a plugin's name with dashes in place of underscores, for comparisons."""
     return name.replace("_", "-")
 
 
@@ -83,17 +83,17 @@ class _Candidate(ABC):
 
     @abstractmethod
     def _no_plugin(self, found: object) -> TamedError:
-        """Return the error for an object that is no plugin."""
+        """Return the error for an object that is not a plugin."""
 
     def _failure(self, error: BaseException) -> TamedError:
         why = reason(error)
-        if not isinstance(error, SyntaxError):  # its text has the place already
+        if not isinstance(error, SyntaxError):  # its text contains the place
             why += _place(error.__traceback__, self._module)
         return ApplicationFailed(f"plugin {self.name} of {self.package} cannot be imported", why)
 
 
 def _place(traceback: TracebackType | None, module: str) -> str:
-    """Return where in the plugin's module, or in a parent or a submodule of it, the exception was raised."""
+    """Return the place in the plugin's module, its parent or its submodules that raised the exception."""
     place = ""
     while traceback is not None:
         name = traceback.tb_frame.f_globals.get("__name__", "")
@@ -146,7 +146,7 @@ class _InFolder(_Candidate):
         return ApplicationFailed(
             f"plugin {self.name}",
             f"there is no plugin of this name in {self.file}",
-            f"it has: {', '.join(others)}" if others else "put @plugin above a function",
+            f"it has: {', '.join(others)}" if others else "decorate a function with @plugin",
         )
 
 
@@ -212,15 +212,15 @@ def _forget(name: str) -> None:
 
 
 class _Uncached(importlib.machinery.SourceFileLoader):
-    """Imports from source, and neither reads nor writes byte code."""
+    """Imports from source; reads and writes no bytecode."""
 
     def path_stats(self, path: Any) -> Never:
-        """Raise OSError: without the state of the source file the loader does not use byte code."""
+        """Raise OSError: without the source file's mtime and size, the loader uses no bytecode."""
         raise OSError
 
 
 class _Submodules:
-    """Finds the modules inside of plugins that are packages, for the same uncached import."""
+    """Finds the submodules of plugins that are packages, for the same uncached import."""
 
     @classmethod
     def find_spec(
@@ -281,7 +281,7 @@ class _Installed(_Candidate):
         return ApplicationFailed(
             f"plugin {self.name} of {self.package}",
             f"{self.value} is {noun(type(found).__name__)}, not a plugin",
-            "put @plugin above a function",
+            "decorate a function with @plugin",
         )
 
     def _failure(self, error: BaseException) -> TamedError:
@@ -326,7 +326,7 @@ def _others() -> list[_Installed]:
 def _candidates(distribution: "Distribution") -> list[_Installed]:
     try:
         return list(_read(distribution))
-    except Exception as error:  # any file may be missing or broken, which is not the user's fault
+    except Exception as error:  # its files may be missing or broken, without the user's fault
         import logging  # lazy import: nothing else here logs
 
         logging.getLogger(__name__).debug("ignoring the broken metadata of a distribution: %r", error)
@@ -397,7 +397,7 @@ def available(folders: Sequence[Path] = ()) -> list[Found]:
         for candidate in candidates:
             rivals = [other for other in candidates if other.name == candidate.name]
             winner = taken.setdefault(candidate.name, candidate)
-            hidden = "" if winner is candidate else f"hidden by the one of {winner.package}"
+            hidden = "" if winner is candidate else f"hidden by that of {winner.package}"
             found.append(_found(candidate, _clash(rivals) or hidden))
     return sorted(found, key=lambda each: each.name)
 
@@ -421,6 +421,6 @@ def _found(candidate: _Candidate, obstacle: str) -> Found:
             plugin = candidate.load()
             description = plugin.description
             plugin.describe()
-        except Exception as error:  # of the plugin's code, which must not hide the rest of the list
+        except Exception as error:  # an error in one plugin's code must not hide the rest of the list
             obstacle = reason(error)
     return Found(candidate.name, description, candidate.package, obstacle or None)

@@ -19,7 +19,7 @@ _CHECKS: Final[dict[str, tuple[Callable[[float, float], bool], str]]] = {
 
 
 class Limits(NamedTuple):
-    """Bounds of a number, None where there is none: greater than, or equal; less than, or equal."""
+    """Bounds of a number, each None if unset: greater than, or equal; less than, or equal."""
 
     gt: float | None = None
     ge: float | None = None

@@ -110,12 +110,12 @@ def plugin(maker: "Callable[P, Service] | None" = None, /, *, name: str = "") ->
 
 def _declare(maker: "Callable[P, Service]", name: str) -> Plugin[P]:
     if not inspect.isfunction(maker):
-        raise ApplicationFailed(f"@plugin on {maker!r}", "it is no function", "define one with def")
+        raise ApplicationFailed(f"@plugin on {maker!r}", "it is not a function", "decorate a function")
     name = name or maker.__name__.strip("_").replace("_", "-")
     if not _NAME.fullmatch(name):
         raise ApplicationFailed(
             f"plugin {name!r}",
-            "its name is not made of letters, digits and single dashes",
+            "its name must consist of letters, digits and single dashes",
             'write @plugin(name="…")',
         )
     if (
@@ -141,7 +141,7 @@ def _parameter(name: str, maker: Callable[..., object]) -> inspect.Parameter | N
         raise ApplicationFailed(
             f"plugin {name}",
             f"its function takes {', '.join(map(str, parameters))}",
-            "take options, or nothing",
+            "take one parameter, the options, or none",
         )
     if first.annotation is first.empty:
         raise ApplicationFailed(
@@ -162,7 +162,7 @@ def _resolved(name: str, maker: Callable[..., object], parameter: inspect.Parame
             raise ApplicationFailed(
                 f"plugin {name}",
                 f"the annotation of its parameter {parameter.name!r} cannot be resolved: {reason(error)}",
-                "define or import the options class at the top of the module, and not only for type checking",
+                "define or import the options class at the top of the module, not only under TYPE_CHECKING",
             ) from error
     if not isinstance(annotation, type):
         raise ApplicationFailed(

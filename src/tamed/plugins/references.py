@@ -1,9 +1,9 @@
-"""What a value refers to: ``${NAME}`` in a deployment file, and the place of a secret.
+"""References in values: ``${NAME}`` in a deployment file, and the sources of a secret.
 
-A secret that stands on a command line can be seen by every user of the machine, and one in a deployment file
-by all who may read that file. So the value of a secret option may name the place where the secret is:
-``file:PATH``, ``credential:NAME`` (systemd.exec(5), ``LoadCredential=``) or ``env:NAME``. Or it is
-``prompt:``, and the person who starts the program is asked for the secret.
+Every user of the machine can see a secret on a command line, and everyone with read access to a deployment
+file can see one in it. So the value of a secret option may name the source of the secret: ``file:PATH``,
+``credential:NAME`` (systemd.exec(5), ``LoadCredential=``) or ``env:NAME``. With ``prompt:``, the command asks
+for the secret on the terminal.
 """
 
 import re
@@ -16,10 +16,10 @@ from tamed.errors import reason
 __all__ = ["PLACES", "PROMPT", "expanded", "named_in", "referenced_secret"]
 
 PLACES: Final = ("file:", "credential:", "env:")
-"""The beginnings of the text that refers to a secret."""
+"""The prefixes of a reference to a secret."""
 
 PROMPT: Final = "prompt:"
-"""The text in place of a secret that is asked for."""
+"""The value that makes the command ask for the secret."""
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([^{}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -30,8 +30,8 @@ _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 def expanded(value: Any, environ: Mapping[str, str]) -> Any:
     """Return a value of a deployment file with ``${NAME}`` replaced in all its texts, and ``$$`` by ``$``.
 
-    A variable is replaced by a text, which is not expanded again. Raises ValueError, which names the variable
-    and never shows a value, if there is none of this name.
+    A variable is replaced by a text, which is not expanded again. Raises ValueError for a variable that is
+    not set; its text names the variable, and contains no value.
     """
     match value:
         case str():
@@ -45,9 +45,9 @@ def expanded(value: Any, environ: Mapping[str, str]) -> Any:
 
 
 def named_in(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield what the texts in a value of a deployment file refer to, as a kind and a name.
+    """Yield the references in the texts of a value of a deployment file, each as a kind and a name.
 
-    The kinds are ``${}``, a variable that is part of a text, and those of `PLACES`, of a secret.
+    The kinds are ``${}`` for a variable, and those of `PLACES` for a secret.
     """
     match value:
         case str():
@@ -67,7 +67,7 @@ def referenced_secret(text: str, environ: Mapping[str, str], folder: Path | None
     """Return the secret that a text refers to; None if it is no reference.
 
     A relative path starts in ``folder``. A newline at the end of a file is not part of the secret. Raises
-    ValueError, which says what cannot be read, and why.
+    ValueError if the secret cannot be read, with the reason.
     """
     kind, colon, name = text.partition(":")
     match kind if colon else "":
@@ -77,11 +77,11 @@ def referenced_secret(text: str, environ: Mapping[str, str], folder: Path | None
             if not (given := environ.get(_CREDENTIALS)):
                 raise ValueError(f"there are no credentials: {_CREDENTIALS} is not set")
             if "/" in name or name in ("", ".", ".."):
-                raise ValueError("expected the name of a credential, which has no slash")
+                raise ValueError("expected the name of a credential, without a slash")
             return _content(Path(given, name))
         case "env":
             if name not in environ:
-                raise ValueError(f"there is no variable {name} in the environment")
+                raise ValueError(f"the environment variable {name} is not set")
             return environ[name]
         case _:
             return None
@@ -92,9 +92,9 @@ def _variable(found: re.Match[str], environ: Mapping[str, str]) -> str:
     if name is None:
         return "$"
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{found[0]} names no variable: write $$ for a dollar sign")
+        raise ValueError(f"{found[0]} is not the name of a variable; write $$ for a dollar sign")
     if name not in environ:
-        raise ValueError(f"there is no variable {name} in the environment; write $$ for a dollar sign")
+        raise ValueError(f"the environment variable {name} is not set; write $$ for a dollar sign")
     return environ[name]
 
 

@@ -35,7 +35,7 @@ def properties_of(options: Iterable[Option]) -> Schema:
 def schema_of(option: Option) -> Schema:
     """Return the schema of an option's value, with its help text and its default.
 
-    A class with a method ``parse`` accepts texts: which ones is known to the class alone.
+    For a class with a method ``parse`` it is any text: only the class knows which ones are valid.
     """
     schema = _of(option.reader)
     if option.help:
@@ -58,7 +58,7 @@ def _of(reader: Reader) -> Schema:
             return {"type": ["string", "number"]} if reader.is_number else {"type": "string"}
         case Choice():
             return {"enum": list(reader.members) if reader.by_text else list(reader.members.values())}
-        case Many():  # one value alone stands for a list of one
+        case Many():  # a single value means a list of one
             item = _of(reader.item)
             return {"anyOf": [{"type": "array", "items": item}, item]}
         case Pairs():

@@ -10,7 +10,7 @@ from typing import Self
 
 from tamed._os.text import value_text
 
-# The longest text that str() makes of a duration is that of the smallest float: 325 places.
+# The longest text of a duration is that of the smallest float: 325 digits.
 
 __all__ = ["Duration", "Size"]
 
@@ -114,7 +114,7 @@ _UNIT_ORDER = list(_MILLISECONDS)
 _DURATION_PART = re.compile(_NUMBER + r"\s*(ms|[dhms])\s*")
 _BARE_NUMBER = re.compile(_NUMBER)
 
-# Decimal and binary in turn, so that str() uses the decimal unit when both texts are equally short.
+# Decimal and binary alternate, so that str() prefers the decimal unit of two equally short texts.
 _SIZES = {"B": 1}
 for _power, _letter in enumerate("kMGTP", start=1):
     _SIZES[f"{_letter}B"] = 1000**_power
