@@ -39,7 +39,7 @@ def test_the_largest_goes_first(world: Supervised) -> None:
     """Workers are replaced one at a time; the log has the figure and the limit."""
     world.platform.used = {101: LIMIT + 1_000_000, 102: LIMIT + 12_300_000}
     world.pass_time(10 * LOOK)
-    told = "uses 312.3 MB, more than 300.0 MB (max-worker-memory): another one takes its place"
+    told = "uses 312.3 MB, more than 300.0 MB (max-worker-memory): replacing it"
     assert world.platform.logged == [("INFO", f"worker 102 {told}")]
     world.comes_to("ready", world.hands[2])
     world.pass_time(LOOK)

@@ -108,8 +108,10 @@ def test_it_gets_the_sockets_of_its_endpoint_only(stage: Stage) -> None:
     assert stage.world.platform.sent == [(hand.pid, "kill")]
     stage.process.ended(hand.pid, -9)
     (error,) = stage.errors
-    assert error.startswith(f"operations process {hand.pid}: cannot be understood (listen: another endpoint)")
-    assert error.endswith(" and was killed; another one is started in 0.1 s")
+    assert error.startswith(
+        f"operations process {hand.pid}: sent an invalid message (listen: another endpoint)"
+    )
+    assert error.endswith(" and was killed; restarting it in 0.1 s")
 
 
 def test_what_cannot_be_bound_any_more_is_answered(idle: Stage) -> None:
@@ -149,7 +151,7 @@ def test_it_is_started_again_with_waits_that_grow(stage: Stage) -> None:
         stage.world.says(hand, {"fault": {"lines": ["tamed: no poem"], "status": 70}})
         stage.process.ended(hand.pid, 70)
         found = re.fullmatch(
-            rf"operations process {hand.pid}: no poem; another one is started in (\d\.\d) s", stage.errors[-1]
+            rf"operations process {hand.pid}: no poem; restarting it in (\d\.\d) s", stage.errors[-1]
         )
         assert found is not None
         assert float(found[1]) == pytest.approx(wait, rel=0.3)
@@ -157,7 +159,7 @@ def test_it_is_started_again_with_waits_that_grow(stage: Stage) -> None:
         assert len(stage.hands) == number + 2
     stage.world.reactor.advance(15.0)
     stage.process.ended(stage.hands[-1].pid, 1)
-    assert stage.errors[-1].endswith("ended with status 1; another one is started in 0.1 s")
+    assert stage.errors[-1].endswith("ended with status 1; restarting it in 0.1 s")
     stage.process.ended(12345, 0)  # of somebody else
     assert len(stage.errors) == 5
 

@@ -105,7 +105,7 @@ def test_what_is_no_plan_is_not_replaced(kept: Plan, tmp_path: Path, kind: str) 
             path.mkdir()
         case _:
             os.mkfifo(path)
-    with pytest.raises(CannotCreate, match="something that is not a regular file is in its place"):
+    with pytest.raises(CannotCreate, match="the path exists and is not a regular file"):
         PlanFile.write(kept)
     assert other.read_text() == "precious"
 
@@ -149,7 +149,7 @@ def test_a_link_is_not_followed(kept: Plan, tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.write_text(PLAN.to_text())
     Path(kept.plan_file).symlink_to(real)
-    with pytest.raises(TamedError, match="do it as the user who started it"):
+    with pytest.raises(TamedError, match="run the command as the user who started it"):
         kept_plan(Path(kept.plan_file), os.getpid())
 
 

@@ -114,7 +114,7 @@ def test_a_worker_that_fails_fails_the_reload(world: Supervised) -> None:
     assert answers == [{"fault": {"lines": ["trace", "tamed: no poem"], "status": 66}}]
     assert world.platform.sent == [(fourth.pid, signal.SIGTERM)]
     assert world.platform.logged[-1][0] == "ERROR"
-    assert world.platform.logged[-1][1].startswith("reload failed, generation 1 goes on: trace")
+    assert world.platform.logged[-1][1].startswith("reload failed, generation 1 continues: trace")
     assert world.platform.events == ["reloading", ("reloaded", "reload failed: no poem")]
     assert world.hands[0].heard() == []
     assert world.supervisor.generation.number == 1
@@ -485,7 +485,7 @@ def test_who_scales_is_told_of_a_worker_that_fails(world: Supervised) -> None:
     world.says(world.hands[2], {"fault": {"lines": ["tamed: no poem"], "status": 66}})
     world.ends(world.hands[2], 66)
     (told,) = answers[0]["fault"]["lines"]
-    assert told == "tamed: 2 of 3 workers are ready, others are tried again: worker 103 failed: no poem"
+    assert told == "tamed: 2 of 3 workers are ready, retrying the others: worker 103 failed: no poem"
     assert answers[0]["fault"]["status"] == 66
     world.pass_time(1)
     assert len(world.hands) == 4
@@ -548,7 +548,7 @@ def test_a_worker_to_recycle_goes_on_if_the_other_one_fails(world: Supervised) -
     old = world.hands[1]
     world.says(old, {"recycle": "is an hour old"})
     world.ends(world.hands[2], 1)
-    assert world.platform.logged[-1][1].endswith("worker 103 ended with status 1; worker 102 has its place")
+    assert world.platform.logged[-1][1].endswith("worker 103 ended with status 1; worker 102 replaces it")
     world.pass_time(5)
     assert (len(world.hands), old.heard()) == (3, [])
     world.says(old, {"recycle": "is an hour old"})

@@ -484,5 +484,5 @@ def test_resigned_role_of_a_fleet_goes_to_others_first(fleet: Supervised) -> Non
     fleet.supervisor.roles.resign("mail", answers.append)
     assert orders(first) == ["revoke"]
     fleet.says(first, wants(7, wanted=False, role="mail"))
-    assert answers == [{"resigned": "mail was given back: another machine gets it, if there is one"}]
+    assert answers == [{"resigned": "mail was resigned: another machine gets it, if there is one"}]
     assert second.heard()[-1]["wait"] is True

@@ -178,7 +178,7 @@ def test_a_worker_that_dies_is_replaced(world: Supervised) -> None:
     assert world.supervisor.recovery.last_error == "worker 102 was ended by SIGSEGV"
     level, text = world.platform.logged[-1]
     assert level == "ERROR"
-    assert text == "worker 102 was ended by SIGSEGV; another one is started now"
+    assert text == "worker 102 was ended by SIGSEGV; starting another one now"
     third = world.hands[2]
     assert third.number == 2
     third.heard()
@@ -195,7 +195,7 @@ def test_only_the_first_replacement_has_no_delay(world: Supervised) -> None:
     world.start()
     for delay in ("now", "in 0.2 s", "in 0.4 s"):
         world.ends(world.hands[-1], -signal.SIGSEGV)
-        assert world.platform.logged[-1][1].endswith(f"another one is started {delay}")
+        assert world.platform.logged[-1][1].endswith(f"starting another one {delay}")
         world.pass_time(0.5)
         for state in ("prepared", "starting", "ready"):
             world.comes_to(state, world.hands[-1])
@@ -224,7 +224,7 @@ def test_a_worker_that_had_served_for_a_while_is_replaced_at_once(world: Supervi
     world.pass_time(10)
     world.ends(world.hands[0], 1)
     assert len(world.hands) == 3
-    assert world.platform.logged[-1][1].endswith("ended with status 1; another one is started now")
+    assert world.platform.logged[-1][1].endswith("ended with status 1; starting another one now")
     world.ends(world.hands[2], 1)
     assert len(world.hands) == 3
     world.pass_time(STEP)
@@ -240,7 +240,7 @@ def test_while_anybody_serves_it_is_tried_for_ever(world: Supervised) -> None:
     for _ in range(31):
         replacement = _ends_and_is_replaced(world, replacement)
         assert world.supervisor.state == "degraded"
-    assert re.search(r"another one is started in (2[789]|3[0123])\.\d s", world.platform.logged[-1][1])
+    assert re.search(r"starting another one in (2[789]|3[0123])\.\d s", world.platform.logged[-1][1])
     world.comes_to("ready", replacement)
     assert world.supervisor.state == "running"
     assert world.supervisor.recovery.restarts == 31
@@ -475,7 +475,7 @@ def test_workers_that_do_not_stop_are_ended(world: Supervised) -> None:
     assert len(world.platform.sent) == 2
     world.pass_time(0.25)
     assert world.platform.sent[2:] == [(101, signal.SIGABRT), (102, signal.SIGABRT)]
-    assert world.platform.logged[-1][1] == "worker 102 does not stop: its stacks follow, and it is ended"
+    assert world.platform.logged[-1][1] == "worker 102 does not stop: its stacks follow, then it is killed"
     world.ends(world.hands[0], -signal.SIGABRT)
     world.pass_time(5)
     assert world.platform.sent[4:] == [(102, "kill")]

@@ -94,7 +94,7 @@ def test_a_worker_that_is_refused_is_requested_again(world: Supervised) -> None:
     world.platform.no_room = OSError(errno.EAGAIN, "")
     world.ends(world.hands[0], 1)
     world.pass_time(1)
-    refused = "a worker cannot be started: Resource temporarily unavailable; it is tried again in 0.2 s"
+    refused = "a worker cannot be started: Resource temporarily unavailable; trying again in 0.2 s"
     assert ("ERROR", refused) in world.platform.logged
     assert world.supervisor.recovery.restarts == 0
     world.platform.no_room = None

@@ -40,7 +40,7 @@ def test_a_silent_worker_is_aborted(made: _Made) -> None:
     assert not watchdog.cannot_kill
     world.reactor.advance(10)
     assert watchdog.cannot_kill
-    said = "worker 101 has not answered for 20 s: its stacks follow, and it is ended"
+    said = "worker 101 has not answered for 20 s: its stacks follow, then it is killed"
     assert world.platform.logged == [("ERROR", said)]
 
 

@@ -148,7 +148,7 @@ def test_one_that_talks_nonsense_is_ended(made: _Made) -> None:
     world.reactor.turn(0)
     assert world.platform.sent == [(101, "kill")]
     assert world.platform.logged[0][0] == "ERROR"
-    assert "worker 101 cannot be understood" in world.platform.logged[0][1]
+    assert "worker 101 sent an invalid message" in world.platform.logged[0][1]
     assert _only(pool).channel.closed
 
 
@@ -195,7 +195,7 @@ def test_whatever_is_written_to_its_channel_ends_a_worker_alone(made: _Made, lin
     world.reactor.turn(0)
     assert world.platform.sent == [(101, "kill")]
     ((level, text),) = world.platform.logged
-    assert (level, "worker 101 cannot be understood" in text) == ("ERROR", True)
+    assert (level, "worker 101 sent an invalid message" in text) == ("ERROR", True)
     assert _only(pool).channel.closed
 
 

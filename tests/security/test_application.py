@@ -19,7 +19,7 @@ MUCH = 48 << 20
 LITTLE = 32 << 20
 """Bytes that a supervisor may grow by: what it takes in a turn, cut, looked through and written anew."""
 
-NOT_UNDERSTOOD = "cannot be understood"
+NOT_UNDERSTOOD = "sent an invalid message"
 
 # It writes what a file says to a descriptor of its worker's, again and again, while it serves.
 FLOODING = """

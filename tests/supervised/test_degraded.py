@@ -143,7 +143,9 @@ def test_a_supervisor_that_was_killed_has_failed(tamed: Tamed) -> None:
     daemon.wait_gone()
     told = tamed("status", "-n", "0", daemon.name)
     assert told.status == 7
-    assert told.out.startswith("fastpoetry has failed: it was killed, or the system went down: its pid file")
+    assert told.out.startswith(
+        "fastpoetry has failed: it was killed, or the system crashed: it left its pid file"
+    )
     assert tamed("logs", daemon.name).err == told.out
     wait_for("the end of its worker", lambda: not tamed.processes())
     tamed.start_poetry().stop()

@@ -67,7 +67,7 @@ def test_what_happens_appears_on_the_page(tamed: Tamed, daemon: Daemon, browser:
     os.kill(killed, signal.SIGKILL)
     browser.wait_for(f"worker {killed} was ended by SIGKILL")
     daemon.wait_workers(2, without=[killed])
-    browser.wait_for("is started in the place of a lost one")
+    browser.wait_for("replaces a lost worker")
     full = tamed.write("full", "")
     browser.wait_for("the check of store fails: the disk is full")
     browser.wait_for("verse is degraded")

@@ -182,7 +182,7 @@ def test_no_client_notices_recycling(tamed: Tamed, poem: Path) -> None:
     with unnoticed(daemon, poem):
         for _ in range(PASSES):
             daemon.wait_workers(2, without=daemon.workers())
-    daemon.expect_log(r"worker \d+ has served \d+ connections: another one takes its place")
+    daemon.expect_log(r"worker \d+ has served \d+ connections: replacing it")
     daemon.stop()
 
 
@@ -445,7 +445,7 @@ def test_an_upgrade_to_a_program_that_fails_changes_nothing(tamed: Tamed) -> Non
     folder.mkdir()
     (folder / "sitecustomize.py").write_text("import os; os._exit(3)")
     done = tamed("upgrade")
-    told = "tamed: the new program does not start (exit code 3); the log has what it printed\n"
+    told = "tamed: the new program does not start (exit code 3); see its output in the log\n"
     assert done == (70, "", told)
     assert (daemon.status()["pid"], daemon.workers()) == (daemon.pid, workers)
     (folder / "sitecustomize.py").unlink()

@@ -152,7 +152,7 @@ def test_a_worker_that_does_not_stop_is_ended_by_force(tamed: Tamed, app: Path) 
     with connected(daemon.port) as (worker, sock):
         sock.sendall(b"block\n")
         assert tamed("stop").status == 0
-    assert f"worker {worker} does not stop: its stacks follow, and it is ended\n" in daemon.log
+    assert f"worker {worker} does not stop: its stacks follow, then it is killed\n" in daemon.log
     assert re.search(rf'output\[{worker}\]:   File ".*app.py", line 9 in recite\n', daemon.log)
     assert tamed.left() == {}
 

@@ -173,7 +173,7 @@ def test_a_daemon_that_has_become_another_user_makes_anew_what_it_may(public_tam
     shutil.rmtree(tamed.rundir / ".plans")
     wait_for("the warning", lambda: daemon.status()["warnings"])
     (warning,) = daemon.status()["warnings"]
-    assert "only user 0, who started it, can write it" in warning
+    assert "only user 0, who started the daemon, can write it" in warning
     tamed.rundir.chmod(0o755)
     shutil.rmtree(daemon.folder)
     wait_for("the reason", lambda: f"directory {daemon.folder} is missing" in whole_log(daemon))

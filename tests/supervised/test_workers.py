@@ -35,7 +35,7 @@ def test_a_worker_that_is_killed_under_load_is_replaced(daemon: Daemon) -> None:
     assert len(load.failed) <= 8
     assert len({heard.worker for heard in load.heard} - {0}) == 3
     told = rf"worker {victim} was ended by SIGKILL"
-    daemon.expect_log(rf"ERROR tamed: {told}; another one is started now\n")
+    daemon.expect_log(rf"ERROR tamed: {told}; starting another one now\n")
     daemon.expect_log(r"INFO tamed: worker \d+ is ready\n")
     status = daemon.status()
     assert (status["last_error"], status["restarts"]) == (told, 1)
@@ -50,7 +50,7 @@ def test_a_worker_that_blocks_is_dumped_and_replaced(daemon: Daemon) -> None:
         sock.sendall(b"block\n")
         with Load(daemon.port, clients=2) as load:
             daemon.expect_log(
-                rf"worker {victim} has not answered for 2 s: its stacks follow, and it is ended\n"
+                rf"worker {victim} has not answered for 2 s: its stacks follow, then it is killed\n"
             )
             daemon.wait_workers(2, without=[victim])
         assert {heard.worker for heard in load.failed} <= {victim, 0}
@@ -88,7 +88,7 @@ def test_what_a_crash_prints_is_in_the_log(daemon: Daemon) -> None:
     victim = say(daemon.port, b"crash").worker
     daemon.expect_log(rf"WARNING output\[{victim}\]: about to crash\n")
     daemon.expect_log(rf"output\[{victim}\]: Fatal Python error: Segmentation fault\n")
-    daemon.expect_log(rf"worker {victim} was ended by SIGSEGV; another one is started")
+    daemon.expect_log(rf"worker {victim} was ended by SIGSEGV; starting another one")
     daemon.wait_workers(2, without=[victim])
     daemon.stop()
 
@@ -105,7 +105,7 @@ def test_what_is_printed_is_in_the_log(daemon: Daemon) -> None:
 def test_a_worker_that_cannot_be_understood_is_replaced(daemon: Daemon) -> None:
     """No data of a worker on its channel harms the supervisor."""
     victim = say(daemon.port, b"babble").worker
-    daemon.expect_log(rf"worker {victim} cannot be understood \(.*\): it is ended\n")
+    daemon.expect_log(rf"worker {victim} sent an invalid message \(.*\): killing it\n")
     daemon.wait_workers(2, without=[victim])
     daemon.stop()
 
@@ -194,7 +194,7 @@ def test_whatever_an_application_writes_to_its_channel_ends_its_worker_alone(tam
         line.write_bytes(nonsense + b"\n")
         say(daemon.port, b"utter")
         (other,) = daemon.wait_workers(1, without=[worker])
-        daemon.expect_log(rf"ERROR tamed: worker {worker} cannot be understood \(.*\): it is ended\n")
+        daemon.expect_log(rf"ERROR tamed: worker {worker} sent an invalid message \(.*\): killing it\n")
         worker = other
     assert "Traceback" not in daemon.log
     assert daemon.log.count("\n") < 40

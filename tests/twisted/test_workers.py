@@ -107,7 +107,7 @@ def test_a_worker_that_has_served_enough_is_replaced(tamed: Tamed) -> None:
     for _ in range(12):
         worker_of(daemon.port)
     daemon.wait_workers(1, without=before)
-    daemon.expect_log(r"worker \d+ has served \d+ connections: another one takes its place")
+    daemon.expect_log(r"worker \d+ has served \d+ connections: replacing it")
     daemon.stop()
 
 

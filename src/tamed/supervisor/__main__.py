@@ -59,7 +59,7 @@ def main() -> NoReturn:
     faulthandler.enable()  # a crash, or SIGABRT of the service manager's watchdog, writes the stack
     left = _take_over(int(sys.argv[2])) if sys.argv[1] == "--resume" else None
     plan = Plan.take_over(int(sys.argv[1])) if left is None else _plan_in(left)
-    if plan.answers:  # a core dump would have them
+    if plan.answers:  # a core dump would contain them
         forbid_tracing()
     first, plan = FirstTemplate.of(plan), plan._replace(template=None)
     reporter = Reporter(plan.report) if plan.report >= 0 else None
@@ -79,7 +79,7 @@ def main() -> NoReturn:
 
 
 def _take_over(descriptor: int) -> Data:
-    """Read the exported state. A process that had become another user stays untraceable for that user."""
+    """Read the exported state. A process that dropped root stays untraceable."""
     left = HandoffState.take_over(descriptor)
     if not left.get("traceable", True):
         forbid_tracing()
@@ -87,7 +87,7 @@ def _take_over(descriptor: int) -> Data:
 
 
 class Holdings:
-    """All resources that outlive a worker, acquired in order; ``held`` releases them in reverse order.
+    """The resources that outlive workers, acquired in order; ``held`` releases them in reverse order.
 
     ``left`` is the state that the previous program exported, None at a first start. ``first`` is the template
     that the command has spawned.
@@ -135,7 +135,7 @@ class Holdings:
             self.intake.attach(first.pid, first.records, first.output)
         inheritance = Inheritance(os.environ, plan.listen_pid, passed=self._passed)
         stored = inheritance.stored() if left is None else {}
-        self._passed -= stored.keys()  # they are closed one by one
+        self._passed -= stored.keys()  # `KeptSockets` closes them one by one
         self.sockets = SocketTable(inheritance, identity, KeptSockets.from_environ(os.environ, stored))
         held.callback(self.sockets.close)
         self.platform = PosixPlatform(
@@ -182,7 +182,7 @@ class Holdings:
             channel = Channel(socket.socket(fileno=self._first.channel))
             self.supervisor.pool.templates.adopt(self.supervisor.generation, self._first.pid, channel)
             self._first = None
-            self.reactor.return_signals(bytes([signal.SIGCHLD]))  # it may have ended before they were held
+            self.reactor.return_signals(bytes([signal.SIGCHLD]))  # the template may already have ended
         self.supervisor.start()
         if self.ops is not None:
             self.ops.start()
@@ -235,7 +235,7 @@ class Holdings:
             self.ops.announce_upgrade(is_upgrading)
 
     def _close_unused(self) -> None:
-        """Close inherited descriptors on which no server listens; leave the terminal."""
+        """Close the inherited descriptors on which no server listens, and leave the terminal."""
         wanted = {0, 1, 2, *passed_descriptors(os.environ), *self.sockets.inherited}
         for descriptor in self._passed - wanted:
             os.close(descriptor)
@@ -243,7 +243,7 @@ class Holdings:
         leave_terminal()
 
     def _duties(self, plan: Plan, instance: Instance, owner: Identity | None) -> Iterator[Duty]:
-        """Yield the files of the run directory to check; the control socket last: it shows that all exist."""
+        """Yield the files to check; the control socket last, because its existence implies the others."""
         if plan.control:
             yield Duty(
                 f"directory {instance.directory}", InstanceFolder(instance, owner).housekeep, is_base=True
@@ -302,13 +302,13 @@ class Holdings:
 
     def _housekeep_log(self) -> str:
         self.platform.look_for_oom()
-        self.intake.sink.housekeep()  # first: if their folder is missing, the log reports it
+        self.intake.sink.housekeep()  # first, so that the log reports a missing folder
         self.events.housekeep()
         return self.intake.sink.trouble
 
 
 def _supervise(holdings: Holdings, left: Data | None) -> int:
-    """Supervise to the end. An error of ours is logged; the workers then end by themselves.
+    """Supervise until the daemon ends. A bug in the supervisor is logged; the workers then end on their own.
 
     If a daemon that was ready ends without a request, the reason is kept in a file for later commands.
     """
@@ -357,13 +357,13 @@ def _resume(holdings: Holdings, left: Data) -> None:
     replies = {} if control is None else control.resume(left["clients"])
     holdings.supervisor.resume(left["supervisor"], replies)
     if control is not None:
-        for reply in replies.values():  # requests that are no operation, for example for the status
+        for reply in replies.values():  # requests that are not operations, for example for the status
             control.serve_again(reply)
     holdings.reactor.return_signals(bytes(left["signals"]))
 
 
 def _resume_ops(ops: "OpsProcess", supervisor: Supervisor, left: Data) -> None:
-    """Resume the operations endpoint of the previous program, which may have had none."""
+    """Resume the operations endpoint of the previous program, if it had one."""
     if (metrics := supervisor.pool.metrics) is not None and left.get("metrics") is not None:
         metrics.resume(left["metrics"])
     if left.get("ops") is None:
@@ -379,14 +379,14 @@ def _plan_in(left: Data) -> Plan:
 
 
 def _keep_house(holdings: Holdings) -> None:
-    """Do the housekeeping once a second, and notify the service manager of the daemon's state."""
+    """Schedule housekeeping and the notification of the service manager, once a second."""
     holdings.housekeeping.look()
     holdings.notifier.look()
     holdings.reactor.later(INTERVAL, lambda: _keep_house(holdings))
 
 
 def _hold_folder(instance: Instance, owner: Identity | None, left: Data | None, held: ExitStack) -> None:
-    """Hold the folder of an instance, which another one of its name may have removed at its end."""
+    """Hold the folder of an instance; an earlier instance of that name may have removed it at its end."""
     held.callback(instance.remove_if_empty)
     if left is None:
         InstanceFolder(instance, owner).housekeep()

@@ -1,7 +1,7 @@
-"""What the checks of services say, over all workers that serve.
+"""The results of service checks, combined over all serving workers.
 
 Each worker reports the results of its checks when they change. A check fails if it fails in one worker: the
-clients of that worker suffer. A worker that has not asked yet does not count, so that a replaced worker does
+clients of that worker suffer. A worker without a result does not count, so that replacing a worker does
 not make the daemon unready.
 """
 
@@ -26,7 +26,7 @@ class Check(NamedTuple):
 
 
 class CheckSummary(NamedTuple):
-    """A check over all workers: it fails in ``failing`` of ``asked``; ``why`` is the reason in the first."""
+    """A check over all workers: it fails in ``failing`` of ``asked`` workers; ``why`` is the first reason."""
 
     name: str
     gates: bool
@@ -36,7 +36,7 @@ class CheckSummary(NamedTuple):
 
 
 class ServiceChecks:
-    """Sums the checks up, and records an event when one begins to fail, or passes again.
+    """Combines the checks, and records an event when one begins to fail or passes again.
 
     ``results`` returns the checks of each worker that serves.
     """
@@ -67,7 +67,7 @@ class ServiceChecks:
         return [each for each in self.summaries() if each.failing]
 
     def look(self) -> None:
-        """Record what has changed. Must be called after each report, and each end of a worker."""
+        """Record changes as events. Must be called after each report and each end of a worker."""
         for each in self.summaries():
             if each.failing and each.name not in self._failing:
                 text = f"the check of {each.name} fails: {each.why}"
@@ -87,7 +87,7 @@ class ServiceChecks:
 
 
 def read_checks(message: Message) -> list[Check]:
-    """Return the checks that a worker reports. Raises InvalidMessage if it cannot be understood."""
+    """Return the checks that a worker reports. Raises InvalidMessage."""
     return [_read_check(each) for each in read_objects(message, "checks")[:_MOST]]
 
 

@@ -55,7 +55,7 @@ class Reply:
 
     @property
     def asked(self) -> str:
-        """Who has connected, for events."""
+        """The peer's uid and pid, for events."""
         try:
             client = peer_credentials(self._client)
         except OSError:
@@ -67,8 +67,8 @@ class Reply:
         self._server.answer(self._client, answer)
 
     def progress(self, text: str) -> None:
-        """Notify the client of what its request waits for."""
-        with contextlib.suppress(OSError):  # it does not read, or has gone away
+        """Send the client the name of the operation that its request waits for."""
+        with contextlib.suppress(OSError):  # the client does not read, or has disconnected
             self._client.send(encode_message({"waiting": text}))
 
 
@@ -166,7 +166,7 @@ class ControlServer:
         if client in self._clients:
             if "error" not in answer:
                 answer = {**answer, "warnings": self._warnings()}
-            with contextlib.suppress(OSError):  # it does not read, or has gone away
+            with contextlib.suppress(OSError):  # the client does not read, or has disconnected
                 client.settimeout(_SENDING)
                 client.sendall(_answer_line(answer))
             self._drop(client)
@@ -209,7 +209,7 @@ class ControlServer:
 
     def _take_reserve(self) -> None:
         if self._reserve < 0 and self._socket.fileno() >= 0:
-            with contextlib.suppress(OSError):  # the next attempt is when a client has disconnected
+            with contextlib.suppress(OSError):  # tried again when a client disconnects
                 self._reserve = os.dup(self._socket.fileno())
 
     def _give_up_reserve(self) -> None:
@@ -262,7 +262,7 @@ def _listening(path: Path, owner: Identity | None) -> tuple[socket.socket, Socke
     with contextlib.ExitStack() as undo:
         try:
             with acting_for(owner):
-                _remove_socket(path)  # of a daemon that was killed
+                _remove_socket(path)  # left behind by a killed daemon
                 sock = undo.enter_context(socket.socket(socket.AF_UNIX))
                 file = bind_unix(sock, path, 0o600)
                 sock.listen()
@@ -279,9 +279,7 @@ def _remove_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     if not is_socket:
-        raise CannotCreate(
-            f"cannot listen on {path}", "something that is no socket is in its place", "remove it"
-        )
+        raise CannotCreate(f"cannot listen on {path}", "the path exists and is not a socket", "remove it")
     path.unlink(missing_ok=True)
 
 

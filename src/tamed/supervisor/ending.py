@@ -1,8 +1,8 @@
-"""How a daemon ends: after a delay in which it still serves, by draining, or at once.
+"""The end of a daemon: after a delay in which it still serves, by draining, or at once.
 
 This file owns the exit status, the reason for an end that was not requested, and the timers of a stop;
 nothing else writes them. A signal may announce the stop only. Then the workers drain until a deadline. The
-reactor stops when the last worker has ended, and what else must end by itself.
+reactor stops when the last worker and the operations process have ended.
 """
 
 import signal
@@ -26,9 +26,9 @@ class Ending:
 
     ``status`` is the exit status, once the reactor has been stopped; a negative status is the signal by which
     the process must end. ``failure`` is the reason for an end that was not requested. ``has_begun`` is
-    whether the workers stop; ``cancel`` is called when they begin to. ``end_others`` is called when the last
-    one has ended, with the seconds that are left, until it returns that nothing else must end by itself; what
-    is left is then killed.
+    whether the workers are stopping; ``cancel`` is called when that begins. After the end of the last worker,
+    ``end_others`` is called with the seconds that are left, until it returns True; remaining processes are
+    then killed.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The events of a daemon: its start, deaths and restarts of workers, reloads, scaling, upgrades and drains.
 
 Each event is one JSON object on a line of a file beside the log, ``LOG.events``, of which one old file is
-kept. A daemon that has no log file keeps the file in its run directory, and removes it when it ends on
+kept. A daemon without a log file has the file in its run directory, and removes it when it ends on
 request. Other processes of the user read the file; the supervisor only writes it. It is written as a log is
 (`tamed.log.file`): the file is open, no failure is raised, and what cannot be written is counted.
 
@@ -26,7 +26,7 @@ from tamed.supervisor.plan import Plan
 __all__ = ["EVENTS_SUFFIX", "Event", "EventLog", "events_path"]
 
 EVENTS_SUFFIX: Final = ".events"
-"""What the path of the log is followed by in the path of its events."""
+"""The suffix that makes the path of the events from that of the log."""
 
 Event = dict[str, Any]
 """``time`` (RFC 3339), ``event`` (the kind), ``text`` (one sentence), and the facts of this kind."""
@@ -44,7 +44,7 @@ def events_path(plan: Plan, log: LogPlan) -> str:
 
 
 class EventLog:
-    """Records events. Nothing raises, from `open` on.
+    """Records events. No method raises.
 
     ``recent`` are the last events, the oldest first, and ``count`` is how many there have been. ``path`` is
     the file, empty if there is none. ``added`` is called with each event. ``clock`` returns the seconds since
@@ -61,7 +61,7 @@ class EventLog:
         self._is_temporary = False
 
     def open(self, path: str, owner: Identity | None = None, *, is_temporary: bool = False) -> str:
-        """Write to this file from now on; return why that is impossible, or an empty text.
+        """Write to this file from now on; return the reason if that is impossible, else an empty text.
 
         ``owner`` is the user of the daemon, see `LogFile`. A temporary file is removed when it is closed.
         """
@@ -88,12 +88,12 @@ class EventLog:
         self.added(event)
 
     def since(self, count: int) -> list[Event]:
-        """Return those of the last events that are after the first ``count``, the oldest first."""
+        """Return the kept events after the first ``count``, the oldest first."""
         first = self.count - len(self.recent)
         return [event for number, event in enumerate(self.recent, first) if number >= count]
 
     def housekeep(self) -> None:
-        """Create the file again if it is gone. Must be called about once a second."""
+        """Create the file again if it was removed. Must be called about once a second."""
         if self._file is not None:
             self._file.housekeep()
 
@@ -117,7 +117,7 @@ class EventLog:
         self._file, self.path = None, ""
 
     def keep(self) -> None:
-        """Leave a temporary file when it is closed: the daemon has failed."""
+        """Keep a temporary file when it is closed, because the daemon has failed."""
         self._is_temporary = False
 
     def _made(self, kind: str, text: str, facts: dict[str, Any]) -> Event:

@@ -1,4 +1,4 @@
-"""What the supervisor counts, for the operations endpoint: ends of workers, and reloads."""
+"""The supervisor's counters for the operations endpoint: ends of workers, and reloads."""
 
 import signal
 
@@ -9,7 +9,7 @@ __all__ = ["Figures", "reason_of"]
 
 _OK, _FAILED = "ok", "failed"
 _USUAL = ("wanted", "application", "fault", "status", "stuck", "SIGABRT", "SIGKILL", "SIGSEGV")
-"""Reasons that are counted from zero: Prometheus sees no increase in a series that begins with one."""
+"""Reasons that start at zero: Prometheus sees no increase in a series whose first value is one."""
 
 
 class Figures:
@@ -55,11 +55,11 @@ class Figures:
 
 
 def reason_of(worker: Worker, code: int) -> str:
-    """Return why a worker has ended, as one of few words.
+    """Return the reason for a worker's end, as a label.
 
-    ``stuck``: it did not answer; ``wanted``: it was asked to end, and did; ``fault``: it has reported a
-    failure; ``application``: that has chosen to end; the name of the signal that ended it; ``status``: none
-    of these.
+    ``stuck``: it did not answer; ``wanted``: it ended on request; ``fault``: it reported a failure;
+    ``application``: the application ended by its own choice; the name of a signal: it was killed by it;
+    ``status``: none of these.
     """
     if worker.state is WorkerState.STUCK:
         return "stuck"

@@ -1,14 +1,13 @@
-"""The first template, which starts beside its supervisor and not after it.
+"""The first template, which starts in parallel with its supervisor.
 
 The command spawns it just before it becomes the supervisor by exec. So two interpreters start at the same
 time, each on a core of its own, and the first worker is ready sooner. The template is a child of the same
 process before and after the exec, and has the interpreter, the environment, the rights and the descriptors of
 one that the supervisor spawns (`tamed.supervisor.spawner`).
 
-The plan tells the supervisor which process it is. If there is none, the supervisor spawns a template when it
-needs one. There is none
+The plan contains its pid. Without one, the supervisor spawns a template when it needs one. There is none
 
-- if the system refuses it: the supervisor is refused the same, and reports it;
+- if the system refuses to start it: the supervisor will get and report the same error;
 - with ``--preload``: no code of the application may run before the supervisor holds the pid file;
 - if the command has threads, because a plugin has started them.
 """
@@ -78,14 +77,14 @@ class FirstTemplate(NamedTuple):
         return self.channel, self.records, self.output
 
     def end(self) -> None:
-        """End the process, and wait for its end: no supervisor will need it."""
+        """Kill the process and wait for its end, because no supervisor will use it."""
         with suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD is ignored: the kernel reaps it
             signal_group(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
 
 def _send_at_once(sock: socket.socket, line: bytes) -> None:
-    """Send a line to a process that does not read yet. Raises OSError if the socket has no room for it."""
+    """Send a line to a process that does not read yet. Raises OSError if the socket's buffer is full."""
     sock.setblocking(False)
     if sock.send(line) < len(line):
         raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))

@@ -15,7 +15,7 @@ __all__ = ["Generation", "Serving", "Worker", "WorkerState", "how_it_ended"]
 
 
 class Generation:
-    """The common part of its workers. A worker refers to its generation, not the other way round.
+    """The data that its workers share. A worker refers to its generation, not the other way round.
 
     ``count`` is the wanted number of workers: that of the plan, until the daemon is scaled.
     """
@@ -39,24 +39,24 @@ class Generation:
 
 
 class Serving(Protocol):
-    """The part of a supervisor that says which workers there should be."""
+    """The part of a supervisor that determines the wanted workers."""
 
     @property
     def generation(self) -> Generation:
-        """The generation that serves, or the first one on its way there."""
+        """The serving generation; during the first start, the one that is starting."""
 
     @property
     def is_running(self) -> bool:
-        """Whether its workers are kept at their number: not during the first start, nor during a stop."""
+        """Whether lost workers are replaced: not during the first start or a stop."""
 
 
 class WorkerState(enum.Enum):
     """The state of a worker.
 
     LOADING: it imports the application and binds its endpoints. PREPARED: it waits until all workers of its
-    generation are prepared. STARTING: its services start. READY: it serves. DRAINING: it accepts no more, and
-    serves the connections that it has accepted. STOPPING: it was asked to stop. STUCK: it has not answered
-    for too long, and is ended by force.
+    generation are prepared. STARTING: its services start. READY: it serves. DRAINING: it accepts no new
+    connections, and serves the connections that it has accepted. STOPPING: it was asked to stop. STUCK: it
+    has not answered for too long, and is ended by force.
     """
 
     LOADING = "loading"
@@ -72,17 +72,16 @@ class Worker:
     """A worker process, from the request for it until it has been reaped.
 
     ``pid`` is 0 until its template has forked it. ``number`` counts from 1 in its ``generation``; its
-    replacement has the same number. ``replaces`` is the worker that leaves when this one is ready.
-    ``started``, ``ready`` (None before it is ready) and ``heard``
-    (the last message from it) are times of the supervisor's clock. ``needs`` is the number of bytes that it
-    had allocated when it became ready, None where that is unknown. ``is_surplus`` means that its end is
-    wanted and that no worker replaces it. ``leave_by`` is its deadline to end, and ``kill_at`` the time when
-    it is killed; None if there is none. ``fault`` is its report of its failure: the lines to print, and the
-    status. ``leaving`` is the exit status that its application chose. ``drained_from`` is the time when it
-    was asked to leave, None before. ``timings`` is what it has reported of its start, see `read_timings`;
-    ``checks`` is what the checks of its services have said. It has ``subscribed`` to the events of all
-    workers, to those for one of them, or to none.
-    ``remains`` is known when it has ended.
+    replacement has the same number. ``replaces`` is the worker that is drained when this one is ready.
+    ``started``, ``ready`` (None before) and ``heard`` (its last message) are times of the supervisor's clock,
+    in seconds. ``needs`` is the number of bytes allocated when it became ready, None if unknown.
+    ``is_surplus`` means that its end is wanted and that no worker replaces it. ``leave_by`` is its deadline
+    to end, and ``kill_at`` the time when it is killed; None for none. ``fault`` is the failure that it
+    reported: the lines to print, and the status. ``leaving`` is the exit status that its application chose.
+    ``drained_from`` is the time when draining began, None before. ``timings`` are the durations of its start
+    (see `read_timings`), and ``checks`` the last results of its service checks. ``subscribed`` is ``all`` for
+    the events of all workers, ``one`` for those sent to a single worker, or empty. ``remains`` is known after
+    its end.
     """
 
     def __init__(
@@ -120,28 +119,28 @@ class Worker:
 
     @property
     def who(self) -> str:
-        """The worker in messages."""
+        """The worker's name in messages."""
         return f"worker {self.pid}" if self.pid else "a worker"
 
     def begin(self, pid: int, now: float) -> None:
-        """Record that it was forked."""
+        """Record the fork."""
         self.pid = pid
         self.started = self.heard = now
 
     def enter_state(self, state: WorkerState, now: float) -> None:
-        """Enter another state on the way to readiness, at this time."""
+        """Enter a state that precedes readiness, or READY, at this time."""
         self.state = state
         if state is WorkerState.READY:
             self.ready = now
 
     def drain(self, now: float) -> None:
-        """Record that it drains from this time on: its end is wanted, and no worker replaces it."""
+        """Record that draining begins at this time: the end is wanted, and no worker replaces it."""
         self.is_surplus = True
         self.state = WorkerState.DRAINING
         self._leave(now)
 
     def stop(self, now: float) -> None:
-        """Record that it was asked to stop at this time."""
+        """Record that a stop was requested at this time."""
         self.state = WorkerState.STOPPING
         self._leave(now)
 
@@ -149,11 +148,11 @@ class Worker:
         self.drained_from = now if self.drained_from is None else self.drained_from
 
     def leave_behind(self, remains: Remains) -> None:
-        """Record what is left of it, when it has ended."""
+        """Record its last output and memory use, after its end."""
         self.remains = remains
 
     def abort(self, kill_at: float) -> None:
-        """Record that it is ended by force, at that time at the latest."""
+        """Record that it is being aborted, and is killed at this time at the latest."""
         self.state = WorkerState.STUCK
         self.kill_at = kill_at
 
@@ -162,11 +161,11 @@ class Worker:
         self.leave_by = by
 
     def set_timings(self, timings: dict[str, Any]) -> None:
-        """Record how long the parts of its start took."""
+        """Record the durations of its start."""
         self.timings = timings
 
     def set_checks(self, checks: list[Check]) -> None:
-        """Record what the checks of its services say."""
+        """Record the results of its service checks."""
         self.checks = checks
 
     def subscribe(self, which: str) -> None:
@@ -226,17 +225,17 @@ class Worker:
 
     @property
     def must_answer(self) -> bool:
-        """Whether it must answer requests: it serves new connections, or those that it has accepted."""
+        """Whether it must answer requests, because it serves connections."""
         return self.state in (WorkerState.READY, WorkerState.DRAINING, WorkerState.STOPPING)
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it is about to end, whatever state it reports."""
+        """Whether its end was requested, whatever state it reports."""
         return self.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.STUCK)
 
     @property
     def has_chosen_to_end(self) -> bool:
-        """Whether its application, which served, ends by its own choice: then all workers end.
+        """Whether its application chose to end while it served: then all workers end.
 
         One that ends before it is ready has failed to start, whatever status it chose.
         """

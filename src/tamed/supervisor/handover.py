@@ -18,7 +18,7 @@ _PATIENCE = 0.5  # seconds to wait for the reports of busy old workers before th
 
 
 class Handovers:
-    """Conducts handovers, several at a time if need be."""
+    """Runs handovers, possibly several at a time."""
 
     def __init__(self, pool: WorkerPool, watchdog: Watchdog, reactor: Reactor) -> None:
         self._pool = pool
@@ -60,7 +60,7 @@ class Handovers:
         self._watchdog.kill_after(leaving, seconds)
 
     def worker_shut(self, worker: Worker) -> None:
-        """Handle that a worker has stopped accepting, or has ended."""
+        """Handle a worker that has stopped accepting or has ended."""
         for busy, finish in list(self._waiting):
             if worker in busy:
                 busy.remove(worker)

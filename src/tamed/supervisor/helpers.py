@@ -1,6 +1,6 @@
 """Helper processes: they run code that the supervisor must not load.
 
-Such code may be of others, and may hang. So a helper has a deadline, after which it is killed with its
+It may be third-party code, and may hang. So a helper has a deadline, after which it is killed with its
 process group.
 """
 
@@ -20,9 +20,9 @@ __all__ = ["HelperProcess", "HelperProcesses"]
 class HelperProcess:
     """One helper: a process that runs a module.
 
-    ``answer`` is None if it gave none; ``code`` is its exit code, once it has ended. ``timed_out`` means that
-    it did not end by its deadline and was killed, ``refused`` that the system did not start it after all.
-    ``pid`` is 0 until it has been started.
+    ``answer`` is None without an answer; ``code`` is its exit code, once it has ended. ``timed_out`` means
+    that it missed its deadline and was killed, ``refused`` that the system could not start it. ``pid`` is 0
+    until it has been started.
     """
 
     def __init__(self, module: str, order: Message, done: "Callable[[HelperProcess], object]") -> None:
@@ -50,7 +50,7 @@ class HelperProcess:
         self.answer = message
 
     def finish(self, code: int) -> None:
-        """Take what it has sent, and report its end."""
+        """Read its answer, and report its end."""
         self.code = code
         if self.peer is not None:
             self.peer.receive()
@@ -61,7 +61,7 @@ class HelperProcess:
             self.done(self)
 
     def refuse(self, error: OSError) -> None:
-        """Report that the system does not start it."""
+        """Report that the system refused to start it."""
         self.refused = error
         self.finish(0)
 
@@ -105,7 +105,7 @@ class HelperProcesses:
         *,
         timeout: float,
     ) -> HelperProcess:
-        """Do as `send`, in a process that the template of a generation forks, or a fresh one if it does not.
+        """Do the same as `send`, in a process forked by the template of a generation, or else in a new one.
 
         The module's ``main`` is called with the channel.
         """
@@ -157,7 +157,7 @@ class HelperProcesses:
             helper.deadline = self._reactor.later(timeout, lambda: self._time_out(helper))
 
     def end(self) -> None:
-        """Kill all of them."""
+        """Kill all helpers."""
         for helper in [*self._running.values(), *self._requested]:
             self.kill(helper)
 
@@ -193,6 +193,6 @@ class HelperProcesses:
             helper.finish(code)
 
     def _time_out(self, helper: HelperProcess) -> None:
-        """Report it at once: callers must not wait for a process that cannot be killed."""
+        """Report the timeout at once: callers must not wait for a process that cannot be killed."""
         self.kill(helper)
         helper.time_out()

@@ -3,8 +3,8 @@
 Each worker has two pipes: one for framed records, and one for its standard output and error. Only incomplete
 records and lines are buffered here.
 
-After each read, a pipe is not read for some milliseconds. A worker that logs a lot fills it meanwhile. To
-wake the supervisor for every line would cost several times as much as the line.
+After each read, a pipe is not read for some milliseconds, and a busy worker fills it meanwhile. Waking the
+supervisor for every line would cost several times as much as the line itself.
 """
 
 import os
@@ -100,22 +100,22 @@ class Intake:
         self._reactor = reactor
         self.sink = sink
         self.tail: LogTail | None = None
-        self._lost_before = 0  # by the sinks of earlier
+        self._lost_before = 0  # lines lost by earlier sinks
         self._layout = layout
         self._clock = clock
         self._sources: dict[int, _Source] = {}
 
     @property
     def lost(self) -> int:
-        """The number of lines that no sink has taken, those of earlier programs included."""
+        """The number of lines that no sink accepted, including those of earlier programs."""
         return self._lost_before + self.sink.lost
 
     def resume_lost(self, lost: int) -> None:
-        """Count on from what the previous program had lost, once the sink has resumed."""
+        """Continue the count of the previous program, once the sink has resumed."""
         self._lost_before = lost - self.sink.lost
 
     def log(self, level: str, text: str) -> None:
-        """Write a line of the supervisor, after all input that has arrived before."""
+        """Write a line of the supervisor, after all input that arrived before it."""
         for source in list(self._sources.values()):
             self._take_records(source)
             self._take_output(source)
@@ -165,12 +165,12 @@ class Intake:
         self._attach(pid, records, output)
 
     def tap(self, pid: int) -> None:
-        """Keep the lines that a worker prints from now on, beside writing them."""
+        """Also keep the lines that a worker prints from now on."""
         if pid in self._sources:
             self._sources[pid].tapped = []
 
     def untap(self, pid: int) -> list[str]:
-        """Return the lines that a worker has printed since `tap`, and keep none any more."""
+        """Return the lines that a worker printed since `tap`, and stop keeping them."""
         source = self._sources.get(pid)
         if source is None or source.tapped is None:
             return []
@@ -184,8 +184,8 @@ class Intake:
     def detach(self, pid: int) -> list[str]:
         """Read the rest of the output of a worker that has ended; return its last lines.
 
-        May be repeated, and for other children. The output of processes that it has left behind is not read
-        any more.
+        May be repeated, and called for any child. Output of processes that the worker left behind is no
+        longer read.
         """
         source = self._sources.pop(pid, None)
         if source is None:
@@ -249,7 +249,9 @@ class Intake:
             self._write(whole, source.worker)
 
     def _record_of_damage(self, damage: Damage, source: _Source) -> Record:
-        text = f"a record of worker {source.pid} was cut off: {damage.data.decode(errors='backslashreplace')}"
+        text = (
+            f"a record of worker {source.pid} was truncated: {damage.data.decode(errors='backslashreplace')}"
+        )
         return self._record("WARNING", "tamed", text, source.pid, source.worker)
 
     def _write_lines(self, source: _Source, lines: list[bytes]) -> None:
@@ -281,5 +283,5 @@ class Intake:
 
 
 def _shortened(text: str) -> str:
-    """Return the end of a record that is long: there a traceback has its error."""
+    """Return a long record's end: the last line of a traceback is its error."""
     return text if len(text) <= _LAST_SIZE // 2 else f"...{text[-_LAST_SIZE // 2 + 3 :]}"

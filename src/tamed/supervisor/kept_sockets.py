@@ -1,15 +1,16 @@
-"""Listening sockets that outlive the daemon: copies of them are in the service manager's store.
+"""Listening sockets that outlive the daemon, in the file descriptor store of systemd.
 
 systemd keeps them while it restarts the daemon, after a crash too, and passes them to the next start
 (``FDSTORE=1`` in sd_notify(3), ``FileDescriptorStoreMax=`` in systemd.service(5)). Clients that connect in
 between wait in the queue of the socket, and none is refused.
 
-The variable ``FDSTORE`` says how many descriptors the manager keeps. systemd sets it since release 254; an
-exported unit sets it for earlier ones. Without it nothing is stored: the manager would only log a warning.
+The variable ``FDSTORE`` is the number of descriptors that the manager keeps. systemd sets it since release
+254; an exported unit sets it for earlier ones. Without it nothing is stored: the manager would only log a
+warning.
 
-A socket is stored when the daemon is ready, and not when it is bound: if the start failed, clients would wait
-for a daemon that never comes. Its name in the store begins with `tamed.net.inherit.STORED`, and has what its
-address does not tell: the server that has asked for port 0, and the file of a unix socket.
+A socket is stored when the daemon is ready, not when it is bound: if the start failed, clients would wait
+for a daemon that never comes. Its name in the store begins with `tamed.net.inherit.STORED`, and identifies
+what its address does not show: the server that requested port 0, and the file of a unix socket.
 """
 
 import os
@@ -34,7 +35,7 @@ _NAME: Final = re.compile(rf"{STORED}[0-9]+,[0-9]+,(?P<device>[0-9]+),(?P<inode>
 
 
 class SocketKey(NamedTuple):
-    """What a server asks for: the address of its endpoint, a kind of socket, and a count among the same."""
+    """A server's request: the address of its endpoint, the kind of socket, and a count among equals."""
 
     place: str
     kind: int
@@ -42,7 +43,7 @@ class SocketKey(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A socket that an earlier start has left in the store."""
+    """A socket that an earlier start left in the store."""
 
     name: str
     sock: socket.socket
@@ -54,7 +55,7 @@ class _Kept(NamedTuple):
         return None if self.sock.family == socket.AF_UNIX else int(self.sock.getsockname()[1])
 
     def is_of(self, file: SocketFile) -> bool:
-        """Whether this is the file of the socket, whatever the path is by which it was bound."""
+        """Whether this is the file of the socket, by whatever path it was bound."""
         return self.file is not None and self.file[1:] == file[1:]
 
 
@@ -91,12 +92,12 @@ class KeptSockets:
         self._left.clear()
         self._notifier.close()
 
-    # Taking back.
+    # Retrieving.
 
     def take(self, key: SocketKey, address: Address) -> socket.socket | None:
-        """Return a copy of the socket of an earlier start that is bound to an address, if there is one.
+        """Return a copy of an earlier start's socket that is bound to this address, or None.
 
-        For port 0 it is the socket that the same server has had.
+        For port 0 it is the socket that the same server had.
         """
         for kept in self._left:
             if (kept.sock.type, kept.sock.family) != (key.kind, address.family):
@@ -108,7 +109,7 @@ class KeptSockets:
         return None
 
     def take_unix(self, key: SocketKey, endpoint: UnixEndpoint) -> Bound | None:
-        """Return a copy of the socket of an earlier start at a path, if its file is still there."""
+        """Return a copy of an earlier start's socket at this path, if its file still exists."""
         for kept in self._left:
             if kept.sock.type != key.kind or kept.sock.family != socket.AF_UNIX:
                 continue
@@ -120,7 +121,7 @@ class KeptSockets:
         return None
 
     def claim(self, bound: Bound) -> None:
-        """Note that these sockets are in use: they stay in the store."""
+        """Mark these sockets as used, so that they stay in the store."""
         used = [(sock.type, sock.getsockname()) for sock in bound.sockets]
         for kept in self._left.copy():
             if (kept.sock.type, kept.sock.getsockname()) in used:
@@ -128,7 +129,7 @@ class KeptSockets:
                 kept.sock.close()
 
     def make_way(self, endpoint: Endpoint, kind: int) -> bool:
-        """Close the sockets that keep an endpoint from being bound, here and in the store.
+        """Close earlier sockets that prevent an endpoint from being bound, here and in the store.
 
         Return whether there were any.
         """
@@ -161,11 +162,11 @@ class KeptSockets:
         return {_name(key, sock, bound.file) for sock in bound.sockets} <= self._names
 
     def discard_rest(self) -> None:
-        """Close the sockets of earlier starts that nobody has taken, here and in the store."""
+        """Close the unused sockets of earlier starts, here and in the store."""
         self._discard(self._left.copy())
 
     def release(self, key: SocketKey, bound: Bound) -> None:
-        """Remove sockets from the store, because no server needs them any more."""
+        """Remove sockets from the store that no server uses any more."""
         self.forget(_name(key, sock, bound.file) for sock in bound.sockets)
 
     def forget(self, names: Iterable[str]) -> None:
@@ -187,7 +188,7 @@ class KeptSockets:
         return sorted({_name(key, sock, bound.file) for sock in bound.sockets} & self._names)
 
     def resume(self, names: Iterable[str]) -> None:
-        """Take over what the previous program has stored."""
+        """Resume with the names that the previous program stored."""
         self._names.update(names)
 
     def _discard(self, found: Iterable[_Kept]) -> None:
@@ -200,7 +201,7 @@ class KeptSockets:
 
 
 def _opened(descriptor: int, name: str) -> _Kept | None:
-    """Return the socket of a descriptor; close the descriptor, and return None, if it is none of ours."""
+    """Return the socket of a descriptor; close it and return None if Tamed did not store it."""
     parts = _NAME.match(name)
     try:
         is_ours = parts is not None and stat.S_ISSOCK(os.fstat(descriptor).st_mode)
@@ -218,7 +219,7 @@ def _opened(descriptor: int, name: str) -> _Kept | None:
 
 
 def _file_at(endpoint: UnixEndpoint, mode: int | None = None) -> SocketFile | None:
-    """Return what is at an endpoint's path, unless it has another mode than this."""
+    """Return the file at an endpoint's path, or None if its mode differs from ``mode``."""
     path = Path(endpoint.path)
     try:
         there, its_mode = SocketFile.at(path), stat.S_IMODE(path.lstat().st_mode)
@@ -228,7 +229,7 @@ def _file_at(endpoint: UnixEndpoint, mode: int | None = None) -> SocketFile | No
 
 
 def _name(key: SocketKey, sock: socket.socket, file: SocketFile | None) -> str:
-    """Return the name of a socket in the store. It may be cut: a file is known by its numbers."""
+    """Return the name of a socket in the store. It may be truncated: a file is identified by its numbers."""
     device, inode = (0, 0) if file is None else (file.device, file.inode)
     address = "" if sock.family == socket.AF_UNIX else _quoted(address_text(sock.getsockname()))
     numbers = f"{int(sock.type)},{key.ordinal},{device},{inode}"
@@ -236,7 +237,7 @@ def _name(key: SocketKey, sock: socket.socket, file: SocketFile | None) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Replace each byte that cannot be in a name, and the comma, by its number."""
+    """Escape the comma and each byte that a name cannot contain."""
     return "".join(
         chr(byte) if 0x20 < byte < 0x7F and chr(byte) not in ":,%" else f"%{byte:02X}"
         for byte in os.fsencode(text)

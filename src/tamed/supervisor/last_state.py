@@ -1,4 +1,4 @@
-"""The last state of a daemon that has ended by itself: when, why, with which status, and where its log is.
+"""The last state of an ended daemon: the time, the reason, the exit status, and the path of its log.
 
 A supervisor that ends without a request writes a small file beside its plan. The next start removes it. A
 supervisor that was killed writes no such file, but leaves its pid file.
@@ -22,7 +22,7 @@ _LONGEST = 65536  # bytes
 _LONGEST_ERROR = 4096  # characters of the reason
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KILLED = "it was killed, or the system went down: its pid file was left behind"
+_KILLED = "it was killed, or the system crashed: it left its pid file behind"
 
 
 class LastState(NamedTuple):
@@ -52,7 +52,7 @@ class LastState(NamedTuple):
 
     @classmethod
     def of(cls, instance: Instance) -> Self | None:
-        """Return how an instance that does not run has ended; None if on request, or if it is unknown."""
+        """Return how an instance that does not run has ended; None if that is unknown, or was requested."""
         data = _content(_path(instance))
         if data:
             with suppress(InvalidMessage):
@@ -94,7 +94,7 @@ class LastState(NamedTuple):
 
     @staticmethod
     def forget(instance: Instance) -> None:
-        """Remove the file: the instance runs again."""
+        """Remove the file, because the instance runs again."""
         with suppress(OSError):
             _path(instance).unlink()
 
@@ -104,7 +104,7 @@ def _path(instance: Instance) -> Path:
 
 
 def _content(path: Path) -> bytes:
-    """Read a small file if it is a regular one: the owner of its folder can have put anything there."""
+    """Read a small regular file. The owner of the folder could have put anything there."""
     try:
         with os.fdopen(os.open(path, _READ), "rb") as file:
             is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)

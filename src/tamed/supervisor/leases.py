@@ -1,7 +1,7 @@
-"""The roles that this machine holds in a fleet, as its workers report them: and the end of one that overruns.
+"""The cluster roles of this machine, as its workers report them, and the killing of workers that overrun.
 
-A worker says when it must have ended, and says it anew with each renewal of its lease. If that time comes, it
-is killed, whatever it does: it may be blocked, or stopped, or believe in a clock that stood still. This file
+A worker reports the time by which its service will have stopped, again with each renewal of its lease. If
+it still runs then, it is killed: it may be blocked or stopped, or its clock may have stood still. This file
 has neither a clock nor a process; both are arguments.
 """
 
@@ -18,15 +18,14 @@ _LONGEST = 1000  # characters of a text
 
 
 class Standing:
-    """How a role of the fleet stands, seen from this machine.
+    """The state of a cluster role, as seen from this machine.
 
-    ``pid`` and ``number`` are the worker that campaigns here, and its campaign. ``claim`` is what it has
-    said of itself to the engine, and ``former`` that of one whose process has ended before it gave the role
-    back. ``state`` is ``held`` or
-    ``resigning`` here, ``standby`` while another machine holds it, or ``vacant``, if that is unknown.
-    ``holder`` is that machine. ``trouble`` is why nobody knows, or what is wrong. ``since`` is when the state
-    began. ``transitions`` counts the leases that were won here, and ``vacant`` the seconds in that state
-    before ``since``.
+    ``pid`` and ``number`` are the worker that campaigns here, and its campaign. ``claim`` is its identity at
+    the engine, and ``former`` that of a worker that ended before it resigned the role. ``state`` is ``held``
+    or ``resigning`` here, ``standby`` while another machine holds the role, or ``vacant`` if the holder is
+    unknown. ``holder`` is that machine. ``trouble`` is the reason for an unknown holder, or another problem.
+    ``since`` is the time when the state began. ``transitions`` counts the leases won here, and ``vacant`` the
+    seconds in that state before ``since``.
     """
 
     __slots__ = (
@@ -64,7 +63,7 @@ class Standing:
         return self.state in ("held", "resigning")
 
     def enter(self, state: str, now: float) -> bool:
-        """Enter a state; return whether it is another one."""
+        """Enter a state; return whether it has changed."""
         if state == self.state:
             return False
         if self.state == "vacant":
@@ -78,8 +77,8 @@ class Leases:
 
     ``clock`` is CLOCK_BOOTTIME, in seconds. ``kill`` is called with a pid and a role to end an overrun, and
     ``set_alarm`` with the time at which `look` must be called, None for never. ``changed`` is called with a
-    role whose state is another one, or which nobody holds here and whose engine is in trouble from now on,
-    ``confirm`` with a worker that may use a lease from now on.
+    role whose state has changed, or, if it is not held here, whose engine begins to fail; ``confirm`` with a
+    worker that may use its lease from now on.
     """
 
     def __init__(
@@ -100,13 +99,13 @@ class Leases:
         self._alarm: float | None = None
 
     def granted(self, role: str, pid: int, number: int) -> str:
-        """Handle that a worker campaigns for a role from now on; return the holder that has ended here."""
+        """Handle the start of a worker's campaign; return the claim of a holder that ended here."""
         standing = self.standings.setdefault(role, Standing(self._clock()))
         standing.pid, standing.number = pid, number
         return standing.former
 
     def reported(self, pid: int, message: Message) -> None:
-        """Handle the report of a worker; one about a former campaign is ignored. Raises InvalidMessage."""
+        """Handle a worker's report; one about an earlier campaign is ignored. Raises InvalidMessage."""
         role, number = read_text(message, "lease"), read_number(message, "number")
         if not self.is_of(role, pid, number):
             return
@@ -130,7 +129,7 @@ class Leases:
             self._changed(role, standing)
 
     def lost(self, role: str, pid: int) -> None:
-        """Handle that a worker campaigns for a role no longer: it has said so, or it has ended."""
+        """Handle the end of a worker's campaign for a role: it reported that, or it has ended."""
         standing = self.standings.get(role)
         if standing is not None and standing.pid == pid:
             standing.pid, standing.kill_at, standing.holder, standing.claim = 0, None, "", ""
@@ -139,7 +138,7 @@ class Leases:
                 self._changed(role, standing)
 
     def ended(self, pid: int) -> None:
-        """Handle that a worker has ended, with its process group, and was reaped."""
+        """Handle the end of a worker, which was reaped with its process group."""
         for role, standing in self.standings.items():
             if standing.pid == pid:
                 standing.former = standing.claim or standing.former
@@ -151,11 +150,11 @@ class Leases:
         return standing is not None and (standing.pid, standing.number) == (pid, number)
 
     def keep(self, roles: Container[str]) -> None:
-        """Forget the other roles: no service has them any more."""
+        """Forget all other roles, which no service has any more."""
         self.standings = {role: each for role, each in self.standings.items() if role in roles}
 
     def look(self) -> None:
-        """Kill who has not ended in time."""
+        """Kill the workers that have not stopped in time."""
         now = self._clock()
         for role, standing in self.standings.items():
             if standing.kill_at is not None and standing.kill_at <= now:
@@ -181,7 +180,7 @@ class Leases:
         for role, data in left.items():
             standing = self.standings[role] = Standing(self._clock())
             for name in Standing.__slots__:
-                if name in data:  # an earlier release has no claim
+                if name in data:  # older releases send no claim
                     setattr(standing, name, data[name])
         self._schedule()
 

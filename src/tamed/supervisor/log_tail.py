@@ -1,8 +1,7 @@
-"""The last records of the log in memory, for the operations process, and how many of each level there were.
+"""The last records of the log in memory, for the operations process, and the number of records per level.
 
-It has no right to read the log.
-
-All that is kept, and so each answer, is bounded: in records, and in bytes.
+The operations process may not read the log file. All that is kept, and so each answer, is bounded, in
+records and in bytes.
 """
 
 from collections import deque
@@ -57,12 +56,12 @@ class LogTail:
             self._size -= self._kept.popleft().size
 
     def resume(self, by_level: dict[str, int]) -> None:
-        """Count on from what the previous program has counted."""
+        """Continue the counts of the previous program."""
         for level, count in by_level.items():
             self.by_level[level] += count
 
     def since(self, count: int) -> list[Data]:
-        """Return the records that are kept of those after the first ``count``, the oldest first."""
+        """Return the kept records after the first ``count``, the oldest first."""
         first = self.count - len(self._kept)
         return [_to_data(kept) for number, kept in enumerate(self._kept, first) if number >= count]
 

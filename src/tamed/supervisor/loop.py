@@ -101,7 +101,7 @@ class Reactor:
             return b""
 
     def return_signals(self, taken: bytes) -> None:
-        """Let taken signals arrive again, also those that the previous program of this process took."""
+        """Deliver taken signals again, including those that the previous program of this process took."""
         if self._wakeup is not None and taken:
             os.write(self._wakeup[1], taken)
 
@@ -157,9 +157,9 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> None:
-    """Send the queued messages of a channel that the reactor watches, now or when there is room.
+    """Send the queued messages of a watched channel, now or as soon as the socket is writable.
 
-    ``lost`` is called if the other end cannot receive any more.
+    ``lost`` is called if the other end no longer receives.
     """
     try:
         if not channel.closed and not channel.flush():
@@ -171,8 +171,8 @@ def deliver(channel: Channel, reactor: Reactor, lost: Callable[[], object]) -> N
 class Peer:
     """A child at the other end of a channel; ``handle`` is called with each of its messages.
 
-    The channel is closed when the child has closed its end, does not read, or cannot be understood, which
-    ``handle`` reports by InvalidMessage. The end of the child is noticed where children are reaped.
+    The channel is closed when the child has closed its end, does not read, or sends an invalid message, for
+    which ``handle`` raises InvalidMessage. The end of the child is handled where children are reaped.
     """
 
     def __init__(self, channel: Channel, reactor: Reactor, handle: Callable[[Message], object]) -> None:
@@ -184,12 +184,12 @@ class Peer:
             deliver(channel, reactor, self.close)
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message with copies of descriptors, now or when there is room; raise as `Channel.send`."""
+        """Send a message with copies of descriptors, now or as soon as possible. Raises as `Channel.send`."""
         self.channel.send(message, descriptors)
         deliver(self.channel, self._reactor, self.close)
 
     def receive(self) -> None:
-        """Handle the messages that have arrived. May be called again, also after `close`."""
+        """Handle the messages that have arrived. May be called repeatedly, even after `close`."""
         try:
             for message, _ in self.channel.receive():
                 self._handle(message)

@@ -37,7 +37,7 @@ class Operation:
     """One operation, with the callers that wait for its outcome.
 
     ``workers`` is the number to scale to, None for the number when the operation begins. ``change`` is added
-    to it. ``asked`` is who requested it: a signal, or the process of a command.
+    to it. ``asked`` is the origin of the request: a signal, or the process of a command.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Operations:
             each.answer(outcome)
 
     def export(self) -> Data:
-        """Return all as data."""
+        """Return the running operation and the queue as data."""
         return {
             "running": None if self.running is None else self.running.export(),
             "waiting": [each.export() for each in self._waiting],

@@ -1,4 +1,4 @@
-"""The answers to the operations process: what the supervisor knows, as data."""
+"""The answers to the operations process: the supervisor's health, status, metrics and news, as data."""
 
 import os
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from tamed.supervisor.supervisor import Supervisor
 __all__ = ["OpsAnswers"]
 
 _MOST: Final = 200  # descriptors in a message; the kernel's limit is 253
-_REPORTS: Final = 0.5  # seconds for workers to report, of the one that the process waits for an answer
+_REPORTS: Final = 0.5  # seconds for workers to report; the process waits one second for the answer
 _LONGEST: Final = 500  # characters of a text in an event, and
 _LINES: Final = 12  # items of a list there, so that fifty events are never too long for a message
 _MOST_COUNTED: Final = 2**53
 
 
 class OpsAnswers:
-    """Answers questions about health, the status and the metrics, and what is new for the page.
+    """Answers requests for health, status, metrics, and updates of the page.
 
-    ``metrics`` are the tables of the workers, and ``sockets`` those on which they listen. ``log`` must get
-    all that is logged, and ``lost`` returns how many lines of it were lost.
+    ``metrics`` are the tables of the workers, and ``sockets`` those on which they listen. ``log`` must
+    receive everything that is logged, and ``lost`` returns the number of lost lines.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class OpsAnswers:
         self._begun = reactor.clock()
 
     def serve(self, question: Message, answer: OpsAnswer) -> None:
-        """Answer a question, now or later. Raises InvalidMessage if it is none."""
-        if "certificates" in question:  # an earlier release does not report any
+        """Answer a request, now or later. Raises InvalidMessage for an invalid one."""
+        if "certificates" in question:  # older releases report none
             self._status.of_operations = read_certificates(question)
         match read_text(question, "ask"):
             case "health":
@@ -89,10 +89,10 @@ class OpsAnswers:
         }
 
     def _answer_view(self, question: Message, answer: OpsAnswer) -> None:
-        """Answer with the status, and the events and records of the log that have come since the last answer.
+        """Answer with the status, and the events and log records since the last answer.
 
-        Both are counted from the start of this program, which the number ``program`` stands for: for another
-        one, all that is kept is new.
+        Both are counted from the start of this program, which the number ``program`` identifies. For another
+        program, everything that is kept is new.
         """
         program = round(self._begun * 1e6)
         is_known = read_number(question, "program", most=_MOST_COUNTED) == program

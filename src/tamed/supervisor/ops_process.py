@@ -1,7 +1,7 @@
-"""The process of the operations endpoint: the supervisor starts it, restarts it, and answers it with data.
+"""The process of the operations endpoint: the supervisor starts it, restarts it, and answers its requests.
 
-It parses HTTP, which the supervisor must not, and can be lost without a loss. It has no privilege and nothing
-of the application. Its sockets are bound by the supervisor, and stay open while it is restarted.
+It parses HTTP, which the supervisor must not do, and a crash of it harms nobody else. It has no privileges
+and no application code. The supervisor binds its sockets, which stay open while it is restarted.
 """
 
 import signal
@@ -23,22 +23,22 @@ from tamed.supervisor.sockets import SocketTable
 __all__ = ["OpsAnswer", "OpsProcess"]
 
 OpsAnswer = Callable[..., None]
-"""Answers a question of the process: with a message, and with descriptors of which it gets copies."""
+"""Answers a request of the process: with a message, and with descriptors, which are copied."""
 
 _MODULE: Final = "tamed.ops"
 _BACKOFF: Final = Backoff(first=0.1, factor=2.0, maximum=30.0)
 _BACKLOG: Final = 256
 _PAUSE: Final = 0.2  # seconds
-_STEADY: Final = 10.0  # seconds of service that reset the count of failures
-_LAST_GRACE: Final = 3.0  # seconds for its last answers
-_GENERATION: Final = 0  # of its sockets, which are of no generation of workers
+_STEADY: Final = 10.0  # seconds of service that reset the failure count
+_LAST_GRACE: Final = 3.0  # seconds for its last responses
+_GENERATION: Final = 0  # the generation of its sockets, which belong to no workers
 
 
 class OpsProcess:
     """Keeps the process running, from `start` on.
 
-    ``sockets`` are those of its endpoints only. ``serve`` is called with each of its questions and an
-    `OpsAnswer`, to answer now or later; it raises InvalidMessage for a question that is none. ``is_starting``
+    ``sockets`` are those of its endpoints only. ``serve`` is called with each of its requests and an
+    `OpsAnswer`, to answer now or later; it raises InvalidMessage for an invalid request. ``is_starting``
     returns whether the daemon is not ready yet.
     """
 
@@ -68,7 +68,7 @@ class OpsProcess:
         self._is_ending = False
 
     def bind(self) -> None:
-        """Bind the endpoints, where clients wait from now on. Raises a TamedError if that is impossible."""
+        """Bind the endpoints; clients wait in their queues. Raises a TamedError if that is impossible."""
         for text in self._endpoints:
             for sock in self._sockets.get(text, socket.SOCK_STREAM, 0, _GENERATION):
                 sock.listen(_BACKLOG)
@@ -78,7 +78,7 @@ class OpsProcess:
         return [text for text in (self._plan.ops, self._plan.ops_agent) if text]
 
     def start(self) -> None:
-        """Start the process, and watch it. Without privilege: not while this process keeps it for workers."""
+        """Start and watch the process, without privileges: the supervisor must have dropped its own."""
         if self._is_ending:
             return
         if self._plan.prepare_as_root and self._is_starting():
@@ -103,14 +103,12 @@ class OpsProcess:
         why = self._fault or (f"was ended by signal {-code}" if code < 0 else f"ended with status {code}")
         self._fault = ""
         wait = self._retry()
-        self._platform.log(
-            "ERROR", f"operations process {pid}: {why}; another one is started in {wait:.1f} s"
-        )
+        self._platform.log("ERROR", f"operations process {pid}: {why}; restarting it in {wait:.1f} s")
 
     def end(self, grace: float) -> bool:
-        """Let the process finish its answers and end; return whether it has, or need not be waited for.
+        """Let the process finish its responses and end; return True if it has ended or was killed.
 
-        ``grace`` is the seconds that are left for it. It is not started again.
+        ``grace`` is the time that is left for it, in seconds. It is not restarted.
         """
         is_first, self._is_ending = not self._is_ending, True
         if not self._pid or grace <= 0:
@@ -122,9 +120,9 @@ class OpsProcess:
         return False
 
     def announce_upgrade(self, is_upgrading: bool) -> None:
-        """Let the process be patient: another program takes over, and answers when it has started.
+        """Make the process wait patiently while another program takes over.
 
-        `resume` ends that, and so does false, when the upgrade has failed.
+        `resume` ends that; so does False, after the upgrade has failed.
         """
         if self._pid:
             self._send({"upgrading": is_upgrading})
@@ -185,7 +183,7 @@ class OpsProcess:
         return wait
 
     def _watch(self) -> None:
-        """Kill the process when it is not heard from any more: another one is started then."""
+        """Kill the process if it no longer answers; it is then restarted."""
         if self._look_again is not None:
             self._look_again.cancel()
         self._look_again = self._reactor.later(self._plan.watchdog, self._watch)
@@ -202,7 +200,7 @@ class OpsProcess:
                 self._heard = self._reactor.clock()
                 self._handle(message)
         except InvalidMessage as error:
-            self._fault = f"cannot be understood ({error}) and was killed"
+            self._fault = f"sent an invalid message ({error}) and was killed"
             self._platform.kill(self._pid)
             self._close()
         except OSError:

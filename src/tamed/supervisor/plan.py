@@ -1,4 +1,4 @@
-"""A plan: the whole input of the supervisor, as plain data that passes an exec."""
+"""A plan: the complete input of the supervisor, as plain data that is handed over an exec."""
 
 import json
 import os
@@ -13,7 +13,7 @@ __all__ = ["Plan"]
 
 
 class Plan(NamedTuple):
-    """What to run, and how.
+    """The complete input of the supervisor.
 
     ``job`` is the command's input, and ``reading`` the content of its files (see `Reading`; a plan that is
     stored for a restart has none). Both are for the workers, and opaque to the supervisor. ``interpreter`` is
@@ -27,18 +27,18 @@ class Plan(NamedTuple):
     that runs them, both with links resolved when the job was read.
 
     ``interpreter_environ`` are the variables, ``NAME=VALUE``, that configure a Python interpreter: they are
-    for the workers, and not for a supervisor that is root. With ``prepare_as_root``, workers drop root when
-    they are prepared, and not before they are executed.
+    for the workers, and not for a supervisor that is root. With ``prepare_as_root``, workers drop root after
+    they have prepared, and not before they are executed.
 
-    ``report`` is the descriptor of the pipe on which the command waits that started the daemon, -1 for a
-    daemon in the foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the
-    process became a daemon. ``template`` is the template that was spawned before the supervisor, see
-    `FirstTemplate`. ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`).
-    ``ops`` is the operations endpoint, and ``ops_agent`` that of HAProxy's agent check, empty for none.
-    ``ops_hosts`` are the names by which clients may address the first one. ``max_workers_memory`` is the
-    limit of all workers together, in place of that of each. ``stop_delay`` is the time between the
-    announcement of a stop and its begin. ``answers`` are the secrets that a person was asked for, by the
-    variables of their options. Times are in seconds.
+    ``report`` is the descriptor of the pipe on which the starting command waits, -1 for a daemon in the
+    foreground. ``listen_pid`` is the pid to which systemd passed its sockets, before the process became a
+    daemon. ``template`` is the template that was spawned before the supervisor, see `FirstTemplate`.
+    ``holder`` is, in a stored plan, the process that uses it (see `PlanFile`). ``ops`` is the operations
+    endpoint, and ``ops_agent`` that of HAProxy's agent check, empty for none. ``ops_hosts`` are the names by
+    which clients may address the first one. ``max_workers_memory`` is the limit of all workers together, in
+    bytes, in place of that of each. ``stop_delay`` is the time between the announcement of a stop and its
+    begin. ``answers`` are the secrets typed at a prompt, by the variables of their options. Times are in
+    seconds.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Plan(NamedTuple):
 
     @property
     def without_secrets(self) -> "Plan":
-        """The plan that may be stored: a restart reads the files again, and asks again."""
+        """The plan in the form that may be stored: a restart reads the files and prompts again."""
         return self._replace(reading=None, answers={})
 
     @property
@@ -91,12 +91,12 @@ class Plan(NamedTuple):
 
     @property
     def template_order(self) -> dict[str, Any]:
-        """The first message to a template: its whole input."""
+        """The first message to a template: its complete input."""
         return {**self.first_order, "preload": self.preload}
 
     @property
     def first_order(self) -> dict[str, Any]:
-        """The first message to a worker: its whole input, beside its origin."""
+        """The first message to a worker: its complete input, apart from its origin."""
         return {
             "job": self.job,
             "reading": self.reading,
@@ -129,8 +129,7 @@ class Plan(NamedTuple):
     def from_text(cls, text: str) -> "Plan":
         """Return the plan that the text was made from.
 
-        Unknown fields, which another version may write, are ignored. Raises InvalidMessage if the text is no
-        plan.
+        Unknown fields, of another version, are ignored. Raises InvalidMessage if the text is not a plan.
         """
         data = parse_message(text.encode(errors="surrogatepass"))
         log = LogPlan(**_fields(LogPlan, read_object(data, "log")))

@@ -50,7 +50,7 @@ _REMEDY = "stop it, and start it as you did before"
 
 
 def plan_path(instance: Instance) -> Path:
-    """Return the path of this user's plan of an instance: in its folder, unless root has given that away."""
+    """Return the path of this user's plan of an instance: in its folder, unless root gave that away."""
     try:
         is_given_away = os.geteuid() == 0 != instance.directory.lstat().st_uid
     except OSError:
@@ -59,7 +59,7 @@ def plan_path(instance: Instance) -> Path:
 
 
 def forget_plan(instance: Instance) -> None:
-    """Remove root's plan of a daemon that has ended, and that could not remove it as another user."""
+    """Remove root's plan of an ended daemon, which could not remove it after it dropped root."""
     if os.geteuid() == 0 and not instance.is_running:
         _forget(_roots_path(instance))
 
@@ -81,18 +81,18 @@ def stored_plan(instance: Instance) -> str | None:
 
 
 def save_plan(instance: Instance, text: str) -> None:
-    """Keep the plan of an instance that was stopped, so that it can be started again; ignore a failure."""
+    """Keep the plan of a stopped instance, for `tamed restart`; a failure is ignored."""
     with suppress(TamedError, OSError):
         _write(_roots_path(instance), text)
 
 
 def has_left_plan(instance: Instance) -> bool:
-    """Return whether there is a plan of an instance that does not run."""
+    """Return whether an instance that is not running has a plan."""
     return any(_status_of(path) is not None for path in (plan_path(instance), _roots_path(instance)))
 
 
 def left_plan(instance: Instance) -> Plan:
-    """Read the plan of an instance that does not run: one that has failed, was killed, or was stopped.
+    """Read the plan of an instance that failed, was killed, or was stopped.
 
     Raises MissingInput if there is none, and PermissionRefused if another user could have written it.
     """
@@ -138,7 +138,7 @@ class PlanFile:
         return file
 
     def housekeep(self) -> bool:
-        """Create the file again if it is gone; return whether it was.
+        """Create the file again if it was removed; return whether it was.
 
         Raises as `write` does, and PermissionRefused if this process is not the file's owner any more.
         """
@@ -146,7 +146,7 @@ class PlanFile:
         if found is not None and self._file is not None and os.path.samestat(found, self._file):
             return False
         if self._owner != os.geteuid():
-            why = f"only user {self._owner}, who started it, can write it"
+            why = f"only user {self._owner}, who started the daemon, can write it"
             raise PermissionRefused(
                 f"plan {self._path}", why, "`tamed restart` will not work; stop and start it"
             )
@@ -154,7 +154,7 @@ class PlanFile:
         return True
 
     def keep(self) -> None:
-        """Leave the file when the daemon ends: it has failed, and may be started again."""
+        """Keep the file when the daemon ends: it failed, and may be started again."""
         self._is_kept = True
 
     def remove(self) -> None:
@@ -173,7 +173,7 @@ class PlanFile:
     def _write(self) -> None:
         _write(self._path, self._text)
         if self._path.parent.name != _ROOTS:
-            _forget(self._path.parent.parent / _ROOTS / self._path.name)  # it was stopped, and runs again
+            _forget(self._path.parent.parent / _ROOTS / self._path.name)  # left by an earlier stop
         self._file = _status_of(self._path)
 
 
@@ -183,7 +183,7 @@ def _write(path: Path, text: str) -> None:
         RunDirectory(path.parent).make()
     found = _status_of(path)
     if found is not None and not stat.S_ISREG(found.st_mode):
-        raise CannotCreate(what, "something that is not a regular file is in its place", "remove it")
+        raise CannotCreate(what, "the path exists and is not a regular file", "remove it")
     try:
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, _NEW, 0o600), "w") as file:
@@ -218,12 +218,14 @@ def _read(path: Path) -> Plan:
         why = "it was not started by `tamed start`, or not by this user"
         raise MissingInput(_what(path), why, "run the command as the user who started it") from error
     except OSError as error:
-        raise from_os_error(f"{_what(path)}: {path}", error, "do it as the user who started it") from error
+        raise from_os_error(
+            f"{_what(path)}: {path}", error, "run the command as the user who started it"
+        ) from error
     from tamed.supervisor.plan import Plan  # lazy import: `tamed stop` reads no plan
 
     try:
         return Plan.from_text(text)
-    except ValueError as error:  # it is damaged, for example because the disk was full
+    except ValueError as error:  # damaged, for example because the disk was full
         raise ConfigurationError(f"{_what(path)}: {path} cannot be read", str(error), _REMEDY) from error
 
 
@@ -232,13 +234,13 @@ def _what(path: Path) -> str:
 
 
 def _holder(pid: int) -> str:
-    """Return an identity of a process that no later process has."""
+    """Return an identity of a process that no later process can have."""
     return f"{pid} begun at {start_time_of(pid)}"
 
 
 def _own_text(path: Path) -> str:
     """Read a file of this user in a folder of this user in which no other user can write."""
-    remedy = "do it as that user, or stop it and start it yourself"
+    remedy = "run the command as that user, or stop and start the daemon yourself"
     with ExitStack() as opened:
         folder = os.open(path.parent, _FOLDER)
         opened.callback(os.close, folder)

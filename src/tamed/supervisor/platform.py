@@ -1,4 +1,4 @@
-"""The operating system as a supervisor uses it; tests hand in a platform of their own."""
+"""The interface between the supervisor and the operating system; tests implement their own."""
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +11,10 @@ __all__ = ["Platform", "PreparedFork", "Remains"]
 
 
 class Remains(NamedTuple):
-    """What is left of a child that has ended.
+    """The last output of an ended child, and the reason for its end as far as known.
 
-    ``lines`` are the last lines that it has logged or printed. ``memory`` is the most that it had in memory,
-    in bytes, None if it is unknown. ``is_oom`` means that the kernel's OOM killer has killed a process
-    meanwhile.
+    ``lines`` are the last lines that it logged or printed. ``memory`` is its peak resident memory, in bytes,
+    None if unknown. ``is_oom`` means that the kernel's OOM killer killed a process since the last look.
     """
 
     lines: list[str] = []  # noqa: RUF012 - never changed
@@ -24,7 +23,7 @@ class Remains(NamedTuple):
 
 
 class PreparedFork(Protocol):
-    """What a process gets that a template is to fork."""
+    """The resources of a process that a template will fork."""
 
     @property
     def theirs(self) -> Sequence[int]:
@@ -34,17 +33,17 @@ class PreparedFork(Protocol):
         """Close these descriptors: copies were sent."""
 
     def adopt(self, pid: int) -> None:
-        """Connect the process's pipes to the log. Raises OSError if it is no new child of ours."""
+        """Connect the process's pipes to the log. Raises OSError if it is not a new child."""
 
     def close(self) -> None:
-        """Close all, because there will be no such process."""
+        """Close everything, because the process will not exist."""
 
 
 class Platform(Protocol):
     """Processes, signals, the log, and the reports and notifications of the supervisor."""
 
     def spawn(self, channel: int, module: str, *words: str, plan: Plan | None = None) -> int:
-        """Run a module of ours in a child with a copy of this descriptor; connect its output to the log.
+        """Run a module of Tamed in a child with a copy of this descriptor; connect its output to the log.
 
         Return its pid. ``words`` are shown in process listings. A child of a ``plan`` runs in the plan's
         directory, with its interpreter for workers. Raises OSError if the system cannot start a process, or
@@ -55,7 +54,7 @@ class Platform(Protocol):
         """Prepare the pipes and the directory for a child of a plan. Raises as `spawn` does."""
 
     def identify(self, pid: int, worker: int) -> None:
-        """Name the worker of a pid by its number in the log."""
+        """Use the worker's number for this pid in the log."""
 
     def ended(self) -> Iterator[tuple[int, int]]:
         """Reap every child that has ended; yield its pid and its exit code, negative for a signal.
@@ -65,22 +64,22 @@ class Platform(Protocol):
 
     @property
     def due(self) -> float | None:
-        """The seconds until `ended` must be called without a signal; None if it need not be."""
+        """The seconds until `ended` must be called even without a signal; None for no limit."""
 
     def has_lost_terminal(self) -> bool:
-        """Return whether this process ran on a terminal that is gone."""
+        """Return whether this process has lost its terminal."""
 
     def settle(self) -> None:
-        """Spare the processes that workers have left running so far: they belong to no later worker."""
+        """Spare the processes that earlier workers left running: they belong to no later worker."""
 
     def end_all(self, grace: float) -> bool:
-        """End all remaining children and their children within so many seconds; return whether none is left.
+        """End all remaining descendants within ``grace`` seconds; return whether none is left.
 
         Must be called again after each end of a child, until it returns True.
         """
 
     def gone(self, pid: int) -> Remains:
-        """Read the rest of the output of a worker that has ended; return what is known of it."""
+        """Read the rest of an ended worker's output; return its `Remains`."""
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a child that has not been reaped."""
@@ -92,7 +91,7 @@ class Platform(Protocol):
         """Return the number of bytes that a child has allocated, None if it is unknown."""
 
     def print_stacks(self, pid: int) -> bool:
-        """Let a worker print the stacks of its threads; return False if it cannot."""
+        """Make a worker print the stacks of its threads; return False if it cannot."""
 
     def printed_stacks(self, pid: int) -> list[str]:
         """Return what a worker has printed since `print_stacks`."""
@@ -115,7 +114,7 @@ class Platform(Protocol):
     def report_failed(self, lines: Iterable[str], status: int, errno: int) -> None:
         """Report to the command that waits, and notify the service manager, why the start has failed.
 
-        ``errno`` is the number of the error of the operating system, 0 for none.
+        ``errno`` is the errno of the cause, 0 for none.
         """
 
     def change_log(self, plan: LogPlan) -> None:
@@ -125,7 +124,7 @@ class Platform(Protocol):
         """
 
     def enter(self, directory: str) -> None:
-        """Change the working directory, if the new one exists and this user may enter it."""
+        """Change the working directory, if the new one exists and can be entered."""
 
     def notify_reloading(self) -> None:
         """Notify the service manager that a reload has begun."""
@@ -137,7 +136,7 @@ class Platform(Protocol):
         """Notify the service manager of the daemon's state, in one line."""
 
     def notify_stopping(self, text: str) -> None:
-        """Notify the service manager that the daemon stops, and what it waits for, or why it has failed."""
+        """Notify the service manager that the daemon stops, and what it waits for or why it failed."""
 
     def notify_progress(self, seconds: float) -> object:
         """Notify the service manager that the start, the reload or the stop goes on, for so long at least."""
@@ -146,14 +145,14 @@ class Platform(Protocol):
         """Notify the service manager that the supervisor works."""
 
     def notify_stuck(self, why: str) -> None:
-        """Ask the service manager to end the daemon by force."""
+        """Trigger the service manager's watchdog, so that it kills the daemon."""
 
     def notify_end(self, status: int) -> None:
         """Notify the service manager of the exit status."""
 
     @property
     def alive_interval(self) -> float | None:
-        """The seconds between two calls of `notify_alive`; None if the manager wants none."""
+        """The seconds between two calls of `notify_alive`; None without a watchdog."""
 
     @property
     def cpus(self) -> int:

@@ -32,8 +32,8 @@ __all__ = ["PosixPlatform", "print_error"]
 class PosixPlatform:
     """The platform of a real supervisor; `Platform` documents its methods.
 
-    ``reporter`` is None in the foreground: the person there reads standard error. ``close_unused`` is called
-    just before privileges are dropped.
+    ``reporter`` is None in the foreground, where errors go to standard error. ``close_unused`` is called just
+    before privileges are dropped.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class PosixPlatform:
         return pid
 
     def prepare_fork(self, plan: Plan) -> PreparedFork:
-        """Make the pipes, and open the directory, for a child that a template is to fork."""
+        """Make the pipes, and open the directory, for a child that a template will fork."""
         return _PreparedFork(self._intake, plan.directory)
 
     def ended(self) -> Iterator[tuple[int, int]]:
@@ -101,7 +101,7 @@ class PosixPlatform:
         return self._reaper.due
 
     def settle(self) -> None:
-        """Spare the processes that workers have left running so far."""
+        """Spare the processes that earlier workers left running."""
         self._reaper.spared.add(self._intake.sink.child)
         self._reaper.settle()
 
@@ -111,7 +111,7 @@ class PosixPlatform:
         return self._reaper.end_all(grace)
 
     def export(self) -> Data:
-        """Return as data, for the next program, the children that we did not start."""
+        """Return the adopted children as data, for the next program."""
         return {"spared": list(self._reaper.spared), "strays": self._reaper.strays}
 
     def resume(self, left: Data) -> None:
@@ -119,18 +119,18 @@ class PosixPlatform:
         self._reaper.adopt(left["spared"], left["strays"])
 
     def gone(self, pid: int) -> Remains:
-        """Read the rest of the output of a worker that has ended; return what is known of it."""
+        """Read the rest of an ended worker's output; return its `Remains`."""
         before = self._oom_kills
         lines = self._intake.detach(pid)
         return Remains(lines, self._reaper.peaks.pop(pid, None), is_oom=self.look_for_oom() > before)
 
     def look_for_oom(self) -> int:
-        """Read how many processes the OOM killer has killed. Must be called about once a second."""
+        """Read the kernel's count of OOM kills. Must be called about once a second."""
         self._oom_kills = oom_kills()
         return self._oom_kills
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to a child. It was not reaped, or only just now, so no other process has its pid."""
+        """Send a signal to a child. It has not been reaped, so its pid belongs to no other process."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -139,7 +139,7 @@ class PosixPlatform:
         signal_group(pid, signal.SIGKILL)
 
     def print_stacks(self, pid: int) -> bool:
-        """Send the signal at which a worker prints its stacks, unless it would end by it."""
+        """Send the signal that prints a worker's stacks, unless it has no handler and would be killed."""
         if not catches(pid, STACKS):
             return False
         self._intake.tap(pid)
@@ -152,7 +152,7 @@ class PosixPlatform:
         return self._intake.sink.reopen()
 
     def drop_privileges(self) -> None:
-        """Become the daemon's user permanently; close before what that user must not have."""
+        """Become the daemon's user permanently, after closing descriptors that it must not have."""
         if self._spawner.has_identity:
             self._close_unused()
             self._spawner.drop_privileges()
@@ -178,7 +178,7 @@ class PosixPlatform:
         if self._reporter is not None:
             self._reporter.failed(text, status)
         elif self._plan.log.kind != "journal" or not is_journal(self._spawner.environ):
-            print_error(text)  # the journal would have it twice
+            print_error(text)  # otherwise the journal would contain it twice
 
     def change_log(self, plan: LogPlan) -> None:
         """Open the new log, and then close the old one."""
@@ -217,12 +217,12 @@ class PosixPlatform:
         self._notifier.status(self._status())
 
     def notify_stopping(self, text: str) -> None:
-        """Notify the service manager that the daemon stops, and what it waits for, or why it has failed."""
+        """Notify the service manager that the daemon stops, and what it waits for or why it failed."""
         self._state_line = text
         self._notifier.stopping(text)
 
     def notify_stuck(self, why: str) -> None:
-        """Ask the service manager to end the daemon by force."""
+        """Trigger the service manager's watchdog, so that it kills the daemon."""
         self._notifier.send({"WATCHDOG": "trigger", "STATUS": why})
 
     def notify_end(self, status: int) -> None:
@@ -238,7 +238,7 @@ class _PreparedFork(ChildPipes):
         self._intake = intake
 
     def adopt(self, pid: int) -> None:
-        """Read the pipes of a child that a template says it has forked."""
+        """Read the pipes of a child that a template claims to have forked."""
         if self._intake.has(pid):
             raise OSError(errno.EEXIST, f"process {pid} was not forked just now")
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises ChildProcessError

@@ -2,7 +2,7 @@
 
 The wanted and the actual workers are known at any time, so there is no list of workers to start:
 `Recovery.look` compares the two and starts the missing workers. It is called whenever either may have
-changed. There is no other way in which a lost worker is replaced, or the number of workers raised.
+changed. Nothing else replaces lost workers or raises the number of workers.
 
 Consecutive failed attempts are counted for each worker's number. They have no time limit: an import that
 takes a minute and then raises is one attempt. A worker that has served for some seconds resets the count; a
@@ -55,7 +55,7 @@ class Recovery:
         self._failures: dict[int, int] = {}
         self._refusals: dict[int, int] = {}
         self._due: dict[int, float] = {}
-        self._replacing: set[int] = set()  # the numbers of lost workers for which others are requested
+        self._replacing: set[int] = set()  # the numbers of lost workers whose replacements are requested
         self._timer: Timer | None = None
 
     def spawn(self, number: int, replaces: Worker | None = None) -> bool:
@@ -72,30 +72,30 @@ class Recovery:
         return True
 
     def refused(self, worker: Worker, error: OSError) -> None:
-        """Schedule another attempt for a worker that was requested and not forked."""
+        """Schedule another attempt for a requested worker that was not forked."""
         self._replacing.discard(worker.number)
         self._refuse(worker.number, error)
 
     def forked(self, worker: Worker) -> None:
-        """Count a worker that was forked in the place of a lost one."""
+        """Count a forked worker that replaces a lost one."""
         if worker.replaces is None and worker.number in self._replacing:
             self._replacing.remove(worker.number)
             self.restarts += 1
-            text = f"worker {worker.pid} is started in the place of a lost one"
+            text = f"worker {worker.pid} replaces a lost worker"
             self._platform.record("restart", text, **worker.facts())
 
     def _refuse(self, number: int, error: OSError) -> None:
         why = f"a worker cannot be started: {reason(error)}"
         self._remember(why)
         self._refusals[number] = self._refusals.get(number, 0) + 1
-        self._platform.log("ERROR", f"{why}; it is tried again in {self._wait(number):.1f} s")
+        self._platform.log("ERROR", f"{why}; trying again in {self._wait(number):.1f} s")
         self._platform.record("restart", why, worker=number, outcome="failed")
         self._failed(why, ExitStatus.OS_ERROR)
 
     def lost(self, worker: Worker, code: int, *, is_served: bool) -> bool:
         """Count a worker that has ended before it was ready, or without a request to stop.
 
-        ``is_served`` means that others serve, or are about to. Return whether to go on: False if no worker
+        ``is_served`` means that others serve, or are about to. Return whether to continue: False if no worker
         serves and no attempt is left. The end of a worker that has served for a while is no failed attempt.
         """
         number, why = worker.number, worker.how_it_ended(code)
@@ -107,10 +107,10 @@ class Recovery:
         wait = self._wait(number, is_first=worker.ready is not None and self._failures[number] == 1)
         if (holder := self._pool.holder(worker.generation, number)) is not None:
             # the worker that it should replace, or its replacement
-            self._platform.log("ERROR", f"{why}; worker {holder.pid} has its place")
+            self._platform.log("ERROR", f"{why}; worker {holder.pid} replaces it")
         elif is_served or not self._is_exhausted():
             when = f"in {wait:.1f} s" if wait else "now"
-            self._platform.log("ERROR", f"{why}; another one is started {when}")
+            self._platform.log("ERROR", f"{why}; starting another one {when}")
             if worker.ready is None:
                 self._failed(why, worker.status)
         else:
@@ -180,7 +180,7 @@ class Recovery:
         self.failed_at = left["failed_at"]
 
     def reset(self) -> None:
-        """Reset all counts: other workers serve from now on."""
+        """Reset all counts, because other workers serve from now on."""
         self._failures.clear()
         self._refusals.clear()
         self._due.clear()

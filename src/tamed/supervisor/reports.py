@@ -60,7 +60,7 @@ class _Request:
 class ReportCollector:
     """Waits for the reports of workers, for each request separately.
 
-    A worker that does not answer in time is left out.
+    The result omits workers that do not answer in time.
     """
 
     def __init__(self, reactor: Reactor) -> None:
@@ -72,7 +72,7 @@ class ReportCollector:
     ) -> None:
         """Call ``done`` with the reports of these workers, which were asked, when all have answered.
 
-        After ``patience``, in seconds, the others are left out.
+        After ``patience``, in seconds, it is called without the missing ones.
         """
         waiting = set(pids)
         if not waiting:
@@ -89,7 +89,7 @@ class ReportCollector:
         self.will_not_answer(pid)
 
     def will_not_answer(self, pid: int) -> None:
-        """Stop waiting for a worker: it has reported, or it ends."""
+        """Stop waiting for a worker that has reported or is ending."""
         for request in list(self._requests):
             request.waiting.discard(pid)
             if not request.waiting:
@@ -102,7 +102,7 @@ class ReportCollector:
 
 
 def read_report(message: Message) -> Message:
-    """Return the known fields of a report. Raises InvalidMessage for one that no worker of ours has made."""
+    """Return the known fields of a report. Raises InvalidMessage for an invalid report."""
     report: Message = {}
     for key in ("connections", "accepted"):
         if key in message:
@@ -117,7 +117,7 @@ def read_report(message: Message) -> Message:
 def read_certificates(message: Message) -> list[Message]:
     """Return the certificates of a report: each with the endpoint, the file, and the end, which may be None.
 
-    Raises InvalidMessage for what are none.
+    Raises InvalidMessage for invalid ones.
     """
     read = list_of(
         endpoint=read_text, file=read_text, ends=optional(lambda m, key: min(read_seconds(m, key), _LATEST))
@@ -138,9 +138,9 @@ def read_stacks(message: Message) -> Message:
 
 
 def read_timings(message: Message) -> Message:
-    """Return how long the parts of a worker's start took, in seconds: in all, and for its slowest services.
+    """Return the durations of a worker's start, in seconds: in total, and of its slowest services.
 
-    Raises InvalidMessage for one that no worker of ours has made.
+    Raises InvalidMessage for invalid data.
     """
     timings = read_fields(
         message,

@@ -1,4 +1,4 @@
-"""Granting roles to the workers of a daemon, and what commands and the operations endpoint see of that."""
+"""Granting roles to the workers of a daemon, and reporting them to commands and the operations endpoint."""
 
 import time
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class RoleGrants:
     # Events.
 
     def reported(self, worker: Worker, message: Message) -> None:
-        """Handle that a service of a worker stands by, or is stopped, or what the engine of a fleet says.
+        """Handle a worker's report: a service is on standby or stopped, or the engine of a fleet answered.
 
         Raises InvalidMessage.
         """
@@ -69,7 +69,7 @@ class RoleGrants:
         self._roles.leaving(worker.pid)
 
     def worker_ended(self, worker: Worker) -> None:
-        """Handle that a worker has ended and was reaped."""
+        """Handle the end of a worker, which was reaped."""
         self._leases.ended(worker.pid)
         self._roles.ended(worker.pid)
 
@@ -79,13 +79,13 @@ class RoleGrants:
         self._leases.keep(self._roles.roles)
 
     def end(self, why: str) -> None:
-        """Answer those who wait for another holder: the daemon stops."""
+        """Answer the requests that wait for another holder, because the daemon stops."""
         for answers in self._waiting.values():
             for answer in answers:
                 answer(fault(why))
         self._waiting.clear()
 
-    # What the state machine decides: see `Grants`.
+    # Decisions of the state machine: see `Grants`.
 
     def eligible(self) -> Sequence[int]:
         """Return the ready workers that stay; those with low numbers stay longest when it is scaled down."""
@@ -96,7 +96,7 @@ class RoleGrants:
         return [each.pid for each in sorted(ready, key=lambda each: each.number)]
 
     def grant(self, role: Role, holder: Candidate) -> None:
-        """Grant a role to a worker, and answer those who wait for that."""
+        """Grant a role to a worker, and answer the requests that wait for it."""
         if role.scope == "cluster":
             self._let_campaign(role, holder)
             return
@@ -110,7 +110,7 @@ class RoleGrants:
             answer({"resigned": text})
 
     def _let_campaign(self, role: Role, holder: Candidate) -> None:
-        """Let a worker campaign in the fleet; if this machine has given the role back, others come first."""
+        """Let a worker campaign in the fleet; after a resignation, other machines come first."""
         answers = self._waiting.pop(role.name, ())
         worker = self._pool.workers[holder.pid]
         message = {"role": role.name, "number": holder.campaign, "token": role.token}
@@ -120,14 +120,14 @@ class RoleGrants:
             message["wait"] = True
         self._pool.tell_role(worker, message)
         for answer in answers:
-            answer({"resigned": f"{role.name} was given back: another machine gets it, if there is one"})
+            answer({"resigned": f"{role.name} was resigned: another machine gets it, if there is one"})
 
     def revoke(self, role: Role, holder: Candidate) -> None:
-        """Order a worker to give a role back."""
+        """Order a worker to resign a role."""
         worker = self._pool.workers[holder.pid]
         self._pool.tell_role(worker, {"role": role.name, "number": holder.campaign, "revoke": True})
 
-    # What leases decide: see `Leases`.
+    # Decisions of the leases: see `Leases`.
 
     def _set_alarm(self, when: float | None) -> None:
         if self._alarm is None:
@@ -151,26 +151,26 @@ class RoleGrants:
         worker = self._pool.workers.get(standing.pid)
         facts = {} if worker is None else worker.facts()
         if standing.is_held and worker is not None:
-            stops = ", which gives it back" if standing.state == "resigning" else ""
+            stops = ", which is resigning it" if standing.state == "resigning" else ""
             text = f"{role} is now here, in worker {worker.number} (pid {worker.pid}){stops}"
             facts["token"] = standing.token
         elif standing.state == "standby":
             misfit = f"; {standing.trouble}" if standing.trouble else ""
             text = f"{role} is on another machine: {standing.holder}{misfit}"
         else:
-            text = f"{role} is not here any more" if not standing.trouble else f"{role}: {standing.trouble}"
+            text = f"{role} is no longer here" if not standing.trouble else f"{role}: {standing.trouble}"
         self._platform.log("WARNING" if standing.trouble else "INFO", text)
         self._platform.record("role", text, role=role, **facts, outcome=standing.state)
 
     # Requests.
 
     def checks(self) -> list[Check]:
-        """Return whether the engine of a fleet answers, and fits, for each role of one."""
+        """Return a check for each cluster role: whether its engine answers and is suitable."""
         standings = self._leases.standings
         return [Check(f"role {role}", False, each.trouble) for role, each in standings.items()]
 
     def resign(self, name: str, answer: Answer) -> None:
-        """Move a role to another worker on purpose; answer when one holds it."""
+        """Move a role to another worker on request; answer when one holds it."""
         role = self._roles.roles.get(name)
         if role is None:
             known = ", ".join(self._roles.roles) or "no service runs in one worker only"
@@ -215,11 +215,11 @@ class RoleGrants:
     def resume(self, left: Data) -> None:
         """Resume from the roles of the previous program."""
         self._roles.resume(left)
-        self._leases.resume(left.get("leases", {}))  # an earlier release has none
+        self._leases.resume(left.get("leases", {}))  # older releases send none
 
 
 def _of_fleet(standing: Standing) -> dict[str, Any]:
-    """Return what of a role's description is another for one of a fleet."""
+    """Return the fields that differ in the description of a cluster role."""
     age = max(0.0, boot_time() - standing.since)
     nobody: dict[str, Any] = {} if standing.is_held else {"worker": None, "pid": None, "generation": None}
     return {
@@ -235,5 +235,5 @@ def _of_fleet(standing: Standing) -> dict[str, Any]:
 
 
 def _milliseconds() -> int:
-    """Return the time of day: so a token also grows over a restart of the daemon, unless the clock is set."""
+    """Return the time of day: so tokens increase over a restart, too, unless the clock is set back."""
     return int(time.time() * 1000)

@@ -1,11 +1,11 @@
-"""Which worker holds which role: a state machine without a clock, a process or a socket.
+"""The holders of roles: a state machine without a clock, a process or a socket.
 
-A role is held by one worker at a time. It passes on by facts only: the holder has reported that its service
-is stopped, or its process has ended and was reaped. No timer frees a role: a worker that is silent may still
+A role is held by one worker at a time. It changes hands on facts only: the holder has reported that its
+service is stopped, or its process has ended and was reaped. No timer frees a role: a silent worker may still
 act, and the watchdog ends it.
 
-A worker wants a role from when its service stands by until that is stopped. Each time it has another number,
-its **campaign**. A report about another campaign than the one that holds the role frees nothing.
+A worker is a candidate from the time its service is on standby until the service is stopped. Each such
+period, a **campaign**, has its own number. A report about another campaign than the holder's frees nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,26 +24,26 @@ class Candidate(NamedTuple):
 
 
 class Grants(Protocol):
-    """What the state machine decides, and another object does."""
+    """The actions that the state machine decides on."""
 
     def eligible(self) -> Sequence[int]:
-        """Return the pids of the workers that may hold roles, those first that will probably stay longest."""
+        """Return the pids of the eligible workers; those that will probably stay longest come first."""
 
     def grant(self, role: "Role", holder: Candidate) -> None:
-        """Let a worker run the service of a role."""
+        """Allow a worker to run the service of a role."""
 
     def revoke(self, role: "Role", holder: Candidate) -> None:
         """Order the holder to stop the service of a role, and to report that."""
 
 
 class Role:
-    """A role: who holds it, and who wants it.
+    """A role: its holder, and its candidates.
 
-    ``scope`` is ``host``, or ``cluster`` for one whose holder campaigns for it in a fleet too. ``token`` is
-    that of the last grant. ``since`` is when the holder got the role, or, without a holder, when the last one
-    lost it; None if it never had one. ``is_revoked`` is whether the holder was ordered to give it back.
-    ``transitions`` counts grants. ``vacant`` are the seconds without a holder between two, of all, and
-    ``gap`` of the last two, None before.
+    ``scope`` is ``host``, or ``cluster`` for a role whose holder also campaigns for it in a fleet. ``token``
+    is that of the last grant. ``since`` is the time when the holder got the role, or, without a holder, when
+    the last one lost it; None if there was none. ``is_revoked`` is whether the holder was ordered to resign
+    it. ``transitions`` counts grants. ``vacant`` is the total time without a holder between two grants, and
+    ``gap`` the last such time, None before; both in seconds.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class Role:
         """Return the role of the previous program."""
         role = cls(data["name"])
         for name in cls.__slots__:
-            setattr(role, name, data.get(name, getattr(role, name)))  # an earlier release has no scope
+            setattr(role, name, data.get(name, getattr(role, name)))  # older releases send no scope
         role.holder = None if data["holder"] is None else Candidate(*data["holder"])
         role.candidates = [Candidate(*each) for each in data["candidates"]]
         return role
@@ -92,7 +92,7 @@ class Role:
 class Roles:
     """All roles of a daemon, in ``roles`` by name.
 
-    ``clock`` returns seconds, and ``token`` a number that is not smaller than before.
+    ``clock`` returns seconds, and ``token`` a number that never decreases.
     """
 
     def __init__(self, grants: Grants, clock: Callable[[], float], token: Callable[[], int]) -> None:
@@ -103,7 +103,7 @@ class Roles:
         self._token = token
 
     def wanted(self, name: str, candidate: Candidate, scope: str = "host") -> None:
-        """Handle that a service stands by."""
+        """Handle a service that is on standby."""
         role = self.roles.setdefault(name, Role(name))
         role.scope = scope
         if candidate not in role.candidates:
@@ -111,7 +111,7 @@ class Roles:
         self.look()
 
     def stopped(self, name: str, candidate: Candidate) -> None:
-        """Handle that a service is stopped, or was not started, and does not want its role."""
+        """Handle a service that has stopped, or was not started, and is no candidate any more."""
         role = self.roles.get(name)
         if role is not None and candidate in role.candidates:
             role.candidates.remove(candidate)
@@ -120,7 +120,7 @@ class Roles:
             self.look()
 
     def ended(self, pid: int) -> None:
-        """Handle that a worker has ended, with its process group, and was reaped."""
+        """Handle the end of a worker, which was reaped with its process group."""
         for role in self.roles.values():
             role.candidates = [each for each in role.candidates if each.pid != pid]
             if role.holder is not None and role.holder.pid == pid:
@@ -128,13 +128,13 @@ class Roles:
         self.look()
 
     def leaving(self, pid: int) -> None:
-        """Handle that a worker is about to drain: its roles need not wait for its connections."""
+        """Revoke the roles of a worker that is about to drain: they need not wait for its connections."""
         for role in self.roles.values():
             if role.holder is not None and role.holder.pid == pid:
                 self.revoke(role)
 
     def revoke(self, role: Role) -> None:
-        """Order the holder of a role, if there is one, to give it back; another one gets it."""
+        """Order the holder of a role, if there is one, to resign it; another worker gets it."""
         if role.holder is not None and not role.is_revoked:
             role.is_revoked = True
             self._grants.revoke(role, role.holder)
@@ -150,12 +150,12 @@ class Roles:
             return
         for role in list(self.roles.values()):
             if role.holder is None and not role.candidates:
-                del self.roles[role.name]  # no service of this generation has it
+                del self.roles[role.name]  # no service of this generation has this role
             elif role.holder is None:
                 self._choose(role, eligible)
 
     def _choose(self, role: Role, eligible: Sequence[int]) -> None:
-        """Grant a role: to another worker than before if there is one, and to one with few roles."""
+        """Grant a role, preferably to a worker other than the last holder, and with few roles."""
         rank = {pid: place for place, pid in enumerate(eligible)}
         able = [each for each in role.candidates if each.pid in rank]
         if not able:

@@ -70,7 +70,7 @@ def _took(timings: Data) -> float:
 
 
 class _History:
-    """What is recorded of one rollout: who asked, how long each stage took, and other ``facts``."""
+    """The record of one rollout: the requester, the duration of each stage, and other ``facts``."""
 
     def __init__(self, reactor: Reactor, **facts: Any) -> None:
         self.facts = facts
@@ -78,11 +78,11 @@ class _History:
         self._entered: list[tuple[str, float]] = []
 
     def enter(self, stage: str) -> None:
-        """Record that a stage begins, and the one before is over."""
+        """Record the beginning of a stage, and the end of the one before."""
         self._entered.append((stage, self._reactor.clock()))
 
     def end(self, **facts: Any) -> dict[str, Any]:
-        """Return all facts, at its end."""
+        """Return all facts, at the end of the rollout."""
         entered = [*self._entered, ("", self._reactor.clock())]
         stages = {name: round(entered[i + 1][1] - at, 3) for i, (name, at) in enumerate(entered[:-1])}
         took = sum(stages.values())
@@ -114,7 +114,7 @@ class Rollout:
         self.serving = Generation(1, first, first.workers)
         self.coming: Generation | None = None
         self._predecessor: Generation | None = None
-        self._last_number = 0  # also of a cancelled one
+        self._last_number = 0  # including cancelled generations
         self._is_privileged = True
         self._pool = pool
         self._handovers = handovers
@@ -142,7 +142,7 @@ class Rollout:
         self._bring_up(self.serving)
 
     def reload(self, asked: str = "") -> None:
-        """Start another generation from the current files, for whoever ``asked``. None may be on the way."""
+        """Start another generation from the current files; ``asked`` is the requester. Must not be busy."""
         self._predecessor = self.serving
         plan = self.serving.plan
         self._history = _History(self._reactor, asked=asked or None)
@@ -171,7 +171,7 @@ class Rollout:
         return planner
 
     def _read(self, planner: HelperProcess) -> None:
-        """Go on with the plan that a helper has made of the files."""
+        """Continue with the plan that a helper made from the files."""
         if planner is not self._planner:  # it was cancelled
             return
         if planner.timed_out:
@@ -196,10 +196,10 @@ class Rollout:
                 case _:
                     self._fail([f"{who} ended with {planner.code}"], ExitStatus.SOFTWARE)
         except InvalidMessage as error:
-            self._fail([f"{who} cannot be understood: {error}"], ExitStatus.SOFTWARE)
+            self._fail([f"{who} sent an invalid message: {error}"], ExitStatus.SOFTWARE)
 
     def _successor(self, plan: Plan) -> Generation:
-        """Return the next generation. A scaled number of workers stays, unless the files change it."""
+        """Return the next generation. A scaled number of workers is kept, unless the files change it."""
         serving = self.serving
         count = serving.count if plan.workers == serving.plan.workers else plan.workers
         return Generation(self._last_number + 1, plan, count)
@@ -211,7 +211,7 @@ class Rollout:
         self.advance()
 
     def advance(self) -> None:
-        """Go on to the stage that the workers of the coming generation allow."""
+        """Enter the next stages as soon as the workers of the coming generation allow it."""
         if (generation := self.coming) is None:
             return
         try:
@@ -282,7 +282,7 @@ class Rollout:
         self._fail(worker.why_not_ready(code), worker.status, worker.errno)
 
     def worker_forked(self) -> None:
-        """Go on to the next stage with the first worker of the coming generation."""
+        """Enter the next stage with the first worker of the coming generation."""
         if self.stage is Stage.LOADING:
             self._enter(Stage.PREPARING)
 
@@ -319,7 +319,9 @@ class Rollout:
         self._end()
         if predecessor is not None:
             status = status or ExitStatus.SOFTWARE
-            self._platform.log("ERROR", f"reload failed, generation {self.serving.number} goes on: {reason}")
+            self._platform.log(
+                "ERROR", f"reload failed, generation {self.serving.number} continues: {reason}"
+            )
             if coming is not None:
                 self._handovers.drain(self._pool.of(coming), _ROLLBACK_GRACE)
             self._platform.notify_reloaded(f"reload failed: {lines[-1].removeprefix('tamed: ')}")
@@ -335,7 +337,7 @@ class Rollout:
         self._done({})
 
     def _report_reloaded(self) -> None:
-        if not self.is_busy:  # it was cancelled meanwhile
+        if not self.is_busy:  # it was cancelled in the meantime
             return
         self._end()
         generation = self.serving
@@ -372,7 +374,7 @@ class Rollout:
             self._helpers.kill(planner)
 
     def release(self, generation: Generation) -> None:
-        """Close the sockets that only this generation used, if it is over and has no workers left."""
+        """Close the sockets that only this generation used, once it has no workers left."""
         if generation not in (self.serving, self.coming) and not self._pool.of(generation):
             self._sockets.release(generation.number)
 

@@ -15,7 +15,7 @@ from tamed.supervisor.workers import WorkerPool
 
 __all__ = ["Scaler"]
 
-_SLACK = 60.0  # seconds, beside the start timeout, in which one more worker must become ready
+_SLACK = 60.0  # seconds in addition to the start timeout, for one more worker to become ready
 
 
 class Scaler:
@@ -41,21 +41,21 @@ class Scaler:
         self._scaled = scaled
         self._scaling: Timer | None = None
         self._began = 0.0
-        self._facts: Data = {}  # of the scaling under way, for its event
+        self._facts: Data = {}  # facts of the current scaling, for its event
 
     def end(self) -> None:
         """Stop waiting for the end of scaling."""
         self._cancel_scaling()
 
     def resume(self) -> None:
-        """Resume; the previous program may have stopped before it let ready workers accept."""
+        """Resume; the previous program may have ended before it let ready workers accept."""
         for worker in self._ready():
             self._pool.open(worker)
 
     # Another number.
 
     def refusal(self, count: int, *, yes: bool = False) -> str:
-        """Return why this number is refused, or an empty text; ``yes`` confirms a very large number."""
+        """Return the reason why this number is refused, or an empty text; ``yes`` confirms a large number."""
         if count < 1:
             return "at least one worker is needed"
         most = most_workers(self._platform.cpus, yes=yes)
@@ -104,7 +104,7 @@ class Scaler:
         """Answer the callers of scaling: a worker could not be started, or did not become ready."""
         if self._scaling is not None:
             count, ready = self._serving.generation.count, len(self._ready())
-            line = f"{ready} of {count} workers are ready, others are tried again: {why}"
+            line = f"{ready} of {count} workers are ready, retrying the others: {why}"
             self._end_scaling(fault(line, status=status), line, outcome="failed")
 
     # Recycling.
@@ -115,13 +115,13 @@ class Scaler:
         is_going |= any(each.replaces is worker for each in self._pool.everyone)
         if is_going or worker not in self._staying() or not self._pool.has_room(worker.generation):
             return False
-        text = f"worker {worker.pid} {why}: another one takes its place"
+        text = f"worker {worker.pid} {why}: replacing it"
         self._platform.log("INFO", text)
         self._platform.record("recycle", text, **worker.facts())
         return self._recovery.spawn(worker.number, worker)
 
     def worker_ended(self, worker: Worker) -> None:
-        """Handle the end of a worker: its replacement on the way becomes an ordinary worker."""
+        """Handle the end of a worker: its replacement, if already starting, becomes an ordinary worker."""
         for each in self._pool.everyone:
             if each.replaces is worker:
                 each.replace(None)

@@ -39,12 +39,12 @@ class _Held(NamedTuple):
 
     @property
     def is_lost(self) -> bool:
-        """Whether clients cannot connect any more, because the socket's file is gone or was replaced."""
+        """Whether clients can no longer connect, because the socket's file was removed or replaced."""
         return self.bound.file is not None and self.bound.file.is_lost
 
     @property
     def is_inherited(self) -> bool:
-        """Whether the process that passed the sockets goes on listening."""
+        """Whether the process that passed the sockets keeps listening on them."""
         return self.key.place.startswith(_INHERITED)
 
 
@@ -54,9 +54,9 @@ class SocketTable:
     The sockets stay bound as long as a generation of workers uses them, so that no connection is refused
     while workers start and end. For a generation that requests a unix socket whose file is gone, it is bound
     again; earlier generations keep their socket, and the clients in its queue. ``is_closed`` is true after
-    `close`. While this process is root, it binds a unix socket as the user ``identity``, wherever that user
-    may: root must not create files in a folder of a user. Those of ``kept`` that an earlier start has left
-    with the service manager are used again.
+    `close`. While this process is root, it binds a unix socket as the user ``identity`` where that user can:
+    root must not create files in another user's folder. Sockets in ``kept``, which an earlier start left
+    with the service manager, are used again.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class SocketTable:
         ``index`` counts the servers of one application that request the same text. So each of several servers
         on ``localhost:0`` has its own port, and the same one in every worker. The parts of an endpoint that
         are not its address, such as a certificate, may differ between generations. Raises a TamedError with
-        the reason if the endpoint cannot be bound, and ValueError for a text that is no endpoint.
+        the reason if the endpoint cannot be bound, and ValueError for an invalid text.
         """
         if self.is_closed:
-            raise Unavailable(f"cannot listen on {text}", "the daemon stops")
+            raise Unavailable(f"cannot listen on {text}", "the daemon is stopping")
         endpoint = Endpoint.parse(text)
         key = SocketKey(_place(endpoint), kind, index)
         held = self._find(key, generation)
-        if held is None or held.users.get(generation, text) != text:  # two of the same: it cannot be bound
+        if held is None or held.users.get(generation, text) != text:  # two equal ones cannot both be bound
             held = _Held(key, self._bind(endpoint, key), {})
             self._held.append(held)
         held.users[generation] = text
@@ -106,7 +106,7 @@ class SocketTable:
                 held.bound.close()
 
     def keep(self, generation: int) -> str:
-        """Leave copies of a generation's sockets with the service manager, and no others of earlier starts.
+        """Leave copies of a generation's sockets with the service manager, and remove all others.
 
         Return why some are not kept, or an empty text.
         """
@@ -125,7 +125,7 @@ class SocketTable:
         }
 
     def lost(self, generation: int) -> list[str]:
-        """Return the unix sockets of a generation to which clients cannot connect: their file is gone."""
+        """Return the unix sockets of a generation whose file is missing, so that clients cannot connect."""
         return [held.key.place for held in self._held if generation in held.users and held.is_lost]
 
     def addresses(self, generation: int) -> list[str]:
@@ -133,7 +133,7 @@ class SocketTable:
         return [address for address, _ in self._addressed(generation)]
 
     def queues(self, generation: int) -> dict[str, tuple[int, int]]:
-        """Return how many clients wait to be accepted at a generation's TCP addresses, and how many may."""
+        """Return the length and the limit of the accept queue of each TCP address of a generation."""
         found = ((address, _queue_of(sock)) for address, sock in self._addressed(generation))
         return {address: queue for address, queue in found if queue is not None}
 
@@ -170,14 +170,13 @@ class SocketTable:
             sockets = tuple(socket.socket(fileno=descriptor) for descriptor in data["sockets"])
             file = None if data["file"] is None else SocketFile(**data["file"])
             self._held.append(_Held(SocketKey(*data["key"]), Bound(sockets, file), dict(data["users"])))
-            self._kept.resume(data.get("kept", ()))  # an earlier release has none
+            self._kept.resume(data.get("kept", ()))  # older releases send none
 
     def close(self) -> None:
         """Close all sockets and remove their files. May be repeated.
 
         Workers that still listen on them accept the clients in the queue. New clients can connect only to
-        sockets that another process has too: the one that passed them, or the service manager for the next
-        start.
+        sockets that another process has open: the one that passed them, or the service manager.
         """
         self.is_closed = True
         while self._held:
@@ -227,7 +226,7 @@ def _place(endpoint: Endpoint) -> str:
 
 
 def _queue_of(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the length and the limit of a listening socket's queue; None where the kernel has no figures.
+    """Return the length and the limit of a listening socket's accept queue; None if unknown.
 
     In ``struct tcp_info`` (linux/tcp.h) of a listening socket, ``tcpi_unacked`` and ``tcpi_sacked`` are these
     two, as ss(8) shows them.

@@ -1,6 +1,6 @@
-"""How a child of a supervisor is spawned: with which interpreter, environment and rights, and with its pipes.
+"""Spawning the children of a supervisor, with their interpreter, environment, privileges and pipes.
 
-A supervisor spawns its children in this way. So does the command that is about to become one: see
+The command that is about to become a supervisor spawns its first child in the same way: see
 `tamed.supervisor.first_template`.
 """
 
@@ -71,7 +71,7 @@ class Spawner:
         *words: str,
         interpreter: Sequence[str] | None = None,
     ) -> int:
-        """Run a module of ours in a child with copies of these descriptors; return its pid.
+        """Run a module of Tamed in a child with copies of these descriptors; return its pid.
 
         ``pipes`` are those of `ChildPipes`. ``words`` are shown in process listings. ``interpreter`` is by
         default that of the plan. Raises OSError if the system cannot start a process.
@@ -97,7 +97,7 @@ class Spawner:
             self.drop_privileges()
 
     def drop_privileges(self) -> None:
-        """Make this process one of the plan's user, if there is one, permanently.
+        """Become the plan's user, if it names one, permanently.
 
         Raises TamedError if that is impossible.
         """
@@ -139,12 +139,12 @@ class ChildPipes:
         self._theirs.close()
 
     def take_ours(self) -> tuple[int, int]:
-        """Return the reading ends, for records and output, which the caller has to close from now on."""
+        """Return the reading ends, for records and output; the caller must close them."""
         self._ours.pop_all()
         return self._records, self._output
 
     def close(self) -> None:
-        """Close all that was not taken."""
+        """Close all remaining descriptors."""
         self._theirs.close()
         self._ours.close()
 
@@ -152,7 +152,7 @@ class ChildPipes:
 def _opened(directory: str) -> int:
     """Open a working directory for a child. Raises OSError if it is gone.
 
-    If root has started the daemon in a folder that its user cannot enter, the supervisor is still in it.
+    If root started the daemon in a folder that its user cannot enter, the supervisor is still in it.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:

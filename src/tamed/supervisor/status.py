@@ -27,7 +27,7 @@ _PRINTING = 0.8  # seconds in which a process has printed its stacks, and they h
 
 
 class ControlApi:
-    """Serves requests. Each gets one answer, with its outcome."""
+    """Serves the requests of clients; each gets one answer."""
 
     def __init__(self, supervisor: Supervisor, status: "StatusRequests", stacks: "StackRequests") -> None:
         self._supervisor = supervisor
@@ -35,7 +35,7 @@ class ControlApi:
         self._status = status
 
     def serve(self, request: Message, answer: Answer) -> None:
-        """Answer a request, now or later. On request, the client is first notified of what it waits for.
+        """Answer a request, now or later. On request, it is preceded by the operation it waits for.
 
         Raises InvalidMessage for an invalid request.
         """
@@ -67,9 +67,9 @@ class ControlApi:
 class StatusRequests:
     """Collects the reports of the workers into a status.
 
-    ``begun`` is the start of the daemon, by the reactor's clock, also after an upgrade. A worker that does
+    ``begun`` is the start of the daemon, by the reactor's clock, unchanged by upgrades. A worker that does
     not answer in time is shown without its report. ``of_operations`` are the certificates that the operations
-    process has reported.
+    process reported.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class StatusRequests:
         }
 
     def _reported(self, reports: Reports) -> Iterator[Message]:
-        """Yield the certificates that the serving generation and the operations process show."""
+        """Yield the certificates of the serving generation and of the operations process."""
         for pid, worker in self._supervisor.pool.workers.items():
             if worker.generation is self._supervisor.generation:
                 yield from reports.get(pid, {}).get("certificates", ())
@@ -139,7 +139,7 @@ class StatusRequests:
 
 
 def _certificates(reported: Iterable[Message]) -> list[dict[str, Any]]:
-    """Return the certificates that are shown, the first to end of each, with RFC 3339 times."""
+    """Return the certificates, of each the one that expires first, with RFC 3339 times."""
     found: dict[tuple[str, str], float | None] = {}
     for certificate in reported:
         key, ends = (certificate["endpoint"], certificate["file"]), certificate["ends"]
@@ -198,7 +198,7 @@ def _described(worker: Worker, stacks: Message | None, printed: list[str]) -> di
 
 
 class StateNotifier:
-    """Notifies the service manager of the daemon's state, of its progress, and that the supervisor works.
+    """Notifies the service manager of the daemon's state and progress, and pings its watchdog.
 
     The manager's watchdog guards the supervisor. A worker that does not answer is replaced by the daemon's
     own watchdog, and is no reason to end the others.
@@ -233,7 +233,7 @@ class StateNotifier:
                 self._platform.notify_status(f"running: {supervisor.ready} workers ready")
 
     def _of_running(self) -> str:
-        """Return what is wrong; empty if nothing is: what the end of the start or reload has said stays."""
+        """Return the current problems; empty if there are none: the last notification then stays."""
         supervisor = self._supervisor
         if supervisor.state == "running":
             return ""

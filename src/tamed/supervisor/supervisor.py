@@ -50,14 +50,14 @@ SIGNALS = (
     signal.SIGTTOU,
     signal.SIGCHLD,
 )
-"""The signals that must be passed to `Supervisor.signalled`."""
+"""The signals to pass to `Supervisor.signalled`."""
 
 _ROLLBACK_GRACE = 5.0  # seconds for the workers to undo a start that failed
 _CRASHES = (
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL),
     *(signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP),
 )
-"""The signals by which faulty code ends a process."""
+"""The signals that end a process after a crash."""
 
 
 class Phase(enum.Enum):
@@ -73,9 +73,9 @@ class Supervisor:
 
     ``generation`` is the one that serves. ``ending`` is how the daemon ends. ``recovery`` replaces lost
     workers, and ``roles`` grants roles to workers. ``operations`` is the queue of operations on the daemon.
-    ``on_upgrade`` is called with the plan, and who has asked, to begin an upgrade to another program.
-    ``on_child_ended`` is called with the pid and the exit code of a child that is no worker. ``figures`` are
-    counts of what has happened, and ``checks`` those of services.
+    ``on_upgrade`` is called with the plan and the requester, to begin an upgrade to another program.
+    ``on_child_ended`` is called with the pid and the exit code of a child that is not a worker. ``figures``
+    are the counters, and ``checks`` the service checks.
     """
 
     def __init__(self, plan: Plan, reactor: Reactor, sockets: SocketTable, platform: Platform) -> None:
@@ -131,12 +131,12 @@ class Supervisor:
 
     @property
     def is_running(self) -> bool:
-        """Whether the workers are kept at their number: not during the first start, nor during a stop."""
+        """Whether lost workers are replaced: not during the first start or a stop."""
         return self.phase is Phase.RUNNING
 
     @property
     def generation(self) -> Generation:
-        """The generation that serves, or the first one on its way there."""
+        """The serving generation; during the first start, the one that is starting."""
         return self._rollout.serving
 
     @property
@@ -146,7 +146,7 @@ class Supervisor:
 
     @property
     def ready(self) -> int:
-        """The number of workers of the serving generation that are ready, and not about to leave."""
+        """The number of workers of the serving generation that are ready and were not asked to leave."""
         return sum(worker.state is WorkerState.READY for worker in self.pool.of(self.generation))
 
     @property
@@ -164,12 +164,12 @@ class Supervisor:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether no worker serves, and one can be neither killed nor, therefore, replaced."""
+        """Whether no worker serves, and one cannot be killed and so not replaced."""
         return self.ready == 0 and self._watchdog.cannot_kill
 
     @property
     def progress(self) -> str:
-        """What a start, a reload or a stop waits for; empty if there is none, or it has taken too long."""
+        """What a start, reload or stop waits for; empty if none is in progress, or it takes too long."""
         if self.is_draining or not self._rollout.is_busy:
             return self.ending.progress
         return f"{'reloading' if self.is_reloading else 'starting'} ({self._rollout.stage.value})"
@@ -181,11 +181,11 @@ class Supervisor:
 
     @property
     def is_reloading(self) -> bool:
-        """Whether a new generation is on the way."""
+        """Whether a new generation is starting."""
         return self.phase is not Phase.STARTING and self._rollout.is_busy
 
     def start(self) -> None:
-        """Begin to start the workers; the rest happens in the loop."""
+        """Begin to start the workers; the event loop does the rest."""
         self._watchdog.watch()
         self._memory_limit.watch()
         self._rollout.start()
@@ -223,7 +223,7 @@ class Supervisor:
             case signal.SIGTTOU:
                 self._submit(Operation(Kind.SCALE, change=-1, asked=number.name))
             case _ if self.phase is not Phase.STOPPING:
-                # Nobody waits for a delay in which nobody would be served.
+                # A delay would be pointless: no worker serves.
                 delay = self.plan.stop_delay if self.phase is Phase.RUNNING and self.ready else 0.0
                 self.ending.announce(number, delay, self.stop)
 
@@ -351,13 +351,13 @@ class Supervisor:
     def resume(self, left: Data, replies: MutableMapping[int, Reply]) -> None:
         """Resume from the state of the previous program, instead of `start`; then reload.
 
-        Changes during the exec are found by comparing the actual state with the wanted one. The operations
+        Changes during the exec are detected by comparing the actual state with the wanted one. The operations
         take the replies to their callers out of ``replies``.
         """
         self._has_started = True
         self.recovery.resume(left["recovery"])
         generations = self._rollout.resume(left["rollout"])
-        if "roles" in left:  # an earlier release has none
+        if "roles" in left:  # older releases send none
             self.roles.resume(left["roles"])
         self.pool.resume(left["workers"], generations)
         self.pool.templates.resume(left["templates"])
@@ -365,7 +365,7 @@ class Supervisor:
         self.operations.resume(left["operations"], replies)
         self._scaler.resume()
         self._watching.resume(left["watching"])
-        if "figures" in left:  # an earlier release has none
+        if "figures" in left:  # older releases send none
             self.figures.resume(left["figures"])
         self.checks.resume(left.get("checks", {}))
         self._watchdog.resume()
@@ -378,7 +378,7 @@ class Supervisor:
     # Events of workers: see `WorkerEvents`.
 
     def worker_advanced(self, worker: Worker) -> None:
-        """Handle a worker that has become ready, or has come to another state before that."""
+        """Handle a worker that has become ready, or has entered an earlier state."""
         if self.phase is Phase.STOPPING:
             return
         if worker.state is WorkerState.READY:
@@ -396,7 +396,7 @@ class Supervisor:
         self.recovery.look()
 
     def role_reported(self, worker: Worker, message: Message) -> None:
-        """Handle that a service of a worker wants its role, or gives it back."""
+        """Handle a service of a worker that is on standby for its role, or has resigned it."""
         self.roles.reported(worker, message)
         self.checks.look()
 
@@ -409,7 +409,7 @@ class Supervisor:
         self._handovers.worker_shut(worker)
 
     def worker_checked(self, _: Worker) -> None:
-        """Record what has changed."""
+        """Record changed checks as events."""
         self.checks.look()
 
     def _checks_of_workers(self) -> list[list[Check]]:
@@ -446,7 +446,7 @@ class Supervisor:
         self._rollout.release(worker.generation)
 
     def worker_should_recycle(self, worker: Worker, why: str) -> bool:
-        """Begin to replace a worker; return whether that has begun: if not, the request is repeated."""
+        """Begin to replace a worker; return whether that has begun. If not, the worker asks again."""
         is_due = self.recovery.is_due(worker.number)
         is_free = self.phase is Phase.RUNNING and not self.is_draining and self.operations.running is None
         if not (is_free and is_due):
@@ -454,7 +454,7 @@ class Supervisor:
         return self._scaler.recycle(worker, why)
 
     def worker_ended(self, worker: Worker, code: int) -> None:
-        """Handle the end of a worker, expected or not. One that was never forked may have failed, too."""
+        """Handle the end of a worker, expected or not, even of one that was never forked."""
         self.figures.worker_ended(worker, code, is_stopping=self.phase is Phase.STOPPING)
         self._handovers.worker_shut(worker)
         kind, text, facts = worker.end_event(code, self._reactor.clock())

@@ -1,7 +1,7 @@
-"""The templates of a supervisor: processes that have loaded what workers need, and fork them.
+"""The templates of a supervisor: processes that have loaded the workers' code, and fork workers.
 
 Every worker is forked from a template (`tamed.worker.template`). With ``--preload`` a generation has its own,
-which has loaded the application too. Otherwise a template knows nothing of a generation, and all generations
+which has loaded the application too. Otherwise a template is independent of generations, and all generations
 that have the same interpreter use the same one.
 
 A fork is a request and an answer, so the supervisor never waits for a template. A forked process does nothing
@@ -30,7 +30,7 @@ __all__ = ["ForkRequest", "Templates"]
 
 _PATIENCE = 15.0  # seconds for a fork, which takes milliseconds unless the machine is overloaded
 _CRASHES = 3
-_STEADY = 10.0  # seconds between two templates that are started before one is needed
+_STEADY = 10.0  # seconds between two templates that are started in advance
 
 _Key = tuple[str, ...]
 
@@ -56,26 +56,26 @@ class ForkRequest:
         self._is_over = False
 
     def cancel(self) -> bool:
-        """Give the request up; return whether there was one: that no callback has been called."""
+        """Cancel the request; return False if a callback was already called."""
         was_over, self._is_over = self._is_over, True
         if not was_over:
             self._prepared.close()
         return not was_over
 
     def answered(self, pid: int) -> None:
-        """Take the forked process over."""
+        """Adopt the forked process."""
         if self._is_over:
             return
         try:
             self._prepared.adopt(pid)
-        except OSError as error:  # it has ended already, or is no child of ours
+        except OSError as error:  # it has already ended, or is not our child
             self.give_up(error)
         else:
             self._is_over = True
             self.forked(pid)
 
     def give_up(self, error: OSError) -> None:
-        """Report that there will be no process."""
+        """Report that no process will be forked."""
         if self.cancel():
             self.refused(error)
 
@@ -96,7 +96,7 @@ class _Template:
         self.crashes = 0
 
     def connect(self, channel: Channel, reactor: Reactor, answered: Callable[[], object]) -> None:
-        """Exchange messages from now on; ``answered`` is called after each one."""
+        """Receive messages from now on; ``answered`` is called after each one."""
 
         def handle(message: Message) -> None:
             self._handle(message)
@@ -118,7 +118,7 @@ class _Template:
             case {"changed": _}:
                 self.is_outdated = True
                 if (request := self.requests.pop(read_number(message, "changed"), None)) is not None:
-                    request.give_up(OSError(errno.ESTALE, "the files of the template have changed"))
+                    request.give_up(OSError(errno.ESTALE, "the template's files have changed"))
             case {"fault": _}:
                 self.fault = read_fault(message)
             case {"leaving": _} if not self.is_loaded:
@@ -171,7 +171,7 @@ class Templates:
         try:
             template.peer.send({"fork": number, **role}, [channel, *prepared.theirs])
         except BrokenPipeError:
-            pass  # it has just ended: `ended` answers the request, with the reason
+            pass  # it has just ended: `ended` answers the request with the reason
         except OSError:
             request.cancel()
             raise
@@ -181,14 +181,14 @@ class Templates:
         return request
 
     def adopt(self, generation: Generation, pid: int, channel: Channel) -> None:
-        """Fork from this child, which was spawned for the generation and has got its order."""
+        """Use this child as a template; it was spawned for the generation and has its order."""
         self._take(generation, pid, channel)
 
     def can_read(self, generation: Generation) -> bool:
         """Return whether the template of a generation can fork a process that reads the current files.
 
-        It must not have loaded the application, nor an interpreter that is not the current one any more: it
-        may be in a folder that a link leads to.
+        It must not have loaded the application, nor an interpreter that is no longer the current one: the
+        interpreter may be in a folder that a link leads to.
         """
         template = self._of.get(_key_of(generation))
         plan = generation.plan
@@ -198,7 +198,7 @@ class Templates:
         return now.parent.resolve() == then.parent.resolve()
 
     def tend(self, generation: Generation, *, is_whole: bool) -> None:
-        """Have a template of this generation, which serves, as long as another worker may soon be needed.
+        """Keep a template of the serving generation as long as another worker may soon be needed.
 
         ``is_whole`` is whether all its workers are ready. For a single one, a template would not be worth its
         memory.
@@ -211,7 +211,7 @@ class Templates:
             self._end_unused(generation)
 
     def keep(self, generation: Generation) -> None:
-        """Have a template for a generation soon, if it has none.
+        """Start a template for a generation soon, if it has none.
 
         If one template after the other ends, another is started only when it is needed.
         """
@@ -222,24 +222,24 @@ class Templates:
         try:
             self._start(generation)
         except OSError as error:
-            self._platform.log("WARNING", f"the workers have no template: {reason(error)}")
+            self._platform.log("WARNING", f"cannot start a template for the workers: {reason(error)}")
 
     def _end_unused(self, generation: Generation) -> None:
-        """End the template of a generation, unless a request waits."""
+        """End the template of a generation, unless a fork request is pending."""
         template = self._of.get(_key_of(generation))
         if template is not None and template.is_loaded and not template.requests:
             self._end(template)
 
     def end(self) -> None:
-        """End all templates; the processes that they are about to fork end with them."""
+        """End all templates; processes that they are forking end with them."""
         for template in list(self._of.values()):
             self._end(template)
 
     def crashed(self, generation: Generation, *, is_loading: bool) -> None:
         """Count the crash of a worker; after several, replace the template, unless a worker is loading.
 
-        All workers of a template have the same layout of memory and the same secrets against overflows: a new
-        one takes from an attacker what the crashes have told.
+        All workers of a template share their memory layout and stack canaries; a new template invalidates
+        what an attacker has learned from the crashes.
         """
         template = self._of.get(_key_of(generation))
         if template is None:
@@ -247,12 +247,12 @@ class Templates:
         template.crashes += 1
         if template.crashes >= _CRASHES and not is_loading:
             self._platform.log(
-                "WARNING", "workers have crashed repeatedly: others get a new layout of memory"
+                "WARNING", "workers have crashed repeatedly: starting others with a new memory layout"
             )
             self._end_unused(generation)
 
     def drop_privileges(self) -> None:
-        """Let no template be root any more: those with an application drop it, as the workers have done."""
+        """End all root templates; those with an application drop root, as the workers have done."""
         for template in list(self._of.values()):
             if not template.stays_root:
                 continue
@@ -325,7 +325,7 @@ class Templates:
         template.connect(channel, self._reactor, lambda: self._set_deadline(template))
 
     def _set_deadline(self, template: _Template, start_timeout: float = 0.0) -> None:
-        """Give a template more time, after an answer or a request, as long as an answer is due."""
+        """Extend a template's deadline after an answer or a request, as long as an answer is due."""
         if template.deadline is not None:
             template.deadline.cancel()
         if template.requests or not template.is_loaded:
@@ -338,7 +338,7 @@ class Templates:
         self._end(template, OSError(errno.ETIMEDOUT, "the template of the workers does not answer"))
 
     def _end(self, template: _Template, error: OSError | None = None) -> None:
-        """End a template, and what it has forked and nobody has taken over."""
+        """End a template, and forked processes that were not adopted."""
         if self._of.get(template.key) is template:
             del self._of[template.key]
         self._platform.kill(template.pid)

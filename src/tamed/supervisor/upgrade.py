@@ -30,8 +30,8 @@ class Upgrader:
 
     ``export`` returns the state for the next program; its argument keeps a descriptor open. It raises
     Unavailable if the daemon stops. ``failed`` is called with the outcome of a failed upgrade; after a
-    successful one, the next program answers. ``upgrading`` is called with true at the begin, and with false
-    after a failure.
+    successful one, the next program answers. ``upgrading`` is called with True at the beginning, and with
+    False after a failure.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Upgrader:
         self._began = 0.0
 
     def begin(self, plan: Plan, asked: str) -> None:
-        """Try the program that the plan's interpreter would run, and then become it.
+        """Try the program that the plan's interpreter would run, then execute it in this process.
 
-        ``asked`` is who requested it.
+        ``asked`` is the requester.
         """
         self._asked = asked
         self._began = self._reactor.clock()
@@ -89,14 +89,14 @@ class Upgrader:
                         if helper.timed_out
                         else f"does not start (exit code {helper.code})"
                     )
-                    line = f"tamed: the new program {why}; the log has what it printed"
+                    line = f"tamed: the new program {why}; see its output in the log"
                     self._fail([line], ExitStatus.SOFTWARE)
         except InvalidMessage as error:
-            self._fail([f"tamed: the new program cannot be understood: {error}"], ExitStatus.SOFTWARE)
+            self._fail([f"tamed: the new program sent an invalid message: {error}"], ExitStatus.SOFTWARE)
 
     def _become(self, plan: Plan) -> None:
         # Signals stay blocked until the new program can handle them: their default action would end it.
-        # Signals that have arrived and are not handled yet are part of the state.
+        # Pending signals are part of the state.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         taken = self._reactor.take_signals()
         try:

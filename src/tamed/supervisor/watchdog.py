@@ -1,7 +1,7 @@
-"""Checking workers: whether they answer, become ready and stop in time, and how much memory they use.
+"""Checks of workers: answers, readiness and stopping in time, and memory use.
 
 A worker that misses a deadline is aborted: on SIGABRT it writes the stacks of its threads to the log
-(faulthandler), also while it is blocked outside of Python. A worker that uses too much memory is recycled,
+(faulthandler), even while it is blocked outside Python. A worker that uses too much memory is recycled,
 without a lost connection.
 
 Every deadline is an attribute of the `Worker`. A timer only triggers a check of these attributes, so the next
@@ -20,8 +20,8 @@ __all__ = ["MemoryLimit", "Watchdog"]
 
 _ABORT_GRACE = 5.0  # seconds to write the stacks
 _LOOK = 3.0  # seconds between two measurements
-_TIMES = 3  # consecutive measurements above the limit: a peak is no leak
-_FIRST_HOLD = 60.0  # seconds that a worker serves at least, if the one before was soon above the limit
+_TIMES = 3  # consecutive measurements above the limit: a peak is not a leak
+_FIRST_HOLD = 60.0  # minimum seconds of service, if the previous worker was soon above the limit
 _LONGEST_HOLD = 600.0
 
 
@@ -47,7 +47,7 @@ class Watchdog:
 
     @property
     def cannot_kill(self) -> bool:
-        """Whether a worker is still there long after it was killed: it hangs in the kernel."""
+        """Whether a worker still exists long after SIGKILL: it hangs in the kernel."""
         now = self._reactor.clock()
         return any(
             worker.kill_at is not None and now > worker.kill_at + _ABORT_GRACE
@@ -57,7 +57,7 @@ class Watchdog:
     def watch(self) -> None:
         """Check the workers from now on."""
         now, interval = self._reactor.clock(), self._interval()
-        # For example by SIGSTOP: the messages of the workers are not read yet.
+        # For example by SIGSTOP: the messages of the workers have not been read yet.
         was_held_up = now > self._due + interval
         self._due = now + interval
         self._reactor.later(interval, self.watch)
@@ -69,7 +69,7 @@ class Watchdog:
             trouble = self._trouble_with(worker)
             if trouble is not None and worker.state is not WorkerState.STUCK:
                 self._platform.log(
-                    "ERROR", f"worker {worker.pid} {trouble}: its stacks follow, and it is ended"
+                    "ERROR", f"worker {worker.pid} {trouble}: its stacks follow, then it is killed"
                 )
                 self._platform.record("stuck", f"worker {worker.pid} {trouble}", **worker.facts())
                 self.abort(worker)
@@ -82,7 +82,7 @@ class Watchdog:
         self._reactor.later(seconds, self._enforce)
 
     def abort(self, worker: Worker) -> None:
-        """End a worker by force; before, it writes its stacks."""
+        """Make a worker write its stacks, and kill it if that does not end it."""
         worker.abort(self._reactor.clock() + _ABORT_GRACE)
         self._platform.signal(worker.pid, signal.SIGABRT)
         self._reactor.later(_ABORT_GRACE, self._enforce)
@@ -106,7 +106,7 @@ class Watchdog:
                     self._platform.kill(worker.pid)
             elif worker.leave_by is not None and now >= worker.leave_by:
                 self._platform.log(
-                    "ERROR", f"worker {worker.pid} does not stop: its stacks follow, and it is ended"
+                    "ERROR", f"worker {worker.pid} does not stop: its stacks follow, then it is killed"
                 )
                 self._platform.record("stuck", f"worker {worker.pid} does not stop", **worker.facts())
                 self.abort(worker)
@@ -137,7 +137,7 @@ class MemoryLimit:
     ``recycle`` is called with a worker and the reason, and returns whether it replaces it. One worker is
     replaced at a time.
 
-    A limit below the needs of a worker must not restart workers without end. So if a worker was soon above
+    A limit below a worker's needs must not cause endless restarts. So if a worker was soon above
     the limit, the next one serves for a minimum time, which doubles each time. A worker that was above the
     limit when it became ready serves for the longest such time. A warning is logged.
     """
@@ -170,7 +170,7 @@ class MemoryLimit:
             self._look(generation, limit)
 
     def began(self, worker: Worker) -> None:
-        """Measure the memory that a worker needs: that which it uses when it is ready, before it serves."""
+        """Measure the memory that a worker needs: its use when it becomes ready, before it serves."""
         worker.measure(self._platform.memory(worker.pid))
 
     def _look(self, generation: Generation, limit: int) -> None:
@@ -188,7 +188,7 @@ class MemoryLimit:
                 return
 
     def _measured(self, worker: Worker, limit: int) -> int | None:
-        """Return the memory that a worker uses if it was too much in several measurements, else None."""
+        """Return a worker's memory use if several measurements exceeded the limit, else None."""
         measured = self._measurements.setdefault(worker.pid, _Measurements())
         used = self._platform.memory(worker.pid)
         if used is None:  # it has just ended

@@ -1,4 +1,4 @@
-"""The watcher: a process that waits until a file changes, and ends.
+"""The watcher: a process that waits until a file changes, and then ends.
 
 The supervisor runs it as ``python -m tamed.supervisor.watcher NAME``. Its order has the files to watch, each
 with the last known time of its modification. New Python files in the same folders count as changes.
@@ -17,7 +17,7 @@ from tamed.ipc.message import Message, read_object
 __all__ = ["main"]
 
 _LOOK = 500  # milliseconds between two checks that the supervisor runs
-_SETTLE = 100  # milliseconds in which changes are taken together
+_SETTLE = 100  # milliseconds in which changes are merged
 
 
 def main() -> None:

@@ -42,22 +42,22 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerEvents", "WorkerPool"]
 
-_OWN_STATES = ("prepared", "starting", "ready")  # the states that a worker can report
+_OWN_STATES = ("prepared", "starting", "ready")  # the states that a worker may report
 _AT_WORK = (WorkerState.LOADING, WorkerState.STARTING)
 _FEWEST_AT_ONCE = 2
 _STACKS = 1.0  # seconds for a worker to send its stacks
 _STATUSES = 255
 _EVENTS = 1024 * 1024  # bytes of messages that may wait for a worker that gets events
 _ONE, _ALL = "one", "all"  # the kinds of subscriptions
-_MOST_SERVERS = 1000  # of one application on one endpoint
-_MORE = "let each process have more: --max-files"
+_MOST_SERVERS = 1000  # servers of one application on one endpoint
+_MORE = "raise the limit with --max-files"
 
 
 class WorkerEvents(Protocol):
     """The events of a pool's workers."""
 
     def worker_advanced(self, worker: Worker) -> None:
-        """A worker has come to another state on its way to readiness."""
+        """A worker has entered another state before it is ready, or is ready."""
 
     def worker_shut(self, worker: Worker) -> None:
         """A draining worker has stopped accepting."""
@@ -69,13 +69,13 @@ class WorkerEvents(Protocol):
         """A worker requests its replacement; it repeats the request until it is replaced."""
 
     def worker_checked(self, worker: Worker) -> None:
-        """The checks of a worker's services say something else."""
+        """The results of a worker's service checks have changed."""
 
     def files_read(self, files: dict[str, int]) -> None:
         """A worker has loaded these files, with these modification times."""
 
     def role_reported(self, worker: Worker, message: Message) -> None:
-        """A service of a worker stands by for its role, or is stopped. May raise InvalidMessage."""
+        """A service of a worker is on standby for its role, or is stopped. May raise InvalidMessage."""
 
     def worker_leaves(self, worker: Worker) -> None:
         """A worker is about to be drained."""
@@ -84,10 +84,10 @@ class WorkerEvents(Protocol):
         """A requested worker was forked."""
 
     def worker_refused(self, worker: Worker, error: OSError) -> None:
-        """A requested worker was not forked, because the system refuses it, or its template has ended."""
+        """A requested worker was not forked: the system refused it, or its template ended."""
 
     def child_ended(self, pid: int, code: int) -> None:
-        """A child that is no worker has ended, with this exit code."""
+        """A child that is not a worker has ended, with this exit code."""
 
 
 class WorkerPool:
@@ -136,8 +136,8 @@ class WorkerPool:
     def has_room(self, generation: Generation) -> bool:
         """Return whether another worker may be started now. Workers that wait for others do not count.
 
-        At most one worker per CPU starts at once: more would not be ready sooner, and would take CPU time
-        from the workers that serve.
+        At most one worker per CPU starts at a time: more would not be ready sooner, and would take CPU time
+        from the serving workers.
         """
         coming = [each for each in self.of(generation) if each.state in _AT_WORK]
         return len(coming) < max(_FEWEST_AT_ONCE, self._platform.cpus)
@@ -193,7 +193,7 @@ class WorkerPool:
         self._events.worker_refused(worker, error)
 
     def _failed(self, worker: Worker, lines: list[str], status: int) -> None:
-        """Handle that a worker cannot begin, as if it had ended for that reason."""
+        """Handle a worker that cannot begin, as if it had ended for that reason."""
         del self._requested[worker]
         worker.channel.close()
         worker.fail(lines, status)
@@ -251,7 +251,7 @@ class WorkerPool:
             self._platform.signal(worker.pid, signal.SIGTERM)
 
     def request_reports(self, done: Callable[[Reports], object], patience: float = REPORT_PATIENCE) -> None:
-        """Request the reports of the workers; call ``done`` with those that arrive in so many seconds."""
+        """Request the reports of the workers; call ``done`` with those that arrive in time (seconds)."""
         asked = [pid for pid, worker in self.workers.items() if self._request_report(worker)]
         self._reports.collect(asked, done, patience)
 
@@ -261,7 +261,7 @@ class WorkerPool:
         self._stacks.collect(asked, done, _STACKS)
 
     def publish(self, event: Message) -> None:
-        """Send an event to the workers that want it: to all of them, or to one, which serves if one does.
+        """Send an event to the subscribed workers: to all, or to one, preferably a serving one.
 
         A worker that does not read loses events: they must not fill the memory of this process.
         """
@@ -282,7 +282,7 @@ class WorkerPool:
         self._platform.signal(worker.pid, signal.SIGTERM)
 
     def reap(self) -> None:
-        """Handle every child that has ended, also adopted orphans."""
+        """Handle every ended child, including adopted orphans."""
         for pid, code in self._platform.ended():
             worker = self.workers.get(pid)
             if worker is None:
@@ -304,8 +304,8 @@ class WorkerPool:
                 worker.heard = self._reactor.clock()
                 self._handle(worker, message)
             self._deliver(worker)
-        except InvalidMessage as error:  # other code in that process has written to the channel
-            self._platform.log("ERROR", f"worker {worker.pid} cannot be understood ({error}): it is ended")
+        except InvalidMessage as error:  # other code in that process wrote to the channel
+            self._platform.log("ERROR", f"worker {worker.pid} sent an invalid message ({error}): killing it")
             if not has_ended:  # otherwise its pid is free, or that of another process
                 self._platform.kill(worker.pid)
             self._close(worker)
@@ -315,7 +315,7 @@ class WorkerPool:
             self._close(worker)
 
     def _handle(self, worker: Worker, message: Message) -> None:
-        """Handle a message. A heartbeat needs no more, and unknown messages are those of a later version."""
+        """Handle a message. Heartbeats need no action, and unknown messages come from a later version."""
         match message:
             case {"listen": _}:
                 self._send_sockets(worker, message)
@@ -345,7 +345,7 @@ class WorkerPool:
             self._stacks.received(worker.pid, read_stacks(read_object(message, "stacks")))
 
     def _keep(self, worker: Worker, message: Message) -> None:
-        """Keep what a worker reports of its start, its end or its services."""
+        """Store a worker's report of its start, its end or its services."""
         match message:
             case {"timings": _}:
                 worker.set_timings(read_timings(read_object(message, "timings")))
@@ -377,11 +377,13 @@ class WorkerPool:
         except ValueError as error:  # no worker of ours requests an invalid endpoint
             raise InvalidMessage(str(error)) from error
         if not self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets]):
-            refused = SystemRefused(f"cannot hand out the socket of {text}", "no descriptors are left", _MORE)
+            refused = SystemRefused(
+                f"cannot hand out the socket of {text}", "the supervisor has no free descriptors", _MORE
+            )
             self._send(worker, {"answer": question, "fault": fault_data(refused)})
 
     def _send_table(self, worker: Worker, question: int) -> None:
-        """Give a worker the memory in which it keeps the values of its metrics."""
+        """Send a worker the shared memory for the values of its metrics."""
         descriptors = []
         if self.metrics is not None:
             try:
@@ -398,7 +400,7 @@ class WorkerPool:
             self._platform.log("ERROR", f"the metrics of worker {pid} are lost: {error}")
 
     def _send(self, worker: Worker, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; return False if the worker has ended or does not read, which others handle."""
+        """Send a message; return False if the worker has ended or does not read; others handle that."""
         try:
             worker.channel.send(message, descriptors)
         except OSError:
@@ -419,7 +421,7 @@ class WorkerPool:
 
 
 def _distance(worker: Worker) -> tuple[bool, int, int]:
-    """Return how far a worker is from being the one that reports an event: workers that stay come first."""
+    """Return a sort key for the choice of the worker that gets an event: staying workers come first."""
     return worker.state is not WorkerState.READY, -worker.generation.number, worker.number
 
 
