@@ -119,7 +119,7 @@ def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
     for option in ("--log", "--pid-file"):
         done = public_tamed("run", *options, option, "file", "fastpoetry", "--port", "0")
         assert done.status == 78
-        assert "a way out of the other root directory" in done.err
+        assert "a way out of the new root directory" in done.err
     done = public_tamed("run", "--chroot", "/none", "fastpoetry", "--port", "0")
     assert done.status == 66
     assert done.err.endswith("tamed: cannot change the root directory to /none: No such file or directory\n")

@@ -175,9 +175,9 @@ async def test_without_a_supervisor_a_worker_stops(linked: Linked) -> None:
         await asyncio.wait([given_up])
         linked.supervisor.close()
         await asyncio.wait_for(linked.told_to_stop.wait(), PATIENCE)
-        with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
+        with pytest.raises(SystemRefused, match="cannot ask the supervisor: it has ended"):
             await asking
-        with pytest.raises(SystemRefused, match="cannot ask the supervisor: it is gone"):
+        with pytest.raises(SystemRefused, match="cannot ask the supervisor: it has ended"):
             await linked.link.ask({"listen": HERE})
         linked.link.send({"state": "ready"})
         os.write(1, b"nobody reads this, and nothing is raised")

@@ -70,7 +70,7 @@ def _run(reading: Reading, manager: Manager) -> Ending:
     root = None if daemon.chroot is None else daemon.chroot.absolute()
     if root is not None and (plan.path or pid_file):
         what = "--log-file" if plan.path else "--pid-file"
-        why = "its folder has to stay open, which is a way out of the other root directory"
+        why = "its open folder would be a way out of the new root directory"
         raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
     check_files(identity, log=plan.path, pid_files=[pid_file])
     if pid_file:
@@ -89,7 +89,7 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         if is_dropped:
             close_inherited(
                 keep=passed_to_this_process(os.environ), but_sockets=True
-            )  # ``fd://`` may name some of those
+            )  # an ``fd://`` endpoint may refer to some of them
         job = _set_up_process(reading.job, daemon)
         duties = []
         if pid_file:
@@ -102,7 +102,7 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         set_environment(ServerEnvironment(drain_timeout=daemon.drain_timeout))
         set_roles(OwnRoles(is_alone=False))
         application = load(reading._replace(job=job, program=""))  # read here, once: links may change later
-        if SECRETS:  # a core dump would have them
+        if SECRETS:  # a core dump would contain them
             forbid_tracing()
         with asyncio.Runner(loop_factory=loop_factory(daemon.loop)) as runner:
             return runner.run(_live(application, daemon, handler, duties, drop, manager=manager))
@@ -113,7 +113,7 @@ def _set_up_process(job: Job, daemon: Daemon) -> Job:
     _hide_from_children()
     if sys.stderr is not None:
         faulthandler.enable()  # a crash, or SIGABRT of the service manager's watchdog, writes the stacks
-    time.tzset()  # the zone's file may be out of reach after a chroot
+    time.tzset()  # the zone's file may be inaccessible after a chroot
     if daemon.max_files is not None:
         limit_open_files(daemon.max_files)
     if daemon.umask is not None:
@@ -126,12 +126,14 @@ def _set_up_process(job: Job, daemon: Daemon) -> Job:
 
 
 def _hide_from_children() -> None:
-    """Hide our sockets and handlers from children; unblock the signals that we handle."""
+    """Hide Tamed's descriptors and signal handlers from children; unblock the handled signals."""
     guard_forks()
-    for descriptor in passed_to_this_process(os.environ):  # also those that no server of ours requests
+    for descriptor in passed_to_this_process(os.environ):  # including those that no server requests
         os.set_inheritable(descriptor, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # with it, waiting for a child is impossible
+    if (
+        signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    ):  # SIG_IGN would make waiting for a child impossible
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -149,7 +151,7 @@ async def _live(
     housekeeping.duties += duties
     loop.add_signal_handler(signal.SIGUSR1, handler.reopen)
     signals: Sequence[signal.Signals] = STOP_SIGNALS
-    if manager.is_there:  # its reload is a SIGHUP: Type=notify-reload
+    if manager.is_there:  # with Type=notify-reload, it sends SIGHUP for a reload
         signals = tuple(each for each in STOP_SIGNALS if each != signal.SIGHUP)
         loop.add_signal_handler(signal.SIGHUP, manager.refuse_reload)
 
@@ -158,7 +160,7 @@ async def _live(
 
     def ready() -> None:
         deadline.reschedule(None)
-        if stays_root(daemon.user):  # not before: a failed start prints one line, and nothing else
+        if stays_root(daemon.user):  # not earlier: a failed start prints one line only
             log.warning(AS_ROOT)
         log.info("%s is ready", application.name)
         manager.ready()
@@ -205,7 +207,7 @@ def _log(level: str, text: str) -> None:
 
 @contextmanager
 def _every(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
-    """Call regularly from the event loop, while the block runs: a blocked loop makes no calls."""
+    """Call regularly from the event loop while the block runs, so that a blocked loop makes no calls."""
     if seconds is None:
         yield
         return

@@ -1,9 +1,9 @@
-"""The roles of a worker in a fleet: its campaigns at an engine, and what its supervisor hears of them.
+"""The cluster roles of a worker: its campaigns at an engine, and its reports to the supervisor.
 
-A worker campaigns for a role of the fleet while it holds that of its machine. It tells its supervisor when it
-must have ended unless it says otherwise: once before the service starts, which waits until the supervisor has
-heard it, and then after each renewal. Should the message of a renewal be late, the supervisor kills too early
-and never too late. A timer of the kernel kills a little later, should there be no supervisor.
+A worker campaigns for a cluster role while it holds the role of its machine. It tells its supervisor the time
+at which it must be killed unless it reports a later one: once before the service starts, which waits for the
+supervisor's confirmation, and then after each renewal. If the message of a renewal is late, the supervisor
+kills too early, never too late. A timer of the kernel kills a little later, in case there is no supervisor.
 """
 
 import asyncio
@@ -26,17 +26,18 @@ __all__ = ["Candidacy", "Candidate", "Fleet"]
 
 log = logging.getLogger(__name__)
 
-_AFTER: Final = 1 / 24  # of the lease: how much later than the supervisor the kernel's timer kills
+_AFTER: Final = 1 / 24  # of the lease: delay of the kernel's timer after the supervisor's
 _COURTESY: Final = 1 / 3  # of the lease: twice the longest time between two attempts
 _LONGEST_REST: Final = 3600.0  # seconds
-_LONGEST: Final = 500  # characters of a reason, and of what a holder says of itself
+_LONGEST: Final = 500  # characters of a reason, and of a holder's claim
 
 
 class Fleet:
-    """The engine of a process, which ``make_engine`` makes, and the candidacies of its services.
+    """The engine of a process, created by ``make_engine``, and the candidacies of its services.
 
-    ``lease`` is in seconds. ``deployment`` is what all machines of the fleet call what they run. ``clock`` is
-    CLOCK_BOOTTIME; ``kill_timer`` makes what kills this process, if its supervisor does not.
+    ``lease`` is in seconds. ``deployment`` is the name that all machines of the fleet use for their daemon.
+    ``clock`` is CLOCK_BOOTTIME; ``kill_timer`` creates the timer that kills this process if its supervisor
+    does not.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Fleet:
 
     @property
     def engine(self) -> Engine:
-        """The engine, which is made when it is first needed. Raises ConfigurationError."""
+        """The engine, created on first use. Raises ConfigurationError."""
         if self._engine is None:
             self._engine = self._make_engine()
         return self._engine
@@ -66,9 +67,9 @@ class Fleet:
     def campaign(
         self, role: str, candidate: "Candidate", *, wait: bool = False, former: str = ""
     ) -> "Candidacy":
-        """Campaign for a role from now on; or, with ``wait``, when others had the time to get it.
+        """Campaign for a role from now on; with ``wait``, only after others have had time to get it.
 
-        ``former`` is a holder whose process has ended: it is not waited for until its lease has.
+        ``former`` is the claim of a holder whose process has ended: its lease is not waited for.
         """
         begin = self.clock() + (self.lease * _COURTESY if wait else 0.0)
         candidacy = Candidacy(self, role, begin, candidate, former)
@@ -77,7 +78,7 @@ class Fleet:
         return candidacy
 
     async def close(self) -> None:
-        """Wait until the roles of stopped services are given back; a lease of another service runs out."""
+        """Wait until the roles of stopped services are resigned; leases of other services expire."""
         for each in list(self._candidacies):
             if not each.is_withdrawn:
                 each.over.cancel()
@@ -86,11 +87,11 @@ class Fleet:
             try:
                 async with asyncio.timeout(self.lease):
                     await self._engine.close()
-            except Exception as error:  # of anybody's engine: the process ends anyway
+            except Exception as error:  # engines are third-party code; the process ends anyway
                 log.debug("cannot close the engine: %s", reason(error))
 
     def holder(self) -> str:
-        """Return what a holder says of itself: JSON, unique to each campaign."""
+        """Return the claim of this process as a holder: JSON, unique to each campaign."""
         return json.dumps(
             {
                 "host": socket.gethostname(),
@@ -102,7 +103,7 @@ class Fleet:
         )
 
     def misfit(self, holder: str) -> str:
-        """Return why the holder of a role is no other machine of this fleet; empty if it may be one."""
+        """Return why a role's holder cannot be another machine of this fleet; empty if it can."""
         said = _said_by(holder)
         ours = {"deployment": self.deployment, "lease": self.lease}
         for key, own in ours.items():
@@ -115,7 +116,7 @@ class Fleet:
 
 
 class Candidate(Protocol):
-    """The service that wants a role, and its supervisor."""
+    """The service that campaigns for a role, and its supervisor."""
 
     def elected(self, token: int) -> None:
         """The service may run."""
@@ -124,14 +125,14 @@ class Candidate(Protocol):
         """The service must stop, and then withdraw."""
 
     def report(self, message: Message) -> None:
-        """Tell the supervisor how the campaign stands."""
+        """Report the state of the campaign to the supervisor."""
 
     def ended(self) -> None:
-        """The role was given back, and another process may campaign."""
+        """The role was resigned, and another process may campaign."""
 
 
 class Candidacy:
-    """One candidacy for a role from a time on, whose task, ``over``, asks the engine."""
+    """One candidacy for a role, beginning at a given time; its task, ``over``, sends the requests."""
 
     def __init__(self, fleet: Fleet, role: str, begin: float, candidate: Candidate, former: str) -> None:
         self.is_withdrawn = False
@@ -147,7 +148,7 @@ class Candidacy:
         self._is_elected = False
         self._is_deposed = False
         self._is_vacant = False  # as far as the engine knows
-        self._heard = asyncio.Event()  # the supervisor has heard when to kill this process
+        self._heard = asyncio.Event()  # set when the supervisor has confirmed the kill time
         self._pause: asyncio.Future[None] | None = None
         self._timer: KillTimer | None = None
         self.over = asyncio.get_running_loop().create_task(self._run())
@@ -156,21 +157,21 @@ class Candidacy:
         return Campaign(self._fleet.lease, when, random.random)
 
     def confirm(self, token: int) -> None:
-        """Handle that the supervisor has heard when this process must have ended."""
+        """Handle the supervisor's confirmation of the kill time."""
         if token == self._campaign.token:
             self._heard.set()
 
     def resign(self) -> None:
-        """Handle that the service is about to stop."""
+        """Handle a service that is about to stop."""
         self._is_deposed = True
         self._campaign.resign()
 
     def withdraw(self) -> None:
-        """Give the role back: the service is stopped."""
+        """Resign the role, because the service is stopped."""
         self.is_withdrawn = True
         self._campaign.stopped(self._clock())
-        self._tell()  # at once: nobody need be killed any more
-        self._heard.set()  # it need not wait for that any more
+        self._tell()  # at once: no kill is needed any more
+        self._heard.set()  # nothing waits for the confirmation any more
         if self._pause is not None:
             self._pause.cancel()
 
@@ -187,13 +188,13 @@ class Candidacy:
         campaign = self._campaign
         campaign.look(now := self._clock())
         self._tell()
-        if campaign.phase is Phase.ENDED:  # what was won was worth nothing: once more
+        if campaign.phase is Phase.ENDED:  # the won lease was already useless: campaign again
             self._heard.clear()
             self._campaign = self._begin(now)
         elif campaign.phase is Phase.LEADING and not self._is_elected:
             await self._be_elected()
         elif campaign.must_stop and not self._is_elected:
-            campaign.stopped(now)  # nothing runs that must be stopped
+            campaign.stopped(now)  # nothing to stop
         elif campaign.must_stop and not self._is_deposed:
             self._is_deposed = True
             log.warning(
@@ -206,7 +207,7 @@ class Candidacy:
             await self._ask(request)
 
     async def _be_elected(self) -> None:
-        """Let the service run, when the supervisor knows when to end it."""
+        """Let the service run, once the supervisor knows the kill time."""
         wait = self._campaign.due - self._clock()
         try:
             async with asyncio.timeout(max(0.0, wait)):
@@ -220,7 +221,7 @@ class Candidacy:
             self._candidate.elected(self._campaign.token)
 
     async def _rest(self, seconds: float) -> None:
-        """Wait until something is due; one who stands by asks early, if the role may be vacant."""
+        """Wait until the next action is due; a process on standby asks earlier if the role may be vacant."""
         campaign, seconds = self._campaign, min(seconds, _LONGEST_REST)
         stands_by = campaign.phase is Phase.STANDBY and not campaign.trouble and not self._is_vacant
         resting = self._engine.wait(self._role, seconds) if stands_by else asyncio.sleep(seconds)
@@ -256,7 +257,7 @@ class Candidacy:
                         campaign.released()
         except TimeoutError:
             campaign.failed(f"no answer within {campaign.patience:.1f} s", sent, self._clock())
-        except Exception as error:  # of anybody's engine
+        except Exception as error:  # engines are third-party code
             campaign.failed(reason(error)[:_LONGEST], sent, self._clock())
 
     async def _release_former(self) -> None:
@@ -264,7 +265,7 @@ class Candidacy:
             await self._engine.release_ended(self._role, self._former)
             self._former = ""
 
-    # What the supervisor knows.
+    # Reports to the supervisor.
 
     def _tell(self) -> None:
         campaign = self._campaign
@@ -279,7 +280,7 @@ class Candidacy:
             "holder": str(_said_by(campaign.holder).get("host", campaign.holder))[:_LONGEST],
         }
         is_blank = campaign.phase is Phase.STANDBY and not (campaign.holder or campaign.trouble)
-        if message != self._last_report and not (is_blank and not self._last_report):  # nothing is known yet
+        if message != self._last_report and not (is_blank and not self._last_report):  # nothing to report yet
             self._last_report = message
             self._candidate.report(message)
 
@@ -290,8 +291,8 @@ class Candidacy:
         try:
             self._timer = self._timer or self._fleet.kill_timer()
             self._timer.set(kill_at + self._fleet.lease * _AFTER)
-        except (OSError, AttributeError) as error:  # a filter of a container, or an old C library
-            log.debug("no timer of the kernel for the role %s: %s", self._role, reason(error))
+        except (OSError, AttributeError) as error:  # a seccomp filter, or an old C library
+            log.debug("no kernel timer for the role %s: %s", self._role, reason(error))
 
     def _disarm(self) -> None:
         timer, self._timer = self._timer, None

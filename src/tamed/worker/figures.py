@@ -1,4 +1,4 @@
-"""What a worker measures of itself for the operations endpoint.
+"""A worker's own metrics for the operations endpoint.
 
 Connections, the lag of its event loop, restarts of services, the end of certificates, and lost lines of the
 log. The figures are rows of the worker's table, as the application's metrics are (see
@@ -22,12 +22,12 @@ CERTIFICATE_END: Final = "tamed_certificate_end_timestamp_seconds"
 CERTIFICATE_END_HELP: Final = (
     "When the certificate ends that an endpoint shows: the first to end of all workers."
 )
-"""What that metric is."""
+"""The help text of that metric."""
 
 _INTERVAL: Final = 0.5  # seconds
 _BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, float("inf"))
 _LAG: Final = "tamed_event_loop_lag_seconds"
-_LAG_HELP: Final = "How late the event loop of a worker runs what is due."
+_LAG_HELP: Final = "Delay with which the event loop of a worker runs due callbacks."
 _OPEN: Final = ("gauge", "tamed_connections_open", "tamed_connections_open")
 _OPEN_HELP: Final = "Open connections."
 _ACCEPTED: Final = ("counter", "tamed_connections_accepted", "tamed_connections_accepted_total")
@@ -36,11 +36,11 @@ _RESTARTS: Final = ("counter", "tamed_service_restarts", "tamed_service_restarts
 _RESTARTS_HELP: Final = "Restarts of a service inside its worker, by its restart policy."
 _ENDS: Final = ("gauge", CERTIFICATE_END, CERTIFICATE_END)
 _LOST: Final = ("counter", "tamed_log_unsent_lines", "tamed_log_unsent_lines_total")
-_LOST_HELP: Final = "Lines that workers logged faster than the supervisor read, and lost."
+_LOST_HELP: Final = "Log lines that workers lost because the supervisor read too slowly."
 
 
 async def measure(values: Values, application: Application, lost: Callable[[], int]) -> None:
-    """Measure until cancelled. ``lost`` returns how many lines of the log this process has lost so far."""
+    """Measure until cancelled. ``lost`` returns the number of log lines that this process has lost."""
     loop = asyncio.get_running_loop()
     lag = _Histogram(values)
     services = _Services(values, application)
@@ -59,10 +59,10 @@ class _Services:
     def __init__(self, values: Values, application: Application) -> None:
         self._values = values
         self._application = application
-        self._endpoints: dict[str, str] = {}  # of the services that have or had some, by name
+        self._endpoints: dict[str, str] = {}  # of services with addresses, past or present, by name
 
     def measure(self) -> None:
-        """Set the figures to what they are now."""
+        """Update the metrics."""
         connections: dict[str, list[tuple[int, int]]] = {}
         restarts: dict[str, int] = {}
         for service in self._application.walk():
@@ -100,7 +100,7 @@ class _Histogram:
         ]
 
     def observe(self, seconds: float) -> None:
-        """Count a lag."""
+        """Count a lag, in seconds."""
         self._sum.inc(seconds)
         next(value for bound, value in self._buckets if seconds <= bound).inc(1)
 

@@ -1,6 +1,6 @@
 """The life of an application in its process: from the prepare hooks to the exit status.
 
-It is the same for a worker and for a process on its own: steps 6 to 11 of a daemon's life.
+It is the same for a worker and for a single process: steps 6 to 11 of a daemon's life.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending(NamedTuple):
-    """The end of a life that did not fail: the exit status, and the signal that requested it, if any."""
+    """The end of an application without a failure: its exit status, and the signal that requested it."""
 
     status: int
     signal: Signals | None = None
 
 
 class StopDelay(NamedTuple):
-    """The time in which everything goes on after a request to stop, until another request ends it.
+    """The time, in seconds, in which clients are still served after a stop request; a second request ends it.
 
-    ``begun`` is called with these seconds at its begin: other programs send no more clients from then on.
+    ``begun`` is called with the seconds at the start of the delay: load balancers then stop sending clients.
     """
 
     seconds: float = 0.0
@@ -58,13 +58,14 @@ async def live(
     """Run an application until it is asked to stop, ends itself or fails; return how it ended.
 
     ``prepared`` is awaited when every service is prepared and none has started, so that the caller can drop
-    privileges. ``ready`` is called once, when every service has started, and ``stopping`` when they are about
-    to be stopped. ``process`` is the name of this process in the log if it is one of several, whose
-    supervisor logs that the daemon stops. ``requests`` is given if the stop has other sources than signals.
-    ``delay`` is the time between a request and the stop.
-    Raises ServiceFailed if a service fails beyond its restart policy, before it is ready or after, or while
-    it stops; by then everything has been stopped and released. A service that raised SystemExit has not
-    failed, but has chosen the exit status.
+    privileges. ``ready`` is called once, when every service has started, and ``stopping`` before they are
+    stopped. ``process`` is the name of this process in the log if it is one of several, whose supervisor logs
+    the stop of the daemon. ``requests`` are further sources of stop requests, besides signals. ``delay`` is
+    the time between a request and the stop.
+
+    Raises ServiceFailed if a service fails beyond its restart policy, before or after it is ready, or while
+    it stops; everything has then been stopped and released. A service that raised SystemExit has not
+    failed: it has chosen the exit status.
     """
     asked: list[Signals] = []
     task = asyncio.current_task()
@@ -108,7 +109,7 @@ async def live(
             task.uncancel()
         except ServiceFailed as failure:
             if not isinstance(failure.cause, SystemExit):
-                log.debug("what failed, in full", exc_info=failure.cause)
+                log.debug("full traceback of the failure", exc_info=failure.cause)
                 raise
             status = exit_code(failure.cause)
             log.info("service %s %s", failure.path, exit_request(failure.cause))
@@ -128,7 +129,7 @@ async def _prepare(application: Application, prepared: Callable[[], Awaitable[No
 async def _serve(
     application: Application, ready: Callable[[], None], stopping: Callable[[], None], *, leave: bool
 ) -> int:
-    """Wait for the end; ``leave``: a signal has requested it, and the start has ignored its cancellation."""
+    """Wait for the end; with ``leave``, a signal requested it while the start ignored its cancellation."""
     if leave:
         application.exit()
     else:
@@ -158,9 +159,9 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class StopRequests:
     """The first request to stop calls ``stop`` from the running loop, with the signal; others are ignored.
 
-    While this context is entered, ``signals`` are such requests. ``again`` is called for the next request
-    after the first, if it is set then. After a request, INT ends the process otherwise; QUIT ends it at any
-    time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests replace it.
+    While this context is entered, ``signals`` count as requests. ``again``, if set, is called for the first
+    request after that. After a request, a further SIGINT ends the process at once; SIGQUIT does so at any
+    time. ``stop`` may be replaced at any time. ``kill`` is ``os.kill``; tests pass another function.
     """
 
     stop: Callable[[Signals], object]
@@ -185,8 +186,7 @@ class StopRequests:
         for number in self._signals:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) sets it
                 self._former[number] = signal.signal(number, self._handle)
-        # Ends the process, also while the loop is blocked outside of Python. A shell may have set it to
-        # ignore.
+        # Ends the process even while the loop is blocked outside Python. A shell may have ignored it.
         self._former[signal.SIGQUIT] = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         return self
 
@@ -202,8 +202,8 @@ class StopRequests:
             self._loop.call_soon_threadsafe(self.again)
             self.again = None
             return
-        # A second TERM does not force the end: systemd sends it to all processes of a service, also stopping
-        # ones.
+        # A second SIGTERM does not force the end: systemd sends it to all processes of a service, including
+        # those that are already stopping.
         if self._stopping and number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             self._kill(os.getpid(), number)

@@ -29,12 +29,11 @@ _Key = tuple[str, int, int]
 class Link:
     """Exchanges messages with the supervisor in the event loop.
 
-    The supervisor orders a worker to go on when all workers are prepared, to open its gate, to shut the
-    gate and stop, and to report; ``report`` returns the report, ``hooks`` the hooks that run just now.
-    The end of the stream means that the supervisor has ended: the worker then stops as if it had been
-    ordered to. ``heartbeat_interval`` is in seconds. ``roles`` are granted and revoked by the supervisor.
-    ``is_upgrading`` is whether another program is about to take the supervisor's place, which only the
-    operations process is told.
+    The supervisor sends orders: to continue when all workers are prepared, to open its gate, to shut the
+    gate and stop, and to report. ``report`` returns the report, ``hooks`` the running hooks. The end of the
+    stream means that the supervisor has ended: the worker then stops. ``heartbeat_interval`` is in seconds.
+    ``roles`` are granted and revoked by the supervisor. ``is_upgrading`` is whether another program is about
+    to replace the supervisor; only the operations process receives that.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Link:
             self._next_heartbeat.cancel()
 
     async def prepared(self) -> None:
-        """Report that all endpoints are bound, and wait until they are in every worker."""
+        """Report that all endpoints are bound, and wait until they are bound in every worker."""
         self.send({"state": "prepared"})
         await self._go.wait()
 
@@ -94,7 +93,7 @@ class Link:
         self._push()
 
     async def ask(self, message: Message) -> _Answer:
-        """Send a question and wait for the answer. Raises SystemRefused if the supervisor is gone."""
+        """Send a question and wait for the answer. Raises SystemRefused if the supervisor has ended."""
         number = next(self._numbers)
         answer: asyncio.Future[_Answer] = self._loop.create_future()
         self._answers[number] = answer
@@ -106,8 +105,8 @@ class Link:
     def ask_now(self, message: Message) -> _Answer:
         """Send a question and block until the answer arrives; also before the link is open.
 
-        Orders that arrive meanwhile are executed later, in the loop. Raises SystemRefused if the supervisor
-        is gone.
+        Orders that arrive in the meantime are executed later, in the loop. Raises SystemRefused if the
+        supervisor has ended.
         """
         number = next(self._numbers)
         self._send_all({**message, "number": number})
@@ -115,7 +114,7 @@ class Link:
             select.select([self._channel], [], [])
             if (found := self._find_answer(number)) is not None:
                 return found
-        raise SystemRefused("cannot ask the supervisor", "it is gone")
+        raise SystemRefused("cannot ask the supervisor", "it has ended")
 
     def _find_answer(self, number: int) -> _Answer | None:
         found = None
@@ -135,7 +134,7 @@ class Link:
             while not self._channel.flush():
                 select.select([], [self._channel], [])
         except OSError as error:
-            raise SystemRefused("cannot ask the supervisor", "it is gone") from error
+            raise SystemRefused("cannot ask the supervisor", "it has ended") from error
 
     def _postpone(self, message: Message, descriptors: list[int]) -> None:
         self._postponed.append((message, descriptors))
@@ -148,7 +147,7 @@ class Link:
             self._obey(*self._postponed.pop(0))
 
     def _push(self) -> None:
-        """Send the queued messages; send the rest when there is room."""
+        """Send the queued messages; send the rest when the socket is writable."""
         try:
             is_done = self._channel.flush()
         except OSError:
@@ -165,20 +164,20 @@ class Link:
             for message, descriptors in self._channel.receive():
                 self._obey(message, descriptors)
         except InvalidMessage as error:
-            self._become_orphan(f"it cannot be understood: {error}")
+            self._become_orphan(f"it sent an invalid message: {error}")
         if self._channel.closed and not self._is_orphan:
             replace_with_null((1, 2))  # the pipe is broken, so `print` would raise
-            self._become_orphan("it is gone")
+            self._become_orphan("it has ended")
 
     def _become_orphan(self, why: str) -> None:
-        """Stop the worker: it has no supervisor any more."""
+        """Stop the worker, which has lost its supervisor."""
         self._is_orphan = True
         self._loop.remove_reader(self._channel.fileno())
         self._give_up_asking(why)
         self.roles.lose_all()
         self._stop()
 
-    def _give_up_asking(self, why: str = "it is gone") -> None:
+    def _give_up_asking(self, why: str = "it has ended") -> None:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(SystemRefused("cannot ask the supervisor", why))
@@ -192,7 +191,7 @@ class Link:
                 return
         else:
             self._execute(message)
-        for descriptor in descriptors:  # of a question that was cancelled
+        for descriptor in descriptors:  # of a cancelled request
             os.close(descriptor)
 
     def _execute(self, message: Message) -> None:
@@ -243,7 +242,7 @@ class SupervisedSource:
             return self._opened(endpoint, question, answer, tls)
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        """Do the same; blocks until the supervisor has answered."""
+        """Do the same as `listen`, but block until the supervisor has answered."""
         tls = ServerTls(endpoint) if isinstance(endpoint, TlsEndpoint) else None
         with self._asking(endpoint, kind) as question:
             answer = self._link.ask_now(question)
@@ -269,14 +268,14 @@ class SupervisedSource:
             raise fault_of(read_object(message, "fault"))
         sockets = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
         # When this worker's server stops, it accepts all clients in the queue: they would be lost if no other
-        # worker went on. The process that has passed sockets to the daemon keeps them, and their queue.
+        # worker continued. The process that passed sockets to the daemon keeps them, and their queue.
         inherited = isinstance(endpoint, FdEndpoint | SystemdEndpoint)
         listener = Listener(endpoint, sockets, shared=inherited, tls=tls)
         self._open[question["listen"], question["kind"], question["index"]] = listener
         return listener
 
     def _is_free(self, key: _Key) -> bool:
-        """Return whether no server of this process uses the sockets of this key: it may be requested then."""
+        """Return whether no server of this process uses the sockets of this key."""
         if key not in self._open:
             return True
         listener = self._open[key]

@@ -30,9 +30,9 @@ __all__ = ["LayoutHandler", "PipeHandler", "ProcessOrigin", "SinkHandler", "log_
 
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _LONG = 1 << 16  # characters
-_LIMIT = 16 * 1024 * 1024  # bytes in the queue for the supervisor
-_PATIENCE = 0.5  # seconds that a record may wait for room before the supervisor counts as stalled
-_FLUSH_TIMEOUT = 5.0  # seconds in which the log must be sent before the worker ends
+_LIMIT = 16 * 1024 * 1024  # bytes queued for the supervisor
+_PATIENCE = 0.5  # seconds a record waits for space before the supervisor counts as stalled
+_FLUSH_TIMEOUT = 5.0  # seconds for sending the log before the worker ends
 
 
 def log_to(
@@ -44,7 +44,7 @@ def log_to(
 ) -> None:
     """Send all log records of this process, and warnings, to a handler; set the levels of loggers.
 
-    Our own records go there even if the application configures `logging` otherwise: see `keep_log`.
+    Tamed's own records go there even if the application reconfigures `logging`: see `keep_log`.
     """
     handler.lay_out_with(layout)
     logging.captureWarnings(capture=True)
@@ -61,11 +61,11 @@ def severity(level: int) -> int:
 
 
 _STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
-"""The attributes of a record that are no fields of the application's: those of `logging` itself."""
+"""The attributes that `logging` itself sets; all others are fields of the application."""
 
 
 class ProcessOrigin(NamedTuple):
-    """The process that logs: a worker of an instance and a generation, or one on its own (None)."""
+    """The logging process: a worker of an instance and a generation, or a single process (None)."""
 
     instance: str | None = None
     worker: int | None = None
@@ -74,7 +74,7 @@ class ProcessOrigin(NamedTuple):
     def with_fields(self, line: Line, layout: Layout, record: logging.LogRecord | None = None) -> Line:
         """Return a line with the fields that the layout shows: JSON alone.
 
-        They are those of ``extra=``, and the instance, the generation and the service that logs.
+        They are those of ``extra=``, and the instance, the generation and the logging service.
         """
         if layout is not json:
             return line
@@ -95,7 +95,7 @@ class LayoutHandler(logging.Handler):
     """Formats records of `logging`, and batches of lines (`tamed.log.access.LinesHandler`).
 
     ``layout`` is the format; `log_to` sets it. ``takes_origin`` is whether `take` uses the origin of a
-    record, which costs a twentieth of the time of a line.
+    record, which costs 5 % of the time of a line.
     """
 
     origin = ProcessOrigin()
@@ -103,12 +103,12 @@ class LayoutHandler(logging.Handler):
     takes_origin = True
 
     def lay_out_with(self, layout: Layout) -> None:
-        """Use a layout from now on."""
+        """Set the layout."""
         self.layout = layout
         self.setFormatter(_Formatter(layout, self.origin))
 
     def name_origin(self, origin: ProcessOrigin) -> None:
-        """Show from now on which process it is."""
+        """Set the process that the records name as their origin."""
         self.origin = origin
         self.lay_out_with(self.layout)
 
@@ -228,13 +228,13 @@ class PipeHandler(LayoutHandler):
 
     @property
     def lost(self) -> int:
-        """The number of lines that were lost, because the supervisor read too slowly."""
+        """The number of lines lost because the supervisor read too slowly."""
         return self._outbox.lost
 
     def disown(self) -> None:
-        """In a forked child, print the records: two processes that write to the pipe would tear records.
+        """In a forked child, print the records: two writers to the pipe would interleave records.
 
-        Printed text is in the log too. The parent sends the records in the queue; see `tamed._os.fork`.
+        Printed text is in the log, too. The parent sends the queued records; see `tamed._os.fork`.
         """
         replace_with_null([self._descriptor])
         self._is_childs = True
@@ -246,7 +246,7 @@ class PipeHandler(LayoutHandler):
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Let the running loop send the queued records, inside the ``with``; outside of it, `flush` does."""
+        """Inside the ``with``, the running loop sends queued records; outside, only `flush` does."""
         self._loop = asyncio.get_running_loop()
         self._wait_for_room()
         try:
@@ -257,7 +257,7 @@ class PipeHandler(LayoutHandler):
             self._loop, self._waiting = None, False
 
     def take(self, record: Record) -> None:
-        """Send a record, or queue it until there is room."""
+        """Send a record, or queue it until the pipe has space."""
         if self._is_childs:
             _print(record.text + b"\n")
             return
@@ -270,13 +270,13 @@ class PipeHandler(LayoutHandler):
             self._loop.call_soon_threadsafe(self._wait_for_room)
 
     def flush(self) -> None:
-        """Send all queued records; the end of a process waits a few seconds for that."""
+        """Send all queued records, for a few seconds at most; called at the end of the process."""
         deadline = time.monotonic() + _FLUSH_TIMEOUT
         while not self._send_queued() and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
 
     def _make_room(self) -> bool:
-        """Wait a short time until the supervisor has read enough of the queue; return whether it has."""
+        """Wait briefly until the supervisor has read enough of the queue; return whether it has."""
         deadline = time.monotonic() + _PATIENCE
         while self._outbox.is_crowded and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left)
@@ -295,7 +295,7 @@ class PipeHandler(LayoutHandler):
 
     def _send_queued(self) -> bool:
         """Send as much of the queue as possible; return whether it is empty."""
-        with self._alone():  # other threads log too
+        with self._alone():  # other threads log, too
             is_done = (not self._rest or self._write(b"")) and self._outbox.flush() and not self._rest
             self._is_stalled = self._is_stalled and not is_done
             return is_done
@@ -307,7 +307,7 @@ class PipeHandler(LayoutHandler):
             written = os.write(self._descriptor, data)
         except BlockingIOError:
             return False
-        except OSError:  # the supervisor is gone, and the worker will notice soon
+        except OSError:  # the supervisor has ended, which the worker notices soon
             self._rest = b""
             return True
         self._rest = data[written:]
@@ -321,14 +321,14 @@ class PipeHandler(LayoutHandler):
 
 
 def _printed(line: Line) -> str:
-    """Format a line to which the supervisor adds the time, and the name of the worker."""
+    """Format a line without the time and the worker's name, which the supervisor adds."""
     return f"{line.level} {line.logger}[{line.pid}]: {bare(line)}"
 
 
 def _print(text: bytes) -> None:
-    """Write to the descriptor of standard error: the application may have replaced `sys.stderr`."""
+    """Write to descriptor 2: the application may have replaced `sys.stderr`."""
     while text:
         try:
             text = text[os.write(2, text) :]
-        except OSError:  # its reader is gone
+        except OSError:  # the reader has closed it
             return

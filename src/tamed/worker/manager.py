@@ -1,4 +1,4 @@
-"""The service manager of a process on its own: what it is notified of, and its request to reload."""
+"""Notifications from a single process to its service manager, and the manager's request to reload."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _MARGIN = 5.0  # seconds
 
 
 class Manager:
-    """The service manager, if there is one, and what it is notified of.
+    """The service manager, if there is one.
 
     ``failing`` are the checks that fail.
     """
@@ -29,13 +29,13 @@ class Manager:
 
     @property
     def is_there(self) -> bool:
-        """Whether somebody takes the messages."""
+        """Whether there is a service manager."""
         return self._notifier.is_connected
 
     def discard_sockets(self) -> None:
-        """Close the sockets that this daemon has left with the manager when it had a supervisor.
+        """Close the sockets in the manager's store, which this daemon left there when it had a supervisor.
 
-        Otherwise they would keep it from binding.
+        Otherwise they would prevent it from binding.
         """
         stored = Inheritance(os.environ, os.getpid()).stored()
         for descriptor, name in stored.items():
@@ -45,37 +45,37 @@ class Manager:
             self._notifier.barrier()
 
     def starting(self, seconds: float) -> None:
-        """Ask for the time that a start may take: we end it ourselves."""
+        """Request the time that a start may take; Tamed itself enforces it."""
         self._notifier.extend_timeout(seconds + _MARGIN)
 
     def ready(self) -> None:
-        """Notify that it serves."""
+        """Notify that the process is ready."""
         self._notifier.ready(self._status())
 
     def troubled(self, troubles: Sequence[str]) -> None:
-        """Notify of what is wrong now."""
+        """Notify of the current problems."""
         self._troubles = troubles
         self._notifier.status(self._status())
 
     def degraded(self, failing: Mapping[str, str]) -> None:
-        """Notify of the checks that fail now: the reasons, by the names of the services."""
+        """Notify of the failing checks: the reasons, by the names of the services."""
         if failing != self.failing:
             self.failing = failing
             self._notifier.status(self._status())
 
     def refuse_reload(self) -> None:
-        """Go on as before, and say why: a reload needs a process that outlives the application."""
-        log.warning("SIGHUP: not reloaded: a process without workers cannot; add --workers 1, or restart it")
+        """Refuse a reload, with a warning: it needs a process that outlives the application."""
+        log.warning("SIGHUP: cannot reload a process without workers; add --workers 1, or restart it")
         self._notifier.reloading()
         self._notifier.ready(f"{self._status()}; not reloaded: it has no workers")
 
     def stopping(self, seconds: float, status: str = "draining") -> None:
-        """Notify that it stops, and ask for the time which that may take."""
+        """Notify of the stop, and request the time that it may take."""
         self._notifier.stopping(status)
         self._notifier.extend_timeout(seconds + _MARGIN)
 
     def alive(self) -> None:
-        """Notify that the event loop works."""
+        """Send the watchdog ping: the event loop works."""
         self._notifier.watchdog()
 
     def failed(self, error: TamedError) -> None:

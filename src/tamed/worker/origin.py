@@ -1,11 +1,11 @@
-"""The files that a process was loaded from, and whether a fresh interpreter would load others.
+"""The files that a process was loaded from, and whether a new interpreter would load others.
 
 A template forks processes long after it has loaded the interpreter and Tamed. After an installation of
 another release, and when a link in a path leads elsewhere, a template has to be replaced.
 
-Files are not compared with what they were: recording that for some hundred files would make each start
-slower. The time of the last change of an inode (``st_ctime``, inode(7)) shows the same. No program can set it
-back, and the installation of a file from an archive, which may keep an old ``st_mtime``, changes it.
+Files are not compared with a recorded state: recording some hundred files would slow down each start. The
+time of the last change of an inode (``st_ctime``, inode(7)) serves as well: no program can set it back, and
+installing a file from an archive, which may keep an old ``st_mtime``, updates it.
 """
 
 import os
@@ -22,7 +22,7 @@ _LAG = 0.02  # seconds by which a file's time may lag behind the clock
 
 
 class Origin:
-    """The origin of this process. Made early: a link that moves before is not noticed."""
+    """The origin of this process. Create it early: a link that changes before is not noticed."""
 
     def __init__(self) -> None:
         self._began = _start_of_this_process() - _LAG
@@ -41,14 +41,14 @@ class Origin:
 def _start_of_this_process() -> float:
     """Return the time, in seconds since the epoch, before which nothing was loaded."""
     ticks = start_time_of(os.getpid())
-    if ticks is None:  # there is no /proc
+    if ticks is None:  # no /proc
         return time.time()
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - age
 
 
 def _places() -> list[tuple[int, int]]:
-    """Return what identifies the folders of the interpreter and of the modules."""
+    """Return the device and inode numbers of the folders of the interpreter and the modules."""
     folders = (Path(sys.executable).parent, *map(Path, sys.path))
     return [(status.st_dev, status.st_ino) for each in folders if (status := _status(each)) is not None]
 
@@ -60,7 +60,7 @@ def _files() -> Iterator[Path]:
             yield Path(file)
     for name in sys.path:
         if name.endswith("-packages") and (folder := Path(name)).is_dir():
-            yield folder  # it changes with each package
+            yield folder  # installing a package changes it
             yield from folder.glob("*.pth")
 
 

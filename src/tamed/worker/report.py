@@ -51,7 +51,7 @@ def report_of(application: Application) -> Message:
 
 
 def timings_of(application: Application, load: float) -> Message:
-    """Return how long the parts of the start took: ``load`` is the seconds to import the application."""
+    """Return the durations of the start; ``load`` is that of importing the application, in seconds."""
     hooks = [(service.full_name, service.lifecycle.took) for service in application.walk()]
     slowest = sorted(hooks, key=lambda each: sum(each[1].values()), reverse=True)[:_SLOWEST]
     return {
@@ -66,7 +66,7 @@ def timings_of(application: Application, load: float) -> Message:
 
 
 def hooks_of(application: Application) -> list[Message]:
-    """Return the hooks that run just now, each with its service, and for how many seconds."""
+    """Return the running hooks, each with its service and its running time in seconds."""
     now = monotonic()
     running = [(each.full_name, each.lifecycle.calling) for each in application.walk()]
     return [

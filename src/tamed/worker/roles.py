@@ -1,10 +1,10 @@
 """The roles of a worker, which its supervisor grants.
 
-A service has a new campaign each time it stands by, with a number of its own. A grant that was under way when
-the service was stopped has the number of the former campaign, and is ignored: the supervisor gets the
-withdrawal, and grants the role again.
+Each time a service is on standby it has a new campaign, with its own number. A grant that crosses the stop of
+the service has the number of the former campaign and is ignored: the supervisor receives the withdrawal, and
+grants the role again.
 
-A role of a fleet is granted twice: by the supervisor, and then by the engine of `Fleet`.
+A cluster role is granted twice: by the supervisor, and then by the engine of `Fleet`.
 """
 
 import itertools
@@ -58,7 +58,7 @@ class SupervisedRoles:
         return campaign
 
     def obey(self, message: Message) -> None:
-        """Take a grant of the supervisor, or give a role back. Raises InvalidMessage."""
+        """Obey the supervisor's grant or revocation. Raises InvalidMessage."""
         campaign = self._campaigns.get(read_text(message, "role"))
         if campaign is None or campaign.number != read_number(message, "number"):
             return
@@ -72,13 +72,13 @@ class SupervisedRoles:
             campaign.revoke()
 
     def lose_all(self) -> None:
-        """Stop the services with a role now, before connections drain: there is no supervisor any more."""
+        """Stop the services with a role before connections drain: the supervisor has ended."""
         for campaign in list(self._campaigns.values()):
             if campaign.lease is not None:
                 campaign.revoke()
 
     async def close(self) -> None:
-        """Wait until the roles of stopped services are given back to the fleet."""
+        """Wait until the cluster roles of stopped services are resigned."""
         if self.fleet is not None:
             await self.fleet.close()
 
@@ -113,9 +113,9 @@ class _Campaign:
         self._withdrawn = withdrawn
 
     def grant(self, lease: Lease, *, wait: bool = False, former: str = "") -> None:
-        """Let the service hold the role; one of a fleet must be granted by the engine too.
+        """Let the service hold the role; a cluster role needs a grant of the engine, too.
 
-        With ``wait`` other machines come first. ``former`` is the fleet's holder whose process has ended.
+        With ``wait`` other machines come first. ``former`` is the claim of a holder whose process has ended.
         """
         if self._fleet is None:
             self._hold(lease)
@@ -131,24 +131,24 @@ class _Campaign:
         self._granted()
 
     def confirm(self, token: int) -> None:
-        """Handle that the supervisor knows when to kill this process."""
+        """Handle the supervisor's confirmation of the kill time."""
         if self._candidacy is not None:
             self._candidacy.confirm(token)
 
     def revoke(self) -> None:
-        """Let the service stop, and withdraw."""
+        """Stop the service, and withdraw."""
         if self._candidacy is not None:
             self._candidacy.resign()
         self.deposed()
 
     def deposed(self) -> None:
-        """Let the service stop, once."""
+        """Stop the service, unless that has begun."""
         if not self._is_revoked:
             self._is_revoked = True
             self._revoked()
 
     def withdraw(self) -> None:
-        """Report that the service is stopped and wants the role no longer."""
+        """Report that the service is stopped and is no longer a candidate."""
         self._withdrawn()
         if self._candidacy is None:
             self.ended()
@@ -160,5 +160,5 @@ class _Campaign:
         self._send({"role": self.role, "number": self.number, "wants": False})
 
     def report(self, message: Message) -> None:
-        """Report how the campaign in the fleet stands."""
+        """Report the state of the campaign in the fleet."""
         self._send({"lease": self.role, "number": self.number, **message})

@@ -55,7 +55,7 @@ _METRICS = ("tamed.metrics.values", "tamed.worker.figures")
 
 
 def set_up_process() -> None:
-    """Hide our descriptors and handlers from children, and set standard output to line buffering."""
+    """Hide Tamed's descriptors and handlers from children, and make standard output line-buffered."""
     guard_forks()
     for descriptor in (CHANNEL, RECORDS):
         os.set_inheritable(descriptor, False)
@@ -74,7 +74,7 @@ class WorkerRuntime:
         self._heartbeat_interval = read_seconds(order, "heartbeat")
         self._reports_files = read_truth(order, "files")
         self._files: dict[str, int] = {}
-        answers = read_object(order, "answers") if "answers" in order else {}  # an older supervisor has none
+        answers = read_object(order, "answers") if "answers" in order else {}  # older supervisors send none
         job = Job.from_data(read_object(order, "job"))._replace(answers=answers)
         self._reading = Reading.from_data(job, read_object(order, "reading"))
         self._settings = self._reading.settings
@@ -87,7 +87,7 @@ class WorkerRuntime:
         self._read_as_root = ReadAsRoot(identity) if identity and becomes_another(identity) else None
 
     def identify(self, order: Message) -> None:
-        """Show in the log which worker this is, if it is one: the first order to a template has no origin."""
+        """Set the worker's number in the log; the order of a template has none."""
         if "origin" in order:
             origin = read_object(order, "origin")
             self._handler.name_origin(
@@ -100,7 +100,7 @@ class WorkerRuntime:
 
     @staticmethod
     def rehearse(order: Message) -> None:
-        """Load what a worker with this order will load before its application, and nothing of that."""
+        """Load everything that a worker with this order loads before its application."""
         job = Job.from_data(read_object(order, "job"))
         daemon = Reading.from_data(job, read_object(order, "reading")).settings.daemon
         loop_factory(daemon.loop)
@@ -116,7 +116,7 @@ class WorkerRuntime:
         """Import the application."""
         began = time.monotonic()
         self.application = load(self._reading)
-        if SECRETS:  # a core dump would have them
+        if SECRETS:  # a core dump would contain them
             forbid_tracing()
         self._load_took = time.monotonic() - began
         self._record_files()
@@ -146,7 +146,7 @@ class WorkerRuntime:
         hub.connect(lambda every_worker: link.send({"subscribe": "all" if every_worker else "one"}))
         if self._metrics is not None:
             _, descriptors = link.ask_now({"metrics": True})
-            if descriptors:  # otherwise there is no memory: this worker counts for itself
+            if descriptors:  # otherwise there is no shared memory, and this worker's values stay private
                 self._metrics.move(descriptors[0])
         return link
 
@@ -167,7 +167,7 @@ class WorkerRuntime:
             link.send({"state": "starting"})
 
         def ready() -> None:
-            # The bodies of services begin before that: they may subscribe to events, and this is the first.
+            # Later than the bodies of services begin, so that they can subscribe to this first event.
             asyncio.get_running_loop().call_soon(report_ready)
 
         def report_ready() -> None:
@@ -204,7 +204,7 @@ class WorkerRuntime:
                 await link.roles.close()
 
     def _fleet(self) -> "Fleet | None":
-        """Return what campaigns for roles across machines; None without an engine."""
+        """Return the object that campaigns for cluster roles; None without an engine."""
         daemon, reading = self._settings.daemon, self._reading
         if not daemon.cluster:
             return None
@@ -231,7 +231,7 @@ def _needed_by(daemon: Daemon) -> Iterator[str]:
 def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
     """Call ``work``, report its failure to the supervisor, and exit with its status.
 
-    The supervisor ends the children of this process. If the supervisor is gone, they are ended here.
+    The supervisor ends the children of this process. If the supervisor has ended, this function ends them.
     """
     try:
         status = work()
@@ -250,7 +250,7 @@ def exit_after(channel: Channel, work: Callable[[], int]) -> NoReturn:
 
 
 def _send_last(channel: Channel, message: Message) -> None:
-    """Send the last message of this process; ignore that the supervisor is gone."""
+    """Send the last message of this process; ignore a supervisor that has ended."""
     try:
         channel.send(message)
     except OSError:
@@ -261,7 +261,7 @@ def _send_last(channel: Channel, message: Message) -> None:
 
 
 def _metrics() -> "Values":
-    """Have the metrics of the application keep their values where the supervisor can read them."""
+    """Store the values of the application's metrics in memory that the supervisor can read."""
     from tamed.metrics.values import Values  # lazy import: most daemons have no operations endpoint
 
     values = Values()
@@ -296,7 +296,7 @@ def _measuring(values: "Values | None", application: Application, lost: Callable
 
 @contextmanager
 def _recycling(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> Iterator[None]:
-    """Inside the ``with``, request a replacement, with the reason, while one of the limits is reached.
+    """Inside the ``with``, request a replacement, with the reason, while a limit is reached.
 
     ``accepted`` returns the number of accepted connections.
     """

@@ -17,7 +17,7 @@ from tamed.ipc.message import Message
 __all__ = ["stacks_of_process"]
 
 _MOST_THREADS = 100
-_MOST_TASKS = 2000  # that are looked at; others are only counted
+_MOST_TASKS = 2000  # examined tasks; others are only counted
 _MOST_STACKS = 100  # different ones
 _DEEPEST = 40  # frames of a stack
 _LONGEST = 300  # characters of a line
@@ -48,7 +48,7 @@ def stacks_of_process() -> Message:
 def _threads() -> Iterator[Message]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():
-        lines = ["it runs the event loop"] if ident == threading.get_ident() else _lines_of_frame(frame)
+        lines = ["runs the event loop"] if ident == threading.get_ident() else _lines_of_frame(frame)
         yield {"name": _shown(names.get(ident, f"thread {ident}")), "lines": lines}
 
 
@@ -66,9 +66,9 @@ def _lines_of_frame(frame: FrameType | None) -> list[str]:
 
 
 def _lines_of_task(task: "asyncio.Task[Any]") -> Iterator[str]:
-    """Yield the frames of a task: of its coroutine, of what that awaits, and so on."""
+    """Yield the frames of a task: of its coroutine, of the awaited one, and so on."""
     if task is asyncio.current_task():
-        yield "it runs"
+        yield "running"
         return
     awaited: Any = task.get_coro()
     for _ in range(_DEEPEST):
@@ -76,7 +76,7 @@ def _lines_of_task(task: "asyncio.Task[Any]") -> Iterator[str]:
         if frame is None:
             break
         yield _line(frame)
-        # The service's hooks are resumed by hand (`run_hook`), so they are not what is awaited.
+        # `run_hook` steps the hooks of services itself, so they are not in the chain of awaited coroutines.
         hook = frame.f_locals.get("coroutine") if frame.f_code.co_name == "_resume" else None
         awaited = hook or _attribute(awaited, "cr_await", "gi_yieldfrom", "ag_await")
     if awaited is not None:
@@ -85,13 +85,13 @@ def _lines_of_task(task: "asyncio.Task[Any]") -> Iterator[str]:
 
 def _waits_for(awaited: Any) -> str:
     kind = type(awaited)
-    if kind.__name__ == "FutureIter":  # what `await` makes of a future; it does not tell whose it is
+    if kind.__name__ == "FutureIter":  # the iterator of an awaited future, which does not reveal its owner
         return "waits for a future"
     return f"waits for {kind.__module__}.{kind.__qualname__}"[:_LONGEST]
 
 
 def _attribute(coroutine: Any, *names: str) -> Any:
-    """Return the attribute that this kind of coroutine has."""
+    """Return the first of these attributes that the coroutine has."""
     return next((getattr(coroutine, name) for name in names if hasattr(coroutine, name)), None)
 
 

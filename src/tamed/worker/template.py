@@ -1,15 +1,15 @@
-"""A template: a process that has loaded what every worker needs, and forks the workers.
+"""A template: a process that has loaded the code that every worker needs, and forks the workers.
 
 It is the only way to make a worker. A template has loaded the framework and nothing of the application, so a
 worker loads the current code; with ``--preload`` it has loaded the application too. The common part of the
 workers is then in memory once, and a worker costs a fork and not the start of an interpreter.
 
-A forked process has only the thread that forked, and the locks of all others as they were. So a template has
-no thread and no event loop. An application that starts threads while it is loaded is refused.
+A forked process has only the thread that forked, and inherits all locks in their current state. So a template
+has no other thread and no event loop. An application that starts threads while it is loaded is refused.
 
-One process in between forks all workers that are due, and ends at once. The supervisor, a subreaper
-(prctl(2)), becomes their parent. A forked process waits for its first message. The supervisor sends it when
-it knows the process. If it closes the channel instead, the process ends.
+An intermediate process forks all requested workers, and ends at once. The supervisor, a subreaper (prctl(2)),
+becomes their parent. A forked process waits for its first message, which the supervisor sends when it knows
+the pid. If it closes the channel instead, the process ends.
 """
 
 import errno
@@ -45,7 +45,7 @@ __all__ = ["main"]
 
 _THREADS = Path("/proc/self/task")  # proc(5)
 _NEEDED = ("tamed", "tamed.net.server", "tamed.net.stream")
-"""Modules that almost every application loads, beside those that are loaded with this one."""
+"""Modules that almost every application loads, besides those that this module loads."""
 
 
 class _NoSource:
@@ -55,7 +55,7 @@ class _NoSource:
         return self.listen_now(endpoint, kind)
 
     def listen_now(self, endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> Listener:
-        why = "the application listens while it is loaded, before there are workers"
+        why = "the application listens while it is being loaded, before any worker exists"
         raise ConfigurationError(f"cannot listen on {endpoint}", why, "run it without --preload")
 
 
@@ -81,7 +81,7 @@ def main() -> NoReturn:
 
 def _work(channel: Channel, origin: Origin) -> int:
     order = first_order(channel)
-    if order.get("answers"):  # a core dump would have them; a forked process is as its template
+    if order.get("answers"):  # a core dump would contain them; forked processes inherit this
         forbid_tracing()
     _load_framework(order)
     preloaded = _preload(order) if read_truth(order, "preload") else None
@@ -106,7 +106,7 @@ def _work(channel: Channel, origin: Origin) -> int:
     return runtime.live(link)
 
 
-# What a template loads.
+# Loading.
 
 
 def _load_framework(order: Message) -> None:
@@ -135,7 +135,7 @@ def _preload(order: Message) -> WorkerRuntime:
 def _serve(channel: Channel, origin: Origin, preloaded: WorkerRuntime | None) -> _Request | None:
     """Fork until the channel is closed, and return None; in a forked process, return its request."""
     for stop in STOP_SIGNALS:
-        # A service manager may send them to all processes: this one ends with the supervisor.
+        # A service manager may send these to all processes; this one must end with the supervisor.
         signal.signal(stop, lambda *_: None)
     while not channel.closed:
         requests: list[_Request] = []
@@ -154,7 +154,7 @@ def _serve(channel: Channel, origin: Origin, preloaded: WorkerRuntime | None) ->
                     preloaded.drop_privileges()
         if requests and (mine := _fork(requests, channel)) is not None:
             return mine
-        select.select([channel], [], [])  # last: the first request may have come with the first order
+        select.select([channel], [], [])  # last: the first request may have come with the order
     return None
 
 
@@ -192,13 +192,13 @@ def _fork_by_another(requests: Sequence[_Request]) -> tuple[_Request | None, dic
             return _fork_each(requests, answers), {}
         answers.close()
         found = {int(number): int(pid) for number, pid in map(bytes.split, report)}
-    with suppress(ChildProcessError):  # the application may have the kernel reap its children
+    with suppress(ChildProcessError):  # the application may have ignored SIGCHLD, so that the kernel reaps
         os.waitpid(between, 0)
     return None, found
 
 
 def _fork_each(requests: Sequence[_Request], answers: FileIO) -> _Request:
-    """Fork the workers in the process in between, which ends here; return in a worker."""
+    """Fork the workers from the intermediate process, which ends here; return in a worker."""
     try:
         for request in requests:
             try:
@@ -208,13 +208,13 @@ def _fork_each(requests: Sequence[_Request], answers: FileIO) -> _Request:
             if pid == 0:
                 return request
             answers.write(b"%d %d\n" % (request.number, pid))
-    except OSError:  # the template is gone
+    except OSError:  # the template has ended
         os._exit(1)
     os._exit(0)
 
 
 def _begin(request: _Request, channel: Channel) -> None:
-    """Become a process of its own, with nothing of the template's; end it if nobody wants it any more."""
+    """Detach this process from its template; exit if the request was cancelled."""
     theirs, records, output, directory = request.descriptors
     for descriptor, number in ((theirs, CHANNEL), (records, RECORDS), (output, 1), (output, 2)):
         os.dup2(descriptor, number, inheritable=number in (1, 2))
@@ -224,7 +224,7 @@ def _begin(request: _Request, channel: Channel) -> None:
     select.select([CHANNEL], [], [])
     if channel.is_cut_off():
         os._exit(0)
-    os.setsid()  # not before: until now, the process had to end with its template
+    os.setsid()  # only now: until here, the process had to end with its template
     _enter(directory)
     _close(request.descriptors)
     name = sys.orig_argv[-2]
@@ -233,7 +233,7 @@ def _begin(request: _Request, channel: Channel) -> None:
         show_words([request.module, name], 3)
     else:
         words = [name, str(request.worker)]
-        if sys.argv[1:] == sys.orig_argv[-2:]:  # no preloaded application has got others
+        if sys.argv[1:] == sys.orig_argv[-2:]:  # a preloaded application has its own arguments
             sys.argv[1:] = words
         show_words(words, 2)
     # CPython leaves the number of the parent's thread in the object of the main thread.
@@ -247,7 +247,7 @@ def _enter(directory: int) -> None:
         os.fchdir(directory)
     except (
         PermissionError
-    ):  # root has started the daemon where its user may not go, and the template is there
+    ):  # root started the daemon in a folder that its user cannot enter; the template is still in it
         return
 
 
