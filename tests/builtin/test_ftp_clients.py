@@ -114,4 +114,4 @@ def test_a_transfer_in_progress_is_finished_by_a_stop(root: Path) -> None:
             busy.getresp()
         assert process.wait() == 0
     assert re.search(r"RETR long, 16777216 bytes in", process.output)
-    assert "aborts what is not done" not in process.output
+    assert "aborts connections that did not end" not in process.output

@@ -149,7 +149,7 @@ def test_no_request_is_lost_by_a_stop(tmp_path: Path, workers: tuple[str, ...]) 
     for client in clients:
         client.join(PATIENCE)
     assert [client.fault for client in clients if client.fault] == []
-    assert "aborts what is not done" not in process.output
+    assert "aborts connections that did not end" not in process.output
 
 
 def test_an_idle_connection_does_not_hold_a_stop(root: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_live_socket_is_not_replaced(path: Path, endpoint: UnixEndpoint) -> No
         assert path.is_socket()
     assert str(caught.value) == (
         f"cannot listen on unix:{path}: a running process holds this socket; "
-        f"stop what listens there (ss -xap src unix:{path}) or choose another path"
+        f"stop the process that listens there (ss -xap src unix:{path}) or choose another path"
     )
 
 
@@ -199,7 +199,7 @@ def test_what_is_not_a_socket_is_never_removed(path: Path, endpoint: UnixEndpoin
         case _:
             path.symlink_to(path.with_name("nowhere"))
     before = path.lstat()
-    with pytest.raises(CannotCreate, match="is in its place; remove it or choose another path") as caught:
+    with pytest.raises(CannotCreate, match="has this path; remove it or choose another path") as caught:
         bind(endpoint)
     assert ("a symbolic link" in caught.value.why) == ("link" in what)
     assert path.lstat() == before
@@ -239,7 +239,7 @@ def test_a_stale_socket_of_somebody_else() -> None:
             "from tamed.net.bind import bind; from tamed.net.endpoint import Endpoint",
             f"bind(Endpoint.parse('unix:{path}'))",
         )
-        assert "this user may not ask whether it is in use" in said
+        assert "this user may not check whether it is in use" in said
         assert path.is_socket()
 
 

@@ -311,8 +311,8 @@ async def test_a_server_that_does_not_answer_is_given_up(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("endpoint", "use_tls", "why"),
     [
-        ("fd://3", False, "its sockets are inherited, for servers"),
-        ("systemd://", False, "its sockets are inherited, for servers"),
+        ("fd://3", False, "inherited sockets are for servers"),
+        ("systemd://", False, "inherited sockets are for servers"),
         (":10000", False, "it means every interface"),
         ("unix:/run/x.sock", True, "there is no TLS on a unix socket"),
         ("localhost", False, "endpoint 'localhost'"),

@@ -64,7 +64,7 @@ def test_the_peer_is_told_as_one_would_type_it(pair: tuple[int, socket.socket]) 
     address = client.getsockname()
     assert ours.peer == f"127.0.0.1:{address[1]}"
     ours.close()
-    assert ours.peer == "a peer that is gone"
+    assert ours.peer == "a disconnected peer"
     through_tls = TlsConnection(socket.AF_INET, socket.SOCK_STREAM)
     through_tls.address = address
     with closing(through_tls):

@@ -73,7 +73,7 @@ def test_a_closed_descriptor() -> None:
         NOTHING.sockets(FdEndpoint(999_999), socket.SOCK_STREAM)
     assert str(caught.value) == (
         "cannot listen on fd://999999: descriptor 999999 is not open; "
-        "the parent has to leave it open for this process"
+        "the parent must leave it open for this process"
     )
 
 
@@ -113,7 +113,7 @@ def test_a_socket_of_a_family_that_we_do_not_serve() -> None:
 def test_a_socket_of_the_wrong_kind(inherited: socket.socket) -> None:
     """A stream socket does not serve datagrams."""
     with pytest.raises(
-        ConfigurationError, match="it is a stream socket, and this server needs a datagram socket"
+        ConfigurationError, match="it is a stream socket, but this server needs a datagram socket"
     ):
         NOTHING.sockets(FdEndpoint(inherited.fileno()), socket.SOCK_DGRAM)
 
@@ -204,7 +204,7 @@ def test_an_unknown_name_is_told_the_known_ones(inherited: socket.socket) -> Non
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"LISTEN_PID": "1"}, r"were passed to process 1 \(LISTEN_PID\), and this is 4711"),
+        ({"LISTEN_PID": "1"}, r"were passed to process 1 \(LISTEN_PID\), but this is process 4711"),
         ({"LISTEN_PID": ""}, "LISTEN_PID is '', not a number"),
         ({"LISTEN_FDS": "two"}, "LISTEN_FDS is 'two', not a number"),
         ({"LISTEN_FDS": "0", "LISTEN_FDNAMES": ""}, r"no sockets were passed \(LISTEN_FDS is 0\)"),

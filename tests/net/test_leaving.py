@@ -392,7 +392,7 @@ async def test_what_refuses_to_end_does_not_keep_a_server_from_stopping(
         await Stopping(server).done()
     client.close()
     free.set()
-    assert "abandons what does not end after an abort: 1 handler of closed connections" in caplog.text
+    assert "abandons unending connections: 1 handler of closed connections" in caplog.text
 
 
 def descriptors() -> int:

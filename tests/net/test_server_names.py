@@ -101,7 +101,9 @@ def test_a_name_belongs_to_one_certificate(sites: dict[str, Files], authority: t
         "give one certificate for each name"
     )
     make_files(sites["wild"].folder, authority, trustme.KeyType.ECDSA, "127.0.0.1")
-    with pytest.raises(ConfigurationError, match="it names no host, so no client would get it; leave it out"):
+    with pytest.raises(
+        ConfigurationError, match="it has no host name, so no client would get it; leave it out"
+    ):
         ServerTls(endpoint_of(sites))
 
 

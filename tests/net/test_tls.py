@@ -177,7 +177,7 @@ def damaged(pem: bytes) -> bytes:
             "TLS certificate {}: it is not a PEM file; if it is DER, convert it: openssl x509",
         ),
         ("cert", der_certificate, "TLS certificate {}: it is not a PEM file"),
-        ("cert", key_of, "TLS certificate {}: it holds a private key and no certificate"),
+        ("cert", key_of, "TLS certificate {}: it contains a private key, but no certificate"),
         ("cert", lambda files: damaged(files.cert.read_bytes()), "TLS certificate {}: OpenSSL refuses it: "),
         ("cert", lambda files: files.ca.read_bytes(), "TLS certificate {}: the key "),
         (
@@ -189,13 +189,13 @@ def damaged(pem: bytes) -> bytes:
         (
             "key",
             lambda files: files.cert.read_bytes(),
-            "TLS key {}: it holds a certificate and no private key",
+            "TLS key {}: it contains a certificate, but no private key",
         ),
         ("key", lambda files: damaged(key_of(files)), "TLS key {}: OpenSSL refuses it: "),
         (
             "key",
             encrypted,
-            "TLS key {}: it needs a passphrase, and a server cannot prompt for it; store it without: ",
+            "TLS key {}: it has a passphrase, and a server cannot prompt for it; remove the passphrase: ",
         ),
         ("key", encrypted_of_old, "TLS key {}: it needs a passphrase"),
         ("ca", lambda _: b"no", "TLS client CA file {}: it is not a PEM file"),
@@ -249,7 +249,7 @@ def test_a_certificate_without_a_key(files: Files) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ServerTls(TlsEndpoint("localhost", 0, files.cert))
     assert str(caught.value) == (
-        f"TLS certificate {files.cert}: it holds no private key; name the key's file too: &key=FILE"
+        f"TLS certificate {files.cert}: it contains no private key; name the key's file too: &key=FILE"
     )
 
 
@@ -296,5 +296,5 @@ def test_a_file_that_may_not_be_read(files: Files) -> None:
         files.folder.chmod(0o700)
     assert said == (
         f"{PermissionRefused.__name__}: TLS certificate {files.both}: Permission denied; "
-        "let the user who starts this read it"
+        "let the user that starts this program read it"
     )

@@ -59,7 +59,7 @@ def test_a_client_that_reads_on_gets_the_whole_poem(long_poem: Path) -> None:
             read += read_all(client)
         assert read == poem
         assert process.wait() == 0
-    assert "aborts what is not done" not in process.output
+    assert "aborts connections that did not end" not in process.output
 
 
 def test_a_client_that_is_silent_past_the_deadline_is_cut(long_poem: Path) -> None:
@@ -218,7 +218,7 @@ application = Application("verse", First("first"), Failing("failing"))
 """
     with TamedProcess("run", application(text)) as process:
         assert process.wait() == 70
-    assert process.output.count("it is started again in") == 2
+    assert process.output.count("restarting it in") == 2
     assert process.output.count("Traceback") == 3
     assert "app: first is stopped" in process.output
     assert process.lines[-1] == "tamed: service failing failed in run: KeyError: 'verse'"

@@ -97,7 +97,7 @@ async def _is_wrong() -> bool:
         (_times_out, "TimeoutError: the other side is slow"),
         (_is_cancelled, "CancelledError"),
         (_exits, "SystemExit: 3"),
-        (_is_wrong, "check() has returned a bool, neither a text nor None"),
+        (_is_wrong, "check() returned a bool, expected a text or None"),
     ],
     ids=["nothing", "empty", "a text", "raises", "hangs", "times out", "cancelled", "exits", "no text"],
 )

@@ -112,7 +112,7 @@ def test_a_strategy_must_be_known() -> None:
     [
         ("text", "it is a str, not a service"),
         (None, "it is None, not a service"),
-        (Service, r"it is a class; make a service of it: Service\(\.\.\.\)"),
+        (Service, r"it is a class; create an instance: Service\(\.\.\.\)"),
     ],
     ids=["text", "none", "class"],
 )
@@ -261,7 +261,7 @@ async def test_a_parent_that_stops_gives_up_what_is_being_added(diary: Diary, be
     if begun:
         await child.entered.wait()
     await parent.lifecycle.take_down()
-    with pytest.raises(TamedError, match="service child was not started: it was stopped before"):
+    with pytest.raises(TamedError, match="service child was not started: it was stopped first"):
         await adding
     assert diary == (["prepare child", "start child", "release child"] if begun else [])
     assert (list(parent), child.parent) == ([], None)
@@ -301,7 +301,9 @@ async def test_a_child_is_removed_from_an_idle_parent() -> None:
 
 async def test_only_a_child_can_be_removed() -> None:
     """Removing what is not there is misuse."""
-    with pytest.raises(ServiceMisuse, match="cannot remove 'child' from parent: it is not a child of it"):
+    with pytest.raises(
+        ServiceMisuse, match="cannot remove 'child' from parent: it is not a child of that service"
+    ):
         await MultiService("parent").remove(Service("child"))
 
 
@@ -334,7 +336,7 @@ async def test_a_child_that_is_being_added_can_be_removed(diary: Diary) -> None:
         adding = parent.add(child)
         await child.entered.wait()
         await parent.remove(child)
-        with pytest.raises(TamedError, match="it was stopped before"):
+        with pytest.raises(TamedError, match="it was stopped first"):
             await adding
         assert list(parent) == []
     assert diary == ["prepare child", "start child", "release child"]

@@ -66,7 +66,7 @@ async def test_a_service_that_fails_is_stopped_and_started_again(
         assert now() == 1.0
         assert (service.state, service.restarting, service.restarts) == (State.RUNNING, False, 1)
         assert diary == ["ran body", "stop body", "start body", "run body"]
-    assert caplog.messages == ["service body failed in run: Broken: body broke; it is started again in 1.0 s"]
+    assert caplog.messages == ["service body failed in run: Broken: body broke; restarting it in 1.0 s"]
 
 
 async def test_the_waits_grow_and_the_limit_ends_them(diary: Diary, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,7 +80,7 @@ async def test_the_waits_grow_and_the_limit_ends_them(diary: Diary, caplog: pyte
             await asyncio.Event().wait()
     assert [line for line in diary if "run" in line] == [f"run at {time}" for time in (0, 1, 3, 7)]
     assert caplog.messages[-2:] == [
-        "service always is given up after 3 restarts",
+        "giving up service always after 3 restarts",
         "service always failed in run: Broken: again",
     ]
 

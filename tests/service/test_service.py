@@ -120,7 +120,7 @@ def test_a_misspelt_hook_is_refused(name: str) -> None:
     async def hook(_: object) -> None:
         return None
 
-    with pytest.raises(TypeError, match=rf"Wrong\.{name} is no hook: did you mean '\w+'\?"):
+    with pytest.raises(TypeError, match=rf"Wrong\.{name} is not a hook: did you mean '\w+'\?"):
         type("Wrong", (Service,), {name: hook})
     type("Right", (Service,), {"stat": hook, "post": hook, "prepared": hook, "runs": hook})
 
@@ -375,7 +375,7 @@ async def test_a_body_that_lets_a_cancellation_through_has_failed(diary: Diary) 
             service.told.cancel()
             await asyncio.Event().wait()
 
-    with pytest.raises(ServiceFailed, match="something it waited for was cancelled"):
+    with pytest.raises(ServiceFailed, match="a task or future that it awaited was cancelled"):
         await use()
 
 
@@ -392,7 +392,9 @@ async def test_a_hook_that_lets_a_cancellation_through_has_failed(
                 await asyncio.sleep(0)
             await super()._do(phase)
 
-    with pytest.raises(ServiceFailed, match=f"one failed in {phase}: something it waited for was cancelled"):
+    with pytest.raises(
+        ServiceFailed, match=f"one failed in {phase}: a task or future that it awaited was cancelled"
+    ):
         await Careless("one", diary, fails={phase: asyncio.CancelledError()}).lifecycle.bring_up()
 
 

@@ -120,7 +120,7 @@ async def test_a_call_that_raises_is_logged_and_the_timer_goes_on(
     """The log has the traceback; also when the call lets through that what it waited for was cancelled."""
     async with TimerService(10, fault, name="tick"):
         await asyncio.sleep(15)
-    assert caplog.messages == ["a call of timer tick failed; the timer goes on"] * 2
+    assert caplog.messages == ["a call of timer tick failed; the timer continues"] * 2
     assert all(record.exc_info for record in caplog.records)
 
 

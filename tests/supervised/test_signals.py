@@ -141,7 +141,7 @@ def test_connections_that_do_not_end_are_cut_in_the_end(tamed: Tamed, app: Path)
         with pytest.raises(ConnectionResetError):
             sock.recv(100)
     assert "app.py" not in daemon.log
-    assert re.search(r"WARNING .* aborts what is not done within 0.5 s: 1 connection", daemon.log)
+    assert re.search(r"WARNING .* aborts connections that did not end within 0.5 s: 1 connection", daemon.log)
     assert not is_there(worker)
     assert tamed.left() == {}
 

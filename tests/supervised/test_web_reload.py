@@ -166,5 +166,5 @@ def test_no_client_of_the_web_notices_reloads_and_upgrades(tamed: Tamed) -> None
     assert clients.faults == []
     assert min(clients.answered.values()) > 0, clients.answered
     assert clients.told > 0
-    assert "aborts what is not done" not in daemon.log
+    assert "aborts connections that did not end" not in daemon.log
     daemon.stop()

@@ -310,7 +310,7 @@ async def test_connections_are_cut_at_the_deadline(caplog: pytest.LogCaptureFixt
         async with TwistedService(application(server)):
             reader, writer = await asyncio.open_connection(HERE, port_of(server))
             assert await reader.readexactly(6) == b"hello "
-    assert "aborts what is not done within 0.01 s: 1 connection (127.0.0.1:" in caplog.text
+    assert "aborts connections that did not end within 0.01 s: 1 connection (127.0.0.1:" in caplog.text
     with pytest.raises(ConnectionError):
         await reader.read()
     writer.close()

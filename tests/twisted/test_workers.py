@@ -355,4 +355,4 @@ def test_a_protocol_that_fails_as_it_ends_holds_up_no_stop(tamed: Tamed) -> None
     assert (worker["connections"], worker["accepted"]) == (0, 1)
     daemon.stop()
     assert "not done in time" not in daemon.log
-    assert "aborts what is not done" not in daemon.log
+    assert "aborts connections that did not end" not in daemon.log

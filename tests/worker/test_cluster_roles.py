@@ -293,6 +293,6 @@ async def test_lease_of_a_service_that_cannot_stop_runs_out() -> None:
 async def test_role_of_a_fleet_needs_an_engine() -> None:
     """Without --cluster a service that runs once in a fleet is refused."""
     roles = SupervisedRoles(lambda _: None)
-    with pytest.raises(ConfigurationError, match="name one with --cluster"):
+    with pytest.raises(ConfigurationError, match="add --cluster ENGINE"):
         roles.campaign("cron", "cluster", lambda: None, lambda: None)
     await roles.close()

@@ -1,1 +1,1 @@
-"""Where it listens: endpoints, sockets, servers, clients, TLS."""
+"""The network: endpoints, sockets, servers, clients, TLS."""

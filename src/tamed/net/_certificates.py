@@ -25,15 +25,15 @@ _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_
 _READ_REMEDY: Final = {
     errno.ENOENT: "check the path in the endpoint",
     errno.EISDIR: "name the file in it",
-    errno.EACCES: "let the user who starts this read it",
+    errno.EACCES: "let the user that starts this program read it",
 }
 
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for."""
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which `ssl` has no name."""
 
 
 class CertificateContext(ssl.SSLContext):
-    """The context for one certificate, and what that says of itself."""
+    """The context for one certificate, with the facts that the certificate states."""
 
     file: Path
     pem = ""
@@ -41,7 +41,7 @@ class CertificateContext(ssl.SSLContext):
     names: frozenset[str] = frozenset()
     """The host names that it is for, in lower case; one may begin with ``*.``."""
     valid: tuple[float, float] = (0.0, float("inf"))
-    """From when to when it is valid, in seconds since 1970."""
+    """The begin and end of its validity, in seconds since 1970."""
 
     @classmethod
     def of(cls, pair: KeyPair) -> Self:
@@ -70,10 +70,10 @@ class CertificateContext(ssl.SSLContext):
         return f"it expired on {_moment(ends)}: renew it" if now >= ends else ""
 
     def _read_facts(self) -> None:
-        """Read what the certificate says, in a handshake with ourselves.
+        """Read the certificate's facts, in a handshake with a client in this process.
 
-        `ssl` decodes only certificates that were verified. If a client would never accept this one, whatever
-        authorities it trusts, its facts stay unknown.
+        `ssl` decodes only verified certificates. If no client would accept this one, whatever authorities it
+        trusts, its facts stay unknown.
         """
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         client.check_hostname = False
@@ -88,7 +88,7 @@ class CertificateContext(ssl.SSLContext):
                 except ssl.SSLWantReadError:
                     continue
             facts: dict[str, Any] = shown.getpeercert() or {}
-        except (ssl.SSLError, ValueError):  # ValueError: the handshake did not come to the certificate
+        except (ssl.SSLError, ValueError):  # ValueError: the handshake failed before the certificate
             return
         self.pem = ssl.DER_cert_to_PEM_cert(shown.getpeercert(binary_form=True) or b"")
         self.names = frozenset(
@@ -100,8 +100,8 @@ class CertificateContext(ssl.SSLContext):
 def load_certificates(endpoint: TlsEndpoint) -> tuple[CertificateContext, ...]:
     """Load all certificates of an endpoint, and the authorities of its clients into the context of each.
 
-    Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read and
-    ``ConfigurationError`` for an invalid one, and for a name that two certificates have. Never prompts for a
+    Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read, and
+    ``ConfigurationError`` for an invalid one and for a name in two certificates. Never prompts for a
     passphrase.
     """
     loaded = tuple(_load(pair) for pair in endpoint.pairs)
@@ -125,15 +125,15 @@ def _load(pair: KeyPair) -> CertificateContext:
 
 
 def _require_distinct(loaded: tuple[CertificateContext, ...]) -> None:
-    """Raise unless each of several certificates can be chosen by its names, and by nothing else."""
+    """Raise unless each of several certificates has names, which no other one has."""
     owners: dict[str, Path] = {}
     for number, context in enumerate(loaded):
         what = f"TLS certificate {context.file}"
         if number and not context.names:
-            raise ConfigurationError(what, "it names no host, so no client would get it", "leave it out")
+            raise ConfigurationError(what, "it has no host name, so no client would get it", "leave it out")
         for name in sorted(context.names):
             if name in owners:
-                why = f"the name {name} is in {owners[name]} too"
+                why = f"{owners[name]} has the name {name}, too"
                 raise ConfigurationError(what, why, "give one certificate for each name")
             owners[name] = context.file
 
@@ -144,9 +144,9 @@ def _moment(seconds: float) -> str:
 
 def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     def no_passphrase() -> NoReturn:
-        remedy = f"store it without: openssl pkey -in {key} -out NEWFILE"
+        remedy = f"remove the passphrase: openssl pkey -in {key} -out NEWFILE"
         raise ConfigurationError(
-            f"TLS key {key}", "it needs a passphrase, and a server cannot prompt for it", remedy
+            f"TLS key {key}", "it has a passphrase, and a server cannot prompt for it", remedy
         )
 
     try:
@@ -170,9 +170,9 @@ def _require(file: Path, role: str, expected: bytes) -> None:
     if re.search(expected, content):
         return
     if role == "key" and re.search(_CERTIFICATE, content):
-        raise ConfigurationError(f"TLS key {file}", "it holds a certificate and no private key")
+        raise ConfigurationError(f"TLS key {file}", "it contains a certificate, but no private key")
     if role != "key" and re.search(_KEY, content):
-        raise ConfigurationError(f"TLS {role} {file}", "it holds a private key and no certificate")
+        raise ConfigurationError(f"TLS {role} {file}", "it contains a private key, but no certificate")
     tool = "pkey" if role == "key" else "x509"
     remedy = f"if it is DER, convert it: openssl {tool} -inform der -in {file} -out NEWFILE"
     raise ConfigurationError(f"TLS {role} {file}", "it is not a PEM file", remedy)
@@ -180,7 +180,7 @@ def _require(file: Path, role: str, expected: bytes) -> None:
 
 def _require_key_inside(cert: Path) -> None:
     if not re.search(_KEY, _read(cert, "certificate")):
-        why = "it holds no private key"
+        why = "it contains no private key"
         raise ConfigurationError(f"TLS certificate {cert}", why, "name the key's file too: &key=FILE")
 
 
@@ -192,7 +192,7 @@ def _read(file: Path, role: str) -> bytes:
 
 
 def _diagnosis(cert: Path, key: Path, error: ssl.SSLError) -> ConfigurationError:
-    """Return the error for the file, of the two, that OpenSSL has refused."""
+    """Return the error for the one of the two files that OpenSSL refused."""
     if error.reason in _MISMATCH:
         why = f"the key {key} belongs to another certificate"
         return ConfigurationError(f"TLS certificate {cert}", why, "give the key that it was issued for")

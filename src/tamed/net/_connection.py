@@ -91,7 +91,7 @@ class Connection(socket.socket):
         try:
             return peer_text(self.getpeername(), self)
         except OSError:
-            return "a peer that is gone"
+            return "a disconnected peer"
 
     def _abort_opening(self) -> None:
         opening, self.opening = self.opening, None
@@ -188,7 +188,7 @@ class TransportOpener:
             self._continue_after(waiter, connection)
 
     def _fail(self, connection: Connection, error: BaseException) -> None:
-        """Report one failure; the other connections go on, except after SystemExit and KeyboardInterrupt."""
+        """Report one failure; others continue, except after SystemExit and KeyboardInterrupt."""
         if isinstance(error, SystemExit | KeyboardInterrupt):
             raise error
         self._failed(connection, error)

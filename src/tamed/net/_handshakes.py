@@ -121,13 +121,13 @@ class Handshakes:
             self._check()
 
     def end_making_room(self) -> None:
-        """Stop aborting, unless clients wait in the queue. May be called again."""
+        """Stop aborting, unless clients wait in the queue. Idempotent."""
         if self._timer is not None and not self._queue:
             self._timer.cancel()
             self._timer = None
 
     def close(self) -> None:
-        """Log the aborts that are only counted so far. May be called again."""
+        """Log the aborts that were only counted so far. Idempotent."""
         self.end_making_room()
         self._aborted.close()
 
@@ -160,7 +160,7 @@ class Handshakes:
         turn: asyncio.Future[None] = self._loop.create_future()
         if (another := self._queue.add(connection, network, turn)) is not None:
             self._abort(another)
-        why = f"there was no room for it for {self._seconds:g} s"
+        why = f"no place was free for {self._seconds:g} s"
         timer = self._loop.call_at(deadline, _fail, turn, why)
         self.make_room()
         try:

@@ -1,4 +1,4 @@
-"""Peers that disconnect, at any moment: their decision, and not a fault of the application.
+"""Peers that disconnect at any moment: this is no fault of the application.
 
 Event loops report a closed connection in many ways. asyncio's own loop drops data that is written to it, with
 a warning from the sixth time on, or raises AttributeError if there was buffered data when it was closed;
@@ -32,11 +32,11 @@ __all__ = [
 _GONE: Final = frozenset(
     {errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
 )
-"""The errors of a peer that is unreachable or gone, in addition to those of ConnectionError."""
+"""The errors of an unreachable or disconnected peer, besides those of ConnectionError."""
 
 
 def peer_left(error: Exception, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Return whether the peer has caused an error of a handler; its other connections raise errors too."""
+    """Return whether the peer caused a handler's error, and not another connection of the handler."""
     if error is reader.exception():
         return True
     gone = writer.is_closing() or reader.at_eof()

@@ -121,7 +121,7 @@ class Shortage:
         self._retry = self._loop.call_later(self._retry_delay, self._try_again)
 
     def end(self) -> None:
-        """Stop calling ``resume``. May be called again."""
+        """Stop calling ``resume``. Idempotent."""
         if self._retry is not None:
             self._retry.cancel()
 
@@ -194,8 +194,8 @@ class Acceptor:
         elif self.paused:
             self.paused = False
             for listening in self._sockets.copy():
-                # In our own context: usually this is called in the context of a connection that ended, and
-                # the next one must not see its variables.
+                # In an empty context: usually this is called in the context of a connection that ended, whose
+                # variables must not leak into the next one.
                 self._context.run(self._loop.add_reader, listening.sock, self._wake, listening)
                 self._check_finished(listening)
 
@@ -264,7 +264,7 @@ class Acceptor:
             taken += 1
             try:
                 on_accept(fd, address)
-            except Exception:  # a fault of ours: serve the next clients anyway
+            except Exception:  # a bug in Tamed: serve the next clients anyway
                 log.exception("%s failed to handle a new connection", self._name)
         if self._finished is not None:
             listening.remaining -= taken
@@ -341,7 +341,7 @@ def usable_backlog(
     granted = effective_backlog(wanted, limit())
     if granted < wanted and first():
         log.warning(
-            "net.core.somaxconn allows %d waiting connections of the %d asked for; "
+            "net.core.somaxconn allows only %d of the %d requested waiting connections; "
             "raise it: sysctl -w net.core.somaxconn=%d",
             granted,
             wanted,

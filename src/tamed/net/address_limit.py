@@ -60,7 +60,7 @@ class AddressLimit:
             del self._open[counted]
 
     def close(self) -> None:
-        """Log the refused connections that are only counted so far."""
+        """Log the refused connections that were only counted so far."""
         self._log_limiter.close()
 
     def _refused(self, address: Any) -> None:
@@ -121,7 +121,7 @@ class LogLimiter:
         self._begin_interval()
 
     def close(self) -> None:
-        """Log the events that are only counted so far, at the end. May be called again."""
+        """Log the events that were only counted so far. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -218,7 +218,7 @@ def in_use(endpoint: Endpoint, address: str, kind: socket.SocketKind) -> Unavail
     """Return the error for an address that is in use, with the command that finds the other socket."""
     port = address.rpartition(":")[2]
     command = f"ss -l{'u' if kind == socket.SOCK_DGRAM else 't'}np 'sport = :{port}'"
-    remedy = f"stop what listens there ({command}) or choose another port"
+    remedy = f"stop the process that listens there ({command}) or choose another port"
     return Unavailable(_what(endpoint), f"{address} is in use", remedy)
 
 
@@ -228,7 +228,7 @@ def _needs_privilege(what: str) -> PermissionRefused:
         "run as root with --user, or with CAP_NET_BIND_SERVICE, or from a systemd socket, "
         f"or choose a port from {lowest} up"
     )
-    return PermissionRefused(what, f"ports below {lowest} need privilege", remedy)
+    return PermissionRefused(what, f"ports below {lowest} need privileges", remedy)
 
 
 def _lowest_free_port() -> int:

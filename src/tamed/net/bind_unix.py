@@ -34,7 +34,7 @@ __all__ = ["bind_unix", "connect_unix"]
 _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE: Final = 0.01
 """Seconds. Other instances hold the lock for microseconds, so a second in all is enough. Any process that can
-open the directory could hold it for ever."""
+open the directory could hold it forever."""
 
 
 def bind_unix(endpoint: UnixEndpoint, kind: socket.SocketKind) -> tuple[socket.socket, SocketFile | None]:
@@ -91,13 +91,13 @@ def _require_stale(path: Path, endpoint: UnixEndpoint) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "something that is not a socket"
-        raise CannotCreate(_what(endpoint), f"{what} is in its place", "remove it or choose another path")
+        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file that is not a socket"
+        raise CannotCreate(_what(endpoint), f"{what} has this path", "remove it or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe, short_path(path) as name:
         probe.setblocking(False)
         answer = probe.connect_ex(name)
     if answer == errno.EACCES:
-        why = "a socket is there, and this user may not ask whether it is in use"
+        why = "a socket exists, and this user may not check whether it is in use"
         raise PermissionRefused(_what(endpoint), why, "remove it or choose another path")
     if answer not in (errno.ECONNREFUSED, errno.ENOENT):
         raise _in_use(endpoint)
@@ -115,7 +115,7 @@ def _alone_in(directory: Path, endpoint: UnixEndpoint) -> Iterator[None]:
                 time.sleep(_LOCK_PAUSE)
         else:
             why = f"another process keeps {directory} locked, so its stale socket cannot be replaced"
-            raise Unavailable(_what(endpoint), why, f"see who: fuser -v {directory}")
+            raise Unavailable(_what(endpoint), why, f"find it: fuser -v {directory}")
         yield
     finally:
         os.close(descriptor)
@@ -129,7 +129,7 @@ def _in_use(endpoint: UnixEndpoint) -> Unavailable:
     import shlex  # not at the top: only needed for errors
 
     command = f"ss -xap src {shlex.quote(f'unix:{endpoint.path}')}"
-    remedy = f"stop what listens there ({command}) or choose another path"
+    remedy = f"stop the process that listens there ({command}) or choose another path"
     return Unavailable(_what(endpoint), "a running process holds this socket", remedy)
 
 

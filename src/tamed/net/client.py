@@ -44,12 +44,12 @@ class Dialer:
     def __init__(self, endpoint: Endpoint, ssl: tls.SSLContext | bool, timeout: float | None) -> None:
         self._what = f"cannot connect to {endpoint}"
         if not isinstance(endpoint, TcpEndpoint | TlsEndpoint | UnixEndpoint):
-            raise ConfigurationError(self._what, "its sockets are inherited, for servers", "give an address")
+            raise ConfigurationError(self._what, "inherited sockets are for servers", "use an address")
         if isinstance(endpoint, UnixEndpoint):
             if ssl:
                 raise ConfigurationError(self._what, "there is no TLS on a unix socket", "leave out ssl")
         elif not endpoint.host:
-            raise ConfigurationError(self._what, "it means every interface", "name a host")
+            raise ConfigurationError(self._what, "it means every interface", "use a host name")
         self._endpoint = endpoint
         self._timeout = timeout
         self._ssl = ssl
@@ -203,13 +203,13 @@ class ClientService(Service, Generic[P]):
 
     @property
     def summary(self) -> str:
-        """The endpoint, and while it runs without a connection, why there is none."""
+        """The endpoint, and the reason if it runs without a connection."""
         return f"{self.endpoint}, not connected: {self._trouble}" if self._trouble else str(self.endpoint)
 
     async def wait_connected(self) -> P:
         """Return the protocol of the current connection; wait for the next one if there is none.
 
-        Raises Unavailable if the service does not run, stops, or has used up its ``limit`` of attempts.
+        Raises Unavailable if the service is not running, stops, or has used up its ``limit`` of attempts.
         """
         if self._protocol is not None:
             return self._protocol
@@ -256,7 +256,9 @@ class ClientService(Service, Generic[P]):
             async with asyncio.timeout(self._close_timeout):
                 await connection.closed.wait()
         except TimeoutError:
-            log.warning("%s aborts %s, which accepts no more data", self.full_name, self.endpoint)
+            log.warning(
+                "%s aborts its connection to %s, which accepts no data", self.full_name, self.endpoint
+            )
         finally:
             if connection.transport is not None:
                 connection.transport.abort()
@@ -297,7 +299,7 @@ class ClientService(Service, Generic[P]):
         return self._connection
 
     def _refuse(self, why: str) -> None:
-        """Raise Unavailable to all callers of `wait_connected`, now and later."""
+        """Raise Unavailable in all callers of `wait_connected`, now and later."""
         self._absence = why
         self._trouble = ""
         for waiting in self._waiting:

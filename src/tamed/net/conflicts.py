@@ -1,7 +1,7 @@
-"""Servers that want the same address: found before any of them binds it.
+"""Detection of servers with the same address, before any of them binds it.
 
-Only what cannot work on any machine is a conflict. A host name is compared as a text, as names are not
-resolved here. Port 0 and inherited sockets never conflict.
+Only a conflict on every machine counts. Host names are compared as texts, because they are not resolved here.
+Port 0 and inherited sockets never conflict.
 """
 
 import os

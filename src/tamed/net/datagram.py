@@ -74,7 +74,7 @@ class DatagramServer(ListeningService):
             log.info("listening on %s", address)
 
     async def stop(self) -> None:
-        """Send buffered data, and receive no more."""
+        """Send buffered data, and stop receiving."""
         self._gate.remove(self)
         if self._opening is not None:
             self._opening.cancel()
@@ -84,11 +84,11 @@ class DatagramServer(ListeningService):
         await self._close()
 
     def disown(self) -> None:
-        """In a forked child: leave the duplicates of our sockets to the parent; see `tamed._os.fork`."""
+        """In a forked child: leave the duplicated sockets to the parent; see `tamed._os.fork`."""
         replace_with_null(own_socket.fileno() for own_socket in self._transports)
 
     def pause_accepting(self) -> None:
-        """Receive no more until `resume_accepting` is called; buffered data is sent."""
+        """Stop receiving until `resume_accepting` is called; buffered data is sent."""
         self._is_gated = True
         for transport in tuple(filter(None, self._transports.values())):
             transport.close()
@@ -137,7 +137,7 @@ class DatagramServer(ListeningService):
 
     def _closed(self, sock: Connection) -> None:
         if self._transports.pop(sock, None) is not None and self._idle is None and not self._is_gated:
-            log.error("%s receives no more on one of its sockets: its transport was closed", self.full_name)
+            log.error("%s no longer receives on one of its sockets: its transport was closed", self.full_name)
         if self._idle is not None and not self._transports and not self._idle.done():
             self._idle.set_result(None)
 

@@ -95,7 +95,7 @@ class Endpoint(ABC):
         except ValueError as error:
             raise BadEndpoint(text, str(error)) from None
         if not isinstance(endpoint, cls):
-            raise BadEndpoint(text, f"expected a {cls.__name__}, and this is a {type(endpoint).__name__}")
+            raise BadEndpoint(text, f"expected a {cls.__name__}, got a {type(endpoint).__name__}")
         return endpoint
 
     def replace(self, **changes: Any) -> Self:
@@ -165,8 +165,8 @@ class TlsEndpoint(Endpoint):
     """A host and a port, with TLS.
 
     ``cert`` is a PEM file with the certificate and its chain, ``key`` one with the private key (None: it
-    is in ``cert``). ``more`` are others: a client gets that whose names have the name that it asks for
-    (SNI, RFC 6066), and the first one if none has; with ``unknown_name`` ``refuse`` the handshake fails then.
+    is in ``cert``). ``more`` are others: a client gets the one with the name that it requests
+    (SNI, RFC 6066), or the first if none has it; with ``unknown_name`` ``refuse`` the handshake then fails.
 
     With ``client_ca``, clients must send a certificate signed by one in that file; with ``verify_client``
     ``optional`` they may also send none.
@@ -204,7 +204,7 @@ class TlsEndpoint(Endpoint):
             if value not in _TLS_CHOICES[name]:
                 raise ValueError(f"{name} is {' or '.join(_TLS_CHOICES[name])}, not {value!r}")
         if verify_client == "optional" and client_ca is None:
-            raise ValueError("verify_client without client_ca: name the file with the authorities too")
+            raise ValueError("verify_client without client_ca: add client_ca=FILE")
         self._set(**given)
 
     @property

@@ -27,7 +27,7 @@ class Malformed(ValueError):
 
 
 def take(data: bytes, start: int, count: int) -> bytes:
-    """Return ``count`` bytes from ``start`` on. Raises Incomplete if they are not all there."""
+    """Return ``count`` bytes from ``start`` on. Raises Incomplete if some are missing."""
     if len(data) < start + count:
         raise Incomplete(start + count - len(data))
     return data[start : start + count]

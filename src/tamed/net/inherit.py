@@ -18,12 +18,12 @@ from tamed.net.endpoint import FdEndpoint, SystemdEndpoint
 __all__ = ["STORED", "Inheritance", "passed_descriptors", "passed_to_this_process"]
 
 STORED: Final = "tamed,"
-"""What the names begin with of sockets that an earlier start of this daemon has left with systemd."""
+"""The prefix of the names of sockets that an earlier start of this daemon left with systemd."""
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _KINDS: Final = {socket.SOCK_STREAM: "stream", socket.SOCK_DGRAM: "datagram", socket.SOCK_SEQPACKET: "packet"}
 _COUNT: Final = "[0-9]{1,7}"  # of descriptors, or a pid: the kernel has no more of either
-_LEAVE_OPEN: Final = "the parent has to leave it open for this process"
+_LEAVE_OPEN: Final = "the parent must leave it open for this process"
 _PASSING_REMEDY: Final = (
     "start this by a systemd socket unit; to try it: systemd-socket-activate -l 10000 COMMAND"
 )
@@ -95,7 +95,9 @@ class Inheritance(NamedTuple):
             raise ConfigurationError(what, "no sockets were passed (LISTEN_FDS is not set)", _PASSING_REMEDY)
         meant_for = self._number(what, "LISTEN_PID")
         if meant_for != self.pid:
-            why = f"the sockets were passed to process {meant_for} (LISTEN_PID), and this is {self.pid}"
+            why = (
+                f"the sockets were passed to process {meant_for} (LISTEN_PID), but this is process {self.pid}"
+            )
             raise ConfigurationError(
                 what, why, "make systemd start this process itself, without a shell between"
             )
@@ -188,6 +190,6 @@ def _of_kind(
     if not wanted:
         there = _KINDS.get(sockets[0].type, "another kind of")
         raise ConfigurationError(
-            what, f"it is a {there} socket, and this server needs a {_KINDS[kind]} socket"
+            what, f"it is a {there} socket, but this server needs a {_KINDS[kind]} socket"
         )
     return wanted

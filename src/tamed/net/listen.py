@@ -72,7 +72,7 @@ class Gate:
             acceptor.pause_accepting()
 
     def remove(self, acceptor: GatedAcceptor) -> None:
-        """Stop controlling an acceptor, which keeps its state. May be called again."""
+        """Stop controlling an acceptor, which keeps its state. Idempotent."""
         self._acceptors.pop(acceptor, None)
 
     def open(self) -> None:
@@ -316,7 +316,7 @@ class ListeningService(Service):
         self.endpoints: tuple[Endpoint, ...] = tuple(as_endpoint(one) for one in several)
         self.listeners: tuple[Listener, ...] = ()
         if not self.endpoints:
-            raise ServiceMisuse(f"{type(self).__name__} without an endpoint", remedy="give it one or more")
+            raise ServiceMisuse(f"{type(self).__name__} without an endpoint", remedy="pass one or more")
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -350,7 +350,7 @@ class ListeningService(Service):
             raise
 
     async def release(self) -> None:
-        """Close the listeners, if `stop` has not done that."""
+        """Close the listeners, if `stop` has not closed them."""
         self._close_listeners()
 
     def _close_listeners(self) -> None:

@@ -160,8 +160,8 @@ class Server(ListeningService):
                 await self._stop_accepting()
                 await self._all_served()
         except TimeoutError:
-            left = ", ".join(self._left()) or "clients that wait to be accepted"
-            text = "%s aborts what is not done within %g s: %s"
+            left = ", ".join(self._left()) or "clients waiting to be accepted"
+            text = "%s aborts connections that did not end within %g s: %s"
             log.warning(text, self.full_name, self._drain_seconds, left)
         finally:
             self._close_listening_sockets()
@@ -262,7 +262,7 @@ class Server(ListeningService):
         return max(most, 0)
 
     def _make_room(self) -> None:
-        """Abort an unfinished handshake, if there is one that has had its time."""
+        """Abort an unfinished handshake, if one has exceeded its time."""
         if self._handshakes is not None:
             self._handshakes.make_room()
 
@@ -270,7 +270,7 @@ class Server(ListeningService):
         return self._acceptor is not None and self._acceptor.paused and self._acceptor.has_waiting_clients
 
     def _busy(self) -> bool:
-        """Return whether there is something that a stop waits for."""
+        """Return whether a stop has to wait."""
         return bool(self._open)
 
     def _check_done(self) -> None:
@@ -283,13 +283,13 @@ class Server(ListeningService):
             await self._idle
 
     async def _all_ended(self) -> None:
-        """Wait for aborted connections, but not for ever: faulty code may not end."""
+        """Wait for aborted connections, but not forever: faulty code may not end."""
         try:
             async with asyncio.timeout(_GRACE):
                 await self._all_served()
         except TimeoutError:
             left = ", ".join(self._left())
-            log.error("%s abandons what does not end after an abort: %s", self.full_name, left)  # noqa: TRY400
+            log.error("%s abandons unending connections: %s", self.full_name, left)  # noqa: TRY400
             self._forget()
 
     def _forget(self) -> None:
@@ -326,13 +326,13 @@ class Server(ListeningService):
         """Notify the protocols of open connections that the server stops."""
 
     def _left(self) -> Iterable[str]:
-        """Describe what is not done."""
+        """Describe the remaining connections."""
         if self._open:
             peers = ", ".join(connection.peer for connection in islice(self._open, _NAMED))
             more = ", ..." if len(self._open) > _NAMED else ""
             yield f"{len(self._open)} connection{'s' * (len(self._open) > 1)} ({peers}{more})"
 
     def _abort_all(self) -> None:
-        """Abort what is not done."""
+        """Abort the remaining connections."""
         for connection in tuple(self._open):
             connection.abort()

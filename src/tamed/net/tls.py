@@ -1,4 +1,4 @@
-"""TLS for servers: which certificate a client gets, and renewal of certificates while a server runs."""
+"""TLS for servers: choosing the certificate for a client, and renewing certificates without a restart."""
 
 import asyncio
 import math
@@ -24,7 +24,7 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class Certificate(NamedTuple):
-    """A certificate that a server shows: at which address, from which file, and when it ends.
+    """A certificate that a server presents: its address, its file, and its end.
 
     ``ends`` is in seconds since 1970; None if that is unknown.
     """
@@ -44,8 +44,8 @@ class ServerTls:
     ``context`` is for the next connection. Its handshake takes the certificate for the name that the client
     asks for: that with the name, else that with ``*.`` in place of the first label, else the first.
 
-    Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read and
-    ``ConfigurationError`` for an invalid one, and for a name that two certificates have. Never prompts for a
+    Raises ``MissingInput`` and ``PermissionRefused`` for a file that cannot be read, and
+    ``ConfigurationError`` for an invalid one and for a name in two certificates. Never prompts for a
     passphrase.
     """
 
@@ -64,22 +64,22 @@ class ServerTls:
         """Read the files again, for handshakes that begin from now on.
 
         Existing connections are not affected. If a file is invalid this raises as the constructor does, and
-        all stays as it was.
+        nothing changes.
         """
-        # Loading into the contexts themselves would load half if the second file is invalid, and would keep
-        # the old certificate beside a new one with another type of key. And a new context resumes no session
-        # of the old one, so a client whose authority was removed does not get in by one.
+        # Loading into the existing contexts would load half if the second file is invalid, and would keep the
+        # old certificate beside a new one with another type of key. A new context resumes no session of the
+        # old one, so a client whose authority was removed cannot resume one.
         self._use(load_certificates(self.endpoint))
         self.offer(self._protocols)
 
     def certificates_at(self, address: str) -> Iterator[Certificate]:
-        """Yield the certificates as they are shown at an address of the endpoint, renewed or not."""
+        """Yield the certificates that are currently presented at an address of the endpoint."""
         for each in self._certificates:
             _, ends = each.valid
             yield Certificate(address, str(each.file), ends if math.isfinite(ends) else None)
 
     def faults(self) -> Iterator[str]:
-        """Yield a text for each certificate that clients refuse at present, since it has expired."""
+        """Yield a text for each certificate that clients refuse now, because it is not valid."""
         now = time.time()
         for each in self._certificates:
             if why := each.fault_at(now):
@@ -123,7 +123,7 @@ class CertificateWatch:
         self._timer = self._loop.call_later(interval, self._tick)
 
     def close(self) -> None:
-        """Stop checking. May be called again."""
+        """Stop checking. Idempotent."""
         self._timer.cancel()
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What is known of the TLS of a connection: its version and cipher, and the certificates of both sides."""
+"""The TLS session of a connection: its version and cipher, and the certificates of both sides."""
 
 import asyncio
 import ssl
@@ -22,7 +22,7 @@ _ATTRIBUTES: Final = {
     "domainComponent": "DC",
     "userId": "UID",
 }
-"""The short names of RFC 4514, 3. What has none is written with the name that OpenSSL has for it."""
+"""The short names of RFC 4514, 3. Other attributes have OpenSSL's name."""
 
 
 class TlsSession(NamedTuple):
@@ -46,7 +46,7 @@ class TlsSession(NamedTuple):
 
 
 def tls_session(connection: asyncio.StreamWriter | asyncio.BaseTransport) -> TlsSession | None:
-    """Return what is known of the TLS of a connection that was accepted; None if it has no TLS.
+    """Return the TLS session of an accepted connection; None if it has no TLS.
 
     A client's certificate was verified in the handshake: with ``client_ca`` each client has one, with
     ``verify_client=optional`` some have.
@@ -85,7 +85,7 @@ def _name(subject: Iterable[Iterable[tuple[str, str]]]) -> str:
 
 
 def _escaped(value: str) -> str:
-    """Write a value so that it cannot be taken for more than one (RFC 4514, 2.4)."""
+    """Escape a value, so that it cannot be read as several (RFC 4514, 2.4)."""
     text = "".join(
         f"\\{letter}" if letter in '"+,;<>\\' else "\\00" if letter == "\0" else letter for letter in value
     )

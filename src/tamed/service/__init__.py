@@ -1,1 +1,1 @@
-"""What runs: services, services composed of services, restart policies, timers and the application."""
+"""Services, groups of services, restart policies, timers, and the application."""

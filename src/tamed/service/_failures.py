@@ -18,21 +18,21 @@ def failure_of(path: str, phase: str, error: BaseException) -> ServiceFailed:
     otherwise it would end the task that it reaches, and that task's caller would see a normal cancellation.
     """
     if isinstance(error, asyncio.CancelledError):
-        error = ApplicationFailed("something it waited for was cancelled")
+        error = ApplicationFailed("a task or future that it awaited was cancelled")
     failure = ServiceFailed(path, phase, error)
     failure.__cause__ = error
     return failure
 
 
 def report(failure: ServiceFailed, consequence: str = "") -> None:
-    """Log a failure that is not raised, and its consequence."""
+    """Log a failure that is not raised, with its consequence."""
     needs_no_traceback = isinstance(failure.cause, TamedError)
     text = f"{failure}; {consequence}" if consequence else f"{failure}"
     log.error("%s", text, exc_info=None if needs_no_traceback else failure.cause)
 
 
 class Shutdown:
-    """Stopping services, one after the other: collects failures and a cancellation, so that none ends it."""
+    """Collects the failures and a cancellation during a shutdown, so that none of them interrupts it."""
 
     def __init__(self) -> None:
         self.failures: list[ServiceFailed] = []
@@ -54,7 +54,7 @@ class Shutdown:
             self.failures.append(failure)
 
     def end(self) -> list[ServiceFailed]:
-        """Raise the cancellation if there was one; return the failures."""
+        """Raise the kept cancellation, if any; return the failures."""
         if self._cancelled is not None:
             raise self._cancelled
         return self.failures
@@ -81,7 +81,7 @@ class FailureScope:
             self._task.cancel()
 
     def end(self, error: BaseException | None) -> ServiceFailed | None:
-        """Leave the scope, with an error or without; return the failure if it alone ended the scope."""
+        """Leave the scope, with or without an error; return the failure if nothing else ended the scope."""
         self.over.set()
         if self._failure is None:
             return None

@@ -1,6 +1,6 @@
 """The hooks of one service, and running them: each within its deadline, and ``run`` in a task of its own.
 
-This module does not know the states of services: a hook's exception is passed to the lifecycle.
+This module is independent of service states: exceptions of hooks are passed to the lifecycle.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ __all__ = ["Body", "Hooks", "current_service", "run_hook"]
 _DONE: Final = object()
 
 current_service: Final[ContextVar[str | None]] = ContextVar("current_service", default=None)
-"""The path of the service whose hook has led to what runs now, also in the tasks and callbacks of it."""
+"""The path of the service whose hook is running, also in tasks and callbacks created by it."""
 
 
 class Hooks(Protocol):
@@ -37,16 +37,16 @@ class Hooks(Protocol):
         """The path of the service below the root."""
 
     def default_name(self) -> str:
-        """Return the name for a service that was given none."""
+        """Return the name for a service without one."""
 
     async def prepare(self) -> None:
-        """Acquire what needs privilege."""
+        """Acquire resources that need privileges."""
 
     async def start(self) -> None:
         """Become ready."""
 
     async def run(self) -> None:
-        """Live while it runs."""
+        """Do the work while the service runs."""
 
     async def stop(self) -> None:
         """Undo ``start``."""
@@ -58,7 +58,7 @@ class Hooks(Protocol):
 async def run_hook(hook: Coroutine[Any, Any, None], seconds: float | None) -> None:
     """Run a hook to its end, or cancel it after ``seconds`` (None: no deadline).
 
-    A hook that catches its cancellation and goes on is awaited. Raises DeadlinePassed if the hook was
+    A hook that catches its cancellation and continues is awaited. Raises DeadlinePassed if the hook was
     cancelled at its deadline; other exceptions of the hook are raised unchanged.
 
     A hook that never waits cannot be interrupted and needs no timer: the timer is armed when the hook waits
@@ -115,13 +115,13 @@ class Body:
         self._task = asyncio.get_running_loop().create_task(self._live(), name=path)
 
     async def end(self, seconds: float | None) -> None:
-        """Cancel the hook and wait for its end; raise ServiceFailed if the hook raises.
+        """Cancel the hook and wait for its end. Raises ServiceFailed if the hook raises.
 
         A hook that has not ended after ``seconds`` (None: no deadline) catches its cancellation. It is
         abandoned, because the other services must be stopped anyway, and ServiceFailed is raised.
         """
         self._is_ending = True
-        if self._task is asyncio.current_task():  # the hook itself requested this, and goes on afterwards
+        if self._task is asyncio.current_task():  # the hook itself requested this, and continues afterwards
             self._task.add_done_callback(_report_late)
             return
         self._task.cancel()

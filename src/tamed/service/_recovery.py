@@ -1,4 +1,4 @@
-"""Restarting services: those that failed, and those that are restarted with them, in one task.
+"""Restarting failed services, and those restarted together with them, in one task.
 
 A service that fails during a recovery is restarted after it, in the same task.
 """
@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Restartable)
 
 
 class Recovery(Generic[R]):
-    """Restarts one service; a subclass defines which others are restarted with it."""
+    """Restarts one service; a subclass defines the others that are restarted with it."""
 
     def __init__(self, failed: R, delay: float) -> None:
         self._failed = [(failed, delay)]
@@ -62,7 +62,7 @@ class Recovery(Generic[R]):
     def give_up(self) -> "asyncio.Future[None]":
         """Cancel the recovery; return a future that is done when it is over.
 
-        Services that are being stopped are stopped to the end; those that are being started are rolled back.
+        Stops in progress are completed, and starts in progress are rolled back.
         """
         if not self._is_given_up:
             self._is_given_up = True
@@ -80,7 +80,7 @@ class Recovery(Generic[R]):
                 await self._stop(affected)
                 if self._is_given_up:
                     return
-                # Services that failed meanwhile and were not stopped with the others are next.
+                # Next are services that failed in the meantime and were not stopped with the others.
                 self._failed = [
                     (each, delay)
                     for each, delay in self._failed

@@ -1,4 +1,4 @@
-"""Helpers for tasks that asyncio lacks: waiting for other tasks to their end, also when cancelled."""
+"""Task helpers that asyncio lacks: waiting until other tasks are done, even when cancelled."""
 
 import asyncio
 from collections.abc import Iterable

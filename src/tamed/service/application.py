@@ -47,7 +47,7 @@ class Application(MultiService):
             self._wake_exit_waiters()
 
     async def wait(self) -> int:
-        """Wait until `exit` is called, and return the exit status; raise ServiceFailed if a service failed.
+        """Wait until `exit` is called, and return the exit status. Raises ServiceFailed if a service failed.
 
         One `exit`, or one failure, ends one wait: the application may be started again afterwards.
         """
@@ -82,7 +82,7 @@ class Application(MultiService):
         self.failure = self._exit_status = None
 
     def _end_by_failure(self, failure: ServiceFailed) -> bool:
-        """End because of a failure; return whether it is only a SystemExit, whose status is used."""
+        """End because of a failure; return True if it is a SystemExit, whose status is used."""
         if isinstance(failure.cause, SystemExit):
             self.exit(exit_code(failure.cause))
             return True

@@ -1,7 +1,7 @@
-"""Checks: whether the services of an application can do their work, as they themselves say from time to time.
+"""Health checks: services report at intervals whether they can do their work.
 
-A service with a ``check`` hook says it; see `Service`. The results are for operators and load balancers.
-Nothing is restarted because of them.
+A service reports it in its ``check`` hook; see `Service`. The results are for operators and load balancers;
+they restart nothing.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ __all__ = ["CheckResult", "Checks"]
 
 log = own_logger("tamed.service")
 
-_LOOK: Final = 1.0  # seconds: services come and go
+_LOOK: Final = 1.0  # seconds between two searches for new and removed services
 _LONGEST: Final = 300  # characters of a reason
 _MOST: Final = 100  # services
 
@@ -28,7 +28,7 @@ _MOST: Final = 100  # services
 class CheckResult(NamedTuple):
     """The last result of a service's check.
 
-    ``why`` is the reason why the service cannot do its work, empty if it can, None if it was not asked yet.
+    ``why`` is the reason for a failure, empty if the check passes, None before the first result.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Checks:
     def __init__(self, root: Service, changed: Callable[[list[CheckResult]], object]) -> None:
         self._root = root
         self._changed = changed
-        # By the paths of the services, which need no hash.
+        # Keyed by path: services need not be hashable.
         self._results: dict[str, CheckResult] = {}
         self._asked: dict[str, asyncio.Task[None]] = {}
         self._due: dict[str, float] = {}
@@ -53,11 +53,11 @@ class Checks:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin: the services run. Until they have answered, their results are unknown."""
+        """Begin calling the checks, once the services run. Results are unknown until the first answer."""
         self._look()
 
     def close(self) -> None:
-        """End, and cancel the checks that run. May be repeated."""
+        """Cancel running checks, and call no more. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
         for task in tuple(self._asked.values()):
@@ -87,7 +87,7 @@ class Checks:
             why = " ".join((await _answer_of(service)).split())[:_LONGEST]
         finally:
             del self._asked[name]
-        if (result := self._results.get(name)) is None:  # it was removed meanwhile
+        if (result := self._results.get(name)) is None:  # it was removed in the meantime
             return
         if why and why != result.why:
             log.warning("the check of %s fails: %s", name, why)
@@ -104,12 +104,12 @@ class Checks:
 
 
 def _is_asked(service: Service) -> bool:
-    """Return whether a service has a check; one that stands by does its work in another process."""
+    """Return whether to call a service's check. On standby, another process does the work."""
     return type(service).check is not Service.check and not service.lifecycle.stands_by
 
 
 async def _answer_of(service: Service) -> str:
-    """Return why a service cannot do its work, or an empty text."""
+    """Return the reason why a service cannot do its work, or an empty text."""
     if service.state is not State.RUNNING:
         return f"the service is {service.state.value}"
     current_service.set(service.full_name)
@@ -125,4 +125,4 @@ async def _answer_of(service: Service) -> str:
         return reason(error)
     if said is None or isinstance(said, str):
         return said or ""
-    return f"check() has returned {noun(type(said).__name__)}, neither a text nor None"
+    return f"check() returned {noun(type(said).__name__)}, expected a text or None"

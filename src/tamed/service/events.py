@@ -1,8 +1,8 @@
-"""Subscribing to the events of the daemon in the application: for Sentry, statsd, a chat.
+"""Subscriptions of the application to the events of its daemon, to forward them to Sentry, statsd or a chat.
 
-They are those of `tamed events`: deaths and restarts of workers, reloads, checks that fail, and so on. Under
-a supervisor they come over the worker's channel, and only to workers that have subscribed. A process on its
-own has few: that it is ready, that it was asked to stop, and its checks.
+They are those of `tamed events`: deaths and restarts of workers, reloads, failing checks, and so on. A
+supervisor sends them over the worker's channel, only to workers that have subscribed. A single process has
+few: its readiness, the request to stop, and its checks.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ __all__ = ["Event", "EventHub", "EventStream", "events", "hub"]
 Event = dict[str, Any]
 """``time`` (RFC 3339), ``event`` (the kind), ``text`` (one sentence), and the facts of this kind."""
 
-_MOST: Final = 1000  # events that wait for a subscriber
+_MOST: Final = 1000  # events queued for a subscriber
 
 
 class EventStream:
-    """An asynchronous iterator over events, without an end. It is subscribed from its creation.
+    """An endless asynchronous iterator over events. The subscription begins with its creation.
 
-    At most a thousand events wait in it. Further ones are dropped and counted: the next one that is delivered
-    is then of the kind ``lost``, with their ``count``.
+    At most 1,000 events are queued. Further ones are dropped and counted: the next delivered event then has
+    the kind ``lost`` and the ``count``.
     """
 
     def __init__(self, *, every_worker: bool) -> None:
@@ -44,7 +44,7 @@ class EventStream:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         if self._lost:
-            text = f"{self._lost} events were lost: they came faster than this subscriber took them"
+            text = f"{self._lost} events were lost: this subscriber read too slowly"
             lost, self._lost = _made("lost", text, count=self._lost), 0
             return lost
         return self._events.popleft()
@@ -63,7 +63,7 @@ class EventHub:
     """The subscriptions in this process, and the source of its events."""
 
     def __init__(self) -> None:
-        self._streams: WeakSet[EventStream] = WeakSet()  # one that nobody reads any more is gone
+        self._streams: WeakSet[EventStream] = WeakSet()  # unreferenced streams are unsubscribed
         self._request: Callable[[bool], object] = lambda _: None
 
     def connect(self, request: Callable[[bool], object]) -> None:
@@ -80,7 +80,7 @@ class EventHub:
         return stream
 
     def deliver(self, event: Event, *, is_chosen: bool) -> None:
-        """Deliver an event. Only the worker that is chosen for it has it for all its subscribers."""
+        """Deliver an event: in the chosen worker to all subscribers, in others to those of every worker."""
         for stream in tuple(self._streams):
             if is_chosen or stream.every_worker:
                 stream.put(event)
@@ -90,7 +90,7 @@ class EventHub:
         self.deliver(_made(kind, text, **facts), is_chosen=True)
 
     def publish_checks(self, before: Iterable[str], now: Iterable[str]) -> None:
-        """Deliver the events of checks, from the names of those that failed before and that fail now."""
+        """Deliver the events of checks, from the names of the previously and the currently failing ones."""
         was, fails = set(before), set(now)
         for name in sorted(fails - was):
             self.publish("check", f"the check of {name} fails", service=name, outcome="failed")
@@ -105,9 +105,9 @@ hub: Final = EventHub()
 def events(*, every_worker: bool = False) -> EventStream:
     """Subscribe to the events of the daemon; iterate over the result with ``async for``.
 
-    Each event goes to one worker of those that have subscribed, so that it is reported once; with
-    ``every_worker`` to all of them. An event that happens while no worker serves goes to none. The end of the
-    loop ends the subscription.
+    Each event goes to one of the subscribed workers, so that it is reported once; with ``every_worker`` it
+    goes to all of them. An event that happens while no worker serves goes to none. Leaving the loop ends the
+    subscription.
     """
     return hub.subscribe(every_worker=every_worker)
 

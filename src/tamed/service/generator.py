@@ -35,7 +35,9 @@ def service(function: Callable[P, AsyncGenerator[T, None]]) -> "Callable[P, Gene
     other kind of function.
     """
     if not inspect.isasyncgenfunction(function):
-        raise TypeError(f"{function.__qualname__} is not a service: write 'async def' with one 'yield' in it")
+        raise TypeError(
+            f"{function.__qualname__} is not an async generator function: write 'async def' with one 'yield'"
+        )
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> GeneratorService[T]:
@@ -66,7 +68,7 @@ class GeneratorService(Service, Generic[T]):
         try:
             await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._leave.set()  # for a generator that catches its cancellation and goes on to its yield
+            self._leave.set()  # for a generator that catches its cancellation and reaches its yield
             self._task.cancel()
             await until_done([self._task])
             await _outcome(self._task)
@@ -78,9 +80,9 @@ class GeneratorService(Service, Generic[T]):
         """Wait for the generator; it ends only when the service stops, or by a failure."""
         assert self._task is not None
         await asyncio.wait([self._task])
-        task, self._task = self._task, None  # `stop` has nothing left to do
+        task, self._task = self._task, None  # `stop` has nothing to do
         await _outcome(task)
-        raise ApplicationFailed("its generator ended by itself")
+        raise ApplicationFailed("its generator ended without a stop")
 
     async def stop(self) -> None:
         """Run the generator from its ``yield`` to its end."""

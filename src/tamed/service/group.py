@@ -40,10 +40,10 @@ class GroupLifecycle(Lifecycle):
         self.by_name: dict[str, Lifecycle] = {}
         self._additions: dict[str, _Addition] = {}  # by the child's name
         self._removals: list[Operation] = []
-        self._group_recovery: _GroupRecovery | None = None  # of the children that are restarted together
+        self._group_recovery: _GroupRecovery | None = None  # the common restart of children
 
     def add(self, child: Lifecycle) -> Awaitable[None]:
-        """Add a service after the others, and start it if this one runs; see `MultiService.add`."""
+        """Append a service, and start it if this one runs; see `MultiService.add`."""
         name = child.service.name or self._free_name(child.service.default_name())
         if (refusal := self._why_not(child, name)) is not None:
             raise ServiceMisuse(f"cannot add {child.service.name!r} to {self.service.full_name}", *refusal)
@@ -61,7 +61,7 @@ class GroupLifecycle(Lifecycle):
         """Stop a service, release it and remove it from the children; see `MultiService.remove`."""
         if child.parent is not self:
             what = f"cannot remove {child.service.name!r} from {self.service.full_name}"
-            raise ServiceMisuse(what, "it is not a child of it")
+            raise ServiceMisuse(what, "it is not a child of that service")
         if self.state in (PREPARED, STARTING, STOPPING):
             what = f"cannot remove {child.service.full_name}"
             raise ServiceMisuse(what, f"{self.service.full_name} is {self.state.value}")
@@ -77,11 +77,11 @@ class GroupLifecycle(Lifecycle):
         """Return the reason why a service cannot be added, and the remedy; None if it can be added."""
         if child.parent is not None:
             holder = child.parent.service.full_name
-            return f"it is a child of {holder} already", "remove it there first, or make another"
+            return f"it is a child of {holder} already", "remove it there first, or create another"
         if child is self.root:
             return ("a service cannot be below itself",)
         if child.is_busy:
-            return f"it is {child.state.value} by itself", "stop it first"
+            return f"it is {child.state.value} on its own", "stop it first"
         if self.state is STOPPING:
             return (f"{self.service.full_name} is stopping",)
         if name in self.by_name:
@@ -109,14 +109,14 @@ class GroupLifecycle(Lifecycle):
                     self.disown(child)
 
     def disown(self, child: Lifecycle) -> None:
-        """Remove a child, which is stopped and released, from the children."""
+        """Remove a stopped and released child."""
         del self.by_name[child.service.name]
         self.children.remove(child)
         child.parent = None
         child.mark_restarting(restarting=False)
 
     def added(self, child: Lifecycle, *, is_up: bool) -> None:
-        """Receive the result of an addition: whether the new child is as far as this service."""
+        """Record the end of an addition: ``is_up`` is whether the child has reached this service's state."""
         del self._additions[child.service.name]
         if not is_up:
             self.disown(child)
@@ -146,16 +146,16 @@ class GroupLifecycle(Lifecycle):
         return tuple(dropwhile(lambda child: child not in failed, self.children))
 
     async def until_children_are_started(self) -> None:
-        """Wait while children are being started."""
+        """Wait until the pending start of children is done."""
         if self._start_scope is not None:
             await self._start_scope.over.wait()
 
 
 class _Addition:
-    """A new child that is being brought to the state of its parent. It may be awaited.
+    """The pending addition of a child, which brings it to its parent's state. It may be awaited.
 
-    If that fails, the child is removed again, and the error is raised to the task that awaits this; if no
-    task does, the error is logged.
+    If it fails, the child is removed again, and the error is raised in the awaiting task, or logged if there
+    is none.
     """
 
     def __init__(self, parent: GroupLifecycle, child: Lifecycle) -> None:
@@ -174,7 +174,7 @@ class _Addition:
         except asyncio.CancelledError:
             if self._is_given_up and not is_cancelled():
                 what = f"service {self._path} was not started"
-                raise ApplicationFailed(what, "it was stopped before") from None
+                raise ApplicationFailed(what, "it was stopped first") from None
             raise
 
     def give_up(self) -> "asyncio.Future[None]":
@@ -194,7 +194,7 @@ class _Addition:
 
 
 class _Added:
-    """An awaitable that is done already, with or without a running event loop."""
+    """An awaitable that is already done, with or without a running event loop."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return
@@ -209,7 +209,7 @@ class _GroupRecovery(Recovery[Lifecycle]):
         self._group = group
 
     async def until_ready(self) -> None:
-        """Wait while the group starts its children."""
+        """Wait until the group has started its children."""
         await self._group.until_children_are_started()
 
     def affected(self, failed: Sequence[Lifecycle]) -> Sequence[Lifecycle]:

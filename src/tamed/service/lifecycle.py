@@ -1,10 +1,10 @@
 """The life of services: every change of a service's state is made in this file.
 
 At start a service's own hook runs before those of its children, at stop after them, so that a multi-service
-can acquire what its children use. At start the first failure undoes what was done and is raised. At stop
-every failure is logged and collected, and the other services are stopped anyway. All of it happens in the
-caller's task: only a service with a ``run`` body has a task. A task that starts or stops a service while
-another task does so waits for that one.
+can acquire resources for its children. At start the first failure rolls everything back and is raised. At
+stop every failure is logged and collected, and the other services are stopped anyway. All of it happens in
+the caller's task: only a service with a ``run`` body has its own task. A task that starts or stops a service
+waits for another task that is doing so.
 
 A service that fails while it runs is restarted by its own policy first, together with the siblings that its
 parent's strategy selects. If its policy allows no restart, the failure is escalated to the parent and its
@@ -13,8 +13,8 @@ below one that is, is not restarted: its failure is logged. A failure that is es
 starting fails its start.
 
 A service with ``only`` (see ``role``) is started up to STANDBY, and further when its role is granted. It
-keeps the role while its restart policy restarts it, and gives it back when it is stopped to its end. If its
-stop fails, it may still run: then it does not give the role back, and the process keeps it to its own end.
+keeps the role while its restart policy restarts it, and resigns it when it is stopped for good. If its stop
+fails, it may still be running: then it keeps the role until the process ends.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ log = own_logger("tamed.service")
 
 
 def current_path() -> str | None:
-    """Return the path of the service whose hook has led to this call, in its task or one that it has made."""
+    """Return the path of the service whose hook made this call, directly or through tasks it created."""
     return current_service.get()
 
 
@@ -62,7 +62,7 @@ class State(enum.Enum):
     FAILED = "failed"
 
 
-# As names of the module: Python 3.11 takes 100 ns to look up a member of an enum.
+# Module-level names: Python 3.11 takes 100 ns to look up an enum member.
 IDLE, PREPARED, STANDBY, STARTING, RUNNING, STOPPING, STOPPED, FAILED = State
 
 _LOGGED: Final = {RUNNING: "started", STOPPED: "stopped"}
@@ -71,12 +71,12 @@ _LOGGED: Final = {RUNNING: "started", STOPPED: "stopped"}
 class Lifecycle:
     """The life of one service: its state, its place in the tree, and its pending operations.
 
-    ``service`` has the hooks, and ``overridden`` are the names of those that do anything. ``restarts``
-    counts the restarts since the service was prepared, and ``is_restarting`` is whether it is stopped to
-    be started again. ``took`` is the duration of the last call of each hook, in seconds. ``calling`` is
-    the hook that runs now, and since when (time.monotonic). ``on_prepare`` is called before the hook
-    ``prepare``. ``on_failure`` is called on a root when no restart policy handles a failure, and returns
-    whether it is handled by that.
+    ``service`` has the hooks, and ``overridden`` are the names of those that are not empty. ``restarts``
+    counts the restarts since the service was prepared, and ``is_restarting`` is whether it is being stopped
+    for a restart. ``took`` is the duration of the last call of each hook, in seconds. ``calling`` is the
+    running hook, and its start (time.monotonic). ``on_prepare`` is called before the hook ``prepare``.
+    ``on_failure`` is called on a root for a failure that no restart policy handles, and returns whether it
+    handled it.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Lifecycle:
         self._is_logged = not overridden.isdisjoint(("start", "run", "stop"))
         self._on_prepare = on_prepare
         self._on_failure = on_failure
-        self._operation: Operation | None = None  # of the task that starts or stops the service
+        self._operation: Operation | None = None  # the pending start or stop
         self._body: Body | None = None
         self._up_since = 0.0
         self._budget: RestartBudget | None = None
@@ -111,30 +111,30 @@ class Lifecycle:
         self._start_scope: FailureScope | None = None  # for failures while children are started
         self._user_scope: FailureScope | None = None  # for failures in the body of `async with`
 
-    # The operations for callers.
+    # Operations for callers.
 
     async def bring_up(self) -> None:
-        """Prepare the whole tree, if it is not prepared, and start it.
+        """Prepare the tree, if necessary, and start it.
 
-        If that fails or is cancelled, all of it is stopped and released. Raises ServiceFailed, and
-        ServiceMisuse if it is started already.
+        If that fails or is cancelled, everything is stopped and released. Raises ServiceFailed, and
+        ServiceMisuse if the tree is already started.
         """
         async with self.exclusively():
             self._must_be_down()
             await self._bring_up()
 
     async def take_down(self) -> list[ServiceFailed]:
-        """Stop and release the whole tree, as far as it is up; return the failures, which are logged."""
+        """Stop and release the tree, as far as necessary; return the failures, which are logged."""
         return await self._take_down(stop=True, release=True)
 
     async def prepare(self) -> None:
-        """Call the tree's ``prepare`` hooks; if one fails, release those prepared and raise ServiceFailed."""
+        """Call the tree's ``prepare`` hooks; if one fails, release the prepared ones and raise it."""
         async with self.exclusively():
             if not self.is_prepared:
                 await self._prepare()
 
     async def start(self) -> None:
-        """Start the tree in order; if a service fails, stop those started, in reverse order.
+        """Start the tree in order; if a service fails, stop the started ones in reverse order.
 
         Services that are not prepared are prepared first. Raises ServiceFailed, or ServiceMisuse if the tree
         is started already.
@@ -150,7 +150,7 @@ class Lifecycle:
     async def stop(self) -> list[ServiceFailed]:
         """Stop the tree in reverse order, one service after the other; return the failures.
 
-        A cancellation interrupts the current hook only, and is raised when all services are stopped.
+        A cancellation interrupts the current hook only, and is raised after all services are stopped.
         """
         return await self._take_down(stop=True)
 
@@ -165,7 +165,7 @@ class Lifecycle:
         """Bring up the tree; from then on a failure of it cancels the current task."""
         if self.parent is not None:
             what = f"cannot start service {self.service.full_name} by itself"
-            raise ServiceMisuse(what, f"it is a part of {self.root.service.full_name}", "start that")
+            raise ServiceMisuse(what, f"it is a part of {self.root.service.full_name}", "start that service")
         await self.bring_up()
         self._user_scope = FailureScope()
 
@@ -181,7 +181,7 @@ class Lifecycle:
 
     @property
     def is_up(self) -> bool:
-        """Whether it has to be stopped: it is started, or stands by, or holds a role."""
+        """Whether it needs a stop: it is started, on standby, or holds a role."""
         return self.is_started or self._campaign is not None
 
     @property
@@ -192,7 +192,7 @@ class Lifecycle:
 
     @property
     def stands_by(self) -> bool:
-        """Whether it, or a service above it, waits for a role."""
+        """Whether it, or a service above it, is on standby."""
         waits = self._campaign is not None and self._campaign.lease is None
         return waits or (self.parent is not None and self.parent.stands_by)
 
@@ -210,7 +210,7 @@ class Lifecycle:
         return one
 
     def walk(self) -> "Iterator[Lifecycle]":
-        """Yield this one and all below it, each before its children, in starting order."""
+        """Yield this lifecycle and all below it, parents first, in starting order."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -219,7 +219,7 @@ class Lifecycle:
 
     @asynccontextmanager
     async def exclusively(self) -> AsyncIterator[None]:
-        """Wait for a pending operation on the service, and make other operations wait for this one.
+        """Wait for the pending operation on the service, and make other operations wait for this one.
 
         (Not an `asyncio.Lock`: that is bound to the first event loop in which a task waited for it.)
         """
@@ -238,7 +238,7 @@ class Lifecycle:
             raise ServiceMisuse(what, f"it is {self.state.value} already")
 
     def bring_up_soon(self) -> "asyncio.Task[None]":
-        """Bring it up in a task of its own; from now on that is its pending operation."""
+        """Bring it up in a separate task, which is its pending operation from now on."""
         self._operation = operation = Operation()
         task = asyncio.get_running_loop().create_task(self._bring_up())
         operation.owner = task
@@ -268,7 +268,7 @@ class Lifecycle:
         self.is_prepared = True
         self.state = PREPARED
         try:
-            for child in self.children:  # no copy: a hook may add children meanwhile
+            for child in self.children:  # no copy: a hook may add children
                 if not child.is_prepared:
                     await child._prepare()
         except (Exception, asyncio.CancelledError):
@@ -330,7 +330,7 @@ class Lifecycle:
     async def undo(
         self, shutdown: Shutdown | None = None, *, stop: bool = False, release: bool = False
     ) -> list[ServiceFailed]:
-        """Stop the tree if it is started, release it if it is prepared, as requested; return the failures."""
+        """Stop a started tree, and release a prepared one, as requested; return the failures."""
         shutdown = shutdown or Shutdown()
         if stop and self.is_up:
             await self._stop(shutdown)
@@ -397,7 +397,7 @@ class Lifecycle:
         """Return the futures to wait for until pending removals of children are done."""
         return ()
 
-    # The role of a service that runs in one process only.
+    # The role of a service with ``only``.
 
     def _has_role(self) -> bool:
         """Campaign for the role, if it does not do so yet; return whether it is granted."""
@@ -412,7 +412,7 @@ class Lifecycle:
         return self._campaign.lease is not None
 
     def _role_granted(self) -> None:
-        if self.state is STANDBY:  # otherwise it is stopped together with others, to be started with them
+        if self.state is STANDBY:  # otherwise it is being restarted together with others
             self.recover(0.0)
 
     def _role_revoked(self) -> None:
@@ -424,16 +424,16 @@ class Lifecycle:
             campaign.withdraw()
 
     async def _stand_by(self) -> None:
-        """Stop the service and give its role back; then campaign again, if it is still wanted.
+        """Stop the service and resign its role; then campaign again, if the service is still wanted.
 
-        It is stopped as for a restart, so a server keeps its sockets for the next grant, and leaves clients
-        in their queue to the next holder. If it cannot be stopped, the root ends, because only the end of the
-        process frees the role then.
+        It is stopped as for a restart, so a server keeps its sockets for the next grant, and leaves the
+        clients in their queue to the next holder. If it cannot be stopped, the root ends, because only the
+        end of the process then frees the role.
         """
         shutdown = Shutdown()
         await self.settle(shutdown)
         async with self.exclusively():
-            if self._campaign is None:  # it was stopped meanwhile
+            if self._campaign is None:  # it was stopped in the meantime
                 return
             self.mark_restarting(restarting=True)
             try:
@@ -493,19 +493,19 @@ class Lifecycle:
             self.state = FAILED
             delay = self._restart_delay(failed=True)
             if delay is not None:
-                report(failure, f"it is started again in {delay:.1f} s")
+                report(failure, f"restarting it in {delay:.1f} s")
                 self._schedule_restart(delay)
             elif self.parent is not None:
                 if self.restarts:
                     times = "1 restart" if self.restarts == 1 else f"{self.restarts} restarts"
-                    log.error("service %s is given up after %s", self.service.full_name, times)
+                    log.error("giving up service %s after %s", self.service.full_name, times)
                 self.parent.failed(failure)
             else:
                 report(failure)
                 self._end_by(failure)
 
     def _body_ended(self, failure: ServiceFailed | None) -> None:
-        """Apply the restart policy to a service whose ``run`` has ended by itself, or failed."""
+        """Apply the restart policy to a service whose ``run`` has returned or failed."""
         if failure is not None:
             self.failed(failure)
             return
@@ -514,7 +514,7 @@ class Lifecycle:
         delay = self._restart_delay(failed=False)
         restart = self.service.restart
         if delay is not None:
-            log.info("service %s ended; it is started again in %.1f s", self.service.full_name, delay)
+            log.info("service %s ended; restarting it in %.1f s", self.service.full_name, delay)
             self._schedule_restart(delay)
         elif restart.when == "always":
             limit = f"it keeps ending: {restart.limit} restarts within {restart.within:g} s"
@@ -524,7 +524,7 @@ class Lifecycle:
         return self.state is STOPPING or (self.parent is not None and self.parent._is_below_stopping())
 
     def _end_by(self, failure: ServiceFailed) -> None:
-        """End because of a failure that no restart policy handles; called on a root only."""
+        """End because of a failure that no restart policy handles; only for roots."""
         scope = self._start_scope or self._user_scope
         if not self._on_failure(failure) and scope is not None:
             scope.fail(failure)
@@ -533,7 +533,7 @@ class Lifecycle:
         if self._budget is None:
             self._budget = RestartBudget(self.service.restart)
         now = asyncio.get_running_loop().time()
-        ran = now - self._up_since if self.is_started else 0.0  # else it failed to start
+        ran = now - self._up_since if self.is_started else 0.0  # otherwise it failed to start
         return self._budget.next_delay(failed=failed, now=now, ran=ran)
 
     def _schedule_restart(self, delay: float) -> None:

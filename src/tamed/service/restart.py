@@ -1,4 +1,4 @@
-"""When a failed service is started again: arithmetic only, without a clock and without tasks."""
+"""Restart policies and backoff: arithmetic only, without a clock or tasks."""
 
 import math
 import os
@@ -10,7 +10,7 @@ __all__ = ["Backoff", "Restart", "RestartBudget"]
 
 
 def _random() -> float:
-    # Not `random`: it loads a hash library, which fails when no descriptor is left.
+    # Not `random`: it loads hashlib, which fails when no descriptor is free.
     return int.from_bytes(os.urandom(4), "big") / 2**32
 
 

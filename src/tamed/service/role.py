@@ -1,8 +1,8 @@
-"""Roles: services that run in one process of several that have prepared them.
+"""Roles: services that run in only one of the processes that have prepared them.
 
-A service with ``only`` campaigns for a role when it is started, and stands by until the role is granted. Who
-grants it depends on the process: a worker asks its supervisor, and a process on its own has every role at
-once. The protocols here are all that a service's lifecycle knows of that.
+A service with ``only`` campaigns for a role when it is started, and is on standby until the role is granted.
+The source of grants depends on the process: a worker asks its supervisor, and a single process has every
+role at once. A service's lifecycle uses only the protocols below.
 """
 
 from collections.abc import Callable
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 Scope = Literal["", "host", "cluster"]
-"""Where one service runs at a time: ``host``, in this machine's daemon; ``cluster``, in one of a fleet of
-machines; empty: no limit."""
+"""Where one instance of a service runs at a time: ``host``, in this machine's daemon; ``cluster``, in a fleet
+of machines; empty: no limit."""
 
-NO_ENGINE: Final = "no engine grants it across machines"
-NAME_ONE: Final = "name one with --cluster"
+NO_ENGINE: Final = "there is no engine to grant it across machines"
+NAME_ONE: Final = "add --cluster ENGINE"
 
 
 class Lease(NamedTuple):
-    """A role that is held.
+    """The lease of a held role.
 
     ``token`` is larger than that of every earlier holder of the role: in this daemon, or in the fleet.
     """
@@ -43,14 +43,14 @@ class Lease(NamedTuple):
 
 
 class Campaign(Protocol):
-    """The wish of one service for its role, from its start to its stop."""
+    """The candidacy of a service for its role, from its start to its stop."""
 
     @property
     def lease(self) -> Lease | None:
         """The lease, None while another process holds the role."""
 
     def withdraw(self) -> None:
-        """Give the role back, or wait for it no longer. The service must be stopped to its end."""
+        """Resign the role, or stop waiting for it. The service must be completely stopped."""
 
 
 class RoleSource(Protocol):
@@ -62,14 +62,14 @@ class RoleSource(Protocol):
         """Campaign for a role from now on.
 
         If the role is not granted at once, ``granted`` is called from the event loop when it is. ``revoked``
-        is called when the service must stop and withdraw. Raises TamedError if nobody can grant it.
+        is called when the service must stop and withdraw. Raises TamedError if there is no source of grants.
         """
 
 
 class OwnRoles:
-    """The roles of a process on its own, which holds all of them.
+    """The roles of a single process, which holds all of them.
 
-    Unless ``is_alone``, it may be one of several machines that run the same: those of a fleet are refused.
+    Unless ``is_alone``, other machines may run the same application: cluster roles are refused.
     """
 
     def __init__(self, *, is_alone: bool = True) -> None:
@@ -85,19 +85,19 @@ class OwnRoles:
 
 
 class _Held:
-    """A role of a process on its own: the number of its holders does not grow."""
+    """A role of a single process; its token never changes."""
 
     lease = Lease(1)
 
     def withdraw(self) -> None:
-        """Do nothing: no other process waits for it."""
+        """Do nothing: no other process waits for the role."""
 
 
 _roles: ContextVar[RoleSource | None] = ContextVar("tamed_roles", default=None)
 
 
 def current_roles() -> RoleSource:
-    """Return the source of roles of the running task; if none was set, that of a process on its own."""
+    """Return the source of roles of the running task; by default that of a single process."""
     return _roles.get() or OwnRoles()
 
 
@@ -107,7 +107,7 @@ def set_roles(source: RoleSource) -> None:
 
 
 def check_scope(value: Any, what: str) -> None:
-    """Raise ServiceMisuse if a value is no scope; ``what`` has it."""
+    """Raise ServiceMisuse, about ``what``, if a value is not a `Scope`."""
     known = [each for each in get_args(Scope) if each]
     if value not in get_args(Scope):
         remedy = f"expected {' or '.join(map(repr, known))}"

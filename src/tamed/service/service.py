@@ -19,9 +19,9 @@ _HOOKS = ("prepare", "start", "run", "stop", "release", "check")
 
 
 def _misspelt(hook: str) -> set[str]:
-    """Return what a hook is when two neighbours change places, or, if it is long, when a letter is missing.
+    """Return likely misspellings of a hook: two neighbours swapped, or, in a long name, a letter missing.
 
-    A hook of another name would never be called. No other method is likely to have one of these names.
+    A misspelt hook would never be called. No other method is likely to have one of these names.
     """
     places = range(len(hook) - 1)
     swapped = {hook[:at] + hook[at + 1] + hook[at] + hook[at + 2 :] for at in places}
@@ -38,17 +38,17 @@ class Service:
     A subclass overrides any of six hooks, all coroutine functions. It does not call the hooks of this class,
     and need not call ``super().__init__()``. The framework keeps the state and calls the hooks:
 
-    - ``prepare`` acquires what needs privilege or must survive a restart (a listening socket);
+    - ``prepare`` acquires resources that need privileges or must survive a restart (a listening socket);
       ``release`` undoes it, once for each ``prepare`` that returned;
     - ``start`` makes the service ready, which it is when ``start`` returns; ``stop`` undoes it, once for each
       ``start`` that returned;
     - ``run`` is an optional body: it begins after ``start`` and is cancelled before ``stop``. If it raises or
       returns, the ``restart`` policy is applied;
-    - ``check`` says, while the service runs, whether it can do its work. It is called every
-      ``check_interval`` seconds, and fails after ``check_timeout`` seconds. A check that fails is shown, and
-      the daemon is degraded. With ``check_gates_readiness`` the daemon is not ready, and load balancers send
-      no clients. Set it only for what fails on this machine alone: a dependency of all instances would take
-      all of them out.
+    - ``check`` reports, while the service runs, whether it can do its work. It is called every
+      ``check_interval`` seconds, and fails after ``check_timeout`` seconds. A failing check is shown, and
+      the daemon is degraded. With ``check_gates_readiness`` the daemon is then not ready, and load balancers
+      send no clients. Set it only for failures of this machine alone: a dependency shared by all instances
+      would take all of them out.
 
     Another hook that raises fails its phase: the services started before are stopped in reverse order, and
     the failure is raised as `ServiceFailed` with the service's path. A service may be started again after it
@@ -57,10 +57,10 @@ class Service:
     ``start_timeout`` and ``stop_timeout`` are seconds for each hook (None: no deadline); a subclass may
     set them, and ``restart``, as class attributes. Do not change ``name`` once the service has a parent.
 
-    ``only = "host"`` lets the service run in one worker of the daemon at a time, although each prepares it:
-    in the others it is in standby, and one of these takes over when it has ended there. A process without a
-    supervisor just runs it. ``only = "cluster"`` does the same for a fleet of machines, which an engine
-    grants the role (``--cluster``); `lease` has the token by which others can refuse a former holder.
+    ``only = "host"`` lets the service run in one worker of the daemon at a time, although each worker
+    prepares it: the others are on standby, and one of them takes over after it has ended. A process without
+    a supervisor simply runs it. ``only = "cluster"`` does the same for a fleet of machines, to which an
+    engine grants the role (``--cluster``); `lease` has the token by which others can reject a former holder.
 
     ``async with service:`` runs any service that has no parent, in a program or in a test. Inside, it is
     ready. If it fails and its policy allows no restart, the block is cancelled and the failure raised, as in
@@ -93,7 +93,7 @@ class Service:
                 )
         for name in vars(cls):
             if name in _MISSPELT and inspect.isfunction(vars(cls)[name]):
-                raise TypeError(f"{cls.__qualname__}.{name} is no hook: did you mean {_MISSPELT[name]!r}?")
+                raise TypeError(f"{cls.__qualname__}.{name} is not a hook: did you mean {_MISSPELT[name]!r}?")
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Service:
             self.stop_timeout = stop_timeout
 
     async def prepare(self) -> None:
-        """Acquire what needs privilege, or must outlive a restart. Undone by `release`."""
+        """Acquire resources that need privileges or must survive a restart. Undone by `release`."""
 
     async def start(self) -> None:
         """Become ready: the service is ready when this returns. Undone by `stop`."""
@@ -135,7 +135,7 @@ class Service:
         """Undo `prepare`."""
 
     async def check(self) -> str | None:
-        """Say whether the service can do its work: raise, or return a text with the reason, if it cannot."""
+        """Return None if the service can do its work; otherwise raise, or return the reason."""
         return None
 
     @property
@@ -145,7 +145,7 @@ class Service:
 
     @property
     def lifecycle(self) -> Lifecycle:
-        """The lifecycle of this service, for a program that starts and stops services itself."""
+        """The lifecycle of this service, for programs that start and stop services themselves."""
         if self._lifecycle is None:
             self._lifecycle = self._make_lifecycle()
         return self._lifecycle
@@ -160,12 +160,12 @@ class Service:
 
     @property
     def restarting(self) -> bool:
-        """Whether it is stopped to be started again."""
+        """Whether it is being stopped for a restart."""
         return self._lifecycle is not None and self._lifecycle.is_restarting
 
     @property
     def lease(self) -> Lease | None:
-        """The lease of the role that this service holds, or one above it; None if there is none."""
+        """The lease of the role that this service, or one above it, holds; None without a lease."""
         return None if self._lifecycle is None else self._lifecycle.lease
 
     @property
@@ -200,11 +200,11 @@ class Service:
         return tuple(cast("Service", each.service) for each in self.lifecycle.children)
 
     def default_name(self) -> str:
-        """Return the name for a service that was given none: ``StreamServer`` → ``stream-server``."""
+        """Return the name for a service without one: ``StreamServer`` → ``stream-server``."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(self).__name__.strip("_")).lower()
 
     def walk(self) -> "Iterator[Service]":
-        """Yield this service and all below it, each before its children, in starting order."""
+        """Yield this service and all below it, parents first, in starting order."""
         return (cast("Service", each.service) for each in self.lifecycle.walk())
 
     def __repr__(self) -> str:
@@ -227,7 +227,7 @@ class MultiService(Service):
     is ready, and stopped in reverse order. The hooks of a subclass are called before its children's at start
     and after them at stop.
 
-    ``strategy`` is which children are restarted when one fails and its restart policy allows a restart:
+    ``strategy`` defines the children that are restarted when one fails and its policy allows a restart:
 
     - ``"one_for_one"``: that child;
     - ``"one_for_all"``: all children;
@@ -262,28 +262,28 @@ class MultiService(Service):
             self.add(child)
 
     def add(self, child: Service) -> Awaitable[None]:
-        """Add a service after the others.
+        """Append a service.
 
         A running multi-service starts the child at once; one that is starting does so after the others. The
         result may be awaited: it is done when the child has the state of its parent, and raises the child's
         failure. A child that fails to start is removed again.
 
-        A child without a name gets one from its class, with a number if that is in use. Raises
-        ServiceMisuse if its name is in use, if it has a parent or runs by itself, or if the multi-service
-        is stopping.
+        A child without a name gets one from its class, with a number if that is in use. Raises ServiceMisuse
+        if its name is in use, if it has a parent or is started on its own, or if the multi-service is
+        stopping.
         """
         if not isinstance(child, Service):  # for callers without a type checker
             what = f"cannot add {child!r} to {self.full_name}"
             if isinstance(child, type) and issubclass(child, Service):
-                raise ServiceMisuse(what, "it is a class", f"make a service of it: {child.__name__}(...)")
+                raise ServiceMisuse(what, "it is a class", f"create an instance: {child.__name__}(...)")
             raise ServiceMisuse(what, f"it is {noun(type(child).__name__)}, not a service")
         return self.lifecycle.add(child.lifecycle)
 
     async def remove(self, child: Service) -> None:
         """Stop a child if it runs, release it, and remove it.
 
-        The child's own ``run`` may call this, and goes on afterwards. Raises ServiceMisuse if the service is
-        not a child of this one, or if the multi-service is starting or stopping.
+        The child's own ``run`` may call this, and continues afterwards. Raises ServiceMisuse if the service
+        is not a child of this one, or if the multi-service is starting or stopping.
         """
         await self.lifecycle.remove(child.lifecycle)
 
@@ -301,9 +301,9 @@ class MultiService(Service):
 
 
 class Only(MultiService):
-    """Runs a service in one worker at a time, see `Service.only`; also one that has no such parameter.
+    """Runs any service in one worker at a time, see `Service.only`, even one without that parameter.
 
-    ``scope`` is where there is one: ``host``, in this daemon; ``cluster``, in a fleet of machines.
+    ``scope`` is ``host`` for one in this daemon, ``cluster`` for one in a fleet of machines.
     """
 
     def __init__(self, service: Service, *, scope: Scope = "host") -> None:

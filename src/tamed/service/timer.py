@@ -20,7 +20,7 @@ class TimerService(Service):
 
     The function may be a coroutine function. Calls never overlap, and the times do not drift: they are
     multiples of the interval after the start on the event loop's clock, and those that pass during a call
-    are skipped. An exception of a call is logged with its traceback, and the timer goes on. With
+    are skipped. An exception of a call is logged with its traceback, and the timer continues. With
     ``only="host"`` the timer runs in one worker at a time. Raises ValueError for an interval that is not
     positive and finite.
     """
@@ -49,7 +49,7 @@ class TimerService(Service):
         if self._now:
             await self._call_once()
         while True:
-            # Not the clock alone: an event loop may wake a little early, and would make two calls of one.
+            # Not the clock alone: an event loop may wake slightly early, which would cause a second call.
             tick = max(tick, int((clock() - begun) / self.interval)) + 1
             await asyncio.sleep(begun + tick * self.interval - clock())
             await self._call_once()
@@ -62,4 +62,4 @@ class TimerService(Service):
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
-            log.exception("a call of timer %s failed; the timer goes on", self.full_name)
+            log.exception("a call of timer %s failed; the timer continues", self.full_name)
