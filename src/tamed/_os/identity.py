@@ -53,6 +53,11 @@ class Identity(NamedTuple):
         return cls(found.pw_uid, gid, tuple(sorted(set(groups))), found.pw_name, found.pw_dir, found.pw_shell)
 
     @classmethod
+    def named(cls, user: str, group: str) -> Self | None:
+        """Look up a user and a group as `resolve` does; None if both are empty."""
+        return cls.resolve(user, group) if user or group else None
+
+    @classmethod
     def _numbered(cls, uid: int, group: str, *, is_other: bool) -> Self:
         """Return the identity of a uid that is not in the user database, which is usual in containers."""
         if is_other and not group:

@@ -34,7 +34,7 @@ _WRITING = frozenset("wax+")
 
 def identity_of(settings: Daemon) -> Identity | None:
     """Return the user that the settings name, or None. Raises ConfigurationError for an unknown one."""
-    return Identity.resolve(settings.user, settings.group) if settings.user or settings.group else None
+    return Identity.named(settings.user, settings.group)
 
 
 def becomes_another(identity: Identity | None) -> bool:

@@ -206,31 +206,28 @@ def _all_memory() -> int:
 def _ops(daemon: Daemon) -> str:
     """Return the text of the operations endpoint, or nothing.
 
-    Raises ConfigurationError if a library is missing.
+    Raises ConfigurationError if it is no endpoint, or a library is missing.
     """
-    if not daemon.ops:
-        return ""
-    try:
-        endpoint = Endpoint.parse(daemon.ops)
-    except ValueError as error:
-        raise ConfigurationError("--ops", str(error)) from None
-    for module in ("httptools", "prometheus_client"):
+    text = _endpoint_text("--ops", daemon.ops)
+    for module in ("httptools", "prometheus_client") if text else ():
         if find_spec(module) is None:
             raise ConfigurationError("--ops", f"{module} is not installed", "pip install 'tamed[ops]'")
-    return str(endpoint.relative_to(Path.cwd()))
+    return text
 
 
 def _ops_agent(daemon: Daemon) -> str:
     """Return the text of the agent's endpoint, or nothing. Raises ConfigurationError if it cannot be used."""
-    if not daemon.ops_agent:
-        return ""
-    if not daemon.ops:
+    if daemon.ops_agent and not daemon.ops:
         raise ConfigurationError("--ops-agent", "there is no operations endpoint", "add --ops ENDPOINT")
+    return _endpoint_text("--ops-agent", daemon.ops_agent)
+
+
+def _endpoint_text(option: str, text: str) -> str:
+    """Return the canonical text of an option's endpoint, with an absolute path; empty for an empty text."""
     try:
-        endpoint = Endpoint.parse(daemon.ops_agent)
+        return str(Endpoint.parse(text).relative_to(Path.cwd())) if text else ""
     except ValueError as error:
-        raise ConfigurationError("--ops-agent", str(error)) from None
-    return str(endpoint.relative_to(Path.cwd()))
+        raise ConfigurationError(option, str(error)) from None
 
 
 def _reloads_itself(daemon: Daemon) -> bool:
@@ -259,7 +256,7 @@ def _become_supervisor(plan: Plan) -> NoReturn:
     be_subreaper(True)  # kept across exec, so the supervisor need not load ctypes for it
     environ: Mapping[str, str] = os.environ
     flags: tuple[str, ...] = ()
-    identity = _identity_in(plan)
+    identity = Identity.named(plan.user, plan.group)
     if becomes_another(identity):  # nothing that this user controls may be loaded in a process that is root
         environ, flags = roots_environ(os.environ), ROOT_FLAGS
         python = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PYTHON")]
@@ -269,10 +266,6 @@ def _become_supervisor(plan: Plan) -> NoReturn:
     descriptor = plan.hand_over()
     command = [*plan.interpreter, *flags, "-m", "tamed.supervisor", str(descriptor), plan.name]
     os.execve(command[0], command, environ)
-
-
-def _identity_in(plan: Plan) -> Identity | None:
-    return Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
 
 
 def start_folder() -> str:

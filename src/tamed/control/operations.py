@@ -97,7 +97,7 @@ def restart_instance(instance: Instance, progress: Callable[[dict[str, Any]], No
     pid = instance.holder()
     plan = left_plan(instance) if pid is None else kept_plan(plan_path(instance), pid)
     plan = plan_again(plan, Reading.entering(job_again(plan), ask))
-    identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+    identity = Identity.named(plan.user, plan.group)
     if pid is not None:
         stop_instance(instance, timeout=None, force=False, progress=progress)
     RunDirectory(instance.directory.parent).create(instance.name, owner_of(identity))

@@ -103,7 +103,7 @@ class Holdings:
     ) -> None:
         self._first = first
         held.callback(self._end_first)
-        identity = Identity.resolve(plan.user, plan.group) if plan.user or plan.group else None
+        identity = Identity.named(plan.user, plan.group)
         owner = identity if left is None else None
         self.reactor = Reactor()
         held.callback(self.reactor.close)

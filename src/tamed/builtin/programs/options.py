@@ -168,7 +168,7 @@ class ProgramOptions:
         name, *arguments = self.command
         # A relative path is relative to our directory, and the program's may be another one.
         path = os.path.abspath(name) if "/" in name else name  # noqa: PTH100 - nor are links to be resolved
-        identity = Identity.resolve(self.user, self.group) if self.user or self.group else None
+        identity = Identity.named(self.user, self.group)
         return Program(
             command=(path, *arguments),
             environment={**inherited, **self._login_variables(identity), **self.environment},
