@@ -52,6 +52,8 @@ ALIASES = {
 
 html_theme = "furo"
 html_logo = html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_search_scorer = str(Path(__file__).parent / "_static" / "scorer.js")
 html_extra_path = ["llms.txt"]
 html_title = f"Tamed {release}"

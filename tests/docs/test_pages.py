@@ -60,7 +60,6 @@ NOT_TYPED: dict[str, str | dict[str, str]] = {
     },
     "docs/proofs.md": "takes minutes to hours",
     "docs/reference/command.md": "shows daemons in many states: each command has its own tests",
-    "docs/reference/endpoints.md": "needs a program of systemd: tests/process/test_fast_poetry.py",
     "docs/reference/services.md": "needs etcd: tests/fleet",
     "docs/reloading.md": {
         "$ cd /srv/verse/current        # -> releases/41": "tests/supervised/test_generation.py",
