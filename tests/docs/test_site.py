@@ -1,4 +1,4 @@
-"""The site that ``make docs`` builds, as a browser shows it. The build has checks of its own: docs/conf.py."""
+"""The site of ``make docs``, as a browser shows it. The build has checks of its own: docs/conf.py."""
 
 import filecmp
 import functools
@@ -37,14 +37,19 @@ FOUND = """new Promise(done => {
   const what = {subtree: true, childList: true, characterData: true};
   if (!look()) new MutationObserver(look).observe(document, what);
 })"""
+COPIED = """new Promise(done => {
+  document.addEventListener("copy", () => done(document.querySelector("body > textarea").value), true);
+  document.querySelector("button.copybtn").click();
+})"""
 
 
 def build(folder: Path) -> Path:
     """Build the site in a folder, in an environment with a secret; return where it is."""
-    options = ["--fresh-env", "--fail-on-warning", "--quiet", "-d", folder / "doctrees"]
+    options = ["--fresh-env", "--fail-on-warning", "--quiet", "-d", str(folder / "doctrees")]
     environ = {**os.environ, "SECRET": SECRET}
-    command = [sys.executable, "-m", "sphinx", *options, ROOT / "docs", folder / "site"]
-    subprocess.run(command, env=environ, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, ROOT / "docs", folder / "site"], env=environ, check=True
+    )
     return folder / "site"
 
 
@@ -116,7 +121,7 @@ def test_what_is_copied_has_no_prompt(address: str) -> None:
     """Nor the output: it can be pasted into a shell."""
     with Browser() as browser:
         browser.open(f"{address}/tutorial/daemon.html")
-        copied = browser.run("copyTargetText(document.querySelector('button.copybtn'))")
+        copied = browser.run(COPIED)
     assert copied == "tamed start fastpoetry.py\nnc localhost 10000 < /dev/null"
 
 
