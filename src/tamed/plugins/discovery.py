@@ -67,7 +67,7 @@ class _Candidate(ABC):
         except PermissionRefused:
             raise
         except (Exception, SystemExit) as error:
-            raise self._failure(error) from error
+            raise self._failure(error) from (None if self._lacks_extra(error) else error)
         if not isinstance(found, Plugin):
             raise self._no_plugin(found)
         return found if found.name == self.name else found.renamed(self.name)
@@ -84,6 +84,10 @@ class _Candidate(ABC):
     @abstractmethod
     def _no_plugin(self, found: object) -> TamedError:
         """Return the error for an object that is not a plugin."""
+
+    def _lacks_extra(self, error: BaseException) -> bool:
+        """Return whether a library is missing that an extra of the plugin's distribution installs."""
+        return False
 
     def _failure(self, error: BaseException) -> TamedError:
         why = reason(error)
@@ -284,20 +288,23 @@ class _Installed(_Candidate):
             "decorate a function with @plugin",
         )
 
+    @property
+    def _extras(self) -> str:
+        return self.value.partition("[")[2].rstrip("] ")
+
+    def _lacks_extra(self, error: BaseException) -> bool:
+        missing = (getattr(error, "name", None) or "").partition(".")[0]
+        is_own = missing == self._module.partition(".")[0]  # which no extra installs
+        return bool(self._extras) and isinstance(error, ModuleNotFoundError) and not is_own
+
     def _failure(self, error: BaseException) -> TamedError:
-        extras = self.value.partition("[")[2].rstrip("] ")
-        if extras and isinstance(error, ModuleNotFoundError) and not self._is_own(error):
+        if self._lacks_extra(error):
             return ApplicationFailed(
                 f"plugin {self.name} of {self.package}",
                 f"it needs {getattr(error, 'name', None) or 'a library'}, which is not installed",
-                f"pip install '{self.distribution}[{extras}]'",
+                f"pip install '{self.distribution}[{self._extras}]'",
             )
         return super()._failure(error)
-
-    def _is_own(self, error: BaseException) -> bool:
-        """Return whether the missing module is one of the plugin's own, which no extra installs."""
-        missing = getattr(error, "name", None) or ""
-        return missing.partition(".")[0] == self._module.partition(".")[0]
 
 
 def _ours() -> list[_Installed]:
