@@ -1,6 +1,7 @@
 """The metrics in the formats of Prometheus: the daemon's own, and those of the application."""
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client.core import (
@@ -146,21 +147,19 @@ def _usage(figures: dict[str, Any]) -> Iterator[Metric]:
     yield _counter("tamed_cpu_seconds", "CPU time by worker.", cpu, ["worker"])
 
 
-def _gauge(
-    name: str, text: str, values: dict[tuple[str, ...], float], labels: Sequence[str] = ()
-) -> GaugeMetricFamily:
-    metric = GaugeMetricFamily(name, text, labels=labels)
+def _filled(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    text: str,
+    values: dict[tuple[str, ...], float],
+    labels: Sequence[str] = (),
+) -> Metric:
+    metric = kind(name, text, labels=labels)
     for key, value in values.items():
         if value is not None:
             metric.add_metric(key, value)
     return metric
 
 
-def _counter(
-    name: str, text: str, values: dict[tuple[str, ...], float], labels: Sequence[str] = ()
-) -> CounterMetricFamily:
-    metric = CounterMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        if value is not None:
-            metric.add_metric(key, value)
-    return metric
+_gauge: Final = partial(_filled, GaugeMetricFamily)
+_counter: Final = partial(_filled, CounterMetricFamily)

@@ -172,13 +172,21 @@ class Peer:
     """A child at the other end of a channel; ``handle`` is called with each of its messages.
 
     The channel is closed when the child has closed its end, does not read, or sends an invalid message, for
-    which ``handle`` raises InvalidMessage. The end of the child is handled where children are reaped.
+    which ``handle`` raises InvalidMessage; ``invalid`` is then called with it. The end of the child is
+    handled where children are reaped.
     """
 
-    def __init__(self, channel: Channel, reactor: Reactor, handle: Callable[[Message], object]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        reactor: Reactor,
+        handle: Callable[[Message], object],
+        invalid: Callable[[InvalidMessage], object] = lambda _: None,
+    ) -> None:
         self.channel = channel
         self._reactor = reactor
         self._handle = handle
+        self._invalid = invalid
         if not channel.closed:
             reactor.watch(channel, self.receive)
             deliver(channel, reactor, self.close)
@@ -193,7 +201,10 @@ class Peer:
         try:
             for message, _ in self.channel.receive():
                 self._handle(message)
-        except (OSError, InvalidMessage):
+        except InvalidMessage as error:
+            self._invalid(error)
+            self.close()
+        except OSError:
             self.close()
         if self.channel.closed:
             self.close()

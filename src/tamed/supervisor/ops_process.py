@@ -7,6 +7,7 @@ and no application code. The supervisor binds its sockets, which stay open while
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from tamed.errors import TamedError
@@ -15,7 +16,7 @@ from tamed.ipc.fault import fault_data
 from tamed.ipc.handoff import Data, Keep
 from tamed.ipc.message import InvalidMessage, Message, read_fault, read_number, read_text
 from tamed.service.restart import Backoff
-from tamed.supervisor.loop import Reactor, Timer, deliver
+from tamed.supervisor.loop import Peer, Reactor, Timer
 from tamed.supervisor.plan import Plan
 from tamed.supervisor.platform import Platform
 from tamed.supervisor.sockets import SocketTable
@@ -59,7 +60,7 @@ class OpsProcess:
         self._serve = serve
         self._is_starting = is_starting
         self._pid = 0
-        self._channel: Channel | None = None
+        self._peer: Peer | None = None
         self._started = 0.0
         self._heard = 0.0
         self._failures = 0
@@ -95,8 +96,9 @@ class OpsProcess:
         """Handle the end of a child, which may be this process."""
         if pid != self._pid:
             return
-        self._receive()
-        self._close()
+        if self._peer is not None:
+            self._peer.receive()
+            self._peer.close()
         self._pid = 0
         if self._is_ending or self._sockets.is_closed:
             return
@@ -129,10 +131,11 @@ class OpsProcess:
 
     def export(self, keep: Keep) -> Data:
         """Return this as data, for the next program."""
+        channel = self._channel
         return {
             "pid": self._pid,
             "started": self._started,
-            "channel": None if self._channel is None else self._channel.export(keep),
+            "channel": None if channel is None else channel.export(keep),
             "sockets": self._sockets.export(keep),
         }
 
@@ -168,11 +171,8 @@ class OpsProcess:
         self._send(order)
 
     def _begin(self, channel: Channel) -> None:
-        self._channel = channel
         self._heard = self._reactor.clock()
-        if not channel.closed:
-            self._reactor.watch(channel, self._receive)
-            deliver(channel, self._reactor, self._close)
+        self._peer = Peer(channel, self._reactor, self._handle, self._invalid)
 
     def _retry(self) -> float:
         """Schedule another start; return the seconds until then."""
@@ -191,24 +191,12 @@ class OpsProcess:
             self._fault = "did not answer and was killed"
             self._platform.signal(self._pid, signal.SIGKILL)
 
-    def _receive(self) -> None:
-        channel = self._channel
-        if channel is None or channel.fileno() < 0:
-            return
-        try:
-            for message, _ in channel.receive():
-                self._heard = self._reactor.clock()
-                self._handle(message)
-        except InvalidMessage as error:
-            self._fault = f"sent an invalid message ({error}) and was killed"
-            self._platform.kill(self._pid)
-            self._close()
-        except OSError:
-            self._close()
-        if channel.closed:
-            self._close()
+    def _invalid(self, error: InvalidMessage) -> None:
+        self._fault = f"sent an invalid message ({error}) and was killed"
+        self._platform.kill(self._pid)
 
     def _handle(self, message: Message) -> None:
+        self._heard = self._reactor.clock()
         match message:
             case {"ask": _}:
                 number = read_number(message, "number")
@@ -232,18 +220,11 @@ class OpsProcess:
         self._send({**answer, "answer": number}, descriptors)
 
     def _send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        channel = self._channel
-        if channel is None or channel.fileno() < 0:
-            return
-        try:
-            channel.send(message, descriptors)
-        except OSError:
-            return
-        deliver(channel, self._reactor, self._close)
+        if self._peer is not None and self._channel is not None:
+            with suppress(OSError):
+                self._peer.send(message, descriptors)
 
-    def _close(self) -> None:
-        """Close the channel. May be repeated."""
-        channel, self._channel = self._channel, None
-        if channel is not None and channel.fileno() >= 0:
-            self._reactor.unwatch(channel)
-            channel.close()
+    @property
+    def _channel(self) -> Channel | None:
+        """Its channel, unless that is closed."""
+        return None if self._peer is None or self._peer.channel.fileno() < 0 else self._peer.channel

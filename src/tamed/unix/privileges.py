@@ -18,7 +18,7 @@ without permitted capabilities it has no effect, so that is a warning and not an
 import enum
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -274,25 +274,16 @@ def _what_is_wrong(identity: Identity, keep: Collection[Capability]) -> str:
 
 def _can_go_back(identity: Identity) -> bool:
     """Try to become root again, in each possible way; each must be refused."""
-    try:
-        os.setuid(0)
-    except PermissionError:
-        pass
-    else:
+    ways: list[Callable[[], None]] = [lambda: os.setuid(0), lambda: os.setgroups([0])]
+    if identity.gid != 0:
+        ways.append(lambda: os.setgid(0))
+    for become_root in ways:
+        try:
+            become_root()
+        except PermissionError:
+            continue
         return True
-    try:
-        os.setgroups([0])
-    except PermissionError:
-        pass
-    else:
-        return True
-    if identity.gid == 0:
-        return False
-    try:
-        os.setgid(0)
-    except PermissionError:
-        return False
-    return True
+    return False
 
 
 def stays_root(user: str) -> bool:

@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tamed._os.descriptors import close_inherited
@@ -36,7 +36,7 @@ from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
 from tamed.unix.pidfile import PidFile, check_replaceable
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
-from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, live, loop_factory
+from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, beside, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
 from tamed.worker.manager import Manager
 
@@ -180,12 +180,11 @@ async def _live(
         manager.degraded(failing)
 
     interval = watchdog_interval(os.environ)
-    half = None if interval is None else interval / 2
     try:
         async with asyncio.timeout(daemon.start_timeout) as deadline:
             with (
-                _every(INTERVAL, housekeeping.look),
-                _every(half, manager.alive),
+                beside(_repeat(INTERVAL, housekeeping.look)),
+                beside(None if interval is None else _repeat(interval / 2, manager.alive)),
                 closing(Checks(application, checked)) as checks,
             ):
                 return await live(
@@ -205,20 +204,8 @@ def _log(level: str, text: str) -> None:
     log.log(logging.getLevelNamesMapping()[level], text)
 
 
-@contextmanager
-def _every(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
-    """Call regularly from the event loop while the block runs, so that a blocked loop makes no calls."""
-    if seconds is None:
-        yield
-        return
-    task = asyncio.get_running_loop().create_task(_repeat(seconds, call))
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 async def _repeat(seconds: float, call: Callable[[], object]) -> None:
+    """Call regularly from the event loop, so that a blocked loop makes no calls."""
     while True:
         call()
         await asyncio.sleep(seconds)

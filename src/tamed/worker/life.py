@@ -7,8 +7,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from signal import Signals
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,7 +18,7 @@ from tamed.log.logger import own_logger
 from tamed.service.application import Application
 from tamed.service.events import hub
 
-__all__ = ["STOP_SIGNALS", "Ending", "StopDelay", "StopRequests", "live", "loop_factory"]
+__all__ = ["STOP_SIGNALS", "Ending", "StopDelay", "StopRequests", "beside", "live", "loop_factory"]
 
 log = own_logger("tamed")
 
@@ -208,6 +208,17 @@ class StopRequests:
             signal.signal(number, signal.SIG_DFL)
             self._kill(os.getpid(), number)
         self.request(Signals(number))
+
+
+@contextmanager
+def beside(work: Coroutine[Any, Any, None] | None) -> Iterator[None]:
+    """Run a coroutine in a task of its own inside the ``with``; None: nothing."""
+    task = None if work is None else asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

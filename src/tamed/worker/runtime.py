@@ -10,10 +10,10 @@ import os
 import site
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tamed._os.fork import guard_forks
 from tamed._os.secrets import SECRETS
@@ -38,7 +38,7 @@ from tamed.service.role import set_roles
 from tamed.unix.privileges import forbid_tracing
 from tamed.unix.reaper import end_own_group
 from tamed.unix.spawn import CHANNEL, RECORDS, STACKS
-from tamed.worker.life import Ending, StopRequests, live, loop_factory
+from tamed.worker.life import Ending, StopRequests, beside, live, loop_factory
 from tamed.worker.link import Link, SupervisedSource
 from tamed.worker.log_handler import PipeHandler, ProcessOrigin, log_to
 from tamed.worker.report import hooks_of, report_of, serving, timings_of
@@ -192,8 +192,8 @@ class WorkerRuntime:
         with (
             link.open(requests.request),
             self._handler.open(),
-            _measuring(self._metrics, application, lambda: self._handler.lost),
-            _recycling(self._settings.daemon, accepted, recycle),
+            beside(_measuring(self._metrics, application, lambda: self._handler.lost)),
+            beside(_recycling(self._settings.daemon, accepted, recycle)),
             closing(Checks(application, report_checks)) as checks,
         ):
             try:
@@ -276,38 +276,29 @@ def _plain(result: CheckResult) -> Message:
     }
 
 
-@contextmanager
-def _measuring(values: "Values | None", application: Application, lost: Callable[[], int]) -> Iterator[None]:
-    """Inside the ``with``, measure the application for the operations endpoint, if there is one."""
+def _measuring(
+    values: "Values | None", application: Application, lost: Callable[[], int]
+) -> Coroutine[Any, Any, None] | None:
+    """Return what measures the application for the operations endpoint; None without one."""
     if values is None:
-        yield
-        return
+        return None
     from tamed.worker.figures import measure  # lazy import, for the same reason
 
-    task = asyncio.get_running_loop().create_task(measure(values, application, lost))
-    try:
-        yield
-    finally:
-        task.cancel()
+    return measure(values, application, lost)
 
 
 # Recycling: a worker that has reached a limit requests its replacement.
 
 
-@contextmanager
-def _recycling(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> Iterator[None]:
-    """Inside the ``with``, request a replacement, with the reason, while a limit is reached.
+def _recycling(
+    daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]
+) -> Coroutine[Any, Any, None] | None:
+    """Return what requests a replacement, with the reason, while a limit is reached; None without limits.
 
     ``accepted`` returns the number of accepted connections.
     """
-    if daemon.max_connections_per_worker is None and daemon.max_worker_age is None:
-        yield
-        return
-    task = asyncio.get_running_loop().create_task(_ask_when_due(daemon, accepted, ask))
-    try:
-        yield
-    finally:
-        task.cancel()
+    is_limited = daemon.max_connections_per_worker is not None or daemon.max_worker_age is not None
+    return _ask_when_due(daemon, accepted, ask) if is_limited else None
 
 
 async def _ask_when_due(daemon: Daemon, accepted: Callable[[], int], ask: Callable[[str], object]) -> None:
