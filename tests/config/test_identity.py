@@ -27,7 +27,11 @@ def test_nobody_named_is_nobody() -> None:
     assert owner_of(None) is None
 
 
-@pytest.mark.parametrize("settings", [Daemon(user="root"), Daemon(user="0"), Daemon(group="root")], ids=repr)
+@pytest.mark.parametrize(
+    "settings",
+    [Daemon(user="root"), Daemon(user="0"), Daemon(group="root")],
+    ids=["a name", "a number", "a group"],
+)
 def test_a_user_or_a_group_is_an_identity(settings: Daemon) -> None:
     """By name or number; it has the files that the daemon must write later."""
     identity = identity_of(settings)

@@ -77,7 +77,7 @@ def test_a_daemon_has_no_standard_error(tmp_path: Path) -> None:
 def test_the_foreground_has_standard_error(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the layout that was asked for; a file or pipe gets no colours."""
     monkeypatch.setattr(sys, "stderr", None)
-    assert log_in_foreground(Log(format=layout)) == LogPlan("stderr", layout)  # type: ignore[arg-type]
+    assert log_in_foreground(Log(format=layout)) == LogPlan("stderr", layout)
     assert log_in_foreground(Log(file="stderr")) == LogPlan("stderr", "plain")
 
 

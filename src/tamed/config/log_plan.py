@@ -8,7 +8,6 @@ from pathlib import Path
 from tamed.config.settings import Log, names_file
 from tamed.errors import ConfigurationError, UsageError, from_creation_error
 from tamed.log.plan import LogPlan, is_journal, parse_address
-from tamed.unix.rundir import RunDirectory
 
 __all__ = [
     "default_log",
@@ -65,6 +64,8 @@ def default_logs(name: str, environ: Mapping[str, str]) -> tuple[Path, Path]:
 
 def make_log_folder(log: Path, owner: tuple[int, int] | None) -> None:
     """Make the folder of a daemon's default log. Raises as `RunDirectory.create` does."""
+    from tamed.unix.rundir import RunDirectory  # lazy import: a process in the foreground makes none
+
     is_own = owner is not None and owner[0] != os.geteuid()
     folder = log.parent.parent if is_own else log.parent
     try:

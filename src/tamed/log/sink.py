@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tamed._os.identity import Identity
-from tamed.log.file import LogFile
 from tamed.log.layout import Line, layout_of
 from tamed.log.plan import LogPlan, parse_address
 from tamed.log.record import Record
@@ -90,6 +89,8 @@ class _FileSink:
     takes_origin = False
 
     def __init__(self, plan: LogPlan, owner: Identity | None) -> None:
+        from tamed.log.file import LogFile  # lazy import: a log on standard error has none
+
         notice = _NoticeFormat(plan.layout)
         self._file = LogFile(Path(plan.path), plan.rotation, owner=owner, notice=notice)
         self.reopen, self.housekeep, self.close = self._file.reopen, self._file.housekeep, self._file.close

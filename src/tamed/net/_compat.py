@@ -28,7 +28,7 @@ WARNINGS_OF_WRITES: Final = frozenset({"socket.send() raised exception.", "SSL c
 LOOPS: Final = ("asyncio.selector_events", "asyncio.sslproto", "uvloop.loop")
 """The modules of the event loops that raise errors because a connection is closed."""
 
-_CLOSED: Final = re.compile(r"the handler is closed$|^'NoneType' object has no attribute ")
+_CLOSED: Final = r"the handler is closed$|^'NoneType' object has no attribute "
 """The texts of these errors: those of uvloop, and those that asyncio's code causes."""
 
 
@@ -45,7 +45,7 @@ def accept_of(sock: socket.socket) -> Accept:
 
 def is_error_of_closed_connection(error: BaseException | None) -> bool:
     """Return whether an event loop has raised this error because a connection was closed."""
-    if not (isinstance(error, RuntimeError | AttributeError) and _CLOSED.search(str(error))):
+    if not (isinstance(error, RuntimeError | AttributeError) and re.search(_CLOSED, str(error))):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1].f_globals.get("__name__") in LOOPS

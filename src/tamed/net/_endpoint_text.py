@@ -15,7 +15,7 @@ FORMS = "HOST:PORT, :PORT, [IPV6]:PORT, tcp://, tls://, unix:, fd:// or systemd:
 
 # RFC 1123, and underscores, which internal names often have; 63 letters in a label, 253 in all (RFC 1035).
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.|\Z))+")
-_ZONE = re.compile(r"[A-Za-z0-9_.-]+")
+_ZONE = r"[A-Za-z0-9_.-]+"
 
 
 def host_and_port(text: str) -> tuple[str, int]:
@@ -36,7 +36,7 @@ def canonical_host(host: str) -> str:
     """Return the canonical form of a host: compressed, lower case; empty stays empty."""
     if ":" in host:
         zone = host.partition("%")[2]
-        if not _is_ipv6(host) or (zone and not _ZONE.fullmatch(zone)):
+        if not _is_ipv6(host) or (zone and not re.fullmatch(_ZONE, zone)):
             raise ValueError(f"{host!r} is not an IPv6 address")
         return str(ipaddress.IPv6Address(host))
     if re.fullmatch(r"[0-9.]+", host):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from tamed._os.descriptors import replace_with_null
 from tamed._os.fork import own
@@ -30,8 +30,10 @@ from tamed.net.endpoint import (
     as_endpoint,
 )
 from tamed.net.inherit import Inheritance
-from tamed.net.tls import Certificate, ServerTls
 from tamed.service.service import Service
+
+if TYPE_CHECKING:
+    from tamed.net.tls import Certificate, ServerTls
 
 __all__ = [
     "Endpoints",
@@ -113,7 +115,7 @@ class Listener:
         *,
         shared: bool = False,
         sole: bool = False,
-        tls: ServerTls | None = None,
+        tls: "ServerTls | None" = None,
         file: SocketFile | None = None,
     ) -> None:
         self.endpoint = endpoint
@@ -260,7 +262,11 @@ def use_environment(environment: ServerEnvironment) -> Iterator[ServerEnvironmen
 
 
 def _bound(endpoint: Endpoint, kind: socket.SocketKind, addresses: tuple[Address, ...]) -> Listener:
-    tls = ServerTls(endpoint) if isinstance(endpoint, TlsEndpoint) else None
+    tls = None
+    if isinstance(endpoint, TlsEndpoint):
+        from tamed.net.tls import ServerTls  # lazy import: many servers have no TLS
+
+        tls = ServerTls(endpoint)
     bound = bind(endpoint, kind, addresses)
     return Listener(endpoint, bound.sockets, sole=True, tls=tls, file=bound.file)
 
@@ -329,7 +335,7 @@ class ListeningService(Service):
         return ", ".join(self.addresses or map(str, self.endpoints))
 
     @property
-    def certificates(self) -> tuple[Certificate, ...]:
+    def certificates(self) -> "tuple[Certificate, ...]":
         """The certificates that the bound ``tls://`` endpoints show now."""
         return tuple(
             certificate

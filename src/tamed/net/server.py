@@ -5,7 +5,7 @@ import resource
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from tamed.errors import reason
 from tamed.log.logger import own_logger
@@ -15,7 +15,9 @@ from tamed.net._leaving import filter_disconnects
 from tamed.net.accept import DEFAULT_BACKLOG, Acceptor, ListeningSocket, OnAccept, usable_backlog
 from tamed.net.address_limit import AddressLimit
 from tamed.net.listen import Endpoints, Gate, Listener, ListeningService, current_environment
-from tamed.net.tls import CertificateWatch
+
+if TYPE_CHECKING:
+    from tamed.net.tls import CertificateWatch
 
 __all__ = ["Server", "ServerOptions"]
 
@@ -143,9 +145,10 @@ class Server(ListeningService):
         self._gate = environment.gate
         self._gate.add(self._acceptor)
         self._acceptor.resume()
-        self._watches = [
-            CertificateWatch(listener.tls) for listener in self.listeners if listener.tls is not None
-        ]
+        if self._handshakes is not None:
+            from tamed.net.tls import CertificateWatch  # lazy import: many servers have no TLS
+
+            self._watches = [CertificateWatch(each.tls) for each in self.listeners if each.tls is not None]
         for address in self.addresses:
             log.info("listening on %s", address)
 

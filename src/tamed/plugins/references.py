@@ -21,8 +21,8 @@ PLACES: Final = ("file:", "credential:", "env:")
 PROMPT: Final = "prompt:"
 """The value that makes the command ask for the secret."""
 
-_VARIABLE: Final = re.compile(r"\$\$|\$\{([^{}]*)\}")
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE: Final = r"\$\$|\$\{([^{}]*)\}"
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _LONGEST: Final = 65536  # bytes of a secret
 _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 
@@ -35,7 +35,9 @@ def expanded(value: Any, environ: Mapping[str, str]) -> Any:
     """
     match value:
         case str():
-            return _VARIABLE.sub(lambda found: _variable(found, environ), value) if "$" in value else value
+            return (
+                re.sub(_VARIABLE, lambda found: _variable(found, environ), value) if "$" in value else value
+            )
         case list():
             return [expanded(each, environ) for each in value]
         case Mapping():
@@ -51,7 +53,7 @@ def named_in(value: Any) -> Iterator[tuple[str, str]]:
     """
     match value:
         case str():
-            yield from (("${}", found[1]) for found in _VARIABLE.finditer(value) if found[1] is not None)
+            yield from (("${}", found[1]) for found in re.finditer(_VARIABLE, value) if found[1] is not None)
             kind = next((place for place in PLACES if value.startswith(place)), None)
             if kind is not None:
                 yield kind, value.removeprefix(kind)
@@ -91,7 +93,7 @@ def _variable(found: re.Match[str], environ: Mapping[str, str]) -> str:
     name = found[1]
     if name is None:
         return "$"
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise ValueError(f"{found[0]} is not the name of a variable; write $$ for a dollar sign")
     if name not in environ:
         raise ValueError(f"the environment variable {name} is not set; write $$ for a dollar sign")

@@ -9,11 +9,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tamed._os.identity import Identity, acting_for
 from tamed.errors import TamedError, reason
-from tamed.unix.rundir import Instance, RunDirectory
+
+if TYPE_CHECKING:
+    from tamed.unix.rundir import Instance
 
 __all__ = ["INTERVAL", "Duty", "Housekeeping", "InstanceFolder"]
 
@@ -88,7 +90,7 @@ class Housekeeping:
 class InstanceFolder:
     """The directory of an instance, which belongs to ``owner``, the user that the daemon runs as."""
 
-    def __init__(self, instance: Instance, owner: Identity | None = None) -> None:
+    def __init__(self, instance: "Instance", owner: Identity | None = None) -> None:
         self._instance = instance
         self._owner = owner
         self._mode = _mode_of(instance.directory)
@@ -99,6 +101,8 @@ class InstanceFolder:
         if mode is not None:
             self._mode = mode
             return False
+        from tamed.unix.rundir import RunDirectory  # lazy import: it is missing rarely
+
         owner = None if self._owner is None else (self._owner.uid, self._owner.gid)
         RunDirectory(self._instance.directory.parent).create(self._instance.name, owner)
         if self._mode is not None:

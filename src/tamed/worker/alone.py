@@ -34,7 +34,6 @@ from tamed.service.role import OwnRoles, set_roles
 from tamed.unix.first_process import leave_first_process
 from tamed.unix.housekeeping import INTERVAL, Duty, Housekeeping
 from tamed.unix.notify import watchdog_interval
-from tamed.unix.pidfile import PidFile, check_replaceable
 from tamed.unix.privileges import AS_ROOT, forbid_tracing, stays_root
 from tamed.worker.life import STOP_SIGNALS, Ending, StopDelay, StopRequests, beside, live, loop_factory
 from tamed.worker.log_handler import SinkHandler, log_to
@@ -74,6 +73,8 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         raise ConfigurationError(f"--chroot with {what}", why, "log to stderr, the journal or syslog")
     check_files(identity, log=plan.path, pid_files=[pid_file])
     if pid_file:
+        from tamed.unix.pidfile import check_replaceable  # lazy import: most runs have no pid file
+
         check_replaceable(Path(pid_file))
 
     is_dropped = becomes_another(identity)
@@ -93,6 +94,8 @@ def _run(reading: Reading, manager: Manager) -> Ending:
         job = _set_up_process(reading.job, daemon)
         duties = []
         if pid_file:
+            from tamed.unix.pidfile import PidFile  # lazy import, for the same reason
+
             file = held.enter_context(PidFile.acquire(Path(pid_file), owner=identity))
             duties.append(Duty(f"pid file {pid_file}", file.housekeep))
         sink = open_sink(plan, reading.name, identity)
