@@ -176,6 +176,22 @@ class Channel:
         return channel
 
     @classmethod
+    @contextlib.contextmanager
+    def to_child(cls) -> "Iterator[tuple[Channel, int]]":
+        """Yield a new channel, and the descriptor of its other end for a child, which gets a copy of it.
+
+        After an error in the block the channel is closed.
+        """
+        ours, theirs = socket.socketpair()
+        channel = cls(ours)
+        with theirs:
+            try:
+                yield channel, theirs.fileno()
+            except BaseException:
+                channel.close()
+                raise
+
+    @classmethod
     def imported(cls, data: Data) -> "Channel":
         """Return the end that was exported; a closed one is closed."""
         if data["descriptor"] < 0:

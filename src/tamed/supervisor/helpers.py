@@ -4,7 +4,6 @@ It may be third-party code, and may hang. So a helper has a deadline, after whic
 process group.
 """
 
-import socket
 from collections.abc import Callable
 
 from tamed.ipc.channel import Channel
@@ -110,21 +109,15 @@ class HelperProcesses:
         The module's ``main`` is called with the channel.
         """
         helper = HelperProcess(module, order, done)
-        ours, theirs = socket.socketpair()
-        channel = Channel(ours)
-        with theirs:
-            try:
-                request = templates.fork(
-                    generation,
-                    {"module": module},
-                    theirs.fileno(),
-                    forked=lambda pid: self._forked(helper, pid),
-                    refused=lambda _: self._refused(helper),
-                    failed=lambda *_: self._refused(helper),
-                )
-            except BaseException:
-                channel.close()
-                raise
+        with Channel.to_child() as (channel, theirs):
+            request = templates.fork(
+                generation,
+                {"module": module},
+                theirs,
+                forked=lambda pid: self._forked(helper, pid),
+                refused=lambda _: self._refused(helper),
+                failed=lambda *_: self._refused(helper),
+            )
         self._requested[helper] = request, channel
         self._limit(helper, timeout)
         return helper
@@ -142,15 +135,10 @@ class HelperProcesses:
             helper.refuse(error)
 
     def _spawn(self, helper: HelperProcess) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                pid = self._platform.spawn(theirs.fileno(), helper.module)
-            except BaseException:
-                ours.close()
-                raise
+        with Channel.to_child() as (channel, theirs):
+            pid = self._platform.spawn(theirs, helper.module)
         self._running[pid] = helper
-        helper.begin(pid, Channel(ours), self._reactor)
+        helper.begin(pid, channel, self._reactor)
 
     def _limit(self, helper: HelperProcess, timeout: float | None) -> None:
         if timeout is not None:

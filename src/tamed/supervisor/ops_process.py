@@ -151,15 +151,10 @@ class OpsProcess:
         self._watch()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._pid = self._platform.spawn(theirs.fileno(), _MODULE)
-            except BaseException:
-                ours.close()
-                raise
+        with Channel.to_child() as (channel, theirs):
+            self._pid = self._platform.spawn(theirs, _MODULE)
         self._started = self._reactor.clock()
-        self._begin(Channel(ours))
+        self._begin(channel)
         plan = self._plan
         order = {
             "endpoint": plan.ops,

@@ -13,7 +13,6 @@ fails or is cancelled at any moment leaves no process behind.
 import errno
 import itertools
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,10 +179,6 @@ class Templates:
         self._set_deadline(template, generation.plan.start_timeout)
         return request
 
-    def adopt(self, generation: Generation, pid: int, channel: Channel) -> None:
-        """Use this child as a template; it was spawned for the generation and has its order."""
-        self._take(generation, pid, channel)
-
     def can_read(self, generation: Generation) -> bool:
         """Return whether the template of a generation can fork a process that reads the current files.
 
@@ -298,14 +293,9 @@ class Templates:
 
     def _start(self, generation: Generation) -> _Template:
         plan = generation.plan
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                pid = self._platform.spawn(theirs.fileno(), *TEMPLATE, plan=plan)
-            except BaseException:
-                ours.close()
-                raise
-        template = self._take(generation, pid, Channel(ours))
+        with Channel.to_child() as (channel, theirs):
+            pid = self._platform.spawn(theirs, *TEMPLATE, plan=plan)
+        template = self.adopt(generation, pid, channel)
         try:
             template.peer.send(plan.template_order)
         except OSError:
@@ -313,7 +303,8 @@ class Templates:
             raise
         return template
 
-    def _take(self, generation: Generation, pid: int, channel: Channel) -> _Template:
+    def adopt(self, generation: Generation, pid: int, channel: Channel) -> _Template:
+        """Use this child as a template; it was spawned for the generation, and has its order or gets it."""
         plan = generation.plan
         template = _Template(_key_of(generation), pid, stays_root=plan.prepare_as_root)
         self._connect(template, channel)

@@ -4,7 +4,6 @@ The receiver of the `WorkerEvents` decides on the consequences.
 """
 
 import signal
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -158,22 +157,17 @@ class WorkerPool:
 
         Raises OSError if the system refuses what the request needs; a later refusal is an event.
         """
-        ours, theirs = socket.socketpair()
         now = self._reactor.clock()
-        worker = Worker(0, number, generation, Channel(ours), started=now, heard=now, replaces=replaces)
-        with theirs:
-            try:
-                self._requested[worker] = self.templates.fork(
-                    generation,
-                    {"worker": number},
-                    theirs.fileno(),
-                    forked=lambda pid: self._forked(worker, pid),
-                    refused=lambda error: self._refused(worker, error),
-                    failed=lambda lines, status: self._failed(worker, lines, status),
-                )
-            except BaseException:
-                ours.close()
-                raise
+        with Channel.to_child() as (channel, theirs):
+            worker = Worker(0, number, generation, channel, started=now, heard=now, replaces=replaces)
+            self._requested[worker] = self.templates.fork(
+                generation,
+                {"worker": number},
+                theirs,
+                forked=lambda pid: self._forked(worker, pid),
+                refused=lambda error: self._refused(worker, error),
+                failed=lambda lines, status: self._failed(worker, lines, status),
+            )
 
     def _forked(self, worker: Worker, pid: int) -> None:
         """Give a forked worker its first order; it has done nothing yet."""
