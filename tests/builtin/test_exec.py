@@ -469,7 +469,7 @@ async def test_a_limit_above_what_is_allowed_fails_the_start() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"listen": [Endpoint.parse("tls://:1?cert=/c")]}, "TLS is up to the program"),
+        ({"listen": [Endpoint.parse("tls://:1?cert=/c")]}, "it must handle TLS"),
         ({"limit": {"nofiles": Size(1)}}, "did you mean 'nofile'"),
         ({"ready_notify": True, "ready_at": Endpoint.parse(":1")}, "exclude each other"),
         ({"ready_at": Endpoint.parse("systemd://x")}, "expected an address to connect to"),

@@ -75,12 +75,12 @@ def test_paths_in_a_deployment_file_start_at_its_folder() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"poem2": Path("a")}, "poem2 and port2 go together: give both or none"),
-        ({"port2": 1}, "poem2 and port2 go together: give both or none"),
+        ({"poem2": Path("a")}, "poem2 and port2 go together: use both or neither"),
+        ({"port2": 1}, "poem2 and port2 go together: use both or neither"),
         ({"poem2": Path("a"), "port2": 65536}, "port 65536 is out of range: expected 0 to 65535"),
-        ({"serve": ["a=:1"], "port": 1}, "serve replaces port: leave one of them out"),
-        ({"serve": ["a=:1"], "poem": Path("a")}, "serve replaces poem: leave one of them out"),
-        ({"serve": ["a=:1"], "listen": [TcpEndpoint("", 1)]}, "serve replaces listen: leave one"),
+        ({"serve": ["a=:1"], "port": 1}, "serve and port exclude each other"),
+        ({"serve": ["a=:1"], "poem": Path("a")}, "serve and poem exclude each other"),
+        ({"serve": ["a=:1"], "listen": [TcpEndpoint("", 1)]}, "serve and listen exclude each other"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(given: dict[str, Any], says: str) -> None:

@@ -92,11 +92,11 @@ def test_who_has_not_said_a_name_is_named_all_the_same(root: Path, caplog: pytes
             def is_cut_off() -> bool:  # the client may notice much later, if its buffer is full
                 with suppress(BlockingIOError):
                     client.send(b"FEAT\r\n" * 1000)
-                return "cut off, as it reads no answers" in caplog.text
+                return "disconnected: it does not read the answers" in caplog.text
 
             wait_for("the end of the session", is_cut_off)
     assert "-@127.0.0.1:" in caplog.text
-    assert "cut off, as it reads no answers" in caplog.text
+    assert "disconnected: it does not read the answers" in caplog.text
     assert "failed to serve" not in caplog.text
 
 

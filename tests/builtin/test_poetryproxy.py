@@ -241,7 +241,7 @@ def test_an_upstream_that_is_killed_and_comes_back(tamed_process: StartProcess, 
     upstream.signal(signal.SIGKILL)
     upstream.wait()
     assert [fetch(address) for _ in range(3)] == [POEM] * 3
-    proxy.expect(r"no poem from unix:.*: Connection refused; the last one is kept")
+    proxy.expect(r"no poem from unix:.*: Connection refused; keeping the last poem")
     tamed_process("run", "fastpoetry", "--listen", f"unix:{tmp_path}/up.sock").expect(READY)
     assert fetch(address) == SHIPPED
     with dial(address) as client:

@@ -88,5 +88,5 @@ def test_nobody_is_let_in_as_root_without_a_password() -> None:
         timeout=PATIENCE,
     )
     assert done.returncode == 78
-    assert "this process is root, and they would be too; name users with --password-file" in done.stderr
+    assert "this process is root, and they would be root, too; use --password-file" in done.stderr
     assert "Traceback" not in done.stderr

@@ -176,7 +176,7 @@ async def test_the_limit_of_output() -> None:
     """What a line prints beyond the limit is dropped, which is told once; the next line has its own."""
     session = Session(limit=10)
     assert await session.type("for i in range(9): print('abcd')", "") == (
-        "abcd\nabcd\n\n... the output is cut here: a line may print 10 characters\n"
+        "abcd\nabcd\n\n... output truncated: the limit for a line is 10 characters\n"
     )
     assert await session.type("1") == "1\n"
 
@@ -184,5 +184,7 @@ async def test_the_limit_of_output() -> None:
 async def test_the_limit_of_a_statement() -> None:
     """A statement that gets too long is given up."""
     session = Session(longest=20)
-    assert await session.type("if 1:", "  'abcdefghijklmnop'") == "a statement may have 20 characters\n"
+    assert (
+        await session.type("if 1:", "  'abcdefghijklmnop'") == "the statement is longer than 20 characters\n"
+    )
     assert session.interpreter.prompt == ">>> "

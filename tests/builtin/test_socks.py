@@ -297,7 +297,7 @@ async def test_guesses_at_once(users: Path, caplog: pytest.LogCaptureFixture) ->
 def test_an_open_proxy_has_to_be_meant(settings: dict[str, Any], refused: bool) -> None:
     """Without users it listens where others can connect only if that is said."""
     if refused:
-        with pytest.raises(ValueError, match=r"any client could use this machine as a proxy: give --users"):
+        with pytest.raises(ValueError, match=r"any client could use this machine as a proxy; use --users"):
             Options(**settings)
     else:
         Options(**settings)

@@ -128,13 +128,13 @@ def test_no_packet_breaks_the_parser(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("parse", "message", "why"),
     [
-        (parse_greeting, b"GET / HTTP/1.1\r\n", "does not speak SOCKS: its first byte is 0x47"),
+        (parse_greeting, b"GET / HTTP/1.1\r\n", "does not use SOCKS: its first byte is 0x47"),
         (parse_login, b"\x05\x01a\x01b", "login is not of version 1"),
         (parse_request5, b"\x04\x01\0\x01" + bytes(6), "request is of version 4"),
         (parse_request5, b"\x05\x01\0\x02" + bytes(6), "unknown type 2"),
         (parse_request5, b"\x05\x01\0\x03\0" + bytes(2), "an empty name"),
-        (parse_request5, b"\x05\x01\0\x03\x07a\nb: cd" + bytes(2), "is not the name of a host"),
-        (parse_request5, b"\x05\x01\0\x03\x02\xc3\xa9" + bytes(2), "is not the name of a host"),
+        (parse_request5, b"\x05\x01\0\x03\x07a\nb: cd" + bytes(2), "is not a host name"),
+        (parse_request5, b"\x05\x01\0\x03\x02\xc3\xa9" + bytes(2), "is not a host name"),
         (parse_request4, bytes(7) + b"u" * 256, "a name of more than 255 bytes"),
         (parse_request4, bytes(6) + b"\x01user\0" + b"n" * 256, "a name of more than 255 bytes"),
     ],

@@ -93,5 +93,5 @@ def test_a_proxy_that_sends_nothing_does_not_hold_a_drain(module: ModuleType, se
 
 def test_a_header_before_tls_is_refused() -> None:
     """As an option: it could not be read there."""
-    with pytest.raises(ValueError, match="a PROXY header comes before TLS"):
+    with pytest.raises(ValueError, match="a PROXY header precedes TLS"):
         Options(listen=[Endpoint.parse("tls://:0?cert=c")], **options("unix"))

@@ -24,7 +24,7 @@ def test_a_low_limit_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     assert granted == [128] * 3
     (told,) = caplog.messages
     assert told == (
-        "net.core.somaxconn allows 128 waiting connections of the 4096 asked for; "
+        "net.core.somaxconn allows only 128 of the 4096 requested waiting connections; "
         "raise it: sysctl -w net.core.somaxconn=4096"
     )
 

@@ -229,7 +229,7 @@ def test_a_port_that_needs_privilege() -> None:
         f"bind(Endpoint.parse('127.0.0.1:{port}'))",
     )
     assert said == (
-        f"PermissionRefused: cannot listen on 127.0.0.1:{port}: ports below {port + 1} need privileges;  "
+        f"PermissionRefused: cannot listen on 127.0.0.1:{port}: ports below {port + 1} need privileges; "
         "run as root with --user, or with CAP_NET_BIND_SERVICE, or from a systemd socket, "
         f"or choose a port from {port + 1} up"
     )

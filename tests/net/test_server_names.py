@@ -97,7 +97,7 @@ def test_a_name_belongs_to_one_certificate(sites: dict[str, Files], authority: t
     with pytest.raises(ConfigurationError) as caught:
         ServerTls(endpoint_of(sites))
     assert str(caught.value) == (
-        f"TLS certificate {sites['wild'].both}: the name a.example.com is in {sites['exact'].both} too; "
+        f"TLS certificate {sites['wild'].both}: {sites['exact'].both} has the name a.example.com, too; "
         "give one certificate for each name"
     )
     make_files(sites["wild"].folder, authority, trustme.KeyType.ECDSA, "127.0.0.1")

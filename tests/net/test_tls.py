@@ -197,7 +197,7 @@ def damaged(pem: bytes) -> bytes:
             encrypted,
             "TLS key {}: it has a passphrase, and a server cannot prompt for it; remove the passphrase: ",
         ),
-        ("key", encrypted_of_old, "TLS key {}: it needs a passphrase"),
+        ("key", encrypted_of_old, "TLS key {}: it has a passphrase"),
         ("ca", lambda _: b"no", "TLS client CA file {}: it is not a PEM file"),
         ("ca", lambda files: damaged(files.ca.read_bytes()), "TLS client CA file {}: OpenSSL refuses it: "),
     ],

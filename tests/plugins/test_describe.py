@@ -165,9 +165,9 @@ def test_collections_are_repeatable() -> None:
 @pytest.mark.parametrize(
     ("hint", "says"),
     [
-        (complex, "complex is no option type"),
-        (Any, "Any is no option type"),
-        (int | complex, "complex is no option type"),
+        (complex, "complex is not an option type"),
+        (Any, "Any is not an option type"),
+        (int | complex, "complex is not an option type"),
         (list[list[int]], "a list of lists cannot be written"),
         (tuple[int, str], "a tuple must have any length"),
         (dict[int, str], "the keys of a table must be texts"),

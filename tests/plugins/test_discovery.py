@@ -260,7 +260,7 @@ def test_the_list_has_every_plugin_with_its_reason(site: Site, folder: Path) -> 
     listed = {each.name: each for each in available([folder])}
     assert listed["aaa"] == Found("aaa", "A aaa of verse.", "verse 1.0", None)
     assert "RuntimeError: imported" in (listed["bbb"].error or "")
-    assert "option Options.port: complex is no option type" in (listed["ccc"].error or "")
+    assert "option Options.port: complex is not an option type" in (listed["ccc"].error or "")
     assert listed["ddd"].error is None
     assert list(listed) == sorted(listed)
 

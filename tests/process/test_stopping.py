@@ -80,7 +80,7 @@ def test_a_client_that_is_silent_past_the_deadline_is_cut(long_poem: Path) -> No
             process.signal(signal.SIGTERM)
             host, port = client.getsockname()
             process.expect(
-                rf"WARNING .*: fastpoetry/server aborts what is not .* 0.1 s: 1 connection \({host}:{port}\)$"
+                rf"WARNING .*: fastpoetry/server aborts .* within 0.1 s: 1 connection \({host}:{port}\)$"
             )
             assert process.wait() == 0
             with pytest.raises(ConnectionResetError):

@@ -125,7 +125,7 @@ def test_descriptors_are_dropped_where_none_are_asked_for() -> None:
     with closing(ours), closing(theirs):
         ours.send({"take": "this"}, [writing])
         os.close(writing)
-        with pytest.raises(InvalidMessage, match="its descriptors did not come"):
+        with pytest.raises(InvalidMessage, match="its descriptors are missing"):
             list(theirs.receive())
         assert os.read(reading, 1) == b""
     os.close(reading)

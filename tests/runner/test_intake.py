@@ -122,7 +122,7 @@ def test_a_record_that_was_cut_off_is_told_of(fed: Fed) -> None:
     fed.intake.detach(7)
     ((record,),) = fed.sink.batches
     assert record.origin == Origin(4, 5.0, 7, "tamed")
-    assert record.text.startswith(b"a record of worker 7 was truncated:  ")
+    assert record.text.startswith(b"a record of worker 7 was truncated: ")
 
 
 def test_lines_are_held_until_the_worker_pauses(fed: Fed) -> None:

@@ -158,7 +158,7 @@ def test_a_service_is_not_below_itself() -> None:
 async def test_a_service_that_runs_by_itself_is_not_added() -> None:
     """Whoever runs it is to stop it first."""
     async with Service("one") as one:
-        with pytest.raises(ServiceMisuse, match="cannot add 'one' to p: it is running by itself; stop it"):
+        with pytest.raises(ServiceMisuse, match="cannot add 'one' to p: it is running on its own; stop it"):
             MultiService("p", one)
     MultiService("p", one)
 

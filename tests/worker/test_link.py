@@ -308,5 +308,5 @@ def test_a_refusal_is_raised_to_who_cannot_wait(linked: Linked) -> None:
 def test_who_cannot_wait_is_told_that_the_supervisor_is_gone(linked: Linked) -> None:
     """It gets an error, and does not block forever."""
     linked.supervisor.close()
-    with pytest.raises(SystemRefused, match="gone"):
+    with pytest.raises(SystemRefused, match="it has ended"):
         linked.source.listen_now(Endpoint.parse(HERE))

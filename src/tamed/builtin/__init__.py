@@ -1,3 +1,3 @@
-"""The services that come with Tamed, found as plugins like anyone's."""
+"""The services that come with Tamed, as plugins."""
 
 __all__: list[str] = []

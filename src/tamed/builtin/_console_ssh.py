@@ -29,7 +29,7 @@ _ATTEMPTS: Final = 3
 
 @dataclass(frozen=True)
 class Access:
-    """How users log in, with a key or with a password, and the connections without a login yet."""
+    """How users log in, with a key or with a password, and the connections that have not logged in yet."""
 
     keys: Path | None
     gate: LoginGate | None
@@ -41,7 +41,7 @@ class ConsoleConnection(asyncssh.SSHServerConnection):
 
     def connection_draining(self) -> None:
         """Disconnect, with the reason."""
-        self.disconnect(asyncssh.DISC_BY_APPLICATION, "the service stops")
+        self.disconnect(asyncssh.DISC_BY_APPLICATION, "the service is stopping")
 
 
 class ConsoleServer(asyncssh.SSHServer):
@@ -63,7 +63,7 @@ class ConsoleServer(asyncssh.SSHServer):
         self._unused: asyncio.TimerHandle | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Keep the connection, and count it as one without a login."""
+        """Store the connection, and count it as not logged in yet."""
         self._connection = conn
         if peer := conn.get_extra_info("peername"):
             self.peer, self.host = address_text(peer), peer[0]
@@ -106,7 +106,7 @@ class ConsoleServer(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         """Log the user, and expect a session."""
         self._access.pending.leave(self)
-        if not self._had_password:  # else the gate has logged it
+        if not self._had_password:  # otherwise the gate has logged it
             user = self._connection.get_extra_info("username")
             log.info("logged in from %s as %r, with a key", self.host, user)
         self._expect_session(True)
@@ -174,8 +174,8 @@ class _Session(asyncssh.SSHServerSession[str]):
     def session_started(self) -> None:
         """Begin, if there is room for a session."""
         if self._sessions.full:
-            log.warning("no room for %s: there are %d sessions", self._server.peer, self._sessions.most)
-            self.write("there are too many sessions: try again later\n")
+            log.warning("refused %s: there are already %d sessions", self._server.peer, self._sessions.most)
+            self.write("too many sessions: try again later\n")
             self._channel.exit(1)
             return
         self._task = self._sessions.watch(self._serve(), self._server.peer)
@@ -225,7 +225,7 @@ class _Session(asyncssh.SSHServerSession[str]):
             self._channel.write(text)
 
     async def drain(self) -> None:
-        """Wait until there is room for more."""
+        """Wait until the buffer has space."""
         await self._room.wait()
 
     def _read(self, on: bool) -> None:
@@ -299,7 +299,7 @@ def _make_key(path: Path) -> None:
         with NamedTemporaryFile(dir=path.parent) as file:  # with mode 0600
             file.write(key)
             file.flush()
-            with suppress(FileExistsError):  # another process has created it
+            with suppress(FileExistsError):  # another process created it
                 path.hardlink_to(file.name)
     except OSError as error:
         raise CannotCreate(f"cannot create the host key {path}", error.strerror or str(error)) from error

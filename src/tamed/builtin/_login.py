@@ -1,4 +1,4 @@
-"""Logins: which password guesses are verified, how many connections may wait, and which endpoints are local.
+"""Logins: rate limits for password guesses, limits for pending connections, and local endpoints.
 
 All of Tamed's plugins that ask for a password (telnet, console, ftp, socks) use this. Failures are counted
 by network and not by connection, so a client gains nothing by opening another connection, or many.
@@ -22,13 +22,13 @@ _FIRST: Final = 0.5  # seconds for which the gate is closed after the first fail
 _LONGEST: Final = 30.0
 _MEMORY: Final = 600.0
 _NETWORKS: Final = 1000
-"""Networks whose failures are remembered; the one that has not guessed for longest is dropped."""
+"""Networks whose failures are remembered; the one with the oldest guess is dropped."""
 
 _OTHERS: Final = 0o007
 
 
 class TooManyFailures(Exception):
-    """A guess was not verified, because its network has to wait for ``seconds`` more."""
+    """A guess was not verified, because its network must wait for ``seconds`` more."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"too many failed logins from your network: try again in {seconds:.0f} s")
@@ -88,10 +88,10 @@ class LoginGate:
             verified, wait = False, self._count_failure(network, source)
             try:
                 verified = await self.users.verify(user, password)
-            finally:  # also if the client hangs up meanwhile
+            finally:  # even if the client disconnects in the meantime
                 if verified:
                     self._sources.pop(network, None)
-                    source.closed_until = 0.0  # for the guesses that wait for their turn
+                    source.closed_until = 0.0  # for the queued guesses
                     self._log.info("logged in from %s as %r", host, user)
                 else:
                     source.closed_until = self._now() + wait
@@ -146,7 +146,7 @@ class PendingLogins:
             self._drop_oldest(None)
 
     def leave(self, connection: object) -> None:
-        """Remove a connection that has logged in, or has ended. May be called again."""
+        """Remove a connection that has logged in or ended. Idempotent."""
         network, _ = self._waiting.pop(connection, ("", None))
         if network:
             self._count[network] -= 1

@@ -75,7 +75,7 @@ class PoemCache(Service):
         self._poem = self._failure = None
 
     async def stop(self) -> None:
-        """Cancel the fetch that is under way."""
+        """Cancel the running fetch."""
         await self._fetching.close()
 
     async def _fetch_once(self) -> None:
@@ -85,7 +85,9 @@ class PoemCache(Service):
         except TamedError as error:
             self._failure, self._failed = error, clock()
             log.warning(
-                "%s; %s", error, "there is none to serve" if self._poem is None else "the last one is kept"
+                "%s; %s",
+                error,
+                "there is no poem to serve" if self._poem is None else "keeping the last poem",
             )
         else:
             self._poem, self._fetched, self._failure = poem, clock(), None
@@ -112,7 +114,7 @@ class SharedCall(Generic[T]):
         self._tasks: set[asyncio.Task[T]] = set()  # that one, and cancelled ones that have not ended yet
 
     async def result(self) -> T:
-        """Wait for the result of the call that is under way, or of a new one."""
+        """Wait for the result of the running call, or of a new one."""
         task = self._task or self._begin()
         self._waiting += 1
         try:
@@ -122,7 +124,7 @@ class SharedCall(Generic[T]):
         return task.result()
 
     async def close(self) -> None:
-        """Cancel what is under way, and wait for its end."""
+        """Cancel the running call, and wait for its end."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:

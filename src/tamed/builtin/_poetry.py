@@ -38,7 +38,7 @@ class Poetry(Service):
         log.info("loaded a poem of %d bytes from %s", len(self.text), self.file)
 
     def recite(self, peer: str) -> bytes:
-        """Return the whole poem, and log that it goes to this peer."""
+        """Return the whole poem, and log that it is sent to this peer."""
         self._access.add("sending %d bytes of poetry to %s", len(self.text), peer)
         return self.text
 

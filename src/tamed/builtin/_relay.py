@@ -1,4 +1,4 @@
-"""What proxies share: connecting to a target, and relaying between it and a client.
+"""The common part of the proxies: connecting to a target, and relaying between it and a client.
 
 `connect` makes the socket, and `open_stream` the stream on it, so that something can be sent in clear in
 between. A `Relay` then copies both ways to the end.
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _CHUNK: Final = 64 * 1024
-"""Most bytes to read at a time; reading pauses while this many wait to be sent."""
+"""Maximum bytes to read at a time; reading pauses while this many wait to be sent."""
 
 
 class Stream(NamedTuple):
@@ -56,10 +56,10 @@ class RelayTimeouts:
 class Relay:
     """Copies between a client and a target until both have ended; ``sent`` and ``received`` are bytes.
 
-    ``sent`` counts what the target got. When one side ends its direction, the end is passed on, and the other
-    side may go on sending. TLS has no half-close (not in asyncio): the end of a TLS connection ends both
-    directions. So when a target has ended, a client that speaks TLS is closed; and a target that speaks TLS
-    learns of the client's end only when it has ended too, because its answer may be still to come.
+    ``sent`` counts the bytes sent to the target. When one side ends its direction, the end is passed on, and
+    the other side may continue to send. TLS has no half-close in asyncio: the end of a TLS connection ends
+    both directions. So when a target has ended, a client that uses TLS is disconnected; and a target that
+    uses TLS learns of the client's end only after its own, because its answer may still be coming.
 
     If one side reads nothing, the other is paused: the relay buffers at most 64 KiB, besides the buffers of
     the kernel and the readers. When one side is reset, or no data moves for the time in `RelayTimeouts`, both
@@ -96,7 +96,7 @@ class Relay:
 
     def _close(self, *, cleanly: bool) -> None:
         if cleanly:
-            self._target.writer.close()  # there is nothing left to be sent
+            self._target.writer.close()  # everything was sent
         else:
             self._target.writer.transport.abort()
             self._client.writer.transport.abort()
@@ -123,7 +123,7 @@ class Relay:
             count(len(chunk))
         self._idle.change(self._timeouts.half_closed)
         if not writer.transport.is_closing():
-            # Not 0: a TLS transport with nothing to send would be at that limit already, and wait for ever.
+            # Not 0: a TLS transport with nothing to send would be at that limit already, and wait forever.
             writer.transport.set_write_buffer_limits(high=1, low=0)
             await writer.drain()
 

@@ -1,4 +1,4 @@
-"""Files below a directory, and no others, whatever their names are, even if they are changed meanwhile.
+"""Access to the files below a directory only, for any path, even while files are being renamed.
 
 A path is resolved here, a component at a time: each is examined from the descriptor of the directory that it
 is in, and opened with ``O_NOFOLLOW``. A symbolic link is read and resolved in the same way, and ``..`` in it
@@ -52,7 +52,7 @@ class DirEntry(NamedTuple):
 
 
 class RootedDirectory:
-    """A directory that no path leads out of; the top of this file explains how.
+    """A directory that no path can leave; see the top of this file.
 
     Paths are texts with slashes, relative to the directory; empty components and ``.`` are ignored, and
     ``..`` does not exist. A link is followed if every step of it is in the directory, so an absolute one is
@@ -184,7 +184,7 @@ class RootedDirectory:
             if stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode):
                 return found
             return self.stat(f"{folder}/{entry.name}")
-        except OSError:  # it is gone, or a link that leads out
+        except OSError:  # removed, or a link that leads out
             return None
 
     def _is_shown(self, name: str) -> bool:
@@ -280,4 +280,4 @@ class DirectoryService(Service):
             await asyncio.to_thread(self._root.check)
         except OSError as error:
             what = f"cannot serve {self._root.folder}"
-            raise from_os_error(what, error, "name a directory that can be read") from error
+            raise from_os_error(what, error, "name a readable directory") from error

@@ -87,11 +87,11 @@ class TelnetProtocol(telnetlib3.BaseServer):
             super().data_received(data)
         self._command_bytes = 0 if self.reader.has_taken() else self._command_bytes + len(data)
         if self._command_bytes > _MOST_COMMANDS:
-            log.warning("%s sends nothing but commands: hung up", self.peer)
+            log.warning("%s sends only telnet commands: disconnected", self.peer)
             self.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Run the last input, but not for long: a client that is gone looks the same."""
+        """Run the last input, but not for long: the client may have disconnected."""
         self.reader.feed_eof()
         asyncio.get_running_loop().call_later(_LAST, self.hang_up)
         return self._connection.get_extra_info("ssl_object") is None
@@ -103,7 +103,7 @@ class TelnetProtocol(telnetlib3.BaseServer):
 
     def connection_draining(self) -> None:
         """End the session: the server stops."""
-        self.write("\nthe service stops: goodbye\n")
+        self.write("\nthe service is stopping: goodbye\n")
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -125,11 +125,11 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self.writer.write(text.replace("\n", "\r\n").encode(errors="replace"))
 
     async def drain(self) -> None:
-        """Wait until there is room for more."""
+        """Wait until the buffer has space."""
         await self.writer.drain()
 
     def show_input(self, shown: bool) -> None:
-        """Have the client show the input, or not: WILL ECHO means that it should not (RFC 857)."""
+        """Make the client show the input, or not: WILL ECHO means that it should not (RFC 857)."""
         self.writer.iac(telnetlib3.WONT if shown else telnetlib3.WILL, telnetlib3.ECHO)
 
     def begin_negotiation(self) -> None:
@@ -160,7 +160,9 @@ class TelnetProtocol(telnetlib3.BaseServer):
         self.keyboard.too_long()
 
     def _refuse_request(self) -> None:
-        log.warning("%s seems to be a browser, which a web page may make send Python: hung up", self.peer)
+        log.warning(
+            "%s seems to be a browser, which a web page can make send Python code: disconnected", self.peer
+        )
         self.hang_up()
 
 

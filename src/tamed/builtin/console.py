@@ -33,7 +33,7 @@ _SPARE: Final = 20
 """Connections beyond those of sessions and logins: without a session yet, or closing."""
 
 _KEEPALIVE: Final = 30
-"""Seconds of silence before a keepalive request; after the third without an answer the client is cut off."""
+"""Seconds of silence before a keepalive request; after three without an answer the client is cut off."""
 
 
 @dataclass
@@ -44,16 +44,16 @@ class Options(Limits):
     iface: str = option("127.0.0.1", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
     host_key: Path = option(help="File with the host's private key; created if it does not exist.")
-    authorized_keys: Path | None = option(None, "File with the public keys that may log in.")
+    authorized_keys: Path | None = option(None, "File with the public keys of users who may log in.")
     password_file: Path | None = option(
         None, "File of users who may log in with a password, and of the hashes."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port)  # raises ValueError for invalid options
         if self.authorized_keys is None and self.password_file is None:
-            raise ValueError("no user could log in: give --authorized-keys or --password-file")
+            raise ValueError("no user could log in; use --authorized-keys or --password-file")
 
 
 class Reception(Service):
@@ -70,11 +70,11 @@ class Reception(Service):
 
     @property
     def most_connections(self) -> int:
-        """Most connections at a time, in any state."""
+        """The maximum number of connections, in any state."""
         return self._sessions.most + self._access.pending.most + _SPARE
 
     async def prepare(self) -> None:
-        """Read files while still privileged; not in a thread, with which privileges cannot be dropped."""
+        """Read files while still privileged. Not in a thread: with one, privileges cannot be dropped."""
         self._key = host_key(self._options.host_key)
         if self._access.gate is not None:
             self._access.gate.users.load()
@@ -92,7 +92,7 @@ class Reception(Service):
             max_line_length=int(self._options.max_line),
             errors="replace",
             agent_forwarding=False,
-            gss_host=None,  # otherwise it looks up our name in the DNS
+            gss_host=None,  # otherwise it looks up this host's name in the DNS
             host_based_auth=False,
             kbdint_auth=False,
             password_auth=self._access.gate is not None,

@@ -29,7 +29,7 @@ __all__ = ["Options", "PassedSockets", "ProgramService", "exec_"]
 log = own_logger("exec")
 
 _GRACE: Final = 5.0
-"""Seconds after its deadline in which a killed program must be gone."""
+"""Seconds after its deadline within which a killed program must have ended."""
 
 
 @dataclass
@@ -38,12 +38,12 @@ class Options(ProgramOptions):
 
     listen: list[Endpoint] = option([], "An endpoint whose socket is passed to the program as LISTEN_FDS.")
     restart: Literal["never", "on-failure", "always"] = option(
-        "on-failure", "When to restart a program that has ended."
+        "on-failure", "When to restart an ended program."
     )
     restart_limit: int = option(
-        5, "Most restarts within restart-within; one more ends the application. 0 for no limit."
+        5, "Maximum restarts within restart-within; one more ends the application. 0 for no limit."
     )
-    restart_within: Duration = option(Duration("1m"), "Time in which restarts are counted.")
+    restart_within: Duration = option(Duration("1m"), "Period in which restarts are counted.")
     restart_pause: Duration = option(
         Duration("100ms"), "Pause before the first restart; each later pause is twice as long."
     )
@@ -61,7 +61,7 @@ class Options(ProgramOptions):
         self.readiness()
         self.policy()
         if any(isinstance(endpoint, TlsEndpoint) for endpoint in self.listen):
-            raise ValueError("listen: a program is passed the socket itself, so TLS is up to the program")
+            raise ValueError("listen: the program gets the socket itself, so it must handle TLS")
 
     def readiness(self) -> Readiness:
         """Return the test of readiness. Raises ValueError for options that exclude each other."""
@@ -101,7 +101,7 @@ class ProgramService(Service):
 
     ``start`` returns when the program is ready, and fails if the program ends before that. When the program
     ends, the service ends; with a status that is not in ``success`` it fails, and the ``restart`` policy is
-    applied. ``stop`` leaves nothing of the program behind.
+    applied. ``stop`` leaves no process of the program behind.
 
     The program's output goes to the logger ``exec.LABEL``. ``fork_server`` must have been started before.
     ``passed`` has the sockets that are passed to the program.
@@ -136,12 +136,12 @@ class ProgramService(Service):
 
     @property
     def label(self) -> str:
-        """The program's name in the log: that of its multi-service, which the operator has chosen."""
+        """The program's name in the log: that of its multi-service, which the operator chose."""
         return self.name if self.parent is None else self.parent.name
 
     @property
     def pid(self) -> int | None:
-        """The program's process id; None while it does not run."""
+        """The program's process id; None while it is not running."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -165,14 +165,14 @@ class ProgramService(Service):
             raise
 
     async def run(self) -> None:
-        """Live as long as the program does."""
+        """Wait until the program ends."""
         assert self._process is not None
         ending = await self._process.wait()
         self._require_success(ending)
         log.info("%s: %s", self.label, ending)
 
     async def stop(self) -> None:
-        """Stop the program, and wait until nothing of it is left."""
+        """Stop the program, and wait until none of its processes is left."""
         if self._passed is not None and not self.restarting:
             self._passed.close()
         await self._end()
@@ -241,7 +241,7 @@ class PassedSockets(ListeningService):
         return {"LISTEN_FDNAMES": ":".join(names)}
 
     def close(self) -> None:
-        """Close the sockets; the program has copies, and may serve the clients that wait."""
+        """Close the sockets; the program has copies, and may serve the queued clients."""
         self._close_listeners()
 
 

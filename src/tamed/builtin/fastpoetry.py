@@ -38,7 +38,7 @@ class PoemAt(NamedTuple):
         return cls(Path(poem), Endpoint.parse(endpoint))
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the same, with a folder before its relative paths."""
+        """Return a copy with relative paths resolved from a folder."""
         return type(self)(folder / self.poem, self.endpoint.relative_to(folder))
 
     def __str__(self) -> str:
@@ -58,23 +58,25 @@ class Options:
     serve: list[PoemAt] = option(
         [], "A poem and the endpoint to serve it on, instead of the options above.", metavar="POEM=ENDPOINT"
     )
-    send_timeout: Duration = option(Duration("1m"), "Longest pause of a client in reading its poem.")
-    max_connections: int = option(10000, "Most slow clients served at a time; further clients wait.", ge=1)
+    send_timeout: Duration = option(
+        Duration("1m"), "Longest time in which a client may read nothing of its poem."
+    )
+    max_connections: int = option(10000, "Maximum number of slow clients; further clients wait.", ge=1)
     max_connections_per_address: int | None = option(
         None, "The same for one address; its further clients are refused.", ge=1
     )
 
     def __post_init__(self) -> None:
-        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port)  # raises ValueError for invalid options
         TcpEndpoint(self.iface, self.port2 or 0)
         if (self.poem2 is None) != (self.port2 is None):
-            raise ValueError("poem2 and port2 go together: give both or none")
+            raise ValueError("poem2 and port2 go together: use both or neither")
         for field in fields(self)[: _OWN.index("serve")] if self.serve else ():
             if getattr(self, field.name) not in (field.default, []):
-                raise ValueError(f"serve replaces {field.name}: leave one of them out")
+                raise ValueError(f"serve and {field.name} exclude each other")
 
     def poems(self) -> Iterator[tuple[Path, list[Endpoint]]]:
-        """Yield each poem that is to be served, with its endpoints."""
+        """Yield each poem with its endpoints."""
         if self.serve:
             yield from ((each.poem, [each.endpoint]) for each in self.serve)
             return
@@ -109,7 +111,7 @@ def fastpoetry(options: Options) -> "Service":
 
 
 def _unique(names: list[str]) -> Iterator[str]:
-    """Yield each name, with a number if it has come before."""
+    """Yield each name, with a number if it is a duplicate."""
     seen: Counter[str] = Counter()
     for name in names:
         seen[name] += 1

@@ -33,22 +33,22 @@ class Options:
     dot_files: bool = option(False, "Serve files and directories whose names begin with a dot.")
     passive_ports: PortRange = option(PortRange(), "Ports for data connections; 0 for any.")
     passive_address: str | None = option(None, "IPv4 address for data connections, if behind NAT.")
-    max_connections: int = option(1000, "Most clients served simultaneously; further clients wait.", ge=1)
+    max_connections: int = option(1000, "Maximum number of clients; further clients wait.", ge=1)
     max_connections_per_address: int = option(10, "The same for one address.", ge=1)
     max_line: Size = option(Size("4 KiB"), "Longest command.")
     idle: Duration = option(Duration("5m"), "Longest time between two commands.")
     stall: Duration = option(Duration("1m"), "Longest time without progress of a transfer.")
 
     def __post_init__(self) -> None:
-        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port)  # raises ValueError for invalid options
         if self.passive_address is not None:
             ipaddress.IPv4Address(self.passive_address)
         if any(isinstance(endpoint, UnixEndpoint) for endpoint in self.listen):
             raise ValueError("FTP needs internet addresses, for its data connections: no unix: endpoint")
         if not self.anonymous and self.passwords is None:
-            raise ValueError("no user could log in: name a password file, or allow anonymous users")
+            raise ValueError("no user could log in; use --passwords FILE, or allow anonymous users")
         if self.write and self.passwords is None:
-            raise ValueError("no user could write: name a password file")
+            raise ValueError("no user could write; use --passwords FILE")
 
 
 @plugin
@@ -60,7 +60,9 @@ def ftp(options: Options) -> Service:
     commands = Commands(root, accounts, options.passive_ports, options.passive_address, limits)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if isinstance(writer.get_extra_info("peername"), tuple):  # else the client is gone, or has no address
+        if isinstance(
+            writer.get_extra_info("peername"), tuple
+        ):  # otherwise the client has disconnected, or has no address
             await Session(commands, reader, writer, server.draining).run()
 
     server = StreamServer(

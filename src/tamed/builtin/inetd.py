@@ -25,7 +25,7 @@ __all__ = ["Options", "Sessions", "connection_variables", "inetd"]
 log = own_logger("inetd")
 
 _GRACE: Final = 5.0
-"""Seconds after its deadline in which a killed program must be gone."""
+"""Seconds after its deadline within which a killed program must have ended."""
 
 _PIECE: Final = 64 * 1024
 
@@ -35,7 +35,7 @@ class Options(ProgramOptions):
     """The options of ``inetd``."""
 
     listen: list[Endpoint] = option(REQUIRED, "An endpoint to listen on.")
-    max_connections: int = option(100, "Most open connections; further clients wait.")
+    max_connections: int = option(100, "Maximum number of open connections; further clients wait.")
     max_connections_per_address: int = option(
         10, "The same for one address; its further connections are closed. 0 for no limit."
     )
@@ -73,9 +73,9 @@ class Sessions(Service):
     the other end and the client, so a program can serve clients that use TLS. Its standard error goes to the
     logger ``inetd``.
 
-    When a connection has lasted for ``max_time`` seconds (None: no limit), or is cut by the server, its
-    program is stopped with the signal and the timeout of its `Program`. ``stop`` waits until nothing of any
-    program is left.
+    When a connection has lasted for ``max_time`` seconds (None: no limit), or is aborted by the server, its
+    program is stopped with the signal and the timeout of its `Program`. ``stop`` waits until no process of
+    any program is left.
     """
 
     def __init__(
@@ -106,14 +106,14 @@ class Sessions(Service):
         try:
             await session.serve()
         finally:
-            # In a task of its own, as the server waits only a little for handlers that it has cancelled.
+            # In a separate task, because the server waits only briefly for cancelled handlers.
             ending = asyncio.get_running_loop().create_task(self._end(session))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
             await asyncio.shield(ending)
 
     async def stop(self) -> None:
-        """Wait until nothing of any program is left; the server has ended their connections."""
+        """Wait until no process of any program is left; the server has ended their connections."""
         if self._ending:
             await asyncio.wait(self._ending)
 
@@ -150,14 +150,14 @@ class _Session:
                     ending = await process.gone()
             log.info("%s: %s, after %.1f s", self._peer, ending, time.monotonic() - begun)
         except TimeoutError:
-            log.info("%s: cut after %g s", self._peer, self._sessions.max_time)
+            log.info("%s: aborted after %g s", self._peer, self._sessions.max_time)
             self._writer.transport.abort()
         except TamedError as error:
             log.error("cannot serve %s: %s", self._peer, error)  # noqa: TRY400 - one line is enough
             self._writer.transport.abort()
 
     async def end(self) -> None:
-        """Stop the program, and wait until nothing of it is left."""
+        """Stop the program, and wait until none of its processes is left."""
         if self._process is not None:
             await self._process.stop()
         await self._output.finish()
@@ -176,7 +176,7 @@ def connection_variables(local: Any, remote: Any) -> dict[str, str]:
     """Return the variables that describe a connection, by the socket addresses of its two ends.
 
     ``REMOTE_ADDR`` and ``REMOTE_PORT`` are those of systemd (systemd.exec(5), with ``Accept=yes``),
-    ``REMOTE_HOST`` is the address too, as names are not looked up, and ``PROTO`` and ``TCP...`` are
+    ``REMOTE_HOST`` is the address, too, because names are not looked up, and ``PROTO`` and ``TCP...`` are
     those of UCSPI (the UNIX Client-Server Program Interface). On a unix socket there is only ``PROTO``.
     """
     if not (isinstance(local, tuple) and isinstance(remote, tuple)):
@@ -197,11 +197,12 @@ def connection_variables(local: Any, remote: Any) -> dict[str, str]:
 async def _converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, program: socket.socket
 ) -> None:
-    """Pass bytes on between client and program until all output of the program was passed on.
+    """Relay bytes between client and program until all output of the program was relayed.
 
-    ``program`` is our end of its socket, non-blocking. It has no transport, because one direction must go on
-    when the other is broken: a program may close with input unread, and its last output still belongs to the
-    client. When the client is gone, the program reads to the end of its input and cannot write any more.
+    ``program`` is Tamed's end of the socket, non-blocking. It has no transport, because one direction must
+    continue when the other is broken: a program may close with unread input, and its last output still
+    belongs to the client. When the client has disconnected, the program reads to the end of its input and
+    cannot write.
     """
     inbound = asyncio.ensure_future(_to_program(reader, program))
     try:
@@ -213,7 +214,7 @@ async def _converse(
 
 async def _to_program(reader: asyncio.StreamReader, program: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    with suppress(OSError):  # the program does not read any more, or the client is gone
+    with suppress(OSError):  # the program no longer reads, or the client has disconnected
         while data := await reader.read(_PIECE):
             await loop.sock_sendall(program, data)
     with suppress(OSError):
@@ -235,5 +236,5 @@ async def _output_of(program: socket.socket) -> bytes:
     """Return the next output of a program, and nothing at its end."""
     try:
         return await asyncio.get_running_loop().sock_recv(program, _PIECE)
-    except ConnectionResetError:  # it has ended with input unread; this comes after all its output
+    except ConnectionResetError:  # it ended with unread input; this error follows all its output
         return b""

@@ -1,4 +1,4 @@
-"""A poetry proxy: serves the poem of another poetry server, also while that one is slow or down."""
+"""A poetry proxy: serves the poem of another poetry server, even while that one is slow or down."""
 
 import asyncio
 from contextlib import suppress
@@ -21,8 +21,8 @@ __all__ = ["Options", "poetryproxy"]
 log = own_logger("poetryproxy")
 
 _CHUNK: Final = 1 << 16
-_RECENT: Final = 1.0  # seconds in which a worker does not ask the one that has the poem for all again
-_BRIDGE: Final = 5.0  # seconds to serve its last poem while another worker becomes that one
+_RECENT: Final = 1.0  # seconds before a worker asks the sharing worker again
+_BRIDGE: Final = 5.0  # seconds to serve its last poem until another worker shares the poem
 
 
 @dataclass
@@ -35,26 +35,26 @@ class Options:
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
     refresh: Duration = option(Duration("1m"), "Age at which the poem is fetched again.")
     keep: Duration | None = option(
-        None, "Highest age of the last good poem while the upstream is down; unlimited by default."
+        None, "Maximum age of the last good poem while the upstream is down; unlimited by default."
     )
     retry: Duration = option(Duration("1s"), "Delay after a failed fetch before the next one.")
     fetch_timeout: Duration = option(Duration("10s"), "Longest time of a fetch.")
-    max_size: Size = option(Size("1 MB"), "Largest poem that is accepted.")
+    max_size: Size = option(Size("1 MB"), "Maximum size of a poem.")
     half_closed: Duration = option(
         Duration("2s"), "Longest time to wait for a client that has closed its sending side."
     )
     send_timeout: Duration = option(Duration("1m"), "Longest time for a client to read the poem.")
-    max_connections: int = option(10000, "Most open connections; further clients wait.", ge=1)
+    max_connections: int = option(10000, "Maximum number of open connections; further clients wait.", ge=1)
     max_connections_per_address: int = option(
         2000, "The same for one address; its further clients are refused.", ge=1
     )
 
     shared: Endpoint | None = option(
-        None, "A unix socket at which one worker has the poem for all; only that one asks the upstream."
+        None, "A unix socket on which one worker shares the poem with all; only that one fetches it."
     )
 
     def __post_init__(self) -> None:
-        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port)  # raises ValueError for invalid options
         is_unix = isinstance(self.shared, UnixEndpoint | None)
         if not is_unix:
             raise ValueError(f"shared {self.shared}: expected unix:PATH")
@@ -93,11 +93,11 @@ def _server_of(options: Options, cache: PoemCache, listen: list[Endpoint]) -> St
 
 
 class Reciter:
-    """Serves connections: waits for the poem of a cache, as long as the client does, and sends it.
+    """Serves connections: waits for the poem of a cache while the client does, and sends it.
 
     A client that resets the connection has left. One that has closed its sending side may have left, or may
-    still read (TCP does not show which), so the wait goes on for ``half_closed`` seconds. A client that does
-    not read its poem within ``send_timeout`` seconds is cut off.
+    still read (TCP does not show which), so the wait continues for ``half_closed`` seconds. A client that
+    does not read its poem within ``send_timeout`` seconds is disconnected.
     """
 
     def __init__(self, cache: PoemCache, *, half_closed: float, send_timeout: float) -> None:
@@ -114,7 +114,7 @@ class Reciter:
             log.info("nothing for %s: %s", peer, error)
             return
         if poem is None:
-            log.info("%s did not wait for the poem", peer)
+            log.info("%s disconnected before the poem was available", peer)
             return
         log.info("sending %d bytes of poetry to %s", len(poem), peer)
         await self._send(poem, writer, peer)
@@ -139,23 +139,23 @@ class Reciter:
             await asyncio.sleep(self._half_closed)
 
     async def _send(self, poem: bytes, writer: asyncio.StreamWriter, peer: str) -> None:
-        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until all is taken
+        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until everything is sent
         try:
             async with asyncio.timeout(self._send_timeout):
                 writer.write(poem)
                 await writer.drain()
         except TimeoutError:
-            log.info("cut %s, which did not take its poem within %g s", peer, self._send_timeout)
+            log.info("aborted %s, which did not read its poem within %g s", peer, self._send_timeout)
             writer.transport.abort()
 
 
 @dataclass(frozen=True)
 class PoemUpstream:
-    """A poetry server that poems are fetched from.
+    """An upstream poetry server.
 
     A poem of more than ``limit`` bytes, and one that is not complete within ``timeout`` seconds, is refused.
     A server that resets the connection, or sends nothing at all, has sent no poem. Raises ConfigurationError,
-    when it is made, for an endpoint that is neither HOST:PORT nor a unix socket.
+    from the constructor, for an endpoint that is neither HOST:PORT nor a unix socket.
     """
 
     endpoint: Endpoint
@@ -177,7 +177,7 @@ class PoemUpstream:
                 finally:
                     writer.close()
         except TimeoutError as error:
-            raise self._unavailable(f"it is not done within {self.timeout:g} s") from error
+            raise self._unavailable(f"it was not complete within {self.timeout:g} s") from error
         except OSError as error:
             raise self._unavailable(reason(error)) from error
 
@@ -194,7 +194,7 @@ class PoemUpstream:
             if len(poem) > self.limit:
                 raise self._unavailable(f"the poem is longer than {self.limit} bytes")
         if not poem:
-            raise self._unavailable("it sends nothing")
+            raise self._unavailable("it sent nothing")
         return bytes(poem)
 
     def _unavailable(self, why: str) -> Unavailable:

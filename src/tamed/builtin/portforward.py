@@ -61,7 +61,7 @@ class Options:
     handshake_timeout: Duration = option(
         Duration("10s"), "Longest time for a client's TLS handshake, and for its PROXY header."
     )
-    max_connections: int = option(2000, "Most connections served at a time; further clients wait.")
+    max_connections: int = option(2000, "Maximum number of connections; further clients wait.")
     max_connections_per_address: int | None = option(
         None, "The same for one address, unlimited by default; its further clients are refused."
     )
@@ -70,11 +70,11 @@ class Options:
         if not self.listen or not self.to:
             raise ValueError("there must be an endpoint to listen on, and one to forward to")
         if self.proxy_from and any(isinstance(endpoint, TlsEndpoint) for endpoint in self.listen):
-            raise ValueError("a PROXY header comes before TLS, and cannot be read on a tls:// endpoint")
+            raise ValueError("a PROXY header precedes TLS, so it cannot be read on a tls:// endpoint")
 
     @property
     def upstreams(self) -> list[Upstream]:
-        """The upstreams, in the order in which they were given."""
+        """The upstreams, in the given order."""
         timeout, pause = self.connect_timeout, self.pause
         return [
             Upstream(endpoint, timeout=timeout, pause=pause, client_tls=self._tls_for(endpoint))
@@ -115,7 +115,7 @@ def portforward(options: Options) -> Service:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a connection is from: both its ends, and a text for the log."""
+    """The origin of a connection: both its ends, and a text for the log."""
 
     ends: Ends | None
     text: str
@@ -124,7 +124,7 @@ class _Source:
 class Forwarder(Service):
     """Forwards any connection to one of several upstreams, by `serve`.
 
-    Peers in the networks of ``header_from`` must begin with a PROXY header, which is believed, within
+    Peers in the networks of ``header_from`` must begin with a PROXY header, which is trusted, within
     ``header_timeout`` seconds. ``header_to`` is the header that the upstreams are sent. Each connection is
     one line in the log, with its byte counts.
     """
@@ -147,7 +147,7 @@ class Forwarder(Service):
 
     @property
     def summary(self) -> str:
-        """Where it forwards to."""
+        """The upstreams."""
         return "to " + ", ".join(str(upstream.endpoint) for upstream in self._balancer.upstreams)
 
     async def prepare(self) -> None:
@@ -156,7 +156,7 @@ class Forwarder(Service):
             upstream.load()
 
     async def check(self) -> None:
-        """Connect to each upstream once, to find out which ones are up."""
+        """Connect to each upstream once, and record which ones are up."""
         header = self._header_to.encode(None)
         await asyncio.gather(*(upstream.check(header) for upstream in self._balancer.upstreams))
 
@@ -181,7 +181,7 @@ class Forwarder(Service):
             writer.transport.abort()
 
     async def _source(self, client: Stream) -> _Source | None:
-        """Return where a connection is from; None if it lacks the PROXY header that it must have."""
+        """Return the origin of a connection; None if it lacks a required PROXY header."""
         peer, own = (client.writer.get_extra_info(name) for name in ("peername", "sockname"))
         text, ends = address_text(peer), ends_of(peer, own)
         if not any(network.has(peer) for network in self._header_from):

@@ -20,7 +20,7 @@ from tamed.service.service import MultiService, Service
 __all__ = ["Options", "socks"]
 
 _LONGEST_DELAY: Final = 1.0
-"""Most seconds to delay the answer to a wrong password: programs wait less than people."""
+"""Maximum delay, in seconds, of the answer to a wrong password: programs wait less than people."""
 
 
 @dataclass
@@ -31,13 +31,13 @@ class Options:
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
     users: Path | None = option(None, "File of NAME:HASH lines. Only these users are accepted.")
-    open: bool = option(False, "Accept any client without a password, also from other machines.")
+    open: bool = option(False, "Accept any client without a password, even from other machines.")
     allow: list[TargetPattern] = option(
         [],
         "Only allow these targets: a network, host, *.domain or *, with an optional :PORT.",
     )
     deny: list[TargetPattern] = option([], "Refuse these targets, even if they are allowed.")
-    udp: bool = option(True, "Relay UDP packets too.")
+    udp: bool = option(True, "Relay UDP packets, too.")
     handshake_timeout: Duration = option(Duration("10s"), "Longest time for a client to send its request.")
     connect_timeout: Duration = option(
         Duration("10s"), "Longest time for each address of a target to answer."
@@ -46,28 +46,28 @@ class Options:
     half_closed_timeout: Duration = option(
         Duration("1m"), "The same for a connection that one side has half closed."
     )
-    max_connections: int = option(2000, "Most connections served at a time; further clients wait.")
+    max_connections: int = option(2000, "Maximum number of connections; further clients wait.")
     max_connections_per_address: int = option(
         100, "The same for one address; its further clients are refused."
     )
 
     def __post_init__(self) -> None:
-        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port)  # raises ValueError for invalid options
         exposed = [str(endpoint) for endpoint in self.endpoints if not is_local(endpoint)]
         if exposed and self.users is None and not self.open:
             raise ValueError(
                 f"{exposed[0]} can be reached from elsewhere, and any client could use this machine as a"
-                " proxy: give --users, or accept every client with --open"
+                " proxy; use --users, or accept every client with --open"
             )
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """Where to listen."""
+        """The endpoints to listen on."""
         return self.listen or [TcpEndpoint(self.iface, self.port)]
 
     @property
     def timeouts(self) -> Timeouts:
-        """How long each phase of a connection may take."""
+        """The timeouts of the phases of a connection."""
         relay = RelayTimeouts(self.idle_timeout, self.half_closed_timeout)
         return Timeouts(self.handshake_timeout, self.connect_timeout, relay)
 

@@ -58,18 +58,18 @@ class Options(Limits):
             return
         if exposed:
             raise ValueError(
-                f"{exposed[0]} can be reached from elsewhere, and every client could run any code:"
-                " name users with --password-file, or listen on a unix socket"
+                f"{exposed[0]} can be reached from elsewhere, and every client could run any code;"
+                " use --password-file, or listen on a unix socket"
             )
         if self.public and not self.let_every_local_user_in:
             raise ValueError(
-                f"every user of this machine can connect to {self.public[0]} and run code here: name users"
-                " with --password-file, listen on a unix socket, or give --let-every-local-user-in"
+                f"every user of this machine can connect to {self.public[0]} and run code here;"
+                " use --password-file, listen on a unix socket, or add --let-every-local-user-in"
             )
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """Where to listen."""
+        """The endpoints to listen on."""
         if self.listen:
             return self.listen
         if self.port is None and self.iface is None:
@@ -83,7 +83,7 @@ class Options(Limits):
 
 
 class Reception(Service):
-    """Asks for a password, if there is a password file, and then runs a session."""
+    """Prompts for a password, if there is a password file, and then runs a session."""
 
     def __init__(self, options: Options, sessions: Sessions) -> None:
         super().__init__("reception")
@@ -96,11 +96,11 @@ class Reception(Service):
 
     @property
     def most_connections(self) -> int:
-        """Most connections at a time, in any state."""
+        """The maximum number of connections, in any state."""
         return self._sessions.most + self._pending.most + _CLOSING
 
     async def prepare(self) -> None:
-        """Read files while still privileged; not in a thread, with which privileges cannot be dropped."""
+        """Read files while still privileged. Not in a thread: with one, privileges cannot be dropped."""
         if self._gate is not None:
             self._gate.users.load()
 
@@ -109,10 +109,10 @@ class Reception(Service):
         if self._gate is None and self._options.public and os.geteuid() == 0:
             raise ConfigurationError(
                 f"cannot accept clients without a password on {self._options.public[0]}",
-                "this process is root, and they would be too",
-                "name users with --password-file, or another user with --user",
+                "this process is root, and they would be root, too",
+                "use --password-file, or run as another user with --user",
             )
-        # It logs each connection, as we do, and warns of each wrong command, which any client can send.
+        # It logs each connection, as Tamed does, and each invalid command, which any client can send.
         quieten("telnetlib3", logging.ERROR)
 
     def protocol(self) -> TelnetProtocol:
@@ -129,14 +129,14 @@ class Reception(Service):
         if name is None:
             return
         if self._sessions.full:
-            log.warning("no room for %s: there are %d sessions", client.peer, self._sessions.most)
-            client.write("there are too many sessions: try again later\n")
+            log.warning("refused %s: there are already %d sessions", client.peer, self._sessions.most)
+            client.write("too many sessions: try again later\n")
             return
         with self._sessions.counted():
             try:
                 await Dialogue(self, client, client.keyboard, self._options).converse()
             finally:
-                log.info("%s from %s has left", name, client.peer)
+                log.info("%s from %s has disconnected", name, client.peer)
 
     async def _login(self, client: TelnetProtocol, gate: LoginGate) -> str | None:
         """Return the name of the user; None if the login failed."""
@@ -144,7 +144,7 @@ class Reception(Service):
             async with asyncio.timeout(self._options.login_timeout):
                 return await self._asked(client, gate)
         except TimeoutError:
-            client.write("\nthat took too long: goodbye\n")
+            client.write("\nthe login took too long: goodbye\n")
         except TooManyFailures as error:
             client.write(f"{error}\n")
         except (EOFError, Interrupted, TooLong):
@@ -169,7 +169,7 @@ class Reception(Service):
 
 
 def _default_socket() -> Path:
-    """Return the default socket, in a folder that only the user, or root, can write to."""
+    """Return the default socket, in a folder that only this user or root can write to."""
     folder = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
     return Path(folder, "tamed-telnet.sock")
 

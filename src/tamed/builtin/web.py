@@ -25,7 +25,7 @@ _WSGI: Final = "the application speaks WSGI"
 
 
 class MountAt(NamedTuple):
-    """A place and what is served there: an application, or a folder if its name has no colon."""
+    """A mount point and its content: an application, or a folder if the name has no colon."""
 
     host: str
     path: str
@@ -43,7 +43,7 @@ class MountAt(NamedTuple):
         )
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the same, with a folder before a relative path."""
+        """Return a copy with a relative path resolved from a folder."""
         return self._replace(what=folder / self.what if isinstance(self.what, Path) else self.what)
 
     def __str__(self) -> str:
@@ -58,59 +58,63 @@ class Options:
     app: str | None = option(None, "The application to serve, as PACKAGE.MODULE:VARIABLE.", metavar="NAME")
     mount: list[MountAt] = option(
         [],
-        "An application or a folder beside these, for a path or a host of its own.",
+        "A further application or folder, for a path or a host.",
         metavar="[HOST]/PATH=WHAT",
     )
-    factory: bool = option(False, "The name is that of a function that makes the application.")
-    app_dir: Path | None = option(None, "A folder to look for the application in, beside what is installed.")
-    wsgi: bool | None = option(None, "The application speaks WSGI, or does not; detected by default.")
-    threads: int = option(10, "Requests that a WSGI application serves at a time.", ge=1)
+    factory: bool = option(False, "The application is a factory: a function that returns it.")
+    app_dir: Path | None = option(
+        None, "A folder in which the application is found, besides the installed packages."
+    )
+    wsgi: bool | None = option(None, "Whether the application is WSGI; detected by default.")
+    threads: int = option(10, "Concurrent requests of a WSGI application.", ge=1)
     index: str = option("index.html", "The file that is served for a directory.")
     dot_files: bool = option(False, "Serve files and directories whose names begin with a dot, too.")
-    precompressed: bool = option(False, "Serve NAME.br, NAME.zst or NAME.gz to clients that take it.")
-    fallback: str = option("", "The file that browsers get for a page that does not exist.")
+    precompressed: bool = option(False, "Serve NAME.br, NAME.zst or NAME.gz to clients that accept it.")
+    fallback: str = option("", "The file that browsers get for a missing page.")
     port: int = option(8000, "The port number to listen on.", short="p")
     iface: str = option("localhost", "The interface to listen on.")
     listen: list[Endpoint] = option([], "An endpoint to listen on, instead of the interface and port.")
-    http2: bool = option(False, "Speak HTTP/2, too, with clients that can.")
-    max_streams: int = option(100, "Requests that are open at a time on a connection of HTTP/2.", ge=1)
+    http2: bool = option(False, "Also serve HTTP/2.")
+    max_streams: int = option(100, "Concurrent requests on an HTTP/2 connection.", ge=1)
     trust: list[str] = option(
         [],
-        "A proxy or a network whose X-Forwarded headers are believed; unix: all of unix sockets.",
+        "A proxy or network whose X-Forwarded headers are trusted; unix: all clients of unix sockets.",
     )
     proxy_from: list[Network] = option(
         [], "Network, or unix, whose clients must send a PROXY header, which is trusted."
     )
-    root_path: str = option("", "The path below which a proxy has the application, and which it takes off.")
+    root_path: str = option("", "The path prefix that a proxy removes before it forwards a request.")
     access_log: bool = option(True, "Log every request.")
-    access_log_format: AccessFormat = option("short", "The format of these lines.")
-    max_connections: int = option(1000, "Connections that are open at a time; more clients wait.", ge=1)
+    access_log_format: AccessFormat = option("short", "The format of the access log.")
+    max_connections: int = option(1000, "Maximum number of open connections; further clients wait.", ge=1)
     max_connections_per_address: int = option(200, "The same for one address.", ge=1)
-    max_request_line: Size = option(Size("8 KiB"), "The longest target of a request.")
-    max_head: Size = option(Size("32 KiB"), "The largest sum of a request's headers.")
+    max_request_line: Size = option(Size("8 KiB"), "Maximum length of a request target.")
+    max_head: Size = option(Size("32 KiB"), "Maximum size of a request's headers together.")
     head_timeout: Duration = option(
-        Duration("10s"), "The longest that a client may take to send the head of a request."
+        Duration("10s"), "Longest time for a client to send the head of a request."
     )
-    keep_alive: Duration = option(Duration("5s"), "How long an idle connection is kept for another request.")
-    max_message: Size = option(Size("1 MiB"), "The longest message of a WebSocket.")
+    keep_alive: Duration = option(
+        Duration("5s"), "Longest time to keep an idle connection for another request."
+    )
+    max_message: Size = option(Size("1 MiB"), "Maximum size of a WebSocket message.")
     ping_interval: Duration = option(
-        Duration("20s"), "From one ping of a WebSocket to the next, and until its client must have answered."
+        Duration("20s"), "Interval of WebSocket pings, and the time to answer one."
     )
-    stall: Duration = option(Duration("1m"), "The longest that a client may pause in a request.")
+    stall: Duration = option(Duration("1m"), "Longest time without progress of a request.")
 
     def __post_init__(self) -> None:
-        TcpEndpoint(self.iface, self.port)  # raises ValueError: a mistake in the options
+        TcpEndpoint(self.iface, self.port)  # raises ValueError for invalid options
         for proxy in self.trust:
             if proxy != "unix":
                 ipaddress.ip_network(proxy)
         if self.proxy_from and any(isinstance(endpoint, TlsEndpoint) for endpoint in self.listen):
-            raise ValueError("a PROXY header comes before TLS, and cannot be read on a tls:// endpoint")
+            raise ValueError("a PROXY header precedes TLS, so it cannot be read on a tls:// endpoint")
         if self.root_path and not self.root_path.startswith("/"):
-            raise ValueError("root_path begins with a slash")
+            raise ValueError("root_path must begin with a slash")
         if self.root is not None and self.app is not None:
-            raise ValueError("name either a directory (root) or an application (app)")
+            raise ValueError("use either a directory (root) or an application (app)")
         if self.root is None and self.app is None and not self.mount:
-            raise ValueError("name either a directory (root) or an application (app)")
+            raise ValueError("use either a directory (root) or an application (app)")
 
     def websocket_limits(self) -> WebSocketLimits:
         """Return the limits of WebSockets."""
@@ -122,7 +126,7 @@ class Options:
         )
 
     def places(self) -> list[MountAt]:
-        """Return all that is served, and where."""
+        """Return all mount points with their content."""
         rest: str | Path | None = self.app if self.root is None else self.root
         return [*self.mount, *([] if rest is None else [MountAt("", "", rest)])]
 

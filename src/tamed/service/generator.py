@@ -35,9 +35,7 @@ def service(function: Callable[P, AsyncGenerator[T, None]]) -> "Callable[P, Gene
     other kind of function.
     """
     if not inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"{function.__qualname__} is not an async generator function: write 'async def' with one 'yield'"
-        )
+        raise TypeError(f"{function.__qualname__} is not a service: write 'async def' with one 'yield'")
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> GeneratorService[T]:

@@ -1,7 +1,7 @@
-"""The commands of FTP: aioftp's and some more, stricter where its own can be abused; and the users.
+"""The commands of FTP: those of aioftp, stricter where they can be abused, and some more; and the users.
 
-aioftp documents how to run a server, not how to build one of its parts: which attributes of a connection its
-commands use, and which methods they call. Only this folder uses these, hence the upper bound in
+aioftp documents how to run a server, but not how to replace its parts: the attributes of a connection that
+its commands use, and the methods that they call. Only this folder uses these, hence the upper bound in
 pyproject.toml and a test that names them.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["Accounts", "Commands", "Limits", "close_data"]
 
 log = own_logger("ftp")
 
-_ANONYMOUS: Final = {"anonymous", "ftp"}  # the latter as in ftpd(8)
+_ANONYMOUS: Final = {"anonymous", "ftp"}  # "ftp" as in ftpd(8)
 
 _BLOCK: Final = 256 * 1024
 """Bytes that are read from a file at once: each read is a call in a thread."""
@@ -61,7 +61,7 @@ Line = Callable[[Connection, Any], Awaitable[str]]
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the server waits for a client, in seconds, and how many wrong passwords it accepts."""
+    """The timeouts for a client, in seconds, and the number of wrong passwords that it may send."""
 
     idle: float = 300.0
     """For a command, while there is no transfer."""
@@ -105,7 +105,7 @@ class Accounts(Service):
     async def known(self, name: str, password: str, host: str) -> aioftp.User | None:
         """Return the user with this name and password; None if there is none.
 
-        It needs a tenth of a second, and longer after failures. Raises TooManyFailures; see `LoginGate`.
+        It takes a tenth of a second, and longer after failures. Raises TooManyFailures; see `LoginGate`.
         """
         if self._gate is None or not await self._gate.verify(name, password, host):
             return None
@@ -117,7 +117,7 @@ def _user(*, write: bool) -> aioftp.User:
 
 
 class Commands(aioftp.Server):
-    """What each command does. Its answers go to the ``connection`` that it came on; see `Session`."""
+    """The implementation of each command. Answers go to its ``connection``; see `Session`."""
 
     def __init__(
         self, root: RootedDirectory, accounts: Accounts, ports: PortRange, address: str | None, limits: Limits
@@ -198,12 +198,12 @@ class Commands(aioftp.Server):
         return True
 
     async def mode(self, connection: Connection, rest: str) -> bool:
-        """Set the transmission mode: there is only the stream."""
+        """Set the transmission mode: only stream is supported."""
         connection.response(*(("200", "") if rest.upper() == "S" else ("504", "only mode S")))
         return True
 
     async def stru(self, connection: Connection, rest: str) -> bool:
-        """Set the structure of files: there is only the one without any."""
+        """Set the file structure: only F (no record structure) is supported."""
         connection.response(*(("200", "") if rest.upper() == "F" else ("504", "only structure F")))
         return True
 
@@ -211,7 +211,9 @@ class Commands(aioftp.Server):
         """Set the protection of data connections, which is that of the control connection (RFC 4217)."""
         encrypted = connection.command_connection.writer.get_extra_info("sslcontext") is not None
         fits = str(rest).upper() == ("P" if encrypted else "C")
-        connection.response(*(("200", "") if fits else ("536", "data is as safe as this connection")))
+        connection.response(
+            *(("200", "") if fits else ("536", "data connections are as protected as this one"))
+        )
         return True
 
     async def rest(self, connection: Connection, rest: str) -> bool:
@@ -270,14 +272,14 @@ class Commands(aioftp.Server):
         if str(rest).upper() == "ALL":
             connection.response("200", "")
         elif rest and rest != ours:
-            connection.response("522", f"this connection is of network protocol {ours} ({ours})")
+            connection.response("522", f"this connection uses network protocol {ours} ({ours})")
         elif port := await self._expect_data(connection):
             connection.response("229", f"entering extended passive mode (|||{port.number}|)")
         return True
 
     @staticmethod
     def build_list_mtime(st_mtime: float, now: float | None = None) -> str:
-        """Format a time as ls(1) does in English; aioftp's own changes the locale of the process for that."""
+        """Format a time as ls(1) does in English; aioftp's own method changes the locale of the process."""
         then = time.gmtime(st_mtime)
         recent = abs((time.time() if now is None else now) - st_mtime) < _HALF_A_YEAR
         month = "JanFebMarAprMayJunJulAugSepOctNovDec"[then.tm_mon * 3 - 3 : then.tm_mon * 3]
@@ -296,7 +298,7 @@ class Commands(aioftp.Server):
             return None
         path, _ = self.get_paths(connection, rest)
         if not await connection.path_io.exists(path):
-            connection.response("550", "there is no such file")
+            connection.response("550", "no such file")
             return None
         return path
 

@@ -1,4 +1,4 @@
-"""The data connection of FTP, for files and listings: the client connects to a port of ours."""
+"""The data connection of FTP, for files and listings: the client connects to a port of the server."""
 
 import asyncio
 import errno
@@ -101,7 +101,7 @@ class DataStream(aioftp.ThrottleStreamIO):
             await self.writer.wait_closed()
 
     def reset(self) -> None:
-        """Reset the connection, if it is open, so that the client can tell this from an end."""
+        """Reset the connection, if it is open, so that the client does not take it for a complete file."""
         sock = self.writer.get_extra_info("socket")
         if sock.fileno() >= 0:
             with socket.socket(
@@ -146,7 +146,7 @@ class DataPort:
         while True:
             try:
                 sock, address = await loop.sock_accept(self._sock)
-            except OSError:  # no descriptor is left, or the client has gone already
+            except OSError:  # no descriptor is free, or the client has disconnected
                 await asyncio.sleep(_PAUSE)
                 continue
             if address[0] != connection.client_host:
@@ -185,7 +185,7 @@ class DataPort:
 
     def _taken(self, sock: socket.socket, task: "asyncio.Task[None]") -> None:
         self._forget(task)
-        if task.cancelled():  # it may not have begun, so it cannot do this itself
+        if task.cancelled():  # a task cancelled before it began cannot do this itself
             sock.close()
 
     def _forget(self, task: "asyncio.Task[None] | None") -> None:

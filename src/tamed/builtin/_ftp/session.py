@@ -28,7 +28,7 @@ _CHANGES: Final = frozenset({"dele", "mkd", "rmd", "rnto", "xmkd", "xrmd"})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ENDINGS: Final = frozenset({"226", "426"})
 _TELNET: Final = re.compile(rb"\xff[\xf0-\xfe]")
-"""What a client sends before ABOR, as on a telnet connection (RFC 959, 4.1.3)."""
+"""Telnet commands, which a client sends before ABOR (RFC 959, 4.1.3)."""
 
 
 class Session:
@@ -70,7 +70,7 @@ class Session:
                 reading = reading or asyncio.get_running_loop().create_task(self._reader.readline())
                 done = await self._wait(reading, stopping)
                 if not done:
-                    self.answer("421", "no command for too long")
+                    self.answer("421", "idle for too long")
                     break
                 for worker in self._workers & done:
                     self._end_transfer(worker)
@@ -118,7 +118,7 @@ class Session:
             async with asyncio.timeout(self._limits.stall):
                 await self._writer.drain()
         except TimeoutError:
-            log.info("%s: cut off, as it reads no answers", self._peer)
+            log.info("%s: disconnected: it does not read the answers", self._peer)
             self._writer.transport.abort()
             return False
         return True
@@ -138,13 +138,13 @@ class Session:
         return done
 
     async def _handle(self, line: "asyncio.Task[bytes]") -> bool:
-        """Run the command of a line; return whether the session goes on."""
+        """Run the command of a line; return whether the session continues."""
         try:
             text = _TELNET.sub(b"", line.result())
         except ValueError:
             self.answer("500", "the line is too long")
             return False
-        if not text.endswith(b"\n"):  # the client has ended its side
+        if not text.endswith(b"\n"):  # the client has closed its side
             return False
         try:
             name, _, rest = text.decode().rstrip("\r\n").partition(" ")
@@ -162,7 +162,7 @@ class Session:
             self._abort()
             return True
         if name in _ALONE and self._workers:
-            self.answer("450", "a transfer is going on")
+            self.answer("450", "a transfer is in progress")
             return True
         try:
             goes_on: bool = await command(self._connection, rest)
@@ -194,7 +194,7 @@ class Session:
             log.info("%s: %s", self._peer, what)
         del self._connection.stream
         while self._endings < self._endings_owed:
-            self.answer("226", "the transfer is over")
+            self.answer("226", "transfer complete")
 
     def _abort(self) -> None:
         """End the transfer, with two answers: one for it and one for the command (RFC 959, 4.1.3)."""
@@ -209,7 +209,7 @@ class Session:
             worker.cancel()
 
     def _failed(self, error: BaseException) -> None:
-        """Answer a command or a transfer that has raised."""
+        """Answer a command or a transfer that raised an exception."""
         if isinstance(error, ConnectionError | TimeoutError | asyncio.CancelledError):
             self.answer("426", "the data connection has failed")
         elif isinstance(error, OSError):
@@ -223,7 +223,7 @@ class Session:
             task.cancel()
         self._cut_transfer()
         close_data(self._connection)
-        # All at once, whatever they raise: the client is gone.
+        # All at once, ignoring exceptions: the client has disconnected.
         await asyncio.gather(*tasks, *self._workers, return_exceptions=True)
 
     @property

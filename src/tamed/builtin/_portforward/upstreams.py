@@ -123,9 +123,9 @@ class Upstream:
     ) -> None:
         what = f"cannot forward to {endpoint}"
         if not isinstance(endpoint, TcpEndpoint | TlsEndpoint | UnixEndpoint):
-            raise ConfigurationError(what, "its sockets are inherited, for servers", "give an address")
+            raise ConfigurationError(what, "inherited sockets are for servers", "use an address")
         if not isinstance(endpoint, UnixEndpoint) and not (endpoint.host and endpoint.port):
-            raise ConfigurationError(what, "it names no host or no port", "give HOST:PORT")
+            raise ConfigurationError(what, "it has no host or no port", "use HOST:PORT")
         self.endpoint = endpoint
         self.connections = 0
         self._tls = client_tls
@@ -226,7 +226,7 @@ class Balancer:
         raise Unavailable("no upstream can be reached", why)
 
     def order(self) -> list[Upstream]:
-        """Return the upstreams in the order in which they are to be tried."""
+        """Return the upstreams in the order of the attempts."""
         return sorted(self.upstreams, key=lambda upstream: (upstream.down_for, upstream.connections))
 
     @contextmanager

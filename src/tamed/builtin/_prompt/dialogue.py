@@ -28,16 +28,16 @@ _GRACE: Final = 2.0
 """Seconds that a line may take to end when it is interrupted."""
 
 _MOST_ABANDONED: Final = 10
-"""With this many abandoned lines in the process, no other line is run."""
+"""With this many abandoned lines in the process, no further line is run."""
 
 
 @dataclass
 class Limits:
     """The limits of sessions, as options of every plugin with a prompt."""
 
-    max_sessions: int = option(10, "Most sessions at a time.")
-    max_line: Size = option(Size("4 KiB"), "Longest line that is accepted.")
-    max_output: Size = option(Size("1 MB"), "Most output of a line; the rest is cut.")
+    max_sessions: int = option(10, "Maximum number of sessions.")
+    max_line: Size = option(Size("4 KiB"), "Maximum length of a line.")
+    max_output: Size = option(Size("1 MB"), "Maximum output of a line; the rest is dropped.")
     line_timeout: Duration = option(Duration("10m"), "Interrupt a line that runs for longer.")
     login_timeout: Duration = option(Duration("1m"), "Longest time for a login.")
     idle_timeout: Duration = option(Duration("1h"), "End a session without input for this long.")
@@ -92,12 +92,12 @@ class Dialogue:
             return True
         except TooLong:
             self._interpreter.reset()
-            await self._show(f"a line may have {self._limits.max_line:,} bytes\n")
+            await self._show(f"the line is longer than {self._limits.max_line:,} bytes\n")
             return True
         except EOFError:
             return False
         except TimeoutError:
-            self._screen.write(f"\nnothing was typed for {Duration(self._limits.idle_timeout)}: goodbye\n")
+            self._screen.write(f"\nno input for {Duration(self._limits.idle_timeout)}: goodbye\n")
             return False
         self._output.renew()
         line = self._interpreter.push(text)
@@ -106,7 +106,7 @@ class Dialogue:
     async def _run(self, line: Line) -> Outcome:
         if Running.abandoned() >= _MOST_ABANDONED:
             self._screen.write(
-                f"{_MOST_ABANDONED} lines do not end, so no other is run: restart the service\n"
+                f"{_MOST_ABANDONED} lines do not end, so no further line is run: restart the service\n"
             )
             return Outcome.FAILED
         running = Running(line, self._limits.line_timeout, _GRACE)
@@ -136,7 +136,7 @@ class Dialogue:
         self._output.close()
 
     def _greeting(self) -> str:
-        return f"{self._service.root_service.full_name}, process {os.getpid()}; help describes what is here\n"
+        return f"{self._service.root_service.full_name}, process {os.getpid()}; help lists the names\n"
 
 
 class Sessions(Service):
@@ -153,12 +153,12 @@ class Sessions(Service):
 
     @property
     def summary(self) -> str:
-        """How many there are, and the limit."""
+        """The number of sessions, and the limit."""
         return f"{self._open} of {self.most} sessions"
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another."""
+        """Whether the limit is reached."""
         return self._open >= self.most
 
     @contextmanager

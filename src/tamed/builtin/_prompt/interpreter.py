@@ -24,7 +24,7 @@ _FLAGS: Final = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 class Interpreter:
-    """A session's lines and names, in the application that ``service`` is in.
+    """A session's lines and names, in the application of ``service``.
 
     ``longest`` is the number of characters that a statement of many lines may have.
     """
@@ -37,7 +37,7 @@ class Interpreter:
 
     @property
     def prompt(self) -> str:
-        """What to show before the next line."""
+        """The prompt for the next line."""
         return "... " if self._typed else ">>> "
 
     def push(self, text: str) -> Line | None:
@@ -46,7 +46,7 @@ class Interpreter:
         source = "\n".join(self._typed)
         if len(source) > self._longest:
             self.reset()
-            self._output.write(f"a statement may have {self._longest:,} characters\n")
+            self._output.write(f"the statement is longer than {self._longest:,} characters\n")
             return None
         try:
             if not _is_complete(source):
@@ -98,7 +98,7 @@ class Interpreter:
 
 
 def _from_prompt(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames above the line: they are ours."""
+    """Remove the frames above the line, which are Tamed's."""
     while trace is not None and trace.tb_frame.f_code.co_filename != _FILENAME:
         trace = trace.tb_next
     return trace

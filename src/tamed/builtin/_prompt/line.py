@@ -25,11 +25,11 @@ class Outcome(enum.Enum):
     DONE = enum.auto()
     FAILED = enum.auto()
     EXIT = enum.auto()
-    """It asked for the end of the session."""
+    """It requested the end of the session."""
     INTERRUPTED = enum.auto()
-    """It was interrupted before it began, or when it had ended, and has not printed that."""
+    """It was interrupted before it began or after it had ended, so it printed no KeyboardInterrupt."""
     STUCK = enum.auto()
-    """It was interrupted, and still runs."""
+    """It was interrupted, and is still running."""
 
 
 class Line(Protocol):
@@ -104,14 +104,14 @@ class InterruptibleCall(Generic[T]):
             finally:
                 self._end()
         except KeyboardInterrupt:
-            self._end()  # it may have come between the function and the first call of this
+            self._end()  # an interrupt may have come between the function and the first call of this
             raise
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the function, or prevent its call; do nothing if it is over.
 
         It does not wait. A function that waits in a system call, or in a library in C, is interrupted when
-        that returns; and like any code it may catch the exception and go on.
+        that returns; and like any code it may catch the exception and continue.
         """
         self._is_interrupted = True
         if self._over.acquire(blocking=False):
@@ -177,7 +177,7 @@ _others: ContextVar["WeakSet[asyncio.Task[Any]]"] = ContextVar("tasks that are o
 
 
 def shield_others(awaited: Awaitable[T]) -> Awaitable[T]:
-    """Return what a line should await: a task that it has not created is not cancelled along with it."""
+    """Return what a line should await, so that its cancellation spares tasks that it did not create."""
     if isinstance(awaited, asyncio.Task) and awaited in _others.get(()):
         return asyncio.shield(awaited)
     return awaited
@@ -196,7 +196,7 @@ class Running:
         self._interrupted = asyncio.Event()
 
     def interrupt(self) -> None:
-        """Interrupt the line; may be called again, as some lines need it twice."""
+        """Interrupt the line. May be called again, which some lines need."""
         self._interrupted.set()
         self._line.interrupt()
 

@@ -26,10 +26,10 @@ application      the application that this process runs
 services         its services by name: services["server"]; shows them with their states
 tasks            the asyncio tasks by name: tasks["Task-1"]; shows them with the lines where they wait
 on_loop(f, ...)  calls f on the event loop: await on_loop(f, 1)
-help(thing)      shows the documentation of a thing
+help(thing)      shows the documentation of an object
 exit()           ends the session, as Ctrl-D does
 
-A line runs in a thread of its own, beside the service; Ctrl-C interrupts it. What belongs to the event loop
+A line runs in its own thread, in parallel to the service; Ctrl-C interrupts it. Objects of the event loop
 must not be changed from there. A line with an await runs on the event loop, as a task; Ctrl-C cancels it.
 Until it awaits something, the service is blocked.
 """
@@ -153,7 +153,7 @@ def _builtins(output: Output) -> dict[str, Any]:
 
     def no_terminal(*_: object, **__: object) -> NoReturn:
         raise RuntimeError(
-            "there is no terminal to ask on: this would block the service's own standard input"
+            "there is no terminal to read from; this would block on the service's standard input"
         )
 
     leave = _Exit()
@@ -174,7 +174,7 @@ class _PlainText(pydoc.TextDoc):
     """Documentation without overstriking, which is for printers."""
 
     def bold(self, text: str) -> str:
-        """Return the text as it is."""
+        """Return the text unchanged."""
         return text
 
 

@@ -12,18 +12,18 @@ __all__ = ["Interrupted", "Keyboard", "Lines", "Output", "Screen", "TooLong"]
 _AHEAD: Final = 64
 """Lines that may be typed ahead; with more, reading from the connection pauses."""
 
-_CUT: Final = "\n... the output is cut here: a line may print {:,} characters\n"
+_CUT: Final = "\n... output truncated: the limit for a line is {:,} characters\n"
 
 
 class Screen(Protocol):
-    """Where a session shows text."""
+    """The display of a session."""
 
     def write(self, text: str) -> None:
         r"""Show text, with ``\n`` as the end of a line."""
         ...
 
     async def drain(self) -> None:
-        """Wait until there is room for more."""
+        """Wait until the buffer has space."""
         ...
 
 
@@ -188,7 +188,7 @@ class Output:
         """Do nothing: written text is already on its way."""
 
     def renew(self) -> None:
-        """Give the next line the whole limit."""
+        """Reset the limit for the next line."""
         self._used = 0
 
     def deliver(self) -> None:

@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 _LONGEST: Final = 255
-"""Most bytes of a name or a user in SOCKS 4, which sets no limit; this is the limit of SOCKS 5."""
+"""Maximum bytes of a name or a user in SOCKS 4, which has no limit; this is the limit of SOCKS 5."""
 
 
 class Command(enum.IntEnum):
-    """What a client asks for; SOCKS 4 has the first two. Others are read as numbers."""
+    """The command of a request; SOCKS 4 has the first two. Others are read as numbers."""
 
     CONNECT = 1
     BIND = 2
@@ -123,12 +123,12 @@ class Datagram:
 
 
 def parse_greeting(data: bytes) -> Greeting:
-    """Read the version, and for SOCKS 5 the methods that follow; SOCKS 4 goes on with its request."""
+    """Read the version, and for SOCKS 5 the methods that follow; SOCKS 4 continues with its request."""
     version = take(data, 0, 1)[0]
     if version == 4:
         return Greeting(version)
     if version != 5:
-        raise Malformed(f"it does not speak SOCKS: its first byte is {version:#04x}")
+        raise Malformed(f"it does not use SOCKS: its first byte is {version:#04x}")
     return Greeting(version, frozenset(take(data, 2, take(data, 1, 1)[0])))
 
 
@@ -188,7 +188,7 @@ def encode_datagram(host: str, port: int, payload: bytes) -> bytes:
 
 
 def _target(data: bytes, start: int) -> tuple[Target, int]:
-    """Read an address as SOCKS 5 writes it; return where it ends, too."""
+    """Read an address in the format of SOCKS 5; return it and the offset of its end."""
     kind = take(data, start, 1)[0]
     begin = start + 1
     match kind:
@@ -221,7 +221,7 @@ def _name(data: bytes) -> str:
     try:
         host = TcpEndpoint(data.decode("ascii"), 0).host
     except ValueError:  # UnicodeDecodeError too
-        raise Malformed(f"{data!r} is not the name of a host") from None
+        raise Malformed(f"{data!r} is not a host name") from None
     if not host:
         raise Malformed("it has an empty name")
     return host.removesuffix(".")

@@ -53,7 +53,7 @@ __all__ = ["AccessDenied", "NegotiatedRequest", "Proxy", "Timeouts", "negotiate"
 log = own_logger("tamed.builtin")
 
 _MOST_ADDRESSES: Final = 4
-"""Most addresses of a name to try."""
+"""Maximum number of a name's addresses to try."""
 
 _CODES: Final[dict[int | None, Code]] = {
     errno.ECONNREFUSED: Code.REFUSED,
@@ -154,14 +154,14 @@ class Proxy(Service):
         begun = time.monotonic()
         ours, theirs = (client.writer.get_extra_info(name) for name in ("sockname", "peername"))
         if not isinstance(theirs, tuple):
-            raise RequestRefused(Code.FAILURE, "there are no packets beside a unix socket")
+            raise RequestRefused(Code.FAILURE, "UDP is not possible over a unix socket")
         idle = IdleTimeout(self._timeouts.relay.idle)
         association = UdpAssociation(theirs[0], self._datagram_address, idle.reset)
         ending = "closed"
         try:
             client.writer.write(asked.reply(Code.SUCCEEDED, *await association.open(ours[0])))
             async with idle:
-                while await client.reader.read(4096):  # it has nothing to send
+                while await client.reader.read(4096):  # discarded: the protocol has no data here
                     pass
         except TimeoutError:
             ending = f"no packet for {idle.seconds:g} s"
@@ -209,7 +209,7 @@ class Proxy(Service):
 
 
 class AccessDenied(Exception):
-    """A client that has not authenticated itself. It has its answer; the text is for the log."""
+    """A client has not authenticated itself. It was answered; the text is for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ async def _authenticate(client: Stream, greeting: Greeting, gate: LoginGate | No
     method = Method.NONE if gate is None else Method.PASSWORD
     if method not in greeting.methods:
         await _send(client, bytes([5, Method.NO_ACCEPTABLE]))
-        raise AccessDenied("it offers no password" if gate is not None else "it insists on logging in")
+        raise AccessDenied("it offers no password" if gate is not None else "it requires a login")
     await _send(client, bytes([5, method]))
     if gate is None:
         return ""

@@ -1,4 +1,4 @@
-"""Which targets the clients of a proxy may reach: patterns of hosts and ports, and the rules made of them.
+"""The targets that a proxy's clients may reach: patterns of hosts and ports, and the rules made from them.
 
 Nothing here looks a name up or connects: names and addresses are arguments.
 """
@@ -121,7 +121,7 @@ class _NoNetwork(Exception):
 def _host_and_ports(text: str) -> tuple[str, str | None]:
     if found := re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text):
         if ":" not in found[1]:
-            raise ValueError(f"brackets are for IPv6, and {found[1]!r} is none; {_EXPECTED}")
+            raise ValueError(f"brackets are for IPv6, but {found[1]!r} is not an IPv6 address; {_EXPECTED}")
         return found[1], found[2]
     if text.count(":") > 1:
         return text, None
@@ -148,7 +148,7 @@ def _name(host: str) -> str:
             return name
     except ValueError:
         pass
-    raise ValueError(f"{host!r} is no pattern of hosts; {_EXPECTED}")
+    raise ValueError(f"{host!r} is not a host pattern; {_EXPECTED}")
 
 
 def _ports(text: str | None) -> tuple[int, int]:
@@ -156,7 +156,7 @@ def _ports(text: str | None) -> tuple[int, int]:
         return _ALL_PORTS
     found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text)
     if found is None:
-        raise ValueError(f"{text!r} is no port; {_EXPECTED}")
+        raise ValueError(f"{text!r} is not a port; {_EXPECTED}")
     low, high = int(found[1]), int(found[2] or found[1])
     if not low <= high <= 65535:
         raise ValueError(f"ports {text} are out of order or above 65535")
@@ -180,7 +180,7 @@ class TargetRules:
         self._deny = tuple(deny)
 
     def refusal_of_name(self, name: str, port: int) -> str:
-        """Return why no host of this name is allowed; empty if its addresses may be."""
+        """Return the reason why a host of this name is refused; empty if its addresses decide."""
         for pattern in self._deny:
             if pattern.matches_name(name, port):
                 return f"denied by {pattern}"
@@ -188,7 +188,7 @@ class TargetRules:
         return "cloud metadata" if name in _REFUSED_NAMES and not lifted else ""
 
     def refusal(self, name: str, address: str, port: int) -> str:
-        """Return why an address, of a host of that name, is not allowed; empty if it is.
+        """Return the reason why an address, of a host of that name, is refused; empty if it is allowed.
 
         ``name`` is the address itself when the client gave one.
         """

@@ -17,10 +17,10 @@ __all__ = ["UdpAssociation"]
 log = own_logger("tamed.builtin")
 
 _MOST_TARGETS: Final = 256
-"""Most targets to remember; answers from others are dropped."""
+"""Maximum number of targets to remember; answers from others are dropped."""
 
 _MOST_LOOKUPS: Final = 8
-"""Most names to look up at a time; packets that need another one are dropped."""
+"""Maximum number of concurrent look-ups; packets that need another one are dropped."""
 
 _ANY: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - the targets may be anywhere
 
@@ -52,7 +52,7 @@ class UdpAssociation:
         self._outside = {family: _UdpSocket(self._from_target) for family in _ANY}
 
     async def open(self, host: str) -> tuple[str, int]:
-        """Listen for the client's packets on an IP address of ours; return it with the port."""
+        """Listen for the client's packets on an IP address of this host; return it and the port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         address = await self._inside.open(family, host)
         for family, anywhere in _ANY.items():
@@ -61,7 +61,7 @@ class UdpAssociation:
         return address
 
     def close(self) -> None:
-        """Close the sockets; packets that wait are lost, which UDP allows."""
+        """Close the sockets; queued packets are lost, which UDP allows."""
         for lookup in self._lookups:
             lookup.cancel()
         for port in (self._inside, *self._outside.values()):
@@ -167,7 +167,7 @@ def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
 
 
 def _plain(host: str) -> str:
-    """Return an IP address without its zone, IPv4 as such also when it is mapped."""
+    """Return an IP address without its zone; an IPv4-mapped one as IPv4."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)

@@ -39,7 +39,7 @@ _CONDITIONS: Final = {
 }
 
 _SUFFIXES: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
-"""Those of compressed files, the best encoding first (RFC 9110, 8.4.1; RFC 8878)."""
+"""The suffixes of compressed files, the best encoding first (RFC 9110, 8.4.1; RFC 8878)."""
 
 _WEIGHT: Final = re.compile(r"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
 _MOST_CODINGS: Final = 50
@@ -53,13 +53,12 @@ _VALIDATORS: Final = StaticFiles()
 class Files:
     """Serves the files below a root to GET and HEAD.
 
-    A directory is served as its index file; its name without a slash at the end is redirected to the one with
-    it. What may not be read, and what is neither a file nor a directory, is not found, like what does not
-    exist.
+    A directory is served as its index file; its name without the final slash is redirected to the one with
+    it. What cannot be read, or is neither a file nor a directory, is 404 Not Found.
 
-    With ``precompressed`` a file is served in the form that is beside it (``NAME.br``, ``NAME.zst``,
-    ``NAME.gz``), if the client takes that. ``fallback`` is what browsers get for a page that does not exist,
-    for applications whose pages are made by scripts.
+    With ``precompressed`` a file is served in the form beside it (``NAME.br``, ``NAME.zst``, ``NAME.gz``), if
+    the client accepts that. ``fallback`` is the file that browsers get for a missing page, for single-page
+    applications.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class Files:
             opened.close()
 
     async def _has_sent_kept(self, path: str, scope: "Scope", send: "Send") -> bool:
-        """Answer with a file that was served before, if it has not changed; return whether it was so."""
+        """Answer with a cached file, if it has not changed; return whether it was sent."""
         path, file = self._unchanged(path, scope)
         if file is None:
             return False
@@ -131,9 +130,9 @@ class Files:
             os.close(descriptor)
 
     def _unchanged(self, path: str, scope: "Scope") -> tuple[str, KeptFile | None]:
-        """Return the path of the file that a request is for, and what is kept of it.
+        """Return the path of the file for a request, and its cache entry; None without a fresh one.
 
-        That has not changed if it is all of the file.
+        Only an entry with the content is checked here; others are checked after the file is opened.
         """
         if path.endswith("/"):
             path += self._index
@@ -142,7 +141,7 @@ class Files:
             if file is None and form == path:
                 break
             if file is not None and not file.has_content:
-                return form, file  # it is looked at when it is open
+                return form, file  # checked after it is opened
             with suppress(OSError):
                 found = self._root.stat(form)
                 return form, file if file is not None and file.identity == identity_of(found) else None
@@ -162,7 +161,7 @@ class Files:
         return _Opened(descriptor, form, name, found, content, encoding)
 
     def _open(self, path: str, scope: "Scope") -> tuple[int, str, str]:
-        """Open what a path stands for; return its descriptor, its own path and its encoding."""
+        """Open the file for a path; return its descriptor, its path and its encoding."""
         if not path.endswith("/"):
             return self._open_best(path, scope)
         if not stat.S_ISDIR(self._root.stat(path).st_mode):
@@ -173,7 +172,7 @@ class Files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
 
     def _open_best(self, path: str, scope: "Scope") -> tuple[int, str, str]:
-        """Open a file, or what is beside it in the form that the client likes best."""
+        """Open a file, or the compressed form beside it that the client prefers."""
         *better, plain = self._forms(path, scope)
         for form, encoding in better:
             with suppress(OSError):
@@ -181,7 +180,7 @@ class Files:
         return self._root.open(path), *plain
 
     def _forms(self, path: str, scope: "Scope") -> list[tuple[str, str]]:
-        """Return the forms of a file that the client takes, each with its encoding, the best first."""
+        """Return the forms of a file that the client accepts, each with its encoding, the best first."""
         plain = (path, "")
         if not self._precompressed:
             return [plain]
@@ -190,7 +189,7 @@ class Files:
 
 
 class _Opened(NamedTuple):
-    """A file that is open, and its content if it is a small one."""
+    """An open file, and the content of a small one."""
 
     descriptor: int
     path: str
@@ -198,7 +197,7 @@ class _Opened(NamedTuple):
     found: os.stat_result
     content: bytes
     encoding: str
-    """That of the file, if it is beside the one that was requested, whose ``name`` this is."""
+    """The encoding, if this is a compressed form of the requested file ``name``."""
 
     def close(self) -> None:
         """Close the file."""
@@ -206,7 +205,7 @@ class _Opened(NamedTuple):
 
 
 def has_valid_range(scope: "Scope") -> bool:
-    """Tell whether a request has a range to respect (RFC 9110, 14.2).
+    """Return whether a request has a valid range (RFC 9110, 14.2).
 
     It has none, and the answer is the whole file, if the method is not GET, the unit is not bytes, or the
     ranges are malformed or too many.
@@ -220,10 +219,10 @@ def has_valid_range(scope: "Scope") -> bool:
 
 
 def accepted_encodings(header: str) -> list[str]:
-    """Return the encodings that a client takes, of those that files may have, the best first.
+    """Return the supported encodings that a client accepts, the best first.
 
-    That is the order of the weights in its ``Accept-Encoding`` (RFC 9110, 12.5.3), and ours among equals. An
-    element that is malformed counts for nothing.
+    The order is that of the weights in its ``Accept-Encoding`` (RFC 9110, 12.5.3), and ours among equals. A
+    malformed element is ignored.
     """
     weights: dict[str, float] = {}
     for element in header.split(",")[:_MOST_CODINGS]:
@@ -237,14 +236,14 @@ def accepted_encodings(header: str) -> list[str]:
 
 
 def _wants_page(asked: Headers) -> bool:
-    """Tell whether this is a browser that goes to a page, and not a script or an image that is missing."""
+    """Return whether a browser navigates to a page, as opposed to a missing script or image."""
     return "text/html" in asked.get("accept", "")
 
 
 def _response(opened: _Opened, asked: Headers) -> Response:
     kind, encoding = mimetypes.guess_type(opened.name)
     headers = {**_HEADERS, "content-encoding": opened.encoding} if opened.encoding else _HEADERS
-    # By its descriptor: the name may be another file's by now.
+    # By descriptor: the name may already belong to another file.
     response = FileResponse(
         f"/dev/fd/{opened.descriptor}",
         headers=headers,
@@ -260,7 +259,7 @@ def _response(opened: _Opened, asked: Headers) -> Response:
 
 def _refusal(scope: "Scope", error: OSError) -> Response:
     if isinstance(error, IsADirectoryError):
-        # From the last component, not from the host or the path: neither can lead to another host then.
+        # Relative to the last component, so that neither host nor path can redirect to another host.
         last = quote(scope["path"].rpartition("/")[2])
         query = scope["query_string"].decode("ascii")
         return RedirectResponse(f"./{last}/{'?' * bool(query)}{query}", 308)

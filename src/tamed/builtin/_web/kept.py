@@ -1,9 +1,9 @@
-"""Files that were served before: neither has a thread to open them again, nor an answer to be made.
+"""A cache of served files, which saves a thread to open them again, and the making of an answer.
 
-That would take several times as long as all else that a small file needs. Whether a file has changed is
-looked up for each request all the same, in the event loop: the kernel has the name of a file that was just
-served in memory. A file that was changed just before it was read is not kept: it may change again within the
-same tick of the file system's clock.
+Those would take several times as long as the rest of the work for a small file. Each request still checks,
+in the event loop, whether the file has changed: the kernel has the name of a recently served file in memory.
+A file that was changed just before it was read is not cached: it may change again within the same tick of
+the file system's clock.
 """
 
 import os
@@ -13,25 +13,25 @@ from typing import Final, NamedTuple
 __all__ = ["KeptFile", "KeptFiles", "identity_of"]
 
 _SETTLED: Final = 2.0
-"""Seconds after which another change of a file gives it another time of change."""
+"""Seconds after which a further change gives a file another modification time."""
 
 
 class KeptFile(NamedTuple):
-    """What is known of a file."""
+    """A cache entry."""
 
     identity: tuple[int, ...]
-    """That of `identity_of`."""
+    """The result of `identity_of`."""
     content: bytes
     """All of it, if ``has_content``."""
     has_content: bool
     headers: list[tuple[bytes, bytes]]
-    """Those of the answer to a request without conditions."""
+    """The headers of the answer to an unconditional request."""
 
 
 class KeptFiles:
-    """A bounded number of files by their paths; the first to come are the first to go.
+    """A bounded cache of files by path; the oldest entries are dropped first.
 
-    A file is not kept if it was changed less than ``settled`` seconds ago.
+    A file is not cached if it was changed less than ``settled`` seconds ago.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class KeptFiles:
         self._bytes = 0
 
     def get(self, path: str) -> KeptFile | None:
-        """Return what is known of the file at a path, which may have changed since."""
+        """Return the entry for a path; the file may have changed since."""
         return self._files.get(path)
 
     def keep(
         self, path: str, found: os.stat_result, content: bytes, headers: list[tuple[bytes, bytes]]
     ) -> None:
-        """Keep a file, unless it was changed just now. Its content is empty if it is not a small one."""
+        """Cache a file, unless it was changed just now. ``content`` is empty unless the file is small."""
         self._forget(path)
         if time.time() - found.st_ctime < self._settled:
             return
@@ -66,5 +66,5 @@ class KeptFiles:
 
 
 def identity_of(found: os.stat_result) -> tuple[int, ...]:
-    """Return what changes with the file at a path, its content, and its permissions."""
+    """Return values that change with the file at a path, its content, and its permissions."""
     return found.st_ctime_ns, found.st_ino, found.st_size, found.st_dev

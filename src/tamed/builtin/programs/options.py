@@ -28,10 +28,10 @@ _OURS: Final = frozenset(
         "FDSTORE",
     }
 )
-"""Variables that are meant for Tamed: with them, a program could send messages in Tamed's name."""
+"""Variables for Tamed only: with them, a program could send messages in Tamed's name."""
 
 _PASSED: Final = ("PATH", "HOME", "LOGNAME", "USER", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR")
-"""Variables of Tamed's that every program gets: those that a login sets, and none of an application's."""
+"""Variables of Tamed that every program gets: those that a login sets."""
 
 _LIMITS: Final = {
     name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")
@@ -39,7 +39,7 @@ _LIMITS: Final = {
 
 
 class Command(tuple[str, ...]):
-    """A program and its arguments, quoted as for a shell, though no shell reads them.
+    """A program and its arguments, quoted as for a shell, though no shell is used.
 
     Words are split at spaces; quotes and backslashes keep a word together. There are no variables, wildcards
     or pipes; for those there is ``sh -c '...'``.
@@ -92,7 +92,7 @@ class Signal(int):
             return cls(int(word))
         names = {each.name.removeprefix("SIG"): each for each in signal.Signals}
         if word not in names:
-            hint = did_you_mean(word, names, "there are TERM, INT, QUIT, HUP, USR1 and others")
+            hint = did_you_mean(word, names, "such as TERM, INT, QUIT, HUP or USR1")
             raise ValueError(f"expected a signal, got {text!r}; {hint}")
         return cls(names[word])
 
@@ -124,12 +124,12 @@ class Umask:
 class ProgramOptions:
     """How a program is run."""
 
-    command: Command = option(help="Program and its arguments, quoted as for a shell; no shell reads it.")
+    command: Command = option(help="Program and its arguments, quoted as for a shell; no shell is used.")
     directory: Path | None = option(None, "The program's working directory. Default: Tamed's.")
     environment: dict[str, str] = option({}, "Variables for the program.", env=False)
     pass_environment: list[str] = option(
         [],
-        "A variable of Tamed's to pass on, or a pattern such as APP_* or *. PATH and others always are.",
+        "A variable of Tamed to pass on, or a pattern such as APP_* or *. PATH and others always are.",
     )
     user: str = option("", "User to run it as, by name or number; Tamed must be root.")
     group: str = option("", "Group to run it as. Default: the user's own.")
@@ -150,7 +150,7 @@ class ProgramOptions:
         for name in self.limit:
             if name not in _LIMITS:
                 raise ValueError(
-                    f"limit {name!r} is unknown; "
+                    f"unknown limit {name!r}; "
                     f"{did_you_mean(name, _LIMITS, 'there are ' + ', '.join(sorted(_LIMITS)))}"
                 )
 
@@ -166,7 +166,7 @@ class ProgramOptions:
             and any(fnmatch.fnmatchcase(name, each) for each in (*_PASSED, *self.pass_environment))
         }
         name, *arguments = self.command
-        # A relative path is relative to our directory, and the program's may be another one.
+        # Relative to Tamed's directory: the program's may differ.
         path = os.path.abspath(name) if "/" in name else name  # noqa: PTH100 - nor are links to be resolved
         identity = Identity.named(self.user, self.group)
         return Program(
@@ -182,7 +182,7 @@ class ProgramOptions:
         )
 
     def _login_variables(self, identity: Identity | None) -> dict[str, str]:
-        """Return what login(1) sets for the user of the options, if that has a name."""
+        """Return the variables that login(1) sets for the user of the options, if that has a name."""
         if identity is None or not self.user or not identity.name:
             return {}
         name = identity.name

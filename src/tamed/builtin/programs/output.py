@@ -13,7 +13,7 @@ _READ: Final = 4096
 """Bytes to read in one turn of the event loop, so that a program with endless output does not block it."""
 
 _PATIENCE: Final = 1.0
-"""Seconds to wait for the end of the output of a program that is gone."""
+"""Seconds to wait for the end of the output of an ended program."""
 
 _MORE: Final = " [...]"
 
@@ -37,7 +37,7 @@ class Lines:
         """Add bytes, and return the lines that they complete; little more than the limit is kept."""
         *whole, self._part = (self._part + data).split(b"\n")
         lines = [text for line in whole for text in self._pieces(line)]
-        while len(self._part.removesuffix(b"\r")) > self._limit:  # which may belong to the end of the line
+        while len(self._part.removesuffix(b"\r")) > self._limit:  # the \r may belong to the end of the line
             piece, self._part = self._cut(self._part)
             lines.append(_readable(piece) + _MORE)
         return lines
@@ -65,7 +65,7 @@ class Lines:
 class Output:
     """A pipe for the output of a program; ``write`` is called with each line.
 
-    ``end`` is the descriptor for the program. The running event loop reads the pipe from now on until
+    ``end`` is the descriptor for the program. The running event loop reads the pipe until
     `finish`.
     """
 
@@ -79,7 +79,7 @@ class Output:
         self._loop.add_reader(self._source, self._read)
 
     def close_end(self) -> None:
-        """Close our copy of the program's end; may be called more than once."""
+        """Close this process's copy of the program's end. Idempotent."""
         end, self.end = self.end, -1
         if end >= 0:
             os.close(end)
@@ -87,7 +87,7 @@ class Output:
     async def finish(self) -> None:
         """Read to the end, which comes when no process has the other end open, and close the pipe."""
         self.close_end()
-        with suppress(TimeoutError):  # a process that is not the program's has the other end
+        with suppress(TimeoutError):  # some other process has the other end
             await asyncio.wait_for(asyncio.shield(self._is_over), _PATIENCE)
         self._close()
 

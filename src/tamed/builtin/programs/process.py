@@ -25,7 +25,7 @@ log = own_logger("tamed.programs")
 class ForkServerService(Service):
     """Runs programs for the services that come after it in the same multi-service.
 
-    A fork server that ends by itself is replaced. Running programs are not affected.
+    A fork server that ends unexpectedly is replaced. Running programs are not affected.
     """
 
     restart = Restart("always")
@@ -69,10 +69,10 @@ class ForkServerService(Service):
     async def run(self) -> None:
         """Watch the process."""
         status = await self._process.wait()
-        raise ApplicationFailed("the fork server is gone", f"it ended with status {status}")
+        raise ApplicationFailed("the fork server has ended", f"it ended with status {status}")
 
     async def stop(self) -> None:
-        """Let the fork server end, which it does when its last program is gone."""
+        """Close the fork server's socket; it ends after its last program."""
         assert self._control is not None
         self._control.close()
         self._control = None
@@ -124,21 +124,21 @@ class Process:
             raise
 
     async def wait(self) -> "Ending":
-        """Wait until the program has ended. Processes that it has left behind may still exist."""
+        """Wait until the program has ended. Processes that it left behind may still exist."""
         return await asyncio.shield(self._ended)
 
     async def stop(self) -> None:
-        """Send the program its stop signal, and wait until nothing of it is left.
+        """Send the program its stop signal, and wait until none of its processes is left.
 
-        At its deadline it is killed, with all that descends from it. May be called more than once, and for a
-        program that has ended by itself. If this is cancelled, the program is stopped all the same.
+        At its deadline it is killed, with all its descendants. May be called repeatedly, and for a program
+        that has ended by itself. If this is cancelled, the program is stopped nevertheless.
         """
         if not self._writer.is_closing():
             self._writer.write_eof()
         await asyncio.shield(self._following)
 
     async def gone(self) -> "Ending":
-        """Wait until nothing of the program is left, and return how it ended."""
+        """Wait until no process of the program is left, and return how it ended."""
         await asyncio.shield(self._following)
         return self._ended.result()
 
@@ -157,7 +157,7 @@ class Ending:
     """How a program ended.
 
     ``code`` is its exit status, negative if a signal ended it, as in `subprocess.Popen.returncode`; None if
-    it is not known, because the shim was killed and took the program along.
+    it is unknown, because the shim was killed, and with it the program.
     """
 
     code: int | None
@@ -196,13 +196,13 @@ async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
 def _refusal(program: Program, answer: dict[str, Any]) -> TamedError:
     what = f"cannot run {program.command[0]}"
     if not answer:
-        return ApplicationFailed(what, "its shim is gone", "see the log")
+        return ApplicationFailed(what, "its shim has ended", "see the log")
     step, number = answer["failed"], answer["errno"]
     remedy = ""
     if step.startswith("become user"):
-        remedy = "run Tamed as root, and without a user of its own"
+        remedy = "run Tamed as root, without --user"
     elif step.startswith("execute"):
-        remedy = "name an executable file, with its path or from PATH"
+        remedy = "use an executable file, with its path or from PATH"
     return from_os_error(f"{what}: cannot {step}", OSError(number, os.strerror(number)), remedy)
 
 

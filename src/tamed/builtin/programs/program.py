@@ -25,7 +25,7 @@ _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
 
 class Program(NamedTuple):
-    """What a shim needs to run a program and to end it.
+    """The data with which a shim runs and ends a program.
 
     ``command`` is the program and its arguments. A program without a slash is looked for in the ``PATH`` of
     ``environment``. ``directory`` "", ``umask`` None and ``identity`` None mean those of Tamed.
@@ -80,7 +80,7 @@ def launch(program: Program, descriptors: Sequence[int]) -> int:
     if pid == 0:
         _become(program, descriptors, report, parent)
     os.close(report)
-    with os.fdopen(result, "rb") as pipe:  # the child's end is closed by its exec
+    with os.fdopen(result, "rb") as pipe:  # the exec closes the child's end
         failure = pipe.read()
     if failure:
         os.waitpid(pid, 0)
@@ -90,7 +90,7 @@ def launch(program: Program, descriptors: Sequence[int]) -> int:
 
 
 def _become(program: Program, descriptors: Sequence[int], report: int, parent: int) -> NoReturn:
-    """Do all the steps in the child; the last is the exec. The first that fails is reported."""
+    """Take all steps in the child, the last of which is the exec; report the first failure."""
     try:
         report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, max(_FIRST_PASSED, len(descriptors)))
         for step, act in _steps(program, descriptors, parent):
@@ -135,20 +135,20 @@ def _become_user(identity: Identity) -> None:
 
 
 def _reset_signals() -> None:
-    """Give every signal its default disposition, and block none: exec keeps what is ignored or blocked."""
+    """Reset all signal dispositions and the mask: an exec keeps ignored and blocked signals."""
     default_signals(ignored=True)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _tie_to(parent: int) -> None:
-    """Make the kernel kill this process when its shim is killed, which may have happened already."""
+    """Make the kernel kill this process when its shim dies; exit if that has already happened."""
     die_with_parent()
     if os.getppid() != parent:
         os._exit(os.EX_OSERR)
 
 
 def _listen_variables(passed: int) -> dict[str, str]:
-    """Return what sd_listen_fds(3) reads; the pid must be that of the very process that reads it."""
+    """Return the variables of sd_listen_fds(3); the pid must be that of the reading process."""
     if passed <= 0:
         return {}
     return {"LISTEN_FDS": str(passed), "LISTEN_PID": str(os.getpid())}

@@ -1,4 +1,4 @@
-"""When a program is ready: it has run for a while, it accepts connections, or it reports readiness."""
+"""Tests of a program's readiness: it has run for a while, accepts connections, or reports readiness."""
 
 import asyncio
 import secrets
@@ -21,7 +21,7 @@ class Readiness(ABC):
     """A test of whether a program is ready; the same object serves each run of the program."""
 
     may_end: ClassVar[bool] = False
-    """Whether a program that has ended with success, as one that does a task and exits, counts as ready."""
+    """Whether a program that has ended successfully, such as a one-shot task, counts as ready."""
 
     status: str = ""
     """The program's own description of its state."""
@@ -35,7 +35,7 @@ class Readiness(ABC):
         """Wait until the program that was just started is ready."""
 
     def end(self) -> None:  # noqa: B027 - most have nothing to end
-        """End the run; may be called without one."""
+        """End the run, if there is one."""
 
 
 class RunsFor(Readiness):
@@ -68,9 +68,9 @@ class Accepts(Readiness):
 
 
 class Notifies(Readiness):
-    """A program is ready when it reports it by the notify protocol, sd_notify(3).
+    """A program is ready when it reports readiness with the protocol of sd_notify(3).
 
-    Only messages from the program's users count: the socket has no file whose mode could keep others away.
+    Only messages from the program's users count, because the socket has no file with a mode.
     ``READY=1`` and ``STATUS=`` are read, other variables are ignored.
     """
 

@@ -6,11 +6,11 @@ Three kinds of process take part::
                          └─ shim ── program
 
 The **fork server** is a small process that Tamed starts once for each service, and that forks a shim for each
-program: a fork of a process with one thread and little memory is cheap and safe, a fork of Tamed is neither.
-The **shim** runs the program, and is the reaper of all that descends from it (PR_SET_CHILD_SUBREAPER,
-prctl(2)): what a program leaves behind, a daemon in a session of its own too, becomes the shim's child and is
-ended by it. Between Tamed and each shim is a channel. Its end means "stop the program", so a Tamed that is
-killed takes its programs along without having to do anything.
+program: forking a process with one thread and little memory is cheap and safe, forking Tamed is neither. The
+**shim** runs the program, and reaps all its descendants (PR_SET_CHILD_SUBREAPER, prctl(2)): processes that a
+program leaves behind, even daemons in their own sessions, become children of the shim, which ends them.
+Between Tamed and each shim is a channel. Its end means "stop the program", so if Tamed is killed, its
+programs end without any action of Tamed.
 
 Both ignore signals: a terminal or a service manager sends those to all processes at once, and Tamed decides
 in which order programs stop.
@@ -57,7 +57,7 @@ _POLL: Final = 0.05
 
 def main() -> None:
     """Run as a fork server; its shims are forks of it."""
-    close_all(())  # programs get none that Tamed's own parent left open
+    close_all(())  # programs must not inherit descriptors from Tamed's parent
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     be_subreaper()
@@ -122,13 +122,13 @@ class ForkServer:
             self._shims.clear()
 
     def _kill_orphans(self) -> None:
-        """Kill the processes of a shim that was killed: they are our children now."""
+        """Kill the processes of a killed shim, which are now children of this process."""
         for pid in _children() - self._shims:
             _send(pid, signal.SIGKILL)
 
 
 def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
-    """Run as the shim of the program that the channel names, until nothing of the program is left.
+    """Run as the shim of the program that the channel names, until none of its processes is left.
 
     ``descriptors`` are the program's, and closed here. The channel gets a line of JSON for each event:
     ``pid``, or ``failed`` (the step) and ``errno``; then ``status``, the wait status, when the program ends.
@@ -136,7 +136,7 @@ def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
     be_subreaper()
     watch = _ChildWatch()
     line = channel.makefile("rb").readline()
-    if not line.endswith(b"\n"):  # Tamed is gone, or has cancelled the launch
+    if not line.endswith(b"\n"):  # Tamed has ended, or cancelled the launch
         return
     program = Program.decode(line)
     try:
@@ -152,7 +152,7 @@ def keep(channel: socket.socket, descriptors: Sequence[int]) -> None:
 
 
 class _Shim:
-    """The time from a program's start until nothing of it is left."""
+    """Watches a program from its start until none of its processes is left."""
 
     def __init__(self, channel: socket.socket, watch: "_ChildWatch", program: Program, pid: int) -> None:
         self._channel = channel
@@ -164,7 +164,7 @@ class _Shim:
         self._is_to_stop = False
 
     def run(self) -> None:
-        """Wait until the program ends, or stop it; then end what it has left behind."""
+        """Wait until the program ends, or stop it; then end the processes that it left behind."""
         while self._is_running and not self._is_to_stop:
             self._wait(None)
         deadline = time.monotonic() + self._program.stop_timeout
@@ -176,7 +176,7 @@ class _Shim:
         self._kill()
 
     def _stop_orphans(self, deadline: float) -> None:
-        """Signal the processes that the program has left, our children now, and wait for their end."""
+        """Signal the processes that the program left behind, now our children, and wait for their end."""
         signalled: set[int] = set()
         while self._has_children and (left := deadline - time.monotonic()) > 0:
             for pid in _children() - signalled:
@@ -185,8 +185,8 @@ class _Shim:
             self._wait(min(left, _POLL))
 
     def _kill(self) -> None:
-        """Kill all that is left: its group at once, then generation by generation, as this adopts each."""
-        if self._is_running:  # else the number may belong to another process by now
+        """Kill all remaining processes: the group at once, then each generation as it is adopted."""
+        if self._is_running:  # otherwise the pid may belong to another process
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
         while self._has_children:
@@ -233,12 +233,12 @@ class _ChildWatch:
 
 
 def _report(channel: socket.socket, message: dict[str, object]) -> None:
-    with suppress(OSError):  # Tamed is gone
+    with suppress(OSError):  # Tamed has ended
         channel.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _send(pid: int, number: int) -> None:
-    """Send a signal to a child that may be gone, or not be ours to signal (a set-user-ID program)."""
+    """Send a signal to a child that may have ended, or may not be signalled (a set-user-ID program)."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
