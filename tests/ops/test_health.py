@@ -33,7 +33,7 @@ def test_probes_pass_in_the_states_in_which_they_must(facts: dict[str, Any], pas
     [
         (True, 2, "", "[+]check/db ok"),
         (True, 2, "no answer", "[-]check/db failed: no answer"),
-        (True, 0, "", "[-]check/db failed: the service was not asked yet"),
+        (True, 0, "", "[-]check/db failed: there is no result yet"),
         (False, 2, "no answer", "[!]check/db degraded: no answer"),
     ],
 )

@@ -103,7 +103,7 @@ async def test_page_shows_what_is_wrong() -> None:
         "Last error, 2026-11-28 10:00:00: worker 8 failed",
         "The check of db fails in 1 of 2 workers: no answer",
         "check of cache passes",
-        "check of queue not asked yet",
+        "check of queue no result yet",
         "the reload failed: no poem",
         "requested bySIGHUP",
         "changedworkers",

@@ -1,1 +1,1 @@
-"""Metrics: memory in which workers keep the values of their metrics, and the sum of what is in it."""
+"""Metrics: shared memory for the values of workers' metrics, and merging them."""

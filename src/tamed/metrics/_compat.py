@@ -1,8 +1,7 @@
-"""What is used of ``prometheus_client`` beyond its documentation.
+"""The undocumented parts of ``prometheus_client`` that Tamed uses.
 
-It chooses the class of its values when its module ``values`` is loaded, before the first metric exists, and
-any library may load that. So the class is replaced right then, whoever loads it; a process that does not load
-it pays nothing.
+The library chooses its value class when its module ``values`` is loaded, before the first metric exists, and
+any library may load it. So the class is replaced at that moment; a process that never loads it has no cost.
 """
 
 import os
@@ -18,18 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["Adapters", "Inform", "adopt"]
 
 Inform = Callable[[str, Sequence[tuple[str, str]], Mapping[str, object], str], None]
-"""Takes the texts of an info: its name, its labels, the texts, its explanation."""
+"""Receives an info metric: its name, its labels, its texts, its help text."""
 
 Adapters = dict[str, Callable[[Any], None]]
-"""What to do with a module once it is loaded, by the module's name."""
+"""Functions to call with a module after it is loaded, by the module's name."""
 
 _OWN_MODE: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
 def adopt(value_class: Callable[..., Any], inform: Inform) -> None:
-    """Have all metrics that ``prometheus_client`` makes in this process keep their values in a value class.
+    """Make all metrics of ``prometheus_client`` in this process store their values with a value class.
 
-    Does nothing if the environment asks for the multiprocess mode of ``prometheus_client`` itself.
+    Does nothing if the environment selects the multiprocess mode of ``prometheus_client`` itself.
     """
     if any(name in os.environ for name in _OWN_MODE):
         return
@@ -53,13 +52,13 @@ def _adapt_metrics(module: Any, inform: Inform) -> None:
 
     def function(self: Any, f: Callable[[], float]) -> None:
         set_function(self, f)
-        self._value.set(float("nan"))  # only this process can call it, so the others see no value
+        self._value.set(float("nan"))  # only this process can call it, so others see no value
 
     module.Info.info, module.Gauge.set_function = info, function
 
 
 class _Finder:
-    """Finds the modules that are to be adapted.
+    """Finds the modules to adapt.
 
     It has no base class of ``importlib.abc``, whose import takes longer than all the rest.
     """
@@ -70,7 +69,7 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as ever, and have it adapted once it is loaded."""
+        """Find a module as usual, with a loader that adapts it."""
         adapt = self._adapters.get(fullname)
         spec = None if adapt is None else PathFinder.find_spec(fullname, path, target)
         if adapt is not None and spec is not None and spec.loader is not None:
@@ -90,7 +89,7 @@ class _AdaptingLoader:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code, and adapt what it has made."""
+        """Run the module's code, then adapt the module."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

@@ -1,9 +1,8 @@
-"""The tables of a daemon's workers, as the supervisor holds them, and the base to which each is added once.
+"""The supervisor's tables of metrics: one for each worker, and the base to which each is added once.
 
-A table belongs to a worker until the worker has been reaped. Then it is added to the base, which is a table
-too. The base is never changed: a new one takes its place, so whoever reads the former, together with the
-tables that were there beside it, still reads a whole that is consistent. Both travel over an upgrade as
-descriptors.
+A table belongs to a worker until the worker has been reaped. Then it is added to the base, which is also a
+table. The base is never changed: a new one replaces it, so a reader of the old base and the tables that
+existed with it still has a consistent whole. An upgrade passes both on as descriptors.
 """
 
 import os
@@ -20,7 +19,7 @@ BASE_SIZE: Final = Size(rows=4 * SIZE.rows, text=4 * SIZE.text)
 
 
 class Page(NamedTuple):
-    """A table. ``serial`` is unlike that of any other of this daemon; ``slot`` is empty for the base."""
+    """A table. ``serial`` is unique in this daemon; ``slot`` is empty for the base."""
 
     serial: int
     slot: str
@@ -28,7 +27,7 @@ class Page(NamedTuple):
 
 
 class Ledger:
-    """The tables of the workers, by pid, in the order in which they were made, and the base."""
+    """The tables of the workers, by pid, in the order of their creation, and the base."""
 
     def __init__(self) -> None:
         self._pages: dict[int, Page] = {}
@@ -38,7 +37,7 @@ class Ledger:
         self._serial = 0
 
     def page_of(self, pid: int, slot: str) -> Page:
-        """Return the table of a worker; make one if it has none. Raises OSError if there is no memory."""
+        """Return the table of a worker; create it if necessary. Raises OSError if there is no memory."""
         if (page := self._pages.get(pid)) is None:
             page = self._pages[pid] = Page(self._next(), slot, create())
         return page
@@ -52,7 +51,7 @@ class Ledger:
     def ended(self, pid: int) -> None:
         """Add the table of a worker that has ended to the base.
 
-        If there is no memory for another base, raises OSError; what the worker had counted is then lost.
+        Raises OSError if there is no memory for another base; the worker's counts are then lost.
         """
         if (page := self._pages.pop(pid, None)) is None:
             return
@@ -66,7 +65,7 @@ class Ledger:
             os.close(page.descriptor)
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         for page in self.pages():
             os.close(page.descriptor)
         self._pages, self._base = {}, None

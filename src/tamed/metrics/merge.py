@@ -1,17 +1,15 @@
-"""Merging the metrics of several workers into one set, in which a worker's end changes no sum.
+"""Merging the metrics of workers into one set of which no sum changes when a worker ends.
 
-Pure arithmetic on what was read of tables. Workers that have ended are in one table, the base, to which each
-has been added once. Counters, histograms and summaries are sums over all workers, those of the base included.
+Pure arithmetic on the data of tables. Ended workers are in one table, the base, to which each was added once.
+Counters, histograms and summaries are sums over all workers, including the base.
 A gauge has a mode, with the meaning that ``prometheus_client`` gives it: ``sum``, ``min``, ``max`` and
 ``mostrecent`` are over all workers, and ``livesum`` and so on over those that have not ended. ``all`` and
 ``liveall`` are a series for each worker. It has the number of the worker as a label, and not its pid, so
-that the number of series does not grow with each worker that is replaced. An info is that of any worker that
-has not ended.
+that the number of series does not grow with each replaced worker. An info is that of any living worker.
 
-A sum must never decrease when a worker ends: Prometheus would take it for a restart, and count everything
-again. Sums of floats depend on the order of the terms, so they are summed exactly (`math.fsum`), and the base
-keeps what is lost when a sum is rounded, in the second number of its cells. What even that cannot hold is
-rounded up.
+A sum must never decrease when a worker ends: Prometheus would take that for a restart and count everything
+again. Sums of floats depend on the order of the terms, so they are exact (`math.fsum`), and the base keeps
+the rounding error of a sum in the second number of its cells. A remaining error is rounded up.
 """
 
 import math
@@ -31,7 +29,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Figures(NamedTuple):
-    """What was read of a table. ``slot`` is the number of the worker, empty for the base."""
+    """The content of a table. ``slot`` is the number of the worker, empty for the base."""
 
     series: Sequence[Series]
     cells: Cells
@@ -60,10 +58,10 @@ Cell = tuple[float, float]
 
 
 class Merger:
-    """Merges the base and workers again and again.
+    """Merges the base and the workers, repeatedly.
 
-    To find out where the numbers of each series are takes longer than to add them up, so that is kept for as
-    long as the tables have the same series.
+    Locating the numbers of each series takes longer than adding them, so the places are cached as long as the
+    tables have the same series.
     """
 
     def __init__(self) -> None:
@@ -73,8 +71,8 @@ class Merger:
     def merge(self, base: Figures, living: Sequence[Figures]) -> list[Merged]:
         """Merge the base and workers, the oldest first.
 
-        If workers disagree on what a family is, as they may during a reload, the youngest is right, and what
-        others have under its name is left out.
+        If workers disagree about the kind of a family, as they may during a reload, the youngest decides, and
+        the others' series of that name are omitted.
         """
         tables = [(each.slot, list(each.series)) for each in (base, *living)]
         if tables != self._tables:
@@ -87,7 +85,7 @@ class Merger:
 
 
 class _Row(NamedTuple):
-    """A sample, and how to take the numbers of its series, both of each of its cells, from those of all."""
+    """A sample, and the places of its cells' numbers among those of all tables."""
 
     series: Series
     name: str
@@ -95,7 +93,7 @@ class _Row(NamedTuple):
     take: Callable[[Sequence[float]], Sequence[float]]
 
     def value(self, numbers: Sequence[float]) -> float:
-        """Return the value that the cells of the series make."""
+        """Return the merged value of the series' cells."""
         own = self.take(numbers)
         if self.series.family.kind in _SUMS:
             return _sum(own)
@@ -103,7 +101,7 @@ class _Row(NamedTuple):
 
 
 class _Family(NamedTuple):
-    """A family as it is shown. ``buckets`` are those of a histogram with the same labels, by their bounds."""
+    """A family for exposition. ``buckets`` are those of a histogram by labels and bounds."""
 
     family: Family
     explanation: str
@@ -111,7 +109,7 @@ class _Family(NamedTuple):
     buckets: list[tuple[Labels, list[_Row]]]
 
     def merged(self, numbers: Sequence[float]) -> Merged:
-        """Return this with its samples; Prometheus wants cumulative buckets, and a count."""
+        """Return the family with its samples; Prometheus requires cumulative buckets, and a count."""
         samples = [Sample(row.name, row.labels, row.value(numbers)) for row in self.rows]
         if self.family.kind in ("gauge", "info"):
             samples = [sample for sample in samples if not _is_void(self.family, sample.value)]
@@ -125,7 +123,7 @@ class _Family(NamedTuple):
 
 
 def _families(base: Figures, living: Sequence[Figures]) -> list[_Family]:
-    """Return the families, those of the base first, each with the series that are of its kind."""
+    """Return the families, those of the base first, each with the series of its kind."""
     places, families = _places(base, living)
     explanations: dict[str, str] = {}
     for figures in (base, *living):
@@ -142,10 +140,10 @@ def _families(base: Figures, living: Sequence[Figures]) -> list[_Family]:
 
 
 def _places(base: Figures, living: Sequence[Figures]) -> tuple[dict[Series, list[int]], dict[str, Family]]:
-    """Return where the numbers of each series are, in those of all tables, and the families by name."""
+    """Return the places of each series' numbers among those of all tables, and the families by name."""
     places: dict[Series, list[int]] = {}
     families: dict[str, Family] = {}
-    shared: dict[int, list[int]] = {}  # by identity, which readers share: to hash a series takes longer
+    shared: dict[int, list[int]] = {}  # by identity, which readers share: hashing a series is slower
     at = 0
     for figures, slot in zip((base, *living), ("", *_slots(living)), strict=True):
         for series in figures.series:
@@ -164,7 +162,7 @@ def _places(base: Figures, living: Sequence[Figures]) -> tuple[dict[Series, list
 
 
 def add_to_base(base: Callable[[Series], Cell | None], dead: Figures) -> dict[Series, Cell]:
-    """Return the cells of the base that change when a worker is added to it that has ended.
+    """Return the cells of the base that change when an ended worker is added to it.
 
     ``base`` returns the cell of a series, None if the base has no such series.
     """
@@ -196,12 +194,12 @@ def _is_by_worker(family: Family) -> bool:
 
 
 def _is_void(family: Family, value: float) -> bool:
-    """Return whether a series has no value: an info that was replaced, or a gauge that calls a function."""
+    """Return whether a series has no value: a replaced info, or a gauge that calls a function."""
     return (family.kind == "info" and value != 1) or (family.kind == "gauge" and math.isnan(value))
 
 
 def _reduced(series: Series, found: Sequence[Cell]) -> Cell:
-    """Return the one cell that several cells of a series make."""
+    """Return the merged cell of several cells of a series."""
     mode = series.family.mode.removeprefix("live")
     if series.family.kind in _SUMS:
         return _exact([number for cell in found for number in cell])
@@ -213,14 +211,14 @@ def _reduced(series: Series, found: Sequence[Cell]) -> Cell:
         case "mostrecent":
             return max(found, key=lambda cell: cell[1])
         case "all":
-            # Workers that drain share a slot; a worker takes the place of its predecessor that has ended.
+            # Draining workers share a slot; a worker replaces its ended predecessor.
             return (_sum([value for value, _ in found]), 0.0) if _DRAINING in series.slot else found[-1]
         case _:  # max, and info
             return max(value for value, _ in found), 0.0
 
 
 def _exact(terms: Sequence[float]) -> Cell:
-    """Return a sum and its rounding error; what two numbers cannot hold is rounded up."""
+    """Return a sum and its rounding error; an error that still remains is rounded up."""
     value = _sum(terms)
     if not math.isfinite(value):
         return value, 0.0
@@ -231,12 +229,12 @@ def _exact(terms: Sequence[float]) -> Cell:
 def _sum(terms: Sequence[float]) -> float:
     try:
         return math.fsum(terms)
-    except (OverflowError, ValueError):  # infinities, or the sum is none
+    except (OverflowError, ValueError):  # infinities, or an overflow
         return sum(terms)
 
 
 def _slots(living: Sequence[Figures]) -> list[str]:
-    """Return the slot of each worker. A worker whose number a younger one has is about to leave."""
+    """Return the slot of each worker. A worker is draining if a younger one has its number."""
     last = {figures.slot: index for index, figures in enumerate(living)}
     return [
         figures.slot if last[figures.slot] == index else f"{figures.slot}-{_DRAINING}"
@@ -252,7 +250,7 @@ def _labels(series: Series) -> Labels:
 
 
 def _apart(family: Family, rows: list[_Row]) -> tuple[list[_Row], list[tuple[Labels, list[_Row]]]]:
-    """Return the rows that are shown as they are, and those of a histogram's buckets."""
+    """Return the plain rows, and those of a histogram's buckets."""
     if family.kind != "histogram":
         return rows, []
     others: list[_Row] = []

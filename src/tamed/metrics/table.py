@@ -1,7 +1,7 @@
 """A table of metric values in shared memory: one process writes it, others read it at any time.
 
-The supervisor makes the memory of a worker's table, a memfd(2), so the values survive the worker however it
-ends. An update is a store into memory. Its size is fixed and sealed: no writer can make a reader fail.
+The supervisor creates the memory of a worker's table, a memfd(2), so the values survive any end of the
+worker. An update is a store into memory. The size is fixed and sealed: no writer can make a reader fail.
 
 The memory has three parts. The header is 64-bit numbers. The cells are pairs of 64-bit floats: the value of a
 row, and a second number that belongs to it (see `Cells`). The text describes the rows, one record after
@@ -27,8 +27,8 @@ __all__ = ["LONGEST", "SIZE", "Cells", "Family", "Series", "Size", "TableReader"
 Cells = Sequence[float]
 """The cells of a table's rows: for each row its value, and then a second number.
 
-The second number is the time of the last change (in seconds since the epoch) for a gauge of which the latest
-value counts, and for a sum the rounding error of the value.
+The second number is, for a ``mostrecent`` gauge, the time of the last change (in seconds since the epoch),
+and for a sum, the rounding error of the value.
 """
 
 LONGEST: Final = 4096
@@ -46,7 +46,7 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 class Size(NamedTuple):
     """The size of a table: its rows, and the bytes of text that describe them.
 
-    Memory that is not used is not occupied.
+    Unused memory is not allocated.
     """
 
     rows: int
@@ -71,9 +71,9 @@ class Family(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A series of a family, with the name of its sample. ``slot`` is the number of the worker that it is of.
+    """A series of a family, with the name of its sample. ``slot`` is the number of its worker.
 
-    The slot is empty where the series is not of one worker only.
+    The slot is empty if the series is not specific to one worker.
     """
 
     family: Family
@@ -112,10 +112,10 @@ class _Views:
 
 
 class TableWriter:
-    """Writes a table. It begins in memory of this process alone; `move` continues in shared memory.
+    """Writes a table. It begins in private memory; `move` continues in shared memory.
 
-    ``cells`` is for updates of a row's value at twice the row, from any thread. Row 0 has no series: it takes
-    the updates of those that were refused.
+    ``cells`` is for updates of a row's value at twice the row's number, from any thread. Row 0 has no series:
+    it receives the updates of refused series.
     """
 
     def __init__(self, size: Size = SIZE) -> None:
@@ -128,9 +128,9 @@ class TableWriter:
         self.cells = self._views.cells
 
     def move(self, descriptor: int | None) -> None:
-        """Continue in the memory of a descriptor, with all values so far; None: in that of this process.
+        """Continue in the memory of a descriptor, with all values so far; None: in private memory.
 
-        No other thread may update a value meanwhile. The memory that was used is left as it is.
+        No other thread may update a value during the call. The previous memory is not changed.
         """
         length = self._size.length
         memory = (
@@ -152,7 +152,7 @@ class TableWriter:
     def add(self, series: Series, explanation: str) -> int:
         """Append a row for a series, with the value 0; return its number, or 0 if the table is full.
 
-        ``explanation`` is what its family is. One thread at a time may do this.
+        ``explanation`` is the family's help text. Only one thread at a time may call this.
         """
         if self._rows == self._size.rows:
             return self.refuse()
@@ -173,7 +173,7 @@ class TableWriter:
         return 0
 
     def _append(self, record: list[Any]) -> bool:
-        """Append a record; return whether there was room for it."""
+        """Append a record; return whether there was space for it."""
         # Lone surrogates are replaced: they could not be exposed.
         texts = [each.encode(errors="replace").decode() if isinstance(each, str) else each for each in record]
         data = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode()
@@ -187,10 +187,10 @@ class TableWriter:
 
 
 class TableReader:
-    """Reads a table that another process writes. Whatever that process has written, reading it is harmless.
+    """Reads a table that another process writes, which may contain anything: reading it is safe.
 
-    ``series`` are those of the rows, from row 1 on. ``explanations`` are those of the families, by name.
-    Readers that are given the same ``known`` series have the same objects for equal ones.
+    ``series`` are those of the rows, from row 1 on. ``explanations`` are the help texts of the families, by
+    name. Readers with the same ``known`` series share the objects of equal series.
     """
 
     def __init__(self, descriptor: int, size: Size = SIZE, known: dict[Series, Series] | None = None) -> None:
@@ -204,7 +204,7 @@ class TableReader:
         self.explanations: dict[str, str] = {}
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Unmap the memory."""
         self._views.close()
 
     @property
@@ -213,7 +213,7 @@ class TableReader:
         return int(self._views.header[_REFUSED]) if self._views.header[0] == _MAGIC else 0
 
     def read(self) -> Cells:
-        """Read the series that are new, and return the cells of all of ``series``."""
+        """Read new series, and return the cells of all ``series``."""
         if self._views.header[0] == _MAGIC:
             end = min(self._views.header[_TEXT_LENGTH], self._size.text)
             while self._read < end and (after := self._read_record(end)):
@@ -221,7 +221,7 @@ class TableReader:
         return self._views.cells[2 : 2 * len(self.series) + 2].tolist()
 
     def _read_record(self, end: int) -> int:
-        """Read a record; return where it ends, or 0 if it is not there, or is none."""
+        """Read a record; return the offset of its end, or 0 if there is no valid record."""
         begin = self._read + _RECORD.size
         if begin > end:
             return 0

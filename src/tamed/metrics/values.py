@@ -1,7 +1,6 @@
 """The values of the metrics of this process: each is a row of a table, so an update is a store into memory.
 
-They take the place of the values of ``prometheus_client``, so an application, or a library that it uses,
-counts with that as it would anywhere.
+They replace the values of ``prometheus_client``, so an application, or a library, uses that as usual.
 """
 
 import os
@@ -22,8 +21,8 @@ _GAUGE = "gauge"
 class Value:
     """A number that all threads of this process may change; each change is exact.
 
-    What it has counted never decreases in the table, unless it is of a gauge: setting it to less, which is
-    what resetting a counter is, affects only `get`.
+    Except for gauges, the table's value never decreases: setting a smaller number, as a reset of a counter
+    does, affects only `get`.
     """
 
     __slots__ = ("_exemplar", "_index", "_is_gauge", "_lock", "_offset", "_table", "_total")
@@ -55,7 +54,7 @@ class Value:
             self._table.cells[self._index] = self._total
 
     def get(self) -> float:
-        """Return the number, as this process has changed it."""
+        """Return the number, with the changes of this process only."""
         with self._lock:
             return self._total - self._offset
 
@@ -78,16 +77,16 @@ class Values:
         self._infos: dict[tuple[object, ...], Value] = {}
 
     def adopt(self) -> None:
-        """Have all metrics that ``prometheus_client`` makes in this process keep their values here.
+        """Make all metrics of ``prometheus_client`` in this process store their values here.
 
-        Does nothing if the environment asks for the multiprocess mode of ``prometheus_client`` itself.
+        Does nothing if the environment selects the multiprocess mode of ``prometheus_client`` itself.
         """
         adopt(self.value, self.inform)
 
     def move(self, descriptor: int) -> None:
-        """Keep the values in the table of this descriptor from now on, which is closed.
+        """Store the values in the table of this descriptor from now on; the descriptor is closed.
 
-        A process that the application forks does not: it goes on with a copy of its own.
+        A process forked by the application continues with its own copy.
         """
         try:
             self._table.move(descriptor)
@@ -96,7 +95,7 @@ class Values:
         own(self)
 
     def disown(self) -> None:
-        """Count apart from the parent, in a forked child."""
+        """In a forked child, count separately from the parent."""
         self._lock = Lock()
         if self._table.is_shared:
             self._table.move(None)
@@ -114,7 +113,7 @@ class Values:
     ) -> Value:
         """Return the value of a series; the signature is that of ``prometheus_client``'s value classes.
 
-        It is the same for the same series: a series that a metric has removed goes on where it was.
+        The same series has the same value object, even after a metric has removed and recreated it.
         """
         key = (typ, name, *labelnames, *labelvalues)
         with self._lock:
@@ -127,7 +126,7 @@ class Values:
     def inform(
         self, name: str, labels: Sequence[tuple[str, str]], info: Mapping[str, object], help_text: str
     ) -> None:
-        """Set the texts of an info, in place of those that it had with these labels."""
+        """Set the texts of an info metric; they replace earlier texts with these labels."""
         key = (name, *labels)
         texts = tuple((label, str(text)) for label, text in info.items())
         with self._lock:

@@ -1,1 +1,1 @@
-"""The operations endpoint: health, status and metrics over HTTP, in a process of its own."""
+"""The operations endpoint: health, status and metrics over HTTP, in a separate process."""

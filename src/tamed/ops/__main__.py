@@ -1,7 +1,7 @@
 """The operations process as a program: ``python -m tamed.ops NAME``, a child of the supervisor.
 
-It serves HTTP at one endpoint, with a web server of ours as its application, and asks the supervisor over its
-channel. It has no code of the application's, and no privilege.
+It serves HTTP at one endpoint, with Tamed's web server as its application, and sends requests to the
+supervisor over its channel. It has no application code and no privileges.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from tamed.worker.runtime import exit_after, set_up_process
 
 __all__ = ["main"]
 
-_DRAIN: Final = 1.0  # seconds for answers that are on their way
+_DRAIN: Final = 1.0  # seconds for responses in progress
 _CLIENTS: Final = 256
 
 
@@ -52,7 +52,7 @@ def _work(channel: Channel) -> int:
     gate = Gate(is_open=True)
     link = Link(channel, dict, read_seconds(order, "heartbeat"), gate)
     set_environment(ServerEnvironment(SupervisedSource(link), _DRAIN, gate))
-    with asyncio.Runner() as runner:  # uvloop would be more memory than it is worth here
+    with asyncio.Runner() as runner:  # uvloop is not worth its memory here
         return runner.run(_live(link, handler, _application(link, order)))
 
 

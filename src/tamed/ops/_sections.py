@@ -1,4 +1,4 @@
-"""The sections of the page, each made of a view as pieces of HTML. Every text of others is escaped."""
+"""The sections of the page, each rendered from a view as HTML. Text from elsewhere is escaped."""
 
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
@@ -13,7 +13,7 @@ __all__ = ["SECTIONS", "text_of", "time_of", "workers_of"]
 _GOOD: Final = {"running", "ready", "done"}
 _BAD: Final = {"failing", "failed", "stuck", "death"}
 _WARN: Final = {"starting", "degraded", "stopping", "reloading", "loading", "prepared", "draining", "restart"}
-_CHECKS: Final = {"failing": "fails", "running": "passes", "starting": "not asked yet"}
+_CHECKS: Final = {"failing": "fails", "running": "passes", "starting": "no result yet"}
 _WIDTH, _HEIGHT = round(SPAN / STEP), 24  # of a sparkline
 
 
@@ -28,7 +28,7 @@ def _state(state: str, name: str = "") -> str:
 
 
 def _facts(facts: Mapping[str, object]) -> str:
-    """Return a list of facts; those that are None or empty are left out."""
+    """Return a list of facts, without those that are None or empty."""
     known = {name: value for name, value in facts.items() if value not in (None, "")}
     rows = (f"<div><dt>{text_of(name)}</dt><dd>{text_of(value)}</dd></div>" for name, value in known.items())
     return f'<dl class="facts">{"".join(rows)}</dl>'
@@ -123,11 +123,11 @@ def _worker_table(view: View) -> Iterator[str]:
             f'<td>{_state(worker["state"])}</td><td class="number">{_seconds(worker["uptime"])}</td>'
             f"{''.join(graphs)}</tr>"
         )
-    yield "</tbody></table>" if workers else "</table><p>There is no worker.</p>"
+    yield "</tbody></table>" if workers else "</table><p>There are no workers.</p>"
 
 
 class _Measure(NamedTuple):
-    """What is drawn of each worker."""
+    """A quantity that is drawn for each worker."""
 
     name: str
     get: Callable[[Sample], float | None]
@@ -144,7 +144,7 @@ _MEASURES: Final = (
 def _graph(
     measure: _Measure, latest: Sample | None, samples: Mapping[int, list[Sample]], own: list[Sample]
 ) -> str:
-    """Return a cell with the figure of now and a sparkline, in which all workers have the same scale."""
+    """Return a cell with the current figure and a sparkline; all workers have the same scale."""
     _, get, show = measure
     now = None if latest is None else get(latest)
     figure = "" if now is None else show(now)

@@ -1,9 +1,9 @@
-"""HAProxy's agent check: a line for each connection, which says what the balancer should do with us.
+"""HAProxy's agent check: a line for each connection, with the state that the balancer should use.
 
 See ``agent-check`` in HAProxy's configuration manual. The words are those of `/readyz`: ``ready up`` while it
-passes, ``drain`` while the daemon stops, ``down#REASON`` otherwise. ``ready`` is there because a balancer
-keeps an instance drained until it hears that: the next instance at this address would get no clients. An
-agent that cannot be reached changes nothing for the balancer, so it needs an ordinary check as well.
+passes, ``drain`` while the daemon stops, ``down#REASON`` otherwise. ``ready`` is needed because a balancer
+keeps an instance drained until it receives that: the next instance at this address would get no clients. An
+unreachable agent changes nothing for the balancer, so it needs an ordinary check as well.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ class AgentCheck:
         self._source = source
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer, and wait until the balancer closes: what it sent (``agent-send``) must not reset it.
+        """Answer, and wait until the balancer closes: unread data from it (``agent-send``) must not reset it.
 
-        There is no answer if the supervisor gives none. The balancer then goes by its ordinary check, which
-        waits for several failures.
+        If the supervisor does not answer, there is no answer. The balancer then uses its ordinary check,
+        which waits for several failures.
         """
         with suppress(NoAnswer):
             facts = await self._source.health()

@@ -1,4 +1,4 @@
-"""The operations endpoint as an ASGI application: what a path answers, and to whom."""
+"""The operations endpoint as an ASGI application: its paths, and access control."""
 
 import gzip
 import json
@@ -23,12 +23,12 @@ _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
 _HTML: Final = "text/html; charset=utf-8"
 _EVENTS: Final = "text/event-stream"
-_LEVEL: Final = 1  # of compression: a tenth of the time of the usual one, and a hundredth more bytes
+_LEVEL: Final = 1  # of compression: 10 % of the time of the default, for 1 % more bytes
 _PATHS: Final = "/, /livez, /readyz, /startupz, /status, /metrics"
 
 
 class OpsApplication:
-    """Answers GET and HEAD. It reads only: no request changes anything."""
+    """Answers GET and HEAD. It is read-only: no request changes anything."""
 
     def __init__(self, source: Source, hosts: HostCheck, observer: Observer) -> None:
         self._source = source
@@ -87,7 +87,7 @@ class OpsApplication:
 
     async def _serve_stream(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         if self._streams.are_full:
-            await answer(503, "too many pages are open\n")
+            await answer(503, "too many open pages\n")
             return
         await answer.begin(200, _EVENTS)
         if scope["method"] != "HEAD":
@@ -97,7 +97,7 @@ class OpsApplication:
 
 
 def _wants_text(headers: dict[str, str], query: dict[str, list[str]]) -> bool:
-    """Return whether a person asks, with curl or the like, and has not asked for JSON."""
+    """Return whether to answer with text: for curl and the like, unless JSON is requested."""
     if "format" in query:
         return query["format"][-1] == "text"
     accept = headers.get("accept", "*/*")
@@ -142,7 +142,7 @@ class _Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def pass_on(self, message: Any) -> None:
-        """Send a message of another application."""
+        """Forward a message of another application."""
         if self._is_head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)

@@ -19,13 +19,13 @@ from tamed.worker.figures import CERTIFICATE_END, CERTIFICATE_END_HELP
 
 __all__ = ["metrics_of", "text_of"]
 
-_LIMIT: Final = "Series that had no room in the table of a worker and are left out."
+_LIMIT: Final = "Series without space in the table of a worker, which are missing."
 
 
 def metrics_of(figures: dict[str, Any], merged: Sequence[Merged], refused: int) -> list[Metric]:
     """Return the metrics of the supervisor's figures, and the merged metrics of the workers.
 
-    An application's metric with the name of one of the daemon's is left out.
+    An application's metric with the name of one of the daemon's is omitted.
     """
     own = [*_own(figures, refused)]
     names = {metric.name for metric in own}
@@ -41,8 +41,8 @@ def metrics_of(figures: dict[str, Any], merged: Sequence[Merged], refused: int) 
 def text_of(metrics: Sequence[Metric], accept: str = "", names: Collection[str] = ()) -> tuple[bytes, str]:
     """Return the text of the metrics, and its media type.
 
-    ``accept`` is what the client accepts: Prometheus' own format, or OpenMetrics. With ``names``, only the
-    samples of these names are in it.
+    ``accept`` is the client's ``Accept`` header: Prometheus' own format, or OpenMetrics. With ``names``, the
+    text has only the samples of these names.
     """
     if names:
         for metric in metrics:
@@ -53,7 +53,7 @@ def text_of(metrics: Sequence[Metric], accept: str = "", names: Collection[str] 
 
 
 class _Collected(Collector):
-    """What the encoders of the library take."""
+    """The argument of the library's encoders."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
@@ -71,9 +71,9 @@ def _metric(merged: Merged) -> Metric:
 
 def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     yield _counter("tamed_metrics_refused_series", _LIMIT, {(): refused})
-    yield _gauge("tamed_up", "1 while the daemon has a worker that is ready.", {(): _is_up(figures)})
+    yield _gauge("tamed_up", "1 while the daemon has a ready worker.", {(): _is_up(figures)})
     yield _gauge("tamed_uptime_seconds", "Time since the start of the supervisor.", {(): figures["uptime"]})
-    yield _gauge("tamed_generation", "The number of the generation that serves.", {(): figures["generation"]})
+    yield _gauge("tamed_generation", "Number of the serving generation.", {(): figures["generation"]})
     yield _gauge("tamed_workers_wanted", "Wanted workers.", {(): figures["wanted"]})
     yield _gauge("tamed_workers", "Workers by state.", _by(figures["states"]), ["state"])
     passing = _by({name: float(passes) for name, passes in figures["checks"].items()})
@@ -83,11 +83,11 @@ def _own(figures: dict[str, Any], refused: int) -> Iterator[Metric]:
     yield _counter("tamed_worker_restarts", "Lost workers that were replaced.", {(): restarts})
     yield _reloads(figures)
     lengths, limits = ({at: queue[each] for at, queue in figures["queues"].items()} for each in (0, 1))
-    yield _gauge("tamed_listen_queue", "Clients that wait to be accepted.", _by(lengths), ["endpoint"])
-    yield _gauge("tamed_listen_queue_limit", "How many clients may wait.", _by(limits), ["endpoint"])
+    yield _gauge("tamed_listen_queue", "Clients waiting to be accepted.", _by(lengths), ["endpoint"])
+    yield _gauge("tamed_listen_queue_limit", "Maximum number of waiting clients.", _by(limits), ["endpoint"])
     yield _counter("tamed_log_records", "Records of the log.", _by(figures["log_records"]), ["level"])
     lost = figures["log_lost"]
-    yield _counter("tamed_log_lost_lines", "Lines that the log did not take.", {(): lost})
+    yield _counter("tamed_log_lost_lines", "Lines that could not be written to the log.", {(): lost})
     if figures["roles"]:
         yield from _roles(figures["roles"])
     yield from _usage(figures)
@@ -115,9 +115,9 @@ def _roles(roles: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     held: dict[tuple[str, ...], float] = {(role["role"],): float(role["pid"] is not None) for role in roles}
     yield _gauge("tamed_role_held", "1 while a worker holds the role.", held, ["role"])
     holder = by_role("worker")
-    yield _gauge("tamed_role_holder", "The number of the worker that holds the role.", holder, ["role"])
+    yield _gauge("tamed_role_holder", "Number of the worker that holds the role.", holder, ["role"])
     passed = by_role("transitions")
-    yield _counter("tamed_role_transitions", "How often the role was granted.", passed, ["role"])
+    yield _counter("tamed_role_transitions", "Number of grants of the role.", passed, ["role"])
     vacant = by_role("vacant")
     yield _counter("tamed_role_vacant_seconds", "Time without a known holder.", vacant, ["role"])
     of_fleet = [role for role in roles if role["scope"] == "cluster"]

@@ -1,7 +1,7 @@
-"""Whether the daemon lives, is ready and has started: each a list of named checks, as in kube-apiserver.
+"""Liveness, readiness and startup of the daemon: each a list of named checks, as in kube-apiserver.
 
-``livez`` fails if a restart would help: the supervisor does not turn, or no worker does. It is no matter of
-dependencies, and a daemon that starts or drains is alive. ``readyz`` fails if clients should go elsewhere;
+``livez`` fails if a restart would help: the supervisor or every worker is blocked. It is independent of other
+systems, and a daemon that starts or drains is alive. ``readyz`` fails if clients should go elsewhere;
 the checks of services are part of it.
 ``startupz`` fails until the first start is done.
 """
@@ -15,7 +15,7 @@ __all__ = ["PROBES", "Check", "is_failed", "readyz", "report"]
 
 
 class Check(NamedTuple):
-    """A check; ``why`` is empty if it passes. One that only ``degrades`` fails no probe."""
+    """A check; ``why`` is empty if it passes. One that ``degrades`` does not fail its probe."""
 
     name: str
     why: str = ""
@@ -23,12 +23,12 @@ class Check(NamedTuple):
 
 
 Facts = Mapping[str, Any]
-"""What the supervisor answers about the daemon's health."""
+"""The supervisor's answer about the daemon's health."""
 
 
 def _livez(facts: Facts) -> list[Check]:
     is_between = facts["phase"] != "running"
-    why = "" if is_between or facts["beats"] else "no worker has been heard from"
+    why = "" if is_between or facts["beats"] else "no worker sends heartbeats"
     return [Check("supervisor"), Check("workers", why)]
 
 
@@ -50,7 +50,7 @@ def readyz(facts: Facts) -> list[Check]:
 
 def _of_service(summary: Mapping[str, Any]) -> Check:
     gates, asked = summary["gates"], summary["asked"]
-    why = summary["why"] if asked else "the service was not asked yet"
+    why = summary["why"] if asked else "there is no result yet"
     return Check(f"check/{summary['name']}", why, not gates)
 
 
@@ -77,7 +77,7 @@ def report(
 ) -> tuple[bool, str]:
     """Return whether a probe passes, and its text: ``ok``, or a line for each check.
 
-    The checks that are ``excluded`` do not count. One that is not there is reported: it may be misspelled.
+    ``excluded`` checks do not count. An unknown name among them is reported: it may be misspelled.
     """
     passes = not any(is_failed(check) for check in checks if check.name not in excluded)
     if passes and not verbose:

@@ -1,4 +1,4 @@
-"""What the workers used in the last ten minutes: memory, CPU and connections, in steps of five seconds."""
+"""The workers' use of memory, CPU and connections in the last ten minutes, in steps of five seconds."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 __all__ = ["SPAN", "STEP", "History", "Sample"]
 
 SPAN: Final = 600.0
-"""Seconds that are kept."""
+"""Seconds of history."""
 
 STEP: Final = 5.0
 """Seconds between two samples."""
@@ -16,9 +16,9 @@ _MOST: Final = 1000  # workers whose samples are kept
 
 
 class Sample(NamedTuple):
-    """What a worker used at a time: bytes, the share of a CPU since the sample before, and connections.
+    """A worker's use at a time: memory in bytes, the share of a CPU since the last sample, connections.
 
-    None stands for what is not known.
+    None means unknown.
     """
 
     time: float
@@ -30,20 +30,20 @@ class Sample(NamedTuple):
 class _Worker:
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque(maxlen=round(SPAN / STEP))
-        self.seen: Sample | None = None  # the last look, with the CPU time that was used up to then
+        self.seen: Sample | None = None  # the last measurement, with the CPU time used up to then
         self.latest: Sample | None = None
 
 
 class History:
-    """Keeps samples of the workers that are there, by their pids."""
+    """Keeps samples of the current workers, by pid."""
 
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
         self._sampled: float | None = None
 
     def add(self, now: float, workers: Iterable[Mapping[str, Any]]) -> None:
-        """Add what the workers use now, as a status has it. ``now`` is in seconds on a monotonic clock."""
-        is_due = self._sampled is None or now - self._sampled >= STEP * 0.9  # of what comes a little early
+        """Add the workers' current use, from a status. ``now`` is in seconds on a monotonic clock."""
+        is_due = self._sampled is None or now - self._sampled >= STEP * 0.9  # it may come early
         if is_due:
             self._sampled = now
         there = {worker["pid"]: worker for worker in list(workers)[:_MOST]}
@@ -58,7 +58,7 @@ class History:
                 kept.samples.append(kept.latest)
 
     def latest(self, pid: int) -> Sample | None:
-        """Return what a worker used at the last look."""
+        """Return the last measurement of a worker."""
         return self._workers[pid].latest if pid in self._workers else None
 
     def of(self, pid: int) -> list[Sample]:

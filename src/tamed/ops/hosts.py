@@ -1,8 +1,8 @@
-"""Which names a client may address the endpoint by: a page of a stranger must not reach it in a browser.
+"""The host names by which clients may address the endpoint: protection against DNS rebinding.
 
-A browser on this machine, or in its network, runs the scripts of any site. By DNS rebinding, a site gives its
-own name the address of this endpoint, and its scripts may then read the answers. They still send the site's
-name as ``Host``, which is none of this daemon's. An IP address as the host is no such name.
+A browser on this machine, or in its network, runs the scripts of any site. With DNS rebinding, a site gives
+its own name the address of this endpoint, and its scripts may then read the answers. They still send the
+site's name as ``Host``, which is no name of this daemon. An IP address as the host is safe.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ __all__ = ["HostCheck"]
 
 
 class HostCheck:
-    """Checks the headers ``Host`` and ``Origin``. ``names`` are allowed beside those of this machine.
+    """Checks the headers ``Host`` and ``Origin``. ``names`` are allowed besides those of this machine.
 
     With ``checks`` false, any host will do: no browser can connect, for example to a unix socket.
     """
@@ -24,13 +24,13 @@ class HostCheck:
         self._checks = checks
 
     def refusal(self, host: str | None, origin: str | None) -> str:
-        """Return why a request is refused, or an empty text. Programs may send neither header."""
+        """Return the reason for refusing a request, or an empty text. Programs may send neither header."""
         if not self._checks:
             return ""
         if host is not None and not self._is_ours(host):
-            return "this endpoint has another name: allow this one with --ops-host"
+            return "unknown host name; allow it with --ops-host"
         if origin is not None and not self._is_ours(origin.partition("://")[2]):
-            return "pages of other sites may not ask here"
+            return "pages of other sites have no access"
         return ""
 
     def _is_ours(self, host: str) -> bool:

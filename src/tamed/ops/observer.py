@@ -1,7 +1,7 @@
-"""What the page shows: the daemon's status, its history, its events and the last lines of its log.
+"""The data of the page: the daemon's status, its history, its events and the last lines of its log.
 
-The operations process asks the supervisor for them: every five seconds for the history, and every second
-while somebody looks. All that is kept is bounded.
+The operations process requests them from the supervisor: every five seconds for the history, and every
+second while a page is open. All stored data is bounded.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from tamed.service.service import Service
 
 __all__ = ["LEVELS", "LogRecord", "Observer", "View"]
 
-_WATCHED: Final = 1.0  # seconds between two looks while somebody watches
-_FRESH: Final = 0.9  # seconds for which a look is good enough for another page
+_WATCHED: Final = 1.0  # seconds between two requests while a page is open
+_FRESH: Final = 0.9  # seconds for which a view is recent enough for another page
 _EVENTS: Final = 100
 _RECORDS: Final = 300
 
@@ -40,10 +40,10 @@ class LogRecord(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is known. ``number`` grows with each look.
+    """The known data. ``number`` increases with each request to the supervisor.
 
-    ``status`` is None before the first answer. ``trouble`` is why there was no answer to the last question;
-    empty if there was one.
+    ``status`` is None before the first answer. ``trouble`` is the reason if the last request had no answer,
+    else empty.
     """
 
     number: int
@@ -56,7 +56,7 @@ class View(NamedTuple):
 
 
 class Observer(Service):
-    """Asks for what is new, as a service: from its start to its stop. ``layout`` is that of the log."""
+    """A service that requests news while it runs. ``layout`` is that of the log."""
 
     name = "observer"
 
@@ -66,16 +66,16 @@ class Observer(Service):
         self._history = History()
         self._events: deque[Mapping[str, Any]] = deque(maxlen=_EVENTS)
         self._records: deque[LogRecord] = deque(maxlen=_RECORDS)
-        self._count = 0  # of records, ever
+        self._count = 0  # records, in total
         self._seen = {"program": 0, "events": 0, "log": 0}
         self._looking = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._wanted = asyncio.Event()
         self._watchers = 0
-        self.view = View(0, 0.0, None, "nothing is known yet", self._history, (), ())
+        self.view = View(0, 0.0, None, "no answer yet", self._history, (), ())
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Request news at intervals."""
         while True:
             await self.look()
             looked = time.monotonic()
@@ -92,7 +92,7 @@ class Observer(Service):
         return self.view
 
     async def newer(self, number: int) -> View:
-        """Wait for a view after the one of this number; return it. Somebody watches as long as this waits."""
+        """Wait for a view newer than this number, and return it. A waiting caller counts as an open page."""
         self._watchers += 1
         self._wanted.set()
         try:
@@ -103,10 +103,10 @@ class Observer(Service):
         return self.view
 
     async def look(self) -> None:
-        """Ask what is new, now."""
+        """Request news now."""
         before = self.view.number
         async with self._looking:
-            if self.view.number > before:  # somebody else has asked meanwhile
+            if self.view.number > before:  # another caller has done this in the meantime
                 return
             status, trouble = self.view.status, ""
             try:
@@ -132,7 +132,7 @@ class Observer(Service):
     def _take(self, answer: Mapping[str, Any]) -> None:
         self._history.add(time.monotonic(), answer["status"]["workers"])
         if answer["program"] != self._seen["program"]:
-            self._events.clear()  # another program has been passed them all
+            self._events.clear()  # another program has received all of them
         self._events += answer["new_events"]
         for record in answer["new_records"]:
             self._count += 1
@@ -152,7 +152,7 @@ class Observer(Service):
 
 
 def _message(text: str) -> str:
-    """Return the message in a line of the log, with its traceback; the rest is known."""
+    """Return the message of a log line, with its traceback, but without its other parts."""
     reader = EntryReader()
     entries = [*reader.feed([text.encode(), b"\n"]), *reader.flush()]
     fields = entries[0].fields

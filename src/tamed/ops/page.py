@@ -1,7 +1,7 @@
-"""The page: what an operator sees in a browser, as HTML that is whole without a script.
+"""The page for operators, as HTML that works without scripts.
 
-One file (``page.html``) has the style and the script; here its sections are filled in. The script gets the
-same sections again, as they change. So HTML is made in one place, which escapes everything.
+One file (``page.html``) has the style and the script; its sections are filled in here. The script receives
+the same sections when they change. So HTML is made in one place, which escapes everything.
 """
 
 import base64
@@ -17,13 +17,13 @@ from tamed.ops.observer import LEVELS, LogRecord, View
 __all__ = ["Page", "Selection"]
 
 _FILTERS: Final = {"": "all", "6": "INFO", "4": "WARNING", "3": "ERROR", "2": "CRITICAL"}
-_NO_WORKER: Final = "daemon"  # the place of what another process has logged
+_NO_WORKER: Final = "daemon"  # shown for records of processes other than workers
 
 
 class Selection:
-    """Which records of the log to show, from the query of a request.
+    """The selected records of the log, from the query of a request.
 
-    What is no level or no worker selects all.
+    An invalid level or worker selects all.
     """
 
     def __init__(self, query: Mapping[str, Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What the operations process knows: the supervisor's answers, and the tables of the workers' metrics."""
+"""The data sources of the operations process: the supervisor's answers, and the workers' metrics tables."""
 
 import asyncio
 import os
@@ -16,33 +16,33 @@ from tamed.worker.link import Link
 __all__ = ["NoAnswer", "Source"]
 
 _PATIENCE: Final = 1.0  # seconds
-_MOST_SERIES: Final = 2 * BASE_SIZE.rows  # after which those of tables that are gone are forgotten
+_MOST_SERIES: Final = 2 * BASE_SIZE.rows  # beyond this, the series of removed tables are forgotten
 _ATTEMPTS: Final = 10  # during an upgrade: Prometheus waits for ten seconds
 
 
 class NoAnswer(Exception):
-    """The supervisor has not answered, for this reason."""
+    """The supervisor has not answered; the text is the reason."""
 
 
 class Source:
-    """Asks the supervisor. Each question raises NoAnswer if it is not answered within a second.
+    """Sends requests to the supervisor. Each raises NoAnswer if it is not answered within a second.
 
-    During an upgrade it may take longer, until the next program has started. What the former was asked may
-    be lost with it, so it is asked again.
+    During an upgrade it may take longer, until the next program has started. A request to the previous
+    program may be lost with it, so it is repeated.
 
-    Each question names the ``certificates`` that the endpoint shows: they are part of the daemon's status.
+    Each request contains the ``certificates`` of the endpoint, which are part of the daemon's status.
     """
 
     def __init__(self, link: Link, certificates: Callable[[], Sequence[Certificate]] = tuple) -> None:
         self._link = link
         self._certificates = certificates
         self._readers: dict[int, TableReader] = {}
-        self._series: dict[Series, Series] = {}  # of all tables, those of earlier ones included
+        self._series: dict[Series, Series] = {}  # of all tables, including earlier ones
         self._merger = Merger()
-        self._reading = asyncio.Lock()  # of the tables, by one request at a time
+        self._reading = asyncio.Lock()  # only one request at a time reads the tables
 
     async def health(self) -> Message:
-        """Return what the health of the daemon is judged by."""
+        """Return the facts for the health checks of the daemon."""
         return await self._ask("health")
 
     async def status(self) -> Message:
@@ -54,7 +54,7 @@ class Source:
         return await self._ask("view", **seen)
 
     async def metrics(self) -> tuple[dict[str, Any], list[Merged], int]:
-        """Return the supervisor's figures, the merged metrics of the workers, and how many were refused."""
+        """Return the supervisor's figures, the merged metrics of workers, and the count of refused series."""
         async with self._reading:
             while True:
                 answer = await self._ask("metrics", known=list(self._readers))
@@ -83,10 +83,10 @@ class Source:
         raise NoAnswer(f"an upgrade has not ended within {_ATTEMPTS * _PATIENCE:g} s")
 
     async def _attempt(self, question: Message) -> Message | None:
-        """Ask once; return the answer, None if it does not come in time."""
+        """Send a request once; return the answer, None if it is late."""
         asking = asyncio.ensure_future(self._link.ask(question))
         try:
-            # Not a timeout, which would discard an answer that has come while this process was held up.
+            # Not a timeout, which would discard an answer that arrived while this process was delayed.
             await asyncio.wait([asking], timeout=_PATIENCE)
         finally:
             asking.cancel()
@@ -100,7 +100,7 @@ class Source:
         return answer
 
     def _take(self, answer: Message, descriptors: list[int]) -> None:
-        """Map the tables that are new."""
+        """Map the new tables."""
         slots = dict(answer.get("pages", ()))
         for serial, descriptor in zip(answer.get("new", ()), descriptors, strict=False):
             try:

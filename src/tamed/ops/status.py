@@ -7,7 +7,7 @@ from tamed._os.text import counted, shown
 __all__ = ["SCHEMA_VERSION", "status_text", "to_public"]
 
 SCHEMA_VERSION: Final = 1
-"""The version of the JSON: it grows when a field changes its meaning or goes; new fields do not change it."""
+"""The version of the JSON. It increases when a field changes its meaning or is removed."""
 
 _OWN: Final = ("answer", "descriptors")
 

@@ -1,7 +1,7 @@
 """The sections of the page as they change, as server-sent events (WHATWG HTML, 9.2).
 
-No queue grows: a client that is slow gets the newest sections when it has taken the last ones. The streams
-end when the server drains; browsers then connect again, to the process that follows.
+Queues are bounded: a slow client gets the newest sections after it has received the last ones. The streams
+end when the server drains; browsers then reconnect to the next process.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from tamed.web.asgi import Receive, Send
 __all__ = ["Streams"]
 
 _MOST: Final = 32  # streams at the same time
-_QUIET: Final = 15.0  # seconds until a comment shows whether the client is there
+_QUIET: Final = 15.0  # seconds until a comment tests the connection
 _RETRY: Final = b"retry: 1000\n\n"  # milliseconds
 
 
 class Streams:
-    """Serves the streams. ``are_full`` is whether there are as many as may be."""
+    """Serves the streams, up to a limit."""
 
     def __init__(self, observer: Observer, page: Page) -> None:
         self._observer = observer
@@ -29,11 +29,11 @@ class Streams:
 
     @property
     def are_full(self) -> bool:
-        """Whether no other stream may begin."""
+        """Whether the limit of streams is reached."""
         return self._count >= _MOST
 
     async def serve(self, receive: Receive, send: Send) -> None:
-        """Send the body of one answer, whose head was sent, until the client leaves or the server drains."""
+        """Send the body of one answer, after its head, until the client disconnects or the server drains."""
         self._count += 1
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(_disconnected(receive))
@@ -67,7 +67,7 @@ class Streams:
                 await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
 
     def _events(self, view: View, sent: dict[str, str], shown: int | None) -> Iterator[bytes]:
-        """Yield what has changed since the ``sent`` sections and the record that was ``shown``."""
+        """Yield the changes since the ``sent`` sections and the last ``shown`` record."""
         for name, html in self._page.sections(view).items():
             if sent.get(name) != html:
                 sent[name] = html
