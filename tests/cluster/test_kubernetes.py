@@ -114,7 +114,7 @@ async def test_missing_permission_says_what_is_needed(served: ServingLeases) -> 
     [
         ("kubernetes://host/fleet", "an API server is reached by TLS alone; name its ca"),
         ("kubernetes://host/fleet?ca=/nowhere", "its certificates: No such file or directory"),
-        ("kubernetes://host?ca=system", "it names no namespace"),
+        ("kubernetes://host?ca=system", "it has no namespace"),
         ("kubernetes://host/fleet?ca=system&tokenfile=a", "unknown option 'tokenfile'"),
     ],
 )

@@ -86,7 +86,7 @@ def test_what_is_left_of_an_earlier_export_is_a_difference(tmp_path: Path) -> No
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(split.name)
     assert differences([VERSE], tmp_path) == [
-        f"{tmp_path}/verse-a.service is left of an earlier export: remove it"
+        f"{tmp_path}/verse-a.service is left over from an earlier export: remove it"
     ]
     assert differences([VERSE, split], tmp_path) == []
 
@@ -95,7 +95,7 @@ def test_a_file_is_no_folder_to_write_into(tmp_path: Path) -> None:
     """The error says so, and what to name."""
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(CannotCreate, match="File exists; name another folder with --to"):
+    with pytest.raises(CannotCreate, match="File exists; use another folder with --to"):
         write_files([VERSE], file, force=True)
     assert differences([VERSE], file) == [f"{file}/verse.service is missing"]
 

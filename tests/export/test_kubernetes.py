@@ -143,7 +143,7 @@ def test_one_of_a_host_is_one_of_each_pod(tamed: Tamed, tmp_path: Path) -> None:
     done = tamed("export", "kubernetes", file)
     assert (
         f"warning: {file}:5: services.ecstasy.only: one runs in each pod, up to 2 at a time,"
-        ' and one more while pods are replaced; only = "cluster" runs one in all of them\n'
+        ' and one more during an update; only = "cluster" runs one in all of them\n'
     ) in done.err
     assert f"warning: {file}:1: services.ode.plugin: localhost:10000 is an address" in done.err
     assert (
@@ -298,10 +298,10 @@ def test_names_of_ports_are_distinct(tamed: Tamed, tmp_path: Path) -> None:
             "no cap",
         ),
         ('{}listen = "systemd://poems"\n', "verse.toml:3: services.ecstasy.listen", "nobody passes a socket"),
-        ("{}port = 0\n", "verse.toml:3: services.ecstasy.port", "port 0 is another one"),
+        ("{}port = 0\n", "verse.toml:3: services.ecstasy.port", "port 0 is a different port"),
         ('{}listen = "unix:poem.sock"\n', "verse.toml:3: services.ecstasy.listen", "it would write to /app"),
         ('[daemon]\npid-file = "x.pid"\n{}', "verse.toml:2: daemon.pid-file", "it would write to /app"),
-        ('[daemon]\ncluster = "kubernetes:"\n{}', "verse.toml:2: daemon.cluster", "it names no namespace"),
+        ('[daemon]\ncluster = "kubernetes:"\n{}', "verse.toml:2: daemon.cluster", "it has no namespace"),
     ],
     ids=["name", "capability", "inherited socket", "port", "socket", "pid file", "namespace"],
 )

@@ -81,7 +81,7 @@ def test_with_a_file_it_has_the_options_of_its_plugins(tamed: Tamed, tmp_path: P
         "plugin": {"const": "ode"},
         "only": {
             "enum": ["host", "cluster"],
-            "description": "Run it in one worker at a time: of this daemon, or of a fleet of machines.",
+            "description": "Run it in one worker at a time: of this daemon (host), or of a fleet (cluster).",
         },
         "rhymes": {
             "type": "object",

@@ -101,7 +101,7 @@ def test_the_user_is_the_deployments_or_one_of_its_own(tamed: Tamed, tmp_path: P
     )
     unit = unit_of(tamed, tmp_path, f'[daemon]\nuser = "root"\n{poetry()}')
     assert values(unit, "User") == values(unit, "DynamicUser") == []
-    assert "# Root, as the deployment says" in unit
+    assert "# Root, as configured in the deployment" in unit
 
 
 def test_the_sandbox_has_a_reason_for_each_hole(tamed: Tamed, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
         [],
         ["-/etc/default/verse-vault"],
     )
-    assert "# It has lines NAME=VALUE for: VAULT_HOST." in vault
+    assert "# The file has lines NAME=VALUE for: VAULT_HOST." in vault
     assert values(units["odes.socket"], "Service") == ["verse-ode.service"]
     assert "vault.example" not in "".join(units.values())
 
@@ -229,13 +229,13 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
         (
             "--split",
             '[log]\nfile = "x.log"\n',
-            "verse.toml:2: log.file: units that are split cannot share it",
+            "verse.toml:2: log.file: split units cannot share it",
         ),
         ("--split", '[daemon]\nops = ":1"\n', "verse.toml:2: daemon.ops: units that are split"),
         (
             "--split",
             "",
-            "verse.toml:6: services.b.listen: systemd://s is of a, too, and units that are split",
+            "verse.toml:6: services.b.listen: a uses systemd://s, too, and split units",
         ),
         ("--user", 'name = "vérse"\n', "verse.toml:1: name: 'vérse' cannot name a unit; use up to"),
         (
@@ -248,7 +248,7 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
             "services.c = {plugin = 'fastpoetry', listen = 'systemd://a+b'}\n",
             ":1: services.c: 'a+b' cannot",
         ),
-        ("--user", '[daemon]\nuser = "poet"\n', "verse.toml:2: daemon.user: a user's manager has only that"),
+        ("--user", '[daemon]\nuser = "poet"\n', "verse.toml:2: daemon.user: a user manager has only that"),
         (
             "--user",
             "daemon.prepare-as-root = true\n",
@@ -275,7 +275,7 @@ def test_no_value_is_another_setting(tamed: Tamed, tmp_path: Path) -> None:
     (tmp_path / "verse.toml").write_text(f'[daemon]\nuser = "poet\\nExecStartPre=/bin/true"\n{poetry()}')
     done = tamed("export", "systemd", tmp_path / "verse.toml")
     assert (done.status, done.out) == (78, "")
-    assert "a line of it would be 'User=poet\\nExecStartPre=/bin/true'" in done.err
+    assert "a line would contain 'User=poet\\nExecStartPre=/bin/true'" in done.err
     done = tamed("export", "systemd", "--path", "/etc/a\nb.toml", tmp_path / "verse.toml")
     assert (done.status, done.out) == (64, "")
 
@@ -302,7 +302,7 @@ def test_a_deployment_that_cannot_be_exported_says_why(tamed: Tamed, tmp_path: P
     """The message has the key; nothing is written."""
     file = tmp_path / "verse.toml"
     for text, status, why in (
-        (f'[daemon]\nchroot = "/srv"\n{poetry()}', 78, "daemon.chroot: what it starts with is outside"),
+        (f'[daemon]\nchroot = "/srv"\n{poetry()}', 78, "daemon.chroot: files that a start needs are outside"),
         (poetry().replace("port", "prot"), 78, "services.ecstasy: unknown key 'prot'"),
         ("[services", 78, "verse.toml:1:10: not TOML"),
     ):

@@ -52,7 +52,7 @@ class KubernetesEngine(Engine):
         elif "ca" not in url.options:
             raise ConfigurationError(url.what, "an API server is reached by TLS alone", "name its ca")
         elif not url.path:
-            raise ConfigurationError(url.what, "it names no namespace", "name one after the host")
+            raise ConfigurationError(url.what, "it has no namespace", "name one after the host")
         else:
             url.tls()
         self._client: HttpClient | None = None

@@ -1,1 +1,1 @@
-"""Files for other programs that agree with a deployment: units, manifests, images, a schema."""
+"""Files for other programs, made from a deployment: units, manifests, images, a schema."""

@@ -1,7 +1,7 @@
-"""What a deployment needs in Kubernetes whose roles are Lease objects: an account, its rights, and its token.
+"""Kubernetes objects for a deployment whose roles are Leases: an account, its rights, and its token.
 
-The token is no automatic one. That would be mounted into the folder of the deployment's own secrets, which is
-read-only; so both are in one volume. Its parts are those that Kubernetes itself mounts, see
+The token is not mounted automatically: that would be into the folder of the deployment's own secrets, which
+is read-only; so both are in one volume, with the parts that Kubernetes itself mounts, see
 https://kubernetes.io/docs/concepts/storage/projected-volumes/
 """
 
@@ -14,7 +14,7 @@ __all__ = ["ROLE_KINDS", "account_sources", "leases_namespace", "role_documents"
 
 _FOLDER = "kubernetes.io/serviceaccount"
 _API = "rbac.authorization.k8s.io"
-_TOKEN_SECONDS = 3607  # what Kubernetes takes itself; it is replaced before
+_TOKEN_SECONDS = 3607  # Kubernetes' own value; the token is renewed earlier
 ROLE_KINDS = ("serviceaccount", "role", "rolebinding")
 """The names of the files of `role_documents`."""
 
@@ -22,19 +22,19 @@ ROLE_KINDS = ("serviceaccount", "role", "rolebinding")
 def leases_namespace(facts: Facts) -> str:
     """Return the namespace of a deployment's Lease objects; empty if no Lease objects grant its roles.
 
-    Raises ConfigurationError if it is not named: rights are those of an account in a namespace.
+    Raises ConfigurationError without a namespace: an account has its rights in one.
     """
     text = facts.settings.daemon.cluster
     if not text.startswith("kubernetes:") or (url := EngineUrl.parse(text)).hosts:
         return ""
     if not url.path:
-        remedy = "name the namespace, in which the account of the pods gets its rights: kubernetes:NAMESPACE"
-        raise ConfigurationError(facts.place("daemon", "cluster"), "it names no namespace", remedy)
+        remedy = "add the namespace, in which the pods' account gets its rights: kubernetes:NAMESPACE"
+        raise ConfigurationError(facts.place("daemon", "cluster"), "it has no namespace", remedy)
     return url.path
 
 
 def role_documents(name: str, namespace: str) -> list[dict[str, Value]]:
-    """Return the rest of an account, of a role with the rights to Lease objects, and of what binds them."""
+    """Return the bodies of an account, of a role with the rights to Leases, and of their binding."""
     rule: dict[str, Value] = {
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
@@ -50,7 +50,7 @@ def role_documents(name: str, namespace: str) -> list[dict[str, Value]]:
 
 
 def account_sources() -> list[Value]:
-    """Return the sources of a projected volume that has what the engine reads."""
+    """Return the sources of a projected volume with the files that the engine reads."""
     token: dict[str, Value] = {"path": f"{_FOLDER}/token", "expirationSeconds": _TOKEN_SECONDS}
     authority: list[Value] = [{"key": "ca.crt", "path": f"{_FOLDER}/ca.crt"}]
     return [

@@ -1,7 +1,7 @@
 """The project that runs a deployment with Docker Compose or Podman: the Compose Specification.
 
-The deployment file is in it, so the image needs only what the deployment names. Compose reads dollar signs as
-its own variables; they are doubled.
+The deployment file is in it, so the image needs only the files that the deployment refers to. Dollar signs
+are doubled, because Compose expands them as variables.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _RUN_OPTIONS = f"mode=0755,uid={USER},gid={USER}"
 
 
 def project_of(container: Container, image: str, resources: Resources, made_by: str) -> list[MadeFile]:
-    """Return the project's file. Raises UsageError for resources that are no quantities."""
+    """Return the project's file. Raises UsageError for invalid quantities."""
     facts = container.facts
     document: dict[str, Value] = {
         "name": facts.name,
@@ -40,7 +40,7 @@ def _service(container: Container, image: str, resources: Resources) -> dict[str
         "working_dir": str(facts.file.parent),
         "restart": "unless-stopped",
         "stop_grace_period": Noted(
-            f"{container.stop_seconds}s", "The longest that the daemon takes to drain and to stop."
+            f"{container.stop_seconds}s", "Longest time of the daemon to drain and to stop."
         ),
         "healthcheck": _health_check(container),
         "user": f"{USER}:{USER}",
@@ -51,7 +51,7 @@ def _service(container: Container, image: str, resources: Resources) -> dict[str
     if container.lowest_port is not None:
         service["sysctls"] = Noted(
             {"net.ipv4.ip_unprivileged_port_start": container.lowest_port},
-            "In place of a capability, to bind the port.",
+            "Instead of a capability, to bind the port.",
         )
     if resources.cpus is not None:
         service["cpus"] = str(resources.cpus)
@@ -87,7 +87,7 @@ def _health_check(container: Container) -> dict[str, Value]:
 
 
 def _environment(container: Container) -> Iterator[Value]:
-    """Yield ``NAME=VALUE``, and the name alone of a variable that comes from who starts the project."""
+    """Yield ``NAME=VALUE``, or only the name of a variable from the environment of the compose command."""
     yield from (f"{name}={_literal(value)}" for name, value in container.environment.items())
     yield from container.facts.variables
 

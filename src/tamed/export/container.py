@@ -1,8 +1,8 @@
-"""A deployment in a container: its command, ports and writable folders, and what it cannot have there.
+"""A deployment in a container: its command, ports and writable folders, and the settings that are ignored.
 
-A container has a read-only root directory, one user without capabilities, and its log on standard error. What
-a deployment says against that is overridden on the command line, and `Container.warnings` tells of it; what
-cannot be overridden is an error. Both have the line of the deployment file.
+A container has a read-only root directory, one user without capabilities, and its log on standard error.
+Contrary settings of a deployment are overridden on the command line, with a sentence in `Container.warnings`;
+those that cannot be overridden are an error. Both have the line in the deployment file.
 """
 
 import re
@@ -29,23 +29,23 @@ __all__ = [
 ]
 
 FOLDER = Path("/app")
-"""Where the deployment file and what it names are in a container."""
+"""The folder of the deployment file, and of the files that it refers to, in a container."""
 
 RUN = "/run"
 RUNDIR = f"{RUN}/tamed"
-"""The run directory. Tamed makes it: it uses none that others can write to, as they can to a volume."""
+"""The run directory. Tamed creates it, because it refuses a directory that others can write to."""
 
 CREDENTIALS = "/run/secrets"
 USER = 65532  # "nonroot" of the usual base images, and of no Debian package
 _OPS_PORT = 9321
-_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which Kubernetes wants of a Service
+_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1035, which Kubernetes requires for a Service
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)")
 _SHARES = {"": Decimal(1), "m": Decimal("0.001")}
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 class Port(NamedTuple):
-    """A port that clients from outside reach: its number, the name of its service, and whether it is UDP."""
+    """A port for clients outside the container: its number, its service's name, and whether it is UDP."""
 
     number: int
     name: str
@@ -58,30 +58,30 @@ class Port(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What a container gets: CPUs as ``2`` or ``500m``, memory as ``256Mi``, None for no limit."""
+    """The limits of a container: CPUs as ``2`` or ``500m``, memory as ``256Mi``, None for no limit."""
 
     cpu: str | None = None
     memory: str | None = None
 
     @property
     def cpus(self) -> Decimal | None:
-        """The number of CPUs. Raises UsageError for another text than a number of them."""
+        """The number of CPUs. Raises UsageError for an invalid text."""
         return None if self.cpu is None else _quantity("--cpu", self.cpu, _SHARES)
 
     @property
     def bytes(self) -> int | None:
-        """The memory in bytes. Raises UsageError for another text than a size."""
+        """The memory in bytes. Raises UsageError for an invalid text."""
         units = {unit: Decimal(number) for unit, number in _BYTES.items()}
         return None if self.memory is None else int(_quantity("--memory", self.memory, units))
 
 
 class Container(NamedTuple):
-    """A deployment in a container. ``command`` is its whole command line; ``ports`` are in order of number.
+    """A deployment in a container. ``command`` is its complete command line; ``ports`` are sorted by number.
 
-    ``ops`` is the port of its operations endpoint. ``folders`` are those that it writes to, beside its own
-    run directory. ``lowest_port`` is the first port that has to be free for users without privilege, None if
-    the kernel's default will do. ``stop_seconds`` is the longest that a stop takes, with a margin.
-    ``warnings`` are sentences for people.
+    ``ops`` is the port of its operations endpoint. ``folders`` are those that it writes to, besides its run
+    directory. ``lowest_port`` is the first port that unprivileged users must be able to bind, None if the
+    kernel's default suffices. ``stop_seconds`` is the longest time of a stop, with a margin. ``warnings`` are
+    sentences for people.
     """
 
     facts: Facts
@@ -96,8 +96,8 @@ class Container(NamedTuple):
     def of(cls, facts: Facts, tamed: str = "tamed", stop_delay: int = 0) -> Self:
         """Put a deployment into a container in which ``tamed`` is the command.
 
-        ``stop_delay`` is that of a deployment which names none, in seconds. Raises ConfigurationError for a
-        deployment that cannot be in one.
+        ``stop_delay`` is used for a deployment without one, in seconds. Raises ConfigurationError for a
+        deployment that cannot run in a container.
         """
         _require_possible(facts)
         ports = tuple(_ports(facts))
@@ -118,17 +118,17 @@ class Container(NamedTuple):
 
     @property
     def lowest_port(self) -> int | None:
-        """The lowest of the ports that need a privilege elsewhere."""
+        """The lowest of the ports that need a privilege outside a container."""
         return min(self.facts.low_ports, default=None)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that are the same everywhere."""
+        """The variables that are the same for every platform."""
         credentials = {"CREDENTIALS_DIRECTORY": CREDENTIALS} if self.facts.credentials else {}
         return {
             "HOME": "/tmp",  # noqa: S108 - a volume of its own
             "PYTHONDONTWRITEBYTECODE": "1",
-            TRUST_WRITABLE: "1",  # all may write to a volume, and there is only one user
+            TRUST_WRITABLE: "1",  # a volume is writable for all, and there is only one user
             **credentials,
         }
 
@@ -146,11 +146,13 @@ def _require_possible(facts: Facts) -> None:
     for each in facts.listening:
         where = _place_of(facts, each)
         if isinstance(each.endpoint, SystemdEndpoint | FdEndpoint):
-            remedy = "name an address, such as :8000"
-            raise ConfigurationError(where, f"{each.endpoint}: nobody passes a socket to a container", remedy)
+            remedy = "use an address, such as :8000"
+            raise ConfigurationError(
+                where, f"{each.endpoint}: a container gets no sockets from outside", remedy
+            )
         if each.port == 0:
-            why = "port 0 is another one in each container"
-            raise ConfigurationError(where, why, "name a port")
+            why = "port 0 is a different port in each container"
+            raise ConfigurationError(where, why, "use a fixed port")
 
 
 def _place_of(facts: Facts, listening: Listening) -> str:
@@ -158,7 +160,7 @@ def _place_of(facts: Facts, listening: Listening) -> str:
 
 
 def _port_of(endpoint: str) -> int | None:
-    """Return the port of an endpoint's text; None for one without, and for one that is chosen later."""
+    """Return the port of an endpoint's text; None for one without a port, and for port 0."""
     return (getattr(Endpoint.parse(endpoint), "port", None) if endpoint else None) or None
 
 
@@ -212,10 +214,10 @@ def _folders(facts: Facts) -> Iterator[str]:
         if there.is_relative_to(here):
             there = facts.file.parent / there.relative_to(here)
         if facts.file.is_relative_to(there):
-            why = f"it would write to {there}, which a container cannot"
+            why = f"it would write to {there}, which is read-only in a container"
             sockets = [each for each in facts.listening if isinstance(each.endpoint, UnixEndpoint)]
             where = _place_of(facts, sockets[0]) if sockets else facts.place("daemon", "pid-file")
-            raise ConfigurationError(where, why, f"name another folder, such as {RUN}")
+            raise ConfigurationError(where, why, f"use another folder, such as {RUN}")
         if not there.is_relative_to(RUN):
             yield str(there)
 
@@ -228,12 +230,12 @@ def _warnings(facts: Facts) -> Iterator[str]:
     if daemon.prepare_as_root:
         yield f"{facts.place('daemon', 'prepare-as-root')} is ignored: nothing in a container is root"
     if daemon.reload:
-        yield f"{facts.place('daemon', 'reload')} has no use: the files of a container do not change"
+        yield f"{facts.place('daemon', 'reload')} is ignored: the files of a container do not change"
     if log.file not in ("", "stderr"):
         yield f"{facts.place('log', 'file')} is ignored: a container logs to stderr"
     if daemon.ops and not daemon.ops.startswith(":"):
         yield (
-            f"{facts.place('daemon', 'ops')} is replaced: probes come from outside of the container,"
+            f"{facts.place('daemon', 'ops')} is replaced: probes come from outside the container,"
             " so it listens on all addresses"
         )
     yield from _warnings_of_places(facts)
@@ -246,10 +248,10 @@ def _warnings_of_places(facts: Facts) -> Iterator[str]:
     for each in facts.listening:
         where = _place_of(facts, each)
         if isinstance(each.endpoint, UnixEndpoint):
-            yield f"{where}: nobody outside of the container reaches {each.endpoint}"
+            yield f"{where}: {each.endpoint} is not accessible from outside the container"
         elif each.is_local:
-            why = "is an address of the container itself, and nobody outside reaches it"
-            yield f"{where}: {each.endpoint} {why}; name an address such as :{each.port}"
+            why = "is not accessible from outside the container"
+            yield f"{where}: {each.endpoint} {why}; use an address such as :{each.port}"
 
 
 def _quantity(option: str, text: str, units: dict[str, Decimal]) -> Decimal:

@@ -1,4 +1,4 @@
-"""What a deployment needs of the system that it runs on, found by loading it as `tamed check` does."""
+"""The requirements of a deployment on its system, found by loading it as `tamed check` does."""
 
 import math
 import os
@@ -29,7 +29,7 @@ __all__ = ["Facts", "Listening", "command_of_this_installation", "files_of_comma
 _RUN_PROGRAMS = ("exec", "inetd")
 _INHERITED = (FdEndpoint, SystemdEndpoint)
 _LOWEST_FREE = 1024
-_ABORTING = 20  # seconds in which a supervisor aborts, kills and reaps what is left at its deadline
+_ABORTING = 20  # seconds for a supervisor to abort, kill and reap remaining processes at its deadline
 
 
 class Listening(NamedTuple):
@@ -41,35 +41,35 @@ class Listening(NamedTuple):
 
     @property
     def top(self) -> str:
-        """The name in the deployment file of the service that it is, or is part of."""
+        """The name in the deployment file of this service, or of the one it is part of."""
         return self.service.partition("/")[0]
 
     @property
     def socket_of_systemd(self) -> str:
-        """The name of the socket that systemd is to pass, empty if it is no such."""
+        """The name of the socket that systemd must pass, empty if it passes none."""
         return self.endpoint.socket_name if isinstance(self.endpoint, SystemdEndpoint) else ""
 
     @property
     def port(self) -> int | None:
-        """Its port, None if it has none; 0 is chosen by the kernel."""
+        """Its port, None if it has none; the kernel replaces 0."""
         return self.endpoint.port if isinstance(self.endpoint, TcpEndpoint | TlsEndpoint) else None
 
     @property
     def is_local(self) -> bool:
-        """Whether only clients of this machine reach it."""
+        """Whether only clients on this machine can connect."""
         if isinstance(self.endpoint, TcpEndpoint | TlsEndpoint):
             return self.endpoint.host in ("localhost", "127.0.0.1", "::1")
         return True
 
 
 class Facts(NamedTuple):
-    """A deployment, as far as the system that it runs on is concerned.
+    """A deployment, as far as it concerns the system that it runs on.
 
     ``file`` is the path of the deployment file on that system, ``source`` its path here, and ``text`` its
-    content. ``plugin_dirs`` are the folders of plugins there. ``services`` are the names of its services with
-    what makes each of them, and ``of_host`` those of which one runs on a machine. ``credentials`` are those
-    that it refers to, and ``variables`` those of the environment that it takes a value from. ``only`` is the
-    service that runs without the others, empty for all.
+    content. ``plugin_dirs`` are the folders of plugins there. ``services`` are the names of its services,
+    each with its plugin or application, and ``of_host`` those of which one runs on a machine. ``credentials``
+    and ``variables`` are the credentials and environment variables that it refers to. ``only`` is the service
+    that runs without the others, empty for all.
     """
 
     file: Path
@@ -87,24 +87,24 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, file: Path, path: Path | None = None, plugin_dirs: tuple[Path, ...] = ()) -> Self:
-        """Load a deployment file, whose path on the other system is ``path``, by default that of here.
+        """Load a deployment file, whose path on the other system is ``path``, by default its path here.
 
-        The variables that set options do not count, so the same file always has the same facts; those that it
-        names as ``${NAME}`` do. Raises UsageError for another target than a deployment file, and otherwise as
-        `tamed.config.load.load` does.
+        Environment variables that set options are ignored, so the same file always has the same facts;
+        variables that it refers to as ``${NAME}`` are used. Raises UsageError for a target that is not a
+        deployment file, and otherwise as `tamed.config.load.load` does.
         """
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TAMED_")}
         reading = _reading_of(file, plugin_dirs, environ)
         deployment, daemon = reading.deployment, reading.settings.daemon
         assert deployment is not None
         if daemon.chroot is not None:
-            why = "what it starts with is outside of that folder"
-            remedy = "leave it out: a unit has RootDirectory=, and a container is another root directory"
+            why = "files that a start needs are outside that folder"
+            remedy = "remove it: a unit has RootDirectory=, and a container has its own root directory"
             raise ConfigurationError(place_of(file, deployment.text, "daemon", "chroot"), why, remedy)
         credentials, variables = _named_in(deployment, "credential:"), _named_in(deployment, "${}", "env:")
         for name in _named_in(deployment, "env:"):
             environ.setdefault(name, "stand-in")
-        with _stand_ins(credentials) as folder:  # the real ones are where the deployment runs
+        with _stand_ins(credentials) as folder:  # the real credentials are on the other system
             environ["CREDENTIALS_DIRECTORY"] = folder
             application = load(reading)
         return cls(
@@ -127,7 +127,7 @@ class Facts(NamedTuple):
         )
 
     def alone(self, service: str) -> Self:
-        """Return the facts of a service in a daemon of its own, which has the names of both."""
+        """Return the facts of a separate daemon for one service; its name consists of both names."""
         deployment = Deployment.parse(self.text, self.source).only([service])
         return self._replace(
             name=check_name(f"{self.name}-{service}"),
@@ -140,7 +140,7 @@ class Facts(NamedTuple):
         )
 
     def place(self, table: str, *keys: str) -> str:
-        """Return where one of these keys is in the file, for a message: ``verse.toml:3: daemon.user``."""
+        """Return the place of the first existing key in the file: ``verse.toml:3: daemon.user``."""
         return place_of(self.source, self.text, table, *keys)
 
     @property
@@ -160,18 +160,18 @@ class Facts(NamedTuple):
 
     @property
     def low_ports(self) -> list[int]:
-        """The ports that need a privilege to bind."""
+        """The ports that need a privilege."""
         ports = {each.port or 0 for each in self.listening}
         return sorted(port for port in ports if 0 < port < _LOWEST_FREE)
 
     @property
     def sockets_of_systemd(self) -> list[str]:
-        """The names of sockets that systemd is to pass."""
+        """The names of the sockets that systemd must pass."""
         return sorted({each.socket_of_systemd for each in self.listening} - {""})
 
     @property
     def most_kept_sockets(self) -> int:
-        """The most sockets that it has at a time: in a reload the old ones, and as many new ones."""
+        """The maximum number of its sockets: during a reload the old ones, and as many new ones."""
         own = [each.endpoint for each in self.listening if not isinstance(each.endpoint, _INHERITED)]
         families = [1 if isinstance(each, UnixEndpoint) else 2 for each in own]  # a name may be IPv4 and IPv6
         return 2 * sum(families)
@@ -188,7 +188,7 @@ class Facts(NamedTuple):
 
     @property
     def writable_folders(self) -> list[str]:
-        """The folders in which it makes files: those of unix sockets, of the log file and of the pid file."""
+        """The folders in which it creates files: for unix sockets, the log file and the pid file."""
         daemon, log = self.settings
         files = [log.file] if names_file(log.file) else []
         files += [str(daemon.pid_file)] if daemon.pid_file is not None else []
@@ -196,31 +196,31 @@ class Facts(NamedTuple):
 
     @property
     def start_seconds(self) -> int:
-        """The longest that a start takes, in seconds, with a margin."""
+        """The longest time of a start, in seconds, with a margin."""
         return math.ceil(self.settings.daemon.start_timeout) + _ABORTING
 
     @property
     def stop_seconds(self) -> int:
-        """The longest that a stop takes, in seconds, with a margin."""
+        """The longest time of a stop, in seconds, with a margin."""
         daemon = self.settings.daemon
         return math.ceil(daemon.stop_delay + daemon.longest_stop) + _ABORTING
 
 
 def _named_in(deployment: Deployment, *kinds: str) -> tuple[str, ...]:
-    """Return the names that a deployment refers to in one of these ways, sorted."""
+    """Return the names of these kinds that a deployment refers to, sorted."""
     tables = [deployment.daemon, deployment.log, *(each.table for each in deployment.services)]
     return tuple(sorted({name for kind, name in named_in(tables) if kind in kinds}))
 
 
 def _moved(folder: Path, file: Path, other: Path) -> Path:
-    """Return where a folder is where ``file`` is ``other``: beside it, as here, or at the same path."""
+    """Return a folder's path on a system where ``file`` is ``other``: relative to it, or unchanged."""
     here = file.absolute().parent
     return other.absolute().parent / folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 @contextmanager
 def _stand_ins(credentials: Iterable[str]) -> Iterator[str]:
-    """Yield a folder with files of these names, from which a service can be made, though not run."""
+    """Yield a folder with placeholder files of these names, sufficient to construct the services."""
     with tempfile.TemporaryDirectory(prefix="tamed-export-") as folder:
         for name in credentials:
             if name and "/" not in name:
@@ -229,14 +229,14 @@ def _stand_ins(credentials: Iterable[str]) -> Iterator[str]:
 
 
 def name_of(file: Path, plugin_dirs: tuple[Path, ...] = ()) -> str:
-    """Return the name of a deployment, of which no code is loaded. Raises as `Facts.of` does."""
+    """Return the name of a deployment, without loading its code. Raises as `Facts.of` does."""
     return check_name(_reading_of(file, plugin_dirs, {}).name)
 
 
 def _reading_of(file: Path, plugin_dirs: tuple[Path, ...], environ: dict[str, str]) -> Reading:
     target = resolve(str(file), plugin_dirs)
     if target.kind is not TargetKind.DEPLOYMENT:
-        raise UsageError(f"cannot export {file}", "it is no deployment file", "name a FILE.toml")
+        raise UsageError(f"cannot export {file}", "it is not a deployment file", "use a FILE.toml")
     return Reading.of(Job(target, plugin_dirs=plugin_dirs, environ=environ))
 
 

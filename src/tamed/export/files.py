@@ -1,7 +1,7 @@
-"""Made files: each says how it was made, and whether somebody has changed it since.
+"""Generated files: each contains the command that made it, and a digest that shows later edits.
 
-The second line of a made file is a digest of the rest. So a file that was edited by hand is recognised, and
-not overwritten, and one that Tamed has made before can be.
+The second line of a generated file is a digest of the rest. So a file that was edited by hand is recognised
+and not overwritten, and one that Tamed generated earlier can be replaced.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _LONGEST_HEAD = 65536  # bytes
 
 
 class MadeFile(NamedTuple):
-    """A file for another program: its name, its content without head, and the command that makes it."""
+    """A generated file: its name, its content without the head, and the command that makes it."""
 
     name: str
     content: str
@@ -30,15 +30,15 @@ class MadeFile(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The whole file."""
+        """The complete file."""
         return f"# Made by: {self.command}\n# Digest: {_digest(self.content)}, for `--check`\n{self.content}"
 
 
 def differences(files: Sequence[MadeFile], folder: Path) -> list[str]:
-    """Return a sentence for each file that is missing in a folder or is not as it would be made now.
+    """Return a sentence for each file in a folder that is missing or differs from its current content.
 
-    A file that was made before of the same deployment, for the same kind of system, and would not be made now
-    is a difference, too.
+    A file that an earlier export of the same deployment, for the same kind of system, left there is a
+    difference, too.
     """
     found = []
     for file in files:
@@ -49,11 +49,13 @@ def differences(files: Sequence[MadeFile], folder: Path) -> list[str]:
         elif there != file.text:
             how = "is out of date" if is_untouched(there) else "was edited by hand, or not made by Tamed"
             found.append(f"{path} {how}")
-    return found + [f"{path} is left of an earlier export: remove it" for path in _left_over(files, folder)]
+    return found + [
+        f"{path} is left over from an earlier export: remove it" for path in _left_over(files, folder)
+    ]
 
 
 def _left_over(files: Sequence[MadeFile], folder: Path) -> list[Path]:
-    """Return the files beside these that were made of the same deployment, with other options or before."""
+    """Return other files in the folder that were made from the same deployment."""
     made = {folder / file.name for file in files}
     origins = {_origin(file.command) for file in files}
     beside = {
@@ -63,28 +65,28 @@ def _left_over(files: Sequence[MadeFile], folder: Path) -> list[Path]:
 
 
 def _origin(command: str) -> tuple[str, ...]:
-    """Return the part of a command that says for which system and of which deployment it makes files."""
+    """Return the part of a command that names the kind of system and the deployment."""
     words = shlex.split(command)
     return (*words[:3], *words[-1:])
 
 
 def _origin_of(path: Path) -> tuple[str, ...] | None:
-    """Return the same for the command that has made a file; None if it was not made by this module."""
+    """Return the same for the command that made a file; None if this module did not make it."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
         with path.open("rb") as file:
             head = _HEAD.match(file.read(_LONGEST_HEAD).decode(errors="replace"))
         return None if head is None else _origin(head["command"])
-    except (OSError, ValueError):  # it cannot be read, or its first line is no command
+    except (OSError, ValueError):  # unreadable, or the first line is not a command
         return None
 
 
 def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list[Path]:
-    """Write files into a folder, which is made if it is missing; return those that were not so before.
+    """Write files into a folder, which is created if necessary; return the files that changed.
 
-    A file that was not made by this module, or was changed since, is overwritten with ``force`` only: raises
-    CannotCreate, before anything is written. Raises as `from_creation_error` does if one cannot be written.
+    A file that this module did not make, or that was edited since, is overwritten only with ``force``:
+    otherwise raises CannotCreate, before anything is written. Raises as `from_creation_error` does.
     """
     stale = [(folder / file.name, file) for file in files if text_of(folder / file.name) != file.text]
     for path, _ in stale:
@@ -99,29 +101,29 @@ def write_files(files: Sequence[MadeFile], folder: Path, *, force: bool) -> list
             new.unlink(missing_ok=True)
             with new.open("x", encoding="utf-8", newline="") as stream:  # never through another user's link
                 stream.write(file.text)
-            new.replace(path)  # whoever reads it meanwhile has the old one or the new one
+            new.replace(path)  # atomic: readers see the old file or the new one
         except OSError as error:
             with suppress(OSError):
                 new.unlink()
-            raise from_creation_error(str(path), error, "name another folder with --to") from error
+            raise from_creation_error(str(path), error, "use another folder with --to") from error
     return [path for path, _ in stale]
 
 
 def is_untouched(text: str) -> bool:
-    """Return whether a file was made by this module and not changed since."""
+    """Return whether this module made a file, and it was not edited since."""
     head = _HEAD.match(text)
     return head is not None and head["digest"] == _digest(text[head.end() :])
 
 
 def text_of(path: Path) -> str | None:
-    """Return the text of a file, None if there is nothing, and an empty text for what is no file, as a link.
+    """Return the text of a file: None if it does not exist, empty if it is not a file, such as a link.
 
     So a link is never replaced without ``force``. Raises as `from_os_error` does.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return ""
-        return path.read_bytes().decode("utf-8", errors="replace")  # as it is: line ends count, too
+        return path.read_bytes().decode("utf-8", errors="replace")  # unchanged: line endings count, too
     except (FileNotFoundError, NotADirectoryError):  # the folder may be a file: that shows when it is made
         return None
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The Containerfile of an image that runs a deployment, and what a build leaves out of it.
+"""The Containerfile of an image that runs a deployment, and the ignore file of its build.
 
-There are two stages, so that the image has no compiler and no cache; both are of one base image, as the
-environment that the first one makes names its interpreter. Each package is installed with its hash.
+There are two stages, so that the image has no compiler and no cache; both use the same base image, because
+the environment of the first stage refers to its interpreter. Each package is installed with its hash.
 """
 
 import json
@@ -37,15 +37,15 @@ def image_of(container: Container, made_by: str) -> list[MadeFile]:
 
 def _lines(container: Container) -> Iterator[str]:
     facts = container.facts
-    yield "# Name a digest instead, and the same file always makes the same image:"
+    yield "# With a digest, the same file always makes the same image:"
     yield f"#   --build-arg BASE={_BASE}@sha256:..."
     yield f"ARG BASE={_BASE}"
     yield ""
     yield "FROM ${BASE} AS build"
     yield "WORKDIR /build"
-    yield "# requirements.txt has tamed[ops] and what your code needs, each package with its hash, as made by"
+    yield "# requirements.txt contains tamed[ops] and the packages of your code, each with its hash, made by"
     yield "#   uv pip compile --generate-hashes"
-    yield "# Packages that are in no index are wheels beside it."
+    yield "# Put wheels of packages that are in no index beside it."
     yield "COPY requirements.txt *.whl ./"
     yield f"RUN python3 -m venv {_ENVIRONMENT}"
     yield (
@@ -68,5 +68,5 @@ def _lines(container: Container) -> Iterator[str]:
 
 
 def _ignored() -> Iterator[str]:
-    yield "# Neither secrets nor what a build makes belong in an image."
+    yield "# Secrets and build artefacts do not belong in an image."
     yield from _IGNORED

@@ -1,7 +1,7 @@
 """Installing the units of a deployment on this machine, and removing them, by systemctl(1).
 
-They belong to the manager of the system, or to that of a user. A deployment whose services are split has a
-target, ``NAME.target``, of which its services are part.
+They belong to the system manager, or to that of a user. With ``--split``, there is a target, ``NAME.target``,
+of which the services are part.
 """
 
 import os
@@ -25,14 +25,14 @@ from tamed.export.files import MadeFile, is_untouched, text_of, write_files
 __all__ = ["Place", "Systemctl", "install", "place_of_system", "place_of_user", "systemctl", "uninstall"]
 
 Systemctl = Callable[..., str]
-"""Runs systemctl with these words and returns its output, or raises SystemRefused with what it said."""
+"""Runs systemctl with these words and returns its output; raises SystemRefused with its error message."""
 
 _WITHOUT_SESSION: Final = "log in as this user, or let root do: loginctl enable-linger USER"
-"""What brings a manager of the user's, which `su` and `sudo` do not: loginctl(1)."""
+"""How to get a user manager, which `su` and `sudo` do not start: loginctl(1)."""
 
 
 class Place(NamedTuple):
-    """Where units are installed: the folder of a manager's units, what runs systemctl for it, and its log."""
+    """The place for units: the folder of a manager's units, its systemctl, and the command for its log."""
 
     folder: Path
     run: Systemctl
@@ -40,12 +40,12 @@ class Place(NamedTuple):
 
 
 def place_of_system() -> Place:
-    """Return the place of the units that an administrator has installed: systemd.unit(5)."""
+    """Return the place of units that an administrator installs: systemd.unit(5)."""
 
     def run(*words: str) -> str:
         if os.geteuid() != 0:
             what = f"cannot run systemctl {' '.join(words)}"
-            raise PermissionRefused(what, "this user may not install units", "do it as root, or with --user")
+            raise PermissionRefused(what, "this user may not install units", "run it as root, or with --user")
         return systemctl(*words)
 
     return Place(Path("/etc/systemd/system"), run)
@@ -73,18 +73,18 @@ def systemctl(*words: str) -> str:
 
 
 def install(files: Sequence[MadeFile], place: Place, name: str, *, force: bool = False) -> list[str]:
-    """Write the units of a deployment of this name, have them started now and at each boot.
+    """Write the units of a deployment, and start them now and at each boot.
 
-    Return a line for each thing that was done. A unit that runs already is restarted if its file has changed.
-    Raises as `write_files` does, SystemRefused if systemd is not there, CannotCreate if other services of the
-    deployment are installed, and Unavailable, with the reason, if a unit does not start.
+    Return a line for each action. A running unit is restarted if its file has changed. Raises as
+    `write_files` does, SystemRefused without systemd, CannotCreate if other services of the deployment are
+    installed, and Unavailable, with the reason, if a unit does not start.
     """
     folder, run, log = place
     run("daemon-reload")  # first: without systemd nothing is written
     names = {file.name for file in files}
     if other := next((path for path in _services_of(name, folder) if path.name not in names), None):
-        why = f"{other} is of an earlier installation, which was split in another way"
-        raise CannotCreate(f"cannot install {name}", why, "remove that one first, with --uninstall")
+        why = f"{other} is from an earlier installation with different units"
+        raise CannotCreate(f"cannot install {name}", why, "remove it first, with --uninstall")
     written = write_files(files, folder, force=force)
     lines = [f"wrote {path}" for path in written]
     if written:
@@ -94,7 +94,7 @@ def install(files: Sequence[MadeFile], place: Place, name: str, *, force: bool =
         is_old = folder / unit in written and not is_down
         run("enable", "--quiet", unit)
         with suppress(SystemRefused):  # it is not loaded
-            run("reset-failed", unit)  # the limit of starts in a time is for what fails again and again
+            run("reset-failed", unit)  # resets the limit of starts in a period
         try:
             run("restart" if is_old else "start", unit)
         except SystemRefused as error:
@@ -114,10 +114,10 @@ def _sockets_first(files: Sequence[MadeFile]) -> list[MadeFile]:
 
 
 def uninstall(name: str, place: Place, *, force: bool = False) -> list[str]:
-    """Stop the units of a deployment of this name, and remove them; return a line for each.
+    """Stop the units of a deployment, and remove them; return a line for each.
 
-    Settings beside them (``NAME.service.d``) stay. Raises MissingInput if there is none, and CannotCreate,
-    before anything is done, if one was edited by hand and ``force`` is not given.
+    Drop-in settings (``NAME.service.d``) stay. Raises MissingInput if there is none, and CannotCreate, before
+    anything is done, if one was edited by hand, unless ``force`` is given.
     """
     folder, run, _ = place
     services = _services_of(name, folder)

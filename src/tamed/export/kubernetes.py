@@ -1,8 +1,8 @@
-"""The manifests that run a deployment in Kubernetes, with probes, times and permissions that fit it.
+"""The manifests that run a deployment in Kubernetes, with matching probes, timeouts and permissions.
 
-Pods are replaced without a loss: a new one gets clients when the daemon is ready, an old one serves on while
-the cluster still sends it some (``stop-delay``, so no preStop hook), and then has the time to drain that the
-deployment gives it. Pods have the security level "restricted" of the Pod Security Standards.
+Pods are replaced without a failed request: a new one gets clients when the daemon is ready; an old one
+continues to serve while the cluster still sends it clients (``stop-delay``, so no preStop hook), and then has
+the deployment's time to drain. Pods comply with the level "restricted" of the Pod Security Standards.
 """
 
 import math
@@ -19,7 +19,7 @@ from tamed.export.yaml import Noted, Value, to_yaml
 __all__ = ["STOP_DELAY", "Cluster", "manifests_of"]
 
 STOP_DELAY = 10
-"""Seconds until all nodes and load balancers know that a pod is going."""
+"""Seconds until all nodes and load balancers know that a pod is terminating."""
 
 _PROBE_SECONDS = 2
 _MONITORING = "monitoring"
@@ -28,7 +28,7 @@ _READ_ONLY = 0o440
 
 
 class Cluster(NamedTuple):
-    """What the cluster gives a deployment.
+    """The settings of the cluster for a deployment.
 
     ``connections`` is the number of open connections for each pod that an autoscaler aims at, between
     ``replicas`` and ``max_replicas`` pods; None for a fixed number of pods. ``service_monitor`` is for
@@ -46,21 +46,21 @@ class Cluster(NamedTuple):
 
     @property
     def most_pods(self) -> int:
-        """The most pods at a time, but for the one more while they are replaced."""
+        """The maximum number of pods, not counting the additional one of a rolling update."""
         return self.replicas if self.connections is None else max(self.replicas, self.max_replicas)
 
     def warnings(self, facts: Facts) -> list[str]:
-        """Return sentences on what a deployment has for one machine, and several pods multiply."""
-        why = f"one runs in each pod, up to {self.most_pods} at a time, and one more while pods are replaced"
+        """Return warnings about services for one machine, which several pods multiply."""
+        why = f"one runs in each pod, up to {self.most_pods} at a time, and one more during an update"
         remedy = 'only = "cluster" runs one in all of them'
         places = (facts.place(f"services.{name.partition('/')[0]}", "only") for name in facts.of_host)
         return [f"{place}: {why}; {remedy}" for place in places]
 
 
 def manifests_of(container: Container, cluster: Cluster, made_by: str) -> list[MadeFile]:
-    """Return the manifests, each in a file of its own, for ``kubectl apply -f FOLDER`` or ``-k FOLDER``.
+    """Return the manifests, each in its own file, for ``kubectl apply -f FOLDER`` or ``-k FOLDER``.
 
-    Raises UsageError for resources that are no quantities.
+    Raises UsageError for invalid quantities.
     """
     documents: dict[str, dict[str, Value]] = {}
     if not cluster.kustomize:
@@ -142,7 +142,7 @@ def _annotations(container: Container, cluster: Cluster) -> dict[str, Value]:
     if not cluster.kustomize:
         digest = sha256(container.facts.text.encode()).hexdigest()
         annotations["tamed/deployment"] = Noted(
-            digest, "The digest of the deployment file: with another one, the pods are replaced."
+            digest, "Digest of the deployment file: if it changes, the pods are replaced."
         )
     if not cluster.service_monitor:
         annotations |= {
@@ -157,17 +157,17 @@ def _pod(container: Container, cluster: Cluster) -> dict[str, Value]:
     account: dict[str, Value] = {}
     if leases_namespace(container.facts):
         account["serviceAccountName"] = Noted(
-            container.facts.name, "It may take Leases, for services that run once."
+            container.facts.name, "May write Leases, for services that run once."
         )
     return {
         **account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": Noted(
-            False, "Else a Service named tamed-NAME would set variables that Tamed reads as its options."
+            False, "Otherwise a Service named tamed-NAME would set variables that Tamed reads as options."
         ),
         "securityContext": _security_of_pod(container),
         "terminationGracePeriodSeconds": Noted(
-            container.stop_seconds, "The longest that the daemon takes to serve on, to drain and to stop."
+            container.stop_seconds, "Longest time of the daemon to serve on, to drain and to stop."
         ),
         "topologySpreadConstraints": [
             {
@@ -194,7 +194,7 @@ def _security_of_pod(container: Container) -> dict[str, Value]:
         name = "net.ipv4.ip_unprivileged_port_start"
         context["sysctls"] = Noted(
             [{"name": name, "value": str(container.lowest_port)}],
-            "In place of a capability, to bind the port.",
+            "Instead of a capability, to bind the port.",
         )
     return context
 
@@ -267,7 +267,7 @@ def _volumes(container: Container) -> Iterator[Value]:
     facts = container.facts
     yield {"name": "deployment", "configMap": {"name": facts.name}}
     items: list[Value] = [{"key": name, "path": name} for name in facts.credentials]
-    note = f"The secret {facts.name} has the keys: {', '.join(facts.credentials)}."
+    note = f"The secret {facts.name} must have the keys: {', '.join(facts.credentials)}."
     if leases_namespace(facts):
         sources = account_sources()
         if items:
@@ -281,7 +281,7 @@ def _volumes(container: Container) -> Iterator[Value]:
 
 
 def _writable(container: Container) -> Iterator[tuple[str, str]]:
-    """Yield a volume's name and the folder for each folder that can be written."""
+    """Yield a volume's name and the folder, for each writable folder."""
     yield "run", RUN
     yield "tmp", "/tmp"  # noqa: S108 - a volume of its own
     for number, folder in enumerate(container.folders, start=1):
@@ -320,12 +320,12 @@ def _network_policy(container: Container) -> dict[str, Value]:
                 ],
                 "ports": [{"port": "ops", "protocol": "TCP"}],
             },
-            "Metrics, for Prometheus. Probes come from the node, which no policy keeps out.",
+            "Metrics, for Prometheus. Probes come from the node, to which no policy applies.",
         )
     )
     spec: dict[str, Value] = {
         "podSelector": _selector(container),
-        "policyTypes": Noted(["Ingress"], "What the services connect to is not known here."),
+        "policyTypes": Noted(["Ingress"], "The destinations of the services are not known here."),
         "ingress": ingress,
     }
     return _object(container, "networking.k8s.io/v1", "NetworkPolicy", spec=spec)
@@ -346,7 +346,7 @@ def _autoscaler(container: Container, cluster: Cluster, connections: int) -> dic
                     },
                 }
             ],
-            "An adapter, such as prometheus-adapter, serves this metric as custom.metrics.k8s.io.",
+            "An adapter, such as prometheus-adapter, must serve this metric as custom.metrics.k8s.io.",
         ),
     }
     return _object(container, "autoscaling/v2", "HorizontalPodAutoscaler", spec=spec)
@@ -364,5 +364,5 @@ def _kustomization(container: Container, resources: list[str]) -> dict[str, Valu
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": resources,
-        "configMapGenerator": Noted([generator], "With another deployment file, the pods are replaced."),
+        "configMapGenerator": Noted([generator], "If the deployment file changes, the pods are replaced."),
     }

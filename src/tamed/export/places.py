@@ -1,7 +1,7 @@
-"""Places in a deployment file: the line of a key, for messages.
+"""The line numbers of keys in a deployment file, for messages.
 
-A parser of TOML keeps no lines, so they are found in the text: by the heads of tables, and the keys at the
-beginnings of lines. A key inside of a table on one line has the line of that table.
+TOML parsers keep no line numbers, so they are found in the text, from table headers and keys at the beginning
+of lines. A key in an inline table has the line of that table.
 """
 
 import re
@@ -21,7 +21,7 @@ _UNKNOWN = re.compile(r"unknown key '([^']+)'")
 def place_of(file: Path, text: str, table: str, *keys: str) -> str:
     """Return the file, the line and the name of the first of these keys, or of their table.
 
-    ``text`` is the content of the file. The line is missing if none of them is at the beginning of a line.
+    ``text`` is the content of the file. Without a line number if none of them is at the beginning of a line.
     """
     lines = _lines_of(text)
     names = [".".join(filter(None, (table, key))) for key in keys]
@@ -32,7 +32,7 @@ def place_of(file: Path, text: str, table: str, *keys: str) -> str:
 
 @contextmanager
 def with_lines(file: Path) -> Iterator[None]:
-    """Give each error of the block that names a key of this deployment file the line of the key, too."""
+    """Add the line number to each error of the block that names a key of this deployment file."""
     try:
         yield
     except TamedError as error:
@@ -55,7 +55,7 @@ def _add_line(error: TamedError, file: Path, lines: dict[str, int]) -> None:
 
 
 def _lines_of(text: str) -> dict[str, int]:
-    """Return the number of the line of each key and each table, by its whole name."""
+    """Return the line number of each key and each table, by its full name."""
     lines: dict[str, int] = {}
     head = ""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -68,5 +68,5 @@ def _lines_of(text: str) -> dict[str, int]:
 
 
 def _dotted(key: str) -> str:
-    """Return a key of TOML without quotes and spaces; a dot inside of quotes is no matter for a name."""
+    """Return a TOML key without quotes and spaces. Quoted dots do not occur in the names here."""
     return re.sub("[\"' ]", "", key)

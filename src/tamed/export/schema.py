@@ -17,7 +17,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ONLY = {
     "only": {
         "enum": ["host", "cluster"],
-        "description": "Run it in one worker at a time: of this daemon, or of a fleet of machines.",
+        "description": "Run it in one worker at a time: of this daemon (host), or of a fleet (cluster).",
     }
 }
 _APPLICATION = "An application file, or PACKAGE.MODULE:VARIABLE."

@@ -1,6 +1,6 @@
 """Socket units of systemd: systemd listens, and passes the sockets by name to the services of a deployment.
 
-A service asks for them with ``systemd://NAME``, without an address, which the operator gives here.
+A service refers to them as ``systemd://NAME``; the operator specifies the address here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _ANY: Final = ("0.0.0.0", "::")  # noqa: S104 - the operator has asked for it
 
 
 def read_socket(text: str) -> tuple[str, Endpoint]:
-    """Read ``NAME=ADDRESS``, whose address is that of an endpoint; raise ValueError for anything else."""
+    """Read ``NAME=ADDRESS``, with the address of an endpoint. Raises ValueError for anything else."""
     name, separator, address = text.partition("=")
     if not (name and separator):
         raise ValueError(f"expected NAME=ADDRESS, such as poems=:80, got {text!r}")
@@ -29,7 +29,7 @@ def read_socket(text: str) -> tuple[str, Endpoint]:
 
 
 def check_sockets(facts: Facts, sockets: Mapping[str, Endpoint]) -> None:
-    """Raise UsageError for a name that no service asks for."""
+    """Raise UsageError for a name that no service refers to."""
     if unknown := next((name for name in sockets if name not in facts.sockets_of_systemd), None):
         known = ", ".join(facts.sockets_of_systemd) or "none"
         raise UsageError(f"--socket {unknown}", f"no service listens on systemd://{unknown} (known: {known})")
@@ -65,7 +65,7 @@ def _socket(facts: Facts, name: str, endpoint: Endpoint) -> Iterator[str]:
             yield f"SocketMode={0o666 if endpoint.mode is None else endpoint.mode:04o}"
             yield "RemoveOnStop=yes"
     else:
-        yield "# A socket for each family: clients by IPv4 have addresses of IPv4."
+        yield "# One socket for each family, so that IPv4 clients have IPv4 addresses."
         yield "BindIPv6Only=ipv6-only"
     yield f"FileDescriptorName={name}"
     yield f"Service={facts.name}.service"
@@ -74,11 +74,11 @@ def _socket(facts: Facts, name: str, endpoint: Endpoint) -> Iterator[str]:
 def _addresses(name: str, endpoint: Endpoint) -> list[str]:
     if isinstance(endpoint, UnixEndpoint):
         if not endpoint.path.startswith(("/", "@")):
-            raise ConfigurationError(f"--socket {name}", "its path is not absolute", "give it from / on")
+            raise ConfigurationError(f"--socket {name}", "the path is not absolute", "use an absolute path")
         return [endpoint.path.replace("%", "%%")]
     assert isinstance(endpoint, TcpEndpoint)
     hosts = {"": _ANY, "localhost": _LOOPBACK}.get(endpoint.host, (endpoint.host,))
     if not all(":" in host or host.replace(".", "").isdigit() for host in hosts):
-        why = f"systemd does not look up names, and {endpoint.host} is one"
-        raise ConfigurationError(f"--socket {name}", why, "give a numeric address, or :PORT for all")
+        why = f"systemd does not resolve the host name {endpoint.host}"
+        raise ConfigurationError(f"--socket {name}", why, "use a numeric address, or :PORT for all")
     return [address_text((host, endpoint.port)) for host in hosts]

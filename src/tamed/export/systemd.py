@@ -1,11 +1,11 @@
-"""The units of systemd that run a deployment, with times, limits and a sandbox that fit it.
+"""The systemd units that run a deployment, with matching timeouts, limits and a sandbox.
 
-What the sandbox leaves open has its reason beside it. They are for systemd 252 and later. The service has
-``Type=notify`` and ``ExecReload=tamed reload``, and not ``Type=notify-reload``: that one reports a success
+Each exception from the sandbox has its reason beside it. The units are for systemd 252 and later. The service
+has ``Type=notify`` and ``ExecReload=tamed reload``, not ``Type=notify-reload``, which reports success
 whatever the outcome of a reload is.
 
-The manager of a user has no other user, no capability, and no way to hide files that every system allows: its
-units have what is left of the sandbox.
+A user manager has no other users, no capabilities, and no way to hide files that works on every system: its
+units have the rest of the sandbox.
 """
 
 import re
@@ -22,18 +22,18 @@ from tamed.net.endpoint import Endpoint
 
 __all__ = ["Manager", "units_of"]
 
-_Line = str | tuple[str, str]  # a line as it is, or a name with its value
+_Line = str | tuple[str, str]  # a line, or a name with its value
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.-]{1,200}")
 
-_FOREVER = (  # a restart mends none of these
+_FOREVER = (  # a restart fixes none of these
     ExitStatus.USAGE,
     ExitStatus.NO_INPUT,
     ExitStatus.CANNOT_CREATE,
     ExitStatus.NO_PERMISSION,
     ExitStatus.CONFIGURATION,
 )
-_RESTART_SECONDS = 5  # more than the ten seconds of StartLimitIntervalSec by its five starts
+_RESTART_SECONDS = 5  # more than StartLimitIntervalSec (10 s) divided by its five starts
 _WATCHDOG_SECONDS = 30
 _RUNDIR = "/run/tamed"
 _HOMES = ("/home", "/root", "/run/user")
@@ -65,9 +65,9 @@ _BY_SYSTEM = (
 
 
 class Manager(NamedTuple):
-    """What the units are for: the path of the command ``tamed`` there, and whether a user's manager has them.
+    """The manager of the units: the path of the command ``tamed`` there, and whether it is a user manager.
 
-    ``is_split`` is whether each service of the deployment has a unit, all of them part of one target.
+    ``is_split`` is whether each service of the deployment has its own unit, part of one target.
     """
 
     tamed: str
@@ -76,22 +76,22 @@ class Manager(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The target that a boot, or the login of the user, starts."""
+        """The target that is started at boot, or at the login of the user."""
         return "default.target" if self.is_user else "multi-user.target"
 
     @property
     def instances(self) -> list[str]:
-        """The words of a command for instances in the run directory of root, or in that of the user."""
+        """The options of a command for instances in root's run directory, or in that of the user."""
         return [] if self.is_user else ["--rundir", _RUNDIR]
 
 
 def units_of(
     facts: Facts, manager: Manager, made_by: str, sockets: Mapping[str, Endpoint] | None = None
 ) -> list[MadeFile]:
-    """Return the units of a deployment: a service, or one for each of its own, and those of ``sockets``.
+    """Return the units of a deployment: one service, or one for each of its services, and the sockets.
 
-    Raises as `check_sockets` does, and ConfigurationError for a deployment that cannot be split, or that is
-    not for a user's manager.
+    Raises as `check_sockets` does, and ConfigurationError for a deployment that cannot be split, or that
+    needs the system manager.
     """
     given = sockets or {}
     check_sockets(facts, given)
@@ -118,32 +118,32 @@ def _require_own_user(facts: Facts) -> None:
     daemon = facts.settings.daemon
     for name in ("user", "group", "prepare_as_root", "keep_capability"):
         if getattr(daemon, name):
-            why = "a user's manager has only that user, without privileges"
-            remedy = "leave it out, or make a unit of the system, without --user"
+            why = "a user manager has only that user, without privileges"
+            remedy = "remove it, or make a system unit, without --user"
             raise ConfigurationError(facts.place("daemon", name.replace("_", "-")), why, remedy)
 
 
 def _require_separable(facts: Facts) -> None:
-    """Raise ConfigurationError for what several daemons cannot share."""
+    """Raise ConfigurationError for resources that several daemons cannot share."""
     daemon, log = facts.settings
     files = {"pid-file": daemon.pid_file, "ops": daemon.ops, "ops-agent": daemon.ops_agent}
     places = [facts.place("daemon", name) for name, value in files.items() if value]
     places += [facts.place("log", "file")] if names_file(log.file) else []
     if places and len(facts.services) > 1:
         raise ConfigurationError(
-            places[0], "units that are split cannot share it", "leave it out, or export without --split"
+            places[0], "split units cannot share it", "remove it, or export without --split"
         )
     owners: dict[str, str] = {}
     for each in facts.listening:
         name = each.socket_of_systemd
         if name and owners.setdefault(name, each.top) != each.top:
             where = facts.place(f"services.{each.top}", "listen")
-            why = f"{each.endpoint} is of {owners[name]}, too, and units that are split cannot share it"
-            raise ConfigurationError(where, why, "leave out --split, or name another socket")
+            why = f"{owners[name]} uses {each.endpoint}, too, and split units cannot share it"
+            raise ConfigurationError(where, why, "leave out --split, or use another socket")
 
 
 def _require_unit_names(facts: Facts) -> None:
-    """Raise ConfigurationError for a name that systemd would not take: systemd.unit(5)."""
+    """Raise ConfigurationError for a name that systemd would refuse: systemd.unit(5)."""
     table = f"services.{facts.only}" if facts.only else ""
     names = [(facts.name, facts.place(table, "name"))]
     names += [
@@ -179,8 +179,8 @@ def _content(*sections: tuple[str, Iterable[_Line]]) -> str:
 
 def _written(line: _Line) -> str:
     text = line if isinstance(line, str) else f"{line[0]}={line[1]}"
-    if not text.isprintable():  # a new line would be another setting
-        raise ConfigurationError("cannot make a unit", f"a line of it would be {text!r}")
+    if not text.isprintable():  # a newline would begin another setting
+        raise ConfigurationError("cannot make a unit", f"a line would contain {text!r}")
     return text
 
 
@@ -193,7 +193,7 @@ def _unit(facts: Facts, manager: Manager, sockets: Collection[str], wanted_by: s
         yield "After", "network-online.target"
     for name in facts.sockets_of_systemd:
         if name not in sockets:
-            yield f"# A socket unit with FileDescriptorName={name} has the address of systemd://{name}."
+            yield f"# A socket unit with FileDescriptorName={name} provides the address of systemd://{name}."
         yield "Requires", f"{name}.socket"
         yield "After", f"{name}.socket"
 
@@ -229,12 +229,12 @@ def _process(facts: Facts, manager: Manager) -> Iterator[_Line]:
     yield "TimeoutStopSec", str(facts.stop_seconds)
     yield "WatchdogSec", str(_WATCHDOG_SECONDS)
     yield "KillMode", "mixed"
-    yield "# If the kernel kills a worker for its memory, Tamed replaces it; the others go on."
+    yield "# If the OOM killer kills a worker, Tamed replaces it; the others continue."
     yield "OOMPolicy", "continue"
     if daemon.max_files is not None:
         yield "LimitNOFILE", str(daemon.max_files)
     if (most := facts.most_kept_sockets) > 0:
-        yield "# systemd holds the listening sockets during a restart: no client is refused."
+        yield "# systemd keeps the listening sockets during a restart: no client is refused."
         yield "FileDescriptorStoreMax", str(most)
         yield "# systemd sets this itself since release 254."
         yield "Environment", f"FDSTORE={most}"
@@ -243,23 +243,23 @@ def _process(facts: Facts, manager: Manager) -> Iterator[_Line]:
 def _user(facts: Facts) -> Iterator[_Line]:
     daemon = facts.settings.daemon
     if daemon.prepare_as_root or daemon.user == "root":
-        yield '# Root, as the deployment says: prepare-as-root, or user = "root".'
+        yield '# Root, as configured in the deployment: prepare-as-root, or user = "root".'
     elif daemon.user or daemon.group:
         if daemon.user:
             yield "User", daemon.user
         if daemon.group:
             yield "Group", daemon.group
     else:
-        yield "# A user that exists as long as the service runs: the deployment names none."
+        yield "# The deployment names no user: this one exists while the service runs."
         yield "DynamicUser", "yes"
-    yield "# Root's own run directory: `tamed status` and the other commands find it by its name."
+    yield "# Root's run directory, where `tamed status` and the other commands find the instance."
     yield "RuntimeDirectory", f"tamed/{facts.name}"
     if f"{_RUNDIR}/{facts.name}" in facts.unix_folders:
-        yield "# A unix socket is in it, which outlives a restart."
+        yield "# It contains a unix socket, which outlives a restart."
         yield "RuntimeDirectoryPreserve", "restart"
     yield "StateDirectory", facts.name
     for name in facts.credentials:
-        yield f"# The secret is in /etc/credstore/{name}, or /etc/credstore.encrypted/{name}."
+        yield f"# Put the secret into /etc/credstore/{name}, or /etc/credstore.encrypted/{name}."
         yield "LoadCredential", _escaped(name)
     yield from _variables(facts, f"/etc/default/{facts.name}")
     if folders := _given_folders(facts):
@@ -268,7 +268,7 @@ def _user(facts: Facts) -> Iterator[_Line]:
 
 def _variables(facts: Facts, file: str) -> Iterator[_Line]:
     if facts.variables:
-        yield f"# It has lines NAME=VALUE for: {', '.join(facts.variables)}."
+        yield f"# The file has lines NAME=VALUE for: {', '.join(facts.variables)}."
         yield "EnvironmentFile", f"-{file}"
 
 
@@ -278,7 +278,7 @@ def _directories_of_user(facts: Facts) -> Iterator[_Line]:
         yield f"# To bind port {ports}, the system must allow it: sysctl net.ipv4.ip_unprivileged_port_start."
     yield "StateDirectory", facts.name
     for name in facts.credentials:
-        yield f"# The secret is in ~/.config/credstore/{name}."
+        yield f"# Put the secret into ~/.config/credstore/{name}."
         yield "LoadCredential", f"{_escaped(name)}:%E/credstore/{_escaped(name)}"
     yield from _variables(facts, f"%E/{_escaped(facts.name)}.env")
 
@@ -303,7 +303,7 @@ def _sandbox(facts: Facts, manager: Manager) -> Iterator[_Line]:
 def _calls(facts: Facts) -> Iterator[_Line]:
     yield "UMask", "0027" if names_file(facts.settings.log.file) or facts.writable_folders else "0077"
     if facts.runs_programs:
-        yield "# A service runs programs: they may generate code, and make other calls than a service does."
+        yield "# A service runs programs: they may generate code, and use further system calls."
         yield "SystemCallFilter", "@system-service"
     else:
         yield "MemoryDenyWriteExecute", "yes"
@@ -348,7 +348,7 @@ def _command(*words: str) -> str:
 
 
 def _word(word: str) -> str:
-    """Return a word of a command line or a list, quoted where systemd.syntax(7) asks for it."""
+    """Return a word of a command line or a list, quoted where systemd.syntax(7) requires it."""
     escaped = _escaped(word).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     return f'"{escaped}"' if any(one.isspace() or one in "\"'\\;" for one in word) else escaped
 

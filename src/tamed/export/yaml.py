@@ -1,9 +1,9 @@
-"""YAML, written: the same data always gives the same text, with comments in it.
+"""A writer for YAML: deterministic, and with comments.
 
-No library does this: PyYAML writes no comments, which the files here have for each thing that needs a reason,
-and a second parser that nobody needs would come with it. Only what these files are made of can be written:
-mappings, lists, texts, numbers and truth values, in the block style of YAML 1.2. A text is plain only if
-every version of YAML reads it as that text, a block if it has lines, and otherwise quoted as in JSON.
+No library does this: PyYAML writes no comments, which these files have for everything that needs a reason,
+and it would bring an unused parser. Only the parts of these files can be written: mappings, lists, texts,
+numbers and booleans, in the block style of YAML 1.2. A text is plain only if every version of YAML reads it
+as that text, a block if it has several lines, and otherwise quoted as in JSON.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["Noted", "Value", "to_yaml"]
 
 Value: TypeAlias = "str | int | Sequence[Value] | Mapping[str, Value] | Noted"
-"""What can be written; a bool is an int."""
+"""The values that can be written; a bool is an int."""
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*")
 _WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # of YAML 1.1, in any case
@@ -22,14 +22,14 @@ _STEP = "  "
 
 
 class Noted(NamedTuple):
-    """A value with a comment, which is on the lines above its key or its place in a list."""
+    """A value with a comment, which is written above its key or list item."""
 
     value: "Value"
     comment: str
 
 
 def to_yaml(document: Mapping[str, "Value"]) -> str:
-    """Return a document, without a marker of its begin."""
+    """Return a document, without the ``---`` at its beginning."""
     return "".join(f"{line}\n" for line in _mapping(document, ""))
 
 
@@ -44,7 +44,7 @@ def _sequence(entries: Sequence["Value"], indent: str) -> Iterator[str]:
     for entry in entries:
         value, comments = _unwrapped(entry, indent)
         yield from comments
-        if isinstance(value, Mapping) and value:  # its first key stands beside the dash
+        if isinstance(value, Mapping) and value:  # the first key follows the dash
             lines = list(_mapping(value, indent + _STEP))
             first = next(at for at, line in enumerate(lines) if not line.lstrip().startswith("#"))
             yield from (line.removeprefix(_STEP) for line in lines[:first])
@@ -98,7 +98,7 @@ def _text(text: str, indent: str) -> str:
 
 
 def _is_block(text: str) -> bool:
-    """Return whether a text has lines that stay as they are: nothing of it is white space at an edge."""
+    """Return whether a text can be a block: several lines, without white space at their edges."""
     lines = text.removesuffix("\n").split("\n")
     return (
         text.count("\n") > 0
