@@ -65,9 +65,9 @@ def test_url_needs_no_host() -> None:
         ("quiet://a:70000", "expected HOST or HOST:PORT, got 'a:70000'"),
         (
             "quiet://u:secret@a",
-            "others can read a password in a URL: name its file, with ?password-file=FILE",
+            "others can read a password in a URL; use ?password-file=FILE",
         ),
-        ("quiet://a?colour=1&colour=2", "an option is given twice"),
+        ("quiet://a?colour=1&colour=2", "an option is set twice"),
         ("quiet://a?color=1", "unknown option 'color'; did you mean 'colour'?"),
         ("quiet:a", "expected quiet://HOST[:PORT],…"),
         ("quite://a", "there is no engine 'quite'; did you mean 'quiet'?"),

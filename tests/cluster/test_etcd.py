@@ -146,8 +146,8 @@ async def test_connection_is_encrypted(tmp_path: Path) -> None:
     ("query", "why"),
     [
         ("?ca=nope.pem", "its certificates: No such file or directory"),
-        ("?cert=a.pem", "cert and key are for TLS; name ca, too"),
-        ("?password-file=a", "a user has a password file, and no password file is without one"),
+        ("?cert=a.pem", "cert and key need ca; add ca=FILE or ca=system"),
+        ("?password-file=a", "a user needs a password file, and a password file needs a user"),
         ("?pasword-file=a", "unknown option 'pasword-file'; did you mean 'password-file'?"),
     ],
 )

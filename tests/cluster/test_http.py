@@ -153,7 +153,7 @@ async def test_answer_that_is_too_long_is_refused(servers: list[Server]) -> None
 @pytest.mark.parametrize(
     ("status", "content", "why"),
     [
-        (404, b"404 page not found", "it has no /v3: it is no etcd, or one before 3.4; upgrade it"),
+        (404, b"404 page not found", "it has no /v3: it is not etcd, or older than 3.4; upgrade it"),
         (503, b'{"error": "no leader"}', "etcd refuses kv/range: no leader"),
         (
             500,

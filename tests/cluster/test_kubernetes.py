@@ -112,7 +112,7 @@ async def test_missing_permission_says_what_is_needed(served: ServingLeases) -> 
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("kubernetes://host/fleet", "an API server is reached by TLS alone; name its ca"),
+        ("kubernetes://host/fleet", "an API server needs TLS; add ca=FILE or ca=system"),
         ("kubernetes://host/fleet?ca=/nowhere", "its certificates: No such file or directory"),
         ("kubernetes://host?ca=system", "it has no namespace"),
         ("kubernetes://host/fleet?ca=system&tokenfile=a", "unknown option 'tokenfile'"),
@@ -132,7 +132,7 @@ async def test_pod_has_its_own_server(served: ServingLeases, monkeypatch: pytest
         assert (await engine.acquire("cron", "holder", LONG)).token == 1
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
     options = served.url.partition("?")[2]
-    assert "this is no pod of Kubernetes; name the API server in the URL" in await failure(
+    assert "not in a pod of Kubernetes; add the API server to the URL" in await failure(
         f"kubernetes:fleet?{options}"
     )
 

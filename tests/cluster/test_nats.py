@@ -79,7 +79,7 @@ async def test_other_value_is_refused(served: Serving) -> None:
     bucket = await client.jetstream().create_key_value(bucket="others")
     await bucket.put("a=20role", b"[1]")
     assert await failure(f"{served.url}/others") == (
-        f"--cluster {served.url}/others: ValueError: the value is not one of ours"
+        f"--cluster {served.url}/others: ValueError: the value was not written by Tamed"
     )
     assert (await bucket.get("a=20role")).value == b"[1]"
     await client.close()
@@ -140,7 +140,7 @@ async def test_connection_is_encrypted(public_path: Path) -> None:
     async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         told = await failure(f"nats://ops@127.0.0.1:{port}?{options}{ca}")
-    assert "the server does not encrypt, and ca asks for it" in told
+    assert "the server does not encrypt, but ca requires it" in told
     assert heard
     assert not any(heard)
 
@@ -156,7 +156,7 @@ async def test_old_server_is_refused() -> None:
     ("options", "why"),
     [
         ("replicas=2", "replicas=2; expected 1, 3 or 5"),
-        ("cert=/nowhere", "cert and key are for TLS; name ca, too"),
+        ("cert=/nowhere", "cert and key need ca; add ca=FILE or ca=system"),
         ("ca=/nowhere", "its certificates: No such file or directory"),
         ("bucket=a", "unknown option 'bucket'"),
     ],

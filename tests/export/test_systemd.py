@@ -166,7 +166,7 @@ def test_sockets_with_an_address_have_a_unit(tamed: Tamed, tmp_path: Path) -> No
     assert values(unit, "Service") == ["verse.service"] * 2
     unit = unit_of(tamed, tmp_path, listen, "--socket", "poems=localhost:80")
     assert values(unit, "ListenStream") == ["127.0.0.1:80", "[::1]:80"]
-    for address, why in (("verse.example:80", "does not look up names"), ("unix:p.sock", "is not absolute")):
+    for address, why in (("verse.example:80", "does not resolve"), ("unix:p.sock", "is not absolute")):
         done = tamed("export", "systemd", "--socket", f"poems={address}", tmp_path / "verse.toml")
         assert (done.status, why in done.err) == (78, True), done
 

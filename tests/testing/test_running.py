@@ -45,7 +45,7 @@ async def test_servers_of_an_application_are_told_apart_by_name() -> None:
         assert await two.fetch("verse/server") == POEM
         assert await two.fetch("echo", send=b"hush\n") == b"hush\n"
         assert two.addresses == (two.address("verse/server"), two.address("echo"))
-        with pytest.raises(LookupError, match="no server 'verse' listens here; there is: verse/server, echo"):
+        with pytest.raises(LookupError, match="no server 'verse' listens; there is: verse/server, echo"):
             two.address("verse")
 
 
@@ -60,7 +60,7 @@ async def test_what_has_no_server_has_no_address() -> None:
     """A service that does not listen is run all the same."""
     async with running(Service("idle")) as idle:
         assert idle.addresses == ()
-        with pytest.raises(LookupError, match="no server '' listens here; there is: none"):
+        with pytest.raises(LookupError, match="no server '' listens; there is: none"):
             idle.address()
 
 

@@ -47,7 +47,7 @@ def own(thing: Owned) -> None:
 
 
 def guard_forks() -> None:
-    """Handle every child that this process forks from now on. May be called again."""
+    """Handle every child that this process forks from now on. Idempotent."""
     _guard.begin()
 
 

@@ -1,7 +1,7 @@
 """JSON over HTTP to one of several servers, for engines: ``http.client`` in a thread.
 
 The standard library has no HTTP client for an event loop; a request every few seconds needs none. A server
-that fails is left for the next one, which then is asked first.
+that fails is replaced by the next one, which is then tried first.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from tamed.errors import reason
 __all__ = ["Answer", "HttpClient"]
 
 _LONGEST: Final = 1024 * 1024  # bytes of an answer
-_THREADS: Final = 32  # most wait for servers that hang
-_SHOWN: Final = 200  # characters of an answer that is none
+_THREADS: Final = 32  # usually waiting for servers that hang
+_SHOWN: Final = 200  # characters shown of an invalid answer
 
 
 class Answer(NamedTuple):
@@ -34,10 +34,10 @@ class Answer(NamedTuple):
 
 
 class HttpClient:
-    """Sends requests to the first server that answers, over a connection that is kept.
+    """Sends requests to the first server that answers, over a persistent connection.
 
-    ``timeout`` is how many seconds a server may be silent. ``context`` is for TLS, None without it. Only one
-    request uses a connection at a time; another one meanwhile opens another.
+    ``timeout`` is how long a server may be silent, in seconds. ``context`` is for TLS, None without it. Only
+    one request uses a connection at a time; a concurrent request opens another one.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class HttpClient:
     ) -> Answer:
         """Send a request and return the answer, whatever its status. Raises EngineError if no server answers.
 
-        A cancellation resets the connection, so that a request that is still under way does not arrive later:
-        it might renew a lease that has been given up.
+        A cancellation resets the connection, so that a request in progress does not arrive later: it might
+        renew a lease that has been given up.
         """
         loop = asyncio.get_running_loop()
         content = None if body is None else json.dumps(body).encode()
@@ -72,14 +72,14 @@ class HttpClient:
             except (OSError, http.client.HTTPException) as error:
                 failures[f"{host}:{port}"] = reason(error)
                 self.prefer_others((host, port))
-            except asyncio.CancelledError:  # it was too slow for the caller
+            except asyncio.CancelledError:  # too slow for the caller
                 exchange.abort()
                 self.prefer_others((host, port))
                 raise
         raise EngineError("; ".join(f"{place}: {why}" for place, why in failures.items()))
 
     def prefer_others(self, place: tuple[str, int] | None = None) -> None:
-        """Ask this server last from now on; None is the one that has answered last."""
+        """Try this server last from now on; None means the one that answered last."""
         place = place or self._hosts[0]
         self._hosts.remove(place)
         self._hosts.append(place)
@@ -102,7 +102,7 @@ class HttpClient:
                 answer = exchange.run(connection)
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 connection.close()
-                if not is_kept:  # otherwise the server had closed the connection meanwhile
+                if not is_kept:  # otherwise the server closed the idle connection
                     raise
             except BaseException:
                 connection.close()
@@ -147,7 +147,7 @@ class _Exchange:
             connection.connect()
         with self._lock:
             if self._is_aborted:
-                raise http.client.HTTPException("it was aborted")
+                raise http.client.HTTPException("the request was aborted")
             self._connection = connection
         connection.request(self._method, self._path, self._body, self._headers)
         response = connection.getresponse()
@@ -164,11 +164,13 @@ class _Exchange:
         return Answer(response.status, data if isinstance(data, dict) else {"message": repr(data)[:_SHOWN]})
 
     def abort(self) -> None:
-        """Wake the thread, whose connection is reset when it closes it: what is queued is not sent."""
+        """Wake the thread, which resets the connection: queued data is not sent."""
         with self._lock:
             self._is_aborted = True
             sock = None if self._connection is None else self._connection.sock
             if sock is not None:
                 with suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of TLS takes it from the thread
+                    socket.socket.shutdown(
+                        sock, socket.SHUT_RDWR
+                    )  # SSLSocket's would detach the thread's SSL object

@@ -1,12 +1,11 @@
-"""When a lease in a store without expiry has run out, by the clock of the one who wants it.
+"""Expiry of leases in a store without expiry, by the clock of the waiting process.
 
-A record in such a store says how long its holder may stay silent. Each renewal changes the version of the
-record. Who has seen the same version for so long knows that it was not renewed in that time, as it began to
-wait after the record was written. So no two clocks are compared: they only have to run at about the same
-rate. The price is that one who has just come waits for the whole time, also after a holder that has long been
-dead.
+A record in such a store contains the time that its holder may be silent. Each renewal changes the version of
+the record. A process that has seen the same version for this time knows that it was not renewed, because it
+began to wait after the record was written. So clocks are not compared: they only have to run at about the
+same rate. The price is that a new process waits for the full time, even after a holder that died long ago.
 
-The record is then taken with a condition on the version that was seen, which fails if the holder has renewed.
+The record is then replaced on condition of the seen version, which fails if the holder has renewed.
 """
 
 from collections.abc import Callable, Hashable
@@ -23,14 +22,14 @@ class _Sighting(NamedTuple):
 
 
 class Sightings:
-    """The last versions of records that others hold; ``clock`` returns seconds."""
+    """The last seen versions of records of other holders; ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = boot_time) -> None:
         self._clock = clock
         self._seen: dict[str, _Sighting] = {}
 
     def has_run_out(self, record: str, version: Hashable, seconds: float) -> bool:
-        """Note that this version of a record was read just now; return whether that was so for so long."""
+        """Record a version that was just read; return whether it has been the same for ``seconds``."""
         now = self._clock()
         seen = self._seen.get(record)
         if seen is None or seen.version != version:

@@ -1,16 +1,16 @@
-"""The campaign for a role in a fleet: when to ask the engine, and when a holder must stop.
+"""The campaign for a cluster role: the times of requests to the engine, and the deadlines of a holder.
 
-A state machine without a task, a socket or a clock: each call gets the time, so a test, or a simulation, can
-play it through. A time is in seconds of CLOCK_BOOTTIME, which goes on while the machine is suspended.
+A state machine without a task, a socket or a clock: each call gets the time, so tests and simulations can
+play it through. Times are in seconds of CLOCK_BOOTTIME, which continues while the machine is suspended.
 
-All times of a lease count from the moment *before* the request was sent that got or renewed it. The engine
-has begun to count later, so it gives the role to nobody before this campaign has taken it for lost, whatever
-the delays, as long as the two clocks run at about the same rate. In sixths of the lease:
+All times of a lease count from the moment *before* the request that acquired or renewed it. The engine counts
+from a later moment, so it grants the role to nobody before this campaign considers it lost, whatever the
+delays, as long as the two clocks run at about the same rate. In sixths of the lease:
 
 ====  ========================================================================
 0     the request is sent
 1     it is renewed; a request that has no answer by then has failed
-4     without another success, the service must stop: this is no longer leading
+4     without another success, the service must stop
 5     a process in which it has not stopped is killed
 6     the engine may give the role to another process
 ====  ========================================================================
@@ -28,11 +28,11 @@ __all__ = ["Campaign", "Phase", "Request"]
 _RETRY: Final = 1 / 6
 _DEADLINE: Final = 4 / 6
 _KILL: Final = 5 / 6
-_SPREAD: Final = 1 / 60  # of the lease: how far those who wait for the same role keep apart
+_SPREAD: Final = 1 / 60  # of the lease: the spread of concurrent candidates' requests
 
 
 class Phase(StrEnum):
-    """``resigning``: the service must stop, or is about to. ``ended``: the campaign is over."""
+    """The phases. ``resigning``: the service must stop, or is stopping. ``ended``: the campaign is over."""
 
     STANDBY = "standby"
     LEADING = "leading"
@@ -49,13 +49,13 @@ class Request(StrEnum):
 
 
 class Campaign:
-    """One campaign, from the wish for a role to its end; after a lost lease, a new one is needed.
+    """One campaign for a role, from its start to its end; after a lost lease, a new one is needed.
 
-    ``ttl`` is the length of a lease in seconds. ``spread`` returns a number from 0 up to 1, at random.
+    ``ttl`` is the length of a lease in seconds. ``spread`` returns a random number from 0 up to 1.
 
-    ``phase`` and ``token`` say whether the service may run, and ``trouble`` why the engine's last answer was
-    none; it is empty after an answer. ``holder`` is what another holder has said of itself. ``kill_at`` is
-    when the process must have ended; None if it holds nothing.
+    ``phase`` and ``token`` show whether the service may run. ``trouble`` is the reason if the last request
+    had no answer, else empty. ``holder`` is the claim of another holder. ``kill_at`` is the time by which the
+    process must have ended; None if it holds nothing.
     """
 
     def __init__(self, ttl: float, now: float, spread: Callable[[], float]) -> None:
@@ -65,8 +65,8 @@ class Campaign:
         self.trouble = ""
         self._ttl = ttl
         self._spread = spread
-        self._due = now  # for the next request
-        self._sent = now  # the last success, or the wish
+        self._due = now  # time of the next request
+        self._sent = now  # time of the last success, or of the start
         self._is_lost = False
         self._is_stopped = False
         self._has_asked = False
@@ -74,23 +74,23 @@ class Campaign:
 
     @property
     def kill_at(self) -> float | None:
-        """When the process must have ended, unless the lease is renewed before."""
+        """The time by which the process must have ended, unless the lease is renewed."""
         is_held = self.token is not None and not self._is_stopped
         return self._sent + self._ttl * _KILL if is_held else None
 
     @property
     def must_stop(self) -> bool:
-        """Whether the service must stop, and has not said that it has."""
+        """Whether the service must stop, and has not reported its stop."""
         return self.phase is Phase.RESIGNING and not self._is_stopped
 
     @property
     def patience(self) -> float:
-        """How many seconds a request may take."""
+        """The timeout of a request, in seconds."""
         return self._ttl * _RETRY
 
     @property
     def due(self) -> float:
-        """When `request` or `look` has something to do next, unless something else happens before."""
+        """The time of the next call of `request` or `look`, unless something happens before."""
         if self.phase is Phase.LEADING:
             return min(self._due, self._sent + self._ttl * _DEADLINE)
         return self._due
@@ -110,7 +110,7 @@ class Campaign:
     # The outcomes of requests. ``sent`` is the time before the request was sent.
 
     def acquired(self, attempt: Attempt, sent: float, now: float) -> None:
-        """Handle the answer to an attempt. One that comes when the deadline is over is worth nothing."""
+        """Handle the answer to an attempt. An answer after the deadline is useless."""
         self.trouble = ""
         if attempt.token is None:
             self.holder = attempt.holder
@@ -135,37 +135,37 @@ class Campaign:
             self.phase, self._due = Phase.RESIGNING, inf
 
     def failed(self, why: str, sent: float, now: float) -> None:
-        """Handle that a request had no answer in time, or an error: its effect is unknown."""
+        """Handle a request that failed or was late: its effect is unknown."""
         self.trouble, self.holder = why, ""
         if self._is_releasing:
-            self._end()  # the lease runs out
+            self._end()  # the lease expires
         else:
             self._next(max(now, sent + self._ttl * _RETRY))
 
     def released(self) -> None:
-        """Handle that the role was given back."""
+        """Handle a successful release."""
         self.trouble = ""
         self._end()
 
     def may_be_vacant(self, now: float) -> None:
-        """Ask soon, but not all at once."""
+        """Send a request soon, with a random delay, so that not all candidates do it at once."""
         if self.phase is Phase.STANDBY:
             self._due = min(self._due, now + self._ttl * _SPREAD * self._spread())
 
-    # What happens to the service.
+    # Events of the service.
 
     def look(self, now: float) -> None:
-        """Resign if the deadline is over. Must be called when `due` has come, and after a suspension."""
+        """Resign after the deadline. Must be called at the time `due`, and after a suspension."""
         if self.phase is Phase.LEADING and now >= self._sent + self._ttl * _DEADLINE:
             self.phase = Phase.RESIGNING
 
     def resign(self) -> None:
-        """Handle that the service is about to stop. The lease is renewed until it has."""
+        """Handle a service that begins to stop. The lease is renewed until it has stopped."""
         if self.phase is Phase.LEADING:
             self.phase = Phase.RESIGNING
 
     def stopped(self, now: float) -> None:
-        """Handle that the service is stopped, or wants the role no longer: give the role back."""
+        """Handle a service that has stopped, or is no candidate any more: release the role."""
         if self.phase is Phase.ENDED:
             return
         self.phase, self._is_stopped, self._due = Phase.RESIGNING, True, now
@@ -177,7 +177,7 @@ class Campaign:
         self._next(sent + self._ttl * _RETRY)
 
     def _next(self, due: float) -> None:
-        if not self._is_stopped:  # then it is due already
+        if not self._is_stopped:  # otherwise the release is already due
             self._due = due
 
     def _end(self) -> None:

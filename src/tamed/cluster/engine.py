@@ -1,10 +1,10 @@
-"""Engines: what grants a role to one machine of several, for a time, with a number that grows.
+"""Engines: services that grant a role to one of several machines, for a time, with an increasing number.
 
 An engine is named by a URL, whose scheme chooses its class. Other distributions add a scheme with an entry
 point of the group ``tamed.engines``: its name is the scheme, and its value a callable that takes an
 `EngineUrl` and returns an `Engine`.
 
-An engine only says who holds a role. When to ask it, and when a holder must stop, is the campaign's part.
+An engine only stores the holder of a role. The campaign decides when to ask, and when a holder must stop.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ _OWN: Final[Mapping[str, str]] = {
 
 
 class EngineError(Unavailable):
-    """An engine does not answer, or refuses: who holds the role is unknown."""
+    """An engine does not answer, or refuses: the holder of the role is unknown."""
 
 
 class Attempt(NamedTuple):
-    """The answer to an attempt to get a role.
+    """The answer to an attempt to acquire a role.
 
-    ``token`` is the fencing token of the new holder, None if another one holds the role. It is larger than
-    every earlier token of that role, whoever had it, and fits into 63 bits. ``holder`` is what the present
-    holder has said of itself, empty if the engine cannot tell.
+    ``token`` is the fencing token of the new holder, None if another process holds the role. It is larger
+    than every earlier token of that role, and fits into 63 bits. ``holder`` is the claim of the current
+    holder, empty if the engine does not know it.
     """
 
     token: int | None
@@ -51,20 +51,20 @@ class Attempt(NamedTuple):
 
 
 class Engine(ABC):
-    """Grants roles to processes of several machines. Each process has an engine object of its own.
+    """Grants roles to processes of several machines. Each process has its own engine object.
 
-    Its methods run in the event loop, and may not block it. Each may be cancelled at any moment; then it is
-    unknown whether it has had an effect. Each raises EngineError, whose text is one line with the reason, if
-    the engine does not answer, or refuses. Constructing one connects to nothing.
+    The methods run in the event loop, and must not block it. Each may be cancelled at any moment; its effect
+    is then unknown. Each raises EngineError, with the reason on one line, if the engine does not answer or
+    refuses. The constructor connects to nothing.
     """
 
     @abstractmethod
     async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
-        """Try to get a role for ``ttl`` seconds; return at once, also if another process holds it.
+        """Try to acquire a role for ``ttl`` seconds; return at once, even if another process holds it.
 
-        The engine must not give the role to another process within ``ttl`` seconds of this call. ``holder``
-        is a short text for the others, unique to this campaign. If an earlier attempt of this object had got
-        the role without its caller knowing, this one may have it again, for the full ``ttl``.
+        The engine must not grant the role to another process within ``ttl`` seconds of this call. ``holder``
+        is a short text for the others, unique to this campaign. If an earlier attempt of this object acquired
+        the role without its caller knowing, this one may acquire it again, for the full ``ttl``.
         """
 
     @abstractmethod
@@ -73,31 +73,31 @@ class Engine(ABC):
 
     @abstractmethod
     async def release(self, role: str) -> None:
-        """Give a role back, so that another process gets it at once. Must be safe if it is not held."""
+        """Release a role, so that another process gets it at once. Must be safe if it is not held."""
 
     async def release_ended(self, role: str, holder: str) -> None:  # noqa: B027 - as a default
-        """Give back the role of another holder, whose process has ended for certain.
+        """Release the role of another holder, whose process has certainly ended.
 
-        Must do nothing if anybody else holds it by now. This is only to be quick: by default nothing is done,
-        and the lease runs out.
+        Must do nothing if another process holds it now. This is an optimisation: by default nothing is done,
+        and the lease expires.
         """
 
     async def wait(self, role: str, seconds: float) -> None:
-        """Return when a role may have become vacant, or after so many seconds.
+        """Return when a role may have become vacant, or after ``seconds``.
 
-        This is only to be quick: by default the seconds pass. Raises EngineError, as all do.
+        This is an optimisation: by default it waits for ``seconds``. Raises EngineError, as all methods do.
         """
         await asyncio.sleep(seconds)
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the connections. A role that is still held is not given back."""
+        """Close the connections. Held roles are not released."""
 
 
 class EngineUrl(NamedTuple):
     """``SCHEME://[USER@]HOST[:PORT],…/PATH?OPTION=VALUE``, or ``SCHEME:PATH`` without hosts.
 
-    ``hosts`` are hosts with a port, None where the URL names none. ``path`` has no slash at its ends.
+    ``hosts`` are hosts with a port, None if the URL has none. ``path`` has no slash at its ends.
     """
 
     text: str
@@ -119,7 +119,7 @@ class EngineUrl(NamedTuple):
             place, _, rest = rest[2:].partition("/")
             user, _, place = place.rpartition("@")
         if ":" in user:
-            raise ValueError("others can read a password in a URL: name its file, with ?password-file=FILE")
+            raise ValueError("others can read a password in a URL; use ?password-file=FILE")
         hosts = tuple(_host(each) for each in place.split(",")) if place else ()
         return cls(text, scheme, unquote(user), hosts, unquote(rest.strip("/")), _options(query))
 
@@ -143,13 +143,14 @@ class EngineUrl(NamedTuple):
     def tls(self) -> ssl.SSLContext | None:
         """Return the context of the options ``ca``, ``cert`` and ``key``; None without ``ca``: no TLS.
 
-        ``ca`` are the certificates that are trusted, ``system`` for those of the system; ``cert`` and ``key``
-        are what this client shows. The files are read at each call. Raises ConfigurationError.
+        ``ca`` is the file of trusted certificates, or ``system`` for those of the system; ``cert`` and
+        ``key`` are the client's certificate and its key. The files are read at each call. Raises
+        ConfigurationError.
         """
         ca, cert, key = (self.options.get(name, "") for name in ("ca", "cert", "key"))
         if not ca:
             if cert or key:
-                raise ConfigurationError(self.what, "cert and key are for TLS", "name ca, too")
+                raise ConfigurationError(self.what, "cert and key need ca", "add ca=FILE or ca=system")
             return None
         try:
             context = ssl.create_default_context(cafile=None if ca == "system" else ca)
@@ -162,7 +163,7 @@ class EngineUrl(NamedTuple):
     def password(self) -> str:
         """Read the file of the option ``password-file``; empty without one. Raises EngineError.
 
-        The file is read at each call, so that it can be changed. It is kept out of the log.
+        The file is read at each call, so that it can be changed. The password is hidden in the log.
         """
         if not (name := self.options.get("password-file", "")):
             return ""
@@ -177,12 +178,12 @@ class EngineUrl(NamedTuple):
 def open_engine(text: str) -> Engine:
     """Return the engine of a URL. Nothing is connected yet.
 
-    Raises ConfigurationError for a URL that is wrong, an unknown scheme, and a library that is missing.
+    Raises ConfigurationError for an invalid URL, an unknown scheme, and a missing library.
     """
     try:
         url = EngineUrl.parse(text)
     except ValueError as error:
-        shown = re.sub("//[^/@]*@", "//***@", text)  # it may have a password
+        shown = re.sub("//[^/@]*@", "//***@", text)  # it may contain a password
         raise ConfigurationError(f"--cluster {shown}", str(error)) from error
     make = _engine_class(url)
     try:
@@ -215,7 +216,7 @@ def _engine_class(url: EngineUrl) -> Callable[[EngineUrl], Any]:
 
 
 def _installed() -> dict[str, str]:
-    from importlib.metadata import entry_points  # slow: only where no other way is left
+    from importlib.metadata import entry_points  # slow, so the last resort
 
     return {each.name: each.value for each in entry_points(group=_GROUP)}
 
@@ -233,5 +234,5 @@ def _options(query: str) -> Mapping[str, str]:
     pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     options = dict(pairs)
     if len(options) < len(pairs):
-        raise ValueError("an option is given twice")
+        raise ValueError("an option is set twice")
     return options

@@ -1,11 +1,11 @@
 """etcd as an engine, over its JSON gateway: etcd 3.4 or later, without any library.
 
-A role is a key that exists while its holder's lease does. It is created in a transaction if it does not exist
-(its create revision is 0), and the revision of that transaction is the fencing token: a revision is the
-number of a change of the whole store, so it grows for ever. See https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/
+A role is a key that exists as long as its holder's lease. It is created in a transaction if it does not exist
+(create revision 0), and the revision of that transaction is the fencing token: revisions count the changes of
+the whole store, so they only increase. See https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/
 and https://etcd.io/docs/v3.5/learning/api/.
 
-etcd answers these requests only while a majority of its nodes agrees; a node that is cut off answers none.
+etcd answers these requests only while a majority of its nodes agrees; an isolated node answers none.
 """
 
 import base64
@@ -32,21 +32,23 @@ class EtcdEngine(Engine):
     """``etcd://[USER@]HOST[:PORT],…[/PREFIX]``.
 
     Options: ``password-file``; ``ca``, the certificates that TLS trusts (``system`` for those of the system),
-    and ``cert`` and ``key``, which this client shows. With ``ca``, the connection is encrypted.
+    and ``cert`` and ``key`` of this client. With ``ca``, the connection is encrypted.
     """
 
     def __init__(self, url: EngineUrl) -> None:
         url.check("ca", "cert", "key", "password-file")
         if bool(url.user) != ("password-file" in url.options):
             raise ConfigurationError(
-                url.what, "a user has a password file, and no password file is without one"
+                url.what, "a user needs a password file, and a password file needs a user"
             )
         hosts = [(host, port or _PORT) for host, port in url.hosts]
         self._client = HttpClient(hosts, url.tls(), _SILENCE)
         self._url = url
         self._prefix = url.path or _PREFIX
         self._token = ""
-        self._leases: dict[str, str] = {}  # by role; it may not be ours, if an answer was lost
+        self._leases: dict[
+            str, str
+        ] = {}  # by role; the key may belong to another lease, if an answer was lost
 
     async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
         """Create the key of the role, with a lease, if it does not exist."""
@@ -63,7 +65,7 @@ class EtcdEngine(Engine):
         return await self._look(role) or Attempt(None, "")
 
     async def _look(self, role: str) -> Attempt | None:
-        """Return who holds the role; None if nobody does. It may be this process, if an answer was lost."""
+        """Return the holder of a role, None if it is vacant; this process, perhaps, if an answer was lost."""
         lease = self._leases.get(role)
         for entry in (await self._ask("kv/range", {"key": self._key(role)})).get("kvs", ()):
             if entry.get("lease") != lease:
@@ -74,7 +76,7 @@ class EtcdEngine(Engine):
         return None
 
     async def renew(self, role: str) -> bool:
-        """Keep the lease alive, and see that the key is still ours."""
+        """Keep the lease alive, and check that the key still belongs to it."""
         lease = self._leases.get(role)
         if lease is None or not await self._keep_alive(lease):
             return False
@@ -121,7 +123,7 @@ class EtcdEngine(Engine):
         if missing_ok and answer.data.get("code") == _NOT_FOUND:
             return {}
         if answer.status != _OK:
-            self._client.prefer_others()  # this one may be cut off from the majority
+            self._client.prefer_others()  # this one may be isolated from the majority
         return self._require(path, answer)
 
     async def _log_in(self) -> None:
@@ -139,7 +141,7 @@ class EtcdEngine(Engine):
         if answer.status == _OK and "error" not in answer.data:
             return answer.data
         if answer.status == _UNKNOWN_PATH:
-            raise EngineError("it has no /v3", "it is no etcd, or one before 3.4", "upgrade it")
+            raise EngineError("it has no /v3", "it is not etcd, or older than 3.4", "upgrade it")
         error = answer.data.get("error", answer.data)
         why = error.get("message", "") if isinstance(error, dict) else str(error)
         raise EngineError(

@@ -1,8 +1,8 @@
-"""Roles in Kubernetes: a Lease object for each, and the number of its changes of holder as the token.
+"""Roles in Kubernetes: a Lease object for each; the number of its transitions is the token.
 
-Each write says of which version of the object it was made (``resourceVersion``), and the API server refuses
-one that was made of an old one, with 409. That a holder has stopped renewing is seen by the others' own
-clocks (`_sightings`), as Kubernetes' own components do: the times in a Lease are for people. See
+Each write contains the version of the object on which it is based (``resourceVersion``), and the API server
+refuses a write based on an old version, with 409. Candidates detect by their own clocks that a holder has
+stopped renewing (`_sightings`), as Kubernetes' own components do: the times in a Lease are for people. See
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
@@ -37,10 +37,9 @@ _Lease = dict[str, Any]
 class KubernetesEngine(Engine):
     """``kubernetes:[NAMESPACE]`` in a pod, ``kubernetes://HOST[:PORT],…/NAMESPACE`` elsewhere.
 
-    In a pod, the API server, the token and its authority are those of the service account. Options:
-    ``token-file``; ``ca``, the certificates that TLS trusts (``system`` for those of the system), and
-    ``cert`` and ``key``, which this client shows. Files that have changed are read again: the token of a
-    service account is replaced every hour.
+    In a pod, the API server, the token and its CA are those of the service account. Options: ``token-file``;
+    ``ca``, the certificates that TLS trusts (``system`` for those of the system), and ``cert`` and ``key`` of
+    this client. Changed files are read again: the token of a service account is replaced every hour.
     """
 
     def __init__(self, url: EngineUrl) -> None:
@@ -50,9 +49,9 @@ class KubernetesEngine(Engine):
         if not url.hosts:
             self._options = {"ca": f"{_ACCOUNT}/ca.crt", "token-file": f"{_ACCOUNT}/token", **url.options}
         elif "ca" not in url.options:
-            raise ConfigurationError(url.what, "an API server is reached by TLS alone", "name its ca")
+            raise ConfigurationError(url.what, "an API server needs TLS", "add ca=FILE or ca=system")
         elif not url.path:
-            raise ConfigurationError(url.what, "it has no namespace", "name one after the host")
+            raise ConfigurationError(url.what, "it has no namespace", "add one after the host")
         else:
             url.tls()
         self._client: HttpClient | None = None
@@ -61,7 +60,7 @@ class KubernetesEngine(Engine):
         self._held: dict[str, _Lease] = {}  # as last written
 
     async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
-        """Write the Lease of a role, or make it, if nobody has it; see `Engine`."""
+        """Write or create the Lease of a vacant role; see `Engine`."""
         lease = await self._read(role)
         spec = lease["spec"]
         if _holder_of(lease) not in {"", holder}:
@@ -70,7 +69,7 @@ class KubernetesEngine(Engine):
                 return Attempt(None, _holder_of(lease))
         token = _number(spec, "leaseTransitions") + 1
         if token > _MOST_TRANSITIONS:
-            raise EngineError(self._url.what, f"lease {lease_name(role)} has had too many holders")
+            raise EngineError(self._url.what, f"lease {lease_name(role)} has too many transitions")
         spec |= {
             "holderIdentity": holder,
             "leaseDurationSeconds": math.ceil(ttl),
@@ -89,14 +88,14 @@ class KubernetesEngine(Engine):
             return False
         if await self._write(role, _renewed(held)):
             return True
-        lease = await self._read(role)  # another one has written it: us, if an answer was lost
+        lease = await self._read(role)  # another write was first: our own, if its answer was lost
         if _is_same(lease, held) and await self._write(role, _renewed(lease)):
             return True
         del self._held[role]
         return False
 
     async def release(self, role: str) -> None:
-        """Write that nobody has the Lease. The number of changes stays; see `Engine`."""
+        """Write an empty holder into the Lease. The number of transitions stays; see `Engine`."""
         held = self._held.get(role)
         if held is None:
             return
@@ -106,7 +105,7 @@ class KubernetesEngine(Engine):
         del self._held[role]
 
     async def release_ended(self, role: str, holder: str) -> None:
-        """Write that nobody has the Lease, if this holder has it; see `Engine`."""
+        """Write an empty holder into the Lease, if this holder has it; see `Engine`."""
         lease = await self._read(role)
         if _holder_of(lease) == holder and await self._write(role, _vacated(lease)):
             del self._held[role]
@@ -129,10 +128,10 @@ class KubernetesEngine(Engine):
         return self._lease_in(answer)
 
     async def _write(self, role: str, lease: _Lease) -> bool:
-        """Write a Lease that was read; False if another one has written it since."""
+        """Write a Lease that was read; False if it was changed since."""
         if "resourceVersion" in lease["metadata"]:
             answer = await self._ask("PUT", lease_name(role), lease)
-            if answer.status == _NOT_FOUND:  # somebody has deleted it
+            if answer.status == _NOT_FOUND:  # it was deleted
                 return False
         else:
             answer = await self._ask("POST", "", lease)
@@ -165,7 +164,7 @@ class KubernetesEngine(Engine):
         return await client.request(method, path, body, headers)
 
     def _connected(self) -> HttpClient:
-        """Return the client. When its certificates have changed, there is a new one."""
+        """Return the client; a new one if the certificates have changed."""
         names = [self._options[name] for name in ("ca", "cert", "key") if name in self._options]
         files = [(name, Path(name).stat().st_mtime_ns) for name in names if name != "system"]
         if self._client is None or files != self._files:
@@ -185,7 +184,7 @@ class KubernetesEngine(Engine):
 
 
 def lease_name(role: str) -> str:
-    """Return the name of a role's Lease object, which may have letters in lower case, digits and hyphens."""
+    """Return the name of a role's Lease object: lower-case letters, digits and hyphens."""
     name = re.sub("[^a-z0-9]+", "-", role.lower()).strip("-")
     if name != role or not 0 < len(name) <= _LONGEST_NAME:
         digest = sha256(role.encode()).hexdigest()[:10]
@@ -203,7 +202,7 @@ def _vacated(lease: _Lease) -> _Lease:
 
 
 def _is_same(lease: _Lease, held: _Lease) -> bool:
-    """Return whether a Lease is still that of the same holder, since the same change."""
+    """Return whether a Lease has the same holder, since the same transition."""
     keys = ("holderIdentity", "leaseTransitions")
     return all(lease["spec"].get(key) == held["spec"].get(key) for key in keys)
 
@@ -224,5 +223,5 @@ def _now() -> str:
 def _server_of_pod() -> tuple[str, int]:
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
     if not host or not port.isdecimal():
-        raise ConfigurationError("this is no pod of Kubernetes", remedy="name the API server in the URL")
+        raise ConfigurationError("not in a pod of Kubernetes", remedy="add the API server to the URL")
     return host, int(port)

@@ -1,9 +1,9 @@
 """Roles in NATS: a key of a JetStream key-value bucket for each, and the stream's revision as the token.
 
-A value is written on condition that the revision is the one that was read, so of several who want a role one
-gets it. A revision is a number of the whole stream, so it grows over all changes of holder. Each renewal
-writes the value anew. That a holder has stopped renewing is seen by the others' own clocks (`_sightings`):
-the server, from version 2.9 on, need not be able to let a single key expire, and no clock of it is relied on.
+A value is written on condition of the revision that was read, so only one of several candidates gets a role.
+Revisions count the changes of the whole stream, so they increase with each holder. Each renewal writes the
+value again. Candidates detect by their own clocks that a holder has stopped renewing (`_sightings`): so the
+server, from version 2.9 on, needs no expiry of single keys, and its clock does not matter.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ __all__ = ["NatsEngine"]
 _PORT: Final = 4222
 _BUCKET: Final = "tamed-roles"
 _ANOTHER_WAS_FIRST: Final = (10071, 10164, 10158)
-"""Codes of the server: another revision, the same without its number, and an id that is under way."""
+"""Server codes: wrong revision, wrong revision without its number, and a message id in progress."""
 
 _OLDEST: Final = (2, 9)
 _SECONDS: Final = 5
-"""Until a server that does not answer is given up, if the caller does not give up first."""
+"""Timeout for a server that does not answer, unless the caller gives up first."""
 
 _CLOSING: Final = 1.0
 """Seconds for the last bytes of a connection."""
@@ -44,7 +44,7 @@ _FAILURES: Final = (nats.errors.Error, ConfigurationError, OSError, TimeoutError
 
 
 class _Record(NamedTuple):
-    """The value of a key: who holds the role, and for how many seconds after each change of revision."""
+    """The value of a key: the holder of the role, and its lease in seconds from each change of revision."""
 
     holder: str = ""
     ttl: float = 0
@@ -54,7 +54,7 @@ class _Record(NamedTuple):
         """Parse a value. Raises ValueError."""
         data = json.loads(value or b"{}")
         if not isinstance(data, dict) or not isinstance(data.get("ttl", 0), int | float):
-            raise ValueError("the value is not one of ours")  # noqa: TRY004 - as json does
+            raise ValueError("the value was not written by Tamed")  # noqa: TRY004 - as json does
         return cls(str(data.get("holder", "")), data.get("ttl", 0))
 
     def encode(self) -> bytes:
@@ -70,9 +70,9 @@ class _Lease:
 class NatsEngine(Engine):
     """The engine ``nats://[USER@]HOST[:PORT],…[/BUCKET]``.
 
-    The bucket, ``tamed-roles`` if none is named, is made if it does not exist. Options: ``replicas``, of a
-    bucket that is made (by default 3 if three hosts are named, else 1), ``password-file``, ``ca``, ``cert``
-    and ``key``. With ``ca``, the connection is encrypted, or there is none.
+    The bucket, ``tamed-roles`` by default, is created if it does not exist. Options: ``replicas``, of a new
+    bucket (by default 3 for three hosts or more, else 1), ``password-file``, ``ca``, ``cert`` and ``key``.
+    With ``ca``, the connection must be encrypted.
     """
 
     def __init__(self, url: EngineUrl) -> None:
@@ -92,7 +92,7 @@ class NatsEngine(Engine):
         self._leases: dict[str, _Lease] = {}
 
     async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
-        """Write the key of the role, if nobody has it; see `Engine`."""
+        """Write the key of a vacant role; see `Engine`."""
         async with self._asking():
             revision, record = await self._read(role)
             is_of_another = record.holder not in {"", holder}
@@ -118,7 +118,7 @@ class NatsEngine(Engine):
         return False
 
     async def release(self, role: str) -> None:
-        """Write that nobody has the role; see `Engine`."""
+        """Write an empty holder; see `Engine`."""
         lease = self._leases.get(role)
         if lease is None:
             return
@@ -128,16 +128,16 @@ class NatsEngine(Engine):
         del self._leases[role]
 
     async def release_ended(self, role: str, holder: str) -> None:
-        """Write that nobody has the role, if this holder has it; see `Engine`."""
+        """Write an empty holder, if this holder has the role; see `Engine`."""
         async with self._asking():
             revision, record = await self._read(role)
             if record.holder == holder:
                 await self._write(role, _Lease(_Record(), revision))
 
     async def wait(self, role: str, seconds: float) -> None:
-        """Return when somebody has given the role back, or after so many seconds.
+        """Return when a holder has released the role, or after ``seconds``.
 
-        The server sends each change of the key to all who wait. That needs no state in it.
+        The server sends each change of the key to all subscribers. That needs no state in it.
         """
         vacant = asyncio.Event()
 
@@ -165,21 +165,22 @@ class NatsEngine(Engine):
     # The key of a role.
 
     async def _read(self, role: str) -> tuple[int, _Record]:
-        """Return the revision and the record of a role; 0 and an empty one if nobody has had it yet."""
+        """Return the revision and the record of a role; 0 and an empty one if it never had a holder."""
         bucket = await self._connected()
         try:
             entry = await bucket.get(_key(role))
         except nats.js.errors.KeyNotFoundError as error:
-            # Who deletes a key, an administrator, leaves an entry.
+            # An administrator who deletes a key leaves an entry.
             return 0 if error.entry is None else error.entry.revision, _Record()
         return entry.revision or 0, _Record.parse(entry.value)
 
     async def _write(self, role: str, lease: _Lease, *, is_claim: bool = False) -> bool:
-        """Write a record over the lease's revision, which is then the new one; False if there is another.
+        """Replace the lease's revision with a new record; False if there is another revision.
 
-        Older servers, that of Debian 12 among them, compare the revision before a write is replicated, so of
-        several at once each succeeds: https://github.com/nats-io/nats-server/issues/4320. But they store one
-        message of an id, in two minutes, so all claims of a role over the same revision have the same.
+        Older servers, such as that of Debian 12, compare the revision before a write is replicated, so
+        several concurrent writes succeed: https://github.com/nats-io/nats-server/issues/4320. But they store
+        only one message of an id within two minutes, so all claims of a role for the same revision have the
+        same id.
         """
         await self._connected()
         assert self._client is not None
@@ -200,7 +201,7 @@ class NatsEngine(Engine):
         return True
 
     async def _is_ours(self, role: str, lease: _Lease) -> bool:
-        """Return whether the record is this lease's, whose revision is then the present one."""
+        """Return whether the record belongs to this lease; if so, update the lease's revision."""
         revision, record = await self._read(role)
         if record == lease.record:
             lease.revision = revision
@@ -210,9 +211,9 @@ class NatsEngine(Engine):
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
-        """Report what fails as EngineError, and take another connection the next time.
+        """Raise failures as EngineError, and use another connection the next time.
 
-        So does a request that was cancelled: the server was too slow for the caller, and may be cut off.
+        The same applies to a cancelled request: the server was too slow for the caller, and may be isolated.
         """
         try:
             yield
@@ -262,7 +263,7 @@ class NatsEngine(Engine):
                 password=credentials.password if self._url.user else None,
                 tls=credentials.context,
                 error_cb=failed,
-                allow_reconnect=False,  # what waits here must not be sent when the caller has given it up
+                allow_reconnect=False,  # queued requests must not be sent after the caller gave up
                 connect_timeout=_SECONDS,
                 reconnect_time_wait=0,
                 max_reconnect_attempts=1,
@@ -283,7 +284,7 @@ class NatsEngine(Engine):
             raise EngineError(self._url.what, why, "2.9 or later is needed")
 
     async def _open(self, client: Client) -> KeyValue:
-        """Return the bucket, which is made if it does not exist."""
+        """Return the bucket, which is created if it does not exist."""
         stream = client.jetstream(timeout=_SECONDS)
         try:
             return await stream.key_value(self._name)
@@ -291,7 +292,7 @@ class NatsEngine(Engine):
             pass
         config = KeyValueConfig(
             bucket=self._name,
-            description="who holds a role of Tamed",
+            description="holders of roles of Tamed",
             storage=StorageType.FILE,
             replicas=self._replicas,
         )
@@ -299,9 +300,9 @@ class NatsEngine(Engine):
 
 
 class _Credentials:
-    """What a client says of itself, once the connection is encrypted if it is to be.
+    """The credentials of a client, which are sent only over an encrypted connection if ``ca`` is set.
 
-    The library encrypts only if the server asks for it, so one in between could ask for none.
+    The library encrypts only if the server requests it, so a man in the middle could request no encryption.
     """
 
     def __init__(self, url: EngineUrl) -> None:
@@ -320,9 +321,9 @@ class _Credentials:
         return self._url.password()
 
     def check(self) -> None:
-        """Raise an error if the connection should be encrypted and is not."""
+        """Raise an error if the connection must be encrypted and is not."""
         if self._is_plain:
-            raise nats.errors.Error("the server does not encrypt, and ca asks for it")
+            raise nats.errors.Error("the server does not encrypt, but ca requires it")
 
     def _encrypting(self) -> type[ssl.SSLObject]:
         credentials = self
@@ -336,19 +337,19 @@ class _Credentials:
 
 
 async def _close(client: Client) -> None:
-    """Close a client. After a failed TLS handshake, the library would wait for ever."""
+    """Close a client. After a failed TLS handshake, the library would wait forever."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_CLOSING):
             await client.close()
 
 
 async def _unsubscribe(subscription: Subscription) -> None:
-    with suppress(nats.errors.Error):  # with the connection, it is gone
+    with suppress(nats.errors.Error):  # it ended with the connection
         await subscription.unsubscribe()
 
 
 def _key(role: str) -> str:
-    """Return a role's key: what a key may not have is encoded."""
+    """Return a role's key, with invalid characters encoded."""
     return quote(role, safe="/").replace(".", "=2E").replace("~", "=7E").replace("%", "=")
 
 

@@ -1,12 +1,12 @@
 """Roles in PostgreSQL: an advisory lock of a session, and a row with the term and its end.
 
-Two things keep others away, and each covers what the other cannot. As long as the holder's session lives,
-it has the **advisory lock**, whatever the server's clock does. When the session is lost, the **row** keeps
-others away until the time that the holder was promised, by the server's clock. A host that vanishes without a
-word cannot keep the lock: the server ends a session that is silent for longer than the lease
-(``idle_session_timeout``, which PostgreSQL 14 brought).
+Two mechanisms exclude others, and each covers what the other cannot. While the holder's session lives, it has
+the **advisory lock**, whatever the server's clock does. After the session is lost, the **row** excludes
+others until the end of the holder's lease, by the server's clock. A host that vanishes cannot keep the lock:
+the server ends a session that is silent for longer than the lease (``idle_session_timeout``, since PostgreSQL
+14).
 
-Each role has a session of its own. A role whose session is lost is lost.
+Each role has its own session, and is lost with it.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ __all__ = ["PostgresEngine"]
 _OLDEST: Final = 14
 _PORT: Final = 5432
 _SECONDS: Final = 10
-"""Until a server that does not answer is given up, if the caller does not give up first."""
+"""Timeout for a server that does not answer, unless the caller gives up first."""
 
 _CHANNEL: Final = "tamed_roles"
 _OF_LIBPQ: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 _FAILURES: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the server ends the session just when a statement is sent
+    asyncpg.InternalClientError,  # the server ended the session while a statement was being sent
     OSError,
     TimeoutError,
 )
@@ -54,7 +54,7 @@ class _Session:
 class PostgresEngine(Engine):
     """The engine ``postgres://[USER@]HOST[:PORT],…/DATABASE``.
 
-    Of several hosts, the one that can be written to is taken. Options: ``password-file``, ``schema`` (of the
+    Of several hosts, the writable one is used. Options: ``password-file``, ``schema`` (of the
     table ``tamed_roles``, by default ``public``), and libpq's ``sslmode``, ``sslrootcert``, ``sslcert`` and
     ``sslkey``.
     """
@@ -65,7 +65,7 @@ class PostgresEngine(Engine):
         self._table = f"{_quoted(url.options.get('schema', 'public'))}.tamed_roles"
         self._sessions: dict[str, _Session] = {}
         self._connecting: dict[str, asyncio.Task[_Session]] = {}
-        self._claims: dict[str, str] = {}  # of each role, who may have it by an attempt of this object
+        self._claims: dict[str, str] = {}  # by role: the claims of this object's attempts
 
     async def acquire(self, role: str, holder: str, ttl: float) -> Attempt:
         """Try to get a role; see `Engine`."""
@@ -93,12 +93,12 @@ class PostgresEngine(Engine):
                 holder,
                 ttl,
             )
-            if session.token is None:  # another one had it in the meantime, and lost its session
+            if session.token is None:  # another process had it in the meantime, and lost its session
                 await self._unlock(session, role, is_locked=True)
             return Attempt(session.token, holder if session.token is not None else "")
 
     async def renew(self, role: str) -> bool:
-        """Hold a role for longer; False also if its session is lost. See `Engine`."""
+        """Extend a role; False if it or its session is lost. See `Engine`."""
         session = self._sessions.get(role)
         if session is None or session.token is None or session.connection.is_closed():
             return False
@@ -116,7 +116,7 @@ class PostgresEngine(Engine):
             return bool(done)
 
     async def release(self, role: str) -> None:
-        """Give a role back, also one whose session is lost; see `Engine`."""
+        """Release a role, even one whose session is lost; see `Engine`."""
         if role not in self._claims:
             return
         async with self._session(role) as session:
@@ -126,7 +126,7 @@ class PostgresEngine(Engine):
             del self._claims[role]
 
     async def release_ended(self, role: str, holder: str) -> None:
-        """End the time of the holder, and its session, which the server may not have missed yet."""
+        """End the holder's lease, and its session, which may still exist on the server."""
         async with self._session(role) as session:
             await session.connection.fetch(
                 "SELECT pg_terminate_backend(pid, 1000) FROM pg_locks JOIN pg_stat_activity USING (pid) "  # noqa: S608
@@ -140,7 +140,7 @@ class PostgresEngine(Engine):
             await self._vacate(session, role, holder)
 
     async def wait(self, role: str, seconds: float) -> None:
-        """Return when a holder has released the role, when the session is lost, or after so many seconds."""
+        """Return when a holder has released the role, when the session is lost, or after ``seconds``."""
         async with self._session(role) as session:
             news = session.news
         try:
@@ -169,9 +169,9 @@ class PostgresEngine(Engine):
 
     @asynccontextmanager
     async def _session(self, role: str) -> AsyncIterator[_Session]:
-        """Return the session of a role for a few statements. If one fails, the session ends, and its lock.
+        """Return the session of a role for a few statements. If one fails, the session and its lock end.
 
-        So does a statement that is cancelled: nobody could say whether the lock is held.
+        The same applies to a cancelled statement: whether the lock is held would be unknown.
         """
         try:
             session = self._sessions.get(role)
@@ -188,7 +188,7 @@ class PostgresEngine(Engine):
     async def _connected(self, role: str) -> _Session:
         """Connect.
 
-        An attempt that is cancelled leaves this to the next one: the library cannot stop it cleanly.
+        A cancelled attempt is continued by the next one: the library cannot stop it cleanly.
         """
         task = self._connecting.get(role)
         if task is None:
@@ -227,7 +227,7 @@ class PostgresEngine(Engine):
             raise EngineError(self._url.what, why, f"{_OLDEST} or later is needed")
         if not await self._has_table(connection):
             await self._create_table(connection)
-        session.news.set()  # of what was while there was no session
+        session.news.set()  # for changes while there was no session
         connection.add_termination_listener(lambda *_: session.news.set())
         await connection.add_listener(_CHANNEL, _listener(role, session.news.set))
 
@@ -244,7 +244,7 @@ class PostgresEngine(Engine):
             remedy = f"let its owner do: CREATE TABLE {self._table} ({columns})"
             raise EngineError(self._url.what, reason(error), remedy) from error
         except asyncpg.PostgresError:
-            # IF NOT EXISTS does not lock: when two make it at once, one fails, with one of several errors.
+            # IF NOT EXISTS does not lock: of two concurrent statements one fails, with one of several errors.
             if not await self._has_table(connection):
                 raise
 
@@ -268,7 +268,7 @@ class PostgresEngine(Engine):
 
     @staticmethod
     async def _end_if_silent(session: _Session, milliseconds: int) -> None:
-        """Have the server end the session when it is silent for so long; 0: never."""
+        """Make the server end the session after this time of silence; 0: never."""
         if session.silence != milliseconds:
             await session.connection.execute(
                 "SELECT set_config('idle_session_timeout', $1, false)", str(milliseconds)

@@ -186,7 +186,7 @@ class LogFile:
         self._attempt("reopen", self._reopen)
 
     def close(self) -> None:
-        """Close the file. A file that is being compressed stays uncompressed. May be called again."""
+        """Close the file. A file that is being compressed stays uncompressed. Idempotent."""
         if self._directory < 0:
             return
         self._put([])

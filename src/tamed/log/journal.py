@@ -89,7 +89,7 @@ class JournalSender:
         self._outbox = Outbox(self._transmit, self._loss_record, clock=self._clock)
 
     def close(self) -> None:
-        """Send the records that can be sent at once, and close. May be called again."""
+        """Send the records that can be sent at once, and close. Idempotent."""
         if self._socket.fileno() >= 0:
             self.housekeep()
             self._socket.close()

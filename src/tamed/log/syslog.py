@@ -143,7 +143,7 @@ class SyslogSender:
         self._outbox = Outbox(self._channel.send, self._loss_message, clock=self._clock)
 
     def close(self) -> None:
-        """Send the messages that can be sent at once, and close. May be called again."""
+        """Send the messages that can be sent at once, and close. Idempotent."""
         if self.waiting:
             self.housekeep()
         self._channel.close()
@@ -214,7 +214,7 @@ class _Channel:
             self.close()
 
     def close(self) -> None:
-        """Close the socket; unsent messages are lost. May be called again."""
+        """Close the socket; unsent messages are lost. Idempotent."""
         self._disconnect()
         self._frame = b""
 

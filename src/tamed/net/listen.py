@@ -148,7 +148,7 @@ class Listener:
     def close(self) -> None:
         """Close the sockets, and remove the unix socket's file if it is still the one created for it.
 
-        May be called again.
+        Idempotent.
         """
         file, self._file = self._file, None
         if file is not None:

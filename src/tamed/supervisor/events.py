@@ -107,7 +107,7 @@ class EventLog:
         self.count = len(self.recent)
 
     def close(self) -> None:
-        """Close the file, and remove a temporary one. May be repeated."""
+        """Close the file, and remove a temporary one. Idempotent."""
         if self._file is not None:
             self._file.close()
             if self._is_temporary:

@@ -35,7 +35,7 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Cancel the call. May be repeated."""
+        """Cancel the call. Idempotent."""
         self.cancelled = True
 
 
@@ -210,7 +210,7 @@ class Peer:
             self.close()
 
     def close(self) -> None:
-        """Close the channel. May be repeated."""
+        """Close the channel. Idempotent."""
         if self.channel.fileno() >= 0:
             self._reactor.unwatch(self.channel)
             self.channel.close()

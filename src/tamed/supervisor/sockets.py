@@ -173,7 +173,7 @@ class SocketTable:
             self._kept.resume(data.get("kept", ()))  # older releases send none
 
     def close(self) -> None:
-        """Close all sockets and remove their files. May be repeated.
+        """Close all sockets and remove their files. Idempotent.
 
         Workers that still listen on them accept the clients in the queue. New clients can connect only to
         sockets that another process has open: the one that passed them, or the service manager.

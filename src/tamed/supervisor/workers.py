@@ -406,7 +406,7 @@ class WorkerPool:
         deliver(worker.channel, self._reactor, lambda: self._close(worker))
 
     def _close(self, worker: Worker) -> None:
-        """Close the channel to a worker. May be repeated."""
+        """Close the channel to a worker. Idempotent."""
         if worker.channel.fileno() >= 0:
             self._reactor.unwatch(worker.channel)
             worker.channel.close()

@@ -1,1 +1,1 @@
-"""What tests of services need, ours and users'."""
+"""Helpers for tests of services."""

@@ -43,7 +43,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Run a function in a thread, as every event loop does; the clock stops meanwhile."""
+        """Run a function in a thread, as every event loop does; the clock stops until it returns."""
         future = super().run_in_executor(executor, func, *args)
         selector = self._selector_with_clock
         selector.threads += 1
@@ -55,7 +55,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """Wait for the threads, as every event loop does at its end; the clock stops meanwhile."""
+        """Wait for the threads, as every event loop does at its end; the clock stops until they end."""
         self._selector_with_clock.threads += 1
         try:
             await super().shutdown_default_executor(*timeout)
@@ -66,7 +66,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 class SteppedClockLoop(VirtualClockLoop):
     """An event loop whose clock moves only in `advance`; for everything except timers it waits in real time.
 
-    It is for tests with real sockets, which take real time, and with timers that must not expire meanwhile::
+    It is for tests with real sockets, which take real time, and with timers that must not expire during it::
 
         async with running(Clock()) as clock:
             await asyncio.get_running_loop().advance(60)
@@ -99,7 +99,7 @@ class _ClockSelector(selectors.DefaultSelector):
         self.now = 0.0
         self.limit = math.inf
         self.threads = 0
-        self.at_rest: Callable[[], None] | None = None  # called once, when there is nothing to do
+        self.at_rest: Callable[[], None] | None = None  # called once, when nothing is left to do
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for events only if there is no timer, or if the clock must not move yet."""

@@ -22,7 +22,7 @@ _PATIENCE = 30.0  # seconds for a daemon to stop before it is killed
 
 
 class TamedProcess:
-    r"""A ``tamed`` command in a process of its own, run by the interpreter that runs the test.
+    r"""A ``tamed`` command in a separate process, run by the interpreter of the test.
 
     ::
 
@@ -84,7 +84,7 @@ class TamedProcess:
 
     @property
     def output(self) -> str:
-        """The output that `expect` and `wait` have read until now."""
+        """The output that `expect` and `wait` have read so far."""
         return "\n".join(self.lines)
 
     def expect(self, pattern: str) -> re.Match[str]:
@@ -134,9 +134,9 @@ class TamedProcess:
 
 
 def end_instances(folder: Path) -> None:
-    """Stop the daemons of a run directory that still run."""
+    """Stop the running daemons of a run directory."""
     for instance in run_directory(folder).running():
-        with suppress(Unavailable):  # it has just ended by itself
+        with suppress(Unavailable):  # it has just ended
             stop_instance(instance, timeout=_PATIENCE, force=True, progress=lambda _: None)
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class FreePorts(SocketSource):
-    """A socket source that binds a free port for every endpoint with a port; the rest of it is unchanged.
+    """A socket source that binds a free port for every endpoint with a port; its other parts are unchanged.
 
     So a service can be tested with its real configuration, on a machine where it or other tests run.
     """
@@ -69,7 +69,7 @@ class Running(Generic[S]):
             if found.addresses and server in ("", found.full_name):
                 return found.addresses[0]
         names = ", ".join(found.full_name for found in self._servers())
-        raise LookupError(f"no server {server!r} listens here; there is: {names or 'none'}")
+        raise LookupError(f"no server {server!r} listens; there is: {names or 'none'}")
 
     async def connect(self, server: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the address of a server, without TLS. Raises as `address` does, and OSError."""

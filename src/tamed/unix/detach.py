@@ -81,7 +81,7 @@ class Reporter:
         self.close()
 
     def close(self) -> None:
-        """Close the pipe. May be called again."""
+        """Close the pipe. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

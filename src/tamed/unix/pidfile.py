@@ -200,7 +200,7 @@ class PidFile:
 
         In a forked child it only closes, like :meth:`close`. Raises PermissionRefused or SystemRefused if
         the file cannot be removed; the lock is released anyway, so that the file does not prevent a start.
-        May be called again.
+        Idempotent.
         """
         if self._descriptor < 0:
             return False

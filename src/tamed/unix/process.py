@@ -104,7 +104,7 @@ class ProcessHandle:
         return bool(poll.poll(None if timeout is None else max(timeout, 0.0) * 1000))
 
     def close(self) -> None:
-        """Close the handle; the process is not affected. May be called again."""
+        """Close the handle; the process is not affected. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
