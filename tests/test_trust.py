@@ -52,7 +52,7 @@ def test_root_refuses_what_others_can_change(file: Path, change: Callable[[Path]
     """The file itself or a folder above it: the message names the place, and what to do."""
     place = [file, *file.parents][levels]
     change(place)
-    with pytest.raises(PermissionRefused, match="who could become root by it; chown root") as caught:
+    with pytest.raises(PermissionRefused, match="so others could become root; chown root") as caught:
         require_trusted(file, "application file")
     assert f"application file {file}: {place} " in str(caught.value)
 

@@ -126,7 +126,7 @@ class PasswordFile:
                 mode = os.fstat(file.fileno()).st_mode
                 text = file.read()
         except OSError as error:
-            remedy = "name a readable file"
+            remedy = "use a readable file"
             raise from_os_error(f"cannot read the password file {self.path}", error, remedy) from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"password file {self.path}", "it is not UTF-8") from error

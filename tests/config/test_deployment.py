@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(TamedError) as caught:
             Deployment.read(file)
-        assert str(caught.value) == f"cannot read the deployment file {file}: {why}; name a readable file"
+        assert str(caught.value) == f"cannot read the deployment file {file}: {why}; use a readable file"
         assert caught.value.status == status
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'name = "\xe9"')

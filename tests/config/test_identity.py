@@ -99,10 +99,10 @@ def test_what_the_user_could_not_use_is_refused(tmp_path: Path) -> None:
         [sys.executable, "-c", CHECKS], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    cannot_write = "user 54321 cannot write in HERE; give it to 54321, or name another"
+    cannot_write = "user 54321 cannot write in HERE; give it to 54321, or use another"
     cannot_read = "user 54321 cannot read HERE/app.py: its workers load it as that user; "
     found = done.stdout.splitlines()
-    assert found[0] == "log file the.log: user 54321 cannot write in .; give it to 54321, or name another"
+    assert found[0] == "log file the.log: user 54321 cannot write in .; give it to 54321, or use another"
     assert found[1:3] == [f"log file HERE/the.log: {cannot_write}", f"pid file HERE/the.pid: {cannot_write}"]
     assert [line.startswith(cannot_read) for line in found[3:5]] == [True, True]
     assert found[5].startswith("user 54321 cannot run this Python: HERE/python is not accessible to 54321, ")

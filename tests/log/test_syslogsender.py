@@ -110,7 +110,7 @@ def test_slow_daemon(local: socket.socket, tmp_path: Path, clock: Clock) -> None
     except BlockingIOError:
         pass
     said = received.pop()
-    assert re.match(rf"{lost} lines were lost between .*: the log did not take them", said)
+    assert re.match(rf"{lost} lines were lost between .*: the log did not accept them", said)
     assert [int(text.split()[0]) for text in received] == list(range(total - lost))
     sender.close()
 

@@ -296,7 +296,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         with pytest.raises(MissingInput) as caught:
             search([tmp_path / "nowhere"])
         assert str(caught.value) == (
-            f"plugin folder {tmp_path / 'nowhere'}: No such file or directory; name another with --plugin-dir"
+            f"plugin folder {tmp_path / 'nowhere'}: No such file or directory; use another with --plugin-dir"
         )
 
 

@@ -117,7 +117,7 @@ def test_what_was_started_is_stopped_when_a_later_start_fails(tmp_path: Path) ->
     assert "stopped good/server" in done.stderr
     assert done.stderr.splitlines()[-1] == (
         f"tamed: service bad/poetry failed in start: cannot read the poem {tmp_path}/none.txt: "
-        "No such file or directory; name a readable file"
+        "No such file or directory; use a readable file"
     )
     assert [each.name for each in tmp_path.iterdir()] == ["verse.toml"]
 

@@ -122,5 +122,5 @@ def test_files_that_are_renamed_for_ever_are_an_error(log: Path, monkeypatch: py
 
     with closing(LogReader(log)) as reader:
         monkeypatch.setattr(_log_reader, "_open", open_and_rename)
-        with pytest.raises(OSError, match="its old files are renamed all the time"):
+        with pytest.raises(OSError, match="its old files are being renamed continuously"):
             reader.last(20)

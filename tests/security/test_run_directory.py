@@ -70,7 +70,7 @@ def test_an_instance_that_others_can_change_is_refused(public_tamed: Tamed, rund
     """And so is one that is not root's doing, where others may make folders in the run directory."""
     with faked(public_tamed, rundir / "verse", STRANGER):
         for folder, mode, told in (
-            (rundir, 0o1777, f"it belongs to user {STRANGER}, and root has not started"),
+            (rundir, 0o1777, f"it belongs to user {STRANGER}, and root did not start"),
             (rundir / "verse", 0o777, "others can write to it"),
         ):
             before = folder.stat().st_mode
@@ -219,7 +219,7 @@ def test_root_signals_only_a_process_of_the_folders_owner(public_tamed: Tamed, r
             done = public_tamed("stop", "verse")
             assert (done.status, done.err.count("\n")) == (77, 1), done
             assert (
-                f"it belongs to user {STRANGER}, and process {roots.pid}, which it names, to user 0"
+                f"it belongs to user {STRANGER}, but process {roots.pid}, whose pid it contains, to user 0"
                 in done.err
             )
             assert roots.poll() is None

@@ -130,7 +130,7 @@ def test_files_that_could_not_be_written_later_are_refused_at_once(public_tamed:
         assert done.status == 77
         assert done.err == (
             f"tamed: {name} file {own}/app.{name}: user nobody cannot write in {own}; "
-            "give it to nobody, or name another\n"
+            "give it to nobody, or use another\n"
         )
     assert tamed.left() == {}
 

@@ -80,7 +80,7 @@ def test_it_hears_why_a_start_has_failed(tamed: Tamed, options: list[str]) -> No
         assert done.status == 66
         manager.rest()
         assert [heard["STATUS"] for heard in manager.heard if "STATUS" in heard][-1].endswith(
-            "cannot read the poem /none.txt: No such file or directory; name a readable file"
+            "cannot read the poem /none.txt: No such file or directory; use a readable file"
         )
         assert manager.heard[-1]["EXIT_STATUS"] == "66"
         assert [heard["ERRNO"] for heard in manager.heard if "ERRNO" in heard] == [str(errno.ENOENT)]

@@ -114,7 +114,7 @@ def test_a_process_is_shut_in_a_directory(public_tamed: Tamed) -> None:
     assert done.status == 66
     assert done.err == (
         "tamed: service fastpoetry/poetry failed in start: cannot read the poem /none.txt: "
-        "No such file or directory; name a readable file\n"
+        "No such file or directory; use a readable file\n"
     )
     for option in ("--log", "--pid-file"):
         done = public_tamed("run", *options, option, "file", "fastpoetry", "--port", "0")

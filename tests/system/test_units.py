@@ -145,7 +145,7 @@ def test_a_failed_start_shows_its_reason_once(machine: Machine) -> None:
     try:
         assert machine("systemctl", "start", "verse").status != 0
         assert machine.show("verse", "StatusText").endswith(
-            "cannot read the poem /none.txt: No such file or directory; name a readable file"
+            "cannot read the poem /none.txt: No such file or directory; use a readable file"
         )
         assert machine.show("verse", "NRestarts") == "0"
         assert sum("/none.txt" in each for each in machine.messages("verse")) == 1

@@ -116,7 +116,7 @@ def test_a_plugin_keeps_its_words(parse: Parse) -> None:
     ("words", "notice"),
     [
         (["--reactor", "epoll"], "--reactor epoll: Tamed runs Twisted on its own event loop instead"),
-        (["--euid", "--uid", "1"], "--euid: Tamed gives up privileges for good"),
+        (["--euid", "--uid", "1"], "--euid: Tamed drops privileges permanently"),
         (["--reactor", "asyncio"], ""),
     ],
 )

@@ -67,7 +67,7 @@ def test_an_unknown_plugin_has_a_suggestion() -> None:
 
 def test_what_a_plugin_raises_is_its_fault() -> None:
     """In its options too."""
-    with pytest.raises(ApplicationFailed, match="words raised while it read its options"):
+    with pytest.raises(ApplicationFailed, match="words raised while parsing its options"):
         TwistedKind().check(Job(Target(TargetKind.FOREIGN, "words", "twisted"), words=("--group", "poets")))
 
 

@@ -242,14 +242,14 @@ def test_a_user_that_a_plugin_chooses_is_not_passed_over(programs: Programs) -> 
     """`tamed run` says how to become that user, rather than to run the program as root."""
     status, told = programs.run(TAMED, "run", "--plugin-dir", ".", "twisted:ask", "--user", "65534")
     assert status == 78
-    assert told.endswith("is to run as user 65534: and this is root; pass --user 65534\n"), told
+    assert told.endswith("must run as user 65534: this process is root; use --user 65534\n"), told
 
 
 def test_a_plugin_that_raises_is_at_fault(programs: Programs) -> None:
     """With the status of a fault of the application, and what it raised."""
     status, told = programs.run(TAMED, "twistd", "ask", "--fail")
     assert status == 70
-    assert told.endswith("\ntamed: Twisted plugin ask raised while it read its options: KeyError: 'rhyme'\n")
+    assert told.endswith("\ntamed: Twisted plugin ask raised while parsing its options: KeyError: 'rhyme'\n")
 
 
 # The current folder.

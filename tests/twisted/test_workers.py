@@ -225,7 +225,7 @@ def test_an_application_that_says_its_user_does_not_run_as_root(tamed: Tamed) ->
     )
     done = tamed("run", "who.tac")
     assert done.status == 78
-    assert "who is to run as user 65534: and this is root; pass --user 65534" in done.err
+    assert "who must run as user 65534: this process is root; use --user 65534" in done.err
 
 
 def test_the_log_tells_of_failures_with_their_tracebacks(tamed: Tamed) -> None:

@@ -142,7 +142,7 @@ def test_detaching_needs_a_single_thread() -> None:
     """Beside threads nothing is forked, and the error tells how many there are."""
     kind, message = call(detach_child.with_threads)
     assert kind == "SystemRefused"
-    assert message == "cannot detach: this process has 2 threads; do it before anything starts one"
+    assert message == "cannot detach: this process has 2 threads; do it before any thread is started"
 
 
 def test_ready_daemon() -> None:

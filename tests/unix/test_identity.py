@@ -72,7 +72,7 @@ def test_what_is_no_number(number: str) -> None:
 
 def test_number_that_no_user_has() -> None:
     """A number without a user needs a group, and has that only; it has no name and no home."""
-    with pytest.raises(ConfigurationError, match=r"user 54321: .*; name a group too"):
+    with pytest.raises(ConfigurationError, match=r"user 54321: .*; add --group"):
         Identity.resolve("54321")
     identity = Identity.resolve("54321", "54322")
     assert identity.environ_of({"HOME": "/root", "A": "1"}) == {"HOME": "/", "A": "1"}

@@ -166,4 +166,4 @@ def test_access_of_others_cannot_be_told_by_anyone(public_path: Path) -> None:
     """Who is not root can ask about himself only."""
     own, other = call(privileges_child.access_as, "nobody", "daemon", public_path)
     assert own is False
-    assert other.startswith("SystemRefused: cannot check what user daemon may do with")
+    assert other.startswith("SystemRefused: cannot check the permissions of user daemon for")

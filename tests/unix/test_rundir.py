@@ -101,7 +101,7 @@ def test_directories_are_made_once(rundir: RunDirectory) -> None:
 def test_missing_parent(tmp_path: Path) -> None:
     """The directory above must be there; it is named when it is not."""
     with pytest.raises(
-        CannotCreate, match=f"there is no directory {tmp_path / 'none'}; create it, or name another"
+        CannotCreate, match=f"there is no directory {tmp_path / 'none'}; create it, or use another"
     ):
         RunDirectory(tmp_path / "none" / "run").create("verse")
 
@@ -250,12 +250,12 @@ def test_directory_of_a_stranger(rundir: RunDirectory) -> None:
     verse = rundir.create("verse", (12345, 12345))
     (verse.directory / "verse.txt").touch()
     for owner in ((NOBODY, NOBODY), None):
-        with pytest.raises(PermissionRefused, match=r"user 12345, and has a file in it .*: verse\.txt"):
+        with pytest.raises(PermissionRefused, match=r"user 12345, and contains a file .*: verse\.txt"):
             rundir.create("verse", owner)
     assert verse.directory.stat().st_uid == 12345
     roots = rundir.create("roots")
     (roots.directory / "passwd").touch()
-    with pytest.raises(PermissionRefused, match="it belongs to user 0, and has a file in it"):
+    with pytest.raises(PermissionRefused, match="it belongs to user 0, and contains a file"):
         rundir.create("roots", (NOBODY, NOBODY))
     os.chown(rundir.path, 12345, 12345)
     with pytest.raises(PermissionRefused, match=f"directory {rundir.path}: it belongs to user 12345"):
@@ -269,7 +269,7 @@ def test_directory_of_a_user(public_path: Path) -> None:
     assert call(rundir_child.create_as, "nobody", public_path / "run", "verse") == [0o700, 0o700, NOBODY]
     public_path.chmod(0o755)
     kind, message = call(rundir_child.create_as, "nobody", public_path / "other", "verse")
-    assert (kind, "Permission denied; name another one with --rundir" in message) == (
+    assert (kind, "Permission denied; use another one with --rundir" in message) == (
         "PermissionRefused",
         True,
     )

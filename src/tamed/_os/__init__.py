@@ -1,1 +1,1 @@
-"""The bottom: calls of the kernel, and small texts, that several folders need."""
+"""The lowest layer: system calls, and text helpers, that several folders use."""

@@ -1,6 +1,6 @@
 """CLOCK_BOOTTIME and its timers: the time that also passes while the machine is suspended.
 
-A timer that has expired meanwhile fires before any process runs again.
+A timer that expires during a suspension fires before any process runs again.
 """
 
 import os
@@ -30,10 +30,10 @@ def _setting(when: float) -> bytes:
 
 
 class KillTimer:
-    """A timer of the kernel that kills this process, whatever it does then: timer_create(2).
+    """A kernel timer that kills this process with SIGKILL: timer_create(2).
 
-    It kills a process that is blocked or stopped, too, and needs nobody who watches. A forked child does not
-    have it. Raises OSError if the kernel refuses one.
+    It also kills a blocked or stopped process, and needs no other process. A forked child does not inherit
+    it. Raises OSError if the kernel refuses one.
     """
 
     def __init__(self) -> None:
@@ -44,16 +44,16 @@ class KillTimer:
         call("timer_create", _CLOCK, event, byref(self._timer))
 
     def set(self, when: float) -> None:
-        """Set the time, in seconds of `boot_time`; one that has passed kills at once."""
+        """Set the time, in seconds of `boot_time`; a past time kills at once."""
         call("timer_settime", self._timer, _TIMER_ABSTIME, _setting(when), None)
 
     def close(self) -> None:
-        """Kill nobody."""
+        """Delete the timer."""
         call("timer_delete", self._timer)
 
 
 class BootAlarm:
-    """A descriptor that is readable from a time on: timerfd_create(2). Raises OSError without one."""
+    """A descriptor that becomes readable at a given time: timerfd_create(2). Raises OSError without one."""
 
     def __init__(self) -> None:
         self._descriptor = call("timerfd_create", _CLOCK, os.O_NONBLOCK | os.O_CLOEXEC)

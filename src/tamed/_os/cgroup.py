@@ -1,8 +1,8 @@
-"""What the control groups of this process allow, and what has happened in them: cgroups(7).
+"""Limits and OOM kills of this process's control groups: cgroups(7).
 
-The limits of a group hold for the groups below it, too, so the least of all on the way up counts. In a
-container its own group is often mounted as the root, and the path in ``/proc/self/cgroup`` may be that of the
-host: so each folder on the way is looked at, and those that are missing are passed over.
+The limits of a group also apply to the groups below it, so the lowest limit on the way up counts. In a
+container its own group is often mounted as the root, while the path in ``/proc/self/cgroup`` may be that of
+the host: so each existing folder on the way is read, and missing ones are skipped.
 """
 
 import math
@@ -15,7 +15,7 @@ __all__ = ["allowed_cpus", "allowed_memory", "oom_kills"]
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
-_UNLIMITED: Final = 1 << 60  # version 1 has a number for it: 2**63, less a part of a page
+_UNLIMITED: Final = 1 << 60  # version 1 writes a number for "unlimited": 2**63 rounded down to a page
 
 
 def allowed_cpus(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int | None:
@@ -50,11 +50,10 @@ def allowed_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
 
 
 def oom_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Return how many processes the OOM killer has killed in this process's cgroup.
+    """Return the number of processes that the OOM killer has killed in this process's cgroup.
 
-    The kernel counts before it sends the signal (cgroup-v2.rst, memory.events). Without a cgroup of version 2
-    with a memory controller it is the number of the whole system (/proc/vmstat), and 0 if that is not there
-    either.
+    The kernel counts before it sends the signal (cgroup-v2.rst, memory.events). Without a version 2 cgroup
+    with a memory controller it is the number of the whole system (/proc/vmstat), or 0 without that.
     """
     of_cgroup = _counted(cgroups / _own_path("", proc).lstrip("/") / "memory.events")
     return _counted(proc / "vmstat") or 0 if of_cgroup is None else of_cgroup
@@ -68,7 +67,7 @@ def _folders(controller: str, proc: Path, cgroups: Path) -> Iterator[Path]:
 
 
 def _own_path(controller: str, proc: Path) -> str:
-    """Return the path of this process's group; version 2 has one for all controllers, of no name."""
+    """Return the path of this process's group; version 2 has one unnamed hierarchy for all controllers."""
     for line in _text(proc / "self" / "cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controller in controllers.split(","):

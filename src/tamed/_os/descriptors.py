@@ -39,10 +39,10 @@ def fill_standard_descriptors() -> None:
 
 
 def has_lost_terminal() -> bool:
-    """Return whether one of 0, 1 and 2 is a terminal that is gone: a closed window, a lost connection."""
+    """Return whether one of 0, 1 and 2 is a terminal that hung up: a closed window, a lost connection."""
     poll = select.poll()
     for descriptor in _STANDARD:
-        if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # a pipe without its other end hangs up as well
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # poll reports a hang-up for broken pipes, too
             poll.register(descriptor, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
 
@@ -56,7 +56,7 @@ def silence_standard_descriptors() -> None:
 
 
 def replace_with_null(descriptors: Iterable[int]) -> None:
-    """Replace the open ones of these descriptors with ``/dev/null``; they stay inheritable or not.
+    """Replace those of these descriptors that are open with ``/dev/null``, and keep their inheritability.
 
     If that cannot be opened, they are closed.
     """
@@ -65,7 +65,7 @@ def replace_with_null(descriptors: Iterable[int]) -> None:
             inheritable = os.get_inheritable(descriptor)
             try:
                 null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            except OSError:  # no descriptor may be left: closing this one frees one
+            except OSError:  # maybe no descriptor is free: closing this one frees one
                 os.close(descriptor)
                 null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             if null == descriptor:

@@ -103,7 +103,7 @@ def require_single_thread(what: str) -> None:
     while (count := threads()) > 1 and time.monotonic() < deadline:
         time.sleep(_PAUSE)
     if count > 1:
-        raise SystemRefused(what, f"this process has {count} threads", "do it before anything starts one")
+        raise SystemRefused(what, f"this process has {count} threads", "do it before any thread is started")
 
 
 class _Guard:
@@ -123,7 +123,7 @@ class _Guard:
             )
 
     def _before(self) -> None:
-        """Block signals: one that reaches the child before it has reset its handlers would be ours."""
+        """Block signals: the parent's handlers would run in a child that has not reset them."""
         self._masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
     def _in_parent(self) -> None:

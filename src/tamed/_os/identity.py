@@ -62,7 +62,7 @@ class Identity(NamedTuple):
         """Return the identity of a uid that is not in the user database, which is usual in containers."""
         if is_other and not group:
             raise ConfigurationError(
-                f"user {uid}", "the system has no such user, so its group is not known", "name a group too"
+                f"user {uid}", "the system has no such user, so its group is unknown", "add --group"
             )
         gid = _group(group) if group else os.getegid()
         return cls(uid, gid, (gid,))
@@ -125,7 +125,7 @@ class Identity(NamedTuple):
         answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if answer not in (_YES, _NO):
             raise SystemRefused(
-                f"cannot check what user {self.name or self.uid} may do with {path}",
+                f"cannot check the permissions of user {self.name or self.uid} for {path}",
                 "this process may not become that user",
             )
         return answer == _YES

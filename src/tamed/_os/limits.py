@@ -22,7 +22,7 @@ _MOST: Final = 4096
 def usable_cpus() -> int:
     """Return the number of CPUs that this process may use.
 
-    That are those of sched_getaffinity(2), or fewer if a control group limits the time on them.
+    Those are the CPUs of sched_getaffinity(2), or fewer if a control group limits the CPU time.
     """
     cpus = len(os.sched_getaffinity(0))
     return min(cpus, allowed_cpus() or cpus)
@@ -39,7 +39,7 @@ def check_workers(count: int, *, yes: bool) -> None:
     if count > most:
         why = f"that is more than {most}" + ("" if yes else f", {_MOST_PER_CPU} for each CPU")
         asked = count if count <= _MOST else f"more than {_MOST}"
-        raise UsageError(f"{asked} workers", why, "" if yes else "give --yes if it is meant")
+        raise UsageError(f"{asked} workers", why, "" if yes else "add --yes to confirm")
 
 
 def limit_open_files(count: int) -> None:
@@ -57,7 +57,7 @@ def limit_open_files(count: int) -> None:
         kernel = sysctl("fs.nr_open")
         known = "no limit known" if kernel is None else f"/proc/sys/fs/nr_open is {kernel}"
         raise PermissionRefused(
-            f"cannot have {count} open files", most, f"name fewer, or raise the hard limit (kernel: {known})"
+            f"cannot have {count} open files", most, f"use fewer, or raise the hard limit (kernel: {known})"
         ) from error
 
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _PROC = Path("/proc")
-_ARG_START = 45  # in `_stat_of`: where the words of the command begin in memory
+_ARG_START = 45  # index in `_stat_of` of the address of the command's words
 
 
 class ProcessEntry:
@@ -42,7 +42,7 @@ class ProcessEntry:
 
     @property
     def is_there(self) -> bool:
-        """Whether it still runs: another process may have the pid by now."""
+        """Whether it still exists: another process may have reused the pid."""
         now = _read(str(self.pid))
         return now is not None and now.started == self.started and not now.is_over
 
@@ -58,7 +58,7 @@ def descendants_of(ancestor: int) -> list[ProcessEntry]:
     for each in _all_processes():
         below.setdefault(each.parent, []).append(each)
     found = below.get(ancestor, [])
-    for each in found:  # the list grows meanwhile
+    for each in found:  # the list grows during the loop
         found += below.get(each.pid, [])
     return found
 
@@ -105,7 +105,7 @@ def usage_of(pid: int) -> tuple[int, float] | tuple[None, None]:
 
 
 def show_words(words: Sequence[str], count: int) -> None:
-    """Have listings of processes show these words in the place of the last ``count`` of this command.
+    """Make process listings show these words instead of the last ``count`` words of this command.
 
     If they are longer, or without ``/proc``, nothing changes there. ``sys.orig_argv`` has them in any case.
     """
@@ -118,7 +118,7 @@ def show_words(words: Sequence[str], count: int) -> None:
             with open("/proc/self/mem", "r+b", buffering=0) as memory:  # noqa: PTH123 - as below
                 memory.seek(begin + len(command) - len(former))
                 memory.write(latter.ljust(len(former), b"\0"))
-    except OSError:  # there is no /proc, or it is no longer ours to write
+    except OSError:  # no /proc, or no permission to write it
         return
     finally:
         sys.orig_argv[-count:] = words
@@ -135,7 +135,7 @@ def _all_processes() -> list[ProcessEntry]:
 def _read(name: str) -> ProcessEntry | None:
     try:
         fields = _stat_of(name)
-    except OSError:  # it is gone
+    except OSError:  # it has ended
         return None
     is_over = fields[0] in (b"Z", b"X")
     return ProcessEntry(int(name), int(fields[1]), int(fields[2]), is_over, int(fields[19]))
@@ -150,5 +150,5 @@ def _stat_of(name: str) -> list[bytes]:
 def _status_of(pid: int, proc: Path) -> list[bytes]:
     try:
         return (proc / str(pid) / "status").read_bytes().splitlines()
-    except OSError:  # it has ended, or no descriptor is left to read it
+    except OSError:  # it has ended, or no descriptor is free
         return []

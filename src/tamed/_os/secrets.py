@@ -1,8 +1,9 @@
-"""The secrets that this process has read, so that they can be kept out of what it tells others.
+"""The secrets that this process has read, which are masked in its output.
 
-A secret gets into a log by accident: an error of a library has the address with its password, a request is
-logged as a whole. So whoever writes a text for people or for a file asks `Secrets.hidden` for it. This is a
-net, not a wall: a secret that was encoded, cut or printed by other means is not recognised.
+A secret gets into a log by accident: an error of a library contains the address with its password, or a
+request is logged completely. So code that writes a text for people or to a file passes it through
+`Secrets.hidden`. This is a safety net, not a guarantee: a secret that was encoded, truncated or printed by
+other means is not masked.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Final
 
 __all__ = ["SECRETS", "Secrets"]
 
-_SHORTEST: Final = 4  # characters: a shorter one would be found everywhere
+_SHORTEST: Final = 4  # characters: shorter ones would match everywhere
 _SHORTEST_LINE: Final = 8
 _INSTEAD: Final = "***"
 
@@ -27,7 +28,7 @@ class Secrets:
         return self._pattern is not None
 
     def remember(self, secret: str) -> None:
-        """Hide this secret from now on, unless it has less than four characters."""
+        """Mask this secret from now on, unless it has fewer than four characters."""
         fresh = {text for text in _forms(secret) if len(text) >= _SHORTEST} - self._known
         if fresh:
             self._known |= fresh
@@ -35,21 +36,21 @@ class Secrets:
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def hidden(self, text: str) -> str:
-        """Return a text with three asterisks in place of each secret."""
+        """Return a text with each secret replaced by three asterisks."""
         return text if self._pattern is None else self._pattern.sub(_INSTEAD, text)
 
     def forget(self) -> None:
-        """Forget all, in a process that begins anew, as a test does."""
+        """Forget all secrets, as tests do between two cases."""
         self._known.clear()
         self._pattern = None
 
 
 SECRETS: Final = Secrets()
-"""Those of this process; a forked child has those of its parent."""
+"""The secrets of this process; a forked child inherits them."""
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield how a secret appears in a text: as it is, inside of quotes, and line by line."""
+    """Yield the forms of a secret in a text: plain, quoted, and line by line."""
     import json  # lazy import: every process loads this module, and few have a secret
 
     for text in (secret, *(line for line in secret.splitlines() if len(line) >= _SHORTEST_LINE)):

@@ -98,7 +98,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
-    """Return the known word that is the most similar to ``word``, at least by so much of 1, or None."""
+    """Return the known word most similar to ``word``, or None if none has this ``similarity`` (0 to 1)."""
     import difflib  # not at the top: only needed for errors
 
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)), None)
@@ -111,18 +111,18 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 
 
 def why_no_name(name: str) -> str:
-    """Return why this cannot be the name of an instance, which is that of its folder; empty if it can."""
+    """Return why this is not a valid name of an instance and its folder; empty if it is valid."""
     if not name or len(os.fsencode(name)) > _LONGEST_NAME:
-        return f"a name has 1 to {_LONGEST_NAME} bytes"
+        return f"a name must have 1 to {_LONGEST_NAME} bytes"
     if not name[0].isalnum() and name[0] != "_":
-        return "a name begins with a letter, a digit or _"
+        return "a name must begin with a letter, a digit or _"
     bad = next((one for one in name if not one.isalnum() and one not in _ALSO), "")
-    return f"a name has letters, digits and {_ALSO} only, not {bad!r}" if bad else ""
+    return f"a name may only contain letters, digits and {_ALSO}, not {bad!r}" if bad else ""
 
 
 def _number(value: float) -> str:
     try:
         text = str(value)
-    except ValueError:  # it has more digits than the interpreter prints
+    except ValueError:  # more digits than the interpreter prints
         text = ""
     return text if 0 < len(text) <= _LONGEST else "a very long number"

@@ -32,7 +32,7 @@ def require_trusted(path: Path, what: str) -> None:
     place, why = found
     if os.geteuid() == 0:
         remedy = f"chown root {place} && chmod go-w {place}, or pass --trust-writable"
-        raise PermissionRefused(f"{what} {path}", f"{place} {why}, who could become root by it", remedy)
+        raise PermissionRefused(f"{what} {path}", f"{place} {why}, so others could become root", remedy)
     import logging  # not at the top: most files are fine
 
     logging.getLogger("tamed").warning("%s %s can be changed by others: %s %s", what, path, place, why)

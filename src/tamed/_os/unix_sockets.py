@@ -97,5 +97,5 @@ def peer_credentials(sock: Any) -> Credentials:
 
 def _require_room(path: object, name: bytes, limit: int) -> None:
     if len(name) > limit:
-        why = f"its name has {len(name)} bytes, and a socket's name {limit} at most"
+        why = f"its name has {len(name)} bytes, but a socket's name may have {limit} at most"
         raise ConfigurationError(f"cannot use unix:{path}", why, "choose a shorter one")

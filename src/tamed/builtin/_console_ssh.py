@@ -275,7 +275,7 @@ def authorized_keys(path: Path) -> asyncssh.SSHAuthorizedKeys:
         require_trusted(path, "authorized keys")
         return asyncssh.import_authorized_keys(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise from_os_error(f"cannot read {what}", error, "name a readable file") from error
+        raise from_os_error(f"cannot read {what}", error, "use a readable file") from error
     except ValueError as error:
         raise ConfigurationError(what, str(error)) from error
 
@@ -288,9 +288,9 @@ def _read_key(path: Path) -> asyncssh.SSHKey:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise from_os_error(f"cannot read {what}", error, "name a readable file") from error
+        raise from_os_error(f"cannot read {what}", error, "use a readable file") from error
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-        raise ConfigurationError(what, str(error), "name a private key without a passphrase") from error
+        raise ConfigurationError(what, str(error), "use a private key without a passphrase") from error
 
 
 def _make_key(path: Path) -> None:

@@ -34,7 +34,7 @@ class Poetry(Service):
         try:
             self.text = self.file.read_bytes()
         except OSError as error:
-            raise from_os_error(f"cannot read the poem {self.file}", error, "name a readable file") from error
+            raise from_os_error(f"cannot read the poem {self.file}", error, "use a readable file") from error
         log.info("loaded a poem of %d bytes from %s", len(self.text), self.file)
 
     def recite(self, peer: str) -> bytes:

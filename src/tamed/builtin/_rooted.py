@@ -280,4 +280,4 @@ class DirectoryService(Service):
             await asyncio.to_thread(self._root.check)
         except OSError as error:
             what = f"cannot serve {self._root.folder}"
-            raise from_os_error(what, error, "name a readable directory") from error
+            raise from_os_error(what, error, "use a readable directory") from error

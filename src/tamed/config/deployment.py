@@ -78,7 +78,7 @@ class Deployment(NamedTuple):
         try:
             text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
         except OSError as error:
-            remedy = "name a readable file"
+            remedy = "use a readable file"
             raise from_os_error(f"cannot read the deployment file {file}", error, remedy) from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(
@@ -191,7 +191,7 @@ def read_env_file(path: Path) -> dict[str, str]:
         text = path.read_text("utf-8-sig")
     except OSError as error:
         raise from_os_error(
-            f"cannot read the environment file {path}", error, "name a readable file"
+            f"cannot read the environment file {path}", error, "use a readable file"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(str(path), f"byte {error.start} is not UTF-8", "save it as UTF-8") from error

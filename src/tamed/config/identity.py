@@ -81,7 +81,7 @@ def check_files(identity: Identity | None, *, log: str = "", pid_files: Iterable
         if path and identity is not None and folder.is_dir() and not identity.can_write_in(folder):
             who = identity.name or identity.uid
             raise PermissionRefused(
-                f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or name another"
+                f"{what} {path}", f"user {who} cannot write in {folder}", f"give it to {who}, or use another"
             )
 
 

@@ -59,7 +59,7 @@ def load_file(path: Path) -> Application:
         source = path.read_bytes()
     except OSError as error:
         raise from_os_error(
-            f"cannot read the application file {path}", error, "name a readable file"
+            f"cannot read the application file {path}", error, "use a readable file"
         ) from error
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)

@@ -71,7 +71,7 @@ def make_log_folder(log: Path, owner: tuple[int, int] | None) -> None:
     try:
         folder.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise from_creation_error(f"directory {folder}", error, "name another place with --log") from error
+        raise from_creation_error(f"directory {folder}", error, "use another place with --log") from error
     if is_own:
         RunDirectory(folder).create(log.stem, owner)
     else:

@@ -154,7 +154,7 @@ def _require_directory(path: Path) -> None:
     try:
         os.close(os.open(f"{path}/.", os.O_PATH))  # the dot requires the permission to enter it
     except OSError as error:
-        raise from_os_error(f"directory {path}", error, "create it, or name another one") from error
+        raise from_os_error(f"directory {path}", error, "create it, or use another one") from error
 
 
 def _resolved(job: Job, name: str) -> str:

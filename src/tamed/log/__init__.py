@@ -1,1 +1,1 @@
-"""The log, from the call to the disk."""
+"""The log: from a logging call to a line on disk."""

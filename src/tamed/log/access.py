@@ -1,4 +1,4 @@
-"""An access log: many lines a second at little cost."""
+"""Access logs: many lines a second at low cost."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from tamed.log.logger import handlers_of
 
 __all__ = ["AccessLog", "LinesHandler"]
 
-_MOST = 256  # lines that are kept until the end of the event loop's turn
+_MOST = 256  # lines that are buffered until the end of the iteration of the event loop
 _LONGEST = 1024  # characters of a line; a client chooses the length of its URL, and the log is limited
 
 

@@ -137,16 +137,16 @@ def explain(path: Path, error: OSError) -> TamedError:
     """Turn an OSError about a log file into an error with the remedy."""
     what, why = f"log file {path}", error.strerror or ""
     if error.errno == errno.ELOOP:
-        return CannotCreate(what, "it is a symbolic link", "name the file that it points to")
+        return CannotCreate(what, "it is a symbolic link", "use the file that it points to")
     if error.errno in (errno.EISDIR, errno.ENXIO) or not path.name:  # as of /
-        return CannotCreate(what, "it is not a regular file", "name another one, or log to stderr")
+        return CannotCreate(what, "it is not a regular file", "use another one, or log to stderr")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return CannotCreate(what, f"there is no directory {path.parent}", "create it, or name another file")
+        return CannotCreate(what, f"there is no directory {path.parent}", "create it, or use another file")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionRefused(
-            what, _foreign_owner(path) or why, "name another file, or start as a user who may write it"
+            what, _foreign_owner(path) or why, "use another file, or start as a user who may write it"
         )
-    return from_creation_error(what, error, "name another file")
+    return from_creation_error(what, error, "use another file")
 
 
 def _foreign_owner(path: Path) -> str:
@@ -165,13 +165,13 @@ def _foreign_owner(path: Path) -> str:
 def _check(path: Path, status: os.stat_result) -> None:
     what = f"log file {path}"
     if not stat.S_ISREG(status.st_mode):
-        raise CannotCreate(what, "it is not a regular file", "name another one, or log to stderr")
+        raise CannotCreate(what, "it is not a regular file", "use another one, or log to stderr")
     if status.st_nlink > 1:
-        raise CannotCreate(what, "the file has a second name (a hard link)", "remove it, or name another one")
+        raise CannotCreate(what, "the file has a second name (a hard link)", "remove it, or use another one")
 
 
 def _end_line(descriptor: int) -> None:
-    """End a line that was cut off when the machine crashed, so that the next line begins a new one."""
+    """End a line that a crash of the machine truncated, so that the next record begins a new line."""
     size = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         try:

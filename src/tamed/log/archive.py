@@ -145,14 +145,14 @@ class Compressor:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._hidden = f".{archive.name}.gz"
-        self.pid = 0  # of the child that is at work
+        self.pid = 0  # pid of the running child
         self._source: os.stat_result | None = None
 
     def start(self) -> None:
-        """Compress the youngest file that is not compressed, unless a child is at work."""
+        """Compress the youngest uncompressed file, unless a child is running."""
         if self.pid:
             return
-        self._archive.remove(self._hidden)  # left by a supervisor that was killed
+        self._archive.remove(self._hidden)  # left by a killed supervisor
         for _, entry in self._archive.files():
             if not entry.endswith(".gz") and self._start(entry):
                 return
@@ -168,7 +168,7 @@ class Compressor:
             self._archive.remove(self._hidden)
 
     def stop(self) -> None:
-        """Kill the child that is at work, if there is one; the file stays uncompressed."""
+        """Kill the running child, if there is one; the file stays uncompressed."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -176,7 +176,7 @@ class Compressor:
             self._archive.remove(self._hidden)
 
     def _start(self, entry: str) -> bool:
-        """Start with a file; return False if it is not a regular file: others may write in the folder too."""
+        """Start with a file; return False unless it is a regular file, as others may write in the folder."""
         if not self._archive.is_regular(entry):
             return False
         source = self._archive.open(entry, _READ)

@@ -62,15 +62,15 @@ class LogFile:
         self._clock = clock
         self._loss = Loss(clock)
         self._notices: list[bytes] = []  # yet to be written
-        self._troubles: dict[str, str] = {}  # operations that fail at the moment, and the reason
-        self._not_before: dict[str, float] = {}  # when they are tried again
+        self._troubles: dict[str, str] = {}  # failing operations, each with the reason
+        self._not_before: dict[str, float] = {}  # the time of the next attempt
         self._directory, file = self._open()
         self._root = Path("/").stat()
         self._folder_mode = os.fstat(self._directory).st_mode & 0o7777
         self._archive = Archive(self._directory, path.name)
         self._file = Appender(file)
         self._seen = self._size()  # the size of the file when its name was last checked
-        self._is_gone = False  # the file has no name: nothing written into it can be read
+        self._is_gone = False  # the file was deleted: nothing written into it can be read
         self._is_in_child = False
         self._compressor = Compressor(self._archive) if rotation.compress else None
         self._period = self._period_of_file()
@@ -95,12 +95,12 @@ class LogFile:
 
     @property
     def unreported(self) -> Loss:
-        """The lost lines that are not reported in the log yet."""
+        """The lost lines that have not been reported in the log."""
         return self._loss
 
     @property
     def trouble(self) -> str:
-        """What does not work at the moment, in a sentence; empty if everything works."""
+        """A sentence about the current failures; empty if there are none."""
         troubles = [self._sentence(what, why) for what, why in self._troubles.items()]
         if self._loss:
             troubles.append(f"log {self.path}: {self._loss.sentence()}")
@@ -113,7 +113,7 @@ class LogFile:
             self._attempt("reopen", self._follow)
         filled = self._size()
         if filled and not self._is_due(filled, sum(map(len, records)), now):
-            self._put(records)  # nearly always all of them fit
+            self._put(records)  # usually all of them fit
             return
         batch: list[bytes] = []
         for record in records:
@@ -157,7 +157,7 @@ class LogFile:
 
     @property
     def child(self) -> int:
-        """The pid of the compressor that is at work, for the reaper; 0 if there is none."""
+        """The pid of the running compressor, for the reaper; 0 if there is none."""
         return 0 if self._compressor is None else self._compressor.pid
 
     def child_ended(self, pid: int, status: int) -> bool:
@@ -182,7 +182,7 @@ class LogFile:
         self._is_in_child = True
         self._loss = Loss(self._clock)
         self._notices.clear()
-        self._file = Appender(self._file.fileno())  # without the pending truncation
+        self._file = Appender(self._file.fileno())  # without a pending truncation
         self._attempt("reopen", self._reopen)
 
     def close(self) -> None:
@@ -317,7 +317,7 @@ class LogFile:
         return current.st_nlink == 0 or self._archive.is_other(self.path.name, current)
 
     def _period_of_file(self) -> int:
-        """Return the period of the last write, so that a daemon that was down at midnight rotates too."""
+        """Return the period of the last write, so that a daemon that was down at midnight rotates, too."""
         status = os.fstat(self._file.fileno())
         return self.rotation.period(status.st_mtime if status.st_size else self._clock())
 
@@ -325,13 +325,13 @@ class LogFile:
         try:
             return self._file.size()
         except OSError:
-            return 0  # it is closed, or its disk is gone: the write reports it
+            return 0  # closed, or its disk is gone: the write reports it
 
     def _may(self, what: str) -> bool:
         return self._clock() >= self._not_before.get(what, 0.0)
 
     def _attempt(self, what: str, call: Callable[[], None]) -> None:
-        """Do something that may fail; log the failure once, until it succeeds or fails for another reason."""
+        """Call ``call``; log a failure once, until it succeeds or fails for another reason."""
         try:
             with acting_for(self._owner):
                 call()

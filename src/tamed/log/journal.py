@@ -70,7 +70,7 @@ class JournalSender:
 
     @property
     def lost(self) -> int:
-        """The number of records that were dropped in all."""
+        """The total number of dropped records."""
         return self._outbox.lost
 
     def send(self, fields: Mapping[str, str | bytes]) -> None:
@@ -110,7 +110,7 @@ class JournalSender:
         except OSError as error:
             if error.errno in (errno.EMSGSIZE, errno.ENOBUFS):
                 return self._transmit_file(record)
-            return False  # the journal does not listen, or is too slow
+            return False  # the journal is not listening, or is too slow
         return True
 
     def _transmit_file(self, record: bytes) -> bool:

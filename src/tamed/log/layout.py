@@ -85,7 +85,7 @@ def bare(line: Line) -> str:
 
 
 def json(line: Line) -> str:
-    """Lay out one JSON object on one line, whatever is in the message.
+    """Format one JSON object on one line, whatever the message contains.
 
     Time, level, logger, message, pid, worker, traceback, and the fields, unless they have one of these names.
     """
@@ -116,7 +116,7 @@ def _field_text(value: object) -> str:
     try:
         return str(value)[:_LONGEST_FIELD]
     except Exception:
-        return f"a {type(value).__name__} that cannot be shown"
+        return f"a {type(value).__name__} that cannot be formatted"
 
 
 _LAYOUTS: dict[str, Layout] = {

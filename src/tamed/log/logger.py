@@ -1,10 +1,10 @@
-"""Loggers of our own, which the application's logging configuration does not silence.
+"""Tamed's loggers, which the application's logging configuration cannot silence.
 
 `logging.config` assumes that it configures the whole process. With its defaults it disables all existing
-loggers, ours and asyncio's too, and removes all handlers from the root. An application that configures its
-own logging would lose the errors of Tamed and asyncio. So our loggers cannot be disabled, and their records
-reach the handler given to `keep_log`, regardless of the root's handlers. Levels, filters, more handlers and
-`propagate` of our loggers work as for any other logger.
+loggers, including Tamed's and asyncio's, and removes all handlers from the root. An application that
+configures its own logging would lose the errors of Tamed and asyncio. So Tamed's loggers cannot be disabled,
+and their records reach the handler given to `keep_log`, regardless of the root's handlers. Levels, filters,
+more handlers and `propagate` of these loggers work as for any other logger.
 """
 
 import logging
@@ -40,26 +40,26 @@ _is_console = False
 def own_logger(name: str) -> logging.Logger:
     """Return the logger with this name, which cannot be disabled from now on."""
     logger = logging.getLogger(name)
-    # Not `logging.setLoggerClass`: options that set levels create some of our loggers before we do.
+    # Not `logging.setLoggerClass`: options that set levels create some of these loggers earlier.
     logger.__class__ = _OwnLogger
     return logger
 
 
 def keep_log(handler: logging.Handler, *, is_console: bool) -> None:
-    """Send all records of our loggers to a handler, also when it is removed from the root.
+    """Send all records of Tamed's loggers to a handler, even when it is removed from the root.
 
-    It becomes `logging.lastResort` too. ``is_console`` is whether the output of this process goes to the same
-    place: then a console handler on the root is equivalent.
+    It also becomes `logging.lastResort`. ``is_console`` is whether the output of this process goes to the
+    same place: then a console handler on the root is equivalent.
     """
     global _log, _is_console
     _log, _is_console = handler, is_console
     logging.lastResort = handler  # the type is too narrow: any handler works
-    for name in ("asyncio", "py.warnings"):  # these errors are reported nowhere else
+    for name in ("asyncio", "py.warnings"):  # their errors are reported nowhere else
         own_logger(name)
 
 
 def flush_log() -> None:
-    """Flush the log; `logging.shutdown` does not, if `logging.config` has removed its handler."""
+    """Flush the log. `logging.shutdown` does not do that if `logging.config` removed its handler."""
     _log.flush()
 
 

@@ -56,11 +56,11 @@ def _moment(seconds: float) -> str:
 
 
 class Outbox:
-    """Passes messages to a channel that may be slow or gone, in order; drops the newest when it is full.
+    """Passes messages, in order, to a channel that may be slow or closed; drops the newest when it is full.
 
     ``send`` sends one message and returns whether that was possible; it neither waits nor raises.
-    ``loss_message`` formats a sentence about dropped messages. That is sent after all waiting messages, so it
-    is where the gap is. ``limit`` is in bytes. ``is_empty`` is whether nothing waits to be sent or reported.
+    ``loss_message`` formats a sentence about dropped messages. It is sent after all queued messages, so it
+    marks the gap. ``limit`` is in bytes. ``is_empty`` is whether nothing is queued or unreported.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class Outbox:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether more than half of the room is used."""
+        """Whether more than half of the limit is used."""
         return 2 * self._held > self._limit
 
     @property
     def lost(self) -> int:
-        """The number of lines that were dropped in all."""
+        """The total number of dropped lines."""
         return self._loss.total
 
     def put(self, message: bytes, lines: int = 1) -> bool:
-        """Send a message, or keep it until that is possible; return whether it was sent.
+        """Send a message, or queue it; return whether it was sent.
 
         ``lines`` is the number of lines to count if it is dropped.
         """
@@ -98,14 +98,14 @@ class Outbox:
             return True
         self.is_empty = False
         if self._loss or self._held + len(message) > self._limit:
-            self._loss.add(lines, "the log did not take them")
+            self._loss.add(lines, "the log did not accept them")
             return False
         self._waiting.append(message)
         self._held += len(message)
         return False
 
     def flush(self) -> bool:
-        """Send the messages that can be sent now; return whether none is left."""
+        """Send the messages that can be sent now; return whether the queue is empty."""
         while self._waiting:
             if not self._send(self._waiting[0]):
                 return False

@@ -60,13 +60,17 @@ class Rotation(NamedTuple):
     def check(self) -> None:
         """Raise ConfigurationError for invalid numbers."""
         if self.size is not None and self.size <= 0:
-            raise ConfigurationError(f"rotate a log at {self.size} bytes", "a size is above 0")
+            raise ConfigurationError(f"rotate a log at {self.size} bytes", "the size must be above 0")
         if self.every is not None and self.every < 1:
-            raise ConfigurationError(f"rotate a log every {self.every:g} seconds", "that is under a second")
+            raise ConfigurationError(
+                f"rotate a log every {self.every:g} seconds", "the interval must be at least a second"
+            )
         if self.keep is not None and self.keep < 0:
-            raise ConfigurationError(f"keep {self.keep} old logs", "a number is not below 0", "0 keeps none")
+            raise ConfigurationError(
+                f"keep {self.keep} old logs", "the number must not be negative", "0 keeps none"
+            )
         if self.keep_for < 0 or (self.max_use or 0) < 0:
-            why = "neither is below 0"
+            why = "neither may be negative"
             raise ConfigurationError(f"keep old logs for {self.keep_for:g} s in {self.max_use} bytes", why)
 
     @property

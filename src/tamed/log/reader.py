@@ -28,14 +28,14 @@ __all__ = ["LogReader"]
 
 _BLOCK = 1 << 16  # bytes
 _LONGEST = 1 << 20  # bytes of a line
-_LOOKS = 100  # attempts to list the files without a rename meanwhile; after that it is no rotation
+_LOOKS = 100  # attempts to list the files without a rename during it; more is not a rotation
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LogReader:
     """Reads one log. All methods may raise ``OSError``, such as FileNotFoundError. Close it after use.
 
-    With an ``owner`` only files of that user are read: PermissionError is raised for others. A line that is
+    With an ``owner`` only files of that user are read; others raise PermissionError. A line that is
     longer than a mebibyte is returned in pieces.
     """
 
@@ -49,7 +49,7 @@ class LogReader:
         self._stream.close()
 
     def last(self, count: int) -> list[bytes]:
-        """Return the last ``count`` lines, from old files too if necessary; `more` goes on after them."""
+        """Return the last ``count`` lines, from old files too if necessary; `more` continues after them."""
         lines = _last_lines(self._stream, count)
         for _ in range(_LOOKS):
             files = self._files()
@@ -57,12 +57,12 @@ class LogReader:
                 older = self._lines_before(files, count - len(lines))
             except FileNotFoundError:
                 continue
-            if self._are_still(files):  # otherwise there was a rotation meanwhile
+            if self._are_still(files):  # otherwise there was a rotation in between
                 return older + lines
         raise _never_at_rest()
 
     def every(self, since: float | None = None) -> Iterator[bytes]:
-        """Yield all lines, those of the old files first; `more` goes on after them.
+        """Yield all lines, those of the old files first; `more` continues after them.
 
         Old files whose last line was written before ``since``, in seconds since the epoch, are left out.
         """
@@ -94,11 +94,11 @@ class LogReader:
     def more(self) -> Iterator[bytes]:
         """Yield the lines that were written since the last line that was read, up to now.
 
-        A file that was compressed or removed meanwhile is not read further.
+        The rest of a file that was compressed or removed since then is not read.
         """
         while True:
             following = self._following()
-            yield from _lines(self._stream)  # after `_following`: a file that was rotated gets no more lines
+            yield from _lines(self._stream)  # after `_following`: a rotated file gets no more lines
             if following is None:
                 return
             self._stream.close()
@@ -116,7 +116,7 @@ class LogReader:
         return lines
 
     def _following(self) -> io.BufferedIOBase | None:
-        """Open the file that is next after the open one; None if that is the youngest.
+        """Open the file that follows the open one; None if that is the youngest.
 
         A rotation renames one file after the other, so a listing during a rotation can be inconsistent. If
         two listings are the same, no file was renamed between them.
@@ -137,7 +137,7 @@ class LogReader:
 
     def _next_number(self, files: dict[int, _File]) -> int | None:
         number = self._number(files)
-        if number is None:  # it was removed, or compressed: then those after it are not compressed yet
+        if number is None:  # it was removed or compressed; those after it are not compressed yet
             return max((other for other, file in files.items() if not file.is_compressed), default=None)
         return max((other for other in files if other < number), default=None)
 
@@ -162,7 +162,7 @@ class LogReader:
         return files
 
     def _are_still(self, files: dict[int, _File]) -> bool:
-        """Return whether each of these has the same name as before: there was no rotation meanwhile."""
+        """Return whether each file still has the same name, so that there was no rotation in between."""
         now = self._files()
         return now.keys() == files.keys() and all(now[each].inode == files[each].inode for each in now)
 
@@ -176,7 +176,7 @@ class _File:
 
 
 def _never_at_rest() -> OSError:
-    return OSError(errno.EBUSY, "its old files are renamed all the time")
+    return OSError(errno.EBUSY, "its old files are being renamed continuously")
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class Damage(NamedTuple):
 
 
 def encode_origin(severity: int, time: float, pid: int, name: str) -> bytes:
-    """Encode an origin for a `Record`; an invalid time becomes 0, and a name that is too long is cut."""
+    """Encode an origin for a `Record`; an invalid time becomes 0, and too long a name is truncated."""
     moment = time * 1e6 if -_LATEST < time < _LATEST else 0.0
     return b"%d %d %d %b" % (severity, moment, pid, _encode_name(name))
 
@@ -109,7 +109,9 @@ class RecordReader:
         before, *frames = (self.rest + data).split(b"\xff")
         self.rest = b"\xff" + frames.pop() if frames and _may_go_on(frames[-1]) else b""
         found: list[Record | Damage] = []
-        damaged = [before]  # joined: every byte of invalid data could look like the beginning of a frame
+        damaged = [
+            before
+        ]  # joined: invalid data may contain many bytes that look like the beginning of a frame
         for frame in frames:
             whole = self._frame.match(frame)
             if whole is None:

@@ -1,4 +1,4 @@
-"""The records in a log file: lines that belong together, with what their first line states, and a filter.
+"""The records of a log file: joining and parsing their lines, and filtering them.
 
 In the formats ``plain`` and ``human`` a line that begins with a space continues the record before it; in
 ``json`` each line is a record. Other programs may write to the file too: such a line is a record without a
@@ -26,10 +26,10 @@ _LONGEST: Final = 1 << 20  # bytes of a line; the rest is another one
 
 
 class Entry(NamedTuple):
-    """One record of a log: ``text`` is all its lines, the other fields are what its first line states.
+    """One record of a log: ``text`` has all its lines; the other fields are parsed from the first line.
 
-    ``time`` is in seconds since the epoch, None where it is unknown. ``level`` is a name, empty where it is
-    unknown. ``fields`` is the record in the shape of the format ``json``.
+    ``time`` is in seconds since the epoch, None if unknown. ``level`` is a name, empty if unknown.
+    ``fields`` is the record in the shape of the format ``json``.
     """
 
     text: str
@@ -42,11 +42,11 @@ class Entry(NamedTuple):
 
 
 class EntryReader:
-    """Joins lines to records. What was read of the last record is kept until it is complete, or `flush`."""
+    """Joins lines to records. The last record is kept until it is complete, or until `flush`."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._rest = b""  # of a line that is being written
+        self._rest = b""  # the beginning of an incomplete line
 
     def feed(self, pieces: Iterable[bytes]) -> Iterator[Entry]:
         """Yield the records that are complete with these pieces of a file, wherever it was cut."""
@@ -115,7 +115,7 @@ def moment_of(text: str) -> float | None:
 
 
 class Filter(NamedTuple):
-    """Which records to show: all conditions must hold; None and an empty text are no condition.
+    """The conditions for records to show, all of which must hold; None or empty means no condition.
 
     ``level`` is the number of the lowest level. ``since`` is in seconds since the epoch; a record without a
     time has that of the one before it. ``service`` is the path of a service, as the format ``json`` has it,

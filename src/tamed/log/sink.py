@@ -33,11 +33,11 @@ class Sink(Protocol):
 
     @property
     def lost(self) -> int:
-        """The number of lines that it could not take since it was opened."""
+        """The number of lines lost since it was opened."""
 
     @property
     def trouble(self) -> str:
-        """What does not work at the moment, in a sentence; empty if everything works."""
+        """A sentence about the current failures; empty if there are none."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Write records, in order."""
@@ -50,13 +50,13 @@ class Sink(Protocol):
 
     @property
     def child(self) -> int:
-        """The pid of the sink's child that is at work; 0 if there is none."""
+        """The pid of the sink's running child; 0 if there is none."""
 
     def child_ended(self, pid: int, status: int) -> bool:
         """Finish a child that was reaped with this wait status; return False if it is not the sink's."""
 
     def disown(self) -> None:
-        """In a forked child: write beside the parent, and leave it the work that only one process must do."""
+        """In a forked child: only write, and leave rotation and the like to the parent."""
 
     def export(self) -> list[Any]:
         """Return the loss that the next program has to report, as plain data."""
@@ -157,7 +157,7 @@ class _StreamSink(_Sink):
         self._writer.housekeep()
 
 
-_CHUNK = 4096  # bytes that a pipe has room for if poll(2) reports it as writable: PIPE_BUF, pipe(7)
+_CHUNK = 4096  # bytes that a writable pipe accepts at least: PIPE_BUF, pipe(7)
 _PATIENCE = 1.0  # seconds
 
 
@@ -175,9 +175,9 @@ class StreamWriter:
         self._notice = notice
         self._patience = patience
         self._is_stalled = False
-        self._rest = b""  # of a line that was only written in part
+        self._rest = b""  # the rest of a partly written line
         self.lost = 0
-        self._reported = 0  # of the lost lines
+        self._reported = 0  # the lost lines that were reported
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
 
@@ -195,7 +195,7 @@ class StreamWriter:
         return self.lost - self._reported
 
     def housekeep(self) -> None:
-        """Finish the line that was begun, and report lost lines, if the reader reads again."""
+        """Finish a partly written line, and report lost lines, if the reader reads again."""
         if self._rest:
             self._rest = self._rest[self._write(self._rest) :]
         if self._unreported and not self._rest:
@@ -212,7 +212,7 @@ class StreamWriter:
             except BlockingIOError:
                 continue
             except OSError:
-                return len(data)  # there is no reader any more
+                return len(data)  # the reader is gone
         return written
 
     def _has_room(self) -> bool:
@@ -222,7 +222,7 @@ class StreamWriter:
 
 
 def _first_line(data: bytes) -> tuple[bytes, bytes]:
-    """Split off the rest of the line that was begun, so that it is written whole."""
+    """Split off the first line, so that it is written completely."""
     line, newline, others = data.partition(b"\n")
     return line + newline, others
 

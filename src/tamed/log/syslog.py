@@ -125,11 +125,11 @@ class SyslogSender:
 
     @property
     def lost(self) -> int:
-        """The number of messages that were dropped in all."""
+        """The total number of dropped messages."""
         return self._outbox.lost
 
     def send(self, message: SyslogMessage) -> None:
-        """Send a message now, or keep it until that is possible."""
+        """Send a message now, or queue it."""
         self._outbox.put(self._format(message))
 
     def housekeep(self) -> None:
@@ -138,7 +138,7 @@ class SyslogSender:
         self._outbox.flush()
 
     def disown(self) -> None:
-        """In a forked child: leave the queue to the parent, and a stream too: two writers would mix on it."""
+        """In a forked child: leave the queue to the parent, and a stream: two writers would interleave."""
         self._channel.disown()
         self._outbox = Outbox(self._channel.send, self._loss_message, clock=self._clock)
 
@@ -172,7 +172,7 @@ class _Channel:
         self._socket: socket.socket | None = None
         self._begun = float("-inf")
         self._is_stream = False
-        self._frame = b""  # that is being sent on a stream
+        self._frame = b""  # the message being sent on a stream
         self._sent = 0  # bytes of it
 
     @property
@@ -232,7 +232,7 @@ class _Channel:
         return True
 
     def _connected(self) -> socket.socket | None:
-        """Return a connected socket, or None; it tries to connect once a second at most."""
+        """Return a connected socket, or None. Tries to connect at most once a second."""
         if self._socket is not None and self._is_stream and _has_ended(self._socket):
             self._disconnect()
         if self._socket is None and self._monotonic() >= self._begun + _PAUSE:
@@ -245,7 +245,7 @@ class _Channel:
     def _connect(self, kind: socket.SocketKind) -> int:
         try:
             unconnected = socket.socket(socket.AF_UNIX, kind)
-        except OSError as error:  # there is no descriptor left
+        except OSError as error:  # no descriptor is free
             return error.errno or 0
         unconnected.setblocking(False)
         code = unconnected.connect_ex(str(self._path))

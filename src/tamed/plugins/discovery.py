@@ -166,7 +166,7 @@ def _in_folder(folder: Path) -> list[_InFolder]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise from_os_error(f"plugin folder {folder}", error, "name another with --plugin-dir") from error
+        raise from_os_error(f"plugin folder {folder}", error, "use another with --plugin-dir") from error
     return [
         _InFolder(_plain_name(entry.name.removesuffix(".py")), str(folder), file)
         for entry in entries

@@ -28,15 +28,15 @@ def event_loop(reactor: Any) -> asyncio.AbstractEventLoop:
 
 
 def set_event_loop(reactor: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Make a reactor for asyncio use another loop; what the old one watches for it stays there."""
+    """Make a reactor for asyncio use another loop; readers and writers stay registered with the old one."""
     reactor._asyncioEventloop = loop
 
 
 def forget_triggers(reactor: Any, event: str) -> None:
-    """Drop an event with its triggers, also while it waits for one of them.
+    """Drop an event with its triggers, even while it waits for one of them.
 
-    ``removeSystemEventTrigger`` is not enough: the event would go on when what it waits for is done, and fire
-    the triggers that were added for the next time.
+    ``removeSystemEventTrigger`` is not enough: the event would continue after the pending trigger, and fire
+    triggers that were added for the next time.
     """
     reactor._eventTriggers.pop(event, None)
 

@@ -1,8 +1,8 @@
 """The life of the reactor: attached to an event loop, started with the first service, ended with the last.
 
-Twisted's ``reactor.run`` starts the reactor, runs the loop and fires the triggers of the shutdown. Here
-another owner runs the loop, so the first service that starts does the first of these, and the last one that
-stops does the third, when the connections are closed.
+Twisted's ``reactor.run`` starts the reactor, runs the loop and fires the triggers of the shutdown. Here the
+loop has another owner, so the first service that starts also starts the reactor, and the last one that stops
+fires the shutdown triggers, after the connections are closed.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ log = own_logger("tamed.twisted")
 _Stop = Callable[[], Coroutine[Any, Any, None]]
 
 _HOOKS = 20.0
-"""Seconds that `stopService` and the triggers of a shutdown have."""
+"""Timeout, in seconds, for `stopService` and the triggers of a shutdown."""
 _GRACE = 5.0
-"""Seconds that connections have to close once they are aborted."""
+"""Timeout, in seconds, for aborted connections to close."""
 
 STOP_TIMEOUT = _HOOKS + 3 * _GRACE
-"""Seconds that a stop may take, without the time to drain the connections."""
+"""The longest time of a stop, in seconds, without draining."""
 
 
 class ReactorLife:
     """Attaches, starts and ends a reactor for the services that use it.
 
-    ``stopped`` is set when the program has called ``reactor.stop()``, and ``failure`` to the reason for
-    that, if it is an error.
+    ``stopped`` is set after the program has called ``reactor.stop()``; ``failure`` is the reason if that was
+    an error.
     """
 
     def __init__(self, reactor: AsyncioSelectorReactor, connections: Connections) -> None:
@@ -58,7 +58,7 @@ class ReactorLife:
     # The event loop.
 
     def attach(self) -> None:
-        """Make the reactor run in the running loop, with everything that was begun before there was one."""
+        """Attach the reactor to the running loop, with its pending readers, writers and calls."""
         if not self._attached:
             self.stopped = asyncio.Event()
             self.failure = None
@@ -80,12 +80,12 @@ class ReactorLife:
                 self._children = None
 
     def watch_child(self, pid: int) -> None:
-        """Notice the end of a child process, from now on or once there is a loop."""
+        """Watch for the end of a child process, now or as soon as there is a loop."""
         if self._children is not None:
             self._children.watch(pid)
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Move the reactor to a loop, with what it reads, writes and times."""
+        """Move the reactor to a loop, with its readers, writers and timers."""
         reactor: Any = self._reactor
         readers, writers = reactor.getReaders(), reactor.getWriters()
         for reader in readers:
@@ -94,12 +94,12 @@ class ReactorLife:
             reactor.removeWriter(writer)
         set_event_loop(reactor, loop)
         for reader in readers:
-            if reader.fileno() >= 0:  # it may be closed by now
+            if reader.fileno() >= 0:  # it may be closed
                 reactor.addReader(reader)
         for writer in writers:
             if writer.fileno() >= 0:
                 reactor.addWriter(writer)
-        # A call that is moved to an earlier time makes the reactor set its timer again, in the new loop.
+        # Moving a call to an earlier time makes the reactor set its timer again, in the new loop.
         call = reactor.callLater(1, _do_nothing)
         call.reset(0)
         call.cancel()
@@ -107,7 +107,7 @@ class ReactorLife:
     # Start and stop.
 
     async def start(self) -> None:
-        """Start the reactor, if it is not started: fire the triggers of its startup."""
+        """Start the reactor, unless it is started: fire its startup triggers."""
         self._started += 1
         if self._started == 1:
             started: Deferred[None] = Deferred()
@@ -117,7 +117,7 @@ class ReactorLife:
             await outcome(started)
 
     async def unless_stopped(self, ready: Coroutine[Any, Any, None]) -> bool:
-        """Wait for something, but not beyond a ``reactor.stop()``; return whether it is done."""
+        """Await ``ready`` until it is done or ``reactor.stop()`` is called; return whether it is done."""
         if self.stopped.is_set():
             ready.close()
             return False
@@ -132,14 +132,14 @@ class ReactorLife:
         return not self.stopped.is_set()
 
     def stop_called(self) -> None:
-        """Do what ``reactor.stop()`` asks for. Raises ReactorNotRunning as Twisted's does."""
+        """Handle ``reactor.stop()``. Raises ReactorNotRunning as Twisted's does."""
         if not self._can_stop:
             raise error.ReactorNotRunning("Can't stop reactor that isn't running.")
         self._can_stop = False
         self._set_stopped()
 
     def crashed(self) -> None:
-        """Stop because of ``reactor.crash()``, unless that is a part of the shutdown."""
+        """Handle ``reactor.crash()``, unless it is part of the shutdown."""
         if not self._is_ending:
             self._set_stopped()
 
@@ -167,9 +167,7 @@ class ReactorLife:
         try:
             await _within(_HOOKS + drain + 2 * _GRACE, outcome(ended))
         except (DeadlinePassed, asyncio.CancelledError):
-            log.warning(
-                "the triggers before the reactor's shutdown are not done in time: it ends without them"
-            )
+            log.warning("the triggers before the reactor's shutdown are too slow: it ends without them")
             stopping.cancel()
             self._abandon()
             raise
@@ -182,24 +180,26 @@ class ReactorLife:
         self._connections.notify_draining()
         try:
             await _within(_HOOKS, stop_services())
-        except (Exception, SystemExit) as raised:  # the second would end the loop if it left this task
+        except (Exception, SystemExit) as raised:  # SystemExit would end the loop if it left this task
             failures.append(raised)
         self._connections.stop_accepting()
-        for port in self._connections.ports:  # those that the program leaves open
+        for port in self._connections.ports:  # ports that the program left open
             await outcome(port.stopListening())
         try:
             await _within(drain, self._connections.all_closed())
         except DeadlinePassed:
-            log.warning("the reactor aborts what is not done within %g s: %s", drain, self._connections)
+            log.warning(
+                "the reactor aborts connections that did not end within %g s: %s", drain, self._connections
+            )
             await self._abort()
 
     async def _abort(self) -> None:
-        """Abort open connections, and give up on those that do not close even then, by their own fault."""
+        """Abort open connections, and abandon those that do not close even then."""
         self._connections.abort()
         try:
             await _within(_GRACE, self._connections.all_closed())
         except DeadlinePassed:
-            log.error("the reactor gives up on connections that do not close: %s", self._connections)  # noqa: TRY400
+            log.error("the reactor abandons connections that do not close: %s", self._connections)  # noqa: TRY400
             self._connections.forget()
 
     def _shut_down(self) -> None:
@@ -210,7 +210,7 @@ class ReactorLife:
         self._reactor.fireSystemEvent("shutdown")
 
     def _abandon(self) -> None:
-        """End at once, without the triggers that have not been fired."""
+        """End at once, without firing the remaining triggers."""
         self._is_ending = True
         forget_triggers(self._reactor, "shutdown")
         self._reactor.crash()
@@ -246,11 +246,11 @@ class NoLoop:
         return _NoTimer()
 
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
-        """Keep a call for the loop to come."""
+        """Keep a call for the future loop."""
         self._calls.append(callback)
 
     def hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the calls that were kept to a loop."""
+        """Pass the kept calls to a loop."""
         while self._calls:
             loop.call_soon_threadsafe(self._calls.pop(0))
 
@@ -268,7 +268,7 @@ class _NoTimer:
 
 
 class _Children:
-    """Notices that child processes of the reactor have ended.
+    """Watches for the ends of the reactor's child processes.
 
     Twisted listens to SIGCHLD, with a wake-up descriptor of its own. Here both belong to the event loop:
     uvloop uses the signal for its own children. So each child is watched by its descriptor (pidfd_open(2)).
@@ -282,7 +282,7 @@ class _Children:
 
     def watch(self, pid: int) -> None:
         """Notify Twisted when a child has ended."""
-        if pid in process.reapProcessHandlers:  # else it has ended already
+        if pid in process.reapProcessHandlers:  # otherwise it has already ended
             descriptor = self._watched[pid] = os.pidfd_open(pid)
             self._loop.add_reader(descriptor, partial(self._ended, pid))
 
@@ -302,7 +302,7 @@ class _Children:
 
 
 async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> None:
-    """Wait for something. Raises DeadlinePassed if that takes longer."""
+    """Await with a timeout. Raises DeadlinePassed."""
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:

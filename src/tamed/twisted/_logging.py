@@ -32,14 +32,14 @@ _LEVELS: Final = {
     LogLevel.critical: logging.CRITICAL,
 }
 _LEGACY: Final = "log_legacy"
-"""The namespace that Twisted gives to what is logged with `twisted.python.log`."""
+"""The namespace of events that were logged with `twisted.python.log`."""
 
 
 @implementer(ILogObserver)
 class LoggingObserver:
     """Passes Twisted's events to `logging`: to the logger of their namespace, with level, time and traceback.
 
-    An event that was logged in the old way has no namespace; its logger is ``twisted``.
+    An event of the old API has no namespace; its logger is ``twisted``.
     """
 
     def __call__(self, event: LogEvent) -> None:
@@ -51,21 +51,21 @@ class LoggingObserver:
             return
         text, trace = _text(event), _trace(event.get("log_failure"))
         record = logger.makeRecord(logger.name, level, "", 0, text, (), trace)
-        record.created = event.get("log_time", record.created)  # it may have waited for this observer
+        record.created = event.get("log_time", record.created)  # the event may have been buffered
         logger.handle(record)
 
 
 def begin_logging(application: Any) -> None:
     """Send Twisted's past and future log events to `logging`.
 
-    Or to the observer that was chosen, or that the application has as a component, as under twistd. Only the
+    Or to the chosen observer, or the one that the application has as a component, as under twistd. Only the
     first call in a process has an effect.
     """
     if _choice.begun:
         return
     _choice.begun = True
     observer: Any = _choice.observer or _own_observer(application) or LoggingObserver()
-    if has_begun_logging():  # the program has done it itself
+    if has_begun_logging():  # the program has begun logging itself
         globalLogPublisher.addObserver(observer)
         return
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
@@ -78,7 +78,7 @@ def log_to_observer_of(factory: Callable[[], Any]) -> None:
 
 @dataclass(slots=True)
 class _Choice:
-    """Where Twisted logs in this process: Twisted's logging is global too."""
+    """The chosen observer of this process, as Twisted's logging is global, too."""
 
     observer: Any = None
     begun: bool = False
@@ -107,7 +107,7 @@ def _text(event: LogEvent) -> str:
     if failure is None:
         return _with_system(event, formatEvent(event))
     if event.get("log_namespace") == _LEGACY:
-        message = event.get("why") or "Unhandled Error"  # its text has the traceback in it too
+        message = event.get("why") or "Unhandled Error"  # its text includes the traceback
     else:
         message = formatEvent(event) or "Unhandled Error"
     trace = "" if _trace(failure) else f"\n{failure.getTraceback().rstrip()}"
@@ -115,13 +115,13 @@ def _text(event: LogEvent) -> str:
 
 
 def _with_system(event: LogEvent, text: str) -> str:
-    """Put the connection before a text that was logged in the old way."""
+    """Prefix a text of the old API with its connection."""
     system = event.get("system", "-")
     return text if event.get("log_namespace") != _LEGACY or system == "-" else f"[{system}] {text}"
 
 
 def _trace(failure: Failure | None) -> Any:
-    """Return a failure in the form for `logging`; None if only the text of its traceback is left."""
+    """Return a failure in the form for `logging`; None if only the text of its traceback remains."""
     if failure is None:
         return None
     trace = failure.getTracebackObject()

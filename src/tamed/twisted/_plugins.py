@@ -58,7 +58,7 @@ def has_plugin(name: str, folders: Sequence[Path] = ()) -> bool:
 
 
 def check_options(job: Job) -> None:
-    """Parse the arguments after a plugin's name, in the command that is about to run it.
+    """Parse the arguments after a plugin's name, in the command that will run it.
 
     Raises UsageError for invalid arguments, and SystemExit for ``--help``, after printing.
     """
@@ -83,7 +83,7 @@ def make_plugin(job: Job, settings: Settings) -> Service:
         raise _own_error(name, error) from error
     except Exception as error:
         raise ApplicationFailed(
-            f"Twisted plugin {name} raised while it made its service", reason(error)
+            f"Twisted plugin {name} raised while making its service", reason(error)
         ) from error
     return TwistedService(application, name)
 
@@ -91,8 +91,8 @@ def make_plugin(job: Job, settings: Settings) -> Service:
 class _OptionsAbove(ServerOptions):
     """The ``parent`` of a plugin's options: twistd's own, with the values of Tamed's settings.
 
-    Plugins read the pid file there, the user, the umask, and some set them. So each process that parses a
-    plugin's arguments gives it such a parent.
+    Plugins read the pid file, the user and the umask there, and some set them. So each process that parses a
+    plugin's arguments provides such a parent.
     """
 
     synopsis = "Usage: tamed run [daemon options]"
@@ -108,9 +108,9 @@ class _OptionsAbove(ServerOptions):
 class _OptionsAboveWorker(_OptionsAbove):
     """The same in a process of the daemon.
 
-    The command has applied what a plugin sets. The pid file has been written, too, with the daemon's pid: a
-    plugin that sets it and looks for another instance of itself there (Carbon does) would find this one. So
-    it is always empty here, for no file.
+    The command has already applied the plugin's settings. The daemon has written the pid file, too: a plugin
+    that sets one and looks for another instance of itself there (as Carbon does) would find this one. So the
+    pid file is always empty here, for none.
     """
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -126,7 +126,7 @@ def _parse(maker: Any, job: Job, parent: _OptionsAbove) -> Any:
     except BadOptions as error:
         raise _own_error(name, error) from error
     except Exception as error:
-        what = f"Twisted plugin {name} raised while it read its options"
+        what = f"Twisted plugin {name} raised while parsing its options"
         raise ApplicationFailed(what, reason(error)) from error
     return options
 

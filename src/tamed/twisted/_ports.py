@@ -1,12 +1,12 @@
 """The reactor's ports, on sockets from the socket source, and the connections that they have accepted.
 
-The ports are Twisted's own, as ``adoptStreamPort`` uses them, with what they lack: several sockets for one
+The ports are Twisted's own, as ``adoptStreamPort`` uses them, with additions: several sockets for one
 address, a last check of the kernel's queue when they close, and a count of their connections.
 
-They accept no connection before the program is ready. Under twistd no client can connect between the moment
-that a program listens and the end of its ``startService``, because no loop runs; here one does, and the
-socket may be one on which other workers listen already. From then on they obey the gate of the
-`ServerEnvironment`, if other processes have their sockets too.
+They accept no connection before the program is ready. Under twistd no client is served between the moment
+when a program listens and the end of its ``startService``, because no loop runs; here the loop runs, and
+other workers may already listen on the socket. Afterwards the ports obey the gate of the `ServerEnvironment`,
+if other processes have their sockets, too.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ __all__ = ["Connections", "TcpPort", "UdpPort", "UnixPort", "adopt_connection"]
 log = own_logger("tamed.twisted")
 
 _NAMED = 10
-"""Most peers that a log line names."""
+"""Maximum number of peers in a log line."""
 _BATCH = 16
-"""Connections that a port accepts in one turn of the event loop."""
+"""Connections that a port accepts in one iteration of the event loop."""
 _MOST = DEFAULT_BACKLOG
-"""Most clients that a closing port still accepts: a flood of new ones must not keep it from closing."""
+"""Maximum number of clients that a closing port still accepts, so that a flood cannot keep it open."""
 
 
 class _Port(Protocol):
@@ -60,8 +60,8 @@ class _Transport(Protocol):
 class Connections:
     """The reactor's ports and its open connections, for which a stop can wait.
 
-    ``accepted`` is the number of all connections so far. ``reporter`` is the service that reports the
-    figures: one of those on this reactor, so that none is counted twice.
+    ``accepted`` is the number of all connections so far. ``reporter`` is the one service on this reactor that
+    reports the figures, so that none is counted twice.
     """
 
     def __init__(self) -> None:
@@ -89,12 +89,12 @@ class Connections:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where the ports listen."""
+        """The addresses of the ports."""
         return tuple(address for port in self._ports for address in port.addresses)
 
     @contextmanager
     def owned_by(self, owner: object) -> Iterator[None]:
-        """Let the ports that are opened inside the ``with`` belong to a service.
+        """Make ports that are opened inside the ``with`` belong to a service.
 
         They accept no connection until `start_accepting` is called for it. A port that is opened before the
         reactor runs belongs to the service that starts first.
@@ -116,13 +116,13 @@ class Connections:
             port.start_accepting()
 
     def stop_accepting(self) -> None:
-        """Leave ports that are opened from now on to the service that starts next."""
+        """Assign ports that are opened from now on to the service that starts next."""
         self._is_accepting = False
 
     def notify_draining(self) -> None:
         """Notify open connections of a stop: call the method ``connection_draining()`` of their protocols.
 
-        That is the method which protocols of a `ProtocolServer` may have. Others have none.
+        Protocols of a `ProtocolServer` may have this method; others have none.
         """
         for transport in tuple(self._open):
             protocol = transport.protocol
@@ -142,7 +142,7 @@ class Connections:
             port.start_accepting()
 
     def remove_port(self, port: _Port) -> None:
-        """Remove a port that is closed."""
+        """Remove a closed port."""
         self._ports.pop(port, None)
 
     def add(self, transport: _Transport) -> None:
@@ -151,7 +151,7 @@ class Connections:
         self._open[transport] = None
 
     def remove(self, transport: _Transport) -> None:
-        """Remove a connection that is closed."""
+        """Remove a closed connection."""
         self._open.pop(transport, None)
         if not self._open and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -206,7 +206,7 @@ class _UnixConnection(_Counted, unix.Server):
 
 
 def adopt_connection(descriptor: int, family: int, factory: Any, reactor: Any) -> Any:
-    """Serve a connection that another process has accepted, by a duplicate of its descriptor.
+    """Serve a connection that another process accepted, using a duplicate of its descriptor.
 
     Returns the transport, or None if the factory wants no connection.
     """
@@ -215,7 +215,7 @@ def adopt_connection(descriptor: int, family: int, factory: Any, reactor: Any) -
 
 
 def _serve(sock: socket.socket, peer: Any, factory: Any, reactor: Any, port: Any = None) -> Any:
-    """Connect a socket with a protocol of a factory; if that builds none, close it and return None."""
+    """Connect a socket to a factory's protocol; if the factory returns None, close it and return None."""
     is_unix = sock.family == socket.AF_UNIX
     if sock.family == socket.AF_INET6:  # the scope of an address belongs to it
         numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -229,7 +229,7 @@ def _serve(sock: socket.socket, peer: Any, factory: Any, reactor: Any, port: Any
         number, port.sessionno = port.sessionno, port.sessionno + 1
     kind: Any = _UnixConnection if is_unix else _TcpConnection
     transport = kind(sock, protocol, peer, port, number, reactor)
-    if port is None:  # else Twisted has set it
+    if port is None:  # otherwise Twisted has set it
         transport.repstr = f"<{type(protocol).__name__} on an adopted connection>"
     protocol.makeConnection(transport)
     return transport
@@ -240,7 +240,7 @@ def _internet_address(peer: tuple[Any, ...]) -> IPv4Address | IPv6Address:
 
 
 class _GatedPort:
-    """The part of a port that accepts no connection before the program is ready, or while a gate is shut.
+    """Mixin: accept no connection before the program is ready, or while the gate is shut.
 
     A port that is this process's ``own`` ignores the gate: no other process could serve its clients.
     """
@@ -286,10 +286,7 @@ class _GatedPort:
 
 
 class _StreamPort(_GatedPort, tcp.Port):
-    """The common part of both kinds of stream port.
-
-    ``addresses`` are where it listens.
-    """
+    """The common base of TCP and unix ports; ``addresses`` are its addresses."""
 
     _shortage: Shortage | None = None
 
@@ -343,8 +340,8 @@ class _StreamPort(_GatedPort, tcp.Port):
         """Accept the clients in the kernel's queue, and close the listener."""
         if self._shortage is not None:
             self._shortage.end()
-        # Not when `stopListening` is called: clients that connect in between would be cut off. Those that
-        # wait while the gate is shut belong to the other process.
+        # Not when `stopListening` is called: clients that connect in between would be reset. Those that wait
+        # while the gate is shut belong to the other process.
         if (
             self._is_accepting
             and not self._is_gated
@@ -356,7 +353,7 @@ class _StreamPort(_GatedPort, tcp.Port):
             self._accept_waiting()
         self._leave_gate()
         try:
-            # Not that of `unix.Port`, which removes the file: it is the listener's.
+            # Not `unix.Port`'s method, which removes the file: it belongs to the listener.
             tcp.Port.connectionLost(self, reason)
         finally:  # the factory's `doStop` may raise
             self._close_listener()
@@ -368,12 +365,12 @@ class _StreamPort(_GatedPort, tcp.Port):
         while self.sessionno < end and poll.poll(0):
             before = self.sessionno
             self.doRead()
-            if self.sessionno == before:  # out of descriptors, or the factory accepts none
+            if self.sessionno == before:  # no free descriptor, or the factory refuses
                 return
 
 
 class TcpPort(_StreamPort):
-    """A TCP port. On ``::`` it has a port for IPv4 beside it, which opens and closes with it."""
+    """A TCP port. On ``::`` it has a companion port for IPv4, which opens and closes with it."""
 
     _beside: "TcpPort | None" = None
 
@@ -408,7 +405,7 @@ class UnixPort(_StreamPort, unix.Port):
     """A port on a unix socket; the file belongs to the socket source."""
 
     def startListening(self) -> None:  # noqa: N802
-        """Serve clients. Not as Twisted does: the file's mode is set already, and the socket listens."""
+        """Serve clients. Unlike Twisted's: the file's mode is already set, and the socket listens."""
         assert self._listener is not None
         factory: Any = self.factory
         named: Any = ILoggingContext(factory, None)

@@ -1,12 +1,12 @@
 """The results of Twisted's services when they start and stop, recorded, and awaited in asyncio.
 
-Twisted's MultiService drops the results of its children's ``startService``, a Deferred that fails later
-included, and leaves the started children running when the next one fails. While a tree is started here, its
-MultiServices record the results of their children, and which were started, so that they can be stopped. And
-while it is stopped, a coroutine of ``stopService`` may await asyncio's futures.
+Twisted's MultiService drops the results of its children's ``startService``, even a Deferred that fails later,
+and leaves started children running when the next one fails. While a tree is started here, its MultiServices
+record the children's results and which ones were started, so that they can be stopped. While it is stopped, a
+``stopService`` coroutine may await asyncio's futures.
 
-A StreamServerEndpointService whose endpoint cannot be bound only logs that: the program is started and has no
-listener. So while such services are started, an endpoint of ours wraps theirs, and records the result of
+A StreamServerEndpointService whose endpoint cannot be bound only logs that: the program would start without a
+listener. So while such services are started, a wrapper replaces their endpoint, and records the result of
 ``listen``.
 """
 
@@ -51,7 +51,7 @@ class Walk:
             self._call(service, method)
 
     def to_stop(self) -> list[Any]:
-        """Return the services to stop, in order, to undo the walk: without those that a parent stops."""
+        """Return the services to stop, in order, to undo the walk, without those that a parent stops."""
         return [each for each in reversed(self.started) if not self._stopped_by_parent(each)]
 
     def _stopped_by_parent(self, service: Any) -> bool:
@@ -78,7 +78,7 @@ class Walk:
 
 
 async def stop_tree(service: Any) -> None:
-    """Stop a tree of services, and wait for it. Raises the first failure, and logs the others."""
+    """Stop a tree of services, and wait until it has stopped. Raises the first failure, logs the others."""
 
     def stop_children(parent: MultiService) -> "Deferred[Any]":
         Service.stopService(parent)
@@ -106,7 +106,7 @@ def _failures(result: Any) -> Iterator[BaseException]:
 
 
 def _begun(method: Callable[[], Any]) -> "Deferred[Any]":
-    """Call a method, and return a Deferred for its result; a coroutine is begun."""
+    """Call a method, and return a Deferred for its result; a coroutine is started."""
 
     def begin() -> Any:
         result = method()
@@ -119,7 +119,7 @@ def _begun(method: Callable[[], Any]) -> "Deferred[Any]":
 
 @contextmanager
 def _in_place_of(method: str, ours: Callable[..., Any]) -> Iterator[None]:
-    """Put a function in the place of a method of MultiService, inside the ``with`` only."""
+    """Replace a method of MultiService inside the ``with``."""
     assert method in _METHODS
     original = MultiService.__dict__[method]
     setattr(MultiService, method, ours)
@@ -133,7 +133,7 @@ def _in_place_of(method: str, ours: Callable[..., Any]) -> Iterator[None]:
 class Attempt:
     """Wraps an endpoint, and records the result of `listen`.
 
-    ``failure`` is why it failed, and ``done`` fires when the result is known. Neither is set before a call.
+    ``failure`` is the exception of a failed call, and ``done`` fires with the result. Unset before a call.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint) -> None:
@@ -150,7 +150,7 @@ class Attempt:
         def failed(failure: Failure) -> Failure:
             self.failure = failure.value
             done.callback(None)
-            return Failure(CancelledError())  # not logged by the service: the start reports why
+            return Failure(CancelledError())  # not logged by the service: the start reports the failure
 
         def listens(port: Any) -> Any:
             done.callback(None)
@@ -168,7 +168,7 @@ class Attempt:
 
 @contextmanager
 def watched_endpoints(service: IService) -> Iterator[Sequence[Attempt]]:
-    """Put an `Attempt` in the place of each endpoint in a tree of services, inside the ``with`` only."""
+    """Replace each endpoint in a tree of services with an `Attempt`, inside the ``with``."""
     watched = [
         (each, each.endpoint) for each in _walk(service) if isinstance(each, StreamServerEndpointService)
     ]
@@ -190,10 +190,10 @@ def _walk(service: Any) -> Iterator[Any]:
 
 
 async def outcome(result: Any) -> Any:
-    """Wait for the value that a method has returned, and return or raise its result.
+    """Await the return value of a method, and return or raise its result.
 
-    A coroutine may await both Deferreds and asyncio's futures. A task that is cancelled while it waits
-    cancels what it waits for.
+    A coroutine may await both Deferreds and asyncio's futures. Cancelling a waiting task cancels the awaited
+    object.
     """
     if isinstance(result, Deferred):
         return await result.asFuture(asyncio.get_running_loop())
@@ -228,7 +228,7 @@ def _both_worlds(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any
 
 
 def _fired(deferred: "Deferred[Any]") -> Generator[Any, Any, None]:
-    """Wait until a Deferred has its result, which is left in it: the coroutine reads it there."""
+    """Wait until a Deferred has its result, which stays in it for the coroutine."""
     fired = asyncio.get_running_loop().create_future()
 
     def finish(result: Any) -> Any:

@@ -37,9 +37,9 @@ _OTHER_REACTORS: Final = ("cf", "gi", "glib2", "gtk2", "gtk3", "iocp", "win32", 
 """Reactors that a program may need: they run inside a window system's loop, or on Windows."""
 _ON_OUR_LOOP: Final = ("asyncio", "default")
 _UMASK: Final = 0o077
-"""twistd's own for a daemon."""
+"""twistd's default for a daemon."""
 _PREFIX: Final = "twisted"
-"""twistd's own for syslog."""
+"""twistd's default for syslog."""
 
 
 def parse_twistd(words: Sequence[str]) -> CommandLine:
@@ -51,7 +51,7 @@ def parse_twistd(words: Sequence[str]) -> CommandLine:
     """
     sys.argv[:] = [str(Path(sys.executable).with_name("twistd")), *words]  # plugins may read it
     here = Path.cwd()
-    folders, why_not = _trusted(here)  # plugins and what they import are found there
+    folders, why_not = _trusted(here)  # plugins and their imports are found there
     sys.path[:0] = map(str, folders)
     options = _Options(folders)
     try:
@@ -81,7 +81,7 @@ def parse_twistd(words: Sequence[str]) -> CommandLine:
 
 
 def apply_twistd(effects: Mapping[str, Any]) -> None:
-    """Apply the effects of a command line, as `parse_twistd` has read them.
+    """Apply the effects of a command line, as `parse_twistd` returned them.
 
     ``path`` are folders to import from, ``logger`` the name of a factory of log observers, ``profile`` the
     file for a profile of all that follows (as statistics with ``savestats``), ``spew`` traces every line, and
@@ -100,7 +100,7 @@ def apply_twistd(effects: Mapping[str, Any]) -> None:
 
 
 class _Options(ServerOptions):
-    """Twisted's own, but it records the effects of options for later, and finds plugins without a cache."""
+    """Twisted's options, but effects are recorded for later, and plugins are found without a cache."""
 
     synopsis = "Usage: tamed twistd [options]"
 
@@ -155,7 +155,7 @@ class _Options(ServerOptions):
     opt_s = opt_source
 
     def postOptions(self) -> None:  # noqa: N802
-        """Check the options, and keep the name of the logger, which becomes an object here."""
+        """Check the options, and keep the name of the logger, which Twisted replaces with an object."""
         self.logger_name = self["logger"]
         super().postOptions()
 
@@ -164,8 +164,8 @@ def _refuse_what_is_not_supported(options: _Options) -> None:
     if options["encrypted"]:
         raise UsageError("twistd: --encrypted", "saved applications are not supported", "use the .tac file")
     if not options["python"] and not options.subCommand:
-        why = "twistd.tap, which twistd would look for, is a saved application: they are not supported"
-        raise UsageError("twistd: nothing to run", why, "pass -y FILE, or the name of a plugin")
+        why = "twistd.tap, the default of twistd, is a saved application, which is not supported"
+        raise UsageError("twistd: nothing to run", why, "use -y FILE, or the name of a plugin")
     if options["profile"] and options["profiler"].lower() != "cprofile":
         raise UsageError(f"twistd: --profiler {options['profiler']}", "not supported", "use cprofile")
     if options["logfile"] == "-" and not _in_foreground(options):
@@ -195,8 +195,8 @@ def _daemon(options: _Options) -> Iterator[tuple[str, object]]:
 def _name(options: _Options) -> str:
     """Return the instance's name.
 
-    The operator may choose it: in syslog a line begins with it. Otherwise there may be several instances of
-    one program, and the pid file distinguishes them.
+    The operator may choose it as the prefix of syslog lines. Otherwise several instances of one program may
+    exist, and the pid file distinguishes them.
     """
     if options["prefix"] != _PREFIX:
         return str(options["prefix"])
@@ -231,11 +231,11 @@ def _notices(options: _Options) -> Iterator[str]:
     if reactor not in _ON_OUR_LOOP:
         yield f"--reactor {reactor}: Tamed runs Twisted on its own event loop instead"
     if options["euid"] and options["uid"] is not None:
-        yield "--euid: Tamed gives up privileges for good"
+        yield "--euid: Tamed drops privileges permanently"
 
 
 def _trusted(folder: Path) -> tuple[tuple[Path, ...], str]:
-    """Return the folders to import from, this one or none, and why not if root must not."""
+    """Return the folders to import from, this one or none, and the reason if root must not import from it."""
     plugins = folder / "twisted" / "plugins"
     try:
         for each in (folder, plugins) if plugins.is_dir() else (folder,):
@@ -246,7 +246,7 @@ def _trusted(folder: Path) -> tuple[tuple[Path, ...], str]:
 
 
 def _profile(file: Path, *, as_statistics: bool) -> None:
-    import cProfile  # only here: its import takes longer than everything else in this file
+    import cProfile  # lazy import: slower than everything else in this file
 
     profile = cProfile.Profile()
     atexit.register(partial(_save_profile, profile, file, as_statistics=as_statistics))

@@ -1,10 +1,10 @@
 """Twisted's programs as a kind of target: its plugins, its applications, and twistd's command line.
 
-Importing this loads nothing of Twisted; the first method that needs Twisted loads it. Before that, the name
-of the reactor is claimed. Twisted has one reactor in a process: the one that is installed when
+Importing this module loads nothing of Twisted; the first method that needs Twisted loads it. Before that, the
+name of the reactor is claimed. Twisted has one reactor in a process: the one that is installed when
 ``twisted.internet.reactor`` is first imported. Programs usually import it at the top of a module, and would
-get Twisted's own choice. So an import hook claims the import: it returns the reactor that runs on Tamed's
-event loop. A process that never imports it pays nothing.
+get Twisted's default. So an import hook returns the reactor on Tamed's event loop. A process that never
+imports the reactor has no cost.
 """
 
 import importlib.util
@@ -90,7 +90,7 @@ class TwistedKind(Kind):
         return TwistedService(value, getattr(IService(value), "name", None) or name)
 
     def explain(self, what: str, error: Exception) -> ApplicationFailed | None:
-        """Return the error for a program that has tried to install a reactor of its own."""
+        """Return the error for a program that tried to install its own reactor."""
         if "twisted.internet.error" not in sys.modules:
             return None
         from twisted.internet.error import ReactorAlreadyInstalledError
@@ -99,8 +99,8 @@ class TwistedKind(Kind):
             return None
         return ApplicationFailed(
             what,
-            "it installs a reactor of its own, and Tamed runs Twisted on its own event loop",
-            "leave that out; --loop chooses the loop",
+            "it installs its own reactor, but Tamed runs Twisted on its own event loop",
+            "remove that; --loop selects the loop",
         )
 
     def command_line(self, words: Sequence[str]) -> CommandLine:
@@ -120,7 +120,7 @@ def claim_reactor() -> None:
 
 
 class _Finder:
-    """Finds one module, the reactor, and loads it by installing Tamed's in its place.
+    """Finds one module, the reactor, and loads it by installing Tamed's reactor.
 
     It is a finder and a loader without the base classes of ``importlib.abc``, whose import takes longer than
     everything else here.
@@ -137,5 +137,5 @@ class _Finder:
     def exec_module(self, module: ModuleType) -> None:
         from tamed.twisted.reactor import install
 
-        del sys.modules[_REACTOR]  # Twisted refuses to install a reactor where there is one
+        del sys.modules[_REACTOR]  # Twisted refuses to install a second reactor
         install()

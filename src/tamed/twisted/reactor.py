@@ -1,14 +1,14 @@
 """The reactor: Twisted's own for asyncio, on an event loop that Tamed runs and ends.
 
-It differs from Twisted's in four things. It can be created before there is an event loop, because programs
-import it when they are loaded, and it moves to the loop that runs. It never runs or stops that loop. It
-listens on sockets from the socket source of the current `ServerEnvironment`. And it counts the connections
-that it serves, so that they can be drained.
+It differs from Twisted's in four ways. It can be created before there is an event loop, because programs
+import it when they are loaded, and it moves to the running loop. It never runs or stops that loop. It listens
+on sockets from the socket source of the current `ServerEnvironment`. And it counts its connections, so that
+they can be drained.
 
-Sockets on which the application listens before it is ready belong to all its workers, and come from the
-socket source. So does a known TCP port or a unix socket that is opened later: programs open one when their
-database is available. A port that the kernel chooses, or one for datagrams, that is opened later belongs to
-one connection or one query (FTP, DNS), and to this process alone.
+Sockets on which the application listens before it is ready belong to all workers, and come from the socket
+source. So do a fixed TCP port or a unix socket that are opened later: programs open one when their database
+is available. A port chosen by the kernel, or a datagram port, that is opened later serves one connection or
+one query (FTP, DNS), and belongs to this process alone.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ _ERRNO: Final[dict[type[Exception], int]] = {
 
 
 def install() -> "TamedReactor":
-    """Return the reactor of this process, which is installed if none is.
+    """Return the reactor of this process; install it if there is none.
 
-    A program with an event loop of its own calls this before anything imports ``twisted.internet.reactor``.
+    A program with its own event loop calls this before anything imports ``twisted.internet.reactor``.
     Raises ApplicationFailed if there is another reactor.
     """
     found: Any = sys.modules.get(_REACTOR)
@@ -57,9 +57,9 @@ def install() -> "TamedReactor":
         installReactor(found)
     if not isinstance(found, TamedReactor):
         raise ApplicationFailed(
-            f"Twisted's reactor is {type(found).__name__} already",
+            f"Twisted's reactor is already {type(found).__name__}",
             "Tamed runs Twisted on its own event loop",
-            "leave out what installs another reactor",
+            "remove the code that installs another reactor",
         )
     return found
 
@@ -78,20 +78,20 @@ class TamedReactor(AsyncioSelectorReactor):
     def run(self, installSignalHandlers: bool = True) -> Never:  # noqa: N803, FBT - Twisted's signature
         """Refuse: Tamed runs the loop."""
         raise ApplicationFailed(
-            "the program calls reactor.run()", "Tamed runs the reactor itself", "leave that call out"
+            "the program calls reactor.run()", "Tamed runs the reactor itself", "remove the call"
         )
 
     def stop(self) -> None:
-        """Ask the application to end. Raises ReactorNotRunning as Twisted's does."""
+        """Request the end of the application. Raises ReactorNotRunning as Twisted's does."""
         self.life.stop_called()
 
     def crash(self) -> None:
-        """Stop running; if the program has called this, end the application too."""
-        ReactorBase.crash(self)  # not that of the class above, which stops the event loop
+        """Stop running; if the program called this, end the application, too."""
+        ReactorBase.crash(self)  # not the parent's method, which stops the event loop
         self.life.crashed()
 
     def spawnProcess(self, *arguments: Any, **options: Any) -> Any:  # noqa: N802
-        """Start a child process, and notice its end. See IReactorProcess."""
+        """Start a child process, and watch for its end. See IReactorProcess."""
         transport = super().spawnProcess(*arguments, **options)
         if transport.pid is not None:
             self.life.watch_child(transport.pid)
@@ -140,7 +140,7 @@ class TamedReactor(AsyncioSelectorReactor):
         addressFamily: int,  # noqa: N803
         factory: IProtocolFactory,
     ) -> IListeningPort:
-        """Listen on a socket that the program has, or was passed. See IReactorSocket."""
+        """Listen on a socket that the program created or received. See IReactorSocket."""
         listener = _adopted_listener(fileDescriptor, addressFamily, socket.SOCK_STREAM)
         name = listener.sockets[0].getsockname()
         opened: Any
@@ -158,7 +158,7 @@ class TamedReactor(AsyncioSelectorReactor):
         protocol: AbstractDatagramProtocol,
         maxPacketSize: int = 8192,  # noqa: N803
     ) -> IListeningPort:
-        """Receive on a socket that the program has, or was passed. See IReactorSocket."""
+        """Receive on a socket that the program created or received. See IReactorSocket."""
         if addressFamily == socket.AF_UNIX:
             raise error.UnsupportedAddressFamily(addressFamily)
         listener = _adopted_listener(fileDescriptor, addressFamily, socket.SOCK_DGRAM)
@@ -173,7 +173,7 @@ class TamedReactor(AsyncioSelectorReactor):
         addressFamily: int,  # noqa: N803
         factory: IProtocolFactory,
     ) -> Any:
-        """Serve a connection that another process has accepted. See IReactorSocket."""
+        """Serve a connection that another process accepted. See IReactorSocket."""
         if addressFamily not in _FAMILIES:
             raise error.UnsupportedAddressFamily(addressFamily)
         return adopt_connection(fileDescriptor, addressFamily, factory, self)
@@ -215,7 +215,7 @@ def _endpoint(port: int, interface: str) -> TcpEndpoint:
     """Return the endpoint for an interface as Twisted reads it."""
     if interface in ("", "0.0.0.0"):  # noqa: S104 - what it means to Twisted
         return TcpEndpoint("0.0.0.0", port)  # noqa: S104
-    if interface == "::":  # IPv4 too, as on a socket that is not for IPv6 only
+    if interface == "::":  # IPv4, too, as on a socket without IPV6_V6ONLY
         return TcpEndpoint("", port)
     if isIPAddress(interface) or isIPv6Address(interface):
         return TcpEndpoint(interface, port)

@@ -42,7 +42,7 @@ class TwistedService(Service):
     def __init__(self, service: Any, name: str | None = None) -> None:
         twisted = IService(service, None)
         if twisted is None:
-            raise ApplicationFailed(f"{service!r} is no Twisted service", remedy="give it an IService")
+            raise ApplicationFailed(f"{service!r} is not a Twisted service", remedy="pass an IService")
         super().__init__(name)
         self.wrapped: Any = twisted
         self.reactor: TamedReactor = install()
@@ -55,7 +55,7 @@ class TwistedService(Service):
 
     @property
     def summary(self) -> str:
-        """Where it listens, or its parts while it does not."""
+        """Its addresses, or its parts while it does not listen."""
         return ", ".join(self.reactor.connections.addresses) or ", ".join(_shown(self.wrapped))
 
     @property
@@ -105,7 +105,7 @@ class TwistedService(Service):
             raise life.failure
         root = self.root_service
         if not isinstance(root, Application):
-            raise ApplicationFailed("it has called reactor.stop()", "and is in no application that could end")
+            raise ApplicationFailed("it called reactor.stop()", "but is in no application that could end")
         log.info("reactor.stop() was called: stopping")
         root.exit()
 
@@ -114,7 +114,7 @@ class TwistedService(Service):
         await self.reactor.life.stop(self._stop_service, current_environment().drain_timeout)
 
     async def release(self) -> None:
-        """Close the ports that ``privilegedStartService`` has opened, if they are still open."""
+        """Close ports that ``privilegedStartService`` opened, if they are still open."""
         for port in self.reactor.connections.ports_of(self):
             await outcome(port.stopListening())
         self.reactor.life.detach()
@@ -123,7 +123,7 @@ class TwistedService(Service):
         self._attempts = ()
 
     async def _begin(self, walk: Walk, method: str) -> None:
-        """Call a method on the whole tree; raise its exception, or why an endpoint of it does not listen."""
+        """Call a method on the whole tree; raise its exception, or that of an endpoint that failed."""
         error: BaseException | None = None
         with watched_endpoints(self.wrapped) as attempts, self.reactor.connections.owned_by(self):
             try:
@@ -132,7 +132,7 @@ class TwistedService(Service):
                 error = raised
         self._attempts = [*self._attempts, *(attempt for attempt in attempts if attempt.done is not None)]
         failed = [attempt.failure for attempt in attempts if attempt.failure is not None]
-        if error is None or isinstance(error, CancelledError):  # the one of a failed endpoint
+        if error is None or isinstance(error, CancelledError):  # the CancelledError of a failed endpoint
             error = failed[0] if failed else error
         if error is not None:
             raise _cause(error) from error
@@ -151,8 +151,10 @@ class TwistedService(Service):
         process: Any = IProcess(self._application, None)
         uid = getattr(process, "uid", None)
         if uid is not None and os.geteuid() == 0 and uid != 0:
-            remedy = f"pass --user {uid}"
-            raise ConfigurationError(f"{self.full_name} is to run as user {uid}", "and this is root", remedy)
+            remedy = f"use --user {uid}"
+            raise ConfigurationError(
+                f"{self.full_name} must run as user {uid}", "this process is root", remedy
+            )
 
     async def _undo(self, walk: Walk, *, running: bool) -> None:
         """Stop the services that were started, in reverse order."""
@@ -162,7 +164,7 @@ class TwistedService(Service):
                 try:
                     await stop_tree(service)
                 except Exception:
-                    log.exception("while the start is undone")
+                    log.exception("error while undoing the start")
 
         if running:
             await self.reactor.life.stop(stop, 0.0)
@@ -174,7 +176,7 @@ class TwistedService(Service):
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the cause of an error of Twisted's: the socket source's own error, if it is one."""
+    """Return the cause of a Twisted error: the socket source's own error, if there is one."""
     if isinstance(error, CannotListenError) and isinstance(error.__cause__, TamedError):
         return error.__cause__
     return error
@@ -236,7 +238,7 @@ class TamedServiceForTwisted(TwistedBase):
             raise failures[0]
 
     async def _watch(self) -> None:
-        """End the whole program with the service, as Tamed's applications do."""
+        """End the program when the service ends, as Tamed's applications do."""
         reactor = _reactor()
         failure: ServiceFailed | None = None
         try:
@@ -250,7 +252,7 @@ class TamedServiceForTwisted(TwistedBase):
 
 
 def _task(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """Begin a coroutine in the event loop that the reactor runs on, which twistd does not run yet."""
+    """Start a coroutine in the reactor's event loop, which twistd does not run yet."""
     return event_loop(_reactor()).create_task(coroutine)
 
 

@@ -1,1 +1,1 @@
-"""What Unix needs of a daemon, each part alone and synchronous."""
+"""The parts of a Unix daemon: detaching, pid files, privileges, processes. All are synchronous."""

@@ -52,7 +52,7 @@ class Report(NamedTuple):
 class Reporter:
     """The daemon's end of the pipe.
 
-    Its methods never raise, and do nothing once it is closed or the reader has gone.
+    Its methods never raise, and do nothing after it is closed or the reader has ended.
 
     To keep it across an exec, make :meth:`fileno` inheritable and create a Reporter from the number again,
     which raises ``OSError`` if the descriptor is not open.
@@ -92,7 +92,7 @@ class Reporter:
             while left and self._descriptor >= 0:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
-            self.close()  # the parent does not wait any more
+            self.close()  # the parent no longer waits
 
 
 class Launch:
@@ -102,7 +102,7 @@ class Launch:
     """
 
     def __init__(self, group: int, descriptor: int, mask: set[int | signal.Signals]) -> None:
-        self._group = group  # of the daemon; it is also the pid of the intermediate process
+        self._group = group  # the daemon's process group, and the pid of the intermediate process
         self._descriptor = descriptor
         self._mask = mask
         self._pid: int | None = None
@@ -157,7 +157,7 @@ class Launch:
             case {"pid": int(pid)}:
                 self._pid = pid
             case _:
-                pass  # of a newer version
+                pass  # a message of a newer version
         return None
 
     def _failure(self, why: str, status: int) -> Report:
@@ -176,7 +176,7 @@ class Launch:
         return self._failure(f"{died}: exit status {code}", code or ExitStatus.SOFTWARE)
 
     def _wait_status(self, timeout: float) -> int | None:
-        """Reap the daemon, which is about to end; None if it does not end, or is not our child.
+        """Reap the daemon, which is about to end; None if it does not end or is not our child.
 
         It becomes our child when the intermediate process has ended, which may be after the daemon has.
         """
@@ -192,7 +192,7 @@ class Launch:
         return status if pid else None
 
     def _await_exit(self) -> None:
-        """Wait for the end of a daemon that has reported its failure, so that none of it is left."""
+        """Wait for the end of a daemon that reported its failure, so that no process is left."""
         if self._wait_status(self._grace) is None:
             _send(os.killpg, self._group, signal.SIGKILL)
 
@@ -205,7 +205,7 @@ class Launch:
                 pass
         finally:
             _send(os.killpg, self._group, signal.SIGKILL)
-            _send(os.kill, self._group, signal.SIGKILL)  # if it does not lead that group yet
+            _send(os.kill, self._group, signal.SIGKILL)  # in case it does not lead that group yet
             self._wait_status(_DYING)
 
     def _send_sigterm(self) -> None:
@@ -217,7 +217,7 @@ class Launch:
 
 
 def _send(call: Callable[[int, int], None], number: int, what: signal.Signals) -> bool:
-    """Signal a process or group that may be gone; return whether it existed."""
+    """Signal a process or group that may have ended; return whether it existed."""
     try:
         call(number, what)
     except (ProcessLookupError, PermissionError):
@@ -326,7 +326,9 @@ def _become_daemon(
 ) -> None:
     """Return in the daemon only; Ctrl-C, which the waiting process handles, stays blocked until then."""
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the waiting process ends us with it
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGTERM}
+        )  # the waiting process ends this one with it
         system.setsid()
         if system.fork() == 0:
             reporter.started(os.getpid())
@@ -347,7 +349,7 @@ def _flush() -> None:
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
-            continue  # there is no stream, its reader has gone, or it is closed
+            continue  # no stream, a reader that has ended, or a closed stream
 
 
 def leave_terminal() -> None:

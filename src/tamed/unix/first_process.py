@@ -1,11 +1,12 @@
-"""The first process of a container: pid 1 of a pid namespace, which the kernel treats in its own way.
+"""The first process of a container: pid 1 of a pid namespace, which the kernel treats specially.
 
 - It becomes the parent of each process that has lost its own, and must reap it (wait(2)), or a zombie stays.
-- The kernel gives it no signal whose action is the default one (pid_namespaces(7)): without a handler of its
-  own it does not even end by SIGTERM.
+- The kernel sends it no signal with the default action (pid_namespaces(7)): without a handler it does not
+even
+  end by SIGTERM.
 
-A program cannot reap strangers beside its own children, whose statuses it wants. So it runs in a child of pid
-1, in which everything is as usual; pid 1 does these two things for it, and nothing else.
+A program that waits for its own children cannot reap all others. So it runs in a child of pid 1, in which
+everything is as usual; pid 1 does these two things for it, and nothing else.
 """
 
 import contextlib
@@ -22,14 +23,16 @@ _MEANT_FOR: Final = ("LISTEN_PID", "WATCHDOG_PID")
 
 
 def leave_first_process() -> None:
-    """As pid 1, return in a child. Pid 1 passes it its signals, and ends as it does; it does not return.
+    """If this is pid 1, return in a child. Pid 1 forwards its signals, and ends with the child's status.
 
     If the child is ended by a signal, the exit status is 128 and the signal's number, as in a shell. Call it
     before there are threads.
     """
     if os.getpid() != 1:
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # pid 1 gets them when it waits
+    mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, signal.valid_signals()
+    )  # pid 1 receives them with sigwait
     child = os.fork()
     if child:
         status = os.EX_SOFTWARE
@@ -41,15 +44,15 @@ def leave_first_process() -> None:
     for name in _MEANT_FOR:
         if os.environ.get(name) == "1":
             os.environ[name] = str(os.getpid())
-    # A group of its own: Ctrl-C is for the foreground group, and pid 1 would pass it on a second time.
+    # A separate group: Ctrl-C goes to the foreground group, and pid 1 would forward it a second time.
     os.setpgid(0, 0)
-    with contextlib.suppress(OSError):  # there is no terminal, or it is not ours
+    with contextlib.suppress(OSError):  # no terminal, or another session's
         os.tcsetpgrp(0, os.getpgrp())
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _wait(child: int) -> int:
-    """Reap children and pass signals on until this one ends; return the exit status."""
+    """Reap children and forward signals until this child ends; return its exit status."""
     while True:
         number = signal.sigwait(signal.valid_signals())
         if number not in _NOT_PASSED:

@@ -87,7 +87,7 @@ def holder(path: Path) -> int | None:
 def holder_of(path: Path, descriptor: int) -> int | None:
     """Do the same as :func:`holder` for an open file; may raise ``OSError`` too."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise CannotCreate(f"pid file {path}", "it is not a regular file", "remove it, or name another")
+        raise CannotCreate(f"pid file {path}", "it is not a regular file", "remove it, or use another")
     if not is_alive(descriptor):
         return None
     pid = number_in(descriptor)
@@ -95,10 +95,8 @@ def holder_of(path: Path, descriptor: int) -> int | None:
         return pid
     if not is_alive(descriptor):
         return None  # it ended meanwhile
-    found = "it contains no pid" if pid is None else f"not by process {pid}, which it names"
-    raise SystemRefused(
-        f"pid file {path}", f"it is held, but {found}", f"see who has it open: fuser -v {path}"
-    )
+    found = "it contains no pid" if pid is None else f"not by process {pid}, whose pid it contains"
+    raise SystemRefused(f"pid file {path}", f"it is held, but {found}", f"find the process: fuser -v {path}")
 
 
 def number_in(descriptor: int) -> int | None:
@@ -142,20 +140,18 @@ def explain(path: Path, error: OSError) -> TamedError:
     if error.errno == errno.ELOOP:
         return CannotCreate(what, "it is a symbolic link", "remove the link")
     if not path.name:  # as of /
-        return CannotCreate(what, "it is a directory", "name a file")
+        return CannotCreate(what, "it is a directory", "use a file")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return CannotCreate(
-            what, f"there is no directory {path.parent}", "create it, or name another run directory"
+            what, f"there is no directory {path.parent}", "create it, or use another run directory"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionRefused(
-            what, why, "run as a user who may write there, or name another run directory"
-        )
+        return PermissionRefused(what, why, "run as a user who may write there, or use another run directory")
     if error.errno == errno.ENXIO:
-        return CannotCreate(what, "it is not a regular file", "remove it, or name another")
+        return CannotCreate(what, "it is not a regular file", "remove it, or use another")
     if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
-        return SystemRefused(what, why, "name a run directory on a local file system")
-    return from_creation_error(what, error, "name another run directory")
+        return SystemRefused(what, why, "use a run directory on a local file system")
+    return from_creation_error(what, error, "use another run directory")
 
 
 def take_claim(descriptor: int) -> bool:

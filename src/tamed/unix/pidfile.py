@@ -210,7 +210,7 @@ class PidFile:
             with acting_for(self._owner):
                 os.unlink(self.path.name, dir_fd=self._directory)
         except OSError as error:
-            remedy = f"give {self.path.parent} to the user that the daemon runs as"
+            remedy = f"chown {self.path.parent} to the daemon's user"
             raise from_os_error(f"cannot remove pid file {self.path}", error, remedy) from error
         else:
             return True
@@ -236,9 +236,9 @@ class PidFile:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise CannotCreate if the file of this path contains something other than a pid: it would be lost.
+    """Raise CannotCreate if the file contains something other than a pid, which would be lost.
 
-    For a path that an operator has named. In an instance's own folder, any stale file is replaced.
+    For a path that an operator has specified. In an instance's own folder, any stale file is replaced.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -249,7 +249,7 @@ def check_replaceable(path: Path) -> None:
         return
     if (word := content.strip(b"\0\n\r\t ")) and not word.lstrip(b"-").isdigit():
         why = "it contains something other than a pid, which would be lost"
-        raise CannotCreate(f"pid file {path}", why, "name another file")
+        raise CannotCreate(f"pid file {path}", why, "use another file")
 
 
 def _acquire(path: Path, directory: int, sleep: Callable[[float], None]) -> int:
@@ -285,7 +285,7 @@ def _win_name(path: Path, directory: int, hidden: str, sleep: Callable[[float], 
         _refuse_if_held(path, directory)
         if not _clear_stale(directory, path.name):
             sleep(_PAUSE)
-    raise AlreadyRunning(f"pid file {path}", "another start has been busy with it for 10 s", "try again")
+    raise AlreadyRunning(f"pid file {path}", "another start has held it for 10 s", "try again")
 
 
 def _prepare(descriptor: int) -> None:

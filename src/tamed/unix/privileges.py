@@ -250,7 +250,7 @@ def _become(identity: Identity) -> None:
         become(identity)
     except OSError as error:
         what = f"cannot become user {identity.name or identity.uid} in group {identity.gid}"
-        raise from_os_error(what, error, "start it as root, or without another user and group") from error
+        raise from_os_error(what, error, "start it as root, or without --user and --group") from error
 
 
 def _prove(identity: Identity, keep: Collection[Capability]) -> None:

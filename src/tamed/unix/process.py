@@ -65,7 +65,7 @@ class ProcessHandle:
             if find() == pid:
                 return handle
             handle.close()
-        raise SystemRefused("cannot find the process", "it was another one at every attempt")
+        raise SystemRefused("cannot find the process", "it was a different process at every attempt")
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class ProcessHandle:
             raise PermissionRefused(
                 f"cannot send {number.name} to process {self.pid}",
                 error.strerror or "",
-                "do it as its user, or as root",
+                "run the command as its user, or as root",
             ) from error
         return True
 

@@ -1,6 +1,6 @@
 """The children of the supervisor: reaping them, and ending the processes that they leave behind.
 
-A worker leads a process group. Its child processes are in that group, unless they leave it on purpose
+A worker leads a process group. Its child processes are in that group, unless they leave it deliberately
 (`setsid(2)`, ``start_new_session=True``). The supervisor is a subreaper (prctl(2)): a process whose parent
 ends becomes a child of the supervisor. So it can end every process that a worker has started:
 
@@ -9,8 +9,8 @@ ends becomes a child of the supervisor. So it can end every process that a worke
 - **Strays** have left the group, and become children of the supervisor when the worker ends. They get SIGTERM
   too, and SIGKILL after the stop timeout of a worker. Only the end of the supervisor waits for them.
 
-A process that has left the group and lost its parent while its worker still runs is a daemon on purpose: it
-is left alone until the supervisor ends.
+A process that left the group and lost its parent while its worker was still running is a deliberate daemon:
+it is left alone until the supervisor ends.
 
 A worker that has ended is not reaped before its group is gone, so that the kernel cannot give its pid, by
 which the group is signalled, to another process.
@@ -102,7 +102,7 @@ class Reaper:
             self._settled |= {each.pid for each in strays}
 
     def end_all(self, grace: float) -> bool:
-        """Kill our children, and end strays within ``grace`` seconds; return whether none is left.
+        """Kill the children, and end strays within ``grace`` seconds; return whether none is left.
 
         Call it again until it returns true.
         """
@@ -142,7 +142,7 @@ class Reaper:
         """End the rest of the group of a leader that has ended; return whether it still exists."""
         is_there = any(each.group == leader and not each.is_over for each in family)
         if not is_there or leader in self.spared:
-            signal_group(leader, signal.SIGKILL)  # members that are not our children
+            signal_group(leader, signal.SIGKILL)  # members that are not children of this process
             return False
         if leader not in self._deadlines:
             self._deadlines[leader] = time.monotonic() + _GRACE
@@ -164,7 +164,7 @@ class Reaper:
             if now < deadline:
                 continue
             if pid in self._killed:
-                self._log("ERROR", f"process {pid}, or its group, cannot be ended: it is left behind")
+                self._log("ERROR", f"process {pid}, or its group, cannot be killed; abandoning it")
                 del self._deadlines[pid]
                 self.spared.add(pid)
                 continue
@@ -186,7 +186,7 @@ class Reaper:
         return pid, status
 
     def _strays_in(self, family: list[ProcessEntry]) -> list[ProcessEntry]:
-        """Return the orphans in the family that are in no group of ours."""
+        """Return the orphans in the family that are in no group of Tamed."""
         if os.getpid() == 1:
             return []
         known = self.spared | self._settled | self._deadlines.keys()
@@ -198,7 +198,7 @@ class Reaper:
 
 
 def end_own_group() -> None:
-    """End the group that this process leads, in place of the supervisor, which is gone.
+    """End the group that this process leads, because the supervisor has ended.
 
     May kill this process too, after the deadline.
     """

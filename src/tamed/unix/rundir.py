@@ -56,7 +56,7 @@ def is_name(name: str) -> bool:
 def check_name(name: str) -> str:
     """Return the name of an instance. Raises ConfigurationError, with the reason, if it is invalid."""
     if why := why_no_name(name):
-        raise ConfigurationError(f"instance name {name!r}", why, "name it with --name")
+        raise ConfigurationError(f"instance name {name!r}", why, "choose one with --name")
     return name
 
 
@@ -124,7 +124,7 @@ class Instance:
             and self.directory.parent.stat().st_mode & 0o022
             and guardian_of_root(self.pid_file) is None
         ):
-            why = f"it belongs to user {owner}, and root has not started its daemon"
+            why = f"it belongs to user {owner}, and root did not start its daemon"
             raise PermissionRefused(f"directory {self.directory}", why, "run the command as that user")
 
     @property
@@ -146,9 +146,9 @@ class Instance:
         if pid is None or os.geteuid() != 0 or not owner or (user := user_of(pid)) is None:
             return pid
         if user != owner and guardian_of_root(self.pid_file) != pid:
-            why = f"it belongs to user {owner}, and process {pid}, which it names, to user {user}"
+            why = f"it belongs to user {owner}, but process {pid}, whose pid it contains, to user {user}"
             raise PermissionRefused(
-                f"pid file {self.pid_file}", why, f"see who has it open: fuser -v {self.pid_file}"
+                f"pid file {self.pid_file}", why, f"find the process: fuser -v {self.pid_file}"
             )
         return pid
 
@@ -246,7 +246,7 @@ class RunDirectory:
             os.close(directory)
 
 
-_ANOTHER = "name another one with --rundir"
+_ANOTHER = "use another one with --rundir"
 
 
 def _followed(path: Path) -> Path:
@@ -311,7 +311,7 @@ def _give(instance: Instance, directory: int, owner: tuple[int, int], *, is_new:
         return
     entries = os.listdir(directory)
     if strange := next((name for name in entries if not _kind_of(instance, name)), ""):
-        why = f"it belongs to user {before}, and has a file in it that is not a daemon's: {strange}"
+        why = f"it belongs to user {before}, and contains a file that is not a daemon's: {strange}"
         raise PermissionRefused(f"directory {instance.directory}", why, f"remove it, or {_ANOTHER}")
     if (pid := holder(instance.pid_file)) is not None:
         raise AlreadyRunning(

@@ -67,7 +67,7 @@ def _readable(file: Path) -> Path:
     try:
         file.open("rb").close()
     except OSError as error:
-        raise from_os_error(f"TLS file {file}", error, "name a readable file") from error
+        raise from_os_error(f"TLS file {file}", error, "use a readable file") from error
     return file
 
 
