@@ -422,7 +422,7 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: dict[
 
 def test_a_root_that_is_not_there_fails_the_start(tmp_path: Path) -> None:
     """Instead of every request."""
-    with pytest.raises(Exception, match="name a directory") as failure, served(tmp_path / "nix"):
+    with pytest.raises(Exception, match="use a readable directory") as failure, served(tmp_path / "nix"):
         pass
     assert isinstance(getattr(failure.value, "cause", failure.value), MissingInput)
 

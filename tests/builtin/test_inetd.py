@@ -147,7 +147,7 @@ async def test_a_connection_has_its_time(marked: Marked, caplog: pytest.LogCaptu
     with nothing_left(marked):
         async with service:
             assert await _until_closed(service) == b""
-            assert "cut after 0.3 s" in caplog.text
+            assert "aborted after 0.3 s" in caplog.text
             await until("the end of the programs", lambda: not marked.processes())
 
 

@@ -306,7 +306,7 @@ async def test_too_many_of_one_address_are_refused() -> None:
     [
         ({"listen": [], "to": ["127.0.0.1:1"]}, "an endpoint to listen on"),
         ({"listen": [":1"], "to": []}, "one to forward to"),
-        ({"listen": ["tls://:1?cert=x"], "to": [":1"], "proxy_from": LOOPBACK}, "comes before TLS"),
+        ({"listen": ["tls://:1?cert=x"], "to": [":1"], "proxy_from": LOOPBACK}, "precedes TLS"),
     ],
 )
 def test_options_that_do_not_fit(options: Settings, why: str) -> None:

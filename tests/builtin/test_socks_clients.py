@@ -107,7 +107,7 @@ def test_mistakes_are_found_at_once(tmp_path: Path) -> None:
     """A bad pattern, and a file of users that is none, are one line each."""
     with socks("--allow", "*example.org") as process:
         assert process.wait() == 64
-        assert "is no pattern of hosts" in process.output
+        assert "is not a host pattern" in process.output
     bad = tmp_path / "users"
     bad.touch(0o600)
     bad.write_text("john:secret\n")

@@ -112,12 +112,12 @@ def test_a_pattern_is_written_as_it_was_read(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no pattern of hosts"),
-        (":80", "is no pattern of hosts"),
-        ("*example.org", "is no pattern of hosts"),
-        ("www.*.org", "is no pattern of hosts"),
-        ("example.org:", "'' is no port"),
-        ("example.org:http", "'http' is no port"),
+        ("", "is not a host pattern"),
+        (":80", "is not a host pattern"),
+        ("*example.org", "is not a host pattern"),
+        ("www.*.org", "is not a host pattern"),
+        ("example.org:", "'' is not a port"),
+        ("example.org:http", "'http' is not a port"),
         ("example.org:80-70", "out of order"),
         ("example.org:70000", "above 65535"),
         ("10.0.0.1/8", "has host bits set"),

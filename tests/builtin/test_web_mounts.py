@@ -135,7 +135,7 @@ def test_a_mount_that_is_none_is_refused(text: str) -> None:
     """With the form that is expected; so is a server with nothing to serve."""
     with pytest.raises(ValueError, match="expected"):
         MountAt.parse(text)
-    with pytest.raises(ValueError, match="name either a directory"):
+    with pytest.raises(ValueError, match="use either a directory"):
         Options()
     with pytest.raises(ValueError, match="expected a path"):
         Mount(echo, "/api/")
