@@ -138,6 +138,21 @@ def test_a_reload_tells_its_outcome(verse: Machine) -> None:
     assert any("expected a whole number, got 'many'" in each for each in verse.messages("verse"))
 
 
+def test_a_command_in_a_home_directory_can_be_run(machine: Machine) -> None:
+    """The sandbox hides such directories, unless the command is in one that its user can read."""
+    machine.write("/etc/verse/verse.toml", VERSE)
+    machine.must("install", "-D", "/usr/local/bin/tamed", "/home/verse/bin/tamed")
+    export = ("tamed", "export", "systemd", "--command", "/home/verse/bin/tamed", "/etc/verse/verse.toml")
+    try:
+        assert machine.must(*export, "--install").splitlines()[-1] == "started verse.service"
+        assert machine.poem().startswith("The Ecstasy")
+        assert machine.show("verse", "ProtectHome") == "read-only"
+        machine.must(*export, "--uninstall")
+    finally:
+        machine.forget("verse")
+        machine.must("rm", "-r", "/home/verse")
+
+
 def test_a_failed_start_shows_its_reason_once(machine: Machine) -> None:
     """It is the status of the unit, and one line of the journal; no restart would mend it."""
     machine.export(VERSE)
