@@ -62,7 +62,6 @@ NOT_TYPED: dict[str, str | dict[str, str]] = {
     "docs/reference/command.md": "shows daemons in many states: each command has its own tests",
     "docs/reference/services.md": "needs etcd: tests/fleet",
     "docs/reloading.md": {
-        "$ cd /srv/verse/current        # -> releases/41": "tests/supervised/test_generation.py",
         "$ pip install 'tamed[reload]'": "installs: tests/supervised/test_watching.py",
     },
     "docs/twistd-options.md": "the page on moving from twistd is followed",
