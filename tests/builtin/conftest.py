@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.builtin.programs import Marked
+
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
@@ -25,3 +27,9 @@ def ca(authority: trustme.CA, tmp_path: Path) -> Path:
     pem = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(pem))
     return pem
+
+
+@pytest.fixture
+def marked() -> Marked:
+    """Return a mark for the programs of a test."""
+    return Marked()

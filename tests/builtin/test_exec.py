@@ -74,12 +74,6 @@ print("ready", flush=True)
 """
 
 
-@pytest.fixture
-def marked() -> Marked:
-    """Return a mark for the programs of a test."""
-    return Marked()
-
-
 @pytest.fixture(autouse=True)
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Let tests read what programs print."""

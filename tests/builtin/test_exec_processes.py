@@ -15,16 +15,10 @@ import pytest
 from tamed.testing.process import TamedProcess
 from tests.builtin.programs import Marked, as_text, lines, nothing_left, shell, wait_for
 from tests.process.conftest import told
-from tests.supervised.daemon import Tamed, read_poem
+from tests.supervised.daemon import Tamed, command_of, read_poem
 
 FOR_EVER = "while :; do sleep 0.01; done"
 FAMILY = f"trap '' HUP; setsid sleep 600 & echo up; {FOR_EVER}"
-
-
-@pytest.fixture
-def marked() -> Marked:
-    """Return a mark for the programs of a test."""
-    return Marked()
 
 
 @pytest.fixture
@@ -95,20 +89,13 @@ def test_programs_of_a_killed_worker_are_stopped_and_started_again(tamed: Tamed)
     script = f"echo up >> {tamed.folder}/told; setsid sleep 600 & exec sleep 600"
     daemon = tamed.start("--workers", "1", "exec", "--ready-after", "0s", "--command", as_text(shell(script)))
     wait_for("the program", lambda: lines(tamed.folder / "told") == ["up"])
-    before = {pid for pid in tamed.processes() if "sleep" in _command(pid)}
+    before = {pid for pid in tamed.processes() if "sleep" in command_of(pid)}
     (worker,) = daemon.workers()
     os.kill(worker, signal.SIGKILL)
     daemon.wait_workers(1, without=[worker])
     wait_for("another program", lambda: lines(tamed.folder / "told") == ["up", "up"])
     wait_for("the end of the first", lambda: not before & set(tamed.processes()))
     daemon.stop()
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def test_a_program_that_cannot_start_is_told_on_the_terminal(tamed: Tamed) -> None:

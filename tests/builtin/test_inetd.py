@@ -48,12 +48,6 @@ def no_child_is_left() -> Iterator[None]:
 CAT = Command(("cat",))
 
 
-@pytest.fixture
-def marked() -> Marked:
-    """Return a mark for the programs of a test."""
-    return Marked()
-
-
 @pytest.fixture(autouse=True)
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Let tests read what is logged."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +42,16 @@ async def _issuer(server: StreamServer) -> bytes:
     return shown
 
 
+@asynccontextmanager
+async def _watched(pem: Path) -> AsyncIterator[tuple[StreamServer, CertificateWatch]]:
+    """Serve with a certificate, and yield what watches it, which looks only when it is asked to."""
+    async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
+        (listener,) = server.listeners
+        assert listener.tls is not None
+        with closing(CertificateWatch(listener.tls, interval=3600)) as watch:
+            yield server, watch
+
+
 async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """By the handshakes that come after; a look at files that are the same does nothing.
 
@@ -49,44 +61,32 @@ async def test_a_new_certificate_is_taken(tmp_path: Path, caplog: pytest.LogCapt
     pem = tmp_path / "server.pem"
     first, second = (datetime(year, 1, 1, tzinfo=UTC) for year in (2040, 2041))
     _issue(trustme.CA(), pem, first)
-    async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
-        (listener,) = server.listeners
-        assert listener.tls is not None
-        watch = CertificateWatch(listener.tls, interval=3600)
-        try:
-            before = await _issuer(server)
-            watch.check()
-            assert await _issuer(server) == before
-            _issue(trustme.CA(), pem, second)
-            assert server.certificates == ((server.addresses[0], str(pem), first.timestamp()),)
-            watch.check()
-            assert await _issuer(server) != before
-            assert server.certificates[0].ends == second.timestamp()
-            assert "has a new certificate" in caplog.text
-        finally:
-            watch.close()
+    async with _watched(pem) as (server, watch):
+        before = await _issuer(server)
+        watch.check()
+        assert await _issuer(server) == before
+        _issue(trustme.CA(), pem, second)
+        assert server.certificates == ((server.addresses[0], str(pem), first.timestamp()),)
+        watch.check()
+        assert await _issuer(server) != before
+        assert server.certificates[0].ends == second.timestamp()
+        assert "has a new certificate" in caplog.text
 
 
 async def test_a_bad_certificate_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is told of once, and the server goes on with the one it has."""
     pem = tmp_path / "server.pem"
     _issue(trustme.CA(), pem)
-    async with StreamServer(f"tls://localhost:0?cert={pem}", _greet) as server:
-        (listener,) = server.listeners
-        assert listener.tls is not None
-        watch = CertificateWatch(listener.tls, interval=3600)
-        try:
-            before = await _issuer(server)
-            pem.write_text("half a certificate")
-            watch.check()
-            watch.check()
-            assert await _issuer(server) == before
-            assert caplog.text.count("keeps its certificate") == 1
-            pem.unlink()
-            watch.check()
-            assert await _issuer(server) == before
-        finally:
-            watch.close()
+    async with _watched(pem) as (server, watch):
+        before = await _issuer(server)
+        pem.write_text("half a certificate")
+        watch.check()
+        watch.check()
+        assert await _issuer(server) == before
+        assert caplog.text.count("keeps its certificate") == 1
+        pem.unlink()
+        watch.check()
+        assert await _issuer(server) == before
 
 
 async def test_it_looks_by_itself(tmp_path: Path) -> None:

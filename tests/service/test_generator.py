@@ -152,40 +152,31 @@ async def test_a_task_group_may_stand_around_the_yield(diary: Diary) -> None:
         assert diary == ["left"]
 
 
-async def test_a_task_group_around_the_yield_that_fails_fails_the_service() -> None:
-    """The service does not go on without its workers."""
-    fail = asyncio.Event()
+@service
+async def workers(fail: asyncio.Event) -> AsyncGenerator[None, None]:
+    """Fail by a task of the service."""
 
     async def work() -> None:
         await fail.wait()
         raise Broken("worker")
 
-    @service
-    async def workers() -> AsyncGenerator[None, None]:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(work())
-            yield
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+        yield
 
+
+async def test_a_task_group_around_the_yield_that_fails_fails_the_service() -> None:
+    """The service does not go on without its workers."""
+    fail = asyncio.Event()
     with pytest.raises(ServiceFailed, match="service workers failed in run: Broken: worker") as caught:
-        await use_until(workers(), fail)
+        await use_until(workers(fail), fail)
     assert isinstance(caught.value.cause, ExceptionGroup)
 
 
 async def test_a_failure_that_the_stop_finds_first_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
     """When the generator fails in the moment in which it is stopped, its stop has failed."""
     fail = asyncio.Event()
-
-    async def work() -> None:
-        await fail.wait()
-        raise Broken("worker")
-
-    @service
-    async def workers() -> AsyncGenerator[None, None]:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(work())
-            yield
-
-    one = workers()
+    one = workers(fail)
     await one.lifecycle.bring_up()
     await asyncio.sleep(0)
     fail.set()

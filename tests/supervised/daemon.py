@@ -159,7 +159,7 @@ class Tamed:
 
     def left(self) -> dict[str, str]:
         """Return the remains of daemons: processes, by pid, and files other than logs and kept plans."""
-        found = {str(pid): _command_of(pid) for pid in self.processes()}
+        found = {str(pid): command_of(pid) for pid in self.processes()}
         for path in self.rundir.rglob("*"):
             is_expected = (
                 re.search(r"\.log(\.events)?(\.\d+(\.gz)?)?$", path.name) or path.parent.name == ".plans"
@@ -261,7 +261,8 @@ def _environment_of(pid: int) -> list[bytes]:
         return []
 
 
-def _command_of(pid: int) -> str:
+def command_of(pid: int) -> str:
+    """Return the command line of a process, with spaces; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:

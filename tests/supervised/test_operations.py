@@ -18,7 +18,7 @@ import pytest
 
 from tamed._os.limits import most_workers, usable_cpus
 from tests.patience import PATIENCE, ROUNDS
-from tests.supervised.daemon import Command, Done, Tamed, is_there, wait_for
+from tests.supervised.daemon import Command, Done, Tamed, command_of, is_there, wait_for
 from tests.supervised.talk import APPLICATION, Load, say
 
 # A module that every interpreter of ours imports first: it holds those up that run a certain module, while a
@@ -329,7 +329,7 @@ def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) 
     daemon = tamed.start("--reload", app)
 
     def watchers() -> list[int]:
-        return [pid for pid in tamed.processes() if "supervisor.watcher" in _command(pid)]
+        return [pid for pid in tamed.processes() if "supervisor.watcher" in command_of(pid)]
 
     wait_for("a watcher", lambda: len(watchers()) == 1)
     app.write_text("syntax error")
@@ -339,13 +339,6 @@ def test_files_are_watched_on_after_an_upgrade_whose_reload_fails(tamed: Tamed) 
     app.write_text(APPLICATION)
     daemon.expect_log("app was reloaded")
     daemon.stop()
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def test_a_template_outlives_an_upgrade_whose_reload_fails(tamed: Tamed) -> None:

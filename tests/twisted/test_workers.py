@@ -18,17 +18,20 @@ from tests.supervised.daemon import POEM, Tamed, is_there, needs_root, read_poem
 from tests.twisted.example import write_application
 
 # Says which process it is, and serves the poem to who says a word.
-TALK = """
-import os
-from twisted.application import internet, service
-from twisted.internet import protocol, reactor
-
+PROTOCOL = """
 class Talk(protocol.Protocol):
     def connectionMade(self):
         self.transport.write(b"%d\\n" % os.getpid())
     def dataReceived(self, data):
         self.transport.write(b"poem")
         self.transport.loseConnection()
+"""
+TALK = f"""
+import os
+from twisted.application import internet, service
+from twisted.internet import protocol, reactor
+
+{PROTOCOL}
 
 application = service.Application("talk")
 internet.TCPServer(0, protocol.Factory.forProtocol(Talk), interface="127.0.0.1").setServiceParent(application)
@@ -278,18 +281,12 @@ def test_the_application_s_own_log_observer_is_respected(tamed: Tamed) -> None:
 
 
 # Binds a socket itself, on a port that every process may bind, and has the reactor adopt it.
-ADOPT = """
+ADOPT = f"""
 import os, socket
 from twisted.application import service
 from twisted.internet import protocol, reactor
 
-class Talk(protocol.Protocol):
-    def connectionMade(self):
-        self.transport.write(b"%d\\n" % os.getpid())
-    def dataReceived(self, data):
-        self.transport.write(b"poem")
-        self.transport.loseConnection()
-
+{PROTOCOL}
 class Adopting(service.Service):
     def startService(self):
         with socket.socket() as sock:
