@@ -19,7 +19,7 @@ os.register_at_fork(after_in_child=note)
 
 ANSWER = """
 import sys
-from tamed import StreamServer
+from tamed import ReplyServer, StreamServer
 
 async def answer(reader, writer):
     writer.write(" ".join(sys.modules.keys() - sys.modules_at_fork).encode())

@@ -11,7 +11,7 @@ import site
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -107,6 +107,8 @@ class WorkerRuntime:
         for name in (*_needed_by(daemon), *(_METRICS if order.get("metrics") is True else ())):
             importlib.import_module(name)
         tuple(own_kinds())
+        with suppress(TamedError):  # a worker will report it
+            identity_of(daemon)  # loads the C libraries that look up users
 
     def serve_from(self, source: SocketSource, gate: Gate) -> None:
         """Let the servers of this process get their sockets from a source, and obey a gate."""

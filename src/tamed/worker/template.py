@@ -44,7 +44,7 @@ from tamed.worker.runtime import WorkerRuntime, exit_after, set_up_process
 __all__ = ["main"]
 
 _THREADS = Path("/proc/self/task")  # proc(5)
-_NEEDED = ("tamed", "tamed.net.server", "tamed.net.stream", "tamed.net.tls")
+_NEEDED = ("tamed", "tamed.net.reply", "tamed.net.server", "tamed.net.stream", "tamed.net.tls")
 """Modules that almost every application loads, besides those that this module loads."""
 
 
