@@ -151,7 +151,7 @@ class Intake:
     def resume(self, left: list[Data]) -> None:
         """Resume from the state of the previous program."""
         for data in left:
-            source = self._attach(data["pid"], data["records"], data["output"])
+            source = self.attach(data["pid"], data["records"], data["output"])
             source.worker = data.get("worker")
             source.record_reader.rest = decode(data["record"])
             source.line_reader.rest = decode(data["line"])
@@ -160,9 +160,12 @@ class Intake:
         """Return whether the pipes of this process are read."""
         return pid in self._sources
 
-    def attach(self, pid: int, records: int, output: int) -> None:
+    def attach(self, pid: int, records: int, output: int) -> _Source:
         """Read a worker's records and output from these descriptors, and close them at its end."""
-        self._attach(pid, records, output)
+        source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
+        self._watch(source.records, lambda: self._take_records(source))
+        self._watch(source.output, lambda: self._take_output(source))
+        return source
 
     def tap(self, pid: int) -> None:
         """Also keep the lines that a worker prints from now on."""
@@ -197,12 +200,6 @@ class Intake:
         for pipe in (source.records, source.output):
             self._close(pipe)
         return source.last_lines()
-
-    def _attach(self, pid: int, records: int, output: int) -> _Source:
-        source = self._sources[pid] = _Source(pid, _Pipe(records), _Pipe(output))
-        self._watch(source.records, lambda: self._take_records(source))
-        self._watch(source.output, lambda: self._take_output(source))
-        return source
 
     def _watch(self, pipe: _Pipe, take: Callable[[], None]) -> None:
         """Read a pipe whenever it has data, with a pause after each read."""

@@ -45,7 +45,9 @@ class Scaler:
 
     def end(self) -> None:
         """Stop waiting for the end of scaling."""
-        self._cancel_scaling()
+        if self._scaling is not None:
+            self._scaling.cancel()
+            self._scaling = None
 
     def resume(self) -> None:
         """Resume; the previous program may have ended before it let ready workers accept."""
@@ -138,18 +140,13 @@ class Scaler:
             self._end_scaling({"scaled": ready}, f"{ready} worker{'s' * (ready > 1)} from now on")
 
     def _wait_for_scaling(self) -> None:
-        self._cancel_scaling()
+        self.end()
         seconds = self._serving.generation.plan.start_timeout + _SLACK
         why = f"no worker has become ready for {seconds:g} s"
         self._scaling = self._reactor.later(seconds, lambda: self.failed(why, ExitStatus.SOFTWARE))
 
-    def _cancel_scaling(self) -> None:
-        if self._scaling is not None:
-            self._scaling.cancel()
-            self._scaling = None
-
     def _end_scaling(self, answer: Data, text: str, outcome: str = "done") -> None:
-        self._cancel_scaling()
+        self.end()
         took = round(self._reactor.clock() - self._began, 3)
         self._platform.record("scale", text, **self._facts, outcome=outcome, took=took)
         self._scaled(answer)

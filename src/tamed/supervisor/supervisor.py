@@ -364,7 +364,7 @@ class Supervisor:
         self.helpers.resume(left["helpers"])
         self.operations.resume(left["operations"], replies)
         self._scaler.resume()
-        self._watching.resume(left["watching"])
+        self._watching.add(left["watching"])
         if "figures" in left:  # older releases send none
             self.figures.resume(left["figures"])
         self.checks.resume(left.get("checks", {}))

@@ -43,10 +43,6 @@ class Watching:
         """Return the files and their modification times, as data."""
         return self._seen
 
-    def resume(self, seen: dict[str, int]) -> None:
-        """Resume watching the files of the previous program, if there are any."""
-        self.add(seen)
-
     def _send(self) -> None:
         """Start another watcher, with the modification times that the previous one has seen."""
         former, self._helper = self._helper, None
