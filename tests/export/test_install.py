@@ -136,11 +136,11 @@ def test_another_split_is_not_installed_beside_the_first(tmp_path: Path, manager
     target = MadeFile("verse.target", "[Install]\nWantedBy=multi-user.target\n", "a test")
     part = MadeFile("verse-a.service", "[Unit]\nPartOf=verse.target\n\n[Service]\n", "a test")
     install([SERVICE, SOCKET], place, "verse")
-    with pytest.raises(CannotCreate, match=r"verse.service is of an earlier installation.* --uninstall"):
+    with pytest.raises(CannotCreate, match=r"verse.service is from an earlier installation.* --uninstall"):
         install([target, part], place, "verse")
     uninstall("verse", place)
     assert install([target, part], place, "verse")[-2:] == ["started verse.target", "started verse-a.service"]
-    with pytest.raises(CannotCreate, match=r"verse.target is of an earlier installation"):
+    with pytest.raises(CannotCreate, match=r"verse.target is from an earlier installation"):
         install([SERVICE, SOCKET], place, "verse")
     assert len(uninstall("verse", place)) == 2
     assert list(tmp_path.iterdir()) == []

@@ -145,7 +145,7 @@ def test_one_of_a_host_is_one_of_each_pod(tamed: Tamed, tmp_path: Path) -> None:
         f"warning: {file}:5: services.ecstasy.only: one runs in each pod, up to 2 at a time,"
         ' and one more during an update; only = "cluster" runs one in all of them\n'
     ) in done.err
-    assert f"warning: {file}:1: services.ode.plugin: localhost:10000 is an address" in done.err
+    assert f"warning: {file}:1: services.ode.plugin: localhost:10000 is not accessible" in done.err
     assert (
         "up to 7 at a time"
         in tamed("export", "kubernetes", "--connections", "9", "--max-replicas", "7", file).err
@@ -297,7 +297,11 @@ def test_names_of_ports_are_distinct(tamed: Tamed, tmp_path: Path) -> None:
             "verse.toml:2: daemon.keep-capability",
             "no cap",
         ),
-        ('{}listen = "systemd://poems"\n', "verse.toml:3: services.ecstasy.listen", "nobody passes a socket"),
+        (
+            '{}listen = "systemd://poems"\n',
+            "verse.toml:3: services.ecstasy.listen",
+            "a container gets no sockets",
+        ),
         ("{}port = 0\n", "verse.toml:3: services.ecstasy.port", "port 0 is a different port"),
         ('{}listen = "unix:poem.sock"\n', "verse.toml:3: services.ecstasy.listen", "it would write to /app"),
         ('[daemon]\npid-file = "x.pid"\n{}', "verse.toml:2: daemon.pid-file", "it would write to /app"),

@@ -231,7 +231,7 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
             '[log]\nfile = "x.log"\n',
             "verse.toml:2: log.file: split units cannot share it",
         ),
-        ("--split", '[daemon]\nops = ":1"\n', "verse.toml:2: daemon.ops: units that are split"),
+        ("--split", '[daemon]\nops = ":1"\n', "verse.toml:2: daemon.ops: split units cannot share it"),
         (
             "--split",
             "",
@@ -252,7 +252,7 @@ def test_each_service_may_have_a_unit(tamed: Tamed, tmp_path: Path, monkeypatch:
         (
             "--user",
             "daemon.prepare-as-root = true\n",
-            "verse.toml:1: daemon.prepare-as-root: a user's manager",
+            "verse.toml:1: daemon.prepare-as-root: a user manager has only that",
         ),
     ],
     ids=["log file", "endpoint", "socket", "name", "service", "name of a socket", "user", "root"],
@@ -262,7 +262,7 @@ def test_what_other_units_cannot_have_says_where(
 ) -> None:
     """Nothing is written."""
     service = '[services.{}]\nplugin = "fastpoetry"\nlisten = "systemd://{}"\n'
-    sockets = ("s", "s") if "listen: systemd" in why else ("s", "t")
+    sockets = ("s", "s") if "services.b.listen" in why else ("s", "t")
     services = [service.format(name, socket) for name, socket in zip("ab", sockets, strict=True)]
     (tmp_path / "verse.toml").write_text(text + "".join(services))
     done = tamed("export", "systemd", option, tmp_path / "verse.toml", "--to", tmp_path / "out")

@@ -59,7 +59,7 @@ def test_each_service_has_a_unit(machine: Machine) -> None:
         assert machine.show("verse-science", "MainPID") != before
         assert machine.poem(10000).startswith("The Ecstasy")
         done = machine(*INSTALL, "/etc/verse/verse.toml", "--install")
-        assert (done.status, "verse.target is of an earlier installation" in done.err) == (73, True), done
+        assert (done.status, "verse.target is from an earlier installation" in done.err) == (73, True), done
         machine.must(*INSTALL, "--uninstall", "/etc/verse/verse.toml")
         assert not any((machine.path / file.lstrip("/")).exists() for file in files)
         assert machine("systemctl", "is-active", *units).out.split() == ["inactive"] * 4
