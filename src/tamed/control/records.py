@@ -18,7 +18,6 @@ from tamed.control.instances import (
 )
 from tamed.errors import MissingInput, TamedError, Unavailable, from_os_error
 from tamed.ipc.message import InvalidMessage, parse_message, read_text
-from tamed.log.reader import LogReader
 from tamed.supervisor.events import EVENTS_SUFFIX
 from tamed.supervisor.last_state import LastState
 from tamed.supervisor.plan_file import left_plan, stopped_names
@@ -120,6 +119,8 @@ class EventReader:
     """
 
     def __init__(self, path: Path, owner: int | None) -> None:
+        from tamed.log.reader import LogReader  # lazy import: the status of an ended instance has no events
+
         self._path = path
         try:
             self._reader = LogReader(path, owner)
