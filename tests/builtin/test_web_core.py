@@ -116,7 +116,7 @@ def test_a_header_that_would_be_another_is_not_sent(
         answer = raw(server, GET)
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"busy" not in answer
-    assert "RuntimeError: the application sends" in caplog.text
+    assert "RuntimeError: the application sent" in caplog.text
 
 
 @pytest.mark.parametrize("length", [b"4", b"6"])

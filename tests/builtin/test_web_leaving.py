@@ -215,7 +215,7 @@ def _again(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 @pytest.mark.parametrize(
     ("application", "status", "fault"),
     [
-        (lambda *_: [b"x"], b"500", "without a call of start_response"),
+        (lambda *_: [b"x"], b"500", "without calling start_response"),
         (lambda _, start_response: start_response("200 OK", []) and ["x"], b"500", "not with str"),
         (lambda *_: 1 / 0, b"500", "division by zero"),
         (_late, b"200", "no rhyme"),

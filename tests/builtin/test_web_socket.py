@@ -385,5 +385,5 @@ def test_an_application_that_waits_for_a_client_hears_that_it_has_left(flood: Fl
             reset(client)
         until(lambda: flood.ended)
         client.close()
-    assert flood.ended == ["the client has left"]
+    assert flood.ended == ["the client has disconnected"]
     assert flood.sent < flood.MOST

@@ -14,16 +14,16 @@ __all__ = ["AccessFormat", "AccessWriter", "access_writer"]
 AccessFormat = Literal["short", "common", "combined", "json"]
 
 _LONGEST: Final = 1000
-"""Characters of a JSON line: `AccessLog` would cut a longer one, and what is left would be no JSON."""
+"""Characters of a JSON line: `AccessLog` would truncate a longer one, which would make it invalid."""
 
 
 AccessWriter = Callable[[Scope, int, int, float], None]
-"""Logs a request that was answered: its scope, the status, the bytes of the body that were sent, and the
-seconds from the end of the request's headers to the end of the answer."""
+"""Logs an answered request: its scope, the status, the bytes of the sent body, and the seconds from the end
+of the request's headers to the end of the answer."""
 
 
 def access_writer(kind: AccessFormat | None) -> AccessWriter | None:
-    """Return what logs a request to ``web.access`` in a format; None if none is to be logged."""
+    """Return the function that logs requests to ``web.access`` in a format; None for no access log."""
     if kind is None:
         return None
     log = AccessLog(own_logger("web.access"))
@@ -52,7 +52,7 @@ def _combined(scope: Scope, status: int, size: int, seconds: float) -> str:
 
 def _json(scope: Scope, status: int, size: int, seconds: float) -> str:
     line = ""
-    for most in (_LONGEST, 256, 64):  # the client chooses how long its texts are
+    for most in (_LONGEST, 256, 64):  # the client chooses the length of its texts
         line = json.dumps(
             {**_fields(scope, most), "status": status, "bytes": size, "seconds": round(seconds, 6)},
             separators=(",", ":"),

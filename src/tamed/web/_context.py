@@ -1,4 +1,4 @@
-"""What all connections of a web server have in common."""
+"""The common part of all connections of a web server."""
 
 import asyncio
 import time
@@ -16,23 +16,23 @@ __all__ = ["ServerContext", "WebSocketFactory", "WebSocketSession"]
 
 
 class WebSocketSession(Protocol):
-    """A WebSocket that takes the place of a connection's protocol."""
+    """A WebSocket that replaces the protocol of a connection."""
 
     def begin(self, rest: bytes) -> None:
-        """Begin with the handshake; ``rest`` came behind the request."""
+        """Begin with the handshake; ``rest`` is the data that followed the request."""
         ...
 
     def connection_draining(self) -> None:
-        """End soon: the server stops."""
+        """End soon, because the server stops."""
         ...
 
 
 WebSocketFactory = Callable[["ServerContext", asyncio.Transport, Scope, bool], WebSocketSession]
-"""Makes a WebSocket of a transport and a scope; the last argument tells whether the client is behind."""
+"""Creates a WebSocket from a transport and a scope; the last argument is whether writing is paused."""
 
 
 class ServerContext:
-    """The application, and how its requests are served."""
+    """The application, and the settings for its requests."""
 
     def __init__(
         self,
@@ -49,24 +49,24 @@ class ServerContext:
     ) -> None:
         self.application = application
         self.state = state
-        """What the application keeps for all requests; each has a copy."""
+        """The application's lifespan state; each request gets a copy."""
         self.limits = limits
         self.trusted = trusted
         self.log_access = access_writer(access_format)
         self.root_path = root_path
         self.raw_root_path = quote(root_path).encode("ascii")
         self.drain_timeout = drain_timeout
-        """Seconds that a drain may take; None for those of the server's environment."""
+        """The drain timeout in seconds; None for that of the server's environment."""
         self.websocket = websocket
         self.no_websocket = no_websocket
-        """Why there is no ``websocket``."""
+        """The reason why there is no ``websocket``."""
         self.tasks: set[asyncio.Task[None]] = set()
-        """The applications that answer a request, or still work after their answer."""
+        """The tasks of applications that answer a request, or still work after their answer."""
         self._second = 0.0
         self._date = b""
 
     def date(self) -> bytes:
-        """Return the line of the header ``Date``, made once a second."""
+        """Return the line of the header ``Date``, computed once a second."""
         now = time.time()
         if not 0.0 <= now - self._second < 1.0:
             self._second = now // 1

@@ -1,4 +1,4 @@
-"""A deadline that moves: the timer behind it is rarely made anew."""
+"""A deadline that can be moved without creating a new timer."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,9 +7,9 @@ __all__ = ["MovingDeadline"]
 
 
 class MovingDeadline:
-    """Calls ``expired`` once a deadline has passed that was not moved or cleared before.
+    """Calls ``expired`` when the deadline passes, unless it is moved or cleared before.
 
-    A timer that fires too early looks at the deadline, and waits for what is left. To make and cancel a timer
+    A timer that fires too early checks the deadline, and waits for the rest. Creating and cancelling a timer
     for each wait would be an eighth of the cost of a request.
     """
 
@@ -38,13 +38,13 @@ class MovingDeadline:
             self._start(at)
 
     def clear(self) -> None:
-        """Have no deadline until the next one is set."""
+        """Remove the deadline, until the next one is set."""
         self._at = None
 
     def close(self) -> None:
-        """Forget the timer, and what it would call: nothing is called any more."""
+        """Cancel the timer: ``expired`` is not called any more."""
         self._at = None
-        self._expired = _ignore  # usually a method of what holds this
+        self._expired = _ignore  # breaks a reference cycle: it is usually a method of the owner
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,6 +1,6 @@
-"""A request and its answer, as the application has them: `receive`, `send`, and how it ends.
+"""A request and its answer as the application sees them: `receive`, `send`, and the end.
 
-It is the same for each version of HTTP; how an answer is written is that of a subclass.
+This part is the same for each version of HTTP; a subclass writes the answer.
 """
 
 import asyncio
@@ -18,46 +18,47 @@ __all__ = ["BODY_LIMIT", "Exchange", "ExchangeConnection"]
 log = own_logger("web")
 
 BODY_LIMIT: Final = 64 * 1024
-"""Bytes of a body that are kept until the application takes them; no more is read meanwhile."""
+"""Bytes of a body that are buffered for the application; at this number, reading pauses."""
 
 _PIECE: Final = 64 * 1024
-"""Bytes of a file that are read at a time, where the kernel cannot send it."""
+"""Bytes of a file that are read at a time, if the kernel cannot send it."""
 
 _MOST_IGNORED: Final = 100
-"""Messages that an application may send to a client that has left, until it is told so by an exception."""
+"""Messages that an application may send after its client has left, before `send` raises an exception."""
 
 _HEAD, _BODY, _TRAILERS, _COMPLETE = range(4)
 
 
 class ExchangeConnection(Protocol):
-    """What an exchange needs of its connection."""
+    """The interface of a connection for its exchange."""
 
     write_paused: bool
-    """Whether the client is behind with taking what was sent."""
+    """Whether writing is paused, because the client reads too slowly."""
 
     def has_left(self) -> bool:
-        """Return whether the client has left before the end of its answer."""
+        """Return whether the client disconnected before the end of its answer."""
         ...
 
     async def writable(self) -> None:
-        """Wait until the client has taken most of it, or has left."""
+        """Wait until writing may continue, or the client has disconnected."""
         ...
 
     def wants_body(self) -> None:
-        """Take note that the application waits for more of the request."""
+        """Handle an application that waits for more of the request's body."""
         ...
 
     def on_complete(self) -> None:
-        """Take note that the answer is complete."""
+        """Handle the completion of the answer."""
         ...
 
 
 class Exchange:
     """One request, from the end of its headers to the end of its application.
 
-    An application that was notified that its client has left may end in any way: an error of it is none then.
-    Halfway through a drain it is notified too, once, though the client is there, if it has taken the whole
-    request and listens; what it sends is sent. That message has ``draining``.
+    After an application was notified that its client has disconnected, it may end in any way: an exception is
+    not reported as an error. Halfway through a drain it gets such a message as well, once, if it has received
+    the whole request and calls `receive`; the message has ``draining``, the client is still connected, and
+    what the application sends is sent.
     """
 
     __slots__ = (
@@ -97,11 +98,11 @@ class Exchange:
         self._context = context
         self.scope = scope
         self.awaits_continue = awaits_continue
-        """Whether the client sends its body only when it is asked to (RFC 9110, 10.1.1)."""
+        """Whether the client waits for 100 (Continue) before it sends the body (RFC 9110, 10.1.1)."""
         self.more_body = True
         """Whether more of the request is still to come."""
         self.is_begun = False
-        """Whether any of the answer was sent."""
+        """Whether a part of the answer was sent."""
         self.is_complete = False
         """Whether the answer is complete."""
         self.status = 0
@@ -109,30 +110,30 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self._started_at = now
         self._body = b""
-        self._has_all = False  # the application, of the request
+        self._has_all = False  # the application has the whole request
         self._changed: asyncio.Event | None = None
-        self._left = False  # the client, or so it is for the application
-        self._is_draining = False  # and the application is not notified yet
+        self._left = False  # the application considers the client disconnected
+        self._is_draining = False  # and the application has not been notified
         self._is_notified = False
         self._stage = _HEAD
-        self._has_body = True  # the answer
+        self._has_body = True  # whether the answer has a body
         self._unsent: int | None = None  # bytes of the body that Content-Length promises
         self._has_trailers = False
-        self._ignored = 0  # messages for a client that has left
+        self._ignored = 0  # messages sent after the client disconnected
 
     def has_left(self) -> bool:
-        """Return whether the client has left before the end of its answer."""
+        """Return whether the client disconnected before the end of its answer."""
         return self._left
 
     async def run(self) -> None:
-        """Have the application answer."""
+        """Call the application, which answers."""
         try:
             await self._context.application(self.scope, self.receive, self.send)
         except Exception as error:
             self._on_error(error)
         except asyncio.CancelledError:
             if self._left:
-                log.info("cut what an application still did for a client that had left")
+                log.info("cancelled an application whose client had disconnected")
             else:
                 self._end("was cancelled")
         else:
@@ -142,10 +143,10 @@ class Exchange:
             if self.task is not None:
                 self._context.tasks.discard(self.task)
 
-    # What the connection says.
+    # Called by the connection.
 
     def add_body(self, data: bytes) -> bool:
-        """Take a part of the request's body; return whether that is enough for now."""
+        """Buffer a part of the request's body; return whether reading should pause."""
         if self._left or self._stage == _COMPLETE:
             return False
         self._body += data
@@ -153,13 +154,13 @@ class Exchange:
         return len(self._body) > BODY_LIMIT
 
     def end_body(self) -> None:
-        """Take the end of the request."""
+        """Handle the end of the request."""
         self.more_body = False
         if self._changed is not None:
             self._changed.set()
 
     def notify_left(self) -> None:
-        """Notify the application that its client has left; it is given no more, and sends to nobody."""
+        """Notify the application that its client has disconnected; its messages are then discarded."""
         if self._stage != _COMPLETE and not self._left:
             self._left = True
             if self.is_begun:
@@ -167,7 +168,7 @@ class Exchange:
         self._notify()
 
     def notify_draining(self) -> None:
-        """Notify the application, if it listens, that it should come to an end."""
+        """Notify the application, if it calls `receive`, that it should end."""
         self._is_draining = True
         self._notify()
 
@@ -175,10 +176,10 @@ class Exchange:
         if self._changed is not None:
             self._changed.set()
 
-    # What the application is given (ASGI, `receive` and `send`).
+    # The application's interface (ASGI, `receive` and `send`).
 
     async def receive(self) -> Message:
-        """Return a part of the request, or that the client has left or the answer is complete."""
+        """Return a part of the request, or ``http.disconnect`` after a disconnect or the complete answer."""
         if self.awaits_continue and self._stage == _HEAD and not self._left:
             self.awaits_continue = False
             self._ask_for_body()
@@ -201,9 +202,9 @@ class Exchange:
             await self._changed.wait()
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer; wait first, while the client is behind with taking it.
+        """Send a part of the answer; wait first, while the client reads too slowly.
 
-        Raises ClientLeft in an application that has sent a hundred messages since its client left.
+        Raises ClientLeft in an application that has sent a hundred messages since its client disconnected.
         """
         if self._connection.write_paused and not self._left:
             await self._connection.writable()
@@ -223,15 +224,15 @@ class Exchange:
             self._write_links(message["links"])
         else:
             expected = ("http.response.start", "http.response.body", "http.response.trailers", "nothing more")
-            raise RuntimeError(f"the application sends {kind}, and {expected[self._stage]} is expected")
+            raise RuntimeError(f"the application sent {kind}, expected {expected[self._stage]}")
 
     async def _send_to_nobody(self) -> None:
-        """Do nothing, as ASGI has it before 2.4, but end an application that would go on for ever."""
+        """Discard a message, as ASGI before 2.4 requires, but end an application that continues forever."""
         self._ignored += 1
         if self._ignored > _MOST_IGNORED:
             self._is_notified = True
-            raise ClientLeft("the client has left")
-        await asyncio.sleep(0)  # one that does nothing but send would hold the loop
+            raise ClientLeft("the client has disconnected")
+        await asyncio.sleep(0)  # an application that only sends would block the loop
 
     def _start(self, message: Message) -> None:
         status = message["status"]
@@ -275,7 +276,7 @@ class Exchange:
             while sent < size and self._has_body and not self._left:
                 data = await asyncio.to_thread(os.pread, descriptor, min(size - sent, _PIECE), sent)
                 if not data:
-                    raise RuntimeError(f"{path} has become shorter while it was sent")
+                    raise RuntimeError(f"{path} became shorter while it was sent")
                 sent += len(data)
                 await self.send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
@@ -302,11 +303,11 @@ class Exchange:
         if write is not None:
             write(self.scope, self.status, self.sent, asyncio.get_running_loop().time() - self._started_at)
 
-    # How the application ends without a complete answer.
+    # Ends without a complete answer.
 
     def _on_error(self, error: Exception) -> None:
         if self._is_notified:
-            log.info("an application ended when its client had left: %s", reason(error))
+            log.info("an application ended after its client had disconnected: %s", reason(error))
             if self._stage != _COMPLETE and not self._left:
                 self._cut()
         else:
@@ -322,7 +323,7 @@ class Exchange:
             self._fail()
 
     def _fail(self) -> None:
-        """Answer that the application failed, or cut an answer that has begun."""
+        """Answer with status 500, or abort an answer that has begun."""
         if self._stage == _COMPLETE or self._left:
             return
         if self.is_begun:
@@ -338,29 +339,29 @@ class Exchange:
             self._log_access()
         self._break_off()
 
-    # What each version of HTTP does in its own way.
+    # Implemented for each version of HTTP.
 
     def _ask_for_body(self) -> None:
         """Send 100 (Continue)."""
         raise NotImplementedError
 
     def _write_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-        """Send the head, or keep it for the body; return the Content-Length that it has.
+        """Send the head, or keep it for the body; return its Content-Length.
 
-        Raises RuntimeError for a status or a header that is none.
+        Raises RuntimeError for an invalid status or header.
         """
         raise NotImplementedError
 
     def _write_body(self, body: bytes, more: bool) -> None:
-        """Send a part of the body, and what ends it."""
+        """Send a part of the body, and the end if there is no more."""
         raise NotImplementedError
 
     async def _write_file(self, descriptor: int, size: int) -> int:
-        """Have the kernel send a file as the body; return how much of it was sent, which may be nothing."""
+        """Make the kernel send a file as the body; return the number of bytes sent, which may be 0."""
         return 0
 
     def _write_trailers(self, headers: Iterable[tuple[bytes, bytes]], more: bool) -> None:
-        """Send trailers, and what ends them."""
+        """Send trailers, and the end if there are no more."""
         raise NotImplementedError
 
     def _write_links(self, links: Iterable[bytes]) -> None:
@@ -368,7 +369,7 @@ class Exchange:
         raise NotImplementedError
 
     def _write_failure(self) -> None:
-        """Send a whole answer, with status 500, instead of what was begun and not sent."""
+        """Send a complete answer with status 500, instead of the unsent beginning of another."""
         raise NotImplementedError
 
     def _break_off(self) -> None:

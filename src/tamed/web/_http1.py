@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: what is read of it, how long it may take, and how it ends."""
+"""One HTTP/1.1 connection: reading requests, timeouts, and the end of the connection."""
 
 import asyncio
 import http
@@ -24,13 +24,13 @@ __all__ = ["HttpConnection"]
 log = own_logger("web")
 
 _LINGER: Final = 2.0
-"""Seconds that a client has to read why it was refused, or to send its request in a drain."""
+"""Seconds for a client to read a refusal, or to send its request during a drain."""
 
 _RECENT: Final = 1.0
-"""Seconds after an answer in which the next request may be on its way, so a drain does not close at once."""
+"""Seconds after an answer in which a drain waits for a request that may already be on its way."""
 
 _AHEAD: Final = 64 * 1024
-"""Bytes that are read while an answer is owed, so that a client that leaves is noticed."""
+"""Bytes that are read while an answer is pending, so that a disconnect is noticed."""
 
 _END: Final = b"\r\n\r\n"
 _HTTP11: Final = b" HTTP/1.1\r\n"
@@ -43,13 +43,13 @@ _METHODS: Final = {
 class HttpConnection(asyncio.Protocol):
     """Serves one connection.
 
-    A client that takes too long is cut without an answer; a request that is too large, or no HTTP, is
-    answered, and nothing more is read. A draining connection is closed after the answer that it owes, which
-    says so (``Connection: close``). One that owes none is closed at once, unless a request may be on its way:
-    bytes of one are there, none was answered yet, or the last one was just answered. It has a moment then,
-    and is closed after that answer.
+    A client that exceeds a timeout is disconnected without an answer; a request that is too large or is not
+    HTTP is answered, and nothing more is read. A draining connection is closed after its pending answer,
+    which has ``Connection: close``. Without a pending answer it is closed at once, unless a request may be on
+    its way: some of its bytes have arrived, no request was answered yet, or the last one was just answered.
+    Then it stays open for a moment, and is closed after that answer.
 
-    The parser is given no more than one request: what comes behind it is parsed when it was answered.
+    The parser gets only one request at a time: data after it is parsed when it was answered.
     """
 
     __slots__ = (
@@ -89,37 +89,37 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(self, context: ServerContext, *, ends: IpEnds | None = None) -> None:
         self._context = context
-        self._ends = ends  # as a proxy has named them
+        self._ends = ends  # the ends in the PROXY header
         self._loop = asyncio.get_running_loop()
-        self._exchange: Http1Exchange | None = None  # the last one, while there is a connection
-        self._upgrade: Scope | None = None  # of the WebSocket that the request asks for
-        # What is read.
-        self._input = Input()  # that is not parsed yet
+        self._exchange: Http1Exchange | None = None  # the last exchange, while the connection is open
+        self._upgrade: Scope | None = None  # the scope of the requested WebSocket
+        # Reading.
+        self._input = Input()  # unparsed data
         self._unparsed = 0  # bytes since the parser last made progress
-        self._is_idle = True  # nothing is unread, unparsed or owed, and the next request is welcome
-        self._head = b""  # if it has come as a whole
+        self._is_idle = True  # no unparsed data and no pending answer
+        self._head = b""  # a head that arrived in one piece
         self._in_head = True
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body_left = 0  # bytes of the body that are to come; -1 for chunks
+        self._body_left = 0  # remaining bytes of the body; -1 for chunks
         self._is_parsing = False
         self._reading_paused = False
-        self._body_paused = False  # because the application does not take it
-        self._reads_no_more = False  # it is refused, or another protocol has taken over
-        # What is written.
+        self._body_paused = False  # because the application does not read it
+        self._reads_no_more = False  # refused, or handed over to another protocol
+        # Writing.
         self.write_paused = False
         self._writable: asyncio.Event | None = None
-        # How long it may take.
+        # Timeouts.
         self._deadline = MovingDeadline(self._loop, self._expired)
-        self._head_begun = True  # and its deadline is set: that of the first one from the connection on
+        self._head_begun = True  # and its deadline is set, for the first request from the connection on
         self._answered_at = 0.0
         self._is_draining = False
-        self._halfway: asyncio.TimerHandle | None = None  # through a drain
+        self._halfway: asyncio.TimerHandle | None = None  # timer for the middle of a drain
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for the first request."""
+        """Start waiting for the first request."""
         self.transport = cast(asyncio.Transport, transport)
         self._peer = peer_of(transport, self._context, self._ends)
         self._peer.extensions["tamed.client"] = {"left": self.has_left}
@@ -127,10 +127,10 @@ class HttpConnection(asyncio.Protocol):
         self._deadline.set(self._context.limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the application, and forget the connection."""
+        """Notify the application, and release the connection."""
         self._forget_timers()
         self._input.forget()
-        del self._parser  # it refers back to this
+        del self._parser  # it refers back to this object
         self._peer.extensions.clear()
         if self._writable is not None:
             self._writable.set()
@@ -139,9 +139,9 @@ class HttpConnection(asyncio.Protocol):
             self._exchange = None
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Handle data from the client."""
         if self._is_idle and 0 < data.find(_END) == len(data) - len(_END) < self._context.limits.head:
-            # All of one head and no more, as it nearly always is: this way saves a tenth of a request.
+            # Exactly one head, the usual case: this path saves a tenth of a request.
             self._is_idle = False
             self._head = data
             self._unparsed = len(data)
@@ -159,21 +159,21 @@ class HttpConnection(asyncio.Protocol):
         self._parse()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client to take what was sent."""
+        """Stop writing until the client has read more."""
         self.write_paused = True
         self._watch()
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken most of it."""
+        """Continue writing."""
         self.write_paused = False
         if self._writable is not None:
             self._writable.set()
         self._watch()
 
-    # What the server and the exchange call.
+    # Called by the server and the exchange.
 
     def connection_draining(self) -> None:
-        """Close as soon as nothing is owed; the server calls this when it begins to stop."""
+        """Close after the pending answer; the server calls this when it begins to stop."""
         self._is_draining = True
         given = self._context.drain_timeout
         drain_timeout = current_environment().drain_timeout if given is None else given
@@ -187,7 +187,7 @@ class HttpConnection(asyncio.Protocol):
             self._deadline.set(max(0.0, self._answered_at + _RECENT - self._loop.time()))
 
     def has_left(self) -> bool:
-        """Return whether the client has left before the end of its answer."""
+        """Return whether the client disconnected before the end of its answer."""
         return self._exchange is None or self._exchange.has_left()
 
     def __deepcopy__(self, _: object) -> Self:
@@ -195,7 +195,7 @@ class HttpConnection(asyncio.Protocol):
         return self
 
     async def writable(self) -> None:
-        """Wait until the client has taken most of what was sent, or has left."""
+        """Wait until writing may continue, or the client has disconnected."""
         if self._writable is None:
             self._writable = asyncio.Event()
         while self.write_paused and not self.transport.is_closing():
@@ -203,15 +203,15 @@ class HttpConnection(asyncio.Protocol):
             await self._writable.wait()
 
     def wants_body(self) -> None:
-        """Go on with the body: the application waits for more of it."""
+        """Continue reading the body, for which the application waits."""
         if self._body_paused:
             self._body_paused = False
             self._parse()
         elif not self._in_head:
-            self._watch()  # it may have been asked for just now
+            self._watch()  # 100 (Continue) may just have been sent
 
     def on_complete(self) -> None:
-        """Wait for the next request, or for the connection's end."""
+        """Wait for the next request, or for the end of the connection."""
         exchange = self._exchange
         assert exchange is not None
         self._body_paused = False
@@ -223,7 +223,7 @@ class HttpConnection(asyncio.Protocol):
                     self._deadline.move_to(now + self._context.limits.keep_alive)
                 return
         elif exchange.more_body:
-            self._linger()  # closed at once, it would be reset while the client sends, and the answer be lost
+            self._linger()  # closing at once would reset a client that is still sending, and lose the answer
         else:
             self.transport.close()
         if self._input.left or self._reading_paused:
@@ -233,12 +233,12 @@ class HttpConnection(asyncio.Protocol):
     # Reading.
 
     def _parse(self) -> None:
-        """Parse what has come, up to the end of a request whose answer is owed.
+        """Parse the input, up to the end of a request whose answer is pending.
 
-        What follows stays as it is, and beyond 64 KiB in the kernel: otherwise a client could fill our
-        memory with requests faster than they are answered.
+        The rest stays unparsed, and beyond 64 KiB in the kernel: otherwise a client could fill the memory
+        with requests faster than they are answered.
         """
-        if self._is_parsing:  # an eager task has answered within the parser
+        if self._is_parsing:  # an eager task has answered inside the parser
             return
         self._is_parsing = True
         was_fed = False
@@ -254,7 +254,7 @@ class HttpConnection(asyncio.Protocol):
             self._watch()
 
     def _must_wait(self) -> bool:
-        """Tell whether what has come is not parsed now."""
+        """Return whether parsing must wait."""
         exchange = self._exchange
         if exchange is None:
             return self._reads_no_more
@@ -279,10 +279,10 @@ class HttpConnection(asyncio.Protocol):
         self._input.passed(data)
 
     def _goes_on(self, error: Exception) -> bool:
-        """Answer why the parser has stopped; return whether the connection goes on with HTTP/1.1."""
+        """Handle an error of the parser; return whether the connection continues with HTTP/1.1."""
         if isinstance(error, httptools.HttpParserUpgrade):
             if self._upgrade is None:
-                return True  # a client that asks for another protocol is content with HTTP/1.1
+                return True  # an upgrade is optional: continue with HTTP/1.1
             self._begin_websocket(self._upgrade)
             return False
         cause = error.__context__
@@ -290,7 +290,7 @@ class HttpConnection(asyncio.Protocol):
         return False
 
     def _begin_websocket(self, scope: Scope) -> None:
-        """Hand the connection over to a WebSocket, or say that there is none."""
+        """Hand the connection over to a WebSocket, or answer with 404 if there is none."""
         context = self._context
         if context.websocket is None:
             path = scope["raw_path"].decode("ascii", "backslashreplace")
@@ -321,7 +321,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange
         if not self._in_head and exchange is not None:
             if exchange.is_begun or exchange.is_complete:
-                self.transport.abort()  # it would stand in the middle of an answer, or answer nothing
+                self.transport.abort()  # an error would be inside an answer, or answer nothing
                 return
             exchange.notify_left()
         log.info("refused a request of %s: %s", self._peer, http.HTTPStatus(status).phrase)
@@ -329,25 +329,25 @@ class HttpConnection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Read nothing more, and leave the client some time to read what it was told.
+        """Stop reading, and give the client some time to read the answer.
 
-        Closed at once, the connection would be reset if the client is still sending, and the answer be lost.
+        Closing at once would reset a client that is still sending, and lose the answer.
         """
         self._reads_no_more = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._deadline.set(_LINGER)
 
-    # What the parser calls (https://github.com/MagicStack/httptools).
+    # Called by the parser (https://github.com/MagicStack/httptools).
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
+        """Handle a part of the target."""
         self._url += url
         if len(self._url) > self._context.limits.request_line:
             raise Refused(414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; not a trailer, which could say what a proxy has taken out (RFC 9110, 6.5.1)."""
+        """Handle a header, but no trailer, which could restore a removed field (RFC 9110, 6.5.1)."""
         if self._in_head:
             self._headers.append((name.lower(), value))
 
@@ -362,7 +362,9 @@ class HttpConnection(asyncio.Protocol):
         method = parser.get_method()
         version, line_end = "1.1", len(method) + 1 + len(target)
         if self._head[line_end : line_end + len(_HTTP11)] != _HTTP11:
-            version = parser.get_http_version()  # it makes a text each time, which takes five times as long
+            version = (
+                parser.get_http_version()
+            )  # called once: it creates a str, which takes five times as long
         self._head = b""
         head = read_headers(headers, version)
         name = _METHODS.get(method) or method.decode("ascii")
@@ -390,7 +392,7 @@ class HttpConnection(asyncio.Protocol):
         context.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Handle a part of the body."""
         self._unparsed = 0
         if self._body_left > 0:
             self._body_left -= len(body)
@@ -399,7 +401,7 @@ class HttpConnection(asyncio.Protocol):
             self._body_paused = True
 
     def on_message_complete(self) -> None:
-        """Take the end of the request."""
+        """Handle the end of the request."""
         if self._upgrade is not None:
             return
         self._in_head = True
@@ -408,10 +410,10 @@ class HttpConnection(asyncio.Protocol):
         if self._exchange.more_body:
             self._exchange.end_body()
 
-    # How long it may take.
+    # Timeouts.
 
     def _watch(self) -> None:
-        """Limit the wait for the client, if it is the client's turn."""
+        """Set a deadline if the client must act next."""
         if self._reads_no_more:
             return
         limits, exchange = self._context.limits, self._exchange
@@ -436,18 +438,18 @@ class HttpConnection(asyncio.Protocol):
             self._halfway = None
 
     def _expired(self) -> None:
-        """End what has taken too long."""
+        """End a connection that exceeded a timeout."""
         is_closing = self.transport.is_closing()
         if self._body_paused and not self.write_paused and not is_closing:
-            self._deadline.set(self._context.limits.stall)  # the application does not take the body
+            self._deadline.set(self._context.limits.stall)  # the application does not read the body
             return
         is_owed = self.write_paused or self._owes_body() or is_closing or self._reads_no_more
         exchange = self._exchange
         if exchange is not None and not exchange.is_complete and not is_owed:
-            return  # it is the application's turn
+            return  # the application must act next
         if is_owed or self._unparsed:
             if not self._reads_no_more:
-                log.info("cut %s: it took too long", self._peer)
+                log.info("disconnected %s: timeout", self._peer)
             self.transport.abort()
         else:
             self._is_idle = False

@@ -1,4 +1,4 @@
-"""How an answer is written over HTTP/1.1 and 1.0 (RFC 9112): its head, its framing, and its end."""
+"""Writing an answer over HTTP/1.1 and 1.0 (RFC 9112): its head, its framing, and its end."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ __all__ = ["Http1Exchange", "Http1ExchangeConnection"]
 log = own_logger("web")
 
 _JOINED: Final = 16 * 1024
-"""The longest body that is copied behind its head, to be written with it."""
+"""The longest body that is joined with its head in one write."""
 
 _AS_IT_IS, _CHUNKED, _TO_THE_END = range(3)
 
@@ -48,7 +48,7 @@ class Http1Exchange(Exchange):
         """Whether another request may follow on the connection."""
         self._transport = connection.transport
         self._framing = _AS_IT_IS
-        self._head = b""  # that waits for the body
+        self._head = b""  # written with the body
 
     def _ask_for_body(self) -> None:
         self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -57,7 +57,7 @@ class Http1Exchange(Exchange):
         line = STATUS_LINES[status]
         lines, length, closes, has_date = read_response(headers)
         framing = b""
-        if closes or self.awaits_continue:  # a body that nobody asked for may come or not
+        if closes or self.awaits_continue:  # after an unanswered Expect, the body may come or not
             self.keep_alive = False
         if length is None and self._has_body:
             if self.scope["http_version"] == "1.1":
@@ -70,7 +70,7 @@ class Http1Exchange(Exchange):
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self._head = b"".join((line, date, joined_lines(lines), framing, end))
         if length is None:
-            self._write(b"")  # if its length is known a body comes at once; others may take long
+            self._write(b"")  # a body of known length usually follows at once; others may take long
         return length
 
     def _write_body(self, body: bytes, more: bool) -> None:
@@ -85,17 +85,17 @@ class Http1Exchange(Exchange):
         if transport.get_extra_info("sslcontext") is not None:
             return 0
         self._write(b"")
-        transport.set_write_buffer_limits(0)  # so that we wait until it has nothing left to write
+        transport.set_write_buffer_limits(0)  # so that `drain` waits until everything is written
         try:
             await self._connection.writable()
             return await send_file(transport, descriptor, size, self._context.limits.stall)
         except OSError as error:
-            log.info("cut an answer: %s", reason(error))
+            log.info("aborted an answer: %s", reason(error))
             transport.abort()
             self.notify_left()
             return 0
         finally:
-            if not transport.is_closing():  # uvloop's would raise
+            if not transport.is_closing():  # uvloop would raise
                 transport.set_write_buffer_limits()
 
     def _write(self, data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""One HTTP/2 connection (RFC 9113): its streams, how they share it, and how it ends.
+"""One HTTP/2 connection (RFC 9113): its streams, their shares of it, and its end.
 
-The library `h2` has the state of the connection, and reads and makes its frames.
+The library `h2` keeps the state of the connection, and parses and writes its frames.
 """
 
 import asyncio
@@ -43,19 +43,19 @@ log = own_logger("web")
 
 _header_log = logging.getLogger("hpack")
 if _header_log.level == logging.NOTSET:
-    _header_log.setLevel(logging.INFO)  # below, the library logs each header, cookies and tokens too
+    _header_log.setLevel(logging.INFO)  # at DEBUG, the library logs each header, including cookies and tokens
 
 _LINGER: Final = 1.0
-"""Seconds that a client has to answer a ping in a drain, and to close a connection that has ended."""
+"""Seconds for a client to answer a ping during a drain, and to close an ended connection."""
 
 _AT_ONCE: Final = 64 * 1024
-"""Bytes that are written without waiting for the end of the turn of the event loop."""
+"""Bytes that are written before the end of the current iteration of the event loop."""
 
 _HEADER_TABLE: Final = 4096
-"""Bytes of memory for the compression of our headers; a client may ask for any number (RFC 7541, 4.2)."""
+"""Bytes of memory for header compression; a client may request any number (RFC 7541, 4.2)."""
 
 _BEFORE_SETTINGS: Final = 1000
-"""Streams that are refused one by one, beyond those that the client was told."""
+"""Streams beyond the announced limit that are refused one by one."""
 
 _ANY_STREAM: Final = 2**31 - 1
 
@@ -63,11 +63,11 @@ _ANY_STREAM: Final = 2**31 - 1
 class Http2Connection(asyncio.Protocol):
     """Serves one connection of HTTP/2.
 
-    A connection that breaks the protocol, or a limit that is not of one request, ends with GOAWAY. When the
-    server drains, the client hears GOAWAY twice (RFC 9113, 6.8): at once, without a last stream, and with the
-    last one when it has answered a ping, so that no request is lost that was on its way. The connection is
-    closed when all of them are answered. A client that leaves no room for what it is sent, or that does not
-    send what it owes, is cut.
+    A connection that breaks the protocol, or a limit of the whole connection, ends with GOAWAY. When the
+    server drains, it sends GOAWAY twice (RFC 9113, 6.8): at once, without a last stream, and with the last
+    stream after the client has answered a ping, so that no request on its way is lost. The connection is
+    closed when all requests are answered. A client that gives no room for its answers, or does not send what
+    it must, is disconnected.
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self, context: ServerContext, limits: Http2Limits, *, ends: IpEnds | None = None) -> None:
         self._context = context
-        self._ends = ends  # as a proxy has named them
+        self._ends = ends  # the ends in the PROXY header
         self._limits = limits
         self._loop = loop = asyncio.get_running_loop()
         http = context.limits
@@ -111,22 +111,22 @@ class Http2Connection(asyncio.Protocol):
         )
         self.write_paused = False
         self._streams: dict[int, Http2Stream] = {}
-        self._waiting: dict[int, Http2Stream] = {}  # for room to send on, in turns
+        self._waiting: dict[int, Http2Stream] = {}  # streams that wait for a window, in round-robin order
         self._last_stream = 0
-        self._abandoned: set[asyncio.Task[None]] = set()  # of streams that the client has reset
+        self._abandoned: set[asyncio.Task[None]] = set()  # tasks of streams that the client has reset
         self._flush_handle: asyncio.Handle | None = None
         self._flush_size = 0
-        self._goes_away = False  # the client knows the last stream
+        self._goes_away = False  # GOAWAY with the last stream was sent
         self._is_ending = False  # nothing more is read
-        self._owes = True  # the client, a frame or the first request
+        self._owes = True  # the client must complete a frame or send its first request
         self._deadline = MovingDeadline(loop, self._expired)
         self._round_trip = MovingDeadline(loop, self._name_last_stream)
-        self._halfway: asyncio.TimerHandle | None = None  # through a drain
+        self._halfway: asyncio.TimerHandle | None = None  # timer for the middle of a drain
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Tell the client the limits."""
+        """Send the limits to the client."""
         self.transport = cast(asyncio.Transport, transport)
         self._peer = peer_of(transport, self._context, self._ends)
         limits, http = self._limits, self._context.limits
@@ -138,9 +138,9 @@ class Http2Connection(asyncio.Protocol):
         }
         protocol = self.protocol
         protocol.local_settings = Settings(client=False, initial_values=settings)
-        protocol.decoder.max_header_list_size = 2 * header_list  # for what is between, a request is refused
+        protocol.decoder.max_header_list_size = 2 * header_list  # a request with a size in between is refused
         protocol.initiate_connection()
-        # The library ends a connection with too many streams; a client may not have read its limit yet.
+        # The library ends a connection with too many streams, but a client may not have read the limit yet.
         settings[SettingCodes.MAX_CONCURRENT_STREAMS] += _BEFORE_SETTINGS
         protocol.local_settings = Settings(client=False, initial_values=settings)
         protocol.increment_flow_control_window(
@@ -150,7 +150,7 @@ class Http2Connection(asyncio.Protocol):
         self._deadline.set(http.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the applications, and forget the connection."""
+        """Notify the applications, and release the connection."""
         self._is_ending = True
         self._deadline.close()
         self._round_trip.close()
@@ -160,7 +160,7 @@ class Http2Connection(asyncio.Protocol):
         self._abandon_all()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Handle data from the client."""
         if self._is_ending:
             return
         try:
@@ -181,19 +181,19 @@ class Http2Connection(asyncio.Protocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client to take what was sent, and read nothing that has to be answered."""
+        """Stop writing until the client has read more, and stop reading."""
         self.write_paused = True
         self.transport.pause_reading()
         self._watch()
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken most of it."""
+        """Continue writing."""
         self.write_paused = False
         self.transport.resume_reading()
         self._send_on()
         self._watch()
 
-    # What the server calls.
+    # Called by the server.
 
     def connection_draining(self) -> None:
         """Notify the client, and close when all requests are answered."""
@@ -207,10 +207,10 @@ class Http2Connection(asyncio.Protocol):
         self.flush(_AT_ONCE)
         self._round_trip.set(_LINGER)
 
-    # What a stream calls.
+    # Called by a stream.
 
     def flush(self, sent: int = 0) -> None:
-        """Write what the library has to send at the end of this turn, or now if it is much."""
+        """Write the library's output at the end of this iteration of the loop, or now if it is large."""
         if sent:
             self._guard.earn(1)
         self._flush_size += sent
@@ -220,11 +220,11 @@ class Http2Connection(asyncio.Protocol):
             self._flush_handle = self._loop.call_soon(self._write)
 
     def wait_for_window(self, stream: Http2Stream) -> None:
-        """Have the stream send on when the client has room."""
+        """Continue the stream when the client's window allows it."""
         self._waiting[stream.number] = stream
 
     def on_closed(self, stream: Http2Stream) -> None:
-        """Forget a stream, and the connection after the last one of a drain."""
+        """Remove a stream; close the connection after the last one of a drain."""
         self._streams.pop(stream.number, None)
         self._waiting.pop(stream.number, None)
         self._watch()
@@ -239,14 +239,14 @@ class Http2Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def _write_goaway(self, last_stream: int) -> None:
-        """Write the frame, of which the library makes the end of the connection."""
+        """Write a GOAWAY frame directly, because the library would end the connection."""
         self._write()
         frame = GoAwayFrame(0, last_stream_id=last_stream, error_code=ErrorCodes.NO_ERROR)
         if not self.transport.is_closing():
             self.transport.write(frame.serialize())
 
     def _send_on(self) -> None:
-        """Send a frame of each stream in turn, while there is room for any."""
+        """Send a frame of each stream in turn, while any window allows it."""
         while self._waiting:
             has_sent = False
             for number, stream in tuple(self._waiting.items()):
@@ -262,7 +262,7 @@ class Http2Connection(asyncio.Protocol):
             if not has_sent:
                 return
 
-    # What the client sends.
+    # Events from the client.
 
     def _on_request(self, event: RequestReceived) -> None:
         number = event.stream_id
@@ -338,7 +338,7 @@ class Http2Connection(asyncio.Protocol):
         if self._round_trip.is_set:
             self._name_last_stream()
 
-    # How it ends.
+    # The end of the connection.
 
     def _abandon(self, stream: Http2Stream) -> None:
         task = stream.exchange.task
@@ -355,7 +355,7 @@ class Http2Connection(asyncio.Protocol):
             stream.on_reset()
 
     def _name_last_stream(self) -> None:
-        """Tell the client the last request that is answered."""
+        """Send the number of the last stream that is answered."""
         self._round_trip.clear()
         if not self._goes_away:
             self._goes_away = True
@@ -367,7 +367,7 @@ class Http2Connection(asyncio.Protocol):
             stream.exchange.notify_draining()
 
     def _end(self, why: str, code: ErrorCodes | None = None) -> None:
-        """End the connection for a fault of the client; without a code the library has said GOAWAY."""
+        """End the connection for a fault of the client; without ``code``, the library has sent GOAWAY."""
         log.info("closed HTTP/2 of %s: %s", self._peer, why)
         if code is not None:
             self.protocol.close_connection(code, last_stream_id=self._last_stream)
@@ -375,7 +375,7 @@ class Http2Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Read nothing more, and leave the client some time to read what it was told."""
+        """Stop reading, and give the client some time to read the last frames."""
         self._write()
         self._is_ending = True
         if self.transport.can_write_eof():
@@ -383,7 +383,7 @@ class Http2Connection(asyncio.Protocol):
         self._deadline.set(_LINGER)
 
     def _watch(self) -> None:
-        """Limit the wait for the client, if it is the client's turn; close what has nothing more to do."""
+        """Set a deadline if the client must act next; close a finished connection."""
         if self._is_ending:
             return
         http, owed = self._context.limits, self._owes
@@ -404,7 +404,7 @@ class Http2Connection(asyncio.Protocol):
         if self._is_ending:
             self.transport.abort()
         elif self._owes or self.write_paused:
-            log.info("cut %s: it took too long", self._peer)
+            log.info("disconnected %s: timeout", self._peer)
             self.transport.abort()
         else:
             self._name_last_stream()

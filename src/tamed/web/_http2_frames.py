@@ -1,12 +1,11 @@
-"""The frames of an HTTP/2 client as they come: what their heads say, and how many that carry nothing.
+"""Checks of an HTTP/2 client's frames before they are parsed: their headers, and their rate.
 
-The library parses frames whole, and takes any number of them. Each of the floods that HTTP/2 is known for is
-made of frames that cost the client little and the server more: streams that are reset at once
-(CVE-2023-44487), pings, settings, empty data, priorities, header blocks without an end. They are counted
-here before they are parsed.
+The library parses complete frames, and accepts any number of them. Each known HTTP/2 flood consists of frames
+that cost the client little and the server more: streams that are reset at once (CVE-2023-44487), pings,
+settings, empty data, priorities, endless header blocks. They are counted here before they are parsed.
 
-The library also takes a client's GOAWAY for the end of the connection, and sends nothing after it. But the
-client still waits for what it has requested (RFC 9113, 6.8), so that frame does not reach the library.
+The library also treats a client's GOAWAY as the end of the connection, and sends nothing after it. But the
+client still waits for its requests (RFC 9113, 6.8), so that frame is not passed to the library.
 """
 
 from typing import Final
@@ -16,7 +15,7 @@ from h2.errors import ErrorCodes
 __all__ = ["PREFACE", "FrameGuard", "TooMuch"]
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (RFC 9113, 3.4)."""
+"""The first bytes from a client (RFC 9113, 3.4)."""
 
 _HEAD: Final = 9
 _DATA, _HEADERS, _RESET, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
@@ -29,26 +28,26 @@ _END_STREAM, _END_HEADERS = 1, 4
 
 _MOST: Final = 2000
 _A_SECOND: Final = 200
-"""What a connection has for frames that carry nothing, and what it gets back each second."""
+"""A connection's budget for frames without payload, and its refill each second."""
 
 _FOR_DATA: Final = 4
-"""What a frame with data earns, in either direction: a client may answer each with updates of windows."""
+"""The budget that a data frame earns, in either direction: a client may answer it with window updates."""
 
 _FOR_RESET: Final = 5
-"""What a stream that is reset costs: it has begun a request."""
+"""The cost of a reset stream, which has begun a request."""
 
 
 class TooMuch(Exception):
-    """A client sends more than it may."""
+    """A client exceeds a limit."""
 
     def __init__(self, why: str, code: ErrorCodes = ErrorCodes.ENHANCE_YOUR_CALM) -> None:
         super().__init__(why)
         self.code = code
-        """What the client is told (RFC 9113, 7)."""
+        """The error code for the client (RFC 9113, 7)."""
 
 
 class FrameGuard:
-    """Follows the frames of one connection, from its preface on, and limits those that carry nothing.
+    """Follows the frames of one connection from its preface on, and limits those without payload.
 
     ``header_block`` is the size of the largest block of headers, compressed, in bytes.
     """
@@ -67,16 +66,16 @@ class FrameGuard:
 
     def __init__(self, header_block: int, now: float) -> None:
         self.stream = 0
-        """The stream whose data are incomplete; 0 for none."""
+        """The stream with an incomplete data frame; 0 for none."""
         self.goes_away = False
-        """Whether the client has said that it will request no more."""
+        """Whether the client has sent GOAWAY."""
         self._most_headers = header_block
         self._budget = float(_MOST)
         self._since = now
-        self._head = b""  # of a frame, as far as it has come
-        self._left = len(PREFACE)  # bytes of the frame that are to come
+        self._head = b""  # the received part of a frame header
+        self._left = len(PREFACE)  # remaining bytes of the frame
         self._kind = _OTHER
-        self._block = -1  # bytes of the headers so far; -1 between blocks
+        self._block = -1  # bytes of the header block so far; -1 between blocks
 
     @property
     def owes(self) -> bool:
@@ -84,7 +83,7 @@ class FrameGuard:
         return self._block >= 0 or bool(self._head) or (self._left > 0 and self._kind != _DATA)
 
     def take(self, data: bytes, now: float) -> bytes:
-        """Follow what has come, and return what is to be parsed of it. Raises TooMuch."""
+        """Follow received data, and return the part to parse. Raises TooMuch."""
         self._budget = min(float(_MOST), self._budget + (now - self._since) * _A_SECOND)
         self._since = now
         if self._head:
@@ -111,7 +110,7 @@ class FrameGuard:
         return b"".join((*kept, data[begin:at])) if kept else data[:at]
 
     def earn(self, frames: int) -> None:
-        """Take note of frames with data that were sent to the client."""
+        """Count data frames that were sent to the client."""
         self._budget += _FOR_DATA * frames
 
     def charge_reset(self) -> None:
@@ -139,7 +138,7 @@ class FrameGuard:
             self._charge(_FOR_RESET if kind == _RESET else 1)
 
     def _is_goaway(self, stream: int, length: int) -> bool:
-        """Tell whether the frame is in order; the library ends the connection for one that is not."""
+        """Return whether this is a valid GOAWAY; the library ends the connection for an invalid one."""
         return stream == 0 and self._block < 0 and length >= _SHORTEST_GOAWAY
 
     def _add_headers(self, kind: int, length: int, *, ends: bool) -> None:
@@ -154,4 +153,4 @@ class FrameGuard:
     def _charge(self, cost: int) -> None:
         self._budget -= cost
         if self._budget < 0:
-            raise TooMuch("it sends too many frames that carry nothing")
+            raise TooMuch("it sends too many frames without payload")

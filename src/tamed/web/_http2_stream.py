@@ -1,4 +1,4 @@
-"""One stream of HTTP/2: how a request's body and its answer flow, and how long they may take."""
+"""One HTTP/2 stream: flow control of a request's body and its answer, and their timeouts."""
 
 import asyncio
 from collections.abc import Iterable
@@ -27,38 +27,38 @@ __all__ = ["Http2Stream", "StreamConnection", "plain_fields"]
 log = own_logger("web")
 
 _LONGEST_FRAME: Final = 64 * 1024
-"""Bytes of a frame that we send, also to a client that takes longer ones."""
+"""Maximum bytes of a sent frame, even if the client accepts longer ones."""
 
 _LINGER: Final = 1.0
-"""Seconds that a client has to end a request that was answered before its body had come."""
+"""Seconds for a client to end a request that was answered before its body had arrived."""
 
 Fields = list[tuple[bytes, bytes]]
 
 
 class StreamConnection(Protocol):
-    """What a stream needs of its connection."""
+    """The interface of a connection for its streams."""
 
     protocol: H2Connection
     write_paused: bool
 
     def flush(self, sent: int = 0) -> None:
-        """Write soon what the library has to send, of which ``sent`` bytes of data are new."""
+        """Write the library's output soon, of which ``sent`` bytes of data are new."""
         ...
 
     def wait_for_window(self, stream: "Http2Stream") -> None:
-        """Have the stream send on when the client has room."""
+        """Continue the stream when the client's window allows it."""
         ...
 
     def on_closed(self, stream: "Http2Stream") -> None:
-        """Forget a stream that has come to its end."""
+        """Remove an ended stream."""
         ...
 
 
 class Http2Stream:
     """Carries one exchange.
 
-    What an application sends is kept here while the client has no room for it, and the application waits. Of
-    a body the client may send 256 KiB ahead: it is given more room when the application has taken what came.
+    Data that an application sends is buffered here while the client's window is full, and the application
+    waits. The client may send 256 KiB of a body ahead: the window is extended when the application reads.
     """
 
     __slots__ = (
@@ -93,12 +93,12 @@ class Http2Stream:
         self._connection = connection
         self._context = context
         self._peer = peer
-        self._pending = memoryview(b"")  # that the client has no room for yet
-        self._ending: Fields | None = None  # what follows: trailers, or the mere end
-        self._held = 0  # bytes of the body for which the client gets no room yet
+        self._pending = memoryview(b"")  # data for which the client's window has no space
+        self._ending: Fields | None = None  # what follows the data: trailers, or only the end
+        self._held = 0  # bytes of the body for which the window is not extended yet
         self._changed: asyncio.Event | None = None
         self._is_closed = False
-        self._lingers = False  # the answer is complete, and the request is not
+        self._lingers = False  # the answer is complete, but the request is not
         self._deadline = MovingDeadline(loop, self._expired)
         self._exchange: Http2Exchange | None = Http2Exchange(
             self, context, scope, awaits_continue, loop.time()
@@ -106,14 +106,14 @@ class Http2Stream:
 
     @property
     def exchange(self) -> "Http2Exchange":
-        """What it carries, until it is closed: the two would be garbage in a cycle."""
+        """The exchange, until it is closed: this breaks a reference cycle."""
         assert self._exchange is not None
         return self._exchange
 
-    # What the exchange needs of its connection.
+    # The exchange's connection.
 
     def has_left(self) -> bool:
-        """Return whether the client has left before the end of its answer."""
+        """Return whether the client disconnected before the end of its answer."""
         return self._exchange is None or self._exchange.has_left()
 
     def __deepcopy__(self, _: object) -> Self:
@@ -121,7 +121,7 @@ class Http2Stream:
         return self
 
     async def writable(self) -> None:
-        """Wait until the client has taken what was sent, or has left."""
+        """Wait until writing may continue, or the client has disconnected."""
         if self._changed is None:
             self._changed = asyncio.Event()
         while self.write_paused:
@@ -129,19 +129,19 @@ class Http2Stream:
             await self._changed.wait()
 
     def wants_body(self) -> None:
-        """Give the client room for more."""
+        """Extend the client's window."""
         self._make_room()
         self._watch()
 
     def on_complete(self) -> None:
-        """Close the stream when all of the answer is sent."""
+        """Close the stream after the whole answer is sent."""
         if self._ending is None and not self._pending:
             self.close()
 
-    # What the connection calls.
+    # Called by the connection.
 
     def add_body(self, data: bytes, size: int) -> None:
-        """Take a part of the body, for which the client has used ``size`` bytes of its room."""
+        """Handle a part of the body, which used ``size`` bytes of the window."""
         self._held += size
         if self._lingers:
             return
@@ -150,29 +150,29 @@ class Http2Stream:
         self._watch()
 
     def end_body(self) -> None:
-        """Take the end of the request."""
+        """Handle the end of the request."""
         self.exchange.end_body()
         if self._lingers:
             self.close()
         self._watch()
 
     def on_progress(self) -> None:
-        """Take note that more of a frame has come."""
+        """Record that more of a frame has arrived."""
         self._watch()
 
     def on_reset(self) -> None:
-        """Take note that the client has no interest any more, or that the connection is lost."""
+        """Handle a reset by the client, or the loss of the connection."""
         exchange = self.exchange
         self._release()
         exchange.notify_left()
 
     def close(self, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        """End the stream; one that is incomplete is reset (RFC 9113, 8.1)."""
+        """End the stream; an incomplete one is reset (RFC 9113, 8.1)."""
         if self._is_closed:
             return
         exchange = self.exchange
         if exchange.more_body and exchange.is_complete and not (self._lingers or self._has_more()):
-            self._lingers = True  # reset at once, some clients would not read the answer
+            self._lingers = True  # after an immediate reset, some clients do not read the answer
             self._deadline.set(_LINGER)
             return
         if exchange.more_body or not exchange.is_complete or self._has_more():
@@ -182,7 +182,7 @@ class Http2Stream:
         self._connection.flush()
         self._connection.on_closed(self)
 
-    # What is sent.
+    # Sending.
 
     def send_fields(self, fields: Fields, *, ends: bool = False) -> None:
         """Send a head, or trailers."""
@@ -191,12 +191,12 @@ class Http2Stream:
             self._connection.flush()
 
     def send_data(self, data: bytes, *, ends: bool) -> None:
-        """Send a part of the body, as the client has room for it."""
+        """Send a part of the body, as the client's window allows."""
         self._pending = memoryview(data)
         self.end([] if ends else None)
 
     def end(self, trailers: Fields | None) -> None:
-        """Send what is left, then trailers; without any, the mere end. None is for no end yet."""
+        """Send the rest, then trailers, or only the end if they are empty. None: the end comes later."""
         self._ending = trailers
         while self.send_frame():
             pass
@@ -206,7 +206,7 @@ class Http2Stream:
         self._watch()
 
     def send_frame(self) -> bool:
-        """Send one frame; return whether there is more, and room for it."""
+        """Send one frame; return whether there is more data, and window for it."""
         if self._is_closed or self._connection.write_paused:
             return False
         protocol, pending, number = self._connection.protocol, self._pending, self.number
@@ -231,7 +231,7 @@ class Http2Stream:
         return self._sent()
 
     def _sent(self) -> bool:
-        """Take note of what is left; return whether anything is."""
+        """Update the state after a frame; return whether data is left."""
         if self._has_more():
             return True
         if self.write_paused:
@@ -263,10 +263,10 @@ class Http2Stream:
             self._connection.protocol.acknowledge_received_data(held, self.number)
             self._connection.flush()
 
-    # How long it may take.
+    # Timeouts.
 
     def _watch(self) -> None:
-        """Limit the wait for the client, if it is the client's turn."""
+        """Set a deadline if the client must act next."""
         exchange = self._exchange
         if exchange is None or self._lingers:
             return
@@ -280,7 +280,7 @@ class Http2Stream:
         if self._lingers:
             self.close()
             return
-        log.info("cut a request of %s: it took too long", self._peer)
+        log.info("aborted a request of %s: timeout", self._peer)
         self.exchange.notify_left()
         self.close(ErrorCodes.CANCEL)
 
@@ -300,7 +300,7 @@ class Http2Exchange(Exchange):
     ) -> None:
         super().__init__(stream, context, scope, awaits_continue, now)
         self._stream = stream
-        self._head: Fields | None = None  # that waits for the body
+        self._head: Fields | None = None  # sent with the body
         self._trailers: Fields = []
 
     def _ask_for_body(self) -> None:
@@ -350,7 +350,7 @@ class Http2Exchange(Exchange):
 
 
 def plain_fields(status: int, context: ServerContext) -> tuple[Fields, bytes]:
-    """Return the fields and the body of a response of the server itself."""
+    """Return the fields and the body of a response by the server itself."""
     body = plain_text(status)
     fields = [
         (b":status", b"%d" % status),

@@ -1,4 +1,4 @@
-"""The start and the stop of an ASGI application, as a service (ASGI's lifespan protocol)."""
+"""ASGI's lifespan protocol: the start and the stop of an application, as a service."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ log = own_logger("web")
 class Lifespan(Service):
     """Speaks the lifespan protocol of ASGI with an application.
 
-    ``start`` returns when the application is ready, and raises ApplicationFailed if that reports a failure,
-    or raises once it has received the event. An application that raises before does not know the protocol,
+    ``start`` returns when the application is ready, and raises ApplicationFailed if it reports a failure, or
+    raises after it has received the event. An application that raises earlier does not support the protocol,
     and is served without it. ``stop`` waits until the application has stopped, and raises in the same way.
-    ``app_state`` is what the application wants in each request: ``state``, and what it adds.
+    ``app_state`` is the state for each request: ``state``, and what the application adds.
     """
 
     def __init__(self, application: ASGIApplication, state: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class Lifespan(Service):
         self._answer: asyncio.Future[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_received = False
-        self._failure: Exception | None = None  # that is not reported yet
+        self._failure: Exception | None = None  # not reported yet
 
     async def start(self) -> None:
         """Start the application."""
@@ -65,7 +65,7 @@ class Lifespan(Service):
             raise ApplicationFailed(f"the web application failed to {what}", answer.get("message", ""))
 
     async def _send(self, event: str) -> Any:
-        """Send an event, and return the answer; None from an application without a lifespan."""
+        """Send an event, and return the answer; None without lifespan support."""
         assert self._task is not None
         if self._task.done():
             return None

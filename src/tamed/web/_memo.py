@@ -1,4 +1,4 @@
-"""Results for short keys, as names of headers are: found in a third of the time that `lru_cache` takes."""
+"""A cache for short keys, such as header names: three times as fast as `lru_cache`."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class Memo(dict[K, V]):
-    """What ``make`` returns for a key. After ``most`` of them it begins anew, as clients may choose keys."""
+    """A cache of ``make``'s results, cleared after ``most`` entries, because clients may choose keys."""
 
     def __init__(self, make: Callable[[K], V], most: int) -> None:
         super().__init__()

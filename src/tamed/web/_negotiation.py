@@ -1,4 +1,4 @@
-"""Which version of HTTP a connection speaks: what TLS has agreed on, or what the client sends first."""
+"""Choosing a connection's version of HTTP: by ALPN over TLS, otherwise by the first bytes."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from tamed.web._http2_frames import PREFACE
 __all__ = ["ALPN", "Negotiation"]
 
 ALPN: Final = ("h2", "http/1.1")
-"""What a server of both offers over TLS (RFC 7301), the best first."""
+"""The protocols that a server of both offers over TLS (RFC 7301), the best first."""
 
 
 class Negotiation(asyncio.Protocol):
-    """Hands a connection over to the protocol that the client speaks.
+    """Hands a connection over to the client's protocol.
 
-    Over TLS it is the one that both agreed on. In clear text a client of HTTP/2 knows that we speak it, and
-    begins with its preface (RFC 9113, 3.3). Until that is clear, the connection is one of HTTP/1.1, with its
-    deadlines and its end at a drain.
+    Over TLS it was negotiated. In clear text a client uses HTTP/2 by prior knowledge, and begins with its
+    preface (RFC 9113, 3.3). Until that is known, the connection behaves as HTTP/1.1, with its deadlines and
+    its end during a drain.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Negotiation(asyncio.Protocol):
         self._is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Choose by what TLS has agreed on, or wait for the first bytes."""
+        """Choose the negotiated protocol, or wait for the first bytes."""
         self._transport = cast(asyncio.Transport, transport)
         tls = transport.get_extra_info("ssl_object")
         if tls is None:
@@ -49,10 +49,10 @@ class Negotiation(asyncio.Protocol):
             self._transport.set_protocol(self._http1)
 
     def data_received(self, data: bytes) -> None:
-        """Choose by the first bytes."""
+        """Choose a protocol by the first bytes."""
         self._begun += data
         if self._begun.startswith(PREFACE):
-            self._http1.connection_lost(None)  # it has had none
+            self._http1.connection_lost(None)  # releases it: it gets no connection
             self._become_http2()
             self._transport.get_protocol().data_received(self._begun)  # type: ignore[attr-defined]
         elif not PREFACE.startswith(self._begun):
@@ -60,12 +60,12 @@ class Negotiation(asyncio.Protocol):
             self._http1.data_received(self._begun)
 
     def connection_draining(self) -> None:
-        """Give the client a moment for its first request; the server calls this when it begins to stop."""
+        """Wait briefly for the client's first request; the server calls this when it begins to stop."""
         self._is_draining = True
         self._http1.connection_draining()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Release the connection."""
         self._http1.connection_lost(exc)
 
     def _become_http2(self) -> None:

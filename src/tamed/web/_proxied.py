@@ -1,4 +1,4 @@
-"""Connections from proxies that say by a PROXY header who the client is."""
+"""Connections from proxies that send the client's address in a PROXY header."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ __all__ = ["MakeConnection", "ProxiedConnection", "WebConnection"]
 log = own_logger("web")
 
 _LINGER: Final = 2.0
-"""Seconds that a proxy has to send the header in a drain."""
+"""Seconds for a proxy to send the header during a drain."""
 
 
 class WebConnection(Protocol):
-    """The protocol of a connection whose client is known."""
+    """The protocol of a connection with a known client."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_draining(self) -> None: ...
@@ -25,7 +25,7 @@ class WebConnection(Protocol):
 
 
 class MakeConnection(Protocol):
-    """Makes the protocol of a connection; ``ends`` are those that a header names."""
+    """Creates the protocol of a connection; ``ends`` are those in the header."""
 
     def __call__(self, *, ends: IpEnds | None = None) -> WebConnection: ...
 
@@ -33,8 +33,8 @@ class MakeConnection(Protocol):
 class ProxiedConnection(asyncio.Protocol):
     """Reads the PROXY header of a connection, and hands the connection over.
 
-    Peers in ``networks`` must send one, within ``timeout`` seconds; nothing of what others send is taken for
-    a header.
+    Peers in ``networks`` must send a header within ``timeout`` seconds; data of other peers is never treated
+    as a header.
     """
 
     def __init__(self, networks: Sequence[Network], make: MakeConnection, timeout: float) -> None:
@@ -44,7 +44,7 @@ class ProxiedConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._begun = b""
-        self._size = 0  # bytes that are certainly of the header
+        self._size = 0  # bytes that certainly belong to the header
         self._is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -59,7 +59,7 @@ class ProxiedConnection(asyncio.Protocol):
             self._hand_over(None)
 
     def data_received(self, data: bytes) -> None:
-        """Read the header, as far as it has come."""
+        """Read the received part of the header."""
         self._begun += data
         while self._size <= len(self._begun):
             try:
@@ -74,14 +74,14 @@ class ProxiedConnection(asyncio.Protocol):
                 return
 
     def connection_draining(self) -> None:
-        """Give the proxy a moment; the server calls this when it begins to stop."""
+        """Wait briefly for the header; the server calls this when it begins to stop."""
         self._is_draining = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._loop.call_later(min(_LINGER, self._timeout), self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Release the connection."""
         self._forget_timer()
 
     def _hand_over(self, ends: Ends | None) -> None:

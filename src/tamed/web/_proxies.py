@@ -1,4 +1,4 @@
-"""Trusted proxies, and what they say of the clients behind them."""
+"""Trusted proxies, and their headers about clients."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SCHEMES: Final = {"http", "https"}
 _UNIX: Final = "unix"
 _MOST: Final = 100
-"""How many elements of X-Forwarded-For are read, from the nearest proxy on."""
+"""Maximum number of elements of X-Forwarded-For to read, starting with the nearest proxy."""
 
 
 class _Client(NamedTuple):
@@ -21,11 +21,12 @@ class _Client(NamedTuple):
 
 
 class TrustedProxies:
-    """The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
+    """The proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are trusted.
 
-    ``trusted`` are addresses and networks; ``unix`` stands for every peer on a unix socket. Raises ValueError
-    for anything else. Each proxy appends its client, so the client is the last one that is no trusted proxy.
-    If an element behind it is no address, none is believed, and the client is the proxy.
+    ``trusted`` are addresses and networks; ``unix`` means every peer on a unix socket. Raises ValueError for
+    anything else. Each proxy appends its client's address, so the client is the last one that is not a
+    trusted proxy. If an element after it is not an address, the header is ignored, and the client is the
+    proxy.
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
@@ -41,7 +42,7 @@ class TrustedProxies:
         return client is not None and self._trusts(client)
 
     def believe(self, scope: Scope) -> None:
-        """Set the client and the scheme of a request to those that the headers of its proxies name."""
+        """Set the client and the scheme of a request from the headers of its proxies."""
         headers = scope["headers"]
         schemes = [value for name, value in headers if name == b"x-forwarded-proto"]
         if schemes and (scheme := schemes[-1].decode("latin-1").strip().lower()) in _SCHEMES:

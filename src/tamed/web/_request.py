@@ -1,4 +1,4 @@
-"""The head of a request, and what makes it no request (RFC 9112)."""
+"""The head of a request, and its validation (RFC 9112)."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Refused(Exception):
-    """A request is answered with an error, and its connection closed."""
+    """A request is answered with an error status, and its connection is closed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -27,29 +27,29 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """What the server itself must know of a request's headers."""
+    """The parts of a request's headers that the server uses."""
 
     length: int = 0
     """Bytes of the body, or -1 if it comes in chunks."""
     awaits_continue: bool = False
     upgrade: bytes = b""
-    """The protocol that the client would like to go on with, in lower case."""
+    """The protocol of an upgrade request, in lower case."""
 
 
 _NO_BODY: Final = RequestHead()
 
 
 _IS_HOST: Final = Memo[bytes, bool](lambda value: _HOST.fullmatch(value) is not None, most=64)
-"""A server has few, and the expression would be 2 % of the cost of a request."""
+"""Cached: a server has few hosts, and the match would be 2 % of the cost of a request."""
 
 
 def read_headers(headers: Headers, version: str) -> RequestHead:
-    """Return what the headers say of the request.
+    """Return the parts of the headers that the server uses.
 
-    Raises Refused if they do not name one host (RFC 9112, 3.2).
+    Raises Refused if they do not contain exactly one host (RFC 9112, 3.2).
     """
     hosts = 0
-    length = -1 if version == "2" else 0  # its frames tell
+    length = -1 if version == "2" else 0  # HTTP/2 has framing for that
     expects, upgrade = False, b""
     for name, value in headers:
         if name not in _READ:
@@ -76,8 +76,8 @@ def read_headers(headers: Headers, version: str) -> RequestHead:
 def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes, Headers]:
     """Return the method, the target and the headers of a request of HTTP/2 (RFC 9113, 8.3.1).
 
-    As ASGI has them: the authority is the header ``host``, and cookies are one header. Raises Refused for a
-    target that is no path, and a host that is not the authority.
+    In ASGI's form: the authority is the header ``host``, and cookies are one header. Raises Refused for a
+    target that is not a path, and for a host that differs from the authority.
     """
     pseudo: dict[bytes, bytes] = {}
     headers: Headers = []

@@ -1,4 +1,4 @@
-"""The head of a response, from what an application sends to bytes (RFC 9112, 4 to 6)."""
+"""The head of a response: from an application's headers to bytes (RFC 9112, 4 to 6)."""
 
 import http
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ _MEANINGS: Final = {
 
 
 _NUL, _LF, _CR = b"\0\n\r"
-"""Numbers: to look for bytes in bytes takes much longer, 2 % of a request."""
+"""As numbers: searching bytes in bytes is much slower, 2 % of a request."""
 
 
 def _field(name: bytes) -> tuple[bytes, int]:
-    """Return a header's line up to its value, and not 0 if it says how the connection goes on."""
+    """Return a header's line up to its value, and a number other than 0 for a header about the connection."""
     lower = bytes(name).lower()
     if not lower or not _TOKEN.issuperset(lower):
-        raise RuntimeError(f"the application sends {name!r}, which cannot be the name of a header")
+        raise RuntimeError(f"the application sent the invalid header name {name!r}")
     return lower + b": ", _MEANINGS.get(lower, 0)
 
 
@@ -55,16 +55,16 @@ STATUS_LINES: Final = Memo(_status_line, most=128)
 def require_status(status: int) -> None:
     """Raise RuntimeError for a status that cannot end a request."""
     if not 200 <= status <= 999:
-        raise RuntimeError(f"the application answers with status {status}, and not with 200 to 999")
+        raise RuntimeError(f"the application answered with status {status}, expected 200 to 999")
 
 
 def read_response(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], int | None, bool, bool]:
-    """Return what an application's headers say, in four parts.
+    """Return the content of an application's headers, in four parts.
 
-    These are the lines that are sent, the Content-Length, whether the connection is to be closed, and whether
-    they have a Date. How the body is framed, and whether the connection goes on, is the server's to say: an
-    application's ``Transfer-Encoding`` and ``Connection`` are left out. Raises RuntimeError for a header that
-    would be another answer. (An object of these four would be 1 % of the cost of a request.)
+    These are the lines to send, the Content-Length, whether to close the connection, and whether there is a
+    Date. The server decides about framing and persistence, so ``Transfer-Encoding`` and ``Connection`` of an
+    application are ignored. Raises RuntimeError for a header that would change the structure of the answer.
+    (An object for these four would be 1 % of the cost of a request.)
     """
     lines: list[bytes] = []
     length: int | None = None
@@ -74,7 +74,7 @@ def read_response(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], 
         if meaning:
             if meaning == _LENGTH:
                 if not value.isdigit() or (length is not None and length != int(value)):
-                    raise RuntimeError(f"the application sends the Content-Length {value!r}")
+                    raise RuntimeError(f"the application sent the invalid Content-Length {value!r}")
                 if length is not None:
                     continue
                 length = int(value)
@@ -88,7 +88,7 @@ def read_response(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], 
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return headers as lines. Raises RuntimeError for one that would be more than one line."""
+    """Return headers as lines. Raises RuntimeError for one with a line break."""
     return joined_lines([_FIELDS[name][0] + value + b"\r\n" for name, value in headers])
 
 
@@ -96,7 +96,7 @@ _OF_HTTP1: Final = {b"connection", b"keep-alive", b"proxy-connection", b"transfe
 
 
 def fields_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-    """Return lines of headers as the fields of HTTP/2, without those that it has not (RFC 9113, 8.2.2)."""
+    """Return header lines as fields of HTTP/2, without connection-specific ones (RFC 9113, 8.2.2)."""
     fields = []
     for line in lines:
         name, _, value = line.partition(b":")
@@ -106,21 +106,21 @@ def fields_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def joined_lines(lines: list[bytes]) -> bytes:
-    """Join lines. Raises RuntimeError if any has more than its end in it (RFC 9110, 5.5)."""
+    """Join lines. Raises RuntimeError for a line break or a NUL inside a line (RFC 9110, 5.5)."""
     text = b"".join(lines)
     count = len(lines)
     if text.count(_LF) != count or text.count(_CR) != count or _NUL in text:
-        raise RuntimeError("the application sends a header with a line break or a NUL in it")
+        raise RuntimeError("the application sent a header with a line break or a NUL")
     return text
 
 
 def chunk(data: bytes) -> bytes:
-    """Return a part of a body as a chunk; one of nothing would end the body, so there is none."""
+    """Return a part of a body as a chunk; nothing for an empty part, because an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 def plain_response(status: int, date: bytes, reason: str = "") -> bytes:
-    """Return a whole response of the server itself, after which it closes the connection."""
+    """Return a complete response by the server itself, after which it closes the connection."""
     text = plain_text(status, reason)
     return (
         b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
@@ -129,5 +129,5 @@ def plain_response(status: int, date: bytes, reason: str = "") -> bytes:
 
 
 def plain_text(status: int, reason: str = "") -> bytes:
-    """Return the body of a response of the server itself."""
+    """Return the body of a response by the server itself."""
     return f"{reason or _PHRASES[status].decode()}\n".encode()

@@ -1,4 +1,4 @@
-"""ASGI's scope of a request: what those of a connection have in common, and what is each one's own."""
+"""ASGI's scope of a request: the common part of a connection, and the part of each request."""
 
 import asyncio
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from tamed.web.asgi import Scope
 __all__ = ["Peer", "make_scope", "peer_of", "websocket_scope"]
 
 _VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
-"""ASGI's. From 2.4 on Starlette, and what is built on it, does not listen for `http.disconnect` while it
-streams: a stream that waits would hear of a drain, or that its client has left, only by its next `send`."""
+"""The versions of ASGI. From 2.4 on, Starlette and frameworks built on it ignore `http.disconnect` while they
+stream: a waiting stream would notice a drain, or a disconnect, only in its next `send`."""
 
 _OF_EACH_REQUEST: Final = dict.fromkeys(
     ("http_version", "method", "path", "raw_path", "query_string", "headers", "state", "extensions")
 )
-"""What is set for each request. A copy of a dictionary that has all keys need not grow."""
+"""The keys that are set for each request: a copied dict that already has all keys need not grow."""
 
 _EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
     "http.response.early_hint": {},
@@ -35,23 +35,23 @@ _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The two ends of a connection, as scopes have them."""
+    """The two ends of a connection, in the form of scopes."""
 
     client: tuple[str, int] | None
     """None on a unix socket."""
     is_trusted: bool
-    """Whether it is a proxy that is believed."""
+    """Whether it is a trusted proxy."""
     scope: dict[str, Any]
-    """What the scopes of its requests have in common. A copy takes half the time of a new one."""
+    """The common part of its requests' scopes. Copying takes half the time of creating one."""
     extensions: dict[str, Any]
-    """The same of their extensions."""
+    """The common part of their extensions."""
 
     def __str__(self) -> str:
         return "{}:{}".format(*self.client) if self.client else "unix"
 
 
 def peer_of(transport: asyncio.BaseTransport, context: ServerContext, ends: IpEnds | None = None) -> Peer:
-    """Return the ends of a connection: those of the transport, or those that a PROXY header named."""
+    """Return the ends of a connection: those of the transport, or those in a PROXY header."""
     info = transport.get_extra_info
     client, server = ends or (info("peername"), info("sockname"))
     client = (str(client[0]), int(client[1])) if isinstance(client, tuple) else None
@@ -75,7 +75,7 @@ def peer_of(transport: asyncio.BaseTransport, context: ServerContext, ends: IpEn
 
 
 def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
-    """Return what applications hear of a connection's TLS (ASGI's TLS extension, 0.2)."""
+    """Return the TLS information for applications (ASGI's TLS extension, 0.2)."""
     session = tls_session(transport)
     if session is None:
         return None
@@ -83,7 +83,7 @@ def _tls_extension(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
         "server_cert": session.server_certificate or None,
         "client_cert_chain": session.client_certificates,
         "client_cert_name": session.client_name or None,
-        "client_cert_error": None,  # the handshake has failed then
+        "client_cert_error": None,  # then the handshake has failed
         "tls_version": session.version or None,
         "cipher_suite": session.cipher_suite or None,
     }
@@ -94,14 +94,14 @@ def make_scope(  # noqa: PLR0917 - called once a request, where keywords cost
 ) -> Scope:
     """Return the scope of an HTTP request (ASGI).
 
-    Raises Refused for a target that is none (RFC 9112, 3.2).
+    Raises Refused for an invalid target (RFC 9112, 3.2).
     """
     try:
         path = target.decode("ascii")
     except UnicodeDecodeError:
         raise Refused(400) from None
     raw_path, query = target, b""
-    if path[:1] != "/" or "?" in path or "#" in path:  # in bytes to look for them takes six times as long
+    if path[:1] != "/" or "?" in path or "#" in path:  # searching them in bytes takes six times as long
         raw_path, query = _parts(method, target)
         path = raw_path.decode("ascii")
     if "%" in path:
@@ -145,9 +145,9 @@ def _parts(method: str, target: bytes) -> tuple[bytes, bytes]:
     if target[:1] == b"/" and target.find(b"#") < 0:
         path, _, query = target.partition(b"?")
         return path, query
-    if method == "OPTIONS" and target == b"*":  # of the server as a whole (RFC 9110, 9.3.7)
+    if method == "OPTIONS" and target == b"*":  # for the server as a whole (RFC 9110, 9.3.7)
         return target, b""
-    if method == "CONNECT":  # no proxy
+    if method == "CONNECT":  # this is not a proxy
         raise Refused(400)
     try:
         url = httptools.parse_url(target)

@@ -1,6 +1,6 @@
-"""Files that the kernel sends to a client (sendfile(2)), without a copy in our memory.
+"""Sending files with sendfile(2), without a copy in this process.
 
-uvloop has no ``loop.sendfile``, and that of asyncio knows no deadline for a client that takes nothing.
+uvloop has no ``loop.sendfile``, and that of asyncio has no timeout for a client that does not read.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from tamed.web._deadline import MovingDeadline
 __all__ = ["send_file"]
 
 _MOST: Final = 2 * 1024 * 1024
-"""Bytes that are sent in one call; then others have their turn. nginx has the same (sendfile_max_chunk)."""
+"""Bytes per call, so that other connections get their turn; the same as nginx's sendfile_max_chunk."""
 
 
 async def send_file(transport: asyncio.Transport, descriptor: int, size: int, stall: float) -> int:
-    """Send a file on the socket of a transport that has nothing left to write; return how much was sent.
+    """Send a file on the socket of a transport with an empty buffer; return the number of bytes sent.
 
-    That is less if the file is shorter than ``size``, or if the transport is closed meanwhile. Raises
-    TimeoutError if the client takes nothing for ``stall`` seconds, and OSError if it has left.
+    It is less than ``size`` if the file is shorter, or if the transport is closed. Raises TimeoutError if the
+    client reads nothing for ``stall`` seconds, and OSError if it disconnects.
     """
-    # A descriptor of our own: that of the transport may be another file's as soon as it is closed, and event
+    # A duplicate: the number of the transport's descriptor may be reused as soon as it is closed, and event
     # loops refuse to watch it.
     sock = os.dup(transport.get_extra_info("socket").fileno())
     try:
@@ -34,10 +34,9 @@ async def send_file(transport: asyncio.Transport, descriptor: int, size: int, st
 
 
 class _Sending:
-    """Sends what the socket takes, whenever it takes more.
+    """Sends as much as the socket accepts, whenever it is writable.
 
-    That is done in a callback of the event loop: if a task were woken each time, a file of 1 MB would take a
-    third longer.
+    In a callback of the event loop: waking a task each time would take a third longer for a file of 1 MB.
     """
 
     def __init__(self, transport: asyncio.Transport, sock: int, descriptor: int, size: int) -> None:
@@ -48,7 +47,7 @@ class _Sending:
         self._size = size
 
     def has_ended(self) -> bool:
-        """Send a part, unless all is sent; return whether there is nothing more to send."""
+        """Send a part, if anything is left; return whether everything is sent."""
         if self.sent >= self._size or self._transport.is_closing():
             return True
         try:
@@ -79,7 +78,9 @@ class _Sending:
             if not ended.done():
                 ended.set_exception(error)
 
-        deadline = MovingDeadline(loop, lambda: fail(TimeoutError(f"it took nothing for {stall:g} s")))
+        deadline = MovingDeadline(
+            loop, lambda: fail(TimeoutError(f"the client read nothing for {stall:g} s"))
+        )
         deadline.set(stall)
         loop.add_writer(self._sock, send)
         try:

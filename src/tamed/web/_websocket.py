@@ -1,6 +1,6 @@
-"""One WebSocket (RFC 6455): its application, its limits, and how it ends.
+"""One WebSocket (RFC 6455): its application, its limits, and its end.
 
-Frames and handshakes are read and made by the library `websockets`.
+The library `websockets` parses and writes frames and handshakes.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ if _frame_log.level == logging.NOTSET:
     _frame_log.setLevel(logging.WARNING)  # the library logs each connection, as the access log does
 
 _PIECE: Final = 16 * 1024
-"""Bytes that are parsed before the queue is looked at; a frame can have six bytes, and becomes an object."""
+"""Bytes to parse between two checks of the queue: a frame may have six bytes, and becomes an object."""
 
 _CONTROLS: Final = frozenset({Opcode.PING, Opcode.PONG})
 _COMPRESSION: Final = ServerPerMessageDeflateFactory(
@@ -44,12 +44,12 @@ _SERVICE_RESTART, _FAILURE, _ABNORMAL, _NORMAL, _NOT_TEXT = 1012, 1011, 1006, 10
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """Serves one WebSocket, on a connection whose request asks for it.
+    """Serves one WebSocket, on a connection with an upgrade request.
 
-    The application is asked first: it accepts, or denies with a response of HTTP
-    (``websocket.http.response``). It is given what came before the client's end, and then, at once,
-    ``websocket.disconnect``; what it sends after that raises ClientLeft. When the server drains, the client
-    is told to come again (close code 1012).
+    The application decides first: it accepts, or denies with an HTTP response (``websocket.http.response``).
+    It receives all messages that came before the client's end, and then, at once, ``websocket.disconnect``;
+    sending after that raises ClientLeft. When the server drains, it closes with code 1012, so that the client
+    reconnects.
     """
 
     def __init__(
@@ -69,31 +69,31 @@ class WebSocketConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
         self._protocol = ServerProtocol(
-            state=State.OPEN,  # the request was read by our parser
+            state=State.OPEN,  # Tamed's parser has read the request
             extensions=[_COMPRESSION] if limits.compression else None,
             max_size=(limits.message, limits.frame),
             logger=_frame_log,
         )
         self._timer: asyncio.TimerHandle | None = None  # for a ping, its pong, or the end
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._is_lost = False  # the connection: no timer is started any more, which would keep it for a while
+        self._is_lost = False  # the connection is lost: start no timer, which would keep it alive
         self._is_draining = False
         self._is_accepted = False
         self._denial: Http1Exchange | None = None
-        # What is read.
+        # Reading.
         self._unread = b""
-        self._heard = False  # since the last ping
+        self._heard = False  # data has arrived since the last ping
         self._reading_paused = False
         self._parts = bytearray()  # of a message in several frames
         self._is_text = False
         self._queue: deque[tuple[dict[str, Any], int]] = deque([({"type": "websocket.connect"}, 0)])
         self._queued = 0  # bytes of the messages in it
-        self._is_over = False  # for the application: the last event is in the queue
+        self._is_over = False  # the application's last event is in the queue
         self._changed = asyncio.Event()
         self._writable = asyncio.Event()
 
     def begin(self, rest: bytes) -> None:
-        """Answer a handshake that is none, or ask the application; ``rest`` came behind the request."""
+        """Answer an invalid handshake, or call the application; ``rest`` is the data after the request."""
         headers = Headers()
         for name, value in self._scope["headers"]:
             headers[name.decode("ascii")] = value.decode("latin-1")
@@ -108,16 +108,16 @@ class WebSocketConnection(asyncio.Protocol):
         self._context.tasks.add(task)
         task.add_done_callback(self._context.tasks.discard)
 
-    # What the event loop and the server call.
+    # Called by the event loop and the server.
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Handle data from the client."""
         self._heard = True
         self._unread += data
         self._parse()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the application, and forget the connection."""
+        """Notify the application, and release the connection."""
         self._is_lost = True
         for timer in (self._timer, self._stall_timer):
             if timer is not None:
@@ -129,14 +129,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._disconnect()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client to take what was sent; a client that does not is cut."""
+        """Stop writing until the client has read more; disconnect it after a timeout."""
         self.write_paused = True
         self._writable.clear()
         self._set_reading()
-        self._stall_timer = self._loop.call_later(self._context.limits.stall, self._abort, "it took too long")
+        self._stall_timer = self._loop.call_later(self._context.limits.stall, self._abort, "timeout")
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken most of it."""
+        """Continue writing."""
         self.write_paused = False
         if self._stall_timer is not None:
             self._stall_timer.cancel()
@@ -145,19 +145,19 @@ class WebSocketConnection(asyncio.Protocol):
         self._parse()
 
     def connection_draining(self) -> None:
-        """Tell the client to come again; the server calls this when it begins to stop."""
+        """Close with code 1012 (service restart); the server calls this when it begins to stop."""
         self._is_draining = True
         if self._is_accepted:
             self._close(_SERVICE_RESTART)
 
-    # What a denial needs of its connection.
+    # The connection of a denial's exchange.
 
     def has_left(self) -> bool:
-        """Return whether the client has left before the end of its answer."""
+        """Return whether the client disconnected before the end of its answer."""
         return self._is_over
 
     async def writable(self) -> None:
-        """Wait until the client has taken most of what was sent, or has left."""
+        """Wait until writing may continue, or the client has disconnected."""
         while self.write_paused and not self.transport.is_closing():
             self._writable.clear()
             await self._writable.wait()
@@ -166,10 +166,10 @@ class WebSocketConnection(asyncio.Protocol):
         """Do nothing: the request has no body."""
 
     def on_complete(self) -> None:
-        """Close the connection behind a denial."""
+        """Close the connection after a denial."""
         self._end()
 
-    # What comes.
+    # Input.
 
     def _parse(self) -> None:
         while self._unread and self._is_accepted and not self._is_full():
@@ -210,7 +210,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._changed.set()
 
     def _is_full(self) -> bool:
-        """Tell whether no more is taken now; the end of a closed connection always is."""
+        """Return whether the queue is full; the end of a closed connection is always accepted."""
         is_full = len(self._queue) >= self._limits.queue or self._queued >= self._limits.message
         return (is_full or self.write_paused) and not self._is_over
 
@@ -225,7 +225,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _disconnect(self) -> None:
-        """Tell the application that it is over, behind what it has not taken yet."""
+        """Queue ``websocket.disconnect`` for the application, after the pending messages."""
         if self._is_over:
             return
         self._is_over = True
@@ -234,10 +234,10 @@ class WebSocketConnection(asyncio.Protocol):
         code, text = (_ABNORMAL, "") if found is None else (int(found.code), found.reason)
         self._put({"type": "websocket.disconnect", "code": code, "reason": text}, 0)
 
-    # What goes.
+    # Output.
 
     def _flush(self) -> None:
-        """Write what the library has to send; an empty piece of it is the end."""
+        """Write the library's output; an empty piece means the end."""
         pieces = self._protocol.data_to_send()
         if self.transport.is_closing():
             return
@@ -247,7 +247,7 @@ class WebSocketConnection(asyncio.Protocol):
         if b"" not in pieces:
             return
         if self._protocol.close_rcvd is None and self.transport.can_write_eof():
-            # Closed at once, it would be reset if the client is still sending, and the close frame be lost.
+            # Closing at once would reset a client that is still sending, and lose the close frame.
             self.transport.write_eof()
             self._set_timer(self._limits.close_timeout, self.transport.abort)
         else:
@@ -255,7 +255,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         self.transport.close()
-        self._set_timer(self._limits.close_timeout, self.transport.abort)  # what is sent may not be taken
+        self._set_timer(
+            self._limits.close_timeout, self.transport.abort
+        )  # the client may not read what was sent
 
     def _close(self, code: int, text: str = "") -> None:
         if self._protocol.state is not State.OPEN:
@@ -268,10 +270,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._set_reading()
 
     def _abort(self, why: str) -> None:
-        log.info("cut a WebSocket of %s: %s", self._peer, why)
+        log.info("disconnected a WebSocket of %s: %s", self._peer, why)
         self.transport.abort()
 
-    # Whether the client is there.
+    # Pings.
 
     def _set_timer(self, seconds: float, call: Any) -> None:
         if self._is_lost:
@@ -287,12 +289,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._set_timer(self._limits.pong_timeout, self._require_pong)
 
     def _require_pong(self) -> None:
-        """Anything that the client has sent will do; while we do not read, nobody knows."""
+        """Any data counts as an answer; while reading is paused, the answer is unknown."""
         if self._heard or self._reading_paused:
             self._set_timer(self._limits.ping_interval, self._ping)
         else:
-            log.info("closed a WebSocket of %s: it answers no ping", self._peer)
-            self._protocol.fail(_FAILURE, "no pong came")
+            log.info("closed a WebSocket of %s: no answer to a ping", self._peer)
+            self._protocol.fail(_FAILURE, "no pong received")
             self._flush()
             self._disconnect()
 
@@ -303,7 +305,7 @@ class WebSocketConnection(asyncio.Protocol):
             await self._context.application(self._scope, self._receive, self._send)
         except Exception as error:
             if self._is_over:
-                log.info("an application ended when its client had left: %s", reason(error))
+                log.info("an application ended after its client had disconnected: %s", reason(error))
             else:
                 log.exception("the web application raised")
                 self._fail()
@@ -330,7 +332,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._changed.clear()
             await self._changed.wait()
         event, size = self._queue[0]
-        if event["type"] != "websocket.disconnect":  # which is told as often as it is asked for
+        if event["type"] != "websocket.disconnect":  # which is returned by every further call
             self._queue.popleft()
             self._queued -= size
             if self._reading_paused:
@@ -349,39 +351,39 @@ class WebSocketConnection(asyncio.Protocol):
                 )
             await self._denial.send({**message, "type": kind.removeprefix("websocket.")})
         elif self._is_over:
-            raise ClientLeft("the client has left")
+            raise ClientLeft("the client has disconnected")
         elif kind == "websocket.accept" and self._denial is None:
             self._accept(message)
         elif kind == "websocket.close" and self._denial is None:
             log.info("the web application denied a WebSocket to %s at %s", self._peer, self._path)
             self._deny(403)
         else:
-            raise RuntimeError(f"the application sends {kind} to a WebSocket that is not open")
+            raise RuntimeError(f"the application sent {kind} to a WebSocket that is not open")
 
     async def _send_frame(self, kind: str, message: Message) -> None:
         if kind == "websocket.close":
             self._close(message.get("code", _NORMAL), message.get("reason") or "")
             return
         if kind != "websocket.send":
-            raise RuntimeError(f"the application sends {kind}, and the WebSocket is open")
+            raise RuntimeError(f"the application sent {kind}, but the WebSocket is open")
         if self.write_paused:
             await self.writable()
         if self._is_over or self._protocol.state is not State.OPEN or self.transport.is_closing():
-            raise ClientLeft("the client has left")
+            raise ClientLeft("the client has disconnected")
         data, text = message.get("bytes"), message.get("text")
         if data is not None:
             self._protocol.send_binary(data)
         elif text is not None:
             self._protocol.send_text(text.encode())
         else:
-            raise RuntimeError("the application sends a message with neither bytes nor text")
+            raise RuntimeError("the application sent a message with neither bytes nor text")
         self._flush()
 
     def _accept(self, message: Message) -> None:
         headers = self._response.headers
         if (subprotocol := message.get("subprotocol")) is not None:
             if subprotocol not in self._scope["subprotocols"]:
-                raise RuntimeError(f"the client does not offer the subprotocol {subprotocol!r}")
+                raise RuntimeError(f"the client did not offer the subprotocol {subprotocol!r}")
             headers["Sec-WebSocket-Protocol"] = subprotocol
         given: Iterable[tuple[bytes, bytes]] = message.get("headers", ())
         lines = header_lines(given)

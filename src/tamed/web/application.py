@@ -1,4 +1,4 @@
-"""A web application: how it is imported or made, and which interface it has."""
+"""A web application: importing or creating it, and detecting its interface."""
 
 import importlib
 import inspect
@@ -20,12 +20,12 @@ Interface = Literal["asgi", "wsgi"]
 
 
 def load(name: str, folder: Path | None = None, *, factory: bool = False) -> Any:
-    """Import ``package.module:variable`` and return its value, or what it returns when it is called.
+    """Import ``package.module:variable`` and return its value, or the result of calling it.
 
     It is called without arguments if ``factory`` is set, or if the name ends in ``()``. ``folder`` is
-    searched last, so that nothing in it hides an installed package. Raises ConfigurationError for a name that
-    is not of this form, MissingInput if there is no such module, and ApplicationFailed, with what was raised
-    as its cause, if it cannot be imported, has no such variable, or cannot be called.
+    searched last, so that it cannot hide an installed package. Raises ConfigurationError for a name of
+    another form, MissingInput if there is no such module, and ApplicationFailed, with the exception as its
+    cause, if it cannot be imported, has no such variable, or cannot be called.
     """
     what = f"web application {name!r}"
     variable = name.removesuffix("()")
@@ -42,7 +42,7 @@ def load(name: str, folder: Path | None = None, *, factory: bool = False) -> Any
         raise
     except Exception as error:
         if missing := missing_module(error, wanted.module):
-            remedy = "install it, or name the folder it is in with --app-dir"
+            remedy = "install it, or add its folder with --app-dir"
             raise MissingInput(what, f"there is no module {missing!r}", remedy) from None
         raise ApplicationFailed(f"{wanted.module} raised while it was imported", reason(error)) from error
     try:
@@ -52,7 +52,7 @@ def load(name: str, folder: Path | None = None, *, factory: bool = False) -> Any
     if factory or variable != name:
         found = _made(what, found)
     if not callable(found):
-        raise ApplicationFailed(what, f"it is {type(found).__name__}, and cannot be called")
+        raise ApplicationFailed(what, f"it is {type(found).__name__}, which cannot be called")
     return found
 
 
@@ -64,9 +64,9 @@ def _made(what: str, factory: Any) -> Any:
 
 
 def as_asgi(application: Any, interface: Interface | None = None, threads: int = 10) -> ASGIApplication:
-    """Return an application as one that speaks ASGI 3; one that speaks WSGI runs in that many threads.
+    """Return an application in the form of ASGI 3; a WSGI application runs in ``threads`` threads.
 
-    Without an ``interface``, that is detected: see `interface_of`, also for what is raised.
+    Without ``interface`` it is detected; then raises as `interface_of` does.
     """
     if (interface or interface_of(application)) == "wsgi":
         return WsgiApplication(application, threads)
@@ -85,9 +85,9 @@ def interface_of(application: Any) -> Interface:
         return "asgi"
     if _takes(application, 2):
         return "wsgi"
-    remedy = "if it makes the application, use --factory" if _takes(application, 0) else "say --wsgi"
+    remedy = "if it returns the application, use --factory" if _takes(application, 0) else "use --wsgi"
     raise ApplicationFailed(
-        f"web application {application!r}", "it takes neither the arguments of ASGI nor of WSGI", remedy
+        f"web application {application!r}", "its parameters are neither those of ASGI nor of WSGI", remedy
     )
 
 

@@ -1,4 +1,4 @@
-"""The types of ASGI 3 (https://asgi.readthedocs.io): what an application is called with."""
+"""The types of ASGI 3 (https://asgi.readthedocs.io): the arguments of an application."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["ASGIApplication", "ClientLeft", "Message", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
-"""A request or a connection, as the application gets it."""
+"""The description of a request or a connection for the application."""
 
 Message = MutableMapping[str, Any]
 """An event, in either direction."""
@@ -17,4 +17,4 @@ ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ClientLeft(OSError):
-    """The client has left: nothing can be read from it or sent to it any more."""
+    """The client has disconnected: nothing more can be read from it or sent to it."""

@@ -1,4 +1,4 @@
-"""What a client of the web server may send, and how long it may take."""
+"""Limits and timeouts for clients of the web server."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,25 @@ class HttpLimits:
     """Limits of an HTTP connection and its requests, in bytes and seconds."""
 
     request_line: int = 8 * 1024
-    """The longest target of a request; a longer one is answered with 414."""
+    """Maximum length of a request target; a longer one is answered with 414."""
     head: int = 32 * 1024
-    """All headers of a request together, and input without progress in its body; 431 beyond."""
+    """Maximum size of a request's headers together, and of unparsable input in its body; 431 beyond."""
     head_timeout: float = 10.0
-    """From the connection, or the first byte of another request, to the end of the headers."""
+    """Timeout from the connection, or the first byte of a later request, to the end of the headers."""
     keep_alive: float = 5.0
-    """From an answer to the next request on its connection."""
+    """Timeout from an answer to the next request on its connection."""
     stall: float = 60.0
-    """For the client to go on sending the body, or taking the answer."""
+    """Timeout without progress while the client sends the body or reads the answer."""
 
 
 @dataclass(frozen=True)
 class Http2Limits:
-    """Limits of an HTTP/2 connection, beside those of `HttpLimits`, which hold for each of its streams."""
+    """Limits of an HTTP/2 connection, besides those of `HttpLimits`, which apply to each stream."""
 
     streams: int = 100
-    """Requests that may be open at a time; more are refused, and the client may repeat them."""
+    """Maximum number of concurrent requests; more are refused, and the client may repeat them."""
     window: int = 256 * 1024
-    """Bytes of a request's body that the client may send before the application takes any."""
+    """Bytes of a request's body that the client may send before the application reads any."""
     connection_window: int = 1024 * 1024
     """The same for all requests of a connection together."""
 
@@ -38,16 +38,16 @@ class WebSocketLimits:
     """Limits of a WebSocket, in bytes and seconds."""
 
     message: int = 1024 * 1024
-    """The longest message, decompressed; the connection of a longer one is closed with code 1009."""
+    """Maximum size of a message, decompressed; for a longer one the connection is closed with code 1009."""
     frame: int = 1024 * 1024
-    """The longest frame of a message, decompressed; closed in the same way."""
+    """Maximum size of a frame of a message, decompressed; closed in the same way."""
     queue: int = 16
-    """Messages that may wait for the application, while they have less than ``message`` bytes together."""
+    """Maximum number of queued messages for the application, with less than ``message`` bytes together."""
     ping_interval: float = 20.0
-    """From one ping to the next."""
+    """Interval between two pings."""
     pong_timeout: float = 20.0
-    """From a ping until anything comes; then the connection is closed with code 1011."""
+    """Timeout from a ping to any data; then the connection is closed with code 1011."""
     close_timeout: float = 10.0
-    """From a close frame to the end of the connection, which is cut then."""
+    """Timeout from a close frame to the end of the connection, which is then aborted."""
     compression: bool = True
     """Whether messages are compressed (permessage-deflate, RFC 7692), with windows of 4 KiB."""

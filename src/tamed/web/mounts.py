@@ -1,4 +1,4 @@
-"""Several applications in one web server, each below a path or on a host of its own."""
+"""Several applications in one web server, each below a path or on its own host."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ _NOT_FOUND: Final = b"Not Found\n"
 
 @dataclass(frozen=True)
 class Mount:
-    """An application and its place. Raises ValueError for a path that is none."""
+    """An application and its place. Raises ValueError for an invalid path."""
 
     app: ASGIApplication
     path: str = ""
-    """What its paths begin with, like ``/api``; empty for all."""
+    """The prefix of its paths, such as ``/api``; empty for all."""
     host: str = ""
-    """The name that clients ask for, without a port; empty for any."""
+    """The host name in requests, without a port; empty for any."""
     lifespan: bool = True
-    """Whether it is told of its start and its stop (ASGI's lifespan protocol)."""
+    """Whether it supports ASGI's lifespan protocol."""
     no_websocket: str = ""
-    """Why it has no WebSockets, for the log; empty if it has."""
+    """The reason for having no WebSockets, for the log; empty if it has them."""
 
     def __post_init__(self) -> None:
         if self.path and (not self.path.startswith("/") or self.path.endswith("/")):
             raise ValueError(
-                f"expected a path that begins with a slash and ends with none, got {self.path!r}"
+                f"expected a path with a slash at the beginning and none at the end, got {self.path!r}"
             )
 
     def __str__(self) -> str:
@@ -41,13 +41,13 @@ class Mount:
 
 
 class MountedApplications:
-    """Serves each request by the application whose place it is in (ASGI).
+    """Serves each request by the application at its place (ASGI).
 
-    Of several, that with a host comes before those for any, and then the one with the longest path. The
-    application finds its place in ``root_path``, as if a proxy had sent the request. A request that is in no
-    place is answered with 404. All applications are started in order, and stopped in reverse; if one fails to
-    start, those before it are stopped, and the start fails. What an application keeps in its lifespan's
-    ``state`` is for its own requests.
+    Of several matching ones, those with a host come first, and then the longest path. The application gets
+    its path in ``root_path``, as if a proxy had sent the request. A request without a matching place is
+    answered with 404. All applications are started in order, and stopped in reverse; if one fails to start,
+    those before it are stopped, and the start fails. The lifespan ``state`` of an application is available to
+    its own requests only.
     """
 
     def __init__(self, mounts: Iterable[Mount]) -> None:
@@ -56,7 +56,7 @@ class MountedApplications:
         self._states: dict[int, dict[str, Any]] = {}  # by the identity of the mount
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have an application serve a request, or start and stop all of them."""
+        """Serve a request by its application, or start and stop all applications."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
@@ -101,7 +101,7 @@ class MountedApplications:
         await send({"type": f"lifespan.{what}.{how}", "message": "; ".join(failures)})
 
     async def _start(self, started: list[tuple[Mount, Lifespan]], state: dict[str, Any]) -> str:
-        """Start the applications; return why one could not be."""
+        """Start the applications; return the reason if one failed, else an empty text."""
         for mount in self._mounts:
             if not mount.lifespan:
                 continue

@@ -1,4 +1,4 @@
-"""The web server as a service: an ASGI application, its start and stop, and its connections."""
+"""The web server as a service: an ASGI application, its lifespan, and its connections."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,31 +23,33 @@ from tamed.web.limits import Http2Limits, HttpLimits, WebSocketLimits
 __all__ = ["AccessFormat", "WebServer"]
 
 _GRACE: Final = 5.0
-"""Seconds that an application has for its work after the answer, or after its client has left."""
+"""Seconds for an application's work after the answer, or after its client has disconnected."""
 
 
 class WebServer(MultiService):
-    """Serves an ASGI application over HTTP and WebSocket, beside whatever else an application file has.
+    """Serves an ASGI application over HTTP and WebSocket; a program may have other services besides it.
 
-    It has three services: ``lifespan`` starts and stops the application, ``requests`` waits at a stop for
-    work that the application still does after its answers, for five seconds, and ``server`` has the
-    connections. Its arguments beside ``app`` and ``endpoints``:
+    It has three services: ``lifespan`` starts and stops the application; ``requests`` waits at a stop, for
+    five seconds at most, for work that the application still does after its answers; and ``server`` has the
+    connections. Its arguments, besides ``app`` and ``endpoints``:
 
-    - ``state``: what requests find in ``scope["state"]``, beside what the application adds in its lifespan;
-    - ``lifespan``: whether the application is told of its start and its stop (ASGI's lifespan protocol);
-    - ``limits``: what a client may send, and how long it may take;
-    - ``http2``: the same for connections of HTTP/2. Without it only HTTP/1.1 is spoken; with it the client
-      chooses, in clear text by prior knowledge (RFC 9113, 3.3). Raises MissingInput without the package
-      ``h2``;
-    - ``websocket``: the same for WebSockets; or why none is served, for the log: a request for one is then
-      answered with 404, as it is if the package ``websockets`` is not installed;
+    - ``state``: the content of ``scope["state"]``, to which the application may add in its lifespan;
+    - ``lifespan``: whether the application supports ASGI's lifespan protocol;
+    - ``limits``: limits and timeouts of HTTP connections;
+    - ``http2``: the limits of HTTP/2 connections. Without it only HTTP/1.1 is served; with it the client
+    chooses,
+      in clear text by prior knowledge (RFC 9113, 3.3). Raises MissingInput without the package ``h2``;
+    - ``websocket``: the limits of WebSockets, or the reason why none is served, for the log: a request for
+    one is
+      then answered with 404, as it is without the package ``websockets``;
     - ``trusted``: addresses and networks of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
-      believed; ``unix`` is every peer on a unix socket. Raises ValueError for what is neither;
-    - ``proxy_from``: addresses and networks whose connections begin with a PROXY header, which names the
-      client; ``unix`` is every peer on a unix socket. Not for ``tls://``, before which the header comes;
-    - ``access_log``: the format of the lines of ``web.access``, None for no lines;
-    - ``root_path``: the path below which a proxy has the application, and which it takes off requests;
-    - the options of `tamed.net.server.Server`; by default 1000 connections, and 200 of an address.
+      trusted; ``unix`` means every peer on a unix socket. Raises ValueError for anything else;
+    - ``proxy_from``: addresses and networks whose connections begin with a PROXY header with the client's
+      address; ``unix`` means every peer on a unix socket. Not for ``tls://``, because the header precedes
+      TLS;
+    - ``access_log``: the format of the lines of ``web.access``, None for none;
+    - ``root_path``: the path prefix that a proxy removes before it forwards a request;
+    - the options of `tamed.net.server.Server`; by default 1000 connections, and 200 from one address.
     """
 
     def __init__(
@@ -96,14 +98,14 @@ class WebServer(MultiService):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses that it listens on, once it is prepared."""
+        """Its addresses, after it is prepared."""
         return self._server.addresses
 
 
 def _negotiation(
     context: ServerContext, limits: Http2Limits
 ) -> tuple[Callable[..., asyncio.BaseProtocol], Sequence[str]]:
-    """Return what makes the protocol of a connection that may be one of HTTP/2, and what TLS offers."""
+    """Return the protocol factory for connections that may use HTTP/2, and the protocols for ALPN."""
     try:
         from tamed.web._http2 import Http2Connection
         from tamed.web._negotiation import ALPN, Negotiation
@@ -130,14 +132,14 @@ def _serve_websockets(context: ServerContext, limits: WebSocketLimits) -> None:
 
 
 class _PendingRequests(Service):
-    """Ensures that no request is being answered any more when the application is stopped."""
+    """Ensures that no request is in progress when the application is stopped."""
 
     def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
         super().__init__("requests")
         self._tasks = tasks
 
     async def stop(self) -> None:
-        """Wait for the requests, and cancel those that take too long."""
+        """Wait for the requests, and cancel slow ones."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=_GRACE)
         for task in tuple(self._tasks):

@@ -1,4 +1,4 @@
-"""A WSGI application (PEP 3333) as one that speaks ASGI: each request is served by a thread of a pool."""
+"""An ASGI adapter for WSGI applications (PEP 3333): a thread of a pool serves each request."""
 
 import asyncio
 import contextvars
@@ -17,16 +17,16 @@ __all__ = ["WsgiApplication"]
 
 _BUFFER = 64 * 1024
 _NEVER = frozenset({"proxy"})
-"""Headers that the application does not get: HTTP_PROXY is a setting of programs that it may start."""
+"""Headers that are withheld: HTTP_PROXY would configure programs that the application starts."""
 
 
 class WsgiApplication:
-    """Calls a WSGI application in one of so many threads.
+    """Calls a WSGI application in a pool of ``threads`` threads.
 
-    A thread blocks until the client has taken what was sent. When the client has left, the application gets
-    an error from the next read of the body, or its iterable is closed at the next part of the answer.
-    ``scope`` must have an extension ``tamed.client``, whose ``left`` is a function that tells: ASGI's `send`
-    does not.
+    A thread blocks until the client has read what was sent. When the client has disconnected, the application
+    gets an error from the next read of the body, or its iterable is closed at the next part of the answer.
+    ``scope`` must have the extension ``tamed.client``, whose ``left`` is a function that returns whether the
+    client has disconnected: ASGI's `send` does not report that.
     """
 
     def __init__(self, application: Any, threads: int) -> None:
@@ -46,13 +46,13 @@ class WsgiApplication:
             if not _is_of_the_client(error):
                 raise
         finally:
-            request.is_over = True  # the thread may go on, if this was cancelled
+            request.is_over = True  # after a cancellation, the thread may continue
 
 
 class _Threads:
-    """A pool of threads, each started when a call finds none free.
+    """A pool of threads, each started when no other one is free.
 
-    They are daemons, so that one in which the application hangs does not keep the process from ending.
+    They are daemon threads, so that a hanging application does not keep the process from ending.
     """
 
     def __init__(self, most: int) -> None:
@@ -76,7 +76,7 @@ class _Threads:
             if done.set_running_or_notify_cancel():
                 try:
                     call()
-                except BaseException as error:  # raised where the result is awaited
+                except BaseException as error:  # raised in the awaiting task
                     done.set_exception(error)
                 else:
                     done.set_result(None)
@@ -99,7 +99,7 @@ class _Request:
         self._is_started = False
 
     def serve(self, application: Any) -> None:
-        """Call the application, and send what it answers."""
+        """Call the application, and send its answer."""
         body = io.BufferedReader(_Body(self), _BUFFER)
         answer: Iterable[bytes] = application(_environ(self._scope, body), self.start_response)
         try:
@@ -130,9 +130,9 @@ class _Request:
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        """Send a part of the body. Raises ClientLeft if the client has left."""
+        """Send a part of the body. Raises ClientLeft if the client has disconnected."""
         if not isinstance(chunk, bytes):
-            raise TypeError(f"a WSGI application answers with bytes, not with {type(chunk).__name__}")
+            raise TypeError(f"a WSGI application must answer with bytes, not with {type(chunk).__name__}")
         if chunk:
             self._start()
             self._send_and_wait({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -142,14 +142,14 @@ class _Request:
         """Wait for the next part of the request's body; return it, and whether it is the last."""
         message = asyncio.run_coroutine_threadsafe(self._receive(), self._loop).result()
         if message["type"] != "http.request":
-            raise ClientLeft("the client left before the end of its request")
+            raise ClientLeft("the client disconnected before the end of its request")
         return message.get("body", b""), not message.get("more_body", False)
 
     def _start(self) -> None:
         if self._is_started:
             return
         if self._head is None:
-            raise RuntimeError("the WSGI application answers without a call of start_response")
+            raise RuntimeError("the WSGI application answered without calling start_response")
         self._is_started = True
         self._send_and_wait(self._head)
 
@@ -159,11 +159,11 @@ class _Request:
 
     def _require_client(self) -> None:
         if self.is_over or self._left():
-            raise ClientLeft("the client left before the end of its answer")
+            raise ClientLeft("the client disconnected before the end of its answer")
 
 
 class _Body(io.RawIOBase):
-    """The body of a request, as it comes."""
+    """The body of a request, as it arrives."""
 
     def __init__(self, request: _Request) -> None:
         self._request = request
@@ -185,8 +185,8 @@ class _Body(io.RawIOBase):
 def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
     """Return the WSGI environment of a request.
 
-    Headers with an underscore are left out, as by nginx: in the environment they have the name of one with a
-    dash, so a client could forge the headers of a proxy in front.
+    Headers with an underscore are omitted, as by nginx: in the environment they have the same name as those
+    with a dash, so a client could forge the headers of a proxy.
     """
     host, port = scope.get("server") or ("localhost", 80)
     path, root = unquote_to_bytes(scope["raw_path"]), scope["root_path"].encode()
@@ -224,7 +224,7 @@ def _environ(scope: Any, body: "io.BufferedReader[_Body]") -> dict[str, Any]:
 
 
 def _client_certificate(tls: dict[str, Any]) -> dict[str, str]:
-    """Return the variables for a client's certificate, with the names that Apache's mod_ssl has for them."""
+    """Return the variables for a client's certificate, with the names of Apache's mod_ssl."""
     if not tls["client_cert_chain"]:
         return {"SSL_CLIENT_VERIFY": "NONE"}
     return {
@@ -235,7 +235,7 @@ def _client_certificate(tls: dict[str, Any]) -> dict[str, str]:
 
 
 def _is_of_the_client(error: BaseException | None) -> bool:
-    """Tell whether an error is due to the client's leaving, also if the application raised another one."""
+    """Return whether an error was caused by a disconnect, even if the application raised another one."""
     while error is not None:
         if isinstance(error, ClientLeft):
             return True
