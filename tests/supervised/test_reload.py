@@ -381,7 +381,7 @@ def test_reloads_at_once_are_merged(tamed: Tamed) -> None:
     for command in commands:
         with command:
             out, err = command.communicate(timeout=PATIENCE)
-            told = "tamed: a reload is under way; waiting for it to finish\n"
+            told = "tamed: a reload is in progress; waiting for it to finish\n"
             assert (command.returncode, err.removeprefix(told)) == (0, ""), out
     assert daemon.status()["generation"] <= 6
     assert len(daemon.workers()) == 1

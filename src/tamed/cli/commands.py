@@ -180,7 +180,7 @@ COMMANDS: Final = (
         options=(
             _option(
                 "--for",
-                "Also check whether a deployment file can be exported for this, and warn of what it ignores.",
+                "Also check whether a deployment file can be exported as this kind, and show what is ignored.",
                 "KIND",
                 name="system",
                 choices=_EXPORTS,
@@ -201,7 +201,7 @@ COMMANDS: Final = (
     ),
     _of_instance(
         "events",
-        "Show what has happened to an instance: deaths, restarts, reloads and more.",
+        "Show the events of an instance: deaths, restarts, reloads and more.",
         """
         Prints the last events: starts, deaths and restarts of workers, reloads (who requested them, which
         settings have changed, how long they took), scaling, upgrades, drains and stops. They are kept in a
@@ -221,7 +221,7 @@ COMMANDS: Final = (
         KIND systemd makes a unit, kubernetes manifests, compose a project of Docker Compose or Podman, and
         container a Containerfile, with times, limits and permissions that fit the deployment. FILE is loaded
         and validated as by check. Variables that set options do not count: the same FILE always makes the
-        same files. What the other system does not have is a warning.
+        same files. Settings that the other system lacks cause a warning.
         """,
         (
             ("tamed export systemd verse.toml", "print the unit"),
@@ -345,7 +345,7 @@ COMMANDS: Final = (
         """
         No connection is dropped: the new workers read the files and the code again, and the old workers
         finish the connections that they have accepted. If a new worker does not become ready, the old workers
-        stay, and the command reports why. While another reload, an upgrade or scaling is under way, the
+        stay, and the command reports why. While another reload, an upgrade or scaling is in progress, the
         command waits.
         """,
         module="operations",
@@ -385,11 +385,11 @@ COMMANDS: Final = (
     ),
     _of_instance(
         "roles",
-        "Show which worker runs the services that run in one worker only.",
+        "Show the holders of roles: services that run in one worker only.",
         """
         A service with only = "host" is prepared in every worker, and one of them holds its role and runs it.
         For each role: the holder, since when, how often the role has passed on, the time without a holder in
-        all, and how many workers stand by. The exit status is 0 only if each role has a holder.
+        all, and how many workers are on standby. The exit status is 0 only if each role has a holder.
         """,
         _json("Print the roles as JSON, with the token of each."),
         module="workers",
@@ -411,7 +411,7 @@ COMMANDS: Final = (
         """
         Returns when COUNT workers are ready. Surplus workers finish the connections that they have. The
         number stays in force until a restart, or a reload with another number in the files, even if some
-        workers do not become ready. While a reload or an upgrade is under way, the command waits; a later
+        workers do not become ready. While a reload or an upgrade is in progress, the command waits; a later
         number replaces an earlier one.
         """,
         _option("--yes", "Allow more than 32 workers for each CPU."),
@@ -432,7 +432,7 @@ COMMANDS: Final = (
     ),
     _of_instance(
         "stacks",
-        "Show what each thread and task of each worker does at this moment.",
+        "Show the current stacks of all threads and tasks of each worker.",
         """
         Nothing is stopped. The stacks of threads and asyncio tasks are those of one moment in each worker;
         tasks with the same stack are counted together. A worker whose event loop is blocked prints the stacks
@@ -510,15 +510,15 @@ COMMANDS: Final = (
         The supervisor executes the program that is installed now: a new Tamed, or a new Python at the same
         path. The process keeps its pid, its sockets and its workers, and no connection is dropped. If the new
         program does not start, the old one stays, and the command reports why. While a reload, another
-        upgrade or scaling is under way, the command waits.
+        upgrade or scaling is in progress, the command waits.
         """,
         module="operations",
     ),
     _of_instance(
         "why",
-        "Show what happened last to an instance.",
+        "Explain the last start, reload and death of an instance.",
         """
-        Tells what a start or reload that is under way waits for, how long the parts of the last one took, and
+        Shows what a start or reload in progress waits for, how long the steps of the last one took, and
         how the last worker died: its signal, memory and last lines, and whether the kernel's OOM killer was
         at work.
         """,

@@ -76,4 +76,4 @@ def _print_report(report: Report) -> int:
 
 def _show_wait(what: str) -> None:
     """Report that a request waits, and for which operation."""
-    print(f"tamed: {shown(what)} is under way; waiting for it to finish", file=sys.stderr, flush=True)
+    print(f"tamed: {shown(what)} is in progress; waiting for it to finish", file=sys.stderr, flush=True)

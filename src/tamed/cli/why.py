@@ -25,7 +25,7 @@ _OURS: Final = ("/tamed/service/", "/tamed/worker/")  # frames of Tamed, which d
 
 
 def why(name: str | None, rundir: str | None) -> None:
-    """Show what happened last to an instance."""
+    """Explain the last start, reload and death of an instance."""
     directory = directory_of(rundir)
     events = _events(directory, name)
     lines = [*_state(directory, name, events)]
@@ -67,7 +67,7 @@ def _state(directory: RunDirectory, name: str | None, events: Sequence[Event]) -
     }
     if found["reloading"] or coming:
         what = "a reload" if found["reloading"] else "the start of a worker"
-        yield f"{what if found['state'] != 'starting' else 'the start'} is under way"
+        yield f"{what if found['state'] != 'starting' else 'the start'} is in progress"
     if coming:
         try:
             for worker in stacks_of_instance(instance):
@@ -82,7 +82,7 @@ def _stop(events: Sequence[Event]) -> Iterator[str]:
     event = next((each for each in reversed(events) if each["event"] == "stop"), None)
     if event is not None:
         asked = f", by {event['asked']}" if isinstance(event.get("asked"), str) else ""
-        yield f"the stop is under way since {event['time']}: {event['text']}{asked}"
+        yield f"the stop is in progress since {event['time']}: {event['text']}{asked}"
 
 
 def _waits_for(worker: dict[str, Any]) -> Iterator[str]:

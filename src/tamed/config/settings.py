@@ -242,7 +242,7 @@ class Daemon(_Table):
     )
     stop_delay: Duration = option(
         Duration("0s"),
-        "Time to go on serving after a stop request, so that load balancers notice it.",
+        "Time to keep serving after a stop request, so that load balancers notice it.",
         section=_TIMES,
     )
 

@@ -1,7 +1,7 @@
 """The state that a supervisor hands to the next program in the same process, over an exec.
 
 It is plain data, and descriptors, which stay open. The data has a ``version``. A program that does not
-support it reports that in the trial before the upgrade, and the current program goes on.
+support it reports that in the trial before the upgrade, and the current program continues.
 """
 
 import base64

@@ -192,7 +192,7 @@ class Limited(Reader):
 class Paths(Reader):
     """A file or a folder. A relative one starts at the source's folder, when that is known.
 
-    ``~`` is not expanded; the shell does that. In a daemon it would be unclear which user's home is meant.
+    ``~`` is not expanded; the shell does that. In a daemon it would be unclear whose home it is.
     """
 
     expected = "a path"

@@ -31,7 +31,7 @@ def service(function: Callable[P, AsyncGenerator[T, None]]) -> "Callable[P, Gene
 
     The code before the ``yield`` is the service's ``start``, the code after it its ``stop``, and the yielded
     object its ``value`` while it runs. All of it runs in one task, so the ``yield`` may be inside context
-    managers and task groups; a task group that fails meanwhile fails the service. Raises TypeError for any
+    managers and task groups; a failure of a task group fails the service. Raises TypeError for any
     other kind of function.
     """
     if not inspect.isasyncgenfunction(function):

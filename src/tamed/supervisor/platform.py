@@ -139,10 +139,10 @@ class Platform(Protocol):
         """Notify the service manager that the daemon stops, and what it waits for or why it failed."""
 
     def notify_progress(self, seconds: float) -> object:
-        """Notify the service manager that the start, the reload or the stop goes on, for so long at least."""
+        """Notify the service manager that the start, reload or stop needs at least this much longer."""
 
     def notify_alive(self) -> object:
-        """Notify the service manager that the supervisor works."""
+        """Send the keep-alive ping to the service manager's watchdog."""
 
     def notify_stuck(self, why: str) -> None:
         """Trigger the service manager's watchdog, so that it kills the daemon."""

@@ -14,8 +14,8 @@ The first start is a reload without a predecessor. Both have the same stages:
 6. HANDING_OVER: all workers are ready. The workers of the previous generation, the predecessor, leave, and
    the new ones serve.
 
-A failure before the last stage has no effect on the predecessor: the new workers are stopped, and it goes on
-serving. Without a predecessor, the start of the daemon has failed, and the daemon ends.
+A failure before the last stage has no effect on the predecessor: the new workers are stopped, and it
+continues to serve. Without a predecessor, the start of the daemon has failed, and the daemon ends.
 
 This file owns the stage and the serving generation, and nothing else writes them. ``operations`` decides when
 a rollout begins. ``scaling`` and ``recovery`` manage the workers of the serving generation.

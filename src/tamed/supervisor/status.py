@@ -159,8 +159,8 @@ class StackRequests:
     """Serves requests for the stacks of all workers, at once, without stopping anything.
 
     The event loop of a worker answers. A worker that does not answer within a second is blocked, or loads its
-    application: it gets a signal, at which `faulthandler` prints the stacks of its threads, and what it
-    prints is read for a moment. That is in the log, too.
+    application: it gets a signal, at which `faulthandler` prints the stacks of its threads. Its output is
+    read for a moment; it is in the log, too.
     """
 
     def __init__(self, pool: WorkerPool, reactor: Reactor, platform: Platform) -> None:

@@ -368,7 +368,7 @@ class WorkerPool:
         except TamedError as error:
             self._send(worker, {"answer": question, "fault": fault_data(error)})
             return
-        except ValueError as error:  # no worker of ours requests an invalid endpoint
+        except ValueError as error:  # Tamed's workers request valid endpoints only
             raise InvalidMessage(str(error)) from error
         if not self._send(worker, {"answer": question}, [sock.fileno() for sock in sockets]):
             refused = SystemRefused(

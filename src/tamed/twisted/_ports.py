@@ -308,7 +308,7 @@ class _StreamPort(_GatedPort, tcp.Port):
             raise
 
     def start_accepting(self) -> None:
-        """Accept connections. Raises Unavailable if another process listens on the same address meanwhile."""
+        """Accept connections. Raises Unavailable if another process now listens on the address."""
         if not self._is_accepting and self.connected and self._listener is not None:
             self._listener.listen(usable_backlog(max(self.backlog, DEFAULT_BACKLOG)))
             self._open_gate()

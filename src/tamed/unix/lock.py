@@ -94,7 +94,7 @@ def holder_of(path: Path, descriptor: int) -> int | None:
     if pid is not None and _may_have_open(pid, os.fstat(descriptor)):
         return pid
     if not is_alive(descriptor):
-        return None  # it ended meanwhile
+        return None  # it has ended
     found = "it contains no pid" if pid is None else f"not by process {pid}, whose pid it contains"
     raise SystemRefused(f"pid file {path}", f"it is held, but {found}", f"find the process: fuser -v {path}")
 

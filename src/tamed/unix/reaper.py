@@ -95,9 +95,7 @@ class Reaper:
         `ended` has reaped all of those.
         """
         strays = self._strays_in(children_of(os.getpid()))
-        self._settles_later = (
-            _first_that_ended() is not None
-        )  # checked last: it finds one that ends meanwhile
+        self._settles_later = _first_that_ended() is not None  # checked last, to find one that has just ended
         if not self._settles_later:
             self._settled |= {each.pid for each in strays}
 
@@ -231,7 +229,7 @@ def _first_that_ended() -> int | None:
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:
-    """Signal the group of a child of ours; the child is a member until it is reaped."""
+    """Signal the group of a child, which is a member until it is reaped."""
     try:
         os.killpg(leader, number)
     except ProcessLookupError:  # it does not lead a group yet

@@ -6,7 +6,7 @@ started by root and runs as another user has to remove its pid file. For that it
 file, and only root may own ``/run/tamed``. The same is true for its log: by default that is in a directory of
 this kind too.
 
-A directory that others can write to is not used: they could put their own files in place of ours. If the
+A directory that others can write to is not used: they could replace Tamed's files. If the
 directory of an instance belongs to another user, root gives it to the new user, if it contains only files
 that an instance leaves there.
 """

@@ -195,7 +195,7 @@ class SinkHandler(LayoutHandler):
         self._sink.write([record])
 
     def housekeep(self) -> str:
-        """Do the housekeeping of the sink; return its trouble, if any. Other threads may log meanwhile."""
+        """Do the housekeeping of the sink; return its trouble, if any. Safe while other threads log."""
         with self._alone():
             child = self._sink.child
             if child:
