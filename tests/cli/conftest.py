@@ -1,4 +1,4 @@
-"""The command, run in this process."""
+"""Fixtures that run the command in this process."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ Tamed = Callable[..., Done]
 
 @pytest.fixture
 def tamed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Tamed]:
-    """Return a function that runs the command; what it imports is forgotten at the end."""
+    """Return a function that runs the command; modules that it imports are forgotten afterwards."""
 
     def run(*arguments: str | Path) -> Done:
         with pytest.raises(SystemExit) as ended:

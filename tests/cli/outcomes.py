@@ -1,4 +1,4 @@
-"""What is wrong with the outcome of a command, whatever it was given and whatever it has found."""
+"""Checks of a command's outcome, independent of its arguments."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ BLAMELESS: Final = frozenset(
 
 
 class Done(NamedTuple):
-    """What became of a command."""
+    """The outcome of a command."""
 
     status: int
     out: str
@@ -47,5 +47,5 @@ def faults_of(
 
 
 def reported(faults: Iterable[str], words: Sequence[str], done: Done) -> list[str]:
-    """Return the faults with what led to them, in ASCII: a report of pytest cannot have all characters."""
+    """Return the faults with the command that caused them, in ASCII, because pytest reports need that."""
     return [ascii((fault, [word[:80] for word in words], done.status, done.err[-300:])) for fault in faults]

@@ -1,4 +1,4 @@
-"""What `tamed top` makes of statuses: rows, their order, and what is wrong."""
+"""The table of `tamed top`: its rows, their order, and the problems it shows."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tamed.cli._board import Board
 def worker(
     number: int, *, cpu: float | None = 0.0, memory: int | None = 1_000_000, **more: Any
 ) -> dict[str, Any]:
-    """Return a worker as a status has it; its pid is its number and a hundred."""
+    """Return a worker as in a status; its pid is 100 plus its number."""
     return {
         "pid": 100 + number,
         "number": number,
@@ -42,7 +42,7 @@ def status(*workers: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_workers_are_sorted_by_what_they_use() -> None:
-    """The largest first; the share of CPU is known from the second look on."""
+    """The largest row comes first; the CPU share is known from the second update on."""
     board = Board()
     board.update([status(worker(1, cpu=1.0), worker(2, cpu=1.0), worker(3, cpu=None))], 10.0)
     assert [row.cpu for row in board.rows()] == [None, None, None]
@@ -63,7 +63,7 @@ def test_workers_are_sorted_by_what_they_use() -> None:
 
 
 def test_the_selection_stays_on_a_worker() -> None:
-    """Wherever it is in the order; the first one is selected if it is gone, and none if there is none."""
+    """The selection follows the worker; if it is gone, the first row is selected, or none."""
     board = Board()
     assert board.selection() is None
     board.move(1)
@@ -81,7 +81,7 @@ def test_the_selection_stays_on_a_worker() -> None:
 
 
 def test_a_filter_leaves_the_rows_that_have_a_text() -> None:
-    """In any column."""
+    """The filter matches a text in any column."""
     board = Board()
     board.update([status(worker(1)), status(worker(2, state="draining"), name="prose")], 1.0)
     for pattern, left in (("drain", [2]), ("verse", [1]), ("10", [1, 2]), ("none", [])):
@@ -90,7 +90,7 @@ def test_a_filter_leaves_the_rows_that_have_a_text() -> None:
 
 
 def test_what_is_wrong_is_said() -> None:
-    """Of an instance that is not well, and of one that does not answer; nothing imitates another line."""
+    """A degraded and a silent instance are shown with their problems; no text imitates another line."""
     board = Board()
     checks = [{"name": "db", "failing": 1, "why": "no\nanswer"}, {"name": "cache", "failing": 0, "why": ""}]
     ill = status(

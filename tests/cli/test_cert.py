@@ -1,4 +1,4 @@
-"""``tamed cert``: a local authority, and certificates that clients accept which trust it."""
+"""``tamed cert``: a local authority, and certificates that clients of that authority accept."""
 
 import ssl
 import sys
@@ -26,7 +26,7 @@ def read(file: Path) -> x509.Certificate:
 
 @needs("curl")
 def test_a_client_that_trusts_the_authority_accepts_the_server(tmp_path: Path, tamed: Tamed) -> None:
-    """With the command line that is printed, and with a certificate of its own where one is required."""
+    """A client accepts the certificate with the printed command, and with its own certificate if required."""
     for names in (("localhost",), ("alice@example.com",)):
         done = tamed("cert", "--to", str(tmp_path), *names)
         assert done.status == 0, done.err
@@ -47,7 +47,7 @@ def test_a_client_that_trusts_the_authority_accepts_the_server(tmp_path: Path, t
 
 
 def test_what_is_written_fits_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For the machine itself by default: names, days, modes; a key is its owner's from the first moment."""
+    """By default the certificate is for this machine; only the owner can ever read the key."""
     folder = tmp_path / "new" / "tls"
     make(folder)
     modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
@@ -76,7 +76,7 @@ def test_what_is_written_fits_together(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_authority_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It signs later certificates too, and ``--force`` keeps it and replaces the other files."""
+    """The authority signs later certificates, too; ``--force`` keeps it and replaces the other files."""
     make(tmp_path, "*.shop.test")
     assert "'tls://www.shop.test:8443?" in capsys.readouterr().out
     authority, first = read(tmp_path / "authority.pem"), read(tmp_path / "_wildcard.shop.test.pem")
@@ -94,14 +94,14 @@ def test_the_authority_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("name", ["", "..", "a b", "10.0.0.0/8", "../x@y", "-", "authority", "authority-key"])
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    """And nothing is written."""
+    """An error leaves no file behind."""
     with pytest.raises(UsageError, match=r"^name "):
         make(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_authority_that_does_not_fit_is_not_used(tmp_path: Path) -> None:
-    """A half of it, a key of another one, and what is damaged are refused with the remedy."""
+    """An incomplete, foreign or damaged authority is refused with the remedy."""
     make(tmp_path / "one")
     make(tmp_path / "other")
     key = tmp_path / "one" / "authority-key.pem"
@@ -115,7 +115,7 @@ def test_an_authority_that_does_not_fit_is_not_used(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path, tamed: Tamed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra, or a folder to write into."""
+    """A missing extra and an unwritable folder are reported."""
     (tmp_path / "file").touch()
     done = tamed("cert", "--to", tmp_path / "file" / "tls")
     assert f"cannot write into {tmp_path}/file/tls: Not a directory" in done.err

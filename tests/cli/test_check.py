@@ -30,7 +30,7 @@ listen = ["unix:science.sock", ":10001"]
 
 
 def test_the_services_are_drawn_as_a_tree(tamed: Tamed, tmp_path: Path) -> None:
-    """Each with its class, servers with their endpoints."""
+    """The tree shows each service with its class, and servers with their endpoints."""
     file = tmp_path / "verse.py"
     file.write_text(APPLICATION)
     status, out, err = tamed("check", file)
@@ -45,7 +45,7 @@ def test_the_services_are_drawn_as_a_tree(tamed: Tamed, tmp_path: Path) -> None:
 
 
 def test_a_deployment_is_checked_with_its_options(tamed: Tamed, tmp_path: Path) -> None:
-    """What is given on the command line stands in the tree, and paths start beside the file."""
+    """Command-line values appear in the tree, and paths are relative to the file."""
     file = tmp_path / "verse.toml"
     file.write_text(VERSE)
     status, out, err = tamed("check", file, "--ecstasy.port", "0")
@@ -55,7 +55,7 @@ def test_a_deployment_is_checked_with_its_options(tamed: Tamed, tmp_path: Path) 
 
 
 def test_nothing_is_bound_and_nothing_runs(tamed: Tamed, tmp_path: Path) -> None:
-    """A socket file does not appear, and a poem that does not exist is not missed."""
+    """No socket file is created, and a missing poem is not an error."""
     socket_file = tmp_path / "s"
     status, out, _ = tamed(
         "check", "fastpoetry", "--listen", f"unix:{socket_file}", "--poem", tmp_path / "none"
@@ -86,7 +86,7 @@ def test_what_run_would_refuse_is_refused(tamed: Tamed, tmp_path: Path) -> None:
 
 
 def test_all_errors_are_shown_at_once(tamed: Tamed, tmp_path: Path) -> None:
-    """Those of the settings and of each service, one a line, with the status of the first."""
+    """The errors of settings and of each service are shown one a line, with the status of the first."""
     file = tmp_path / "verse.toml"
     file.write_text(
         """
@@ -120,7 +120,7 @@ def test_all_errors_are_shown_at_once(tamed: Tamed, tmp_path: Path) -> None:
 
 
 def test_all_errors_of_the_tables_are_shown_at_once(tamed: Tamed, tmp_path: Path) -> None:
-    """They come before the options, which cannot be found without the tables."""
+    """Table errors come first, because the options cannot be found without the tables."""
     file = tmp_path / "verse.toml"
     file.write_text('nam = 1\ndaemon = 3\n[services.a]\n[services.b]\nplugin = "fastpoetry"\nport = "x"\n')
     status, _, err = tamed("check", file)
@@ -129,7 +129,7 @@ def test_all_errors_of_the_tables_are_shown_at_once(tamed: Tamed, tmp_path: Path
 
 
 def test_settings_that_are_wrong_hide_no_values_of_an_environment_file(tamed: Tamed, tmp_path: Path) -> None:
-    """The file was not read, so an option that it may have is not reported as missing."""
+    """An option that an unread environment file may contain is not reported as missing."""
     (tmp_path / "env").write_text("POEM=x\n")
     file = tmp_path / "verse.toml"
     file.write_text(
@@ -161,7 +161,7 @@ def test_settings_that_are_wrong_hide_no_values_of_an_environment_file(tamed: Ta
 def test_two_servers_that_want_one_address_are_an_error(
     tamed: Tamed, tmp_path: Path, one: str, other: str, conflict: bool
 ) -> None:
-    """Also if one of them listens on every address of the machine, and whatever comes first."""
+    """The conflict is found in either order, even if one service listens on every address."""
     file = tmp_path / "verse.toml"
     for first, second in ((one, other), (other, one)):
         file.write_text(
@@ -190,7 +190,7 @@ def test_datagrams_and_streams_may_have_the_same_port(tamed: Tamed, tmp_path: Pa
 def test_misspelt_variables_are_a_warning(
     tamed: Tamed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Those that are nearly an option of Tamed or of the service; others may belong to another program."""
+    """Variables that resemble an option of Tamed or of the service are reported; others are not."""
     for name in ("TAMED_WORKER", "TAMED_LOG_LEVLE", "TAMED_FASTPOETRY_PROT", "TAMED_RUNDIRS", "TAMED_MINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("TAMED_FASTPOETRY_PORT", "0")
@@ -213,7 +213,7 @@ def test_misspelt_variables_are_a_warning(
 def test_an_application_that_exits_while_it_is_loaded_is_an_error(
     tamed: Tamed, tmp_path: Path, status: int
 ) -> None:
-    """A run would end with its status; a check does not succeed in silence."""
+    """An application that calls ``sys.exit`` fails the check with its status."""
     file = tmp_path / "leaver.py"
     file.write_text(f"raise SystemExit({status})")
     told = tamed("check", file)

@@ -9,13 +9,13 @@ from tests.cli.conftest import Tamed
 
 
 def test_the_version_is_told(tamed: Tamed) -> None:
-    """On stdout, with the name."""
+    """The name and the version are printed to stdout."""
     assert tamed("--version") == (0, f"tamed {__version__}\n", "")
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
 def test_the_help_lists_every_command_with_examples(tamed: Tamed, arguments: list[str]) -> None:
-    """Without a command it is shown as well."""
+    """Without a command, the help page is shown."""
     status, out, err = tamed(*arguments)
     assert (status, err) == (0, "")
     assert out.startswith("Usage: tamed [OPTIONS] [COMMAND]")
@@ -26,7 +26,7 @@ def test_the_help_lists_every_command_with_examples(tamed: Tamed, arguments: lis
 
 @pytest.mark.parametrize("command", [each.name for each in COMMANDS if each.has_help])
 def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
-    """It fits a terminal of 80 columns."""
+    """The help page fits a terminal of 80 columns."""
     status, out, err = tamed(command, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"Usage: tamed {command} [OPTIONS]")
@@ -82,7 +82,7 @@ def test_every_command_has_a_help(tamed: Tamed, command: str) -> None:
 def test_a_wrong_command_line_is_one_line_with_the_remedy(
     tamed: Tamed, arguments: list[str], says: str
 ) -> None:
-    """On stderr, with the status for usage."""
+    """Errors go to stderr, with the status for usage."""
     status, out, err = tamed(*arguments)
     assert (status, out) == (64, "")
     assert err.startswith(f"tamed: {says}")
@@ -90,14 +90,14 @@ def test_a_wrong_command_line_is_one_line_with_the_remedy(
 
 
 class Terminal(io.StringIO):
-    """A terminal, as far as a command can tell."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def test_progress_leaves_no_line_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line is cleared, also after an error; without a terminal there is none."""
+    """The line is erased at the end, even after an error; without a terminal there is none."""
     status = {"name": "verse", "state": "stopping", "workers": [{"connections": 1}, {}]}
     terminal, file = Terminal(), io.StringIO()
 

@@ -9,7 +9,7 @@ ODE = "from tamed import Service, plugin\n@plugin\ndef ode() -> Service:\n    re
 
 
 def complete(tamed: Tamed, *words: str) -> set[str]:
-    """Return what a shell is offered for the last of these words, without what it means."""
+    """Return the completions of the last of these words, without their explanations."""
     status, out, err = tamed("__complete", "zsh", *words)
     assert (status, err) == (0, "")
     return {line.partition("\t")[0] for line in out.splitlines()}
@@ -44,12 +44,12 @@ def complete(tamed: Tamed, *words: str) -> set[str]:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_words_are_completed(tamed: Tamed, words: list[str], offered: set[str]) -> None:
-    """Commands, options with their values, targets, and the options of the target."""
+    """Commands, options with their values, targets, and the options of the target are offered."""
     assert complete(tamed, *words) == offered
 
 
 def test_commands_are_offered_with_what_they_do(tamed: Tamed) -> None:
-    """Behind a tab, where shells that show it look for it."""
+    """The explanation follows a tab, as fish and zsh expect."""
     assert "stop\tStop an instance and wait until it has drained.\n" in tamed("__complete", "zsh", "").out
 
 
@@ -68,14 +68,14 @@ def test_commands_are_offered_with_what_they_do(tamed: Tamed) -> None:
     ],
 )
 def test_the_line_of_bash_is_split_as_bash_does(tamed: Tamed, line: str, part: str, offered: str) -> None:
-    """It ends words at ``=`` and ``:``, so only what comes behind these is offered."""
+    """In bash, words end at ``=`` and ``:``, so only the part after these is offered."""
     status, out, err = tamed("__complete", "bash", line, part)
     assert (status, err) == (0, "")
     assert "".join(f"{each.partition(chr(9))[0]}\n" for each in out.splitlines()) == offered
 
 
 def test_plugins_of_folders_are_completed(tamed: Tamed, tmp_path: Path) -> None:
-    """Without importing them; and a folder that cannot be read is none of the shell's business."""
+    """Plugins are offered without importing them; an unreadable folder is ignored."""
     (tmp_path / "ode.py").write_text(ODE)
     (tmp_path / "odd.py").write_text("raise SystemExit('imported')")
     assert complete(tamed, "run", "--plugin-dir", str(tmp_path), "od") == {"ode", "odd", ":file"}
@@ -83,7 +83,7 @@ def test_plugins_of_folders_are_completed(tamed: Tamed, tmp_path: Path) -> None:
 
 
 def test_options_of_a_deployment_are_completed(tamed: Tamed, tmp_path: Path) -> None:
-    """Under the names of its services."""
+    """The options of a deployment are offered under the names of its services."""
     file = tmp_path / "verse.toml"
     file.write_text('[services.ecstasy]\nplugin = "fastpoetry"\n')
     assert complete(tamed, "run", str(file), "--ec") == {

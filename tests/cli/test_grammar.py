@@ -1,4 +1,4 @@
-"""The grammar by itself: which words mean what."""
+"""The grammar of command lines."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ NOTHING: dict[str, Any] = {"mood": None, "rhyme": None, "muse": [], "pen": {}, "
     ids=" ".join,
 )
 def test_words_mean_what_they_mean_everywhere(words: list[str], meant: dict[str, Any]) -> None:
-    """As getopt_long(3) reads them, with options before, between and behind the arguments."""
+    """Words are parsed as by getopt_long(3), with options before, between and after the arguments."""
     assert parse(VERSE, words, "verse") == {**NOTHING, "lines": 7, **meant}
 
 
@@ -84,14 +84,14 @@ def test_words_mean_what_they_mean_everywhere(words: list[str], meant: dict[str,
     ],
 )
 def test_a_mistake_is_a_sentence_with_its_remedy(words: list[str], says: str) -> None:
-    """It is told for the first word that is wrong."""
+    """The first wrong word is reported."""
     with pytest.raises(UsageError) as caught:
         parse(VERSE, words, "verse")
     assert str(caught.value) == says
 
 
 def test_an_unknown_option_may_belong_elsewhere() -> None:
-    """Then the declaration says where, unless one of the command's own was meant."""
+    """The declaration names the right place, unless an option of the command was meant."""
     hinting = Command("verse", "Print verses.", options=VERSE.options, hint="poems have more")
     with pytest.raises(
         UnknownOption, match=r"^unknown option '--title'; poems have more; see `verse --help`$"
@@ -102,7 +102,7 @@ def test_an_unknown_option_may_belong_elsewhere() -> None:
 
 
 def test_what_is_behind_the_last_argument_is_left_alone() -> None:
-    """Also what looks like an option, a request for help or an end of options."""
+    """Words that look like options, a help request or ``--`` are also passed on."""
     words = ["--mood", "x", "--", "--help", "-r"]
     given = parse(RUN, ["--rhyme", "ode", *words], "run")
     assert given is not None
@@ -111,7 +111,7 @@ def test_what_is_behind_the_last_argument_is_left_alone() -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["-rh"], ["7", "--help", "--bogus"], ["--help=x"]])
 def test_help_is_shown_before_anything_else_is_said(words: list[str]) -> None:
-    """But for what stands before it; and it takes no value."""
+    """A help request precedes errors of later words, but not of earlier ones; it takes no value."""
     if words == ["--help=x"]:
         with pytest.raises(UsageError, match="takes no value"):
             parse(VERSE, words, "verse")
@@ -126,7 +126,7 @@ WORDS = (
 
 @given(st.lists(st.sampled_from([*WORDS.split(), ""]), max_size=8))
 def test_every_line_is_read_or_refused(words: list[str]) -> None:
-    """Nothing but a sentence for the person who typed it comes of it, and a value for each name."""
+    """Any words give either values by name or a UsageError."""
     try:
         given = parse(VERSE, words, "verse")
     except UsageError:
@@ -143,7 +143,7 @@ def test_every_line_is_read_or_refused(words: list[str]) -> None:
 def test_every_spelling_means_the_same(
     mood: str | None, rhyme: bool | None, muse: list[str], random: Any
 ) -> None:
-    """Long or short, in one word or two, in any order but that of a repeated flag."""
+    """Options may be long or short, in one word or two, and in any order except for repeated ones."""
     groups = [["--muse", name] if random.random() < 0.5 else [f"--muse={name}"] for name in muse]
     if mood is not None:
         spelled = [["--mood", mood], [f"--temper={mood}"], ["-m", mood], [f"-m{mood}"]]
@@ -159,7 +159,7 @@ def test_every_spelling_means_the_same(
 
 @pytest.mark.parametrize("command", [TAMED, *COMMANDS], ids=lambda command: command.name)
 def test_declarations_are_whole(command: Command) -> None:
-    """Every flag is there once, every option has a sentence, and the work of every command is somewhere."""
+    """Each flag is unique, each option has help, and each command has a handler."""
     options = command.all_options()
     flags = [flag for option in options for flag in (*option.flags, *option.off_flags)]
     assert len(flags) == len(set(flags))

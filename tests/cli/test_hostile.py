@@ -81,7 +81,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def lines_of(command: Command, only: Sequence[str] = tuple(VALUES)) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield command lines with one hostile value each, the name of what has it, and the value."""
+    """Yield command lines with one hostile value each, the name of its option, and the value."""
     usual = [CHOSEN.get(each.metavar, "verse") for each in command.arguments]
     for option in command.all_options():
         for kind in only if option.metavar else ():
@@ -96,7 +96,7 @@ def lines_of(command: Command, only: Sequence[str] = tuple(VALUES)) -> Iterator[
 
 
 def faults(done: Done, what: str, value: str) -> Iterator[str]:
-    """Yield what is wrong with the outcome of a command line with a value for an option or an argument."""
+    """Yield the faults in the outcome of a command line with a hostile value."""
     subjects = (
         what,
         " ".join(shown(value).split())[:40],
@@ -114,7 +114,7 @@ def faults(done: Done, what: str, value: str) -> Iterator[str]:
     ids=lambda command: command.name,
 )
 def test_no_value_is_too_hostile_for_a_message(stage: Path, tamed: Tamed, command: Command) -> None:
-    """Each has a status that blames whose fault it is, and a line with its subject."""
+    """Each hostile value gives a status for the right party, and a message with a subject."""
     found = []
     for what, value, words in lines_of(command):
         done = tamed(*words)
@@ -140,14 +140,14 @@ def run_all(stage: Path, before: Sequence[str], kinds: Sequence[Sequence[str]]) 
 
 
 def test_no_value_is_too_hostile_for_a_run(stage: Path) -> None:
-    """As above, up to the end of an application; the values take turns."""
+    """Hostile values are passed until the end of an application, in turn."""
     run_all(stage, (), [(kind,) for kind in VALUES])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("before", [(), ("--workers=1",)], ids=["alone", "supervised"])
 def test_each_value_with_each_option_of_a_run(stage: Path, before: Sequence[str]) -> None:
-    """All of them, with and without a supervisor."""
+    """All options are tried, with and without a supervisor."""
     run_all(stage, before, [tuple(VALUES)])
 
 
@@ -199,7 +199,7 @@ def _writable_for_all(folder: Path) -> None:
     ids=lambda state: state.__name__.strip("_"),
 )
 def test_no_state_of_the_files_confuses_a_command(stage: Path, tamed: Tamed, state: object) -> None:
-    """Each command for an instance reports that it does not run, or what is wrong with its files."""
+    """Each command reports an instance that is not running, or a fault in its files."""
     assert callable(state)
     folder = stage / "run" / "verse"
     folder.mkdir(parents=True, mode=0o755)

@@ -1,4 +1,4 @@
-"""What the command loads: little where a shell, a script or a person waits for it at each call."""
+"""The modules that commands load: few, because shells, scripts and people wait for them."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def test_the_version_loads_nothing_else() -> None:
     ids=" ".join,
 )
 def test_completion_of_commands_and_options_loads_the_command_line_only(words: Sequence[str]) -> None:
-    """The modules are those that declare the commands and parse the words."""
+    """Completion loads only the modules that declare and parse commands."""
     loaded = loaded_by_command("__complete", *words)
     assert {name.partition(".")[2] for name in loaded if name.startswith("tamed.")} == {
         "_os",

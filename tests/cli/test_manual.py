@@ -1,4 +1,4 @@
-"""The manual pages: complete, and what groff and mandb can read."""
+"""The manual pages are complete, and groff and mandb can read them."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ def plain(page: str) -> str:
 
 
 def test_each_command_has_a_page_with_all_its_options() -> None:
-    """Its paragraphs and examples are there too, and the page of the command itself lists it."""
+    """Its paragraphs and examples are included, and the page of ``tamed`` lists it."""
     made = pages()
     assert set(made) == {"tamed.1", "tamed.toml.5", *(f"tamed-{each.name}.1" for each in COMMANDS)}
     for command in COMMANDS:
@@ -34,7 +34,7 @@ def test_each_command_has_a_page_with_all_its_options() -> None:
 
 
 def test_the_page_of_the_deployment_file_has_every_key() -> None:
-    """With its help and its default."""
+    """Each option is listed with its help and default."""
     text = plain(pages()["tamed.toml.5"])
     for option in (*describe(Daemon), *describe(Log)):
         facts = f" [default: {option.default_text}]" if option.default_text else ""
@@ -43,7 +43,7 @@ def test_the_page_of_the_deployment_file_has_every_key() -> None:
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_groff_has_no_warning(tmp_path: Path) -> None:
-    """All of its warnings are on."""
+    """With all warnings enabled, groff prints none."""
     for path in write_pages(tmp_path):
         command = ["groff", "-man", "-Tutf8", "-Kutf8", "-ww", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -41,7 +41,7 @@ def written(folder: Path) -> set[str]:
 
 
 def outside() -> dict[str, str]:
-    """Return this environment without what is about this run of tests."""
+    """Return this environment without the variables of the test run."""
     inherited = ("ARGS", "PYTEST", "COVERAGE", "COV_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
 
@@ -63,7 +63,7 @@ def run(command: str, folder: Path, **more: str) -> str:
 
 
 def install(tmp_path: Path) -> dict[str, str]:
-    """Make a package and what `make` would install of it; return the variables by which it is found."""
+    """Create a package and install it as `make` would; return the environment for it."""
     told = run(f"{sys.executable} -m tamed new poem-hour", tmp_path)
     assert told == "wrote 12 files; next: cd poem-hour && make test\n"
     project = tomllib.loads((tmp_path / "poem-hour/pyproject.toml").read_text())["project"]
@@ -82,13 +82,13 @@ def install(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_new_package_tests_itself(tmp_path: Path) -> None:
-    """`make test` runs its tests, as they are written."""
+    """`make test` in the new package runs its unchanged tests."""
     variables = install(tmp_path)
     assert " 4 passed in " in run("make test", tmp_path / "poem-hour", **variables)
 
 
 def serve(folder: Path, **more: str) -> None:
-    """Let `make run` serve, be a client, and stop it as Ctrl-C does."""
+    """Start `make run`, connect to it, and stop it with Ctrl-C."""
     with subprocess.Popen(
         ["make", "run", "ARGS=--poem-hour.listen localhost:0"],
         cwd=folder,
@@ -109,13 +109,13 @@ def serve(folder: Path, **more: str) -> None:
 
 
 def test_a_new_package_runs(tmp_path: Path) -> None:
-    """`make run` serves what its deployment has, and Ctrl-C stops it."""
+    """`make run` serves its deployment, and Ctrl-C stops it."""
     variables = install(tmp_path)
     serve(tmp_path / "poem-hour", **variables)
 
 
 def test_a_new_package_makes_its_unit(tmp_path: Path) -> None:
-    """`make unit` has it from `tamed export`, with the paths of an installation."""
+    """`make unit` writes the unit of `tamed export`, with the paths of an installation."""
     variables = install(tmp_path)
     run("make unit", tmp_path / "poem-hour", **variables)
     unit = (tmp_path / "poem-hour/deploy/poem-hour.service").read_text()
@@ -125,7 +125,7 @@ def test_a_new_package_makes_its_unit(tmp_path: Path) -> None:
 
 
 def test_the_image_has_what_it_names(tmp_path: Path) -> None:
-    """Each file that the Containerfile copies exists, and its command is one that the deployment accepts."""
+    """The files of the Containerfile exist, and the deployment accepts its command."""
     variables = install(tmp_path)
     folder = tmp_path / "poem-hour"
     text = (folder / "Containerfile").read_text()
@@ -138,14 +138,14 @@ def test_the_image_has_what_it_names(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_new_package_installs_itself_tests_itself_and_runs(tmp_path: Path) -> None:
-    """In an environment that its Makefile makes, with what it names there: the line that the help shows."""
+    """It works in the environment that its Makefile makes, with the command line that the help shows."""
     command = f"{sys.executable} -m tamed new poem-hour && cd poem-hour && make PYTHON={sys.executable} test"
     assert " 4 passed in " in run(command, tmp_path)
     serve(tmp_path / "poem-hour", TAMED_RUNDIR=f"{tmp_path}/run")
 
 
 def test_everything_is_filled_in(tmp_path: Path) -> None:
-    """No placeholder is left, and what was written in private may be read as anything else of the user."""
+    """No placeholder is left, and the files have the user's default permissions."""
     assert Package("poem-hour", "tamed>=1").write(tmp_path) == len(FILES)
     folder = tmp_path / "poem-hour"
     assert written(folder) == FILES
@@ -156,14 +156,14 @@ def test_everything_is_filled_in(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
-    """It becomes the package's."""
+    """An existing empty folder becomes that of the package."""
     (tmp_path / "poem-hour").mkdir()
     Package("poem-hour", "tamed").write(tmp_path)
     assert written(tmp_path / "poem-hour") == FILES
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tamed: Tamed, tmp_path: Path) -> None:
-    """The message says so, and nothing half-written is left beside it."""
+    """The message names the problem, and no partial package is left."""
     (tmp_path / "poem-hour").mkdir()
     (tmp_path / "poem-hour" / "mine").write_text("precious")
     with pytest.raises(CannotCreate, match=r"cannot write .*/poem-hour: the folder is not empty; choose"):
@@ -173,7 +173,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tamed: Tamed, tmp_path: Pat
 
 
 def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
-    """As a folder is."""
+    """An existing file of that name is refused like a folder."""
     (tmp_path / "poem-hour").write_text("precious")
     with pytest.raises(CannotCreate, match=r"cannot write .*/poem-hour: there is a file of this name"):
         Package("poem-hour", "tamed").write(tmp_path)
@@ -196,14 +196,14 @@ def test_a_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_must_do_for_all_that_it_names(tmp_path: Path, name: str, says: str) -> None:
-    """A folder, a package, a module and a plugin."""
+    """The name is used for a folder, a package, a module and a plugin."""
     with pytest.raises(UsageError) as refused:
         Package(name, "tamed", taken=["ode"])
     assert str(refused.value).startswith(" ".join(f"package name {name!r}: {says}".split()))
 
 
 def test_the_command_refuses_the_name_of_a_plugin(tamed: Tamed) -> None:
-    """With the status for usage, before it writes anything."""
+    """The name of a plugin is refused with the status for usage, before anything is written."""
     status, out, err = tamed("new", "fastpoetry")
     assert (status, out) == (64, "")
     assert err == (
@@ -212,7 +212,7 @@ def test_the_command_refuses_the_name_of_a_plugin(tamed: Tamed) -> None:
 
 
 def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
-    """With the system's reason."""
+    """A system error is reported with its reason."""
     (tmp_path / "closed").mkdir(mode=0o500)
     done = subprocess.run(
         [*without_capabilities(), sys.executable, "-m", "tamed", "new", "poemhour"],
@@ -242,7 +242,7 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
 def test_what_was_not_installed_from_an_index_is_taken_from_where_it_was(
     tmp_path: Path, origin: object, requirement: str
 ) -> None:
-    """A package that is made by a checkout's command is tested with that checkout."""
+    """A package created by a checkout is tested with that checkout."""
     (tmp_path / "METADATA").write_text("Metadata-Version: 2.1\nName: tamed\nVersion: 1.2\n")
     if origin is not None:
         (tmp_path / "direct_url.json").write_text(json.dumps(origin))
@@ -250,6 +250,6 @@ def test_what_was_not_installed_from_an_index_is_taken_from_where_it_was(
 
 
 def test_the_templates_are_part_of_the_package() -> None:
-    """They are data, which the build must not leave out; none of them is a module of ours."""
+    """The templates are package data, which the wheel must contain, and not modules."""
     template = files("tamed.cli") / "_template"
     assert {entry.name for entry in template.iterdir()} >= {"pyproject.toml.txt", ".gitignore.txt"}

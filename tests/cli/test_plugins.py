@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_plugins_are_a_table(tamed: Tamed) -> None:
-    """Name, description and package of each that is installed."""
+    """The table has the name, description and package of each installed plugin."""
     status, out, err = tamed("plugins")
     assert (status, err) == (0, "")
     head, *rows = [re.split("  +", line) for line in out.splitlines()]
@@ -34,7 +34,7 @@ def test_the_plugins_are_a_table(tamed: Tamed) -> None:
 
 
 def test_a_broken_plugin_is_listed_with_its_reason_and_hides_no_other(tamed: Tamed, folder: Path) -> None:
-    """The listing is a success all the same."""
+    """A broken plugin does not change the exit status 0."""
     status, out, err = tamed("plugins", "--plugin-dir", folder)
     assert (status, err) == (0, "")
     lines = {line.split()[0]: line for line in out.partition("\n\n")[0].splitlines()}
@@ -49,21 +49,21 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_hides_no_other(tamed: Tam
 def test_plugin_folders_come_from_the_environment_too(
     tamed: Tamed, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``TAMED_PLUGIN_PATH`` is for every command."""
+    """``TAMED_PLUGIN_PATH`` applies to every command."""
     monkeypatch.setenv("TAMED_PLUGIN_PATH", str(folder))
     assert "An ode." in tamed("plugins").out
     assert tamed("check", "ode").out == "ode      Application\n└── ode  Service\n"
 
 
 def test_a_plugin_folder_that_does_not_exist_is_named(tamed: Tamed, tmp_path: Path) -> None:
-    """Rather than passed over in silence."""
+    """A missing plugin folder is an error."""
     status, out, err = tamed("plugins", "--plugin-dir", tmp_path / "none")
     assert (status, out) == (66, "")
     assert err.startswith(f"tamed: plugin folder {tmp_path}/none: No such file or directory; ")
 
 
 def test_a_broken_plugin_says_what_it_raised(tamed: Tamed, folder: Path) -> None:
-    """Run by its name, it shows the lines of its own that led to the mistake, and no other."""
+    """The traceback of a broken plugin has only the user's lines."""
     status, out, err = tamed("check", "--plugin-dir", folder, "broken")
     assert (status, out) == (70, "")
     assert err.splitlines()[:3] == [

@@ -1,4 +1,4 @@
-"""The keys of `tamed top`, without a terminal: what is asked for and done when one is pressed."""
+"""The keys of `tamed top`, without a terminal: the actions that each key causes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ DOWN, UP, ESCAPE = "\x1b[B", "\x1b[A", "\x1b"
 
 
 class Known:
-    """Answers as instances do. At each look it presses the keys that come next, until they have an effect."""
+    """Answers as instances do, and presses the next keys at each update until they have an effect."""
 
     def __init__(self, press: Callable[[str], object]) -> None:
         self._press = press
@@ -48,7 +48,7 @@ class Known:
 
 
 def test_keys_do_what_the_last_line_says() -> None:
-    """For the selected worker; what fails is shown, and ends nothing."""
+    """A key acts on the selected worker; an error is shown, and the screen continues."""
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         known = Known(keys.send_text)
         Screen(known).run()

@@ -31,7 +31,7 @@ def ode(options: Options) -> Service:
 
 
 def test_the_options_of_a_plugin_are_in_its_help(tamed: Tamed, tmp_path: Path) -> None:
-    """Behind the target ``--help`` shows them, with default and variable, and no secret."""
+    """``--help`` after the target shows its options, with defaults and variables, but no secrets."""
     (tmp_path / "ode.py").write_text(PLUGIN)
     status, out, err = tamed("run", "--plugin-dir", tmp_path, "ode", "--help")
     assert (status, err) == (0, "")
@@ -46,7 +46,7 @@ def test_the_options_of_a_plugin_are_in_its_help(tamed: Tamed, tmp_path: Path) -
 
 
 def test_flags_become_options(tamed: Tamed, tmp_path: Path) -> None:
-    """Of every kind: values, switches, repeated ones."""
+    """Options of every kind are read: values, switches, and repeated ones."""
     (tmp_path / "ode.py").write_text(PLUGIN)
     flags = ["-p", "7", "--no-loud", "--mood", "gay", "--header", "a=b", "--header", "c=d,e", "--must", ""]
     out = tamed("check", "--plugin-dir", tmp_path, "ode", *flags).out
@@ -55,7 +55,7 @@ def test_flags_become_options(tamed: Tamed, tmp_path: Path) -> None:
 
 
 def test_a_missing_option_is_told_with_every_way_to_give_it(tamed: Tamed, tmp_path: Path) -> None:
-    """Flag, variable and key."""
+    """The flag, the variable and the key are shown."""
     (tmp_path / "ode.py").write_text(PLUGIN)
     done = tamed("check", "--plugin-dir", tmp_path, "ode")
     assert done.status == 64
@@ -65,7 +65,7 @@ def test_a_missing_option_is_told_with_every_way_to_give_it(tamed: Tamed, tmp_pa
 
 
 def test_the_help_of_a_deployment_has_a_section_for_each_service(tamed: Tamed, tmp_path: Path) -> None:
-    """With what the file says in place of the default."""
+    """Values from the file are shown instead of the defaults."""
     (tmp_path / "ode.py").write_text(PLUGIN)
     file = tmp_path / "verse.toml"
     file.write_text(
@@ -86,7 +86,7 @@ def test_the_help_of_a_deployment_has_a_section_for_each_service(tamed: Tamed, t
 
 
 def test_an_application_has_no_options(tamed: Tamed, tmp_path: Path) -> None:
-    """Its help says so, and a flag for it is unknown."""
+    """The help of an application says that it has no options, and flags are refused."""
     file = tmp_path / "verse.py"
     file.write_text("from tamed import Application\napplication = Application('verse')")
     assert "An application has no options of its own." in tamed("run", file, "--help").out
@@ -97,7 +97,7 @@ def test_an_application_has_no_options(tamed: Tamed, tmp_path: Path) -> None:
 
 
 def test_the_options_of_the_daemon_are_listed_by_section(tamed: Tamed) -> None:
-    """Under the headings that the reference has, each once and in its order."""
+    """Options are under the headings of the reference, each once and in the same order."""
     page = (Path(__file__).parents[2] / "docs" / "reference" / "daemon-options.md").read_text("utf-8")
     headings = [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")]
     _, out, _ = tamed("run", "--help")

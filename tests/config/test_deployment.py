@@ -29,7 +29,7 @@ VALUES = st.sampled_from(['"a"', "1", "[]", "{}", '{plugin = "a"}', "true", "197
 
 
 def test_a_deployment_says_what_it_says() -> None:
-    """Its parts are kept as they are written, the services in the order of the file."""
+    """The parts of a file are kept as written, and the services in their order."""
     deployment = Deployment.parse(VERSE, FILE)
     assert deployment == Deployment(
         FILE,
@@ -46,12 +46,12 @@ def test_a_deployment_says_what_it_says() -> None:
 
 
 def test_a_deployment_is_named_for_its_file() -> None:
-    """Without a name of its own it has the file's."""
+    """Without a name, the deployment has the name of the file."""
     assert Deployment.parse('[services.a]\nplugin = "p"', Path("/etc/verse.toml")).name == "verse"
 
 
 def test_a_file_is_read_from_where_it_is(tmp_path: Path) -> None:
-    """A byte order mark is passed over, and relative paths start beside the file."""
+    """A byte order mark is ignored, and relative paths start in the file's folder."""
     file = tmp_path / "verse.toml"
     file.write_text(VERSE, "utf-8-sig")
     deployment = Deployment.read(file)
@@ -60,7 +60,7 @@ def test_a_file_is_read_from_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A missing file, a folder and a file that is not text each say so."""
+    """A missing file, a folder and a binary file each give their own error."""
     for file, status, why in (
         (tmp_path / "none.toml", ExitStatus.NO_INPUT, "No such file or directory"),
         (tmp_path, ExitStatus.NO_INPUT, "Is a directory"),
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_says_where_and_what(text: str, says: str) -> None:
-    """The message has the line and column, or the key, and has the status for configuration."""
+    """The message has the line and column, or the key, and the status for configuration."""
     with pytest.raises(ConfigurationError) as caught:
         Deployment.parse(text, FILE)
     assert str(caught.value).startswith(says)
@@ -137,7 +137,7 @@ LINES = st.lists(st.tuples(KEYS, VALUES)).map(
 @example("a = 1979-02-30")
 @example("a = 99:99:99")
 def test_any_text_is_a_deployment_or_an_error_on_one_line(text: str) -> None:
-    """Whatever stands in a file, it is read, or refused with a sentence that names the file."""
+    """Any file content is parsed or refused with one sentence that names the file."""
     said = ""
     try:
         assert Deployment.parse(text, FILE).services

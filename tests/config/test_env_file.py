@@ -14,12 +14,12 @@ from tamed.errors import ConfigurationError, MissingInput
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where an environment file is to be."""
+    """Return the path for an environment file."""
     return tmp_path / "env"
 
 
 def test_its_variables_are_there_before_anything_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, whose workers inherit them, and for the options of the job."""
+    """The variables are set in this process and its workers, and apply to the options of the job."""
     monkeypatch.setenv("POEM", "elegy")
     monkeypatch.setenv("TAMED_MAX_FILES", "76")
     file.write_text("POEM=ode\nTAMED_MAX_FILES=77\n")
@@ -30,7 +30,7 @@ def test_its_variables_are_there_before_anything_else(file: Path, monkeypatch: p
 
 
 def test_without_a_file_the_job_stays_as_it_is() -> None:
-    """And so does the environment."""
+    """Without a file, the job and the environment are unchanged."""
     before = dict(os.environ)
     job = Job(Target.parse("ode"), environ={})
     assert Reading.entering(job, str).job is job
@@ -38,7 +38,7 @@ def test_without_a_file_the_job_stays_as_it_is() -> None:
 
 
 def test_lines_are_variables(file: Path) -> None:
-    """Comments and empty lines are none; quotes hold a value together, and nothing in it is expanded."""
+    """Comments and empty lines are ignored; quotes are removed, and nothing is expanded."""
     file.write_text("\ufeff# poems\n\n  POEM=ode\nexport AUTHOR='John $DONNE' \nX=a=b\nQ=\"\"\nONE='\nE=\n")
     assert read_env_file(file) == {
         "POEM": "ode",
@@ -52,7 +52,7 @@ def test_lines_are_variables(file: Path) -> None:
 
 @pytest.mark.parametrize("line", ["POEM", "2=b", "A B=c", "=x", "SECRET =x"])
 def test_another_line_is_refused(file: Path, line: str) -> None:
-    """By its number; what is in it may be a secret."""
+    """The error has the line number, not the content, which may be secret."""
     file.write_text(f"A=b\n{line}\n")
     with pytest.raises(ConfigurationError) as caught:
         read_env_file(file)
@@ -60,20 +60,20 @@ def test_another_line_is_refused(file: Path, line: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_missing(file: Path) -> None:
-    """The error names it."""
+    """The error names the file."""
     with pytest.raises(MissingInput, match=str(file)):
         read_env_file(file)
 
 
 def test_a_zero_byte_is_refused(file: Path) -> None:
-    """No variable can hold one; the error names the line."""
+    """A zero byte is an error that names the line."""
     file.write_bytes(b"A=1\nB=a\0b\n")
     with pytest.raises(ConfigurationError, match=f"^{file}:2: a variable cannot contain a zero byte"):
         read_env_file(file)
 
 
 def test_a_file_that_is_no_text_is_refused(file: Path) -> None:
-    """It says at which byte."""
+    """The error names the byte."""
     file.write_bytes(b"A=\xff")
     with pytest.raises(ConfigurationError, match="byte 2 is not UTF-8"):
         read_env_file(file)

@@ -1,4 +1,4 @@
-"""Who an application runs as, by its settings."""
+"""The user of an application, according to its settings."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from tamed.unix.privileges import Capability, stays_root
 
 
 def test_nobody_named_is_nobody() -> None:
-    """The process stays who it is, and files need no other owner."""
+    """Without a user, the process keeps its identity, and files need no other owner."""
     assert identity_of(Daemon()) is None
     assert owner_of(None) is None
 
@@ -33,7 +33,7 @@ def test_nobody_named_is_nobody() -> None:
     ids=["a name", "a number", "a group"],
 )
 def test_a_user_or_a_group_is_an_identity(settings: Daemon) -> None:
-    """By name or number; it has the files that the daemon must write later."""
+    """The user is found by name or number, and owns the files that the daemon writes later."""
     identity = identity_of(settings)
     assert identity is not None
     assert owner_of(identity) == (identity.uid, identity.gid)
@@ -91,7 +91,7 @@ reads.require_readable()  # nothing is recorded any more
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="looks as another user, as root")
 def test_what_the_user_could_not_use_is_refused(tmp_path: Path) -> None:
-    """Files where it cannot write, an application that it cannot read, a Python that it cannot run."""
+    """Unwritable folders, unreadable applications and inaccessible Pythons are reported."""
     for name in ("read", "gone", "app.py", "python"):
         (tmp_path / name).write_text("a poem")
         (tmp_path / name).chmod(0o700)
@@ -110,20 +110,20 @@ def test_what_the_user_could_not_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_root_becomes_another() -> None:
-    """And root itself does not."""
+    """Only root changes to another user, and not to root itself."""
     assert not becomes_another(None)
     assert not becomes_another(Identity(0, 0, (0,)))
     assert becomes_another(STRANGER) is (os.geteuid() == 0)
 
 
 def test_an_unknown_user_is_refused() -> None:
-    """Before anything is done."""
+    """An unknown user is refused before anything is done."""
     with pytest.raises(ConfigurationError, match="the system has no such user"):
         identity_of(Daemon(user="nobody-of-this-name"))
 
 
 def test_capabilities_are_named() -> None:
-    """One that does not exist is the operator's mistake."""
+    """An unknown capability is a configuration error."""
     kept = kept_capabilities(Daemon(keep_capability=["CAP_NET_BIND_SERVICE"]))
     assert kept == {Capability.parse("CAP_NET_BIND_SERVICE")}
     with pytest.raises(ConfigurationError, match="keep-capability"):
@@ -131,20 +131,20 @@ def test_capabilities_are_named() -> None:
 
 
 def test_without_an_identity_nothing_is_dropped() -> None:
-    """Nor is the process shut in."""
+    """Without an identity, the process keeps its privileges and its root directory."""
     before = os.getresuid()
     drop_to(Daemon(), None)
     assert before == os.getresuid()
 
 
 def test_whoever_is_named_does_not_stay_root_by_mistake() -> None:
-    """Naming root itself is to mean it."""
+    """Naming root explicitly silences the warning."""
     assert stays_root("") is (os.geteuid() == 0)
     assert not stays_root("root")
 
 
 def test_a_person_who_has_gone_is_told_nothing() -> None:
-    """The text is on a line of its own, and a pipe that is broken is no reason to stop."""
+    """The text is printed on its own line, and a broken pipe is ignored."""
     reading, writing = os.pipe()
     print_error("ready \udcff", writing)
     assert os.read(reading, 100) == b"ready \\udcff\n"

@@ -66,13 +66,13 @@ def tree(service: Service) -> list[str]:
 
 
 def told(service: Service) -> object:
-    """Return the options that the service of the plugin was made from, with the endpoints as texts."""
+    """Return the options from which the plugin's service was made, with the endpoints as texts."""
     options = vars(service)["options"]
     return options.port, str(options.poem), [str(endpoint) for endpoint in options.listen]
 
 
 def test_a_plugin_is_made_from_flags_and_environment(folder: Path) -> None:
-    """It is put into an application of its name, unless it is one."""
+    """A service is put into an application of its name, unless it is one."""
     environ = {"TAMED_ODE_PORT": "2", "TAMED_ODE_POEM": "e"}
     dirs = (folder / "plugins",)
     job = Job(Target.parse("ode"), services={"ode": {"port": "3"}}, plugin_dirs=dirs, environ=environ)
@@ -83,7 +83,7 @@ def test_a_plugin_is_made_from_flags_and_environment(folder: Path) -> None:
 
 
 def test_a_deployment_is_made_of_its_services(folder: Path) -> None:
-    """Each has its name, its own variables and flags, and paths that start beside the file."""
+    """Each service has its own name, variables and flags, and paths relative to the file."""
     target = write(
         folder,
         '[services.a]\nplugin = "ode"\nport = 5\npoem = "p"\nlisten = ["unix:s", ":1"]\n'
@@ -119,7 +119,7 @@ def test_a_deployment_is_made_of_its_services(folder: Path) -> None:
 def test_a_mistake_in_a_deployment_is_named_with_its_place(
     folder: Path, table: str, kind: type[TamedError], says: str
 ) -> None:
-    """It is a mistake of the configuration, even where on the command line it would be one of usage."""
+    """A wrong value in the file is a configuration error; on the command line it is a usage error."""
     target = write(folder, f"[services.a]\n{table}")
     with pytest.raises(kind) as caught:
         load(Job(target, plugin_dirs=(folder / "plugins",), environ={}))
@@ -127,7 +127,7 @@ def test_a_mistake_in_a_deployment_is_named_with_its_place(
 
 
 def test_a_plugin_that_raises_is_at_fault(folder: Path) -> None:
-    """What it raised while making its service is the cause."""
+    """The exception from making the service is the cause."""
     ode = Target.parse("ode")
     job = Job(ode, services={"ode": {"port": "13"}}, plugin_dirs=(folder / "plugins",), environ={})
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_a_plugin_that_raises_is_at_fault(folder: Path) -> None:
 
 
 def test_a_flag_of_a_service_has_its_name_in_messages(folder: Path) -> None:
-    """As it was given on the command line."""
+    """The message contains the flag as it was given on the command line."""
     target = write(folder, '[services.a]\nplugin = "ode"')
     job = Job(target, services={"a": {"port": "x"}}, plugin_dirs=(folder / "plugins",), environ={})
     with pytest.raises(UsageError, match=r"^--a\.port: expected a whole number, got 'x'$"):
@@ -146,14 +146,14 @@ def test_a_flag_of_a_service_has_its_name_in_messages(folder: Path) -> None:
 
 
 def test_an_application_takes_no_options(folder: Path) -> None:
-    """Options that nobody would read are refused."""
+    """Options without a reader are refused."""
     job = Job(Target.parse(str(folder / "app.py")), services={"x": {"port": "1"}}, environ={})
     with pytest.raises(UsageError, match=r"takes no options; put Tamed's options before it$"):
         load(job)
 
 
 def test_the_plugin_of_the_package_is_found_by_its_name() -> None:
-    """``fastpoetry`` is a poem and a server."""
+    """``fastpoetry`` consists of a poem and a server."""
     job = Job(Target.parse("tamed:fastpoetry"), services={"fastpoetry": {"port": "7"}}, environ={})
     application = load(job)
     assert tree(application) == ["fastpoetry", "fastpoetry", "fastpoetry/poetry", "fastpoetry/server"]

@@ -1,4 +1,4 @@
-"""Where the log goes."""
+"""The destination of the log."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from tamed.plugins.values import Duration, Size
 
 
 class Terminal:
-    """A stream that says that it is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -22,13 +22,13 @@ class Terminal:
 
 @pytest.fixture(autouse=True)
 def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have neither a journal nor a wish for colours."""
+    """An environment without the journal and without NO_COLOR."""
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
 def test_a_daemon_has_a_file(tmp_path: Path) -> None:
-    """In its own directory; it is rotated as the settings say."""
+    """The log is in its own directory, and is rotated according to the settings."""
     path = tmp_path / "poetry.log"
     settings = Log(
         rotate=Size("2 MB"),
@@ -53,14 +53,14 @@ def test_a_daemon_has_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_may_never_be_rotated(tmp_path: Path) -> None:
-    """A size of 0 says so, and so does no time or that of 0."""
+    """A size or time of 0 disables rotation."""
     for every in (None, Duration(0)):
         plan = log_of_daemon(Log(rotate=Size(0), rotate_every=every), tmp_path / "log")
         assert (plan.rotate, plan.every) == (None, None)
 
 
 def test_the_settings_may_name_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the same one wherever the daemon works later."""
+    """The path is absolute, so the daemon's working directory does not matter."""
     monkeypatch.chdir(tmp_path)
     settings = Log(file="its.log", format="json")
     for plan in (log_of_daemon(settings, Path("other")), log_in_foreground(settings)):
@@ -68,21 +68,21 @@ def test_the_settings_may_name_another_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_daemon_has_no_standard_error(tmp_path: Path) -> None:
-    """That would be a log that nobody sees."""
+    """A daemon's standard error would be lost."""
     with pytest.raises(UsageError, match="--log stderr"):
         log_of_daemon(Log(file="stderr"), tmp_path / "log")
 
 
 @pytest.mark.parametrize("layout", ["human", "plain", "json"])
 def test_the_foreground_has_standard_error(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the layout that was asked for; a file or pipe gets no colours."""
+    """The requested layout is used; files and pipes get no colours."""
     monkeypatch.setattr(sys, "stderr", None)
     assert log_in_foreground(Log(format=layout)) == LogPlan("stderr", layout)
     assert log_in_foreground(Log(file="stderr")) == LogPlan("stderr", "plain")
 
 
 def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the person does not want them, or wants another layout."""
+    """NO_COLOR or another layout disables colours."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert log_in_foreground(Log()).layout == "coloured"
     assert log_in_foreground(Log(format="human")).layout == "coloured"
@@ -92,7 +92,7 @@ def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_standard_error_is_the_journal_the_log_is_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps time and level by itself, so the message is all that it gets."""
+    """The journal stores time and level itself, so it gets only the message."""
     status = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     assert log_in_foreground(Log()) == LogPlan("journal", "bare")
@@ -101,17 +101,17 @@ def test_where_standard_error_is_the_journal_the_log_is_too(monkeypatch: pytest.
 
 @pytest.mark.parametrize("address", ["", "unix:/run/log"])
 def test_syslog_may_be_elsewhere(address: str) -> None:
-    """The address is as it was given."""
+    """The address is used as given."""
     settings = Log(file=f"syslog:{address}" if address else "syslog")
     assert log_in_foreground(settings) == LogPlan("syslog", "bare", address=address)
 
 
 def test_a_layout_may_be_asked_for_in_syslog() -> None:
-    """Some collect JSON there."""
+    """The format ``json`` is available for syslog, too."""
     assert log_in_foreground(Log(file="syslog", format="json")).layout == "json"
 
 
 def test_an_address_that_makes_no_sense_is_refused() -> None:
-    """Before there is a daemon that could not log it."""
+    """An invalid address is refused before the daemon exists."""
     with pytest.raises(ConfigurationError, match="expected unix:/path"):
         log_in_foreground(Log(file="syslog:nowhere"))

@@ -1,4 +1,4 @@
-"""Every option of a daemon and of the plugins in the box, given what is no number that it can have."""
+"""Number options of a daemon and of the built-in plugins, with invalid numbers."""
 
 import math
 import os
@@ -23,7 +23,7 @@ TEXTS = ["inf", "nan", "1e400", "9" * 401, "9" * 5000, "-0", "-1", "1_0", "0x10"
 
 
 def all_options() -> Iterator[tuple[type, str]]:
-    """Yield every class of options in the box, with the name of a service that has them."""
+    """Yield every options class of Tamed, with the name of a service that uses it."""
     yield Daemon, ""
     yield Log, "log"
     for found in available():
@@ -44,7 +44,7 @@ def given(service: str, name: str, key: str, value: object) -> Iterator[Given]:
     ("kind", "service"), list(all_options()), ids=lambda value: getattr(value, "__name__", value)
 )
 def test_whatever_an_option_is_given_is_taken_or_refused(kind: type[Any], service: str) -> None:
-    """By an error that says whose fault it is; what is taken is a number that every process can have."""
+    """The error names the right party; accepted numbers are usable in every process."""
     for option in describe(kind):
         for value in [*NUMBERS, *TEXTS, [math.inf], {"a": HUGE}]:
             for way in given(service, option.name, option.key, value):
@@ -63,7 +63,7 @@ def test_whatever_an_option_is_given_is_taken_or_refused(kind: type[Any], servic
     ids=lambda value: repr(value)[:20],
 )
 def test_a_number_of_workers_is_nothing_else(value: object) -> None:
-    """In a file."""
+    """Other values in a file are refused."""
     with pytest.raises(ConfigurationError, match=r"^verse\.toml: workers: expected a"):
         build(Daemon, Given(table={"workers": value}, file="verse.toml"))
 
@@ -72,7 +72,7 @@ def test_a_number_of_workers_is_nothing_else(value: object) -> None:
     "value", [math.inf, -1, 0o1000, 0.5, HUGE, "0o", "-0", "7_7", "8"], ids=lambda value: repr(value)[:20]
 )
 def test_a_umask_is_nothing_else(value: object) -> None:
-    """In a file."""
+    """Other values in a file are refused."""
     with pytest.raises(ConfigurationError, match=r"^verse\.toml: umask: expected a"):
         build(Daemon, Given(table={"umask": value}, file="verse.toml"))
 
@@ -89,7 +89,7 @@ def test_a_umask_is_nothing_else(value: object) -> None:
     ids=lambda value: str(value)[:30],
 )
 def test_a_setting_of_a_file_is_a_number_in_its_range(key: str, value: object) -> None:
-    """Anything else is refused with the name of the setting."""
+    """Other values are refused with the name of the setting."""
     with pytest.raises(ConfigurationError, match=rf"^verse\.toml: {key}: "):
         build(Daemon, Given(table={key: value}, file="verse.toml"))
 
@@ -107,7 +107,7 @@ def test_a_setting_of_a_file_is_a_number_in_its_range(key: str, value: object) -
 def test_a_daemon_that_is_given_no_number_says_so_in_a_line(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], table: str, status: int
 ) -> None:
-    """With the status of whose fault it is."""
+    """The error has the status for the party at fault."""
     (tmp_path / "verse.toml").write_text(
         f'[daemon]\n{table}\n[services.a]\nplugin = "fastpoetry"\nport = 0\n'
     )

@@ -19,7 +19,7 @@ APPLICATION = "from tamed import Application, Service\napplication = Application
 
 @pytest.fixture(autouse=True)
 def _imports(tmp_path: Path) -> Iterator[None]:
-    """Forget what a test has imported."""
+    """Forget the modules that a test imported."""
     with forgetting_imports(tmp_path):
         yield
 
@@ -37,7 +37,7 @@ def failure(target: str | Path) -> TamedError:
 
 
 def test_a_file_is_run_as_a_program_is(tmp_path: Path) -> None:
-    """It may import the modules beside it, knows its file, and its module is found under the file's name."""
+    """It can import modules beside it, has ``__file__``, and its module has the file's name."""
     (tmp_path / "beside_poem.py").write_text("TEXT = 'verse'")
     file = tmp_path / "poem_server.py"
     file.write_text(
@@ -56,7 +56,7 @@ def test_a_file_is_run_as_a_program_is(tmp_path: Path) -> None:
 
 
 def test_a_file_knows_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``__file__`` is absolute, as in a script, so a poem two folders up is found from wherever it is run."""
+    """``__file__`` is absolute, as in a script, so relative files are found from any folder."""
     monkeypatch.chdir(tmp_path)
     Path("here.py").write_text(
         "from pathlib import Path\nfrom tamed import Service\n"
@@ -82,7 +82,7 @@ def test_a_file_knows_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_file_named_like_a_package_stands_before_none(tmp_path: Path, file: str, text: str) -> None:
-    """Be that in Python, beside the file, or on a path that the file adds."""
+    """The module's name hides no module of Python, of the folder, or of an added path."""
     for package in (tmp_path / "besideverse", tmp_path / "lib" / "laterverse"):
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
@@ -100,7 +100,7 @@ def test_a_file_named_like_a_package_stands_before_none(tmp_path: Path, file: st
 
 
 def test_a_module_beside_a_file_imports_the_one_that_was_loaded(tmp_path: Path) -> None:
-    """And not a second one, with other objects in it."""
+    """Importing the file gives the same module, not a second one."""
     (tmp_path / "poem_app.py").write_text(f"{APPLICATION}import poem_helper\n")
     (tmp_path / "poem_helper.py").write_text("from poem_app import application\n")
     application = load_target(tmp_path / "poem_app.py")
@@ -108,7 +108,7 @@ def test_a_module_beside_a_file_imports_the_one_that_was_loaded(tmp_path: Path) 
 
 
 def test_a_service_alone_is_an_application(tmp_path: Path) -> None:
-    """It is put into one with the file's name."""
+    """A service is put into an application with the file's name."""
     file = tmp_path / "alone.py"
     file.write_text("from tamed import Service\napplication = Service('a')")
     assert [service.name for service in load_target(file).walk()] == ["alone", "a"]
@@ -142,7 +142,7 @@ def test_a_service_alone_is_an_application(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_application_says_why(tmp_path: Path, text: str, says: str) -> None:
-    """The message names the file, and what has to be written; the fault is the application's."""
+    """The message names the file and the fix; the application is at fault."""
     file = tmp_path / "poem.py"
     file.write_text(text)
     error = failure(file)
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_application_says_why(tmp_path: Path, text: str, says:
 
 
 def test_a_file_that_cannot_be_read_is_missing_input(tmp_path: Path) -> None:
-    """It need not exist when the target is told, so it is named when it is loaded."""
+    """A missing file is reported when it is loaded, not when the target is parsed."""
     for name, why in (("none.py", "No such file or directory"), ("", "Is a directory")):
         error = failure(f"{tmp_path}/{name}")
         assert why in str(error)
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_read_is_missing_input(tmp_path: Path) -> None:
 
 
 def test_what_ends_the_interpreter_is_let_through(tmp_path: Path) -> None:
-    """An application that calls ``sys.exit`` while it is loaded chooses the status, as any program does."""
+    """An application that calls ``sys.exit`` while it is loaded chooses the status."""
     file = tmp_path / "leaver.py"
     file.write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
@@ -170,7 +170,7 @@ def test_what_ends_the_interpreter_is_let_through(tmp_path: Path) -> None:
 def test_a_module_that_exits_while_it_is_imported_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the text for which it did so: a daemon has no terminal on which that would be seen."""
+    """The text of ``sys.exit`` is reported, because a daemon has no terminal."""
     (tmp_path / "leaving_verse.py").write_text("raise SystemExit('no paper')")
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO"), pytest.raises(SystemExit, match="no paper"):
@@ -179,7 +179,7 @@ def test_a_module_that_exits_while_it_is_imported_is_named(
 
 
 def test_a_variable_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be an attribute of something; the working directory is looked at, and last."""
+    """The variable may be an attribute; the working directory is searched last."""
     package = tmp_path / "versepackage"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -213,14 +213,14 @@ def test_a_variable_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_a_variable_that_is_no_application_says_why(target: str, kind: type[TamedError], says: str) -> None:
-    """A module that is missing is missing input, one that has no application is at fault."""
+    """A missing module is missing input; a missing application is the application's fault."""
     error = failure(target)
     assert says in str(error)
     assert type(error) is kind
 
 
 def test_a_module_that_raises_is_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it raised is the cause; a library that it misses is its own mistake, not the operator's."""
+    """The exception is the cause; a library that the module lacks is its own fault."""
     (tmp_path / "raising_verse.py").write_text("import nowhere_to_be_found")
     (tmp_path / "other_verse.py").write_text(APPLICATION.replace("application =", "app ="))
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""One reading of a job's files, as data."""
+"""Reading a job's files once, as data."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def through_json(reading: Reading) -> Reading:
 
 
 def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
-    """Settings with units, kinds of value that JSON has not, and the folder that links led to."""
+    """Settings with units, types that JSON lacks, and the resolved folder survive."""
     (tmp_path / "41" / "sub").mkdir(parents=True)
     (tmp_path / "current").symlink_to("41")
     file = tmp_path / "current" / "verse.toml"
@@ -57,7 +57,7 @@ def test_a_reading_is_the_same_in_another_process(tmp_path: Path) -> None:
 
 
 def test_a_deployment_that_the_command_has_read_is_not_read_again(tmp_path: Path) -> None:
-    """So the services that are run are those whose options it has read; a reload reads the file anew."""
+    """The selected services are those whose options were read; a reload reads the file again."""
     (tmp_path / "sub").mkdir()
     file = tmp_path / "verse.toml"
     file.write_text(TEXT)
@@ -70,14 +70,14 @@ def test_a_deployment_that_the_command_has_read_is_not_read_again(tmp_path: Path
 
 
 def test_every_path_is_one_in_another_process(tmp_path: Path) -> None:
-    """JSON has texts for them."""
+    """Paths are texts in JSON, and paths again afterwards."""
     flags = {option.name: str(tmp_path) for option in describe(Daemon) if option.reader.path}
     reading = Reading.of(Job(Target.parse("ode"), daemon=flags, environ={}))
     assert through_json(reading) == reading
 
 
 def test_settings_of_another_version_are_passed_over() -> None:
-    """A worker of the program before the upgrade is replaced by one of the program after it."""
+    """A worker of the previous program can be replaced by one of the next program."""
     reading = Reading.of(Job(Target.parse("ode"), environ={}))
     data = reading.to_data()
     data["settings"]["daemon"]["of_tomorrow"] = "1"
@@ -86,7 +86,7 @@ def test_settings_of_another_version_are_passed_over() -> None:
 
 
 def test_an_application_file_stays_the_one_that_was_meant(tmp_path: Path) -> None:
-    """By the folder that links led to; one without links in its path keeps the name that it was given."""
+    """Links in the folder are resolved; a path without links is unchanged."""
     (tmp_path / "41").mkdir()
     (tmp_path / "current").symlink_to("41")
     for folder, fixed in (("current", "41"), ("41", "41")):
@@ -96,13 +96,13 @@ def test_an_application_file_stays_the_one_that_was_meant(tmp_path: Path) -> Non
 
 
 def test_a_deployment_is_the_same_as_data() -> None:
-    """Its text says all of it."""
+    """The text is enough to restore the deployment."""
     deployment = Deployment.parse(TEXT, Path("/etc/verse.toml"))
     assert Deployment.from_data(deployment.to_data()) == deployment
 
 
 def test_services_are_chosen_by_name(tmp_path: Path) -> None:
-    """Another process, which has the text of the whole file, has the same ones, in the order of the file."""
+    """Another process with the same text has the same services in the same order."""
     names = ("a", "b", "c")
     file = tmp_path / "verse.toml"
     file.write_text("".join(f'[services.{name}]\nplugin = "ode"\n' for name in names))

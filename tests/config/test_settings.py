@@ -24,7 +24,7 @@ def settings(job: Job, text: str = "") -> Settings:
 
 
 def test_the_command_line_comes_before_the_environment_before_the_file_before_the_default() -> None:
-    """Of the places where a setting is given the first counts, each setting by itself."""
+    """Each setting comes from the first source that has it."""
     text = '[daemon]\ndrain-timeout = "3s"\n[log]\nformat = "json"\nlevel = ["error"]'
     environ = {"TAMED_DRAIN_TIMEOUT": "2s", "TAMED_LOG_FORMAT": "plain"}
     flags: dict[str, Any] = {"drain_timeout": "1s"}
@@ -38,7 +38,7 @@ def test_the_command_line_comes_before_the_environment_before_the_file_before_th
 
 
 def test_a_job_takes_the_environment_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not handed in is that of now."""
+    """Missing arguments come from the current environment."""
     monkeypatch.setenv("TAMED_LOOP", "asyncio")
     assert settings(Job(PLUGIN)).daemon.loop == "asyncio"
 
@@ -81,7 +81,7 @@ def test_a_job_takes_the_environment_of_its_process(monkeypatch: pytest.MonkeyPa
 def test_a_wrong_setting_is_named_as_it_was_given(
     job: Job, text: str, kind: type[Exception], says: str
 ) -> None:
-    """The flag, the variable or the key in the file stands before what was expected."""
+    """The flag, the variable or the key precedes the expected value."""
     with pytest.raises(kind) as caught:
         settings(job, text)
     assert str(caught.value) == says
@@ -98,18 +98,18 @@ def test_a_wrong_setting_is_named_as_it_was_given(
     ],
 )
 def test_a_level_is_for_all_loggers_or_for_one(text: str, level: Level) -> None:
-    """What stands before the equals sign is a logger, and ``str`` writes it so that it can be read again."""
+    """The part before ``=`` is a logger, and ``str`` gives a text that can be parsed again."""
     assert Level.parse(text) == level
     assert Level.parse(str(level)) == level
 
 
 @pytest.mark.parametrize("text", ["", "loud", "tamed.net=", "10", "info=tamed"])
 def test_a_wrong_level_says_what_was_expected(text: str) -> None:
-    """Only the names of levels are levels."""
+    """Only names of levels are accepted."""
     with pytest.raises(ValueError, match=f"^expected {LEVELS}, got"):
         Level.parse(text)
 
 
 def test_the_settings_are_described_like_any_options() -> None:
-    """What makes the command line of plugins makes that of the daemon."""
+    """Settings are options like those of plugins."""
     assert {"drain-timeout", "loop"} <= {option.key for option in describe(Daemon)}

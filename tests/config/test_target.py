@@ -29,26 +29,26 @@ from tamed.errors import UsageError
     ],
 )
 def test_a_target_is_told_by_its_text(text: str, kind: TargetKind, name: str) -> None:
-    """Plugins, files, variables and deployments differ in how they are written."""
+    """Plugins, files, variables and deployments are distinguished by their spelling."""
     assert Target.parse(text) == Target(kind, name)
 
 
 @given(st.text())
 def test_any_text_is_a_target(text: str) -> None:
-    """Telling a target's kind never fails; what is wrong with it shows when it is loaded."""
+    """Parsing never fails; errors appear when the target is loaded."""
     assert Target.parse(text).kind in TargetKind
 
 
 @pytest.mark.parametrize("text", ["twisted:ftp", "twisted:ftp:more"])
 def test_a_prefix_says_which_kind_is_meant(text: str) -> None:
-    """What is behind it is that kind's affair."""
+    """The part after the prefix is passed to the kind unchanged."""
     assert parse(text) == Target(TargetKind.FOREIGN, text.partition(":")[2], "twisted")
 
 
 def test_a_kind_of_others_is_found_by_its_entry_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is no module of that name, and only then."""
+    """The prefix of another distribution's kind is recognized only if no module has that name."""
     (tmp_path / "verses").mkdir()
     (tmp_path / "verses" / "kind.py").write_text(
         "from tamed.config.kinds import Kind\nfrom tamed.service.service import Service\n"
@@ -77,7 +77,7 @@ def test_a_kind_of_others_is_found_by_its_entry_point(
 
 
 def test_a_kind_that_nobody_has_is_named() -> None:
-    """With its prefix."""
+    """The error contains the prefix."""
     with pytest.raises(
         UsageError, match="targets ballad:NAME: no installed package provides this kind of target"
     ):

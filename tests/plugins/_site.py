@@ -38,7 +38,7 @@ class Site:
         importlib.invalidate_caches()
 
     def distribution(self, name: str, entry_points: str | bytes, *, version: str = "1.0") -> Path:
-        """Write a distribution's metadata; ``entry_points`` is what stands in the group, or a whole file."""
+        """Write a distribution's metadata; ``entry_points`` is the content of the group, or a whole file."""
         info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

@@ -1,4 +1,4 @@
-"""What the tests of discovery need: a place to install distributions, and a plugin folder."""
+"""Fixtures for the tests of discovery: a place to install distributions, and a plugin folder."""
 
 import sys
 from collections.abc import Iterator

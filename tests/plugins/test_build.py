@@ -30,7 +30,7 @@ class EvenNumber(int):
 
 
 def test_the_command_line_comes_before_the_environment_before_the_file_before_the_default() -> None:
-    """Of several sources the first counts, option by option."""
+    """Each option comes from the first source that has it."""
     table: Mapping[str, object] = {"port": 3, "poem-two": "file"}
     environ = {"TAMED_FASTPOETRY_PORT": "2"}
     flags: Mapping[str, object] = {"port": "1"}
@@ -42,13 +42,13 @@ def test_the_command_line_comes_before_the_environment_before_the_file_before_th
 
 
 def test_lists_are_replaced_and_not_added_up() -> None:
-    """A list on the command line stands for all of it."""
+    """A list on the command line replaces the whole list of the file."""
     given = Given(flags={"listen": ["a", "b,c"]}, table={"listen": ["d"]})
     assert build(Options, given).listen == ["a", "b,c"]
 
 
 def test_what_was_given_is_plain_data() -> None:
-    """Everything but the folders survives JSON, so another process can build the same options."""
+    """Everything except the folders survives JSON, so another process can build the same options."""
     given = Given(
         service="s", flags={"port": "1", "listen": ["a"]}, table={"poem_two": "x"}, file="f", section="t"
     )
@@ -58,7 +58,7 @@ def test_what_was_given_is_plain_data() -> None:
 
 
 def test_each_source_says_where_the_mistake_is() -> None:
-    """One message, with the flag, the variable, or file, table and key before it."""
+    """The message is the same in each source, preceded by the flag, variable or key."""
     why = "expected a whole number, got 'abc'"
     for source, kind, says in (
         (Given(flags={"port": "abc"}), UsageError, f"--port: {why}"),
@@ -95,7 +95,7 @@ def test_an_unknown_key_is_refused(key: str, remedy: str) -> None:
 
 
 def test_an_unknown_flag_is_refused() -> None:
-    """Flags that another version of a plugin knew are named."""
+    """Flags that only another version of a plugin has are reported."""
     with pytest.raises(UsageError, match=r"^unknown option --poem-tow; did you mean '--poem-two'\?$"):
         build(Options, Given(flags={"poem_tow": "x"}))
     with pytest.raises(UsageError, match=r"^unknown option --x; known flags: --port, --poem-two, --listen$"):
@@ -103,7 +103,7 @@ def test_an_unknown_flag_is_refused() -> None:
 
 
 def test_flags_may_have_a_prefix() -> None:
-    """What stands before the name on the command line is in every message."""
+    """The prefix of flags is in every message."""
     with pytest.raises(UsageError, match=r"^--ecstasy\.port: expected a whole number, got 'x'$"):
         build(Options, Given(flags={"port": "x"}, flag_prefix="ecstasy."))
     with pytest.raises(UsageError, match=r"^unknown option --log-prot; did you mean '--log-port'\?$"):
@@ -111,20 +111,20 @@ def test_flags_may_have_a_prefix() -> None:
 
 
 def test_a_class_without_options_says_so() -> None:
-    """There is nothing to list for an unknown key."""
+    """For a plugin without options, the message lists none."""
     with pytest.raises(ConfigurationError, match="unknown key 'port'; it has no options"):
         build(make_dataclass("Empty", []), Given(table={"port": 1}, file="f"))
 
 
 def test_a_key_may_be_written_with_dashes_or_underscores_but_not_twice() -> None:
-    """Both spellings are the same key."""
+    """Both spellings of a key are equivalent."""
     assert build(Options, Given(table={"poem_two": "x"})) == build(Options, Given(table={"poem-two": "x"}))
     with pytest.raises(ConfigurationError, match=r"f: s\.poem-two: it is set twice, also as 'poem_two'"):
         build(Options, Given(table={"poem-two": "x", "poem_two": "x"}, file="f", section="s"))
 
 
 def test_a_missing_option_is_told_with_every_way_to_give_it() -> None:
-    """Flag, variable and key are named; whose fault it is depends on whether there is a file."""
+    """The flag, the variable and the key are suggested; the party at fault depends on the file."""
 
     @dataclass
     class Proxy:
@@ -141,7 +141,7 @@ def test_a_missing_option_is_told_with_every_way_to_give_it() -> None:
 
 
 def test_an_option_without_a_variable_is_not_read_from_the_environment() -> None:
-    """With env=False the variable means nothing, and is not offered as a remedy."""
+    """With env=False the variable is ignored, and not suggested."""
 
     @dataclass
     class Private:
@@ -154,7 +154,7 @@ def test_an_option_without_a_variable_is_not_read_from_the_environment() -> None
 
 @pytest.mark.parametrize("source", ["flags", "environ", "table"])
 def test_a_secret_is_in_no_error(source: str) -> None:
-    """Neither the message nor anything that a traceback prints has the value in it."""
+    """Neither the message nor the traceback contains the value."""
 
     @dataclass
     class Login:
@@ -169,7 +169,7 @@ def test_a_secret_is_in_no_error(source: str) -> None:
 
 
 def test_relative_paths_start_where_their_source_is() -> None:
-    """The command line and the file may each have a folder; absolute paths and defaults need none."""
+    """The command line and the file may have different folders; absolute paths are unchanged."""
 
     @dataclass
     class Paths:
@@ -190,7 +190,7 @@ def test_relative_paths_start_where_their_source_is() -> None:
 
 
 def test_paths_inside_of_a_users_type_start_there_too() -> None:
-    """A type with a method ``relative_to`` is asked to move its own paths, where a folder is known."""
+    """A type with a method ``relative_to`` resolves its own paths, if the folder is known."""
 
     @dataclass(frozen=True)
     class Log:
@@ -210,7 +210,7 @@ def test_paths_inside_of_a_users_type_start_there_too() -> None:
 
 
 def test_a_class_may_check_its_options_against_each_other() -> None:
-    """A ValueError from the class is the fault of whoever gave the options."""
+    """A ValueError from the class is an error of the given options."""
 
     @dataclass
     class Pair:
@@ -228,6 +228,6 @@ def test_a_class_may_check_its_options_against_each_other() -> None:
 
 
 def test_a_wrong_declaration_is_the_fault_of_the_program() -> None:
-    """Building needs a proper options class."""
+    """Building needs a valid options class."""
     with pytest.raises(ApplicationFailed):
         build(make_dataclass("Options", [("value", complex)]), Given())

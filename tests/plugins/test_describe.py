@@ -57,7 +57,7 @@ def one(hint: Any, default: object = REQUIRED) -> Option:
 
 
 def test_every_field_that_can_be_given_is_an_option() -> None:
-    """Options stand in the order of the fields; class variables and those with init=False are none."""
+    """Options have the order of the fields; class variables and init=False fields are none."""
     assert [each.name for each in describe(Poetry)] == (
         ["port", "poem_two", "tls", "listen", "upstream", "password", "plain", "lines", "from_"]
     )
@@ -73,7 +73,7 @@ def test_a_description_has_all_that_a_command_line_needs() -> None:
 
 
 def test_underscores_are_dashes_outside_of_python() -> None:
-    """Flag and key have dashes, the variable has underscores, and one at the end is dropped."""
+    """Flags and keys have dashes, the variable has underscores; a trailing underscore is dropped."""
     poem = described(Poetry, "poem_two")
     assert (poem.key, poem.flag, poem.metavar, poem.path) == ("poem-two", "--poem-two", "FILE", True)
     assert poem.variable("fast-poetry.1") == "TAMED_FAST_POETRY_1_POEM_TWO"
@@ -82,7 +82,7 @@ def test_underscores_are_dashes_outside_of_python() -> None:
 
 
 def test_a_boolean_option_has_a_flag_to_turn_it_off() -> None:
-    """It takes no value, so it has no metavar."""
+    """A boolean option takes no value and has no metavar."""
     tls = described(Poetry, "tls")
     assert (tls.boolean, tls.flag, tls.off_flag, tls.metavar) == (True, "--tls", "--no-tls", "")
     assert tls.default_text == "false"
@@ -90,7 +90,7 @@ def test_a_boolean_option_has_a_flag_to_turn_it_off() -> None:
 
 
 def test_a_required_option_has_no_default() -> None:
-    """REQUIRED stands where the default would, and the text for it is empty."""
+    """REQUIRED replaces the default, whose text is empty."""
     upstream = described(Poetry, "upstream")
     assert upstream.required
     assert upstream.default is REQUIRED
@@ -98,14 +98,14 @@ def test_a_required_option_has_no_default() -> None:
 
 
 def test_a_secret_is_in_no_text() -> None:
-    """Neither the description nor the options show it."""
+    """Neither the description nor the options show a secret default."""
     assert described(Poetry, "password").default_text == ""
     assert "hunter2" not in repr(describe(Poetry))
     assert "hunter2" not in repr(Poetry(upstream="x"))
 
 
 def test_options_are_ordinary_dataclasses() -> None:
-    """A test makes them without any source, and each instance has its own list."""
+    """A test can construct the options directly, and each instance has its own list."""
     first, second = Poetry(upstream="x"), Poetry(upstream="x", port=0)
     first.listen.append("c")
     assert second.listen == ["a", "b"]
@@ -141,7 +141,7 @@ def test_options_are_ordinary_dataclasses() -> None:
     ],
 )
 def test_each_type_has_a_text_for_its_default(hint: Any, default: object, text: str, metavar: str) -> None:
-    """The default is written as one would give it, and the metavar says what to give."""
+    """The default is written as on the command line, and the metavar names the value."""
     each = one(hint, default)
     assert (each.default_text, each.metavar) == (text, metavar)
 
@@ -155,7 +155,7 @@ def test_choices_are_listed() -> None:
 
 
 def test_collections_are_repeatable() -> None:
-    """Lists, sets and tables are given item by item."""
+    """Lists, sets and tables are given one item at a time."""
     hints: list[Any] = [list[int], set[int], tuple[int, ...], dict[str, int], list[int] | None]
     assert all(one(hint).repeatable for hint in hints)
     assert not one(int | None).repeatable
@@ -177,7 +177,7 @@ def test_collections_are_repeatable() -> None:
     ],
 )
 def test_a_type_that_nothing_can_read_is_refused(hint: Any, says: str) -> None:
-    """The error names class and field and says what is wrong with the type."""
+    """The error names class and field, and the problem with the type."""
     with pytest.raises(ApplicationFailed) as caught:
         one(hint)
     assert caught.value.what == "option Options.value"
@@ -201,7 +201,7 @@ def test_a_type_that_nothing_can_read_is_refused(hint: Any, says: str) -> None:
     ],
 )
 def test_a_default_of_another_type_is_refused(hint: Any, default: object) -> None:
-    """So a directly made instance has defaults of the type that its class says."""
+    """A directly constructed instance has defaults of the declared type."""
     with pytest.raises(
         ApplicationFailed, match=r"^option Options.value: its default .* does not match its type"
     ):
@@ -209,7 +209,7 @@ def test_a_default_of_another_type_is_refused(hint: Any, default: object) -> Non
 
 
 def test_the_default_of_a_secret_is_not_shown_in_the_error_about_it() -> None:
-    """A wrong default of a secret option is reported without it."""
+    """An invalid secret default is reported without its value."""
 
     @dataclass
     class Options:
@@ -221,7 +221,7 @@ def test_the_default_of_a_secret_is_not_shown_in_the_error_about_it() -> None:
 
 
 def test_an_annotation_that_is_no_expression_is_refused() -> None:
-    """Whatever goes wrong with an annotation, the class is named."""
+    """Any problem with an annotation names the class."""
     made = dataclasses.make_dataclass("Options", [("value", "int or")])
     with pytest.raises(
         ApplicationFailed, match=r"^option Options: the annotation cannot be resolved: SyntaxError"
@@ -230,7 +230,7 @@ def test_an_annotation_that_is_no_expression_is_refused() -> None:
 
 
 def test_what_is_no_dataclass_is_refused() -> None:
-    """Neither a class without the decorator, nor one that only inherits from a dataclass, is taken."""
+    """A class without the decorator is refused, even if its base is a dataclass."""
 
     class Plain:
         port: int = 1
@@ -247,7 +247,7 @@ def test_what_is_no_dataclass_is_refused() -> None:
 
 
 def test_flags_are_unique() -> None:
-    """Two options with one flag are refused, whichever kind of flag it is, with the names of both."""
+    """Two options with the same flag are refused, with the names of both."""
 
     @dataclass
     class Short:
@@ -274,7 +274,7 @@ def test_flags_are_unique() -> None:
 
 @pytest.mark.parametrize("name", ["help", "plugin"])
 def test_reserved_names_are_refused(name: str) -> None:
-    """What the command line and the deployment file need for themselves is no option's name."""
+    """Names that the command line or the file reserves are refused."""
     made = dataclasses.make_dataclass("Options", [(name, int, 1)])
     with pytest.raises(ApplicationFailed, match=f"Options.{name}: the name is reserved"):
         describe(made)
@@ -282,7 +282,7 @@ def test_reserved_names_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("short", ["", "pp", "-p", "é"])
 def test_a_short_flag_is_one_letter(short: str) -> None:
-    """Anything but one ASCII letter or digit is refused."""
+    """A short flag must be one ASCII letter or digit."""
     made = dataclasses.make_dataclass("Options", [("port", int, option(1, short=short))])
     with pytest.raises(ApplicationFailed, match="is not one letter"):
         describe(made)

@@ -18,20 +18,20 @@ def found(name: str, folders: list[Path]) -> list[Found]:
 
 
 def test_a_plugin_is_found_in_our_own_distribution() -> None:
-    """What comes with Tamed is found by name."""
+    """The plugins of Tamed are found by name."""
     assert find("fastpoetry").description == "A fast poetry service."
     assert find("fastpoetry").describe()[0].flag == "--port"
 
 
 def test_a_plugin_is_found_in_any_installed_distribution(site: Site) -> None:
-    """The entry-point group is all that another distribution needs."""
+    """Another distribution needs only the entry-point group."""
     site.plugin("poem", distribution="verse")
     assert find("poem").description == "A poem of verse."
     assert "poem" in names()
 
 
 def test_a_plugin_is_found_in_a_folder(folder: Path) -> None:
-    """The file named like the plugin holds it."""
+    """A plugin is found in the file of its name."""
     (folder / "poem.py").write_text(source("poem", "a folder"))
     assert find("poem", [folder]).description == "A poem of a folder."
     with pytest.raises(UsageError, match="unknown plugin 'poem'"):
@@ -50,7 +50,7 @@ def test_dashes_and_underscores_are_the_same(folder: Path, site: Site) -> None:
 
 
 def test_running_one_plugin_imports_that_one_only(folder: Path, site: Site) -> None:
-    """Other plugins may raise on import, wherever they are."""
+    """Broken plugins elsewhere do not matter."""
     (folder / "poem.py").write_text(source("poem"))
     (folder / "broken.py").write_text(RAISES)
     site.module("verse_broken", RAISES)
@@ -62,7 +62,7 @@ def test_running_one_plugin_imports_that_one_only(folder: Path, site: Site) -> N
 
 
 def test_a_folder_comes_before_us_and_we_come_before_others(folder: Path, site: Site) -> None:
-    """Who is hidden by whom stands in the list."""
+    """The list shows which plugin hides which."""
     site.plugin("fastpoetry", distribution="verse")
     assert find("fastpoetry").description == "A fast poetry service."
     (folder / "fastpoetry.py").write_text(source("fastpoetry", "a folder"))
@@ -76,7 +76,7 @@ def test_a_folder_comes_before_us_and_we_come_before_others(folder: Path, site: 
 
 
 def test_the_first_folder_comes_first(tmp_path: Path) -> None:
-    """Folders are searched in the order in which they are given, and a package comes before a file."""
+    """Folders are searched in the given order, packages before files."""
     for each in ("a", "b"):
         (tmp_path / each).mkdir()
         (tmp_path / each / "poem.py").write_text(source("poem", each))
@@ -93,7 +93,7 @@ def test_the_first_folder_comes_first(tmp_path: Path) -> None:
 
 
 def test_two_distributions_with_one_name_are_an_error(site: Site, folder: Path) -> None:
-    """Both are named, neither is taken, and a folder settles it."""
+    """Both are named and neither is used; a folder decides."""
     site.plugin("poem", distribution="verse")
     site.plugin("poem", distribution="rhyme", version="2.5")
     with pytest.raises(
@@ -110,7 +110,7 @@ def test_two_distributions_with_one_name_are_an_error(site: Site, folder: Path) 
 def test_a_distribution_that_is_installed_twice_counts_once(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with importing, the first on the path is taken."""
+    """The first installation on the path counts, as for imports."""
     site.plugin("poem", distribution="verse-book")
     monkeypatch.syspath_prepend(tmp_path / "nearer")
     Site(tmp_path / "nearer").plugin("poem", distribution="Verse_Book", version="2.0")
@@ -119,7 +119,7 @@ def test_a_distribution_that_is_installed_twice_counts_once(
 
 
 def test_an_unknown_plugin_is_told_with_the_nearest() -> None:
-    """The remedy names it, and the command that lists them all."""
+    """The remedy is the nearest name, and the command that lists all."""
     with pytest.raises(UsageError) as caught:
         find("fastpoetri")
     assert str(caught.value) == (
@@ -130,7 +130,7 @@ def test_an_unknown_plugin_is_told_with_the_nearest() -> None:
 
 
 def test_a_plugin_that_raises_on_import_says_where(folder: Path) -> None:
-    """The message has the reason and the line in the plugin's own file, and the cause is kept."""
+    """The message has the reason and the line in the plugin's file; the cause is kept."""
     (folder / "poem.py").write_text("import json\n\njson.loads('{')\n")
     with pytest.raises(ApplicationFailed) as caught:
         find("poem", [folder])
@@ -151,7 +151,7 @@ def test_a_plugin_that_raises_on_import_says_where(folder: Path) -> None:
     ],
 )
 def test_the_reason_is_told_on_one_line(folder: Path, text: str, why: str) -> None:
-    """Whatever an import ends with, a module that calls exit included, is a reason."""
+    """Any exception of an import is a reason, even SystemExit."""
     file = folder / "poem.py"
     file.write_text(text)
     expected = f"plugin poem of {folder} cannot be imported: {why.format(file=file)}"
@@ -162,7 +162,7 @@ def test_the_reason_is_told_on_one_line(folder: Path, text: str, why: str) -> No
 
 
 def test_the_line_is_in_the_plugins_own_package(site: Site) -> None:
-    """Of the files of a package the innermost one is named, and no file of a library."""
+    """The innermost frame of the package is named, and none of a library."""
     package = site.folder / "versebook"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -176,7 +176,7 @@ def test_the_line_is_in_the_plugins_own_package(site: Site) -> None:
 
 
 def test_a_missing_library_is_told_with_its_extra(site: Site) -> None:
-    """When the entry point names an extra, the remedy is to install it, and no traceback is shown for it."""
+    """If the entry point has an extra, the remedy installs it, and there is no traceback."""
     site.module("verse_ftp", "\nimport aioftpd_missing.server\n")
     site.module("verse_own", "import verse_own.missing\n")
     site.distribution(
@@ -201,7 +201,7 @@ def test_a_missing_library_is_told_with_its_extra(site: Site) -> None:
 
 
 def test_an_entry_point_that_is_no_plugin_is_refused(site: Site) -> None:
-    """The error says what it is, and one that leads nowhere says so."""
+    """The error names the type of the object, or the missing one."""
     site.module("verse", "def poem(): ...\n")
     site.distribution("verse", "poem = verse:poem\nnowhere = verse:nothing\nempty = :\nmodule = verse")
     with pytest.raises(ApplicationFailed) as caught:
@@ -218,7 +218,7 @@ def test_an_entry_point_that_is_no_plugin_is_refused(site: Site) -> None:
 
 
 def test_a_file_without_the_plugin_of_its_name_is_refused(folder: Path) -> None:
-    """The plugins that are in it are named."""
+    """The error lists the plugins in the file."""
     (folder / "poem.py").write_text(source("verse"))
     (folder / "empty.py").write_text("")
     with pytest.raises(ApplicationFailed) as caught:
@@ -231,14 +231,14 @@ def test_a_file_without_the_plugin_of_its_name_is_refused(folder: Path) -> None:
 
 
 def test_the_name_of_the_entry_point_is_the_plugins(site: Site) -> None:
-    """Whoever installs a plugin names it."""
+    """The name of a plugin is that of its entry point."""
     site.module("verse", source("poem"))
     site.distribution("verse", "ode = verse:make")
     assert find("ode").name == "ode"
 
 
 def test_the_list_survives_anything_that_a_plugin_does(folder: Path) -> None:
-    """Code that runs only when options are described may raise too."""
+    """Errors in describing options are reported, too."""
     broken = source("bad").replace(
         "port: int = option(1", "port: list[int] = field(default_factory=lambda: 1 / 0"
     )
@@ -252,7 +252,7 @@ def test_the_list_survives_anything_that_a_plugin_does(folder: Path) -> None:
 
 
 def test_the_list_has_every_plugin_with_its_reason(site: Site, folder: Path) -> None:
-    """One that cannot be imported, or whose options are wrong, hides no other."""
+    """A broken plugin does not hide the others."""
     site.plugin("aaa", distribution="verse")
     (folder / "bbb.py").write_text(RAISES)
     (folder / "ccc.py").write_text(source("ccc").replace("port: int", "port: complex"))
@@ -275,7 +275,7 @@ def test_the_list_has_every_plugin_with_its_reason(site: Site, folder: Path) -> 
     ],
 )
 def test_broken_metadata_of_another_distribution_breaks_nothing(site: Site, entry_points: bytes) -> None:
-    """A distribution whose files make no sense has no plugins."""
+    """A distribution with invalid files has no plugins."""
     site.plugin("poem", distribution="verse")
     site.distribution("broken", entry_points)
     assert find("poem").description == "A poem of verse."
@@ -284,14 +284,14 @@ def test_broken_metadata_of_another_distribution_breaks_nothing(site: Site, entr
 
 @pytest.mark.filterwarnings("ignore:Implicit None on return values:DeprecationWarning")
 def test_a_distribution_without_a_name_is_listed_as_such(site: Site) -> None:
-    """A missing METADATA file is no reason not to run a plugin."""
+    """A missing METADATA file does not prevent a plugin from running."""
     site.module("verse", source("poem"))
     (site.distribution("verse", "poem = verse:make") / "METADATA").write_text("")
     assert [each.package for each in found("poem", [])] == ["unnamed"]
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """A folder that somebody named has to exist."""
+    """A named plugin folder must exist."""
     for search in (lambda folders: find("poem", folders), available, names):
         with pytest.raises(MissingInput) as caught:
             search([tmp_path / "nowhere"])
@@ -301,7 +301,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_is_found_in_the_current_folder(tmp_path: Path) -> None:
-    """A daemon is often started by root, in a folder of somebody else."""
+    """The current folder is not searched: root often starts daemons in a folder of another user."""
     (tmp_path / "poem.py").write_text(source("poem"))
     script = "from tamed.plugins.discovery import names, plugin_folders; print(names(plugin_folders([], {})))"
     run = subprocess.run(
@@ -311,7 +311,7 @@ def test_nothing_is_found_in_the_current_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_needs_to_be_installed(folder: Path) -> None:
-    """Run from its sources, without a distribution of ours, folders and our own plugins still work."""
+    """Without installed distributions, folders and Tamed's plugins still work."""
     (folder / "poem.py").write_text("")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"

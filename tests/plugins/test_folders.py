@@ -32,7 +32,7 @@ def package(folder: Path, text: str = "verse") -> Path:
 
 
 def test_folders_come_from_the_command_line_and_then_from_the_environment() -> None:
-    """They are absolute, and an empty entry is not the current folder."""
+    """Folders are absolute, and an empty entry is not the current folder."""
     environ = {"TAMED_PLUGIN_PATH": os.pathsep.join(["/c", "", "d", ""])}
     here = Path.cwd()
     assert plugin_folders(["/a", Path("b")], environ) == (Path("/a"), here / "b", Path("/c"), here / "d")
@@ -40,7 +40,7 @@ def test_folders_come_from_the_command_line_and_then_from_the_environment() -> N
 
 
 def test_a_package_may_have_modules_of_its_own(folder: Path) -> None:
-    """Relative imports work, when the package is imported and later."""
+    """Relative imports work during the import of the package and later."""
     package(folder)
     poem = find("poem", [folder])
     assert poem.description == "verse"
@@ -48,7 +48,7 @@ def test_a_package_may_have_modules_of_its_own(folder: Path) -> None:
 
 
 def test_no_cache_is_written(folder: Path) -> None:
-    """Neither a file nor a package, nor a module that a package imports late, leaves anything behind."""
+    """No import leaves bytecode behind."""
     package(folder)
     (folder / "ode.py").write_text(source("ode"))
     before = files(folder)
@@ -64,13 +64,13 @@ def test_no_cache_is_written(folder: Path) -> None:
 
 
 def test_a_file_is_imported_once(folder: Path) -> None:
-    """Finding a plugin again gives the same one, as importing does."""
+    """Finding a plugin twice gives the same object."""
     (folder / "poem.py").write_text(source("poem"))
     assert find("poem", [folder]) is find("poem", [folder])
 
 
 def test_another_folders_package_is_not_mixed_up(tmp_path: Path) -> None:
-    """Its modules are its own, although their names are the same."""
+    """Each package has its own modules, even with the same names."""
     package(tmp_path / "a", "verse a")
     package(tmp_path / "b", "verse b")
     assert find("poem", [tmp_path / "a"]).description == "verse a"
@@ -78,7 +78,7 @@ def test_another_folders_package_is_not_mixed_up(tmp_path: Path) -> None:
 
 
 def test_a_failed_import_leaves_no_module(folder: Path) -> None:
-    """After the mistake is mended, the plugin can be imported in the same process."""
+    """After the error is fixed, the plugin can be imported in the same process."""
     made = package(folder, "verse")
     words = (made / "inner" / "words.py").read_text()
     (made / "inner" / "words.py").write_text("raise RuntimeError")
@@ -89,7 +89,7 @@ def test_a_failed_import_leaves_no_module(folder: Path) -> None:
 
 
 def test_a_folder_does_not_get_on_the_path(folder: Path) -> None:
-    """A plugin named like a module of the standard library replaces nothing."""
+    """A plugin with the name of a standard module does not replace it."""
     (folder / "json.py").write_text(source("json"))
     before = list(sys.path)
     plugin = find("json", [folder])
@@ -101,7 +101,7 @@ def test_a_folder_does_not_get_on_the_path(folder: Path) -> None:
 
 
 def test_only_what_could_be_a_plugin_is_one(folder: Path) -> None:
-    """Hidden files, files with an underscore, folders without code and names with dots are passed over."""
+    """Hidden files, names with an underscore or a dot, and folders without code are ignored."""
     for name in ("_helper.py", ".hidden.py", "notes.txt", "a.b.py", "two words.py", "__init__.py", "poem.py"):
         (folder / name).write_text("")
     for name in ("empty", "__pycache__", "a.b"):

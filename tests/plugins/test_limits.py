@@ -32,7 +32,7 @@ def options(hint: Any, default: Any = REQUIRED, **limits: Any) -> Any:
     ],
 )
 def test_a_number_within_its_limits_is_taken(hint: Any, limits: Any, text: object, value: object) -> None:
-    """Limits are for the numbers in a type; what else it takes is not looked at."""
+    """Limits apply to the numbers in a type; other values are not checked."""
     assert build(options(hint, **limits), Given(flags={"value": text})).value == value
 
 
@@ -49,21 +49,21 @@ def test_a_number_within_its_limits_is_taken(hint: Any, limits: Any, text: objec
     ],
 )
 def test_a_number_beyond_its_limits_is_refused(hint: Any, limits: Any, text: object, says: str) -> None:
-    """The message says the limits in words."""
+    """The message states the limits in words."""
     with pytest.raises(UsageError) as caught:
         build(options(hint, **limits), Given(flags={"value": text}))
     assert str(caught.value) == f"--value: {says}"
 
 
 def test_limits_hold_in_a_file_too() -> None:
-    """Wherever a value is given, the same is expected of it."""
+    """The same limits apply in every source."""
     with pytest.raises(ConfigurationError, match=r"^f.toml: value\[1\]: expected a whole number, at least 1"):
         build(options(list[int], ge=1), Given(table={"value": [1, 0]}, file="f.toml"))
 
 
 @pytest.mark.parametrize("hint", [str, bool, Path, Literal[1, 2], list[str], str | None])
 def test_what_is_no_number_cannot_have_limits(hint: Any) -> None:
-    """That is a mistake in the declaration."""
+    """Limits without a number are an error of the declaration."""
     with pytest.raises(
         ApplicationFailed, match=r"^option Options.value: the type has no number that could be"
     ):
@@ -71,20 +71,20 @@ def test_what_is_no_number_cannot_have_limits(hint: Any) -> None:
 
 
 def test_a_default_beyond_the_limits_is_refused() -> None:
-    """So a directly made instance keeps to them."""
+    """A directly constructed instance obeys them, too."""
     with pytest.raises(ApplicationFailed, match="its default 0 does not match its type: a whole number, at"):
         describe(options(int, 0, ge=1))
 
 
 def test_the_default_is_shown_as_without_limits() -> None:
-    """Limits change neither the text of a default nor what stands for a value."""
+    """Limits change neither default texts nor metavars."""
     (each,) = describe(options(Duration, Duration(90), gt=0))
     assert (each.default_text, each.metavar) == ("1m30s", "DURATION")
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(), st.integers())
 def test_limits_are_those_of_arithmetic(number: int, low: int, high: int) -> None:
-    """A number is taken if and only if it is within them."""
+    """A number is accepted if and only if it is within the limits."""
     made = options(int, ge=low, lt=high)
     try:
         assert build(made, Given(flags={"value": str(number)})).value == number

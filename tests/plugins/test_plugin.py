@@ -40,7 +40,7 @@ without_options = plugin(name="nothing")(lambda: Service("nothing"))
 
 
 def test_a_plugin_is_made_of_what_its_function_says() -> None:
-    """Name, description, options and maker come from the function's name, docstring, parameter and body."""
+    """Name, description, options and maker come from the function."""
     assert isinstance(fast_poetry, Plugin)
     assert fast_poetry.name == "fast-poetry"
     assert fast_poetry.description == "Serve poetry, fast."
@@ -49,7 +49,7 @@ def test_a_plugin_is_made_of_what_its_function_says() -> None:
 
 
 def test_a_plugin_may_have_a_name_of_its_own_and_no_options() -> None:
-    """Without a parameter there are no options, and without a docstring the description is empty."""
+    """Without a parameter the plugin has no options; without a docstring no description."""
     assert (without_options.name, without_options.description) == ("nothing", "")
     assert without_options.options_type is NoOptions
     assert without_options.describe() == ()
@@ -60,7 +60,7 @@ def test_a_plugin_may_have_a_name_of_its_own_and_no_options() -> None:
 
 
 def test_calling_a_plugin_calls_its_function() -> None:
-    """A test needs nothing but the plugin and an options object."""
+    """A test needs only the plugin and an options object."""
     options = Options(port=0)
     service = fast_poetry(options)
     assert isinstance(service, Poetry)
@@ -68,14 +68,14 @@ def test_calling_a_plugin_calls_its_function() -> None:
 
 
 def test_a_plugin_makes_its_service_from_what_was_given() -> None:
-    """Building the options and making the service are one call."""
+    """One call builds the options and makes the service."""
     service = fast_poetry.make(Given(flags={"port": "7"}, table={"wait": "5m"}))
     assert isinstance(service, Poetry)
     assert service.options == Options(port=7, wait=Duration(300))
 
 
 def test_what_the_function_raises_goes_through() -> None:
-    """The runner says what failed; the plugin does not hide it."""
+    """An exception of the plugin propagates unchanged."""
 
     @plugin
     def broken() -> Service:
@@ -87,7 +87,7 @@ def test_what_the_function_raises_goes_through() -> None:
 
 @pytest.mark.parametrize(("made", "noun"), [(None, "None"), ("x", "a str"), (Options(), "an options")])
 def test_what_is_no_service_is_refused(made: object, noun: str) -> None:
-    """The error names the plugin and what it made."""
+    """The error names the plugin and the type of the result."""
 
     def poem() -> Any:
         return made
@@ -138,14 +138,14 @@ class Unfit:
     ],
 )
 def test_a_function_that_cannot_be_a_plugin_is_refused(function: Any, says: str) -> None:
-    """The mistake is told where it is made: when the module is imported."""
+    """The error is raised where the module is imported."""
     with pytest.raises(ApplicationFailed, match=says):
         plugin(function)
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "a.py", "a:b", "-a", "a--b", "é"])
 def test_a_name_that_is_something_else_on_the_command_line_is_refused(name: str) -> None:
-    """What looks like a file, a module or an option cannot be a plugin's name."""
+    """A plugin's name cannot look like a file, a module or an option."""
     with pytest.raises(ApplicationFailed, match="its name must consist of letters, digits and single dashes"):
         plugin(name=name)(without_options.maker)
 
@@ -161,7 +161,7 @@ def test_an_annotation_that_is_no_class_is_refused() -> None:
 
 
 def test_annotations_may_be_texts(tmp_path: Path) -> None:
-    """The options class may be defined further down, and the service imported for type checking only."""
+    """The options class may be defined later, and the service imported for type checking only."""
     (tmp_path / "late.py").write_text(
         "from __future__ import annotations\n"
         "from dataclasses import dataclass\n"

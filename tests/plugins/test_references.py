@@ -1,4 +1,4 @@
-"""References in values: variables in a deployment file, and the places of secrets."""
+"""References in values: variables in a deployment file, and the sources of secrets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class Login:
 
 
 def login(**given: Any) -> Login:
-    """Make the options from what is given."""
+    """Build the options from given values."""
     return build(Login, Given(service="s", file="verse.toml", section="services.s", **given))
 
 
@@ -47,19 +47,19 @@ def login(**given: Any) -> Login:
     ],
 )
 def test_variables_are_replaced_once(text: str, value: str) -> None:
-    """Only ``${NAME}`` is one; what it stands for is not expanded again."""
+    """Only ``${NAME}`` is a reference; its value is not expanded again."""
     assert expanded(text, ENVIRON) == value
 
 
 def test_variables_are_replaced_in_all_texts_of_a_value() -> None:
-    """Numbers and keys stay."""
+    """Numbers and keys are unchanged."""
     value = {"${USER}": ["${USER}", 1, {"a": "$$"}], "b": True}
     assert expanded(value, ENVIRON) == {"${USER}": ["john", 1, {"a": "$"}], "b": True}
 
 
 @examples(st.text())
 def test_any_text_can_be_written(text: str) -> None:
-    """Doubling each dollar sign makes it stand for itself."""
+    """A doubled dollar sign is a dollar sign."""
     assert expanded(text.replace("$", "$$"), {}) == text
 
 
@@ -72,21 +72,21 @@ def test_any_text_can_be_written(text: str) -> None:
     ],
 )
 def test_a_variable_that_is_not_set_is_an_error(text: str, why: str) -> None:
-    """The error has the key, and the remedy."""
+    """The error has the key and the remedy."""
     with pytest.raises(ConfigurationError) as caught:
         login(table={"user": text}, environ=ENVIRON)
     assert str(caught.value) == f"verse.toml: services.s.user: {why}"
 
 
 def test_only_the_deployment_file_is_expanded() -> None:
-    """A shell has expanded the command line, and the environment is what it is."""
+    """References are expanded in files only, not on the command line or in the environment."""
     assert login(table={"user": "${USER}"}, environ=ENVIRON).user == "john"
     assert login(flags={"user": "${USER}"}, environ=ENVIRON).user == "${USER}"
     assert login(environ={**ENVIRON, "TAMED_S_USER": "${USER}"}).user == "${USER}"
 
 
 def test_a_secret_is_read_from_its_place(tmp_path: Path) -> None:
-    """From a file, a credential of systemd or a variable, whatever has the reference."""
+    """The secret is read from a file, a credential or a variable, in each source."""
     (tmp_path / "db").write_text("busy old fool\n")
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path), "PASSWORD": "unruly"}
     for place, secret in (
@@ -104,7 +104,7 @@ def test_a_secret_is_read_from_its_place(tmp_path: Path) -> None:
 
 
 def test_a_secret_is_no_word_of_a_command_line() -> None:
-    """Every user could read it there; the error does not repeat it."""
+    """A secret on the command line is refused, because every user can see it; the error hides it."""
     for flags in ({"password": "hunter2"}, {"keys": ["env:PATH", "hunter2"]}):
         with pytest.raises(UsageError, match="use prompt:, file:PATH, credential:NAME or env:NAME") as caught:
             login(flags=flags)
@@ -125,7 +125,7 @@ def test_a_secret_is_no_word_of_a_command_line() -> None:
     ],
 )
 def test_a_secret_that_cannot_be_read_is_an_error(tmp_path: Path, place: str, why: str) -> None:
-    """It says which, and why."""
+    """The error names the reference, and the reason."""
     (tmp_path / "long").write_text("x" * 65537)
     (tmp_path / "bytes").write_bytes(b"\xff")
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
@@ -135,13 +135,13 @@ def test_a_secret_that_cannot_be_read_is_an_error(tmp_path: Path, place: str, wh
 
 
 def test_without_systemd_there_are_no_credentials() -> None:
-    """The error names the variable that a unit with credentials has."""
+    """The error names the variable of systemd's credentials."""
     with pytest.raises(ValueError, match="CREDENTIALS_DIRECTORY is not set"):
         referenced_secret("credential:db", {})
 
 
 def test_an_answer_is_the_value_of_the_option_that_was_asked_for() -> None:
-    """From each source, and never for another option; an answer is no reference."""
+    """An answer is used in each source, only for its option, and is not treated as a reference."""
     answers = {"TAMED_S_PASSWORD": "env:USER"}
     for given in (
         {"flags": {"password": "prompt:"}},
@@ -158,7 +158,7 @@ def test_an_answer_is_the_value_of_the_option_that_was_asked_for() -> None:
 
 
 def test_the_source_that_counts_is_asked_for() -> None:
-    """A flag overrides a variable, which overrides the file."""
+    """A flag overrides a variable, and a variable overrides the file."""
     text = '[services.a]\nplugin = "p"\npin-code = "prompt:"\nkey = "prompt:"\n[services.b]\nplugin = "p"\n'
     deployment = Deployment.parse(text, Path("verse.toml"))
     job = Job(

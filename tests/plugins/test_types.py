@@ -37,7 +37,7 @@ class Even(int):
 
 
 class Silent:
-    """A user's own type whose error says nothing."""
+    """A user's type with an error without a text."""
 
     @classmethod
     def parse(cls, _text: str) -> "Silent":
@@ -97,7 +97,7 @@ def read_file(hint: Any, value: object) -> Any:
     ],
 )
 def test_text_is_read_as_the_type_says(hint: Any, text: object, value: object) -> None:
-    """Each type is read from the text that people write for it, and has that type afterwards."""
+    """Each type is read from its usual text, and the value has that type."""
     read = read_text(hint, text)
     assert read == value
     assert type(read) is type(value)
@@ -140,7 +140,7 @@ def test_text_is_read_as_the_type_says(hint: Any, text: object, value: object) -
     ],
 )
 def test_wrong_text_has_a_message_of_its_own(hint: Any, text: object, says: str) -> None:
-    """The message says what was expected and what was given, on the command line with status 64."""
+    """The message has the expected and the given value; the command line has status 64."""
     with pytest.raises(UsageError) as caught:
         read_text(hint, text)
     assert str(caught.value) == f"--value: {says}"
@@ -175,7 +175,7 @@ def test_wrong_text_has_a_message_of_its_own(hint: Any, text: object, says: str)
     ],
 )
 def test_values_in_a_file_have_their_own_types(hint: Any, written: object, value: object) -> None:
-    """TOML's own types are taken as they are; other types are written as text, or as the numbers they are."""
+    """TOML types are accepted as they are; other types are written as text."""
     read = read_file(hint, written)
     assert read == value
     assert type(read) is type(value)
@@ -215,7 +215,7 @@ def test_values_in_a_file_have_their_own_types(hint: Any, written: object, value
     ],
 )
 def test_a_wrong_value_in_a_file_is_named_with_its_place(hint: Any, written: object, says: str) -> None:
-    """The message is that of the command line, with the key, and the place in a list or table, before it."""
+    """The message is that of the command line, preceded by the key and the place in it."""
     with pytest.raises(ConfigurationError) as caught:
         read_file(hint, written)
     assert str(caught.value) == f"verse.toml: value{says}"
@@ -224,13 +224,13 @@ def test_a_wrong_value_in_a_file_is_named_with_its_place(hint: Any, written: obj
 
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000, "=", "1\n[x]"])
 def test_no_text_in_a_file_is_too_strange_to_be_refused(text: str) -> None:
-    """Looking whether a text without its quotes would fit raises nothing of its own."""
+    """Checking whether a text would be valid without quotes raises nothing."""
     with pytest.raises(ConfigurationError, match="expected a whole number, got"):
         read_file(int, text)
 
 
 def test_a_number_that_is_too_long_is_refused() -> None:
-    """TOML can write numbers with more digits than Python prints; whole ones have 64 bits at most."""
+    """TOML allows numbers with more digits than Python prints; integers have at most 64 bits."""
     assert read_file(int, 2**63 - 1) == 2**63 - 1
     for number in (2**63, -(2**63) - 1, 16**5000):
         with pytest.raises(ConfigurationError, match="expected a whole number, got"):
@@ -256,7 +256,7 @@ hints: st.SearchStrategy[Any] = st.sampled_from(
 
 
 def refusal(read: Callable[[Any, object], object], hint: Any, value: object) -> str:
-    """Return the message that a value is refused with; a harmless one when it is taken."""
+    """Return the message of a refused value; a harmless one if it is accepted."""
     try:
         read(hint, value)
     except (UsageError, ConfigurationError) as error:
@@ -266,11 +266,11 @@ def refusal(read: Callable[[Any, object], object], hint: Any, value: object) -> 
 
 @given(hints, anything)
 def test_any_value_in_a_file_is_read_or_refused_in_one_line(hint: Any, value: object) -> None:
-    """Whatever a file contains, it is read or the error says on one line what was expected."""
+    """Any file content is read or gives a one-line error with the expected value."""
     assert re.fullmatch(".*expected.*", refusal(read_file, hint, value))
 
 
 @given(hints, st.text() | st.lists(st.text(), max_size=3))
 def test_any_text_is_read_or_refused_in_one_line(hint: Any, text: object) -> None:
-    """Whatever is typed, it is read or the error says on one line what was expected."""
+    """Any typed text is read or gives a one-line error with the expected value."""
     assert re.fullmatch(".*expected.*", refusal(read_text, hint, text))

@@ -18,7 +18,7 @@ almost_values = st.text(alphabet="0123456789.-+ _dhmskKMGTPiBbe\u0663\n", max_si
 
 
 def value_or_refusal(kind: type[Duration | Size], text: str) -> Duration | Size | str:
-    """Return what the text stands for, or the message of the ValueError that it is refused with."""
+    """Return the value of a text, or the message of its ValueError."""
     try:
         return kind(text)
     except ValueError as error:
@@ -77,7 +77,7 @@ def test_a_duration_is_the_seconds_that_its_text_says(text: str, seconds: float)
     ],
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    """The message shows the text and gives examples of what is a duration."""
+    """The message shows the text and examples of durations."""
     with pytest.raises(ValueError, match=r"^expected a duration .* such as 30s, 5m, 1h30m or 500ms, got '"):
         Duration(text)
 
@@ -114,19 +114,19 @@ def test_a_duration_is_written_in_the_largest_units(seconds: float, text: str) -
 
 @given(durations)
 def test_the_text_of_a_duration_is_that_duration(duration: Duration) -> None:
-    """A duration's text is read as exactly the same number."""
+    """The text of a duration is read as exactly the same number."""
     assert Duration(str(duration)) == duration
 
 
 @given(st.integers(0, 10**9), st.integers(0, 999))
 def test_the_text_of_milliseconds_is_as_exact_as_the_number(seconds: int, milliseconds: int) -> None:
-    """Reading units is as exact as reading the whole number of seconds in one piece."""
+    """Reading units is as exact as reading the whole number of seconds."""
     assert Duration(f"{seconds}s{milliseconds}ms") == float(f"{seconds}.{milliseconds:03}")
 
 
 @given(almost_values)
 def test_any_text_is_a_duration_or_a_sentence(text: str) -> None:
-    """Nothing but ValueError is raised, and it says what was expected on one line of limited length."""
+    """Only ValueError is raised, with the expected form on one short line."""
     read = value_or_refusal(Duration, text)
     if isinstance(read, str):
         assert re.fullmatch("expected a duration .{,400}", read)
@@ -151,7 +151,7 @@ def test_any_text_is_a_duration_or_a_sentence(text: str) -> None:
     ],
 )
 def test_a_size_is_the_bytes_that_its_text_says(text: str, count: int) -> None:
-    """Decimal units count in thousands, binary ones in 1024s, and case and space do not matter."""
+    """Decimal units are powers of 1000, binary ones of 1024; case and space do not matter."""
     assert Size(text) == count
     assert Size.parse(text) == Size(text)
 
@@ -177,7 +177,7 @@ def test_a_size_is_the_bytes_that_its_text_says(text: str, count: int) -> None:
     ],
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    """Parts of a byte and letters alone are refused, and the message says what the units mean."""
+    """Fractions of a byte and bare letters are refused, with an explanation of the units."""
     with pytest.raises(
         ValueError, match=r"^expected a size in whole bytes.* KiB \(of 1024\), 1 MB \(of 1000\)"
     ):
@@ -185,7 +185,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def test_a_number_that_is_no_size_is_refused() -> None:
-    """A size is not negative and is less than what a file offset can hold."""
+    """A size is not negative and less than 2**63."""
     with pytest.raises(ValueError, match="expected a size"):
         Size(-1)
     with pytest.raises(ValueError, match="expected a size"):
@@ -203,13 +203,13 @@ def test_a_size_is_written_in_the_unit_that_makes_it_short(count: int, text: str
 
 @given(sizes)
 def test_the_text_of_a_size_is_that_size(size: Size) -> None:
-    """A size's text is read as exactly the same number."""
+    """The text of a size is read as exactly the same number."""
     assert Size(str(size)) == size
 
 
 @given(almost_values)
 def test_any_text_is_a_size_or_a_sentence(text: str) -> None:
-    """Nothing but ValueError is raised, and it says what was expected on one line of limited length."""
+    """Only ValueError is raised, with the expected form on one short line."""
     read = value_or_refusal(Size, text)
     if isinstance(read, str):
         assert re.fullmatch("expected a size .{,400}", read)
@@ -219,12 +219,12 @@ def test_any_text_is_a_size_or_a_sentence(text: str) -> None:
 
 @given(durations, sizes)
 def test_values_are_the_numbers_they_stand_for(duration: Duration, size: Size) -> None:
-    """They survive pickling, and JSON writes them as numbers."""
+    """They can be pickled, and JSON writes them as numbers."""
     assert pickle.loads(pickle.dumps((duration, size))) == (duration, size)
     assert json.loads(json.dumps([duration, size])) == [float(duration), int(size)]
 
 
 def test_their_representation_makes_them_again() -> None:
-    """What ``repr`` shows can be typed."""
+    """The output of ``repr`` can be evaluated."""
     assert repr(Duration(5400)) == "Duration('1h30m')"
     assert repr(Size(10**6)) == "Size('1 MB')"

@@ -180,7 +180,7 @@ COMMANDS: Final = (
         options=(
             _option(
                 "--for",
-                "Also check whether a deployment file can be exported as this kind, and show what is ignored.",
+                "Also check whether a deployment file can be exported as this, and warn of what is ignored.",
                 "KIND",
                 name="system",
                 choices=_EXPORTS,
