@@ -546,7 +546,7 @@ async def test_a_factory_that_fails_as_it_ends_leaves_no_port() -> None:
 
 async def test_what_is_no_twisted_service_is_refused() -> None:
     """When it is made."""
-    with pytest.raises(ApplicationFailed, match="no Twisted service"):
+    with pytest.raises(ApplicationFailed, match="is not a Twisted service"):
         TwistedService(3)
 
 

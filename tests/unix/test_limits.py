@@ -10,7 +10,7 @@ def test_limit_of_open_files() -> None:
     assert seen == [[100, hard], [200, 200]]
     assert kind == "PermissionRefused"
     assert message.startswith(
-        "cannot have 5000 open files: at most 200 are allowed here; name fewer, or raise"
+        "cannot have 5000 open files: at most 200 are allowed here; use fewer, or raise"
     )
 
 
