@@ -126,7 +126,7 @@ async def test_page_is_there_without_an_answer() -> None:
     told.status_now = STATUS | {"workers": []}
     told.happens("reload", "reloaded", changed=[])
     text = page_of(await seen(told)).text
-    assert "There is no worker." in text
+    assert "There are no workers." in text
     assert "no setting" in text
 
 

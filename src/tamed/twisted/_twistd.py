@@ -60,7 +60,7 @@ def parse_twistd(words: Sequence[str]) -> CommandLine:
         remedy = why_not or "`tamed twistd --help` lists the options"
         raise UsageError(f"twistd: {str(error).rstrip('.')}", remedy=remedy) from error
     except Exception as error:
-        what = f"Twisted plugin {options.subCommand} raised while it read its options"
+        what = f"Twisted plugin {options.subCommand} raised while parsing its options"
         raise ApplicationFailed(what if options.subCommand else "twistd's options", reason(error)) from error
     _refuse_what_is_not_supported(options)
     file = Path(options["python"]).absolute() if options["python"] else None
